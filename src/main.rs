@@ -1,0 +1,2 @@
+//! The sockproxyd daemon.
+fn main() {}

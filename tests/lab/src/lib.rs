@@ -1,0 +1,1 @@
+//! Stand-ins and load for the tests of sockproxyd.
