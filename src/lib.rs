@@ -1,0 +1,2 @@
+//! sockproxyd.
+pub mod protocol;

@@ -1,0 +1,210 @@
+//! The commands of setup mode. Each is declared once, in [`COMMANDS`]: the parser, HELP and CAPA come from there.
+
+use std::time::Duration;
+
+use super::notify::NotifyTarget;
+use super::options::{OptionError, Parameters, block_size, limit};
+use super::target::Target;
+use super::{first_word, number, trim};
+
+/// A command, understood.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// `CONN host:port [KEY=value ...]`: the target, and the parameters with the options applied.
+    Connect(Target, Parameters),
+    /// `NTFY dev sid action [pid]`.
+    Notify(NotifyTarget),
+    /// `BLKS n`.
+    Block(Option<u32>),
+    /// `RTIM ms`.
+    ReceiveTimeout(Option<Duration>),
+    /// `PACE seconds`.
+    Pace(Option<Duration>),
+    /// `STAT`.
+    Stat,
+    /// `STAT JSON`.
+    StatJson,
+    /// `CAPA`.
+    Capabilities,
+    /// `BILD`.
+    Build,
+    /// `HELP`.
+    Help,
+    /// `QUIT`.
+    Quit,
+    /// `STOP`.
+    Stop,
+}
+
+/// Why a line is refused. Each is answered by one line, and the connection is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// No such command, or a line that is too long.
+    Unknown,
+    /// CONN without a usable `host:port`.
+    Target,
+    /// CONN with a bad option.
+    Option(OptionError),
+    /// A command's argument is no number in its range: the command and what is wrong.
+    Argument(&'static str, &'static str),
+}
+
+/// One command, as HELP and CAPA show it.
+pub struct CommandSpec {
+    /// Four upper-case letters.
+    pub name: &'static str,
+    /// Its arguments.
+    pub arguments: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    parse: fn(&[u8], &Parameters) -> Result<Command, CommandError>,
+}
+
+/// All commands, in the order of HELP.
+pub static COMMANDS: &[CommandSpec] = &[
+    CommandSpec {
+        name: "STAT",
+        arguments: "[JSON]",
+        help: "Status of all connections",
+        parse: |rest, _| {
+            Ok(if first_word(rest).0.eq_ignore_ascii_case(b"JSON") { Command::StatJson } else { Command::Stat })
+        },
+    },
+    CommandSpec { name: "HELP", arguments: "", help: "This text", parse: |_, _| Ok(Command::Help) },
+    CommandSpec { name: "QUIT", arguments: "", help: "Disconnect", parse: |_, _| Ok(Command::Quit) },
+    CommandSpec {
+        name: "STOP",
+        arguments: "",
+        help: "Close all connections and shut down the proxy",
+        parse: |_, _| Ok(Command::Stop),
+    },
+    CommandSpec { name: "CAPA", arguments: "", help: "Capabilities", parse: |_, _| Ok(Command::Capabilities) },
+    CommandSpec { name: "BILD", arguments: "", help: "Build number", parse: |_, _| Ok(Command::Build) },
+    CommandSpec {
+        name: "RTIM",
+        arguments: "ms",
+        help: "Longest silence of the remote in milliseconds (default 0, no limit)",
+        parse: |rest, _| match number::parse(rest) {
+            Some(ms) if ms >= 0.0 => Ok(Command::ReceiveTimeout(limit(ms, 0.001))),
+            _ => Err(CommandError::Argument("RTIM", "Invalid timeout")),
+        },
+    },
+    CommandSpec {
+        name: "PACE",
+        arguments: "seconds",
+        help: "Shortest time between two notifications of data in seconds (default 0, none)",
+        parse: |rest, _| match number::parse(rest) {
+            Some(seconds) if seconds >= 0.0 => Ok(Command::Pace(limit(seconds, 1.0))),
+            _ => Err(CommandError::Argument("PACE", "Invalid pace")),
+        },
+    },
+    CommandSpec {
+        name: "BLKS",
+        arguments: "bytes",
+        help: "Largest chunk handed over at once, 1 to 65536 bytes",
+        parse: |rest, _| match number::parse(rest) {
+            Some(bytes) if bytes > 0.0 => Ok(Command::Block(block_size(bytes))),
+            _ => Err(CommandError::Argument("BLKS", "Invalid block size")),
+        },
+    },
+    CommandSpec {
+        name: "NTFY",
+        arguments: "dev sid action [pid]",
+        help: "The Luup action to invoke when there is something to read",
+        parse: |rest, _| Ok(Command::Notify(NotifyTarget::from_command(rest))),
+    },
+    CommandSpec {
+        name: "CONN",
+        arguments: "host:port [KEY=value ...]",
+        help: "Connect to the remote (enters echo mode, must be the last command)",
+        parse: |rest, parameters| parse_connect(rest, parameters).map(|(target, with)| Command::Connect(target, with)),
+    },
+];
+
+/// Reads what follows the word CONN: also the value of a `[direct]` listener.
+pub fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Target, Parameters), CommandError> {
+    let (target, options) = Target::split_off(text).ok_or(CommandError::Target)?;
+    let mut parameters = parameters.clone();
+    parameters.apply(options).map_err(CommandError::Option)?;
+    Ok((target, parameters))
+}
+
+/// Reads one line, without its newline. `Ok(None)` for a blank one.
+///
+/// `parameters` are those that commands have set so far; the options of a CONN come on top of them.
+pub fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Command>, CommandError> {
+    let line = trim(line);
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let (word, rest) = first_word(line);
+    let spec =
+        COMMANDS.iter().find(|spec| word.eq_ignore_ascii_case(spec.name.as_bytes())).ok_or(CommandError::Unknown)?;
+    (spec.parse)(rest, parameters).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::OPTIONS;
+    use super::*;
+
+    fn line(text: &str) -> Result<Option<Command>, CommandError> {
+        parse(text.as_bytes(), &Parameters::default())
+    }
+
+    #[test]
+    fn forgives_what_the_protocol_forgives() {
+        assert_eq!(line("CAPA"), Ok(Some(Command::Capabilities)));
+        assert_eq!(line(" \tcapa some words\r"), Ok(Some(Command::Capabilities)));
+        assert_eq!(line("QUIT now"), Ok(Some(Command::Quit)));
+        assert_eq!(line("stat json"), Ok(Some(Command::StatJson)));
+        assert_eq!(line("STAT all"), Ok(Some(Command::Stat)));
+        assert_eq!(line(""), Ok(None));
+        assert_eq!(line(" \r"), Ok(None));
+    }
+
+    #[test]
+    fn numbers_of_commands_are_strict() {
+        assert_eq!(line("RTIM 0"), Ok(Some(Command::ReceiveTimeout(None))));
+        assert_eq!(line("RTIM 1e3"), Ok(Some(Command::ReceiveTimeout(Some(Duration::from_secs(1))))));
+        assert_eq!(line("PACE 1.5"), Ok(Some(Command::Pace(Some(Duration::from_millis(1500))))));
+        assert_eq!(line("BLKS inf"), Ok(Some(Command::Block(Some(65536)))));
+        for (text, name, what) in [
+            ("RTIM -1", "RTIM", "Invalid timeout"),
+            ("RTIM", "RTIM", "Invalid timeout"),
+            ("RTIM 1 2", "RTIM", "Invalid timeout"),
+            ("RTIM nan", "RTIM", "Invalid timeout"),
+            ("PACE x", "PACE", "Invalid pace"),
+            ("BLKS 0", "BLKS", "Invalid block size"),
+            ("BLKS -inf", "BLKS", "Invalid block size"),
+        ] {
+            assert_eq!(line(text), Err(CommandError::Argument(name, what)), "{text}");
+        }
+    }
+
+    #[test]
+    fn conn_takes_its_options_on_top_of_what_commands_set() {
+        let before = Parameters { pace: Some(Duration::from_secs(5)), ..Parameters::default() };
+        let Ok(Some(Command::Connect(target, with))) = parse(b"CONN host:80  RTIM=100 ", &before) else { panic!() };
+        assert_eq!(target.to_string(), "host:80");
+        assert_eq!((with.pace, with.receive_timeout), (before.pace, Some(Duration::from_millis(100))));
+        assert_eq!(line("CONN"), Err(CommandError::Target));
+        assert_eq!(line("CONN host"), Err(CommandError::Target));
+        assert!(matches!(line("CONN host:1 x"), Err(CommandError::Option(_))));
+    }
+
+    #[test]
+    fn unknown_commands() {
+        for text in ["HELLO", "CAPABLE", "GET / HTTP/1.1", "CONN:", "\u{0}"] {
+            assert_eq!(line(text), Err(CommandError::Unknown), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_option_of_ours_shares_its_name_with_a_verb() {
+        let classic = ["RTIM", "PACE", "BLKS", "NTFY"];
+        for option in OPTIONS.iter().filter(|option| !classic.contains(&option.name)) {
+            assert!(COMMANDS.iter().all(|command| command.name != option.name), "{}", option.name);
+        }
+    }
+}

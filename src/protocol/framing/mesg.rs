@@ -1,0 +1,151 @@
+//! The header line of MESG framing: `VERB SP n LF`.
+
+use std::net::SocketAddr;
+
+/// Longest header, its newline included. The longest legal one is a DGRM to an IPv6 address.
+pub const HEADER_LIMIT: usize = 64;
+
+/// A message's header, as a plugin may send it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// A whole text message, UTF-8.
+    Text,
+    /// A whole binary message.
+    Bina,
+    /// A piece of a message that the following TEXT or BINA ends.
+    Frag,
+    /// A datagram to an address of the plugin's choice.
+    Dgrm(SocketAddr),
+    /// The end of the conversation, with its code.
+    Clos(u16),
+}
+
+/// What is wrong with what a plugin sent; displays as what follows `PARSE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FramingError {
+    /// No newline within [`HEADER_LIMIT`] bytes.
+    LongHeader,
+    /// A word that is no verb here.
+    Verb,
+    /// A length that is no plain decimal number.
+    Length,
+    /// More bytes than a message may have.
+    TooLong,
+    /// DGRM without a usable address.
+    Address,
+    /// CLOS with a code that may not be sent.
+    Code,
+    /// TEXT that is no UTF-8.
+    Utf8,
+}
+
+impl std::fmt::Display for FramingError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::LongHeader => "header too long",
+            Self::Verb => "unknown verb",
+            Self::Length => "bad length",
+            Self::TooLong => "message too long",
+            Self::Address => "bad address",
+            Self::Code => "bad close code",
+            Self::Utf8 => "text is not UTF-8",
+        })
+    }
+}
+
+impl FramingError {
+    /// The message that tells the plugin: the last one it reads.
+    pub fn close_message(self) -> Vec<u8> {
+        let reason = format!("PARSE {self}");
+        format!("CLOS 1002 {}\n{reason}", reason.len()).into_bytes()
+    }
+}
+
+/// Reads a header, without its newline: the verb and the length of the body in bytes.
+pub fn parse_header(line: &[u8], limit: usize) -> Result<(Verb, usize), FramingError> {
+    let line = std::str::from_utf8(line).map_err(|_| FramingError::Verb)?;
+    let (word, rest) = line.split_once(' ').ok_or(FramingError::Verb)?;
+    let (verb, length) = match word {
+        "TEXT" => (Verb::Text, rest),
+        "BINA" => (Verb::Bina, rest),
+        "FRAG" => (Verb::Frag, rest),
+        "DGRM" => {
+            let (length, address) = rest.split_once(' ').ok_or(FramingError::Address)?;
+            (Verb::Dgrm(address.parse().map_err(|_| FramingError::Address)?), length)
+        }
+        "CLOS" => {
+            let (code, length) = rest.split_once(' ').ok_or(FramingError::Length)?;
+            (Verb::Clos(parse_code(code)?), length)
+        }
+        _ => return Err(FramingError::Verb),
+    };
+    let limit = if matches!(verb, Verb::Clos(_)) { CLOSE_REASON_LIMIT } else { limit };
+    Ok((verb, parse_length(length, limit)?))
+}
+
+/// Longest reason of a CLOS in bytes: what a control frame holds besides the code (RFC 6455 section 5.5).
+const CLOSE_REASON_LIMIT: usize = 123;
+
+/// The codes that a plugin may send: 1000-1003, 1007-1014, 3000-4999, and 1005 for none.
+fn parse_code(text: &str) -> Result<u16, FramingError> {
+    let code = parse_length(text, 4999).map_err(|_| FramingError::Code)? as u16;
+    match code {
+        1000..=1003 | 1005 | 1007..=1014 | 3000..=4999 => Ok(code),
+        _ => Err(FramingError::Code),
+    }
+}
+
+/// Decimal, without sign and without leading zero.
+fn parse_length(text: &str, limit: usize) -> Result<usize, FramingError> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if !plain {
+        return Err(FramingError::Length);
+    }
+    text.parse().ok().filter(|&length| length <= limit).ok_or(FramingError::TooLong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers() {
+        let header = |line: &str| parse_header(line.as_bytes(), 1000);
+        assert_eq!(header("TEXT 5"), Ok((Verb::Text, 5)));
+        assert_eq!(header("BINA 0"), Ok((Verb::Bina, 0)));
+        assert_eq!(header("FRAG 1000"), Ok((Verb::Frag, 1000)));
+        assert_eq!(header("DGRM 3 1.2.3.4:5"), Ok((Verb::Dgrm("1.2.3.4:5".parse().unwrap()), 3)));
+        assert_eq!(header("DGRM 3 [::1]:5"), Ok((Verb::Dgrm("[::1]:5".parse().unwrap()), 3)));
+        assert_eq!(header("CLOS 1000 0"), Ok((Verb::Clos(1000), 0)));
+        for (line, error) in [
+            ("TEXT", FramingError::Verb),
+            ("", FramingError::Verb),
+            ("text 5", FramingError::Verb),
+            ("PING 0", FramingError::Verb),
+            ("TEXT ", FramingError::Length),
+            ("TEXT  5", FramingError::Length),
+            ("TEXT +5", FramingError::Length),
+            ("TEXT -5", FramingError::Length),
+            ("TEXT 05", FramingError::Length),
+            ("TEXT 5 ", FramingError::Length),
+            ("TEXT 5\r", FramingError::Length),
+            ("TEXT 1001", FramingError::TooLong),
+            ("TEXT 99999999999999999999999", FramingError::TooLong),
+            ("DGRM 3", FramingError::Address),
+            ("DGRM 3 host:5", FramingError::Address),
+            ("CLOS 1000", FramingError::Length),
+            ("CLOS 1006 0", FramingError::Code),
+            ("CLOS 999 0", FramingError::Code),
+            ("CLOS 5000 0", FramingError::Code),
+            ("CLOS 1000 124", FramingError::TooLong),
+        ] {
+            assert_eq!(header(line), Err(error), "{line}");
+        }
+        assert_eq!(parse_header(b"\xff 5", 10), Err(FramingError::Verb));
+    }
+
+    #[test]
+    fn tells_the_plugin() {
+        assert_eq!(FramingError::Verb.close_message(), b"CLOS 1002 18\nPARSE unknown verb");
+    }
+}

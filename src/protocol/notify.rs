@@ -1,0 +1,154 @@
+//! Whom to notify: the four parts of `NTFY`, as an option (`dev/sid/action[/pid]`) and as a command.
+
+use super::{is_blank, number, percent};
+
+/// Stands in for a missing service.
+pub const DEFAULT_SERVICE: &[u8] = b"urn:toggledbits-com:serviceId:SockProxy1";
+/// Stands in for a missing action.
+pub const DEFAULT_ACTION: &[u8] = b"HandleReceiveData";
+
+/// A Luup device's action, and the name under which the plugin knows the connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NotifyTarget {
+    /// Luup's device number; below 0 means that nobody is notified. Lua prints it, so it may be no integer.
+    device: f64,
+    service: Option<Box<[u8]>>,
+    action: Option<Box<[u8]>>,
+    pid: Option<Box<[u8]>>,
+}
+
+impl NotifyTarget {
+    /// Reads the value of the option `NTFY=dev/sid/action[/pid]`.
+    pub fn from_option(value: &[u8]) -> Self {
+        Self::from_parts(value.split(|&b| b == b'/'), value.last() == Some(&b'/'))
+    }
+
+    /// Reads what follows the command `NTFY`: the same parts, each behind one blank.
+    pub fn from_command(words: &[u8]) -> Self {
+        Self::from_parts(words.split(|&b| is_blank(b)), false)
+    }
+
+    /// An empty part is an empty service or action; an empty pid counts as absent, and so does an empty last part,
+    /// since Lua's `split` never saw it.
+    fn from_parts<'a>(parts: impl Iterator<Item = &'a [u8]>, ends_in_separator: bool) -> Self {
+        let mut parts: Vec<&[u8]> = parts.take(5).collect();
+        if ends_in_separator && parts.last().is_some_and(|part| part.is_empty()) {
+            parts.pop();
+        }
+        let part = |at: usize| parts.get(at).map(|&part| Box::from(part));
+        Self {
+            device: parts
+                .first()
+                .and_then(|device| number::parse(device))
+                .filter(|device| !device.is_nan())
+                .unwrap_or(-1.0),
+            service: part(1),
+            action: part(2),
+            pid: part(3).filter(|pid: &Box<[u8]>| !pid.is_empty()),
+        }
+    }
+
+    /// True where there is a device to notify. 0 is one.
+    pub fn notifies(&self) -> bool {
+        self.device >= 0.0
+    }
+
+    /// The device's number as it is sent.
+    pub fn device(&self) -> String {
+        number::format(self.device)
+    }
+
+    /// The name that the plugin gave to this connection, which stands in for the proxy's own.
+    pub fn pid(&self) -> Option<&[u8]> {
+        self.pid.as_deref()
+    }
+
+    /// The path and query of the request that invokes the action, but for `&Event=`.
+    ///
+    /// `own_pid` is the proxy's name for the connection, used where the plugin gave none.
+    pub fn query(&self, own_pid: &[u8]) -> String {
+        let mut query = format!("/data_request?id=action&output_format=json&DeviceNum={}&serviceId=", self.device());
+        percent::encode(self.service(), &mut query);
+        query.push_str("&action=");
+        percent::encode(self.action(), &mut query);
+        query.push_str("&Pid=");
+        percent::encode(self.pid().unwrap_or(own_pid), &mut query);
+        query
+    }
+
+    /// STAT's last column: `dev/sid/action/pid`; nothing for device 0 and for none, as the Lua daemon has it.
+    pub fn column(&self, own_pid: &[u8]) -> Vec<u8> {
+        if self.device > 0.0 { self.joined(own_pid) } else { Vec::new() }
+    }
+
+    /// `dev/sid/action/pid`.
+    pub fn joined(&self, own_pid: &[u8]) -> Vec<u8> {
+        let device = self.device();
+        [device.as_bytes(), self.service(), self.action(), self.pid().unwrap_or(own_pid)].join(&b'/')
+    }
+
+    fn service(&self) -> &[u8] {
+        self.service.as_deref().unwrap_or(DEFAULT_SERVICE)
+    }
+
+    fn action(&self) -> &[u8] {
+        self.action.as_deref().unwrap_or(DEFAULT_ACTION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(value: &str) -> String {
+        String::from_utf8(NotifyTarget::from_option(value.as_bytes()).joined(b"own")).unwrap()
+    }
+
+    fn command(words: &str) -> String {
+        String::from_utf8(NotifyTarget::from_command(words.as_bytes()).joined(b"own")).unwrap()
+    }
+
+    #[test]
+    fn missing_parts_have_defaults() {
+        let defaults = "12/urn:toggledbits-com:serviceId:SockProxy1/HandleReceiveData/own";
+        assert_eq!(option("12"), defaults);
+        assert_eq!(option("12/"), defaults);
+        assert_eq!(command("12"), defaults);
+        assert_eq!(option("12/svc"), "12/svc/HandleReceiveData/own");
+        assert_eq!(option("12/svc/"), "12/svc/HandleReceiveData/own");
+        assert_eq!(option("12//Act"), "12//Act/own", "an empty service stays empty");
+        assert_eq!(option("12/svc/Act/"), "12/svc/Act/own");
+        assert_eq!(option("12/svc/Act/0"), "12/svc/Act/0");
+        assert_eq!(option("12/svc/Act/0/more"), "12/svc/Act/0", "words behind the fourth are forgiven");
+        assert_eq!(command("12 svc Act pid more"), "12/svc/Act/pid");
+        assert_eq!(command("12 svc Act"), "12/svc/Act/own");
+    }
+
+    #[test]
+    fn devices_are_lua_numbers() {
+        assert_eq!(option("0x10/s/a"), "16/s/a/own");
+        assert_eq!(option("1.5/s/a"), "1.5/s/a/own");
+        assert_eq!(option("1e17/s/a"), "1e+17/s/a/own");
+        for (value, notifies) in [("0", true), ("-1", false), ("x", false), ("", false), ("nan", false), ("7", true)] {
+            assert_eq!(NotifyTarget::from_option(value.as_bytes()).notifies(), notifies, "{value}");
+        }
+    }
+
+    #[test]
+    fn device_0_notifies_but_has_no_column() {
+        let target = NotifyTarget::from_option(b"0/s/a");
+        assert!(target.notifies());
+        assert_eq!(target.column(b"own"), b"");
+        assert_eq!(NotifyTarget::from_option(b"3/s/a").column(b"own"), b"3/s/a/own");
+    }
+
+    #[test]
+    fn query_is_the_originals() {
+        let target = NotifyTarget::from_option(b"123/urn:example-com:serviceId:Example1/HandleReceive");
+        assert_eq!(
+            target.query(b"1716058a"),
+            "/data_request?id=action&output_format=json&DeviceNum=123\
+             &serviceId=urn%3aexample-com%3aserviceId%3aExample1&action=HandleReceive&Pid=1716058a"
+        );
+    }
+}

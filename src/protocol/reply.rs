@@ -1,0 +1,148 @@
+//! Every line that the proxy says to a plugin is made here.
+
+use super::command::{COMMANDS, CommandError};
+use super::options::OPTIONS;
+
+/// The name of the protocol in the greeting. It never changes.
+pub const IDENT: &str = "TOGGLEDBITS-SOCKPROXY";
+/// The version of the protocol in the greeting. It never changes.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// What BILD answers: year and day of the year of this release, above the last Lua daemon's 23068.
+pub const BUILD: u32 = 26325;
+
+/// `OK TOGGLEDBITS-SOCKPROXY 1 <pid>`, said at once to whoever connects.
+pub fn greeting(pid: &[u8]) -> Vec<u8> {
+    line(&[format!("OK {IDENT} {PROTOCOL_VERSION} ").as_bytes(), pid])
+}
+
+/// `OK CONN <pid>`.
+pub fn connected(pid: &[u8]) -> Vec<u8> {
+    line(&[b"OK CONN ", pid])
+}
+
+/// `ERR CONN <reason>`.
+pub fn connect_failed(reason: &[u8]) -> Vec<u8> {
+    line(&[b"ERR CONN ", reason])
+}
+
+/// `OK <command>`.
+pub fn ok(command: &str) -> Vec<u8> {
+    line(&[b"OK ", command.as_bytes()])
+}
+
+/// `OK <build>`.
+pub fn build() -> Vec<u8> {
+    line(&[format!("OK {BUILD}").as_bytes()])
+}
+
+/// `OK CAPA ...`: the words of part 1, then ours.
+pub fn capabilities() -> Vec<u8> {
+    let mut words = vec!["OK CAPA BLKS RTIM NTFY CONN UDP V6"];
+    // Every kind of framing before the rest, as the protocol lists them; the order means nothing.
+    words.extend(OPTIONS.iter().rev().flat_map(|option| option.capabilities));
+    words.push("JSON");
+    line(&[words.join(" ").as_bytes()])
+}
+
+/// HELP: a line a command, and a line an option.
+pub fn help() -> Vec<u8> {
+    let mut text = String::new();
+    for command in COMMANDS {
+        let usage = [command.name, command.arguments].join(" ");
+        text.push_str(&format!("{} - {}\n", usage.trim_end(), command.help));
+    }
+    for option in OPTIONS {
+        text.push_str(&format!(
+            "  {}={} - {} (for {}; default {})\n",
+            option.name, option.value, option.help, option.targets, option.default
+        ));
+    }
+    text.into_bytes()
+}
+
+/// The line that refuses a command.
+pub fn refused(error: &CommandError) -> Vec<u8> {
+    match error {
+        CommandError::Unknown => line(&[b"ERR INVALID COMMAND"]),
+        CommandError::Target => connect_failed(b"Invalid host:port"),
+        CommandError::Option(error) => connect_failed(&error.reason()),
+        CommandError::Argument(command, what) => line(&[format!("ERR {command} {what}").as_bytes()]),
+    }
+}
+
+/// STOP from an address that may not.
+pub fn stop_refused() -> Vec<u8> {
+    line(&[b"ERR STOP Not allowed"])
+}
+
+/// Said to a client whose address may not come in.
+pub fn access_refused() -> Vec<u8> {
+    line(&[b"ERR ACCESS Not allowed"])
+}
+
+/// Said to a client for whom there is no room.
+pub fn too_many(what: &str) -> Vec<u8> {
+    line(&[format!("ERR ACCESS Too many connections{what}").as_bytes()])
+}
+
+/// The head of STAT JSON's answer: `OK STAT <bytes that follow>`.
+pub fn stat_json(body: &str) -> Vec<u8> {
+    [format!("OK STAT {}\n", body.len()).as_bytes(), body.as_bytes()].concat()
+}
+
+/// Joins `parts` to one line. A reply is one line whatever a plugin wrote: control characters become blanks.
+fn line(parts: &[&[u8]]) -> Vec<u8> {
+    let mut line = parts.concat();
+    line.iter_mut().filter(|byte| **byte < b' ').for_each(|byte| *byte = b' ');
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::OptionError;
+    use super::*;
+
+    fn text(reply: Vec<u8>) -> String {
+        String::from_utf8(reply).unwrap()
+    }
+
+    #[test]
+    fn replies_of_part_1_are_byte_for_byte() {
+        assert_eq!(text(greeting(b"1716058a")), "OK TOGGLEDBITS-SOCKPROXY 1 1716058a\n");
+        assert_eq!(text(connected(b"0")), "OK CONN 0\n");
+        assert_eq!(text(ok("NTFY")), "OK NTFY\n");
+        assert!(text(capabilities()).starts_with("OK CAPA BLKS RTIM NTFY CONN UDP "));
+        assert_eq!(text(refused(&CommandError::Unknown)), "ERR INVALID COMMAND\n");
+        assert_eq!(text(refused(&CommandError::Target)), "ERR CONN Invalid host:port\n");
+        assert_eq!(
+            text(refused(&CommandError::Option(OptionError::Invalid(b"hello"[..].into())))),
+            "ERR CONN Invalid option hello\n"
+        );
+        assert_eq!(text(refused(&CommandError::Argument("PACE", "Invalid pace"))), "ERR PACE Invalid pace\n");
+    }
+
+    #[test]
+    fn build_is_above_the_lua_daemons() {
+        let number: u32 = text(build()).trim_start_matches("OK ").trim().parse().unwrap();
+        assert!(number > 23068);
+    }
+
+    #[test]
+    fn our_capabilities_follow_the_classic_ones() {
+        assert_eq!(text(capabilities()), "OK CAPA BLKS RTIM NTFY CONN UDP V6 MESG LINE EVNT JSON\n");
+    }
+
+    #[test]
+    fn help_has_a_line_for_everything() {
+        let help = text(help());
+        assert_eq!(help.lines().count(), COMMANDS.len() + OPTIONS.len());
+        assert!(help.contains("CONN host:port [KEY=value ...] - Connect"));
+        assert!(help.contains("  PACE=seconds - "));
+    }
+
+    #[test]
+    fn a_reply_is_one_line() {
+        assert_eq!(text(connect_failed(b"Invalid option a\rb\tc")), "ERR CONN Invalid option a b c\n");
+    }
+}
