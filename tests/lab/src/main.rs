@@ -1,1 +1,2 @@
+//! The lab's stand-ins and load generator, for people and scripts.
 fn main() {}

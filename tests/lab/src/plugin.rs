@@ -1,0 +1,260 @@
+//! What a plugin says to the daemon: connect, greeting, commands, then a plain stream.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+/// How long an answer may take before a test has failed. Plugins give up after 5 s; a loaded machine gets more.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// A connection to the daemon, with its reading buffered so that lines and bytes can be mixed.
+pub struct Plugin {
+    stream: TcpStream,
+    buffered: Vec<u8>,
+    pid: String,
+    timeout: Duration,
+}
+
+impl Plugin {
+    /// Connects and reads the greeting.
+    ///
+    /// # Panics
+    /// When there is none in time, or not the known one.
+    #[track_caller]
+    pub fn connect(to: impl ToSocketAddrs) -> Plugin {
+        let mut plugin = Plugin::connect_raw(to).expect("connect to the daemon");
+        let greeting = plugin.line();
+        let pid = greeting
+            .strip_prefix("OK TOGGLEDBITS-SOCKPROXY 1 ")
+            .unwrap_or_else(|| panic!("strange greeting {greeting:?}"));
+        plugin.pid = pid.to_string();
+        plugin
+    }
+
+    /// Connects without reading anything: for `[direct]` ports, and for those who speak first.
+    pub fn connect_raw(to: impl ToSocketAddrs) -> io::Result<Plugin> {
+        let mut last = io::Error::other("no address");
+        for addr in to.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&addr, ANSWER_LIMIT) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(Plugin::from_stream(stream));
+                }
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    /// Wraps an open stream.
+    pub fn from_stream(stream: TcpStream) -> Plugin {
+        Plugin { stream, buffered: Vec::new(), pid: String::new(), timeout: ANSWER_LIMIT }
+    }
+
+    /// The pid of the greeting.
+    pub fn pid(&self) -> &str {
+        &self.pid
+    }
+
+    /// This side's address, as STAT shows it.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.stream.local_addr().expect("local address")
+    }
+
+    /// How long reading waits from now on ([`ANSWER_LIMIT`] at first).
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Sends bytes as they are.
+    #[track_caller]
+    pub fn send(&mut self, data: &[u8]) {
+        self.try_send(data).expect("send to the daemon");
+    }
+
+    /// As [`Plugin::send`], with the error.
+    pub fn try_send(&mut self, data: &[u8]) -> io::Result<()> {
+        self.stream.write_all(data)
+    }
+
+    /// Sends a command line and reads one line of answer.
+    #[track_caller]
+    pub fn command(&mut self, line: &str) -> String {
+        self.send(format!("{line}\n").as_bytes());
+        self.line()
+    }
+
+    /// `CONN target options`; the pid of `OK CONN`.
+    ///
+    /// # Panics
+    /// When it fails. Use [`Plugin::command`] for those that shall.
+    #[track_caller]
+    pub fn conn(&mut self, target: impl std::fmt::Display, options: &str) -> String {
+        let answer = self.command(format!("CONN {target} {options}").trim_end());
+        match answer.strip_prefix("OK CONN ") {
+            Some(pid) => pid.to_string(),
+            None => panic!("CONN {target} {options}: {answer:?}"),
+        }
+    }
+
+    /// The next line, without its newline.
+    ///
+    /// # Panics
+    /// At the end of the stream, and when time runs out.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        self.try_line().unwrap_or_else(|e| panic!("no line ({e}); so far {:?}", self.buffered_text()))
+    }
+
+    /// The next line; `UnexpectedEof` at the end of the stream, `TimedOut` when time runs out.
+    /// What came of an incomplete line stays for the next read.
+    pub fn try_line(&mut self) -> io::Result<String> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            if let Some(end) = self.buffered.iter().position(|&b| b == b'\n') {
+                let mut line: Vec<u8> = self.buffered.drain(..=end).collect();
+                line.pop();
+                return Ok(String::from_utf8_lossy(&line).into_owned());
+            }
+            if !self.more(deadline)? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// The next `n` bytes.
+    ///
+    /// # Panics
+    /// When the stream ends before, or time runs out.
+    #[track_caller]
+    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
+        let deadline = Instant::now() + self.timeout;
+        while self.buffered.len() < n {
+            match self.more(deadline) {
+                Ok(true) => {}
+                other => panic!("{} of {n} bytes ({other:?})", self.buffered.len()),
+            }
+        }
+        self.buffered.drain(..n).collect()
+    }
+
+    /// Everything up to the end of the stream.
+    ///
+    /// # Panics
+    /// When it does not end in time, or ends with a reset.
+    #[track_caller]
+    pub fn rest(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + self.timeout;
+        while self.more(deadline).unwrap_or_else(|e| panic!("no end ({e}); so far {:?}", self.buffered_text())) {}
+        std::mem::take(&mut self.buffered)
+    }
+
+    /// True where the stream ends now, with nothing before (false when something comes, or time runs out).
+    /// A reset counts as an end.
+    pub fn at_end(&mut self) -> bool {
+        let deadline = Instant::now() + self.timeout;
+        self.buffered.is_empty()
+            && match self.more(deadline) {
+                Ok(more) => !more,
+                Err(e) => e.kind() == io::ErrorKind::ConnectionReset,
+            }
+    }
+
+    /// True where nothing can be read at this moment and the stream is open.
+    pub fn is_quiet(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("socket");
+        let peeked = self.stream.peek(&mut [0u8; 1]);
+        self.stream.set_nonblocking(false).expect("socket");
+        self.buffered.is_empty() && matches!(peeked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Ends this side's stream (FIN); reading goes on.
+    pub fn finish(&mut self) {
+        self.stream.shutdown(Shutdown::Write).ok();
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).ok();
+    }
+
+    /// The socket itself, for options and for those who read by hand (mind what is buffered already).
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The socket and what was read of it but not taken yet.
+    pub fn into_stream(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.buffered)
+    }
+
+    fn buffered_text(&self) -> String {
+        String::from_utf8_lossy(&self.buffered).into_owned()
+    }
+
+    /// Reads once; false at the end of the stream.
+    fn more(&mut self, deadline: Instant) -> io::Result<bool> {
+        let mut buf = [0u8; 16 * 1024];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(&mut buf) {
+                Ok(n) => {
+                    self.buffered.extend_from_slice(&buf[..n]);
+                    return Ok(n > 0);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Device, Kind};
+
+    /// A plugin and the other end of its connection, after the greeting.
+    fn pair() -> (Plugin, TcpStream) {
+        let device = Device::start(Kind::Manual);
+        let opening = TcpStream::connect(device.addr()).unwrap();
+        let mut remote = device.accept(ANSWER_LIMIT);
+        remote.write_all(b"OK TOGGLEDBITS-SOCKPROXY 1 1f\nOK CONN 1f\nda").unwrap();
+        let mut plugin = Plugin::from_stream(opening);
+        assert_eq!(plugin.line(), "OK TOGGLEDBITS-SOCKPROXY 1 1f");
+        (plugin, remote)
+    }
+
+    #[test]
+    fn lines_and_bytes_mix() {
+        let (mut plugin, mut remote) = pair();
+        assert_eq!(plugin.conn("127.0.0.1:1", "BLKS=5"), "1f");
+        assert_eq!(plugin.bytes(2), b"da");
+        let mut said = [0u8; 24];
+        remote.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"CONN 127.0.0.1:1 BLKS=5\n");
+        assert!(plugin.is_quiet());
+        remote.write_all(b"half").unwrap();
+        plugin.set_timeout(Duration::from_millis(30));
+        assert_eq!(plugin.try_line().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        plugin.set_timeout(ANSWER_LIMIT);
+        remote.write_all(b" line\nrest").unwrap();
+        assert_eq!(plugin.line(), "half line");
+        drop(remote);
+        assert_eq!(plugin.rest(), b"rest");
+        assert!(plugin.at_end());
+    }
+
+    #[test]
+    fn a_reset_reaches_the_other_end() {
+        let (plugin, mut remote) = pair();
+        plugin.reset();
+        let mut buf = [0u8; 10];
+        assert_eq!(remote.read(&mut buf).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}
