@@ -1,2 +1,3 @@
 //! sockproxyd.
+pub mod notify;
 pub mod protocol;

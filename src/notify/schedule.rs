@@ -1,0 +1,508 @@
+//! What is sent when. Sans-IO: events and an instant in, requests and a deadline out.
+//!
+//! Each connection that wants notifications has a *line*. On it wait at most one `connected` and one `data` or
+//! `closed`; what comes while one waits is the same news. Rules, in order of weight:
+//!
+//! 1. At most one request is with a device, and one of a line is answered before the next goes out: order is kept.
+//! 2. PACE holds back data; never its first, and never the closing notice.
+//! 3. While Luup cannot be reached, one probe goes out now and then ([`super::breaker`]).
+//! 4. What failed and may yet succeed is tried again, later each time. A closing notice outlives its connection; of
+//!    those at most `limit` are kept, and two that read the same are one.
+//!
+//! Contract: after every `handle_*`, call [`Schedule::poll_job`] until `None`, then ask [`Schedule::poll_timeout`].
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::breaker::Breaker;
+use super::device::{Device, backoff};
+use super::{Event, Outcome};
+
+/// First pause after Luup's trouble, doubled for each failure that follows.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// Longest pause between two tries.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// How long an `ERROR:` body is taken for an engine that is starting.
+const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Names a line: see [`Schedule::open`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LineId(usize);
+
+/// A request to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Whose it is.
+    pub line: LineId,
+    /// Path and query.
+    pub query: String,
+}
+
+/// What a line tells and to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subscription {
+    /// Luup's device number, as printed.
+    pub device: Arc<str>,
+    /// Path and query of the request, without its event.
+    pub query: Arc<str>,
+    /// True where requests say their event.
+    pub events: bool,
+    /// Shortest time between two notifications of data.
+    pub pace: Option<Duration>,
+}
+
+/// Counters for STAT JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests that Luup took.
+    pub delivered: u64,
+    /// Notices given up: Luup will not have them.
+    pub failed: u64,
+    /// Requests that were sent again.
+    pub retried: u64,
+    /// Closing notices dropped for want of room.
+    pub dropped: u64,
+}
+
+/// The notices that wait on a line.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    connected: bool,
+    /// Data or Closed: the close is news of everything before it.
+    news: Option<Event>,
+}
+
+impl Pending {
+    fn next(self) -> Option<Event> {
+        if self.connected { Some(Event::Connected) } else { self.news }
+    }
+
+    fn clear(&mut self, event: Event) {
+        match event {
+            Event::Connected => self.connected = false,
+            // Data that was asked for again while a closing notice came up is covered by that.
+            Event::Data | Event::Closed => self.news = None,
+        }
+    }
+}
+
+/// Where a line stands. What it waits for is owned here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing waits.
+    Quiet,
+    /// Waits for an instant: pace, or a pause after failure.
+    Resting(Instant),
+    /// Is due, and stands in the queue of senders or of its device.
+    Due,
+    /// A request is out.
+    InFlight(Event),
+}
+
+#[derive(Debug)]
+struct Line {
+    subscription: Subscription,
+    stage: Stage,
+    pending: Pending,
+    /// The connection has gone; the line ends with its last notice.
+    closing: bool,
+    /// No data notice before this: pace.
+    paced_until: Option<Instant>,
+    /// Failures in a row.
+    failures: u32,
+    /// No request before this: a pause after failure.
+    retry_at: Option<Instant>,
+    /// Since when Luup has answered `ERROR:`.
+    errors_since: Option<Instant>,
+    /// A refusal has been logged; once is enough.
+    complained: bool,
+    /// What became of the last request.
+    last: Option<Outcome>,
+}
+
+/// A closing notice that waits.
+#[derive(Clone, Copy, Debug)]
+struct Closing {
+    line: LineId,
+    serial: u64,
+}
+
+/// The schedule of all notifications.
+#[derive(Debug)]
+pub struct Schedule {
+    lines: Slab<Line>,
+    devices: HashMap<Arc<str>, Device>,
+    /// Lines that are due and whose device is free, in order.
+    ready: VecDeque<LineId>,
+    /// Lines that rest, by the instant at which they are due.
+    resting: BTreeSet<(Instant, LineId)>,
+    /// Lines of connections that have gone: what is told twice is told once.
+    closing: HashMap<Subscription, Closing>,
+    /// Counts connections that have gone, to know the oldest.
+    closings: u64,
+    breaker: Breaker,
+    in_flight: usize,
+    /// Requests out to devices that have lately not answered.
+    suspects_in_flight: usize,
+    senders: usize,
+    limit: usize,
+    counters: Counters,
+}
+
+impl Schedule {
+    /// A schedule for `senders` requests at once that keeps at most `limit` notices of connections that have gone.
+    pub fn new(senders: usize, limit: usize) -> Self {
+        Self {
+            lines: Slab::new(),
+            devices: HashMap::new(),
+            ready: VecDeque::new(),
+            resting: BTreeSet::new(),
+            closing: HashMap::new(),
+            closings: 0,
+            breaker: Breaker::default(),
+            in_flight: 0,
+            suspects_in_flight: 0,
+            senders: senders.max(1),
+            limit: limit.max(1),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Changes the bounds; what is under way goes on.
+    pub fn set_limits(&mut self, senders: usize, limit: usize) {
+        self.senders = senders.max(1);
+        self.limit = limit.max(1);
+    }
+
+    /// A line for a connection. It must be given back by [`Schedule::handle_closed`].
+    pub fn open(&mut self, subscription: Subscription) -> LineId {
+        self.devices.entry(Arc::clone(&subscription.device)).or_default().lines += 1;
+        LineId(self.lines.insert(Line {
+            subscription,
+            stage: Stage::Quiet,
+            pending: Pending::default(),
+            closing: false,
+            paced_until: None,
+            failures: 0,
+            retry_at: None,
+            errors_since: None,
+            complained: false,
+            last: None,
+        }))
+    }
+
+    /// The connection stands. Only a line that says its events tells that.
+    pub fn handle_connected(&mut self, id: LineId, now: Instant) {
+        let line = &mut self.lines[id.0];
+        if line.subscription.events {
+            line.pending.connected = true;
+            self.arrange(id, now);
+        }
+    }
+
+    /// Data was handed over to the plugin.
+    pub fn handle_data(&mut self, id: LineId, now: Instant) {
+        let line = &mut self.lines[id.0];
+        if line.pending.news.is_none() {
+            line.pending.news = Some(Event::Data);
+            self.arrange(id, now);
+        }
+    }
+
+    /// The connection has ended. The line lives on until its last notice has been taken or given up.
+    pub fn handle_closed(&mut self, id: LineId, now: Instant) {
+        let line = &mut self.lines[id.0];
+        line.closing = true;
+        line.pending.news = Some(Event::Closed);
+        let subscription = line.subscription.clone();
+        self.closings += 1;
+        let closing = Closing { line: id, serial: self.closings };
+        if let Some(older) = self.closing.insert(subscription, closing)
+            && !self.is_in_flight(older.line)
+        {
+            // The same words for the same plugin: they are said once.
+            self.remove(older.line);
+        }
+        self.arrange(id, now);
+        self.keep_within_limit(id);
+    }
+
+    /// What became of a request that [`Schedule::poll_job`] gave out.
+    pub fn handle_outcome(&mut self, id: LineId, outcome: Outcome, now: Instant) {
+        let Some(line) = self.lines.get_mut(id.0) else { return };
+        let Stage::InFlight(event) = line.stage else { return };
+        line.stage = Stage::Quiet;
+        line.last = Some(outcome);
+        let device = Arc::clone(&line.subscription.device);
+        self.free_device(&device, outcome);
+        self.judge_luup(outcome, now);
+        self.judge_notice(id, event, outcome, now);
+        self.arrange(id, now);
+    }
+
+    /// The next request to send, if one may go out at `now`.
+    pub fn poll_job(&mut self, now: Instant) -> Option<Job> {
+        while let Some(&(due, id)) = self.resting.first()
+            && due <= now
+        {
+            self.resting.pop_first();
+            self.enqueue(id);
+        }
+        if self.in_flight >= self.senders || !self.breaker.lets_through(now) {
+            return None;
+        }
+        let at = self.ready.iter().position(|id| self.may_send(*id))?;
+        let id = self.ready.remove(at)?;
+        let line = &mut self.lines[id.0];
+        // A line stands in the queue only while something waits on it.
+        let event = line.pending.next()?;
+        line.pending.clear(event);
+        line.stage = Stage::InFlight(event);
+        if event != Event::Connected {
+            line.paced_until = line.subscription.pace.map(|pace| now + pace);
+        }
+        let mut query = line.subscription.query.to_string();
+        if line.subscription.events {
+            query.push_str("&Event=");
+            query.push_str(event.name());
+        }
+        let device = self.devices.entry(Arc::clone(&line.subscription.device)).or_default();
+        self.suspects_in_flight += usize::from(device.is_suspect());
+        self.in_flight += 1;
+        self.counters.sent += 1;
+        self.counters.retried += u64::from(line.last.is_some_and(|last| last != Outcome::Delivered));
+        self.breaker.handle_request();
+        self.check_invariants();
+        Some(Job { line: id, query })
+    }
+
+    /// When to call [`Schedule::poll_job`] again, if nothing else happens.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let rest = self.resting.first().map(|&(due, _)| due);
+        let probe = if self.ready.is_empty() { None } else { self.breaker.deadline() };
+        [rest, probe].into_iter().flatten().min()
+    }
+
+    /// What became of the last request of a line.
+    pub fn last_outcome(&self, id: LineId) -> Option<Outcome> {
+        self.lines.get(id.0).and_then(|line| line.last)
+    }
+
+    /// Counters since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Notices that wait or are under way.
+    pub fn pending(&self) -> usize {
+        self.lines.iter().filter(|(_, line)| line.stage != Stage::Quiet).count()
+    }
+
+    /// Puts a line where its notices and the time say it belongs.
+    fn arrange(&mut self, id: LineId, now: Instant) {
+        let line = &mut self.lines[id.0];
+        match line.stage {
+            Stage::InFlight(_) => return,
+            // The instant may change: a close need not wait for the pace.
+            Stage::Resting(due) => {
+                self.resting.remove(&(due, id));
+            }
+            Stage::Due => return,
+            Stage::Quiet => {}
+        }
+        let due = match line.pending.next() {
+            None => {
+                line.stage = Stage::Quiet;
+                if line.closing {
+                    self.remove(id);
+                }
+                return;
+            }
+            Some(Event::Data) => line.retry_at.max(line.paced_until),
+            Some(Event::Connected | Event::Closed) => line.retry_at,
+        };
+        match due.filter(|&due| due > now) {
+            Some(due) => {
+                line.stage = Stage::Resting(due);
+                self.resting.insert((due, id));
+            }
+            None => self.enqueue(id),
+        }
+        self.check_invariants();
+    }
+
+    /// Puts a line that is due into the queue, or behind the request that is with its device.
+    fn enqueue(&mut self, id: LineId) {
+        let line = &mut self.lines[id.0];
+        line.stage = Stage::Due;
+        let device = self.devices.entry(Arc::clone(&line.subscription.device)).or_default();
+        if device.busy {
+            device.waiting.push_back(id);
+        } else {
+            device.busy = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Devices that hang may take half of the senders, so that the others never wait for them.
+    fn may_send(&self, id: LineId) -> bool {
+        let device = &self.lines[id.0].subscription.device;
+        let suspect = self.devices.get(device).is_some_and(Device::is_suspect);
+        !suspect || self.suspects_in_flight < self.senders.div_ceil(2)
+    }
+
+    fn free_device(&mut self, name: &Arc<str>, outcome: Outcome) {
+        self.in_flight -= 1;
+        let Some(device) = self.devices.get_mut(name) else { return };
+        self.suspects_in_flight -= usize::from(device.is_suspect());
+        match outcome {
+            Outcome::TimedOut => device.timeouts += 1,
+            // Nobody was asked: that says nothing of the device.
+            Outcome::Unreachable => {}
+            _ => device.timeouts = 0,
+        }
+        match device.waiting.pop_front() {
+            Some(next) => self.ready.push_back(next),
+            None => device.busy = false,
+        }
+    }
+
+    fn judge_luup(&mut self, outcome: Outcome, now: Instant) {
+        if outcome == Outcome::Unreachable {
+            if self.breaker.handle_unreachable(now) {
+                log::warn!("Luup cannot be reached; notifications wait");
+            }
+        } else if self.breaker.handle_reached() {
+            log::info!("Luup is back");
+        }
+    }
+
+    /// Decides what becomes of the notice: done, given up, or tried again.
+    fn judge_notice(&mut self, id: LineId, event: Event, outcome: Outcome, now: Instant) {
+        let pause = self.devices.get(&self.lines[id.0].subscription.device).map_or(FIRST_RETRY, Device::pause);
+        let line = &mut self.lines[id.0];
+        if outcome != Outcome::ErrorBody {
+            line.errors_since = None;
+        }
+        let retry = match outcome {
+            Outcome::Delivered => {
+                line.failures = 0;
+                line.retry_at = None;
+                line.complained = false;
+                self.counters.delivered += 1;
+                return;
+            }
+            Outcome::Refused(_) => None,
+            // The breaker says when.
+            Outcome::Unreachable => Some(Duration::ZERO),
+            Outcome::TimedOut => Some(pause),
+            Outcome::Failed(_) => Some(backoff(FIRST_RETRY, LONGEST_RETRY, line.failures)),
+            Outcome::ErrorBody => {
+                let since = *line.errors_since.get_or_insert(now);
+                (now - since < ERROR_BODY_PATIENCE).then(|| backoff(FIRST_RETRY, LONGEST_RETRY, line.failures))
+            }
+        };
+        let Some(pause) = retry else {
+            if !line.complained {
+                log::warn!("notification given up, {}: {}", outcome.name(), line.subscription.query);
+            }
+            line.complained = true;
+            line.failures = 0;
+            line.retry_at = None;
+            self.counters.failed += 1;
+            return;
+        };
+        // Nobody was asked, so nothing grows.
+        line.failures += u32::from(outcome != Outcome::Unreachable);
+        line.retry_at = Some(now + pause);
+        // Pace spares a plugin; this one has heard nothing.
+        line.paced_until = None;
+        match event {
+            Event::Connected => line.pending.connected = true,
+            Event::Data | Event::Closed => {
+                line.pending.news.get_or_insert(event);
+            }
+        }
+    }
+
+    /// Forgets the oldest closing notice where there are too many.
+    fn keep_within_limit(&mut self, newest: LineId) {
+        if self.closing.len() <= self.limit {
+            return;
+        }
+        let oldest = self
+            .closing
+            .values()
+            .filter(|closing| closing.line != newest && !self.is_in_flight(closing.line))
+            .min_by_key(|closing| closing.serial)
+            .map(|closing| closing.line);
+        if let Some(id) = oldest {
+            log::warn!("too many closing notices wait; one is dropped: {}", self.lines[id.0].subscription.query);
+            self.counters.dropped += 1;
+            self.remove(id);
+        }
+    }
+
+    /// Takes a line out of everything that knows it.
+    fn remove(&mut self, id: LineId) {
+        let line = self.lines.remove(id.0);
+        if self.closing.get(&line.subscription).is_some_and(|closing| closing.line == id) {
+            self.closing.remove(&line.subscription);
+        }
+        match line.stage {
+            Stage::Resting(due) => {
+                self.resting.remove(&(due, id));
+            }
+            Stage::Due => {
+                let device = self.devices.entry(Arc::clone(&line.subscription.device)).or_default();
+                if let Some(at) = device.waiting.iter().position(|&waiting| waiting == id) {
+                    device.waiting.remove(at);
+                } else {
+                    self.ready.retain(|&ready| ready != id);
+                    match device.waiting.pop_front() {
+                        Some(next) => self.ready.push_back(next),
+                        None => device.busy = false,
+                    }
+                }
+            }
+            Stage::Quiet | Stage::InFlight(_) => {}
+        }
+        if let Some(device) = self.devices.get_mut(&line.subscription.device) {
+            device.lines -= 1;
+            if device.lines == 0 {
+                self.devices.remove(&line.subscription.device);
+            }
+        }
+    }
+
+    fn is_in_flight(&self, id: LineId) -> bool {
+        matches!(self.lines[id.0].stage, Stage::InFlight(_))
+    }
+
+    /// What must hold after every call.
+    fn check_invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let in_flight = self.lines.iter().filter(|(_, line)| matches!(line.stage, Stage::InFlight(_))).count();
+        assert_eq!(in_flight, self.in_flight);
+        assert!(self.suspects_in_flight <= self.in_flight);
+        let due = self.lines.iter().filter(|(_, line)| line.stage == Stage::Due).count();
+        let waiting: usize = self.devices.values().map(|device| device.waiting.len()).sum();
+        assert_eq!(due, self.ready.len() + waiting);
+        let resting = self.lines.iter().filter(|(_, line)| matches!(line.stage, Stage::Resting(_))).count();
+        assert_eq!(resting, self.resting.len());
+        for (id, line) in &self.lines {
+            assert!(line.stage != Stage::Quiet || line.pending.next().is_none(), "line {id} forgets a notice");
+            assert!(!line.closing || line.stage != Stage::Quiet, "line {id} is dead and buried by nobody");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
