@@ -1,3 +1,5 @@
 //! sockproxyd.
+pub mod config;
+pub mod net;
 pub mod notify;
 pub mod protocol;

@@ -269,7 +269,9 @@ mod tests {
             String::from_utf8(request).unwrap()
         });
         let (woken, wake) = mpsc::channel();
-        let senders = Senders::new(&base, 2, timeout, move || { let _ = woken.send(()); });
+        let senders = Senders::new(&base, 2, timeout, move || {
+            let _ = woken.send(());
+        });
         senders.submit(job("/data_request?id=action&DeviceNum=5"));
         wake.recv().unwrap();
         let outcomes = senders.take_outcomes();
@@ -318,7 +320,9 @@ mod tests {
     fn nobody_there_is_unreachable() {
         let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (woken, wake) = mpsc::channel();
-        let senders = Senders::new(&format!("http://{unused}"), 2, LONG, move || { let _ = woken.send(()); });
+        let senders = Senders::new(&format!("http://{unused}"), 2, LONG, move || {
+            let _ = woken.send(());
+        });
         senders.submit(job("/x"));
         wake.recv().unwrap();
         assert_eq!(senders.take_outcomes()[0].1, Outcome::Unreachable);
@@ -329,7 +333,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (woken, wake) = mpsc::channel();
-        let senders = Senders::new(&base, 3, LONG, move || { let _ = woken.send(()); });
+        let senders = Senders::new(&base, 3, LONG, move || {
+            let _ = woken.send(());
+        });
         for _ in 0..10 {
             senders.submit(job("/x"));
         }

@@ -1,0 +1,75 @@
+//! Reads a configuration file, line by line through rust-ini, so that every error knows its line.
+
+use std::path::Path;
+
+use ini::{Ini, ParseOption};
+
+use super::{Config, ConfigError};
+
+/// Largest file that is read: far more than any configuration has, and no device file goes on for ever.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// Applies the file at `path` on top of `config`.
+pub fn load(path: &Path, config: &mut Config) -> Result<(), ConfigError> {
+    let name = path.display().to_string();
+    let text = read(path).map_err(|error| ConfigError::new(&name, error.to_string()))?;
+    apply(&name, &text, config)
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    std::fs::File::open(path)?.take(FILE_LIMIT).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Applies the text of a file called `name`.
+pub fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), ConfigError> {
+    let mut section = String::new();
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    for (number, line) in text.split(|&b| b == b'\n').enumerate() {
+        let place = || format!("{name}:{}", number + 1);
+        let fail = |what: &str| ConfigError::new(place(), what);
+        let line = std::str::from_utf8(line).map_err(|_| fail("the line is not UTF-8"))?.trim();
+        match parse_line(line).map_err(fail)? {
+            Line::Nothing => {}
+            Line::Section(found) if ["host", "limits", "direct"].contains(&found.as_str()) => section = found,
+            Line::Section(found) => return Err(fail(&format!("unknown section [{found}]"))),
+            Line::Key(key, _) if section.is_empty() => {
+                return Err(fail(&format!("'{key}' stands before the first section")));
+            }
+            Line::Key(key, value) => config.set(&section, &key, value.as_deref()).map_err(|what| fail(&what))?,
+        }
+    }
+    Ok(())
+}
+
+enum Line {
+    Nothing,
+    /// In lower case.
+    Section(String),
+    /// The key in lower case, and its value where there is one.
+    Key(String, Option<String>),
+}
+
+/// One line by rust-ini's grammar, and bare keys, which it does not know.
+fn parse_line(line: &str) -> Result<Line, &'static str> {
+    if line.is_empty() || line.starts_with([';', '#']) {
+        return Ok(Line::Nothing);
+    }
+    if !line.starts_with('[') && !line.contains('=') {
+        return Ok(Line::Key(line.to_ascii_lowercase(), None));
+    }
+    let options = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
+    let ini = Ini::load_from_str_opt(line, options).map_err(|_| "neither a [section] nor key=value")?;
+    let mut line = Line::Nothing;
+    for (section, keys) in ini.iter() {
+        if let Some(section) = section {
+            line = Line::Section(section.trim().to_ascii_lowercase());
+        }
+        for (key, value) in keys.iter() {
+            line = Line::Key(key.trim().to_ascii_lowercase(), Some(value.trim().to_owned()));
+        }
+    }
+    Ok(line)
+}

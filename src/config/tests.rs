@@ -1,0 +1,114 @@
+use super::*;
+
+fn load(text: &str) -> Result<Config, String> {
+    let mut config = Config::default();
+    file::apply("test.cf", text.as_bytes(), &mut config).map(|()| config).map_err(|error| error.to_string())
+}
+
+fn set(option: &'static str, key: &'static str, value: &str) -> Step {
+    Step::Set(option, key, value.into())
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = Config::default();
+    assert_eq!((config.address.as_str(), config.port), ("*", 2504));
+    assert_eq!(config.luup, "http://127.0.0.1:3480");
+    assert_eq!(config.log, LogTarget::Stderr);
+    assert!(!config.debug && config.direct.is_empty() && config.targets.is_open());
+    assert!(config.allow.allows("192.168.0.1".parse().unwrap()) && !config.allow.allows("8.8.8.8".parse().unwrap()));
+    assert!(config.stop.allows("127.0.0.1".parse().unwrap()) && !config.stop.allows("192.168.0.1".parse().unwrap()));
+    assert_eq!(config.limits.connections, 1024);
+    assert_eq!(config.limits.line, crate::protocol::LINE_LIMIT);
+    assert_eq!(config.limits.idle, None);
+}
+
+#[test]
+fn reads_the_seeds_sample() {
+    let config = load(
+        "; a comment\n\n[host]\nip=127.0.0.1\nport=2505\nvera=http://127.0.0.1:3481/\nlog=/tmp/sockproxyd.log\ndebug\n\
+         [direct]\n8125=CONN mail.example.com:25 NTFY=55/urn:example-com:serviceId:MailProxy1/HandleReceive/0\n\
+         8126=192.168.0.15:25 PRTO=udp\r\n",
+    )
+    .unwrap();
+    assert_eq!((config.address.as_str(), config.port), ("127.0.0.1", 2505));
+    assert_eq!(config.luup, "http://127.0.0.1:3481");
+    assert_eq!(config.log, LogTarget::File("/tmp/sockproxyd.log".into()));
+    assert!(config.debug);
+    let [first, second] = &config.direct[..] else { panic!("{:?}", config.direct) };
+    assert_eq!((first.port, first.target.to_string().as_str()), (8125, "mail.example.com:25"));
+    assert!(first.parameters.notify.is_some());
+    assert_eq!((second.port, second.target.to_string().as_str()), (8126, "192.168.0.15:25"));
+}
+
+#[test]
+fn sections_and_keys_in_any_case() {
+    let config = load("[HOST]\nPort = 7\nDEBUG\n  [Limits]  \nConnections=9\n# also a comment\n").unwrap();
+    assert_eq!((config.port, config.debug, config.limits.connections), (7, true, 9));
+}
+
+#[test]
+fn every_error_names_its_line() {
+    for (text, error) in [
+        ("[host]\n\nprt=1\n", "test.cf:3: unknown key 'prt' in [host]"),
+        ("[hosts]\n", "test.cf:1: unknown section [hosts]"),
+        ("port=1\n", "test.cf:1: 'port' stands before the first section"),
+        ("[host]\nport=x", "test.cf:2: bad value 'x' for 'port': a whole number from 0 to 65535 is needed"),
+        ("[host]\nport", "test.cf:2: 'port' needs a value: port=number"),
+        ("[host]\ndebug=perhaps", "test.cf:2: bad value 'perhaps' for 'debug': on or off is needed"),
+        (
+            "[host]\nallow=10.0.0.0/33",
+            "test.cf:2: bad value '10.0.0.0/33' for 'allow': '10.0.0.0/33' is no address or network",
+        ),
+        (
+            "[host]\nvera=127.0.0.1",
+            "test.cf:2: bad value '127.0.0.1' for 'vera': a URL such as http://127.0.0.1:3480 is needed",
+        ),
+        ("[limits]\nsetup=0", "test.cf:2: bad value '0' for 'setup': seconds above 0 are needed"),
+        ("[direct]\nx=a:1", "test.cf:2: 'x' is no port to listen on"),
+        ("[direct]\n7=nowhere", "test.cf:2: bad target 'nowhere' for port 7: Invalid host:port"),
+        ("[direct]\n7=CONN a:1 b", "test.cf:2: bad target 'CONN a:1 b' for port 7: Invalid option b"),
+        ("[host", "test.cf:1: neither a [section] nor key=value"),
+    ] {
+        assert_eq!(load(text).unwrap_err(), error);
+    }
+    let mut config = Config::default();
+    let error = file::apply("f", b"[host]\nip=\xff\n", &mut config).unwrap_err();
+    assert_eq!(error.to_string(), "f:2: the line is not UTF-8");
+}
+
+#[test]
+fn steps_are_applied_in_order() {
+    let directory = std::env::temp_dir().join(format!("sockproxyd-config-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("a.cf");
+    std::fs::write(&path, "[host]\nport=1\nip=1.1.1.1\n").unwrap();
+    let file = Step::File(path.clone());
+    let before = Config::load(&[set("-p", "port", "2"), file.clone()]).unwrap();
+    assert_eq!(before.port, 1, "the file comes later");
+    let after = Config::load(&[file, set("-p", "port", "2")]).unwrap();
+    assert_eq!((after.port, after.address.as_str()), (2, "1.1.1.1"));
+    std::fs::remove_dir_all(&directory).unwrap();
+    let error = Config::load(&[Step::File(path)]).unwrap_err().to_string();
+    assert!(error.contains("a.cf") && error.contains("No such file"), "{error}");
+    let error = Config::load(&[set("-p", "port", "x")]).unwrap_err().to_string();
+    assert_eq!(error, "-p: bad value 'x' for 'port': a whole number from 0 to 65535 is needed");
+}
+
+#[test]
+fn the_sample_documents_every_key_and_changes_nothing() {
+    let sample = settings::sample();
+    let uncommented: String = sample
+        .lines()
+        .map(|line| line.strip_prefix("; ").filter(|rest| !rest.contains(' ')).unwrap_or(line).to_owned() + "\n")
+        .collect();
+    for setting in settings::SETTINGS {
+        assert!(uncommented.lines().any(|line| line.split('=').next() == Some(setting.key)), "{}", setting.key);
+    }
+    let config = load(&sample).unwrap();
+    assert_eq!(config.limits, Config::default().limits);
+    let mut switched_on = load(&uncommented).unwrap();
+    assert!(switched_on.debug, "the bare key means on");
+    switched_on.debug = false;
+    assert_eq!(format!("{switched_on:?}"), format!("{:?}", Config::default()));
+}

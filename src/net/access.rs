@@ -1,0 +1,247 @@
+//! Who may come in, and where connections may go: lists of addresses, networks, names and ports. Sans-IO.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// A network: an address and the length of its prefix. A single address is a network of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Reads `192.168.0.0/16`, `fe80::/10` or a single address.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) if prefix.bytes().all(|b| b.is_ascii_digit()) => {
+                prefix.parse().ok().filter(|&p| p <= longest)?
+            }
+            Some(_) => return None,
+            None => longest,
+        };
+        Some(Self { address, prefix })
+    }
+
+    /// True where `address` lies in it. A v4-mapped address is the v4 address that it maps.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A list of networks, one of which must hold an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessList(Vec<Network>);
+
+impl AccessList {
+    /// Reads networks separated by commas or blanks; `*` or `all` is everybody, an empty list nobody. An error is the
+    /// word that is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut networks = Vec::new();
+        for word in words(text) {
+            match word {
+                "*" | "all" => networks.extend(["0.0.0.0/0", "::/0"].iter().filter_map(|all| Network::parse(all))),
+                "loopback" => networks.extend(LOOPBACK.iter().filter_map(|network| Network::parse(network))),
+                "local" => networks.extend(LOCAL.iter().filter_map(|network| Network::parse(network))),
+                word => networks.push(Network::parse(word).ok_or_else(|| word.to_owned())?),
+            }
+        }
+        Ok(Self(networks))
+    }
+
+    /// True where `address` may.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+/// This machine.
+const LOOPBACK: &[&str] = &["127.0.0.0/8", "::1"];
+/// This machine and the house: loopback, private (RFC 1918), link-local (RFC 3927, RFC 4291) and unique-local
+/// (RFC 4193) addresses.
+const LOCAL: &[&str] =
+    &["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "::1", "fe80::/10", "fc00::/7"];
+
+/// One entry of the list of targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct TargetRule {
+    host: HostRule,
+    port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum HostRule {
+    Any,
+    Network(Network),
+    /// A name, in lower case, as a plugin must write it.
+    Name(String),
+}
+
+/// Where CONN may go. Without entries: anywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetList(Vec<TargetRule>);
+
+impl TargetList {
+    /// Reads entries separated by commas or blanks: `host`, `network`, `host:port`, `network:port`, `*:port`; an IPv6
+    /// one with a port stands in brackets. An error is the word that is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        words(text)
+            .map(|word| TargetRule::parse(word).ok_or_else(|| word.to_owned()))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// True where there is no list, so that every target is allowed.
+    pub fn is_open(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True where a CONN to `host` may lead to `address` and `port`.
+    pub fn allows(&self, host: &str, address: IpAddr, port: u16) -> bool {
+        self.is_open()
+            || self.0.iter().any(|rule| {
+                rule.port.is_none_or(|allowed| allowed == port)
+                    && match &rule.host {
+                        HostRule::Any => true,
+                        HostRule::Network(network) => network.contains(address),
+                        HostRule::Name(name) => host.eq_ignore_ascii_case(name),
+                    }
+            })
+    }
+}
+
+impl TargetRule {
+    fn parse(word: &str) -> Option<Self> {
+        let (host, port) = split_port(word)?;
+        let host = match host {
+            "" => return None,
+            "*" => HostRule::Any,
+            host => match Network::parse(host) {
+                Some(network) => HostRule::Network(network),
+                None if host.contains(['/', ':', '*']) => return None,
+                None => HostRule::Name(host.to_ascii_lowercase()),
+            },
+        };
+        Some(Self { host, port })
+    }
+}
+
+/// `host:port`, `[v6]:port`, `[v6/n]:port`, `host` and `v6`.
+fn split_port(word: &str) -> Option<(&str, Option<u16>)> {
+    if let Some(inner) = word.strip_prefix('[') {
+        let (host, rest) = inner.split_once(']')?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((host, Some(port.parse().ok()?))),
+            None => rest.is_empty().then_some((host, None)),
+        };
+    }
+    match word.split_once(':') {
+        Some((host, port)) if !port.contains(':') => Some((host, Some(port.parse().ok()?))),
+        _ => Some((word, None)),
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', ' ', '\t']).filter(|word| !word.is_empty())
+}
+
+/// The v6 form of an address for a socket that speaks v6.
+pub fn mapped(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn networks_hold_their_addresses() {
+        for (network, address, inside) in [
+            ("192.168.0.0/16", "192.168.255.1", true),
+            ("192.168.0.0/16", "192.169.0.1", false),
+            ("192.168.0.0/16", "::ffff:192.168.1.1", true),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.4", false),
+            ("0.0.0.0/0", "8.8.8.8", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("fe80::/10", "febf::1", true),
+            ("fe80::/10", "fec0::1", false),
+            ("::1", "::1", true),
+        ] {
+            assert_eq!(Network::parse(network).unwrap().contains(ip(address)), inside, "{network} {address}");
+        }
+        for bad in ["", "x", "1.2.3", "1.2.3.4/33", "1.2.3.4/", "1.2.3.4/+8", "::/129", "1.2.3.4/-1"] {
+            assert_eq!(Network::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn access_lists() {
+        let local = AccessList::parse("local").unwrap();
+        for (address, allowed) in [
+            ("127.0.0.1", true),
+            ("192.168.1.9", true),
+            ("172.31.0.1", true),
+            ("172.32.0.1", false),
+            ("169.254.7.7", true),
+            ("fd00::1", true),
+            ("fe80::1", true),
+            ("8.8.8.8", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(local.allows(ip(address)), allowed, "{address}");
+        }
+        assert!(AccessList::parse("*").unwrap().allows(ip("2001:db8::1")));
+        assert!(!AccessList::parse("").unwrap().allows(ip("127.0.0.1")));
+        let two = AccessList::parse("loopback, 192.168.0.20").unwrap();
+        assert!(two.allows(ip("::1")) && two.allows(ip("192.168.0.20")) && !two.allows(ip("192.168.0.21")));
+        assert_eq!(AccessList::parse("127.0.0.1, here"), Err("here".into()));
+    }
+
+    #[test]
+    fn target_lists() {
+        assert!(TargetList::default().allows("x", ip("8.8.8.8"), 1));
+        let list =
+            TargetList::parse("mail.example.com:25 192.168.0.0/16,*:443 [fd00::/8]:80 [::1] 10.0.0.1:7").unwrap();
+        for (host, address, port, allowed) in [
+            ("Mail.Example.com", "192.0.2.1", 25, true),
+            ("mail.example.com", "192.0.2.1", 26, false),
+            ("192.0.2.1", "192.0.2.1", 25, false),
+            ("box", "192.168.3.4", 9999, true),
+            ("any", "192.0.2.1", 443, true),
+            ("v6", "fd00::7", 80, true),
+            ("v6", "fd00::7", 81, false),
+            ("v6", "::1", 81, true),
+            ("h", "10.0.0.1", 7, true),
+            ("h", "10.0.0.1", 8, false),
+        ] {
+            assert_eq!(list.allows(host, ip(address), port), allowed, "{host} {address} {port}");
+        }
+        for bad in ["a:b", "1.2.3.4/99", "[::1", "[::1]x", "a:99999", ":80", "*.example.com"] {
+            assert_eq!(TargetList::parse(bad), Err(bad.into()), "{bad}");
+        }
+    }
+}
