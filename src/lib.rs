@@ -3,3 +3,4 @@ pub mod config;
 pub mod net;
 pub mod notify;
 pub mod protocol;
+pub mod relay;

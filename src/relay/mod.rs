@@ -1,0 +1,166 @@
+//! Bytes from one side to the other, with backpressure, half-close and bounds.
+//!
+//! [`stream`] relays two byte streams, [`datagram`] a byte stream and a datagram socket; [`direction`] is one way of
+//! a stream. They speak to sockets through [`Stream`] and [`Datagrams`] and take the time as an argument, so that a
+//! simulation can stand in for both.
+//!
+//! # Readiness
+//!
+//! mio is edge-triggered: the kernel says once that a socket became ready. [`Ready`] remembers it. Three rules:
+//!
+//! 1. A bit is cleared only by the socket saying `WouldBlock`, or by a short read or write, which means the same.
+//! 2. Who stops on purpose, for want of room or because its turn is over, leaves the bit, and asks for another turn.
+//! 3. Bytes put aside for a socket are offered to it in the same turn.
+
+pub mod buffers;
+pub mod datagram;
+pub mod direction;
+pub mod pipes;
+pub mod stream;
+
+#[cfg(test)]
+mod simulation;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use buffers::Buffers;
+use pipes::Pipes;
+
+/// Bytes that one direction may move in one turn before others have theirs.
+pub const TURN: usize = 1 << 20;
+/// Size of the buffer that all connections share for reading. Larger ones gain nothing: bulk goes through pipes.
+pub const SCRATCH: usize = 64 * 1024;
+
+/// A connected socket, as the relay uses it: non-blocking.
+pub trait Stream {
+    /// Reads what is there; 0 is the end.
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes what there is room for.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Tells the peer that nothing more comes.
+    fn shutdown_write(&mut self);
+    /// The descriptor, where bytes may be spliced.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// A datagram socket, as the relay uses it: unconnected, non-blocking.
+pub trait Datagrams {
+    /// Reads one datagram and its sender.
+    fn recv_from(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)>;
+    /// Sends one datagram.
+    fn send_to(&mut self, payload: &[u8], to: SocketAddr) -> io::Result<usize>;
+}
+
+/// What is known of a socket's readiness. See the module's rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Reading may give something.
+    pub readable: bool,
+    /// Writing may take something.
+    pub writable: bool,
+    /// The peer has ended, or the connection broke: reading goes on until it says so itself, even after a short read.
+    pub hangup: bool,
+}
+
+impl Ready {
+    /// Adds what an event says.
+    pub fn handle_event(&mut self, event: &mio::event::Event) {
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+        self.hangup |= event.is_read_closed() || event.is_error();
+    }
+}
+
+/// What a turn needs from outside: the time, the shared memory, and the bounds.
+pub struct Env<'a> {
+    /// When this turn of the loop began.
+    pub now: Instant,
+    /// The buffer that all connections share for reading, [`SCRATCH`] bytes.
+    pub scratch: &'a mut [u8],
+    /// The bound on bytes held in all.
+    pub buffers: &'a mut Buffers,
+    /// Pipes to splice through.
+    pub pipes: &'a mut Pipes,
+    /// Largest chunk handed over at once, where the plugin gave one (BLKS).
+    pub block: Option<usize>,
+}
+
+/// The time limits of a relay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Longest silence of the remote (RTIM).
+    pub receive: Option<Duration>,
+    /// Longest silence of both sides.
+    pub idle: Option<Duration>,
+    /// Longest standstill of the direction that is still open.
+    pub half_close: Duration,
+    /// Longest standstill of bytes whose sender has gone.
+    pub stall: Duration,
+}
+
+/// What a turn has done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Bytes from the remote were handed over to the plugin.
+    pub handed_over: bool,
+    /// The plugin was told that nothing more comes.
+    pub told_end: bool,
+    /// There is more to do at once: the turn ended because others have theirs.
+    pub again: bool,
+    /// All is over.
+    pub end: Option<End>,
+}
+
+/// Why a relay is over; displays as the log says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both sides have ended, and everything was passed on.
+    Done,
+    /// The plugin's connection broke.
+    PluginLost,
+    /// The remote's connection broke.
+    RemoteLost,
+    /// The remote was silent for RTIM.
+    RemoteSilent,
+    /// Both sides were silent for the idle limit.
+    Idle,
+    /// One side had ended, and the other stood still.
+    HalfClosed,
+    /// One side had ended, and the other did not take its last bytes.
+    Stalled,
+    /// The plugin said goodbye in its framing.
+    Goodbye,
+    /// The plugin broke the rules of its framing.
+    BadFraming,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Done => "both sides ended",
+            Self::PluginLost => "plugin's connection lost",
+            Self::RemoteLost => "remote's connection lost",
+            Self::RemoteSilent => "remote silent for too long",
+            Self::Idle => "idle for too long",
+            Self::HalfClosed => "one side ended, the other stood still",
+            Self::Stalled => "one side ended, the other did not take its last bytes",
+            Self::Goodbye => "plugin said goodbye",
+            Self::BadFraming => "plugin's framing is broken",
+        })
+    }
+}
+
+/// True where a call on a non-blocking socket should be tried again later.
+fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// True where a call should be tried again at once.
+fn interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
+}

@@ -1,0 +1,116 @@
+//! A small pool of pipes for splice(2): bytes go from socket to socket without passing through this process.
+//!
+//! A pipe is borrowed for a burst and given back when it is empty, so that many connections share a few.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, SpliceFFlags, splice};
+
+/// Empty pipes kept open for the next burst; the rest are closed.
+const KEPT: usize = 4;
+/// The most that one call moves. A pipe takes 16 pages or pieces of a packet, whichever it is given.
+const MOST: usize = 1 << 20;
+
+/// Both ends of a pipe.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+/// The pool.
+#[derive(Debug)]
+pub struct Pipes {
+    idle: Vec<Pipe>,
+    lent: usize,
+    limit: usize,
+}
+
+impl Pipes {
+    /// A pool of at most `limit` pipes; 0 turns splicing off.
+    pub fn new(limit: usize) -> Self {
+        Self { idle: Vec::new(), lent: 0, limit }
+    }
+
+    /// Changes the bound; what is lent stays so until it comes back.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+        self.idle.truncate(limit.min(KEPT));
+    }
+
+    /// Lends an empty pipe, if one is left.
+    pub fn take(&mut self) -> Option<Pipe> {
+        if self.lent >= self.limit {
+            return None;
+        }
+        let pipe = match self.idle.pop() {
+            Some(pipe) => pipe,
+            None => {
+                let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).ok()?;
+                Pipe { read, write }
+            }
+        };
+        self.lent += 1;
+        Some(pipe)
+    }
+
+    /// Takes back a pipe that is empty.
+    pub fn give(&mut self, pipe: Pipe) {
+        self.lent -= 1;
+        if self.idle.len() < KEPT.min(self.limit) {
+            self.idle.push(pipe);
+        }
+    }
+
+    /// A pipe with bytes in it is of no use to anybody else.
+    pub fn discard(&mut self, pipe: Pipe) {
+        self.lent -= 1;
+        drop(pipe);
+    }
+
+    /// This kernel cannot splice; nobody tries again.
+    pub fn turn_off(&mut self) {
+        self.limit = 0;
+        self.idle.clear();
+    }
+}
+
+impl Pipe {
+    /// Moves what is there from a socket into the pipe. 0 may be the end, or an old kernel's `EAGAIN`.
+    pub fn fill(&self, source: BorrowedFd<'_>) -> Result<usize, Errno> {
+        move_between(source, self.write.as_fd(), MOST)
+    }
+
+    /// Moves up to `len` bytes from the pipe into a socket.
+    pub fn empty(&self, sink: BorrowedFd<'_>, len: usize) -> Result<usize, Errno> {
+        move_between(self.read.as_fd(), sink, len)
+    }
+
+    /// Reads bytes out of the pipe, where the socket refuses to have them spliced.
+    pub fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        nix::unistd::read(&self.read, buffer)
+    }
+}
+
+fn move_between(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Result<usize, Errno> {
+    splice(from, None, to, None, len, SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lends_as_many_as_allowed() {
+        let mut pipes = Pipes::new(2);
+        let (first, second) = (pipes.take().unwrap(), pipes.take().unwrap());
+        assert!(pipes.take().is_none());
+        pipes.give(first);
+        assert!(pipes.take().is_some());
+        pipes.discard(second);
+        assert!(pipes.take().is_some());
+        pipes.turn_off();
+        assert!(pipes.take().is_none());
+    }
+}

@@ -1,0 +1,197 @@
+//! Two byte streams, relayed both ways.
+//!
+//! How it ends is a table of the two directions' phases:
+//!
+//! | from plugin | to plugin | what happens |
+//! | --- | --- | --- |
+//! | Open | Open | both run; RTIM and the idle limit count |
+//! | Open or Ending | Ended | the plugin knows the end; what it still sends may go on while it makes progress |
+//! | Ended | Open or Ending | the remote knows the end; likewise |
+//! | Ending | any | what came before the end is passed on first, for at most the stall limit without progress |
+//! | Ended | Ended | over |
+//!
+//! A connection that breaks ends both ways: what came from it is still passed on, what was on its way to it is lost.
+
+use std::time::Instant;
+
+use super::buffers::Buffers;
+use super::direction::{Direction, Failure, Phase, Side};
+use super::pipes::Pipes;
+use super::{End, Env, Ready, Stream, Timing, Turn};
+
+/// The relay of two streams.
+#[derive(Debug)]
+pub struct StreamRelay {
+    /// What is known of the plugin's socket.
+    pub plugin_ready: Ready,
+    /// What is known of the remote's socket.
+    pub remote_ready: Ready,
+    to_remote: Direction,
+    to_plugin: Direction,
+    /// Since when the remote has been silent though we were reading. `None` while a slow plugin holds it back.
+    silent_since: Option<Instant>,
+    /// How it will end, if not by both sides' ending.
+    lost: Option<End>,
+}
+
+impl StreamRelay {
+    /// A relay that begins now, with what the plugin has sent ahead.
+    pub fn new(now: Instant, ahead: Vec<u8>, plugin_ready: Ready, buffers: &mut Buffers) -> Self {
+        let mut to_remote = Direction::new(now);
+        to_remote.preload(ahead, buffers);
+        Self {
+            plugin_ready,
+            remote_ready: Ready { readable: true, writable: true, hangup: false },
+            to_remote,
+            to_plugin: Direction::new(now),
+            silent_since: Some(now),
+            lost: None,
+        }
+    }
+
+    /// Moves what can be moved.
+    pub fn run<P: Stream, R: Stream>(&mut self, plugin: &mut P, remote: &mut R, env: &mut Env<'_>) -> Turn {
+        let mut turn = Turn::default();
+        let from_remote = Side { stream: &mut *remote, ready: &mut self.remote_ready };
+        let into_plugin = Side { stream: &mut *plugin, ready: &mut self.plugin_ready };
+        let down = self.to_plugin.pump(from_remote, into_plugin, env);
+        turn.handed_over = down.written;
+        turn.told_end = down.ended;
+        if down.read {
+            self.silent_since = Some(env.now);
+        }
+        if down.ended {
+            self.to_remote.restart_clock(env.now);
+        }
+        self.handle_failure(down.failure, Way::ToPlugin, env);
+
+        let from_plugin = Side { stream: plugin, ready: &mut self.plugin_ready };
+        let into_remote = Side { stream: remote, ready: &mut self.remote_ready };
+        // One block is for the plugin's eyes; the remote gets what there is.
+        let block = env.block.take();
+        let up = self.to_remote.pump(from_plugin, into_remote, env);
+        env.block = block;
+        if up.ended {
+            self.to_plugin.restart_clock(env.now);
+        }
+        self.handle_failure(up.failure, Way::ToRemote, env);
+
+        self.silent_since = match (self.to_plugin.is_held_back(), self.silent_since) {
+            (true, _) => None,
+            (false, None) => Some(env.now),
+            (false, since) => since,
+        };
+        // A failure may have left the other direction with something to do.
+        turn.again = down.again || up.again || (self.lost.is_some() && !self.is_over() && self.can_go_on());
+        turn.end = self.is_over().then(|| self.lost.unwrap_or(End::Done));
+        turn
+    }
+
+    /// When [`StreamRelay::handle_timeout`] should be called, if nothing happens before.
+    pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
+        self.limits(timing).into_iter().flatten().map(|(due, _)| due).min()
+    }
+
+    /// Says whether a time limit has passed, and which.
+    pub fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<End> {
+        self.limits(timing).into_iter().flatten().find(|&(due, _)| due <= now).map(|(_, end)| end)
+    }
+
+    /// Lets go of everything that is held.
+    pub fn release(&mut self, buffers: &mut Buffers, pipes: &mut Pipes) {
+        self.to_remote.abandon(buffers, pipes);
+        self.to_plugin.abandon(buffers, pipes);
+    }
+
+    /// Bytes received from the remote and handed over.
+    pub fn received(&self) -> u64 {
+        self.to_plugin.moved()
+    }
+
+    /// Bytes sent to the remote.
+    pub fn sent(&self) -> u64 {
+        self.to_remote.moved()
+    }
+
+    /// Bytes held for slow readers.
+    pub fn held(&self) -> usize {
+        self.to_remote.held() + self.to_plugin.held()
+    }
+
+    /// When the remote was last heard.
+    pub fn last_heard(&self) -> Instant {
+        self.to_plugin.progress()
+    }
+
+    fn is_over(&self) -> bool {
+        self.to_remote.phase() == Phase::Ended && self.to_plugin.phase() == Phase::Ended
+    }
+
+    /// True where a direction could move something at once.
+    fn can_go_on(&self) -> bool {
+        let can = |way: &Direction, source: &Ready, sink: &Ready| match way.phase() {
+            Phase::Ended => false,
+            _ if way.is_held_back() => sink.writable,
+            Phase::Ending => true,
+            Phase::Open => source.readable,
+        };
+        can(&self.to_plugin, &self.remote_ready, &self.plugin_ready)
+            || can(&self.to_remote, &self.plugin_ready, &self.remote_ready)
+    }
+
+    fn handle_failure(&mut self, failure: Option<Failure>, way: Way, env: &mut Env<'_>) {
+        let Some(failure) = failure else { return };
+        let (lost, error, at_source) = match (way, failure) {
+            (Way::ToPlugin, Failure::Source(error)) => (End::RemoteLost, error, true),
+            (Way::ToPlugin, Failure::Sink(error)) => (End::PluginLost, error, false),
+            (Way::ToRemote, Failure::Source(error)) => (End::PluginLost, error, true),
+            (Way::ToRemote, Failure::Sink(error)) => (End::RemoteLost, error, false),
+        };
+        log::debug!("{lost}: {error}");
+        self.lost.get_or_insert(lost);
+        let (this, other) = match way {
+            Way::ToPlugin => (&mut self.to_plugin, &mut self.to_remote),
+            Way::ToRemote => (&mut self.to_remote, &mut self.to_plugin),
+        };
+        if at_source {
+            // What came from there is passed on; nothing more can go there.
+            this.end_source();
+            other.abandon(env.buffers, env.pipes);
+        } else {
+            // Nothing more can go there; what it had said before is still read, until it ends by itself.
+            this.abandon(env.buffers, env.pipes);
+            other.restart_clock(env.now);
+        }
+        let broken = match lost {
+            End::PluginLost => &mut self.plugin_ready,
+            _ => &mut self.remote_ready,
+        };
+        broken.readable = true;
+        broken.hangup = true;
+    }
+
+    /// The time limits in force: when, and what passing it means.
+    fn limits(&self, timing: &Timing) -> [Option<(Instant, End)>; 3] {
+        let (up, down) = (&self.to_remote, &self.to_plugin);
+        let standstill = |way: &Direction, other: &Direction| match (way.phase(), other.phase()) {
+            (Phase::Ending, _) => Some((way.progress() + timing.stall, End::Stalled)),
+            (Phase::Open, Phase::Ended) => Some((way.progress() + timing.half_close, End::HalfClosed)),
+            _ => None,
+        };
+        let both_open = up.phase() == Phase::Open && down.phase() == Phase::Open;
+        let silence = timing.receive.zip(self.silent_since).filter(|_| down.phase() == Phase::Open);
+        let quiet =
+            timing.idle.filter(|_| both_open).map(|idle| (up.progress().max(down.progress()) + idle, End::Idle));
+        [
+            standstill(up, down).or(quiet),
+            standstill(down, up),
+            silence.map(|(limit, since)| (since + limit, End::RemoteSilent)),
+        ]
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    ToPlugin,
+    ToRemote,
+}
