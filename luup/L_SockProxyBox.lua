@@ -1,0 +1,173 @@
+--- What the SockProxy plugin knows about the box it runs on.
+-- Owns: the table of paths, file helpers, the CPU, who owns which of the daemon's files, and who
+-- answers on the daemon's port. Looks, and writes single files whole; starts and stops nothing.
+-- MIT licence; part of sockproxyd.
+
+local Box = {}
+
+--- Every path and address that the plugin uses, in this one place, for whoever has to move them.
+Box.paths = {
+    uploads = "/etc/cmh-ludl",          -- where Vera's "Luup files" page puts files
+    init    = "/etc/init.d/sockproxyd", -- one init script, whoever installed it
+    rcd     = "/etc/rc.d",
+    program = "/usr/sbin/sockproxyd",   -- what the init script starts: the opkg package's daemon, or our launcher
+    room    = "/tmp/sockproxyd-run",    -- memory: where the launcher expands the daemon
+    work    = "/tmp/sockproxyd-setup",  -- memory: output and state of running commands
+    opkg    = "/usr/lib/opkg/info/sockproxyd.list",
+    pidfile = "/var/run/sockproxyd.pid",
+    icons   = "/www/cmh/skins/default/icons",
+    self    = "/proc/self/exe",         -- the Luup engine's program: shows which CPU it was built for
+    host    = "127.0.0.1",
+    port    = 2504,
+}
+
+-- The last build number that the Lua daemon ever answered to BILD.
+local LAST_LUA_BUILD = 23068
+
+--- Quotes a word for the shell.
+function Box.quoted(word)
+    return "'" .. tostring(word):gsub("'", "'\\''") .. "'"
+end
+
+--- The content of a file, or its first `limit` bytes; nil if it cannot be read.
+function Box.read(path, limit)
+    local file = io.open(path, "rb")
+    if not file then return nil end
+    local text = file:read(limit or "*a")
+    file:close()
+    return text or ""
+end
+
+function Box.exists(path)
+    local file = io.open(path, "rb")
+    if file then file:close() end
+    return file ~= nil
+end
+
+--- Writes a file so that whoever reads it sees the old or the new content, never a part of it.
+-- Returns true, or nil and why not (a full flash shows here).
+function Box.write(path, text, mode)
+    local new = path .. ".new"
+    local file, why = io.open(new, "wb")
+    if not file then return nil, why end
+    local written = file:write(text)
+    local closed = file:close()
+    -- Lua's buffer hides a full flash from write, and not every libc reports it at close: look.
+    if not written or not closed or Box.read(new) ~= text then
+        os.remove(new)
+        return nil, path .. ": cannot be written, is the flash full?"
+    end
+    if os.execute(string.format("chmod %s %s", mode or "644", Box.quoted(new))) ~= 0 then
+        os.remove(new)
+        return nil, path .. ": chmod failed"
+    end
+    return os.rename(new, path)
+end
+
+--- Names in a folder that match a Lua pattern.
+function Box.matching(folder, pattern)
+    local names = {}
+    local list = io.popen("ls -a " .. Box.quoted(folder) .. " 2>/dev/null")
+    if not list then return names end
+    for name in list:lines() do
+        if name:match(pattern) then names[#names + 1] = name end
+    end
+    list:close()
+    return names
+end
+
+--- The CPU family of an ELF file: its class, byte order and machine as one string, such as
+-- "1.1.8" for 32-bit little-endian MIPS; nil if the file is no ELF file.
+function Box.cpu(path)
+    local head = Box.read(path, 20)
+    if not head or #head < 20 or head:sub(1, 4) ~= "\127ELF" then return nil end
+    local class, order = head:byte(5), head:byte(6)
+    local first, second = head:byte(19, 20)
+    local machine = order == 2 and first * 256 + second or second * 256 + first
+    return string.format("%d.%d.%d", class, order, machine)
+end
+
+--- For a person: what Box.cpu says.
+function Box.cpu_name(cpu)
+    local names = {
+        ["1.1.8"] = "MIPS little-endian", ["1.2.8"] = "MIPS big-endian", ["1.1.40"] = "ARM",
+        ["2.1.183"] = "ARM64", ["2.1.62"] = "x86-64", ["1.1.3"] = "x86",
+    }
+    return names[cpu or ""] or ("an unknown CPU (" .. tostring(cpu) .. ")")
+end
+
+--- Who wrote the init script at hand: "absent", "ours" (the plugin's or the opkg package's, which
+-- are the same), "lua" (the Lua daemon's plugin) or "foreign".
+function Box.init_kind(mark)
+    local text = Box.read(Box.paths.init)
+    if not text then return "absent" end
+    if text:find("sockproxyd.lua", 1, true) then return "lua" end
+    if text:find(mark, 1, true) then return "ours" end
+    return "foreign"
+end
+
+--- What lies where the init script looks for the daemon: "absent", "launcher" (ours) or "program".
+function Box.program_kind()
+    local head = Box.read(Box.paths.program, 64)
+    if not head then return "absent" end
+    return head:find("# sockproxyd-launcher:", 1, true) and "launcher" or "program"
+end
+
+--- True if the opkg package is installed: then init script and daemon are its own.
+function Box.packaged()
+    return Box.exists(Box.paths.opkg)
+end
+
+--- True on a Vera: there is what the plugin needs to install anything.
+function Box.is_vera(luup)
+    return luup.openLuup == nil and #Box.matching(Box.paths.uploads, "^%.$") == 1
+end
+
+--- True if the init script is linked to run at boot.
+function Box.enabled()
+    return #Box.matching(Box.paths.rcd, "^S%d+sockproxyd$") > 0
+end
+
+--- Asks who answers on the daemon's port. Takes `seconds` at most for each of two answers; nothing
+-- of that on a box where the port is closed or the daemon is well.
+-- Returns a table: `kind` is "none" (nobody listens), "ours", "lua" (the Lua daemon), "silent" or
+-- "other" (somebody else's program); `build` and `protocol` are numbers where known.
+function Box.ask(seconds)
+    local socket = require "socket"
+    local sock = socket.tcp()
+    sock:settimeout(seconds)
+    local connected, why = sock:connect(Box.paths.host, Box.paths.port)
+    if not connected then
+        sock:close()
+        -- A program that hangs takes no more connections at some time: somebody is there all the same.
+        return { kind = why == "timeout" and "silent" or "none" }
+    end
+    local answer = { kind = "silent" }
+    local greeting = sock:receive("*l")
+    if greeting then
+        answer.protocol = tonumber(greeting:match("^OK TOGGLEDBITS%-SOCKPROXY (%d+)"))
+        answer.kind = "other"
+        if answer.protocol then
+            sock:send("BILD\n")
+            -- Releases of the Lua daemon before BILD was known close the connection here.
+            answer.build = tonumber(((sock:receive("*l") or ""):match("^OK (%d+)$")))
+            answer.kind = (answer.build or 0) > LAST_LUA_BUILD and "ours" or "lua"
+            sock:send("QUIT\n")
+        end
+    end
+    sock:close()
+    return answer
+end
+
+--- Tells whatever daemon listens to end. True if it could be told.
+function Box.send_stop(seconds)
+    local socket = require "socket"
+    local sock = socket.tcp()
+    sock:settimeout(seconds)
+    local told = sock:connect(Box.paths.host, Box.paths.port)
+        and sock:receive("*l") and sock:send("STOP\n") and sock:receive("*l")
+    sock:close()
+    return told == "OK STOP"
+end
+
+return Box

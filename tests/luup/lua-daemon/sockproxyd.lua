@@ -1,0 +1,25 @@
+-- A stand-in for the Lua daemon of old: just what the plugin can see of it from outside. It answers on
+-- port 2504 until somebody says STOP or ends it. With a file /tmp/lua-daemon.deaf it ignores STOP.
+local socket = require "socket"
+
+local server = assert(socket.tcp())
+server:setoption("reuseaddr", true)
+assert(server:bind("*", 2504))
+server:listen(16)
+while true do
+    local peer = server:accept()
+    peer:settimeout(1)
+    peer:send("OK TOGGLEDBITS-SOCKPROXY 1 1a2b3c\n")
+    repeat
+        local line = peer:receive("*l")
+        if line == "BILD" then
+            peer:send("OK 23068\n")
+        elseif line == "STOP" and not io.open("/tmp/lua-daemon.deaf") then
+            peer:send("OK STOP\n")
+            os.exit(0)
+        elseif line then
+            peer:send("OK " .. line .. "\n")
+        end
+    until line == nil or line == "QUIT"
+    peer:close()
+end

@@ -1,0 +1,54 @@
+/* A stand-in for the daemon where a test needs one that differs from the real: another version, or
+ * one that fails. Takes any option. Compiled with
+ *
+ *   -DVERSION="9.9.9"   what --version says
+ *   -DBROKEN            ends at once with status 1, as a program for another kernel or libc may
+ *   -DMUTE              runs, but never listens
+ */
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static int serve(int listener)
+{
+    for (;;) {
+        char line[256];
+        FILE *peer = fdopen(accept(listener, NULL, NULL), "r+");
+
+        setvbuf(peer, NULL, _IONBF, 0);
+        fputs("OK TOGGLEDBITS-SOCKPROXY 1 1\n", peer);
+        while (fgets(line, sizeof line, peer)) {
+            if (!strcmp(line, "BILD\n"))
+                fputs("OK 99999\n", peer);
+            else if (!strcmp(line, "STOP\n"))
+                return fputs("OK STOP\n", peer), 0;
+            else
+                break;
+        }
+        fclose(peer);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(2504) };
+    int listener = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
+
+#ifdef BROKEN
+    return fputs("broken: no such kernel\n", stderr), 1;
+#endif
+    if (argc > 1 && !strcmp(argv[1], "--version"))
+        return puts("sockproxyd " VERSION), 0;
+    signal(SIGPIPE, SIG_IGN);
+#ifdef MUTE
+    for (;;)
+        pause();
+#endif
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (bind(listener, (struct sockaddr *)&any, sizeof any) || listen(listener, 16))
+        return perror("port 2504"), 2;
+    return serve(listener);
+}
