@@ -4,3 +4,4 @@ pub mod net;
 pub mod notify;
 pub mod protocol;
 pub mod relay;
+pub mod workers;

@@ -1,5 +1,24 @@
-//! Sockets, names and addresses.
-//!
-//! Nothing here knows what a connection is for.
+//! Sockets, names and addresses. Nothing here knows what a connection is for.
 
 pub mod access;
+pub mod connector;
+pub mod listener;
+pub mod resolver;
+pub mod socket;
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// A socket's error in the words that LuaSocket has for it, which plugins may look for.
+pub fn reason(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ECONNREFUSED) => "connection refused".into(),
+        Some(Errno::ETIMEDOUT) => "timeout".into(),
+        Some(Errno::EACCES | Errno::EPERM) => "permission denied".into(),
+        Some(Errno::ECONNRESET | Errno::ECONNABORTED) => "closed".into(),
+        Some(Errno::EADDRINUSE) => "address already in use".into(),
+        Some(errno) => errno.desc().into(),
+        None => error.to_string(),
+    }
+}

@@ -1,12 +1,9 @@
-//! Sends notifications: an elastic pool of threads, each with one request, through ureq.
+//! Sends notifications through ureq, each request on a thread of its own.
 //!
-//! ureq blocks, and so may Luup; the loop does neither. A thread is started when a request finds none idle, up to a
-//! bound, and ends when it has had nothing to do for a while.
+//! ureq blocks, and so may Luup; the loop does neither.
 
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ureq::config::{AutoHeaderValue, Config};
@@ -17,13 +14,12 @@ use ureq::{Agent, Error};
 
 use super::schedule::Job;
 use super::{LineId, Outcome};
+use crate::workers::{Pool, Workers};
 
 /// What the daemon calls itself, as its predecessor did.
 const USER_AGENT: &str = "sockproxyd-1";
-/// Stack of a sender. ureq needs some 20 KiB; memory that is not touched costs nothing.
+/// ureq needs some 20 KiB of stack.
 const STACK: usize = 256 * 1024;
-/// A sender with nothing to do ends after this, but for the last one.
-const IDLE: Duration = Duration::from_secs(20);
 /// As much of an answer is read: it is thrown away, but Luup should not see its connection cut off.
 const BODY_LIMIT: u64 = 64 * 1024;
 /// Luup's `ERROR:` stands at the beginning.
@@ -31,27 +27,7 @@ const BODY_KEPT: usize = 64;
 
 /// The senders.
 pub struct Senders {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    agent: Agent,
-    base: String,
-    most: usize,
-    queue: Mutex<Queue>,
-    /// Rung when a job is queued, or at the end.
-    job: Condvar,
-    done: Mutex<Vec<(LineId, Outcome)>>,
-    /// Called after an outcome has been put into `done`.
-    wake: Box<dyn Fn() + Send + Sync>,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    threads: usize,
-    idle: usize,
-    ended: bool,
+    workers: Workers<Job, (LineId, Outcome)>,
 }
 
 impl Senders {
@@ -59,117 +35,53 @@ impl Senders {
     ///
     /// `wake` is called from a sender's thread whenever [`Senders::take_outcomes`] has something.
     pub fn new(base: &str, most: usize, timeout: Duration, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        let shared = Shared {
-            agent: agent(timeout),
-            base: base.trim_end_matches('/').to_owned(),
-            most: most.max(1),
-            queue: Mutex::default(),
-            job: Condvar::new(),
-            done: Mutex::default(),
-            wake: Box::new(wake),
+        let agent = agent(timeout);
+        let base = base.trim_end_matches('/').to_owned();
+        let work = move |job: Job| {
+            let outcome = send(&agent, &format!("{base}{}", job.query));
+            if outcome != Outcome::Delivered {
+                log::debug!("notification {}: {}", outcome.name(), job.query);
+            }
+            (job.line, outcome)
         };
-        Self { shared: Arc::new(shared) }
+        let pool = Pool { name: "notify", most, stack: STACK, work: Box::new(work), wake: Box::new(wake) };
+        Self { workers: Workers::new(pool) }
     }
 
-    /// Sends a request; its outcome comes later.
-    pub fn submit(&self, job: Job) {
-        let mut queue = lock(&self.shared.queue);
-        queue.jobs.push_back(job);
-        if queue.idle < queue.jobs.len() && queue.threads < self.shared.most {
-            let shared = Arc::clone(&self.shared);
-            let started =
-                std::thread::Builder::new().name("notify".into()).stack_size(STACK).spawn(move || shared.serve());
-            match started {
-                Ok(_) => queue.threads += 1,
-                Err(error) if queue.threads > 0 => log::debug!("no further sender: {error}"),
-                Err(error) => {
-                    log::warn!("no thread for a notification: {error}");
-                    if let Some(job) = queue.jobs.pop_back() {
-                        drop(queue);
-                        self.shared.finish(job.line, Outcome::Failed(0));
-                    }
-                    return;
-                }
-            }
-        }
-        self.shared.job.notify_one();
+    /// Sends a request; its outcome comes later, or at once where there is no thread to send it.
+    pub fn submit(&self, job: Job) -> Option<(LineId, Outcome)> {
+        self.workers.submit(job).err().map(|job| (job.line, Outcome::Failed(0)))
     }
 
     /// The outcomes since the last call.
     pub fn take_outcomes(&self) -> Vec<(LineId, Outcome)> {
-        std::mem::take(&mut lock(&self.shared.done))
+        self.workers.take_results()
     }
 
-    /// How many threads there are.
-    pub fn threads(&self) -> usize {
-        lock(&self.shared.queue).threads
+    /// Changes the bound on requests at once.
+    pub fn set_most(&self, most: usize) {
+        self.workers.set_most(most);
     }
 }
 
-impl Drop for Senders {
-    fn drop(&mut self) {
-        lock(&self.shared.queue).ended = true;
-        self.shared.job.notify_all();
+/// Sends one request and judges the answer.
+fn send(agent: &Agent, url: &str) -> Outcome {
+    let mut answer = match agent.get(url).header("TE", "trailers").header("Connection", "close").call() {
+        Ok(answer) => answer,
+        Err(error) => return of_error(&error),
+    };
+    let status = answer.status().as_u16();
+    let mut reader = answer.body_mut().as_reader().take(BODY_LIMIT);
+    let mut kept = Vec::with_capacity(BODY_KEPT);
+    let read = reader.by_ref().take(BODY_KEPT as u64).read_to_end(&mut kept);
+    match read {
+        Err(error) if kept.is_empty() && is_timeout(&error) => return Outcome::TimedOut,
+        // What has come of it is judged.
+        Err(_) => {}
+        // The rest is of no use to us, and Luup's trouble with sending it none of ours.
+        Ok(_) => drop(io::copy(&mut reader, &mut io::sink())),
     }
-}
-
-impl Shared {
-    fn serve(&self) {
-        while let Some(job) = self.next_job() {
-            let outcome = self.send(&job.query);
-            if outcome != Outcome::Delivered {
-                log::debug!("notification {}: {}", outcome.name(), job.query);
-            }
-            self.finish(job.line, outcome);
-        }
-    }
-
-    fn finish(&self, line: LineId, outcome: Outcome) {
-        lock(&self.done).push((line, outcome));
-        (self.wake)();
-    }
-
-    /// Waits for a job. `None`: this thread is not needed any more.
-    fn next_job(&self) -> Option<Job> {
-        let mut queue = lock(&self.queue);
-        loop {
-            if queue.ended {
-                return None;
-            }
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
-            }
-            queue.idle += 1;
-            let (waited, timeout) = self.job.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
-            queue = waited;
-            queue.idle -= 1;
-            if timeout.timed_out() && queue.jobs.is_empty() && queue.threads > 1 {
-                queue.threads -= 1;
-                return None;
-            }
-        }
-    }
-
-    fn send(&self, query: &str) -> Outcome {
-        let url = format!("{}{query}", self.base);
-        let answer = self.agent.get(&url).header("TE", "trailers").header("Connection", "close").call();
-        let mut answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => return of_error(&error),
-        };
-        let status = answer.status().as_u16();
-        let mut reader = answer.body_mut().as_reader().take(BODY_LIMIT);
-        let mut kept = Vec::with_capacity(BODY_KEPT);
-        let read = reader.by_ref().take(BODY_KEPT as u64).read_to_end(&mut kept);
-        match read {
-            Err(error) if kept.is_empty() && is_timeout(&error) => return Outcome::TimedOut,
-            // What has come of it is judged.
-            Err(_) => {}
-            // The rest is of no use to us, and Luup's trouble with sending it none of ours.
-            Ok(_) => drop(io::copy(&mut reader, &mut io::sink())),
-        }
-        Outcome::of_answer(status, &kept)
-    }
+    Outcome::of_answer(status, &kept)
 }
 
 fn agent(timeout: Duration) -> Agent {
@@ -227,11 +139,6 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
-/// A poisoned lock means that another thread panicked; what it guards is still whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::schedule::{Schedule, Subscription};
@@ -272,7 +179,7 @@ mod tests {
         let senders = Senders::new(&base, 2, timeout, move || {
             let _ = woken.send(());
         });
-        senders.submit(job("/data_request?id=action&DeviceNum=5"));
+        assert_eq!(senders.submit(job("/data_request?id=action&DeviceNum=5")), None);
         wake.recv().unwrap();
         let outcomes = senders.take_outcomes();
         assert_eq!(outcomes.len(), 1);
@@ -323,34 +230,8 @@ mod tests {
         let senders = Senders::new(&format!("http://{unused}"), 2, LONG, move || {
             let _ = woken.send(());
         });
-        senders.submit(job("/x"));
+        assert_eq!(senders.submit(job("/x")), None);
         wake.recv().unwrap();
         assert_eq!(senders.take_outcomes()[0].1, Outcome::Unreachable);
-    }
-
-    #[test]
-    fn a_pool_has_as_many_threads_as_it_needs_and_no_more() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let (woken, wake) = mpsc::channel();
-        let senders = Senders::new(&base, 3, LONG, move || {
-            let _ = woken.send(());
-        });
-        for _ in 0..10 {
-            senders.submit(job("/x"));
-        }
-        let mut held: Vec<_> = (0..3).map(|_| listener.accept().unwrap().0).collect();
-        assert_eq!(senders.threads(), 3);
-        let mut answered = 0;
-        while answered < 10 {
-            let mut stream = held.pop().unwrap_or_else(|| listener.accept().unwrap().0);
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-            let _ = stream.shutdown(std::net::Shutdown::Write);
-            let _ = stream.read_to_end(&mut Vec::new());
-            wake.recv().unwrap();
-            answered += 1;
-        }
-        assert_eq!(senders.take_outcomes().len(), 10);
-        assert_eq!(senders.threads(), 3);
     }
 }

@@ -1,0 +1,82 @@
+//! Connected sockets, with the options that a relay wants.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use mio::net::{TcpStream, UdpSocket};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::relay::{Datagrams, Stream};
+
+/// Probes that go unanswered before the peer counts as gone.
+const KEEP_ALIVE_PROBES: u32 = 4;
+/// Time between two probes.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A TCP connection.
+#[derive(Debug)]
+pub struct TcpSocket(pub TcpStream);
+
+impl TcpSocket {
+    /// Takes a connection and sets its options: no Nagle, since two small writes would wait 40 ms for each other,
+    /// and keep-alive, since a peer that lost its power says nothing. Neither is vital, so failure is none.
+    pub fn new(stream: TcpStream, keep_alive: Option<Duration>) -> Self {
+        let _ = stream.set_nodelay(true);
+        if let Some(silence) = keep_alive {
+            let keep_alive = TcpKeepalive::new()
+                .with_time(silence)
+                .with_interval(KEEP_ALIVE_INTERVAL)
+                .with_retries(KEEP_ALIVE_PROBES);
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
+        }
+        Self(stream)
+    }
+}
+
+impl Stream for TcpSocket {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn shutdown_write(&mut self) {
+        // It fails where the connection has broken meanwhile, and then there is nobody to tell.
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
+/// A datagram socket.
+#[derive(Debug)]
+pub struct DatagramSocket(pub UdpSocket);
+
+impl DatagramSocket {
+    /// A socket that can reach `target`, on a port that the system chooses. It may broadcast, since discovery does.
+    pub fn reaching(target: SocketAddr) -> io::Result<Self> {
+        let any: SocketAddr = match target {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any)?;
+        let _ = socket.set_broadcast(true);
+        Ok(Self(socket))
+    }
+}
+
+impl Datagrams for DatagramSocket {
+    fn recv_from(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.0.recv_from(buffer)
+    }
+
+    fn send_to(&mut self, payload: &[u8], to: SocketAddr) -> io::Result<usize> {
+        self.0.send_to(payload, to)
+    }
+}
