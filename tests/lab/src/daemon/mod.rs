@@ -36,6 +36,21 @@ pub struct Builder {
 }
 
 impl Builder {
+    fn new(program: Vec<String>) -> Builder {
+        Builder {
+            program,
+            // Discard: nothing listens there on a machine of this century.
+            luup: Some("http://127.0.0.1:9".into()),
+            config: None,
+            address: Some("127.0.0.1".into()),
+            port: Some(0),
+            args: Vec::new(),
+            env: Vec::new(),
+            files: Vec::new(),
+            listeners: 1,
+        }
+    }
+
     /// Where Luup is (`-N`).
     pub fn luup(mut self, url: &str) -> Self {
         self.luup = Some(url.to_string());
@@ -171,22 +186,13 @@ impl Daemon {
     /// What to start; `path` is the binary where SOCKPROXYD does not name another.
     pub fn builder(path: &str) -> Builder {
         let words = std::env::var("SOCKPROXYD").unwrap_or_default();
-        let mut program: Vec<String> = words.split_whitespace().map(absolute).collect();
-        if program.is_empty() {
-            program.push(absolute(path));
-        }
-        Builder {
-            program,
-            // Discard: nothing listens there on a machine of this century.
-            luup: Some("http://127.0.0.1:9".into()),
-            config: None,
-            address: Some("127.0.0.1".into()),
-            port: Some(0),
-            args: Vec::new(),
-            env: Vec::new(),
-            files: Vec::new(),
-            listeners: 1,
-        }
+        let program: Vec<String> = words.split_whitespace().map(absolute).collect();
+        Builder::new(if program.is_empty() { vec![absolute(path)] } else { program })
+    }
+
+    /// As [`Daemon::builder`], but starts this binary whatever SOCKPROXYD says: to compare several.
+    pub fn builder_of(path: &Path) -> Builder {
+        Builder::new(vec![absolute(&path.to_string_lossy())])
     }
 
     /// The address of the first `listening on` line: the proxy port comes before `[direct]` ones.

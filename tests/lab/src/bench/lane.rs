@@ -1,0 +1,188 @@
+//! Lanes: a client's socket and the remote's socket with the thing under test between them.
+//! Both ends are ours, so one process can time, count and compare.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How long opening a lane may take, and how long a single read may wait.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What lies between client and remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Nothing: the client connects to the remote.
+    Direct,
+    /// A relay on this port, which connects to the remote's fixed port.
+    Plain(u16),
+    /// sockproxyd on this port: greeting, CONN, OK.
+    Conn(u16),
+}
+
+impl FromStr for Via {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Via, String> {
+        let port = |digits: &str| digits.parse().map_err(|_| format!("no port number in {text:?}"));
+        match text.split_once(':') {
+            None if text == "direct" => Ok(Via::Direct),
+            Some(("plain", digits)) => Ok(Via::Plain(port(digits)?)),
+            Some(("conn", digits)) => Ok(Via::Conn(port(digits)?)),
+            _ => Err(format!("{text:?} is none of direct, plain:PORT, conn:PORT")),
+        }
+    }
+}
+
+/// An open pair. Dropping it resets both ends, so that no TIME_WAIT eats the ports of the next run.
+pub struct Lane {
+    /// The plugin's end.
+    pub client: TcpStream,
+    /// The device's end.
+    pub remote: TcpStream,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        for end in [&self.client, &self.remote] {
+            socket2::SockRef::from(end).set_linger(Some(Duration::ZERO)).ok();
+        }
+    }
+}
+
+/// Opens lanes one after another, always with the same way through and the same remote.
+pub struct Opener<'a> {
+    /// The way through.
+    pub via: Via,
+    /// The remote's listener.
+    pub backend: &'a TcpListener,
+}
+
+impl Opener<'_> {
+    /// Opens a lane; `options` go behind CONN's target (and nowhere else).
+    pub fn open(&self, options: &str) -> io::Result<Lane> {
+        let backend = self.backend.local_addr()?;
+        let port = match self.via {
+            Via::Direct => backend.port(),
+            Via::Plain(port) | Via::Conn(port) => port,
+        };
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut client = TcpStream::connect_timeout(&target, LIMIT)?;
+        client.set_nodelay(true)?;
+        client.set_read_timeout(Some(LIMIT))?;
+        if let Via::Conn(_) = self.via {
+            expect_line(&mut client, "OK TOGGLEDBITS-SOCKPROXY 1 ")?;
+            client.write_all(format!("CONN {backend} {options}").trim_end().as_bytes())?;
+            client.write_all(b"\n")?;
+            expect_line(&mut client, "OK CONN")?;
+        }
+        let remote = accept(self.backend, LIMIT)?;
+        remote.set_nodelay(true)?;
+        remote.set_read_timeout(Some(LIMIT))?;
+        Ok(Lane { client, remote })
+    }
+
+    /// Opens `count` lanes alike.
+    pub fn open_many(&self, count: usize, options: &str) -> io::Result<Vec<Lane>> {
+        (0..count).map(|_| self.open(options)).collect()
+    }
+
+    /// Waits until a lane can be opened, as after the start of a relay.
+    pub fn wait_ready(&self) -> io::Result<()> {
+        let start = Instant::now();
+        loop {
+            match self.open("") {
+                Ok(_) => return Ok(()),
+                Err(e) if start.elapsed() > LIMIT => return Err(e),
+                // There is no event to wait for before somebody listens.
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+}
+
+/// Accepts within `limit`.
+fn accept(listener: &TcpListener, limit: Duration) -> io::Result<TcpStream> {
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    if poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody connects to the remote"));
+    }
+    Ok(listener.accept()?.0)
+}
+
+/// Reads a line byte by byte (what follows it is the remote's) and checks its beginning.
+fn expect_line(stream: &mut TcpStream, start: &str) -> io::Result<()> {
+    // The line is short and comes in one piece: look at it first, then take just that.
+    let mut line = Vec::new();
+    let mut buf = [0u8; 128];
+    while line.last() != Some(&b'\n') {
+        let seen = stream.peek(&mut buf)?;
+        let take = buf[..seen].iter().position(|&b| b == b'\n').map_or(seen, |at| at + 1);
+        if take == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        stream.read_exact(&mut buf[..take])?;
+        line.extend_from_slice(&buf[..take]);
+    }
+    if line.starts_with(start.as_bytes()) {
+        return Ok(());
+    }
+    let line = String::from_utf8_lossy(&line).trim_end().to_string();
+    Err(io::Error::other(format!("{line:?} instead of {start:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_are_read() {
+        assert_eq!("direct".parse(), Ok(Via::Direct));
+        assert_eq!("plain:80".parse(), Ok(Via::Plain(80)));
+        assert_eq!("conn:2504".parse(), Ok(Via::Conn(2504)));
+        for bad in ["", "plain", "plain:x", "conn:70000", "direct:1"] {
+            assert!(bad.parse::<Via>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_dialogue_leaves_what_follows() {
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = proxy.local_addr().unwrap().port();
+        let to = backend.local_addr().unwrap();
+        let daemon = std::thread::spawn(move || {
+            let (mut plugin, _) = proxy.accept().unwrap();
+            plugin.write_all(b"OK TOGGLEDBITS-SOCKPROXY 1 1\n").unwrap();
+            let mut line = vec![0u8; format!("CONN {to} A=1\n").len()];
+            plugin.read_exact(&mut line).unwrap();
+            let remote = TcpStream::connect(to).unwrap();
+            plugin.write_all(b"OK CONN 1\nearly").unwrap();
+            (String::from_utf8(line).unwrap(), plugin, remote)
+        });
+        let opener = Opener { via: Via::Conn(port), backend: &backend };
+        let mut lane = opener.open("A=1").unwrap();
+        let mut early = [0u8; 5];
+        lane.client.read_exact(&mut early).unwrap();
+        assert_eq!(&early, b"early");
+        assert_eq!(daemon.join().unwrap().0, format!("CONN {to} A=1\n"));
+    }
+
+    #[test]
+    fn a_refusal_is_told() {
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = proxy.local_addr().unwrap().port();
+        let daemon = std::thread::spawn(move || {
+            let (mut plugin, _) = proxy.accept().unwrap();
+            plugin.write_all(b"ERR too many\n").unwrap();
+            plugin
+        });
+        let error = Opener { via: Via::Conn(port), backend: &backend }.open("").err().unwrap();
+        assert!(error.to_string().contains("ERR too many"), "{error}");
+        daemon.join().unwrap();
+    }
+}

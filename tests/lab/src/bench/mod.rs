@@ -1,0 +1,15 @@
+//! `lab bench` and `lab load`: the same work through nothing, socat, haproxy, the original and
+//! sockproxyd, in one run and in turn, so that the ratios mean something on any machine.
+
+mod lane;
+mod load;
+mod notify;
+mod report;
+mod run;
+mod stats;
+mod targets;
+
+pub use lane::{Opener, Via};
+pub use load::{Flight, Way, bulk, connects, ping_pong, two_writes};
+pub use run::{Settings, run};
+pub use stats::{micros, quantile};

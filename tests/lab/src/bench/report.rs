@@ -1,0 +1,260 @@
+//! Collects values by row and column and writes the medians as Markdown, with the marks to reach.
+
+use std::fmt::Write;
+use std::process::Command;
+
+use super::stats::{median, quantile};
+
+/// What a row counts, and so how it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// 10^6 bytes a second.
+    Rate,
+    /// Processor seconds for 10^9 bytes.
+    CpuPerGb,
+    /// Microseconds.
+    Micros,
+    /// Milliseconds.
+    Millis,
+    /// 1024 bytes.
+    Kilobytes,
+    /// Events a second.
+    PerSecond,
+    /// A number.
+    Count,
+}
+
+impl Unit {
+    fn label(self) -> &'static str {
+        match self {
+            Unit::Rate => "MB/s",
+            Unit::CpuPerGb => "s",
+            Unit::Micros => "us",
+            Unit::Millis => "ms",
+            Unit::Kilobytes => "kB",
+            Unit::PerSecond => "1/s",
+            Unit::Count => "",
+        }
+    }
+
+    fn write(self, value: f64) -> String {
+        match self {
+            Unit::Rate | Unit::PerSecond | Unit::Count => format!("{value:.0}"),
+            Unit::CpuPerGb => format!("{value:.3}"),
+            Unit::Micros => format!("{value:.1}"),
+            Unit::Millis => format!("{value:.2}"),
+            Unit::Kilobytes if value < 100.0 => format!("{value:.2}"),
+            Unit::Kilobytes => format!("{value:.0}"),
+        }
+    }
+}
+
+struct Row {
+    name: String,
+    unit: Unit,
+    /// The values of all rounds, by column.
+    values: Vec<Vec<f64>>,
+}
+
+/// The table under construction.
+pub struct Report {
+    columns: Vec<&'static str>,
+    rounds: usize,
+    rows: Vec<Row>,
+    failures: Vec<String>,
+}
+
+impl Report {
+    /// An empty table.
+    pub fn new(columns: Vec<&'static str>, rounds: usize) -> Report {
+        Report { columns, rounds, rows: Vec::new(), failures: Vec::new() }
+    }
+
+    /// Adds one round's value.
+    pub fn add(&mut self, name: &str, unit: Unit, column: &str, value: f64) {
+        let Some(at) = self.columns.iter().position(|c| *c == column) else { return };
+        let found = self.rows.iter().position(|row| row.name == name);
+        let index = found.unwrap_or_else(|| {
+            let values = vec![Vec::new(); self.columns.len()];
+            self.rows.push(Row { name: name.to_string(), unit, values });
+            self.rows.len() - 1
+        });
+        self.rows[index].values[at].push(value);
+    }
+
+    /// Adds one round's p50 and p99 as two rows.
+    pub fn add_quantiles(&mut self, name: &str, unit: Unit, column: &str, values: &[f64]) {
+        for (label, p) in [("p50", 0.5), ("p99", 0.99)] {
+            if let Some(value) = quantile(values, p) {
+                self.add(&format!("{name}, {label}"), unit, column, value);
+            }
+        }
+    }
+
+    /// Notes that a column could not do something.
+    pub fn failure(&mut self, name: &str, column: &str, why: &str) {
+        let note = format!("{column}, {name}: {why}");
+        if !self.failures.contains(&note) {
+            self.failures.push(note);
+        }
+    }
+
+    fn median_of(&self, row: &str, column: &str) -> Option<f64> {
+        let at = self.columns.iter().position(|c| *c == column)?;
+        median(&self.rows.iter().find(|r| r.name == row)?.values[at])
+    }
+
+    /// The whole report.
+    pub fn markdown(&self) -> String {
+        let mut out = format!("{}\n\nMedian of {} rounds.\n\n", machine(), self.rounds);
+        let _ = writeln!(out, "| | {} |", self.columns.join(" | "));
+        let _ = writeln!(out, "|---|{}", "--:|".repeat(self.columns.len()));
+        for row in &self.rows {
+            let cells = row.values.iter().map(|values| match median(values) {
+                Some(value) => row.unit.write(value),
+                None => "-".to_string(),
+            });
+            let unit = row.unit.label();
+            let name = if unit.is_empty() { row.name.clone() } else { format!("{}, {unit}", row.name) };
+            let _ = writeln!(out, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
+        }
+        out.push_str(&self.marks());
+        if !self.failures.is_empty() {
+            let _ = writeln!(out, "\nNot measured:\n");
+            for failure in &self.failures {
+                let _ = writeln!(out, "- {failure}");
+            }
+        }
+        out
+    }
+
+    /// Ours beside what it is to reach, for each of our binaries that was measured.
+    fn marks(&self) -> String {
+        let mut out = String::new();
+        for column in self.columns.iter().filter(|column| column.starts_with("sockproxyd")) {
+            let lines: Vec<String> = MARKS
+                .iter()
+                .flat_map(|mark| self.rows.iter().filter_map(|row| self.judge(mark, row, column)))
+                .collect();
+            if !lines.is_empty() {
+                let _ = writeln!(out, "\n| {column} | measured | mark | ratio | |\n|---|--:|--:|--:|---|");
+                lines.iter().for_each(|line| out.push_str(line));
+            }
+        }
+        out
+    }
+
+    fn judge(&self, mark: &Mark, row: &Row, column: &str) -> Option<String> {
+        let applies = row.name.starts_with(mark.start) && row.name.ends_with(mark.end);
+        if !applies {
+            return None;
+        }
+        let value = self.median_of(&row.name, column)?;
+        let of_haproxy = || ["haproxy", "haproxy splice"].iter().filter_map(|c| self.median_of(&row.name, c));
+        let goal = match mark.goal {
+            Goal::AtMost(limit) => limit,
+            Goal::LikeFastestHaproxy => of_haproxy().max_by(f64::total_cmp)?,
+            Goal::LikeLeanestHaproxy => of_haproxy().min_by(f64::total_cmp)?,
+        };
+        let ratio = value / goal;
+        let verdict = match mark.goal {
+            Goal::AtMost(_) if ratio <= 1.0 => "ok",
+            Goal::LikeFastestHaproxy if ratio >= 1.0 => "ok",
+            Goal::LikeFastestHaproxy if ratio >= 0.95 => "ok (noise)",
+            Goal::LikeLeanestHaproxy if ratio <= 1.0 => "ok",
+            Goal::LikeLeanestHaproxy if ratio <= 1.05 => "ok (noise)",
+            _ => "MISSED",
+        };
+        let (name, unit) = (&row.name, row.unit);
+        let label = unit.label();
+        Some(format!("| {name}, {label} | {} | {} | {ratio:.2} | {verdict} |\n", unit.write(value), unit.write(goal)))
+    }
+}
+
+struct Mark {
+    start: &'static str,
+    end: &'static str,
+    goal: Goal,
+}
+
+enum Goal {
+    AtMost(f64),
+    LikeFastestHaproxy,
+    LikeLeanestHaproxy,
+}
+
+/// What sockproxyd promises. Absolute for what Luup's users feel, relative for what depends on the machine.
+const MARKS: [Mark; 12] = [
+    Mark { start: "bulk ", end: "conn", goal: Goal::LikeFastestHaproxy },
+    Mark { start: "CPU per GB", end: "conn", goal: Goal::LikeLeanestHaproxy },
+    Mark { start: "ping-pong ", end: "p50", goal: Goal::LikeLeanestHaproxy },
+    Mark { start: "idle, PSS", end: "", goal: Goal::AtMost(1500.0) },
+    Mark { start: "per connection, PSS", end: "", goal: Goal::AtMost(1.5) },
+    Mark { start: "notification, p50", end: "", goal: Goal::AtMost(1.0) },
+    Mark { start: "notification, p99", end: "", goal: Goal::AtMost(3.0) },
+    Mark { start: "notification, 20 busy", end: "p50", goal: Goal::AtMost(2.0) },
+    Mark { start: "notification, 20 busy", end: "p99", goal: Goal::AtMost(10.0) },
+    Mark { start: "notification, a device hangs", end: "p50", goal: Goal::AtMost(1.0) },
+    Mark { start: "notification, a device hangs", end: "p99", goal: Goal::AtMost(3.0) },
+    Mark { start: "notification", end: "last of 20", goal: Goal::AtMost(50.0) },
+];
+
+/// The machine, its kernel, the date, and the versions of what is compared.
+fn machine() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{}, {cores} cores, Linux {}, {}; {}; {}.",
+        model.unwrap_or(std::env::consts::ARCH),
+        kernel.trim(),
+        first_line("date", &["-u", "+%Y-%m-%d"]),
+        first_line("haproxy", &["-v"]).split(" - ").next().unwrap_or_default(),
+        first_line("sh", &["-c", "socat -V | sed -n 's/^socat version \\([^ ]*\\).*/socat \\1/p'"]),
+    )
+}
+
+fn first_line(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().map(|o| o.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).lines().next().unwrap_or("").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_marks() {
+        let mut report = Report::new(vec!["haproxy", "haproxy splice", "sockproxyd"], 3);
+        for (a, b, c) in [(100.0, 200.0, 198.0), (110.0, 210.0, 190.0), (90.0, 190.0, 230.0)] {
+            report.add("bulk up, 1 conn", Unit::Rate, "haproxy", a);
+            report.add("bulk up, 1 conn", Unit::Rate, "haproxy splice", b);
+            report.add("bulk up, 1 conn", Unit::Rate, "sockproxyd", c);
+        }
+        report.add("CPU per GB up, 1 conn", Unit::CpuPerGb, "haproxy", 0.7);
+        report.add("CPU per GB up, 1 conn", Unit::CpuPerGb, "haproxy splice", 0.2);
+        report.add("CPU per GB up, 1 conn", Unit::CpuPerGb, "sockproxyd", 0.25);
+        report.add_quantiles("notification", Unit::Millis, "sockproxyd", &[0.5; 100]);
+        report.failure("x", "haproxy", "why");
+        let text = report.markdown();
+        for line in [
+            "| bulk up, 1 conn, MB/s | 100 | 200 | 198 |",
+            "| bulk up, 1 conn, MB/s | 198 | 200 | 0.99 | ok (noise) |",
+            "| CPU per GB up, 1 conn, s | 0.250 | 0.200 | 1.25 | MISSED |",
+            "| notification, p50, ms | - | - | 0.50 |",
+            "| notification, p50, ms | 0.50 | 1.00 | 0.50 | ok |",
+            "| notification, p99, ms | 0.50 | 3.00 | 0.17 | ok |",
+            "- haproxy, x: why",
+        ] {
+            assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_measured_is_no_mark() {
+        let mut report = Report::new(vec!["haproxy", "sockproxyd"], 1);
+        report.add("bulk up, 1 conn", Unit::Rate, "sockproxyd", 1.0);
+        assert_eq!(report.marks(), "");
+    }
+}

@@ -1,0 +1,279 @@
+//! The order of measurements: each goes in turn through all ways, several times over.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lab::luup::{Behaviour, Luup};
+use lab::process;
+
+use super::load::{self, Flight, Way};
+use super::notify::{self, Plan, Scene};
+use super::report::{Report, Unit};
+use super::stats::{micros, millis, quantile};
+use super::targets::{Kind, Target};
+
+/// What to run.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Our binary.
+    pub ours: Option<PathBuf>,
+    /// Our binary, statically linked with musl.
+    pub musl: Option<PathBuf>,
+    /// The original Lua script.
+    pub original: Option<PathBuf>,
+    /// Two minutes instead of ten: fewer rounds, shorter ones.
+    pub quick: bool,
+    /// Only measurements whose name contains this.
+    pub only: Option<String>,
+}
+
+/// One of the measurements.
+type Measurement = fn(&mut Bench) -> io::Result<()>;
+
+const MEASUREMENTS: [(&str, Measurement); 5] = [
+    ("bulk", Bench::bulk),
+    ("pingpong", Bench::ping_pong),
+    ("connections", Bench::connections),
+    ("hold", Bench::hold),
+    ("notify", Bench::notify),
+];
+
+/// Bulk runs: direction, connections, and how far ahead the sender may be.
+const BULK: [(Way, usize, Flight); 6] = [
+    (Way::Up, 1, Flight::Bounded),
+    (Way::Down, 1, Flight::Bounded),
+    (Way::Up, 8, Flight::Bounded),
+    (Way::Down, 8, Flight::Bounded),
+    (Way::Up, 1, Flight::Deep),
+    (Way::Down, 1, Flight::Deep),
+];
+
+struct Bench {
+    quick: bool,
+    rounds: usize,
+    kinds: Vec<Kind>,
+    report: Report,
+}
+
+/// Runs all measurements asked for and prints the report, as Markdown, on stdout. Progress goes to stderr.
+pub fn run(settings: &Settings) -> io::Result<()> {
+    process::raise_descriptor_limit();
+    let mut kinds = vec![Kind::Direct, Kind::Socat, Kind::Haproxy { splice: false }, Kind::Haproxy { splice: true }];
+    kinds.extend(settings.original.clone().map(|path| Kind::Original { path }));
+    kinds.extend(settings.ours.clone().map(|path| Kind::Ours { name: "sockproxyd", path }));
+    kinds.extend(settings.musl.clone().map(|path| Kind::Ours { name: "sockproxyd musl", path }));
+    let rounds = if settings.quick { 3 } else { 5 };
+    let report = Report::new(kinds.iter().map(Kind::name).collect(), rounds);
+    let mut bench = Bench { quick: settings.quick, rounds, kinds, report };
+
+    let wanted = |name: &str| settings.only.as_deref().is_none_or(|only| name.contains(only));
+    let chosen: Vec<_> = MEASUREMENTS.iter().filter(|(name, _)| wanted(name)).collect();
+    if chosen.is_empty() {
+        let names: Vec<_> = MEASUREMENTS.iter().map(|(name, _)| *name).collect();
+        return Err(io::Error::other(format!("no such measurement; there are {}", names.join(", "))));
+    }
+    for (_, measurement) in chosen {
+        measurement(&mut bench)?;
+    }
+    print!("{}", bench.report.markdown());
+    Ok(())
+}
+
+impl Bench {
+    fn start_all(&self) -> io::Result<Vec<Target>> {
+        self.kinds.iter().map(|kind| Target::start(kind, NO_LUUP)).collect()
+    }
+
+    /// Runs `work` and keeps going where it fails: a column that cannot do it shows that.
+    fn attempt(&mut self, target: &Target, what: &str, work: impl FnOnce(&mut Report) -> io::Result<()>) {
+        if let Err(e) = work(&mut self.report) {
+            eprintln!("{what}: {}: {e}", target.kind.name());
+            self.report.failure(what, target.kind.name(), &e.to_string());
+        }
+    }
+
+    fn bulk(&mut self) -> io::Result<()> {
+        let time = Duration::from_millis(if self.quick { 300 } else { 700 });
+        let targets = self.start_all()?;
+        for round in 1..=self.rounds {
+            for (way, count, flight) in BULK {
+                let direction = if way == Way::Up { "up" } else { "down" };
+                let deep = if flight == Flight::Deep { ", deep queue" } else { "" };
+                let name = format!("bulk {direction}, {count} conn{deep}");
+                eprintln!("round {round} of {}: {name}", self.rounds);
+                for target in &targets {
+                    let column = target.kind.name();
+                    self.attempt(target, &name, |report| {
+                        let lanes = target.opener().open_many(count, "")?;
+                        let before = target.cpu_time();
+                        let moved = load::bulk(&lanes, way, flight, time)?;
+                        let after = target.cpu_time();
+                        let rate = moved.bytes as f64 / 1e6 / moved.time.as_secs_f64();
+                        report.add(&name, Unit::Rate, column, rate);
+                        if let (Some(before), Some(after)) = (before, after) {
+                            let cpu = after.saturating_sub(before).as_secs_f64();
+                            let name = name.replace("bulk", "CPU per GB");
+                            report.add(&name, Unit::CpuPerGb, column, cpu / (moved.bytes as f64 / 1e9));
+                        }
+                        Ok(())
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ping_pong(&mut self) -> io::Result<()> {
+        let count = if self.quick { 3_000 } else { 10_000 };
+        let two_writes = if self.quick { 30 } else { 60 };
+        let targets = self.start_all()?;
+        for round in 1..=self.rounds {
+            eprintln!("round {round} of {}: ping-pong", self.rounds);
+            for size in [64, 1400] {
+                for target in &targets {
+                    let name = format!("ping-pong {size} B");
+                    self.attempt(target, &name, |report| {
+                        let mut lane = target.opener().open("")?;
+                        let times = micros(&load::ping_pong(&mut lane, size, count)?);
+                        report.add_quantiles(&name, Unit::Micros, target.kind.name(), &times);
+                        Ok(())
+                    });
+                }
+            }
+            for target in &targets {
+                let name = "two writes, one answer";
+                self.attempt(target, name, |report| {
+                    let mut lane = target.opener().open("")?;
+                    let times = micros(&load::two_writes(&mut lane, two_writes)?);
+                    report.add_quantiles(name, Unit::Micros, target.kind.name(), &times);
+                    Ok(())
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects a second and memory, each round with a fresh process.
+    fn connections(&mut self) -> io::Result<()> {
+        for round in 1..=self.rounds {
+            eprintln!("round {round} of {}: connects and memory", self.rounds);
+            for kind in self.kinds.clone() {
+                let target = Target::start(&kind, NO_LUUP)?;
+                let (name, column) = ("1000 connections", kind.name());
+                self.attempt(&target, name, |report| {
+                    let count = kind.connections(1000);
+                    settle();
+                    let idle = target.memory();
+                    let (rate, mut lanes) = load::connects(&target.opener(), count)?;
+                    report.add("connects", Unit::PerSecond, column, rate);
+                    load::check_all(&mut lanes, 64)?;
+                    settle();
+                    if let (Some(idle), Some(full)) = (idle, target.memory()) {
+                        let each = |full: u64, idle: u64| full.saturating_sub(idle) as f64 / count as f64;
+                        report.add("idle, RSS", Unit::Kilobytes, column, idle.rss as f64);
+                        report.add("idle, PSS", Unit::Kilobytes, column, idle.pss as f64);
+                        report.add("per connection, RSS", Unit::Kilobytes, column, each(full.rss, idle.rss));
+                        report.add("per connection, PSS", Unit::Kilobytes, column, each(full.pss, idle.pss));
+                    }
+                    Ok(())
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// 5000 connections held, each with the right bytes both ways.
+    fn hold(&mut self) -> io::Result<()> {
+        eprintln!("5000 connections");
+        for kind in self.kinds.clone() {
+            if !matches!(kind, Kind::Ours { .. }) {
+                continue;
+            }
+            let target = Target::start(&kind, NO_LUUP)?;
+            let column = kind.name();
+            self.attempt(&target, "5000 connections", |report| {
+                let mut lanes = target.opener().open_many(5000, "")?;
+                settle();
+                let idle = target.memory();
+                load::check_all(&mut lanes, 4096)?;
+                report.add("5000 held, 4 KiB right both ways", Unit::Count, column, lanes.len() as f64);
+                settle();
+                if let (Some(idle), Some(after)) = (idle, target.memory()) {
+                    report.add("5000 held, PSS before the bytes", Unit::Kilobytes, column, idle.pss as f64);
+                    report.add("5000 held, PSS after the bytes", Unit::Kilobytes, column, after.pss as f64);
+                }
+                let cpu = target.cpu_time();
+                std::thread::sleep(Duration::from_secs(2));
+                if let (Some(cpu), Some(after)) = (cpu, target.cpu_time()) {
+                    let spent = after.saturating_sub(cpu).as_secs_f64() * 1e6 / 2.0;
+                    report.add("5000 held, CPU per idle second", Unit::Micros, column, spent);
+                }
+                drop(lanes);
+                settle();
+                if let Some(after) = target.memory() {
+                    report.add("5000 closed, PSS", Unit::Kilobytes, column, after.pss as f64);
+                }
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    fn notify(&mut self) -> io::Result<()> {
+        let scenes = [
+            (Scene::Idle, "notification"),
+            (Scene::Busy, "notification, 20 busy"),
+            (Scene::BusyNotifying, "notification, 20 busy notifying"),
+            (Scene::Hanging, "notification, a device hangs"),
+        ];
+        for round in 1..=self.rounds {
+            for (scene, name) in scenes {
+                eprintln!("round {round} of {}: {name}", self.rounds);
+                for kind in self.kinds.clone().iter().filter(|kind| kind.notifies()) {
+                    let slow = matches!(kind, Kind::Original { .. });
+                    // A second each and one loss in a busy scene are all that there is to learn of it, once.
+                    if slow && round > 1 {
+                        continue;
+                    }
+                    let busy = matches!(scene, Scene::Busy | Scene::BusyNotifying);
+                    let plan = Plan {
+                        samples: match (slow, self.quick) {
+                            (true, _) => 3,
+                            (false, true) => 60,
+                            (false, false) => 200,
+                        },
+                        bursts: match (slow, busy) {
+                            (_, true) => 0,
+                            (true, _) => usize::from(!self.quick && scene == Scene::Idle),
+                            (false, _) => 10,
+                        },
+                        limit: Duration::from_secs(if slow { 3 } else { 5 }),
+                    };
+                    let luup = Luup::start();
+                    let target = Target::start(kind, &luup.url())?;
+                    self.attempt(&target, name, |report| {
+                        let seen = notify::measure(&target.opener(), &luup, scene, plan)?;
+                        let column = kind.name();
+                        report.add_quantiles(name, Unit::Millis, column, &millis(&seen.single));
+                        if let Some(last) = quantile(&millis(&seen.burst_last), 0.5) {
+                            report.add(&format!("{name}: last of 20"), Unit::Millis, column, last);
+                        }
+                        report.add(&format!("{name}: lost"), Unit::Count, column, seen.lost as f64);
+                        luup.set_behaviour(Behaviour::Ok);
+                        Ok(())
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses: nobody is notified.
+const NO_LUUP: &str = "http://127.0.0.1:9";
+
+/// Time for a process to tidy up after what it was asked: there is no event that says so.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(300));
+}

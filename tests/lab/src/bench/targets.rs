@@ -1,0 +1,201 @@
+//! What is measured: starts each way through as a process of its own and knows what it can take.
+
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lab::daemon::Daemon;
+use lab::ports::Reserved;
+use lab::process::{self, Memory};
+
+use super::lane::{Opener, Via};
+
+/// A way through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No proxy.
+    Direct,
+    /// socat, a process a connection.
+    Socat,
+    /// haproxy in TCP mode with one thread; with splicing or without.
+    Haproxy {
+        /// `option splice-request` and `splice-response`.
+        splice: bool,
+    },
+    /// The daemon of this project.
+    Ours {
+        /// Its column.
+        name: &'static str,
+        /// The binary.
+        path: PathBuf,
+    },
+    /// The Lua script that this project replaces.
+    Original {
+        /// The script.
+        path: PathBuf,
+    },
+}
+
+impl Kind {
+    /// The column's head.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Direct => "direct",
+            Kind::Socat => "socat",
+            Kind::Haproxy { splice: false } => "haproxy",
+            Kind::Haproxy { splice: true } => "haproxy splice",
+            Kind::Ours { name, .. } => name,
+            Kind::Original { .. } => "original",
+        }
+    }
+
+    /// Speaks CONN and NTFY.
+    pub fn notifies(&self) -> bool {
+        matches!(self, Kind::Ours { .. } | Kind::Original { .. })
+    }
+
+    /// How many of `wanted` connections are fair to ask for. (socat: a process each. The original:
+    /// its select() ends at 509.)
+    pub fn connections(&self, wanted: usize) -> usize {
+        match self {
+            Kind::Socat => wanted.min(100),
+            Kind::Original { .. } => wanted.min(400),
+            _ => wanted,
+        }
+    }
+}
+
+/// One of them, running. Ends it when dropped.
+pub struct Target {
+    /// What it is.
+    pub kind: Kind,
+    via: Via,
+    backend: TcpListener,
+    /// Keeps the relay's port from others.
+    _front: Option<Reserved>,
+    running: Running,
+}
+
+enum Running {
+    Nothing,
+    Child(Child),
+    Daemon(Box<Daemon>),
+}
+
+impl Target {
+    /// Starts `kind` and waits until it passes a connection on.
+    pub fn start(kind: &Kind, luup_url: &str) -> io::Result<Target> {
+        let backend = Reserved::new()?.listen()?;
+        let to = backend.local_addr()?.port();
+        let mut front = Some(Reserved::new()?);
+        let port = front.as_ref().map_or(0, Reserved::port);
+        let (via, running) = match kind {
+            Kind::Direct => (Via::Direct, Running::Nothing),
+            Kind::Socat => (Via::Plain(port), Running::Child(socat(port, to)?)),
+            Kind::Haproxy { splice } => (Via::Plain(port), Running::Child(haproxy(port, to, *splice)?)),
+            Kind::Original { path } => {
+                // It binds without SO_REUSEADDR: the port must be free altogether.
+                drop(front.take());
+                (Via::Conn(port), Running::Child(original(path, port, luup_url)?))
+            }
+            Kind::Ours { path, .. } => {
+                let daemon = Daemon::builder_of(path)
+                    .luup(luup_url)
+                    .config("[limits]\nconnections=6000\nperaddress=6000\n")
+                    .start();
+                (Via::Conn(daemon.port()), Running::Daemon(Box::new(daemon)))
+            }
+        };
+        let target = Target { kind: kind.clone(), via, backend, _front: front, running };
+        target
+            .opener()
+            .wait_ready()
+            .map_err(|e| io::Error::new(e.kind(), format!("{} does not come up: {e}", target.kind.name())))?;
+        Ok(target)
+    }
+
+    /// Opens lanes through it.
+    pub fn opener(&self) -> Opener<'_> {
+        Opener { via: self.via, backend: &self.backend }
+    }
+
+    fn pid(&self) -> Option<u32> {
+        match &self.running {
+            Running::Nothing => None,
+            Running::Child(child) => Some(child.id()),
+            Running::Daemon(daemon) => Some(daemon.pid()),
+        }
+    }
+
+    /// Memory of it and its children now.
+    pub fn memory(&self) -> Option<Memory> {
+        let each = process::family(self.pid()?).into_iter().filter_map(process::memory);
+        Some(each.fold(Memory::default(), |sum, m| Memory { rss: sum.rss + m.rss, pss: sum.pss + m.pss }))
+    }
+
+    /// Processor time of it and the children that are alive.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        Some(process::family(self.pid()?).into_iter().filter_map(process::cpu_time).sum())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Running::Child(child) = &mut self.running {
+            for pid in process::family(child.id()) {
+                let pid = nix::unistd::Pid::from_raw(pid as i32);
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
+            }
+            child.wait().ok();
+        }
+    }
+}
+
+fn socat(port: u16, to: u16) -> io::Result<Child> {
+    quiet(Command::new("socat").args([
+        // Larger than socat's 8 KiB, for its own good.
+        "-b65536",
+        &format!("TCP4-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,nodelay,backlog=1024"),
+        &format!("TCP4:127.0.0.1:{to},nodelay"),
+    ]))
+}
+
+fn haproxy(port: u16, to: u16, splice: bool) -> io::Result<Child> {
+    let mut config = String::from(
+        "global\n  nbthread 1\n  maxconn 6000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n",
+    );
+    if splice {
+        config.push_str("  option splice-request\n  option splice-response\n");
+    }
+    config += &format!("listen relay\n  bind 127.0.0.1:{port}\n  server remote 127.0.0.1:{to}\n");
+    let mut child = Command::new("haproxy")
+        .args(["-db", "-f", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot start haproxy: {e}")))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(config.as_bytes())?;
+    }
+    Ok(child)
+}
+
+fn original(path: &Path, port: u16, luup_url: &str) -> io::Result<Child> {
+    let port = port.to_string();
+    let mut command = Command::new("lua5.1");
+    command.arg(path).args(["-a", "127.0.0.1", "-p", &port, "-L", "/dev/null", "-N", luup_url]);
+    quiet(&mut command)
+}
+
+fn quiet(command: &mut Command) -> io::Result<Child> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot start {name}: {e}")))
+}
