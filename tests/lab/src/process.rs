@@ -1,7 +1,7 @@
 //! What /proc tells of a process: memory, descriptors, processor time, children.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
@@ -41,6 +41,51 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from(clock.now().ok()?))
 }
 
+/// How busy the machine was over a time with work that is not ours: the reason why figures may be off.
+pub struct Disturbance {
+    busy: Duration,
+    ours: Duration,
+    start: Instant,
+}
+
+impl Disturbance {
+    /// Starts to look.
+    pub fn start() -> Self {
+        Disturbance { busy: machine_busy(), ours: ours(), start: Instant::now() }
+    }
+
+    /// Processors used by others since the start (1.0: one processor all the time). What a child
+    /// used counts as ours as soon as it has ended and been waited for.
+    pub fn others(&self) -> f64 {
+        let busy = machine_busy().saturating_sub(self.busy);
+        let others = busy.saturating_sub(ours().saturating_sub(self.ours));
+        others.as_secs_f64() / self.start.elapsed().as_secs_f64()
+    }
+}
+
+/// Time that all processors were not idle, since the machine started; time stolen by the hypervisor included.
+fn machine_busy() -> Duration {
+    const TICKS_PER_SECOND: u64 = 100;
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = text.lines().next().unwrap_or("").split_whitespace().skip(1);
+    let ticks: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal: all but the two in the middle.
+    let busy: u64 = ticks.iter().take(8).sum::<u64>() - ticks.iter().skip(3).take(2).sum::<u64>();
+    Duration::from_millis(busy * 1000 / TICKS_PER_SECOND)
+}
+
+fn ours() -> Duration {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let of = |who| {
+        getrusage(who).map_or(Duration::ZERO, |usage| {
+            let (user, system) = (usage.user_time(), usage.system_time());
+            let micros = |t: nix::sys::time::TimeVal| t.tv_sec() as u64 * 1_000_000 + t.tv_usec() as u64;
+            Duration::from_micros(micros(user) + micros(system))
+        })
+    };
+    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
+}
+
 /// Children of `pid`, of all its threads.
 pub fn children(pid: u32) -> Vec<u32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
@@ -77,7 +122,6 @@ pub fn raise_descriptor_limit() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn this_process_has_memory_descriptors_and_threads() {

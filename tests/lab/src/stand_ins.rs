@@ -3,7 +3,6 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +22,8 @@ pub fn luup(port: u16) -> io::Result<()> {
     }
 }
 
-/// A device on `port` (0: any): says something on its own each `interval`, and answers each line.
+/// A device on `port` (0: any): says something on its own each `interval`, answers each line, and
+/// hangs up after `bye`. What it says ends in ` @` and the wall-clock time at which it was sent.
 pub fn device(port: u16, interval: Duration) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     say(&format!("listening on 127.0.0.1:{}", listener.local_addr()?.port()));
@@ -40,35 +40,45 @@ pub fn device(port: u16, interval: Duration) -> io::Result<()> {
     }
 }
 
-fn talk(mut stream: &TcpStream, interval: Duration) {
-    let readings = ["temperature=21.5", "motion=1", "motion=0", "humidity=48", "door=open", "door=closed"];
+fn talk(stream: &TcpStream, interval: Duration) {
+    let readings = ["temperature=21.5", "motion=1", "temperature=21.6", "motion=0", "humidity=48", "door=open"];
     for reading in readings.iter().cycle() {
         // Being a device that speaks when it likes is what this is for: there is no event.
         thread::sleep(interval);
-        if writeln!(stream, "{reading}").is_err() {
+        if send(stream, reading).is_err() {
             return;
         }
-        say(&format!("sent {reading}"));
     }
 }
 
-fn answer(mut stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
+fn answer(stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
     for line in BufReader::new(stream).lines() {
         let line = line?;
         say(&format!("{peer} said {line}"));
-        writeln!(stream, "OK {line}")?;
-        say(&format!("sent OK {line}"));
+        send(stream, &format!("OK {line}"))?;
+        if line == "bye" {
+            break;
+        }
     }
     stream.shutdown(std::net::Shutdown::Both)
 }
 
-/// Prints `<seconds since the epoch, to the microsecond> <text>`, whole lines whoever speaks.
-fn say(text: &str) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+fn send(mut stream: &TcpStream, text: &str) -> io::Result<()> {
+    stream.write_all(format!("{text} @{}\n", wall_clock()).as_bytes())?;
+    say(&format!("sent {text}"));
+    Ok(())
+}
+
+/// Seconds since the epoch, to the microsecond.
+fn wall_clock() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let _guard = ONE_AT_A_TIME.lock();
+    format!("{}.{:06}", now.as_secs(), now.subsec_micros())
+}
+
+/// Prints the time and `text`, whole lines whoever speaks.
+fn say(text: &str) {
+    let line = format!("{} {text}\n", wall_clock());
     let mut out = io::stdout().lock();
-    let line = format!("{}.{:06} {text}\n", now.as_secs(), now.subsec_micros());
     // Nobody listening any more is no reason to stop serving.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }

@@ -104,9 +104,10 @@ impl Report {
         median(&self.rows.iter().find(|r| r.name == row)?.values[at])
     }
 
-    /// The whole report.
-    pub fn markdown(&self) -> String {
-        let mut out = format!("{}\n\nMedian of {} rounds.\n\n", machine(), self.rounds);
+    /// The whole report; `others` is what other work used of the machine meanwhile, in processors.
+    pub fn markdown(&self, others: f64) -> String {
+        let mut out = format!("{}\n\nMedian of {} rounds.", machine(), self.rounds);
+        let _ = writeln!(out, " Other work on the machine took {others:.2} processors meanwhile.\n");
         let _ = writeln!(out, "| | {} |", self.columns.join(" | "));
         let _ = writeln!(out, "|---|{}", "--:|".repeat(self.columns.len()));
         for row in &self.rows {
@@ -237,7 +238,7 @@ mod tests {
         report.add("CPU per GB up, 1 conn", Unit::CpuPerGb, "sockproxyd", 0.25);
         report.add_quantiles("notification", Unit::Millis, "sockproxyd", &[0.5; 100]);
         report.failure("x", "haproxy", "why");
-        let text = report.markdown();
+        let text = report.markdown(0.0);
         for line in [
             "| bulk up, 1 conn, MB/s | 100 | 200 | 198 |",
             "| bulk up, 1 conn, MB/s | 198 | 200 | 0.99 | ok (noise) |",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lab::luup::{Behaviour, Luup};
-use lab::process;
+use lab::process::{self, Disturbance};
 
 use super::load::{self, Flight, Way};
 use super::notify::{self, Plan, Scene};
@@ -73,10 +73,11 @@ pub fn run(settings: &Settings) -> io::Result<()> {
         let names: Vec<_> = MEASUREMENTS.iter().map(|(name, _)| *name).collect();
         return Err(io::Error::other(format!("no such measurement; there are {}", names.join(", "))));
     }
+    let disturbance = Disturbance::start();
     for (_, measurement) in chosen {
         measurement(&mut bench)?;
     }
-    print!("{}", bench.report.markdown());
+    print!("{}", bench.report.markdown(disturbance.others()));
     Ok(())
 }
 
