@@ -52,6 +52,7 @@ local ADVICE = {
 -- Looks once, and shows it. Returns true if a daemon answers.
 local function look()
     local answer = Box.ask(PATIENCE)
+    local _, port = Box.whereabouts()
     local up = answer.kind == "ours" or answer.kind == "lua"
     set("Status", up and 1 or 0)
     if up then
@@ -65,10 +66,10 @@ local function look()
     elseif answer.kind == "lua" then
         say("Up, but it is the Lua daemon" .. (trouble and "; not replaced: " .. trouble or ""))
     elseif answer.kind == "none" then
-        say("Down; " .. (trouble or ("nobody answers on port " .. Box.paths.port .. ": "
+        say("Down; " .. (trouble or ("nobody answers on port " .. port .. ": "
             .. (manages and ADVICE.vera or ADVICE.other))))
     else
-        say(string.format("Down; port %d is taken by a program that is not sockproxyd, or it hangs", Box.paths.port))
+        say(string.format("Down; port %d is taken by a program that is not sockproxyd, or it hangs", port))
     end
     return up
 end

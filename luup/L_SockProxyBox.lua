@@ -8,6 +8,7 @@ local Box = {}
 --- Every path and address that the plugin uses, in this one place, for whoever has to move them.
 Box.paths = {
     uploads = "/etc/cmh-ludl",          -- where Vera's "Luup files" page puts files
+    config  = "/etc/sockproxyd.cf",     -- read by the init script
     init    = "/etc/init.d/sockproxyd", -- one init script, whoever installed it
     rcd     = "/etc/rc.d",
     program = "/usr/sbin/sockproxyd",   -- what the init script starts: the opkg package's daemon, or our launcher
@@ -17,7 +18,7 @@ Box.paths = {
     pidfile = "/var/run/sockproxyd.pid",
     icons   = "/www/cmh/skins/default/icons",
     self    = "/proc/self/exe",         -- the Luup engine's program: shows which CPU it was built for
-    host    = "127.0.0.1",
+    host    = "127.0.0.1",              -- unless the configuration says otherwise
     port    = 2504,
 }
 
@@ -128,6 +129,21 @@ function Box.enabled()
     return #Box.matching(Box.paths.rcd, "^S%d+sockproxyd$") > 0
 end
 
+--- Address and port on which the daemon listens.
+function Box.whereabouts()
+    local host, port, section = Box.paths.host, Box.paths.port, nil
+    for line in (Box.read(Box.paths.config) or ""):gmatch("[^\r\n]+") do
+        local key, value = line:match("^%s*([%w_]+)%s*=%s*(.-)%s*$")
+        section = line:match("^%s*%[%s*(.-)%s*%]") or section
+        if key and section and section:lower() == "host" then
+            if key:lower() == "port" then port = tonumber(value) or port end
+            -- An address of its own; every other spelling means all of them.
+            if key:lower() == "ip" and value:match("^%d+%.%d+%.%d+%.%d+$") and value ~= "0.0.0.0" then host = value end
+        end
+    end
+    return host, port
+end
+
 --- Asks who answers on the daemon's port. Takes `seconds` at most for each of two answers; nothing
 -- of that on a box where the port is closed or the daemon is well.
 -- Returns a table: `kind` is "none" (nobody listens), "ours", "lua" (the Lua daemon), "silent" or
@@ -136,7 +152,7 @@ function Box.ask(seconds)
     local socket = require "socket"
     local sock = socket.tcp()
     sock:settimeout(seconds)
-    local connected, why = sock:connect(Box.paths.host, Box.paths.port)
+    local connected, why = sock:connect(Box.whereabouts())
     if not connected then
         sock:close()
         -- A program that hangs takes no more connections at some time: somebody is there all the same.
@@ -152,9 +168,9 @@ function Box.ask(seconds)
             -- Releases of the Lua daemon before BILD was known close the connection here.
             answer.build = tonumber(((sock:receive("*l") or ""):match("^OK (%d+)$")))
             answer.kind = (answer.build or 0) > LAST_LUA_BUILD and "ours" or "lua"
-            sock:send("QUIT\n")
         end
     end
+    -- No QUIT: who closes first keeps the port busy for a minute, and the Lua daemon could not start again.
     sock:close()
     return answer
 end
@@ -164,7 +180,7 @@ function Box.send_stop(seconds)
     local socket = require "socket"
     local sock = socket.tcp()
     sock:settimeout(seconds)
-    local told = sock:connect(Box.paths.host, Box.paths.port)
+    local told = sock:connect(Box.whereabouts())
         and sock:receive("*l") and sock:send("STOP\n") and sock:receive("*l")
     sock:close()
     return told == "OK STOP"

@@ -26,6 +26,11 @@ local function init(verb)
     return Task.command(quoted(paths.init) .. " " .. verb, LIMIT.init)
 end
 
+local function port_taken()
+    local _, port = Box.whereabouts()
+    return string.format("port %d is taken by another program", port)
+end
+
 local function found()
     return Box.ask(GLANCE).kind
 end
@@ -83,7 +88,7 @@ local function clear_port(kind)
         kill_lua_daemons(signal)
         if wait_for("none", 3) then return true end
     end
-    return false, string.format("port %d is taken by another program", paths.port)
+    return false, port_taken()
 end
 
 -- What the Lua daemon's plugin left: its script, twice, would take flash for nothing.
@@ -95,12 +100,17 @@ end
 
 -- Starts what is installed, and waits until it answers.
 local function start()
+    local status, words
     if not Box.enabled() then init("enable") end
-    local status, words = init("start")
-    if wait_for("ours", LIMIT.up) then return true end
-    if found() ~= "none" then return false, string.format("port %d is taken by another program", paths.port) end
-    local why = words and words ~= "" and words or "see the system log"
-    return false, string.format("the daemon does not start (%s): %s", status or "no end", why)
+    -- More than once: connections of the daemon before may keep the port from it for a minute.
+    for _ = 1, 3 do
+        status, words = init("start")
+        if wait_for("ours", LIMIT.up) then return true end
+        if found() ~= "none" then return false, port_taken() end
+        if not (words or ""):match("no greeting") then break end
+    end
+    if not words or words == "" then words = "see the system log" end
+    return false, string.format("the daemon does not start (%s): %s", status or "no end", words)
 end
 
 -- For files that are not ours to change: the opkg package's, or a person's own.
@@ -123,18 +133,19 @@ end
 
 -- Puts back the Lua daemon's init script, after ours has failed.
 local function back_to(old_init, why)
-    if old_init then
-        init("stop")
-        local written = Box.write(paths.init, old_init, "755")
-        if written then
-            os.remove(paths.program)
-            unlink_boot()
-            init("enable")
-            init("start")
-            why = why .. "; the Lua daemon was put back"
-        end
+    if not old_init then return false, why end
+    init("stop")
+    local written, trouble = Box.write(paths.init, old_init, "755")
+    if not written then return false, why .. "; nor can the Lua daemon be put back: " .. trouble end
+    if Box.program_kind() == "launcher" then os.remove(paths.program) end
+    unlink_boot()
+    init("enable")
+    -- It does not start while the port is in TIME_WAIT, a minute after its last connection.
+    for _ = 1, 3 do
+        init("start")
+        if wait_for("lua", LIMIT.up) then return false, why .. "; the Lua daemon was put back" end
     end
-    return false, why
+    return false, why .. "; the Lua daemon was put back, but does not start: reboot"
 end
 
 -- Replaces init script and launcher by those of this upload, where they differ, and starts them.
@@ -152,7 +163,7 @@ local function replace(binary, kind)
     local new_init = kind ~= "foreign" and Box.read(paths.init) ~= Files.init
     local running = found()
     if not new_program and not new_init and running == "ours" and Box.enabled() then return true end
-    if running == "other" then return false, string.format("port %d is taken by another program", paths.port) end
+    if running == "other" then return false, port_taken() end
 
     local old_init = kind == "lua" and Box.read(paths.init) or nil
     local clear

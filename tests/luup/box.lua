@@ -66,11 +66,21 @@ function Box.manifest(upload)
     return dofile("/test/uploads/" .. upload .. "/L_SockProxyFiles.lua")
 end
 
+--- The box gets procd, as the newer Veras have it; it has none before.
+function Box.procd()
+    Box.must("ln -s /bin/true /sbin/procd")
+end
+
+--- The init script that the Lua daemon's plugin writes on this box.
+function Box.lua_init()
+    return "/test/init-" .. (Box.read("/sbin/procd") and "procd" or "classic")
+end
+
 --- The Lua daemon as its plugin leaves it, running.
 function Box.lua_daemon()
     Box.must("cp /test/sockproxyd.lua %s/sockproxyd.lua", Box.UPLOADS)
     Box.must("pluto-lzo c /test/sockproxyd.lua %s/sockproxyd.lua.lzo", Box.UPLOADS)
-    Box.must("cp /test/lua-init %s && chmod 755 %s", Box.INIT, Box.INIT)
+    Box.must("cp %s %s", Box.lua_init(), Box.INIT)
     Box.must("%s enable", Box.INIT)
     Box.must("%s start >/dev/null 2>&1", Box.INIT)
     Box.await("the Lua daemon answers", function() return Box.build() == 23068 end)

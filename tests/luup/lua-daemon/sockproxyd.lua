@@ -3,8 +3,8 @@
 local socket = require "socket"
 
 local server = assert(socket.tcp())
-server:setoption("reuseaddr", true)
 assert(server:bind("*", 2504))
+server:setoption("reuseaddr", true)
 server:listen(16)
 while true do
     local peer = server:accept()

@@ -1,5 +1,5 @@
 /* A stand-in for the daemon where a test needs one that differs from the real: another version, or
- * one that fails. Takes any option. Compiled with
+ * one that fails. Takes any option, and minds --version and -t. Compiled with
  *
  *   -DVERSION="9.9.9"   what --version says
  *   -DBROKEN            ends at once with status 1, as a program for another kernel or libc may
@@ -42,6 +42,9 @@ int main(int argc, char **argv)
 #endif
     if (argc > 1 && !strcmp(argv[1], "--version"))
         return puts("sockproxyd " VERSION), 0;
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "-t"))
+            return 0;
     signal(SIGPIPE, SIG_IGN);
 #ifdef MUTE
     for (;;)
