@@ -23,7 +23,7 @@ lab bench [--ours PATH] [--musl PATH] [--original PATH] [--quick] [--only NAME]
 
 fn main() -> ExitCode {
     match dispatch() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(complete) => ExitCode::from(u8::from(!complete)),
         Err(e) => {
             eprintln!("lab: {e}");
             ExitCode::from(2)
@@ -31,7 +31,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch() -> Result<(), Box<dyn std::error::Error>> {
+/// False where something could not be measured.
+fn dispatch() -> Result<bool, Box<dyn std::error::Error>> {
     let mut args = lexopt::Parser::from_env();
     match args.next()? {
         Some(Value(word)) if word == "luup" => stand_ins::luup(port_and_interval(args)?.0)?,
@@ -40,12 +41,12 @@ fn dispatch() -> Result<(), Box<dyn std::error::Error>> {
             stand_ins::device(port, interval)?;
         }
         Some(Value(word)) if word == "load" => load(args)?,
-        Some(Value(word)) if word == "bench" => bench::run(&bench_settings(args)?)?,
+        Some(Value(word)) if word == "bench" => return Ok(bench::run(&bench_settings(args)?)?),
         Some(Long("help") | Short('h')) => println!("{USAGE}"),
         Some(other) => return Err(other.unexpected().into()),
         None => return Err(USAGE.into()),
     }
-    Ok(())
+    Ok(true)
 }
 
 fn port_and_interval(mut args: lexopt::Parser) -> Result<(u16, Duration), lexopt::Error> {

@@ -99,6 +99,11 @@ impl Report {
         }
     }
 
+    /// True where all that was tried was measured.
+    pub fn is_complete(&self) -> bool {
+        self.failures.is_empty()
+    }
+
     fn median_of(&self, row: &str, column: &str) -> Option<f64> {
         let at = self.columns.iter().position(|c| *c == column)?;
         median(&self.rows.iter().find(|r| r.name == row)?.values[at])

@@ -57,7 +57,8 @@ struct Bench {
 }
 
 /// Runs all measurements asked for and prints the report, as Markdown, on stdout. Progress goes to stderr.
-pub fn run(settings: &Settings) -> io::Result<()> {
+/// False where something could not be measured.
+pub fn run(settings: &Settings) -> io::Result<bool> {
     process::raise_descriptor_limit();
     let mut kinds = vec![Kind::Direct, Kind::Socat, Kind::Haproxy { splice: false }, Kind::Haproxy { splice: true }];
     kinds.extend(settings.original.clone().map(|path| Kind::Original { path }));
@@ -78,7 +79,7 @@ pub fn run(settings: &Settings) -> io::Result<()> {
         measurement(&mut bench)?;
     }
     print!("{}", bench.report.markdown(disturbance.others()));
-    Ok(())
+    Ok(bench.report.is_complete())
 }
 
 impl Bench {

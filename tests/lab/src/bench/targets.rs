@@ -104,7 +104,8 @@ impl Target {
                 let daemon = Daemon::builder_of(path)
                     .luup(luup_url)
                     .config("[limits]\nconnections=6000\nperaddress=6000\n")
-                    .start();
+                    .try_start()
+                    .map_err(io::Error::other)?;
                 (Via::Conn(daemon.port()), Running::Daemon(Box::new(daemon)))
             }
         };

@@ -117,14 +117,21 @@ impl Builder {
     /// When it cannot be started, ends, or does not listen in time; the message has its log.
     #[track_caller]
     pub fn start(self) -> Daemon {
+        self.try_start().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// As [`Builder::start`], with the reason where that panics.
+    pub fn try_start(self) -> Result<Daemon, String> {
         let wanted = self.listeners;
-        let daemon = self.spawn();
+        let daemon = self.try_spawn()?;
         let listening = |log: &Log| log.listening().len() >= wanted || log.ended;
         let log = daemon.log.wait(START_LIMIT, listening);
         let count = log.listening().len();
         drop(log);
-        assert!(count >= wanted, "the daemon does not listen ({count} of {wanted}); it said:\n{}", daemon.log_text());
-        daemon
+        if count >= wanted {
+            return Ok(daemon);
+        }
+        Err(format!("the daemon does not listen ({count} of {wanted}); it said:\n{}", daemon.log_text()))
     }
 
     /// Starts it without waiting for anything: for those that are to fail, or that log elsewhere.
@@ -133,6 +140,10 @@ impl Builder {
     /// When the program cannot be run.
     #[track_caller]
     pub fn spawn(self) -> Daemon {
+        self.try_spawn().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_spawn(self) -> Result<Daemon, String> {
         let dir = private_directory();
         for (name, content) in &self.files {
             fs::write(dir.join(name), content).expect("file for the daemon");
@@ -156,7 +167,7 @@ impl Builder {
         }
         command.args(&self.args).envs(self.env).current_dir(&dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {:?}: {e}", self.program));
+        let mut child = command.spawn().map_err(|e| format!("cannot start {:?}: {e}", self.program))?;
 
         let log = Arc::<SharedLog>::default();
         log.state.lock().expect("log lock").readers = 2;
@@ -164,7 +175,7 @@ impl Builder {
         let (log_out, log_err) = (log.clone(), log.clone());
         thread::spawn(move || log_out.read(BufReader::new(out), true));
         thread::spawn(move || log_err.read(BufReader::new(err), false));
-        Daemon { child, dir, log, status: None }
+        Ok(Daemon { child, dir, log, status: None })
     }
 }
 
@@ -192,7 +203,8 @@ impl Daemon {
 
     /// As [`Daemon::builder`], but starts this binary whatever SOCKPROXYD says: to compare several.
     pub fn builder_of(path: &Path) -> Builder {
-        Builder::new(vec![absolute(&path.to_string_lossy())])
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        Builder::new(vec![path.to_string_lossy().into_owned()])
     }
 
     /// The address of the first `listening on` line: the proxy port comes before `[direct]` ones.
