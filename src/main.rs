@@ -1,2 +1,74 @@
-//! The sockproxyd daemon.
-fn main() {}
+//! The sockproxyd daemon: arguments, configuration, log, daemon.
+
+use std::process::ExitCode;
+
+use sockproxyd::cli::{self, Action, Invocation};
+use sockproxyd::config::Config;
+use sockproxyd::config::settings::sample;
+use sockproxyd::daemon::Daemon;
+use sockproxyd::{logging, supervise};
+
+/// What the caller learns from the exit status.
+#[derive(Clone, Copy)]
+enum Exit {
+    /// Ended as it was told.
+    Done = 0,
+    /// Something went wrong on the way.
+    Failed = 1,
+    /// It could not start: options, configuration, or an address that is taken.
+    Unusable = 2,
+}
+
+fn main() -> ExitCode {
+    ExitCode::from(match cli::parse(std::env::args_os().skip(1)) {
+        Ok(invocation) => perform(invocation),
+        Err(error) => fail(Exit::Unusable, &format!("{error} (-h for help)")),
+    } as u8)
+}
+
+fn perform(Invocation { steps, action }: Invocation) -> Exit {
+    match action {
+        Action::Help => return print(cli::HELP),
+        Action::Version => return print(concat!("sockproxyd ", env!("CARGO_PKG_VERSION"), "\n")),
+        Action::Sample => return print(&sample()),
+        Action::Run | Action::Supervise | Action::Check => {}
+    }
+    let config = match Config::load(&steps) {
+        Ok(config) => config,
+        Err(error) => return fail(Exit::Unusable, &error.to_string()),
+    };
+    if action == Action::Check {
+        return print("configuration is fine\n");
+    }
+    let serve = |config: Config| match logging::open(&config).and_then(|()| Daemon::new(config, steps.clone())) {
+        Err(error) => fail(Exit::Unusable, &error),
+        Ok(daemon) => match daemon.run() {
+            Ok(()) => Exit::Done,
+            Err(error) => fail(Exit::Failed, &error),
+        },
+    };
+    if action == Action::Run {
+        return serve(config);
+    }
+    let say = |text: &str| logging::say_once(&config, log::Level::Warn, text);
+    match supervise::run(|| serve(config.clone()) as i32, say) {
+        Ok(0) => Exit::Done,
+        Ok(2) => Exit::Unusable,
+        Ok(_) => Exit::Failed,
+        Err(error) => fail(Exit::Failed, &format!("cannot supervise: {error}")),
+    }
+}
+
+/// Says why it cannot go on, on standard error and in the log where that is another place.
+fn fail(exit: Exit, what: &str) -> Exit {
+    eprintln!("sockproxyd: {what}");
+    log::error!("{what}");
+    exit
+}
+
+/// Prints to standard output; a reader that has gone is no error.
+fn print(text: &str) -> Exit {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Exit::Done
+}

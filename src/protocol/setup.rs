@@ -32,14 +32,13 @@ pub struct Setup {
     input: Vec<u8>,
     /// How much of `input` has been taken.
     taken: usize,
-    parameters: Parameters,
     line_limit: usize,
 }
 
 impl Setup {
     /// A connection that has said nothing yet; lines may be `line_limit` bytes long.
     pub fn new(line_limit: usize) -> Self {
-        Self { input: Vec::new(), taken: 0, parameters: Parameters::default(), line_limit }
+        Self { input: Vec::new(), taken: 0, line_limit }
     }
 
     /// Takes what the plugin has said, in pieces of any size.
@@ -48,8 +47,8 @@ impl Setup {
         self.input.extend_from_slice(bytes);
     }
 
-    /// The next thing to do, if the input holds a whole line.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    /// The next thing to do, if the input holds a whole line. What commands set is set in `parameters`.
+    pub fn poll_action(&mut self, parameters: &mut Parameters) -> Option<Action> {
         loop {
             let waiting = &self.input[self.taken..];
             let end = waiting.iter().take(self.line_limit + 1).position(|&b| b == b'\n');
@@ -57,7 +56,7 @@ impl Setup {
                 let too_long = waiting.len() > self.line_limit;
                 return too_long.then(|| Action::Close(reply::refused(&CommandError::Unknown)));
             };
-            let command = parse(&waiting[..end], &self.parameters);
+            let command = parse(&waiting[..end], parameters);
             self.taken += end + 1;
             if self.taken == self.input.len() {
                 // An idle connection holds no memory for what it once said.
@@ -66,53 +65,48 @@ impl Setup {
             }
             match command {
                 Ok(None) => continue,
-                Ok(Some(command)) => return Some(self.perform(command)),
+                Ok(Some(command)) => return Some(perform(command, parameters)),
                 Err(error) => return Some(Action::Close(reply::refused(&error))),
             }
         }
     }
 
-    fn perform(&mut self, command: Command) -> Action {
-        match command {
-            Command::Connect(target, parameters) => {
-                self.parameters = parameters;
-                Action::Connect(target)
-            }
-            Command::Notify(target) => {
-                self.parameters.notify = Some(Box::new(target));
-                Action::Reply(reply::ok("NTFY"))
-            }
-            Command::Block(bytes) => {
-                self.parameters.block = bytes;
-                Action::Reply(reply::ok("BLKS"))
-            }
-            Command::ReceiveTimeout(limit) => {
-                self.parameters.receive_timeout = limit;
-                Action::Reply(reply::ok("RTIM"))
-            }
-            Command::Pace(pace) => {
-                self.parameters.pace = pace;
-                Action::Reply(reply::ok("PACE"))
-            }
-            Command::Stat => Action::Stat,
-            Command::StatJson => Action::StatJson,
-            Command::Capabilities => Action::Reply(reply::capabilities()),
-            Command::Build => Action::Reply(reply::build()),
-            Command::Help => Action::Reply(reply::help()),
-            Command::Quit => Action::Close(reply::ok("QUIT")),
-            Command::Stop => Action::Stop,
-        }
-    }
-
-    /// What commands have set so far.
-    pub fn parameters(&self) -> &Parameters {
-        &self.parameters
-    }
-
-    /// The parameters, and the bytes behind the last line taken.
-    pub fn into_parts(mut self) -> (Parameters, Vec<u8>) {
+    /// The bytes behind the last line taken.
+    pub fn into_rest(mut self) -> Vec<u8> {
         self.input.drain(..self.taken);
-        (self.parameters, self.input)
+        self.input
+    }
+}
+
+fn perform(command: Command, parameters: &mut Parameters) -> Action {
+    match command {
+        Command::Connect(target, with) => {
+            *parameters = with;
+            Action::Connect(target)
+        }
+        Command::Notify(target) => {
+            parameters.notify = Some(Box::new(target));
+            Action::Reply(reply::ok("NTFY"))
+        }
+        Command::Block(bytes) => {
+            parameters.block = bytes;
+            Action::Reply(reply::ok("BLKS"))
+        }
+        Command::ReceiveTimeout(limit) => {
+            parameters.receive_timeout = limit;
+            Action::Reply(reply::ok("RTIM"))
+        }
+        Command::Pace(pace) => {
+            parameters.pace = pace;
+            Action::Reply(reply::ok("PACE"))
+        }
+        Command::Stat => Action::Stat,
+        Command::StatJson => Action::StatJson,
+        Command::Capabilities => Action::Reply(reply::capabilities()),
+        Command::Build => Action::Reply(reply::build()),
+        Command::Help => Action::Reply(reply::help()),
+        Command::Quit => Action::Close(reply::ok("QUIT")),
+        Command::Stop => Action::Stop,
     }
 }
 
@@ -123,17 +117,18 @@ mod tests {
     /// All actions of `input` fed in pieces, and what is left behind a CONN.
     fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Vec<u8>) {
         let mut setup = Setup::new(super::super::LINE_LIMIT);
+        let mut parameters = Parameters::default();
         let mut actions = Vec::new();
         let mut ended = false;
         for piece in pieces {
             setup.handle_input(piece);
             while !ended {
-                let Some(action) = setup.poll_action() else { break };
+                let Some(action) = setup.poll_action(&mut parameters) else { break };
                 ended = matches!(action, Action::Connect(_) | Action::Close(_));
                 actions.push(format!("{action:?}"));
             }
         }
-        (actions, setup.into_parts().1)
+        (actions, setup.into_rest())
     }
 
     #[test]
@@ -154,13 +149,13 @@ mod tests {
     fn commands_set_parameters() {
         let mut setup = Setup::new(100);
         setup.handle_input(b"NTFY 3 s a p\nRTIM 5\nPACE 1\nBLKS 7\nCONN h:1 PACE=2 EVNT=on\n");
-        while setup.poll_action().is_some() {}
-        let (parameters, rest) = setup.into_parts();
+        let mut parameters = Parameters::default();
+        while setup.poll_action(&mut parameters).is_some() {}
         assert_eq!(parameters.notify.unwrap().joined(b"x"), b"3/s/a/p");
         assert_eq!(parameters.block, Some(7));
         assert_eq!(parameters.pace.unwrap().as_secs(), 2);
         assert!(parameters.events);
-        assert_eq!(rest, b"");
+        assert_eq!(setup.into_rest(), b"");
     }
 
     #[test]
@@ -168,23 +163,23 @@ mod tests {
         let at_limit = [b"CAPA ".as_slice(), &[b'x'; 95], b"\n"].concat();
         let mut setup = Setup::new(100);
         setup.handle_input(&at_limit);
-        assert!(matches!(setup.poll_action(), Some(Action::Reply(_))));
+        assert!(matches!(setup.poll_action(&mut Parameters::default()), Some(Action::Reply(_))));
         let refusal = Some(Action::Close(b"ERR INVALID COMMAND\n".to_vec()));
         for longer in [[b"CAPA ".as_slice(), &[b'x'; 96], b"\n"].concat(), vec![b'x'; 101]] {
             let mut setup = Setup::new(100);
             setup.handle_input(&longer);
-            assert_eq!(setup.poll_action(), refusal);
+            assert_eq!(setup.poll_action(&mut Parameters::default()), refusal);
         }
         let mut setup = Setup::new(100);
         setup.handle_input(&[b'x'; 100]);
-        assert_eq!(setup.poll_action(), None, "the newline may still come");
+        assert_eq!(setup.poll_action(&mut Parameters::default()), None, "the newline may still come");
     }
 
     #[test]
     fn an_idle_connection_holds_no_input() {
         let mut setup = Setup::new(100);
         setup.handle_input(b"BILD\n");
-        while setup.poll_action().is_some() {}
+        while setup.poll_action(&mut Parameters::default()).is_some() {}
         assert_eq!(setup.input.capacity(), 0);
     }
 }

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::buffers::Buffers;
-use super::{Datagrams, End, Env, Ready, Stream, Timing, Turn, interrupted, would_block};
+use super::pipes::Pipes;
+use super::{Datagrams, End, Env, Ready, Relay, Stream, Timing, Turn, interrupted, would_block};
 use crate::protocol::framing::{DATAGRAM_LIMIT, Decoder, Framing, Item, encode_datagram};
 
 /// Datagrams that pass each way in one turn before others have theirs.
@@ -17,10 +18,8 @@ const TURN: usize = 64;
 /// The relay of a stream and datagrams.
 #[derive(Debug)]
 pub struct DatagramRelay {
-    /// What is known of the plugin's socket.
-    pub plugin_ready: Ready,
-    /// What is known of the datagram socket.
-    pub remote_ready: Ready,
+    plugin_ready: Ready,
+    remote_ready: Ready,
     target: SocketAddr,
     framing: Framing,
     decoder: Decoder,
@@ -93,43 +92,6 @@ impl DatagramRelay {
             _ => None,
         };
         turn
-    }
-
-    /// When [`DatagramRelay::handle_timeout`] should be called, if nothing happens before.
-    pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
-        self.limits(timing).into_iter().flatten().map(|(due, _)| due).min()
-    }
-
-    /// Says whether a time limit has passed, and which.
-    pub fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<End> {
-        self.limits(timing).into_iter().flatten().find(|&(due, _)| due <= now).map(|(_, end)| end)
-    }
-
-    /// Lets go of everything that is held.
-    pub fn release(&mut self, buffers: &mut Buffers) {
-        buffers.release(self.to_plugin.len() - self.written);
-        self.to_plugin = Vec::new();
-        self.written = 0;
-    }
-
-    /// Payload bytes received from remotes.
-    pub fn received(&self) -> u64 {
-        self.received
-    }
-
-    /// Payload bytes sent to remotes.
-    pub fn sent(&self) -> u64 {
-        self.sent
-    }
-
-    /// Bytes held for slow readers.
-    pub fn held(&self) -> usize {
-        self.to_plugin.len() - self.written + self.decoder.buffered()
-    }
-
-    /// When a remote was last heard.
-    pub fn last_heard(&self) -> Instant {
-        self.last_heard
     }
 
     /// Reads datagrams while the plugin takes them. True where the plugin is lost.
@@ -259,11 +221,43 @@ impl DatagramRelay {
             }
         }
     }
+}
+
+impl Relay for DatagramRelay {
+    fn plugin_ready(&mut self) -> &mut Ready {
+        &mut self.plugin_ready
+    }
+
+    fn remote_ready(&mut self) -> &mut Ready {
+        &mut self.remote_ready
+    }
 
     fn limits(&self, timing: &Timing) -> [Option<(Instant, End)>; 3] {
         let half_closed = self.ending.map(|_| (self.progress + timing.half_close, End::HalfClosed));
         let quiet = timing.idle.filter(|_| self.ending.is_none()).map(|idle| (self.progress + idle, End::Idle));
         let silence = timing.receive.zip(self.silent_since).map(|(limit, since)| (since + limit, End::RemoteSilent));
         [half_closed, quiet, silence]
+    }
+
+    fn release(&mut self, buffers: &mut Buffers, _: &mut Pipes) {
+        buffers.release(self.to_plugin.len() - self.written);
+        self.to_plugin = Vec::new();
+        self.written = 0;
+    }
+
+    fn received(&self) -> u64 {
+        self.received
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    fn held(&self) -> usize {
+        self.to_plugin.len() - self.written + self.decoder.buffered()
+    }
+
+    fn last_heard(&self) -> Instant {
+        self.last_heard
     }
 }

@@ -103,6 +103,36 @@ pub struct Timing {
     pub stall: Duration,
 }
 
+/// What can be asked of a relay, whatever it relays.
+pub trait Relay {
+    /// What is known of the plugin's socket.
+    fn plugin_ready(&mut self) -> &mut Ready;
+    /// What is known of the remote's socket.
+    fn remote_ready(&mut self) -> &mut Ready;
+    /// The time limits in force: when, and what passing it means.
+    fn limits(&self, timing: &Timing) -> [Option<(Instant, End)>; 3];
+    /// Lets go of everything that is held.
+    fn release(&mut self, buffers: &mut Buffers, pipes: &mut Pipes);
+    /// Bytes received from the remote and handed over.
+    fn received(&self) -> u64;
+    /// Bytes sent to the remote.
+    fn sent(&self) -> u64;
+    /// Bytes held for slow readers.
+    fn held(&self) -> usize;
+    /// When the remote was last heard.
+    fn last_heard(&self) -> Instant;
+
+    /// When [`Relay::handle_timeout`] should be called, if nothing happens before.
+    fn deadline(&self, timing: &Timing) -> Option<Instant> {
+        self.limits(timing).into_iter().flatten().map(|(due, _)| due).min()
+    }
+
+    /// Says whether a time limit has passed, and which.
+    fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<End> {
+        self.limits(timing).into_iter().flatten().find(|&(due, _)| due <= now).map(|(_, end)| end)
+    }
+}
+
 /// What a turn has done.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Turn {

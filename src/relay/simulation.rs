@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::buffers::Buffers;
 use super::pipes::Pipes;
 use super::stream::StreamRelay;
-use super::{End, Env, Ready, Stream, Timing};
+use super::{End, Env, Ready, Relay, Stream, Timing};
 
 /// A small generator of numbers (splitmix64): the seed is printed when a run fails.
 #[derive(Debug)]
@@ -160,8 +160,8 @@ impl World {
     fn happen(&mut self, quiet: bool) {
         let on_plugin = self.chance(2) == 0;
         let (mock, ready) = match on_plugin {
-            true => (&self.plugin, &mut self.relay.plugin_ready),
-            false => (&self.remote, &mut self.relay.remote_ready),
+            true => (&self.plugin, self.relay.plugin_ready()),
+            false => (&self.remote, self.relay.remote_ready()),
         };
         let mut random = self.random.borrow_mut();
         let mut peer = mock.peer.borrow_mut();

@@ -17,15 +17,13 @@ use std::time::Instant;
 use super::buffers::Buffers;
 use super::direction::{Direction, Failure, Phase, Side};
 use super::pipes::Pipes;
-use super::{End, Env, Ready, Stream, Timing, Turn};
+use super::{End, Env, Ready, Relay, Stream, Timing, Turn};
 
 /// The relay of two streams.
 #[derive(Debug)]
 pub struct StreamRelay {
-    /// What is known of the plugin's socket.
-    pub plugin_ready: Ready,
-    /// What is known of the remote's socket.
-    pub remote_ready: Ready,
+    plugin_ready: Ready,
+    remote_ready: Ready,
     to_remote: Direction,
     to_plugin: Direction,
     /// Since when the remote has been silent though we were reading. `None` while a slow plugin holds it back.
@@ -87,42 +85,6 @@ impl StreamRelay {
         turn
     }
 
-    /// When [`StreamRelay::handle_timeout`] should be called, if nothing happens before.
-    pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
-        self.limits(timing).into_iter().flatten().map(|(due, _)| due).min()
-    }
-
-    /// Says whether a time limit has passed, and which.
-    pub fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<End> {
-        self.limits(timing).into_iter().flatten().find(|&(due, _)| due <= now).map(|(_, end)| end)
-    }
-
-    /// Lets go of everything that is held.
-    pub fn release(&mut self, buffers: &mut Buffers, pipes: &mut Pipes) {
-        self.to_remote.abandon(buffers, pipes);
-        self.to_plugin.abandon(buffers, pipes);
-    }
-
-    /// Bytes received from the remote and handed over.
-    pub fn received(&self) -> u64 {
-        self.to_plugin.moved()
-    }
-
-    /// Bytes sent to the remote.
-    pub fn sent(&self) -> u64 {
-        self.to_remote.moved()
-    }
-
-    /// Bytes held for slow readers.
-    pub fn held(&self) -> usize {
-        self.to_remote.held() + self.to_plugin.held()
-    }
-
-    /// When the remote was last heard.
-    pub fn last_heard(&self) -> Instant {
-        self.to_plugin.progress()
-    }
-
     fn is_over(&self) -> bool {
         self.to_remote.phase() == Phase::Ended && self.to_plugin.phase() == Phase::Ended
     }
@@ -169,8 +131,17 @@ impl StreamRelay {
         broken.readable = true;
         broken.hangup = true;
     }
+}
 
-    /// The time limits in force: when, and what passing it means.
+impl Relay for StreamRelay {
+    fn plugin_ready(&mut self) -> &mut Ready {
+        &mut self.plugin_ready
+    }
+
+    fn remote_ready(&mut self) -> &mut Ready {
+        &mut self.remote_ready
+    }
+
     fn limits(&self, timing: &Timing) -> [Option<(Instant, End)>; 3] {
         let (up, down) = (&self.to_remote, &self.to_plugin);
         let standstill = |way: &Direction, other: &Direction| match (way.phase(), other.phase()) {
@@ -187,6 +158,27 @@ impl StreamRelay {
             standstill(down, up),
             silence.map(|(limit, since)| (since + limit, End::RemoteSilent)),
         ]
+    }
+
+    fn release(&mut self, buffers: &mut Buffers, pipes: &mut Pipes) {
+        self.to_remote.abandon(buffers, pipes);
+        self.to_plugin.abandon(buffers, pipes);
+    }
+
+    fn received(&self) -> u64 {
+        self.to_plugin.moved()
+    }
+
+    fn sent(&self) -> u64 {
+        self.to_remote.moved()
+    }
+
+    fn held(&self) -> usize {
+        self.to_remote.held() + self.to_plugin.held()
+    }
+
+    fn last_heard(&self) -> Instant {
+        self.to_plugin.progress()
     }
 }
 

@@ -1,0 +1,510 @@
+//! The loop: poll, dispatch, timers, signals. What an event means is decided elsewhere.
+//!
+//! A turn of the loop waits for events, tells them to those they concern, runs every session that has something to
+//! do once, and hands requests to the senders. Who is not done asks for another turn, and the others have theirs
+//! before.
+
+mod admission;
+mod doors;
+mod timers;
+mod tokens;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use slab::Slab;
+
+use crate::config::{Config, Step};
+use crate::net::resolver::Resolver;
+use crate::notify::{Schedule, Senders};
+use crate::protocol::reply;
+use crate::relay::SCRATCH;
+use crate::relay::buffers::Buffers;
+use crate::relay::pipes::Pipes;
+use crate::session::{Ask, Context, Key, PidSource, Session, Snapshot, Verdict};
+use crate::{logging, status};
+use admission::Admission;
+use doors::{Arrival, Doors};
+use timers::Timers;
+use tokens::{Side, Source};
+
+/// Events taken in one turn.
+const EVENTS: usize = 256;
+/// At the end, closing notices get so much time to reach Luup.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A session, and what the loop remembers of it.
+#[derive(Debug)]
+struct Slot {
+    session: Box<Session>,
+    generation: u16,
+    /// It stands in the queue.
+    queued: bool,
+    /// What its timer is armed for.
+    armed: Option<Instant>,
+}
+
+/// Everything that a session's turn may need. Apart from the sessions, so that both can be borrowed.
+struct House {
+    poll: Poll,
+    config: Config,
+    scratch: Vec<u8>,
+    buffers: Buffers,
+    pipes: Pipes,
+    resolver: Resolver<Key>,
+    schedule: Schedule,
+}
+
+/// The daemon.
+pub struct Daemon {
+    house: House,
+    steps: Vec<Step>,
+    signals: SignalFd,
+    doors: Doors,
+    senders: Senders,
+    sessions: Slab<Slot>,
+    /// The generation that the next session in a slot gets.
+    generations: Vec<u16>,
+    queue: VecDeque<Key>,
+    timers: Timers<Key>,
+    admission: Admission,
+    pids: PidSource,
+    accepted: u64,
+    started: Instant,
+    now: Instant,
+    /// Why it ends, once it does.
+    ending: Option<&'static str>,
+}
+
+impl Daemon {
+    /// Opens everything that `config` names. An error is one line for people: what could not be had.
+    ///
+    /// Must be called before any thread is started, since signals are taken from all of them. `steps` are those that
+    /// made `config`, to be gone through again on SIGHUP.
+    pub fn new(config: Config, steps: Vec<Step>) -> Result<Self, String> {
+        raise_descriptor_limit();
+        let signals = take_signals().map_err(|errno| format!("no signals: {errno}"))?;
+        let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
+        let signal_fd = signals.as_raw_fd();
+        let registered = poll.registry().register(&mut SourceFd(&signal_fd), tokens::SIGNALS, Interest::READABLE);
+        registered.map_err(|error| format!("no signals: {error}"))?;
+        let waker = Waker::new(poll.registry(), tokens::WAKER).map_err(|error| format!("no waker: {error}"))?;
+        let waker = Arc::new(waker);
+        let wake = move || {
+            let waker = Arc::clone(&waker);
+            move || {
+                // It fails only when the daemon is at its end.
+                let _ = waker.wake();
+            }
+        };
+        let doors = Doors::open(&config, poll.registry())?;
+        let limits = &config.limits;
+        let now = Instant::now();
+        Ok(Self {
+            senders: Senders::new(&config.luup, limits.senders, limits.answer, wake()),
+            house: House {
+                scratch: vec![0; SCRATCH],
+                buffers: Buffers::new(limits.buffers, limits.buffer),
+                pipes: Pipes::new(limits.pipes),
+                resolver: Resolver::new(limits.resolvers, wake()),
+                schedule: Schedule::new(limits.senders, limits.notices),
+                poll,
+                config,
+            },
+            steps,
+            signals,
+            doors,
+            sessions: Slab::new(),
+            generations: Vec::new(),
+            queue: VecDeque::new(),
+            timers: Timers::new(),
+            admission: Admission::new(),
+            pids: PidSource::default(),
+            accepted: 0,
+            started: now,
+            now,
+            ending: None,
+        })
+    }
+
+    /// Serves until it is told to end. An error is one line for people.
+    pub fn run(mut self) -> Result<(), String> {
+        log::info!("sockproxyd {} ready, Luup at {}", env!("CARGO_PKG_VERSION"), self.house.config.luup);
+        let mut events = Events::with_capacity(EVENTS);
+        while self.ending.is_none() {
+            self.turn(&mut events)?;
+        }
+        self.say_farewell(&mut events)
+    }
+
+    /// One turn of the loop.
+    fn turn(&mut self, events: &mut Events) -> Result<(), String> {
+        match self.house.poll.poll(events, self.timeout()) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(format!("poll: {error}")),
+            _ => {}
+        }
+        self.now = Instant::now();
+        for event in events.iter() {
+            self.dispatch(event);
+        }
+        self.run_timers();
+        self.let_in();
+        self.run_sessions();
+        self.send_notifications();
+        Ok(())
+    }
+
+    /// How long the loop may sleep.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.queue.is_empty() || self.doors.is_ready() {
+            return Some(Duration::ZERO);
+        }
+        let next = [self.timers.next(), self.house.schedule.poll_timeout(), self.doors.deadline()];
+        // From now, not from the turn's beginning: what was due meanwhile is due at once.
+        next.into_iter().flatten().min().map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    fn dispatch(&mut self, event: &Event) {
+        match tokens::source(event.token()) {
+            Source::Waker => self.take_results(),
+            Source::Signals => self.handle_signals(),
+            Source::Listener(door) => self.doors.handle_event(door),
+            Source::Session(slot, generation, side) => {
+                // A late event of a session that has gone, or of a slot that is somebody else's now, means nothing.
+                let Some(found) = self.sessions.get_mut(slot).filter(|found| found.generation == generation) else {
+                    return;
+                };
+                match side {
+                    Side::Plugin => found.session.handle_plugin_event(event),
+                    Side::Remote => found.session.handle_remote_event(event),
+                }
+                self.enqueue(key(slot, generation));
+            }
+        }
+    }
+
+    /// What threads have found out.
+    fn take_results(&mut self) {
+        for (line, outcome) in self.senders.take_outcomes() {
+            self.house.schedule.handle_outcome(line, outcome, self.now);
+        }
+        for (key, answer) in self.house.resolver.take_answers() {
+            if let Some(slot) = slot_of(&self.sessions, key) {
+                self.sessions[slot].session.handle_resolved(answer);
+                self.enqueue(key);
+            }
+        }
+    }
+
+    fn run_timers(&mut self) {
+        while let Some((due, key)) = self.timers.pop(self.now) {
+            let Some(slot) = slot_of(&self.sessions, key) else { continue };
+            let found = &mut self.sessions[slot];
+            if found.armed == Some(due) {
+                found.armed = None;
+            }
+            let really = found.session.deadline(&self.house.config);
+            if really.is_some_and(|really| really <= self.now) {
+                found.session.handle_timeout(&mut self.house.context(key, self.now));
+                self.enqueue(key);
+            } else {
+                self.timers.arm(key, really, &mut found.armed);
+            }
+        }
+    }
+
+    fn let_in(&mut self) {
+        for Arrival { mut stream, peer, door } in self.doors.accept(self.now) {
+            let address = peer.ip().to_canonical();
+            let in_all = self.sessions.len();
+            if let Err(refusal) = self.admission.enter(address, in_all, &self.house.config, self.now) {
+                // A fresh socket takes a line at once; if not, there is nobody to tell.
+                let _ = io::Write::write(&mut stream, &refusal);
+                continue;
+            }
+            let slot = self.sessions.vacant_key();
+            if self.generations.len() <= slot {
+                self.generations.resize(slot + 1, 0);
+            }
+            let generation = self.generations[slot];
+            let key = key(slot, generation);
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            if let Err(error) = self.house.poll.registry().register(&mut stream, Token(key), interest) {
+                log::warn!("cannot watch a connection from {address}: {error}");
+                self.admission.leave(address);
+                continue;
+            }
+            self.accepted += 1;
+            let direct = self.doors.direct(door);
+            let pid = self.pids.next(SystemTime::now(), direct.is_some());
+            log::info!("{pid} connection from {address}");
+            let mut cx = self.house.context(key, self.now);
+            let session = match direct {
+                Some(direct) => Session::direct(pid, stream, peer, direct, &mut cx),
+                None => Session::greet(pid, stream, peer, &cx),
+            };
+            self.sessions.insert(Slot { session: Box::new(session), generation, queued: false, armed: None });
+            self.enqueue(key);
+        }
+    }
+
+    /// Gives every session in the queue one turn.
+    fn run_sessions(&mut self) {
+        for _ in 0..self.queue.len() {
+            let Some(key) = self.queue.pop_front() else { break };
+            let Some(slot) = slot_of(&self.sessions, key) else { continue };
+            self.sessions[slot].queued = false;
+            self.run_session(slot, key);
+        }
+    }
+
+    fn run_session(&mut self, slot: usize, key: Key) {
+        let found = &mut self.sessions[slot];
+        let verdict = found.session.turn(&mut self.house.context(key, self.now));
+        match verdict {
+            Verdict { closed: true, .. } => return self.forget(slot),
+            Verdict { ask: Some(ask), .. } => {
+                self.perform(slot, key, ask);
+                self.enqueue(key);
+            }
+            Verdict { again: true, .. } => self.enqueue(key),
+            _ => {}
+        }
+        let found = &mut self.sessions[slot];
+        let due = found.session.deadline(&self.house.config);
+        self.timers.arm(key, due, &mut found.armed);
+    }
+
+    /// Does what a session has asked for.
+    fn perform(&mut self, slot: usize, key: Key, ask: Ask) {
+        match ask {
+            Ask::Stat => {
+                let table = self.table(Some(slot));
+                self.sessions[slot].session.answer(table);
+            }
+            Ask::StatJson => {
+                let answer = reply::stat_json(&self.json());
+                self.sessions[slot].session.answer(answer);
+            }
+            Ask::Stop => {
+                let session = &mut self.sessions[slot].session;
+                let (pid, address) = (session.pid(), session.address());
+                let allowed = self.house.config.stop.allows(address);
+                let answer = if allowed { reply::ok("STOP") } else { reply::stop_refused() };
+                session.dismiss(answer, &mut self.house.context(key, self.now));
+                if allowed {
+                    self.ending = Some("STOP");
+                } else {
+                    log::warn!("{pid} may not STOP from {address}");
+                }
+            }
+        }
+    }
+
+    fn send_notifications(&mut self) {
+        while let Some(job) = self.house.schedule.poll_job(self.now) {
+            if let Some((line, outcome)) = self.senders.submit(job) {
+                self.house.schedule.handle_outcome(line, outcome, self.now);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, key: Key) {
+        if let Some(slot) = slot_of(&self.sessions, key)
+            && !std::mem::replace(&mut self.sessions[slot].queued, true)
+        {
+            self.queue.push_back(key);
+        }
+    }
+
+    fn forget(&mut self, slot: usize) {
+        let gone = self.sessions.remove(slot);
+        self.generations[slot] = tokens::next_generation(gone.generation);
+        self.admission.leave(gone.session.address());
+        self.doors.handle_room();
+    }
+
+    fn snapshots(&self) -> impl Iterator<Item = (usize, Snapshot)> {
+        self.sessions.iter().filter_map(|(slot, found)| {
+            found.session.snapshot(&self.house.schedule, self.now).map(|shown| (slot, shown))
+        })
+    }
+
+    /// STAT's answer, as `own` sees it.
+    fn table(&self, own: Option<usize>) -> Vec<u8> {
+        let mut table = status::header();
+        for (slot, shown) in self.snapshots() {
+            table.extend(status::row(&shown, own == Some(slot)));
+        }
+        table
+    }
+
+    fn json(&self) -> String {
+        let overview = status::Overview {
+            uptime: self.now - self.started,
+            buffered: self.house.buffers.held(),
+            accepted: self.accepted,
+            refused: self.admission.refused(),
+            listeners: self.doors.list(),
+            notifications: self.house.schedule.counters(),
+            pending: self.house.schedule.pending(),
+        };
+        let sessions: Vec<Snapshot> = self.snapshots().map(|(_, shown)| shown).collect();
+        status::json(&overview, &self.house.config.limits, &sessions)
+    }
+
+    fn handle_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGHUP) => self.reload(),
+                Ok(Signal::SIGUSR1) => {
+                    let table = self.table(None);
+                    String::from_utf8_lossy(&table).lines().for_each(|line| log::info!("{line}"));
+                }
+                Ok(Signal::SIGTERM) => self.ending = Some("SIGTERM"),
+                Ok(Signal::SIGINT) => self.ending = Some("SIGINT"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads the configuration anew. What is wrong with it changes nothing.
+    fn reload(&mut self) {
+        match Config::load(&self.steps) {
+            Ok(config) => {
+                let old = std::mem::replace(&mut self.house.config, config);
+                self.apply(&old);
+            }
+            Err(error) => {
+                if let Err(log_error) = logging::open(&self.house.config) {
+                    log::error!("{log_error}");
+                }
+                log::error!("configuration not changed: {error}");
+            }
+        }
+    }
+
+    /// Brings everything in line with a configuration that has replaced `old`.
+    fn apply(&mut self, old: &Config) {
+        let house = &mut self.house;
+        if let Err(error) = logging::open(&house.config) {
+            log::error!("{error}");
+        }
+        let limits = &house.config.limits;
+        house.buffers.set_limits(limits.buffers, limits.buffer);
+        house.pipes.set_limit(limits.pipes);
+        house.schedule.set_limits(limits.senders, limits.notices);
+        house.resolver.set_most(limits.resolvers);
+        self.senders.set_most(limits.senders);
+        let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
+        if fixed(old) != fixed(&house.config) {
+            log::warn!("changes of ip, port, vera and answer take a restart");
+            (house.config.address, house.config.port, house.config.luup, house.config.limits.answer) = fixed(old);
+        }
+        self.doors.reload(&house.config, house.poll.registry());
+        // Deadlines may have come nearer.
+        for (slot, found) in &mut self.sessions {
+            let due = found.session.deadline(&house.config);
+            self.timers.arm(key(slot, found.generation), due, &mut found.armed);
+        }
+        log::info!("configuration read anew");
+    }
+
+    /// Ends: closes all, and gives closing notices a little time to reach Luup.
+    fn say_farewell(mut self, events: &mut Events) -> Result<(), String> {
+        log::info!("ending: {}", self.ending.unwrap_or_default());
+        self.doors.close();
+        let keys: Vec<(usize, Key)> =
+            self.sessions.iter().map(|(slot, found)| (slot, key(slot, found.generation))).collect();
+        for (slot, key) in keys {
+            self.sessions[slot].session.shut(&mut self.house.context(key, self.now));
+            self.enqueue(key);
+        }
+        let until = self.now + FAREWELL;
+        loop {
+            self.run_sessions();
+            self.send_notifications();
+            let left = until.saturating_duration_since(Instant::now());
+            let done = self.sessions.is_empty() && self.house.schedule.pending() == 0;
+            if done || left.is_zero() {
+                break;
+            }
+            let wait = self.timeout().map_or(left, |timeout| timeout.min(left));
+            match self.house.poll.poll(events, Some(wait)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
+                _ => {}
+            }
+            self.now = Instant::now();
+            for event in events.iter() {
+                self.dispatch(event);
+            }
+        }
+        log::info!("ended");
+        Ok(())
+    }
+}
+
+impl House {
+    fn context(&mut self, key: Key, now: Instant) -> Context<'_> {
+        Context {
+            now,
+            key,
+            remote_token: remote_token(key),
+            registry: self.poll.registry(),
+            config: &self.config,
+            scratch: &mut self.scratch,
+            buffers: &mut self.buffers,
+            pipes: &mut self.pipes,
+            resolver: &mut self.resolver,
+            schedule: &mut self.schedule,
+        }
+    }
+}
+
+/// A session's key is its plugin socket's token.
+fn key(slot: usize, generation: u16) -> Key {
+    tokens::session(slot, generation, Side::Plugin).0
+}
+
+fn remote_token(key: Key) -> Token {
+    match tokens::source(Token(key)) {
+        Source::Session(slot, generation, _) => tokens::session(slot, generation, Side::Remote),
+        _ => Token(key),
+    }
+}
+
+/// The slot of the session that `key` names, if it is still that session's.
+fn slot_of(sessions: &Slab<Slot>, key: Key) -> Option<usize> {
+    match tokens::source(Token(key)) {
+        Source::Session(slot, generation, _) => {
+            sessions.get(slot).filter(|found| found.generation == generation).map(|_| slot)
+        }
+        _ => None,
+    }
+}
+
+/// Two descriptors a connection: the default of 1024 would be 500 connections.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Signals come as events. They are blocked for this thread and all that it will start.
+fn take_signals() -> nix::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1].iter().for_each(|&signal| signals.add(signal));
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}

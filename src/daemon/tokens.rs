@@ -1,0 +1,98 @@
+//! Tokens: which socket an event is of.
+//!
+//! A token names a slot, its side, and a generation, so that a late event of a slot that has been given to another
+//! session is dropped rather than misdelivered. Tokens are as wide as a pointer: 32 bits on the boxes.
+
+use mio::Token;
+
+/// The waker's token.
+pub const WAKER: Token = Token(0);
+/// The signals' token.
+pub const SIGNALS: Token = Token(1);
+/// The first token of a listener; the rest follow.
+const LISTENERS: usize = 2;
+
+/// A listener's token lies below this; a session's above.
+const SESSIONS: usize = 1 << 12;
+
+const SLOT_BITS: u32 = 18;
+const GENERATION_BITS: u32 = 12;
+/// Slots that a token can tell apart: as many sessions there can be.
+pub const SLOTS: usize = 1 << SLOT_BITS;
+
+/// Which of a session's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The plugin's.
+    Plugin,
+    /// The remote's, all attempts included.
+    Remote,
+}
+
+/// What a token means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A worker has a result.
+    Waker,
+    /// A signal has come.
+    Signals,
+    /// Somebody wants in, at this listener.
+    Listener(usize),
+    /// A session's socket: slot, generation, side.
+    Session(usize, u16, Side),
+}
+
+/// The token of the listener at `index`.
+pub fn listener(index: usize) -> Token {
+    Token(LISTENERS + index)
+}
+
+/// The token of a session's socket. Only the lowest bits of the generation count.
+pub fn session(slot: usize, generation: u16, side: Side) -> Token {
+    let side = usize::from(side == Side::Remote);
+    let generation = usize::from(generation) & ((1 << GENERATION_BITS) - 1);
+    // 12 + 18 + 1 bits, and the lowest numbers for everything else.
+    let packed = generation << (SLOT_BITS + 1) | slot << 1 | side;
+    Token(SESSIONS + packed)
+}
+
+/// What a token means.
+pub fn source(token: Token) -> Source {
+    match token {
+        WAKER => Source::Waker,
+        SIGNALS => Source::Signals,
+        Token(number) if number < SESSIONS => Source::Listener(number - LISTENERS),
+        Token(number) => {
+            let packed = number - SESSIONS;
+            let side = if packed & 1 == 1 { Side::Remote } else { Side::Plugin };
+            Source::Session(packed >> 1 & (SLOTS - 1), (packed >> (SLOT_BITS + 1)) as u16, side)
+        }
+    }
+}
+
+/// The generation after `generation`, as tokens count.
+pub fn next_generation(generation: u16) -> u16 {
+    generation.wrapping_add(1) & ((1 << GENERATION_BITS) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_mean_what_they_were_made_for() {
+        assert_eq!(source(WAKER), Source::Waker);
+        assert_eq!(source(SIGNALS), Source::Signals);
+        assert_eq!(source(listener(7)), Source::Listener(7));
+        for slot in [0, 1, SLOTS - 1] {
+            for generation in [0, 1, (1 << GENERATION_BITS) - 1] {
+                for side in [Side::Plugin, Side::Remote] {
+                    let token = session(slot, generation, side);
+                    assert_eq!(source(token), Source::Session(slot, generation, side));
+                    assert!(u32::try_from(token.0).is_ok(), "fits a pointer of the boxes");
+                }
+            }
+        }
+        assert_eq!(next_generation((1 << GENERATION_BITS) - 1), 0);
+    }
+}

@@ -1,0 +1,207 @@
+//! The log: to standard error, a file of bounded size, or the system's log.
+//!
+//! A line is written at once; nothing is held. What cannot be written is lost: a daemon does not stop for its log.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::libc;
+use syslog::{Facility, LoggerBackend, Severity};
+
+use crate::config::{Config, LogTarget};
+
+/// Where lines go.
+enum Sink {
+    Stderr,
+    Syslog(LoggerBackend),
+    File(LogFile),
+}
+
+/// A log file. When it has grown to half of its bound, it becomes the old one, and a new one begins.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    /// Of this file and the old one together, in bytes; 0 is none.
+    bound: u64,
+}
+
+struct Logger(Mutex<Sink>);
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// Opens the log that `config` names; called again, it reopens it there. An error tells what could not be opened.
+pub fn open(config: &Config) -> Result<(), String> {
+    let sink = Sink::open(config)?;
+    match LOGGER.get() {
+        Some(logger) => *logger.sink() = sink,
+        None => {
+            let logger = LOGGER.get_or_init(|| Logger(Mutex::new(sink)));
+            log::set_logger(logger).map_err(|error| error.to_string())?;
+        }
+    }
+    log::set_max_level(if config.debug { LevelFilter::Debug } else { LevelFilter::Info });
+    Ok(())
+}
+
+/// Writes one line without keeping anything open: for the supervisor, which has little to say.
+pub fn say_once(config: &Config, level: Level, text: &str) {
+    if let Ok(mut sink) = Sink::open(config) {
+        sink.write(level, text);
+    }
+}
+
+impl Logger {
+    fn sink(&self) -> std::sync::MutexGuard<'_, Sink> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // What the libraries have to say is of use only to who debugs them.
+        if self.enabled(record.metadata()) && record.target().starts_with(env!("CARGO_PKG_NAME")) {
+            self.sink().write(record.level(), &record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl Sink {
+    fn open(config: &Config) -> Result<Self, String> {
+        Ok(match &config.log {
+            LogTarget::Stderr => Self::Stderr,
+            LogTarget::Syslog => Self::Syslog(connect_syslog().map_err(|error| format!("no system log: {error}"))?),
+            LogTarget::File(path) => {
+                let file = LogFile::open(path.clone(), config.log_max);
+                Self::File(file.map_err(|error| format!("cannot write the log {}: {error}", path.display()))?)
+            }
+        })
+    }
+
+    fn write(&mut self, level: Level, text: &str) {
+        let line = || format!("{} {level:<5} {text}\n", timestamp(SystemTime::now()));
+        // An error is nowhere to be told.
+        let _ = match self {
+            Self::Stderr => io::stderr().write_all(line().as_bytes()),
+            Self::File(file) => file.write(line().as_bytes()),
+            Self::Syslog(backend) => write_syslog(backend, level, text),
+        };
+    }
+}
+
+impl LogFile {
+    fn open(path: PathBuf, bound: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).open(&path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { path, file, size, bound })
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.bound > 0 && self.size > 0 && self.size + line.len() as u64 > self.bound / 2 {
+            let mut old = self.path.clone().into_os_string();
+            old.push(".old");
+            std::fs::rename(&self.path, old)?;
+            *self = Self::open(std::mem::take(&mut self.path), self.bound)?;
+        }
+        self.size += line.len() as u64;
+        self.file.write_all(line)
+    }
+}
+
+/// The local system log, non-blocking: a log daemon that is stuck must not stop us.
+fn connect_syslog() -> Result<LoggerBackend, syslog::Error> {
+    let logger = syslog::unix(())?;
+    if let LoggerBackend::Unix(socket) = &logger.backend {
+        UnixDatagram::set_nonblocking(socket, true)?;
+    }
+    Ok(logger.backend)
+}
+
+/// Writes `<priority>name[pid]: text` (RFC 3164 without the stamp, which the receiver adds). A log daemon that has
+/// been restarted is looked for once more.
+fn write_syslog(backend: &mut LoggerBackend, level: Level, text: &str) -> io::Result<()> {
+    let severity = match level {
+        Level::Error => Severity::LOG_ERR,
+        Level::Warn => Severity::LOG_WARNING,
+        Level::Info => Severity::LOG_INFO,
+        Level::Debug | Level::Trace => Severity::LOG_DEBUG,
+    };
+    let priority = Facility::LOG_DAEMON as u8 | severity as u8;
+    let line = format!("<{priority}>{}[{}]: {text}", env!("CARGO_PKG_NAME"), std::process::id());
+    match backend.write(line.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+        Err(_) => {
+            *backend = connect_syslog().map_err(io::Error::other)?;
+            backend.write(line.as_bytes()).map(drop)
+        }
+    }
+}
+
+/// `2026-11-21 09:15:02.123`, in local time, as Luup's own log has it.
+fn timestamp(now: SystemTime) -> String {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let parts = local_time(since.as_secs());
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:03}",
+        parts.tm_year + 1900,
+        parts.tm_mon + 1,
+        parts.tm_mday,
+        parts.tm_hour,
+        parts.tm_min,
+        parts.tm_sec,
+        since.subsec_millis()
+    )
+}
+
+/// localtime_r(3), which neither std nor nix has.
+fn local_time(seconds: u64) -> libc::tm {
+    let seconds = seconds.try_into().unwrap_or_default();
+    // SAFETY: `tm` is plain data, for which zeros are valid, and both pointers are good for the call.
+    unsafe {
+        let mut parts = std::mem::zeroed();
+        libc::localtime_r(&seconds, &mut parts);
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_keeps_to_its_bound() {
+        let directory = std::env::temp_dir().join(format!("sockproxyd-log-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("log");
+        let mut log = LogFile::open(path.clone(), 1000).unwrap();
+        for number in 0..200 {
+            log.write(format!("line {number:04}\n").as_bytes()).unwrap();
+        }
+        let (new, old) =
+            (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(directory.join("log.old")).unwrap());
+        assert!(new.len() <= 500 && old.len() <= 500, "{} {}", new.len(), old.len());
+        let both = old + &new;
+        assert!(both.ends_with("line 0199\n"));
+        let lines: Vec<u32> = both.lines().map(|line| line[5..].parse().unwrap()).collect();
+        assert!(lines.windows(2).all(|pair| pair[1] == pair[0] + 1), "nothing is lost in between");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn stamps() {
+        let stamp = timestamp(UNIX_EPOCH + std::time::Duration::from_millis(86_400_123 * 400));
+        assert!(stamp.starts_with("1971-02-0") && stamp.len() == 23, "{stamp}");
+    }
+}

@@ -1,0 +1,372 @@
+//! One plugin connection, from its greeting to its end.
+//!
+//! ```text
+//! Setup -> Connecting -> Relaying -> Draining -> closed
+//! ```
+//!
+//! A session owns the plugin's socket, the remote's, and the line on which the plugin is notified. It knows nothing
+//! of other sessions: what concerns them (STAT, STOP) it asks of the daemon by way of [`Verdict::ask`].
+//!
+//! Contract: after every `handle_*`, call [`Session::turn`] until its verdict asks for no more, then arm a timer for
+//! [`Session::deadline`].
+
+mod connecting;
+mod draining;
+mod outbox;
+mod pid;
+mod relaying;
+mod setup;
+mod snapshot;
+
+pub use pid::{Pid, PidSource};
+pub use snapshot::{Snapshot, State};
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Registry, Token};
+
+use crate::config::{Config, Direct};
+use crate::net::resolver::{Answer, Resolver};
+use crate::net::socket::TcpSocket;
+use crate::notify::schedule::Subscription;
+use crate::notify::{LineId, Schedule};
+use crate::protocol::options::Parameters;
+use crate::relay::buffers::Buffers;
+use crate::relay::pipes::Pipes;
+use crate::relay::{End, Ready};
+use connecting::Connecting;
+use draining::Draining;
+use outbox::Outbox;
+use relaying::Relaying;
+use setup::SettingUp;
+
+/// Names a session to the daemon, and back in answers from elsewhere.
+pub type Key = usize;
+
+/// What a session needs from the daemon for a turn.
+pub struct Context<'a> {
+    /// When this turn of the loop began.
+    pub now: Instant,
+    /// The session's own key.
+    pub key: Key,
+    /// The token of the remote's sockets.
+    pub remote_token: Token,
+    /// Where sockets are registered.
+    pub registry: &'a Registry,
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// The shared buffer for reading.
+    pub scratch: &'a mut [u8],
+    /// The bound on bytes held.
+    pub buffers: &'a mut Buffers,
+    /// Pipes to splice through.
+    pub pipes: &'a mut Pipes,
+    /// Who finds addresses.
+    pub resolver: &'a mut Resolver<Key>,
+    /// Who notifies plugins.
+    pub schedule: &'a mut Schedule,
+}
+
+/// What a session asks of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The table of connections, by [`Session::answer`].
+    Stat,
+    /// The same as JSON.
+    StatJson,
+    /// The end of everything, where this client may.
+    Stop,
+}
+
+/// What a turn comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// There is more to do at once, when others have had their turn.
+    pub again: bool,
+    /// Something is asked of the daemon.
+    pub ask: Option<Ask>,
+    /// The session is over and may be forgotten.
+    pub closed: bool,
+}
+
+impl Verdict {
+    const WAIT: Self = Self { again: false, ask: None, closed: false };
+    const AGAIN: Self = Self { again: true, ask: None, closed: false };
+    const CLOSED: Self = Self { again: false, ask: None, closed: true };
+
+    fn ask(ask: Ask) -> Self {
+        Self { ask: Some(ask), ..Self::WAIT }
+    }
+}
+
+/// One plugin connection.
+#[derive(Debug)]
+pub struct Session {
+    pid: Pid,
+    peer: SocketAddr,
+    started: Instant,
+    plugin: PluginSide,
+    parameters: Parameters,
+    notices: Notices,
+    stage: Stage,
+}
+
+/// Where the plugin's notifications stand.
+#[derive(Clone, Copy, Debug)]
+enum Notices {
+    /// Nothing has been said yet.
+    None,
+    /// There is a line.
+    Open(LineId),
+    /// The closing notice has been given: nothing follows it.
+    Closed,
+}
+
+/// The plugin's side. A session may one day outlive its plugin's socket; what that takes is decided here.
+#[derive(Debug)]
+enum PluginSide {
+    Attached(TcpSocket),
+}
+
+impl PluginSide {
+    fn socket(&mut self) -> &mut TcpSocket {
+        let Self::Attached(socket) = self;
+        socket
+    }
+}
+
+/// Where a session stands. Each stage owns what only it needs.
+#[derive(Debug)]
+enum Stage {
+    Setup(SettingUp),
+    Connecting(Connecting),
+    Relaying(Box<Relaying>),
+    Draining(Draining),
+    Closed,
+}
+
+/// What a step of a stage leads to.
+enum Step {
+    /// Nothing more to do now.
+    Stay(Verdict),
+    /// The next stage takes over at once.
+    Next(Stage),
+}
+
+impl Session {
+    /// A plugin that has just come in. It is greeted.
+    pub fn greet(pid: Pid, stream: TcpStream, peer: SocketAddr, cx: &Context<'_>) -> Self {
+        let stage = Stage::Setup(SettingUp::new(pid, cx.now, cx.config.limits.line));
+        Self::new(pid, stream, peer, Parameters::default(), stage, cx)
+    }
+
+    /// A client of a direct listener: no greeting, no setup mode.
+    pub fn direct(pid: Pid, stream: TcpStream, peer: SocketAddr, direct: &Direct, cx: &mut Context<'_>) -> Self {
+        let mut session = Self::new(pid, stream, peer, direct.parameters.clone(), Stage::Closed, cx);
+        // A fresh socket takes what is written to it; whatever it cannot, its first event will say.
+        let ready = Ready { readable: true, writable: true, hangup: false };
+        session.stage = Connecting::begin(pid, direct.target.clone(), Vec::new(), ready, &session.parameters, cx);
+        session
+    }
+
+    fn new(
+        pid: Pid,
+        stream: TcpStream,
+        peer: SocketAddr,
+        parameters: Parameters,
+        stage: Stage,
+        cx: &Context<'_>,
+    ) -> Self {
+        let plugin = PluginSide::Attached(TcpSocket::new(stream, cx.config.limits.keep_alive));
+        Self { pid, peer, started: cx.now, plugin, parameters, notices: Notices::None, stage }
+    }
+
+    /// The plugin's socket, to be registered and deregistered.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.plugin.socket().0
+    }
+
+    /// The name that the proxy gave to this connection.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The plugin's address, v4 where it is one.
+    pub fn address(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// An event of the plugin's socket.
+    pub fn handle_plugin_event(&mut self, event: &Event) {
+        match &mut self.stage {
+            Stage::Setup(stage) => stage.ready.handle_event(event),
+            Stage::Connecting(stage) => stage.handle_plugin_event(event),
+            Stage::Relaying(stage) => stage.relay_mut().plugin_ready().handle_event(event),
+            Stage::Draining(stage) => stage.ready.handle_event(event),
+            Stage::Closed => {}
+        }
+    }
+
+    /// An event of one of the remote's sockets.
+    pub fn handle_remote_event(&mut self, event: &Event) {
+        // While connecting, the attempts themselves are asked: which of them an event means is not said.
+        if let Stage::Relaying(stage) = &mut self.stage {
+            stage.relay_mut().remote_ready().handle_event(event);
+        }
+    }
+
+    /// The addresses that were asked for, or why there are none.
+    pub fn handle_resolved(&mut self, answer: Answer) {
+        if let Stage::Connecting(stage) = &mut self.stage {
+            stage.handle_resolved(answer);
+        }
+    }
+
+    /// What was asked of the daemon.
+    pub fn answer(&mut self, bytes: Vec<u8>) {
+        if let Stage::Setup(stage) = &mut self.stage {
+            stage.answer(bytes);
+        }
+    }
+
+    /// Says a last word to a plugin in setup mode, and ends.
+    pub fn dismiss(&mut self, bytes: Vec<u8>, cx: &mut Context<'_>) {
+        if let Stage::Setup(stage) = &self.stage {
+            let draining = Draining::new(Outbox::new(bytes), stage.ready, cx.now);
+            self.enter(Stage::Draining(draining), cx);
+        }
+    }
+
+    /// Does what can be done now.
+    pub fn turn(&mut self, cx: &mut Context<'_>) -> Verdict {
+        loop {
+            let Self { plugin, parameters, stage, pid, .. } = self;
+            let step = match stage {
+                Stage::Setup(setup) => setup.step(*pid, plugin.socket(), parameters, cx),
+                Stage::Connecting(connecting) => connecting.step(*pid, parameters, cx),
+                Stage::Relaying(_) => self.relay(cx),
+                Stage::Draining(draining) => draining.step(plugin.socket(), cx),
+                Stage::Closed => Step::Stay(Verdict::CLOSED),
+            };
+            match step {
+                Step::Stay(verdict) => return verdict,
+                Step::Next(next) => self.enter(next, cx),
+            }
+        }
+    }
+
+    /// When [`Session::handle_timeout`] should be called, if nothing happens before.
+    pub fn deadline(&self, config: &Config) -> Option<Instant> {
+        match &self.stage {
+            Stage::Setup(stage) => stage.deadline(config),
+            Stage::Connecting(stage) => stage.deadline(),
+            Stage::Relaying(stage) => stage.deadline(&self.parameters, config),
+            Stage::Draining(stage) => Some(stage.deadline()),
+            Stage::Closed => None,
+        }
+    }
+
+    /// The deadline may have passed. To be followed by a turn.
+    pub fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        let next = match &mut self.stage {
+            Stage::Setup(stage) if stage.deadline(cx.config).is_some_and(|due| due <= cx.now) => {
+                log::info!("{} silent in setup mode for too long", self.pid);
+                Stage::Closed
+            }
+            Stage::Relaying(stage) => match stage.handle_timeout(&self.parameters, cx) {
+                Some(end) => self.end_relay(end, cx),
+                None => return,
+            },
+            Stage::Draining(stage) if stage.deadline() <= cx.now => Stage::Closed,
+            // A connecting session looks at its deadline in its turn: an answer may have come at the last moment.
+            _ => return,
+        };
+        self.enter(next, cx);
+    }
+
+    /// Ends at once, whatever was under way; for the end of the daemon. Last words are still said.
+    pub fn shut(&mut self, cx: &mut Context<'_>) {
+        if let Stage::Draining(_) = self.stage {
+            return;
+        }
+        if let Stage::Relaying(stage) = &mut self.stage {
+            stage.relay_mut().release(cx.buffers, cx.pipes);
+        }
+        self.enter(Stage::Closed, cx);
+    }
+
+    /// Takes on a stage. The end of the connection is news for the plugin.
+    fn enter(&mut self, stage: Stage, cx: &mut Context<'_>) {
+        if matches!(stage, Stage::Draining(_) | Stage::Closed) {
+            self.notify_closed(cx);
+        }
+        self.stage = stage;
+    }
+
+    fn relay(&mut self, cx: &mut Context<'_>) -> Step {
+        let Stage::Relaying(stage) = &mut self.stage else { return Step::Stay(Verdict::WAIT) };
+        let outcome = stage.step(self.plugin.socket(), &self.parameters, cx);
+        if outcome.connected
+            && self.parameters.events
+            && let Some(line) = self.line(cx)
+        {
+            cx.schedule.handle_connected(line, cx.now);
+        }
+        if outcome.turn.handed_over
+            && let Some(line) = self.line(cx)
+        {
+            cx.schedule.handle_data(line, cx.now);
+        }
+        if outcome.turn.told_end {
+            // For the plugin this is the end: there is nothing more to read, whatever it may still send.
+            self.notify_closed(cx);
+        }
+        match outcome.turn.end {
+            Some(end) => Step::Next(self.end_relay(end, cx)),
+            None => Step::Stay(Verdict { again: outcome.turn.again, ..Verdict::WAIT }),
+        }
+    }
+
+    fn end_relay(&mut self, end: End, cx: &mut Context<'_>) -> Stage {
+        let Stage::Relaying(stage) = &mut self.stage else { return Stage::Closed };
+        let relay = stage.relay_mut();
+        log::info!("{} closed: {end}; received {}, sent {}", self.pid, relay.received(), relay.sent());
+        relay.release(cx.buffers, cx.pipes);
+        let ready = *relay.plugin_ready();
+        match end {
+            End::Done | End::PluginLost => Stage::Closed,
+            _ => Stage::Draining(Draining::new(Outbox::default(), ready, cx.now)),
+        }
+    }
+
+    /// The line on which the plugin is notified, opened when there is something to say.
+    fn line(&mut self, cx: &mut Context<'_>) -> Option<LineId> {
+        match self.notices {
+            Notices::Open(line) => Some(line),
+            Notices::Closed => None,
+            Notices::None => {
+                let notify = self.parameters.notify.as_deref().filter(|notify| notify.notifies())?;
+                let line = cx.schedule.open(Subscription {
+                    device: notify.device().into(),
+                    query: Arc::from(notify.query(self.pid.to_string().as_bytes())),
+                    events: self.parameters.events,
+                    pace: self.parameters.pace,
+                });
+                self.notices = Notices::Open(line);
+                Some(line)
+            }
+        }
+    }
+
+    /// The closing notice: one, whoever closed and whenever.
+    fn notify_closed(&mut self, cx: &mut Context<'_>) {
+        if let Some(line) = self.line(cx) {
+            cx.schedule.handle_closed(line, cx.now);
+        }
+        self.notices = Notices::Closed;
+    }
+}

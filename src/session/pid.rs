@@ -1,0 +1,69 @@
+//! The names that the proxy gives to connections.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// 2020-01-01T05:00Z, where the classic numbering begins.
+const CLASSIC_EPOCH: Duration = Duration::from_secs(1_577_854_800);
+/// The classic unit.
+const UNIT: u64 = 10;
+
+/// A connection's name: at most eight hexadecimal digits in lower case, with an `L` in front for direct listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pid {
+    number: u32,
+    direct: bool,
+}
+
+impl Pid {
+    /// True for a client of a direct listener.
+    pub fn is_direct(self) -> bool {
+        self.direct
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:x}", if self.direct { "L" } else { "" }, self.number)
+    }
+}
+
+/// Gives out names: units of ten seconds since the classic epoch, plus one where that is taken.
+#[derive(Debug, Default)]
+pub struct PidSource {
+    last: u32,
+}
+
+impl PidSource {
+    /// The next name. `direct` marks a direct listener's client.
+    pub fn next(&mut self, clock: SystemTime, direct: bool) -> Pid {
+        let units = clock.duration_since(UNIX_EPOCH + CLASSIC_EPOCH).map_or(0, |since| since.as_secs() / UNIT);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        // A clock that stands before the epoch, or goes back, makes no name twice.
+        let next = units.max(self.last.wrapping_add(1)).max(1);
+        self.last = next;
+        Pid { number: next, direct }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds_since_epoch: u64) -> SystemTime {
+        UNIX_EPOCH + CLASSIC_EPOCH + Duration::from_secs(seconds_since_epoch)
+    }
+
+    #[test]
+    fn names_are_classic_and_unique() {
+        let mut source = PidSource::default();
+        let mut next = |clock| source.next(clock, false).to_string();
+        assert_eq!(next(UNIX_EPOCH), "1", "a box without a clock");
+        assert_eq!(next(UNIX_EPOCH), "2");
+        assert_eq!(next(at(0x171_6058 * 10)), "1716058");
+        assert_eq!(next(at(0x171_6058 * 10)), "1716059");
+        assert_eq!(next(at(5)), "171605a", "the clock went back");
+        assert_eq!(next(at(u64::from(u32::MAX) * 10)), "ffffffff");
+        assert_eq!(source.next(at(0), true).to_string(), "L1", "after the last comes the first");
+    }
+}

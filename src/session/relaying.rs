@@ -1,0 +1,154 @@
+//! Echo mode: bytes pass both ways.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::outbox::Outbox;
+use super::{Context, Pid, Stage};
+use crate::config::Config;
+use crate::net::socket::{DatagramSocket, TcpSocket};
+use crate::protocol::framing::Framing;
+use crate::protocol::options::Parameters;
+use crate::protocol::reply;
+use crate::protocol::target::Target;
+use crate::relay::datagram::DatagramRelay;
+use crate::relay::stream::StreamRelay;
+use crate::relay::{End, Env, Ready, Relay, Timing, Turn};
+
+/// A connection in echo mode.
+#[derive(Debug)]
+pub struct Relaying {
+    target: Target,
+    /// `OK CONN`, until the plugin has taken it. No byte of the remote goes before it.
+    outbox: Outbox,
+    announced: bool,
+    link: Link,
+}
+
+/// The remote and the relay that fits it.
+#[derive(Debug)]
+enum Link {
+    Stream { remote: TcpSocket, relay: StreamRelay },
+    Datagrams { remote: DatagramSocket, relay: Box<DatagramRelay> },
+}
+
+/// What a turn of the relay has done.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// `OK CONN` has just been written.
+    pub connected: bool,
+    /// What the relay did.
+    pub turn: Turn,
+}
+
+impl Relaying {
+    /// Echo mode over TCP.
+    pub fn stream(target: Target, remote: TcpSocket, ahead: Vec<u8>, ready: Ready, cx: &mut Context<'_>) -> Self {
+        let relay = StreamRelay::new(cx.now, ahead, ready, cx.buffers);
+        Self { target, outbox: Outbox::default(), announced: false, link: Link::Stream { remote, relay } }
+    }
+
+    /// Echo mode over UDP.
+    pub fn datagrams(
+        target: Target,
+        remote: DatagramSocket,
+        to: SocketAddr,
+        framing: Framing,
+        ahead: &[u8],
+        ready: Ready,
+        now: Instant,
+    ) -> Self {
+        let relay = Box::new(DatagramRelay::new(now, to, framing, ahead, ready));
+        Self { target, outbox: Outbox::default(), announced: false, link: Link::Datagrams { remote, relay } }
+    }
+
+    /// The stage, with the reply that leads into echo mode; a direct listener's client hears nothing.
+    pub fn greeted(mut self, pid: Pid, parameters: &Parameters) -> Stage {
+        if !pid.is_direct() {
+            let own = pid.to_string();
+            let given = parameters.notify.as_deref().and_then(|notify| notify.pid());
+            self.outbox.say(&reply::connected(given.unwrap_or(own.as_bytes())));
+        }
+        Stage::Relaying(Box::new(self))
+    }
+
+    /// Moves what can be moved.
+    pub fn step(&mut self, plugin: &mut TcpSocket, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
+        let mut outcome = Outcome::default();
+        if !self.announced {
+            match self.outbox.flush(plugin, self.link.relay_mut().plugin_ready()) {
+                Ok(true) => {
+                    self.announced = true;
+                    outcome.connected = true;
+                }
+                Ok(false) => return outcome,
+                Err(_) => {
+                    outcome.turn.end = Some(End::PluginLost);
+                    return outcome;
+                }
+            }
+        }
+        let mut env = Env {
+            now: cx.now,
+            scratch: cx.scratch,
+            buffers: cx.buffers,
+            pipes: cx.pipes,
+            block: parameters.block.map(|block| block as usize),
+        };
+        let targets = &cx.config.targets;
+        outcome.turn = match &mut self.link {
+            Link::Stream { remote, relay } => relay.run(plugin, remote, &mut env),
+            Link::Datagrams { remote, relay } => {
+                let may_send = |to: SocketAddr| targets.allows("", to.ip(), to.port());
+                relay.run(plugin, remote, &may_send, &mut env)
+            }
+        };
+        outcome
+    }
+
+    /// When a time limit passes.
+    pub fn deadline(&self, parameters: &Parameters, config: &Config) -> Option<Instant> {
+        self.relay().deadline(&timing(parameters, config))
+    }
+
+    /// Which time limit has passed, if any.
+    pub fn handle_timeout(&self, parameters: &Parameters, cx: &Context<'_>) -> Option<End> {
+        self.relay().handle_timeout(&timing(parameters, cx.config), cx.now)
+    }
+
+    /// The target as it is shown in STAT.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The relay, whatever it relays.
+    pub fn relay(&self) -> &dyn Relay {
+        match &self.link {
+            Link::Stream { relay, .. } => relay,
+            Link::Datagrams { relay, .. } => relay.as_ref(),
+        }
+    }
+
+    /// The relay, to be told something.
+    pub fn relay_mut(&mut self) -> &mut dyn Relay {
+        self.link.relay_mut()
+    }
+}
+
+impl Link {
+    fn relay_mut(&mut self) -> &mut dyn Relay {
+        match self {
+            Self::Stream { relay, .. } => relay,
+            Self::Datagrams { relay, .. } => relay.as_mut(),
+        }
+    }
+}
+
+fn timing(parameters: &Parameters, config: &Config) -> Timing {
+    Timing {
+        receive: parameters.receive_timeout,
+        idle: config.limits.idle,
+        half_close: config.limits.half_close,
+        stall: config.limits.stall,
+    }
+}

@@ -1,0 +1,125 @@
+//! Setup mode: the plugin says what it wants.
+
+use std::time::Instant;
+
+use super::connecting::Connecting;
+use super::draining::Draining;
+use super::outbox::Outbox;
+use super::{Ask, Context, Pid, Stage, Step, Verdict};
+use crate::config::Config;
+use crate::net::socket::TcpSocket;
+use crate::protocol::options::Parameters;
+use crate::protocol::reply;
+use crate::protocol::setup::{Action, Setup};
+use crate::relay::{Ready, Stream};
+
+/// Commands that are answered in one turn before others have theirs.
+const TURN: usize = 64;
+
+/// A plugin in setup mode.
+#[derive(Debug)]
+pub struct SettingUp {
+    setup: Setup,
+    outbox: Outbox,
+    /// What is known of the plugin's socket.
+    pub ready: Ready,
+    /// Since when nothing was heard. `None`: STAT has lifted the limit.
+    silent_since: Option<Instant>,
+}
+
+impl SettingUp {
+    /// A plugin that is to be greeted.
+    pub fn new(pid: Pid, now: Instant, line_limit: usize) -> Self {
+        Self {
+            setup: Setup::new(line_limit),
+            outbox: Outbox::new(reply::greeting(pid.to_string().as_bytes())),
+            // A fresh socket takes what is written to it; what it has sent, an event will say.
+            ready: Ready { readable: false, writable: true, hangup: false },
+            silent_since: Some(now),
+        }
+    }
+
+    /// Says what the daemon was asked for.
+    pub fn answer(&mut self, bytes: Vec<u8>) {
+        self.outbox.say(&bytes);
+    }
+
+    /// When the plugin will have been silent for too long.
+    pub fn deadline(&self, config: &Config) -> Option<Instant> {
+        self.silent_since.map(|since| since + config.limits.setup)
+    }
+
+    /// Answers commands until there are none, or one needs something else.
+    pub fn step(
+        &mut self,
+        pid: Pid,
+        socket: &mut TcpSocket,
+        parameters: &mut Parameters,
+        cx: &mut Context<'_>,
+    ) -> Step {
+        for _ in 0..TURN {
+            match self.outbox.flush(socket, &mut self.ready) {
+                Ok(true) => {}
+                Ok(false) => return Step::Stay(Verdict::WAIT),
+                Err(_) => return Step::Next(Stage::Closed),
+            }
+            match self.setup.poll_action(parameters) {
+                Some(Action::Reply(reply)) => self.outbox.say(&reply),
+                Some(Action::Close(reply)) => {
+                    log::debug!("{pid} closes setup mode: {}", String::from_utf8_lossy(&reply).trim_end());
+                    return Step::Next(Stage::Draining(Draining::new(Outbox::new(reply), self.ready, cx.now)));
+                }
+                Some(Action::Stat) => {
+                    self.silent_since = None;
+                    return Step::Stay(Verdict::ask(Ask::Stat));
+                }
+                Some(Action::StatJson) => {
+                    self.silent_since = None;
+                    return Step::Stay(Verdict::ask(Ask::StatJson));
+                }
+                Some(Action::Stop) => return Step::Stay(Verdict::ask(Ask::Stop)),
+                Some(Action::Connect(target)) => {
+                    let setup = std::mem::replace(&mut self.setup, Setup::new(0));
+                    return Step::Next(Connecting::begin(pid, target, setup.into_rest(), self.ready, parameters, cx));
+                }
+                None => match self.read(socket, cx) {
+                    Read::Some => {}
+                    Read::Nothing => return Step::Stay(Verdict::WAIT),
+                    Read::End => {
+                        log::info!("{pid} left in setup mode");
+                        return Step::Next(Stage::Closed);
+                    }
+                },
+            }
+        }
+        Step::Stay(Verdict::AGAIN)
+    }
+
+    fn read(&mut self, socket: &mut TcpSocket, cx: &mut Context<'_>) -> Read {
+        if !self.ready.readable {
+            return Read::Nothing;
+        }
+        match socket.recv(cx.scratch) {
+            Ok(0) => Read::End,
+            Ok(read) => {
+                self.setup.handle_input(&cx.scratch[..read]);
+                self.silent_since = self.silent_since.map(|_| cx.now);
+                Read::Some
+            }
+            Err(error) => match error.kind() {
+                std::io::ErrorKind::Interrupted => Read::Some,
+                std::io::ErrorKind::WouldBlock => {
+                    self.ready.readable = false;
+                    Read::Nothing
+                }
+                _ => Read::End,
+            },
+        }
+    }
+}
+
+enum Read {
+    Some,
+    Nothing,
+    End,
+}

@@ -1,0 +1,106 @@
+//! What STAT shows of a session.
+
+use std::time::{Duration, Instant};
+
+use super::{Notices, Session, Stage};
+use crate::notify::{Outcome, Schedule};
+use crate::protocol::options::Transport;
+
+/// Where a session stands, in STAT's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Commands are taken.
+    Setup,
+    /// A CONN is under way.
+    Connecting,
+    /// Echo mode.
+    Relaying,
+}
+
+impl State {
+    /// STAT's column St: 1 in setup mode, 2 in echo mode.
+    pub fn digit(self) -> u8 {
+        match self {
+            Self::Setup | Self::Connecting => 1,
+            Self::Relaying => 2,
+        }
+    }
+
+    /// STAT JSON's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Connecting => "connecting",
+            Self::Relaying => "echo",
+        }
+    }
+}
+
+/// What STAT shows of a session.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The proxy's name for it.
+    pub pid: String,
+    /// Where it stands.
+    pub state: State,
+    /// Since the remote was last heard.
+    pub idle: Duration,
+    /// Since the plugin connected.
+    pub uptime: Duration,
+    /// The plugin's address.
+    pub client: String,
+    /// The target, as the plugin wrote it.
+    pub remote: String,
+    /// What carries the bytes.
+    pub transport: Transport,
+    /// Bytes received from the remote.
+    pub received: u64,
+    /// Bytes sent to the remote.
+    pub sent: u64,
+    /// Bytes held for slow readers.
+    pub buffered: usize,
+    /// STAT's column Notify.
+    pub notify: Vec<u8>,
+    /// What became of the last notification.
+    pub last_notification: Option<Outcome>,
+}
+
+impl Session {
+    /// What STAT shows of it. A session that is only saying its last words is not shown.
+    pub fn snapshot(&self, schedule: &Schedule, now: Instant) -> Option<Snapshot> {
+        let pid = self.pid.to_string();
+        let mut shown = Snapshot {
+            state: State::Setup,
+            idle: Duration::ZERO,
+            uptime: now.saturating_duration_since(self.started),
+            client: self.address().to_string(),
+            remote: String::new(),
+            transport: self.parameters.transport,
+            received: 0,
+            sent: 0,
+            buffered: 0,
+            notify: self.parameters.notify.as_deref().map(|notify| notify.column(pid.as_bytes())).unwrap_or_default(),
+            last_notification: match self.notices {
+                Notices::Open(line) => schedule.last_outcome(line),
+                Notices::None | Notices::Closed => None,
+            },
+            pid,
+        };
+        match &self.stage {
+            Stage::Setup(_) => {}
+            Stage::Connecting(stage) => {
+                shown.state = State::Connecting;
+                shown.remote = stage.target().to_string();
+            }
+            Stage::Relaying(stage) => {
+                shown.state = State::Relaying;
+                shown.remote = stage.target().to_string();
+                let relay = stage.relay();
+                shown.idle = now.saturating_duration_since(relay.last_heard());
+                (shown.received, shown.sent, shown.buffered) = (relay.received(), relay.sent(), relay.held());
+            }
+            Stage::Draining(_) | Stage::Closed => return None,
+        }
+        Some(shown)
+    }
+}
