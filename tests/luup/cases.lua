@@ -417,22 +417,29 @@ both("uninstall, and install again", function()
     assert_ours()
 end)
 
+local AFTER_REBOOT = "back to the Lua daemon, after the reboot"
+
 both("back to the Lua daemon", function()
     Box.upload("real")
     local engine = started()
     equal(variable(engine, "ConfigVersion"), "0")
-    -- What its plugin does, in its order. It reboots a minute later, and by then no connection is in TIME_WAIT
-    -- and keeps the port from it; here, there is none at all.
-    Box.write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0")
+    -- What its plugin does, in its order.
     Box.must("cp /test/sockproxyd.lua %s/", Box.UPLOADS)
     os.execute(Box.INIT .. " stop >/dev/null 2>&1")
     os.execute(Box.INIT .. " disable >/dev/null 2>&1")
-    Box.await("it has ended", function() return not Box.pid(Box.RUNNING) end)
     Box.must("cp %s %s; rm -f /etc/rc.d/*sockproxyd", Box.lua_init(), Box.INIT)
-    Box.must("%s enable && %s boot >/dev/null 2>&1", Box.INIT, Box.INIT)
+    Box.must("%s enable", Box.INIT)
+    Box.await("ours has ended", function() return not Box.pid(Box.RUNNING) end)
+    -- Then it reboots, and needs to: its daemon cannot have the port while connections are in TIME_WAIT.
+    Box.must("unshare -n lua5.1 /test/cases.lua '%s'", AFTER_REBOOT)
+end)
+
+-- Not a case of its own: the end of the one before, in a network in which nothing has been.
+cases[AFTER_REBOOT] = function()
+    Box.must("ip link set lo up; for s in /etc/rc.d/S*; do $s boot 2>&1; done >/dev/null")
     Box.await("the Lua daemon answers", function() return Box.build() == 23068 end)
     equal(Box.pid(Box.RUNNING), nil)
-end)
+end
 
 both("restart", function()
     Box.upload("real")
