@@ -3,19 +3,22 @@
 //! Owns the process and its directory; both are gone after drop. Where `SOCKPROXYD` is set, it says
 //! what to start, in words (`qemu-mipsel-static /path/sockproxyd`); otherwise the caller's path is started.
 
+mod log;
+
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use self::log::{Log, SharedLog};
 use crate::plugin::Plugin;
 use crate::process::{self, Memory};
 
@@ -334,61 +337,6 @@ impl Drop for Daemon {
             self.child.wait().ok();
         }
         fs::remove_dir_all(&self.dir).ok();
-    }
-}
-
-#[derive(Default)]
-struct SharedLog {
-    state: Mutex<Log>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Log {
-    lines: Vec<String>,
-    stdout: Vec<String>,
-    readers: usize,
-    ended: bool,
-}
-
-impl Log {
-    fn listening(&self) -> Vec<SocketAddr> {
-        self.lines
-            .iter()
-            .filter_map(|line| line.split_once("listening on "))
-            .filter_map(|(_, rest)| rest.split_whitespace().next()?.parse().ok())
-            .collect()
-    }
-}
-
-impl SharedLog {
-    fn lock(&self) -> MutexGuard<'_, Log> {
-        self.state.lock().expect("log lock")
-    }
-
-    fn wait(&self, timeout: Duration, enough: impl Fn(&Log) -> bool) -> MutexGuard<'_, Log> {
-        let guard = self.lock();
-        self.changed.wait_timeout_while(guard, timeout, |log| !enough(log)).expect("log lock").0
-    }
-
-    fn read(&self, mut from: impl BufRead, stdout: bool) {
-        let mut line = Vec::new();
-        while matches!(from.read_until(b'\n', &mut line), Ok(n) if n > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_string();
-            let mut log = self.lock();
-            if stdout {
-                log.stdout.push(text.clone());
-            }
-            log.lines.push(text);
-            drop(log);
-            self.changed.notify_all();
-            line.clear();
-        }
-        let mut log = self.lock();
-        log.readers -= 1;
-        log.ended = log.readers == 0;
-        drop(log);
-        self.changed.notify_all();
     }
 }
 
