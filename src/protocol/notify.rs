@@ -44,7 +44,7 @@ impl NotifyTarget {
                 .unwrap_or(-1.0),
             service: part(1),
             action: part(2),
-            pid: part(3).filter(|pid: &Box<[u8]>| !pid.is_empty()),
+            pid: part(3).filter(|pid| !pid.is_empty()),
         }
     }
 
