@@ -255,19 +255,20 @@ pub fn sample() -> String {
     );
     let mut section = "";
     for setting in SETTINGS {
-        if setting.section != section {
+        if setting.section == section {
+            text.push_str(";\n");
+        } else {
             section = setting.section;
             text.push_str(&format!("\n[{section}]\n"));
         }
         text.push_str(&wrapped(setting.help));
-        match setting.bare {
-            Some(bare) if setting.default != bare => text.push_str(&format!("; {}\n", setting.key)),
-            _ => text.push_str(format!("; {}={}", setting.key, setting.default).trim_end()),
-        }
-        text.truncate(text.trim_end().len());
-        text.push_str("\n;\n");
+        let line = match setting.bare {
+            Some(_) => format!("; {}", setting.key),
+            None => format!("; {}={}", setting.key, setting.default),
+        };
+        text.push_str(&line);
+        text.push('\n');
     }
-    text.truncate(text.len() - 2);
     text.push_str(
         "\n[direct]\n\
          ;   Ports on which a connection leads straight to a target, without setup mode: port=CONN and all its options.\n\

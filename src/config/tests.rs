@@ -112,3 +112,9 @@ fn the_sample_documents_every_key_and_changes_nothing() {
     switched_on.debug = false;
     assert_eq!(format!("{switched_on:?}"), format!("{:?}", Config::default()));
 }
+
+#[test]
+fn the_packages_ship_the_sample() {
+    let shipped = include_str!("../../openwrt/files/sockproxyd.cf");
+    assert_eq!(shipped, settings::sample(), "make it anew: sockproxyd --sample-config > openwrt/files/sockproxyd.cf");
+}
