@@ -295,4 +295,20 @@ mod tests {
             assert!(OPTIONS[..at].iter().all(|other| other.name != spec.name), "{} twice", spec.name);
         }
     }
+
+    /// The README's table of options.
+    fn table() -> String {
+        let row = |option: &OptionSpec| {
+            let value = option.value.replace('|', "\\|");
+            format!("| `{}={value}` | {} | {} | {} |\n", option.name, option.targets, option.help, option.default)
+        };
+        let head = "| option | for | meaning | default |\n| --- | --- | --- | --- |\n";
+        head.to_owned() + &OPTIONS.iter().map(row).collect::<String>()
+    }
+
+    #[test]
+    fn the_readme_shows_every_option() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&table()), "the README's table should be:\n{}", table());
+    }
 }
