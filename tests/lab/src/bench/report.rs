@@ -70,16 +70,21 @@ impl Report {
         Report { columns, rounds, rows: Vec::new(), failures: Vec::new() }
     }
 
-    /// Adds one round's value.
-    pub fn add(&mut self, name: &str, unit: Unit, column: &str, value: f64) {
-        let Some(at) = self.columns.iter().position(|c| *c == column) else { return };
-        let found = self.rows.iter().position(|row| row.name == name);
-        let index = found.unwrap_or_else(|| {
+    /// The row of that name; a new one comes last. Called ahead, it keeps a place for a row to which
+    /// not everybody has something to add.
+    pub fn row(&mut self, name: &str, unit: Unit) -> usize {
+        self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
             let values = vec![Vec::new(); self.columns.len()];
             self.rows.push(Row { name: name.to_string(), unit, values });
             self.rows.len() - 1
-        });
-        self.rows[index].values[at].push(value);
+        })
+    }
+
+    /// Adds one round's value.
+    pub fn add(&mut self, name: &str, unit: Unit, column: &str, value: f64) {
+        let Some(at) = self.columns.iter().position(|c| *c == column) else { return };
+        let row = self.row(name, unit);
+        self.rows[row].values[at].push(value);
     }
 
     /// Adds one round's p50 and p99 as two rows.
@@ -115,7 +120,7 @@ impl Report {
         let _ = writeln!(out, " Other work on the machine took {others:.2} processors meanwhile.\n");
         let _ = writeln!(out, "| | {} |", self.columns.join(" | "));
         let _ = writeln!(out, "|---|{}", "--:|".repeat(self.columns.len()));
-        for row in &self.rows {
+        for row in self.rows.iter().filter(|row| row.values.iter().any(|values| !values.is_empty())) {
             let cells = row.values.iter().map(|values| match median(values) {
                 Some(value) => row.unit.write(value),
                 None => "-".to_string(),

@@ -229,6 +229,12 @@ impl Bench {
             (Scene::BusyNotifying, "notification, 20 busy notifying"),
             (Scene::Hanging, "notification, a device hangs"),
         ];
+        for (_, name) in scenes {
+            for row in [", p50", ", p99", ": last of 20"] {
+                self.report.row(&format!("{name}{row}"), Unit::Millis);
+            }
+            self.report.row(&format!("{name}: lost"), Unit::Count);
+        }
         for round in 1..=self.rounds {
             for (scene, name) in scenes {
                 eprintln!("round {round} of {}: {name}", self.rounds);
