@@ -102,6 +102,14 @@ impl Builder {
         self
     }
 
+    /// Starts it by a shell script, which ends in `exec "$@"`: the command with all its arguments. What the
+    /// script did before (limits, namespaces) holds for the daemon, whose process id stays the script's.
+    pub fn within(mut self, script: &str) -> Self {
+        let program = std::mem::take(&mut self.program);
+        self.program = ["/bin/sh", "-c", script, "sh"].map(String::from).into_iter().chain(program).collect();
+        self
+    }
+
     /// A file in the private directory, written before the start.
     pub fn file(mut self, name: &str, content: &[u8]) -> Self {
         self.files.push((name.to_string(), content.to_vec()));

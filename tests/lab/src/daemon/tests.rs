@@ -62,6 +62,14 @@ fn files_and_configuration_lie_in_its_directory() {
 }
 
 #[test]
+fn a_script_around_it_sets_what_it_finds() {
+    let inner = script("ulimit -n >&2; echo listening on 127.0.0.1:1 >&2; exec sleep 60");
+    let daemon = inner.within("ulimit -n 77; exec \"$@\"").start();
+    daemon.wait_for_log(LONG, |line| line == "77");
+    assert!(process::children(daemon.pid()).is_empty(), "the script is not in between");
+}
+
+#[test]
 #[should_panic(expected = "does not listen")]
 fn one_that_ends_is_not_waited_for() {
     script("echo address in use >&2; exit 2").start();
