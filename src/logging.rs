@@ -90,12 +90,14 @@ impl Sink {
     }
 
     fn write(&mut self, level: Level, text: &str) {
+        // What a plugin wrote may be quoted; it makes no lines of its own, and plays no tricks on terminals.
+        let text = text.replace(char::is_control, "?");
         let line = || format!("{} {level:<5} {text}\n", timestamp(SystemTime::now()));
         // An error is nowhere to be told.
         let _ = match self {
             Self::Stderr => io::stderr().write_all(line().as_bytes()),
             Self::File(file) => file.write(line().as_bytes()),
-            Self::Syslog(backend) => write_syslog(backend, level, text),
+            Self::Syslog(backend) => write_syslog(backend, level, &text),
         };
     }
 }

@@ -331,6 +331,10 @@ impl Daemon {
         self.generations[slot] = tokens::next_generation(gone.generation);
         self.admission.leave(gone.session.address());
         self.doors.handle_room();
+        let sessions = &self.sessions;
+        self.timers.prune(sessions.len(), |key, due| {
+            slot_of(sessions, key).is_some_and(|slot| sessions[slot].armed == Some(due))
+        });
     }
 
     fn snapshots(&self) -> impl Iterator<Item = (usize, Snapshot)> {

@@ -6,6 +6,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
+/// As many entries may be out of date before anybody looks.
+const SLACK: usize = 256;
+
 /// A timer: when, and for whom.
 type Entry<K> = Reverse<(Instant, K)>;
 
@@ -40,6 +43,14 @@ impl<K: Ord + Copy> Timers<K> {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
+    /// Forgets what is out of date, where that has become most of it. `live` is how many keys there are; `is_armed`
+    /// says whether a key is armed for that instant.
+    pub fn prune(&mut self, live: usize, is_armed: impl Fn(K, Instant) -> bool) {
+        if self.heap.len() > 4 * live + SLACK {
+            self.heap.retain(|&Reverse((due, key))| is_armed(key, due));
+        }
+    }
+
     /// When the next comes up.
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|&Reverse((due, _))| due)
@@ -68,5 +79,16 @@ mod tests {
         assert_eq!(timers.pop(at(4)), Some((at(3), 1)));
         assert_eq!(timers.pop(at(4)), None);
         assert_eq!(timers.pop(at(9)), Some((at(5), 1)), "out of date; the caller knows");
+    }
+
+    #[test]
+    fn what_is_out_of_date_does_not_pile_up() {
+        let due = Instant::now() + Duration::from_secs(30);
+        let mut timers = Timers::new();
+        for key in 0..100_000 {
+            timers.arm(key, Some(due), &mut None);
+            timers.prune(10, |key, _| key % 10_000 == 0);
+        }
+        assert!(timers.heap.len() <= 4 * 10 + SLACK + 1, "{}", timers.heap.len());
     }
 }

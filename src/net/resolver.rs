@@ -13,6 +13,9 @@ const STACK: usize = 256 * 1024;
 /// As many addresses of a name are tried.
 const MOST_ADDRESSES: usize = 16;
 
+/// As many wait for answers, however slow the name servers: who comes then is refused at once.
+const MOST_ASKERS: usize = 2048;
+
 /// The addresses of a name, or why there are none, in LuaSocket's words.
 pub type Answer = Result<Vec<SocketAddr>, &'static str>;
 
@@ -21,6 +24,7 @@ pub struct Resolver<K> {
     workers: Workers<Arc<str>, (Arc<str>, Answer)>,
     /// Who waits for which name: asked twice, looked up once.
     waiting: HashMap<Arc<str>, Vec<K>>,
+    askers: usize,
 }
 
 impl<K> Resolver<K> {
@@ -31,18 +35,24 @@ impl<K> Resolver<K> {
             (host, answer)
         };
         let pool = Pool { name: "resolve", most, stack: STACK, work: Box::new(work), wake: Box::new(wake) };
-        Self { workers: Workers::new(pool), waiting: HashMap::new() }
+        Self { workers: Workers::new(pool), waiting: HashMap::new(), askers: 0 }
     }
 
     /// Asks for the addresses of `host`. Where that cannot even be tried, the answer is there at once.
     pub fn ask(&mut self, host: &str, asker: K) -> Option<Answer> {
+        let refused = Some(Err("temporary failure in name resolution"));
+        if self.askers >= MOST_ASKERS {
+            return refused;
+        }
+        self.askers += 1;
         let host: Arc<str> = host.into();
         if let Some(askers) = self.waiting.get_mut(&host) {
             askers.push(asker);
             return None;
         }
         if self.workers.submit(Arc::clone(&host)).is_err() {
-            return Some(Err("temporary failure in name resolution"));
+            self.askers -= 1;
+            return refused;
         }
         self.waiting.insert(host, vec![asker]);
         None
@@ -53,6 +63,7 @@ impl<K> Resolver<K> {
         let mut answers = Vec::new();
         for (host, answer) in self.workers.take_results() {
             for asker in self.waiting.remove(&host).unwrap_or_default() {
+                self.askers -= 1;
                 answers.push((asker, answer.clone()));
             }
         }
@@ -131,7 +142,7 @@ mod tests {
             assert!(answer.as_ref().unwrap().iter().all(|address| address.ip().is_loopback()));
         }
         assert!(answers[2].1.is_err());
-        assert!(resolver.waiting.is_empty());
+        assert!(resolver.waiting.is_empty() && resolver.askers == 0);
     }
 
     #[test]
