@@ -117,6 +117,7 @@ end
 local function look_after(kind, whose)
     local _, version = Task.command(quoted(paths.program) .. " --version", LIMIT.version)
     if found() ~= "ours" then
+        if not Box.enabled() then return false, whose .. ": switched off, see " .. paths.rcd end
         local clear, why = clear_port(kind)
         if clear then clear, why = start() end
         if not clear then return false, whose .. ": " .. why end
@@ -183,6 +184,8 @@ local function replace(binary, kind)
     local started
     started, why = start()
     if not started then return back_to(old_init, why) end
+    -- Some flash file systems give a file its name before its content: not across a power cut.
+    Task.command("sync", LIMIT.down)
     return true
 end
 

@@ -47,7 +47,8 @@ local function element(xml, name)
 end
 
 --- Starts the engine anew, with the plugin's files as they are now, as after a Luup reload. Variables and the device's number
--- stay as a Vera keeps them. `options.open` makes it an openLuup. Returns the engine, with the device started.
+-- stay as a Vera keeps them. `options.open` makes it an openLuup; `options.before` is called before the plugin starts.
+-- Returns the engine, with the device started.
 function Engine.start(options)
     options = options or {}
     local self = {
@@ -56,6 +57,7 @@ function Engine.start(options)
     for module in pairs(package.loaded) do
         if module:match("^L_SockProxy") then package.loaded[module] = nil end
     end
+    if options.before then options.before() end
 
     local luup = { openLuup = options.open and {} or nil }
     function luup.log(text) self.logged[#self.logged + 1] = text end
