@@ -1,0 +1,86 @@
+# shellcheck shell=bash
+# Makes the boxes that the packaging tests use, and counts their checks. Sourced by scripts/test-packaging
+# behind common.sh. Reads: $work (a scratch folder), $daemon (the program to put into boxes).
+
+PACKAGING=$ROOT/tests/packaging
+
+# result NAME COMMAND...: one check on this side of the box; its output is shown only if it fails.
+result() {
+    local name=$1 output
+    shift
+    if output=$("$@" 2>&1); then
+        printf 'ok    %s\n' "$name"
+    else
+        printf 'FAIL  %s\n%s\n' "$name" "$output"
+    fi
+}
+
+# put_program FILE BOX [PATH]: copies a program of this machine, with the libraries that it asks for.
+put_program() {
+    local library
+    install -D "$1" "$2/${3:-$1}"
+    # Static ones have none: ldd says so by its status.
+    { ldd "$1" 2>/dev/null | grep -o '/[^ )]*' || :; } | while read -r library; do
+        [ -e "$2$library" ] || install -D "$library" "$2$library"
+    done
+}
+
+# box NAME SHELL APPLET...: makes $work/NAME with BusyBox and prints its path. SHELL: ash, or dash for a box
+# whose shell knows only what POSIX promises, and which has only what is in the folders of PATH. APPLET...:
+# what there is; none: all that BusyBox has.
+box() {
+    local root=$work/$1 shell=$2 applet
+    shift 2
+    rm -rf "$root"
+    mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/init.d,etc/rc.d,lib,tmp,var/run,var/lock,proc,dev,test}
+    install /bin/busybox "$root/test/busybox"
+    [ $# -gt 0 ] || mapfile -t applets < <(/bin/busybox --list-full)
+    [ $# -eq 0 ] || applets=("$@")
+    for applet in "${applets[@]}"; do
+        [ -e "$root/$applet" ] || ln -s /test/busybox "$root/$applet"
+    done
+    ln -sf busybox "$root/bin/sh"
+    ln -sf /test/busybox "$root/bin/busybox"
+    if [ "$shell" = dash ]; then
+        have dash || apt_install dash >&2
+        rm "$root/bin/sh"
+        put_program "$(command -v dash)" "$root" bin/sh
+    fi
+    echo 'root:x:0:0::/:/bin/sh' >"$root/etc/passwd"
+    cp "$PACKAGING/check.sh" "$root/test/"
+    printf '%s\n' "$root"
+}
+
+# What the smallest of BusyBoxes that Luup ever ran on has and the init script may count on: not
+# nc, start-stop-daemon, usleep; and its sleep knows whole seconds only.
+SPARE=(bin/awk bin/basename bin/cat bin/chmod bin/cp bin/cut bin/echo bin/grep bin/gunzip bin/head bin/kill bin/ln bin/ls
+    bin/mkdir bin/mknod bin/mv bin/pidof bin/printf bin/ps bin/readlink bin/rm bin/sed bin/sort bin/tail bin/tar bin/test
+    bin/touch bin/tr bin/true bin/wc)
+
+# openwrt BOX FLAVOUR: makes it look like OpenWrt of that age (see rc.common), with the stand-in for procd
+# where it had one.
+openwrt() {
+    local root=$1
+    install "$PACKAGING/rc.common" "$root/etc/rc.common"
+    echo "$2" >"$root/etc/flavour"
+    cp "$PACKAGING/functions.sh" "$root/lib/functions.sh"
+    cp "$PACKAGING/functions.sh" "$root/etc/functions.sh"
+    case $2 in
+        bb | main)
+            mkdir -p "$root/lib/functions" "$root/sbin"
+            cp "$PACKAGING/procd.sh" "$root/lib/functions/procd.sh"
+            : >"$root/sbin/procd"
+            chmod 755 "$root/sbin/procd"
+            ;;
+    esac
+}
+
+# inside BOX SCRIPT [ARGUMENT]...: runs a script of tests/packaging in it.
+inside() {
+    local root=$1 name=$2
+    shift 2
+    install "$PACKAGING/$name" "$root/test/$name"
+    # A box that hangs is a failure, not the end of the tests.
+    timeout -k 5 120 "$PACKAGING/enter" "$root" /test/busybox sh "/test/$name" "$@" </dev/null ||
+        echo "FAIL  ${root##*/}: $name ended with status $?"
+}

@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# Part "classic": boxes without procd. One with all that BusyBox has, one of 2010 whose shell and BusyBox are spare.
+
+aa=$(box aa ash)
+openwrt "$aa" aa
+put_program "$daemon" "$aa" usr/sbin/sockproxyd
+install "$ROOT/init.d/sockproxyd" "$aa/etc/init.d/sockproxyd"
+inside "$aa" classic.sh aa
+
+spare=$(box spare dash "${SPARE[@]}")
+openwrt "$spare" backfire
+put_program "$daemon" "$spare" usr/sbin/sockproxyd
+install "$ROOT/init.d/sockproxyd" "$spare/etc/init.d/sockproxyd"
+printf '#!/bin/sh\ncase $1 in *.*) echo "sleep: invalid number" >&2; exit 1 ;; esac\nexec /test/busybox sleep "$1"\n' \
+    >"$spare/bin/sleep"
+chmod 755 "$spare/bin/sleep"
+inside "$spare" classic.sh spare

@@ -1,0 +1,8 @@
+# shellcheck shell=bash
+# Part "lint": every shell script of packaging.
+
+for script in "$ROOT"/init.d/sockproxyd "$ROOT"/scripts/{ipk,tarball,boot-test,test-packaging} \
+    "$PACKAGING"/* "$ROOT"/openwrt/test.sh; do
+    case $script in *.c | *.md) continue ;; esac
+    result "shellcheck ${script#"$ROOT"/}" shellcheck -x -P "$ROOT" "$script"
+done
