@@ -233,7 +233,7 @@ pub static SETTINGS: &[Setting] = &[
         "pipes",
         "number",
         "16",
-        "Pipes for bulk transfers, which then never pass through this process: two descriptors and at most 64 KiB of kernel memory each, while in use. 0 turns that off.",
+        "Pipes for bulk transfers, which then never pass through this process: two descriptors and at most 256 KiB of kernel memory each, while in use. 0 turns that off.",
         |c, v| number(v, 0, 1024).map(|n| c.limits.pipes = n as usize),
     ),
     Setting::new(
