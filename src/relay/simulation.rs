@@ -134,8 +134,14 @@ impl World {
         let first: Vec<u8> = plugin.peer.borrow_mut().inbound.drain(..).collect();
         let writable = Ready { readable: true, writable: true, hangup: false };
         let block = (random.borrow_mut().next(3) == 0).then_some(7);
-        let relay = StreamRelay::new(now, first, writable, &mut buffers);
         let remote = mock(Peer { next: 2, ..Peer::default() });
+        // Some remotes answer and end before anybody looks, in one event with the connection's success.
+        let brief = random.borrow_mut().next(4) == 0;
+        if brief {
+            remote.peer.borrow_mut().say(50);
+            remote.peer.borrow_mut().closed = true;
+        }
+        let relay = StreamRelay::new(now, first, (writable, Ready { hangup: brief, ..writable }), &mut buffers);
         plugin.peer.borrow_mut().window = 100;
         Self {
             random,

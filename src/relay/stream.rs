@@ -33,13 +33,15 @@ pub struct StreamRelay {
 }
 
 impl StreamRelay {
-    /// A relay that begins now, with what the plugin has sent ahead.
-    pub fn new(now: Instant, ahead: Vec<u8>, plugin_ready: Ready, buffers: &mut Buffers) -> Self {
+    /// A relay that begins now, with what the plugin has sent ahead, and what is known of the plugin's socket and of
+    /// the remote's.
+    pub fn new(now: Instant, ahead: Vec<u8>, ready: (Ready, Ready), buffers: &mut Buffers) -> Self {
         let mut to_remote = Direction::new(now);
         to_remote.preload(ahead, buffers);
         Self {
-            plugin_ready,
-            remote_ready: Ready { readable: true, writable: true, hangup: false },
+            plugin_ready: ready.0,
+            // A connection that has just been made may be read and written, whatever events have said so far.
+            remote_ready: Ready { readable: true, writable: true, hangup: ready.1.hangup },
             to_remote,
             to_plugin: Direction::new(now),
             silent_since: Some(now),

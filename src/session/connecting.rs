@@ -25,7 +25,11 @@ pub struct Connecting {
     target: Target,
     /// What the plugin has sent behind its CONN, for the remote.
     ahead: Vec<u8>,
+    /// What is known of the plugin's socket.
     ready: Ready,
+    /// What is known of the attempts' sockets, taken together. Which of them an event means is not said, and the relay
+    /// needs no more: a remote that answers and ends at once may never be heard of again.
+    pub remote_ready: Ready,
     /// The plugin's connection is gone both ways: nobody waits any more.
     abandoned: bool,
     due: Instant,
@@ -58,7 +62,15 @@ impl Connecting {
             None => cx.resolver.ask(&target.host, cx.key).map_or(Attempt::Resolving, Attempt::Resolved),
         };
         let due = cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect);
-        Stage::Connecting(Self { target, ahead, ready, abandoned: false, due, progress })
+        Stage::Connecting(Self {
+            target,
+            ahead,
+            ready,
+            remote_ready: Ready::default(),
+            abandoned: false,
+            due,
+            progress,
+        })
     }
 
     /// The target as it is shown in STAT.
@@ -114,7 +126,8 @@ impl Connecting {
                     log::info!("{pid} connected to {}", self.target);
                     let remote = TcpSocket::new(stream, cx.config.limits.keep_alive);
                     let ahead = std::mem::take(&mut self.ahead);
-                    let relaying = Relaying::stream(self.target.clone(), remote, ahead, self.ready, cx);
+                    let relaying =
+                        Relaying::stream(self.target.clone(), remote, ahead, (self.ready, self.remote_ready), cx);
                     return Step::Next(relaying.greeted(pid, parameters));
                 }
                 Progress::Failed(error) => return self.fail(pid, &reason(&error), cx),

@@ -213,9 +213,10 @@ impl Session {
 
     /// An event of one of the remote's sockets.
     pub fn handle_remote_event(&mut self, event: &Event) {
-        // While connecting, the attempts themselves are asked: which of them an event means is not said.
-        if let Stage::Relaying(stage) = &mut self.stage {
-            stage.relay_mut().remote_ready().handle_event(event);
+        match &mut self.stage {
+            Stage::Connecting(stage) => stage.remote_ready.handle_event(event),
+            Stage::Relaying(stage) => stage.relay_mut().remote_ready().handle_event(event),
+            Stage::Setup(_) | Stage::Draining(_) | Stage::Closed => {}
         }
     }
 

@@ -42,8 +42,14 @@ pub struct Outcome {
 }
 
 impl Relaying {
-    /// Echo mode over TCP.
-    pub fn stream(target: Target, remote: TcpSocket, ahead: Vec<u8>, ready: Ready, cx: &mut Context<'_>) -> Self {
+    /// Echo mode over TCP. `ready` is what is known of the plugin's socket and of the remote's.
+    pub fn stream(
+        target: Target,
+        remote: TcpSocket,
+        ahead: Vec<u8>,
+        ready: (Ready, Ready),
+        cx: &mut Context<'_>,
+    ) -> Self {
         let relay = StreamRelay::new(cx.now, ahead, ready, cx.buffers);
         Self { target, outbox: Outbox::default(), announced: false, link: Link::Stream { remote, relay } }
     }
