@@ -56,6 +56,9 @@ struct Row {
     values: Vec<Vec<f64>>,
 }
 
+/// Processors that others may use before the report warns.
+const QUIET: f64 = 0.1;
+
 /// The table under construction.
 pub struct Report {
     columns: Vec<&'static str>,
@@ -117,7 +120,11 @@ impl Report {
     /// The whole report; `others` is what other work used of the machine meanwhile, in processors.
     pub fn markdown(&self, others: f64) -> String {
         let mut out = format!("{}\n\nMedian of {} rounds.", machine(), self.rounds);
-        let _ = writeln!(out, " Other work on the machine took {others:.2} processors meanwhile.\n");
+        let _ = writeln!(out, " Other work on the machine took {others:.2} processors meanwhile.");
+        if others > QUIET {
+            out.push_str("That is too much: p99s and verdicts by a narrow margin say nothing here.\n");
+        }
+        out.push('\n');
         let _ = writeln!(out, "| | {} |", self.columns.join(" | "));
         let _ = writeln!(out, "|---|{}", "--:|".repeat(self.columns.len()));
         for row in self.rows.iter().filter(|row| row.values.iter().any(|values| !values.is_empty())) {
@@ -260,6 +267,13 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_busy_machine_is_told() {
+        let report = Report::new(vec!["sockproxyd"], 1);
+        assert!(report.markdown(0.5).contains("too much"));
+        assert!(!report.markdown(0.05).contains("too much"));
     }
 
     #[test]
