@@ -1,9 +1,9 @@
 # shellcheck shell=sh
 # What the tests inside a box share. Each check prints one line, "ok    NAME" or "FAIL  NAME" and what was seen.
 
-# shellcheck disable=SC2034 # read by those who source this
-script=/etc/init.d/sockproxyd
-busybox=/test/busybox
+service() {
+    /etc/init.d/sockproxyd "$@"
+}
 
 # check NAME COMMAND...: passes if the command succeeds.
 check() {
@@ -27,7 +27,7 @@ eventually() {
     until "$@"; do
         read -r eventually_now _ </proc/uptime
         [ $((${eventually_now%.*} - ${eventually_from%.*})) -lt 10 ] || return 1
-        $busybox usleep 20000
+        /test/busybox usleep 20000
     done
 }
 
@@ -46,7 +46,7 @@ says() {
 
 # The greeting at port $1, address $2.
 greeting() {
-    echo QUIT | $busybox timeout 5 $busybox nc "${2:-127.0.0.1}" "${1:-2504}" 2>/dev/null | head -n 1
+    echo QUIT | /test/busybox timeout 5 /test/busybox nc "${2:-127.0.0.1}" "${1:-2504}" 2>/dev/null | head -n 1
 }
 greets() {
     greeting "$@" | grep -q '^OK TOGGLEDBITS-SOCKPROXY 1 '
@@ -54,7 +54,7 @@ greets() {
 
 # The proxy's processes, oldest first, in one line.
 proxies() {
-    $busybox ps -o pid,args | awk '$3 == "-L" && $2 ~ /sockproxyd$/ { print $1 }' | sort -n | tr '\n' ' '
+    /test/busybox ps -o pid,args | awk '$3 == "-L" && $2 ~ /sockproxyd$/ { print $1 }' | sort -n | tr '\n' ' '
 }
 # The number of its processes.
 count() {

@@ -11,7 +11,10 @@ spare=$(box spare dash "${SPARE[@]}")
 openwrt "$spare" backfire
 put_program "$daemon" "$spare" usr/sbin/sockproxyd
 install "$ROOT/init.d/sockproxyd" "$spare/etc/init.d/sockproxyd"
-printf '#!/bin/sh\ncase $1 in *.*) echo "sleep: invalid number" >&2; exit 1 ;; esac\nexec /test/busybox sleep "$1"\n' \
-    >"$spare/bin/sleep"
+cat >"$spare/bin/sleep" <<'SLEEP'
+#!/bin/sh
+case $1 in *.*) echo "sleep: invalid number" >&2; exit 1 ;; esac
+exec /test/busybox sleep "$1"
+SLEEP
 chmod 755 "$spare/bin/sleep"
 inside "$spare" classic.sh spare

@@ -14,9 +14,9 @@ kept() {
     cat /var/run/procd/pid
 }
 
-$script enable
+service enable
 check "enable links it before Luup" test -x /etc/rc.d/S80sockproxyd
-check "boot" $script boot
+check "boot" service boot
 check "it greets when boot has returned" greets
 check "one process, procd's" equal "$(proxies)" "$(kept) "
 check "it is told what to run" grep -qx 'command /usr/sbin/sockproxyd -L /tmp/sockproxyd.log -c /etc/sockproxyd.cf' $saying
@@ -30,11 +30,11 @@ if [ "$flavour" = main ]; then
 fi
 
 before=$(kept)
-check "a second start" $script start
+check "a second start" service start
 check "changes nothing" equal "$(kept)" "$before"
-check "status" $script status
+check "status" service status
 mv /tmp/proxy.log /tmp/proxy.log.1
-check "reload" $script reload
+check "reload" service reload
 check "reload reopens the log" eventually test -f /tmp/proxy.log
 check "reload keeps the process" equal "$(proxies)" "$before "
 
@@ -42,40 +42,40 @@ check "reload keeps the process" equal "$(proxies)" "$before "
 cp /usr/sbin/sockproxyd /usr/sbin/sockproxyd.new
 echo >>/usr/sbin/sockproxyd.new
 mv /usr/sbin/sockproxyd.new /usr/sbin/sockproxyd
-check "start with a new program" $script start
+check "start with a new program" service start
 check "starts that" not equal "$(kept)" "$before"
 check "it greets" greets
 check "the old one is gone" equal "$(proxies)" "$(kept) "
 
 before=$(kept)
-check "restart" $script restart
+check "restart" service restart
 check "restart starts anew" not equal "$(kept)" "$before"
 check "it greets when restart has returned" greets
 check "alone" equal "$(proxies)" "$(kept) "
 
 before=$(kept)
 printf '[host]\nbroken\n' >/etc/sockproxyd.cf
-check "start refuses a broken configuration" says 'sockproxyd.cf:2' $script start
-check "restart as well" not $script restart
-check "reload as well" not $script reload
+check "start refuses a broken configuration" says 'sockproxyd.cf:2' service start
+check "restart as well" not service restart
+check "reload as well" not service reload
 check "what runs goes on" equal "$(proxies)" "$before "
 check "and greets" greets
 
 printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
-check "start with another port" $script start
+check "start with another port" service start
 check "it greets there" greets 2611
 mkdir -p /etc/config
 printf "config sockproxyd 'main'\n\toption port '2612'\n\toption debug '1'\n" >/etc/config/sockproxyd
-check "start with /etc/config/sockproxyd" $script start
+check "start with /etc/config/sockproxyd" service start
 check "it greets at that port" greets 2612
 check "its settings follow the configuration" grep -qx 'command .* -c /etc/sockproxyd.cf -p 2612 -D' $saying
 printf "config sockproxyd 'main'\n\toption enabled '0'\n" >/etc/config/sockproxyd
-check "start of a disabled one" $script start
+check "start of a disabled one" service start
 check "ends it" eventually number 0
 rm /etc/config/sockproxyd
 
-check "reload starts what does not run" $script reload
+check "reload starts what does not run" service reload
 check "it greets" greets 2611
-check "stop" $script stop
+check "stop" service stop
 check "it goes" eventually not greets 2611
-check "status, stopped" not $script status
+check "status, stopped" not service status
