@@ -8,6 +8,8 @@ Box.UPLOADS = "/etc/cmh-ludl"
 Box.INIT = "/etc/init.d/sockproxyd"
 Box.PROGRAM = "/usr/sbin/sockproxyd"
 Box.RUNNING = "/tmp/sockproxyd-run/sockproxyd"
+-- The daemon of an upload for this machine, as Luup stores it.
+Box.PACKED = Box.UPLOADS .. "/sockproxyd-here.bin.lzo"
 
 --- Runs a shell command; returns true if it succeeded.
 function Box.sh(format, ...)

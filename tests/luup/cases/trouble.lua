@@ -1,0 +1,150 @@
+--- Something is wrong: what runs goes on running, and the message says what it is.
+-- See tests/luup/cases.lua, which gives what is used here.
+
+local T = ...
+local case, both, Box, Engine, SID, like, equal, variable, message, settle, started, assert_ours =
+    T.case, T.both, T.Box, T.Engine, T.SID, T.like, T.equal, T.variable, T.message, T.settle, T.started, T.assert_ours
+
+-- Whatever is wrong with an upload, the Lua daemon runs on and nothing of it is touched.
+local function keeps_the_lua_daemon(upload, spoil, words)
+    local old = Box.lua_daemon()
+    Box.upload(upload)
+    if spoil then spoil() end
+    local before = Box.snapshot("/etc/init.d", "/etc/rc.d", "/etc/cmh-ludl/sockproxyd.lua")
+    local engine = started { [SID .. "ConfigVersion"] = "20145" }
+    like(message(engine), "^Up, but it is the Lua daemon; not replaced: " .. words)
+    equal(Box.snapshot("/etc/init.d", "/etc/rc.d", "/etc/cmh-ludl/sockproxyd.lua"), before)
+    assert(Box.sh("kill -0 %d", old), "the Lua daemon does not run")
+    equal(Box.read(Box.PROGRAM), nil)
+    equal(variable(engine, "ConfigVersion"), "20145")
+    equal(Box.output("ls /tmp/sockproxyd-run 2>/dev/null"), "")
+end
+
+case("wrong CPU", function()
+    keeps_the_lua_daemon("elsewhere", nil, "wrong CPU: this box has .*, the upload is for MIPS little%-endian$")
+end)
+
+case("an upload without the daemon", function()
+    keeps_the_lua_daemon("real", function() os.remove(Box.PACKED) end, "sockproxyd%-here.bin is not in /etc/cmh%-ludl$")
+end)
+
+case("a damaged upload", function()
+    keeps_the_lua_daemon("real", function()
+        local text = Box.read(Box.PACKED)
+        local middle = math.floor(#text / 2)
+        Box.write(Box.PACKED, text:sub(1, middle) .. string.char((text:byte(middle + 1) + 1) % 256) .. text:sub(middle + 2))
+    end, "damaged or of another version: sockproxyd%-here.bin.lzo")
+end)
+
+case("an upload cut short", function()
+    keeps_the_lua_daemon("real", function()
+        local text = Box.read(Box.PACKED)
+        Box.write(Box.PACKED, text:sub(1, math.floor(#text / 2)))
+    end, "damaged or of another version: sockproxyd%-here.bin.lzo")
+end)
+
+case("files of two uploads mixed", function()
+    keeps_the_lua_daemon("real", function()
+        Box.must("pluto-lzo c /test/uploads/good/sockproxyd-here.bin %s", Box.PACKED)
+    end, "damaged or of another version: sockproxyd%-here.bin.lzo")
+end)
+
+case("a daemon that does not run on this box", function()
+    keeps_the_lua_daemon("broken", nil, "sockproxyd%-here.bin does not run on this box: .*no such kernel$")
+end)
+
+case("no room in memory", function()
+    keeps_the_lua_daemon("real", function()
+        os.execute("dd if=/dev/zero of=/tmp/filler bs=1024 2>/dev/null")
+        Box.must("dd if=/dev/null of=/tmp/filler bs=1024 seek=24300 2>/dev/null")
+    end, "no room in /tmp/sockproxyd%-run: %d+ KiB free, %d+ KiB needed$")
+end)
+
+case("no room in flash", function()
+    Box.must("mount -t tmpfs -o size=4k tmpfs /usr/sbin")
+    Box.write("/usr/sbin/filler", ("x"):rep(4096))
+    local old = Box.lua_daemon()
+    Box.upload("real")
+    local engine = started()
+    like(message(engine), "^Up, but it is the Lua daemon; not replaced: .*flash full")
+    like(message(engine), "Lua daemon was put back$")
+    Box.await("a Lua daemon answers", function() return Box.build() == 23068 end)
+    equal(Box.read(Box.INIT), Box.read(Box.lua_init()))
+    equal(Box.output("ls /usr/sbin"), "filler\n")
+    assert(old)
+end)
+
+both("a daemon that starts and never answers", function()
+    Box.lua_daemon()
+    Box.upload("mute")
+    local engine = started()
+    like(message(engine), "^Up, but it is the Lua daemon; not replaced: the daemon does not start.*put back$")
+    equal(Box.build(), 23068)
+    equal(Box.read(Box.INIT), Box.read(Box.lua_init()))
+    equal(Box.read(Box.PROGRAM), nil)
+    like(Box.output("ls /etc/rc.d"), "S80sockproxyd")
+    equal(Box.pid(Box.RUNNING), nil)
+end)
+
+case("the port is another program's", function()
+    Box.write("/tmp/stranger.lua", [[
+        local s = require("socket").bind("*", 2504)
+        while true do local c = s:accept() c:send("220 mail.example.com\n") c:close() end]])
+    os.execute("lua /tmp/stranger.lua &")
+    Box.await("it listens", function() return require("socket").connect("127.0.0.1", 2504) ~= nil end)
+    Box.upload("real")
+    local engine = started()
+    like(message(engine), "^Down; port 2504 is taken by a program that is not sockproxyd")
+    equal(variable(engine, "Status"), "0")
+    equal(Box.read(Box.INIT), nil)
+    Box.must("kill %d", Box.pid("lua /tmp/stranger.lua"))
+    equal(engine.action("Install"), 4)
+    like(settle(engine), "^Up; ")
+    assert_ours()
+end)
+
+case("an expander that hangs", function()
+    Box.lua_daemon()
+    Box.upload("real")
+    local engine = Engine.start()
+    Box.write("/tmp/pluto-lzo.hangs", "")
+    like(settle(engine), "^Up, but it is the Lua daemon; not replaced: timed out$")
+    equal(Box.build(), 23068)
+end)
+
+case("Luup restarts in the middle of it", function()
+    Box.upload("real")
+    local engine = Engine.start()
+    for _ = 1, 4 do
+        local steps = 0
+        engine.run(function()
+            steps = steps + 1
+            return steps > 1
+        end)
+        engine = Engine.start { variables = engine.variables }
+    end
+    like(settle(engine), "^Up; ")
+    assert_ours()
+end)
+
+case("a configuration with errors, then with another port", function()
+    Box.write("/etc/sockproxyd.cf", "[host]\nport = many\n")
+    Box.upload("real")
+    local engine = started()
+    like(message(engine), "^Down; the daemon does not start %(1%): sockproxyd: /etc/sockproxyd.cf:2: ")
+    Box.write("/etc/sockproxyd.cf", "; mine\n[host]\nport = 2599 \nip = 127.0.0.1\n")
+    equal(engine.action("Restart"), 4)
+    like(settle(engine), "^Up; ")
+    equal(Box.build(), nil)
+    local pid = Box.pid(Box.RUNNING)
+    like(message(started(engine.variables)), "^Up; ")
+    equal(Box.pid(Box.RUNNING), pid)
+end)
+
+case("a file of the plugin is missing", function()
+    Box.upload("real")
+    os.remove("/etc/cmh-ludl/L_SockProxyTask.lua.lzo")
+    local engine = Engine.start()
+    equal(engine.started, false)
+    like(engine.start_message, "upload all files again")
+end)
