@@ -111,13 +111,22 @@ impl LogFile {
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.bound > 0 && self.size > 0 && self.size + line.len() as u64 > self.bound / 2 {
-            let mut old = self.path.clone().into_os_string();
-            old.push(".old");
-            std::fs::rename(&self.path, old)?;
-            *self = Self::open(std::mem::take(&mut self.path), self.bound)?;
+            self.rotate();
         }
         self.size += line.len() as u64;
         self.file.write_all(line)
+    }
+
+    /// Begins a new file. Where that fails, the line goes to the old one, and the next rotation is tried later:
+    /// somebody may have removed the file, or descriptors are scarce.
+    fn rotate(&mut self) {
+        let mut old = self.path.clone().into_os_string();
+        old.push(".old");
+        let _ = std::fs::rename(&self.path, old);
+        match Self::open(self.path.clone(), self.bound) {
+            Ok(new) => *self = new,
+            Err(_) => self.size = 0,
+        }
     }
 }
 
@@ -198,6 +207,22 @@ mod tests {
         assert!(both.ends_with("line 0199\n"));
         let lines: Vec<u32> = both.lines().map(|line| line[5..].parse().unwrap()).collect();
         assert!(lines.windows(2).all(|pair| pair[1] == pair[0] + 1), "nothing is lost in between");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Regression: a log file that somebody removed was never written to again.
+    #[test]
+    fn a_file_that_is_removed_comes_back() {
+        let directory = std::env::temp_dir().join(format!("sockproxyd-log-gone-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("log");
+        let mut log = LogFile::open(path.clone(), 100).unwrap();
+        log.write(b"one\n").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        for _ in 0..100 {
+            log.write(b"more\n").unwrap();
+        }
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("more\n"));
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -38,7 +38,6 @@ enum Fate {
 pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
     let mut signals = SigSet::empty();
     PASSED_ON.iter().chain([&Signal::SIGCHLD]).for_each(|&signal| signals.add(signal));
-    let before = SigSet::thread_get_mask()?;
     signals.thread_block()?;
     let inbox = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let parent = nix::unistd::getpid();
@@ -51,7 +50,10 @@ pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
             ForkResult::Parent { child } => child,
             ForkResult::Child => {
                 drop(inbox);
-                before.thread_set_mask()?;
+                // The daemon takes its signals as events. Until it is ready to, they wait: blocked they stay.
+                let mut own = SigSet::empty();
+                own.add(Signal::SIGCHLD);
+                own.thread_unblock()?;
                 // A supervisor that is killed takes its daemon with it: an orphan would hold the port for ever.
                 let _ = prctl::set_pdeathsig(Signal::SIGTERM);
                 if getppid() != parent {
@@ -76,19 +78,26 @@ pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
     }
 }
 
-/// Passes signals on until the child ends.
+/// Passes signals on until the child ends. Once it was told to end, it is not missed, however it does.
 fn watch(child: Pid, inbox: &SignalFd) -> nix::Result<Fate> {
+    let mut told_to_end = false;
     loop {
-        match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
-            WaitStatus::Exited(_, status @ (0 | CANNOT_START)) => return Ok(Fate::Over(status)),
-            WaitStatus::Exited(_, status) => return Ok(Fate::Died(format!("ended with status {status}"))),
-            WaitStatus::Signaled(_, signal, _) => return Ok(Fate::Died(format!("was killed by {signal}"))),
-            _ => {}
+        let fate = match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::Exited(_, status @ (0 | CANNOT_START)) => Some(Fate::Over(status)),
+            WaitStatus::Exited(_, status) => Some(Fate::Died(format!("ended with status {status}"))),
+            WaitStatus::Signaled(_, signal, _) => Some(Fate::Died(format!("was killed by {signal}"))),
+            _ => None,
+        };
+        match fate {
+            Some(Fate::Died(_)) if told_to_end => return Ok(Fate::Over(0)),
+            Some(fate) => return Ok(fate),
+            None => {}
         }
         while let Some(signal) = next_signal(inbox, PollTimeout::NONE)? {
             if signal == Signal::SIGCHLD {
                 break;
             }
+            told_to_end |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
             // It may have ended just now; then there is a SIGCHLD, too.
             let _ = kill(child, signal);
         }

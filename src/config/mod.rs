@@ -73,9 +73,9 @@ pub struct Limits {
     pub line: usize,
     /// Longest silence in setup mode.
     pub setup: Duration,
-    /// Longest standstill of the direction that is still open.
+    /// Longest standstill once one side has ended.
     pub half_close: Duration,
-    /// Longest standstill of bytes whose sender has gone.
+    /// Longest standstill of a plugin that has yet to read what a device left behind.
     pub stall: Duration,
     /// Longest silence of both sides in echo mode.
     pub idle: Option<Duration>,

@@ -166,7 +166,7 @@ pub static SETTINGS: &[Setting] = &[
         "stall",
         "seconds",
         "300",
-        "Bytes whose sender has gone wait so long for a reader that takes none. Luup may be busy for minutes.",
+        "What a device has left behind waits so long for a plugin that does not read. Luup may be busy for minutes.",
         |c, v| seconds(v).map(|d| c.limits.stall = d),
     ),
     Setting::new(

@@ -153,10 +153,15 @@ impl Daemon {
             _ => {}
         }
         self.now = Instant::now();
+        let mut heard = 0;
         for event in events.iter() {
+            heard += 1;
             self.dispatch(event);
         }
-        self.run_timers();
+        // Where there may be more to hear, nobody is judged yet for having been silent.
+        if heard < EVENTS {
+            self.run_timers();
+        }
         self.let_in();
         self.run_sessions();
         self.send_notifications();
@@ -205,6 +210,8 @@ impl Daemon {
         }
     }
 
+    /// Gives those a turn whose timer has come up. Whether they are really late is asked afterwards: what has come for
+    /// them meanwhile counts.
     fn run_timers(&mut self) {
         while let Some((due, key)) = self.timers.pop(self.now) {
             let Some(slot) = slot_of(&self.sessions, key) else { continue };
@@ -212,13 +219,7 @@ impl Daemon {
             if found.armed == Some(due) {
                 found.armed = None;
             }
-            let really = found.session.deadline(&self.house.config);
-            if really.is_some_and(|really| really <= self.now) {
-                found.session.handle_timeout(&mut self.house.context(key, self.now));
-                self.enqueue(key);
-            } else {
-                self.timers.arm(key, really, &mut found.armed);
-            }
+            self.enqueue(key);
         }
     }
 
@@ -269,7 +270,12 @@ impl Daemon {
 
     fn run_session(&mut self, slot: usize, key: Key) {
         let found = &mut self.sessions[slot];
-        let verdict = found.session.turn(&mut self.house.context(key, self.now));
+        let mut cx = self.house.context(key, self.now);
+        let mut verdict = found.session.turn(&mut cx);
+        if verdict == Verdict::WAIT && found.session.deadline(cx.config).is_some_and(|due| due <= cx.now) {
+            found.session.handle_timeout(&mut cx);
+            verdict = found.session.turn(&mut cx);
+        }
         match verdict {
             Verdict { closed: true, .. } => return self.forget(slot),
             Verdict { ask: Some(ask), .. } => {

@@ -48,7 +48,7 @@ impl DatagramRelay {
         decoder.handle_input(ahead);
         Self {
             plugin_ready,
-            remote_ready: Ready { readable: true, writable: true, hangup: false },
+            remote_ready: Ready::fresh(),
             target,
             framing,
             decoder,
@@ -159,9 +159,16 @@ impl DatagramRelay {
         env: &mut Env<'_>,
         turn: &mut Turn,
     ) -> bool {
-        for _ in 0..TURN {
-            if !self.send_items(remote, may_send, env) || self.ending.is_some() || !self.plugin_ready.readable {
-                return false;
+        let mut budget = TURN;
+        while budget > 0 {
+            if !self.send_items(remote, may_send, env, &mut budget)
+                || self.ending.is_some()
+                || !self.plugin_ready.readable
+            {
+                break;
+            }
+            if budget == 0 {
+                break;
             }
             let room = env.block.unwrap_or(DATAGRAM_LIMIT).min(DATAGRAM_LIMIT);
             match plugin.recv(&mut env.scratch[..room]) {
@@ -177,13 +184,19 @@ impl DatagramRelay {
                 Err(_) => return true,
             }
         }
-        turn.again = true;
+        turn.again |= budget == 0;
         false
     }
 
-    /// Sends what the plugin has said whole. False where the socket has no room.
-    fn send_items<D: Datagrams>(&mut self, remote: &mut D, may_send: MaySend<'_>, env: &mut Env<'_>) -> bool {
-        loop {
+    /// Sends what the plugin has said whole, while `budget` lasts. False where the socket has no room.
+    fn send_items<D: Datagrams>(
+        &mut self,
+        remote: &mut D,
+        may_send: MaySend<'_>,
+        env: &mut Env<'_>,
+        budget: &mut usize,
+    ) -> bool {
+        while *budget > 0 {
             if let Some((payload, to)) = self.to_remote.take() {
                 if !self.remote_ready.writable {
                     self.to_remote = Some((payload, to));
@@ -200,6 +213,7 @@ impl DatagramRelay {
                 }
                 continue;
             }
+            *budget -= 1;
             if matches!(self.ending, Some(End::Goodbye | End::BadFraming)) {
                 return true;
             }
@@ -220,6 +234,7 @@ impl DatagramRelay {
                 }
             }
         }
+        true
     }
 }
 

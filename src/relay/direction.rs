@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::buffers::Buffers;
 use super::pipes::{Pipe, Pipes};
-use super::{Env, Ready, Stream, TURN, interrupted, would_block};
+use super::{CALLS, Env, Ready, Stream, TURN, interrupted, would_block};
 
 /// A read of this size is a sign of bulk.
 const BULK_READ: usize = 16 * 1024;
@@ -156,14 +156,20 @@ impl Direction {
         let mut pumped = Pumped::default();
         let mut work = Work { source, sink, env, pumped: &mut pumped };
         let start = self.moved;
-        let failure = loop {
-            match self.step(&mut work, start) {
-                Ok(true) => {}
-                Ok(false) => break None,
-                Err(failure) => break Some(failure),
+        for call in 0.. {
+            if call == CALLS || self.moved - start >= TURN as u64 {
+                work.pumped.again = true;
+                break;
             }
-        };
-        pumped.failure = failure;
+            match self.step(&mut work) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(failure) => {
+                    work.pumped.failure = Some(failure);
+                    break;
+                }
+            }
+        }
         if self.moved != start || pumped.read {
             self.progress = env.now;
         }
@@ -171,7 +177,7 @@ impl Direction {
     }
 
     /// One step. `Ok(false)`: nothing more can be done now.
-    fn step<A: Stream, B: Stream>(&mut self, work: &mut Work<'_, '_, A, B>, start: u64) -> Result<bool, Failure> {
+    fn step<A: Stream, B: Stream>(&mut self, work: &mut Work<'_, '_, A, B>) -> Result<bool, Failure> {
         if self.is_held_back() {
             return self.flush(work);
         }
@@ -186,10 +192,6 @@ impl Direction {
             Phase::Open => {}
         }
         if !work.source.ready.readable {
-            return Ok(false);
-        }
-        if self.moved - start >= TURN as u64 {
-            work.pumped.again = true;
             return Ok(false);
         }
         if self.bulk >= BULK_AFTER && work.env.block.is_none() { self.fill_pipe(work) } else { self.fill_bytes(work) }

@@ -29,8 +29,10 @@ use std::time::{Duration, Instant};
 use buffers::Buffers;
 use pipes::Pipes;
 
-/// Bytes that one direction may move in one turn before others have theirs.
-pub const TURN: usize = 1 << 20;
+/// Bytes that one direction may move in one turn before others have theirs: a millisecond's work on a slow box.
+pub const TURN: usize = 256 * 1024;
+/// Calls that one direction may make in one turn. A plugin that wants its bytes one by one costs no more than others.
+pub const CALLS: usize = 64;
 /// Size of the buffer that all connections share for reading. Larger ones gain nothing: bulk goes through pipes.
 pub const SCRATCH: usize = 64 * 1024;
 
@@ -65,6 +67,8 @@ pub struct Ready {
     pub writable: bool,
     /// The peer has ended, or the connection broke: reading goes on until it says so itself, even after a short read.
     pub hangup: bool,
+    /// The connection is gone both ways: nobody reads what is written.
+    pub broken: bool,
 }
 
 impl Ready {
@@ -73,6 +77,12 @@ impl Ready {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
         self.hangup |= event.is_read_closed() || event.is_error();
+        self.broken |= event.is_error() || event.is_write_closed();
+    }
+
+    /// A connection that has just been made: it may be read and written until it says otherwise.
+    pub fn fresh() -> Self {
+        Self { readable: true, writable: true, ..Self::default() }
     }
 }
 
@@ -97,9 +107,9 @@ pub struct Timing {
     pub receive: Option<Duration>,
     /// Longest silence of both sides.
     pub idle: Option<Duration>,
-    /// Longest standstill of the direction that is still open.
+    /// Longest standstill once one side has ended.
     pub half_close: Duration,
-    /// Longest standstill of bytes whose sender has gone.
+    /// Longest standstill of a plugin that has yet to read what a remote left behind.
     pub stall: Duration,
 }
 

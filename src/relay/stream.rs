@@ -7,12 +7,13 @@
 //! | Open | Open | both run; RTIM and the idle limit count |
 //! | Open or Ending | Ended | the plugin knows the end; what it still sends may go on while it makes progress |
 //! | Ended | Open or Ending | the remote knows the end; likewise |
-//! | Ending | any | what came before the end is passed on first, for at most the stall limit without progress |
+//! | Ending | any | what came before the end is passed on first, while the remote makes progress |
+//! | any | Ending | likewise, and the plugin may take its time: the stall limit |
 //! | Ended | Ended | over |
 //!
 //! A connection that breaks ends both ways: what came from it is still passed on, what was on its way to it is lost.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::buffers::Buffers;
 use super::direction::{Direction, Failure, Phase, Side};
@@ -41,7 +42,7 @@ impl StreamRelay {
         Self {
             plugin_ready: ready.0,
             // A connection that has just been made may be read and written, whatever events have said so far.
-            remote_ready: Ready { readable: true, writable: true, hangup: ready.1.hangup },
+            remote_ready: Ready { readable: true, writable: true, ..ready.1 },
             to_remote,
             to_plugin: Direction::new(now),
             silent_since: Some(now),
@@ -52,6 +53,12 @@ impl StreamRelay {
     /// Moves what can be moved.
     pub fn run<P: Stream, R: Stream>(&mut self, plugin: &mut P, remote: &mut R, env: &mut Env<'_>) -> Turn {
         let mut turn = Turn::default();
+        if self.plugin_ready.broken && self.to_plugin.phase() != Phase::Ended {
+            // What it said before is still read; what waits for it is not worth holding a device for.
+            self.to_plugin.abandon(env.buffers, env.pipes);
+            self.to_remote.restart_clock(env.now);
+            self.lost.get_or_insert(End::PluginLost);
+        }
         let from_remote = Side { stream: &mut *remote, ready: &mut self.remote_ready };
         let into_plugin = Side { stream: &mut *plugin, ready: &mut self.plugin_ready };
         let down = self.to_plugin.pump(from_remote, into_plugin, env);
@@ -146,18 +153,30 @@ impl Relay for StreamRelay {
 
     fn limits(&self, timing: &Timing) -> [Option<(Instant, End)>; 3] {
         let (up, down) = (&self.to_remote, &self.to_plugin);
-        let standstill = |way: &Direction, other: &Direction| match (way.phase(), other.phase()) {
-            (Phase::Ending, _) => Some((way.progress() + timing.stall, End::Stalled)),
-            (Phase::Open, Phase::Ended) => Some((way.progress() + timing.half_close, End::HalfClosed)),
-            _ => None,
+        // A direction that holds bytes does not read, and so does not see its source's end but in the event.
+        let ended = |way: &Direction, source: &Ready| match way.phase() {
+            Phase::Ending => true,
+            Phase::Open => way.is_held_back() && source.hangup,
+            Phase::Ended => false,
+        };
+        let standstill = |way: &Direction, other: &Direction, source: &Ready, left_behind: Duration| {
+            if ended(way, source) {
+                Some((way.progress() + left_behind, End::Stalled))
+            } else if way.phase() == Phase::Open && other.phase() == Phase::Ended {
+                Some((way.progress() + timing.half_close, End::HalfClosed))
+            } else {
+                None
+            }
         };
         let both_open = up.phase() == Phase::Open && down.phase() == Phase::Open;
         let silence = timing.receive.zip(self.silent_since).filter(|_| down.phase() == Phase::Open);
         let quiet =
             timing.idle.filter(|_| both_open).map(|idle| (up.progress().max(down.progress()) + idle, End::Idle));
         [
-            standstill(up, down).or(quiet),
-            standstill(down, up),
+            // A device is not held for the last words of a plugin that has gone; a plugin may take its time to read a
+            // device's.
+            standstill(up, down, &self.plugin_ready, timing.half_close).or(quiet),
+            standstill(down, up, &self.remote_ready, timing.stall),
             silence.map(|(limit, since)| (since + limit, End::RemoteSilent)),
         ]
     }

@@ -94,7 +94,8 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    const WAIT: Self = Self { again: false, ask: None, closed: false };
+    /// Nothing more to do until something happens.
+    pub const WAIT: Self = Self { again: false, ask: None, closed: false };
     const AGAIN: Self = Self { again: true, ask: None, closed: false };
     const CLOSED: Self = Self { again: false, ask: None, closed: true };
 
@@ -168,7 +169,7 @@ impl Session {
     pub fn direct(pid: Pid, stream: TcpStream, peer: SocketAddr, direct: &Direct, cx: &mut Context<'_>) -> Self {
         let mut session = Self::new(pid, stream, peer, direct.parameters.clone(), Stage::Closed, cx);
         // A fresh socket takes what is written to it; whatever it cannot, its first event will say.
-        let ready = Ready { readable: true, writable: true, hangup: false };
+        let ready = Ready::fresh();
         session.stage = Connecting::begin(pid, direct.target.clone(), Vec::new(), ready, &session.parameters, cx);
         session
     }
@@ -271,7 +272,7 @@ impl Session {
         }
     }
 
-    /// The deadline may have passed. To be followed by a turn.
+    /// The deadline has passed, and a turn has not moved it. To be followed by another turn.
     pub fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         let next = match &mut self.stage {
             Stage::Setup(stage) if stage.deadline(cx.config).is_some_and(|due| due <= cx.now) => {

@@ -34,7 +34,7 @@ impl SettingUp {
             setup: Setup::new(line_limit),
             outbox: Outbox::new(reply::greeting(pid.to_string().as_bytes())),
             // A fresh socket takes what is written to it; what it has sent, an event will say.
-            ready: Ready { readable: false, writable: true, hangup: false },
+            ready: Ready { writable: true, ..Ready::default() },
             silent_since: Some(now),
         }
     }

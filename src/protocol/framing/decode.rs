@@ -31,8 +31,10 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Decoder {
     framing: Framing,
-    /// What was sent and not yet taken: at most a header, the longest body and one read.
+    /// What was sent. At most a header, the longest body and one read are not yet taken.
     input: Vec<u8>,
+    /// How much of `input` has been taken.
+    taken: usize,
     /// Pieces of a message that FRAG has begun, at most [`DATAGRAM_LIMIT`] bytes.
     pieces: Vec<u8>,
 }
@@ -40,17 +42,33 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that has seen nothing.
     pub fn new(framing: Framing) -> Self {
-        Self { framing, input: Vec::new(), pieces: Vec::new() }
+        Self { framing, input: Vec::new(), taken: 0, pieces: Vec::new() }
     }
 
     /// Takes what the plugin sent.
     pub fn handle_input(&mut self, bytes: &[u8]) {
+        self.input.drain(..std::mem::take(&mut self.taken));
         self.input.extend_from_slice(bytes);
     }
 
-    /// Bytes held, for the bound on buffers and STAT.
+    /// Bytes held, for STAT.
     pub fn buffered(&self) -> usize {
-        self.input.len() + self.pieces.len()
+        self.waiting().len() + self.pieces.len()
+    }
+
+    fn waiting(&self) -> &[u8] {
+        &self.input[self.taken..]
+    }
+
+    /// Takes the next `length` bytes. Nothing is held for what has been taken whole.
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        let taken = self.input[self.taken..self.taken + length].to_vec();
+        self.taken += length;
+        if self.taken == self.input.len() {
+            self.input = Vec::new();
+            self.taken = 0;
+        }
+        taken
     }
 
     /// The next message, if it is there whole.
@@ -64,17 +82,17 @@ impl Decoder {
 
     /// Everything that was read at once.
     fn poll_raw(&mut self) -> Option<Result<Item, FramingError>> {
-        let payload = std::mem::take(&mut self.input);
+        let payload = self.take(self.waiting().len());
         (!payload.is_empty()).then_some(Ok(Item::Message { payload, to: None }))
     }
 
     /// LF ends a message, one CR before it is dropped, an empty line says nothing.
     fn poll_line(&mut self) -> Option<Result<Item, FramingError>> {
         loop {
-            let Some(end) = self.input.iter().position(|&b| b == b'\n') else {
-                return (self.input.len() > DATAGRAM_LIMIT).then_some(Err(FramingError::TooLong));
+            let Some(end) = self.waiting().iter().position(|&b| b == b'\n') else {
+                return (self.waiting().len() > DATAGRAM_LIMIT).then_some(Err(FramingError::TooLong));
             };
-            let mut payload: Vec<u8> = self.input.drain(..=end).collect();
+            let mut payload = self.take(end + 1);
             payload.pop();
             payload.pop_if(|last| *last == b'\r');
             if payload.len() > DATAGRAM_LIMIT {
@@ -88,16 +106,17 @@ impl Decoder {
 
     fn poll_mesg(&mut self) -> Result<Option<Item>, FramingError> {
         loop {
-            let header = &self.input[..self.input.len().min(HEADER_LIMIT)];
+            let waiting = self.waiting();
+            let header = &waiting[..waiting.len().min(HEADER_LIMIT)];
             let Some(end) = header.iter().position(|&b| b == b'\n') else {
                 return if header.len() < HEADER_LIMIT { Ok(None) } else { Err(FramingError::LongHeader) };
             };
             let (verb, length) = parse_header(&header[..end], DATAGRAM_LIMIT - self.pieces.len())?;
-            if self.input.len() < end + 1 + length {
+            if waiting.len() < end + 1 + length {
                 return Ok(None);
             }
-            self.input.drain(..=end);
-            let body: Vec<u8> = self.input.drain(..length).collect();
+            self.take(end + 1);
+            let body = self.take(length);
             if let Verb::Frag = verb {
                 self.pieces.extend_from_slice(&body);
                 continue;
