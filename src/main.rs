@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use sockproxyd::cli::{self, Action, Invocation};
-use sockproxyd::config::Config;
 use sockproxyd::config::settings::sample;
+use sockproxyd::config::{Config, LogTarget};
 use sockproxyd::daemon::Daemon;
 use sockproxyd::{logging, supervise};
 
@@ -40,12 +40,19 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
     if action == Action::Check {
         return print("configuration is fine\n");
     }
-    let serve = |config: Config| match logging::open(&config).and_then(|()| Daemon::new(config, steps.clone())) {
-        Err(error) => fail(Exit::Unusable, &error),
-        Ok(daemon) => match daemon.run() {
+    let serve = |config: Config| {
+        let elsewhere = config.log != LogTarget::Stderr;
+        let outcome = logging::open(&config).and_then(|()| Daemon::new(config, steps.clone()));
+        let outcome = outcome.map_err(|error| (Exit::Unusable, error));
+        match outcome.and_then(|daemon| daemon.run().map_err(|error| (Exit::Failed, error))) {
             Ok(()) => Exit::Done,
-            Err(error) => fail(Exit::Failed, &error),
-        },
+            Err((exit, error)) => {
+                if elsewhere {
+                    log::error!("{error}");
+                }
+                fail(exit, &error)
+            }
+        }
     };
     if action == Action::Run {
         return serve(config);
@@ -59,10 +66,9 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
     }
 }
 
-/// Says why it cannot go on, on standard error and in the log where that is another place.
+/// Says why it cannot go on, in one line.
 fn fail(exit: Exit, what: &str) -> Exit {
     eprintln!("sockproxyd: {what}");
-    log::error!("{what}");
     exit
 }
 

@@ -9,14 +9,12 @@ use super::{Config, ConfigError};
 /// Largest file that is read: far more than any configuration has, and no device file goes on for ever.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// Applies the file at `path` on top of `config`.
-pub fn load(path: &Path, config: &mut Config) -> Result<(), ConfigError> {
-    let name = path.display().to_string();
-    let text = read(path).map_err(|error| ConfigError::new(&name, error.to_string()))?;
-    apply(&name, &text, config)
+/// The text of the file at `path`.
+pub fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    read_limited(path).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read_limited(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut text = Vec::new();
     std::fs::File::open(path)?.take(FILE_LIMIT).read_to_end(&mut text)?;
@@ -56,6 +54,9 @@ enum Line {
 fn parse_line(line: &str) -> Result<Line, &'static str> {
     if line.is_empty() || line.starts_with([';', '#']) {
         return Ok(Line::Nothing);
+    }
+    if line.starts_with('[') && !line.ends_with(']') {
+        return Err("neither a [section] nor key=value");
     }
     if !line.starts_with('[') && !line.contains('=') {
         return Ok(Line::Key(line.to_ascii_lowercase(), None));

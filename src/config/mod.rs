@@ -15,6 +15,9 @@ use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
 
+/// Direct listeners there may be. Each is a descriptor and a number in a token.
+const MOST_DIRECT: usize = 1000;
+
 /// One thing the command line says. They are applied in order, so that what comes later holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -139,13 +142,18 @@ impl Config {
         let mut config = Self::default();
         for step in steps {
             match step {
-                Step::File(path) => file::load(path, &mut config)?,
+                Step::File(path) => config.apply_text(&path.display().to_string(), &file::read(path)?)?,
                 Step::Set(option, key, value) => {
                     config.set("host", key, Some(value)).map_err(|what| ConfigError::new(*option, what))?;
                 }
             }
         }
         Ok(config)
+    }
+
+    /// Applies the text of a file called `name` on top. After an error, what stood before it has been applied.
+    pub fn apply_text(&mut self, name: &str, text: &[u8]) -> Result<(), ConfigError> {
+        file::apply(name, text, self)
     }
 
     /// Sets one key. A bare key has no value. An error says what is wrong, without the place.
@@ -167,7 +175,8 @@ impl Config {
 
     /// A later listener on the same port replaces an earlier one: a second file may override the first.
     fn add_direct(&mut self, key: &str, spec: &str) -> Result<(), String> {
-        let port = key.parse().map_err(|_| format!("'{key}' is no port to listen on"))?;
+        let port =
+            key.parse().ok().filter(|&port| port != 0).ok_or_else(|| format!("'{key}' is no port to listen on"))?;
         let text = crate::protocol::trim(spec.as_bytes());
         let (word, rest) = crate::protocol::first_word(text);
         let text = if word.eq_ignore_ascii_case(b"CONN") { rest } else { text };
@@ -177,6 +186,9 @@ impl Config {
             format!("bad target '{spec}' for port {port}: {}", reason.trim_end().trim_start_matches("ERR CONN "))
         })?;
         self.direct.retain(|other| other.port != port);
+        if self.direct.len() >= MOST_DIRECT {
+            return Err(format!("more than {MOST_DIRECT} direct listeners"));
+        }
         self.direct.push(Direct { port, spec: spec.to_owned(), target, parameters });
         Ok(())
     }

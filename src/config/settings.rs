@@ -324,11 +324,16 @@ fn no_network(word: String) -> String {
 
 /// A base URL without a slash at its end. Luup speaks plain HTTP.
 fn base_url(text: &str) -> Result<String, String> {
+    let wrong = || String::from("a URL such as http://127.0.0.1:3480 is needed");
     let url = text.trim_end_matches('/');
-    let uri: ureq::http::Uri = url.parse().map_err(|_| "a URL such as http://127.0.0.1:3480 is needed")?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("http"), Some(host)) if !host.is_empty() && uri.query().is_none() => Ok(url.to_owned()),
-        (Some("https"), _) => Err("https is not built into this version".into()),
-        _ => Err("a URL such as http://127.0.0.1:3480 is needed".into()),
+    let uri: ureq::http::Uri = url.parse().map_err(|_| wrong())?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(wrong()) };
+    // The type takes any digits for a port, and silently cuts off a fragment.
+    let has_port = authority.as_str().len() > authority.host().len();
+    let is_base = uri.query().is_none() && !url.contains('#') && (!has_port || uri.port_u16().is_some());
+    match scheme {
+        "http" if is_base && !authority.host().is_empty() => Ok(url.to_owned()),
+        "https" => Err("https is not built into this version".into()),
+        _ => Err(wrong()),
     }
 }

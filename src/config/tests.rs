@@ -2,7 +2,7 @@ use super::*;
 
 fn load(text: &str) -> Result<Config, String> {
     let mut config = Config::default();
-    file::apply("test.cf", text.as_bytes(), &mut config).map(|()| config).map_err(|error| error.to_string())
+    config.apply_text("test.cf", text.as_bytes()).map(|()| config).map_err(|error| error.to_string())
 }
 
 fn set(option: &'static str, key: &'static str, value: &str) -> Step {
@@ -68,12 +68,22 @@ fn every_error_names_its_line() {
         ("[direct]\nx=a:1", "test.cf:2: 'x' is no port to listen on"),
         ("[direct]\n7=nowhere", "test.cf:2: bad target 'nowhere' for port 7: Invalid host:port"),
         ("[direct]\n7=CONN a:1 b", "test.cf:2: bad target 'CONN a:1 b' for port 7: Invalid option b"),
+        ("[direct]\n0=a:1", "test.cf:2: '0' is no port to listen on"),
+        ("[host] port=5", "test.cf:1: neither a [section] nor key=value"),
+        (
+            "[host]\nvera=http://h:99999",
+            "test.cf:2: bad value 'http://h:99999' for 'vera': a URL such as http://127.0.0.1:3480 is needed",
+        ),
+        (
+            "[host]\nvera=http://h#f",
+            "test.cf:2: bad value 'http://h#f' for 'vera': a URL such as http://127.0.0.1:3480 is needed",
+        ),
         ("[host", "test.cf:1: neither a [section] nor key=value"),
     ] {
         assert_eq!(load(text).unwrap_err(), error);
     }
     let mut config = Config::default();
-    let error = file::apply("f", b"[host]\nip=\xff\n", &mut config).unwrap_err();
+    let error = config.apply_text("f", b"[host]\nip=\xff\n").unwrap_err();
     assert_eq!(error.to_string(), "f:2: the line is not UTF-8");
 }
 

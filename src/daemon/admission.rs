@@ -16,6 +16,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Admission {
     per_address: HashMap<IpAddr, usize>,
+    /// Connections there may be in all.
+    most: usize,
     /// Refusals since the start.
     refused: u64,
     period: Option<Instant>,
@@ -23,9 +25,14 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Nobody is in.
-    pub fn new() -> Self {
-        Self { per_address: HashMap::new(), refused: 0, period: None, in_period: 0 }
+    /// Nobody is in; there is room for `most`.
+    pub fn new(most: usize) -> Self {
+        Self { per_address: HashMap::new(), most, refused: 0, period: None, in_period: 0 }
+    }
+
+    /// Changes the room there is. Who is in stays.
+    pub fn set_most(&mut self, most: usize) {
+        self.most = most;
     }
 
     /// Lets `address` in, of which [`Admission::leave`] must tell the end; or answers the line that refuses it.
@@ -34,7 +41,7 @@ impl Admission {
         let own = self.per_address.get(&address).copied().unwrap_or(0);
         let (reply, why) = if !config.allow.allows(address) {
             (reply::access_refused(), "its address is not allowed")
-        } else if in_all >= limits.connections {
+        } else if in_all >= self.most {
             (reply::too_many(""), "there are too many connections")
         } else if own >= limits.per_address && !address.is_loopback() {
             (reply::too_many(" from your address"), "it has too many connections")
@@ -84,9 +91,8 @@ mod tests {
     #[test]
     fn lets_in_whom_it_may() {
         let mut config = Config::default();
-        config.limits.connections = 5;
         config.limits.per_address = 2;
-        let mut admission = Admission::new();
+        let mut admission = Admission::new(5);
         let now = Instant::now();
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let (home, here, stranger) = (ip("192.168.0.9"), ip("127.0.0.1"), ip("8.8.8.8"));

@@ -18,6 +18,9 @@ const TURN: usize = 64;
 /// a connection has ended.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Scarcity is complained of once in so long.
+const COMPLAINT: Duration = Duration::from_secs(60);
+
 /// A listening socket, and where it leads.
 #[derive(Debug)]
 struct Door {
@@ -34,6 +37,8 @@ struct Door {
 pub struct Doors {
     doors: Vec<Option<Door>>,
     paused_until: Option<Instant>,
+    /// When scarcity was last complained of.
+    complained: Option<Instant>,
 }
 
 /// Somebody who has come in.
@@ -121,8 +126,9 @@ impl Doors {
                     Ok((stream, peer)) => arrivals.push(Arrival { stream, peer, door: number }),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => door.ready = false,
                     Err(error) if is_scarcity(&error) => {
-                        if self.paused_until.is_none() {
+                        if self.complained.is_none_or(|before| now - before >= COMPLAINT) {
                             log::warn!("cannot accept for now: {error}");
+                            self.complained = Some(now);
                         }
                         self.paused_until = Some(now + PAUSE);
                         break;

@@ -5,6 +5,7 @@
 //! before.
 
 mod admission;
+mod descriptors;
 mod doors;
 mod timers;
 mod tokens;
@@ -18,13 +19,13 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use slab::Slab;
 
 use crate::config::{Config, Step};
 use crate::net::resolver::Resolver;
+use crate::net::socket::INTEREST;
 use crate::notify::{Schedule, Senders};
 use crate::protocol::reply;
 use crate::relay::SCRATCH;
@@ -91,7 +92,6 @@ impl Daemon {
     /// Must be called before any thread is started, since signals are taken from all of them. `steps` are those that
     /// made `config`, to be gone through again on SIGHUP.
     pub fn new(config: Config, steps: Vec<Step>) -> Result<Self, String> {
-        raise_descriptor_limit();
         let signals = take_signals().map_err(|errno| format!("no signals: {errno}"))?;
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let signal_fd = signals.as_raw_fd();
@@ -107,6 +107,7 @@ impl Daemon {
             }
         };
         let doors = Doors::open(&config, poll.registry())?;
+        let connections = descriptors::provide(&config);
         let limits = &config.limits;
         let now = Instant::now();
         Ok(Self {
@@ -127,7 +128,7 @@ impl Daemon {
             generations: Vec::new(),
             queue: VecDeque::new(),
             timers: Timers::new(),
-            admission: Admission::new(),
+            admission: Admission::new(connections),
             pids: PidSource::default(),
             accepted: 0,
             started: now,
@@ -202,9 +203,9 @@ impl Daemon {
         for (line, outcome) in self.senders.take_outcomes() {
             self.house.schedule.handle_outcome(line, outcome, self.now);
         }
-        for (key, answer) in self.house.resolver.take_answers() {
+        for (key, host, answer) in self.house.resolver.take_answers() {
             if let Some(slot) = slot_of(&self.sessions, key) {
-                self.sessions[slot].session.handle_resolved(answer);
+                self.sessions[slot].session.handle_resolved(&host, answer);
                 self.enqueue(key);
             }
         }
@@ -238,8 +239,7 @@ impl Daemon {
             }
             let generation = self.generations[slot];
             let key = key(slot, generation);
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if let Err(error) = self.house.poll.registry().register(&mut stream, Token(key), interest) {
+            if let Err(error) = self.house.poll.registry().register(&mut stream, Token(key), INTEREST) {
                 log::warn!("cannot watch a connection from {address}: {error}");
                 self.admission.leave(address);
                 continue;
@@ -415,6 +415,7 @@ impl Daemon {
         house.schedule.set_limits(limits.senders, limits.notices);
         house.resolver.set_most(limits.resolvers);
         self.senders.set_most(limits.senders);
+        self.admission.set_most(descriptors::provide(&house.config));
         let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
         if fixed(old) != fixed(&house.config) {
             log::warn!("changes of ip, port, vera and answer take a restart");
@@ -499,15 +500,6 @@ fn slot_of(sessions: &Slab<Slot>, key: Key) -> Option<usize> {
             sessions.get(slot).filter(|found| found.generation == generation).map(|_| slot)
         }
         _ => None,
-    }
-}
-
-/// Two descriptors a connection: the default of 1024 would be 500 connections.
-fn raise_descriptor_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

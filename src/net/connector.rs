@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
+
+use super::socket::INTEREST;
 
 /// An attempt gets so much of a start before the next address is tried as well (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -74,7 +76,7 @@ impl Connector {
 
 fn attempt(address: SocketAddr, registry: &Registry, token: Token) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
-    registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+    registry.register(&mut stream, token, INTEREST)?;
     Ok(stream)
 }
 
@@ -84,6 +86,9 @@ fn outcome(stream: &TcpStream) -> io::Result<bool> {
         return Err(error);
     }
     match stream.peer_addr() {
+        // Where nobody listens on a local port of the ephemeral range, TCP may connect to itself (RFC 9293, simultaneous
+        // open): the plugin would read what it wrote, and the service that belongs there could not start.
+        Ok(peer) if stream.local_addr().is_ok_and(|own| own == peer) => Err(io::ErrorKind::ConnectionRefused.into()),
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
         // Linux says EINVAL of a connection that was made and reset before anybody looked.

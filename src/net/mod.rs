@@ -12,8 +12,11 @@ use nix::errno::Errno;
 
 /// A socket's error in the words that LuaSocket has for it, which plugins may look for.
 pub fn reason(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        return "connection refused".into();
+    }
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ECONNREFUSED) => "connection refused".into(),
+        // More exact than what the kinds of std tell apart.
         Some(Errno::ETIMEDOUT) => "timeout".into(),
         Some(Errno::EACCES | Errno::EPERM) => "permission denied".into(),
         Some(Errno::ECONNRESET | Errno::ECONNABORTED) => "closed".into(),

@@ -5,10 +5,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use mio::Interest;
 use mio::net::{TcpStream, UdpSocket};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::relay::{Datagrams, Stream};
+
+/// What every connection is watched for, once and for all: readiness is remembered, not asked for. Urgent data is
+/// watched for because a read stops short at its mark, and that is then no sign of there being nothing more.
+pub const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 
 /// Probes that go unanswered before the peer counts as gone.
 const KEEP_ALIVE_PROBES: u32 = 4;
@@ -21,9 +26,11 @@ pub struct TcpSocket(pub TcpStream);
 
 impl TcpSocket {
     /// Takes a connection and sets its options: no Nagle, since two small writes would wait 40 ms for each other,
-    /// and keep-alive, since a peer that lost its power says nothing. Neither is vital, so failure is none.
+    /// keep-alive, since a peer that lost its power says nothing, and urgent bytes (telnet's data mark) in their place
+    /// among the others. None is vital, so failure is none.
     pub fn new(stream: TcpStream, keep_alive: Option<Duration>) -> Self {
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_out_of_band_inline(true);
         if let Some(silence) = keep_alive {
             let keep_alive = TcpKeepalive::new()
                 .with_time(silence)

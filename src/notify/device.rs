@@ -7,8 +7,9 @@ use super::LineId;
 
 /// First pause after an action that did not answer in time, doubled for each that follows.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause: how late, at most, a device is tried again that has come back to its senses.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Longest pause: how late, at most, a device is tried again that has come back to its senses. An action that works but
+/// answers late is invoked each time, and Luup does nothing else meanwhile; so this is no short time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// One device, while a line tells it anything.
 #[derive(Debug, Default)]

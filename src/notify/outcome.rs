@@ -37,7 +37,8 @@ impl Outcome {
             Self::Unreachable => "unreachable".into(),
             Self::TimedOut => "timeout".into(),
             Self::ErrorBody => "ERROR body".into(),
-            Self::Failed(0) => "broken answer".into(),
+            Self::Failed(0) => "connection lost".into(),
+            Self::Refused(0) => "no HTTP answer".into(),
             Self::Failed(status) | Self::Refused(status) => format!("status {status}"),
         }
     }

@@ -131,7 +131,8 @@ fn of_error(error: &Error) -> Outcome {
             TimedOut => Outcome::TimedOut,
             _ => Outcome::Failed(0),
         },
-        _ => Outcome::Failed(0),
+        // It answered, and not in HTTP: the request was taken, and asking again would get no other answer.
+        _ => Outcome::Refused(0),
     }
 }
 
@@ -212,7 +213,7 @@ mod tests {
                 b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
                 Outcome::Refused(302),
             ),
-            (b"nonsense\r\n\r\n", Outcome::Failed(0)),
+            (b"nonsense\r\n\r\n", Outcome::Refused(0)),
         ] {
             assert_eq!(exchange(answer, LONG).0, outcome, "{}", String::from_utf8_lossy(answer));
         }

@@ -64,6 +64,11 @@ impl DatagramRelay {
         }
     }
 
+    /// Where datagrams go that the plugin does not address.
+    pub fn target(&self) -> SocketAddr {
+        self.target
+    }
+
     /// Moves what can be moved.
     pub fn run<P: Stream, D: Datagrams>(
         &mut self,
@@ -174,7 +179,7 @@ impl DatagramRelay {
             match plugin.recv(&mut env.scratch[..room]) {
                 Ok(0) => self.ending = Some(End::HalfClosed),
                 Ok(read) => {
-                    if read < room && !self.plugin_ready.hangup {
+                    if read < room && !self.plugin_ready.insists() {
                         self.plugin_ready.readable = false;
                     }
                     self.decoder.handle_input(&env.scratch[..read]);

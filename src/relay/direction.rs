@@ -215,7 +215,7 @@ impl Direction {
             Err(error) => return Err(Failure::Source(error)),
         };
         work.pumped.read = true;
-        if read < room && !work.source.ready.hangup {
+        if read < room && !work.source.ready.insists() {
             work.source.ready.readable = false;
         }
         self.bulk = if read >= BULK_READ { self.bulk.saturating_add(1) } else { 0 };
@@ -257,7 +257,7 @@ impl Direction {
         match filled {
             // The pipe was empty, so it is the socket that has nothing. Old kernels say so at the end of the stream,
             // too; a hang-up that was announced is therefore looked into by reading.
-            Err(Errno::EAGAIN) if !work.source.ready.hangup => {
+            Err(Errno::EAGAIN) if !work.source.ready.insists() => {
                 work.source.ready.readable = false;
                 Ok(false)
             }

@@ -8,7 +8,8 @@
 //!
 //! mio is edge-triggered: the kernel says once that a socket became ready. [`Ready`] remembers it. Three rules:
 //!
-//! 1. A bit is cleared only by the socket saying `WouldBlock`, or by a short read or write, which means the same.
+//! 1. A bit is cleared only by the socket saying `WouldBlock`, or by a short read or write, which means the same but
+//!    where [`Ready::insists`].
 //! 2. Who stops on purpose, for want of room or because its turn is over, leaves the bit, and asks for another turn.
 //! 3. Bytes put aside for a socket are offered to it in the same turn.
 
@@ -65,8 +66,10 @@ pub struct Ready {
     pub readable: bool,
     /// Writing may take something.
     pub writable: bool,
-    /// The peer has ended, or the connection broke: reading goes on until it says so itself, even after a short read.
+    /// The peer has ended, or the connection broke.
     pub hangup: bool,
+    /// The peer has sent urgent data, at whose mark reads stop short.
+    pub urgent: bool,
     /// The connection is gone both ways: nobody reads what is written.
     pub broken: bool,
 }
@@ -77,7 +80,13 @@ impl Ready {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
         self.hangup |= event.is_read_closed() || event.is_error();
+        self.urgent |= event.is_priority();
         self.broken |= event.is_error() || event.is_write_closed();
+    }
+
+    /// True where a short read is no sign of there being nothing more: reading goes on until the socket itself says so.
+    pub fn insists(&self) -> bool {
+        self.hangup || self.urgent
     }
 
     /// A connection that has just been made: it may be read and written until it says otherwise.

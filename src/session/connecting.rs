@@ -84,10 +84,17 @@ impl Connecting {
         self.abandoned |= event.is_error() || event.is_write_closed();
     }
 
-    /// The addresses that were asked for.
-    pub fn handle_resolved(&mut self, answer: Answer) {
-        if matches!(self.progress, Attempt::Resolving) {
+    /// The addresses of `host`, if that is what was asked for.
+    pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
+        if matches!(self.progress, Attempt::Resolving) && *self.target.host == *host {
             self.progress = Attempt::Resolved(answer);
+        }
+    }
+
+    /// Nobody waits any more for what was asked of others.
+    pub fn withdraw(&self, cx: &mut Context<'_>) {
+        if matches!(self.progress, Attempt::Resolving) {
+            cx.resolver.withdraw(&self.target.host, cx.key);
         }
     }
 
@@ -115,7 +122,11 @@ impl Connecting {
                     Err(reason) => return self.fail(pid, reason, cx),
                 };
                 match parameters.transport {
-                    Transport::Udp => return self.open_datagrams(pid, addresses[0], parameters, cx),
+                    Transport::Udp => {
+                        // One address has to do, since nobody answers for a wrong one; and plugins know UDP as IPv4.
+                        let to = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
+                        return self.open_datagrams(pid, *to, parameters, cx);
+                    }
                     Transport::Tcp => self.progress = Attempt::Racing(Connector::new(addresses, cx.now)),
                 }
                 return self.step(pid, parameters, cx);

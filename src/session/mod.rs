@@ -221,10 +221,10 @@ impl Session {
         }
     }
 
-    /// The addresses that were asked for, or why there are none.
-    pub fn handle_resolved(&mut self, answer: Answer) {
+    /// The addresses of `host`, or why there are none.
+    pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
         if let Stage::Connecting(stage) = &mut self.stage {
-            stage.handle_resolved(answer);
+            stage.handle_resolved(host, answer);
         }
     }
 
@@ -303,6 +303,9 @@ impl Session {
 
     /// Takes on a stage. The end of the connection is news for the plugin.
     fn enter(&mut self, stage: Stage, cx: &mut Context<'_>) {
+        if let Stage::Connecting(connecting) = &self.stage {
+            connecting.withdraw(cx);
+        }
         if matches!(stage, Stage::Draining(_) | Stage::Closed) {
             self.notify_closed(cx);
         }

@@ -105,7 +105,8 @@ impl Relaying {
         outcome.turn = match &mut self.link {
             Link::Stream { remote, relay } => relay.run(plugin, remote, &mut env),
             Link::Datagrams { remote, relay } => {
-                let may_send = |to: SocketAddr| targets.allows("", to.ip(), to.port());
+                let own = relay.target();
+                let may_send = |to: SocketAddr| to == own || targets.allows("", to.ip(), to.port());
                 relay.run(plugin, remote, &may_send, &mut env)
             }
         };

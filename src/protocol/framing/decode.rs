@@ -90,7 +90,8 @@ impl Decoder {
     fn poll_line(&mut self) -> Option<Result<Item, FramingError>> {
         loop {
             let Some(end) = self.waiting().iter().position(|&b| b == b'\n') else {
-                return (self.waiting().len() > DATAGRAM_LIMIT).then_some(Err(FramingError::TooLong));
+                // One more than the longest may be the CR before the LF.
+                return (self.waiting().len() > DATAGRAM_LIMIT + 1).then_some(Err(FramingError::TooLong));
             };
             let mut payload = self.take(end + 1);
             payload.pop();
@@ -193,7 +194,10 @@ mod tests {
     fn lines() {
         let items = at_every_split(Framing::Line, b"one\r\n\n\r\ntwo\r\r\nrest");
         assert_eq!(items, [message(b"one"), message(b"two\r")]);
-        let long = vec![b'x'; DATAGRAM_LIMIT + 1];
+        let longest = [&vec![b'x'; DATAGRAM_LIMIT][..], b"\r\n"].concat();
+        let (most, newline) = longest.split_at(longest.len() - 1);
+        assert_eq!(decoded(Framing::Line, [most, newline]), decoded(Framing::Line, [&longest[..]]));
+        let long = vec![b'x'; DATAGRAM_LIMIT + 2];
         assert_eq!(decoded(Framing::Line, [&long[..]]), [Err(FramingError::TooLong)]);
     }
 

@@ -1,0 +1,38 @@
+//! Descriptors: as many as the configuration needs, and no more connections than there are descriptors for.
+
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+
+use crate::config::Config;
+
+/// A connection's own and its remote's.
+const PER_CONNECTION: usize = 2;
+/// Log, epoll, signals, waker, listeners, refused clients, files that libraries open for a moment.
+const RESERVE: usize = 48;
+
+/// Raises the limit of descriptors as far as `config` needs it, and answers for how many connections it does.
+///
+/// The soft limit goes up to the hard one; root may raise that as well.
+pub fn provide(config: &Config) -> usize {
+    let limits = &config.limits;
+    let others = RESERVE + 2 * limits.pipes + limits.senders + limits.resolvers + config.direct.len();
+    let needed = PER_CONNECTION * limits.connections + others;
+    let available = raise(needed as rlim_t) as usize;
+    let connections = (available.saturating_sub(others) / PER_CONNECTION).clamp(1, limits.connections);
+    if connections < limits.connections {
+        log::warn!("{available} descriptors are enough for {connections} connections, not for {}", limits.connections);
+    }
+    connections
+}
+
+/// The limit, after trying to raise it to `needed`.
+fn raise(needed: rlim_t) -> rlim_t {
+    // Where it cannot even be read, it is what POSIX asks for at least.
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 20 };
+    if soft >= needed {
+        return soft;
+    }
+    let wanted = needed.max(hard);
+    let attempts = [(needed, wanted), (needed.min(hard), hard)];
+    let raised = attempts.into_iter().find(|&(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft, hard).is_ok());
+    raised.map_or(soft, |(soft, _)| soft)
+}
