@@ -33,6 +33,7 @@ box() {
     shift 2
     rm -rf "$root"
     mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/init.d,etc/rc.d,lib,tmp,var/run,var/lock,proc,dev,test}
+    chmod 1777 "$root/tmp"
     install /bin/busybox "$root/test/busybox"
     [ $# -gt 0 ] || mapfile -t applets < <(/bin/busybox --list-full)
     [ $# -eq 0 ] || applets=("$@")
@@ -47,6 +48,7 @@ box() {
         put_program "$(command -v dash)" "$root" bin/sh
     fi
     echo 'root:x:0:0::/:/bin/sh' >"$root/etc/passwd"
+    echo 'root:x:0:' >"$root/etc/group"
     cp "$PACKAGING/check.sh" "$root/test/"
     printf '%s\n' "$root"
 }
@@ -69,6 +71,7 @@ openwrt() {
         bb | main)
             mkdir -p "$root/lib/functions" "$root/sbin"
             cp "$PACKAGING/procd.sh" "$root/lib/functions/procd.sh"
+            [ "$2" = bb ] || cat "$PACKAGING/procd-today.sh" >>"$root/lib/functions/procd.sh"
             : >"$root/sbin/procd"
             chmod 755 "$root/sbin/procd"
             ;;

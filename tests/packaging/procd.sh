@@ -2,7 +2,7 @@
 # A stand-in for OpenWrt's procd.sh and procd: keeps what an init script says of its service below
 # /var/run/procd, starts it, and, like procd, starts it anew only if what it said has changed. Like procd's,
 # its stop does not wait. It restarts nothing that dies: that takes the real one.
-# The functions and parameters of the first API (flavour bb), and of today's (main).
+# The functions and parameters of the first API.
 
 said=/var/run/procd/said
 saying=/var/run/procd/saying
@@ -19,6 +19,11 @@ procd_close_trigger() { :; }
 procd_add_config_trigger() { echo "trigger $*" >>"$saying"; }
 procd_add_reload_trigger() { echo "trigger config.change $1 reload" >>"$saying"; }
 
+# Today's API says otherwise: see procd-today.sh.
+procd_knows() {
+    return 1
+}
+
 procd_set_param() {
     case $1 in
         command | netdev | respawn | env | data | limits | nice) ;;
@@ -29,10 +34,7 @@ procd_set_param() {
             done
             return
             ;;
-        user | group | stdout | stderr | pidfile | term_timeout)
-            [ "$flavour" = main ] || return 0
-            ;;
-        *) return 0 ;;
+        *) procd_knows "$1" || return 0 ;;
     esac
     [ "$1" != command ] || (shift; printf '%s\n' "$@") >/var/run/procd/command
     echo "$*" >>"$saying"

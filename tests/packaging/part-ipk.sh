@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# Part "ipk": what the packages are made of, and their life under a stand-in for opkg of both ages.
+
+case $(uname -m) in
+    x86_64) here=x86_64 other=mipsel ;;
+    aarch64) here=aarch64 other=mipsel ;;
+    armv7l) here=armv7 other=mipsel ;;
+    *) die "no package for this machine ($(uname -m))" ;;
+esac
+
+# One version, a later one, and one for another CPU: what makes the versions differ is behind the program's end.
+ipk=$work/ipk
+mkdir -p "$ipk/later"
+make_ipk() {
+    SOURCE_DATE_EPOCH=1700000000 "$ROOT/scripts/ipk" "$@"
+}
+{ cat "$daemon"; echo; echo "version one"; } >"$ipk/one"
+{ cat "$daemon"; echo; echo "version two"; } >"$ipk/two"
+one=$(make_ipk -o "$ipk" -b "$ipk/one" "$here")
+wrong=$(make_ipk -o "$ipk" -b "$ipk/one" "$other")
+two=$(make_ipk -o "$ipk/later" -b "$ipk/two" "$here")
+named=$(make_ipk -o "$ipk" -a "some_arch" -b "$ipk/one" "$here")
+
+# A later version, another sample: what a release changes, done to the package. later NUMBER: prints its path.
+later() {
+    local change=$ipk/change-$1 member
+    mkdir -p "$change"/{outer,control,data}
+    tar -xzf "$two" -C "$change/outer"
+    tar -xzf "$change/outer/control.tar.gz" -C "$change/control"
+    tar -xzf "$change/outer/data.tar.gz" -C "$change/data"
+    sed -i "s/^Version: .*/Version: 999.$1-1/" "$change/control/control"
+    echo '; a new sample' >>"$change/data/etc/sockproxyd.cf"
+    for member in control data; do
+        tar --format=gnu --numeric-owner --owner=0 --group=0 -C "$change/$member" -czf "$change/outer/$member.tar.gz" .
+    done
+    tar --format=gnu -C "$change/outer" -czf "$ipk/later-$1.ipk" ./debian-binary ./data.tar.gz ./control.tar.gz
+    printf '%s\n' "$ipk/later-$1.ipk"
+}
+
+mkdir "$ipk/again"
+(umask 077; make_ipk -o "$ipk/again" -b "$ipk/one" "$here" >/dev/null)
+result "ipk: the same input gives the same package" cmp "$one" "$ipk/again/${one##*/}"
+
+outer=$ipk/outer
+mkdir -p "$outer"
+tar -xzf "$one" -C "$outer"
+equal() {
+    [ "$1" = "$2" ] || { printf "'%s', expected '%s'\n" "$1" "$2"; return 1; }
+}
+result "ipk: its members, in order" equal "$(tar -tzf "$one" | tr '\n' ' ')" "./debian-binary ./data.tar.gz ./control.tar.gz "
+result "ipk: debian-binary" equal "$(cat "$outer/debian-binary")" 2.0
+for member in data control; do
+    # "ustar" and two blanks: GNU's format. opkg unpacks nothing of PAX's, and says nothing.
+    result "ipk: $member is of GNU's tar format" equal "$(gunzip -c "$outer/$member.tar.gz" | dd bs=1 skip=257 count=7 2>/dev/null)" "ustar  "
+    result "ipk: $member has no PAX headers" equal "$(gunzip -c "$outer/$member.tar.gz" | tar -tvf - | grep -c '^[xg]')" 0
+    result "ipk: $member belongs to root" equal "$(tar -tvzf "$outer/$member.tar.gz" --numeric-owner | awk '$2 != "0/0"')" ""
+done
+result "ipk: times are SOURCE_DATE_EPOCH" equal "$(TZ=UTC tar -tvzf "$outer/data.tar.gz" | awk '{ print $4 }' | sort -u)" 2023-11-14
+control=$(tar -xOzf "$outer/control.tar.gz" ./control)
+result "ipk: for every architecture by name" grep -qx 'Architecture: all' <<<"$control"
+version=$("$daemon" --version)
+result "ipk: the version is the program's" grep -qx "Version: ${version#sockproxyd }-1" <<<"$control"
+result "ipk: the configuration is a conffile" equal "$(tar -xOzf "$outer/control.tar.gz" ./conffiles)" /etc/sockproxyd.cf
+result "ipk: an architecture by name" sh -c "tar -xOzf '$named' ./control.tar.gz | tar -xOz ./control | grep -qx 'Architecture: some_arch'"
+result "ipk: the sample configuration is the program's" diff <("$daemon" --sample-config) "$ROOT/openwrt/files/sockproxyd.cf"
+
+for kind in aa:2011 bb:2011 main:2024; do
+    flavour=${kind%:*}
+    root=$(box "ipk-$flavour" ash)
+    openwrt "$root" "$flavour"
+    mkdir -p "$root/usr/lib/opkg/info"
+    # For its libraries; on a box the program is static.
+    put_program "$daemon" "$root" test/daemon
+    # What tells the CPU has to be a program, not a link.
+    install /bin/busybox "$root/bin/busybox"
+    install "$PACKAGING/opkg" "$root/bin/opkg"
+    echo "${kind#*:}" >"$root/etc/opkg-age"
+    cp "$one" "$root/test/one.ipk"
+    cp "$(later 2)" "$root/test/two.ipk"
+    cp "$(later 3)" "$root/test/three.ipk"
+    cp "$(later 4)" "$root/test/four.ipk"
+    cp "$wrong" "$root/test/wrong.ipk"
+    inside "$root" packages.sh "ipk-$flavour"
+done
