@@ -187,6 +187,7 @@ impl Bench {
 
     /// 5000 connections held, each with the right bytes both ways.
     fn hold(&mut self) -> io::Result<()> {
+        let watched = Duration::from_secs(if self.quick { 3 } else { 10 });
         eprintln!("5000 connections");
         for kind in self.kinds.clone() {
             if !matches!(kind, Kind::Ours { .. }) {
@@ -206,9 +207,9 @@ impl Bench {
                     report.add("5000 held, PSS after the bytes", Unit::Kilobytes, column, after.pss as f64);
                 }
                 let cpu = target.cpu_time();
-                std::thread::sleep(Duration::from_secs(2));
+                std::thread::sleep(watched);
                 if let (Some(cpu), Some(after)) = (cpu, target.cpu_time()) {
-                    let spent = after.saturating_sub(cpu).as_secs_f64() * 1e6 / 2.0;
+                    let spent = after.saturating_sub(cpu).as_secs_f64() * 1e6 / watched.as_secs_f64();
                     report.add("5000 held, CPU per idle second", Unit::Micros, column, spent);
                 }
                 drop(lanes);
