@@ -18,7 +18,7 @@ use crate::config::{Config, LogTarget};
 /// Where lines go.
 enum Sink {
     Stderr,
-    Syslog(LoggerBackend),
+    Syslog(SystemLog),
     File(LogFile),
 }
 
@@ -81,7 +81,7 @@ impl Sink {
     fn open(config: &Config) -> Result<Self, String> {
         Ok(match &config.log {
             LogTarget::Stderr => Self::Stderr,
-            LogTarget::Syslog => Self::Syslog(connect_syslog().map_err(|error| format!("no system log: {error}"))?),
+            LogTarget::Syslog => Self::Syslog(SystemLog::default()),
             LogTarget::File(path) => {
                 let file = LogFile::open(path.clone(), config.log_max);
                 Self::File(file.map_err(|error| format!("cannot write the log {}: {error}", path.display()))?)
@@ -97,7 +97,8 @@ impl Sink {
         let _ = match self {
             Self::Stderr => io::stderr().write_all(line().as_bytes()),
             Self::File(file) => file.write(line().as_bytes()),
-            Self::Syslog(backend) => write_syslog(backend, level, &text),
+            // Early at boot, or in a container, there may be none: somebody may still read standard error.
+            Self::Syslog(log) => log.write(level, &text).or_else(|_| io::stderr().write_all(line().as_bytes())),
         };
     }
 }
@@ -130,33 +131,42 @@ impl LogFile {
     }
 }
 
-/// The local system log, non-blocking: a log daemon that is stuck must not stop us.
-fn connect_syslog() -> Result<LoggerBackend, syslog::Error> {
-    let logger = syslog::unix(())?;
-    if let LoggerBackend::Unix(socket) = &logger.backend {
-        UnixDatagram::set_nonblocking(socket, true)?;
-    }
-    Ok(logger.backend)
-}
+/// The local system log. It may come and go: each line looks for it where it is not connected.
+#[derive(Default)]
+struct SystemLog(Option<LoggerBackend>);
 
-/// Writes `<priority>name[pid]: text` (RFC 3164 without the stamp, which the receiver adds). A log daemon that has
-/// been restarted is looked for once more.
-fn write_syslog(backend: &mut LoggerBackend, level: Level, text: &str) -> io::Result<()> {
-    let severity = match level {
-        Level::Error => Severity::LOG_ERR,
-        Level::Warn => Severity::LOG_WARNING,
-        Level::Info => Severity::LOG_INFO,
-        Level::Debug | Level::Trace => Severity::LOG_DEBUG,
-    };
-    let priority = Facility::LOG_DAEMON as u8 | severity as u8;
-    let line = format!("<{priority}>{}[{}]: {text}", env!("CARGO_PKG_NAME"), std::process::id());
-    match backend.write(line.as_bytes()) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-        Err(_) => {
-            *backend = connect_syslog().map_err(io::Error::other)?;
-            backend.write(line.as_bytes()).map(drop)
+impl SystemLog {
+    /// Writes `<priority>name[pid]: text` (RFC 3164 without the stamp, which the receiver adds).
+    fn write(&mut self, level: Level, text: &str) -> io::Result<()> {
+        let severity = match level {
+            Level::Error => Severity::LOG_ERR,
+            Level::Warn => Severity::LOG_WARNING,
+            Level::Info => Severity::LOG_INFO,
+            Level::Debug | Level::Trace => Severity::LOG_DEBUG,
+        };
+        let priority = Facility::LOG_DAEMON as u8 | severity as u8;
+        let line = format!("<{priority}>{}[{}]: {text}", env!("CARGO_PKG_NAME"), std::process::id());
+        if let Some(backend) = &mut self.0 {
+            match backend.write(line.as_bytes()) {
+                // A log daemon that is stuck loses lines; we do not wait for it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Ok(_) => return Ok(()),
+                // It has gone, or was restarted.
+                Err(_) => self.0 = None,
+            }
         }
+        let mut backend = Self::connect().map_err(io::Error::other)?;
+        backend.write(line.as_bytes())?;
+        self.0 = Some(backend);
+        Ok(())
+    }
+
+    fn connect() -> Result<LoggerBackend, syslog::Error> {
+        let logger = syslog::unix(())?;
+        if let LoggerBackend::Unix(socket) = &logger.backend {
+            UnixDatagram::set_nonblocking(socket, true)?;
+        }
+        Ok(logger.backend)
     }
 }
 

@@ -337,6 +337,11 @@ impl Daemon {
         self.generations[slot] = tokens::next_generation(gone.generation);
         self.admission.leave(gone.session.address());
         self.doors.handle_room();
+        if self.sessions.is_empty() {
+            // What a crowd has needed is given back when it has gone.
+            self.sessions.shrink_to_fit();
+            self.queue.shrink_to_fit();
+        }
         let sessions = &self.sessions;
         self.timers.prune(sessions.len(), |key, due| {
             slot_of(sessions, key).is_some_and(|slot| sessions[slot].armed == Some(due))

@@ -48,6 +48,7 @@ impl<K: Ord + Copy> Timers<K> {
     pub fn prune(&mut self, live: usize, is_armed: impl Fn(K, Instant) -> bool) {
         if self.heap.len() > 4 * live + SLACK {
             self.heap.retain(|&Reverse((due, key))| is_armed(key, due));
+            self.heap.shrink_to_fit();
         }
     }
 
