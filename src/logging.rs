@@ -156,7 +156,7 @@ impl SystemLog {
             }
         }
         let mut backend = Self::connect().map_err(io::Error::other)?;
-        backend.write(line.as_bytes())?;
+        backend.write(line.as_bytes()).map(drop)?;
         self.0 = Some(backend);
         Ok(())
     }
