@@ -1,0 +1,139 @@
+//! Echo mode: bytes pass both ways unmodified and complete.
+
+use std::io::{Read, Write};
+
+use lab::device::{Device, Kind};
+use lab::random::Random;
+
+use crate::support::{LIMIT, both_ways, echo_mode, started};
+
+/// Where buffers, pipes and WebSocket lengths have their edges.
+const SIZES: [usize; 12] = [0, 1, 2, 125, 126, 127, 4096, 65_535, 65_536, 65_537, 200_000, 1_000_000];
+
+#[test]
+fn every_size_passes_to_the_remote_with_its_end() {
+    let daemon = started();
+    for size in SIZES {
+        let (mut plugin, mut remote) = echo_mode(&daemon, "");
+        let data = Random::new(size as u64).bytes(size);
+        let expected = data.clone();
+        let sender = std::thread::spawn(move || {
+            plugin.send(&data);
+            plugin.finish();
+            plugin
+        });
+        let mut came = Vec::new();
+        remote.read_to_end(&mut came).unwrap();
+        assert!(came == expected, "{size} bytes sent, {} came", came.len());
+        sender.join().unwrap();
+    }
+}
+
+#[test]
+fn every_size_passes_to_the_plugin_with_its_end() {
+    let daemon = started();
+    for size in SIZES {
+        let device = Device::start(Kind::Source { bytes: size as u64, seed: 5 });
+        let mut plugin = daemon.plugin();
+        plugin.conn(device.addr(), "");
+        let came = plugin.rest();
+        assert!(came == Random::new(5).bytes(size), "{size} bytes sent, {} came", came.len());
+    }
+}
+
+#[test]
+fn every_size_comes_back_on_a_connection_that_stays() {
+    let daemon = started();
+    let device = Device::start(Kind::Echo);
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), "");
+    for size in SIZES.into_iter().chain(SIZES.into_iter().rev()) {
+        let data = Random::new(size as u64).bytes(size);
+        let sending = plugin.stream().try_clone().unwrap();
+        let (copy, expected) = (data.clone(), data);
+        let sender = std::thread::spawn(move || (&sending).write_all(&copy));
+        assert!(plugin.bytes(size) == expected, "{size} bytes");
+        sender.join().unwrap().unwrap();
+    }
+    assert!(plugin.is_quiet());
+}
+
+#[test]
+fn ten_megabytes_both_ways_at_once() {
+    const MANY: u64 = 10_000_000;
+    let daemon = started();
+    for options in ["", "BLKS=65536", "BLKS=2048"] {
+        let (plugin, remote) = echo_mode(&daemon, options);
+        both_ways(plugin.stream(), &remote, MANY);
+    }
+}
+
+#[test]
+fn a_byte_at_a_time_arrives_at_once() {
+    let daemon = started();
+    let device = Device::start(Kind::Echo);
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), "");
+    for byte in (0..=255u8).cycle().take(1000) {
+        plugin.send(&[byte]);
+        assert_eq!(plugin.bytes(1), [byte]);
+    }
+}
+
+#[test]
+fn commands_in_echo_mode_are_data() {
+    let daemon = started();
+    let (mut plugin, mut remote) = echo_mode(&daemon, "");
+    let words = b"QUIT\nSTOP\nCONN a:1\n\xff\xf4\0";
+    plugin.send(words);
+    let mut came = vec![0; words.len()];
+    remote.read_exact(&mut came).unwrap();
+    assert_eq!(came, words);
+    remote.write_all(words).unwrap();
+    assert_eq!(plugin.bytes(words.len()), words);
+}
+
+#[test]
+fn many_connections_at_once_keep_their_bytes_apart() {
+    let daemon = started();
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let (plugin, remote) = echo_mode(&daemon, "");
+                both_ways(plugin.stream(), &remote, 1_500_000);
+            });
+        }
+    });
+}
+
+#[test]
+fn two_connections_to_one_device_are_two() {
+    let daemon = started();
+    let device = Device::start(Kind::Sink);
+    let (mut one, mut two) = (daemon.plugin(), daemon.plugin());
+    one.conn(device.addr(), "");
+    two.conn(device.addr(), "");
+    assert!(device.wait_accepted(2, LIMIT));
+    one.send(b"12345");
+    one.finish();
+    assert!(device.wait_finished(1, LIMIT));
+    assert!(one.at_end());
+    assert!(two.is_quiet(), "the other one is still open");
+    two.send(b"678");
+    assert_eq!(device.wait_received(8, LIMIT).bytes, 8);
+}
+
+#[test]
+fn urgent_data_does_not_break_the_stream() {
+    let daemon = started();
+    let (mut plugin, mut remote) = echo_mode(&daemon, "");
+    let urgent = socket2::SockRef::from(plugin.stream()).send_out_of_band(b"!").unwrap();
+    assert_eq!(urgent, 1);
+    plugin.send(b"after");
+    // What is urgent is out of band: the stream goes on without it.
+    let mut came = [0; 5];
+    remote.read_exact(&mut came).unwrap();
+    assert_eq!(&came, b"after");
+    remote.write_all(b"answer").unwrap();
+    assert_eq!(plugin.bytes(6), b"answer");
+}

@@ -1,0 +1,193 @@
+//! One side ends its stream: it is passed on after all that came before, and the other direction may go on.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use lab::device::{Device, Kind, reset};
+
+use crate::support::{LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, started, stays_quiet};
+
+/// Everything that the remote has to say, up to its end.
+fn all(mut remote: &std::net::TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    remote.read_to_end(&mut all).unwrap();
+    all
+}
+
+#[test]
+fn a_late_answer_to_a_plugin_that_has_ended_arrives() {
+    let daemon = started();
+    let (mut plugin, mut remote) = echo_mode(&daemon, "");
+    plugin.send(b"GET / HTTP/1.0\r\n\r\n");
+    plugin.finish();
+    assert_eq!(all(&remote), b"GET / HTTP/1.0\r\n\r\n", "the end is passed on");
+    assert!(stays_quiet(plugin.stream(), Duration::from_millis(300)));
+    remote.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+    assert_eq!(plugin.bytes(19), b"HTTP/1.0 200 OK\r\n\r\n");
+    remote.write_all(b"late body").unwrap();
+    drop(remote);
+    assert_eq!(plugin.rest(), b"late body");
+}
+
+#[test]
+fn a_plugin_may_go_on_after_the_remote_has_ended() {
+    let daemon = started();
+    let (mut plugin, mut remote) = echo_mode(&daemon, "");
+    remote.write_all(b"bye").unwrap();
+    remote.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(plugin.rest(), b"bye");
+    plugin.send(b"one more thing");
+    let mut came = [0; 14];
+    remote.read_exact(&mut came).unwrap();
+    assert_eq!(&came, b"one more thing");
+    plugin.send(b", and that is it");
+    plugin.finish();
+    assert_eq!(all(&remote), b", and that is it");
+}
+
+#[test]
+fn the_end_comes_after_all_that_a_slow_reader_has_still_to_read() {
+    let daemon = started();
+    for to_remote in [true, false] {
+        let (plugin, remote) = echo_mode(&daemon, "");
+        let (from, to) = if to_remote { (plugin.stream(), &remote) } else { (&remote, plugin.stream()) };
+        let mut writer = Writer::new(from, 4);
+        let written = writer.write_until_blocked();
+        writer.finish();
+        assert_eq!(Reader::new(to, 4).slow().rest(), written, "to the remote: {to_remote}");
+    }
+}
+
+#[test]
+fn when_both_have_ended_the_connection_is_forgotten() {
+    let daemon = configured("[limits]\nhalfclose=600\n");
+    let mut observer = Observer::new(daemon.addr());
+    for plugin_first in [true, false] {
+        let (mut plugin, remote) = echo_mode(&daemon, "");
+        if plugin_first {
+            plugin.finish();
+            assert!(ends(&remote));
+            assert_eq!(observer.connections().len(), 1, "one end is not two");
+            remote.shutdown(Shutdown::Write).unwrap();
+        } else {
+            remote.shutdown(Shutdown::Write).unwrap();
+            assert!(plugin.at_end());
+            assert_eq!(observer.connections().len(), 1, "one end is not two");
+            plugin.finish();
+        }
+        observer.wait_connections(0);
+    }
+}
+
+#[test]
+fn a_standstill_after_one_end_closes_both() {
+    let daemon = configured("[limits]\nhalfclose=1\n");
+    let mut observer = Observer::new(daemon.addr());
+
+    let (mut plugin, remote) = echo_mode(&daemon, "");
+    let start = Instant::now();
+    plugin.finish();
+    assert!(ends(&remote));
+    assert!(plugin.at_end());
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+
+    let (mut plugin, remote) = echo_mode(&daemon, "");
+    let start = Instant::now();
+    remote.shutdown(Shutdown::Write).unwrap();
+    assert!(plugin.at_end());
+    assert!(ends(&remote));
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    observer.wait_connections(0);
+}
+
+#[test]
+fn progress_after_one_end_keeps_the_other_direction_open() {
+    let daemon = configured("[limits]\nhalfclose=3\n");
+    let (mut plugin, mut remote) = echo_mode(&daemon, "");
+    plugin.finish();
+    assert!(ends(&remote));
+    // Longer in all than the limit, never so long without a byte.
+    for _ in 0..5 {
+        plugin.set_timeout(Duration::from_secs(1));
+        assert!(plugin.try_line().is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut));
+        remote.write_all(b".").unwrap();
+        plugin.set_timeout(LIMIT);
+        assert_eq!(plugin.bytes(1), b".");
+    }
+    drop(remote);
+    assert!(plugin.at_end());
+}
+
+#[test]
+fn five_seconds_are_the_default_for_a_standstill() {
+    let daemon = started();
+    let (mut plugin, remote) = echo_mode(&daemon, "");
+    let start = Instant::now();
+    plugin.finish();
+    assert!(ends(&remote));
+    assert!(plugin.at_end());
+    assert!((4.9..20.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_device_of_one_session_is_free_again_after_a_plugin_has_gone() {
+    let daemon = configured("[limits]\nhalfclose=1\n");
+    let device = Device::start(Kind::Manual);
+    let mut first = daemon.plugin();
+    first.conn(device.addr(), "");
+    let mut remote = accepted(&device);
+    drop(first);
+    // It learns of the end at once, and is rid of the connection soon, though it does not end by itself.
+    assert!(ends(&remote));
+    let mut observer = Observer::new(daemon.addr());
+    observer.wait_connections(0);
+    crate::support::eventually("writing fails", || remote.write_all(b"status\n").err());
+}
+
+#[test]
+fn a_talking_device_is_free_again_after_a_plugin_has_gone() {
+    // A plugin that has gone and one that has ended its stream look alike until the device says something.
+    let daemon = configured("[limits]\nhalfclose=600\n");
+    let device = Device::start(Kind::Chatty(Duration::from_millis(20)));
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), "");
+    plugin.line();
+    drop(plugin);
+    Observer::new(daemon.addr()).wait_connections(0);
+    assert!(device.wait_finished(1, LIMIT));
+}
+
+#[test]
+fn bytes_whose_sender_has_gone_wait_for_a_reader_no_longer_than_the_stall_limit() {
+    let daemon = configured("[limits]\nstall=1\nhalfclose=1\n");
+    let mut observer = Observer::new(daemon.addr());
+    for to_remote in [true, false] {
+        let (plugin, remote) = echo_mode(&daemon, "");
+        let (from, to) = if to_remote { (plugin.stream(), &remote) } else { (&remote, plugin.stream()) };
+        Writer::new(from, 1).write_until_blocked();
+        reset(from);
+        let kept = to.try_clone().unwrap();
+        drop((plugin, remote));
+        observer.wait_connections(0);
+        drop(kept);
+    }
+}
+
+#[test]
+fn a_devices_last_bytes_wait_for_a_busy_plugin_longer_than_a_standstill() {
+    let daemon = configured("[limits]\nhalfclose=0.5\n");
+    let (plugin, remote) = echo_mode(&daemon, "");
+    let pid = plugin.pid().to_owned();
+    let mut writer = Writer::new(&remote, 1);
+    let written = writer.write_until_blocked();
+    writer.finish();
+    drop(remote);
+    // Luup may be busy for minutes; here, for three times as long as a half-closed connection may stand still.
+    let mut observer = Observer::new(daemon.addr());
+    let mut quiet = daemon.plugin();
+    quiet.set_timeout(Duration::from_millis(1500));
+    assert!(quiet.try_line().is_err());
+    assert_eq!(observer.connection(&pid).expect("it is still there")["state"], "echo");
+    assert_eq!(Reader::new(plugin.stream(), 1).rest(), written);
+}

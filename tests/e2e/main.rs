@@ -1,0 +1,21 @@
+//! The daemon from outside: the built binary against stand-ins and real clients, one module a subject.
+//!
+//! Everything runs on loopback and on ports that the kernel chooses, so that tests run in parallel. With `SOCKPROXYD` set
+//! (say to `qemu-mipsel-static target/mipsel-unknown-linux-musl/firmware/sockproxyd`) that is tested instead. A test that
+//! cannot be made here says `skipped:` and why.
+//!
+//! Environment: `SOAK=1` makes the tests of robustness last: 10 000 connections that break off instead of 2 000.
+
+mod support;
+
+mod bulk;
+mod conn;
+mod conn_options;
+mod echo;
+mod greeting;
+mod half_close;
+mod names;
+mod resets;
+mod setup_commands;
+mod setup_lines;
+mod timeouts;

@@ -1,0 +1,191 @@
+//! Connections that break: a reset ends both sides, and what came before it is not lost.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use lab::device::{Device, Kind, reset};
+use lab::plugin::Plugin;
+use lab::random::Random;
+
+use crate::support::{
+    LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, unsent, wait_until_taken,
+};
+
+/// A daemon that would wait for ever for the other side of a connection that has only half ended.
+fn patient() -> lab::daemon::Daemon {
+    configured("[limits]\nhalfclose=3600\nstall=3600\n")
+}
+
+/// Closes with a reset.
+fn break_off(remote: TcpStream) {
+    reset(&remote);
+}
+
+#[test]
+fn a_reset_by_the_plugin_ends_the_remote() {
+    let daemon = patient();
+    let (plugin, remote) = echo_mode(&daemon, "");
+    plugin.reset();
+    assert!(ends(&remote));
+    Observer::new(daemon.addr()).wait_connections(0);
+}
+
+#[test]
+fn a_reset_by_the_remote_ends_the_plugin() {
+    let daemon = patient();
+    let (mut plugin, remote) = echo_mode(&daemon, "");
+    break_off(remote);
+    assert!(plugin.at_end());
+    Observer::new(daemon.addr()).wait_connections(0);
+}
+
+#[test]
+fn a_plugins_last_bytes_before_its_reset_arrive() {
+    let daemon = patient();
+    for size in [1, 5000, 100_000] {
+        let (mut plugin, remote) = echo_mode(&daemon, "");
+        plugin.send(&Random::new(1).bytes(size));
+        let mut reader = Reader::new(&remote, 1);
+        // Whatever has left the plugin's machine: a reset throws away what has not.
+        wait_until_taken(plugin.stream());
+        plugin.reset();
+        reader.read(size as u64);
+        assert!(ends(&remote), "{size} bytes");
+    }
+}
+
+#[test]
+fn a_remotes_last_bytes_before_its_reset_arrive() {
+    let daemon = patient();
+    for size in [1, 5000, 100_000] {
+        for _ in 0..10 {
+            let (mut plugin, mut remote) = echo_mode(&daemon, "");
+            let data = Random::new(2).bytes(size);
+            remote.write_all(&data).unwrap();
+            wait_until_taken(&remote);
+            break_off(remote);
+            assert!(plugin.bytes(size) == data);
+            assert!(plugin.at_end(), "{size} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_remotes_last_bytes_arrive_though_the_plugin_has_just_spoken_into_the_reset() {
+    let daemon = patient();
+    for _ in 0..20 {
+        let (mut plugin, mut remote) = echo_mode(&daemon, "");
+        remote.write_all(b"goodbye, wrong password").unwrap();
+        // Closing with something unread makes the kernel reset the connection.
+        plugin.send(b"more");
+        let mut peeked = [0; 4];
+        while remote.peek(&mut peeked).unwrap() < 4 {}
+        drop(remote);
+        assert_eq!(plugin.bytes(23), b"goodbye, wrong password");
+        assert!(plugin.at_end());
+    }
+}
+
+#[test]
+fn what_a_slow_plugin_has_not_read_before_the_remotes_reset_arrives() {
+    let daemon = patient();
+    let (plugin, remote) = echo_mode(&daemon, "");
+    let written = Writer::new(&remote, 3).write_until_blocked();
+    // Full from end to end. Only what has left the remote's machine can arrive: let that be everything.
+    let mut reader = Reader::new(plugin.stream(), 3).slow();
+    let mut read = 0;
+    while unsent(&remote) > 0 {
+        reader.read(100_000);
+        read += 100_000;
+    }
+    assert!(read < written, "nothing is left that could be lost");
+    break_off(remote);
+    assert_eq!(reader.rest(), written);
+}
+
+#[test]
+fn a_reset_after_half_an_end_ends_both() {
+    let daemon = patient();
+    let mut observer = Observer::new(daemon.addr());
+    let (mut plugin, remote) = echo_mode(&daemon, "");
+    plugin.finish();
+    assert!(ends(&remote));
+    break_off(remote);
+    assert!(plugin.at_end());
+    drop(plugin);
+    observer.wait_connections(0);
+
+    let (mut plugin, remote) = echo_mode(&daemon, "");
+    remote.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(plugin.at_end());
+    plugin.reset();
+    assert!(ends(&remote));
+    observer.wait_connections(0);
+}
+
+#[test]
+fn resets_in_the_middle_of_a_transfer_end_both() {
+    let daemon = patient();
+    let mut observer = Observer::new(daemon.addr());
+    for to_remote in [true, false] {
+        for plugin_breaks in [true, false] {
+            let (plugin, remote) = echo_mode(&daemon, "");
+            let (from, to) = if to_remote { (plugin.stream(), &remote) } else { (&remote, plugin.stream()) };
+            Writer::new(from, 1).write_until_blocked();
+            Reader::new(to, 1).read(50_000);
+            if plugin_breaks {
+                plugin.reset();
+                read_to_any_end(&remote);
+            } else {
+                break_off(remote);
+                read_to_any_end(plugin.stream());
+            }
+            observer.wait_connections(0);
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_switched_off_ends_all_its_connections() {
+    let daemon = patient();
+    let device = Device::start(Kind::Silent);
+    let mut plugins: Vec<Plugin> = (0..10).map(|_| daemon.plugin()).collect();
+    plugins.iter_mut().for_each(|plugin| {
+        plugin.conn(device.addr(), "");
+    });
+    assert!(device.wait_accepted(10, LIMIT));
+    device.reset_all();
+    assert!(plugins.iter_mut().all(|plugin| plugin.at_end()));
+    Observer::new(daemon.addr()).wait_connections(0);
+}
+
+#[test]
+fn a_plugin_that_resets_in_setup_mode_is_forgotten() {
+    let daemon = patient();
+    let mut observer = Observer::new(daemon.addr());
+    let plugins: Vec<Plugin> = (0..10).map(|_| daemon.plugin()).collect();
+    assert_eq!(observer.connections().len(), 10);
+    plugins.into_iter().for_each(Plugin::reset);
+    observer.wait_connections(0);
+    let device = Device::start(Kind::Manual);
+    let mut plugin = daemon.plugin();
+    plugin.send(format!("CONN {}\n", device.addr()).as_bytes());
+    let remote = accepted(&device);
+    plugin.reset();
+    assert!(ends(&remote));
+    observer.wait_connections(0);
+}
+
+/// Reads until the stream ends, in order or by a reset.
+fn read_to_any_end(mut stream: &TcpStream) {
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("no end: {error}"),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What the tests share: starting the daemon, connections through it, data with its check, and waiting.
+
+mod data;
+mod mounts;
+mod names;
+mod observer;
+
+pub use data::{Reader, Writer, both_ways, unsent, wait_until_taken};
+pub use mounts::{may_mount, with_mounts};
+pub use names::{Answer, NameServer};
+pub use observer::Observer;
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use lab::daemon::{Builder, Daemon};
+use lab::device::{Device, Kind};
+use lab::plugin::Plugin;
+use socket2::{Domain, Socket, Type};
+
+/// How long something may take that should be there at once, on a loaded machine or under an emulator.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// The binary under test, where SOCKPROXYD does not name another.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_sockproxyd");
+
+/// The daemon, to be configured further and started.
+pub fn daemon() -> Builder {
+    Daemon::builder(BINARY)
+}
+
+/// The daemon with its defaults; Luup is at a port that refuses.
+#[track_caller]
+pub fn started() -> Daemon {
+    daemon().start()
+}
+
+/// The daemon with this configuration file.
+#[track_caller]
+pub fn configured(text: &str) -> Daemon {
+    daemon().config(text).start()
+}
+
+/// True where the daemon runs under an emulator: its memory and descriptors are then not its own.
+pub fn emulated() -> bool {
+    std::env::var("SOCKPROXYD").is_ok_and(|command| command.contains("qemu"))
+}
+
+/// True, with the reason printed, where a test that looks into the process must be left out.
+pub fn skipped_under_emulation(why: &str) -> bool {
+    if emulated() {
+        println!("skipped: under an emulator {why}");
+    }
+    emulated()
+}
+
+/// A plugin in echo mode and the remote that it is connected to.
+#[track_caller]
+pub fn echo_mode(daemon: &Daemon, options: &str) -> (Plugin, TcpStream) {
+    let device = Device::start(Kind::Manual);
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), options);
+    (plugin, accepted(&device))
+}
+
+/// The next connection to a [`Kind::Manual`] device; reading from it takes at most [`LIMIT`].
+#[track_caller]
+pub fn accepted(device: &Device) -> TcpStream {
+    let remote = device.accept(LIMIT);
+    remote.set_read_timeout(Some(LIMIT)).expect("socket");
+    remote.set_nodelay(true).expect("socket");
+    remote
+}
+
+/// A plugin whose connection comes from `source`, an address of this machine. It has not read the greeting.
+#[track_caller]
+pub fn plugin_from(source: &str, to: SocketAddr) -> Plugin {
+    let source: IpAddr = source.parse().expect("an address");
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("socket");
+    socket.bind(&SocketAddr::new(source, 0).into()).expect("bind");
+    socket.connect(&to.into()).expect("connect to the daemon");
+    Plugin::from_stream(socket.into())
+}
+
+/// Asks again and again until there is an answer: for what the kernel does not tell (/proc, STAT of the daemon).
+///
+/// # Panics
+/// When there is none in time.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(start.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// True where the remote's stream ends now or is reset, with nothing more before.
+pub fn ends(remote: &TcpStream) -> bool {
+    use std::io::{ErrorKind, Read};
+    let mut remote = remote;
+    match remote.read(&mut [0u8; 1]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+/// True where nothing comes from the remote for `time`, and its stream stays open.
+pub fn stays_quiet(remote: &TcpStream, time: Duration) -> bool {
+    remote.set_read_timeout(Some(time)).expect("socket");
+    let peeked = remote.peek(&mut [0u8; 1]);
+    remote.set_read_timeout(Some(LIMIT)).expect("socket");
+    matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}

@@ -1,0 +1,21 @@
+//! A daemon with its own view of the file system: other files in places that cannot be configured.
+
+use std::process::{Command, Stdio};
+
+use lab::daemon::Builder;
+
+/// True where a process may have mounts of its own; where not, says that the test is skipped.
+pub fn may_mount() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["-m", "mount", "--bind", "/etc", "/etc"]).stderr(Stdio::null());
+    let may = command.status().is_ok_and(|status| status.success());
+    if !may {
+        println!("skipped: no mount namespaces here");
+    }
+    may
+}
+
+/// Starts the daemon behind `mounts`, shell commands that are run in its private directory and seen by it alone.
+pub fn with_mounts(daemon: Builder, mounts: &str) -> Builder {
+    daemon.within(&format!("exec unshare -m sh -ec '{mounts}\nexec \"$@\"' sh \"$@\""))
+}

@@ -1,0 +1,190 @@
+//! The time limits of setup mode and of echo mode (RTIM, idle).
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use lab::device::{Device, Kind};
+use lab::plugin::Plugin;
+use lab::ports::BlackHole;
+
+use crate::support::{LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, started, stays_quiet};
+
+const SETUP_1S: &str = "[limits]\nsetup=1\n";
+
+/// How long the plugin's stream takes to end, from now.
+#[track_caller]
+fn time_to_end(plugin: &mut Plugin) -> Duration {
+    let start = Instant::now();
+    assert!(plugin.at_end(), "it does not end");
+    start.elapsed()
+}
+
+/// Nothing comes for `time`.
+#[track_caller]
+fn quiet_for(plugin: &Plugin, time: Duration) {
+    assert!(stays_quiet(plugin.stream(), time), "it has ended, or said something");
+}
+
+#[test]
+fn silence_in_setup_mode_is_ended() {
+    let daemon = configured(SETUP_1S);
+    let mut plugin = daemon.plugin();
+    assert!((1.0..15.0).contains(&time_to_end(&mut plugin).as_secs_f64()));
+    let mut plugin = daemon.plugin();
+    assert_eq!(plugin.command("RTIM 5"), "OK RTIM");
+    assert!((1.0..15.0).contains(&time_to_end(&mut plugin).as_secs_f64()));
+}
+
+#[test]
+fn thirty_seconds_of_silence_are_the_default() {
+    let daemon = started();
+    let mut plugin = daemon.plugin();
+    plugin.set_timeout(2 * LIMIT);
+    assert!((29.9..45.0).contains(&time_to_end(&mut plugin).as_secs_f64()));
+}
+
+#[test]
+fn each_byte_starts_the_clock_of_setup_mode_anew() {
+    let daemon = configured("[limits]\nsetup=3\n");
+    let mut plugin = daemon.plugin();
+    // Four and a half seconds, with no line ended.
+    for byte in [b"B", b"I", b"L"] {
+        plugin.send(byte);
+        quiet_for(&plugin, Duration::from_millis(1500));
+    }
+    assert!(plugin.command("D").starts_with("OK "));
+}
+
+#[test]
+fn stat_lifts_the_limit_of_setup_mode() {
+    let daemon = configured(SETUP_1S);
+    for stat in ["STAT", "STAT JSON", "stat all"] {
+        let mut watcher = daemon.plugin();
+        watcher.send(format!("{stat}\n").as_bytes());
+        // Whoever comes later and says nothing is gone first; more than once.
+        for _ in 0..2 {
+            assert!(daemon.plugin().at_end());
+        }
+        watcher.send(b"\nQUIT\n");
+        assert!(watcher.rest().ends_with(b"OK QUIT\n"), "{stat}");
+    }
+}
+
+#[test]
+fn the_clock_of_setup_mode_stands_still_while_a_conn_is_under_way() {
+    let daemon = configured(SETUP_1S);
+    let hole = BlackHole::new().unwrap();
+    let mut plugin = daemon.plugin();
+    let start = Instant::now();
+    assert_eq!(plugin.command(&format!("CONN {} CTIM=2500", hole.addr())), "ERR CONN timeout");
+    assert!(start.elapsed() >= Duration::from_millis(2500));
+}
+
+#[test]
+fn there_is_no_clock_of_setup_mode_in_echo_mode() {
+    let daemon = configured(SETUP_1S);
+    let (mut plugin, mut remote) = echo_mode(&daemon, "");
+    quiet_for(&plugin, Duration::from_millis(2500));
+    remote.write_all(b"still here").unwrap();
+    assert_eq!(plugin.bytes(10), b"still here");
+}
+
+#[test]
+fn rtim_ends_a_connection_whose_remote_is_silent_exactly_then() {
+    let daemon = started();
+    for (before, options) in [("", "RTIM=800"), ("RTIM 800\n", ""), ("RTIM 99999\n", "RTIM=99999 RTIM=800")] {
+        let device = Device::start(Kind::Manual);
+        let mut plugin = daemon.plugin();
+        let start = Instant::now();
+        plugin.send(format!("{before}CONN {} {options}\n", device.addr()).as_bytes());
+        let remote = accepted(&device);
+        assert!(ends(&remote));
+        let took = start.elapsed();
+        assert!((800..4000).contains(&took.as_millis()), "{options:?}: {took:?}");
+        assert!(plugin.rest().ends_with(format!("OK CONN {}\n", plugin.pid()).as_bytes()));
+    }
+}
+
+#[test]
+fn what_the_plugin_says_is_no_sign_of_life_of_the_remote() {
+    let daemon = started();
+    let (mut plugin, _remote) = echo_mode(&daemon, "RTIM=1000");
+    let start = Instant::now();
+    plugin.set_timeout(Duration::from_millis(200));
+    while plugin.try_line().is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
+        assert!(start.elapsed() < LIMIT, "not ended though the remote is silent");
+        plugin.try_send(b"are you there?").ok();
+    }
+    assert!((1.0..5.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+}
+
+#[test]
+fn what_the_remote_says_starts_rtim_anew() {
+    let daemon = started();
+    let (mut plugin, mut remote) = echo_mode(&daemon, "RTIM=3000");
+    for _ in 0..4 {
+        quiet_for(&plugin, Duration::from_millis(1200));
+        remote.write_all(b".").unwrap();
+        assert_eq!(plugin.bytes(1), b".");
+    }
+    assert!((2.9..8.0).contains(&time_to_end(&mut plugin).as_secs_f64()));
+}
+
+#[test]
+fn rtim_0_is_never() {
+    let daemon = started();
+    let (plugin, _remote) = echo_mode(&daemon, "RTIM=500 RTIM=0");
+    quiet_for(&plugin, Duration::from_millis(1500));
+}
+
+#[test]
+fn rtim_stands_still_while_a_slow_plugin_holds_the_remote_back() {
+    let daemon = started();
+    let (plugin, remote) = echo_mode(&daemon, "RTIM=1500");
+    let mut writer = Writer::new(&remote, 6);
+    let written = writer.write_until_blocked();
+    // The remote wants to go on and cannot; for longer than RTIM.
+    assert!(stays_quiet(&remote, Duration::from_millis(3500)));
+    let mut reader = Reader::new(plugin.stream(), 6);
+    reader.read(written);
+    // From when the plugin had taken everything it counts again.
+    let start = Instant::now();
+    assert_eq!(reader.rest(), written);
+    assert!((1.2..8.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+}
+
+#[test]
+fn rtim_holds_for_datagrams() {
+    let daemon = started();
+    let mut plugin = daemon.plugin();
+    let device = lab::device::UdpEcho::start();
+    plugin.conn(device.addr(), "PRTO=udp RTIM=1500");
+    plugin.send(b"one");
+    assert_eq!(plugin.bytes(3), b"one");
+    assert!((1.4..8.0).contains(&time_to_end(&mut plugin).as_secs_f64()));
+}
+
+#[test]
+fn the_idle_limit_ends_what_is_silent_both_ways() {
+    let daemon = configured("[limits]\nidle=3\n");
+    let mut observer = Observer::new(daemon.addr());
+    let (mut plugin, mut remote) = echo_mode(&daemon, "");
+    for side in 0..4 {
+        quiet_for(&plugin, Duration::from_millis(1000));
+        if side % 2 == 0 {
+            plugin.send(b".");
+        } else {
+            remote.write_all(b".").unwrap();
+            assert_eq!(plugin.bytes(1), b".");
+        }
+    }
+    assert!((2.9..8.0).contains(&time_to_end(&mut plugin).as_secs_f64()));
+    observer.wait_connections(0);
+}
+
+#[test]
+fn by_default_a_silent_connection_is_never_ended() {
+    let daemon = configured("[limits]\nsetup=0.2\nhalfclose=0.2\nstall=0.2\nconnect=200\nanswer=200\n");
+    let (plugin, _remote) = echo_mode(&daemon, "");
+    quiet_for(&plugin, Duration::from_secs(2));
+}
