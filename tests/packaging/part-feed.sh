@@ -1,0 +1,67 @@
+# shellcheck shell=bash
+# Part "feed": the Makefile in openwrt/, under a stand-in for the part of OpenWrt's build system that it meets.
+# Prepares the sources, installs a program as if it had been compiled, and looks at what came out.
+
+have make || apt_install make
+top=$work/feed/top
+mkdir -p "$top/include" "$top/feeds/packages/lang/rust" "$work/feed/install/bin"
+cat >"$top/rules.mk" <<'RULES'
+INCLUDE_DIR:=$(TOPDIR)/include
+INSTALL_DIR:=install -d -m0755
+INSTALL_BIN:=install -m0755
+INSTALL_DATA:=install -m0644
+INSTALL_CONF:=install -m0600
+RULES
+cat >"$top/include/package.mk" <<'PACKAGE'
+PKG_BUILD_DIR:=$(TOPDIR)/../build
+PKG_INSTALL_DIR:=$(TOPDIR)/../install
+define BuildPackage
+prepare:
+	$(call Build/Prepare)
+install:
+	$(call Package/$(1)/install,$(TOPDIR)/../root)
+conffiles:
+	$(info $(call Package/$(1)/conffiles))
+variables: conffiles
+	$(info version=$(PKG_VERSION) release=$(PKG_RELEASE) depends=$(PKG_BUILD_DEPENDS))
+	$(info cargo $(CARGO_PKG_VARS))
+endef
+PACKAGE
+cat >"$top/feeds/packages/lang/rust/rust-package.mk" <<'RUST'
+RUST_ARCH_DEPENDS:=@mipsel
+CARGO_PKG_VARS= CARGO_PROFILE_RELEASE_PANIC=unwind
+define RustBinPackage
+endef
+RUST
+install "$daemon" "$work/feed/install/bin/sockproxyd"
+
+feed_make() {
+    make -s -r --no-print-directory -C "$ROOT/openwrt" "TOPDIR=$top" "$@"
+}
+variables=$(feed_make -n variables)
+# shellcheck source=scripts/lib/release.sh
+. "$ROOT/scripts/lib/release.sh"
+result "feed: its version is the crate's" grep -q "^version=$(release_version) release=[0-9]* depends=rust/host$" <<<"$variables"
+result "feed: panic is abort, as in Cargo.toml" grep -q '^cargo .*PANIC=unwind CARGO_PROFILE_RELEASE_PANIC=abort' <<<"$variables"
+result "feed: prepare" feed_make prepare
+result "feed: what is prepared can be built" cargo metadata --quiet --locked --offline --no-deps --format-version 1 \
+    --manifest-path "$work/feed/build/Cargo.toml"
+result "feed: without what is not source" sh -c "! ls -d '$work/feed/build/target' '$work/feed/build/.git' 2>/dev/null"
+result "feed: install" feed_make install
+installed=$work/feed/root
+result "feed: the files" diff - <(cd "$installed" && find . -type f -printf '%m %p\n' | sort) <<'FILES'
+644 ./etc/config/sockproxyd
+644 ./etc/sockproxyd.cf
+755 ./etc/init.d/sockproxyd
+755 ./usr/sbin/sockproxyd
+FILES
+result "feed: the init script is the one that is tested" cmp "$installed/etc/init.d/sockproxyd" "$ROOT/init.d/sockproxyd"
+for conf in /etc/config/sockproxyd /etc/sockproxyd.cf; do
+    result "feed: $conf is a conffile" grep -qx "$conf" <<<"$variables"
+done
+feed_test() {
+    sed "s|/etc/sockproxyd.cf|$installed&|" "$ROOT/openwrt/test.sh" |
+        PATH=$installed/usr/sbin:$PATH sh -s sockproxyd "$1"
+}
+result "feed: test.sh is content with this version" feed_test "$(release_version)"
+result "feed: test.sh is not content with another" sh -c "! (sed 1d '$ROOT/openwrt/test.sh' | PATH='$installed/usr/sbin:$PATH' sh -s sockproxyd 98.7.6)"
