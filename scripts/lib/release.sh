@@ -58,3 +58,34 @@ release_binary() {
     ! grep -aqF .symtab "$path" || die "$path is not stripped; run scripts/cross $1"
     printf '%s\n' "$path"
 }
+
+# Prints what a CPU is called, and what of an ELF file's header shows it (see openwrt/ipk/preinst), in one line.
+release_cpu_words() {
+    case $1 in
+        mipsel-*) echo 'MIPS little-endian|1|1|010||' ;;
+        mips-*) echo 'MIPS big-endian|1|2|010||' ;;
+        armv7-*) echo 'ARMv7 with floating point|1|1|050|7|yes' ;;
+        arm-*) echo 'ARMv6|1|1|050|6|' ;;
+        aarch64-*) echo 'ARM64|2|1|267||' ;;
+        x86_64-*) echo 'x86-64|2|1|076||' ;;
+        *) die "no package for $1" ;;
+    esac
+}
+
+# Prints what the CPU of target $1 is called.
+release_cpu() {
+    local words
+    words=$(release_cpu_words "$1")
+    printf '%s\n' "${words%%|*}"
+}
+
+# release_maintainer_scripts TARGET FOLDER: puts the package's scripts there, preinst made for the target's CPU.
+release_maintainer_scripts() {
+    local words cpu class order machine least_arm vfp
+    words=$(release_cpu_words "$1")
+    IFS='|' read -r cpu class order machine least_arm vfp <<<"$words"
+    install -m 755 "$ROOT"/openwrt/ipk/{preinst,postinst,prerm,postrm} "$2/"
+    sed -i -e "s/@CPU@/$cpu/; s/@CLASS@/00$class/; s/@ORDER@/00$order/; s/@MACHINE@/$machine/" \
+        -e "s/@LEAST_ARM@/$least_arm/; s/@VFP@/$vfp/" "$2/preinst"
+    ! grep -q '@[A-Z_]*@' "$2/preinst" || die "a placeholder is left in preinst"
+}

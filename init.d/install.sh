@@ -1,0 +1,199 @@
+#!/bin/sh
+# Installs sockproxyd from the archive that this script came in, or removes it: for boxes without opkg, such as OpenWrt
+# from 25.12 on, and for openLuup on Debian, a Raspberry Pi or in a container. Run it as root.
+#
+# usage: ./install.sh [install]        installs, or upgrades what is installed, and starts it
+#        ./install.sh uninstall        ends it and removes it; a configuration that was edited stays
+#        ./install.sh --purge          as uninstall, the configuration included
+#        ./install.sh detect           says what starts services here: openwrt, systemd, sysv or none
+#
+# exit status: 0; 1 what cannot be done, and why, on standard error; 2 wrong usage
+
+set -eu
+umask 022
+here=$(cd "$(dirname "$0")" && pwd)
+conf=/etc/sockproxyd.cf
+
+say() {
+    echo "sockproxyd: $*"
+}
+fail() {
+    echo "sockproxyd: $*" >&2
+    exit 1
+}
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+detect() {
+    if [ -f /etc/rc.common ]; then
+        echo openwrt
+    elif [ -d /run/systemd/system ]; then
+        echo systemd
+    elif [ -d /etc/init.d ] && have start-stop-daemon; then
+        echo sysv
+    else
+        echo none
+    fi
+}
+
+# put MODE FROM TO: as a new file, so that who runs the old one is not disturbed.
+put() {
+    mkdir -p "${3%/*}"
+    cp "$here/$2" "$3.new"
+    chmod "$1" "$3.new"
+    mv -f "$3.new" "$3"
+}
+
+# --- OpenWrt, with procd or without: the maintainer scripts of the package know how ---
+
+install_openwrt() {
+    # On a box where preinst refuses, nothing is changed.
+    sh "$here/openwrt/preinst" install
+    put 755 sockproxyd "$program"
+    put 755 openwrt/sockproxyd /etc/init.d/sockproxyd
+    # New firmware keeps what is named here.
+    if [ -d /lib/upgrade/keep.d ]; then
+        printf '%s\n' "$program" "$conf" /etc/init.d/sockproxyd /etc/rc.d/S80sockproxyd /etc/rc.d/K80sockproxyd \
+            /lib/upgrade/keep.d/sockproxyd >/lib/upgrade/keep.d/sockproxyd
+    fi
+    sh "$here/openwrt/postinst" configure
+}
+uninstall_openwrt() {
+    sh "$here/openwrt/prerm" remove
+    rm -f "$program" /etc/init.d/sockproxyd /lib/upgrade/keep.d/sockproxyd
+    sh "$here/openwrt/postrm" remove
+}
+
+# --- where people read manuals ---
+
+manual=/usr/local/share/man/man8/sockproxyd.8
+install_manual() {
+    [ ! -f "$here/sockproxyd.8" ] || put 644 sockproxyd.8 $manual
+}
+
+# --- systemd ---
+
+unit=/etc/systemd/system/sockproxyd.service
+install_systemd() {
+    put 755 sockproxyd "$program"
+    install_manual
+    put 644 systemd/sockproxyd.service $unit
+    systemctl daemon-reload
+    systemctl enable sockproxyd.service
+    systemctl restart sockproxyd.service
+}
+uninstall_systemd() {
+    systemctl disable --now sockproxyd.service 2>/dev/null || :
+    rm -f $unit "$program" $manual
+    systemctl daemon-reload
+}
+
+# --- SysV ---
+
+links() {
+    for level in 2 3 4 5; do
+        [ ! -d /etc/rc$level.d ] || echo "/etc/rc$level.d/S20sockproxyd"
+    done
+    for level in 0 1 6; do
+        [ ! -d /etc/rc$level.d ] || echo "/etc/rc$level.d/K20sockproxyd"
+    done
+}
+install_sysv() {
+    if ! grep -q '^sockproxyd:' /etc/passwd && have useradd; then
+        useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sockproxyd ||
+            say "no user of its own; it will run as root"
+    fi
+    put 755 sockproxyd "$program"
+    install_manual
+    put 755 sysv/sockproxyd /etc/init.d/sockproxyd
+    if have update-rc.d; then
+        update-rc.d sockproxyd defaults
+    else
+        for link in $(links); do
+            ln -sf ../init.d/sockproxyd "$link"
+        done
+    fi
+    /etc/init.d/sockproxyd restart
+}
+uninstall_sysv() {
+    [ ! -x /etc/init.d/sockproxyd ] || /etc/init.d/sockproxyd stop
+    rm -f /etc/init.d/sockproxyd "$program" $manual
+    if have update-rc.d; then
+        update-rc.d sockproxyd remove
+    else
+        for link in $(links); do
+            rm -f "$link"
+        done
+    fi
+    rm -rf /var/log/sockproxyd
+    if grep -q '^sockproxyd:' /etc/passwd && have userdel; then
+        userdel sockproxyd
+    fi
+}
+
+# --- nothing that starts services: a container, say ---
+
+install_none() {
+    put 755 sockproxyd "$program"
+    say "nothing here starts services. Start it yourself, before openLuup:"
+    say "  $program -c $conf --supervise &"
+}
+uninstall_none() {
+    rm -f "$program"
+}
+
+# --- what all have in common ---
+
+may_change() {
+    [ "$(id -u)" = 0 ] || fail "run this as root"
+    for list in /usr/lib/opkg/info/sockproxyd.list /usr/lib/opkg/info/sockproxyd.control; do
+        [ ! -f $list ] || fail "it is installed as a package; use opkg"
+    done
+    if have apk && apk info -e sockproxyd >/dev/null 2>&1; then
+        fail "it is installed as a package; use apk"
+    fi
+}
+
+do_install() {
+    may_change
+    version=$("$here/sockproxyd" --version 2>&1) ||
+        fail "what is in this archive does not run here; is it for another CPU than $(uname -m)? $version"
+    if [ -f $conf ]; then
+        say "keeping $conf"
+    else
+        put 644 sockproxyd.cf $conf
+    fi
+    "install_$kind"
+    say "installed $version ($kind)"
+}
+
+do_uninstall() {
+    may_change
+    "uninstall_$kind"
+    if [ "$1" = purge ] || cmp -s "$here/sockproxyd.cf" $conf; then
+        rm -f $conf
+    elif [ -f $conf ]; then
+        say "$conf was edited and stays"
+    fi
+    say "removed"
+}
+
+kind=$(detect)
+case $kind in
+    openwrt) program=/usr/sbin/sockproxyd ;;
+    *) program=/usr/local/sbin/sockproxyd ;;
+esac
+
+[ $# -le 1 ] || { echo "one argument at most; see the head of $0" >&2; exit 2; }
+case ${1:-install} in
+    install) do_install ;;
+    uninstall) do_uninstall keep ;;
+    --purge) do_uninstall purge ;;
+    detect) echo "$kind" ;;
+    *)
+        sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+        case $1 in -h | --help) exit 0 ;; esac
+        exit 2
+        ;;
+esac

@@ -1,0 +1,86 @@
+#!/bin/sh
+# Inside a box that has an archive unpacked at /test/archive and a later one at /test/later: install, upgrade, uninstall.
+# usage: tarball.sh BOX KIND PROGRAM     KIND: what install.sh should find the box to be
+box=$1 kind=$2 program=$3
+. /test/check.sh
+
+install=/test/archive/install.sh
+upgrade=/test/later/install.sh
+files() {
+    find / \( -path /proc -o -path /dev -o -path /test -o -path /run -o -path /var/run -o -path /var/lock \
+        -o -path /tmp/files.before -o -path /tmp/calls \) -prune -o \( -type f -o -type l \) -print | sort
+}
+left() {
+    files | grep -v -x -F -f /tmp/files.before
+}
+# The kinds that can be started here.
+starts() {
+    [ "$kind" = openwrt ] || [ "$kind" = sysv ]
+}
+serving() {
+    if [ "$(count)" = 1 ]; then proxies | tr -d ' '; else worker; fi
+}
+
+files >/tmp/files.before
+check "the kind of box" equal "$(sh $install detect)" "$kind"
+check "wrong usage" sh -c "sh $install --no-such 2>/dev/null; [ \$? = 2 ]"
+mv /test/archive/sockproxyd /test/archive/away
+printf '#!/bin/sh\necho "not for this CPU" >&2\nexit 126\n' >/test/archive/sockproxyd
+chmod 755 /test/archive/sockproxyd
+check "a program that does not run here is refused" says 'does not run here' sh $install
+check "and nothing is installed" equal "$(left)" ""
+mv /test/archive/away /test/archive/sockproxyd
+
+check "install" sh $install
+check "the program is there" cmp /test/archive/sockproxyd "$program"
+check "the configuration is there" cmp /test/archive/sockproxyd.cf /etc/sockproxyd.cf
+case $kind in
+    openwrt)
+        check "enabled" test -x /etc/rc.d/S80sockproxyd
+        check "new firmware keeps it" grep -qx "$program" /lib/upgrade/keep.d/sockproxyd
+        ;;
+    sysv)
+        check "enabled" test -x /etc/rc2.d/S20sockproxyd
+        check "ended at the end" test -x /etc/rc0.d/K20sockproxyd
+        ;;
+    systemd)
+        check "the unit is there" test -f /etc/systemd/system/sockproxyd.service
+        check "systemd is told" equal "$(tr '\n' ';' </tmp/calls)" "daemon-reload;enable sockproxyd.service;restart sockproxyd.service;"
+        ;;
+esac
+if starts; then
+    check "it greets when install has returned" greets
+fi
+
+before=$(proxies)
+printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
+check "upgrade" sh $upgrade
+check "the program is the later one" cmp /test/later/sockproxyd "$program"
+check "the user's configuration is still there" grep -q port=2611 /etc/sockproxyd.cf
+if starts; then
+    check "it greets at the user's port" greets 2611
+    check "it is another process" not equal "$(proxies)" "$before"
+    check "of the later program" says 'version two' tail -n 1 "/proc/$(serving)/exe"
+fi
+
+: >/tmp/calls
+check "uninstall keeps an edited configuration" says 'was edited and stays' sh $upgrade uninstall
+check "it is still there" grep -q port=2611 /etc/sockproxyd.cf
+check "nothing runs" eventually number 0
+check "nothing else is left" equal "$(left)" /etc/sockproxyd.cf
+[ "$kind" != systemd ] || check "systemd is told" equal "$(tr '\n' ';' </tmp/calls)" "disable --now sockproxyd.service;daemon-reload;"
+rm -f /etc/sockproxyd.cf
+
+check "install again" sh $install
+check "uninstall" sh $install uninstall
+check "leaves nothing" equal "$(left)" ""
+check "install again, for purge" sh $install
+echo '; edited' >>/etc/sockproxyd.cf
+check "purge" sh $install --purge
+check "leaves nothing, either" equal "$(left)" ""
+check "nothing runs in the end" eventually number 0
+
+mkdir -p /usr/lib/opkg/info
+: >/usr/lib/opkg/info/sockproxyd.list
+check "what opkg has installed is refused" says 'use opkg' sh $install
+rm -f /usr/lib/opkg/info/sockproxyd.list
