@@ -7,6 +7,9 @@
 mod admission;
 mod descriptors;
 mod doors;
+mod farewell;
+mod owner;
+mod report;
 mod timers;
 mod tokens;
 
@@ -19,8 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 use slab::Slab;
 
 use crate::config::{Config, Step};
@@ -31,8 +33,7 @@ use crate::protocol::reply;
 use crate::relay::SCRATCH;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
-use crate::session::{Ask, Context, Key, PidSource, Session, Snapshot, Verdict};
-use crate::{logging, status};
+use crate::session::{Ask, Context, Key, PidSource, Session, Verdict};
 use admission::Admission;
 use doors::{Arrival, Doors};
 use timers::Timers;
@@ -40,8 +41,6 @@ use tokens::{Side, Source};
 
 /// Events taken in one turn.
 const EVENTS: usize = 256;
-/// At the end, closing notices get so much time to reach Luup.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A session, and what the loop remembers of it.
 #[derive(Debug)]
@@ -92,7 +91,7 @@ impl Daemon {
     /// Must be called before any thread is started, since signals are taken from all of them. `steps` are those that
     /// made `config`, to be gone through again on SIGHUP.
     pub fn new(config: Config, steps: Vec<Step>) -> Result<Self, String> {
-        let signals = take_signals().map_err(|errno| format!("no signals: {errno}"))?;
+        let signals = owner::take_signals().map_err(|errno| format!("no signals: {errno}"))?;
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let signal_fd = signals.as_raw_fd();
         let registered = poll.registry().register(&mut SourceFd(&signal_fd), tokens::SIGNALS, Interest::READABLE);
@@ -347,126 +346,6 @@ impl Daemon {
             slot_of(sessions, key).is_some_and(|slot| sessions[slot].armed == Some(due))
         });
     }
-
-    fn snapshots(&self) -> impl Iterator<Item = (usize, Snapshot)> {
-        self.sessions.iter().filter_map(|(slot, found)| {
-            found.session.snapshot(&self.house.schedule, self.now).map(|shown| (slot, shown))
-        })
-    }
-
-    /// STAT's answer, as `own` sees it.
-    fn table(&self, own: Option<usize>) -> Vec<u8> {
-        let mut table = status::header();
-        for (slot, shown) in self.snapshots() {
-            table.extend(status::row(&shown, own == Some(slot)));
-        }
-        table
-    }
-
-    fn json(&self) -> String {
-        let overview = status::Overview {
-            uptime: self.now - self.started,
-            buffered: self.house.buffers.held(),
-            accepted: self.accepted,
-            refused: self.admission.refused(),
-            listeners: self.doors.list(),
-            notifications: self.house.schedule.counters(),
-            pending: self.house.schedule.pending(),
-        };
-        let sessions: Vec<Snapshot> = self.snapshots().map(|(_, shown)| shown).collect();
-        status::json(&overview, &self.house.config.limits, &sessions)
-    }
-
-    fn handle_signals(&mut self) {
-        while let Ok(Some(info)) = self.signals.read_signal() {
-            match Signal::try_from(info.ssi_signo as i32) {
-                Ok(Signal::SIGHUP) => self.reload(),
-                Ok(Signal::SIGUSR1) => {
-                    let table = self.table(None);
-                    String::from_utf8_lossy(&table).lines().for_each(|line| log::info!("{line}"));
-                }
-                Ok(Signal::SIGTERM) => self.ending = Some("SIGTERM"),
-                Ok(Signal::SIGINT) => self.ending = Some("SIGINT"),
-                _ => {}
-            }
-        }
-    }
-
-    /// Reads the configuration anew. What is wrong with it changes nothing.
-    fn reload(&mut self) {
-        match Config::load(&self.steps) {
-            Ok(config) => {
-                let old = std::mem::replace(&mut self.house.config, config);
-                self.apply(&old);
-            }
-            Err(error) => {
-                if let Err(log_error) = logging::open(&self.house.config) {
-                    log::error!("{log_error}");
-                }
-                log::error!("configuration not changed: {error}");
-            }
-        }
-    }
-
-    /// Brings everything in line with a configuration that has replaced `old`.
-    fn apply(&mut self, old: &Config) {
-        let house = &mut self.house;
-        if let Err(error) = logging::open(&house.config) {
-            log::error!("{error}");
-        }
-        let limits = &house.config.limits;
-        house.buffers.set_limits(limits.buffers, limits.buffer);
-        house.pipes.set_limit(limits.pipes);
-        house.schedule.set_limits(limits.senders, limits.notices);
-        house.resolver.set_most(limits.resolvers);
-        self.senders.set_most(limits.senders);
-        self.admission.set_most(descriptors::provide(&house.config));
-        let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
-        if fixed(old) != fixed(&house.config) {
-            log::warn!("changes of ip, port, vera and answer take a restart");
-            (house.config.address, house.config.port, house.config.luup, house.config.limits.answer) = fixed(old);
-        }
-        self.doors.reload(&house.config, house.poll.registry());
-        // Deadlines may have come nearer.
-        for (slot, found) in &mut self.sessions {
-            let due = found.session.deadline(&house.config);
-            self.timers.arm(key(slot, found.generation), due, &mut found.armed);
-        }
-        log::info!("configuration read anew");
-    }
-
-    /// Ends: closes all, and gives closing notices a little time to reach Luup.
-    fn say_farewell(mut self, events: &mut Events) -> Result<(), String> {
-        log::info!("ending: {}", self.ending.unwrap_or_default());
-        self.doors.close();
-        let keys: Vec<(usize, Key)> =
-            self.sessions.iter().map(|(slot, found)| (slot, key(slot, found.generation))).collect();
-        for (slot, key) in keys {
-            self.sessions[slot].session.shut(&mut self.house.context(key, self.now));
-            self.enqueue(key);
-        }
-        let until = self.now + FAREWELL;
-        loop {
-            self.run_sessions();
-            self.send_notifications();
-            let left = until.saturating_duration_since(Instant::now());
-            let done = self.sessions.is_empty() && self.house.schedule.pending() == 0;
-            if done || left.is_zero() {
-                break;
-            }
-            let wait = self.timeout().map_or(left, |timeout| timeout.min(left));
-            match self.house.poll.poll(events, Some(wait)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
-                _ => {}
-            }
-            self.now = Instant::now();
-            for event in events.iter() {
-                self.dispatch(event);
-            }
-        }
-        log::info!("ended");
-        Ok(())
-    }
 }
 
 impl House {
@@ -506,12 +385,4 @@ fn slot_of(sessions: &Slab<Slot>, key: Key) -> Option<usize> {
         }
         _ => None,
     }
-}
-
-/// Signals come as events. They are blocked for this thread and all that it will start.
-fn take_signals() -> nix::Result<SignalFd> {
-    let mut signals = SigSet::empty();
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1].iter().for_each(|&signal| signals.add(signal));
-    signals.thread_block()?;
-    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }

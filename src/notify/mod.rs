@@ -9,6 +9,7 @@ pub mod sender;
 
 mod breaker;
 mod device;
+mod line;
 
 #[cfg(test)]
 mod simulation;

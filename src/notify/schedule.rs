@@ -19,6 +19,8 @@ use slab::Slab;
 
 use super::breaker::Breaker;
 use super::device::{Device, backoff};
+pub use super::line::Subscription;
+use super::line::{Line, Stage};
 use super::{Event, Outcome};
 
 /// First pause after Luup's trouble, doubled for each failure that follows.
@@ -41,19 +43,6 @@ pub struct Job {
     pub query: String,
 }
 
-/// What a line tells and to whom.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Subscription {
-    /// Luup's device number, as printed.
-    pub device: Arc<str>,
-    /// Path and query of the request, without its event.
-    pub query: Arc<str>,
-    /// True where requests say their event.
-    pub events: bool,
-    /// Shortest time between two notifications of data.
-    pub pace: Option<Duration>,
-}
-
 /// Counters for STAT JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -67,62 +56,6 @@ pub struct Counters {
     pub retried: u64,
     /// Closing notices dropped for want of room.
     pub dropped: u64,
-}
-
-/// The notices that wait on a line.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pending {
-    connected: bool,
-    /// Data or Closed: the close is news of everything before it.
-    news: Option<Event>,
-}
-
-impl Pending {
-    fn next(self) -> Option<Event> {
-        if self.connected { Some(Event::Connected) } else { self.news }
-    }
-
-    fn clear(&mut self, event: Event) {
-        match event {
-            Event::Connected => self.connected = false,
-            // Data that was asked for again while a closing notice came up is covered by that.
-            Event::Data | Event::Closed => self.news = None,
-        }
-    }
-}
-
-/// Where a line stands. What it waits for is owned here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Nothing waits.
-    Quiet,
-    /// Waits for an instant: pace, or a pause after failure.
-    Resting(Instant),
-    /// Is due, and stands in the queue of senders or of its device.
-    Due,
-    /// A request is out.
-    InFlight(Event),
-}
-
-#[derive(Debug)]
-struct Line {
-    subscription: Subscription,
-    stage: Stage,
-    pending: Pending,
-    /// The connection has gone; the line ends with its last notice.
-    closing: bool,
-    /// No data notice before this: pace.
-    paced_until: Option<Instant>,
-    /// Failures in a row.
-    failures: u32,
-    /// No request before this: a pause after failure.
-    retry_at: Option<Instant>,
-    /// Since when Luup has answered `ERROR:`.
-    errors_since: Option<Instant>,
-    /// A refusal has been logged; once is enough.
-    complained: bool,
-    /// What became of the last request.
-    last: Option<Outcome>,
 }
 
 /// A closing notice that waits.
@@ -182,18 +115,7 @@ impl Schedule {
     /// A line for a connection. It must be given back by [`Schedule::handle_closed`].
     pub fn open(&mut self, subscription: Subscription) -> LineId {
         self.devices.entry(Arc::clone(&subscription.device)).or_default().lines += 1;
-        LineId(self.lines.insert(Line {
-            subscription,
-            stage: Stage::Quiet,
-            pending: Pending::default(),
-            closing: false,
-            paced_until: None,
-            failures: 0,
-            retry_at: None,
-            errors_since: None,
-            complained: false,
-            last: None,
-        }))
+        LineId(self.lines.insert(Line::new(subscription)))
     }
 
     /// The connection stands. Only a line that says its events tells that.

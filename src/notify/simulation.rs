@@ -5,21 +5,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use lab::random::Random;
+
 use super::schedule::Subscription;
 use super::{Job, LineId, Outcome, Schedule};
-
-/// A small generator of numbers (splitmix64): the seed is printed when a run fails.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
-    }
-}
 
 /// One connection, as a careful plugin sees it.
 struct Plugin {
@@ -47,7 +36,7 @@ impl House {
     fn new(seed: u64, forgiving: bool) -> Self {
         Self {
             schedule: Schedule::new(4, 10_000),
-            random: Random(seed),
+            random: Random::new(seed),
             now: Instant::now(),
             plugins: HashMap::new(),
             ended: HashMap::new(),
@@ -60,9 +49,9 @@ impl House {
 
     fn open(&mut self) {
         self.serial += 1;
-        let device = self.random.next(6);
+        let device = self.random.below(6);
         let name = format!("/{device}/{}", self.serial);
-        let pace = (self.random.next(3) == 0).then(|| Duration::from_millis(self.random.next(3000) + 1));
+        let pace = (self.random.below(3) == 0).then(|| Duration::from_millis(self.random.below(3000) + 1));
         let line = self.schedule.open(Subscription {
             device: device.to_string().into(),
             query: name.as_str().into(),
@@ -75,7 +64,7 @@ impl House {
     fn pick(&mut self) -> Option<String> {
         let mut names: Vec<_> = self.plugins.keys().cloned().collect();
         names.sort();
-        (!names.is_empty()).then(|| names[self.random.next(names.len() as u64) as usize].clone())
+        (!names.is_empty()).then(|| names[self.random.below(names.len() as u64) as usize].clone())
     }
 
     fn data(&mut self) {
@@ -116,14 +105,14 @@ impl House {
         if self.out.is_empty() {
             return;
         }
-        let at = self.random.next(self.out.len() as u64) as usize;
+        let at = self.random.below(self.out.len() as u64) as usize;
         let (job, _) = self.out.remove(at);
         let moods = match (self.calm, self.forgiving) {
             (true, _) => 1,
             (false, true) => 7,
             (false, false) => 9,
         };
-        let outcome = match self.random.next(moods) {
+        let outcome = match self.random.below(moods) {
             0..=2 => Outcome::Delivered,
             3 | 4 => Outcome::Unreachable,
             5 => Outcome::TimedOut,
@@ -144,17 +133,17 @@ impl House {
     }
 
     fn step(&mut self) {
-        match self.random.next(10) {
+        match self.random.below(10) {
             0 if !self.calm => self.open(),
-            1 if !self.calm && self.random.next(3) == 0 => self.close(),
+            1 if !self.calm && self.random.below(3) == 0 => self.close(),
             2..=5 if !self.calm => self.data(),
             6 | 7 => self.answer(),
-            8 => self.now += Duration::from_micros(self.random.next(500_000)),
+            8 => self.now += Duration::from_micros(self.random.below(500_000)),
             _ => {}
         }
         // A clock that jumps far, as a suspended machine's does.
-        if self.random.next(500) == 0 {
-            self.now += Duration::from_secs(self.random.next(30));
+        if self.random.below(500) == 0 {
+            self.now += Duration::from_secs(self.random.below(30));
         }
         self.send();
     }

@@ -9,23 +9,16 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use lab::random::Random;
+
 use super::buffers::Buffers;
 use super::pipes::Pipes;
 use super::stream::StreamRelay;
 use super::{End, Env, Ready, Relay, Stream, Timing};
 
-/// A small generator of numbers (splitmix64): the seed is printed when a run fails.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % below as u64) as usize
-    }
+/// A number below `below`.
+fn pick(random: &mut Random, below: usize) -> usize {
+    random.below(below as u64) as usize
 }
 
 /// The kernel's end of a connection, and the peer behind it.
@@ -66,7 +59,7 @@ struct Mock {
 impl Stream for Mock {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut peer = self.peer.borrow_mut();
-        if self.random.borrow_mut().next(20) == 0 {
+        if pick(&mut self.random.borrow_mut(), 20) == 0 {
             return Err(io::ErrorKind::Interrupted.into());
         }
         if !peer.inbound.is_empty() {
@@ -123,20 +116,20 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let random = Rc::new(RefCell::new(Random(seed)));
+        let random = Rc::new(RefCell::new(Random::new(seed)));
         let now = Instant::now();
         let mut buffers = Buffers::new(8192, 4096);
-        let ahead = random.borrow_mut().next(3) * 100;
+        let ahead = pick(&mut random.borrow_mut(), 3) * 100;
         let plugin = Peer { next: 1, ..Peer::default() };
         let mock = |peer| Mock { peer: Rc::new(RefCell::new(peer)), random: Rc::clone(&random) };
         let plugin = mock(plugin);
         plugin.peer.borrow_mut().say(ahead);
         let first: Vec<u8> = plugin.peer.borrow_mut().inbound.drain(..).collect();
         let writable = Ready::fresh();
-        let block = (random.borrow_mut().next(3) == 0).then_some(7);
+        let block = (pick(&mut random.borrow_mut(), 3) == 0).then_some(7);
         let remote = mock(Peer { next: 2, ..Peer::default() });
         // Some remotes answer and end before anybody looks, in one event with the connection's success.
-        let brief = random.borrow_mut().next(4) == 0;
+        let brief = pick(&mut random.borrow_mut(), 4) == 0;
         if brief {
             remote.peer.borrow_mut().say(50);
             remote.peer.borrow_mut().closed = true;
@@ -159,7 +152,7 @@ impl World {
     }
 
     fn chance(&self, of: usize) -> usize {
-        self.random.borrow_mut().next(of)
+        pick(&mut self.random.borrow_mut(), of)
     }
 
     /// Something happens to one of the peers, and the kernel says so, as edge-triggered epoll would.
@@ -171,20 +164,20 @@ impl World {
         };
         let mut random = self.random.borrow_mut();
         let mut peer = mock.peer.borrow_mut();
-        match random.next(if quiet { 40 } else { 100 }) {
+        match pick(&mut random, if quiet { 40 } else { 100 }) {
             0..=29 => {
-                peer.window += random.next(2000);
+                peer.window += pick(&mut random, 2000);
                 ready.writable = true;
             }
-            30..=34 if !peer.reset && random.next(100) == 0 => {
+            30..=34 if !peer.reset && pick(&mut random, 100) == 0 => {
                 peer.closed = true;
                 ready.readable = true;
                 ready.hangup = true;
             }
             30..=99 if !peer.closed && !peer.reset && !quiet => {
-                peer.say(random.next(3000));
+                peer.say(pick(&mut random, 3000));
                 ready.readable = true;
-                if random.next(1500) == 0 {
+                if pick(&mut random, 1500) == 0 {
                     peer.reset = true;
                     ready.writable = true;
                     ready.hangup = true;
