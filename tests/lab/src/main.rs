@@ -40,6 +40,8 @@ fn dispatch() -> Result<bool, Box<dyn std::error::Error>> {
             let (port, interval) = port_and_interval(args)?;
             stand_ins::device(port, interval)?;
         }
+        // For ourselves only: see the benchmark's `awake`.
+        Some(Value(word)) if word == "spin" => bench::spin(args.value()?.parse()?),
         Some(Value(word)) if word == "load" => load(args)?,
         Some(Value(word)) if word == "bench" => return Ok(bench::run(&bench_settings(args)?)?),
         Some(Long("help") | Short('h')) => println!("{USAGE}"),

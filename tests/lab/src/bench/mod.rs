@@ -1,6 +1,7 @@
 //! `lab bench` and `lab load`: the same work through nothing, socat, haproxy, the original and
 //! sockproxyd, in one run and in turn, so that the ratios mean something on any machine.
 
+mod awake;
 mod lane;
 mod load;
 mod notify;
@@ -9,6 +10,7 @@ mod run;
 mod stats;
 mod targets;
 
+pub use awake::spin;
 pub use lane::{Opener, Via};
 pub use load::{Flight, Way, bulk, connects, ping_pong, two_writes};
 pub use run::{Settings, run};

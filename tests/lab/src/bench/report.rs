@@ -119,7 +119,7 @@ impl Report {
 
     /// The whole report; `others` is what other work used of the machine meanwhile, in processors.
     pub fn markdown(&self, others: f64) -> String {
-        let mut out = format!("{}\n\nMedian of {} rounds.", machine(), self.rounds);
+        let mut out = format!("{}\n\nMedian of {} rounds (bulk: of three runs in each).", machine(), self.rounds);
         let _ = writeln!(out, " Other work on the machine took {others:.2} processors meanwhile.");
         if others > QUIET {
             out.push_str("That is too much: p99s and verdicts by a narrow margin say nothing here.\n");
