@@ -24,46 +24,57 @@ fn ends(daemon: &Daemon, to_remote: bool, options: &str) -> (TcpStream, TcpStrea
     if to_remote { (plugin, remote) } else { (remote, plugin) }
 }
 
+/// Runs `check` for each way, and to the remote and back.
+fn every_way(check: impl Fn(&Daemon, bool) + Sync) {
+    let check = &check;
+    std::thread::scope(|scope| {
+        for way in WAYS {
+            scope.spawn(move || {
+                println!("{way:?}");
+                let daemon = configured(way);
+                check(&daemon, true);
+                check(&daemon, false);
+            });
+        }
+    });
+}
+
 #[test]
 fn a_reader_that_pauses_loses_nothing() {
-    for way in WAYS {
-        let daemon = configured(way);
-        for to_remote in [true, false] {
-            let (from, to) = ends(&daemon, to_remote, "");
-            let mut writer = Writer::new(&from, 7);
-            let held = writer.write_until_blocked();
-            let mut reader = Reader::new(&to, 7);
-            // Some room, then again none: stopping and starting, as a busy Luup does.
-            reader.read(held / 3);
-            let total = writer.write_until_blocked();
-            reader.read(held / 3);
-            let sender = std::thread::spawn(move || {
-                writer.write(3_000_000);
-                writer.finish();
-            });
-            assert_eq!(reader.rest(), total + 3_000_000, "{way:?}, to the remote: {to_remote}");
-            sender.join().unwrap();
-        }
-    }
+    every_way(|daemon, to_remote| {
+        let (from, to) = ends(daemon, to_remote, "");
+        let mut writer = Writer::new(&from, 7);
+        let held = writer.write_until_blocked();
+        let mut reader = Reader::new(&to, 7);
+        // Some room, then again none: stopping and starting, as a busy Luup does.
+        reader.read(held / 3);
+        let total = writer.write_until_blocked();
+        reader.read(held / 3);
+        let sender = std::thread::spawn(move || {
+            writer.write(3_000_000);
+            writer.finish();
+        });
+        assert_eq!(reader.rest(), total + 3_000_000);
+        sender.join().unwrap();
+    });
 }
 
 #[test]
 fn a_slow_reader_gets_everything() {
     const MANY: u64 = 2_000_000;
-    for way in WAYS {
-        let daemon = configured(way);
-        for (to_remote, options) in [(true, ""), (false, ""), (false, "BLKS=700"), (true, "BLKS=700")] {
-            let (from, to) = ends(&daemon, to_remote, options);
+    every_way(|daemon, to_remote| {
+        for options in ["", "BLKS=700"] {
+            let (from, to) = ends(daemon, to_remote, options);
             let reader = Reader::new(&to, 8).slow();
             let mut writer = Writer::new(&from, 8);
             let sender = std::thread::spawn(move || {
                 writer.write(MANY);
                 writer.finish();
             });
-            assert_eq!(reader.rest(), MANY, "{way:?} {options}, to the remote: {to_remote}");
+            assert_eq!(reader.rest(), MANY, "{options}");
             sender.join().unwrap();
         }
-    }
+    });
 }
 
 #[test]

@@ -124,16 +124,16 @@ fn two_connections_to_one_device_are_two() {
 }
 
 #[test]
-fn urgent_data_does_not_break_the_stream() {
+fn urgent_bytes_are_bytes_in_their_place() {
     let daemon = started();
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
-    let urgent = socket2::SockRef::from(plugin.stream()).send_out_of_band(b"!").unwrap();
-    assert_eq!(urgent, 1);
+    plugin.send(b"before");
+    assert_eq!(socket2::SockRef::from(plugin.stream()).send_out_of_band(b"!").unwrap(), 1);
     plugin.send(b"after");
-    // What is urgent is out of band: the stream goes on without it.
-    let mut came = [0; 5];
+    let mut came = [0; 12];
     remote.read_exact(&mut came).unwrap();
-    assert_eq!(&came, b"after");
+    assert_eq!(&came, b"before!after");
+    assert_eq!(socket2::SockRef::from(&remote).send_out_of_band(b"?").unwrap(), 1);
     remote.write_all(b"answer").unwrap();
-    assert_eq!(plugin.bytes(6), b"answer");
+    assert_eq!(plugin.bytes(7), b"?answer");
 }

@@ -15,6 +15,8 @@ mod echo;
 mod greeting;
 mod half_close;
 mod names;
+mod notifications;
+mod pace;
 mod resets;
 mod setup_commands;
 mod setup_lines;

@@ -43,7 +43,9 @@ impl Writer {
     /// full then. How much was written in all.
     #[track_caller]
     pub fn write_until_blocked(&mut self) -> u64 {
-        self.stream.set_write_timeout(Some(Duration::from_millis(700))).expect("socket");
+        self.stream.set_write_timeout(Some(Duration::from_millis(250))).expect("socket");
+        // Megabytes in this end's kernel would prove nothing and take their time.
+        socket2::SockRef::from(&self.stream).set_send_buffer_size(128 * 1024).expect("socket");
         loop {
             self.draw();
             match self.stream.write(&self.unsent) {

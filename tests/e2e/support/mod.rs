@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use lab::daemon::{Builder, Daemon};
 use lab::device::{Device, Kind};
+use lab::luup::Luup;
 use lab::plugin::Plugin;
 use socket2::{Domain, Socket, Type};
 
@@ -39,6 +40,14 @@ pub fn started() -> Daemon {
 #[track_caller]
 pub fn configured(text: &str) -> Daemon {
     daemon().config(text).start()
+}
+
+/// A stand-in Luup, and a daemon that notifies it, with this configuration file.
+#[track_caller]
+pub fn with_luup(config: &str) -> (Luup, Daemon) {
+    let luup = Luup::start();
+    let daemon = daemon().config(config).luup(&luup.url()).start();
+    (luup, daemon)
 }
 
 /// True where the daemon runs under an emulator: its memory and descriptors are then not its own.
