@@ -14,6 +14,7 @@ mod conn_options;
 mod echo;
 mod greeting;
 mod half_close;
+mod luup_trouble;
 mod names;
 mod notifications;
 mod pace;
