@@ -8,12 +8,14 @@
 
 mod support;
 
+mod access;
 mod bulk;
 mod conn;
 mod conn_options;
 mod echo;
 mod greeting;
 mod half_close;
+mod limits;
 mod luup_trouble;
 mod names;
 mod notifications;
@@ -21,4 +23,5 @@ mod pace;
 mod resets;
 mod setup_commands;
 mod setup_lines;
+mod status;
 mod timeouts;

@@ -1,0 +1,176 @@
+//! Limits: too many connections, and too few descriptors.
+
+use std::io::Write;
+use std::process::Command;
+use std::time::Duration;
+
+use lab::daemon::Daemon;
+use lab::device::{Device, Kind};
+use lab::luup::Luup;
+use lab::plugin::Plugin;
+
+use crate::support::{
+    LIMIT, Observer, accepted, configured, daemon, echo_mode, emulated, eventually, plugin_from, with_luup,
+};
+
+#[test]
+fn one_more_than_the_limit_is_refused_until_there_is_room() {
+    let daemon = configured("[limits]\nconnections=3\n");
+    let mut plugins: Vec<Plugin> = (0..3).map(|_| daemon.plugin()).collect();
+    for _ in 0..3 {
+        let mut refused = Plugin::connect_raw(daemon.addr()).unwrap();
+        assert_eq!(refused.rest(), b"ERR ACCESS Too many connections\n");
+    }
+    assert!(plugins.iter_mut().all(|plugin| plugin.command("CAPA").starts_with("OK CAPA")), "the others live on");
+    assert_eq!(plugins.pop().unwrap().command("QUIT"), "OK QUIT");
+    eventually("there is room again", || {
+        let mut plugin = Plugin::connect_raw(daemon.addr()).ok()?;
+        plugin.line().starts_with("OK TOGGLEDBITS").then_some(())
+    });
+}
+
+#[test]
+fn loopback_is_exempt_from_the_limit_of_an_address() {
+    let daemon = configured("[limits]\nperaddress=1\n");
+    let _plugins: Vec<Plugin> = (0..5).map(|_| daemon.plugin()).collect();
+    assert!(plugin_from("127.0.0.2", daemon.addr()).line().starts_with("OK "));
+}
+
+/// Leaves `more` descriptors to the daemon, whatever it has open. False where this machine has no way to.
+fn leave_descriptors(daemon: &Daemon, more: usize) -> bool {
+    let limit = daemon.descriptors() + more;
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &daemon.pid().to_string(), &format!("--nofile={limit}:{limit}")]);
+    let set = command.status().is_ok_and(|status| status.success());
+    if !set {
+        println!("skipped: no prlimit here");
+    }
+    set
+}
+
+/// Connects until the daemon has no descriptor left to accept with. The last one has not been greeted.
+fn fill(daemon: &Daemon) -> Vec<Plugin> {
+    let mut plugins = Vec::new();
+    loop {
+        let mut plugin = Plugin::connect_raw(daemon.addr()).unwrap();
+        plugin.set_timeout(Duration::from_millis(700));
+        let greeting = plugin.try_line();
+        plugin.set_timeout(LIMIT);
+        plugins.push(plugin);
+        match greeting {
+            Ok(greeting) => assert!(greeting.starts_with("OK TOGGLEDBITS"), "{greeting}"),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "who comes then waits: {error}");
+                return plugins;
+            }
+        }
+    }
+}
+
+#[test]
+fn out_of_descriptors_it_waits_without_spinning_and_goes_on_later() {
+    let daemon = crate::support::started();
+    let (mut echo, mut remote) = echo_mode(&daemon, "");
+    if !leave_descriptors(&daemon, 10) {
+        return;
+    }
+    let mut plugins = fill(&daemon);
+    let mut waiting = plugins.pop().unwrap();
+    assert!(plugins.len() >= 4, "{} came in", plugins.len());
+    if !emulated() {
+        let before = daemon.cpu_time();
+        echo.set_timeout(Duration::from_secs(2));
+        assert!(echo.try_line().is_err());
+        echo.set_timeout(LIMIT);
+        let used = daemon.cpu_time() - before;
+        assert!(used < Duration::from_millis(400), "{used:?} of two seconds");
+    }
+    // Who is in is served all the while.
+    remote.write_all(b"still here").unwrap();
+    assert_eq!(echo.bytes(10), b"still here");
+    assert!(plugins[0].command("CAPA").starts_with("OK CAPA"));
+    assert!(waiting.is_quiet());
+    let complaints = daemon.log_lines().iter().filter(|line| line.contains("cannot accept")).count();
+    assert!((1..=3).contains(&complaints), "{}", daemon.log_text());
+    plugins.truncate(2);
+    assert!(waiting.line().starts_with("OK TOGGLEDBITS"), "who has waited comes in");
+}
+
+#[test]
+fn out_of_descriptors_a_conn_fails_with_a_reason() {
+    let daemon = crate::support::started();
+    let device = Device::start(Kind::Silent);
+    if !leave_descriptors(&daemon, 8) {
+        return;
+    }
+    let mut plugins = fill(&daemon);
+    let answer = plugins[0].command(&format!("CONN {}", device.addr()));
+    assert!(answer.starts_with("ERR CONN ") && answer.len() > 9, "{answer:?}");
+    assert!(plugins[0].at_end());
+    drop(plugins);
+    // And with descriptors it works.
+    assert!(daemon.plugin().command(&format!("CONN {}", device.addr())).starts_with("OK CONN "));
+}
+
+#[test]
+fn out_of_descriptors_notifications_are_late_and_not_lost() {
+    let (luup, daemon): (Luup, Daemon) = with_luup("");
+    let device = Device::start(Kind::Manual);
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), "NTFY=5/s/a/p");
+    let mut remote = accepted(&device);
+    if !leave_descriptors(&daemon, 3) {
+        return;
+    }
+    let plugins = fill(&daemon);
+    remote.write_all(b"news").unwrap();
+    assert_eq!(plugin.bytes(4), b"news");
+    assert!(luup.wait_until(Duration::from_millis(500), |requests| !requests.is_empty()).is_err());
+    drop(plugins);
+    luup.wait_for(1, LIMIT);
+}
+
+#[test]
+fn descriptors_are_raised_as_far_as_the_limit_of_connections_needs() {
+    let daemon = daemon().config("[limits]\nconnections=300\n").within("ulimit -Sn 64; exec \"$@\"").start();
+    let device = Device::start(Kind::Silent);
+    let mut plugins: Vec<Plugin> = (0..300).map(|_| daemon.plugin()).collect();
+    for plugin in &mut plugins {
+        plugin.conn(device.addr(), "");
+    }
+    assert!(device.wait_accepted(300, LIMIT));
+}
+
+#[test]
+fn where_descriptors_cannot_be_raised_connections_are_fewer_and_all_of_them_work() {
+    // Root may raise even the hard limit; without that capability, nobody may.
+    let no_capability = "setpriv --bounding-set -sys_resource --inh-caps -sys_resource";
+    let may = Command::new("setpriv").args(no_capability.split(' ').skip(1)).arg("true").output();
+    let script = if may.is_ok_and(|output| output.status.success()) {
+        format!("ulimit -n 160; exec {no_capability} \"$@\"")
+    } else {
+        "ulimit -n 160; exec \"$@\"".to_owned()
+    };
+    let daemon = daemon().within(&script).start();
+    if daemon.log_text().contains("are enough for") {
+        let device = Device::start(Kind::Silent);
+        let mut count = 0;
+        let mut plugins = Vec::new();
+        loop {
+            let mut plugin = Plugin::connect_raw(daemon.addr()).unwrap();
+            let greeting = plugin.line();
+            if !greeting.starts_with("OK ") {
+                assert_eq!(greeting, "ERR ACCESS Too many connections");
+                break;
+            }
+            plugin.conn(device.addr(), "");
+            count += 1;
+            plugins.push(plugin);
+        }
+        assert!((10..80).contains(&count), "{count} connections with 160 descriptors");
+        plugins.clear();
+        Observer::new(daemon.addr()).wait_connections(0);
+    } else {
+        println!("skipped: the limit of descriptors could be raised");
+    }
+}
