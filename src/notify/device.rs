@@ -1,7 +1,7 @@
 //! What is known of one Luup device: at most one request is with it, and how it has answered lately.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::LineId;
 
@@ -22,6 +22,8 @@ pub struct Device {
     pub waiting: VecDeque<LineId>,
     /// Requests in a row that got no answer in time.
     pub timeouts: u32,
+    /// Nothing is sent to it before this, since its last request got no answer.
+    pub resting_until: Option<Instant>,
 }
 
 impl Device {
@@ -30,9 +32,16 @@ impl Device {
         self.timeouts > 0
     }
 
-    /// How long a line waits before it tries this device again.
-    pub fn pause(&self) -> Duration {
-        backoff(FIRST_PAUSE, LONGEST_PAUSE, self.timeouts.saturating_sub(1))
+    /// Its request got no answer in time: it is left alone for a while, longer each time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.resting_until = Some(now + backoff(FIRST_PAUSE, LONGEST_PAUSE, self.timeouts));
+        self.timeouts += 1;
+    }
+
+    /// It has answered.
+    pub fn handle_answer(&mut self) {
+        self.timeouts = 0;
+        self.resting_until = None;
     }
 }
 

@@ -20,7 +20,7 @@ use slab::Slab;
 use super::breaker::Breaker;
 use super::device::{Device, backoff};
 pub use super::line::Subscription;
-use super::line::{Line, Stage};
+use super::line::{Line, Pending, Stage};
 use super::{Event, Outcome};
 
 /// First pause after Luup's trouble, doubled for each failure that follows.
@@ -161,7 +161,7 @@ impl Schedule {
         line.stage = Stage::Quiet;
         line.last = Some(outcome);
         let device = Arc::clone(&line.subscription.device);
-        self.free_device(&device, outcome);
+        self.free_device(&device, outcome, now);
         self.judge_luup(outcome, now);
         self.judge_notice(id, event, outcome, now);
         self.arrange(id, now);
@@ -206,7 +206,9 @@ impl Schedule {
     /// When to call [`Schedule::poll_job`] again, if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let rest = self.resting.first().map(|&(due, _)| due);
-        let probe = if self.ready.is_empty() { None } else { self.breaker.deadline() };
+        // An instant at which nothing could be sent anyway would only wake the loop for nothing.
+        let could_send = self.in_flight < self.senders && self.ready.iter().any(|&id| self.may_send(id));
+        let probe = self.breaker.deadline().filter(|_| could_send);
         [rest, probe].into_iter().flatten().min()
     }
 
@@ -248,7 +250,8 @@ impl Schedule {
             Some(Event::Data) => line.retry_at.max(line.paced_until),
             Some(Event::Connected | Event::Closed) => line.retry_at,
         };
-        match due.filter(|&due| due > now) {
+        let rest = self.devices.get(&line.subscription.device).and_then(|device| device.resting_until);
+        match due.max(rest).filter(|&due| due > now) {
             Some(due) => {
                 line.stage = Stage::Resting(due);
                 self.resting.insert((due, id));
@@ -278,15 +281,23 @@ impl Schedule {
         !suspect || self.suspects_in_flight < self.senders.div_ceil(2)
     }
 
-    fn free_device(&mut self, name: &Arc<str>, outcome: Outcome) {
+    fn free_device(&mut self, name: &Arc<str>, outcome: Outcome, now: Instant) {
         self.in_flight -= 1;
         let Some(device) = self.devices.get_mut(name) else { return };
         self.suspects_in_flight -= usize::from(device.is_suspect());
         match outcome {
-            Outcome::TimedOut => device.timeouts += 1,
+            Outcome::TimedOut => device.handle_timeout(now),
             // Nobody was asked: that says nothing of the device.
             Outcome::Unreachable => {}
-            _ => device.timeouts = 0,
+            _ => device.handle_answer(),
+        }
+        if let Some(due) = device.resting_until.filter(|&due| due > now) {
+            device.busy = false;
+            for id in std::mem::take(&mut device.waiting) {
+                self.lines[id.0].stage = Stage::Resting(due);
+                self.resting.insert((due, id));
+            }
+            return;
         }
         match device.waiting.pop_front() {
             Some(next) => self.ready.push_back(next),
@@ -306,8 +317,12 @@ impl Schedule {
 
     /// Decides what becomes of the notice: done, given up, or tried again.
     fn judge_notice(&mut self, id: LineId, event: Event, outcome: Outcome, now: Instant) {
-        let pause = self.devices.get(&self.lines[id.0].subscription.device).map_or(FIRST_RETRY, Device::pause);
         let line = &mut self.lines[id.0];
+        if self.closing.get(&line.subscription).is_some_and(|closing| closing.line != id) && line.closing {
+            // Another connection has ended since whose notice reads the same: that one stands for both.
+            line.pending = Pending::default();
+            return;
+        }
         if outcome != Outcome::ErrorBody {
             line.errors_since = None;
         }
@@ -320,9 +335,8 @@ impl Schedule {
                 return;
             }
             Outcome::Refused(_) => None,
-            // The breaker says when.
-            Outcome::Unreachable => Some(Duration::ZERO),
-            Outcome::TimedOut => Some(pause),
+            // The breaker says when, or the device's rest.
+            Outcome::Unreachable | Outcome::TimedOut => Some(Duration::ZERO),
             Outcome::Failed(_) => Some(backoff(FIRST_RETRY, LONGEST_RETRY, line.failures)),
             Outcome::ErrorBody => {
                 let since = *line.errors_since.get_or_insert(now);

@@ -261,3 +261,55 @@ fn pace_does_not_hold_back_what_was_never_heard() {
     assert_eq!(retry - start, FIRST_RETRY);
     assert_eq!(queries(&mut schedule, retry).len(), 1);
 }
+
+/// Regression: only the line that got no answer rested, and others of the same device went out at once.
+#[test]
+fn a_device_that_hangs_is_left_alone() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(4, 10);
+    let lines = ["a", "b"].map(|pid| schedule.open(subscription("5", pid)));
+    for line in lines {
+        schedule.handle_data(line, start);
+    }
+    assert_eq!(queries(&mut schedule, start), ["/5/a"]);
+    schedule.handle_outcome(lines[0], Outcome::TimedOut, start);
+    assert!(queries(&mut schedule, start).is_empty());
+    let late = schedule.open(subscription("5", "c"));
+    schedule.handle_data(late, start);
+    assert!(queries(&mut schedule, start).is_empty());
+    let due = schedule.poll_timeout().unwrap();
+    assert_eq!(queries(&mut schedule, due).len(), 1);
+}
+
+/// Regression: an equal notice in flight was retried beside the newer one, and they piled up.
+#[test]
+fn equal_closing_notices_are_one_even_if_the_first_fails_on_its_way() {
+    let mut now = Instant::now();
+    let mut schedule = Schedule::new(4, 10);
+    for _ in 0..50 {
+        let line = schedule.open(subscription("5", "same"));
+        schedule.handle_closed(line, now);
+        for job in jobs(&mut schedule, now) {
+            schedule.handle_outcome(job.line, Outcome::TimedOut, now);
+        }
+        now = schedule.poll_timeout().unwrap_or(now);
+    }
+    assert!(schedule.lines.len() <= 2, "{}", schedule.lines.len());
+}
+
+/// Regression: the breaker's instant was offered although nothing could be sent, and the loop spun.
+#[test]
+fn no_instant_is_offered_at_which_nothing_can_be_sent() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(2, 10);
+    let lines = ["1", "2", "3"].map(|device| schedule.open(subscription(device, "p")));
+    for line in lines {
+        schedule.handle_data(line, now);
+    }
+    assert_eq!(queries(&mut schedule, now).len(), 2);
+    schedule.handle_outcome(lines[0], Outcome::Unreachable, now);
+    schedule.set_limits(1, 10);
+    assert_eq!(schedule.poll_timeout(), None);
+    schedule.handle_outcome(lines[1], Outcome::Unreachable, now);
+    assert!(schedule.poll_timeout().is_some());
+}
