@@ -4,11 +4,13 @@ mod data;
 mod mounts;
 mod names;
 mod observer;
+mod runs;
 
 pub use data::{Reader, Writer, both_ways, unsent, wait_until_taken};
 pub use mounts::{may_mount, with_mounts};
 pub use names::{Answer, NameServer};
 pub use observer::Observer;
+pub use runs::{Run, Scratch, run};
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -105,6 +107,13 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         assert!(start.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Waits until a daemon whose log is not on standard error listens; a plugin that has been greeted.
+#[track_caller]
+pub fn wait_listening(addr: SocketAddr) -> Plugin {
+    eventually("it listens", || TcpStream::connect(addr).ok().map(|_| ()));
+    Plugin::connect(addr)
 }
 
 /// True where the remote's stream ends now or is reset, with nothing more before.

@@ -14,7 +14,6 @@ use super::{LIMIT, may_mount, with_mounts};
 #[derive(Clone, Debug)]
 pub enum Answer {
     Addresses(Vec<IpAddr>),
-    NoSuchName,
     ServerFailure,
     Silence,
 }
@@ -142,7 +141,7 @@ fn answer(query: &[u8], names: &HashMap<String, Answer>) -> Option<(String, Opti
         Some(Answer::Addresses(addresses)) => (0, &addresses[..]),
         Some(Answer::ServerFailure) => (2, &[][..]),
         Some(Answer::Silence) => return Some((name, None)),
-        Some(Answer::NoSuchName) | None => (3, &[][..]),
+        None => (3, &[][..]),
     };
     let fitting: Vec<&IpAddr> = addresses.iter().filter(|address| address.is_ipv6() == wants_v6).collect();
     let mut reply = query[..2].to_vec();

@@ -1,0 +1,121 @@
+//! `--supervise`: a parent that starts the daemon anew when it dies.
+
+use std::io::Write;
+use std::time::Duration;
+
+use lab::daemon::Daemon;
+use lab::plugin::Plugin;
+use lab::ports::Reserved;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{LIMIT, daemon, echo_mode, ends, eventually, plugin_from};
+
+/// A supervised daemon on a port that stays the same.
+fn supervised(config: &str) -> (Daemon, Reserved) {
+    let port = Reserved::new().unwrap();
+    let daemon = daemon().config(config).port(port.port()).arg("--supervise").start();
+    (daemon, port)
+}
+
+/// The process of the daemon proper.
+#[track_caller]
+fn child(daemon: &Daemon) -> Pid {
+    let child = eventually("there is a child", || daemon.children().first().copied());
+    Pid::from_raw(child as i32)
+}
+
+/// Kills the daemon proper, and waits for another in its place that listens.
+#[track_caller]
+fn kill_child(daemon: &Daemon, port: &Reserved) {
+    let old = child(daemon);
+    kill(old, Signal::SIGKILL).unwrap();
+    eventually("another takes its place", || {
+        let new = *daemon.children().first()?;
+        (new as i32 != old.as_raw()).then_some(())
+    });
+    eventually("it listens", || Plugin::connect_raw(port.addr()).ok()?.try_line().ok());
+}
+
+#[test]
+fn it_serves_as_without() {
+    let (daemon, _port) = supervised("");
+    let (mut plugin, mut remote) = echo_mode(&daemon, "");
+    remote.write_all(b"hello").unwrap();
+    assert_eq!(plugin.bytes(5), b"hello");
+    assert_eq!(daemon.children().len(), 1);
+}
+
+#[test]
+fn a_daemon_that_was_killed_is_started_anew() {
+    let (daemon, port) = supervised("");
+    let (mut plugin, remote) = echo_mode(&daemon, "");
+    kill_child(&daemon, &port);
+    assert!(plugin.at_end() && ends(&remote), "the old one's connections are gone");
+    daemon.wait_for_log(LIMIT, |line| line.contains("SIGKILL") || line.contains("killed"));
+    kill_child(&daemon, &port);
+    assert!(Plugin::connect(port.addr()).command("CAPA").starts_with("OK CAPA"));
+}
+
+#[test]
+fn stop_ends_both() {
+    let (mut daemon, port) = supervised("");
+    kill_child(&daemon, &port);
+    assert_eq!(Plugin::connect(port.addr()).command("STOP"), "OK STOP");
+    assert_eq!(daemon.wait_exit(LIMIT).expect("the parent goes on").code(), Some(0));
+    assert!(Plugin::connect_raw(port.addr()).is_err());
+}
+
+#[test]
+fn term_and_int_end_both() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (mut daemon, port) = supervised("");
+        let child = child(&daemon);
+        daemon.signal(signal);
+        assert_eq!(daemon.wait_exit(LIMIT).expect("the parent goes on").code(), Some(0), "{signal}");
+        assert!(kill(child, None).is_err(), "{signal}: the daemon goes on");
+        assert!(Plugin::connect_raw(port.addr()).is_err());
+    }
+}
+
+#[test]
+fn term_at_any_moment_ends_both() {
+    for milliseconds in [0, 1, 3, 10, 30, 100, 200] {
+        let port = Reserved::new().unwrap();
+        let mut daemon = daemon().port(port.port()).arg("--supervise").spawn();
+        // Not to wait for something: to meet it in every state of its start.
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        daemon.signal(Signal::SIGTERM);
+        let status = daemon.wait_exit(LIMIT).unwrap_or_else(|| panic!("it goes on, {milliseconds} ms after its start"));
+        // Before it has taken its signals in hand, it ends as every process does.
+        let ended = status.code() == Some(0) || std::os::unix::process::ExitStatusExt::signal(&status) == Some(15);
+        assert!(ended, "{milliseconds} ms: {status:?}");
+        assert!(Plugin::connect_raw(port.addr()).is_err());
+    }
+}
+
+#[test]
+fn hup_and_usr1_are_passed_on() {
+    let (daemon, port) = supervised("[host]\nallow=127.0.0.1\n");
+    assert_eq!(plugin_from("127.0.0.2", port.addr()).line(), "ERR ACCESS Not allowed");
+    std::fs::write(daemon.dir().join("sockproxyd.conf"), "[host]\nallow=127.0.0.1,127.0.0.2\n").unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log(LIMIT, |line| line.contains("read anew"));
+    assert!(plugin_from("127.0.0.2", port.addr()).line().starts_with("OK "));
+    daemon.signal(Signal::SIGUSR1);
+    daemon.wait_for_log(LIMIT, |line| line.contains("#recv"));
+}
+
+#[test]
+fn a_parent_that_was_killed_takes_the_daemon_with_it() {
+    let (mut daemon, port) = supervised("");
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait_exit(LIMIT).expect("a killed process ends");
+    eventually("the port is free", || Plugin::connect_raw(port.addr()).err());
+}
+
+#[test]
+fn a_bad_configuration_is_not_tried_again() {
+    let run = crate::support::run(&["--supervise", "-p", "x"]);
+    assert_eq!(run.status, Some(2), "{run:?}");
+}

@@ -1,0 +1,67 @@
+//! Runs of the daemon that end by themselves, and a place for their files.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What such a run leaves.
+#[derive(Debug)]
+pub struct Run {
+    pub status: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs the daemon with these arguments until it ends.
+///
+/// # Panics
+/// When it serves instead; it has 10 seconds.
+#[track_caller]
+pub fn run(args: &[&str]) -> Run {
+    let words = std::env::var("SOCKPROXYD").unwrap_or_default();
+    let mut words = words.split_whitespace();
+    let mut command = Command::new("timeout");
+    command.args(["10", words.next().unwrap_or(super::BINARY)]).args(words).args(args).stdin(Stdio::null());
+    let output = command.output().expect("timeout(1)");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let run = Run { status: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) };
+    assert_ne!(run.status, Some(124), "it does not end: {run:?}");
+    run
+}
+
+/// A private directory; gone when dropped.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sockproxyd-e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("a private directory");
+        Scratch(path)
+    }
+
+    /// The path of a file in it, to be given to others.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).to_string_lossy().into_owned()
+    }
+
+    /// Writes a file; its path.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        fs::write(&path, content).expect("a file");
+        path
+    }
+
+    /// The text of a file, empty where there is none.
+    pub fn read(&self, name: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.0.join(name)).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
