@@ -155,6 +155,8 @@ fn what_was_told_before_an_outage_is_told_after_it_where_data_came_meanwhile() {
     wait_told(&luup, "data", 1);
     luup.down();
     house.speak();
+    // The outage must have been noticed: data behind a request that is on its way is news.
+    daemon.wait_for_log(LIMIT, |line| line.contains("cannot be reached"));
     house.speak();
     luup.forget();
     luup.up();
