@@ -10,7 +10,7 @@ use lab::process::{self, Disturbance};
 use super::awake::Awake;
 use super::load::{self, Flight, Way};
 use super::notify::{self, Plan, Scene};
-use super::report::{Report, Unit};
+use super::report::{MUSL, Report, Unit};
 use super::stats::{micros, millis, quantile};
 use super::targets::{Kind, Target};
 
@@ -64,7 +64,7 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     let mut kinds = vec![Kind::Direct, Kind::Socat, Kind::Haproxy { splice: false }, Kind::Haproxy { splice: true }];
     kinds.extend(settings.original.clone().map(|path| Kind::Original { path }));
     kinds.extend(settings.ours.clone().map(|path| Kind::Ours { name: "sockproxyd", path }));
-    kinds.extend(settings.musl.clone().map(|path| Kind::Ours { name: "sockproxyd musl", path }));
+    kinds.extend(settings.musl.clone().map(|path| Kind::Ours { name: MUSL, path }));
     let rounds = if settings.quick { 3 } else { 5 };
     let report = Report::new(kinds.iter().map(Kind::name).collect(), rounds);
     let mut bench = Bench { quick: settings.quick, rounds, kinds, report };
