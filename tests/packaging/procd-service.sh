@@ -11,7 +11,7 @@ echo 'sockproxyd:x:250:250::/var:/bin/false' >>/etc/passwd
 
 # The process that procd keeps: one, which does not supervise itself.
 kept() {
-    cat /var/run/procd/pid
+    cat /var/run/procd/pid 2>/dev/null
 }
 
 service enable
@@ -79,3 +79,25 @@ check "it greets" greets 2611
 check "stop" service stop
 check "it goes" eventually not greets 2611
 check "status, stopped" not service status
+
+# --- a slow box: the program takes its time to come and to go ---
+
+mv /usr/sbin/sockproxyd /tmp/sockproxyd
+cat >/usr/sbin/sockproxyd <<'SLOW'
+#!/bin/sh
+case " $* " in *" -t "*) exec /tmp/sockproxyd "$@" ;; esac
+sleep 0.5
+/tmp/sockproxyd "$@" &
+it=$!
+trap 'sleep 0.5; kill $it; wait $it; exit 0' TERM
+wait $it
+SLOW
+chmod 755 /usr/sbin/sockproxyd
+check "start of a slow one" service start
+check "it greets when start has returned" greets 2611
+before=$(kept)
+check "restart of a slow one" service restart
+check "it greets when restart has returned" greets 2611
+check "another process" not equal "$(kept)" "$before"
+check "which is alone" number 1
+check "stop" service stop

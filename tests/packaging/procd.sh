@@ -69,9 +69,10 @@ procd_restart_wait() {
     done
 }
 
+# Does not wait, and forgets it: what is started next may meet it at the port.
 procd_kill() {
     ! procd_runs || kill "$(cat "$running")"
-    rm -f "$said"
+    rm -f "$said" "$running"
 }
 
 procd_status() {
