@@ -123,7 +123,14 @@ impl LogFile {
     fn rotate(&mut self) {
         let mut old = self.path.clone().into_os_string();
         old.push(".old");
-        let _ = std::fs::rename(&self.path, old);
+        if let Err(error) = std::fs::rename(&self.path, old)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            // The folder is not ours to write; the bound holds all the same.
+            let _ = self.file.set_len(0);
+            self.size = 0;
+            return;
+        }
         match Self::open(self.path.clone(), self.bound) {
             Ok(new) => *self = new,
             Err(_) => self.size = 0,

@@ -153,15 +153,10 @@ impl Daemon {
             _ => {}
         }
         self.now = Instant::now();
-        let mut heard = 0;
         for event in events.iter() {
-            heard += 1;
             self.dispatch(event);
         }
-        // Where there may be more to hear, nobody is judged yet for having been silent.
-        if heard < EVENTS {
-            self.run_timers();
-        }
+        self.run_timers();
         self.let_in();
         self.run_sessions();
         self.send_notifications();
@@ -271,7 +266,14 @@ impl Daemon {
         let found = &mut self.sessions[slot];
         let mut cx = self.house.context(key, self.now);
         let mut verdict = found.session.turn(&mut cx);
-        if verdict == Verdict::WAIT && found.session.deadline(cx.config).is_some_and(|due| due <= cx.now) {
+        let late = |session: &Session, cx: &Context<'_>| session.deadline(cx.config).is_some_and(|due| due <= cx.now);
+        if verdict == Verdict::WAIT && late(&found.session, &cx) {
+            // Before anybody is judged for silence, the sockets themselves are asked: the word may have come while the
+            // machine slept, and its event is yet to be fetched.
+            found.session.look_again();
+            verdict = found.session.turn(&mut cx);
+        }
+        if verdict == Verdict::WAIT && late(&found.session, &cx) {
             found.session.handle_timeout(&mut cx);
             verdict = found.session.turn(&mut cx);
         }

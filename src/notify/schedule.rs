@@ -110,6 +110,7 @@ impl Schedule {
     pub fn set_limits(&mut self, senders: usize, limit: usize) {
         self.senders = senders.max(1);
         self.limit = limit.max(1);
+        self.keep_within_limit(None);
     }
 
     /// A line for a connection. It must be given back by [`Schedule::handle_closed`].
@@ -151,7 +152,7 @@ impl Schedule {
             self.remove(older.line);
         }
         self.arrange(id, now);
-        self.keep_within_limit(id);
+        self.keep_within_limit(Some(id));
     }
 
     /// What became of a request that [`Schedule::poll_job`] gave out.
@@ -165,6 +166,7 @@ impl Schedule {
         self.judge_luup(outcome, now);
         self.judge_notice(id, event, outcome, now);
         self.arrange(id, now);
+        self.keep_within_limit(None);
     }
 
     /// The next request to send, if one may go out at `now`.
@@ -173,7 +175,7 @@ impl Schedule {
             && due <= now
         {
             self.resting.pop_first();
-            self.enqueue(id);
+            self.arrange(id, now);
         }
         if self.in_flight >= self.senders || !self.breaker.lets_through(now) {
             return None;
@@ -318,11 +320,6 @@ impl Schedule {
     /// Decides what becomes of the notice: done, given up, or tried again.
     fn judge_notice(&mut self, id: LineId, event: Event, outcome: Outcome, now: Instant) {
         let line = &mut self.lines[id.0];
-        if self.closing.get(&line.subscription).is_some_and(|closing| closing.line != id) && line.closing {
-            // Another connection has ended since whose notice reads the same: that one stands for both.
-            line.pending = Pending::default();
-            return;
-        }
         if outcome != Outcome::ErrorBody {
             line.errors_since = None;
         }
@@ -353,6 +350,14 @@ impl Schedule {
             self.counters.failed += 1;
             return;
         };
+        if line.closing {
+            // Another connection may have ended since whose notice reads the same: that one stands for both.
+            let oldest = Closing { line: id, serial: 0 };
+            if self.closing.entry(line.subscription.clone()).or_insert(oldest).line != id {
+                line.pending = Pending::default();
+                return;
+            }
+        }
         // Nobody was asked, so nothing grows.
         line.failures += u32::from(outcome != Outcome::Unreachable);
         line.retry_at = Some(now + pause);
@@ -366,18 +371,16 @@ impl Schedule {
         }
     }
 
-    /// Forgets the oldest closing notice where there are too many.
-    fn keep_within_limit(&mut self, newest: LineId) {
-        if self.closing.len() <= self.limit {
-            return;
-        }
-        let oldest = self
-            .closing
-            .values()
-            .filter(|closing| closing.line != newest && !self.is_in_flight(closing.line))
-            .min_by_key(|closing| closing.serial)
-            .map(|closing| closing.line);
-        if let Some(id) = oldest {
+    /// Forgets the oldest closing notices where there are too many. Those under way are left alone, and `newest`.
+    fn keep_within_limit(&mut self, newest: Option<LineId>) {
+        while self.closing.len() > self.limit {
+            let oldest = self
+                .closing
+                .values()
+                .filter(|closing| Some(closing.line) != newest && !self.is_in_flight(closing.line))
+                .min_by_key(|closing| closing.serial)
+                .map(|closing| closing.line);
+            let Some(id) = oldest else { return };
             log::warn!("too many closing notices wait; one is dropped: {}", self.lines[id.0].subscription.query);
             self.counters.dropped += 1;
             self.remove(id);

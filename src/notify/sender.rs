@@ -93,8 +93,8 @@ fn agent(timeout: Duration) -> Agent {
         .proxy(None)
         .max_idle_connections(0)
         .max_idle_connections_per_host(0)
-        // A request and its answer are a few hundred bytes.
-        .input_buffer_size(4096)
+        // A request and its answer are a few hundred bytes; more header than fits would look like a broken connection.
+        .input_buffer_size(16 * 1024)
         .output_buffer_size(4096)
         .user_agent(USER_AGENT)
         .accept(AutoHeaderValue::None)

@@ -38,6 +38,9 @@ pub struct DatagramRelay {
     last_heard: Instant,
 }
 
+/// So many bytes from a plugin count as a datagram.
+const READ_COST: usize = 1024;
+
 /// Where a plugin may send datagrams of its own addressing.
 pub type MaySend<'a> = &'a dyn Fn(SocketAddr) -> bool;
 
@@ -182,6 +185,8 @@ impl DatagramRelay {
                     if read < room && !self.plugin_ready.insists() {
                         self.plugin_ready.readable = false;
                     }
+                    // Lines that say nothing cost time, too.
+                    budget = budget.saturating_sub(read / READ_COST);
                     self.decoder.handle_input(&env.scratch[..read]);
                 }
                 Err(error) if interrupted(&error) => {}

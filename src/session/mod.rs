@@ -272,6 +272,19 @@ impl Session {
         }
     }
 
+    /// Takes nothing for granted that is known of the sockets: the next turn reads, whatever events have said.
+    pub fn look_again(&mut self) {
+        match &mut self.stage {
+            Stage::Setup(stage) => stage.ready.readable = true,
+            Stage::Relaying(stage) => {
+                let relay = stage.relay_mut();
+                relay.plugin_ready().readable = true;
+                relay.remote_ready().readable = true;
+            }
+            Stage::Connecting(_) | Stage::Draining(_) | Stage::Closed => {}
+        }
+    }
+
     /// The deadline has passed, and a turn has not moved it. To be followed by another turn.
     pub fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         let next = match &mut self.stage {
