@@ -89,7 +89,7 @@ case " $* " in *" -t "*) exec /tmp/sockproxyd "$@" ;; esac
 sleep 0.5
 /tmp/sockproxyd "$@" &
 it=$!
-trap 'sleep 0.5; kill $it; wait $it; exit 0' TERM
+trap 'sleep 1.5; kill $it; wait $it; exit 0' TERM
 wait $it
 SLOW
 chmod 755 /usr/sbin/sockproxyd
