@@ -95,9 +95,9 @@ SLOW
 chmod 755 /usr/sbin/sockproxyd
 check "start of a slow one" service start
 check "it greets when start has returned" greets 2611
-before=$(kept)
+before=$(proxies)
 check "restart of a slow one" service restart
 check "it greets when restart has returned" greets 2611
-check "another process" not equal "$(kept)" "$before"
-check "which is alone" number 1
+check "which is another process" not equal "$(proxies)" "$before"
+check "alone" number 1
 check "stop" service stop
