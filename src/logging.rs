@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -11,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use syslog::{Facility, LoggerBackend, Severity};
 
 use crate::config::{Config, LogTarget};
@@ -95,10 +97,10 @@ impl Sink {
         let line = || format!("{} {level:<5} {text}\n", timestamp(SystemTime::now()));
         // An error is nowhere to be told.
         let _ = match self {
-            Self::Stderr => io::stderr().write_all(line().as_bytes()),
+            Self::Stderr => write_stderr(&line()),
             Self::File(file) => file.write(line().as_bytes()),
             // Early at boot, or in a container, there may be none: somebody may still read standard error.
-            Self::Syslog(log) => log.write(level, &text).or_else(|_| io::stderr().write_all(line().as_bytes())),
+            Self::Syslog(log) => log.write(level, &text).or_else(|_| write_stderr(&line())),
         };
     }
 }
@@ -136,6 +138,18 @@ impl LogFile {
             Err(_) => self.size = 0,
         }
     }
+}
+
+/// Writes a line to standard error, unless that would block: whoever started us with a pipe may not read it, and the
+/// house does not stand still for that. A pipe that is writable takes PIPE_BUF bytes at once (pipe(7)).
+fn write_stderr(line: &str) -> io::Result<()> {
+    let stderr = io::stderr();
+    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut fds, PollTimeout::ZERO)? == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let length = line.len().min(libc::PIPE_BUF);
+    stderr.lock().write_all(&line.as_bytes()[..length])
 }
 
 /// The local system log. It may come and go: each line looks for it where it is not connected.

@@ -137,7 +137,7 @@ fn logmax_0_is_no_bound() {
     let scratch = Scratch::new();
     let filed = Filed::start("logmax=0", &scratch.path("log"));
     let first = filed.come_and_go();
-    let last = (0..200).map(|_| filed.come_and_go()).last().unwrap();
+    let last = (0..200).fold(None, |_, _| Some(filed.come_and_go())).unwrap();
     eventually("all is there", || scratch.read("log").contains(&last).then_some(()));
     assert!(scratch.read("log").contains(&first) && scratch.read("log.old").is_empty());
 }
@@ -194,4 +194,29 @@ fn where_there_is_no_system_log_standard_error_gets_the_lines() {
     let mut line = [0; 2048];
     let length = socket.recv(&mut line).unwrap();
     assert!(String::from_utf8_lossy(&line[..length]).contains(plugin.pid()));
+}
+
+/// Regression: a standard error that nobody reads stopped the daemon once its pipe was full.
+#[test]
+fn a_standard_error_that_nobody_reads_stops_nothing() {
+    use std::io::{BufRead, BufReader, Read};
+    let named = std::env::var("SOCKPROXYD").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sockproxyd").to_owned());
+    let mut words = named.split_whitespace();
+    let mut command = std::process::Command::new(words.next().unwrap());
+    command.args(words).args(["-a", "127.0.0.1", "-p", "0", "-D"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    let address: std::net::SocketAddr = line.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    // Each of these is worth three lines of some 50 bytes; a pipe holds 64 KiB.
+    for _ in 0..1000 {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut greeting = [0; 2];
+        stream.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"OK");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
