@@ -5,7 +5,7 @@
 //!
 //! 1. At most one request is with a device, and one of a line is answered before the next goes out: order is kept.
 //! 2. PACE holds back data; never its first, and never the closing notice.
-//! 3. While Luup cannot be reached, one probe goes out now and then ([`super::breaker`]).
+//! 3. While Luup cannot be reached, one probe goes out now and then (`breaker`).
 //! 4. What failed and may yet succeed is tried again, later each time. A closing notice outlives its connection; of
 //!    those at most `limit` are kept, and two that read the same are one.
 //!

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A session owns the plugin's socket, the remote's, and the line on which the plugin is notified. It knows nothing
-//! of other sessions: what concerns them (STAT, STOP) it asks of the daemon by way of [`Verdict::ask`].
+//! of other sessions: what concerns them (STAT, STOP) it asks of the daemon by way of `Verdict::ask`.
 //!
 //! Contract: after every `handle_*`, call [`Session::turn`] until its verdict asks for no more, then arm a timer for
 //! [`Session::deadline`].

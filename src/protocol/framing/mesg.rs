@@ -23,7 +23,7 @@ pub enum Verb {
 /// What is wrong with what a plugin sent; displays as what follows `PARSE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramingError {
-    /// No newline within [`HEADER_LIMIT`] bytes.
+    /// No newline within 64 bytes.
     LongHeader,
     /// A word that is no verb here.
     Verb,
