@@ -58,7 +58,9 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
         return serve(config);
     }
     let say = |text: &str| logging::say_once(&config, log::Level::Warn, text);
-    match supervise::run(|| serve(config.clone()) as i32, say) {
+    // A daemon that is started anew goes by what it would read now; if that is broken, by what held at first.
+    let latest = || Config::load(&steps).unwrap_or_else(|_| config.clone());
+    match supervise::run(|| serve(latest()) as i32, say) {
         Ok(0) => Exit::Done,
         Ok(2) => Exit::Unusable,
         Ok(_) => Exit::Failed,
