@@ -1,0 +1,5 @@
+//! Fuzzes access lists.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sockproxyd_fuzz::access::run(data));

@@ -1,0 +1,5 @@
+//! Fuzzes the relay of streams.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sockproxyd_fuzz::relay::run(data));

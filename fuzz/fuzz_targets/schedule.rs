@@ -1,0 +1,5 @@
+//! Fuzzes the schedule of notifications.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sockproxyd_fuzz::schedule::run(data));

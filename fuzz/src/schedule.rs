@@ -1,0 +1,243 @@
+//! The schedule of notifications: whatever plugins, Luup and the clock do, the rules hold, and in the end every plugin
+//! has heard its last news.
+//!
+//! Input: the bounds, then an operation a byte, each followed by its arguments.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use sockproxyd::notify::schedule::Subscription;
+use sockproxyd::notify::{Job, LineId, Outcome, Schedule};
+
+use super::input::Input;
+
+/// Devices, and names that a plugin gives to its connections: few, so that they meet.
+const DEVICES: usize = 4;
+const NAMES: usize = 3;
+/// Lines open at once.
+const MOST_LINES: usize = 12;
+/// Operations: a longer story tells nothing new.
+const MOST_STEPS: usize = 600;
+
+/// A connection that stands.
+struct Line {
+    id: LineId,
+    subscription: Subscription,
+    /// News of which no request has been delivered since.
+    unheard: bool,
+    /// When the last request with news went out, and whether it or one after it failed.
+    last: Option<(Instant, bool)>,
+}
+
+struct World {
+    schedule: Schedule,
+    now: Instant,
+    lines: Vec<Line>,
+    out: Vec<Job>,
+    /// Subscriptions whose connection has ended, with whether a request has gone out since.
+    closed: HashMap<Subscription, bool>,
+    /// Every line ever opened that may still have a request out.
+    known: HashMap<LineId, Subscription>,
+    senders: usize,
+    /// The largest bounds there were.
+    most_senders: usize,
+    limit: usize,
+    /// Luup has said that a notice is pointless: not everything needs to be heard.
+    given_up: bool,
+}
+
+/// The target's body.
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (senders, limit) = (1 + input.below(4), 1 + input.below(8));
+    let mut world = World {
+        schedule: Schedule::new(senders, limit),
+        now: Instant::now(),
+        lines: Vec::new(),
+        out: Vec::new(),
+        closed: HashMap::new(),
+        known: HashMap::new(),
+        senders,
+        most_senders: senders,
+        limit,
+        given_up: false,
+    };
+    for _ in 0..MOST_STEPS {
+        if input.is_empty() {
+            break;
+        }
+        world.step(&mut input);
+        world.send();
+    }
+    world.calm_down();
+}
+
+impl World {
+    fn step(&mut self, input: &mut Input<'_>) {
+        match input.below(12) {
+            0 | 1 => self.open(input),
+            2 | 3 => self.data(input),
+            4 => {
+                // A connection stands before there is any data.
+                if let Some(at) = self.pick(input)
+                    && !self.lines[at].unheard
+                    && self.lines[at].last.is_none()
+                {
+                    self.schedule.handle_connected(self.lines[at].id, self.now);
+                }
+            }
+            5 => self.close(input),
+            6..=8 => self.answer(input),
+            9 => self.now += Duration::from_millis(1 << input.below(17)),
+            10 => self.now = self.schedule.poll_timeout().map_or(self.now, |due| due.max(self.now)),
+            _ => {
+                self.senders = 1 + input.below(4);
+                self.most_senders = self.most_senders.max(self.senders);
+                self.schedule.set_limits(self.senders, self.limit);
+            }
+        }
+    }
+
+    fn pick(&self, input: &mut Input<'_>) -> Option<usize> {
+        (!self.lines.is_empty()).then(|| input.below(self.lines.len()))
+    }
+
+    fn open(&mut self, input: &mut Input<'_>) {
+        if self.lines.len() == MOST_LINES {
+            return;
+        }
+        let kind = input.byte();
+        let (device, name) = (usize::from(kind) % DEVICES, usize::from(kind >> 2) % NAMES);
+        let subscription = Subscription {
+            device: device.to_string().into(),
+            query: format!("/{device}/{name}").into(),
+            events: kind & 0x40 != 0,
+            pace: (kind & 0x80 != 0).then_some(Duration::from_secs(2)),
+        };
+        let id = self.schedule.open(subscription.clone());
+        self.known.insert(id, subscription.clone());
+        self.lines.push(Line { id, subscription, unheard: false, last: None });
+    }
+
+    fn data(&mut self, input: &mut Input<'_>) {
+        if let Some(at) = self.pick(input) {
+            let line = &mut self.lines[at];
+            line.unheard = true;
+            self.schedule.handle_data(line.id, self.now);
+        }
+    }
+
+    fn close(&mut self, input: &mut Input<'_>) {
+        let Some(at) = self.pick(input) else { return };
+        let line = self.lines.swap_remove(at);
+        self.schedule.handle_closed(line.id, self.now);
+        self.closed.insert(line.subscription, false);
+    }
+
+    fn answer(&mut self, input: &mut Input<'_>) {
+        if self.out.is_empty() {
+            return;
+        }
+        let job = self.out.swap_remove(input.below(self.out.len()));
+        let outcome = match input.below(8) {
+            0..=2 => Outcome::Delivered,
+            3 => Outcome::Unreachable,
+            4 => Outcome::TimedOut,
+            5 => Outcome::Failed(503),
+            6 => Outcome::ErrorBody,
+            _ => Outcome::Refused(401),
+        };
+        self.give_up_if(matches!(outcome, Outcome::ErrorBody | Outcome::Refused(_)));
+        self.judge(&job, outcome);
+    }
+
+    fn give_up_if(&mut self, pointless: bool) {
+        self.given_up |= pointless;
+    }
+
+    fn judge(&mut self, job: &Job, outcome: Outcome) {
+        if let Some(line) = self.lines.iter_mut().find(|line| line.id == job.line)
+            && outcome != Outcome::Delivered
+            && is_news(job)
+        {
+            line.unheard = true;
+            line.last = line.last.map(|(when, _)| (when, true));
+        }
+        self.schedule.handle_outcome(job.line, outcome, self.now);
+    }
+
+    /// Takes every request that may go out now, and checks that each may.
+    fn send(&mut self) {
+        while let Some(job) = self.schedule.poll_job(self.now) {
+            let subscription = self.known[&job.line].clone();
+            let path = job.query.split('&').next().expect("a first part");
+            assert_eq!(path, &*subscription.query, "a request of another line");
+            assert_eq!(job.query.contains("&Event="), subscription.events, "{}", job.query);
+            for other in &self.out {
+                assert_ne!(self.known[&other.line].device, subscription.device, "two requests are with a device");
+            }
+            self.note(&job, &subscription);
+            self.out.push(job);
+            assert!(self.out.len() <= self.most_senders, "more requests than senders");
+        }
+        // Whoever calls again at once because it is told to would do so for ever.
+        if let Some(due) = self.schedule.poll_timeout() {
+            assert!(due > self.now, "a busy loop: {:?} late", self.now - due);
+        }
+        // Those that are out are not counted, and come back when they fail.
+        let most = self.lines.len() + self.limit + 2 * self.most_senders;
+        assert!(self.schedule.pending() <= most, "{} notices wait", self.schedule.pending());
+    }
+
+    /// What a request tells, and to whom.
+    fn note(&mut self, job: &Job, subscription: &Subscription) {
+        match self.lines.iter_mut().find(|line| line.id == job.line) {
+            Some(line) if is_news(job) => {
+                assert!(line.unheard, "{} is told what it knows", job.query);
+                assert!(!job.query.ends_with("&Event=closed"), "it stands");
+                if let (Some(pace), Some((last, failed))) = (subscription.pace, line.last) {
+                    assert!(failed || self.now >= last + pace, "faster than its pace");
+                }
+                line.unheard = false;
+                line.last = Some((self.now, false));
+            }
+            Some(_) => {}
+            None => {
+                assert!(self.closed.contains_key(subscription), "a request of nobody");
+                if is_news(job) {
+                    self.closed.insert(subscription.clone(), true);
+                }
+            }
+        }
+    }
+
+    /// Luup is in a good mood and time passes, until nothing waits any more.
+    fn calm_down(&mut self) {
+        for _ in 0..10_000 {
+            while let Some(job) = self.out.pop() {
+                self.judge(&job, Outcome::Delivered);
+            }
+            self.send();
+            if self.out.is_empty() {
+                match self.schedule.poll_timeout() {
+                    Some(due) => self.now = due,
+                    None => break,
+                }
+                self.send();
+            }
+        }
+        assert!(self.out.is_empty() && self.schedule.poll_timeout().is_none(), "it never calms down");
+        assert_eq!(self.schedule.pending(), 0);
+        if !self.given_up {
+            assert!(self.lines.iter().all(|line| !line.unheard), "a plugin was never told");
+            let dropped = self.schedule.counters().dropped;
+            let untold = self.closed.values().filter(|told| !**told).count() as u64;
+            assert!(untold <= dropped, "{untold} were never told of their end, {dropped} dropped");
+        }
+    }
+}
+
+/// True where a request tells of data or of the end.
+fn is_news(job: &Job) -> bool {
+    !job.query.ends_with("&Event=connected")
+}

@@ -1,0 +1,79 @@
+//! Setup mode: whatever a plugin says, in whatever pieces, leads to the same actions, and little is held for it.
+//!
+//! Input: how it is split, the limit of a line, and what the plugin says.
+
+use sockproxyd::protocol::options::Parameters;
+use sockproxyd::protocol::setup::{Action, Setup};
+
+use super::input::{Input, expand, pieces};
+
+/// What came of a conversation.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    actions: Vec<Action>,
+    parameters: Parameters,
+    /// The bytes behind a CONN, which are the remote's.
+    rest: Option<Vec<u8>>,
+}
+
+/// The target's body.
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (split, limit) = (input.byte(), 16 + input.below(256));
+    let text = expand(input.rest());
+    let whole = converse(&[&text], limit);
+    assert_eq!(converse(&pieces(&text, split), limit), whole, "the split matters");
+    check(&whole);
+}
+
+fn converse(pieces: &[&[u8]], limit: usize) -> Outcome {
+    let mut setup = Setup::new(limit);
+    let mut parameters = Parameters::default();
+    let mut actions = Vec::new();
+    for (at, piece) in pieces.iter().enumerate() {
+        setup.handle_input(piece);
+        while let Some(action) = setup.poll_action(&mut parameters) {
+            let over = matches!(action, Action::Close(_) | Action::Connect(_) | Action::Stop);
+            let connects = matches!(action, Action::Connect(_));
+            actions.push(action);
+            if over {
+                let mut rest = setup.into_rest();
+                pieces[at + 1..].iter().for_each(|piece| rest.extend_from_slice(piece));
+                return Outcome { actions, parameters, rest: connects.then_some(rest) };
+            }
+        }
+    }
+    assert!(setup.into_rest().len() <= limit, "more than a line is held");
+    Outcome { actions, parameters, rest: None }
+}
+
+fn check(outcome: &Outcome) {
+    for action in &outcome.actions {
+        match action {
+            Action::Reply(reply) | Action::Close(reply) => {
+                assert!(reply.ends_with(b"\n"), "a reply ends its line");
+                assert!(reply.iter().all(|&byte| byte >= b' ' || byte == b'\n'), "a reply holds no control characters");
+                let is_answer = reply.starts_with(b"OK ") || reply.starts_with(b"ERR ");
+                assert!(!is_answer || reply.iter().filter(|&&byte| byte == b'\n').count() == 1, "an answer is a line");
+            }
+            Action::Connect(target) => {
+                assert!(!target.host.is_empty());
+                assert!(target.reachable_port().is_none_or(|port| u32::from(port) == target.port));
+            }
+            Action::Stat | Action::StatJson | Action::Stop => {}
+        }
+    }
+    let Parameters { receive_timeout, pace, connect_timeout, block, notify, .. } = &outcome.parameters;
+    let longest = 3650 * 86_400;
+    for limit in [receive_timeout, pace, connect_timeout].into_iter().flatten() {
+        assert!(!limit.is_zero(), "a limit of nothing");
+        assert!(limit.as_secs() <= longest, "adding {limit:?} to an instant may overflow");
+    }
+    assert!(block.is_none_or(|block| (1..=65536).contains(&block)));
+    if let Some(notify) = notify {
+        let query = notify.query(b"1716058a");
+        assert!(query.bytes().all(|byte| byte.is_ascii_graphic()), "a request line holds {query:?}");
+        assert_eq!(query.matches('&').count(), 5, "a plugin's words made a parameter: {query}");
+        assert_eq!(query.matches(['?', '/', '#']).count(), 2, "a plugin's words left their place: {query}");
+    }
+}

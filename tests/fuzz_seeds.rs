@@ -1,0 +1,57 @@
+//! Replays the seeds of the fuzz targets: what once broke something, and what the protocol is made of.
+
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
+
+use std::path::Path;
+
+fn replay(name: &str) {
+    let (_, run) = fuzz::TARGETS.iter().find(|(known, _)| *known == name).expect("a target of that name");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
+    let mut seeds: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    seeds.sort();
+    assert!(seeds.len() >= 10, "the seeds of {name} are gone");
+    for seed in seeds {
+        // Shown where the test fails.
+        println!("{}", seed.display());
+        run(&std::fs::read(&seed).unwrap());
+    }
+}
+
+#[test]
+fn access() {
+    replay("access");
+}
+
+#[test]
+fn config() {
+    replay("config");
+}
+
+#[test]
+fn framing() {
+    replay("framing");
+}
+
+#[test]
+fn relay() {
+    replay("relay");
+}
+
+#[test]
+fn schedule() {
+    replay("schedule");
+}
+
+#[test]
+fn setup() {
+    replay("setup");
+}
+
+#[test]
+fn every_target_is_replayed() {
+    let this = include_str!("fuzz_seeds.rs");
+    for (name, _) in fuzz::TARGETS {
+        assert!(this.contains(&format!("replay(\"{name}\")")), "{name}");
+    }
+}
