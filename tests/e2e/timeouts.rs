@@ -145,12 +145,12 @@ fn rtim_stands_still_while_a_slow_plugin_holds_the_remote_back() {
     let written = writer.write_until_blocked();
     // The remote wants to go on and cannot; for longer than RTIM.
     assert!(stays_quiet(&remote, Duration::from_millis(3500)));
+    // It counts again from when the plugin has taken everything, which is later than this.
+    let start = Instant::now();
     let mut reader = Reader::new(plugin.stream(), 6);
     reader.read(written);
-    // From when the plugin had taken everything it counts again.
-    let start = Instant::now();
     assert_eq!(reader.rest(), written);
-    assert!((1.2..8.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    assert!((1.4..60.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
 }
 
 #[test]
