@@ -1,6 +1,6 @@
 //! Connections that break: a reset ends both sides, and what came before it is not lost.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 
 use lab::device::{Device, Kind, reset};
@@ -8,7 +8,7 @@ use lab::plugin::Plugin;
 use lab::random::Random;
 
 use crate::support::{
-    LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, unsent, wait_until_taken,
+    LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, read_to_end, unsent, wait_until_taken,
 };
 
 /// A daemon that would wait for ever for the other side of a connection that has only half ended.
@@ -135,10 +135,10 @@ fn resets_in_the_middle_of_a_transfer_end_both() {
             Reader::new(to, 1).read(50_000);
             if plugin_breaks {
                 plugin.reset();
-                read_to_any_end(&remote);
+                read_to_end(&remote);
             } else {
                 break_off(remote);
-                read_to_any_end(plugin.stream());
+                read_to_end(plugin.stream());
             }
             observer.wait_connections(0);
         }
@@ -174,18 +174,4 @@ fn a_plugin_that_resets_in_setup_mode_is_forgotten() {
     plugin.reset();
     assert!(ends(&remote));
     observer.wait_connections(0);
-}
-
-/// Reads until the stream ends, in order or by a reset.
-fn read_to_any_end(mut stream: &TcpStream) {
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
-            Err(error) => panic!("no end: {error}"),
-        }
-    }
 }

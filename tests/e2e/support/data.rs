@@ -41,12 +41,16 @@ impl Writer {
 
     /// Writes until nothing more is taken for a while: everything between here and a reader that does not read is
     /// full then. How much was written in all.
+    ///
+    /// # Panics
+    /// When there is no end to it: somebody throws bytes away.
     #[track_caller]
     pub fn write_until_blocked(&mut self) -> u64 {
         self.stream.set_write_timeout(Some(Duration::from_millis(250))).expect("socket");
         // Megabytes in this end's kernel would prove nothing and take their time.
         socket2::SockRef::from(&self.stream).set_send_buffer_size(128 * 1024).expect("socket");
         loop {
+            assert!(self.written < 1 << 28, "{} bytes went where nobody reads", self.written);
             self.draw();
             match self.stream.write(&self.unsent) {
                 Ok(written) => self.taken(written),
@@ -158,19 +162,45 @@ pub fn both_ways(plugin: &TcpStream, remote: &TcpStream, bytes: u64) {
     });
 }
 
+/// Reads until the stream ends, in order or by a reset.
+#[track_caller]
+pub fn read_to_end(mut stream: &TcpStream) {
+    let mut buffer = vec![0; CHUNK];
+    stream.set_read_timeout(Some(LIMIT)).expect("socket");
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("no end: {error}"),
+        }
+    }
+}
+
+/// The kernel's line about a connection of IPv4, from the side whose own address is `local`; its columns from
+/// `tx_queue:rx_queue` on (proc(5), `/proc/net/tcp`).
+fn kernel_line(local: SocketAddr, peer: SocketAddr) -> Option<Vec<String>> {
+    let port = |addr: SocketAddr| format!(":{:04X}", addr.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of connections");
+    table.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let it = words.get(1)?.ends_with(&port(local)) && words.get(2)?.ends_with(&port(peer));
+        it.then(|| words[4..].iter().map(|word| (*word).to_owned()).collect())
+    })
+}
+
 /// Bytes written to a socket of IPv4 that its peer's kernel has not taken yet.
 pub fn unsent(stream: &TcpStream) -> u64 {
-    let port = |addr: SocketAddr| format!(":{:04X}", addr.port());
-    let local = port(stream.local_addr().expect("socket"));
-    let peer = port(stream.peer_addr().expect("socket"));
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of connections");
-    let queue = table.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let own = words.next()?.ends_with(&local) && words.next()?.ends_with(&peer);
-        let (sending, _) = words.nth(1)?.split_once(':')?;
-        u64::from_str_radix(sending, 16).ok().filter(|_| own)
-    });
-    queue.expect("the connection in the kernel's table")
+    let (local, peer) = (stream.local_addr().expect("socket"), stream.peer_addr().expect("socket"));
+    let line = kernel_line(local, peer).expect("the connection in the kernel's table");
+    let (sending, _) = line[0].split_once(':').expect("queues");
+    u64::from_str_radix(sending, 16).expect("a number")
+}
+
+/// True where the socket with these addresses sends keep-alive probes when nothing else happens.
+pub fn keep_alive_is_on(local: SocketAddr, peer: SocketAddr) -> bool {
+    // The timer that runs: 02 is that of keep-alive.
+    kernel_line(local, peer).is_some_and(|line| line[1].starts_with("02:"))
 }
 
 /// Waits until the peer's kernel has taken everything: a reset would throw away the rest.

@@ -6,7 +6,7 @@ mod names;
 mod observer;
 mod runs;
 
-pub use data::{Reader, Writer, both_ways, unsent, wait_until_taken};
+pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unsent, wait_until_taken};
 pub use mounts::{may_mount, with_mounts};
 pub use names::{Answer, NameServer};
 pub use observer::Observer;

@@ -1,0 +1,60 @@
+//! Plugins as they are: Lua 5.1 with LuaSocket. The scripts stand in `tests/lua`.
+
+use std::process::Command;
+
+use lab::daemon::Daemon;
+use lab::device::{Device, Kind};
+use lab::ports::Reserved;
+
+use crate::support::{LIMIT, Observer, started, with_luup};
+
+/// Runs a script with the ports of the proxy, of a device that sends everything back, and of nobody.
+///
+/// # Panics
+/// When it says anything but `ok`, and where Lua or LuaSocket is missing.
+#[track_caller]
+fn lua(script: &str, daemon: &Daemon, device: &Device) {
+    let closed = Reserved::new().unwrap();
+    let ports = [daemon.port(), device.port(), closed.port()].map(|port| port.to_string());
+    let mut command = Command::new("lua5.1");
+    command.arg(script).args(ports).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lua"));
+    let output = command.output().expect("lua5.1 is needed (apt-get install lua5.1 lua-socket)");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!err.contains("module 'socket' not found"), "LuaSocket is needed (apt-get install lua-socket)");
+    assert!(output.status.success() && out == "ok\n", "{script}: {out}{err}");
+}
+
+#[test]
+fn the_connect_function_of_the_readme_works_and_leaves_nothing_behind() {
+    let daemon = started();
+    let device = Device::start(Kind::Echo);
+    let mut observer = Observer::new(daemon.addr());
+    lua("readme_connect.lua", &daemon, &device);
+    observer.wait_connections(0);
+    assert!(device.wait_finished(device.accepted(), LIMIT), "the device is free again");
+}
+
+#[test]
+fn the_connect_function_of_luws_works_and_is_notified() {
+    let (luup, daemon) = with_luup("");
+    let device = Device::start(Kind::Echo);
+    lua("luws_connect.lua", &daemon, &device);
+    let request = &luup.wait_for(1, LIMIT)[0];
+    assert_eq!((request.device(), request.action()), (Some(123), "HandleReceive"));
+    assert_eq!(request.service(), "urn:example-com:serviceId:Example1");
+}
+
+#[test]
+fn every_way_of_receiving_works() {
+    lua("receive.lua", &started(), &Device::start(Kind::Echo));
+}
+
+#[test]
+fn a_conversation_in_setup_mode_works() {
+    lua("setup_mode.lua", &started(), &Device::start(Kind::Echo));
+}
+
+#[test]
+fn ten_megabytes_both_ways_are_right() {
+    lua("bulk.lua", &started(), &Device::start(Kind::Echo));
+}

@@ -1,0 +1,292 @@
+//! Whatever clients and devices do to it, nothing is left behind: no descriptor, no entry of STAT, no memory.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lab::daemon::Daemon;
+use lab::device::{Device, Kind, reset};
+use lab::luup::Luup;
+use lab::plugin::Plugin;
+use lab::ports::Reserved;
+use lab::random::Random;
+
+use crate::support::{
+    LIMIT, Observer, accepted, both_ways, configured, daemon, echo_mode, emulated, ends, eventually, read_to_end,
+    skipped_under_emulation, started, with_luup,
+};
+
+/// True where the tests of this module are to last.
+fn soak() -> bool {
+    std::env::var_os("SOAK").is_some()
+}
+
+/// What the daemon holds at rest, to be compared with later.
+struct Rest {
+    descriptors: usize,
+    rss: u64,
+}
+
+impl Rest {
+    /// After a first connection has come and gone, so that everything is there that is made once.
+    fn of(daemon: &Daemon) -> Rest {
+        let (plugin, remote) = echo_mode(daemon, "");
+        both_ways(plugin.stream(), &remote, 1_000_000);
+        drop((plugin, remote));
+        Observer::new(daemon.addr()).wait_connections(0);
+        // And the observer has gone, too.
+        eventually("nothing changes any more", || {
+            let (before, now) = (daemon.descriptors(), (daemon.descriptors(), daemon.memory().rss));
+            std::thread::sleep(Duration::from_millis(100));
+            (before == daemon.descriptors()).then_some(Rest { descriptors: now.0, rss: now.1 })
+        })
+    }
+
+    /// Waits until nothing is left but `descriptors` more, for pools, and asserts that memory has grown by `kb` at most.
+    #[track_caller]
+    fn is_restored(&self, daemon: &Daemon, descriptors: usize, kb: u64) {
+        Observer::new(daemon.addr()).wait_connections(0);
+        eventually("descriptors are closed", || (daemon.descriptors() <= self.descriptors + descriptors).then_some(()));
+        assert_eq!(Observer::new(daemon.addr()).status()["buffered"], 0);
+        if !emulated() {
+            let grown = daemon.memory().rss.saturating_sub(self.rss);
+            assert!(grown <= kb, "{grown} kB more than at rest");
+        }
+    }
+}
+
+/// One connection that breaks off at some moment, from some side.
+fn break_off(daemon: &Daemon, source: &Device, manual: &Device, random: &mut Random) {
+    let Ok(mut plugin) = Plugin::connect_raw(daemon.addr()) else { panic!("the daemon does not accept any more") };
+    let ntfy = match random.below(2) {
+        0 => String::new(),
+        _ => format!("NTFY={}/s/a/p", random.below(5)),
+    };
+    let conn = |to: &Device| format!("CONN {} {ntfy}\n", to.addr());
+    match random.below(8) {
+        0 => {}
+        1 => plugin.send(b"CO"),
+        // While the proxy connects, or right after.
+        2 => plugin.send(conn(source).as_bytes()),
+        // In the middle of what the device sends.
+        3 | 4 => {
+            plugin.send(conn(source).as_bytes());
+            let most = random.between(50, 300_000);
+            plugin.bytes(most as usize);
+        }
+        // In the middle of what the plugin sends; nobody reads it.
+        5 => {
+            plugin.send(conn(manual).as_bytes());
+            let remote = accepted(manual);
+            plugin.stream().set_write_timeout(Some(Duration::from_millis(1))).unwrap();
+            while plugin.try_send(&[7; 50_000]).is_ok() {}
+            drop(remote);
+        }
+        // The device breaks off, having sent something.
+        6 => {
+            plugin.send(conn(manual).as_bytes());
+            let mut remote = accepted(manual);
+            remote.write_all(&[7; 10_000]).unwrap();
+            reset(&remote);
+        }
+        // One after the other.
+        _ => {
+            plugin.send(conn(manual).as_bytes());
+            let remote = accepted(manual);
+            plugin.finish();
+            assert!(ends(&remote));
+            reset(&remote);
+        }
+    }
+    plugin.reset();
+}
+
+/// Lets `count` connections break off, from several threads.
+fn break_off_many(daemon: &Daemon, count: usize) {
+    const THREADS: usize = 8;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            scope.spawn(move || {
+                let source = Device::start(Kind::Source { bytes: 400_000, seed: 1 });
+                let manual = Device::start(Kind::Manual);
+                let mut random = Random::new(thread as u64);
+                for _ in 0..count / THREADS {
+                    break_off(daemon, &source, &manual, &mut random);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn connections_that_break_off_leave_nothing_behind() {
+    let count = if soak() { 10_000 } else { 2000 };
+    // With pipes and without; pipes stay in their pool.
+    for (pipes, kept) in [(0, 0), (16, 32)] {
+        let (luup, daemon): (Luup, Daemon) = with_luup(&format!("[limits]\npipes={pipes}\n"));
+        let rest = Rest::of(&daemon);
+        break_off_many(&daemon, count / 2);
+        Observer::new(daemon.addr()).wait_notified();
+        // Devices take one request at a time; senders end when there is nothing to send.
+        assert!((0..5).all(|device| luup.max_concurrent(device) <= 1));
+        rest.is_restored(&daemon, kept, 6 * 1024);
+        let (plugin, remote) = echo_mode(&daemon, "");
+        both_ways(plugin.stream(), &remote, 1_000_000);
+    }
+}
+
+/// A process that sends for ever, or listens and sends for ever.
+fn endless(address: &str) -> Child {
+    let mut command = Command::new("socat");
+    command.args(["-u", "OPEN:/dev/zero", address]).stderr(Stdio::null());
+    command.spawn().expect("socat is needed (apt-get install socat)")
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn clients_that_are_killed_leave_nothing_behind() {
+    let count = if soak() { 300 } else { 30 };
+    let device = Device::start(Kind::Sink);
+    let port = Reserved::new().unwrap();
+    let config = format!("[limits]\npipes=0\n[direct]\n{}=CONN {}\n", port.port(), device.addr());
+    let daemon = daemon().config(&config).listeners(2).start();
+    let rest = Rest::of(&daemon);
+    for round in 1..=count {
+        let client = endless(&format!("TCP:{}", port.addr()));
+        device.wait_received(device.received().bytes + 200_000, LIMIT);
+        kill(client);
+        assert!(device.wait_finished(round, LIMIT), "the device is not told");
+    }
+    rest.is_restored(&daemon, 0, 2048);
+}
+
+#[test]
+fn devices_that_are_killed_leave_nothing_behind() {
+    let count = if soak() { 300 } else { 30 };
+    let daemon = configured("[limits]\npipes=0\n");
+    let rest = Rest::of(&daemon);
+    for _ in 0..count {
+        let port = Reserved::new().unwrap().port();
+        let device = endless(&format!("TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr"));
+        let mut plugin = eventually("the device listens", || {
+            let mut plugin = daemon.plugin();
+            plugin.command(&format!("CONN 127.0.0.1:{port}")).starts_with("OK ").then_some(plugin)
+        });
+        assert!(plugin.bytes(200_000).iter().all(|byte| *byte == 0));
+        kill(device);
+        read_to_end(plugin.stream());
+    }
+    rest.is_restored(&daemon, 0, 2048);
+}
+
+#[test]
+fn five_thousand_connections_are_held_and_get_their_own_bytes() {
+    const MANY: usize = 5000;
+    // Two descriptors each, here and in the daemon, which has this process's limit as its own.
+    if lab::process::raise_descriptor_limit() < 2 * MANY as u64 + 500 {
+        println!("skipped: too few descriptors");
+        return;
+    }
+    let daemon = configured(&format!("[limits]\nconnections={}\n", MANY + 10));
+    let rest = Rest::of(&daemon);
+    let held = hold(&daemon, MANY, rest.rss);
+    // Allocators keep what they may need again; the next ones use that.
+    rest.is_restored(&daemon, 32, MANY as u64);
+    let again = Rest::of(&daemon);
+    hold(&daemon, MANY, rest.rss);
+    again.is_restored(&daemon, 32, 1024);
+    if !emulated() {
+        println!("{MANY} connections take {held} kB");
+        assert!(held < 4 * MANY as u64, "{held} kB for {MANY} connections");
+    }
+}
+
+/// Opens `count` connections, and sends other bytes through each, both ways. How much memory they take, in kB.
+fn hold(daemon: &Daemon, count: usize, rss_before: u64) -> u64 {
+    let device = Device::start(Kind::Manual);
+    let open = |_| {
+        let mut plugin = daemon.plugin();
+        plugin.conn(device.addr(), "NTFY=-1");
+        (plugin, accepted(&device))
+    };
+    let mut pairs: Vec<(Plugin, TcpStream)> = (0..count).map(open).collect();
+    for (number, (plugin, remote)) in pairs.iter_mut().enumerate() {
+        plugin.send(format!("{number:>8}").as_bytes());
+        remote.write_all(format!("{:>8}", count - number).as_bytes()).unwrap();
+    }
+    for (number, (plugin, remote)) in pairs.iter_mut().enumerate() {
+        let mut up = [0; 8];
+        remote.read_exact(&mut up).unwrap();
+        assert_eq!(up, format!("{number:>8}").as_bytes());
+        assert_eq!(plugin.bytes(8), format!("{:>8}", count - number).as_bytes());
+        assert!(plugin.is_quiet());
+    }
+    daemon.memory().rss.saturating_sub(rss_before)
+}
+
+#[test]
+fn idle_connections_cost_no_processor_time() {
+    if skipped_under_emulation("processor time is the emulator's") {
+        return;
+    }
+    let daemon = started();
+    let _setup: Vec<Plugin> = (0..200).map(|_| daemon.plugin()).collect();
+    let _echo: Vec<_> = (0..100).map(|_| echo_mode(&daemon, "RTIM=60000 NTFY=5/s/a")).collect();
+    let mut quiet = daemon.plugin();
+    let before = daemon.cpu_time();
+    quiet.set_timeout(Duration::from_secs(2));
+    assert!(quiet.try_line().is_err());
+    let used = daemon.cpu_time() - before;
+    assert!(used < Duration::from_millis(50), "{used:?} in two seconds without an event");
+}
+
+#[test]
+fn garbage_is_refused_and_harms_nobody() {
+    let daemon = started();
+    let (mut other, mut other_remote) = echo_mode(&daemon, "");
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let mut plugin = Plugin::connect_raw(daemon.addr()).unwrap();
+        let garbage = match seed % 3 {
+            0 => {
+                let length = random.between(1, 3000) as usize;
+                random.bytes(length)
+            }
+            // Something that begins well.
+            1 => [&b"CONN 127.0.0.1:9 NTFY="[..], &random.bytes(200), b"\n"].concat(),
+            _ => [&b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..], &random.bytes(500)].concat(),
+        };
+        plugin.send(&garbage);
+        plugin.finish();
+        read_to_end(plugin.stream());
+    }
+    other_remote.write_all(b"fine").unwrap();
+    assert_eq!(other.bytes(4), b"fine");
+    let log = daemon.log_text();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn a_storm_of_connections_is_served() {
+    let daemon = started();
+    let device = Device::start(Kind::Echo);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for round in 0..20u32 {
+                    let mut plugin = daemon.plugin();
+                    plugin.conn(device.addr(), "");
+                    plugin.send(&round.to_be_bytes());
+                    assert_eq!(plugin.bytes(4), round.to_be_bytes());
+                }
+            });
+        }
+    });
+    assert_eq!(device.accepted(), 320);
+    Observer::new(daemon.addr()).wait_connections(0);
+}

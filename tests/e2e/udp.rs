@@ -1,0 +1,219 @@
+//! Datagrams: sizes, boundaries, strangers, and how such a connection ends.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use lab::device::UdpEcho;
+use lab::plugin::Plugin;
+use lab::random::Random;
+
+use crate::support::{LIMIT, Observer, configured, started, stays_quiet};
+
+/// The largest payload over IPv4: 65535 bytes less the headers of IP and UDP.
+const LARGEST: usize = 65_507;
+const SIZES: [usize; 10] = [1, 2, 125, 1472, 2047, 2048, 2049, 9000, 65_506, LARGEST];
+
+/// A plugin that speaks to this address in datagrams.
+#[track_caller]
+fn udp(daemon: &lab::daemon::Daemon, to: std::net::SocketAddr, options: &str) -> Plugin {
+    let mut plugin = daemon.plugin();
+    let pid = plugin.conn(to, &format!("PRTO=udp {options}"));
+    assert_eq!(pid, plugin.pid());
+    plugin
+}
+
+/// A device that is driven by hand.
+fn manual() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket
+}
+
+/// The next datagram and its sender.
+#[track_caller]
+fn receive(socket: &UdpSocket) -> (Vec<u8>, std::net::SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
+    (buffer[..length].to_vec(), from)
+}
+
+#[test]
+fn datagrams_of_every_size_go_whole_both_ways() {
+    let daemon = started();
+    let device = manual();
+    let mut plugin = udp(&daemon, device.local_addr().unwrap(), "");
+    for size in SIZES {
+        // RAW: what is read at once is one datagram. A send on loopback is read at once where there is room for it.
+        let data = Random::new(size as u64).bytes(size);
+        plugin.send(&data);
+        let (mut came, proxy) = receive(&device);
+        while came.len() < size {
+            came.extend(receive(&device).0);
+        }
+        assert!(came == data, "{size} bytes to the device");
+        device.send_to(&data, proxy).unwrap();
+        assert!(plugin.bytes(size) == data, "{size} bytes to the plugin");
+    }
+}
+
+#[test]
+fn the_largest_datagrams_are_one_each_in_mesg() {
+    let daemon = started();
+    let device = manual();
+    let address = device.local_addr().unwrap();
+    let mut plugin = udp(&daemon, address, "FRAM=MESG");
+    for size in SIZES.into_iter().chain([0]) {
+        let data = Random::new(size as u64).bytes(size);
+        plugin.send(&[format!("BINA {size}\n").as_bytes(), &data].concat());
+        let (came, proxy) = receive(&device);
+        assert!(came == data, "{size} bytes to the device, {} came", came.len());
+        device.send_to(&data, proxy).unwrap();
+        assert_eq!(plugin.line(), format!("DGRM {size} {address}"));
+        assert!(plugin.bytes(size) == data, "{size} bytes to the plugin");
+    }
+}
+
+#[test]
+fn raw_joins_what_comes_and_mesg_keeps_it_apart() {
+    let daemon = started();
+    let device = manual();
+    let address = device.local_addr().unwrap();
+    let mut raw = udp(&daemon, address, "FRAM=RAW");
+    let mut mesg = udp(&daemon, address, "FRAM=MESG");
+    raw.send(b"raw");
+    let (_, raw_proxy) = receive(&device);
+    mesg.send(b"TEXT 4\nmesg");
+    let (_, mesg_proxy) = receive(&device);
+    for word in [&b"m1"[..], b"m2", b"", b"m\n3"] {
+        device.send_to(word, raw_proxy).unwrap();
+        device.send_to(word, mesg_proxy).unwrap();
+    }
+    assert_eq!(raw.bytes(7), b"m1m2m\n3");
+    for word in ["m1", "m2", "", "m\n3"] {
+        assert_eq!(mesg.line(), format!("DGRM {} {address}", word.len()));
+        assert_eq!(mesg.bytes(word.len()), word.as_bytes());
+    }
+    assert!(raw.is_quiet() && mesg.is_quiet());
+}
+
+#[test]
+fn answers_are_taken_from_anyone() {
+    let daemon = started();
+    let (device, stranger) = (manual(), manual());
+    let mut raw = udp(&daemon, device.local_addr().unwrap(), "");
+    let mut mesg = udp(&daemon, device.local_addr().unwrap(), "FRAM=MESG");
+    raw.send(b"who is there?");
+    let (_, to_raw) = receive(&device);
+    mesg.send(b"TEXT 13\nwho is there?");
+    let (_, to_mesg) = receive(&device);
+    stranger.send_to(b"me", to_raw).unwrap();
+    assert_eq!(raw.bytes(2), b"me");
+    stranger.send_to(b"me", to_mesg).unwrap();
+    assert_eq!(mesg.line(), format!("DGRM 2 {}", stranger.local_addr().unwrap()));
+    assert_eq!(mesg.bytes(2), b"me");
+}
+
+#[test]
+fn a_port_that_nobody_listens_on_is_no_failure() {
+    let daemon = started();
+    let device = manual();
+    let address = device.local_addr().unwrap();
+    drop(device);
+    let mut plugin = udp(&daemon, address, "FRAM=MESG");
+    for _ in 0..3 {
+        plugin.send(b"TEXT 5\nhello");
+    }
+    assert!(stays_quiet(plugin.stream(), Duration::from_millis(300)), "refusals by ICMP end nothing");
+    let device = UdpSocket::bind(address).unwrap();
+    device.set_read_timeout(Some(LIMIT)).unwrap();
+    plugin.send(b"TEXT 5\nhello");
+    assert_eq!(receive(&device).0, b"hello");
+}
+
+#[test]
+fn ipv6_and_names() {
+    let daemon = started();
+    let device = manual();
+    let mut plugin = daemon.plugin();
+    plugin.conn(format!("localhost:{}", device.local_addr().unwrap().port()), "PRTO=UDP");
+    plugin.send(b"by name");
+    assert_eq!(receive(&device).0, b"by name");
+    let Ok(v6) = UdpSocket::bind("[::1]:0") else {
+        println!("skipped: this machine has no IPv6");
+        return;
+    };
+    v6.set_read_timeout(Some(LIMIT)).unwrap();
+    let address = v6.local_addr().unwrap();
+    let mut plugin = udp(&daemon, address, "FRAM=MESG");
+    plugin.send(b"BINA 2\nv6");
+    let (came, proxy) = receive(&v6);
+    assert_eq!(came, b"v6");
+    v6.send_to(b"back", proxy).unwrap();
+    assert_eq!(plugin.line(), format!("DGRM 4 {address}"));
+    assert_eq!(plugin.bytes(4), b"back");
+}
+
+#[test]
+fn ports_that_cannot_be_refuse() {
+    let daemon = started();
+    for port in ["0", "99999"] {
+        let answer = daemon.plugin().command(&format!("CONN 127.0.0.1:{port} PRTO=udp"));
+        assert_eq!(answer, "ERR CONN connection refused");
+    }
+}
+
+#[test]
+fn a_plugin_that_goes_ends_it() {
+    let daemon = configured("[limits]\nhalfclose=1\n");
+    let device = UdpEcho::start();
+    let mut observer = Observer::new(daemon.addr());
+    drop(udp(&daemon, device.addr(), ""));
+    observer.wait_connections(0);
+    udp(&daemon, device.addr(), "").reset();
+    observer.wait_connections(0);
+}
+
+#[test]
+fn answers_to_a_plugin_that_has_ended_its_stream_still_come() {
+    let daemon = configured("[limits]\nhalfclose=2\n");
+    let device = manual();
+    let mut plugin = udp(&daemon, device.local_addr().unwrap(), "FRAM=LINE");
+    plugin.send(b"M-SEARCH\n");
+    plugin.finish();
+    let (came, proxy) = receive(&device);
+    assert_eq!(came, b"M-SEARCH");
+    for _ in 0..2 {
+        device.send_to(b"found", proxy).unwrap();
+        assert_eq!(plugin.line(), "found");
+    }
+    let start = Instant::now();
+    assert!(plugin.at_end());
+    assert!(start.elapsed() >= Duration::from_millis(1900), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_flood_costs_bounded_memory_and_holds_up_nobody() {
+    let daemon = started();
+    let device = manual();
+    let plugin = {
+        let mut plugin = udp(&daemon, device.local_addr().unwrap(), "FRAM=MESG");
+        plugin.send(b"BINA 1\nx");
+        plugin
+    };
+    let (_, proxy) = receive(&device);
+    let before = if crate::support::emulated() { 0 } else { daemon.memory().rss };
+    // The plugin reads nothing. What does not fit is lost, as datagrams are.
+    let datagram = vec![7; 60_000];
+    for at in 0..2000 {
+        device.send_to(&datagram, proxy).unwrap();
+        if at % 500 == 0 {
+            assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
+        }
+    }
+    let shown = Observer::new(daemon.addr()).connection(plugin.pid()).unwrap();
+    assert!(shown["buffered"].as_u64().unwrap() <= 70_000, "{shown}");
+    if !crate::support::emulated() {
+        let grown = daemon.memory().rss.saturating_sub(before);
+        assert!(grown < 2048, "120 MB of datagrams took {grown} kB");
+    }
+}

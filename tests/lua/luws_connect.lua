@@ -1,0 +1,64 @@
+-- A connect function as LuWS documents it for its option `connect`: it reads the greeting, then says CONN with
+-- everything in it, and says whether the proxy is used.
+--
+-- usage: lua5.1 luws_connect.lua PROXY_PORT DEVICE_PORT CLOSED_PORT, in this directory
+
+local socket = require "socket"
+local lib = require "lib"
+
+local NOTIFY_DEVICE, NOTIFY_SERVICE, NOTIFY_ACTION = 123, "urn:example-com:serviceId:Example1", "HandleReceive"
+local using_proxy
+
+local function connect_sockproxy( ip, port )
+    local sock = socket.tcp()
+    sock:settimeout( 5 )
+    if sock:connect( "127.0.0.1", 2504 ) then
+        local greeting = sock:receive( "*l" )
+        if greeting and greeting:match( "^OK TOGGLEDBITS%-SOCKPROXY" ) then
+            sock:send( string.format( "CONN %s:%d NTFY=%d/%s/%s RTIM=0 PACE=0\n",
+                ip, port, NOTIFY_DEVICE, NOTIFY_SERVICE, NOTIFY_ACTION ) )
+            local answer = sock:receive( "*l" )
+            if answer and answer:match( "^OK CONN" ) then
+                using_proxy = true
+                return sock
+            end
+        end
+        sock:shutdown( "both" )
+        sock:close()
+        sock = socket.tcp()
+    end
+    using_proxy = false
+    sock:settimeout( 15 )
+    if sock:connect( ip, port ) then return sock end
+    sock:close()
+end
+
+local function talk( sock )
+    lib.check( sock, "no connection" )
+    sock:send( "GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n" )
+    lib.equal( sock:receive( "*l" ), "GET /ws HTTP/1.1" )
+    lib.equal( sock:receive( "*l" ), "Upgrade: websocket" )
+    lib.equal( sock:receive( "*l" ), "" )
+    -- What follows is binary, and read in pieces at a timeout of zero, as wsreceive() does.
+    local frames = string.char( 0x81, 0x7e, 0, 200 ) .. string.rep( "\0\255", 100 )
+    sock:send( frames )
+    sock:settimeout( 0 )
+    local got = ""
+    while #got < #frames do
+        socket.select( { sock }, nil, 20 )
+        local whole, err, part = sock:receive( 2048 )
+        lib.check( whole or err == "timeout", err )
+        got = got .. ( whole or part )
+    end
+    lib.equal( got, frames )
+    sock:close()
+end
+
+lib.redirect( 2504, arg[1] )
+talk( connect_sockproxy( "127.0.0.1", arg[2] ) )
+lib.check( using_proxy, "the proxy was not used" )
+lib.check( not connect_sockproxy( "127.0.0.1", arg[3] ), "connected to a closed port" )
+lib.redirect( 2504, arg[3] )
+talk( connect_sockproxy( "127.0.0.1", arg[2] ) )
+lib.check( not using_proxy, "a proxy was used that is not there" )
+print "ok"
