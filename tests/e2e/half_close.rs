@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use lab::device::{Device, Kind, reset};
 
-use crate::support::{LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, started, stays_quiet};
+use crate::support::{
+    LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, started, stays_quiet, wait_quietly,
+};
 
 /// Everything that the remote has to say, up to its end.
 fn all(mut remote: &std::net::TcpStream) -> Vec<u8> {
@@ -185,9 +187,7 @@ fn a_devices_last_bytes_wait_for_a_busy_plugin_longer_than_a_standstill() {
     drop(remote);
     // Luup may be busy for minutes; here, for three times as long as a half-closed connection may stand still.
     let mut observer = Observer::new(daemon.addr());
-    let mut quiet = daemon.plugin();
-    quiet.set_timeout(Duration::from_millis(1500));
-    assert!(quiet.try_line().is_err());
+    wait_quietly(&daemon, Duration::from_millis(1500));
     assert_eq!(observer.connection(&pid).expect("it is still there")["state"], "echo");
     assert_eq!(Reader::new(plugin.stream(), 1).rest(), written);
 }

@@ -10,7 +10,7 @@ use lab::luup::Luup;
 use lab::plugin::Plugin;
 
 use crate::support::{
-    LIMIT, Observer, accepted, configured, daemon, echo_mode, emulated, eventually, plugin_from, with_luup,
+    LIMIT, Observer, accepted, configured, daemon, echo_mode, emulated, eventually, plugin_from, stays_quiet, with_luup,
 };
 
 #[test]
@@ -79,9 +79,7 @@ fn out_of_descriptors_it_waits_without_spinning_and_goes_on_later() {
     assert!(plugins.len() >= 4, "{} came in", plugins.len());
     if !emulated() {
         let before = daemon.cpu_time();
-        echo.set_timeout(Duration::from_secs(2));
-        assert!(echo.try_line().is_err());
-        echo.set_timeout(LIMIT);
+        assert!(stays_quiet(echo.stream(), Duration::from_secs(2)));
         let used = daemon.cpu_time() - before;
         assert!(used < Duration::from_millis(400), "{used:?} of two seconds");
     }

@@ -10,7 +10,7 @@ use lab::daemon::Daemon;
 use lab::luup::{Behaviour, Luup, Request};
 use lab::plugin::Plugin;
 
-use crate::support::{LIMIT, Observer, echo_mode, with_luup};
+use crate::support::{LIMIT, Observer, echo_mode, wait_quietly, with_luup};
 
 /// Short times, so that trouble is noticed soon.
 const IMPATIENT: &str = "[limits]\nanswer=500\n";
@@ -174,9 +174,7 @@ fn a_luup_that_is_down_is_asked_now_and_then_and_not_by_a_storm() {
     let mut observer = Observer::new(daemon.addr());
     let sent = |observer: &mut Observer| observer.status()["notifications"]["sent"].as_u64().unwrap();
     let before = sent(&mut observer);
-    let mut quiet = daemon.plugin();
-    quiet.set_timeout(Duration::from_secs(2));
-    assert!(quiet.try_line().is_err());
+    wait_quietly(&daemon, Duration::from_secs(2));
     let asked = sent(&mut observer) - before;
     assert!((1..=20).contains(&asked), "{asked} requests in 2 s to a Luup that is down");
     let complaints = daemon.log_lines().iter().filter(|line| line.contains("cannot be reached")).count();

@@ -108,8 +108,8 @@ fn rtim_ends_a_connection_whose_remote_is_silent_exactly_then() {
 #[test]
 fn what_the_plugin_says_is_no_sign_of_life_of_the_remote() {
     let daemon = started();
-    let (mut plugin, _remote) = echo_mode(&daemon, "RTIM=1000");
     let start = Instant::now();
+    let (mut plugin, _remote) = echo_mode(&daemon, "RTIM=1000");
     plugin.set_timeout(Duration::from_millis(200));
     while plugin.try_line().is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
         assert!(start.elapsed() < LIMIT, "not ended though the remote is silent");

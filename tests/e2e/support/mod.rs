@@ -116,6 +116,20 @@ pub fn wait_listening(addr: SocketAddr) -> Plugin {
     Plugin::connect(addr)
 }
 
+/// Waits for `time` in which nothing happens on a connection in setup mode.
+#[track_caller]
+pub fn wait_quietly(daemon: &Daemon, time: Duration) {
+    assert!(stays_quiet(daemon.plugin().stream(), time));
+}
+
+/// Processor time that the daemon uses in `time` in which nothing happens.
+#[track_caller]
+pub fn processor_time(daemon: &Daemon, time: Duration) -> Duration {
+    let before = daemon.cpu_time();
+    wait_quietly(daemon, time);
+    daemon.cpu_time() - before
+}
+
 /// True where the remote's stream ends now or is reset, with nothing more before.
 pub fn ends(remote: &TcpStream) -> bool {
     use std::io::{ErrorKind, Read};
