@@ -29,6 +29,11 @@ fn config() {
 }
 
 #[test]
+fn datagrams() {
+    replay("datagrams");
+}
+
+#[test]
 fn framing() {
     replay("framing");
 }

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod config;
+pub mod datagrams;
 pub mod framing;
 pub mod input;
 pub mod relay;
@@ -14,9 +15,10 @@ pub mod setup;
 pub type Run = fn(&[u8]);
 
 /// All targets: the name, which is that of its folder of seeds, and the body.
-pub const TARGETS: [(&str, Run); 6] = [
+pub const TARGETS: [(&str, Run); 7] = [
     ("access", access::run),
     ("config", config::run),
+    ("datagrams", datagrams::run),
     ("framing", framing::run),
     ("relay", relay::run),
     ("schedule", schedule::run),

@@ -1,0 +1,5 @@
+//! Fuzzes the relay of a stream and datagrams.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sockproxyd_fuzz::datagrams::run(data));
