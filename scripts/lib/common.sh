@@ -51,8 +51,8 @@ apt_refresh() {
         return 0
     fi
     have apt-get || die "this needs a Debian-like machine (apt-get)"
-    # A third party's broken list must not stop what does not need it.
-    as_root apt-get update -qq >&2 || say "apt-get update had trouble; going on with the lists there are"
+    # Neither a third party's broken list nor a lack of root must stop what can do without.
+    (as_root apt-get update -qq >&2) || say "apt-get update had trouble; going on with the lists there are"
     APT_LISTS_FRESH=yes
 }
 
