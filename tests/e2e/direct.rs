@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind, UdpEcho};
+use lab::luup::Luup;
 use lab::plugin::Plugin;
 use lab::ports::{BlackHole, Reserved};
 
-use crate::support::{LIMIT, Observer, accepted, both_ways, daemon, stays_quiet, with_luup};
+use crate::support::{LIMIT, Observer, accepted, both_ways, daemon, refused, stays_quiet};
 
 /// A daemon with direct listeners for these specifications, and their ports.
 #[track_caller]
@@ -68,7 +69,7 @@ fn data_passes_both_ways() {
 fn a_failure_is_told_with_its_reason() {
     let (closed, hole) = (Reserved::new().unwrap(), BlackHole::new().unwrap());
     let (_daemon, ports) = direct(&[closed.addr().to_string(), format!("CONN {} CTIM=300", hole.addr())]);
-    let reasons = ["connection refused", "timeout"];
+    let reasons = [refused(), "timeout"];
     for (port, reason) in ports.iter().zip(reasons) {
         let mut client = Plugin::connect_raw(port.addr()).unwrap();
         assert_eq!(String::from_utf8(client.rest()).unwrap(), format!("ERR CONN {reason}\n"));
@@ -85,7 +86,8 @@ fn options_hold_and_notifications_say_their_own_id() {
         device.addr(),
         ports[1].port()
     );
-    let (luup, daemon) = with_luup(&config);
+    let luup = Luup::start();
+    let daemon = daemon().config(&config).luup(&luup.url()).listeners(3).start();
     let mut client = Plugin::connect_raw(ports[0].addr()).unwrap();
     let mut remote = accepted(&device);
     remote.write_all(b"220 mail\r\n").unwrap();

@@ -10,7 +10,7 @@ use lab::ports::Reserved;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    LIMIT, Scratch, accepted, daemon, echo_mode, eventually, may_mount, started, wait_listening, with_mounts,
+    LIMIT, Scratch, accepted, command, daemon, echo_mode, eventually, may_mount, started, wait_listening, with_mounts,
 };
 
 /// A daemon that logs to a file, and its port.
@@ -200,10 +200,7 @@ fn where_there_is_no_system_log_standard_error_gets_the_lines() {
 #[test]
 fn a_standard_error_that_nobody_reads_stops_nothing() {
     use std::io::{BufRead, BufReader, Read};
-    let named = std::env::var("SOCKPROXYD").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sockproxyd").to_owned());
-    let mut words = named.split_whitespace();
-    let mut command = std::process::Command::new(words.next().unwrap());
-    command.args(words).args(["-a", "127.0.0.1", "-p", "0", "-D"]);
+    let mut command = command(&["-a", "127.0.0.1", "-p", "0", "-D"]);
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();

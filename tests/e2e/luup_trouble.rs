@@ -10,7 +10,7 @@ use lab::daemon::Daemon;
 use lab::luup::{Behaviour, Luup, Request};
 use lab::plugin::Plugin;
 
-use crate::support::{LIMIT, Observer, echo_mode, wait_quietly, with_luup};
+use crate::support::{LIMIT, Observer, echo_mode, emulator_mixes_up_errors, wait_quietly, with_luup};
 
 /// Short times, so that trouble is noticed soon.
 const IMPATIENT: &str = "[limits]\nanswer=500\n";
@@ -149,6 +149,10 @@ fn luup_restarts_again_and_again() {
 
 #[test]
 fn what_was_told_before_an_outage_is_told_after_it_where_data_came_meanwhile() {
+    if emulator_mixes_up_errors() {
+        println!("skipped: this emulator does not tell that a connection was refused");
+        return;
+    }
     let (luup, daemon) = with_luup("");
     let mut house = House::of(&daemon, 1);
     house.speak();
@@ -167,6 +171,10 @@ fn what_was_told_before_an_outage_is_told_after_it_where_data_came_meanwhile() {
 
 #[test]
 fn a_luup_that_is_down_is_asked_now_and_then_and_not_by_a_storm() {
+    if emulator_mixes_up_errors() {
+        println!("skipped: this emulator does not tell that a connection was refused");
+        return;
+    }
     let (luup, daemon) = with_luup("");
     luup.down();
     let mut house = House::of(&daemon, 25);

@@ -7,7 +7,7 @@ use lab::device::{Device, Kind};
 use lab::plugin::Plugin;
 use lab::ports::{BlackHole, Reserved};
 
-use crate::support::{Answer, LIMIT, NameServer, Observer};
+use crate::support::{Answer, LIMIT, NameServer, Observer, refused};
 
 #[track_caller]
 fn conn(daemon: &Daemon, target: &str) -> String {
@@ -34,7 +34,9 @@ fn unknown_names_fail_in_the_words_of_luasocket() {
     let daemon = server.daemon().start();
     assert_eq!(conn(&daemon, "no-such-name.example:80"), "ERR CONN host or service not provided, or not known");
     server.set("broken.example", Answer::ServerFailure);
-    assert_eq!(conn(&daemon, "broken.example:80"), "ERR CONN temporary failure in name resolution");
+    // Some C libraries ask again until time is up.
+    let answer = conn(&daemon, "broken.example:80");
+    assert!(["ERR CONN temporary failure in name resolution", "ERR CONN timeout"].contains(&&*answer), "{answer}");
 }
 
 #[test]
@@ -132,5 +134,6 @@ fn when_all_addresses_refuse_the_reason_is_theirs() {
     let daemon = server.daemon().start();
     server.set_addresses("all-refuse.example", &["127.0.0.1", "127.0.0.2", "::1"]);
     let closed = Reserved::new().unwrap();
-    assert_eq!(conn(&daemon, &format!("all-refuse.example:{}", closed.port())), "ERR CONN connection refused");
+    let answer = conn(&daemon, &format!("all-refuse.example:{}", closed.port()));
+    assert_eq!(answer, format!("ERR CONN {}", refused()));
 }

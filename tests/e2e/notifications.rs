@@ -8,7 +8,7 @@ use lab::luup::{Behaviour, Luup, Request};
 use lab::plugin::Plugin;
 use lab::ports::Reserved;
 
-use crate::support::{LIMIT, Observer, daemon, echo_mode, with_luup};
+use crate::support::{LIMIT, Observer, daemon, echo_mode, refused, with_luup};
 
 /// The requests of one connection, by the pid that its plugin has chosen.
 fn of<'a>(requests: &'a [Request], pid: &str) -> Vec<&'a Request> {
@@ -105,7 +105,7 @@ fn everything_but_the_unreserved_is_percent_encoded_in_lower_case() {
     let closed = Reserved::new().unwrap();
     let parts = [&b"5"[..], &given, &given, &given].join(&b'/');
     plugin.send(&[format!("CONN {} NTFY=", closed.addr()).as_bytes(), &parts, b"\n"].concat());
-    assert_eq!(plugin.line(), "ERR CONN connection refused");
+    assert_eq!(plugin.line(), format!("ERR CONN {}", refused()));
     let request = the_one(&luup);
     let common = "id=action&output_format=json&DeviceNum=5";
     assert_eq!(request.query, format!("{common}&serviceId={expected}&action={expected}&Pid={expected}"));
@@ -228,7 +228,7 @@ fn the_end_is_told_once_whoever_ends() {
         ("a failed CONN", false, &|| {
             let mut plugin = daemon.plugin();
             let answer = plugin.command(&format!("CONN {} NTFY=5/s/a/p", closed.addr()));
-            assert_eq!(answer, "ERR CONN connection refused");
+            assert_eq!(answer, format!("ERR CONN {}", refused()));
             None
         }),
     ];

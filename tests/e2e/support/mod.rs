@@ -10,9 +10,11 @@ pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unsent,
 pub use mounts::{may_mount, with_mounts};
 pub use names::{Answer, NameServer};
 pub use observer::Observer;
-pub use runs::{Run, Scratch, run};
+pub use runs::{Run, Scratch, command, run};
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use lab::daemon::{Builder, Daemon};
@@ -63,6 +65,27 @@ pub fn skipped_under_emulation(why: &str) -> bool {
         println!("skipped: under an emulator {why}");
     }
     emulated()
+}
+
+/// Why a CONN to a closed port fails. QEMU's user mode before version 8 hands the host's numbers of errors (of SO_ERROR)
+/// to the guest; MIPS has others.
+pub fn refused() -> &'static str {
+    if emulator_mixes_up_errors() { "Unknown errno" } else { "connection refused" }
+}
+
+/// See [`refused`].
+pub fn emulator_mixes_up_errors() -> bool {
+    static MIXES: OnceLock<bool> = OnceLock::new();
+    *MIXES.get_or_init(|| {
+        let command = std::env::var("SOCKPROXYD").unwrap_or_default();
+        let Some(emulator) = command.split_whitespace().next().filter(|word| word.contains("qemu-mips")) else {
+            return false;
+        };
+        let version = Command::new(emulator).arg("--version").output().expect("the emulator");
+        let version = String::from_utf8_lossy(&version.stdout).into_owned();
+        let major = version.split(" version ").nth(1).and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+        major.is_some_and(|major| major < 8)
+    })
 }
 
 /// A plugin in echo mode and the remote that it is connected to.

@@ -13,16 +13,29 @@ pub struct Run {
     pub err: String,
 }
 
+/// The daemon's command line up to its own arguments.
+fn words() -> Vec<String> {
+    let named = std::env::var("SOCKPROXYD").unwrap_or_default();
+    let words: Vec<String> = named.split_whitespace().map(String::from).collect();
+    if words.is_empty() { vec![super::BINARY.to_owned()] } else { words }
+}
+
+/// The daemon as a command that the caller starts and watches.
+pub fn command(args: &[&str]) -> Command {
+    let words = words();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).args(args).stdin(Stdio::null());
+    command
+}
+
 /// Runs the daemon with these arguments until it ends.
 ///
 /// # Panics
 /// When it serves instead; it has 10 seconds.
 #[track_caller]
 pub fn run(args: &[&str]) -> Run {
-    let words = std::env::var("SOCKPROXYD").unwrap_or_default();
-    let mut words = words.split_whitespace();
     let mut command = Command::new("timeout");
-    command.args(["10", words.next().unwrap_or(super::BINARY)]).args(words).args(args).stdin(Stdio::null());
+    command.arg("10").args(words()).args(args).stdin(Stdio::null());
     let output = command.output().expect("timeout(1)");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let run = Run { status: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) };
