@@ -87,7 +87,7 @@ cross_rust_debian() {
     local tree=$CACHE/cross/debian version llvm packages name
     apt_refresh
     version=$(cross_debian_version) || die "apt has no rustc-web, cargo-web and rust-web-src of $CROSS_OLDEST or later"
-    llvm=$(apt-cache depends rust-web-llvm | awk '$1 == "Depends:" && $2 ~ /^llvm-[0-9]+$/ { print $2; exit }')
+    llvm=$(apt-cache depends rust-web-llvm | awk '$1 == "Depends:" && $2 ~ /^llvm-[0-9]+$/ { print $2 }' | sort -V | tail -n 1)
     [ -n "$llvm" ] || die "rust-web-llvm does not say which LLVM is the compiler's"
     say "unpacking Debian's Rust $version below ${CACHE#"$ROOT"/}/cross"
     rm -rf "$tree"
