@@ -12,6 +12,7 @@
 //! | [`session`] | one plugin connection: setup, connecting, relaying, draining |
 //! | [`relay`] | bytes from one side to the other, with backpressure and bounds |
 //! | [`notify`] | when a plugin is told, and the telling |
+//! | [`tls`] | TLS towards remotes: settings, verification, handshakes off the loop |
 //! | [`net`] | sockets, names, who may come in |
 //! | [`config`], [`cli`], [`logging`] | what the owner says, and what is said to the owner |
 //! | [`workers`] | threads for what can only block |
@@ -39,4 +40,5 @@ pub mod relay;
 pub mod session;
 pub mod status;
 pub mod supervise;
+pub mod tls;
 pub mod workers;
