@@ -17,6 +17,7 @@
 //! | [`config`], [`cli`], [`logging`] | what the owner says, and what is said to the owner |
 //! | [`workers`] | threads for what can only block |
 //! | [`protocol`] | what plugins say, sans-IO |
+//! | [`websocket`] | RFC 6455 and 7692, sans-IO |
 //!
 //! # How a byte travels
 //!
@@ -41,4 +42,5 @@ pub mod session;
 pub mod status;
 pub mod supervise;
 pub mod tls;
+pub mod websocket;
 pub mod workers;
