@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`Connection`] | an open connection: messages, control frames, liveness, the closing handshake |
 //! | [`close`] | which codes may come and go |
+//! | [`handshake`] | the opening handshake, both sides, and URLs |
 //! | [`deflate`] | what was agreed on compression, and the compression |
 //!
 //! A connection begins behind the blank line of the opening handshake. Messages are never assembled here: a piece is
@@ -14,6 +15,7 @@
 pub mod close;
 mod connection;
 pub mod deflate;
+pub mod handshake;
 
 use std::fmt;
 use std::time::Duration;

@@ -1,0 +1,221 @@
+//! WebSocket URLs (RFC 6455 section 3) and the references to them in redirects (RFC 3986 section 5).
+//!
+//! Nothing is percent-decoded: what a plugin wrote is what the server gets. A user name in a URL is refused, since URLs
+//! are logged; AUTH is for that. So is a fragment, which RFC 6455 forbids.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::{Failure, Word};
+
+/// A `ws` or `wss` URL, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// `wss`: over TLS.
+    pub secure: bool,
+    /// A name or a literal address, without brackets; a v6 address may have a zone (`fe80::1%eth0`).
+    pub host: Box<str>,
+    /// 1 to 65535.
+    pub port: u16,
+    /// Path and query, as written; the path of at least `/`.
+    pub resource: Box<str>,
+}
+
+/// Why a URL is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UrlError {
+    /// It is none, or not one of those.
+    Invalid,
+    /// It is one of something else.
+    Schema,
+}
+
+impl UrlError {
+    /// The word for it.
+    pub fn word(self) -> Word {
+        match self {
+            Self::Invalid => Word::InvalidUrl,
+            Self::Schema => Word::InvalidSchema,
+        }
+    }
+}
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.word().fmt(f)
+    }
+}
+
+impl std::error::Error for UrlError {}
+
+impl From<UrlError> for Failure {
+    fn from(error: UrlError) -> Self {
+        Self::new(error.word(), "")
+    }
+}
+
+impl Url {
+    /// Reads a URL as a plugin writes it.
+    pub fn parse(text: &[u8]) -> Result<Self, UrlError> {
+        let text = visible(text)?;
+        let (scheme, rest) = split_scheme(text).ok_or(UrlError::Invalid)?;
+        let secure = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => false,
+            "wss" => true,
+            _ => return Err(UrlError::Schema),
+        };
+        if rest.contains('#') {
+            return Err(UrlError::Invalid);
+        }
+        Self::from_hierarchy(secure, rest)
+    }
+
+    /// Where a redirect from here leads: `location` may be a URL, with `http` and `https` for `ws` and `wss`, or
+    /// relative to this one. A fragment is left out, since a Location may have one.
+    pub fn join(&self, location: &str) -> Result<Self, UrlError> {
+        let location = visible(location.trim_matches([' ', '\t']).as_bytes())?;
+        let location = location.split('#').next().unwrap_or_default();
+        if let Some((scheme, rest)) = split_scheme(location) {
+            let secure = match scheme.to_ascii_lowercase().as_str() {
+                "ws" | "http" => false,
+                "wss" | "https" => true,
+                _ => return Err(UrlError::Schema),
+            };
+            return Self::from_hierarchy(secure, rest);
+        }
+        if location.starts_with("//") {
+            return Self::from_hierarchy(self.secure, location);
+        }
+        let (base, _) = split_query(&self.resource);
+        let (path, query) = split_query(location);
+        let resource = if location.is_empty() {
+            self.resource.clone().into_string()
+        } else if path.is_empty() {
+            [base, query].concat()
+        } else if path.starts_with('/') {
+            without_dots(path) + query
+        } else {
+            let directory = base.rfind('/').map_or("/", |slash| &base[..=slash]);
+            without_dots(&[directory, path].concat()) + query
+        };
+        Ok(Self { resource: resource.into(), ..self.clone() })
+    }
+
+    /// The port that need not be written.
+    pub fn default_port(&self) -> u16 {
+        if self.secure { 443 } else { 80 }
+    }
+
+    /// True where `other` is the same host, so that what is meant for one may be told to the other: the same name and
+    /// port, and no less secret.
+    pub fn same_host(&self, other: &Self) -> bool {
+        self.host.eq_ignore_ascii_case(&other.host) && self.port == other.port && self.secure == other.secure
+    }
+
+    /// Reads `//host[:port][/path][?query]`.
+    fn from_hierarchy(secure: bool, text: &str) -> Result<Self, UrlError> {
+        let text = text.strip_prefix("//").ok_or(UrlError::Invalid)?;
+        let (authority, resource) = text.split_at(text.find(['/', '?']).unwrap_or(text.len()));
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(inner) => {
+                let (host, port) = inner.split_once(']').ok_or(UrlError::Invalid)?;
+                (v6_host(host)?, port)
+            }
+            None => {
+                let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+                let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+                if host.is_empty() || !host.bytes().all(is_known) {
+                    return Err(UrlError::Invalid);
+                }
+                (host.into(), port)
+            }
+        };
+        let mut url = Self { secure, host, port: 0, resource: resource.into() };
+        url.port = match port.strip_prefix(':') {
+            None if port.is_empty() => url.default_port(),
+            Some("") => url.default_port(),
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().ok().filter(|&port| port != 0).ok_or(UrlError::Invalid)?
+            }
+            _ => return Err(UrlError::Invalid),
+        };
+        if !resource.starts_with('/') {
+            url.resource = ["/", resource].concat().into();
+        }
+        Ok(url)
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.secure { "wss://" } else { "ws://" })?;
+        match self.host.split_once('%') {
+            Some((address, zone)) => write!(f, "[{address}%25{zone}]")?,
+            None if self.host.contains(':') => write!(f, "[{}]", self.host)?,
+            None => f.write_str(&self.host)?,
+        }
+        if self.port != self.default_port() {
+            write!(f, ":{}", self.port)?;
+        }
+        f.write_str(&self.resource)
+    }
+}
+
+/// `text`, where it is of visible ASCII characters only, as RFC 3986 has it. The rest would break a request line.
+fn visible(text: &[u8]) -> Result<&str, UrlError> {
+    if !text.iter().all(u8::is_ascii_graphic) {
+        return Err(UrlError::Invalid);
+    }
+    std::str::from_utf8(text).map_err(|_| UrlError::Invalid)
+}
+
+/// Splits off `scheme:`, where `text` begins with one (RFC 3986 section 3.1).
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let begins_well = scheme.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
+    (begins_well && scheme.bytes().all(is_known)).then_some((scheme, rest))
+}
+
+/// The path, and the query with its `?`.
+fn split_query(text: &str) -> (&str, &str) {
+    text.split_at(text.find('?').unwrap_or(text.len()))
+}
+
+/// What stands in brackets. A zone may be written as RFC 6874 has it (`%25eth0`) or bare.
+fn v6_host(text: &str) -> Result<Box<str>, UrlError> {
+    let (address, zone) = match text.split_once('%') {
+        None => (text, None),
+        Some((address, zone)) => {
+            (address, Some(zone.strip_prefix("25").filter(|zone| !zone.is_empty()).unwrap_or(zone)))
+        }
+    };
+    address.parse::<Ipv6Addr>().map_err(|_| UrlError::Invalid)?;
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    match zone {
+        None => Ok(address.into()),
+        Some(zone) if !zone.is_empty() && zone.bytes().all(is_known) => Ok([address, "%", zone].concat().into()),
+        Some(_) => Err(UrlError::Invalid),
+    }
+}
+
+/// A path that begins with `/`, without its `.` and `..` (RFC 3986 section 5.2.4).
+fn without_dots(path: &str) -> String {
+    let mut segments: Vec<&str> = Vec::new();
+    let mut pieces = path.split('/').skip(1).peekable();
+    while let Some(piece) = pieces.next() {
+        let is_last = pieces.peek().is_none();
+        match piece {
+            "." | ".." => {
+                if piece == ".." {
+                    segments.pop();
+                }
+                if is_last {
+                    segments.push("");
+                }
+            }
+            piece => segments.push(piece),
+        }
+    }
+    ["/", &segments.join("/")].concat()
+}
