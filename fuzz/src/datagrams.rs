@@ -8,11 +8,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use sockproxyd::net::socket::{Datagrams, Stream};
 use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Framing, Item, encode_datagram};
 use sockproxyd::relay::buffers::Buffers;
 use sockproxyd::relay::datagram::DatagramRelay;
 use sockproxyd::relay::pipes::Pipes;
-use sockproxyd::relay::{Datagrams, End, Env, Ready, Relay, SCRATCH, Stream, Timing};
+use sockproxyd::relay::{End, Env, Ready, Relay, SCRATCH, Timing};
 
 use super::input::Input;
 

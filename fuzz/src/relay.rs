@@ -8,10 +8,11 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::time::{Duration, Instant};
 
+use sockproxyd::net::socket::Stream;
 use sockproxyd::relay::buffers::{Buffers, RESERVE};
 use sockproxyd::relay::pipes::Pipes;
 use sockproxyd::relay::stream::StreamRelay;
-use sockproxyd::relay::{End, Env, Ready, Relay, Stream, Timing};
+use sockproxyd::relay::{End, Env, Ready, Relay, Timing};
 
 use super::input::Input;
 

@@ -1,4 +1,4 @@
-//! Connected sockets, with the options that a relay wants.
+//! Sockets that bytes pass through: what may be asked of them, and those of the kernel with the options that suit.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
@@ -9,7 +9,33 @@ use mio::Interest;
 use mio::net::{TcpStream, UdpSocket};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::relay::{Datagrams, Stream};
+/// A connected byte stream, non-blocking: a socket, or what is wrapped around one.
+pub trait Stream {
+    /// Reads what is there; 0 is the end.
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes what there is room for. Less than all of it, or `WouldBlock`, says that the socket below is full.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Pushes out what the stream itself still holds, for instance encrypted bytes: true when nothing is left. False,
+    /// or `WouldBlock`, says that the socket below is full. The relay calls it in every turn where the socket may be
+    /// writable.
+    fn flush(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+    /// Tells the peer that nothing more comes, once what the stream holds is out.
+    fn shutdown_write(&mut self);
+    /// The descriptor, where bytes may be spliced.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// A datagram socket, unconnected and non-blocking.
+pub trait Datagrams {
+    /// Reads one datagram and its sender.
+    fn recv_from(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)>;
+    /// Sends one datagram.
+    fn send_to(&mut self, payload: &[u8], to: SocketAddr) -> io::Result<usize>;
+}
 
 /// What every connection is watched for, once and for all: readiness is remembered, not asked for. Urgent data is
 /// watched for because a read stops short at its mark, and that is then no sign of there being nothing more.

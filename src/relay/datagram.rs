@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use super::buffers::Buffers;
 use super::pipes::Pipes;
-use super::{Datagrams, End, Env, Ready, Relay, Stream, Timing, Turn, interrupted, would_block};
+use super::{End, Env, Ready, Relay, Timing, Turn, interrupted, would_block};
+use crate::net::socket::{Datagrams, Stream};
 use crate::protocol::framing::{DATAGRAM_LIMIT, Decoder, Framing, Item, encode_datagram};
 
 /// Datagrams that pass each way in one turn before others have theirs.

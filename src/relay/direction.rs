@@ -10,7 +10,8 @@ use nix::errno::Errno;
 
 use super::buffers::Buffers;
 use super::pipes::{Pipe, Pipes};
-use super::{CALLS, Env, Ready, Stream, TURN, interrupted, would_block};
+use super::{CALLS, Env, Ready, TURN, interrupted, would_block};
+use crate::net::socket::Stream;
 
 /// A read of this size is a sign of bulk.
 const BULK_READ: usize = 16 * 1024;

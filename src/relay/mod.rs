@@ -1,8 +1,8 @@
 //! Bytes from one side to the other, with backpressure, half-close and bounds.
 //!
 //! [`stream`] relays two byte streams, [`datagram`] a byte stream and a datagram socket; [`direction`] is one way of
-//! a stream. They speak to sockets through [`Stream`] and [`Datagrams`] and take the time as an argument, so that a
-//! simulation can stand in for both.
+//! a stream. They speak to sockets through the traits of [`crate::net::socket`] and take the time as an argument, so
+//! that a simulation can stand in for both.
 //!
 //! # Readiness
 //!
@@ -23,8 +23,6 @@ pub mod stream;
 mod simulation;
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use buffers::Buffers;
@@ -36,28 +34,6 @@ pub const TURN: usize = 256 * 1024;
 pub const CALLS: usize = 64;
 /// Size of the buffer that all connections share for reading. Larger ones gain nothing: bulk goes through pipes.
 pub const SCRATCH: usize = 64 * 1024;
-
-/// A connected socket, as the relay uses it: non-blocking.
-pub trait Stream {
-    /// Reads what is there; 0 is the end.
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Writes what there is room for.
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
-    /// Tells the peer that nothing more comes.
-    fn shutdown_write(&mut self);
-    /// The descriptor, where bytes may be spliced.
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-}
-
-/// A datagram socket, as the relay uses it: unconnected, non-blocking.
-pub trait Datagrams {
-    /// Reads one datagram and its sender.
-    fn recv_from(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)>;
-    /// Sends one datagram.
-    fn send_to(&mut self, payload: &[u8], to: SocketAddr) -> io::Result<usize>;
-}
 
 /// What is known of a socket's readiness. See the module's rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,7 +14,8 @@ use lab::random::Random;
 use super::buffers::Buffers;
 use super::pipes::Pipes;
 use super::stream::StreamRelay;
-use super::{End, Env, Ready, Relay, Stream, Timing};
+use super::{End, Env, Ready, Relay, Timing};
+use crate::net::socket::Stream;
 
 /// A number below `below`.
 fn pick(random: &mut Random, below: usize) -> usize {
@@ -34,6 +35,10 @@ struct Peer {
     outbound: Vec<u8>,
     /// How much the relay may write now.
     window: usize,
+    /// How much the stream takes in beyond that, as one that encrypts does.
+    pouch: usize,
+    /// Taken in, and not yet pushed out to the peer.
+    withheld: Vec<u8>,
     /// The relay said that it sends no more.
     told: bool,
     /// All that the peer ever sent.
@@ -48,6 +53,17 @@ impl Peer {
             self.sent.push(self.next);
             self.next = self.next.wrapping_mul(31).wrapping_add(7);
         }
+    }
+
+    fn push_out(&mut self) {
+        let length = self.withheld.len().min(self.window);
+        self.window -= length;
+        self.outbound.extend(self.withheld.drain(..length));
+    }
+
+    /// What the relay has written, wherever it is now.
+    fn taken(&self) -> Vec<u8> {
+        [&self.outbound[..], &self.withheld].concat()
     }
 }
 
@@ -81,13 +97,27 @@ impl Stream for Mock {
         if peer.reset {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if peer.window == 0 {
+        peer.push_out();
+        let length = bytes.len().min(peer.window + peer.pouch - peer.withheld.len());
+        if length == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let length = bytes.len().min(peer.window);
-        peer.window -= length;
-        peer.outbound.extend_from_slice(&bytes[..length]);
+        peer.withheld.extend_from_slice(&bytes[..length]);
+        peer.push_out();
         Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        let mut peer = self.peer.borrow_mut();
+        if peer.reset && !peer.withheld.is_empty() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        peer.push_out();
+        match pick(&mut self.random.borrow_mut(), 20) {
+            0 => Err(io::ErrorKind::Interrupted.into()),
+            1..9 if !peer.withheld.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(peer.withheld.is_empty()),
+        }
     }
 
     fn shutdown_write(&mut self) {
@@ -127,7 +157,8 @@ impl World {
         let first: Vec<u8> = plugin.peer.borrow_mut().inbound.drain(..).collect();
         let writable = Ready::fresh();
         let block = (pick(&mut random.borrow_mut(), 3) == 0).then_some(7);
-        let remote = mock(Peer { next: 2, ..Peer::default() });
+        let pouch = pick(&mut random.borrow_mut(), 2) * 300;
+        let remote = mock(Peer { next: 2, pouch, ..Peer::default() });
         // Some remotes answer and end before anybody looks, in one event with the connection's success.
         let brief = pick(&mut random.borrow_mut(), 4) == 0;
         if brief {
@@ -209,17 +240,11 @@ impl World {
 
     fn check(&self) {
         let (plugin, remote) = (self.plugin.peer.borrow(), self.remote.peer.borrow());
-        assert!(
-            remote.outbound.len() <= plugin.sent.len() && plugin.sent.starts_with(&remote.outbound),
-            "to the remote"
-        );
-        assert!(
-            plugin.outbound.len() <= remote.sent.len() && remote.sent.starts_with(&plugin.outbound),
-            "to the plugin"
-        );
+        assert!(plugin.sent.starts_with(&remote.taken()), "to the remote");
+        assert!(remote.sent.starts_with(&plugin.outbound), "to the plugin");
         assert_eq!(self.relay.held(), self.buffers.held());
         assert!(self.relay.held() <= 2 * 4096 + 200, "held {}", self.relay.held());
-        assert_eq!(self.relay.sent(), remote.outbound.len() as u64);
+        assert_eq!(self.relay.sent(), remote.taken().len() as u64);
         assert_eq!(self.relay.received(), plugin.outbound.len() as u64);
         if let Some(due) = self.relay.deadline(&TIMING) {
             assert!(due >= self.now || self.relay.handle_timeout(&TIMING, self.now).is_some());
@@ -228,7 +253,10 @@ impl World {
             assert_eq!(plugin.outbound.len(), remote.sent.len(), "the end was told before all was passed on");
         }
         if remote.told && !plugin.reset {
-            assert_eq!(remote.outbound.len(), plugin.sent.len(), "the end was told before all was passed on");
+            assert_eq!(remote.taken().len(), plugin.sent.len(), "the end was told before all was passed on");
+        }
+        if !remote.reset && (self.end == Some(End::Done) || remote.window > 0) {
+            assert_eq!(remote.withheld, b"", "the stream was not asked to push out what it holds");
         }
     }
 }
@@ -263,6 +291,36 @@ fn run(seed: u64) -> End {
         }
     }
     unreachable!()
+}
+
+#[test]
+fn last_words_that_the_stream_itself_holds_are_pushed_out() {
+    for comes_room in [true, false] {
+        let mut world = World::new(1);
+        world.plugin.peer.borrow_mut().window = 10_000;
+        world.plugin.peer.borrow_mut().say(100);
+        *world.remote.peer.borrow_mut() = Peer { pouch: 1000, closed: true, ..Peer::default() };
+        world.relay.plugin_ready().readable = true;
+        world.relay.remote_ready().readable = true;
+        world.turn();
+        world.now += Duration::from_secs(60);
+        world.plugin.peer.borrow_mut().closed = true;
+        world.relay.plugin_ready().readable = true;
+        world.turn();
+        assert!(world.remote.peer.borrow().told && world.plugin.peer.borrow().told);
+        assert_eq!(world.end, None, "the remote has yet to take what the stream holds");
+        assert_eq!(world.relay.deadline(&TIMING), Some(world.now + TIMING.half_close));
+        if comes_room {
+            world.remote.peer.borrow_mut().window = 10_000;
+            world.relay.remote_ready().writable = true;
+            world.turn();
+            assert_eq!(world.end, Some(End::Done));
+            world.check();
+        } else {
+            world.now += TIMING.half_close;
+            assert_eq!(world.relay.handle_timeout(&TIMING, world.now), Some(End::Stalled));
+        }
+    }
 }
 
 #[test]

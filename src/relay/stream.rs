@@ -9,16 +9,18 @@
 //! | Ended | Open or Ending | the remote knows the end; likewise |
 //! | Ending | any | what came before the end is passed on first, while the remote makes progress |
 //! | any | Ending | likewise, and the plugin may take its time: the stall limit |
-//! | Ended | Ended | over |
+//! | Ended | Ended | over, once the remote's stream has pushed out what it holds itself |
 //!
 //! A connection that breaks ends both ways: what came from it is still passed on, what was on its way to it is lost.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::buffers::Buffers;
 use super::direction::{Direction, Failure, Phase, Side};
 use super::pipes::Pipes;
-use super::{End, Env, Ready, Relay, Stream, Timing, Turn};
+use super::{End, Env, Ready, Relay, Timing, Turn, interrupted, would_block};
+use crate::net::socket::Stream;
 
 /// The relay of two streams.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct StreamRelay {
     silent_since: Option<Instant>,
     /// How it will end, if not by both sides' ending.
     lost: Option<End>,
+    /// Since when both directions have ended, while the remote's stream still holds last words of its own.
+    flushing_since: Option<Instant>,
 }
 
 impl StreamRelay {
@@ -47,6 +51,7 @@ impl StreamRelay {
             to_plugin: Direction::new(now),
             silent_since: Some(now),
             lost: None,
+            flushing_since: None,
         }
     }
 
@@ -82,6 +87,12 @@ impl StreamRelay {
             self.to_plugin.restart_clock(env.now);
         }
         self.handle_failure(up.failure, Way::ToRemote, env);
+        // What reading has brought up (an answer of the stream's own), and what writing has left behind.
+        let flushed = self.flush(remote).unwrap_or_else(|error| {
+            self.handle_failure(Some(Failure::Sink(error)), Way::ToRemote, env);
+            true
+        });
+        self.flushing_since = (self.is_over() && !flushed).then(|| self.flushing_since.unwrap_or(env.now));
 
         self.silent_since = match (self.to_plugin.is_held_back(), self.silent_since) {
             (true, _) => None,
@@ -90,8 +101,25 @@ impl StreamRelay {
         };
         // A failure may have left the other direction with something to do.
         turn.again = down.again || up.again || (self.lost.is_some() && !self.is_over() && self.can_go_on());
-        turn.end = self.is_over().then(|| self.lost.unwrap_or(End::Done));
+        turn.end = (self.is_over() && flushed).then(|| self.lost.unwrap_or(End::Done));
         turn
+    }
+
+    /// Has the remote's stream push out what it holds. False where something is known to be left.
+    fn flush<R: Stream>(&mut self, remote: &mut R) -> io::Result<bool> {
+        // At the very end nobody asks again, so then the stream itself must know.
+        while self.remote_ready.writable || self.is_over() {
+            match remote.flush() {
+                Ok(true) => break,
+                Err(error) if interrupted(&error) => {}
+                Err(error) if !would_block(&error) => return Err(error),
+                Ok(false) | Err(_) => {
+                    self.remote_ready.writable = false;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn is_over(&self) -> bool {
@@ -172,10 +200,11 @@ impl Relay for StreamRelay {
         let silence = timing.receive.zip(self.silent_since).filter(|_| down.phase() == Phase::Open);
         let quiet =
             timing.idle.filter(|_| both_open).map(|idle| (up.progress().max(down.progress()) + idle, End::Idle));
+        let last_words = self.flushing_since.map(|since| (since + timing.half_close, End::Stalled));
         [
             // A device is not held for the last words of a plugin that has gone; a plugin may take its time to read a
             // device's.
-            standstill(up, down, &self.plugin_ready, timing.half_close).or(quiet),
+            standstill(up, down, &self.plugin_ready, timing.half_close).or(quiet).or(last_words),
             standstill(down, up, &self.remote_ready, timing.stall),
             silence.map(|(limit, since)| (since + limit, End::RemoteSilent)),
         ]

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
 use super::{Context, Stage, Step, Verdict};
-use crate::net::socket::TcpSocket;
-use crate::relay::{Ready, Stream};
+use crate::net::socket::{Stream, TcpSocket};
+use crate::relay::Ready;
 
 /// The time a plugin gets.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::relay::{Ready, Stream};
+use crate::net::socket::Stream;
+use crate::relay::Ready;
 
 /// Replies on their way. Nothing new is asked for before it is empty, so it holds one reply at most.
 #[derive(Debug, Default)]

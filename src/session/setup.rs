@@ -7,11 +7,11 @@ use super::draining::Draining;
 use super::outbox::Outbox;
 use super::{Ask, Context, Pid, Stage, Step, Verdict};
 use crate::config::Config;
-use crate::net::socket::TcpSocket;
+use crate::net::socket::{Stream, TcpSocket};
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::setup::{Action, Setup};
-use crate::relay::{Ready, Stream};
+use crate::relay::Ready;
 
 /// Commands that are answered in one turn before others have theirs.
 const TURN: usize = 64;
