@@ -3,7 +3,7 @@
 use std::io;
 
 use super::TlsConnection;
-use crate::relay::Stream;
+use crate::net::socket::Stream;
 
 /// TLS over a stream. It is no less readable or writable than what it stands on, but it may hold bytes either way:
 /// [`Stream::recv`] until `WouldBlock`, and [`TlsStream::flush`] when the stream below becomes writable.
