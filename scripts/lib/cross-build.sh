@@ -79,25 +79,40 @@ cross_cargo_args() {
     esac
 }
 
+# Prints the words that run a program of target $1 here: qemu's user mode, or nothing where the CPU is this machine's.
+cross_runner() {
+    local arch=${1%%-*}
+    if [ "$arch" = armv7 ]; then
+        arch=arm
+    fi
+    if [ "$arch" != "$(uname -m)" ]; then
+        apt_need "qemu-$arch-static=qemu-user-static"
+        printf 'qemu-%s-static\n' "$arch"
+    fi
+}
+
+# Runs binary $2 of target $1 through the least that it must be able to do.
+cross_check() {
+    local -a runner
+    read -ra runner < <(cross_runner "$1") || true
+    "$ROOT/scripts/lib/smoke.py" "${runner[@]}" "$2" >&2 || die "$2 does not work"
+}
+
 # Runs the library's unit tests, built for target $1, under qemu's user mode; the rest goes to the test program.
 # This is what finds code that counts on little endian, 64 bits or the alignment of a PC.
 # Known: QEMU 7.2 hands a MIPS program the errno in SO_ERROR in the machine's own numbers, so tests that are refused
 # a connection fail there ("Unknown errno" for "connection refused"). That is the emulator's fault.
 cross_test() {
-    local target=$1 arch=${1%%-*} qemu
+    local target=$1 runner
     shift
-    if [ "$arch" = armv7 ]; then
-        arch=arm
-    fi
-    qemu=qemu-$arch-static
-    apt_need "$qemu=qemu-user-static"
+    runner=$(cross_runner "$target")
     # Tests catch panics, so these unwind, with a standard library that can.
     local -a rust=(-Ctarget-feature=+crt-static -Clink-self-contained=no -Crelocation-model=static)
     local IFS=$'\x1f'
     # Emulated code is slow: a little optimisation, and fewer of proptest's cases than on the machine itself.
     CARGO_ENCODED_RUSTFLAGS="${rust[*]}" CONST_RANDOM_SEED=sockproxyd PROPTEST_CASES=${PROPTEST_CASES:-16} \
         nice cargo-zigbuild test --locked "-Zbuild-std=std,panic_unwind,test" \
-        --config "profile.test.debug='line-tables-only'" --config profile.test.opt-level=1 --config "target.$target.runner='$qemu'" \
+        --config "profile.test.debug='line-tables-only'" --config profile.test.opt-level=1 ${runner:+--config "target.$target.runner='$runner'"} \
         --package sockproxyd --lib --target "$target" -- "$@" || {
         case $target in
             mips*) say "with QEMU 7.2 'connection refused' comes out as 'Unknown errno' on MIPS; see scripts/lib/cross-build.sh" ;;

@@ -54,9 +54,16 @@ pub fn with_luup(config: &str) -> (Luup, Daemon) {
     (luup, daemon)
 }
 
+/// The emulator that the daemon runs under, if any.
+fn emulator() -> Option<String> {
+    let command = std::env::var("SOCKPROXYD").ok()?;
+    let first = command.split_whitespace().next()?;
+    first.rsplit('/').next()?.starts_with("qemu-").then(|| first.to_owned())
+}
+
 /// True where the daemon runs under an emulator: its memory and descriptors are then not its own.
 pub fn emulated() -> bool {
-    std::env::var("SOCKPROXYD").is_ok_and(|command| command.contains("qemu"))
+    emulator().is_some()
 }
 
 /// True, with the reason printed, where a test that looks into the process must be left out.
@@ -77,10 +84,7 @@ pub fn refused() -> &'static str {
 pub fn emulator_mixes_up_errors() -> bool {
     static MIXES: OnceLock<bool> = OnceLock::new();
     *MIXES.get_or_init(|| {
-        let command = std::env::var("SOCKPROXYD").unwrap_or_default();
-        let Some(emulator) = command.split_whitespace().next().filter(|word| word.contains("qemu-mips")) else {
-            return false;
-        };
+        let Some(emulator) = emulator().filter(|emulator| emulator.contains("qemu-mips")) else { return false };
         let version = Command::new(emulator).arg("--version").output().expect("the emulator");
         let version = String::from_utf8_lossy(&version.stdout).into_owned();
         let major = version.split(" version ").nth(1).and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
