@@ -35,6 +35,8 @@ pub struct Decoder {
     input: Vec<u8>,
     /// How much of `input` has been taken.
     taken: usize,
+    /// How much of what is not taken holds no newline: it is not searched again.
+    searched: usize,
     /// Pieces of a message that FRAG has begun, at most [`DATAGRAM_LIMIT`] bytes.
     pieces: Vec<u8>,
 }
@@ -42,7 +44,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that has seen nothing.
     pub fn new(framing: Framing) -> Self {
-        Self { framing, input: Vec::new(), taken: 0, pieces: Vec::new() }
+        Self { framing, input: Vec::new(), taken: 0, searched: 0, pieces: Vec::new() }
     }
 
     /// Takes what the plugin sent.
@@ -89,11 +91,13 @@ impl Decoder {
     /// LF ends a message, one CR before it is dropped, an empty line says nothing.
     fn poll_line(&mut self) -> Option<Result<Item, FramingError>> {
         loop {
-            let Some(end) = self.waiting().iter().position(|&b| b == b'\n') else {
+            let searched = std::mem::take(&mut self.searched);
+            let Some(end) = self.waiting()[searched..].iter().position(|&b| b == b'\n') else {
+                self.searched = self.waiting().len();
                 // One more than the longest may be the CR before the LF.
                 return (self.waiting().len() > DATAGRAM_LIMIT + 1).then_some(Err(FramingError::TooLong));
             };
-            let mut payload = self.take(end + 1);
+            let mut payload = self.take(searched + end + 1);
             payload.pop();
             payload.pop_if(|last| *last == b'\r');
             if payload.len() > DATAGRAM_LIMIT {
@@ -199,6 +203,19 @@ mod tests {
         assert_eq!(decoded(Framing::Line, [most, newline]), decoded(Framing::Line, [&longest[..]]));
         let long = vec![b'x'; DATAGRAM_LIMIT + 2];
         assert_eq!(decoded(Framing::Line, [&long[..]]), [Err(FramingError::TooLong)]);
+    }
+
+    #[test]
+    fn a_line_in_drips_is_searched_once() {
+        let mut decoder = Decoder::new(Framing::Line);
+        for _ in 0..DATAGRAM_LIMIT {
+            decoder.handle_input(b"x");
+            assert_eq!(decoder.poll_item(), None);
+            assert_eq!(decoder.searched, decoder.buffered(), "the next drip costs no search of these");
+        }
+        decoder.handle_input(b"\nnext\n");
+        assert_eq!(decoder.poll_item(), Some(message(&vec![b'x'; DATAGRAM_LIMIT])));
+        assert_eq!(decoder.poll_item(), Some(message(b"next")));
     }
 
     #[test]
