@@ -27,6 +27,11 @@ impl Buffers {
         self.limit.saturating_sub(self.held).min(self.each).max(RESERVE)
     }
 
+    /// True where all the memory for slow readers is in use.
+    pub fn is_full(&self) -> bool {
+        self.held >= self.limit
+    }
+
     /// `bytes` are held from now on.
     pub fn hold(&mut self, bytes: usize) {
         self.held += bytes;

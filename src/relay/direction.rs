@@ -283,8 +283,7 @@ impl Direction {
         match &mut self.held {
             Held::Nothing => {}
             Held::Bytes { bytes, written } => {
-                let end = work.env.block.map_or(bytes.len(), |block| bytes.len().min(*written + block));
-                let sent = send(&mut work.sink, &bytes[*written..end]).map_err(Failure::Sink)?;
+                let sent = send(&mut work.sink, &bytes[*written..]).map_err(Failure::Sink)?;
                 *written += sent;
                 let done = *written == bytes.len();
                 work.env.buffers.release(sent);

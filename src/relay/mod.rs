@@ -81,7 +81,8 @@ pub struct Env<'a> {
     pub buffers: &'a mut Buffers,
     /// Pipes to splice through.
     pub pipes: &'a mut Pipes,
-    /// Largest chunk handed over at once, where the plugin gave one (BLKS).
+    /// Most that is read for the plugin at once, where it gave a size (BLKS). In a byte stream nobody sees how it was
+    /// written.
     pub block: Option<usize>,
 }
 

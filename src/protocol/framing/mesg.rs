@@ -37,6 +37,8 @@ pub enum FramingError {
     Code,
     /// TEXT that is no UTF-8.
     Utf8,
+    /// The proxy has no memory left for the rest of a message.
+    NoMemory,
 }
 
 impl std::fmt::Display for FramingError {
@@ -49,6 +51,7 @@ impl std::fmt::Display for FramingError {
             Self::Address => "bad address",
             Self::Code => "bad close code",
             Self::Utf8 => "text is not UTF-8",
+            Self::NoMemory => "no memory for the message",
         })
     }
 }

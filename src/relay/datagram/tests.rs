@@ -1,0 +1,167 @@
+use std::cell::Cell;
+use std::io;
+use std::time::Duration;
+
+use super::*;
+
+const TIMING: Timing =
+    Timing { receive: None, idle: None, half_close: Duration::from_secs(5), stall: Duration::from_secs(300) };
+
+/// A plugin that says `said`, then ends where `ends`, and takes `room` bytes.
+#[derive(Default)]
+struct Plugin {
+    said: Vec<u8>,
+    ends: bool,
+    room: usize,
+    heard: Vec<u8>,
+    calls: Cell<usize>,
+}
+
+impl Stream for Plugin {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.calls.set(self.calls.get() + 1);
+        let length = buffer.len().min(self.said.len());
+        if length == 0 && !self.ends {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        buffer[..length].copy_from_slice(&self.said[..length]);
+        self.said.drain(..length);
+        Ok(length)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.calls.set(self.calls.get() + 1);
+        let length = bytes.len().min(self.room);
+        if length == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.room -= length;
+        self.heard.extend_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn shutdown_write(&mut self) {}
+}
+
+/// A remote whose datagrams never cease.
+struct Chatty {
+    datagram: Vec<u8>,
+    got: Vec<Vec<u8>>,
+}
+
+impl Datagrams for Chatty {
+    fn recv_from(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        if self.datagram.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        buffer[..self.datagram.len()].copy_from_slice(&self.datagram);
+        Ok((self.datagram.len(), target()))
+    }
+
+    fn send_to(&mut self, payload: &[u8], _: SocketAddr) -> io::Result<usize> {
+        self.got.push(payload.to_vec());
+        Ok(payload.len())
+    }
+}
+
+fn target() -> SocketAddr {
+    "192.0.2.1:1900".parse().unwrap()
+}
+
+struct World {
+    now: Instant,
+    plugin: Plugin,
+    remote: Chatty,
+    relay: DatagramRelay,
+    buffers: Buffers,
+    block: Option<usize>,
+}
+
+impl World {
+    fn new(framing: Framing, said: &[u8], datagram: &[u8]) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            plugin: Plugin { said: said.to_vec(), room: usize::MAX, ..Plugin::default() },
+            remote: Chatty { datagram: datagram.to_vec(), got: Vec::new() },
+            relay: DatagramRelay::new(now, target(), framing, b"", Ready::fresh()),
+            buffers: Buffers::new(1 << 20, 1 << 16),
+            block: None,
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        let mut env = Env {
+            now: self.now,
+            scratch: &mut vec![0; super::super::SCRATCH],
+            buffers: &mut self.buffers,
+            pipes: &mut Pipes::new(0),
+            block: self.block,
+        };
+        let turn = self.relay.run(&mut self.plugin, &mut self.remote, &|_| true, &mut env);
+        assert_eq!(self.buffers.held(), self.relay.held());
+        turn
+    }
+}
+
+#[test]
+fn a_small_block_makes_no_long_turn() {
+    let mut world = World::new(Framing::Raw, &[b'x'; 1000], &[b'y'; 60_000]);
+    world.block = Some(1);
+    assert!(world.turn().again);
+    assert!(world.plugin.calls.get() <= 3 * TURN_DATAGRAMS, "{} calls", world.plugin.calls.get());
+    assert!(world.remote.got.iter().all(|datagram| datagram == b"x"), "reads are of a block");
+}
+
+#[test]
+fn nothing_follows_what_the_plugin_is_told_at_the_end() {
+    let mut world = World::new(Framing::Mesg, b"nonsense\n", b"hello");
+    world.plugin.room = 10;
+    assert_eq!(world.turn().end, None);
+    world.plugin.room = usize::MAX;
+    world.relay.plugin_ready().writable = true;
+    world.relay.remote_ready().readable = true;
+    assert_eq!(world.turn().end, Some(End::BadFraming));
+    assert_eq!(world.plugin.heard, b"DGRM 5 192.0.2.1:1900\nhelloCLOS 1002 18\nPARSE unknown verb");
+}
+
+#[test]
+fn the_time_of_half_close_begins_with_it() {
+    let mut world = World::new(Framing::Raw, b"ask", b"");
+    world.turn();
+    assert_eq!(world.remote.got, [b"ask"]);
+    assert_eq!(world.relay.deadline(&TIMING), None);
+    world.now += Duration::from_secs(60);
+    world.plugin.ends = true;
+    world.relay.plugin_ready().readable = true;
+    assert_eq!(world.turn().end, None);
+    assert_eq!(world.relay.deadline(&TIMING), Some(world.now + TIMING.half_close));
+    world.now += Duration::from_secs(4);
+    world.remote.datagram = b"answer".to_vec();
+    world.plugin.room = 6;
+    world.relay.remote_ready().readable = true;
+    world.turn();
+    assert_eq!(world.plugin.heard, b"answer");
+    assert_eq!(world.relay.deadline(&TIMING), Some(world.now + TIMING.half_close), "an answer is progress");
+}
+
+#[test]
+fn half_a_message_is_failed_when_memory_has_run_out() {
+    let said = [b"BINA 60000\n".as_slice(), &[b'x'; 30_000]].concat();
+    for (memory, end) in [(1 << 20, None), (20_000, Some(End::BadFraming))] {
+        let mut world = World::new(Framing::Mesg, &said, b"");
+        world.buffers = Buffers::new(memory, memory);
+        // Read to the last byte; then there is more to come.
+        let mut turn = world.turn();
+        assert_eq!((turn.end, world.relay.held()), (None, said.len()), "what has been read is counted");
+        world.plugin.said = vec![b'x'; 30_000];
+        world.relay.plugin_ready().readable = true;
+        turn = world.turn();
+        assert_eq!(turn.end, end);
+        assert_eq!(world.relay.held(), 0);
+        match end {
+            None => assert_eq!(world.remote.got, [vec![b'x'; 60_000]]),
+            Some(_) => assert_eq!(world.plugin.heard, FramingError::NoMemory.close_message()),
+        }
+    }
+}
