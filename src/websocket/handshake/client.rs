@@ -1,7 +1,12 @@
-//! The client's side: a request out, an answer in.
+//! The client's side, start to end: a request out, an answer in.
 
-use super::{Failure, Offer, Url, Word};
-use crate::websocket::deflate::Deflate;
+use super::head::{self, Head, HeadError};
+use super::response::{Asked, Verdict};
+use super::{Failure, Offer, Url, Word, accept, request};
+use crate::websocket::Deflate;
+
+/// How every answer begins: whoever begins otherwise need not be waited for.
+const ANSWER_BEGINS: &[u8] = b"HTTP/1.";
 
 /// What has come of a handshake so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,19 +38,28 @@ pub struct Upgraded {
 }
 
 /// A handshake under way.
-#[derive(Debug)]
 pub struct ClientHandshake {
     request: Vec<u8>,
     transmitted: usize,
+    asked: Asked,
+    keep_head: bool,
+    head: Head,
 }
 
 impl ClientHandshake {
     /// Begins a handshake. `key` must be random and new.
     ///
     /// Without `send_credentials` the request has neither the offer's credentials nor its headers: they are for the
-    /// host of the URL that the plugin wrote, not for one to which that redirects.
-    pub fn new(_url: &Url, _offer: &Offer, _key: [u8; 16], _send_credentials: bool) -> Self {
-        Self { request: Vec::new(), transmitted: 0 }
+    /// host of the URL that the plugin wrote, not for one to which that redirects (see [`Url::same_host`]).
+    pub fn new(url: &Url, offer: &Offer, key: [u8; 16], send_credentials: bool) -> Self {
+        let key = accept::key(key);
+        Self {
+            request: request::build(url, offer, &key, send_credentials),
+            transmitted: 0,
+            asked: Asked::new(&key, &offer.subprotocols, offer.deflate),
+            keep_head: offer.keep_head,
+            head: Head::default(),
+        }
     }
 
     /// What is to be sent next; empty when nothing is left.
@@ -58,13 +72,56 @@ impl ClientHandshake {
         self.transmitted = (self.transmitted + count).min(self.request.len());
     }
 
-    /// Takes what the server says. Anything but [`Progress::Pending`] ends the handshake.
-    pub fn handle_input(&mut self, _bytes: &[u8]) -> Progress {
-        Progress::Failed(self.handle_eof())
+    /// Takes what the server says. Anything but [`Progress::Pending`] ends the handshake; bytes after that are nobody's.
+    pub fn handle_input(&mut self, bytes: &[u8]) -> Progress {
+        self.read(bytes).unwrap_or_else(Progress::Failed)
     }
 
     /// The failure that the end of the server's bytes makes of a handshake under way.
     pub fn handle_eof(&self) -> Failure {
-        Failure::new(Word::SocketError, "closed before the answer")
+        let reason = if self.head.bytes().is_empty() { "closed without an answer" } else { "closed amid its answer" };
+        Failure::new(Word::SocketError, reason)
+    }
+
+    fn read(&mut self, mut bytes: &[u8]) -> Result<Progress, Failure> {
+        loop {
+            let taken = self.head.take(bytes);
+            if !self.head.bytes().iter().zip(ANSWER_BEGINS).all(|(is, should)| is == should) {
+                return Err(bad_head(HeadError::Foreign));
+            }
+            let Some(taken) = taken.map_err(bad_head)? else { return Ok(Progress::Pending) };
+            bytes = &bytes[taken..];
+            let asked = &self.asked;
+            let verdict =
+                head::read_response(self.head.bytes(), |response| asked.judge(response)).map_err(bad_head)??;
+            match verdict {
+                Verdict::Interim => self.head.skip(),
+                Verdict::Redirect(location) => return Ok(Progress::Redirect { location }),
+                // It cannot know our key yet, or has not heard all: what follows would be taken for the request's rest.
+                Verdict::Upgraded { .. } if !self.transmit().is_empty() => {
+                    return Err(Failure::new(Word::WebsocketProtocolError, "answered before it was asked"));
+                }
+                Verdict::Upgraded { subprotocol, deflate } => {
+                    let head = std::mem::take(&mut self.head).into_bytes();
+                    let head = self.keep_head.then_some(head);
+                    return Ok(Progress::Upgraded(Upgraded { rest: bytes.to_vec(), subprotocol, deflate, head }));
+                }
+            }
+        }
     }
 }
+
+impl std::fmt::Debug for ClientHandshake {
+    /// Without the request, which has secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let left = self.transmit().len();
+        f.debug_struct("ClientHandshake").field("to_transmit", &left).field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+fn bad_head(error: HeadError) -> Failure {
+    Failure::new(Word::ParseErrorHeaders, error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::fields::is_token;
+
 /// What a client asks for.
 ///
 /// `Debug` shows no password and no header's value: logs are read by others.
@@ -30,12 +32,29 @@ pub struct Offer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OfferError;
 
+impl fmt::Display for OfferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not fit for a request")
+    }
+}
+
+impl std::error::Error for OfferError {}
+
+/// Headers that are the handshake's own, or would make its end uncertain. Besides them, all of `Sec-WebSocket-`.
+const RESERVED: [&str; 4] = ["Upgrade", "Connection", "Content-Length", "Transfer-Encoding"];
+
 impl Offer {
-    /// Adds a header, `Name:value`.
+    /// Adds a header, `Name:value`. Refused are ours that make the handshake, and a second Host.
     pub fn add_header(&mut self, header: &[u8]) -> Result<(), OfferError> {
-        let header = line(header)?;
-        let (name, value) = header.split_once(':').ok_or(OfferError)?;
-        self.headers.push((name.into(), value.into()));
+        let (name, value) = line(header)?.split_once(':').ok_or(OfferError)?;
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let begins =
+            name.get(.."Sec-WebSocket-".len()).is_some_and(|start| start.eq_ignore_ascii_case("Sec-WebSocket-"));
+        let is_second_host = is("Host") && self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case("Host"));
+        if !is_token(name.as_bytes()) || begins || RESERVED.into_iter().any(is) || is_second_host {
+            return Err(OfferError);
+        }
+        self.headers.push((name.into(), value.trim_matches([' ', '\t']).into()));
         Ok(())
     }
 
@@ -46,9 +65,20 @@ impl Offer {
         Ok(())
     }
 
-    /// Sets the subprotocols.
+    /// Sets the subprotocols: tokens, at least one, each once (RFC 6455 section 4.1).
     pub fn set_subprotocols<'a>(&mut self, list: impl IntoIterator<Item = &'a [u8]>) -> Result<(), OfferError> {
-        self.subprotocols = list.into_iter().map(|name| Ok(line(name)?.into())).collect::<Result<_, _>>()?;
+        let mut subprotocols: Vec<Box<str>> = Vec::new();
+        for name in list {
+            let text = line(name)?;
+            if !is_token(name) || subprotocols.iter().any(|known| **known == *text) {
+                return Err(OfferError);
+            }
+            subprotocols.push(text.into());
+        }
+        if subprotocols.is_empty() {
+            return Err(OfferError);
+        }
+        self.subprotocols = subprotocols;
         Ok(())
     }
 
@@ -80,8 +110,87 @@ impl fmt::Debug for Offer {
     }
 }
 
-/// `value` as text that stays on its line.
+/// `value` as text that stays on its line: no control characters but the tab (RFC 9110 section 5.5).
 fn line(value: &[u8]) -> Result<&str, OfferError> {
     let text = std::str::from_utf8(value).map_err(|_| OfferError)?;
     if text.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') { Err(OfferError) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_leaves_its_line() {
+        for bad in ["a\r\nX: y", "a\n", "a\r", "a\0", "\u{1b}[2J", "\u{7f}"] {
+            let mut offer = Offer::default();
+            assert_eq!(offer.add_header(format!("X:{bad}").as_bytes()), Err(OfferError), "{bad:?}");
+            assert_eq!(offer.add_header(format!("{bad}:x").as_bytes()), Err(OfferError), "{bad:?}");
+            assert_eq!(offer.set_auth(format!("u:{bad}").as_bytes()), Err(OfferError), "{bad:?}");
+            assert_eq!(offer.set_auth(format!("{bad}:p").as_bytes()), Err(OfferError), "{bad:?}");
+            assert_eq!(offer.set_user_agent(bad.as_bytes()), Err(OfferError), "{bad:?}");
+            assert_eq!(offer.set_origin(bad.as_bytes()), Err(OfferError), "{bad:?}");
+            assert_eq!(offer.set_subprotocols([bad.as_bytes()]), Err(OfferError), "{bad:?}");
+            assert_eq!(offer, Offer::default(), "what was refused left nothing");
+        }
+        assert_eq!(Offer::default().set_origin(b"\xff"), Err(OfferError), "no UTF-8");
+    }
+
+    #[test]
+    fn headers_have_names_and_are_not_the_handshakes_own() {
+        let mut offer = Offer::default();
+        offer.add_header(b"X-Key:\t a:b ").unwrap();
+        offer.add_header("X-Empty:".as_bytes()).unwrap();
+        offer.add_header("X-Name: Müller".as_bytes()).unwrap();
+        offer.add_header(b"Host:h").unwrap();
+        assert_eq!(offer.headers[0], ("X-Key".into(), "a:b".into()), "split at the first colon");
+        assert_eq!(offer.headers[1], ("X-Empty".into(), "".into()));
+        for bad in [
+            "X",
+            ":x",
+            "X Y:z",
+            "X :z",
+            "Ä:x",
+            "upgrade:h2c",
+            "CONNECTION:close",
+            "Sec-WebSocket-Key:x",
+            "sec-websocket-anything:x",
+            "Content-Length:5",
+            "transfer-encoding:chunked",
+            "hOST:x",
+        ] {
+            assert_eq!(offer.add_header(bad.as_bytes()), Err(OfferError), "{bad}");
+        }
+        assert_eq!(offer.headers.len(), 4);
+    }
+
+    #[test]
+    fn credentials_are_split_at_the_first_colon() {
+        let mut offer = Offer::default();
+        for (text, user, password) in [("u:p:q", "u", "p:q"), (":", "", ""), ("u:", "u", "")] {
+            offer.set_auth(text.as_bytes()).unwrap();
+            assert_eq!(offer.auth, Some((user.into(), password.into())));
+        }
+        assert_eq!(offer.set_auth(b"u"), Err(OfferError));
+    }
+
+    #[test]
+    fn rfc_6455_section_4_1_subprotocols_are_tokens_and_stand_once() {
+        let mut offer = Offer::default();
+        offer.set_subprotocols([&b"b"[..], b"a", b"A"]).unwrap();
+        assert_eq!(offer.subprotocols, ["b".into(), "a".into(), "A".into()]);
+        for bad in [&["a", "a"][..], &[""], &["a", ""], &["a b"], &["a/b"], &["ä"], &[]] {
+            assert_eq!(offer.set_subprotocols(bad.iter().map(|name| name.as_bytes())), Err(OfferError), "{bad:?}");
+        }
+        assert_eq!(offer.subprotocols.len(), 3);
+    }
+
+    #[test]
+    fn debug_shows_no_secrets() {
+        let mut offer = Offer::default();
+        offer.set_auth(b"hidden1:hidden2").unwrap();
+        offer.add_header(b"X-Key:hidden3").unwrap();
+        let shown = format!("{offer:?}");
+        assert!(shown.contains("X-Key") && !shown.contains("hidden"), "{shown}");
+    }
 }

@@ -1,0 +1,158 @@
+//! The client's request (RFC 6455 section 4.1).
+
+use super::{Offer, Url, accept, extensions};
+
+/// What we call ourselves.
+const USER_AGENT: &str = concat!("sockproxyd/", env!("CARGO_PKG_VERSION"));
+
+/// The bytes of the request. `key` is in base64.
+///
+/// With `trusted` false the request goes to another host than the plugin asked for: it has neither credentials nor the
+/// plugin's headers.
+pub fn build(url: &Url, offer: &Offer, key: &str, trusted: bool) -> Vec<u8> {
+    let theirs: &[(Box<str>, Box<str>)] = if trusted { &offer.headers } else { &[] };
+    let mut request = Request { lines: format!("GET {} HTTP/1.1\r\n", url.resource), theirs };
+    // Host comes first (RFC 9110 section 7.2), theirs too.
+    match theirs.iter().find(|(name, _)| name.eq_ignore_ascii_case("Host")) {
+        Some((name, value)) => request.line(name, value),
+        None => request.line("Host", &url.host_header()),
+    }
+    request.line("Upgrade", "websocket");
+    request.line("Connection", "Upgrade");
+    request.line("Sec-WebSocket-Key", key);
+    request.line("Sec-WebSocket-Version", "13");
+    if !offer.subprotocols.is_empty() {
+        request.line("Sec-WebSocket-Protocol", &offer.subprotocols.join(", "));
+    }
+    if offer.deflate {
+        request.line(extensions::HEADER, &extensions::client_offer());
+    }
+    if let Some(origin) = &offer.origin {
+        request.ours("Origin", origin);
+    }
+    request.ours("User-Agent", offer.user_agent.as_deref().unwrap_or(USER_AGENT));
+    if let Some((user, password)) = offer.auth.as_ref().filter(|_| trusted) {
+        request.ours("Authorization", &accept::basic(user, password));
+    }
+    for (name, value) in theirs.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Host")) {
+        request.line(name, value);
+    }
+    request.lines.push_str("\r\n");
+    request.lines.into_bytes()
+}
+
+struct Request<'o> {
+    lines: String,
+    theirs: &'o [(Box<str>, Box<str>)],
+}
+
+impl Request<'_> {
+    fn line(&mut self, name: &str, value: &str) {
+        self.lines.extend([name, ": ", value, "\r\n"]);
+    }
+
+    /// A line that the plugin may replace.
+    fn ours(&mut self, name: &str, value: &str) {
+        if !self.theirs.iter().any(|(theirs, _)| theirs.eq_ignore_ascii_case(name)) {
+            self.line(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    fn built(url: &str, offer: &Offer, trusted: bool) -> String {
+        let url = Url::parse(url.as_bytes()).unwrap();
+        String::from_utf8(build(&url, offer, KEY, trusted)).unwrap()
+    }
+
+    /// The values of a header, in order.
+    fn values<'r>(request: &'r str, name: &str) -> Vec<&'r str> {
+        let lines = request.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+    }
+
+    fn with_headers(headers: &[&str]) -> Offer {
+        let mut offer = Offer::default();
+        for header in headers {
+            offer.add_header(header.as_bytes()).unwrap();
+        }
+        offer
+    }
+
+    #[test]
+    fn the_plainest() {
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            built("ws://example.com/chat?x=1", &Offer::default(), true),
+            format!(
+                "GET /chat?x=1 HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nUser-Agent: sockproxyd/{version}\r\n\r\n"
+            )
+        );
+    }
+
+    #[test]
+    fn everything_asked_for() {
+        let mut offer = with_headers(&["X-A: 1", "X-A:2"]);
+        offer.set_subprotocols([&b"chat"[..], b"superchat"]).unwrap();
+        offer.set_auth(b"Aladdin:open sesame").unwrap();
+        offer.set_user_agent(b"me").unwrap();
+        offer.set_origin(b"http://here").unwrap();
+        offer.deflate = true;
+        let request = built("ws://h/", &offer, true);
+        assert_eq!(values(&request, "Sec-WebSocket-Protocol"), ["chat, superchat"]);
+        assert_eq!(values(&request, "Sec-WebSocket-Extensions"), [extensions::client_offer()]);
+        assert_eq!(values(&request, "Authorization"), ["Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="]);
+        assert_eq!(values(&request, "User-Agent"), ["me"]);
+        assert_eq!(values(&request, "Origin"), ["http://here"]);
+        assert_eq!(values(&request, "X-A"), ["1", "2"]);
+        assert!(request.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn rfc_6455_section_4_1_host_has_a_port_where_it_is_not_the_default() {
+        for (url, host) in [
+            ("ws://h:80/", "h"),
+            ("ws://h:443/", "h:443"),
+            ("wss://h:443/", "h"),
+            ("wss://h:80/", "h:80"),
+            ("ws://[::1]:81/", "[::1]:81"),
+            ("ws://[fe80::1%25eth0]/", "[fe80::1]"),
+        ] {
+            assert_eq!(values(&built(url, &Offer::default(), true), "Host"), [host], "{url}");
+        }
+    }
+
+    #[test]
+    fn headers_replace_ours() {
+        let mut offer = with_headers(&["host:other:1", "USER-AGENT:x", "origin:y", "authorization:Bearer z"]);
+        offer.set_auth(b"u:p").unwrap();
+        offer.set_origin(b"o").unwrap();
+        let request = built("ws://h/", &offer, true);
+        assert_eq!(request.lines().nth(1), Some("host: other:1"), "Host stays in front");
+        for (name, value) in [("Host", "other:1"), ("User-Agent", "x"), ("Origin", "y"), ("Authorization", "Bearer z")]
+        {
+            assert_eq!(values(&request, name), [value]);
+        }
+    }
+
+    #[test]
+    fn another_host_gets_no_credentials() {
+        let mut offer = with_headers(&["Authorization:Bearer z", "Cookie:a=b", "X-Api-Key:k", "Host:h"]);
+        offer.set_auth(b"u:p").unwrap();
+        offer.set_user_agent(b"me").unwrap();
+        let request = built("ws://elsewhere/", &offer, false);
+        for name in ["Authorization", "Cookie", "X-Api-Key"] {
+            assert!(values(&request, name).is_empty(), "{name}");
+        }
+        assert_eq!(values(&request, "Host"), ["elsewhere"]);
+        assert_eq!(values(&request, "User-Agent"), ["me"]);
+        offer.headers.clear();
+        assert!(values(&built("ws://elsewhere/", &offer, false), "Authorization").is_empty());
+    }
+}
