@@ -303,7 +303,8 @@ const LONGEST: f64 = 3650.0 * 86400.0;
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= LONGEST);
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "seconds above 0 are needed".into())
+    let duration = seconds.map(Duration::from_secs_f64).filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| "seconds above 0 are needed".into())
 }
 
 fn seconds_or_none(text: &str) -> Result<Option<Duration>, String> {

@@ -219,10 +219,11 @@ fn lenient(value: &[u8], set: impl FnOnce(f64)) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A limit of `number` times `unit` seconds; 0, less, infinite and no number at all mean none.
+/// A limit of `number` times `unit` seconds; 0, less (than a nanosecond, too), infinite and no number at all mean none.
 pub fn limit(number: f64, unit: f64) -> Option<Duration> {
     let seconds = number * unit;
-    (seconds > 0.0 && seconds < FOR_EVER).then(|| Duration::from_secs_f64(seconds))
+    let limit = (seconds > 0.0 && seconds < FOR_EVER).then(|| Duration::from_secs_f64(seconds));
+    limit.filter(|limit| !limit.is_zero())
 }
 
 /// A block size brought into 1..65536; 0, less and no number at all mean none.
@@ -267,7 +268,7 @@ mod tests {
     #[test]
     fn bad_numbers_are_ignored_and_odd_ones_brought_into_range() {
         assert_eq!(applied("RTIM=5 RTIM=x").receive_timeout, Some(Duration::from_millis(5)));
-        for none in ["0", "-1", "inf", "nan", "1e99"] {
+        for none in ["0", "-1", "inf", "nan", "1e99", "1e-9", "1e-300"] {
             assert_eq!(applied(&format!("RTIM={none}")).receive_timeout, None, "{none}");
         }
         for (text, block) in [("0", None), ("-1", None), ("0.5", Some(1)), ("inf", Some(65536)), ("99999", Some(65536))]
