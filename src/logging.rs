@@ -2,6 +2,7 @@
 //!
 //! A line is written at once; nothing is held. What cannot be written is lost: a daemon does not stop for its log.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -148,8 +149,16 @@ fn write_stderr(line: &str) -> io::Result<()> {
     if poll(&mut fds, PollTimeout::ZERO)? == 0 {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    let length = line.len().min(libc::PIPE_BUF);
-    stderr.lock().write_all(&line.as_bytes()[..length])
+    stderr.lock().write_all(fitted(line).as_bytes())
+}
+
+/// The line itself, or as much of its beginning as one write takes.
+fn fitted(line: &str) -> Cow<'_, str> {
+    if line.len() <= libc::PIPE_BUF {
+        return line.into();
+    }
+    let end = line.floor_char_boundary(libc::PIPE_BUF - 1);
+    format!("{}\n", &line[..end]).into()
 }
 
 /// The local system log. It may come and go: each line looks for it where it is not connected.
@@ -255,6 +264,22 @@ mod tests {
         }
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("more\n"));
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Regression: a line that was cut had lost its newline, and the next one was glued to it.
+    #[test]
+    fn a_long_line_is_cut_and_stays_a_line() {
+        assert_eq!(fitted("short\n"), "short\n");
+        let longest = "x".repeat(libc::PIPE_BUF - 1) + "\n";
+        assert_eq!(fitted(&longest), longest);
+        for long in ["x".repeat(libc::PIPE_BUF) + "\n", "ä".repeat(libc::PIPE_BUF) + "\n"] {
+            let cut = fitted(&long);
+            assert!(
+                cut.ends_with('\n') && cut.len() > libc::PIPE_BUF - 2 && cut.len() <= libc::PIPE_BUF,
+                "{}",
+                cut.len()
+            );
+        }
     }
 
     #[test]
