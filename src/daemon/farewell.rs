@@ -40,6 +40,7 @@ impl Daemon {
             for event in events.iter() {
                 self.dispatch(event);
             }
+            self.run_timers();
         }
         log::info!("ended");
         Ok(())

@@ -51,6 +51,25 @@ fn hup_applies_limits() {
     assert_eq!(plugin.command(&format!("CONN {}", hole.addr())), "ERR CONN timeout");
 }
 
+/// Regression: the farewell looked at timers that it never ran, and went round as fast as it could.
+#[test]
+fn the_farewell_does_not_keep_the_processor_busy() {
+    let mut daemon = started();
+    let _held: Vec<_> = (0..5).map(|_| echo_mode(&daemon, "RTIM=300")).collect();
+    let before = daemon.cpu_time();
+    let mut plugin = daemon.plugin();
+    assert_eq!(plugin.command("STOP"), "OK STOP");
+    let mut after = before;
+    let start = Instant::now();
+    while daemon.wait_exit(Duration::from_millis(10)).is_none() {
+        after = lab::process::cpu_time(daemon.pid()).unwrap_or(after);
+        assert!(start.elapsed() < LIMIT);
+    }
+    let (lasted, busy) = (start.elapsed(), after - before);
+    assert!(lasted > Duration::from_millis(500), "a client that stays is waited for: {lasted:?}");
+    assert!(busy < Duration::from_millis(150), "{busy:?} of {lasted:?}");
+}
+
 #[test]
 fn hup_adds_changes_and_removes_direct_listeners_and_leaves_connections_alone() {
     let (one, two) = (Device::start(Kind::Manual), Device::start(Kind::Manual));
