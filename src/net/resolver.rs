@@ -22,10 +22,7 @@ pub type Answer = Result<Vec<SocketAddr>, &'static str>;
 
 /// A lookup that takes longer makes its name a suspect.
 const SLOW: Duration = Duration::from_secs(2);
-/// Suspects take at most half of the threads: a name server that is dead must not keep those from their
-/// addresses whose names stand in /etc/hosts.
-///
-/// When there are too many, those are forgotten that nobody has asked for in so long.
+/// When there are too many suspects, those are forgotten that nobody has asked for in so long.
 const SUSPECTED: Duration = Duration::from_secs(120);
 /// As many suspects are remembered.
 const MOST_SUSPECTS: usize = 256;
@@ -78,7 +75,7 @@ impl<K: PartialEq> Resolver<K> {
             return Some(Err(NOT_NOW));
         }
         self.askers += 1;
-        let host: Arc<str> = host.into();
+        let host = folded(host);
         match self.waiting.get_mut(&host) {
             Some(askers) => askers.push(asker),
             None => {
@@ -92,19 +89,20 @@ impl<K: PartialEq> Resolver<K> {
 
     /// The asker of `host` waits no more. A name that nobody waits for is not looked up.
     pub fn withdraw(&mut self, host: &str, asker: K) {
-        if let Some(askers) = self.waiting.get_mut(host)
+        let host = folded(host);
+        if let Some(askers) = self.waiting.get_mut(&host)
             && let Some(at) = askers.iter().position(|other| *other == asker)
         {
             askers.swap_remove(at);
             self.askers -= 1;
-            if askers.is_empty() && self.queue.iter().any(|queued| **queued == *host) {
-                self.waiting.remove(host);
-                self.queue.retain(|queued| **queued != *host);
+            if askers.is_empty() && self.queue.contains(&host) {
+                self.waiting.remove(&host);
+                self.queue.retain(|queued| *queued != host);
             }
         }
     }
 
-    /// The answers since the last call, each with its asker and the name. Their ports are 0.
+    /// The answers since the last call, each with its asker and the name in lower case. Their ports are 0.
     pub fn take_answers(&mut self) -> Vec<(K, Arc<str>, Answer)> {
         let mut answers = Vec::new();
         for Lookup { host, answer, took } in self.workers.take_results() {
@@ -126,7 +124,8 @@ impl<K: PartialEq> Resolver<K> {
         self.workers.set_most(most);
     }
 
-    /// Gives names to threads, while there are any for them.
+    /// Gives names to threads, while there are any for them. Suspects take at most half of the threads: a name server
+    /// that is dead must not keep those from their addresses whose names stand in /etc/hosts.
     fn start(&mut self) {
         while self.in_flight < self.most {
             let room_for_suspects = self.suspects_in_flight < self.most.div_ceil(2);
@@ -159,6 +158,11 @@ impl<K: PartialEq> Resolver<K> {
             }
         }
     }
+}
+
+/// A name as it is looked up: in lower case, since musl compares what stands in /etc/hosts byte by byte.
+fn folded(host: &str) -> Arc<str> {
+    host.to_ascii_lowercase().into()
 }
 
 fn look_up(host: &str) -> Answer {
@@ -216,7 +220,8 @@ mod tests {
             let _ = woken.send(());
         });
         assert_eq!(resolver.ask("localhost", 1), None);
-        assert_eq!(resolver.ask("localhost", 2), None, "asked twice");
+        assert_eq!(resolver.ask("LocalHost", 2), None, "asked twice");
+        assert_eq!(resolver.waiting.len(), 1, "and looked up once, in lower case");
         assert_eq!(resolver.ask("no.such.name.invalid", 3), None);
         let mut answers = Vec::new();
         while answers.len() < 3 {
@@ -241,7 +246,7 @@ mod tests {
         assert_eq!(resolver.ask("localhost", 1), None);
         assert_eq!(resolver.ask("never.asked.invalid", 2), None);
         assert_eq!(resolver.ask("localhost.", 3), None);
-        resolver.withdraw("never.asked.invalid", 2);
+        resolver.withdraw("Never.Asked.Invalid", 2);
         resolver.withdraw("localhost", 1);
         assert_eq!(resolver.queue.len(), 1);
         let mut answers = Vec::new();

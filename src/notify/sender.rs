@@ -111,9 +111,12 @@ struct InThisThread;
 impl Resolver for InThisThread {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let host = uri.host().ok_or(Error::HostNotFound)?.trim_matches(['[', ']']);
+        // musl compares what stands in /etc/hosts byte by byte.
+        let host = host.to_ascii_lowercase();
         let port = uri.port_u16().unwrap_or(80);
         let mut found = self.empty();
-        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(|_| Error::HostNotFound)?.collect();
+        let addresses: Vec<SocketAddr> =
+            (host.as_str(), port).to_socket_addrs().map_err(|_| Error::HostNotFound)?.collect();
         // ureq takes at most 16.
         addresses.into_iter().take(16).for_each(|address| found.push(address));
         if found.is_empty() { Err(Error::HostNotFound) } else { Ok(found) }

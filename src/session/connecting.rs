@@ -86,7 +86,7 @@ impl Connecting {
 
     /// The addresses of `host`, if that is what was asked for.
     pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
-        if matches!(self.progress, Attempt::Resolving) && *self.target.host == *host {
+        if matches!(self.progress, Attempt::Resolving) && self.target.host.eq_ignore_ascii_case(host) {
             self.progress = Attempt::Resolved(answer);
         }
     }
