@@ -294,6 +294,11 @@ impl Daemon {
     /// Does what a session has asked for.
     fn perform(&mut self, slot: usize, key: Key, ask: Ask) {
         match ask {
+            Ask::Stat | Ask::StatJson if self.unread() > self.house.config.limits.buffers => {
+                let session = &mut self.sessions[slot].session;
+                log::warn!("{} gets no STAT: too many wait to be read", session.pid());
+                session.dismiss(Vec::new(), &mut self.house.context(key, self.now));
+            }
             Ask::Stat => {
                 let table = self.table(Some(slot));
                 self.sessions[slot].session.answer(table);

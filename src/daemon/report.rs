@@ -11,6 +11,11 @@ impl Daemon {
         })
     }
 
+    /// Bytes of answers that plugins in setup mode have yet to take.
+    pub(super) fn unread(&self) -> usize {
+        self.sessions.iter().map(|(_, found)| found.session.unread()).sum()
+    }
+
     /// STAT's answer, as `own` sees it.
     pub(super) fn table(&self, own: Option<usize>) -> Vec<u8> {
         let mut table = status::header();

@@ -28,7 +28,7 @@ pub enum Action {
 /// The state of a connection in setup mode.
 #[derive(Debug)]
 pub struct Setup {
-    /// What was said. At most the line limit and one read are not yet taken as lines.
+    /// What was said and not yet taken as lines: see [`Setup::room`].
     input: Vec<u8>,
     /// How much of `input` has been taken.
     taken: usize,
@@ -39,6 +39,12 @@ impl Setup {
     /// A connection that has said nothing yet; lines may be `line_limit` bytes long.
     pub fn new(line_limit: usize) -> Self {
         Self { input: Vec::new(), taken: 0, line_limit }
+    }
+
+    /// How many bytes to ask the plugin for, once [`Setup::poll_action`] has answered `None`: what is held is never
+    /// more than the longest line and a byte. At least 1.
+    pub fn room(&self) -> usize {
+        (self.line_limit + 1).saturating_sub(self.input.len() - self.taken).max(1)
     }
 
     /// Takes what the plugin has said, in pieces of any size.
@@ -173,6 +179,17 @@ mod tests {
         let mut setup = Setup::new(100);
         setup.handle_input(&[b'x'; 100]);
         assert_eq!(setup.poll_action(&mut Parameters::default()), None, "the newline may still come");
+    }
+
+    #[test]
+    fn no_more_is_asked_for_than_a_line_needs() {
+        let mut setup = Setup::new(100);
+        assert_eq!(setup.room(), 101);
+        setup.handle_input(&[b'x'; 60]);
+        assert_eq!(setup.poll_action(&mut Parameters::default()), None);
+        assert_eq!(setup.room(), 41);
+        setup.handle_input(&[b'x'; 41]);
+        assert!(setup.poll_action(&mut Parameters::default()).is_some(), "too long");
     }
 
     #[test]

@@ -231,12 +231,15 @@ impl DatagramRelay {
 
     /// Reads from the plugin, how many bytes it says. `None`: there is nothing to read now.
     fn read_plugin<P: Stream>(&mut self, plugin: &mut P, env: &mut Env<'_>) -> Result<Option<usize>, End> {
-        if self.phase != Phase::Open || !self.plugin_ready.readable {
+        if self.phase != Phase::Open {
             return Ok(None);
         }
         if self.decoder.buffered() > RESERVE && env.buffers.is_full() {
             // Half a message that waited for memory could wait for another that waits for memory, too.
             self.refuse(FramingError::NoMemory);
+            return Ok(None);
+        }
+        if !self.plugin_ready.readable {
             return Ok(None);
         }
         let room = env.block.unwrap_or(DATAGRAM_LIMIT).min(DATAGRAM_LIMIT);

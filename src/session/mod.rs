@@ -235,6 +235,11 @@ impl Session {
         }
     }
 
+    /// Bytes of replies in setup mode that the plugin has yet to take.
+    pub fn unread(&self) -> usize {
+        if let Stage::Setup(stage) = &self.stage { stage.unread() } else { 0 }
+    }
+
     /// Says a last word to a plugin in setup mode, and ends.
     pub fn dismiss(&mut self, bytes: Vec<u8>, cx: &mut Context<'_>) {
         if let Stage::Setup(stage) = &self.stage {

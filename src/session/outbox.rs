@@ -23,6 +23,11 @@ impl Outbox {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Bytes that are still to be written.
+    pub fn left(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
     /// Writes what can be written. True where all has been said.
     pub fn flush(&mut self, socket: &mut impl Stream, ready: &mut Ready) -> io::Result<bool> {
         while self.written < self.bytes.len() && ready.writable {

@@ -23,8 +23,10 @@ pub struct SettingUp {
     outbox: Outbox,
     /// What is known of the plugin's socket.
     pub ready: Ready,
-    /// Since when nothing was heard. `None`: STAT has lifted the limit.
-    silent_since: Option<Instant>,
+    /// Since when the plugin has neither said nor taken anything.
+    silent_since: Instant,
+    /// STAT has lifted the limit on silence, but for a plugin that does not take its replies.
+    watches: bool,
 }
 
 impl SettingUp {
@@ -35,7 +37,8 @@ impl SettingUp {
             outbox: Outbox::new(reply::greeting(pid.to_string().as_bytes())),
             // A fresh socket takes what is written to it; what it has sent, an event will say.
             ready: Ready { writable: true, ..Ready::default() },
-            silent_since: Some(now),
+            silent_since: now,
+            watches: false,
         }
     }
 
@@ -46,7 +49,13 @@ impl SettingUp {
 
     /// When the plugin will have been silent for too long.
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
-        self.silent_since.map(|since| since + config.limits.setup)
+        let lifted = self.watches && self.outbox.left() == 0;
+        (!lifted).then(|| self.silent_since + config.limits.setup)
+    }
+
+    /// Bytes of replies that the plugin has yet to take.
+    pub fn unread(&self) -> usize {
+        self.outbox.left()
     }
 
     /// Answers commands until there are none, or one needs something else.
@@ -58,7 +67,12 @@ impl SettingUp {
         cx: &mut Context<'_>,
     ) -> Step {
         for _ in 0..TURN {
-            match self.outbox.flush(socket, &mut self.ready) {
+            let left = self.outbox.left();
+            let flushed = self.outbox.flush(socket, &mut self.ready);
+            if self.outbox.left() < left {
+                self.silent_since = cx.now;
+            }
+            match flushed {
                 Ok(true) => {}
                 Ok(false) => return Step::Stay(Verdict::WAIT),
                 Err(_) => return Step::Next(Stage::Closed),
@@ -70,11 +84,11 @@ impl SettingUp {
                     return Step::Next(Stage::Draining(Draining::new(Outbox::new(reply), self.ready, cx.now)));
                 }
                 Some(Action::Stat) => {
-                    self.silent_since = None;
+                    self.watches = true;
                     return Step::Stay(Verdict::ask(Ask::Stat));
                 }
                 Some(Action::StatJson) => {
-                    self.silent_since = None;
+                    self.watches = true;
                     return Step::Stay(Verdict::ask(Ask::StatJson));
                 }
                 Some(Action::Stop) => return Step::Stay(Verdict::ask(Ask::Stop)),
@@ -99,11 +113,12 @@ impl SettingUp {
         if !self.ready.readable {
             return Read::Nothing;
         }
-        match socket.recv(cx.scratch) {
+        let room = cx.scratch.len().min(self.setup.room());
+        match socket.recv(&mut cx.scratch[..room]) {
             Ok(0) => Read::End,
             Ok(read) => {
                 self.setup.handle_input(&cx.scratch[..read]);
-                self.silent_since = self.silent_since.map(|_| cx.now);
+                self.silent_since = cx.now;
                 Read::Some
             }
             Err(error) => match error.kind() {

@@ -57,7 +57,7 @@ pub struct Snapshot {
     pub received: u64,
     /// Bytes sent to the remote.
     pub sent: u64,
-    /// Bytes held for slow readers.
+    /// Bytes held for slow readers; in setup mode, replies that the plugin has not taken.
     pub buffered: usize,
     /// STAT's column Notify.
     pub notify: Vec<u8>,
@@ -87,7 +87,7 @@ impl Session {
             pid,
         };
         match &self.stage {
-            Stage::Setup(_) => {}
+            Stage::Setup(stage) => shown.buffered = stage.unread(),
             Stage::Connecting(stage) => {
                 shown.state = State::Connecting;
                 shown.remote = stage.target().to_string();

@@ -1,6 +1,7 @@
 //! Limits: too many connections, and too few descriptors.
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
 use lab::luup::Luup;
 use lab::plugin::Plugin;
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     LIMIT, Observer, accepted, configured, daemon, echo_mode, emulated, eventually, plugin_from, stays_quiet, with_luup,
@@ -34,6 +36,39 @@ fn loopback_is_exempt_from_the_limit_of_an_address() {
     let daemon = configured("[limits]\nperaddress=1\n");
     let _plugins: Vec<Plugin> = (0..5).map(|_| daemon.plugin()).collect();
     assert!(plugin_from("127.0.0.2", daemon.addr()).line().starts_with("OK "));
+}
+
+/// A plugin that asks for STAT until the proxy can say no more, and reads nothing.
+fn deaf(daemon: &Daemon) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&daemon.addr().into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let many = b"STAT\n".repeat(2000);
+    while stream.write_all(&many).is_ok() {}
+    stream
+}
+
+#[test]
+fn who_does_not_read_what_stat_says_is_not_waited_for() {
+    let daemon = configured("[limits]\nsetup=1\n");
+    let mut watcher = daemon.plugin();
+    watcher.send(b"STAT\nBLKS 1\n");
+    while watcher.line() != "OK BLKS" {}
+    let _deaf = deaf(&daemon);
+    daemon.wait_for_log(LIMIT, |line| line.contains("silent in setup mode"));
+    assert_eq!(watcher.command("BLKS 1"), "OK BLKS", "who reads stays");
+}
+
+#[test]
+fn answers_that_nobody_reads_are_bounded() {
+    let daemon = configured("[limits]\nbuffers=65536\n");
+    // They make the table long: some 25 KB.
+    let _idle: Vec<Plugin> = (0..250).map(|_| daemon.plugin()).collect();
+    let _deaf: Vec<TcpStream> = (0..8).map(|_| deaf(&daemon)).collect();
+    daemon.wait_for_log(LIMIT, |line| line.contains("gets no STAT"));
+    assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
 }
 
 /// Leaves `more` descriptors to the daemon, whatever it has open. False where this machine has no way to.
