@@ -39,6 +39,11 @@ fn framing() {
 }
 
 #[test]
+fn handshake() {
+    replay("handshake");
+}
+
+#[test]
 fn relay() {
     replay("relay");
 }

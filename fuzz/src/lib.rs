@@ -6,6 +6,7 @@ pub mod access;
 pub mod config;
 pub mod datagrams;
 pub mod framing;
+pub mod handshake;
 pub mod input;
 pub mod relay;
 pub mod schedule;
@@ -15,11 +16,12 @@ pub mod setup;
 pub type Run = fn(&[u8]);
 
 /// All targets: the name, which is that of its folder of seeds, and the body.
-pub const TARGETS: [(&str, Run); 7] = [
+pub const TARGETS: [(&str, Run); 8] = [
     ("access", access::run),
     ("config", config::run),
     ("datagrams", datagrams::run),
     ("framing", framing::run),
+    ("handshake", handshake::run),
     ("relay", relay::run),
     ("schedule", schedule::run),
     ("setup", setup::run),

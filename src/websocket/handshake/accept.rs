@@ -17,9 +17,21 @@ pub fn answer(key: &str) -> String {
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, [key, GUID].concat().as_bytes()))
 }
 
+/// True for a key that RFC 6455 lets a client send: 16 bytes in base64.
+pub fn is_key(text: &str) -> bool {
+    STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 16)
+}
+
 /// The value of an Authorization header (RFC 7617).
 pub fn basic(user: &str, password: &str) -> String {
     ["Basic ", &STANDARD.encode([user, ":", password].concat())].concat()
+}
+
+/// What [`basic`] was made of, `user:password`.
+pub fn read_basic(value: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, encoded) = value.split_at_checked("Basic ".len())?;
+    let is_basic = scheme.eq_ignore_ascii_case(b"Basic ");
+    is_basic.then(|| STANDARD.decode(encoded.trim_ascii()).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -30,6 +42,23 @@ mod tests {
     fn answers_as_the_example_of_rfc_6455_section_1_3() {
         assert_eq!(key(*b"the sample nonce"), "dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(answer("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn knows_keys() {
+        assert!(is_key(&key([255; 16])));
+        for bad in ["", "AQIDBAUGBwgJCgsMDQ4P", "AQIDBAUGBwgJCgsMDQ4PEBE=", "dGhlIHNhbXBsZSBub25jZQ", "!", " "] {
+            assert!(!is_key(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_credentials() {
+        assert_eq!(read_basic(basic("u", "p:q").as_bytes()).as_deref(), Some(&b"u:p:q"[..]));
+        assert_eq!(read_basic(b"bAsIc  dTpw").as_deref(), Some(&b"u:p"[..]));
+        for bad in ["", "Basic", "Basic !", "Bearer dTpw", "BasicdTpw"] {
+            assert_eq!(read_basic(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::websocket::Deflate;
 
 /// The header.
 pub const HEADER: &str = "Sec-WebSocket-Extensions";
-/// The window that a client asks a server to keep to, in bits: what inflating costs is this and 11 KiB.
+/// The window that the peer is asked to keep to, in bits: what inflating costs is this and 11 KiB.
 const OFFERED_WINDOW_BITS: u8 = 12;
 /// What nothing said means.
 const LARGEST_WINDOW_BITS: u8 = 15;
@@ -65,6 +65,56 @@ pub fn read_answer(fields: Fields<'_>, offered: bool) -> Result<Option<Deflate>,
         });
     }
     Ok(agreed)
+}
+
+/// What a client offers and a server can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// How large the client lets the server's window be, where it says.
+    server_window: Option<u8>,
+    /// How large the client's window may be said to be at most, where it lets the server say.
+    client_window: Option<u8>,
+}
+
+impl Proposal {
+    /// What a server answers: the smallest memory that the client lets it have.
+    pub fn answer(self) -> String {
+        let mut answer = String::from("permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+        if let Some(bits) = self.server_window {
+            answer.extend([format!("; {SERVER_WINDOW}={bits}")]);
+        }
+        if let Some(bits) = self.client_window {
+            answer.extend([format!("; {CLIENT_WINDOW}={bits}")]);
+        }
+        answer
+    }
+}
+
+impl From<Proposal> for Deflate {
+    /// What the server has agreed to.
+    fn from(proposal: Proposal) -> Self {
+        Self {
+            peer_window_bits: proposal.client_window.unwrap_or(LARGEST_WINDOW_BITS),
+            peer_no_context_takeover: true,
+            own_window_bits: proposal.server_window.unwrap_or(LARGEST_WINDOW_BITS),
+            own_no_context_takeover: true,
+        }
+    }
+}
+
+/// Reads what a client offers: the first offer of permessage-deflate that can be taken (RFC 7692 section 7.1), or none.
+/// What is not understood is passed over; what has no form is an error.
+pub fn read_offer(fields: Fields<'_>) -> Result<Option<Proposal>, ExtensionError> {
+    let extensions = parse(fields)?;
+    let mut offers = extensions.iter().filter(|extension| extension.name == "permessage-deflate");
+    Ok(offers.find_map(|extension| {
+        let parameters = Parameters::read(&extension.parameters, false).ok()?;
+        let client_window = parameters.client_window.map(|bits| bits.unwrap_or(LARGEST_WINDOW_BITS));
+        Some(Proposal {
+            server_window: parameters.server_window.flatten(),
+            client_window: client_window.map(|bits| bits.min(OFFERED_WINDOW_BITS)),
+        })
+    }))
 }
 
 const SERVER_WINDOW: &str = "server_max_window_bits";
@@ -308,15 +358,54 @@ mod tests {
         }
     }
 
+    fn offered(value: &str) -> Result<Option<String>, ExtensionError> {
+        let headers = [httparse::Header { name: HEADER, value: value.as_bytes() }];
+        read_offer(Fields(&headers)).map(|proposal| proposal.map(Proposal::answer))
+    }
+
     #[test]
-    fn our_own_offer_can_be_read() {
-        let offer = client_offer();
-        let headers = [httparse::Header { name: HEADER, value: offer.as_bytes() }];
-        let extensions = parse(Fields(&headers)).unwrap();
-        assert_eq!(extensions.len(), 1);
-        let parameters = Parameters::read(&extensions[0].parameters, false).unwrap();
-        assert_eq!(parameters.server_window, Some(Some(OFFERED_WINDOW_BITS)));
-        assert_eq!(parameters.client_window, Some(None));
-        assert!(parameters.server_no_takeover && parameters.client_no_takeover);
+    fn our_two_sides_agree() {
+        let proposal = client_offer();
+        let headers = [httparse::Header { name: HEADER, value: proposal.as_bytes() }];
+        let server = Deflate::from(read_offer(Fields(&headers)).unwrap().unwrap());
+        let client = answer(&offered(&proposal).unwrap().unwrap()).unwrap().unwrap();
+        assert_eq!((client.peer_window_bits, client.own_window_bits), (12, 12));
+        assert!(client.peer_no_context_takeover && client.own_no_context_takeover);
+        let mirrored = Deflate {
+            peer_window_bits: client.own_window_bits,
+            peer_no_context_takeover: client.own_no_context_takeover,
+            own_window_bits: client.peer_window_bits,
+            own_no_context_takeover: client.peer_no_context_takeover,
+        };
+        assert_eq!(server, mirrored);
+    }
+
+    #[test]
+    fn rfc_7692_section_7_1_a_server_takes_the_first_offer_that_it_can() {
+        let plain = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        for (offer, taken) in [
+            ("permessage-deflate", Some("")),
+            ("permessage-deflate; client_max_window_bits", Some("; client_max_window_bits=12")),
+            ("permessage-deflate; client_max_window_bits=9", Some("; client_max_window_bits=9")),
+            ("permessage-deflate; client_max_window_bits=15", Some("; client_max_window_bits=12")),
+            ("permessage-deflate; server_max_window_bits=10", Some("; server_max_window_bits=10")),
+            ("permessage-deflate; server_max_window_bits=15", Some("; server_max_window_bits=15")),
+            ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", Some("")),
+            ("mux; max-channels=4; x, permessage-deflate", Some("")),
+            (
+                "permessage-deflate; made_up, permessage-deflate; server_max_window_bits=9",
+                Some("; server_max_window_bits=9"),
+            ),
+            ("permessage-deflate; server_max_window_bits", None),
+            ("permessage-deflate; server_max_window_bits=16", None),
+            ("permessage-deflate; client_max_window_bits=7", None),
+            ("permessage-deflate; client_max_window_bits; client_max_window_bits", None),
+            ("permessage-deflate; server_no_context_takeover=1", None),
+            ("x-webkit-deflate-frame", None),
+            ("", None),
+        ] {
+            assert_eq!(offered(offer), Ok(taken.map(|more| [plain, more].concat())), "{offer}");
+        }
+        assert_eq!(offered("permessage-deflate;"), Err(ExtensionError::Malformed));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use httparse::{Response, Status};
+use httparse::{Request, Response, Status};
 
 /// The longest header block in bytes, interim answers included.
 pub const HEAD_LIMIT: usize = 8 * 1024;
@@ -101,6 +101,14 @@ pub fn read_response<T>(bytes: &[u8], read: impl FnOnce(&Response<'_, '_>) -> T)
     let mut response = Response::new(&mut fields);
     complete(response.parse(bytes)?, bytes)?;
     Ok(read(&response))
+}
+
+/// Reads a request's complete header block and gives it to `read`.
+pub fn read_request<T>(bytes: &[u8], read: impl FnOnce(&Request<'_, '_>) -> T) -> Result<T, HeadError> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_LIMIT];
+    let mut request = Request::new(&mut fields);
+    complete(request.parse(bytes)?, bytes)?;
+    Ok(read(&request))
 }
 
 /// The parser must see the end where we see it: else somebody's bytes would be read twice or not at all.

@@ -8,6 +8,7 @@
 //! | [`url`] | `ws://` and `wss://`, and where a redirect leads |
 //! | [`offer`] | what a client asks for, and what may be asked for |
 //! | [`client`] | the client's side, start to end |
+//! | [`server`] | the server's side, start to end |
 //! | [`request`], [`response`] | the client's request; the answer, judged |
 //! | [`head`], [`fields`] | header blocks and what is in them |
 //! | [`extensions`] | permessage-deflate is agreed on |
@@ -23,10 +24,12 @@ mod head;
 pub mod offer;
 mod request;
 mod response;
+pub mod server;
 pub mod url;
 
 pub use client::{ClientHandshake, Progress, Upgraded};
 pub use failure::{Failure, Word};
 pub use head::{FIELDS_LIMIT, HEAD_LIMIT};
 pub use offer::{Offer, OfferError};
+pub use server::{Answer, Arrival, Refusal, Request, ServerHandshake};
 pub use url::{Url, UrlError};

@@ -76,12 +76,7 @@ impl Url {
         let location = visible(location.trim_matches([' ', '\t']).as_bytes())?;
         let location = location.split('#').next().unwrap_or_default();
         if let Some((scheme, rest)) = split_scheme(location) {
-            let secure = match scheme.to_ascii_lowercase().as_str() {
-                "ws" | "http" => false,
-                "wss" | "https" => true,
-                _ => return Err(UrlError::Schema),
-            };
-            return Self::from_hierarchy(secure, rest);
+            return Self::from_hierarchy(secure_or_not(scheme).ok_or(UrlError::Schema)?, rest);
         }
         if location.starts_with("//") {
             return Self::from_hierarchy(self.secure, location);
@@ -176,6 +171,28 @@ fn visible(text: &[u8]) -> Result<&str, UrlError> {
         return Err(UrlError::Invalid);
     }
     std::str::from_utf8(text).map_err(|_| UrlError::Invalid)
+}
+
+/// True for visible ASCII characters only.
+pub(super) fn is_visible(text: &str) -> bool {
+    visible(text.as_bytes()).is_ok()
+}
+
+/// Reads a URL of which the scheme may be `http` or `https`, too, and no fragment.
+pub(super) fn read_any(text: &[u8]) -> Option<Url> {
+    let text = visible(text).ok()?;
+    let (scheme, rest) = split_scheme(text)?;
+    let secure = secure_or_not(scheme)?;
+    if rest.contains('#') { None } else { Url::from_hierarchy(secure, rest).ok() }
+}
+
+/// Whether a scheme, HTTP's among them, is over TLS.
+fn secure_or_not(scheme: &str) -> Option<bool> {
+    match scheme.to_ascii_lowercase().as_str() {
+        "ws" | "http" => Some(false),
+        "wss" | "https" => Some(true),
+        _ => None,
+    }
 }
 
 /// Splits off `scheme:`, where `text` begins with one (RFC 3986 section 3.1).

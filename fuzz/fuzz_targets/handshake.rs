@@ -1,0 +1,5 @@
+//! Fuzzes the opening handshake.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sockproxyd_fuzz::handshake::run(data));

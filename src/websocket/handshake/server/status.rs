@@ -1,0 +1,98 @@
+//! How a request is refused.
+
+use std::fmt;
+
+use crate::websocket::handshake::fields::quoted;
+
+/// An answer other than 101; displays as its status: `404 Not Found`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// 400 to 599; 0: nothing is said, since the other side speaks no HTTP.
+    code: u16,
+    /// What stands behind the code.
+    phrase: Box<str>,
+    /// More about it, for people; may be empty.
+    reason: Box<str>,
+}
+
+impl Refusal {
+    /// A refusal with the phrase that belongs to the code. A code that does not refuse becomes 500.
+    pub fn new(code: u16, reason: &str) -> Self {
+        let code = if (400..600).contains(&code) { code } else { 500 };
+        Self { code, phrase: phrase(code).into(), reason: quoted(reason.as_bytes()).into() }
+    }
+
+    /// A refusal in a plugin's words; without any it is that of [`Self::new`].
+    pub fn in_words(code: u16, words: &[u8]) -> Self {
+        let refusal = Self::new(code, "");
+        let words = quoted(words);
+        if words.is_empty() { refusal } else { Self { phrase: words.into(), ..refusal } }
+    }
+
+    /// Nothing is said.
+    pub(super) fn silent() -> Self {
+        Self { code: 0, phrase: "".into(), reason: "no HTTP".into() }
+    }
+
+    /// The status code; 0 where nothing is said.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The bytes of the answer.
+    pub(super) fn response(&self) -> Vec<u8> {
+        if self.code == 0 {
+            return Vec::new();
+        }
+        let extra = match self.code {
+            401 => "WWW-Authenticate: Basic realm=\"sockproxyd\", charset=\"UTF-8\"\r\n",
+            405 => "Allow: GET\r\n",
+            // RFC 6455 section 4.4, RFC 9110 section 15.5.22.
+            426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            _ => "",
+        };
+        let connection = if self.code == 426 { "close, Upgrade" } else { "close" };
+        let body = if self.reason.is_empty() { format!("{self}\n") } else { format!("{self}: {}\n", self.reason) };
+        format!(
+            "HTTP/1.1 {} {}\r\n{extra}Connection: {connection}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+            self.code,
+            self.phrase,
+            body.len(),
+        )
+        .into_bytes()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.code == 0 { f.write_str(&self.reason) } else { write!(f, "{} {}", self.code, self.phrase) }
+    }
+}
+
+/// What RFC 9110 has behind a code.
+fn phrase(code: u16) -> &'static str {
+    match code {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        421 => "Misdirected Request",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        code if code < 500 => "Refused",
+        _ => "Failed",
+    }
+}
