@@ -10,8 +10,8 @@ use lab::plugin::Plugin;
 
 use crate::support::{LIMIT, Observer, accepted, echo_mode, stays_quiet, with_luup};
 
-/// The arrivals of two requests may be seen a little apart from their sending.
-const SLACK: Duration = Duration::from_millis(50);
+/// The arrival of a request may be seen a little later than it was sent; on a loaded machine, some more than a little.
+const SLACK: Duration = Duration::from_millis(400);
 
 /// Data that has reached the plugin.
 fn news(plugin: &mut Plugin, mut remote: &TcpStream) {
