@@ -45,6 +45,29 @@ put() {
     mv -f "$3.new" "$3"
 }
 
+# The processes of the Lua daemon, whoever started it: "lua5.1 /usr/local/bin/sockproxyd ...", ".../sockproxyd.lua".
+lua_daemons() {
+    for process in /proc/[0-9]*; do
+        tr '\000' '\n' 2>/dev/null <"$process/cmdline" | awk -v "id=${process#/proc/}" '
+            NR == 1 && !/^([^ ]*\/)?lua[^\/]*$/ { exit }
+            NR > 1 && /(^|\/)sockproxyd(\.lua)?$/ { print id; exit }'
+    done
+}
+
+# Ends it: it has our port. Its script does not know us, nor ours it.
+end_lua_daemon() {
+    [ -z "$(lua_daemons)" ] || say "ending the Lua daemon, for this one takes its place"
+    left=5
+    while found=$(lua_daemons) && [ -n "$found" ] && [ $left -ge 0 ]; do
+        signal=TERM
+        [ $left -gt 0 ] || signal=KILL
+        # shellcheck disable=SC2086 # one word a process
+        kill -$signal $found 2>/dev/null || :
+        sleep 1
+        left=$((left - 1))
+    done
+}
+
 # --- OpenWrt, with procd or without: the maintainer scripts of the package know how ---
 
 install_openwrt() {
@@ -164,6 +187,7 @@ do_install() {
     else
         put 644 sockproxyd.cf $conf
     fi
+    end_lua_daemon
     "install_$kind"
     say "installed $version ($kind)"
 }

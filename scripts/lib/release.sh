@@ -79,6 +79,14 @@ release_cpu() {
     printf '%s\n' "${words%%|*}"
 }
 
+# release_tree BINARY FOLDER: lays out what a package for OpenWrt installs.
+release_tree() {
+    install -d -m 755 "$2" "$2"/{etc,etc/init.d,usr,usr/sbin}
+    install -m 755 "$1" "$2/usr/sbin/sockproxyd"
+    install -m 755 "$ROOT/init.d/sockproxyd" "$2/etc/init.d/sockproxyd"
+    install -m 644 "$ROOT/openwrt/files/sockproxyd.cf" "$2/etc/sockproxyd.cf"
+}
+
 # release_maintainer_scripts TARGET FOLDER: puts the package's scripts there, preinst made for the target's CPU.
 release_maintainer_scripts() {
     local words cpu class order machine least_arm vfp

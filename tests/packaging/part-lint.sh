@@ -2,7 +2,7 @@
 # Part "lint": every shell script of packaging, those for devices and those for developers.
 
 for script in "$ROOT"/init.d/{sockproxyd,sockproxyd.lsb,install.sh} "$ROOT"/openwrt/ipk/* "$ROOT"/openwrt/test.sh \
-    "$ROOT"/scripts/{ipk,tarball,boot-test,test-packaging} "$PACKAGING"/* "$PACKAGING"/boot/*; do
+    "$ROOT"/scripts/{ipk,apk,tarball,boot-test,test-packaging} "$PACKAGING"/* "$PACKAGING"/boot/*; do
     [ -f "$script" ] || continue
     case $script in *.c) continue ;; esac
     result "shellcheck ${script#"$ROOT"/}" shellcheck -x -P "$ROOT" "$script"

@@ -80,6 +80,20 @@ check "purge" sh $install --purge
 check "leaves nothing, either" equal "$(left)" ""
 check "nothing runs in the end" eventually number 0
 
+# In place of the Lua daemon, which has the port, whoever started it. Here our own program goes by its name.
+if starts; then
+    mkdir /tmp/old
+    cp /test/archive/sockproxyd /tmp/old/lua5.1
+    # "./sockproxyd" is its log.
+    (cd /tmp/old && exec /tmp/old/lua5.1 -L ./sockproxyd) &
+    check "the Lua daemon has the port" eventually greets
+    check "install in its place" says 'ending the Lua daemon' sh $install
+    check "it has ended" not pidof lua5.1
+    check "and ours greets" greets
+    check "as a program of its own" says 'version one' tail -n 1 "/proc/$(serving)/exe"
+    sh $install --purge >/dev/null
+fi
+
 mkdir -p /usr/lib/opkg/info
 : >/usr/lib/opkg/info/sockproxyd.list
 check "what opkg has installed is refused" says 'use opkg' sh $install

@@ -1,0 +1,98 @@
+# shellcheck shell=bash
+# Part "apk": what the packages for OpenWrt of today are made of, and their life under a stand-in for apk; with APK_STATIC
+# (the path of a real one, version 3), under that as well.
+
+case $(uname -m) in
+    x86_64) here=x86_64 ;;
+    aarch64) here=aarch64 ;;
+    armv7l) here=armv7 ;;
+    *) die "no package for this machine ($(uname -m))" ;;
+esac
+
+apks=$work/apk
+mkdir -p "$apks"/{again,named,wrong,tree}
+make_apk() {
+    SOURCE_DATE_EPOCH=1700000000 "$ROOT/scripts/apk" "$@"
+}
+{ cat "$daemon"; echo; echo "version one"; } >"$apks/one"
+{ cat "$daemon"; echo; echo "version two"; } >"$apks/two"
+# Nothing that runs here: 32-bit, little-endian, executable, machine 8.
+printf '\177ELF\1\1\1\0\0\0\0\0\0\0\0\0\2\0\10\0\1\0\0\0' >"$apks/elsewhere"
+one=$(make_apk -o "$apks" -b "$apks/one" "$here")
+named=$(make_apk -o "$apks/named" -a some_arch -b "$apks/one" "$here")
+wrong=$(make_apk -o "$apks/wrong" -b "$apks/elsewhere" mipsel)
+(umask 077; make_apk -o "$apks/again" -b "$apks/one" "$here" >/dev/null)
+result "apk: the same input gives the same package" cmp "$one" "$apks/again/${one##*/}"
+
+# Python tells the two streams apart, which no tool of BusyBox does.
+cat >"$apks/streams.py" <<'STREAMS'
+import hashlib, io, sys, tarfile, zlib
+rest, streams = open(sys.argv[1], "rb").read(), []
+while rest:
+    gzip = zlib.decompressobj(31)
+    content = gzip.decompress(rest)
+    streams.append((content, rest[: len(rest) - len(gzip.unused_data)]))
+    rest = gzip.unused_data
+assert len(streams) == 2, len(streams)
+(head, _), (_, data) = streams
+# An end here would hide the files behind it.
+assert head[-512:] != bytes(512)
+with tarfile.open(fileobj=io.BytesIO(head)) as control:
+    assert control.getnames()[0] == ".PKGINFO", control.getnames()
+    info = dict(line.split(" = ", 1) for line in control.extractfile(".PKGINFO").read().decode().splitlines())
+assert info["datahash"] == hashlib.sha256(data).hexdigest()
+with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as files:
+    members = files.getmembers()
+    for member in members:
+        assert (member.uid, member.gid, member.mtime) == (0, 0, 1700000000), member.get_info()
+        if member.isfile():
+            digest = hashlib.sha1(files.extractfile(member).read()).hexdigest()
+            assert member.pax_headers["APK-TOOLS.checksum.SHA1"] == digest, member.name
+    assert int(info["size"]) == sum(member.size for member in members)
+print(info["pkgver"], info["arch"])
+STREAMS
+version=$("$daemon" --version)
+streams() {
+    [ "$(python3 "$apks/streams.py" "$1")" = "${version#sockproxyd }-r1 $2" ]
+}
+result "apk: its streams, for every architecture by name" streams "$one" noarch
+result "apk: an architecture by name" streams "$named" some_arch
+
+# later NUMBER: a later version, with another program and another sample; prints its path.
+later() {
+    local change=$apks/change-$1
+    mkdir -p "$change"/{data,control}
+    gunzip -c "$one" | tar -x --warning=no-unknown-keyword -C "$change/data"
+    mv "$change/data"/.[!.]* "$change/control/"
+    sed -i -e "s/^pkgver = .*/pkgver = 999.$1-r1/" -e '/^size\|^builddate\|^datahash/d' "$change/control/.PKGINFO"
+    cp "$apks/two" "$change/data/usr/sbin/sockproxyd"
+    echo '; a new sample' >>"$change/data/etc/sockproxyd.cf"
+    "$ROOT/scripts/lib/apk_pack.py" "$change/control" "$change/data" 1700000000 "$apks/later-$1.apk"
+    printf '%s\n' "$apks/later-$1.apk"
+}
+
+for kind in stand-in ${APK_STATIC:+real}; do
+    root=$(box "apk-$kind" ash)
+    openwrt "$root" main
+    # For its libraries; on a box the program is static.
+    put_program "$daemon" "$root" test/daemon
+    # What tells the CPU has to be a program, not a link.
+    install /bin/busybox "$root/bin/busybox"
+    if [ "$kind" = real ]; then
+        put_program "$APK_STATIC" "$root" sbin/apk
+        # An empty database for it.
+        mkdir -p "$root"/{etc/apk,lib/apk/db,var/cache/apk,var/log}
+        uname -m >"$root/etc/apk/arch"
+        : >"$root/etc/apk/world"
+        : >"$root/etc/apk/repositories"
+        : >"$root/lib/apk/db/installed"
+    else
+        install "$PACKAGING/apk" "$root/sbin/apk"
+    fi
+    cp "$one" "$root/test/one.pkg"
+    cp "$(later 2)" "$root/test/two.pkg"
+    cp "$(later 3)" "$root/test/three.pkg"
+    cp "$(later 4)" "$root/test/four.pkg"
+    cp "$wrong" "$root/test/wrong.pkg"
+    inside "$root" packages.sh "apk-$kind" apk
+done
