@@ -82,9 +82,10 @@ impl<J: Send + 'static, R: Send + 'static> Workers<J, R> {
         std::mem::take(&mut lock(&self.shared.results))
     }
 
-    /// Changes the bound on threads; those that are too many end when they are idle.
+    /// Changes the bound on threads; those that are too many end as soon as they have done what they are at.
     pub fn set_most(&self, most: usize) {
         lock(&self.shared.queue).most = most.max(1);
+        self.shared.job.notify_all();
     }
 
     /// How many threads there are.
@@ -114,6 +115,12 @@ impl<J, R> Shared<J, R> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.ended {
+                return None;
+            }
+            if queue.threads > queue.most {
+                queue.threads -= 1;
+                // What this one was woken for is for another.
+                self.job.notify_one();
                 return None;
             }
             if let Some(job) = queue.jobs.pop_front() {
@@ -173,5 +180,14 @@ mod tests {
         results.sort_unstable();
         assert_eq!(results, (0..10).map(|job| job * 2).collect::<Vec<_>>());
         assert_eq!(workers.threads(), 3);
+        workers.set_most(1);
+        let start = std::time::Instant::now();
+        while workers.threads() > 1 {
+            assert!(start.elapsed() < IDLE / 2, "those that are too many go on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        workers.submit(21).unwrap();
+        wake.recv().unwrap();
+        assert_eq!(workers.take_results(), [42]);
     }
 }

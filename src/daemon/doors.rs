@@ -13,7 +13,7 @@ use crate::config::{Config, Direct};
 use crate::net::listener::listen;
 
 /// Connections accepted at one door in one turn before others have theirs.
-const TURN: usize = 64;
+const TURN_ACCEPTS: usize = 64;
 /// When nothing more can be accepted, for want of descriptors or memory, the next try is made so much later, or when
 /// a connection has ended.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -118,7 +118,7 @@ impl Doors {
         self.paused_until = None;
         for (number, door) in self.doors.iter_mut().enumerate() {
             let Some(door) = door else { continue };
-            for _ in 0..TURN {
+            for _ in 0..TURN_ACCEPTS {
                 if !door.ready {
                     break;
                 }

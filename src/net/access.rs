@@ -1,6 +1,6 @@
 //! Who may come in, and where connections may go: lists of addresses, networks, names and ports. Sans-IO.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// A network: an address and the length of its prefix. A single address is a network of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,14 +158,6 @@ fn split_port(word: &str) -> Option<(&str, Option<u16>)> {
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split([',', ' ', '\t']).filter(|word| !word.is_empty())
-}
-
-/// The v6 form of an address for a socket that speaks v6.
-pub fn mapped(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
-    }
 }
 
 #[cfg(test)]

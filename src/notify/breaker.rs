@@ -57,6 +57,13 @@ impl Breaker {
         !matches!(std::mem::take(self), Self::Closed)
     }
 
+    /// The request could not go out: what it might have shown is still open.
+    pub fn handle_not_sent(&mut self, now: Instant) {
+        if let Self::Probing { delay } = *self {
+            *self = Self::Open { until: now + delay, delay };
+        }
+    }
+
     /// Luup was not reached. True where it had been there until now.
     pub fn handle_unreachable(&mut self, now: Instant) -> bool {
         let (was_closed, delay) = match *self {

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::{Event, Outcome};
 
+/// Names a line: see [`super::Schedule::open`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LineId(pub(super) usize);
+
 /// What a line tells and to whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subscription {
@@ -74,8 +78,6 @@ pub struct Line {
     pub retry_at: Option<Instant>,
     /// Since when Luup has answered `ERROR:`.
     pub errors_since: Option<Instant>,
-    /// A refusal has been logged; once is enough.
-    pub complained: bool,
     /// What became of the last request.
     pub last: Option<Outcome>,
 }
@@ -92,7 +94,6 @@ impl Line {
             failures: 0,
             retry_at: None,
             errors_since: None,
-            complained: false,
             last: None,
         }
     }

@@ -8,6 +8,9 @@ pub mod schedule;
 pub mod sender;
 
 mod breaker;
+mod closing;
+mod complaints;
+mod counters;
 mod device;
 mod line;
 

@@ -9,13 +9,19 @@ pub enum Outcome {
     Unreachable,
     /// No answer in time: this device's action hangs, or Luup does.
     TimedOut,
-    /// Luup answered 5xx, or hung up in the middle: it is in trouble, and may recover.
+    /// There was no thread to send it: nobody was asked.
+    NotSent,
+    /// The connection broke before an answer: Luup is in trouble, and may recover.
+    HungUp,
+    /// Luup answered 5xx: likewise.
     Failed(u16),
     /// `200` with a body that begins with `ERROR:`. Vera answers so for an unknown action, but also while its engine
     /// is starting.
     ErrorBody,
     /// 401, 404, 501 and other answers that repeating would not change.
     Refused(u16),
+    /// An answer that is none in HTTP: the request was taken, and asking again would get no other answer.
+    NoHttp,
 }
 
 impl Outcome {
@@ -37,8 +43,9 @@ impl Outcome {
             Self::Unreachable => "unreachable".into(),
             Self::TimedOut => "timeout".into(),
             Self::ErrorBody => "ERROR body".into(),
-            Self::Failed(0) => "connection lost".into(),
-            Self::Refused(0) => "no HTTP answer".into(),
+            Self::NotSent => "not sent".into(),
+            Self::HungUp => "connection lost".into(),
+            Self::NoHttp => "no HTTP answer".into(),
             Self::Failed(status) | Self::Refused(status) => format!("status {status}"),
         }
     }

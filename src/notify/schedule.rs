@@ -18,9 +18,12 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::breaker::Breaker;
+use super::closing::Closing;
+use super::complaints::Complaints;
+pub use super::counters::Counters;
 use super::device::{Device, backoff};
-pub use super::line::Subscription;
 use super::line::{Line, Pending, Stage};
+pub use super::line::{LineId, Subscription};
 use super::{Event, Outcome};
 
 /// First pause after Luup's trouble, doubled for each failure that follows.
@@ -30,10 +33,6 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// How long an `ERROR:` body is taken for an engine that is starting.
 const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Names a line: see [`Schedule::open`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LineId(usize);
-
 /// A request to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -41,28 +40,6 @@ pub struct Job {
     pub line: LineId,
     /// Path and query.
     pub query: String,
-}
-
-/// Counters for STAT JSON.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Requests sent.
-    pub sent: u64,
-    /// Requests that Luup took.
-    pub delivered: u64,
-    /// Notices given up: Luup will not have them.
-    pub failed: u64,
-    /// Requests that were sent again.
-    pub retried: u64,
-    /// Closing notices dropped for want of room.
-    pub dropped: u64,
-}
-
-/// A closing notice that waits.
-#[derive(Clone, Copy, Debug)]
-struct Closing {
-    line: LineId,
-    serial: u64,
 }
 
 /// The schedule of all notifications.
@@ -75,9 +52,9 @@ pub struct Schedule {
     /// Lines that rest, by the instant at which they are due.
     resting: BTreeSet<(Instant, LineId)>,
     /// Lines of connections that have gone: what is told twice is told once.
-    closing: HashMap<Subscription, Closing>,
-    /// Counts connections that have gone, to know the oldest.
-    closings: u64,
+    closing: Closing,
+    /// Refusals that have been logged.
+    complaints: Complaints,
     breaker: Breaker,
     in_flight: usize,
     /// Requests out to devices that have lately not answered.
@@ -95,8 +72,8 @@ impl Schedule {
             devices: HashMap::new(),
             ready: VecDeque::new(),
             resting: BTreeSet::new(),
-            closing: HashMap::new(),
-            closings: 0,
+            closing: Closing::default(),
+            complaints: Complaints::default(),
             breaker: Breaker::default(),
             in_flight: 0,
             suspects_in_flight: 0,
@@ -143,13 +120,11 @@ impl Schedule {
         line.closing = true;
         line.pending.news = Some(Event::Closed);
         let subscription = line.subscription.clone();
-        self.closings += 1;
-        let closing = Closing { line: id, serial: self.closings };
-        if let Some(older) = self.closing.insert(subscription, closing)
-            && !self.is_in_flight(older.line)
+        if let Some(older) = self.closing.insert(subscription, id)
+            && !self.is_in_flight(older)
         {
             // The same words for the same plugin: they are said once.
-            self.remove(older.line);
+            self.remove(older);
         }
         self.arrange(id, now);
         self.keep_within_limit(Some(id));
@@ -290,7 +265,7 @@ impl Schedule {
         match outcome {
             Outcome::TimedOut => device.handle_timeout(now),
             // Nobody was asked: that says nothing of the device.
-            Outcome::Unreachable => {}
+            Outcome::Unreachable | Outcome::NotSent => {}
             _ => device.handle_answer(),
         }
         if let Some(due) = device.resting_until.filter(|&due| due > now) {
@@ -308,12 +283,14 @@ impl Schedule {
     }
 
     fn judge_luup(&mut self, outcome: Outcome, now: Instant) {
-        if outcome == Outcome::Unreachable {
-            if self.breaker.handle_unreachable(now) {
+        match outcome {
+            Outcome::NotSent => self.breaker.handle_not_sent(now),
+            Outcome::Unreachable if self.breaker.handle_unreachable(now) => {
                 log::warn!("Luup cannot be reached; notifications wait");
             }
-        } else if self.breaker.handle_reached() {
-            log::info!("Luup is back");
+            Outcome::Unreachable => {}
+            _ if self.breaker.handle_reached() => log::info!("Luup is back"),
+            _ => {}
         }
     }
 
@@ -327,36 +304,33 @@ impl Schedule {
             Outcome::Delivered => {
                 line.failures = 0;
                 line.retry_at = None;
-                line.complained = false;
+                self.complaints.settle(&line.subscription.query);
                 self.counters.delivered += 1;
                 return;
             }
-            Outcome::Refused(_) => None,
+            Outcome::Refused(_) | Outcome::NoHttp => None,
             // The breaker says when, or the device's rest.
             Outcome::Unreachable | Outcome::TimedOut => Some(Duration::ZERO),
-            Outcome::Failed(_) => Some(backoff(FIRST_RETRY, LONGEST_RETRY, line.failures)),
+            Outcome::Failed(_) | Outcome::HungUp | Outcome::NotSent => {
+                Some(backoff(FIRST_RETRY, LONGEST_RETRY, line.failures))
+            }
             Outcome::ErrorBody => {
                 let since = *line.errors_since.get_or_insert(now);
                 (now - since < ERROR_BODY_PATIENCE).then(|| backoff(FIRST_RETRY, LONGEST_RETRY, line.failures))
             }
         };
         let Some(pause) = retry else {
-            if !line.complained {
+            if self.complaints.is_new(&line.subscription.query) {
                 log::warn!("notification given up, {}: {}", outcome.name(), line.subscription.query);
             }
-            line.complained = true;
             line.failures = 0;
             line.retry_at = None;
             self.counters.failed += 1;
             return;
         };
-        if line.closing {
-            // Another connection may have ended since whose notice reads the same: that one stands for both.
-            let oldest = Closing { line: id, serial: 0 };
-            if self.closing.entry(line.subscription.clone()).or_insert(oldest).line != id {
-                line.pending = Pending::default();
-                return;
-            }
+        if line.closing && !self.closing.keep(&line.subscription, id) {
+            line.pending = Pending::default();
+            return;
         }
         // Nobody was asked, so nothing grows.
         line.failures += u32::from(outcome != Outcome::Unreachable);
@@ -373,14 +347,7 @@ impl Schedule {
 
     /// Forgets the oldest closing notices where there are too many. Those under way are left alone, and `newest`.
     fn keep_within_limit(&mut self, newest: Option<LineId>) {
-        while self.closing.len() > self.limit {
-            let oldest = self
-                .closing
-                .values()
-                .filter(|closing| Some(closing.line) != newest && !self.is_in_flight(closing.line))
-                .min_by_key(|closing| closing.serial)
-                .map(|closing| closing.line);
-            let Some(id) = oldest else { return };
+        while let Some(id) = self.closing.surplus(self.limit, |id| Some(id) != newest && !self.is_in_flight(id)) {
             log::warn!("too many closing notices wait; one is dropped: {}", self.lines[id.0].subscription.query);
             self.counters.dropped += 1;
             self.remove(id);
@@ -390,9 +357,7 @@ impl Schedule {
     /// Takes a line out of everything that knows it.
     fn remove(&mut self, id: LineId) {
         let line = self.lines.remove(id.0);
-        if self.closing.get(&line.subscription).is_some_and(|closing| closing.line == id) {
-            self.closing.remove(&line.subscription);
-        }
+        self.closing.remove(&line.subscription, id);
         match line.stage {
             Stage::Resting(due) => {
                 self.resting.remove(&(due, id));
@@ -422,26 +387,8 @@ impl Schedule {
     fn is_in_flight(&self, id: LineId) -> bool {
         matches!(self.lines[id.0].stage, Stage::InFlight(_))
     }
-
-    /// What must hold after every call.
-    fn check_invariants(&self) {
-        if !cfg!(debug_assertions) {
-            return;
-        }
-        let in_flight = self.lines.iter().filter(|(_, line)| matches!(line.stage, Stage::InFlight(_))).count();
-        assert_eq!(in_flight, self.in_flight);
-        assert!(self.suspects_in_flight <= self.in_flight);
-        let due = self.lines.iter().filter(|(_, line)| line.stage == Stage::Due).count();
-        let waiting: usize = self.devices.values().map(|device| device.waiting.len()).sum();
-        assert_eq!(due, self.ready.len() + waiting);
-        let resting = self.lines.iter().filter(|(_, line)| matches!(line.stage, Stage::Resting(_))).count();
-        assert_eq!(resting, self.resting.len());
-        for (id, line) in &self.lines {
-            assert!(line.stage != Stage::Quiet || line.pending.next().is_none(), "line {id} forgets a notice");
-            assert!(!line.closing || line.stage != Stage::Quiet, "line {id} is dead and buried by nobody");
-        }
-    }
 }
 
+mod invariants;
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,7 @@ impl Senders {
 
     /// Sends a request; its outcome comes later, or at once where there is no thread to send it.
     pub fn submit(&self, job: Job) -> Option<(LineId, Outcome)> {
-        self.workers.submit(job).err().map(|job| (job.line, Outcome::Failed(0)))
+        self.workers.submit(job).err().map(|job| (job.line, Outcome::NotSent))
     }
 
     /// The outcomes since the last call.
@@ -132,10 +132,10 @@ fn of_error(error: &Error) -> Outcome {
         Error::Io(error) => match error.kind() {
             ConnectionRefused | HostUnreachable | NetworkUnreachable => Outcome::Unreachable,
             TimedOut => Outcome::TimedOut,
-            _ => Outcome::Failed(0),
+            _ => Outcome::HungUp,
         },
-        // It answered, and not in HTTP: the request was taken, and asking again would get no other answer.
-        _ => Outcome::Refused(0),
+        // It answered, and not in HTTP.
+        _ => Outcome::NoHttp,
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
                 b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
                 Outcome::Refused(302),
             ),
-            (b"nonsense\r\n\r\n", Outcome::Refused(0)),
+            (b"nonsense\r\n\r\n", Outcome::NoHttp),
         ] {
             assert_eq!(exchange(answer, LONG).0, outcome, "{}", String::from_utf8_lossy(answer));
         }

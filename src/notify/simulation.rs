@@ -109,15 +109,16 @@ impl House {
         let (job, _) = self.out.remove(at);
         let moods = match (self.calm, self.forgiving) {
             (true, _) => 1,
-            (false, true) => 7,
-            (false, false) => 9,
+            (false, true) => 8,
+            (false, false) => 10,
         };
         let outcome = match self.random.below(moods) {
             0..=2 => Outcome::Delivered,
             3 | 4 => Outcome::Unreachable,
             5 => Outcome::TimedOut,
             6 => Outcome::Failed(503),
-            7 => Outcome::ErrorBody,
+            7 => Outcome::NotSent,
+            8 => Outcome::ErrorBody,
             _ => Outcome::Refused(401),
         };
         if outcome != Outcome::Delivered

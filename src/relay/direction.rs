@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::buffers::Buffers;
 use super::pipes::{Pipe, Pipes};
-use super::{CALLS, Env, Ready, TURN, interrupted, would_block};
+use super::{Env, Ready, TURN_BYTES, TURN_CALLS, interrupted, would_block};
 use crate::net::socket::Stream;
 
 /// A read of this size is a sign of bulk.
@@ -158,7 +158,7 @@ impl Direction {
         let mut work = Work { source, sink, env, pumped: &mut pumped };
         let start = self.moved;
         for call in 0.. {
-            if call == CALLS || self.moved - start >= TURN as u64 {
+            if call == TURN_CALLS || self.moved - start >= TURN_BYTES as u64 {
                 work.pumped.again = true;
                 break;
             }
@@ -334,7 +334,8 @@ impl Direction {
         env.pipes.discard(pipe);
         env.pipes.turn_off();
         self.bulk = 0;
-        env.buffers.hold(len);
+        bytes.truncate(at);
+        env.buffers.hold(at);
         self.held = Held::Bytes { bytes: bytes.into(), written: 0 };
         outcome
     }

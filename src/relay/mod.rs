@@ -29,9 +29,9 @@ use buffers::Buffers;
 use pipes::Pipes;
 
 /// Bytes that one direction may move in one turn before others have theirs: a millisecond's work on a slow box.
-pub const TURN: usize = 256 * 1024;
+pub const TURN_BYTES: usize = 256 * 1024;
 /// Calls that one direction may make in one turn. A plugin that wants its bytes one by one costs no more than others.
-pub const CALLS: usize = 64;
+pub const TURN_CALLS: usize = 64;
 /// Size of the buffer that all connections share for reading. Larger ones gain nothing: bulk goes through pipes.
 pub const SCRATCH: usize = 64 * 1024;
 

@@ -14,7 +14,7 @@ use crate::relay::Ready;
 /// The time a plugin gets.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Reads in one turn before others have theirs.
-const TURN: usize = 16;
+const TURN_READS: usize = 16;
 
 /// A connection that is ending.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Draining {
             Ok(_) => {}
             Err(_) => return Step::Next(Stage::Closed),
         }
-        for _ in 0..TURN {
+        for _ in 0..TURN_READS {
             if !self.ready.readable {
                 return Step::Stay(Verdict::WAIT);
             }

@@ -14,7 +14,7 @@ use crate::protocol::setup::{Action, Setup};
 use crate::relay::Ready;
 
 /// Commands that are answered in one turn before others have theirs.
-const TURN: usize = 64;
+const TURN_COMMANDS: usize = 64;
 
 /// A plugin in setup mode.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl SettingUp {
         parameters: &mut Parameters,
         cx: &mut Context<'_>,
     ) -> Step {
-        for _ in 0..TURN {
+        for _ in 0..TURN_COMMANDS {
             let left = self.outbox.left();
             let flushed = self.outbox.flush(socket, &mut self.ready);
             if self.outbox.left() < left {

@@ -224,6 +224,29 @@ fn refusals_are_not_repeated() {
 }
 
 #[test]
+fn a_probe_that_could_not_be_sent_says_nothing_of_luup() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(4, 10);
+    let line = schedule.open(subscription("5", "a"));
+    schedule.handle_data(line, now);
+    assert_eq!(queries(&mut schedule, now).len(), 1);
+    schedule.handle_outcome(line, Outcome::Unreachable, now);
+    let probe = schedule.poll_timeout().unwrap();
+    assert_eq!(queries(&mut schedule, probe).len(), 1);
+    schedule.handle_outcome(line, Outcome::NotSent, probe);
+    let mut later = probe;
+    while queries(&mut schedule, later).is_empty() {
+        later = schedule.poll_timeout().expect("it is tried again");
+        assert!(later < probe + 10_000 * MS);
+    }
+    let other = schedule.open(subscription("6", "b"));
+    schedule.handle_data(other, later);
+    assert!(queries(&mut schedule, later).is_empty(), "Luup is still taken to be away");
+    schedule.handle_outcome(line, Outcome::Delivered, later);
+    assert_eq!(queries(&mut schedule, later).len(), 1);
+}
+
+#[test]
 fn closing_notices_are_bounded_and_equal_ones_are_one() {
     let now = Instant::now();
     let mut schedule = Schedule::new(1, 3);
