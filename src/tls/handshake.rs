@@ -3,26 +3,59 @@
 //! The loop keeps the socket. It hands what it has received to [`Handshakes::advance`], sends what a [`Step`] says,
 //! and makes a [`super::TlsStream`] of the connection in the end.
 
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 
-use super::{Failure, House, Settings};
+use super::connection::{Connection, Reached};
+use super::error::{self, Failure};
+use super::{House, Settings};
+use crate::workers::{Pool, Workers};
+
+/// rustls and webpki need some 40 KiB of stack, most of it for checking chains.
+const STACK: usize = 256 * 1024;
 
 /// Makes handshakes on threads of its own. `K` is what the asker wants back with a step.
 pub struct Handshakes<K> {
-    results: Vec<(K, Step)>,
-    wake: Box<dyn Fn() + Send + Sync>,
+    house: Arc<House>,
+    workers: Workers<Job<K>, Done<K>>,
+    most: usize,
+    in_flight: usize,
+    /// Who waits for a step, and for which: an asker that has withdrawn may ask again.
+    waiting: HashMap<K, Ticket>,
+    /// Handshakes that have begun go before those that have not: better that some are done than that all are late.
+    begun: VecDeque<Job<K>>,
+    fresh: VecDeque<Job<K>>,
 }
 
 /// A handshake that waits for the server's next bytes.
 #[derive(Debug)]
-pub struct Pending(#[expect(dead_code, reason = "comes with the handshake")] Box<ClientConnection>);
+pub struct Pending {
+    connection: Box<Connection>,
+    /// The server has said something, and in TLS.
+    heard: bool,
+}
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
-pub struct TlsConnection(#[expect(dead_code, reason = "comes with the stream")] Box<ClientConnection>);
+pub struct TlsConnection {
+    pub(super) connection: Box<Connection>,
+    /// What came behind the handshake.
+    pub(super) plain: Vec<u8>,
+    /// Nothing more comes.
+    pub(super) closed: bool,
+}
+
+impl TlsConnection {
+    /// The version that is spoken, in OpenSSL's words: `TLSv1.3`.
+    pub fn version(&self) -> &'static str {
+        self.connection.version()
+    }
+}
 
 /// What came of `begin` or `advance`.
 #[derive(Debug)]
@@ -44,41 +77,179 @@ pub enum Outcome {
     Failed(Failure),
 }
 
-impl<K: Clone + Eq + Hash> Handshakes<K> {
+/// Set when nobody waits for the job any more, so that no thread need do it.
+type Ticket = Arc<AtomicBool>;
+
+struct Job<K> {
+    asker: K,
+    ticket: Ticket,
+    task: Task,
+}
+
+enum Task {
+    Begin(Arc<House>, Box<str>, Settings),
+    Advance(Pending, Vec<u8>),
+}
+
+struct Done<K> {
+    asker: K,
+    ticket: Ticket,
+    /// `None`: nobody waited.
+    step: Option<Step>,
+}
+
+impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
     /// Handshakes of at most `most` at once; `wake` is called when there is a result.
     pub fn new(house: Arc<House>, most: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        let _ = (house, most);
-        Self { results: Vec::new(), wake: Box::new(wake) }
+        let work = |Job { asker, ticket, task }: Job<K>| {
+            let step = (!ticket.load(Ordering::Relaxed)).then(|| task.perform());
+            Done { asker, ticket, step }
+        };
+        let pool = Pool { name: "tls", most, stack: STACK, work: Box::new(work), wake: Box::new(wake) };
+        Self {
+            house,
+            workers: Workers::new(pool),
+            most,
+            in_flight: 0,
+            waiting: HashMap::new(),
+            begun: VecDeque::new(),
+            fresh: VecDeque::new(),
+        }
     }
 
-    /// Begins a handshake with `host`, a name or a literal address (without brackets).
+    /// Begins a handshake with `host`, a name or a literal address (without brackets). An asker has one at a time.
     pub fn begin(&mut self, asker: K, host: &str, settings: &Settings) {
-        let _ = (host, settings);
-        let outcome = Outcome::Failed(Failure::new("not built into this version"));
-        self.results.push((asker, Step { to_send: Vec::new(), outcome }));
-        (self.wake)();
+        let job = self.job(asker, Task::Begin(Arc::clone(&self.house), host.into(), settings.clone()));
+        self.fresh.push_back(job);
+        self.start();
     }
 
-    /// Goes on with what the server has sent. At its end, `received` is empty.
+    /// Goes on with what the server has sent. Nothing means that it has ended.
     pub fn advance(&mut self, asker: K, pending: Pending, received: Vec<u8>) {
-        let _ = (pending, received);
-        let outcome = Outcome::Failed(Failure::new("not built into this version"));
-        self.results.push((asker, Step { to_send: Vec::new(), outcome }));
-        (self.wake)();
+        let job = self.job(asker, Task::Advance(pending, received));
+        self.begun.push_back(job);
+        self.start();
     }
 
     /// The steps since the last call.
     pub fn take_results(&mut self) -> Vec<(K, Step)> {
-        std::mem::take(&mut self.results)
+        let mut steps = Vec::new();
+        for Done { asker, ticket, step } in self.workers.take_results() {
+            self.in_flight -= 1;
+            if self.waiting.get(&asker).is_some_and(|waiting| Arc::ptr_eq(waiting, &ticket)) {
+                self.waiting.remove(&asker);
+                steps.extend(step.map(|step| (asker, step)));
+            }
+        }
+        self.start();
+        steps
     }
 
-    /// The asker waits no more.
+    /// The asker waits no more: whatever comes of its handshake is dropped.
     pub fn withdraw(&mut self, asker: &K) {
-        self.results.retain(|(other, _)| other != asker);
+        if let Some(ticket) = self.waiting.remove(asker) {
+            ticket.store(true, Ordering::Relaxed);
+            let stays = |job: &Job<K>| !Arc::ptr_eq(&job.ticket, &ticket);
+            self.begun.retain(stays);
+            self.fresh.retain(stays);
+        }
     }
 
     /// From now on, handshakes begin in `house`: the configuration has changed.
     pub fn set_house(&mut self, house: Arc<House>) {
-        let _ = house;
+        self.house = house;
+    }
+
+    fn job(&mut self, asker: K, task: Task) -> Job<K> {
+        self.withdraw(&asker);
+        let ticket = Ticket::default();
+        self.waiting.insert(asker.clone(), Arc::clone(&ticket));
+        Job { asker, ticket, task }
+    }
+
+    /// Gives jobs to threads, while there are any for them. Where there are none, jobs wait for better times, and
+    /// their askers for their time limits.
+    fn start(&mut self) {
+        while self.in_flight < self.most {
+            let Some(job) = self.begun.pop_front().or_else(|| self.fresh.pop_front()) else { return };
+            if let Err(job) = self.workers.submit(job) {
+                let queue = if matches!(job.task, Task::Advance(..)) { &mut self.begun } else { &mut self.fresh };
+                queue.push_front(job);
+                return;
+            }
+            self.in_flight += 1;
+        }
+    }
+}
+
+impl Task {
+    fn perform(self) -> Step {
+        let begun = match self {
+            Self::Advance(pending, received) => return pending.advance(&received),
+            Self::Begin(house, host, settings) => begin(&house, &host, &settings),
+        };
+        match begun {
+            Ok((pending, to_send)) => Step { to_send, outcome: Outcome::More(pending) },
+            Err(failure) => Step { to_send: Vec::new(), outcome: Outcome::Failed(failure) },
+        }
+    }
+}
+
+/// Says hello to `host`. May read files and compute for long.
+pub fn begin(house: &House, host: &str, settings: &Settings) -> Result<(Pending, Vec<u8>), Failure> {
+    let name = server_name(settings.server_name.as_deref().unwrap_or(host))?;
+    let connection = Connection::new(house.config(settings)?, name).map_err(|error| Failure::of(&error))?;
+    let mut pending = Pending { connection: Box::new(connection), heard: false };
+    let mut to_send = Vec::new();
+    let said = pending.connection.process(&mut [], &mut to_send, |_| ());
+    said.map_err(|error| Failure::of(&error))?;
+    Ok((pending, to_send))
+}
+
+/// Addresses are verified as such, and are not sent as names (RFC 6066, section 3).
+fn server_name(name: &str) -> Result<ServerName<'static>, Failure> {
+    // An interface (fe80::1%eth0) is our own matter, and the root's dot the resolver's.
+    let address = name.split_once('%').map_or(name, |(address, _)| address);
+    if let Ok(address) = address.parse::<IpAddr>() {
+        return Ok(ServerName::IpAddress(address.into()));
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    ServerName::try_from(name.to_owned()).map_err(|_| Failure::new(format!("'{name}' is no server's name")))
+}
+
+impl Pending {
+    /// Goes on with what the server has sent. Nothing means that it has ended. May compute for long.
+    pub fn advance(mut self, received: &[u8]) -> Step {
+        let mut to_send = Vec::new();
+        let outcome = self.process(received, &mut to_send);
+        let outcome = match outcome {
+            Ok((Reached::Handshake, _)) => Outcome::More(self),
+            Ok((reached, plain)) => {
+                let closed = reached == Reached::Closed;
+                Outcome::Done(TlsConnection { connection: self.connection, plain, closed })
+            }
+            Err(failure) => Outcome::Failed(failure),
+        };
+        Step { to_send, outcome }
+    }
+
+    fn process(&mut self, received: &[u8], to_send: &mut Vec<u8>) -> Result<(Reached, Vec<u8>), Failure> {
+        if received.is_empty() {
+            return Err(Failure::new("closed by the server during the handshake"));
+        }
+        let mut incoming = [self.connection.rest(), received].concat();
+        if !self.heard
+            && let Some(failure) = error::of_first_bytes(&incoming)
+        {
+            return Err(failure);
+        }
+        let mut plain = Vec::new();
+        let reached = self.connection.process(&mut incoming, to_send, |bytes| plain.extend_from_slice(bytes));
+        let reached = reached.map_err(|error| Failure::of(&error))?;
+        if reached == Reached::Closed && self.connection.is_handshaking() {
+            return Err(Failure::new("closed by the server during the handshake"));
+        }
+        self.heard |= incoming.len() >= 5;
+        Ok((reached, plain))
     }
 }
