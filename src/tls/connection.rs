@@ -87,8 +87,8 @@ impl Connection {
             return Err(Error::PeerSentOversizedRecord);
         }
         Ok(match (self.rustls.is_handshaking(), self.closed) {
-            (_, true) => Reached::Closed,
-            (true, false) => Reached::Handshake,
+            (true, _) => Reached::Handshake,
+            (false, true) => Reached::Closed,
             (false, false) => Reached::Open,
         })
     }
@@ -119,11 +119,6 @@ impl Connection {
         let written = self.with_traffic(to_send, &mut queue)?;
         to_send.extend_from_slice(&notice[..written]);
         Ok(())
-    }
-
-    /// True while plain bytes may not pass yet.
-    pub fn is_handshaking(&self) -> bool {
-        self.rustls.is_handshaking()
     }
 
     /// The version that was agreed upon, in OpenSSL's words.

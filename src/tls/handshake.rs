@@ -246,9 +246,6 @@ impl Pending {
         let mut plain = Vec::new();
         let reached = self.connection.process(&mut incoming, to_send, |bytes| plain.extend_from_slice(bytes));
         let reached = reached.map_err(|error| Failure::of(&error))?;
-        if reached == Reached::Closed && self.connection.is_handshaking() {
-            return Err(Failure::new("closed by the server during the handshake"));
-        }
         self.heard |= incoming.len() >= 5;
         Ok((reached, plain))
     }

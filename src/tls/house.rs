@@ -100,6 +100,18 @@ impl House {
         Ok(config)
     }
 
+    /// Forgets configurations and, with them, sessions.
+    #[cfg(test)]
+    pub fn forget(&self) {
+        self.configs().clear();
+    }
+
+    /// How many configurations are kept.
+    #[cfg(test)]
+    pub fn kept(&self) -> usize {
+        self.configs().len()
+    }
+
     fn configs(&self) -> std::sync::MutexGuard<'_, HashMap<Settings, Entry>> {
         self.configs.lock().unwrap_or_else(PoisonError::into_inner)
     }

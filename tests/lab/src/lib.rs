@@ -7,6 +7,7 @@
 //! - [`ports`]: ports that are reserved, refuse, or never answer
 //! - [`process`]: memory, descriptors and processor time of a process
 //! - [`random`]: reproducible data and its checksums
+//! - [`tls`]: certificates of every kind, and a remote that speaks TLS
 
 //!
 //! This is test equipment: constructors and waits panic with the reason (and the place in the test)
@@ -20,3 +21,4 @@ pub mod plugin;
 pub mod ports;
 pub mod process;
 pub mod random;
+pub mod tls;

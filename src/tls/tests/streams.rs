@@ -1,0 +1,1 @@
+//! The stream behind the handshake.

@@ -1,0 +1,4 @@
+//! A remote that speaks TLS.
+
+/// A remote that speaks TLS.
+pub struct TlsDevice;
