@@ -180,11 +180,13 @@ impl Config {
         let text = crate::protocol::trim(spec.as_bytes());
         let (word, rest) = crate::protocol::first_word(text);
         let text = if word.eq_ignore_ascii_case(b"CONN") { rest } else { text };
-        let (target, parameters) = parse_connect(text, &Parameters::default()).map_err(|error| {
+        let (target, mut parameters) = parse_connect(text, &Parameters::default()).map_err(|error| {
             let refusal = reply::refused(&error);
             let reason = String::from_utf8_lossy(&refusal);
             format!("bad target '{spec}' for port {port}: {}", reason.trim_end().trim_start_matches("ERR CONN "))
         })?;
+        // Who speaks to such a port knows nothing of framing, unless it is asked for.
+        parameters.framing.get_or_insert_default();
         self.direct.retain(|other| other.port != port);
         if self.direct.len() >= MOST_DIRECT {
             return Err(format!("more than {MOST_DIRECT} direct listeners"));

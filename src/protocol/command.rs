@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::notify::NotifyTarget;
 use super::options::{OptionError, Parameters, block_size, limit};
-use super::target::Target;
+use super::target::{Target, TargetError};
 use super::{first_word, number, trim};
 
 /// A command, understood.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// `CONN host:port [KEY=value ...]`: the target, and the parameters with the options applied.
+    /// `CONN target [KEY=value ...]`: the target, and the parameters with the options applied.
     Connect(Target, Parameters),
     /// `NTFY dev sid action [pid]`.
     Notify(NotifyTarget),
@@ -41,8 +41,8 @@ pub enum Command {
 pub enum CommandError {
     /// No such command, or a line that is too long.
     Unknown,
-    /// CONN without a usable `host:port`.
-    Target,
+    /// CONN without a usable target.
+    Target(TargetError),
     /// CONN with a bad option.
     Option(OptionError),
     /// A command's argument is no number in its range: the command and what is wrong.
@@ -123,9 +123,9 @@ pub static COMMANDS: &[CommandSpec] = &[
 
 /// Reads what follows the word CONN: also the value of a `[direct]` listener.
 pub fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Target, Parameters), CommandError> {
-    let (target, options) = Target::split_off(text).ok_or(CommandError::Target)?;
+    let (target, options) = Target::split_off(text).map_err(CommandError::Target)?;
     let mut parameters = parameters.clone();
-    parameters.apply(options).map_err(CommandError::Option)?;
+    parameters.apply(&target, options).map_err(CommandError::Option)?;
     Ok((target, parameters))
 }
 
@@ -145,7 +145,7 @@ pub fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Command>, Co
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::OPTIONS;
+    use super::super::options::options;
     use super::*;
 
     fn line(text: &str) -> Result<Option<Command>, CommandError> {
@@ -188,8 +188,8 @@ mod tests {
         let Ok(Some(Command::Connect(target, with))) = parse(b"CONN host:80  RTIM=100 ", &before) else { panic!() };
         assert_eq!(target.to_string(), "host:80");
         assert_eq!((with.pace, with.receive_timeout), (before.pace, Some(Duration::from_millis(100))));
-        assert_eq!(line("CONN"), Err(CommandError::Target));
-        assert_eq!(line("CONN host"), Err(CommandError::Target));
+        assert_eq!(line("CONN"), Err(CommandError::Target(TargetError::Endpoint)));
+        assert_eq!(line("CONN host"), Err(CommandError::Target(TargetError::Endpoint)));
         assert!(matches!(line("CONN host:1 x"), Err(CommandError::Option(_))));
     }
 
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn no_option_of_ours_shares_its_name_with_a_verb() {
         let classic = ["RTIM", "PACE", "BLKS", "NTFY"];
-        for option in OPTIONS.iter().filter(|option| !classic.contains(&option.name)) {
+        for option in options().filter(|option| !classic.contains(&option.name)) {
             assert!(COMMANDS.iter().all(|command| command.name != option.name), "{}", option.name);
         }
     }

@@ -1,7 +1,8 @@
 //! Every line that the proxy says to a plugin is made here.
 
 use super::command::{COMMANDS, CommandError};
-use super::options::OPTIONS;
+use super::options::options;
+use super::target::TargetError;
 
 /// The name of the protocol in the greeting. It never changes.
 pub const IDENT: &str = "TOGGLEDBITS-SOCKPROXY";
@@ -35,12 +36,14 @@ pub fn build() -> Vec<u8> {
     line(&[format!("OK {BUILD}").as_bytes()])
 }
 
-/// `OK CAPA ...`: the words of part 1, then ours.
+/// `OK CAPA ...`: the words of part 1, then ours, each where what it stands for is there.
 pub fn capabilities() -> Vec<u8> {
-    let mut words = vec!["OK CAPA BLKS RTIM NTFY CONN UDP V6"];
-    // Every kind of framing before the rest, as the protocol lists them; the order means nothing.
-    words.extend(OPTIONS.iter().rev().flat_map(|option| option.capabilities));
-    words.push("JSON");
+    const ORDER: [&str; 10] = ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON"];
+    let there = |word: &&str| {
+        matches!(*word, "V6" | "JSON") || options().any(|option| option.capabilities.contains(word))
+    };
+    let mut words = vec!["OK CAPA BLKS RTIM NTFY CONN UDP"];
+    words.extend(ORDER.iter().copied().filter(there));
     line(&[words.join(" ").as_bytes()])
 }
 
@@ -51,10 +54,10 @@ pub fn help() -> Vec<u8> {
         let usage = [command.name, command.arguments].join(" ");
         text.push_str(&format!("{} - {}\n", usage.trim_end(), command.help));
     }
-    for option in OPTIONS {
+    for option in options() {
         text.push_str(&format!(
             "  {}={} - {} (for {}; default {})\n",
-            option.name, option.value, option.help, option.targets, option.default
+            option.name, option.value, option.help, option.targets.name(), option.default
         ));
     }
     text.into_bytes()
@@ -64,7 +67,8 @@ pub fn help() -> Vec<u8> {
 pub fn refused(error: &CommandError) -> Vec<u8> {
     match error {
         CommandError::Unknown => line(&[b"ERR INVALID COMMAND"]),
-        CommandError::Target => connect_failed(b"Invalid host:port"),
+        CommandError::Target(TargetError::Endpoint) => connect_failed(b"Invalid host:port"),
+        CommandError::Target(TargetError::Url(failure)) => connect_failed(failure.to_string().as_bytes()),
         CommandError::Option(error) => connect_failed(&error.reason()),
         CommandError::Argument(command, what) => line(&[format!("ERR {command} {what}").as_bytes()]),
     }
@@ -114,7 +118,7 @@ mod tests {
         assert_eq!(text(ok("NTFY")), "OK NTFY\n");
         assert!(text(capabilities()).starts_with("OK CAPA BLKS RTIM NTFY CONN UDP "));
         assert_eq!(text(refused(&CommandError::Unknown)), "ERR INVALID COMMAND\n");
-        assert_eq!(text(refused(&CommandError::Target)), "ERR CONN Invalid host:port\n");
+        assert_eq!(text(refused(&CommandError::Target(TargetError::Endpoint))), "ERR CONN Invalid host:port\n");
         assert_eq!(
             text(refused(&CommandError::Option(OptionError::Invalid(b"hello"[..].into())))),
             "ERR CONN Invalid option hello\n"
@@ -130,13 +134,13 @@ mod tests {
 
     #[test]
     fn our_capabilities_follow_the_classic_ones() {
-        assert_eq!(text(capabilities()), "OK CAPA BLKS RTIM NTFY CONN UDP V6 MESG LINE EVNT JSON\n");
+        assert_eq!(text(capabilities()), "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL EVNT JSON\n");
     }
 
     #[test]
     fn help_has_a_line_for_everything() {
         let help = text(help());
-        assert_eq!(help.lines().count(), COMMANDS.len() + OPTIONS.len());
+        assert_eq!(help.lines().count(), COMMANDS.len() + options().count());
         assert!(help.contains("CONN host:port [KEY=value ...] - Connect"));
         assert!(help.contains("  PACE=seconds - "));
     }

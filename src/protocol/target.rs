@@ -1,19 +1,77 @@
-//! Where a CONN goes: `host:port` or `[v6]:port`.
+//! Where a CONN goes: `host:port`, `[v6]:port`, or a `ws://` or `wss://` URL.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::websocket::handshake::{Failure, Url};
+
+/// Where a CONN goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A host and a port.
+    Endpoint(Endpoint),
+    /// A WebSocket server's resource.
+    WebSocket(Url),
+}
+
+/// Why a target is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetError {
+    /// It is no `host:port`.
+    Endpoint,
+    /// It is no URL.
+    Url(Failure),
+}
+
+impl Target {
+    /// Splits a target off the front of what follows `CONN`: `(target, rest)`.
+    pub fn split_off(text: &[u8]) -> Result<(Self, &[u8]), TargetError> {
+        let is_url = [&b"ws://"[..], b"wss://"]
+            .iter()
+            .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+        if !is_url {
+            return Endpoint::split_off(text)
+                .map(|(endpoint, rest)| (Self::Endpoint(endpoint), rest))
+                .ok_or(TargetError::Endpoint);
+        }
+        let end = text.iter().position(|&b| super::is_blank(b)).unwrap_or(text.len());
+        let url = Url::parse(&text[..end]).map_err(|error| TargetError::Url(error.into()))?;
+        Ok((Self::WebSocket(url), &text[end..]))
+    }
+
+    /// The host and the port that are connected to.
+    pub fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.clone(),
+            Self::WebSocket(url) => Endpoint { host: url.host.clone(), port: url.port.into() },
+        }
+    }
+}
+
+/// As logs and STAT show it: without the query of a URL, in which secrets travel.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.fmt(f),
+            Self::WebSocket(url) => {
+                let url = url.to_string();
+                f.write_str(url.split('?').next().unwrap_or_default())
+            }
+        }
+    }
+}
+
 /// A host and a port, as a plugin wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct Endpoint {
     /// A name or a literal address, without brackets.
     pub host: Box<str>,
     /// The port as written: 0 and numbers above 65535 are legal to say and impossible to reach.
     pub port: u32,
 }
 
-impl Target {
-    /// Splits a target off the front of what follows `CONN`: `(target, rest)`.
+impl Endpoint {
+    /// Splits an endpoint off the front of `text`: `(endpoint, rest)`.
     ///
     /// As the Lua daemon's pattern has it, the host is what stands before the first colon and the digits behind it
     /// are the port; in addition an IPv6 address may stand in brackets. `None`: "Invalid host:port".
@@ -52,7 +110,7 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -67,8 +125,8 @@ mod tests {
     use super::*;
 
     fn split(text: &str) -> Option<(String, String)> {
-        Target::split_off(text.as_bytes())
-            .map(|(target, rest)| (target.to_string(), String::from_utf8(rest.to_vec()).unwrap()))
+        Endpoint::split_off(text.as_bytes())
+            .map(|(endpoint, rest)| (endpoint.to_string(), String::from_utf8(rest.to_vec()).unwrap()))
     }
 
     #[test]
@@ -77,7 +135,7 @@ mod tests {
         assert_eq!(split("1.2.3.4:0 RTIM=5"), Some(("1.2.3.4:0".into(), " RTIM=5".into())));
         assert_eq!(split("host:99999"), Some(("host:99999".into(), "".into())));
         assert_eq!(split("host:80x"), Some(("host:80".into(), "x".into())));
-        for bad in ["", "host", "host:", ":80", "host:x", "ws://host:80", "::1:80", "http://1:2"] {
+        for bad in ["", "host", "host:", ":80", "host:x", "::1:80", "http://1:2"] {
             assert_eq!(split(bad), None, "{bad}");
         }
     }
@@ -85,7 +143,7 @@ mod tests {
     #[test]
     fn takes_v6_in_brackets() {
         assert_eq!(split("[::1]:80 x"), Some(("[::1]:80".into(), " x".into())));
-        assert_eq!(Target::split_off(b"[::1]:80").unwrap().0.literal(), Some("::1".parse().unwrap()));
+        assert_eq!(Endpoint::split_off(b"[::1]:80").unwrap().0.literal(), Some("::1".parse().unwrap()));
         for bad in ["[::1]", "[::1]80", "[host]:80", "[::1", "[]:80", "[1.2.3.4]:80"] {
             assert_eq!(split(bad), None, "{bad}");
         }
@@ -96,8 +154,20 @@ mod tests {
         for (port, reachable) in
             [("0", None), ("1", Some(1)), ("65535", Some(65535)), ("65536", None), ("99999999999", None)]
         {
-            let (target, _) = Target::split_off(format!("h:{port}").as_bytes()).unwrap();
-            assert_eq!(target.reachable_port(), reachable, "{port}");
+            let (endpoint, _) = Endpoint::split_off(format!("h:{port}").as_bytes()).unwrap();
+            assert_eq!(endpoint.reachable_port(), reachable, "{port}");
         }
+    }
+
+    #[test]
+    fn takes_urls() {
+        let (target, rest) = Target::split_off(b"WSS://host:8443/p/q?token=1 RTIM=5").unwrap();
+        assert_eq!(target.to_string(), "wss://host:8443/p/q", "the query is nobody's business");
+        assert_eq!(target.endpoint().to_string(), "host:8443");
+        assert_eq!(rest, b" RTIM=5");
+        assert_eq!(Target::split_off(b"ws://[::1]/").unwrap().0.endpoint().to_string(), "[::1]:80");
+        assert!(matches!(Target::split_off(b"ws://"), Err(TargetError::Url(_))));
+        assert_eq!(Target::split_off(b"http://1:2"), Err(TargetError::Endpoint));
+        assert_eq!(Target::split_off(b"ws:80").unwrap().0.to_string(), "ws:80", "a host may be called ws");
     }
 }

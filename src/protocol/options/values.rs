@@ -1,0 +1,56 @@
+//! The forms that values of options take.
+
+use std::time::Duration;
+
+use super::Refused;
+use crate::protocol::{number, percent};
+
+/// No limit for a connection attempt means this: something must end it.
+pub(super) const LONGEST_CONNECT: Duration = Duration::from_secs(600);
+
+/// Longer than this is as good as for ever, and adding it to an instant is still safe.
+const FOR_EVER: f64 = 10.0 * 365.0 * 86400.0;
+
+/// A number that is none is ignored.
+pub(super) fn lenient(value: &[u8], set: impl FnOnce(f64)) -> Result<(), Refused> {
+    if let Some(number) = number::parse(value) {
+        set(number);
+    }
+    Ok(())
+}
+
+/// A limit of `number` times `unit` seconds; 0, less (than a nanosecond, too), infinite and no number at all mean none.
+pub fn limit(number: f64, unit: f64) -> Option<Duration> {
+    let seconds = number * unit;
+    let limit = (seconds > 0.0 && seconds < FOR_EVER).then(|| Duration::from_secs_f64(seconds));
+    limit.filter(|limit| !limit.is_zero())
+}
+
+/// A block size brought into 1..65536; 0, less and no number at all mean none.
+pub fn block_size(bytes: f64) -> Option<u32> {
+    (bytes > 0.0).then(|| bytes.clamp(1.0, 65536.0) as u32)
+}
+
+/// One of several words, in any case.
+pub(super) fn one_of<T: Clone>(value: &[u8], words: &[(&str, T)]) -> Result<T, Refused> {
+    let value = text(value)?;
+    words
+        .iter()
+        .find(|(word, _)| value.eq_ignore_ascii_case(word))
+        .map(|(_, means)| means.clone())
+        .ok_or(Refused::Value)
+}
+
+/// Percent-encoded text without what would end a line of a request or a string.
+pub(super) fn text(value: &[u8]) -> Result<Box<str>, Refused> {
+    let decoded = percent::decode(value).ok_or(Refused::Value)?;
+    if decoded.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        return Err(Refused::Value);
+    }
+    String::from_utf8(decoded).map(String::into_boxed_str).map_err(|_| Refused::Value)
+}
+
+/// Several such texts between commas; a comma of theirs is `%2c`.
+pub(super) fn list(value: &[u8]) -> Result<Vec<Box<str>>, Refused> {
+    value.split(|&b| b == b',').filter(|part| !part.is_empty()).map(text).collect()
+}
