@@ -11,7 +11,7 @@ use super::buffers::{Buffers, RESERVE};
 use super::pipes::Pipes;
 use super::{End, Env, Ready, Relay, Timing, Turn, interrupted, would_block};
 use crate::net::socket::{Datagrams, Stream};
-use crate::protocol::framing::{DATAGRAM_LIMIT, Decoder, Framing, FramingError, Item, encode_datagram};
+use crate::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, FramingError, Item, encode_datagram};
 
 /// Datagrams that pass each way in one turn before others have theirs; each takes two calls at most.
 const TURN_DATAGRAMS: usize = 64;
@@ -59,7 +59,7 @@ pub type MaySend<'a> = &'a dyn Fn(SocketAddr) -> bool;
 impl DatagramRelay {
     /// A relay that begins now, with what the plugin has sent ahead.
     pub fn new(now: Instant, target: SocketAddr, framing: Framing, ahead: &[u8], plugin_ready: Ready) -> Self {
-        let mut decoder = Decoder::new(framing);
+        let mut decoder = Decoder::new(framing, Dialect::Datagrams, DATAGRAM_LIMIT);
         decoder.handle_input(ahead);
         Self {
             plugin_ready,
@@ -219,10 +219,12 @@ impl DatagramRelay {
         }
         match self.decoder.poll_item() {
             None => return false,
-            Some(Ok(Item::Message { payload, to })) => match to {
+            Some(Ok(Item::Message { payload, to, .. })) => match to {
                 Some(to) if !may_send(to) => log::debug!("datagram to {to} not allowed"),
                 to => self.to_remote = Some((payload, to.unwrap_or(self.target))),
             },
+            // Datagrams have neither.
+            Some(Ok(Item::Ping(_) | Item::Pong(_))) => {}
             Some(Ok(Item::Close { .. })) => self.phase = Phase::Closing(End::Goodbye),
             Some(Err(error)) => self.refuse(error),
         }
@@ -269,7 +271,7 @@ impl DatagramRelay {
     fn refuse(&mut self, error: FramingError) {
         log::debug!("plugin's framing: {error}");
         self.phase = Phase::Closing(End::BadFraming);
-        self.decoder = Decoder::new(self.framing);
+        self.decoder.reset();
         if self.framing == Framing::Mesg {
             self.to_plugin.extend_from_slice(&error.close_message());
         }
@@ -302,7 +304,7 @@ impl Relay for DatagramRelay {
 
     fn release(&mut self, buffers: &mut Buffers, _: &mut Pipes) {
         buffers.release(std::mem::take(&mut self.counted));
-        self.decoder = Decoder::new(self.framing);
+        self.decoder.reset();
         (self.to_plugin, self.written, self.to_remote) = (Vec::new(), 0, None);
     }
 

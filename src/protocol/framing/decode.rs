@@ -3,24 +3,31 @@
 use std::net::SocketAddr;
 
 use super::mesg::{FramingError, HEADER_LIMIT, Verb, parse_header};
-use super::{DATAGRAM_LIMIT, Framing};
+use super::{Dialect, Framing};
+use crate::websocket::Kind;
 
 /// What a plugin said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A whole message, to the target or to an address that the plugin named.
     Message {
+        /// What it holds.
+        kind: Kind,
         /// The payload.
         payload: Vec<u8>,
         /// Where to, if not to the target.
         to: Option<SocketAddr>,
     },
+    /// A ping, its payload at most 125 bytes.
+    Ping(Vec<u8>),
+    /// A pong, its payload at most 125 bytes.
+    Pong(Vec<u8>),
     /// The end.
     Close {
         /// The code, one that may be sent.
         code: u16,
         /// The reason, at most 123 bytes.
-        reason: Vec<u8>,
+        reason: String,
     },
 }
 
@@ -31,26 +38,34 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Decoder {
     framing: Framing,
+    dialect: Dialect,
+    /// Longest message in bytes.
+    limit: usize,
     /// What was sent. At most a header, the longest body and one read are not yet taken.
     input: Vec<u8>,
     /// How much of `input` has been taken.
     taken: usize,
     /// How much of what is not taken holds no newline: it is not searched again.
     searched: usize,
-    /// Pieces of a message that FRAG has begun, at most [`DATAGRAM_LIMIT`] bytes.
+    /// Pieces of a message that FRAG has begun, at most `limit` bytes.
     pieces: Vec<u8>,
 }
 
 impl Decoder {
-    /// A decoder that has seen nothing.
-    pub fn new(framing: Framing) -> Self {
-        Self { framing, input: Vec::new(), taken: 0, searched: 0, pieces: Vec::new() }
+    /// A decoder that has seen nothing; messages may be `limit` bytes long.
+    pub fn new(framing: Framing, dialect: Dialect, limit: usize) -> Self {
+        Self { framing, dialect, limit, input: Vec::new(), taken: 0, searched: 0, pieces: Vec::new() }
     }
 
     /// Takes what the plugin sent.
     pub fn handle_input(&mut self, bytes: &[u8]) {
         self.input.drain(..std::mem::take(&mut self.taken));
         self.input.extend_from_slice(bytes);
+    }
+
+    /// Forgets what was sent and not yet taken: somebody else speaks from now on, or nobody.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.framing, self.dialect, self.limit);
     }
 
     /// Bytes held, for STAT.
@@ -85,7 +100,7 @@ impl Decoder {
     /// Everything that was read at once.
     fn poll_raw(&mut self) -> Option<Result<Item, FramingError>> {
         let payload = self.take(self.waiting().len());
-        (!payload.is_empty()).then_some(Ok(Item::Message { payload, to: None }))
+        (!payload.is_empty()).then_some(Ok(Item::Message { kind: Kind::Binary, payload, to: None }))
     }
 
     /// LF ends a message, one CR before it is dropped, an empty line says nothing.
@@ -95,16 +110,20 @@ impl Decoder {
             let Some(end) = self.waiting()[searched..].iter().position(|&b| b == b'\n') else {
                 self.searched = self.waiting().len();
                 // One more than the longest may be the CR before the LF.
-                return (self.waiting().len() > DATAGRAM_LIMIT + 1).then_some(Err(FramingError::TooLong));
+                return (self.waiting().len() > self.limit + 1).then_some(Err(FramingError::TooLong));
             };
             let mut payload = self.take(searched + end + 1);
             payload.pop();
             payload.pop_if(|last| *last == b'\r');
-            if payload.len() > DATAGRAM_LIMIT {
+            if payload.len() > self.limit {
                 return Some(Err(FramingError::TooLong));
             }
             if !payload.is_empty() {
-                return Some(Ok(Item::Message { payload, to: None }));
+                // Datagrams are anything; a WebSocket's text is UTF-8.
+                if self.dialect == Dialect::WebSocket && std::str::from_utf8(&payload).is_err() {
+                    return Some(Err(FramingError::Utf8));
+                }
+                return Some(Ok(Item::Message { kind: Kind::Text, payload, to: None }));
             }
         }
     }
@@ -116,7 +135,7 @@ impl Decoder {
             let Some(end) = header.iter().position(|&b| b == b'\n') else {
                 return if header.len() < HEADER_LIMIT { Ok(None) } else { Err(FramingError::LongHeader) };
             };
-            let (verb, length) = parse_header(&header[..end], DATAGRAM_LIMIT - self.pieces.len())?;
+            let (verb, length) = parse_header(&header[..end], self.dialect, self.limit - self.pieces.len())?;
             if waiting.len() < end + 1 + length {
                 return Ok(None);
             }
@@ -131,16 +150,17 @@ impl Decoder {
     }
 
     fn finish(&mut self, verb: Verb, body: Vec<u8>) -> Result<Item, FramingError> {
-        let to = match verb {
-            // A close does not wait for the message that FRAG has begun.
+        let (kind, to) = match verb {
+            // Control messages do not wait for the message that FRAG has begun.
             Verb::Clos(code) => {
-                return match std::str::from_utf8(&body) {
-                    Ok(_) => Ok(Item::Close { code, reason: body }),
-                    Err(_) => Err(FramingError::Utf8),
-                };
+                let reason = String::from_utf8(body).map_err(|_| FramingError::Utf8)?;
+                return Ok(Item::Close { code, reason });
             }
-            Verb::Dgrm(to) => Some(to),
-            _ => None,
+            Verb::Ping => return Ok(Item::Ping(body)),
+            Verb::Pong => return Ok(Item::Pong(body)),
+            Verb::Dgrm(to) => (Kind::Binary, Some(to)),
+            Verb::Text => (Kind::Text, None),
+            Verb::Bina | Verb::Frag => (Kind::Binary, None),
         };
         let mut payload = std::mem::take(&mut self.pieces);
         if payload.is_empty() {
@@ -148,21 +168,26 @@ impl Decoder {
         } else {
             payload.extend_from_slice(&body);
         }
-        if verb == Verb::Text && std::str::from_utf8(&payload).is_err() {
+        if kind == Kind::Text && std::str::from_utf8(&payload).is_err() {
             return Err(FramingError::Utf8);
         }
-        Ok(Item::Message { payload, to })
+        Ok(Item::Message { kind, payload, to })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::DATAGRAM_LIMIT;
     use super::*;
 
     type Items = Vec<Result<Item, FramingError>>;
 
     fn decoded<'a>(framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>) -> Items {
-        let mut decoder = Decoder::new(framing);
+        decoded_of(Dialect::Datagrams, framing, pieces)
+    }
+
+    fn decoded_of<'a>(dialect: Dialect, framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>) -> Items {
+        let mut decoder = Decoder::new(framing, dialect, DATAGRAM_LIMIT);
         let mut items = Vec::new();
         for piece in pieces {
             decoder.handle_input(piece);
@@ -174,30 +199,42 @@ mod tests {
         items
     }
 
-    /// The items of `input` as a whole, after checking that no split changes them.
     fn at_every_split(framing: Framing, input: &[u8]) -> Items {
-        let whole = decoded(framing, [input]);
-        assert_eq!(decoded(framing, input.chunks(1)), whole, "byte by byte");
+        at_every_split_of(Dialect::Datagrams, framing, input)
+    }
+
+    /// The items of `input` as a whole, after checking that no split changes them.
+    fn at_every_split_of(dialect: Dialect, framing: Framing, input: &[u8]) -> Items {
+        let whole = decoded_of(dialect, framing, [input]);
+        assert_eq!(decoded_of(dialect, framing, input.chunks(1)), whole, "byte by byte");
         for split in 0..input.len() {
             let (a, b) = input.split_at(split);
-            assert_eq!(decoded(framing, [a, b]), whole, "split at {split}");
+            assert_eq!(decoded_of(dialect, framing, [a, b]), whole, "split at {split}");
         }
         whole
     }
 
-    fn message(payload: &[u8]) -> Result<Item, FramingError> {
-        Ok(Item::Message { payload: payload.to_vec(), to: None })
+    fn message(kind: Kind, payload: &[u8]) -> Result<Item, FramingError> {
+        Ok(Item::Message { kind, payload: payload.to_vec(), to: None })
+    }
+
+    fn text(payload: &str) -> Result<Item, FramingError> {
+        message(Kind::Text, payload.as_bytes())
+    }
+
+    fn binary(payload: &[u8]) -> Result<Item, FramingError> {
+        message(Kind::Binary, payload)
     }
 
     #[test]
     fn raw_is_what_is_read_at_once() {
-        assert_eq!(decoded(Framing::Raw, [&b"ab"[..], b"c"]), [message(b"ab"), message(b"c")]);
+        assert_eq!(decoded(Framing::Raw, [&b"ab"[..], b"c"]), [binary(b"ab"), binary(b"c")]);
     }
 
     #[test]
     fn lines() {
         let items = at_every_split(Framing::Line, b"one\r\n\n\r\ntwo\r\r\nrest");
-        assert_eq!(items, [message(b"one"), message(b"two\r")]);
+        assert_eq!(items, [text("one"), text("two\r")]);
         let longest = [&vec![b'x'; DATAGRAM_LIMIT][..], b"\r\n"].concat();
         let (most, newline) = longest.split_at(longest.len() - 1);
         assert_eq!(decoded(Framing::Line, [most, newline]), decoded(Framing::Line, [&longest[..]]));
@@ -224,11 +261,11 @@ mod tests {
         assert_eq!(
             at_every_split(Framing::Mesg, input),
             [
-                message(b"a\nb"),
-                message(b""),
-                Ok(Item::Message { payload: b"xy".to_vec(), to: Some("1.2.3.4:5".parse().unwrap()) }),
-                message("ää".as_bytes()),
-                Ok(Item::Close { code: 1000, reason: b"by".to_vec() }),
+                text("a\nb"),
+                binary(b""),
+                Ok(Item::Message { kind: Kind::Binary, payload: b"xy".to_vec(), to: Some("1.2.3.4:5".parse().unwrap()) }),
+                text("ää"),
+                Ok(Item::Close { code: 1000, reason: "by".into() }),
             ]
         );
     }
@@ -250,5 +287,22 @@ mod tests {
             }
             assert_eq!(decoded(Framing::Mesg, [&input[..]]), [Err(error)]);
         }
+    }
+
+    #[test]
+    fn messages_for_a_websocket() {
+        let input = b"FRAG 1\naPING 2\nhiPONG 0\nTEXT 1\nbBINA 1\n\xffCLOS 1005 0\n";
+        assert_eq!(
+            at_every_split_of(Dialect::WebSocket, Framing::Mesg, input),
+            [
+                Ok(Item::Ping(b"hi".to_vec())),
+                Ok(Item::Pong(Vec::new())),
+                text("ab"),
+                binary(b"\xff"),
+                Ok(Item::Close { code: 1005, reason: String::new() }),
+            ]
+        );
+        let items = at_every_split_of(Dialect::WebSocket, Framing::Line, b"one\n\xff\n");
+        assert_eq!(items, [text("one"), Err(FramingError::Utf8)]);
     }
 }

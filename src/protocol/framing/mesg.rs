@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use super::Dialect;
+use crate::websocket::CONTROL_LIMIT;
+
 /// Longest header, its newline included. The longest legal one is a DGRM to an IPv6 address.
 pub const HEADER_LIMIT: usize = 64;
 
@@ -16,6 +19,10 @@ pub enum Verb {
     Frag,
     /// A datagram to an address of the plugin's choice.
     Dgrm(SocketAddr),
+    /// A ping with a payload.
+    Ping,
+    /// A pong with a payload.
+    Pong,
     /// The end of the conversation, with its code.
     Clos(u16),
 }
@@ -59,20 +66,29 @@ impl std::fmt::Display for FramingError {
 impl FramingError {
     /// The message that tells the plugin: the last one it reads.
     pub fn close_message(self) -> Vec<u8> {
-        let reason = format!("PARSE {self}");
-        format!("CLOS 1002 {}\n{reason}", reason.len()).into_bytes()
+        let mut message = Vec::new();
+        encode_close(1002, &format!("PARSE {self}"), &mut message);
+        message
+    }
+
+    /// What a WebSocket's remote is told (RFC 6455 section 7.4.1).
+    pub fn close_code(self) -> u16 {
+        if self == Self::Utf8 { 1007 } else { 1002 }
     }
 }
 
-/// Reads a header, without its newline: the verb and the length of the body in bytes.
-pub fn parse_header(line: &[u8], limit: usize) -> Result<(Verb, usize), FramingError> {
+/// Reads a header, without its newline: the verb and the length of the body in bytes, which a message may have up to
+/// `limit`.
+pub fn parse_header(line: &[u8], dialect: Dialect, limit: usize) -> Result<(Verb, usize), FramingError> {
     let line = std::str::from_utf8(line).map_err(|_| FramingError::Verb)?;
     let (word, rest) = line.split_once(' ').ok_or(FramingError::Verb)?;
     let (verb, length) = match word {
         "TEXT" => (Verb::Text, rest),
         "BINA" => (Verb::Bina, rest),
         "FRAG" => (Verb::Frag, rest),
-        "DGRM" => {
+        "PING" if dialect == Dialect::WebSocket => (Verb::Ping, rest),
+        "PONG" if dialect == Dialect::WebSocket => (Verb::Pong, rest),
+        "DGRM" if dialect == Dialect::Datagrams => {
             let (length, address) = rest.split_once(' ').ok_or(FramingError::Address)?;
             (Verb::Dgrm(address.parse().map_err(|_| FramingError::Address)?), length)
         }
@@ -82,12 +98,21 @@ pub fn parse_header(line: &[u8], limit: usize) -> Result<(Verb, usize), FramingE
         }
         _ => return Err(FramingError::Verb),
     };
-    let limit = if matches!(verb, Verb::Clos(_)) { CLOSE_REASON_LIMIT } else { limit };
+    let limit = match verb {
+        Verb::Clos(_) => CLOSE_REASON_LIMIT,
+        Verb::Ping | Verb::Pong => CONTROL_LIMIT,
+        _ => limit,
+    };
     Ok((verb, parse_length(length, limit)?))
 }
 
+/// Appends a close message to what the plugin is to read.
+pub fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("CLOS {code} {}\n{reason}", reason.len()).as_bytes());
+}
+
 /// Longest reason of a CLOS in bytes: what a control frame holds besides the code (RFC 6455 section 5.5).
-const CLOSE_REASON_LIMIT: usize = 123;
+const CLOSE_REASON_LIMIT: usize = CONTROL_LIMIT - 2;
 
 /// The codes that a plugin may send: 1000-1003, 1007-1014, 3000-4999, and 1005 for none.
 fn parse_code(text: &str) -> Result<u16, FramingError> {
@@ -113,7 +138,7 @@ mod tests {
 
     #[test]
     fn headers() {
-        let header = |line: &str| parse_header(line.as_bytes(), 1000);
+        let header = |line: &str| parse_header(line.as_bytes(), Dialect::Datagrams, 1000);
         assert_eq!(header("TEXT 5"), Ok((Verb::Text, 5)));
         assert_eq!(header("BINA 0"), Ok((Verb::Bina, 0)));
         assert_eq!(header("FRAG 1000"), Ok((Verb::Frag, 1000)));
@@ -144,7 +169,12 @@ mod tests {
         ] {
             assert_eq!(header(line), Err(error), "{line}");
         }
-        assert_eq!(parse_header(b"\xff 5", 10), Err(FramingError::Verb));
+        assert_eq!(parse_header(b"\xff 5", Dialect::Datagrams, 10), Err(FramingError::Verb));
+        let header = |line: &str| parse_header(line.as_bytes(), Dialect::WebSocket, 1000);
+        assert_eq!(header("PING 125"), Ok((Verb::Ping, 125)));
+        assert_eq!(header("PONG 0"), Ok((Verb::Pong, 0)));
+        assert_eq!(header("PING 126"), Err(FramingError::TooLong));
+        assert_eq!(header("DGRM 3 1.2.3.4:5"), Err(FramingError::Verb));
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Framing on the plugin's side: how messages are told apart in the byte stream between plugin and proxy.
 //!
-//! Sans-IO. [`Decoder`] reads what the plugin sends, [`encode_datagram`] writes what the remote sent.
+//! Sans-IO. [`Decoder`] reads what the plugin sends, the `encode_` functions write what the remote sent.
 
 mod decode;
 mod mesg;
 
 pub use decode::{Decoder, Item};
-pub use mesg::FramingError;
+pub use mesg::{FramingError, encode_close};
 
 use std::net::SocketAddr;
+
+use crate::websocket::Kind;
 
 /// The largest payload of a UDP datagram over IPv4 (65535 less the headers of IP and UDP).
 pub const DATAGRAM_LIMIT: usize = 65507;
@@ -41,6 +43,30 @@ impl Framing {
             Self::Mesg => "MESG",
         }
     }
+}
+
+/// With whom a plugin speaks: what MESG's verbs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// DGRM besides TEXT and BINA.
+    Datagrams,
+    /// PING and PONG besides TEXT and BINA.
+    WebSocket,
+}
+
+/// Appends a whole message of `kind` to what the plugin is to read.
+pub fn encode_message(framing: Framing, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+    match framing {
+        Framing::Raw => out.extend_from_slice(payload),
+        Framing::Line => encode_line(payload, out),
+        Framing::Mesg => encode_body(if kind == Kind::Text { "TEXT" } else { "BINA" }, payload, out),
+    }
+}
+
+/// Appends what has a verb and a body only: TEXT, BINA, PING, PONG, HEAD.
+pub fn encode_body(verb: &str, payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{verb} {}\n", payload.len()).as_bytes());
+    out.extend_from_slice(payload);
 }
 
 /// Appends a datagram from `sender` to what the plugin is to read.
@@ -93,6 +119,19 @@ mod tests {
         let mut out = Vec::new();
         encode_datagram(Framing::Mesg, b"x", "[2001:db8::1]:53".parse().unwrap(), &mut out);
         assert_eq!(out, b"DGRM 1 [2001:db8::1]:53\nx");
+    }
+
+    #[test]
+    fn messages_in_every_framing() {
+        let encoded = |framing, kind| {
+            let mut out = Vec::new();
+            encode_message(framing, kind, b"a\nb", &mut out);
+            out
+        };
+        assert_eq!(encoded(Framing::Raw, Kind::Text), b"a\nb");
+        assert_eq!(encoded(Framing::Line, Kind::Binary), b"a b\n");
+        assert_eq!(encoded(Framing::Mesg, Kind::Text), b"TEXT 3\na\nb");
+        assert_eq!(encoded(Framing::Mesg, Kind::Binary), b"BINA 3\na\nb");
     }
 
     #[test]
