@@ -1,4 +1,4 @@
-//! Finding the remote's addresses and connecting to one of them, within a time limit.
+//! Finding the remote's addresses, connecting to one of them, and what handshakes there are to do, within time limits.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -9,20 +9,28 @@ use mio::event::Event;
 use super::draining::Draining;
 use super::outbox::Outbox;
 use super::relaying::Relaying;
+use super::remote::Remote;
+use super::securing::{self, Securing};
+use super::upgrading::{self, Upgrading};
 use super::{Context, Pid, Stage, Step, Verdict};
-use crate::net::connector::{Connector, Progress};
+use crate::net::connector::{self, Connector};
 use crate::net::reason;
 use crate::net::resolver::{Answer, literal};
 use crate::net::socket::{DatagramSocket, TcpSocket};
-use crate::protocol::options::{Parameters, Transport};
+use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
-use crate::protocol::target::Target;
+use crate::protocol::target::{Endpoint, Target};
 use crate::relay::Ready;
+use crate::tls;
+use crate::websocket::handshake::{ClientHandshake, Failure, Upgraded, Url, Word};
 
 /// A CONN under way.
 #[derive(Debug)]
 pub struct Connecting {
+    /// What the plugin has asked for.
     target: Target,
+    /// Where that has led by now: redirects may have changed it.
+    hop: Hop,
     /// What the plugin has sent behind its CONN, for the remote.
     ahead: Vec<u8>,
     /// What is known of the plugin's socket.
@@ -32,8 +40,23 @@ pub struct Connecting {
     pub remote_ready: Ready,
     /// The plugin's connection is gone both ways: nobody waits any more.
     abandoned: bool,
+    /// When everything must be done (RQTM).
+    answer_due: Option<Instant>,
+    attempt: Attempt,
+}
+
+/// One place that a CONN leads to.
+#[derive(Debug)]
+struct Hop {
+    target: Target,
+    endpoint: Endpoint,
+    protocol: Protocol,
+    /// When it must be connected to, TLS included (CTIM).
     due: Instant,
-    progress: Attempt,
+    /// Redirects that may still be followed.
+    redirects: u32,
+    /// What the plugin has entrusted is for this host, too.
+    trusted: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +67,12 @@ enum Attempt {
     Resolved(Answer),
     /// Attempts are under way.
     Racing(Connector),
+    /// A TLS handshake is under way.
+    Securing(Securing),
+    /// An opening handshake of WebSocket is under way.
+    Upgrading(Box<Upgrading>),
+    /// Nothing is under way: only within a step.
+    Over,
 }
 
 impl Connecting {
@@ -57,25 +86,30 @@ impl Connecting {
         cx: &mut Context<'_>,
     ) -> Stage {
         log::debug!("{pid} connects to {target}");
-        let progress = match target.literal() {
-            Some(address) => Attempt::Resolved(Ok(vec![literal(address)])),
-            None => cx.resolver.ask(&target.host, cx.key).map_or(Attempt::Resolving, Attempt::Resolved),
-        };
-        let due = cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect);
-        Stage::Connecting(Self {
+        let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
+        let hop = Hop::new(target.clone(), parameters, bridge.redirects, true, cx);
+        let answer_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
+        let attempt = hop.find(cx);
+        Stage::Connecting(Box::new(Self {
             target,
+            hop,
             ahead,
             ready,
             remote_ready: Ready::default(),
             abandoned: false,
-            due,
-            progress,
-        })
+            answer_due,
+            attempt,
+        }))
     }
 
     /// The target as it is shown in STAT.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// What is spoken with it.
+    pub fn protocol(&self) -> Protocol {
+        self.hop.protocol
     }
 
     /// An event of the plugin's socket. Its end of sending is no reason to stop: it may want the answer.
@@ -86,25 +120,40 @@ impl Connecting {
 
     /// The addresses of `host`, if that is what was asked for.
     pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
-        if matches!(self.progress, Attempt::Resolving) && self.target.host.eq_ignore_ascii_case(host) {
-            self.progress = Attempt::Resolved(answer);
+        if matches!(self.attempt, Attempt::Resolving) && self.hop.endpoint.host.eq_ignore_ascii_case(host) {
+            self.attempt = Attempt::Resolved(answer);
+        }
+    }
+
+    /// A thread has done its part of a TLS handshake.
+    pub fn handle_secured(&mut self, step: tls::Step) {
+        if let Attempt::Securing(securing) = &mut self.attempt {
+            securing.handle_step(step);
         }
     }
 
     /// Nobody waits any more for what was asked of others.
     pub fn withdraw(&self, cx: &mut Context<'_>) {
-        if matches!(self.progress, Attempt::Resolving) {
-            cx.resolver.withdraw(&self.target.host, cx.key);
+        match self.attempt {
+            Attempt::Resolving => cx.resolver.withdraw(&self.hop.endpoint.host, cx.key),
+            Attempt::Securing(_) => cx.handshakes.withdraw(&cx.key),
+            _ => {}
         }
     }
 
     /// When a turn is needed even without an event.
     pub fn deadline(&self) -> Option<Instant> {
-        let next = match &self.progress {
+        let own = match &self.attempt {
             Attempt::Racing(connector) => connector.deadline(),
-            Attempt::Resolving | Attempt::Resolved(_) => None,
+            _ => None,
         };
-        Some(next.map_or(self.due, |next| next.min(self.due)))
+        let hop = (!self.is_connected()).then_some(self.hop.due);
+        [own, hop, self.answer_due].into_iter().flatten().min()
+    }
+
+    /// True where only the answer to an opening handshake is missing.
+    fn is_connected(&self) -> bool {
+        matches!(self.attempt, Attempt::Upgrading(_))
     }
 
     /// Goes on as far as it can.
@@ -113,56 +162,44 @@ impl Connecting {
             log::info!("{pid} left while connecting to {}", self.target);
             return Step::Next(Stage::Closed);
         }
-        match &mut self.progress {
-            Attempt::Resolving => {}
-            Attempt::Resolved(answer) => {
-                let answer = std::mem::replace(answer, Ok(Vec::new()));
-                let addresses = match answer.and_then(|found| self.reachable(found, cx)) {
-                    Ok(addresses) => addresses,
-                    Err(reason) => return self.fail(pid, reason, cx),
-                };
-                match parameters.transport {
-                    Transport::Udp => {
-                        // One address has to do, since nobody answers for a wrong one; and plugins know UDP as IPv4.
-                        let to = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
-                        return self.open_datagrams(pid, *to, parameters, cx);
-                    }
-                    Transport::Tcp => self.progress = Attempt::Racing(Connector::new(addresses, cx.now)),
+        loop {
+            let outcome = match std::mem::replace(&mut self.attempt, Attempt::Over) {
+                waiting @ (Attempt::Resolving | Attempt::Over) => Outcome::Wait(waiting),
+                Attempt::Resolved(answer) => self.connect(answer, pid, parameters, cx),
+                Attempt::Racing(connector) => self.race(connector, pid, parameters, cx),
+                Attempt::Securing(securing) => self.secure(securing, pid, parameters, cx),
+                Attempt::Upgrading(upgrading) => self.upgrade(*upgrading, pid, parameters, cx),
+            };
+            match outcome {
+                Outcome::Wait(attempt) => {
+                    self.attempt = attempt;
+                    break;
                 }
-                return self.step(pid, parameters, cx);
+                Outcome::Again(attempt) => self.attempt = attempt,
+                Outcome::Done(stage) => return Step::Next(stage),
+                Outcome::Failed(reason) => return self.fail(pid, &reason, cx),
             }
-            Attempt::Racing(connector) => match connector.poll(cx.registry, cx.remote_token, cx.now) {
-                Progress::Pending => {}
-                Progress::Connected(stream) => {
-                    log::info!("{pid} connected to {}", self.target);
-                    let remote = TcpSocket::new(stream, cx.config.limits.keep_alive);
-                    let ahead = std::mem::take(&mut self.ahead);
-                    let relaying =
-                        Relaying::stream(self.target.clone(), remote, ahead, (self.ready, self.remote_ready), cx);
-                    return Step::Next(relaying.greeted(pid, parameters));
-                }
-                Progress::Failed(error) => return self.fail(pid, &reason(&error), cx),
-            },
         }
-        if self.due <= cx.now { self.fail(pid, "timeout", cx) } else { Step::Stay(Verdict::WAIT) }
+        if self.answer_due.is_some_and(|due| due <= cx.now) {
+            return self.fail(pid, &self.said(Word::RequestTimeout, "timeout"), cx);
+        }
+        if !self.is_connected() && self.hop.due <= cx.now {
+            return self.fail(pid, &self.said(Word::ConnectTimeout, "timeout"), cx);
+        }
+        Step::Stay(Verdict::WAIT)
     }
 
-    /// The addresses, with the port, to which this CONN may go. There is one at least.
-    fn reachable(&self, found: Vec<SocketAddr>, cx: &Context<'_>) -> Result<Vec<SocketAddr>, &'static str> {
-        // As LuaSocket has it: nobody listens there.
-        let port = self.target.reachable_port().ok_or("connection refused")?;
-        let allowed: Vec<SocketAddr> = found
-            .into_iter()
-            .filter(|address| cx.config.targets.allows(&self.target.host, address.ip(), port))
-            .map(|mut address| {
-                address.set_port(port);
-                address
-            })
-            .collect();
-        if allowed.is_empty() { Err("Target not allowed") } else { Ok(allowed) }
-    }
-
-    fn open_datagrams(&mut self, pid: Pid, to: SocketAddr, parameters: &Parameters, cx: &mut Context<'_>) -> Step {
+    /// Addresses are known: attempts begin.
+    fn connect(&mut self, answer: Answer, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
+        let addresses = match answer.and_then(|found| self.hop.reachable(found, cx)) {
+            Ok(addresses) => addresses,
+            Err(reason) => return Outcome::Failed(self.said(Word::CouldNotConnect, reason)),
+        };
+        if self.hop.protocol != Protocol::Udp {
+            return Outcome::Again(Attempt::Racing(Connector::new(addresses, cx.now)));
+        }
+        // One address has to do, since nobody answers for a wrong one; and plugins know UDP as IPv4.
+        let to = *addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
         let opened = DatagramSocket::reaching(to).and_then(|mut socket| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             cx.registry.register(&mut socket.0, cx.remote_token, interest).map(|()| socket)
@@ -170,12 +207,123 @@ impl Connecting {
         match opened {
             Ok(socket) => {
                 log::info!("{pid} sends datagrams to {}", self.target);
-                let framing = parameters.framing();
+                let framing = parameters.framing(Protocol::Udp);
                 let relaying =
                     Relaying::datagrams(self.target.clone(), socket, to, framing, &self.ahead, self.ready, cx.now);
-                Step::Next(relaying.greeted(pid, parameters))
+                Outcome::Done(relaying.greeted(pid, parameters))
             }
-            Err(error) => self.fail(pid, &reason(&error), cx),
+            Err(error) => Outcome::Failed(reason(&error)),
+        }
+    }
+
+    /// Attempts are under way.
+    fn race(
+        &mut self,
+        mut connector: Connector,
+        pid: Pid,
+        parameters: &Parameters,
+        cx: &mut Context<'_>,
+    ) -> Outcome {
+        let socket = match connector.poll(cx.registry, cx.remote_token, cx.now) {
+            connector::Progress::Pending => return Outcome::Wait(Attempt::Racing(connector)),
+            connector::Progress::Failed(error) => {
+                return Outcome::Failed(self.said(Word::CouldNotConnect, &reason(&error)));
+            }
+            connector::Progress::Connected(stream) => TcpSocket::new(stream, cx.config.limits.keep_alive),
+        };
+        log::info!("{pid} connected to {}", self.hop.target);
+        self.remote_ready = Ready { readable: true, writable: true, ..self.remote_ready };
+        match self.hop.protocol {
+            Protocol::Tls | Protocol::Wss => {
+                let settings = parameters.tls.as_deref().cloned().unwrap_or_default();
+                Outcome::Again(Attempt::Securing(Securing::begin(socket, &self.hop.endpoint.host, &settings, cx)))
+            }
+            _ => self.connected(Remote::Plain(socket), pid, parameters, cx),
+        }
+    }
+
+    /// A TLS handshake is under way.
+    fn secure(
+        &mut self,
+        securing: Securing,
+        pid: Pid,
+        parameters: &Parameters,
+        cx: &mut Context<'_>,
+    ) -> Outcome {
+        match securing.step(&mut self.remote_ready, cx) {
+            securing::Progress::Secured(stream) => {
+                log::debug!("{pid} speaks {} with {}", stream.version(), self.hop.target);
+                self.connected(Remote::Tls(Box::new(stream)), pid, parameters, cx)
+            }
+            securing::Progress::Failed(reason) => Outcome::Failed(reason),
+            securing::Progress::Pending(securing) => Outcome::Wait(Attempt::Securing(securing)),
+        }
+    }
+
+    /// The remote can be spoken to.
+    fn connected(&mut self, remote: Remote, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
+        // Whatever stands between may hold bytes already.
+        self.remote_ready = remote.readiness(self.remote_ready);
+        let Target::WebSocket(url) = &self.hop.target else {
+            let ahead = std::mem::take(&mut self.ahead);
+            let relaying = Relaying::stream(self.target.clone(), remote, ahead, (self.ready, self.remote_ready), cx);
+            return Outcome::Done(relaying.greeted(pid, parameters));
+        };
+        let offer = parameters.bridge.as_deref().map(|bridge| bridge.offer.clone()).unwrap_or_default();
+        let handshake = ClientHandshake::new(url, &offer, cx.randomness.nonce(), self.hop.trusted);
+        Outcome::Again(Attempt::Upgrading(Box::new(Upgrading::begin(remote, handshake))))
+    }
+
+    /// An opening handshake is under way.
+    fn upgrade(
+        &mut self,
+        upgrading: Upgrading,
+        pid: Pid,
+        parameters: &Parameters,
+        cx: &mut Context<'_>,
+    ) -> Outcome {
+        match upgrading.step(&mut self.remote_ready, cx) {
+            upgrading::Progress::Upgraded(remote, upgraded) => self.open(remote, upgraded, pid, parameters, cx),
+            upgrading::Progress::Redirect(location) => self.redirect(&location, pid, parameters, cx),
+            upgrading::Progress::Failed(reason) => Outcome::Failed(reason),
+            upgrading::Progress::Pending(upgrading) => Outcome::Wait(Attempt::Upgrading(Box::new(upgrading))),
+        }
+    }
+
+    fn open(
+        &mut self,
+        remote: Remote,
+        upgraded: Upgraded,
+        pid: Pid,
+        parameters: &Parameters,
+        cx: &mut Context<'_>,
+    ) -> Outcome {
+        log::debug!("{pid} speaks WebSocket with {}", self.hop.target);
+        let ahead = std::mem::take(&mut self.ahead);
+        let ready = (self.ready, self.remote_ready);
+        let relaying = Relaying::websocket(self.target.clone(), remote, upgraded, &ahead, ready, parameters, cx);
+        Outcome::Done(relaying.greeted(pid, parameters))
+    }
+
+    fn redirect(&mut self, location: &str, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
+        let Target::WebSocket(from) = &self.hop.target else { return Outcome::Wait(Attempt::Over) };
+        let to = match follow(from, location, self.hop.redirects) {
+            Ok(to) => to,
+            Err(failure) => return Outcome::Failed(failure.to_string()),
+        };
+        let trusted = self.hop.trusted && to.same_host(from);
+        self.hop = Hop::new(Target::WebSocket(to), parameters, self.hop.redirects - 1, trusted, cx);
+        log::info!("{pid} redirected to {}", self.hop.target);
+        self.remote_ready = Ready::default();
+        Outcome::Again(self.hop.find(cx))
+    }
+
+    /// The reason of a failure as the plugin is told: with its word in front, where part 1 of the protocol does not say
+    /// it otherwise.
+    fn said(&self, word: Word, reason: &str) -> String {
+        match self.hop.protocol {
+            Protocol::Tcp | Protocol::Udp => reason.to_owned(),
+            Protocol::Tls | Protocol::Ws | Protocol::Wss => Failure::new(word, reason).to_string(),
         }
     }
 
@@ -183,5 +331,60 @@ impl Connecting {
         log::info!("{pid} not connected to {}: {reason}", self.target);
         let reply = Outbox::new(reply::connect_failed(reason.as_bytes()));
         Step::Next(Stage::Draining(Draining::new(reply, self.ready, cx.now)))
+    }
+}
+
+/// What a step of an attempt leads to.
+enum Outcome {
+    /// Something must happen first.
+    Wait(Attempt),
+    /// It goes on at once.
+    Again(Attempt),
+    /// The plugin's words can pass.
+    Done(Stage),
+    /// It came to nothing, and why.
+    Failed(String),
+}
+
+/// Where a redirect leads, if it may be followed.
+fn follow(from: &Url, location: &str, left: u32) -> Result<Url, Failure> {
+    if left == 0 {
+        return Err(Failure::new(Word::RedirectMax, "redirected too often"));
+    }
+    let to = from.join(location)?;
+    if from.secure && !to.secure {
+        return Err(Failure::new(Word::RedirectMax, "redirected from wss to ws"));
+    }
+    Ok(to)
+}
+
+impl Hop {
+    fn new(target: Target, parameters: &Parameters, redirects: u32, trusted: bool, cx: &Context<'_>) -> Self {
+        let protocol = Protocol::of(&target, parameters.transport);
+        let due = cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect);
+        Self { endpoint: target.endpoint(), target, protocol, due, redirects, trusted }
+    }
+
+    /// Has its addresses looked up.
+    fn find(&self, cx: &mut Context<'_>) -> Attempt {
+        match self.endpoint.literal() {
+            Some(address) => Attempt::Resolved(Ok(vec![literal(address)])),
+            None => cx.resolver.ask(&self.endpoint.host, cx.key).map_or(Attempt::Resolving, Attempt::Resolved),
+        }
+    }
+
+    /// The addresses, with the port, to which this CONN may go. There is one at least.
+    fn reachable(&self, found: Vec<SocketAddr>, cx: &Context<'_>) -> Result<Vec<SocketAddr>, &'static str> {
+        // As LuaSocket has it: nobody listens there.
+        let port = self.endpoint.reachable_port().ok_or("connection refused")?;
+        let allowed: Vec<SocketAddr> = found
+            .into_iter()
+            .filter(|address| cx.config.targets.allows(&self.endpoint.host, address.ip(), port))
+            .map(|mut address| {
+                address.set_port(port);
+                address
+            })
+            .collect();
+        if allowed.is_empty() { Err("Target not allowed") } else { Ok(allowed) }
     }
 }

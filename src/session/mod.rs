@@ -144,7 +144,7 @@ impl PluginSide {
 #[derive(Debug)]
 enum Stage {
     Setup(SettingUp),
-    Connecting(Connecting),
+    Connecting(Box<Connecting>),
     Relaying(Box<Relaying>),
     Draining(Draining),
     Closed,
