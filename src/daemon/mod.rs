@@ -26,6 +26,7 @@ use nix::sys::signalfd::SignalFd;
 use slab::Slab;
 
 use crate::config::{Config, Step};
+use crate::net::random::Randomness;
 use crate::net::resolver::Resolver;
 use crate::net::socket::INTEREST;
 use crate::notify::{Schedule, Senders};
@@ -34,6 +35,7 @@ use crate::relay::SCRATCH;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
 use crate::session::{Ask, Context, Key, PidSource, Session, Verdict};
+use crate::tls::{self, Handshakes};
 use admission::Admission;
 use doors::{Arrival, Doors};
 use timers::Timers;
@@ -41,6 +43,9 @@ use tokens::{Side, Source};
 
 /// Events taken in one turn.
 const EVENTS: usize = 256;
+
+/// TLS handshakes made at once. They are all computing: more threads than cores gain nothing.
+const HANDSHAKES: usize = 2;
 
 /// A session, and what the loop remembers of it.
 #[derive(Debug)]
@@ -61,6 +66,8 @@ struct House {
     buffers: Buffers,
     pipes: Pipes,
     resolver: Resolver<Key>,
+    handshakes: Handshakes<Key>,
+    randomness: Randomness,
     schedule: Schedule,
 }
 
@@ -116,6 +123,8 @@ impl Daemon {
                 buffers: Buffers::new(limits.buffers, limits.buffer),
                 pipes: Pipes::new(limits.pipes),
                 resolver: Resolver::new(limits.resolvers, wake()),
+                handshakes: Handshakes::new(Arc::new(tls::House::new(None, None)), HANDSHAKES, wake()),
+                randomness: Randomness::default(),
                 schedule: Schedule::new(limits.senders, limits.notices),
                 poll,
                 config,
@@ -196,6 +205,12 @@ impl Daemon {
     fn take_results(&mut self) {
         for (line, outcome) in self.senders.take_outcomes() {
             self.house.schedule.handle_outcome(line, outcome, self.now);
+        }
+        for (key, step) in self.house.handshakes.take_results() {
+            if let Some(slot) = slot_of(&self.sessions, key) {
+                self.sessions[slot].session.handle_secured(step);
+                self.enqueue(key);
+            }
         }
         for (key, host, answer) in self.house.resolver.take_answers() {
             if let Some(slot) = slot_of(&self.sessions, key) {
@@ -367,6 +382,8 @@ impl House {
             buffers: &mut self.buffers,
             pipes: &mut self.pipes,
             resolver: &mut self.resolver,
+            handshakes: &mut self.handshakes,
+            randomness: &mut self.randomness,
             schedule: &mut self.schedule,
         }
     }

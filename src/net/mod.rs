@@ -3,6 +3,7 @@
 pub mod access;
 pub mod connector;
 pub mod listener;
+pub mod random;
 pub mod resolver;
 pub mod socket;
 

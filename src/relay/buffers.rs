@@ -32,6 +32,17 @@ impl Buffers {
         self.held >= self.limit
     }
 
+    /// How many bytes may still be held in all.
+    pub fn left(&self) -> usize {
+        self.limit.saturating_sub(self.held)
+    }
+
+    /// What was counted as `counted` is `held` now.
+    pub fn recount(&mut self, counted: &mut usize, held: usize) {
+        self.held = (self.held + held).saturating_sub(*counted);
+        *counted = held;
+    }
+
     /// `bytes` are held from now on.
     pub fn hold(&mut self, bytes: usize) {
         self.held += bytes;

@@ -1,7 +1,7 @@
 //! Bytes from one side to the other, with backpressure, half-close and bounds.
 //!
-//! [`stream`] relays two byte streams, [`datagram`] a byte stream and a datagram socket; [`direction`] is one way of
-//! a stream. They speak to sockets through the traits of [`crate::net::socket`] and take the time as an argument, so
+//! [`stream`] relays two byte streams, [`datagram`] a byte stream and a datagram socket, [`websocket`] a byte stream and
+//! messages over another; [`direction`] is one way of a stream. They speak to sockets through the traits of [`crate::net::socket`] and take the time as an argument, so
 //! that a simulation can stand in for both.
 //!
 //! # Readiness
@@ -18,6 +18,7 @@ pub mod datagram;
 pub mod direction;
 pub mod pipes;
 pub mod stream;
+pub mod websocket;
 
 #[cfg(test)]
 mod simulation;
@@ -27,6 +28,8 @@ use std::time::{Duration, Instant};
 
 use buffers::Buffers;
 use pipes::Pipes;
+
+use crate::websocket::Entropy;
 
 /// Bytes that one direction may move in one turn before others have theirs: a millisecond's work on a slow box.
 pub const TURN_BYTES: usize = 256 * 1024;
@@ -48,6 +51,8 @@ pub struct Ready {
     pub urgent: bool,
     /// The connection is gone both ways: nobody reads what is written.
     pub broken: bool,
+    /// What stands before the socket (TLS) may hold bytes back, and gives a record at a time.
+    pub layered: bool,
 }
 
 impl Ready {
@@ -62,7 +67,7 @@ impl Ready {
 
     /// True where a short read is no sign of there being nothing more: reading goes on until the socket itself says so.
     pub fn insists(&self) -> bool {
-        self.hangup || self.urgent
+        self.hangup || self.urgent || self.layered
     }
 
     /// A connection that has just been made: it may be read and written until it says otherwise.
@@ -81,6 +86,8 @@ pub struct Env<'a> {
     pub buffers: &'a mut Buffers,
     /// Pipes to splice through.
     pub pipes: &'a mut Pipes,
+    /// Unpredictable bytes.
+    pub entropy: &'a mut dyn Entropy,
     /// Most that is read for the plugin at once, where it gave a size (BLKS). In a byte stream nobody sees how it was
     /// written.
     pub block: Option<usize>,
@@ -117,6 +124,10 @@ pub trait Relay {
     fn held(&self) -> usize;
     /// When the remote was last heard.
     fn last_heard(&self) -> Instant;
+    /// Whole messages received and sent, where there are messages.
+    fn messages(&self) -> Option<(u64, u64)> {
+        None
+    }
 
     /// When [`Relay::handle_timeout`] should be called, if nothing happens before.
     fn deadline(&self, timing: &Timing) -> Option<Instant> {
@@ -163,6 +174,10 @@ pub enum End {
     Goodbye,
     /// The plugin broke the rules of its framing.
     BadFraming,
+    /// The remote said goodbye.
+    RemoteGoodbye,
+    /// The remote broke the rules of its protocol.
+    BadRemote,
 }
 
 impl std::fmt::Display for End {
@@ -177,6 +192,8 @@ impl std::fmt::Display for End {
             Self::Stalled => "one side ended, the other did not take its last bytes",
             Self::Goodbye => "plugin said goodbye",
             Self::BadFraming => "plugin's framing is broken",
+            Self::RemoteGoodbye => "remote said goodbye",
+            Self::BadRemote => "remote broke the protocol",
         })
     }
 }

@@ -15,8 +15,11 @@ mod draining;
 mod outbox;
 mod pid;
 mod relaying;
+mod remote;
+mod securing;
 mod setup;
 mod snapshot;
+mod upgrading;
 
 pub use pid::{Pid, PidSource};
 pub use snapshot::{Snapshot, State};
@@ -30,6 +33,7 @@ use mio::net::TcpStream;
 use mio::{Registry, Token};
 
 use crate::config::{Config, Direct};
+use crate::net::random::Randomness;
 use crate::net::resolver::{Answer, Resolver};
 use crate::net::socket::TcpSocket;
 use crate::notify::schedule::Subscription;
@@ -38,6 +42,7 @@ use crate::protocol::options::Parameters;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
 use crate::relay::{End, Ready};
+use crate::tls::{self, Handshakes};
 use connecting::Connecting;
 use draining::Draining;
 use outbox::Outbox;
@@ -67,6 +72,10 @@ pub struct Context<'a> {
     pub pipes: &'a mut Pipes,
     /// Who finds addresses.
     pub resolver: &'a mut Resolver<Key>,
+    /// Who makes TLS handshakes.
+    pub handshakes: &'a mut Handshakes<Key>,
+    /// Unpredictable bytes.
+    pub randomness: &'a mut Randomness,
     /// Who notifies plugins.
     pub schedule: &'a mut Schedule,
 }
@@ -225,6 +234,13 @@ impl Session {
     pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
         if let Stage::Connecting(stage) = &mut self.stage {
             stage.handle_resolved(host, answer);
+        }
+    }
+
+    /// A part of a TLS handshake is done.
+    pub fn handle_secured(&mut self, step: tls::Step) {
+        if let Stage::Connecting(stage) = &mut self.stage {
+            stage.handle_secured(step);
         }
     }
 

@@ -4,16 +4,20 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::outbox::Outbox;
+use super::remote::Remote;
 use super::{Context, Pid, Stage};
 use crate::config::Config;
 use crate::net::socket::{DatagramSocket, TcpSocket};
 use crate::protocol::framing::Framing;
-use crate::protocol::options::Parameters;
+use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
 use crate::protocol::target::Target;
 use crate::relay::datagram::DatagramRelay;
 use crate::relay::stream::StreamRelay;
+use crate::relay::websocket::{WebSocketRelay, Wishes};
 use crate::relay::{End, Env, Ready, Relay, Timing, Turn};
+use crate::websocket::handshake::Upgraded;
+use crate::websocket::{Connection, Role, Settings};
 
 /// A connection in echo mode.
 #[derive(Debug)]
@@ -28,8 +32,9 @@ pub struct Relaying {
 /// The remote and the relay that fits it.
 #[derive(Debug)]
 enum Link {
-    Stream { remote: TcpSocket, relay: StreamRelay },
+    Stream { remote: Remote, relay: StreamRelay },
     Datagrams { remote: DatagramSocket, relay: Box<DatagramRelay> },
+    WebSocket { remote: Remote, relay: Box<WebSocketRelay>, subprotocol: Option<Box<str>> },
 }
 
 /// What a turn of the relay has done.
@@ -42,16 +47,50 @@ pub struct Outcome {
 }
 
 impl Relaying {
-    /// Echo mode over TCP. `ready` is what is known of the plugin's socket and of the remote's.
+    fn new(target: Target, link: Link) -> Self {
+        Self { target, outbox: Outbox::default(), announced: false, link }
+    }
+
+    /// Echo mode over TCP or TLS. `ready` is what is known of the plugin's socket and of the remote's.
     pub fn stream(
         target: Target,
-        remote: TcpSocket,
+        remote: Remote,
         ahead: Vec<u8>,
         ready: (Ready, Ready),
         cx: &mut Context<'_>,
     ) -> Self {
         let relay = StreamRelay::new(cx.now, ahead, ready, cx.buffers);
-        Self { target, outbox: Outbox::default(), announced: false, link: Link::Stream { remote, relay } }
+        Self::new(target, Link::Stream { remote, relay })
+    }
+
+    /// Echo mode over WebSocket. `ready` as for a stream.
+    pub fn websocket(
+        target: Target,
+        remote: Remote,
+        upgraded: Upgraded,
+        ahead: &[u8],
+        ready: (Ready, Ready),
+        parameters: &Parameters,
+        cx: &Context<'_>,
+    ) -> Self {
+        let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
+        let settings = Settings {
+            role: Role::Client,
+            mask: bridge.mask,
+            control: bridge.control,
+            max_message: bridge.max_message,
+            deflate: upgraded.deflate,
+            ping_interval: bridge.ping_interval,
+        };
+        let wishes = Wishes {
+            framing: parameters.framing(Protocol::Ws),
+            max_message: bridge.max_message,
+            receive: parameters.receive_timeout,
+        };
+        let connection = Connection::new(settings, cx.now);
+        let head = upgraded.head.as_deref();
+        let relay = WebSocketRelay::new(cx.now, connection, &wishes, (ahead, upgraded.rest), head, ready);
+        Self::new(target, Link::WebSocket { remote, relay: Box::new(relay), subprotocol: upgraded.subprotocol })
     }
 
     /// Echo mode over UDP.
@@ -65,7 +104,7 @@ impl Relaying {
         now: Instant,
     ) -> Self {
         let relay = Box::new(DatagramRelay::new(now, to, framing, ahead, ready));
-        Self { target, outbox: Outbox::default(), announced: false, link: Link::Datagrams { remote, relay } }
+        Self::new(target, Link::Datagrams { remote, relay })
     }
 
     /// The stage, with the reply that leads into echo mode; a direct listener's client hears nothing.
@@ -99,11 +138,13 @@ impl Relaying {
             scratch: cx.scratch,
             buffers: cx.buffers,
             pipes: cx.pipes,
+            entropy: cx.randomness,
             block: parameters.block.map(|block| block as usize),
         };
         let targets = &cx.config.targets;
         outcome.turn = match &mut self.link {
             Link::Stream { remote, relay } => relay.run(plugin, remote, &mut env),
+            Link::WebSocket { remote, relay, .. } => relay.run(plugin, remote, &mut env),
             Link::Datagrams { remote, relay } => {
                 let own = relay.target();
                 let may_send = |to: SocketAddr| to == own || targets.allows("", to.ip(), to.port());
@@ -123,6 +164,33 @@ impl Relaying {
         self.relay().handle_timeout(&timing(parameters, cx.config), cx.now)
     }
 
+    /// What is spoken with the remote.
+    pub fn protocol(&self) -> Protocol {
+        match &self.link {
+            Link::Datagrams { .. } => Protocol::Udp,
+            Link::Stream { remote, .. } if remote.tls_version().is_some() => Protocol::Tls,
+            Link::Stream { .. } => Protocol::Tcp,
+            Link::WebSocket { remote, .. } if remote.tls_version().is_some() => Protocol::Wss,
+            Link::WebSocket { .. } => Protocol::Ws,
+        }
+    }
+
+    /// The version of TLS, where that is spoken.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        match &self.link {
+            Link::Datagrams { .. } => None,
+            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.tls_version(),
+        }
+    }
+
+    /// The subprotocol that the remote has chosen.
+    pub fn subprotocol(&self) -> Option<&str> {
+        match &self.link {
+            Link::WebSocket { subprotocol, .. } => subprotocol.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The target as it is shown in STAT.
     pub fn target(&self) -> &Target {
         &self.target
@@ -133,6 +201,7 @@ impl Relaying {
         match &self.link {
             Link::Stream { relay, .. } => relay,
             Link::Datagrams { relay, .. } => relay.as_ref(),
+            Link::WebSocket { relay, .. } => relay.as_ref(),
         }
     }
 
@@ -147,6 +216,7 @@ impl Link {
         match self {
             Self::Stream { relay, .. } => relay,
             Self::Datagrams { relay, .. } => relay.as_mut(),
+            Self::WebSocket { relay, .. } => relay.as_mut(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Notices, Session, Stage};
 use crate::notify::{Outcome, Schedule};
-use crate::protocol::options::Transport;
+use crate::protocol::options::Protocol;
 
 /// Where a session stands, in STAT's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,14 @@ pub struct Snapshot {
     pub client: String,
     /// The target, as the plugin wrote it.
     pub remote: String,
-    /// What carries the bytes.
-    pub transport: Transport,
+    /// What is spoken with the remote; in setup mode, what nothing was said against.
+    pub protocol: Protocol,
+    /// The version of TLS, where that is spoken.
+    pub tls_version: Option<&'static str>,
+    /// The subprotocol that the remote has chosen.
+    pub subprotocol: Option<String>,
+    /// Whole messages received and sent, where there are messages.
+    pub messages: Option<(u64, u64)>,
     /// Bytes received from the remote.
     pub received: u64,
     /// Bytes sent to the remote.
@@ -75,7 +81,10 @@ impl Session {
             uptime: now.saturating_duration_since(self.started),
             client: self.address().to_string(),
             remote: String::new(),
-            transport: self.parameters.transport,
+            protocol: Protocol::Tcp,
+            tls_version: None,
+            subprotocol: None,
+            messages: None,
             received: 0,
             sent: 0,
             buffered: 0,
@@ -91,11 +100,16 @@ impl Session {
             Stage::Connecting(stage) => {
                 shown.state = State::Connecting;
                 shown.remote = stage.target().to_string();
+                shown.protocol = stage.protocol();
             }
             Stage::Relaying(stage) => {
                 shown.state = State::Relaying;
                 shown.remote = stage.target().to_string();
+                shown.protocol = stage.protocol();
+                shown.tls_version = stage.tls_version();
+                shown.subprotocol = stage.subprotocol().map(str::to_owned);
                 let relay = stage.relay();
+                shown.messages = relay.messages();
                 shown.idle = now.saturating_duration_since(relay.last_heard());
                 (shown.received, shown.sent, shown.buffered) = (relay.received(), relay.sent(), relay.held());
             }

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::Overview;
 use crate::config::Limits;
-use crate::protocol::options::Transport;
 use crate::protocol::reply::{BUILD, PROTOCOL_VERSION};
 use crate::session::Snapshot;
 
@@ -46,20 +45,19 @@ pub fn json(overview: &Overview, limits: &Limits, sessions: &[Snapshot]) -> Stri
 }
 
 fn connection(shown: &Snapshot) -> Value {
-    let protocol = match shown.transport {
-        Transport::Tcp => "tcp",
-        Transport::Udp => "udp",
-    };
     json!({
         "id": shown.pid,
         "state": shown.state.name(),
         "client": shown.client,
         "target": shown.remote,
-        "protocol": protocol,
+        "protocol": shown.protocol.name(),
+        "tls": shown.tls_version,
+        "subprotocol": shown.subprotocol,
         "uptime": shown.uptime.as_secs_f64(),
         "idle": shown.idle.as_secs_f64(),
         "received": shown.received,
         "sent": shown.sent,
+        "messages": shown.messages.map(|(received, sent)| json!({"received": received, "sent": sent})),
         "buffered": shown.buffered,
         "notify": String::from_utf8_lossy(&shown.notify),
         "notification": shown.last_notification.map(|outcome| outcome.name()),

@@ -67,8 +67,13 @@ impl FramingError {
     /// The message that tells the plugin: the last one it reads.
     pub fn close_message(self) -> Vec<u8> {
         let mut message = Vec::new();
-        encode_close(1002, &format!("PARSE {self}"), &mut message);
+        encode_close(1002, &self.reason(), &mut message);
         message
+    }
+
+    /// The reason that goes with it.
+    pub fn reason(self) -> String {
+        format!("PARSE {self}")
     }
 
     /// What a WebSocket's remote is told (RFC 6455 section 7.4.1).

@@ -41,9 +41,14 @@ pub(super) fn one_of<T: Clone>(value: &[u8], words: &[(&str, T)]) -> Result<T, R
         .ok_or(Refused::Value)
 }
 
-/// Percent-encoded text without what would end a line of a request or a string.
+/// What percent-encoding stands for.
+pub(super) fn decoded(value: &[u8]) -> Result<Vec<u8>, Refused> {
+    percent::decode(value).ok_or(Refused::Value)
+}
+
+/// Percent-encoded text without what would end a line or a string.
 pub(super) fn text(value: &[u8]) -> Result<Box<str>, Refused> {
-    let decoded = percent::decode(value).ok_or(Refused::Value)?;
+    let decoded = decoded(value)?;
     if decoded.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
         return Err(Refused::Value);
     }

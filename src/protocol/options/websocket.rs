@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::values::{LONGEST_CONNECT, lenient, limit, list, one_of, text};
+use super::values::{LONGEST_CONNECT, decoded, lenient, limit, one_of};
 use super::{OptionSpec, Parameters, Refused, Targets};
 use crate::websocket::Control;
-use crate::websocket::handshake::{Offer, is_header_name, is_reserved_header, is_token};
+use crate::websocket::handshake::{Offer, OfferError};
 
 /// What a plugin asks of the bridge.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,22 +51,17 @@ fn switch(value: &[u8]) -> Result<bool, Refused> {
     one_of(value, &[("on", true), ("off", false)])
 }
 
-/// Splits at the first colon.
-fn pair(value: &[u8]) -> Result<(Box<str>, Box<str>), Refused> {
-    let whole = text(value)?;
-    let (name, value) = whole.split_once(':').ok_or(Refused::Value)?;
-    Ok((name.into(), value.into()))
+impl From<OfferError> for Refused {
+    fn from(_: OfferError) -> Self {
+        Self::Value
+    }
 }
 
 /// The options for WebSocket.
 pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("SUBP", "a,b", Targets::WebSocket, "-", "subprotocols offered", |parameters, value| {
-        let names = list(value)?;
-        if names.is_empty() || !names.iter().all(|name| is_token(name)) {
-            return Err(Refused::Value);
-        }
-        bridge(parameters).offer.subprotocols = names;
-        Ok(())
+        let names: Vec<_> = value.split(|&b| b == b',').map(decoded).collect::<Result<_, _>>()?;
+        Ok(bridge(parameters).offer.set_subprotocols(names.iter().map(Vec::as_slice))?)
     })
     .capable(&["WS"]),
     OptionSpec::new(
@@ -76,13 +71,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         "-",
         "a header of the request, repeatable; replaces ours",
         |parameters, value| {
-            let (name, value) = pair(value)?;
-            let name = name.trim();
-            if !is_header_name(name) || is_reserved_header(name) {
-                return Err(Refused::Value);
-            }
-            bridge(parameters).offer.headers.push((name.into(), value.trim().into()));
-            Ok(())
+            Ok(bridge(parameters).offer.add_header(&decoded(value)?)?)
         },
     )
     .secret(),
@@ -93,18 +82,15 @@ pub static OPTIONS: &[OptionSpec] = &[
         "-",
         "basic authentication",
         |parameters, value| {
-            bridge(parameters).offer.auth = Some(pair(value)?);
-            Ok(())
+            Ok(bridge(parameters).offer.set_auth(&decoded(value)?)?)
         },
     )
     .secret(),
     OptionSpec::new("UAGT", "text", Targets::WebSocket, "sockproxyd/x.y", "User-Agent", |parameters, value| {
-        bridge(parameters).offer.user_agent = Some(text(value)?);
-        Ok(())
+        Ok(bridge(parameters).offer.set_user_agent(&decoded(value)?)?)
     }),
     OptionSpec::new("ORIG", "url", Targets::WebSocket, "-", "Origin", |parameters, value| {
-        bridge(parameters).offer.origin = Some(text(value)?);
-        Ok(())
+        Ok(bridge(parameters).offer.set_origin(&decoded(value)?)?)
     }),
     OptionSpec::new("RDIR", "n", Targets::WebSocket, "4", "redirects followed", |parameters, value| {
         lenient(value, |n| bridge(parameters).redirects = n.clamp(0.0, 20.0) as u32)

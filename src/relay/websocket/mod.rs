@@ -1,0 +1,497 @@
+//! A plugin's byte stream and a WebSocket over another, relayed both ways.
+//!
+//! How it ends is a matter of two sides:
+//!
+//! | the plugin | the remote | what happens |
+//! | --- | --- | --- |
+//! | open | open | both run |
+//! | said CLOS, or ended | open | it gets our close; what it still says is passed on until its answer, 5 s at most |
+//! | gone | open | likewise, but nobody listens |
+//! | any | ended | the plugin gets what is left, CLOS, and its end; the remote is given 5 s to close the connection |
+//! | told or gone | closed the connection | over |
+
+mod downward;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::buffers::{Buffers, RESERVE};
+use super::pipes::Pipes;
+use super::{CALLS, End, Env, Ready, Relay, SCRATCH, Timing, Turn, interrupted, would_block};
+use crate::net::socket::Stream;
+use crate::protocol::framing::{Decoder, Dialect, Framing, FramingError, Item};
+use crate::websocket::{Connection, Event, Lost};
+use downward::Downward;
+
+/// What waits for a slow plugin beyond this holds back the remote. A message is never cut.
+const HIGH: usize = 64 * 1024;
+/// What waits for a slow remote beyond this holds back the plugin; less is gathered, to be sent at once.
+const BATCH: usize = 16 * 1024;
+/// A plugin's own message may be as long as those it takes, and this long at least.
+const LEAST_LIMIT: usize = 64 * 1024;
+
+/// How the plugin's side stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plugin {
+    /// It may speak.
+    Open,
+    /// It has said its last word, and may still listen.
+    Ended,
+    /// There is nobody.
+    Gone,
+}
+
+/// How the remote's side stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remote {
+    /// It may speak.
+    Open,
+    /// It says nothing more; the connection still stands.
+    Ended,
+    /// There is no connection any more.
+    Gone,
+}
+
+/// The relay of a plugin and a WebSocket.
+#[derive(Debug)]
+pub struct WebSocketRelay {
+    plugin_ready: Ready,
+    remote_ready: Ready,
+    plugin: Plugin,
+    remote: Remote,
+    connection: Connection,
+    framing: Framing,
+    limit: usize,
+    decoder: Decoder,
+    down: Downward,
+    /// What was read and not yet understood, because the plugin is slow.
+    unread: Vec<u8>,
+    /// The connection may have more to say even without input.
+    more: bool,
+    /// The plugin knows the end.
+    told: bool,
+    /// Why it ends.
+    why: Option<End>,
+    /// Longest silence of the remote.
+    receive: Option<Duration>,
+    /// Since when the remote has been silent though we were reading. `None` while a slow plugin holds it back.
+    silent_since: Option<Instant>,
+    /// Bytes that the bound on all knows of.
+    counted: usize,
+    sent: u64,
+    progress: Instant,
+}
+
+/// What a plugin has asked of the relay.
+pub struct Wishes {
+    /// Framing on the plugin's side.
+    pub framing: Framing,
+    /// Longest message in bytes.
+    pub max_message: u64,
+    /// Longest silence of the remote.
+    pub receive: Option<Duration>,
+}
+
+impl WebSocketRelay {
+    /// A relay that begins now, with what each side has sent ahead, and what is known of the plugin's socket and of the
+    /// remote's.
+    pub fn new(
+        now: Instant,
+        connection: Connection,
+        wishes: &Wishes,
+        (plugin_ahead, remote_ahead): (&[u8], Vec<u8>),
+        head: Option<&[u8]>,
+        (plugin_ready, remote_ready): (Ready, Ready),
+    ) -> Self {
+        let limit = usize::try_from(wishes.max_message).unwrap_or(usize::MAX).max(LEAST_LIMIT);
+        let mut decoder = Decoder::new(wishes.framing, Dialect::WebSocket, limit);
+        decoder.handle_input(plugin_ahead);
+        let mut down = Downward::new(wishes.framing);
+        if let Some(head) = head {
+            down.handle_head(head);
+        }
+        Self {
+            plugin_ready,
+            remote_ready,
+            plugin: Plugin::Open,
+            remote: Remote::Open,
+            connection,
+            framing: wishes.framing,
+            limit,
+            decoder,
+            down,
+            more: !remote_ahead.is_empty(),
+            unread: remote_ahead,
+            told: false,
+            why: None,
+            receive: wishes.receive,
+            silent_since: Some(now),
+            counted: 0,
+            sent: 0,
+            progress: now,
+        }
+    }
+
+    /// Moves what can be moved.
+    pub fn run<P: Stream, R: Stream>(&mut self, plugin: &mut P, remote: &mut R, env: &mut Env<'_>) -> Turn {
+        let mut turn = Turn::default();
+        self.handle_due(env);
+        if self.plugin_ready.broken {
+            self.lose_plugin(env);
+        }
+        turn.again |= self.pump_down(plugin, remote, env, &mut turn);
+        turn.again |= self.pump_up(plugin, remote, env);
+        // What the plugin is told of its own faults leaves in the same turn.
+        self.write_plugin(plugin, env, &mut turn);
+        self.tell_end(plugin, &mut turn);
+        self.flush(remote, env);
+
+        let held_back = self.is_held_back();
+        self.connection.set_reading(!held_back, env.now);
+        self.silent_since = match (held_back, self.silent_since) {
+            (true, _) => None,
+            (false, None) => Some(env.now),
+            (false, since) => since,
+        };
+        let held = self.held();
+        env.buffers.recount(&mut self.counted, held);
+        turn.end = self.end(remote);
+        turn
+    }
+
+    fn is_held_back(&self) -> bool {
+        !self.down.waiting().is_empty()
+    }
+
+    /// The time limits that lead to last words.
+    fn handle_due(&mut self, env: &mut Env<'_>) {
+        if self.connection.poll_timeout().is_some_and(|due| due <= env.now)
+            && let Some(lost) = self.connection.handle_timeout(env.now)
+        {
+            log::debug!("WebSocket lost: {lost:?}");
+            let reason = if lost == Lost::Silent { "no answer to a ping" } else { "no answer to a close" };
+            self.end_remote(1006, reason, End::RemoteLost);
+            self.remote = Remote::Gone;
+        }
+        if self.silence_due().is_some_and(|due| due <= env.now) {
+            self.end_remote(1006, "silent for too long", End::RemoteSilent);
+            self.connection.close(1001, "silent for too long", env.now, env.entropy);
+        }
+    }
+
+    /// When the remote will have been silent for too long.
+    fn silence_due(&self) -> Option<Instant> {
+        let since = self.silent_since.filter(|_| self.remote == Remote::Open)?.max(self.connection.last_frame());
+        self.receive.map(|limit| since + limit)
+    }
+
+    /// The remote says nothing more.
+    fn end_remote(&mut self, code: u16, reason: &str, why: End) {
+        if self.remote == Remote::Open {
+            self.remote = Remote::Ended;
+            self.down.handle_end(code, reason);
+            self.unread = Vec::new();
+            self.more = false;
+            self.why.get_or_insert(why);
+        }
+    }
+
+    /// There is nobody at the plugin's side any more.
+    fn lose_plugin(&mut self, env: &mut Env<'_>) {
+        if self.plugin != Plugin::Gone {
+            self.plugin = Plugin::Gone;
+            self.down.forget();
+            self.told = true;
+            self.why.get_or_insert(End::PluginLost);
+            self.connection.close(1001, "", env.now, env.entropy);
+        }
+    }
+
+    /// From the remote to the plugin. True where it stopped because its turn was over.
+    fn pump_down<P: Stream, R: Stream>(
+        &mut self,
+        plugin: &mut P,
+        remote: &mut R,
+        env: &mut Env<'_>,
+        turn: &mut Turn,
+    ) -> bool {
+        for _ in 0..CALLS {
+            self.write_plugin(plugin, env, turn);
+            if self.is_held_back() || self.remote == Remote::Gone {
+                return false;
+            }
+            if self.more {
+                let mut unread = std::mem::take(&mut self.unread);
+                let used = self.decode(&mut unread, env);
+                unread.drain(..used);
+                self.unread = if self.remote == Remote::Open { unread } else { Vec::new() };
+                continue;
+            }
+            if !self.remote_ready.readable {
+                return false;
+            }
+            match remote.recv(env.scratch) {
+                Ok(0) => self.handle_eof("closed without goodbye"),
+                Ok(read) => {
+                    if read < env.scratch.len() && !self.remote_ready.insists() {
+                        self.remote_ready.readable = false;
+                    }
+                    // Taken out for a moment, since everything else of the turn's needs is needed, too.
+                    let scratch = std::mem::take(&mut env.scratch);
+                    let used = self.decode(&mut scratch[..read], env);
+                    if used < read && self.remote == Remote::Open {
+                        self.unread = scratch[used..read].to_vec();
+                    }
+                    env.scratch = scratch;
+                }
+                Err(error) if interrupted(&error) => {}
+                Err(error) if would_block(&error) => self.remote_ready.readable = false,
+                Err(error) => {
+                    log::debug!("remote's connection lost: {error}");
+                    self.handle_eof(&crate::net::reason(&error));
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes what the remote has sent, until the plugin has enough to read. How much was taken.
+    fn decode(&mut self, input: &mut [u8], env: &mut Env<'_>) -> usize {
+        let mut taken = 0;
+        loop {
+            self.more = self.down.waiting().len() >= HIGH;
+            if self.more || self.remote != Remote::Open {
+                return taken;
+            }
+            let (used, event) = self.connection.handle_input(&mut input[taken..], env.now);
+            taken += used;
+            match event {
+                None if used == 0 => return taken,
+                None => {}
+                Some(Event::Closed { code, reason }) => {
+                    self.remote = Remote::Ended;
+                    self.down.handle_end(code, reason);
+                    self.why.get_or_insert(End::RemoteGoodbye);
+                }
+                Some(Event::Failed(failure)) => {
+                    log::info!("remote broke the protocol: {failure}");
+                    self.end_remote(failure.code, failure.why, End::BadRemote);
+                }
+                Some(event) => {
+                    if !self.down.handle_event(event, env.buffers.left() + RESERVE) {
+                        // Half a message must not wait for others to let go of memory: they may wait for it.
+                        self.end_remote(1009, "no memory for the message", End::BadRemote);
+                        self.connection.close(1009, "", env.now, env.entropy);
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle_eof(&mut self, reason: &str) {
+        let known = self.connection.handle_eof();
+        debug_assert!(!known || self.remote != Remote::Open);
+        self.end_remote(1006, reason, End::RemoteLost);
+        self.remote = Remote::Gone;
+    }
+
+    /// Offers the plugin what is there for it.
+    fn write_plugin<P: Stream>(&mut self, plugin: &mut P, env: &mut Env<'_>, turn: &mut Turn) {
+        while self.is_held_back() && self.plugin_ready.writable {
+            let waiting = self.down.waiting();
+            match plugin.send(waiting) {
+                Ok(sent) => {
+                    self.plugin_ready.writable = sent == waiting.len();
+                    self.down.handle_written(sent);
+                    turn.handed_over |= sent > 0;
+                    self.progress = env.now;
+                }
+                Err(error) if interrupted(&error) => {}
+                Err(error) if would_block(&error) => self.plugin_ready.writable = false,
+                Err(_) => self.lose_plugin(env),
+            }
+        }
+    }
+
+    /// Tells the plugin that nothing more comes, once it has everything.
+    fn tell_end<P: Stream>(&mut self, plugin: &mut P, turn: &mut Turn) {
+        if self.remote != Remote::Open && !self.told && !self.is_held_back() {
+            plugin.shutdown_write();
+            self.told = true;
+            turn.told_end = true;
+        }
+    }
+
+    /// From the plugin to the remote. True where it stopped because its turn was over.
+    fn pump_up<P: Stream, R: Stream>(&mut self, plugin: &mut P, remote: &mut R, env: &mut Env<'_>) -> bool {
+        for _ in 0..CALLS {
+            if !self.flush(remote, env) || self.plugin != Plugin::Open || self.remote != Remote::Open {
+                return false;
+            }
+            while self.connection.queued() < BATCH && self.plugin == Plugin::Open {
+                match self.decoder.poll_item() {
+                    None => break,
+                    Some(Ok(item)) => self.say(item, env),
+                    Some(Err(error)) => self.handle_bad_framing(error, env),
+                }
+            }
+            if self.connection.queued() > 0 {
+                continue;
+            }
+            if !self.plugin_ready.readable {
+                return false;
+            }
+            match plugin.recv(env.scratch) {
+                Ok(0) => {
+                    self.plugin = Plugin::Ended;
+                    self.why.get_or_insert(End::Done);
+                    self.connection.close(1001, "", env.now, env.entropy);
+                }
+                Ok(read) => {
+                    if read < env.scratch.len() && !self.plugin_ready.insists() {
+                        self.plugin_ready.readable = false;
+                    }
+                    self.progress = env.now;
+                    self.decoder.handle_input(&env.scratch[..read]);
+                    if self.decoder.buffered() > SCRATCH && env.buffers.left() == 0 {
+                        self.end_remote(1009, "no memory for the message", End::BadFraming);
+                        self.end_plugin(1001, env);
+                    }
+                }
+                Err(error) if interrupted(&error) => {}
+                Err(error) if would_block(&error) => self.plugin_ready.readable = false,
+                Err(_) => self.lose_plugin(env),
+            }
+        }
+        true
+    }
+
+    /// Says to the remote what the plugin has said. Once a close is under way nothing is sent, and nothing is lost that
+    /// anybody would hear.
+    fn say(&mut self, item: Item, env: &mut Env<'_>) {
+        match item {
+            Item::Message { kind, payload, .. } => {
+                self.sent += payload.len() as u64;
+                let _ = self.connection.send(kind, &payload, true, env.entropy);
+            }
+            Item::Ping(payload) => drop(self.connection.send_ping(&payload, env.entropy)),
+            Item::Pong(payload) => drop(self.connection.send_pong(&payload, env.entropy)),
+            Item::Close { code, reason } => {
+                self.plugin = Plugin::Ended;
+                self.why.get_or_insert(End::Goodbye);
+                self.connection.close(code, &reason, env.now, env.entropy);
+            }
+        }
+    }
+
+    /// The plugin is told what it did, and that is the end.
+    fn handle_bad_framing(&mut self, error: FramingError, env: &mut Env<'_>) {
+        self.end_remote(1002, &error.reason(), End::BadFraming);
+        self.end_plugin(error.close_code(), env);
+    }
+
+    fn end_plugin(&mut self, code: u16, env: &mut Env<'_>) {
+        self.plugin = Plugin::Ended;
+        self.connection.close(code, "", env.now, env.entropy);
+    }
+
+    /// Writes to the remote what waits for it. False where it has no room.
+    fn flush<R: Stream>(&mut self, remote: &mut R, env: &mut Env<'_>) -> bool {
+        if self.remote == Remote::Gone {
+            return false;
+        }
+        loop {
+            let waiting = self.connection.poll_transmit(env.entropy);
+            let outcome = match waiting.len() {
+                _ if !self.remote_ready.writable => return waiting.is_empty(),
+                0 => match remote.flush() {
+                    Ok(true) => return true,
+                    Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+                    Err(error) => Err(error),
+                },
+                length => remote.send(waiting).map(|sent| (sent, length)),
+            };
+            match outcome {
+                Ok((sent, length)) => {
+                    self.connection.handle_transmitted(sent);
+                    self.remote_ready.writable = sent == length;
+                    self.progress = env.now;
+                }
+                Err(error) if interrupted(&error) => {}
+                Err(error) if would_block(&error) => self.remote_ready.writable = false,
+                Err(error) => {
+                    // What it has said before is still read; that will end in the same error.
+                    log::debug!("remote takes nothing more: {error}");
+                    if self.remote_ready.hangup || self.remote != Remote::Open {
+                        self.handle_eof(&crate::net::reason(&error));
+                        return false;
+                    }
+                    (self.remote_ready.readable, self.remote_ready.hangup) = (true, true);
+                    self.remote_ready.writable = false;
+                }
+            }
+        }
+    }
+
+    /// Why it is over, if it is.
+    fn end<R: Stream>(&mut self, remote: &mut R) -> Option<End> {
+        if !self.told || self.remote != Remote::Gone {
+            return None;
+        }
+        // The last words of what stands before the socket (TLS), as far as they go.
+        remote.shutdown_write();
+        let _ = remote.flush();
+        Some(self.why.unwrap_or(End::Done))
+    }
+}
+
+impl Relay for WebSocketRelay {
+    fn plugin_ready(&mut self) -> &mut Ready {
+        &mut self.plugin_ready
+    }
+
+    fn remote_ready(&mut self) -> &mut Ready {
+        &mut self.remote_ready
+    }
+
+    fn limits(&self, timing: &Timing) -> [Option<(Instant, End)>; 3] {
+        let both_open = self.plugin == Plugin::Open && self.remote == Remote::Open;
+        let idle = timing.idle.filter(|_| both_open);
+        let idle = idle.map(|idle| (self.progress.max(self.connection.last_frame()) + idle, End::Idle));
+        let stalled = (self.remote != Remote::Open && self.is_held_back())
+            .then(|| (self.progress + timing.stall, End::Stalled));
+        [idle, stalled, None]
+    }
+
+    fn deadline(&self, timing: &Timing) -> Option<Instant> {
+        let limits = self.limits(timing).into_iter().flatten().map(|(due, _)| due);
+        limits.chain(self.connection.poll_timeout()).chain(self.silence_due()).min()
+    }
+
+    fn release(&mut self, buffers: &mut Buffers, _: &mut Pipes) {
+        buffers.recount(&mut self.counted, 0);
+        self.down.forget();
+        self.unread = Vec::new();
+        self.decoder = Decoder::new(self.framing, Dialect::WebSocket, self.limit);
+    }
+
+    fn received(&self) -> u64 {
+        self.down.received()
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    fn held(&self) -> usize {
+        self.down.held() + self.unread.len() + self.decoder.buffered() + self.connection.queued()
+    }
+
+    fn last_heard(&self) -> Instant {
+        self.connection.last_frame()
+    }
+
+    fn messages(&self) -> Option<(u64, u64)> {
+        Some(self.connection.messages())
+    }
+}
