@@ -8,8 +8,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use sockproxyd::net::random::Randomness;
 use sockproxyd::net::socket::{Datagrams, Stream};
-use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Framing, Item, encode_datagram};
+use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, Item, encode_datagram};
 use sockproxyd::relay::buffers::Buffers;
 use sockproxyd::relay::datagram::DatagramRelay;
 use sockproxyd::relay::pipes::Pipes;
@@ -239,6 +240,7 @@ impl World {
                 scratch: &mut self.scratch,
                 buffers: &mut self.buffers,
                 pipes: &mut self.pipes,
+                entropy: &mut Randomness::default(),
                 block: self.block,
             };
             let mut plugin = PluginSocket(&mut self.plugin, &calls);
@@ -294,17 +296,17 @@ impl World {
 
     /// The datagrams that the plugin's words mean, and what it is told if it broke the rules.
     fn expected(&self) -> (Vec<(Vec<u8>, SocketAddr)>, Vec<u8>) {
-        let mut decoder = Decoder::new(self.framing);
+        let mut decoder = Decoder::new(self.framing, Dialect::Datagrams, DATAGRAM_LIMIT);
         decoder.handle_input(&self.plugin.said[..self.plugin.taken]);
         let mut datagrams = Vec::new();
         while let Some(item) = decoder.poll_item() {
             match item {
-                Ok(Item::Message { payload, to }) => {
+                Ok(Item::Message { payload, to, .. }) => {
                     if to.is_none_or(may_send) {
                         datagrams.push((payload, to.unwrap_or(peer())));
                     }
                 }
-                Ok(Item::Close { .. }) => break,
+                Ok(Item::Close { .. } | Item::Ping(_) | Item::Pong(_)) => break,
                 Err(error) if self.framing == Framing::Mesg => return (datagrams, error.close_message()),
                 Err(_) => break,
             }

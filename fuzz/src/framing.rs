@@ -3,7 +3,8 @@
 //!
 //! Input: how it is split, the framing, and what the plugin sends.
 
-use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Framing, FramingError, Item, encode_datagram};
+use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, FramingError, Item, encode_datagram};
+use sockproxyd::websocket::Kind;
 
 use super::input::{Input, expand, pieces};
 
@@ -36,7 +37,7 @@ pub fn run(data: &[u8]) {
 type Items = Vec<Result<Item, FramingError>>;
 
 fn decode(framing: Framing, pieces: &[&[u8]]) -> Items {
-    let mut decoder = Decoder::new(framing);
+    let mut decoder = Decoder::new(framing, Dialect::Datagrams, DATAGRAM_LIMIT);
     let mut items = Items::new();
     for piece in pieces {
         decoder.handle_input(piece);
@@ -54,6 +55,7 @@ fn decode(framing: Framing, pieces: &[&[u8]]) -> Items {
     for item in items.iter().flatten() {
         match item {
             Item::Message { payload, .. } => assert!(framing == Framing::Raw || payload.len() <= DATAGRAM_LIMIT),
+            Item::Ping(_) | Item::Pong(_) => panic!("datagrams have neither"),
             Item::Close { code, reason } => {
                 assert!(matches!(code, 1000..=1003 | 1005 | 1007..=1014 | 3000..=4999) && reason.len() <= 123);
             }
@@ -64,7 +66,7 @@ fn decode(framing: Framing, pieces: &[&[u8]]) -> Items {
 
 fn payload(item: &Result<Item, FramingError>) -> &[u8] {
     match item {
-        Ok(Item::Message { payload, to: None }) => payload,
+        Ok(Item::Message { payload, to: None, .. }) => payload,
         other => panic!("a byte stream holds {other:?}"),
     }
 }
@@ -81,7 +83,7 @@ fn lines(text: &[u8]) -> Items {
             return items;
         }
         if !line.is_empty() {
-            items.push(Ok(Item::Message { payload: line.to_vec(), to: None }));
+            items.push(Ok(Item::Message { kind: Kind::Text, payload: line.to_vec(), to: None }));
         }
     }
     // Longer than any line with its CR, so that no newline can save it.
@@ -107,5 +109,9 @@ fn to_plugin(text: &[u8]) {
     assert!(inside.len() <= datagram.len());
     let message = encoded(Framing::Mesg);
     let items = decode(Framing::Mesg, &[&message]);
-    assert_eq!(items, [Ok(Item::Message { payload: datagram.to_vec(), to: Some(sender) })], "written and read");
+    assert_eq!(
+        items,
+        [Ok(Item::Message { kind: Kind::Binary, payload: datagram.to_vec(), to: Some(sender) })],
+        "written and read"
+    );
 }

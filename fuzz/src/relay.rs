@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::time::{Duration, Instant};
 
+use sockproxyd::net::random::Randomness;
 use sockproxyd::net::socket::Stream;
 use sockproxyd::relay::buffers::{Buffers, RESERVE};
 use sockproxyd::relay::pipes::Pipes;
@@ -226,6 +227,7 @@ impl World {
                 scratch: &mut self.scratch,
                 buffers: &mut self.buffers,
                 pipes: &mut self.pipes,
+                entropy: &mut Randomness::default(),
                 block: self.block,
             };
             let turn = self.relay.run(&mut plugin, &mut remote, &mut env);

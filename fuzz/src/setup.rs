@@ -57,8 +57,9 @@ fn check(outcome: &Outcome) {
                 assert!(!is_answer || reply.iter().filter(|&&byte| byte == b'\n').count() == 1, "an answer is a line");
             }
             Action::Connect(target) => {
-                assert!(!target.host.is_empty());
-                assert!(target.reachable_port().is_none_or(|port| u32::from(port) == target.port));
+                let endpoint = target.endpoint();
+                assert!(!endpoint.host.is_empty());
+                assert!(endpoint.reachable_port().is_none_or(|port| u32::from(port) == endpoint.port));
             }
             Action::Stat | Action::StatJson | Action::Stop => {}
         }

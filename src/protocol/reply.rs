@@ -39,9 +39,8 @@ pub fn build() -> Vec<u8> {
 /// `OK CAPA ...`: the words of part 1, then ours, each where what it stands for is there.
 pub fn capabilities() -> Vec<u8> {
     const ORDER: [&str; 10] = ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON"];
-    let there = |word: &&str| {
-        matches!(*word, "V6" | "JSON") || options().any(|option| option.capabilities.contains(word))
-    };
+    let there =
+        |word: &&str| matches!(*word, "V6" | "JSON") || options().any(|option| option.capabilities.contains(word));
     let mut words = vec!["OK CAPA BLKS RTIM NTFY CONN UDP"];
     words.extend(ORDER.iter().copied().filter(there));
     line(&[words.join(" ").as_bytes()])
@@ -57,7 +56,11 @@ pub fn help() -> Vec<u8> {
     for option in options() {
         text.push_str(&format!(
             "  {}={} - {} (for {}; default {})\n",
-            option.name, option.value, option.help, option.targets.name(), option.default
+            option.name,
+            option.value,
+            option.help,
+            option.targets.name(),
+            option.default
         ));
     }
     text.into_bytes()

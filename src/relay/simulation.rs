@@ -15,6 +15,7 @@ use super::buffers::Buffers;
 use super::pipes::Pipes;
 use super::stream::StreamRelay;
 use super::{End, Env, Ready, Relay, Timing};
+use crate::net::random::Randomness;
 use crate::net::socket::Stream;
 
 /// A number below `below`.
@@ -225,6 +226,7 @@ impl World {
                 scratch: &mut self.scratch,
                 buffers: &mut self.buffers,
                 pipes: &mut self.pipes,
+                entropy: &mut Randomness::default(),
                 block: self.block,
             };
             let turn = self.relay.run(&mut self.plugin, &mut self.remote, &mut env);

@@ -217,13 +217,7 @@ impl Connecting {
     }
 
     /// Attempts are under way.
-    fn race(
-        &mut self,
-        mut connector: Connector,
-        pid: Pid,
-        parameters: &Parameters,
-        cx: &mut Context<'_>,
-    ) -> Outcome {
+    fn race(&mut self, mut connector: Connector, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
         let socket = match connector.poll(cx.registry, cx.remote_token, cx.now) {
             connector::Progress::Pending => return Outcome::Wait(Attempt::Racing(connector)),
             connector::Progress::Failed(error) => {
@@ -243,13 +237,7 @@ impl Connecting {
     }
 
     /// A TLS handshake is under way.
-    fn secure(
-        &mut self,
-        securing: Securing,
-        pid: Pid,
-        parameters: &Parameters,
-        cx: &mut Context<'_>,
-    ) -> Outcome {
+    fn secure(&mut self, securing: Securing, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
         match securing.step(&mut self.remote_ready, cx) {
             securing::Progress::Secured(stream) => {
                 log::debug!("{pid} speaks {} with {}", stream.version(), self.hop.target);
@@ -275,13 +263,7 @@ impl Connecting {
     }
 
     /// An opening handshake is under way.
-    fn upgrade(
-        &mut self,
-        upgrading: Upgrading,
-        pid: Pid,
-        parameters: &Parameters,
-        cx: &mut Context<'_>,
-    ) -> Outcome {
+    fn upgrade(&mut self, upgrading: Upgrading, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
         match upgrading.step(&mut self.remote_ready, cx) {
             upgrading::Progress::Upgraded(remote, upgraded) => self.open(remote, upgraded, pid, parameters, cx),
             upgrading::Progress::Redirect(location) => self.redirect(&location, pid, parameters, cx),

@@ -52,13 +52,7 @@ impl Relaying {
     }
 
     /// Echo mode over TCP or TLS. `ready` is what is known of the plugin's socket and of the remote's.
-    pub fn stream(
-        target: Target,
-        remote: Remote,
-        ahead: Vec<u8>,
-        ready: (Ready, Ready),
-        cx: &mut Context<'_>,
-    ) -> Self {
+    pub fn stream(target: Target, remote: Remote, ahead: Vec<u8>, ready: (Ready, Ready), cx: &mut Context<'_>) -> Self {
         let relay = StreamRelay::new(cx.now, ahead, ready, cx.buffers);
         Self::new(target, Link::Stream { remote, relay })
     }

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use crate::net::socket::TcpSocket;
-use crate::relay::{Ready, Stream};
+use crate::net::socket::{Stream, TcpSocket};
+use crate::relay::Ready;
 use crate::tls::TlsStream;
 
 /// A connected remote.

@@ -4,8 +4,8 @@ use std::io;
 
 use super::Context;
 use super::upgrading::lost;
-use crate::net::socket::TcpSocket;
-use crate::relay::{Ready, Stream};
+use crate::net::socket::{Stream, TcpSocket};
+use crate::relay::Ready;
 use crate::tls::{Failure, Outcome, Pending, Settings, Step, TlsConnection, TlsStream};
 
 /// Most that is read of a handshake at once. A flight with a long chain has some 6 KiB.

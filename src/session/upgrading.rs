@@ -5,7 +5,8 @@ use std::io;
 use super::Context;
 use super::remote::Remote;
 use crate::net::reason;
-use crate::relay::{Ready, Stream};
+use crate::net::socket::Stream;
+use crate::relay::Ready;
 use crate::websocket::handshake::{self, ClientHandshake, Failure, Upgraded, Word};
 
 /// Most that is read at once: what comes behind the answer waits in the kernel.

@@ -244,15 +244,15 @@ mod tests {
 
     #[test]
     fn a_line_in_drips_is_searched_once() {
-        let mut decoder = Decoder::new(Framing::Line);
+        let mut decoder = Decoder::new(Framing::Line, Dialect::Datagrams, DATAGRAM_LIMIT);
         for _ in 0..DATAGRAM_LIMIT {
             decoder.handle_input(b"x");
             assert_eq!(decoder.poll_item(), None);
             assert_eq!(decoder.searched, decoder.buffered(), "the next drip costs no search of these");
         }
         decoder.handle_input(b"\nnext\n");
-        assert_eq!(decoder.poll_item(), Some(message(&vec![b'x'; DATAGRAM_LIMIT])));
-        assert_eq!(decoder.poll_item(), Some(message(b"next")));
+        assert_eq!(decoder.poll_item(), Some(message(Kind::Text, &vec![b'x'; DATAGRAM_LIMIT])));
+        assert_eq!(decoder.poll_item(), Some(message(Kind::Text, b"next")));
     }
 
     #[test]
@@ -263,7 +263,11 @@ mod tests {
             [
                 text("a\nb"),
                 binary(b""),
-                Ok(Item::Message { kind: Kind::Binary, payload: b"xy".to_vec(), to: Some("1.2.3.4:5".parse().unwrap()) }),
+                Ok(Item::Message {
+                    kind: Kind::Binary,
+                    payload: b"xy".to_vec(),
+                    to: Some("1.2.3.4:5".parse().unwrap())
+                }),
                 text("ää"),
                 Ok(Item::Close { code: 1000, reason: "by".into() }),
             ]

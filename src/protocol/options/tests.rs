@@ -42,8 +42,7 @@ fn bad_numbers_are_ignored_and_odd_ones_brought_into_range() {
     for none in ["0", "-1", "inf", "nan", "1e99", "1e-9", "1e-300"] {
         assert_eq!(applied(&format!("RTIM={none}")).receive_timeout, None, "{none}");
     }
-    for (text, block) in [("0", None), ("-1", None), ("0.5", Some(1)), ("inf", Some(65536)), ("99999", Some(65536))]
-    {
+    for (text, block) in [("0", None), ("-1", None), ("0.5", Some(1)), ("inf", Some(65536)), ("99999", Some(65536))] {
         assert_eq!(applied(&format!("BLKS={text}")).block, block, "{text}");
     }
     assert_eq!(applied("CTIM=0").connect_timeout, Some(values::LONGEST_CONNECT));
@@ -106,7 +105,10 @@ fn applies_every_option_of_websocket() {
     assert_eq!(bridge.offer.origin.as_deref(), Some("http://o"));
     assert!(bridge.offer.deflate && bridge.offer.keep_head && !bridge.mask);
     assert_eq!((bridge.redirects, bridge.max_message), (0, 16));
-    assert_eq!((bridge.request_timeout, bridge.ping_interval), (Duration::from_millis(100), Some(Duration::from_secs(7))));
+    assert_eq!(
+        (bridge.request_timeout, bridge.ping_interval),
+        (Duration::from_millis(100), Some(Duration::from_secs(7)))
+    );
     assert_eq!(bridge.control, crate::websocket::Control::Hand);
     assert_eq!(bridged("").unwrap().framing(Protocol::Wss), Framing::Mesg);
 }
@@ -114,11 +116,13 @@ fn applies_every_option_of_websocket() {
 #[test]
 fn applies_every_option_of_tls() {
     let pin = "0f".repeat(32);
-    let all = applied(&format!("PRTO=tls VRFY=none TLSV=1.3 SNIH=n CAFL=a.pem CERT=b.pem PKEY=c.pem PINS=sha256/{pin}"));
+    let all =
+        applied(&format!("PRTO=tls VRFY=none TLSV=1.3 SNIH=n CAFL=a.pem CERT=b.pem PKEY=c.pem PINS=sha256/{pin}"));
     let tls = *all.tls.unwrap();
     assert_eq!(tls.verify, crate::tls::Verify::Pins(vec![[15; 32]]));
     assert_eq!(tls.lowest, crate::tls::Version::V13);
-    let texts = [tls.server_name, tls.ca_file, tls.certificate, tls.private_key].map(|text| text.unwrap().into_string());
+    let texts =
+        [tls.server_name, tls.ca_file, tls.certificate, tls.private_key].map(|text| text.unwrap().into_string());
     assert_eq!(texts, ["n", "a.pem", "b.pem", "c.pem"]);
 }
 
@@ -128,7 +132,9 @@ fn what_ends_a_line_is_refused_and_secrets_are_not_repeated() {
     for (name, value) in [("UAGT", "a%0ab"), ("ORIG", "a%0d"), ("SUBP", "a%00"), ("SUBP", ""), ("SUBP", "a%20b")] {
         assert_eq!(reason(&format!("{name}={value}")), format!("Invalid option {name}={value}"));
     }
-    for option in ["AUTH=me:a%0ab", "AUTH=me", "HDRS=Sec-WebSocket-Key:x", "HDRS=Upgrade:h2c", "HDRS=a%20b:c", "HDRS=X:%zz"] {
+    for option in
+        ["AUTH=me:a%0ab", "AUTH=me", "HDRS=Sec-WebSocket-Key:x", "HDRS=Upgrade:h2c", "HDRS=a%20b:c", "HDRS=X:%zz"]
+    {
         assert_eq!(reason(option), format!("Invalid option {}", &option[..4]));
     }
 }

@@ -70,21 +70,12 @@ pub static OPTIONS: &[OptionSpec] = &[
         Targets::WebSocket,
         "-",
         "a header of the request, repeatable; replaces ours",
-        |parameters, value| {
-            Ok(bridge(parameters).offer.add_header(&decoded(value)?)?)
-        },
+        |parameters, value| Ok(bridge(parameters).offer.add_header(&decoded(value)?)?),
     )
     .secret(),
-    OptionSpec::new(
-        "AUTH",
-        "user:password",
-        Targets::WebSocket,
-        "-",
-        "basic authentication",
-        |parameters, value| {
-            Ok(bridge(parameters).offer.set_auth(&decoded(value)?)?)
-        },
-    )
+    OptionSpec::new("AUTH", "user:password", Targets::WebSocket, "-", "basic authentication", |parameters, value| {
+        Ok(bridge(parameters).offer.set_auth(&decoded(value)?)?)
+    })
     .secret(),
     OptionSpec::new("UAGT", "text", Targets::WebSocket, "sockproxyd/x.y", "User-Agent", |parameters, value| {
         Ok(bridge(parameters).offer.set_user_agent(&decoded(value)?)?)

@@ -23,15 +23,7 @@ pub struct Downward {
 impl Downward {
     /// A way through which nothing has passed.
     pub fn new(framing: Framing) -> Self {
-        Self {
-            framing,
-            kind: Kind::Binary,
-            message: Vec::new(),
-            out: Vec::new(),
-            written: 0,
-            deaf: false,
-            received: 0,
-        }
+        Self { framing, kind: Kind::Binary, message: Vec::new(), out: Vec::new(), written: 0, deaf: false, received: 0 }
     }
 
     /// The header block of the remote's answer, for those who can tell it from a message.
@@ -101,7 +93,11 @@ impl Downward {
         self.written += bytes;
         if self.written == self.out.len() {
             // Nothing is held for a connection through which nothing passes; what passes often keeps a little.
-            if self.out.capacity() > KEPT { self.out = Vec::new() } else { self.out.clear() }
+            if self.out.capacity() > KEPT {
+                self.out = Vec::new()
+            } else {
+                self.out.clear()
+            }
             self.written = 0;
         }
     }

@@ -458,8 +458,8 @@ impl Relay for WebSocketRelay {
         let both_open = self.plugin == Plugin::Open && self.remote == Remote::Open;
         let idle = timing.idle.filter(|_| both_open);
         let idle = idle.map(|idle| (self.progress.max(self.connection.last_frame()) + idle, End::Idle));
-        let stalled = (self.remote != Remote::Open && self.is_held_back())
-            .then(|| (self.progress + timing.stall, End::Stalled));
+        let stalled =
+            (self.remote != Remote::Open && self.is_held_back()).then(|| (self.progress + timing.stall, End::Stalled));
         [idle, stalled, None]
     }
 
