@@ -277,12 +277,11 @@ impl WebSocketRelay {
                     log::info!("remote broke the protocol: {failure}");
                     self.end_remote(failure.code, failure.why, End::BadRemote);
                 }
-                Some(event) => {
-                    if !self.down.handle_event(event, env.buffers.left() + RESERVE) {
-                        // Half a message must not wait for others to let go of memory: they may wait for it.
-                        self.end_remote(1009, "no memory for the message", End::BadRemote);
-                        self.connection.close(1009, "", env.now, env.entropy);
-                    }
+                Some(event) if self.down.handle_event(event, env.buffers.left() + RESERVE) => {}
+                Some(_) => {
+                    // Half a message must not wait for others to let go of memory: they may wait for it.
+                    self.end_remote(1009, "no memory for the message", End::BadRemote);
+                    self.connection.close(1009, "", env.now, env.entropy);
                 }
             }
         }
