@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::buffers::{Buffers, RESERVE};
 use super::pipes::Pipes;
-use super::{CALLS, End, Env, Ready, Relay, SCRATCH, Timing, Turn, interrupted, would_block};
+use super::{End, Env, Ready, Relay, SCRATCH, TURN_CALLS, Timing, Turn, interrupted, would_block};
 use crate::net::socket::Stream;
 use crate::protocol::framing::{Decoder, Dialect, Framing, FramingError, Item};
 use crate::websocket::{Connection, Event, Lost};
@@ -215,7 +215,7 @@ impl WebSocketRelay {
         env: &mut Env<'_>,
         turn: &mut Turn,
     ) -> bool {
-        for _ in 0..CALLS {
+        for _ in 0..TURN_CALLS {
             self.write_plugin(plugin, env, turn);
             if self.is_held_back() || self.remote == Remote::Gone {
                 return false;
@@ -323,7 +323,7 @@ impl WebSocketRelay {
 
     /// From the plugin to the remote. True where it stopped because its turn was over.
     fn pump_up<P: Stream, R: Stream>(&mut self, plugin: &mut P, remote: &mut R, env: &mut Env<'_>) -> bool {
-        for _ in 0..CALLS {
+        for _ in 0..TURN_CALLS {
             if !self.flush(remote, env) || self.plugin != Plugin::Open || self.remote != Remote::Open {
                 return false;
             }
