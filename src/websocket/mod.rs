@@ -3,9 +3,13 @@
 //!
 //! | room | what lives there |
 //! | --- | --- |
-//! | [`Connection`] | an open connection: messages, control frames, liveness, the closing handshake |
-//! | [`close`] | which codes may come and go |
 //! | [`handshake`] | the opening handshake, both sides, and URLs |
+//! | [`Connection`] | an open connection: messages, control frames, the closing handshake |
+//! | `liveness` | pings, and whose a pong is |
+//! | `receiver` | messages out of frames: fragments, UTF-8, limits |
+//! | `sender` | frames out of messages, and what waits to be written |
+//! | `decoder`, `frame`, `mask`, `utf8` | frames in pieces, headers, keys, texts |
+//! | [`close`] | the close frame and its codes |
 //! | [`deflate`] | what was agreed on compression, and the compression |
 //!
 //! A connection begins behind the blank line of the opening handshake. Messages are never assembled here: a piece is
@@ -14,8 +18,17 @@
 
 pub mod close;
 mod connection;
+mod decoder;
 pub mod deflate;
+mod frame;
 pub mod handshake;
+mod liveness;
+mod mask;
+mod receiver;
+mod sender;
+#[cfg(test)]
+mod tests;
+mod utf8;
 
 use std::fmt;
 use std::time::Duration;
@@ -156,9 +169,9 @@ impl std::error::Error for Refused {}
 pub enum Lost {
     /// The ping of `ping_interval` was followed by more silence: 1006 to the plugin.
     Silent,
-    /// Our close frame was not answered, or could not be written, in time: 1006 to the plugin, unless
-    /// [`Event::Failed`] told it more.
+    /// Our close frame was not answered in time: 1006 to the plugin.
     Unanswered,
-    /// The closing handshake is done, but the server did not close its transport in time. The plugin knows all.
+    /// The peer's end is known from an event, but our close frame could not be written, or the server did not close its
+    /// transport, in time. The plugin knows all.
     Lingering,
 }

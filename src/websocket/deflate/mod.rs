@@ -1,5 +1,7 @@
 //! Compression of messages: permessage-deflate, RFC 7692.
 
+pub mod inflate;
+
 /// What the two ends agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deflate {

@@ -1,0 +1,77 @@
+//! What we write.
+
+use super::*;
+
+fn sent(settings: Settings, frames: &[(Kind, &[u8], bool)]) -> Vec<u8> {
+    let mut connection = Connection::new(settings, Instant::now());
+    let mut entropy = Counting::default();
+    for (kind, payload, fin) in frames {
+        connection.send(*kind, payload, *fin, &mut entropy).unwrap();
+    }
+    drain(&mut connection)
+}
+
+#[test]
+fn rfc6455_5_1_a_client_masks_and_a_server_does_not() {
+    let hello = [(Kind::Text, &b"Hello"[..], true)];
+    assert_eq!(sent(server(), &hello), frame(0x81, b"Hello"));
+    assert_eq!(sent(Settings { mask: false, ..client() }, &hello), frame(0x81, b"Hello"));
+    let masked = sent(client(), &hello);
+    assert_eq!(masked[..2], [0x81, 0x85]);
+    assert_eq!(masked[2..6], Counting::default().mask());
+    assert_eq!(events(&server(), [&masked[..]]), text("Hello"));
+    assert_eq!(sent(Settings { mask: true, ..server() }, &hello), frame(0x81, b"Hello"), "never");
+}
+
+#[test]
+fn rfc6455_5_3_each_frame_has_a_key_of_its_own() {
+    let out = sent(client(), &[(Kind::Binary, b"ab", true), (Kind::Binary, b"ab", true)]);
+    assert_ne!(out[2..6], out[10..14]);
+}
+
+#[test]
+fn rfc6455_5_4_what_follows_the_first_frame_is_a_continuation() {
+    let out = sent(
+        server(),
+        &[(Kind::Text, b"a", false), (Kind::Binary, b"", false), (Kind::Text, b"b", true), (Kind::Binary, b"c", true)],
+    );
+    assert_eq!(out, [frame(0x01, b"a"), frame(0x00, b""), frame(0x80, b"b"), frame(0x82, b"c")].concat());
+}
+
+#[test]
+fn control_frames_stand_between_fragments() {
+    let mut connection = Connection::new(server(), Instant::now());
+    let entropy = &mut Counting::default();
+    connection.send(Kind::Text, b"a", false, entropy).unwrap();
+    connection.send_ping(b"?", entropy).unwrap();
+    connection.send(Kind::Text, b"b", true, entropy).unwrap();
+    assert_eq!(connection.messages(), (0, 1));
+    assert_eq!(drain(&mut connection), [frame(0x01, b"a"), frame(0x89, b"?"), frame(0x80, b"b")].concat());
+}
+
+#[test]
+fn what_was_sent_comes_in_every_size_and_in_any_pieces_written() {
+    let payload: Vec<u8> = (0..70_000u32).map(|i| (i % 253) as u8).collect();
+    let mut connection = Connection::new(client(), Instant::now());
+    let entropy = &mut Counting::default();
+    let (mut out, mut expected) = (Vec::new(), Vec::new());
+    for (round, length) in [0, 1, 125, 126, 65_535, 65_536, 5, 70_000, 0].into_iter().enumerate() {
+        connection.send(Kind::Binary, &payload[..length], true, entropy).unwrap();
+        expected.extend(message(Kind::Binary, &payload[..length]));
+        // Always something is left over for the next round.
+        let waiting = connection.poll_transmit(entropy);
+        let part = waiting.len() * (round % 3) / 3;
+        out.extend_from_slice(&waiting[..part]);
+        connection.handle_transmitted(part);
+    }
+    assert!(connection.queued() > 0);
+    out.extend(drain(&mut connection));
+    assert_eq!(events(&Settings { max_message: 70_000, ..server() }, [&out[..]]), expected);
+}
+
+#[test]
+fn an_idle_connection_is_small() {
+    // Said in the documentation of the module: a few hundred bytes, and nothing behind them.
+    let size = size_of::<Connection>();
+    assert!(size <= 512, "{size} bytes");
+}
