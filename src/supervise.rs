@@ -2,7 +2,7 @@
 //!
 //! It forks before there is any thread, passes signals on, and ends when the daemon ends on purpose.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,8 +34,10 @@ enum Fate {
 
 /// Runs `daemon` in a child, again and again. `say` tells of its deaths. Returns the exit status.
 ///
-/// Must be called before any thread is started.
+/// Must be called before any thread is started, and while nothing is open but the standard descriptors: others are
+/// closed.
 pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
+    close_inherited();
     let mut signals = SigSet::empty();
     PASSED_ON.iter().chain([&Signal::SIGCHLD]).for_each(|&signal| signals.add(signal));
     signals.thread_block()?;
@@ -75,6 +77,18 @@ pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
             return Ok(0);
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Closes what whoever started us has left open, but for the three standard ones: a lock of a package manager would be
+/// held for years.
+fn close_inherited() {
+    // Reading the folder takes a descriptor of its own, which is gone before the first is closed.
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    let numbers: Vec<RawFd> = numbers.filter(|&number| number > 2).collect();
+    for number in numbers {
+        let _ = nix::unistd::close(number);
     }
 }
 

@@ -95,6 +95,48 @@ fn term_at_any_moment_ends_both() {
 }
 
 #[test]
+fn term_while_it_is_started_anew_ends_both() {
+    for milliseconds in [0, 5, 150, 200, 205, 220] {
+        let (mut daemon, port) = supervised("");
+        kill(child(&daemon), Signal::SIGKILL).unwrap();
+        // Not to wait for something: to meet it in the pause and in every state of the new start.
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        daemon.signal(Signal::SIGTERM);
+        let status = daemon.wait_exit(LIMIT).unwrap_or_else(|| panic!("it goes on, {milliseconds} ms later"));
+        assert_eq!(status.code(), Some(0), "{milliseconds} ms");
+        assert!(Plugin::connect_raw(port.addr()).is_err());
+    }
+}
+
+#[test]
+fn a_daemon_that_is_started_anew_goes_by_the_configuration_of_now() {
+    let (daemon, port) = supervised("[host]\nallow=127.0.0.1\n");
+    assert_eq!(plugin_from("127.0.0.2", port.addr()).line(), "ERR ACCESS Not allowed");
+    let file = daemon.dir().join("sockproxyd.conf");
+    std::fs::write(&file, "[host]\nallow=127.0.0.1,127.0.0.2\n").unwrap();
+    kill_child(&daemon, &port);
+    assert!(plugin_from("127.0.0.2", port.addr()).line().starts_with("OK "));
+    // And where that is broken, by what held at first: a box goes on.
+    std::fs::write(&file, "[host]\nallow=nonsense\n").unwrap();
+    kill_child(&daemon, &port);
+    assert_eq!(plugin_from("127.0.0.2", port.addr()).line(), "ERR ACCESS Not allowed");
+}
+
+#[test]
+fn what_was_open_when_it_was_started_is_closed() {
+    let port = Reserved::new().unwrap();
+    let within = "exec 3>lock 9>lock; exec \"$@\"";
+    let daemon = daemon().port(port.port()).within(within).arg("--supervise").start();
+    let lock = daemon.dir().join("lock");
+    assert!(lock.exists());
+    for pid in [daemon.pid(), daemon.children()[0]] {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let held = open.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == lock)).count();
+        assert_eq!(held, 0, "of {pid}");
+    }
+}
+
+#[test]
 fn hup_and_usr1_are_passed_on() {
     let (daemon, port) = supervised("[host]\nallow=127.0.0.1\n");
     assert_eq!(plugin_from("127.0.0.2", port.addr()).line(), "ERR ACCESS Not allowed");
