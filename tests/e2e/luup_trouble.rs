@@ -231,12 +231,18 @@ fn a_refusal_is_logged_once_and_not_repeated() {
         let count = daemon.log_lines().iter().filter(|line| line.contains(&status.to_string())).count();
         assert_eq!(count, 2, "one line a connection:\n{}", daemon.log_text());
         assert!(daemon.log_text().contains("DeviceNum=1&serviceId=svc&action=act&Pid=p1"), "{}", daemon.log_text());
+        // Another connection for the same action is no news.
+        let _another = House::of(&daemon, 1);
+        luup.wait_for(7, LIMIT);
+        observer.wait_notified();
+        let count = daemon.log_lines().iter().filter(|line| line.contains("given up")).count();
+        assert_eq!(count, 2, "one line a target:\n{}", daemon.log_text());
         // A plugin that has been installed meanwhile is told.
         luup.set_behaviour(Behaviour::Ok);
         luup.forget();
         house.speak();
         wait_told(&luup, "data", 2);
-        assert_eq!(observer.status()["notifications"]["failed"], 6);
+        assert_eq!(observer.status()["notifications"]["failed"], 7);
     }
 }
 
