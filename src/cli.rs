@@ -22,6 +22,8 @@ pub enum Action {
     Supervise,
     /// Check the configuration.
     Check,
+    /// Ask a running proxy whether it is there.
+    Probe,
     /// Print the help.
     Help,
     /// Print the version.
@@ -45,6 +47,8 @@ Options are applied in the order given; what comes later holds.
   -N URL, -V URL   where Luup takes its requests (default http://127.0.0.1:3480)
   -D               log everything that is done
   -t               check the configuration, and exit
+  --probe          ask the proxy that runs with this configuration whether it is there, and exit: 0 if it greets
+                   within 2 s, else 1
   --supervise      start a parent that starts the proxy anew when it dies
   --sample-config  print a configuration file that documents every key
   -h, --help       print this help
@@ -72,6 +76,10 @@ pub fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<
             }
             Arg::Short('t') => {
                 invocation.action = Action::Check;
+                continue;
+            }
+            Arg::Long("probe") => {
+                invocation.action = Action::Probe;
                 continue;
             }
             Arg::Long("supervise") => {
@@ -132,6 +140,8 @@ mod tests {
             ("--supervise", Action::Supervise),
             ("-t --supervise", Action::Check),
             ("--supervise -t", Action::Check),
+            ("--probe -p 7", Action::Probe),
+            ("--probe --supervise", Action::Probe),
             ("-D -h", Action::Help),
             ("--version", Action::Version),
             ("--sample-config", Action::Sample),

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `main` | arguments, configuration, log, daemon; exit statuses |
 //! | [`supervise`] | the parent that starts a daemon anew |
+//! | [`probe`] | asks a running proxy whether it is there |
 //! | [`daemon`] | the loop: poll, tokens, timers, signals |
 //! | [`status`] | STAT and STAT JSON |
 //! | [`session`] | one plugin connection: setup, connecting, relaying, draining |
@@ -36,6 +37,7 @@ pub mod daemon;
 pub mod logging;
 pub mod net;
 pub mod notify;
+pub mod probe;
 pub mod protocol;
 pub mod relay;
 pub mod session;

@@ -38,25 +38,43 @@ struct Logger(Mutex<Sink>);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Opens the log that `config` names; called again, it reopens it there. An error tells what could not be opened.
-pub fn open(config: &Config) -> Result<(), String> {
-    let sink = Sink::open(config)?;
+/// Opens the log that `config` names. Where it cannot be opened (a stick that is not plugged in), standard error gets
+/// the lines, and this one first: a box works without its log. True where lines go elsewhere than to standard error.
+pub fn start(config: &Config) -> bool {
+    let (sink, trouble) = match Sink::open(config) {
+        Ok(sink) => (sink, None),
+        Err(error) => (Sink::Stderr, Some(error)),
+    };
+    let elsewhere = !matches!(sink, Sink::Stderr);
+    install(sink, config);
+    if let Some(trouble) = trouble {
+        log::warn!("{trouble}; logging to standard error");
+    }
+    elsewhere
+}
+
+/// Opens the log that `config` names, in place of the one that is open. An error tells what could not be opened, and
+/// then nothing changes.
+pub fn reopen(config: &Config) -> Result<(), String> {
+    install(Sink::open(config)?, config);
+    Ok(())
+}
+
+fn install(sink: Sink, config: &Config) {
     match LOGGER.get() {
         Some(logger) => *logger.sink() = sink,
         None => {
             let logger = LOGGER.get_or_init(|| Logger(Mutex::new(sink)));
-            log::set_logger(logger).map_err(|error| error.to_string())?;
+            // It fails where there is a logger, and there is none but ours.
+            let _ = log::set_logger(logger);
         }
     }
     log::set_max_level(if config.debug { LevelFilter::Debug } else { LevelFilter::Info });
-    Ok(())
 }
 
 /// Writes one line without keeping anything open: for the supervisor, which has little to say.
 pub fn say_once(config: &Config, level: Level, text: &str) {
-    if let Ok(mut sink) = Sink::open(config) {
-        sink.write(level, text);
-    }
+    Sink::open(config).unwrap_or(Sink::Stderr).write(level, text);
 }
 
 impl Logger {

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use sockproxyd::cli::{self, Action, Invocation};
+use sockproxyd::config::Config;
 use sockproxyd::config::settings::sample;
-use sockproxyd::config::{Config, LogTarget};
 use sockproxyd::daemon::Daemon;
+use sockproxyd::probe::probe;
 use sockproxyd::{logging, supervise};
 
 /// What the caller learns from the exit status.
@@ -31,7 +32,7 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
         Action::Help => return print(cli::HELP),
         Action::Version => return print(concat!("sockproxyd ", env!("CARGO_PKG_VERSION"), "\n")),
         Action::Sample => return print(&sample()),
-        Action::Run | Action::Supervise | Action::Check => {}
+        Action::Run | Action::Supervise | Action::Check | Action::Probe => {}
     }
     let config = match Config::load(&steps) {
         Ok(config) => config,
@@ -40,10 +41,15 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
     if action == Action::Check {
         return print("configuration is fine\n");
     }
+    if action == Action::Probe {
+        return match probe(&config.address, config.port) {
+            Ok(()) => Exit::Done,
+            Err(error) => fail(Exit::Failed, &error),
+        };
+    }
     let serve = |config: Config| {
-        let elsewhere = config.log != LogTarget::Stderr;
-        let outcome = logging::open(&config).and_then(|()| Daemon::new(config, steps.clone()));
-        let outcome = outcome.map_err(|error| (Exit::Unusable, error));
+        let elsewhere = logging::start(&config);
+        let outcome = Daemon::new(config, steps.clone()).map_err(|error| (Exit::Unusable, error));
         match outcome.and_then(|daemon| daemon.run().map_err(|error| (Exit::Failed, error))) {
             Ok(()) => Exit::Done,
             Err((exit, error)) => {

@@ -31,7 +31,7 @@ impl Daemon {
                 self.apply(&old);
             }
             Err(error) => {
-                if let Err(log_error) = logging::open(&self.house.config) {
+                if let Err(log_error) = logging::reopen(&self.house.config) {
                     log::error!("{log_error}");
                 }
                 log::error!("configuration not changed: {error}");
@@ -42,7 +42,7 @@ impl Daemon {
     /// Brings everything in line with a configuration that has replaced `old`.
     fn apply(&mut self, old: &Config) {
         let house = &mut self.house;
-        if let Err(error) = logging::open(&house.config) {
+        if let Err(error) = logging::reopen(&house.config) {
             log::error!("{error}");
         }
         let limits = &house.config.limits;

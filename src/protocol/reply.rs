@@ -16,6 +16,11 @@ pub fn greeting(pid: &[u8]) -> Vec<u8> {
     line(&[format!("OK {IDENT} {PROTOCOL_VERSION} ").as_bytes(), pid])
 }
 
+/// True where `line` is a greeting.
+pub fn is_greeting(line: &[u8]) -> bool {
+    line.ends_with(b"\n") && line.starts_with(format!("OK {IDENT} {PROTOCOL_VERSION} ").as_bytes())
+}
+
 /// `OK CONN <pid>`.
 pub fn connected(pid: &[u8]) -> Vec<u8> {
     line(&[b"OK CONN ", pid])

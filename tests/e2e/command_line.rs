@@ -9,7 +9,7 @@ use lab::luup::Luup;
 use lab::plugin::Plugin;
 use lab::ports::Reserved;
 
-use crate::support::{LIMIT, Run, Scratch, accepted, daemon, echo_mode, run, wait_listening};
+use crate::support::{LIMIT, Run, Scratch, accepted, daemon, echo_mode, eventually, run, wait_listening};
 
 /// A run that must be refused: status 2, nothing on standard output, one line that names the program.
 #[track_caller]
@@ -32,7 +32,8 @@ fn version_and_help() {
     assert_eq!(printed(&["--version"]), "sockproxyd 0.1.0\n");
     let help = printed(&["-h"]);
     assert_eq!(printed(&["--help"]), help);
-    for option in ["-c", "-a", "-p", "-L", "-N", "-V", "-D", "-t", "-h", "--version", "--supervise", "--sample-config"]
+    for option in
+        ["-c", "-a", "-p", "-L", "-N", "-V", "-D", "-t", "-h", "--version", "--probe", "--supervise", "--sample-config"]
     {
         assert!(help.contains(option), "{option} is not in the help:\n{help}");
     }
@@ -214,15 +215,61 @@ fn an_address_that_is_taken_is_an_error_of_one_line() {
 }
 
 #[test]
-fn addresses_that_are_not_here_and_logs_that_cannot_be_written_are_errors() {
+fn an_address_that_is_not_here_is_an_error() {
+    assert!(refused(&["-a", "192.0.2.77", "-p", "0"]).len() > 10);
+}
+
+#[test]
+fn where_the_log_cannot_be_written_standard_error_gets_it() {
     let scratch = Scratch::new();
-    for args in [
-        &["-a", "192.0.2.77", "-p", "0"][..],
-        &["-a", "127.0.0.1", "-p", "0", "-L", &scratch.path("no/such/directory/log")],
-        &["-a", "127.0.0.1", "-p", "0", "-L", &scratch.path("")],
-    ] {
-        assert!(refused(args).len() > 10);
+    let path = scratch.path("stick/log");
+    for log in [&path, &scratch.path("")] {
+        let daemon = daemon().args(&["-L", log]).start();
+        let line = daemon.wait_for_log(LIMIT, |line| line.contains("WARN"));
+        assert!(line.contains(log) && line.contains("standard error"), "{line}");
+        let plugin = daemon.plugin();
+        daemon.wait_for_log(LIMIT, |line| line.contains(plugin.pid()));
     }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let run = run(&["-a", "127.0.0.1", "-p", &taken.local_addr().unwrap().port().to_string(), "-L", &path]);
+    assert_eq!((run.status, run.err.lines().count()), (Some(2), 2), "a warning, and one line of error: {run:?}");
+
+    // When the stick is there, HUP is enough.
+    let daemon = daemon().args(&["-L", &path]).start();
+    std::fs::create_dir(scratch.path("stick")).unwrap();
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    eventually("it is there", || scratch.read("stick/log").contains("read anew").then_some(()));
+}
+
+#[test]
+fn a_probe_asks_whether_the_proxy_is_there() {
+    let probe = |args: &[&str]| run(&[args, &["--probe"]].concat());
+    let daemon = daemon().start();
+    let port = daemon.port().to_string();
+    for address in ["127.0.0.1", "*", "0.0.0.0", "localhost"] {
+        let run = probe(&["-a", address, "-p", &port]);
+        assert_eq!((run.status, run.err.as_str(), run.out.as_str()), (Some(0), "", ""), "{address}");
+    }
+    let scratch = Scratch::new();
+    let file = scratch.write("proxy.cf", format!("[host]\nip=127.0.0.1\nport={port}\n"));
+    assert_eq!(probe(&["-c", &file]).status, Some(0));
+    assert_eq!(probe(&["-c", &scratch.path("missing.cf")]).status, Some(2));
+
+    let failed = |address: &str, why: &str| {
+        let (host, port) = address.rsplit_once(':').unwrap();
+        let run = probe(&["-a", host, "-p", port]);
+        let one_line = run.err.lines().count() == 1 && run.err.starts_with("sockproxyd: ") && run.err.contains(why);
+        assert!(run.status == Some(1) && one_line, "{why}: {run:?}");
+    };
+    failed(&Reserved::new().unwrap().addr().to_string(), "refused");
+    // The kernel accepts for one that hangs.
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    failed(&hangs.local_addr().unwrap().to_string(), "timeout");
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || other.accept().unwrap().0.write_all(b"220 mail\r\n").unwrap());
+    failed(&address, "220 mail");
+    server.join().unwrap();
 }
 
 #[test]
