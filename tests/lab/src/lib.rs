@@ -8,6 +8,7 @@
 //! - [`process`]: memory, descriptors and processor time of a process
 //! - [`random`]: reproducible data and its checksums
 //! - [`tls`]: certificates of every kind, and a remote that speaks TLS
+//! - [`websocket`]: a WebSocket server that does as it is told
 
 //!
 //! This is test equipment: constructors and waits panic with the reason (and the place in the test)
@@ -22,3 +23,4 @@ pub mod ports;
 pub mod process;
 pub mod random;
 pub mod tls;
+pub mod websocket;

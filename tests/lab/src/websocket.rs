@@ -1,0 +1,328 @@
+//! A WebSocket server that does as it is told, well or badly. Written apart from the daemon's own codec and as plainly
+//! as can be, so that no mistake is made twice; it judges nothing, that is for the tests.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+
+use crate::ports::Reserved;
+
+/// How long a peer waits for what shall come.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A piece of a message.
+pub const CONTINUATION: u8 = 0;
+/// Text.
+pub const TEXT: u8 = 1;
+/// Binary.
+pub const BINARY: u8 = 2;
+/// The closing handshake.
+pub const CLOSE: u8 = 8;
+/// A question after life.
+pub const PING: u8 = 9;
+/// The answer to it.
+pub const PONG: u8 = 10;
+
+/// The bit of a frame's first byte that says that its message is complete.
+const FIN: u8 = 0x80;
+
+/// A listening server. A script runs for each connection, in a thread of its own.
+pub struct Server {
+    addr: SocketAddr,
+    listener: TcpListener,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a server on a free port of 127.0.0.1.
+    pub fn start(script: impl Fn(Peer) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        let reserved = Reserved::new().expect("no port for a server");
+        let listener = reserved.listen().expect("a server cannot listen");
+        let accepting = listener.try_clone().expect("a socket");
+        let script = Arc::new(script);
+        let acceptor = thread::spawn(move || {
+            while let Ok((stream, _)) = accepting.accept() {
+                let script = Arc::clone(&script);
+                // What goes wrong is seen from the other side.
+                thread::spawn(move || script(Peer::new(stream)));
+            }
+        });
+        Self { addr: reserved.addr(), listener, acceptor: Some(acceptor) }
+    }
+
+    /// A server that sends back each frame of a message as it comes, answers pings and closes.
+    pub fn echo() -> Self {
+        Self::start(|mut peer| {
+            peer.upgrade()?;
+            peer.echo()
+        })
+    }
+
+    /// Its address.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// A URL of it; `path` begins with `/`.
+    pub fn url(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.addr)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // On Linux this wakes a blocked accept() with EINVAL.
+        socket2::SockRef::from(&self.listener).shutdown(Shutdown::Both).ok();
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.join().ok();
+        }
+    }
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `GET /path HTTP/1.1`
+    pub line: String,
+    /// Names and values, in order.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Request {
+    /// The values of the headers of that name, in order.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let of_name = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        of_name.map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The value of a header that must stand once.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        match self.all(name)[..] {
+            [one] => one,
+            ref other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    /// The Sec-WebSocket-Accept that its key asks for.
+    pub fn accept(&self) -> String {
+        let key = self.all("Sec-WebSocket-Key").concat();
+        let key = [&key, "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+        STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes()))
+    }
+
+    /// The 101 that fits, with more header lines.
+    pub fn upgrade(&self, more: &[&str]) -> String {
+        let more: String = more.iter().flat_map(|line| [line, "\r\n"]).collect();
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\
+             {more}\r\n",
+            self.accept()
+        )
+    }
+}
+
+/// A frame as it came, unmasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The message is complete.
+    pub fin: bool,
+    /// The three reserved bits, as they stand in the first byte.
+    pub reserved: u8,
+    /// What it is.
+    pub opcode: u8,
+    /// The key it was masked with.
+    pub mask: Option<[u8; 4]>,
+    /// What it holds.
+    pub payload: Vec<u8>,
+}
+
+/// The bytes of an unmasked frame; `first` is its first byte whole.
+pub fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(length as u8),
+        length @ 126..=65535 => {
+            bytes.push(126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(127);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The payload of a close frame.
+pub fn close_of(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
+
+/// The server's end of a connection. Waiting for what does not come is an error.
+pub struct Peer {
+    stream: TcpStream,
+    buffered: Vec<u8>,
+}
+
+impl Peer {
+    /// A connection on which nothing was said.
+    pub fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(LIMIT)).ok();
+        stream.set_nodelay(true).ok();
+        Self { stream, buffered: Vec::new() }
+    }
+
+    /// Reads the request.
+    pub fn request(&mut self) -> io::Result<Request> {
+        let end = loop {
+            match self.buffered.windows(4).position(|window| window == b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None => self.more()?,
+            }
+        };
+        let head: Vec<u8> = self.buffered.drain(..end).collect();
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let mut lines = head.trim_end().split("\r\n");
+        let line = lines.next().unwrap_or_default().to_owned();
+        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok(Request { line, headers: lines.filter_map(header).collect() })
+    }
+
+    /// Reads the request and answers 101.
+    pub fn upgrade(&mut self) -> io::Result<Request> {
+        self.upgrade_with(&[])
+    }
+
+    /// Reads the request and answers 101 with more header lines.
+    pub fn upgrade_with(&mut self, more: &[&str]) -> io::Result<Request> {
+        let request = self.request()?;
+        self.send(request.upgrade(more).as_bytes())?;
+        Ok(request)
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Sends a whole message or a control frame.
+    pub fn send_frame(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
+        self.send(&frame_of(FIN | opcode, payload))
+    }
+
+    /// Sends a piece of a message that is not the last.
+    pub fn send_piece(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
+        self.send(&frame_of(opcode, payload))
+    }
+
+    /// Reads a frame.
+    pub fn frame(&mut self) -> io::Result<Frame> {
+        let start = self.take(2)?;
+        let length = match start[1] & 0x7f {
+            126 => usize::from(u16::from_be_bytes(self.take(2)?.try_into().expect("two bytes"))),
+            127 => u64::from_be_bytes(self.take(8)?.try_into().expect("eight bytes")) as usize,
+            length => usize::from(length),
+        };
+        let mask: Option<[u8; 4]> =
+            if start[1] & 0x80 == 0 { None } else { Some(self.take(4)?.try_into().expect("four bytes")) };
+        let mut payload = self.take(length)?;
+        if let Some(mask) = mask {
+            payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+        }
+        Ok(Frame { fin: start[0] & FIN != 0, reserved: start[0] & 0x70, opcode: start[0] & 0x0f, mask, payload })
+    }
+
+    /// Sends back what comes until the other side closes; then answers that and ends.
+    pub fn echo(&mut self) -> io::Result<()> {
+        loop {
+            let frame = self.frame()?;
+            match frame.opcode {
+                CLOSE => {
+                    self.send_frame(CLOSE, &frame.payload)?;
+                    return self.end();
+                }
+                PING => self.send_frame(PONG, &frame.payload)?,
+                PONG => {}
+                opcode if frame.fin => self.send_frame(opcode, &frame.payload)?,
+                opcode => self.send_piece(opcode, &frame.payload)?,
+            }
+        }
+    }
+
+    /// Ends its stream, and reads to the end of the other's.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)?;
+        while self.read()? > 0 {}
+        Ok(())
+    }
+
+    /// Reads to the end of the stream; what came.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        while self.read()? > 0 {}
+        Ok(std::mem::take(&mut self.buffered))
+    }
+
+    /// The next bytes as they come.
+    pub fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.buffered.len() < count {
+            self.more()?;
+        }
+        Ok(self.buffered.drain(..count).collect())
+    }
+
+    /// The socket itself.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    fn more(&mut self) -> io::Result<()> {
+        if self.read()? == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
+    fn read(&mut self) -> io::Result<usize> {
+        let mut buffer = [0u8; 64 * 1024];
+        let read = self.stream.read(&mut buffer)?;
+        self.buffered.extend_from_slice(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn echoes_and_closes() {
+        let server = Server::echo();
+        let mut client = Peer::new(TcpStream::connect(server.addr()).unwrap());
+        // The example of RFC 6455, sections 1.3 and 5.7.
+        client
+            .send(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58")
+            .unwrap();
+        let answer = client.request().unwrap();
+        assert_eq!(answer.line, "HTTP/1.1 101 Switching Protocols");
+        assert_eq!(answer.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(client.take(7).unwrap(), b"\x81\x05Hello");
+        for (length, head) in [(125, 2), (126, 4), (65535, 4), (65536, 10)] {
+            let frame = frame_of(FIN | BINARY, &vec![7; length]);
+            assert_eq!(frame.len(), length + head);
+            client.send(&frame).unwrap();
+            let came = client.frame().unwrap();
+            assert_eq!((came.fin, came.opcode, came.payload.len(), came.mask), (true, BINARY, length, None));
+        }
+        client.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
+        assert_eq!(client.frame().unwrap().payload, b"\x03\xe8bye");
+        assert_eq!(client.rest().unwrap(), b"");
+    }
+}
