@@ -36,3 +36,4 @@ mod supervise;
 mod timeouts;
 mod udp;
 mod udp_framing;
+mod websocket_messages;

@@ -5,12 +5,14 @@ mod mounts;
 mod names;
 mod observer;
 mod runs;
+mod websocket;
 
 pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unsent, wait_until_taken};
 pub use mounts::{may_mount, with_mounts};
 pub use names::{Answer, NameServer};
 pub use observer::Observer;
 pub use runs::{Run, Scratch, command, run};
+pub use websocket::{answered, asking, bridged, connected, heard, said, said_text, say};
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;

@@ -1,0 +1,76 @@
+//! Plugins at WebSockets, in MESG framing.
+
+use std::io;
+
+use lab::daemon::Daemon;
+use lab::device::{Device, Kind};
+use lab::plugin::Plugin;
+use lab::websocket::{Frame, Peer, Server};
+
+use super::accepted;
+
+/// A plugin whose CONN is under way, and the server's end of its connection, on which nothing was said.
+#[track_caller]
+pub fn asking(daemon: &Daemon, path: &str, options: &str) -> (Plugin, Peer) {
+    let device = Device::start(Kind::Manual);
+    let mut plugin = daemon.plugin();
+    plugin.send(format!("CONN ws://{}{path} {options}\n", device.addr()).as_bytes());
+    (plugin, Peer::new(accepted(&device)))
+}
+
+/// A plugin that has read its OK, and the server's end of its WebSocket.
+#[track_caller]
+pub fn bridged(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
+    let (mut plugin, mut peer) = asking(daemon, "/", options);
+    peer.upgrade().expect("a request");
+    connected(&mut plugin);
+    (plugin, peer)
+}
+
+/// Reads the OK of a CONN.
+#[track_caller]
+pub fn connected(plugin: &mut Plugin) {
+    let answer = plugin.line();
+    assert!(answer.starts_with("OK CONN "), "{answer}");
+}
+
+/// What a CONN to a server with this script is answered.
+#[track_caller]
+pub fn answered(
+    daemon: &Daemon,
+    options: &str,
+    script: impl Fn(Peer) -> io::Result<()> + Send + Sync + 'static,
+) -> String {
+    let server = Server::start(script);
+    daemon.plugin().command(&format!("CONN {} {options}", server.url("/start")))
+}
+
+/// The next message: its verb (of CLOS, with the code) and its body.
+#[track_caller]
+pub fn said(plugin: &mut Plugin) -> (String, Vec<u8>) {
+    let header = plugin.line();
+    let (verb, length) = header.rsplit_once(' ').unwrap_or_else(|| panic!("no header: {header:?}"));
+    let length = length.parse().unwrap_or_else(|_| panic!("no header: {header:?}"));
+    (verb.to_owned(), plugin.bytes(length))
+}
+
+/// As [`said`], as text.
+#[track_caller]
+pub fn said_text(plugin: &mut Plugin) -> String {
+    let (verb, body) = said(plugin);
+    format!("{verb} {}", String::from_utf8_lossy(&body))
+}
+
+/// Says a message.
+#[track_caller]
+pub fn say(plugin: &mut Plugin, verb: &str, body: &[u8]) {
+    plugin.send(&[format!("{verb} {}\n", body.len()).as_bytes(), body].concat());
+}
+
+/// Reads a frame, of which its opcode and payload.
+#[track_caller]
+pub fn heard(peer: &mut Peer) -> (u8, Vec<u8>) {
+    let Frame { fin, opcode, payload, .. } = peer.frame().expect("a frame");
+    assert!(fin, "a piece");
+    (opcode, payload)
+}

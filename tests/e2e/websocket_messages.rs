@@ -1,0 +1,334 @@
+//! Messages through a WebSocket: what a plugin says and hears in MESG, LINE and RAW, and how it travels.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::thread;
+
+use lab::plugin::Plugin;
+use lab::random::{Checksum, Random};
+use lab::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, Server, TEXT, close_of, frame_of};
+
+use crate::support::{asking, bridged, connected, heard, said, said_text, say, started, with_luup};
+
+/// Reads a message, of however many frames: the opcode of the first, the payload of all.
+#[track_caller]
+fn message(peer: &mut Peer) -> (u8, Vec<u8>) {
+    let Frame { mut fin, opcode, mut payload, .. } = peer.frame().expect("a frame");
+    while !fin {
+        let more = peer.frame().expect("a frame");
+        assert_eq!(more.opcode, CONTINUATION);
+        fin = more.fin;
+        payload.extend(more.payload);
+    }
+    (opcode, payload)
+}
+
+#[test]
+fn text_and_binary_go_both_ways() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "");
+    say(&mut plugin, "TEXT", "grüß dich".as_bytes());
+    say(&mut plugin, "BINA", b"\0\xff\n");
+    say(&mut plugin, "TEXT", b"");
+    assert_eq!(heard(&mut peer), (TEXT, "grüß dich".into()));
+    assert_eq!(heard(&mut peer), (BINARY, b"\0\xff\n".to_vec()));
+    assert_eq!(heard(&mut peer), (TEXT, vec![]));
+    peer.send_frame(TEXT, "grüß dich".as_bytes()).unwrap();
+    peer.send_frame(BINARY, b"\0\xff\n").unwrap();
+    peer.send_frame(BINARY, b"").unwrap();
+    assert_eq!(said_text(&mut plugin), "TEXT grüß dich");
+    assert_eq!(said(&mut plugin), ("BINA".into(), b"\0\xff\n".to_vec()));
+    assert_eq!(said(&mut plugin), ("BINA".into(), vec![]));
+}
+
+#[test]
+fn rfc_6455_section_5_3_every_frame_has_a_mask_of_its_own() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "");
+    let mut masks = HashSet::new();
+    for _ in 0..100 {
+        say(&mut plugin, "TEXT", b"hi");
+        masks.insert(peer.frame().unwrap().mask.expect("a mask"));
+    }
+    say(&mut plugin, "PING", b"p");
+    masks.insert(peer.frame().unwrap().mask.expect("a mask"));
+    plugin.finish();
+    masks.insert(peer.frame().unwrap().mask.expect("a mask"));
+    assert!(masks.len() > 98, "{} different masks", masks.len());
+}
+
+#[test]
+fn mask_off_masks_nothing() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "MASK=off");
+    say(&mut plugin, "TEXT", b"plain");
+    say(&mut plugin, "PING", b"p");
+    for payload in [&b"plain"[..], b"p"] {
+        let frame = peer.frame().unwrap();
+        assert_eq!((frame.mask, &frame.payload[..]), (None, payload));
+    }
+}
+
+#[test]
+fn pieces_of_the_plugin_are_one_message() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "");
+    for (verb, opcode) in [("TEXT", TEXT), ("BINA", BINARY)] {
+        say(&mut plugin, "FRAG", b"ab");
+        say(&mut plugin, "FRAG", b"");
+        say(&mut plugin, "PING", b"between");
+        say(&mut plugin, verb, b"cd");
+        let mut pings = 0;
+        let mut whole = Vec::new();
+        let mut first = None;
+        loop {
+            let frame = peer.frame().unwrap();
+            if frame.opcode == PING {
+                pings += 1;
+                continue;
+            }
+            first.get_or_insert(frame.opcode);
+            whole.extend(frame.payload);
+            if frame.fin {
+                break;
+            }
+        }
+        assert_eq!((first, &whole[..], pings), (Some(opcode), &b"abcd"[..], 1));
+    }
+    // A character may be cut by a piece.
+    say(&mut plugin, "FRAG", b"\xc3");
+    say(&mut plugin, "TEXT", b"\xa4");
+    assert_eq!(message(&mut peer), (TEXT, "ä".into()));
+}
+
+#[test]
+fn rfc_6455_section_5_4_pieces_of_the_remote_are_one_message() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "");
+    peer.send_piece(TEXT, b"gr\xc3").unwrap();
+    peer.send_frame(PING, b"between").unwrap();
+    peer.send_piece(CONTINUATION, b"").unwrap();
+    peer.send_frame(CONTINUATION, b"\xbcn").unwrap();
+    assert_eq!(said_text(&mut plugin), "TEXT grün");
+    assert_eq!(heard(&mut peer), (PONG, b"between".to_vec()));
+    peer.send_piece(BINARY, b"").unwrap();
+    peer.send_frame(CONTINUATION, b"").unwrap();
+    assert_eq!(said_text(&mut plugin), "BINA ");
+}
+
+#[test]
+fn every_length_has_its_form() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "MAXM=200000");
+    let mut random = Random::new(5);
+    for length in [0, 1, 124, 125, 126, 127, 255, 256, 65534, 65535, 65536, 65537, 200_000] {
+        let data = random.bytes(length);
+        say(&mut plugin, "BINA", &data);
+        assert!(message(&mut peer) == (BINARY, data.clone()), "{length} up");
+        peer.send_frame(BINARY, &data).unwrap();
+        assert!(said(&mut plugin) == ("BINA".into(), data), "{length} down");
+    }
+}
+
+#[test]
+fn what_comes_with_the_101_is_not_lost() {
+    let (luup, daemon) = with_luup("");
+    let (mut plugin, mut peer) = asking(&daemon, "/", "NTFY=7/s/a/p");
+    let request = peer.request().unwrap();
+    let first = frame_of(0x80 | TEXT, b"first");
+    peer.send(&[request.upgrade(&[]).as_bytes(), &first].concat()).unwrap();
+    connected(&mut plugin);
+    assert_eq!(said_text(&mut plugin), "TEXT first");
+    assert_eq!(luup.wait_for(1, crate::support::LIMIT)[0].device(), Some(7));
+}
+
+#[test]
+fn a_remote_that_says_goodbye_with_the_101_is_heard() {
+    let daemon = started();
+    let (mut plugin, mut peer) = asking(&daemon, "/", "");
+    let request = peer.request().unwrap();
+    let frames = [frame_of(0x80 | TEXT, b"last"), frame_of(0x80 | CLOSE, &close_of(1013, "later"))].concat();
+    peer.send(&[request.upgrade(&[]).as_bytes(), &frames].concat()).unwrap();
+    drop(peer);
+    connected(&mut plugin);
+    assert_eq!(said_text(&mut plugin), "TEXT last");
+    assert_eq!(said_text(&mut plugin), "CLOS 1013 later");
+    assert!(plugin.at_end());
+}
+
+#[test]
+fn what_the_plugin_says_ahead_is_not_lost() {
+    let daemon = started();
+    let (mut plugin, mut peer) = asking(&daemon, "/", "");
+    say(&mut plugin, "TEXT", b"ahead");
+    peer.request().map(|request| peer.send(request.upgrade(&[]).as_bytes()).unwrap()).unwrap();
+    connected(&mut plugin);
+    assert_eq!(heard(&mut peer), (TEXT, b"ahead".to_vec()));
+}
+
+#[test]
+fn everything_may_come_byte_by_byte() {
+    let daemon = started();
+    let (mut plugin, mut peer) = asking(&daemon, "/", "");
+    let request = peer.request().unwrap();
+    let frames = [
+        frame_of(TEXT, b"gr\xc3"),
+        frame_of(0x80 | PING, b"?"),
+        frame_of(0x80, b"\xbc\xc3\x9f"),
+        frame_of(0x80 | BINARY, &[7; 200]),
+    ];
+    for byte in [request.upgrade(&[]).as_bytes(), &frames.concat()].concat() {
+        peer.send(&[byte]).unwrap();
+    }
+    connected(&mut plugin);
+    assert_eq!(said_text(&mut plugin), "TEXT grüß");
+    assert_eq!(said(&mut plugin), ("BINA".into(), vec![7; 200]));
+    assert_eq!(heard(&mut peer), (PONG, b"?".to_vec()));
+    for byte in b"TEXT 2\nhiFRAG 1\naBINA 1\nb" {
+        plugin.send(&[*byte]);
+    }
+    assert_eq!(heard(&mut peer), (TEXT, b"hi".to_vec()));
+    assert_eq!(message(&mut peer), (BINARY, b"ab".to_vec()));
+}
+
+#[test]
+fn a_broken_rule_of_the_plugin_is_told_and_ends_it() {
+    let daemon = started();
+    for (broken, code) in [
+        (&b"HELLO 5\nworld"[..], 1002),
+        (b"TEXT 05\nhello", 1002),
+        (b"TEXT 2\n\xff\xfe", 1007),
+        (b"DGRM 2 1.2.3.4:5\nhi", 1002),
+        (b"HEAD 2\nhi", 1002),
+        (b"CLOS 1006 0\n", 1002),
+        (b"CLOS 1000 124\n", 1002),
+        (b"PING 126\n", 1002),
+    ] {
+        let (mut plugin, mut peer) = bridged(&daemon, "");
+        say(&mut plugin, "TEXT", b"good");
+        plugin.send(broken);
+        let (verb, reason) = said(&mut plugin);
+        assert_eq!(verb, "CLOS 1002", "{broken:?}");
+        assert!(reason.starts_with(b"PARSE "), "{broken:?}: {}", String::from_utf8_lossy(&reason));
+        assert!(plugin.at_end());
+        assert_eq!(heard(&mut peer), (TEXT, b"good".to_vec()), "what came before was sent");
+        let (opcode, payload) = heard(&mut peer);
+        assert_eq!((opcode, &payload[..2]), (CLOSE, &u16::to_be_bytes(code)[..]), "{broken:?}");
+    }
+}
+
+#[test]
+fn line_is_text_by_lines() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "FRAM=LINE");
+    plugin.send("one\ntwo\r\n\n\r\ngrün\nrest".as_bytes());
+    for line in ["one", "two", "grün"] {
+        assert_eq!(heard(&mut peer), (TEXT, line.into()));
+    }
+    for (message, line) in [
+        (&b"hello"[..], "hello"),
+        (b"a\r\nb\rc\nd", "a b c d"),
+        (b"{\"x\":\r\n 1}\r\n\n", "{\"x\":  1}"),
+        (b"", ""),
+        (b"\n", ""),
+    ] {
+        peer.send_frame(TEXT, message).unwrap();
+        assert_eq!(plugin.line(), line);
+        peer.send_frame(BINARY, message).unwrap();
+        assert_eq!(plugin.line(), line, "binary likewise");
+    }
+    plugin.finish();
+    assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")), "half a line is no line");
+    peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
+    peer.end().unwrap();
+    assert!(plugin.at_end(), "no CLOS in LINE framing");
+}
+
+#[test]
+fn raw_is_a_stream() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "FRAM=RAW");
+    peer.send_frame(TEXT, b"one").unwrap();
+    peer.send_piece(BINARY, b"two").unwrap();
+    assert_eq!(plugin.bytes(6), b"onetwo", "a piece need not be waited for");
+    peer.send_frame(CONTINUATION, b"").unwrap();
+    peer.send_frame(BINARY, b"\xffthree").unwrap();
+    assert_eq!(plugin.bytes(6), b"\xffthree");
+    plugin.send(b"TEXT 2\nhi");
+    assert_eq!(heard(&mut peer), (BINARY, b"TEXT 2\nhi".to_vec()));
+    peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
+    assert!(plugin.at_end(), "no CLOS in RAW framing");
+}
+
+/// Echoes `messages` messages of up to `longest` bytes while both sides go as fast as they can.
+#[track_caller]
+fn bulk(options: &str, messages: usize, longest: u64) {
+    let daemon = started();
+    let server = Server::echo();
+    let mut plugin = daemon.plugin();
+    plugin.conn(server.url("/"), options);
+    let writing = plugin.stream().try_clone().unwrap();
+    let writer = thread::spawn(move || {
+        let mut plugin = Plugin::from_stream(writing);
+        let (mut random, mut sum) = (Random::new(11), Checksum::new());
+        for _ in 0..messages {
+            let length = random.below(longest) as usize;
+            let data = random.bytes(length);
+            sum.update(&data);
+            say(&mut plugin, "BINA", &data);
+        }
+        sum
+    });
+    let mut sum = Checksum::new();
+    for _ in 0..messages {
+        let (verb, body) = said(&mut plugin);
+        assert_eq!(verb, "BINA");
+        sum.update(&body);
+    }
+    assert_eq!(sum, writer.join().unwrap());
+    say(&mut plugin, "CLOS 1000", b"done");
+    assert_eq!(said_text(&mut plugin), "CLOS 1000 done");
+    assert!(plugin.at_end());
+}
+
+#[test]
+fn ten_thousand_small_messages_come_back_right() {
+    bulk("", 10_000, 300);
+}
+
+#[test]
+fn thirty_megabytes_of_large_messages_come_back_right() {
+    bulk("MAXM=1000000", 60, 1_000_000);
+}
+
+#[test]
+fn thirty_megabytes_of_raw_stream_come_back_right() {
+    const BYTES: u64 = 30_000_000;
+    let daemon = started();
+    let server = Server::echo();
+    let mut plugin = daemon.plugin();
+    plugin.conn(server.url("/"), "FRAM=RAW MAXM=0");
+    let (mut reading, ahead) = plugin.into_stream();
+    assert!(ahead.is_empty());
+    let mut writing = Plugin::from_stream(reading.try_clone().unwrap());
+    let writer = thread::spawn(move || {
+        let mut random = Random::new(3);
+        for _ in 0..BYTES / 10_000 {
+            writing.send(&random.bytes(10_000));
+        }
+    });
+    let mut sum = Checksum::new();
+    let mut buffer = vec![0; 64 * 1024];
+    while sum.bytes < BYTES {
+        let read = reading.read(&mut buffer).unwrap();
+        assert!(read > 0, "ended after {} bytes", sum.bytes);
+        sum.update(&buffer[..read]);
+    }
+    writer.join().unwrap();
+    let mut random = Random::new(3);
+    let mut wanted = Checksum::new();
+    for _ in 0..BYTES / 10_000 {
+        wanted.update(&random.bytes(10_000));
+    }
+    assert_eq!(sum, wanted);
+}
