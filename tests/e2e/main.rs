@@ -36,4 +36,6 @@ mod supervise;
 mod timeouts;
 mod udp;
 mod udp_framing;
+mod websocket_closing;
+mod websocket_handshake;
 mod websocket_messages;

@@ -1,0 +1,247 @@
+//! The closing handshake, control frames, and how much may be held.
+
+use std::time::Duration;
+
+use lab::websocket::{BINARY, CLOSE, CONTINUATION, PING, PONG, Server, TEXT, close_of, frame_of};
+
+use crate::support::{
+    LIMIT, bridged, configured, emulated, heard, said, said_text, say, started, stays_quiet, with_luup,
+};
+
+#[test]
+fn the_plugins_clos_is_answered() {
+    let (luup, daemon) = with_luup("");
+    for (clos, payload) in [
+        (&b"CLOS 1000 3\nbye"[..], close_of(1000, "bye")),
+        (b"CLOS 4999 0\n", close_of(4999, "")),
+        (b"CLOS 1005 0\n", vec![]),
+    ] {
+        luup.forget();
+        let (mut plugin, mut peer) = bridged(&daemon, "NTFY=5/s/a/p");
+        plugin.send(clos);
+        assert_eq!(heard(&mut peer), (CLOSE, payload.clone()));
+        peer.send_frame(TEXT, b"still here").unwrap();
+        peer.send_frame(CLOSE, &payload).unwrap();
+        assert_eq!(said_text(&mut plugin), "TEXT still here");
+        let (verb, _) = said(&mut plugin);
+        assert_eq!(verb.as_bytes(), &clos[..9]);
+        assert!(plugin.at_end());
+        peer.end().unwrap();
+        luup.wait_for(1, LIMIT);
+    }
+}
+
+#[test]
+fn the_remotes_close_is_told_and_answered() {
+    let daemon = started();
+    for (payload, told) in [
+        (close_of(1000, "bye"), "CLOS 1000 bye"),
+        (close_of(4999, ""), "CLOS 4999 "),
+        (close_of(1012, "grüß"), "CLOS 1012 grüß"),
+        (vec![], "CLOS 1005 "),
+    ] {
+        let (mut plugin, mut peer) = bridged(&daemon, "");
+        peer.send_frame(CLOSE, &payload).unwrap();
+        assert_eq!(said_text(&mut plugin), told);
+        assert!(plugin.at_end());
+        let (opcode, answer) = heard(&mut peer);
+        assert_eq!((opcode, answer.get(..2)), (CLOSE, payload.get(..2)), "{told}");
+        peer.end().unwrap();
+    }
+}
+
+#[test]
+fn who_vanishes_is_1006() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "");
+    peer.send_frame(TEXT, b"last").unwrap();
+    peer.send_piece(TEXT, b"half").unwrap();
+    drop(peer);
+    assert_eq!(said_text(&mut plugin), "TEXT last");
+    assert_eq!(said(&mut plugin).0, "CLOS 1006");
+    assert!(plugin.at_end());
+}
+
+#[test]
+fn the_plugins_end_is_1001() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "");
+    say(&mut plugin, "TEXT", b"last");
+    plugin.finish();
+    assert_eq!(heard(&mut peer), (TEXT, b"last".to_vec()));
+    assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")));
+    let (plugin, mut peer) = bridged(&daemon, "");
+    plugin.reset();
+    assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")));
+}
+
+#[test]
+fn a_close_that_is_never_answered_ends_all_the_same() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "");
+    plugin.send(b"CLOS 1000 0\n");
+    assert_eq!(heard(&mut peer).0, CLOSE);
+    assert_eq!(said(&mut plugin).0, "CLOS 1006");
+    assert!(plugin.at_end());
+    assert_eq!(peer.rest().unwrap_or_default(), b"");
+}
+
+#[test]
+fn rfc_6455_what_a_remote_must_not_do_is_1002_1007_or_1009() {
+    let daemon = started();
+    for (frames, code) in [
+        (frame_of(0xc0 | TEXT, b"hi"), 1002),
+        (frame_of(0xa0 | TEXT, b"hi"), 1002),
+        (frame_of(0x83, b"hi"), 1002),
+        (frame_of(PING, b"hi"), 1002),
+        (frame_of(0x80 | PING, &[0; 126]), 1002),
+        (frame_of(0x80 | CONTINUATION, b"hi"), 1002),
+        ([frame_of(TEXT, b"a"), frame_of(0x80 | TEXT, b"b")].concat(), 1002),
+        (b"\x81\x82abcd\x00\x00".to_vec(), 1002),
+        (b"\x81\x7e\x00\x05hello".to_vec(), 1002),
+        (frame_of(0x80 | CLOSE, b"x"), 1002),
+        (frame_of(0x80 | CLOSE, &close_of(1006, "")), 1002),
+        (frame_of(0x80 | TEXT, b"\xc0\x80"), 1007),
+        (frame_of(0x80 | TEXT, b"\xc3"), 1007),
+        (frame_of(0x80 | BINARY, &[0; 1001]), 1009),
+        ([frame_of(BINARY, &[0; 600]), frame_of(0x80, &[0; 600])].concat(), 1009),
+    ] {
+        let (mut plugin, mut peer) = bridged(&daemon, "MAXM=1000");
+        peer.send(&frames).unwrap();
+        assert_eq!(said(&mut plugin).0, format!("CLOS {code}"), "{frames:x?}");
+        assert!(plugin.at_end());
+        let (opcode, payload) = heard(&mut peer);
+        assert_eq!((opcode, &payload[..2]), (CLOSE, &u16::to_be_bytes(code)[..]), "{frames:x?}");
+    }
+}
+
+#[test]
+fn a_message_of_maxm_fits() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "MAXM=1000");
+    peer.send_frame(BINARY, &[7; 1000]).unwrap();
+    assert_eq!(said(&mut plugin), ("BINA".into(), vec![7; 1000]));
+}
+
+#[test]
+fn ctrl_says_who_answers_a_ping() {
+    let daemon = started();
+    for (options, shows, answers) in [("", false, true), ("CTRL=show", true, true), ("CTRL=hand", true, false)] {
+        let (mut plugin, mut peer) = bridged(&daemon, options);
+        peer.send_frame(PING, b"are you there").unwrap();
+        peer.send_frame(PONG, b"unasked").unwrap();
+        peer.send_frame(TEXT, b"end").unwrap();
+        if shows {
+            assert_eq!(said_text(&mut plugin), "PING are you there", "{options}");
+            assert_eq!(said_text(&mut plugin), "PONG unasked", "{options}");
+        }
+        assert_eq!(said_text(&mut plugin), "TEXT end", "{options}");
+        if answers {
+            assert_eq!(heard(&mut peer), (PONG, b"are you there".to_vec()), "{options}");
+        } else {
+            say(&mut plugin, "PONG", b"by hand");
+            assert_eq!(heard(&mut peer), (PONG, b"by hand".to_vec()));
+        }
+        // The answer to a ping of its own is always shown.
+        say(&mut plugin, "PING", b"mine");
+        assert_eq!(heard(&mut peer), (PING, b"mine".to_vec()));
+        peer.send_frame(PONG, b"mine").unwrap();
+        assert_eq!(said_text(&mut plugin), "PONG mine", "{options}");
+    }
+}
+
+#[test]
+fn pngi_pings_who_is_silent_and_gives_up_who_stays_so() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "PNGI=0.3");
+    for _ in 0..3 {
+        let (opcode, payload) = heard(&mut peer);
+        assert_eq!(opcode, PING);
+        peer.send_frame(PONG, &payload).unwrap();
+    }
+    peer.send_frame(TEXT, b"alive").unwrap();
+    assert_eq!(said_text(&mut plugin), "TEXT alive", "these pings are not shown");
+    assert_eq!(said(&mut plugin).0, "CLOS 1006");
+    assert!(plugin.at_end());
+}
+
+#[test]
+fn rtim_ends_who_is_silent() {
+    let daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "RTIM=400");
+    for _ in 0..3 {
+        assert!(stays_quiet(plugin.stream(), Duration::from_millis(150)));
+        peer.send_frame(PONG, b"").unwrap();
+    }
+    assert_eq!(said(&mut plugin).0, "CLOS 1006");
+    assert!(plugin.at_end());
+}
+
+/// Everything that compresses to nothing, as one message: 1 MiB of zeros in a thousandth of that.
+fn bomb() -> Vec<u8> {
+    // One fixed block (RFC 1951): a literal 0, then 4064 copies of 258 bytes at distance 1, then its end. The bits come
+    // from the lowest on, codes from their highest.
+    let mut bits: Vec<bool> = vec![false, true, false];
+    let mut code = |value: u32, length: u32| bits.extend((0..length).rev().map(|at| value >> at & 1 == 1));
+    code(0b0011_0000, 8);
+    for _ in 0..4064 {
+        code(0b1100_0101, 8);
+        code(0, 5);
+    }
+    code(0, 7);
+    // An empty stored block follows, of which only the head is sent.
+    bits.extend([false; 3]);
+    bits.chunks(8).map(|byte| byte.iter().enumerate().fold(0, |sum, (at, bit)| sum | u8::from(*bit) << at)).collect()
+}
+
+#[test]
+fn rfc_7692_a_bomb_is_inflated_as_far_as_maxm_and_no_further() {
+    let daemon = started();
+    for (options, fits) in [("DEFL=on MAXM=2000000", true), ("DEFL=on MAXM=100000", false)] {
+        let server = Server::start(|mut peer| {
+            peer.upgrade_with(&["Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover"])?;
+            peer.send(&frame_of(0xc0 | BINARY, &bomb()))?;
+            peer.echo()
+        });
+        let mut plugin = daemon.plugin();
+        plugin.conn(server.url("/"), options);
+        let (verb, body) = said(&mut plugin);
+        if fits {
+            assert_eq!((&*verb, body.len()), ("BINA", 1 + 4064 * 258));
+            assert!(body.iter().all(|byte| *byte == 0));
+        } else {
+            assert_eq!(verb, "CLOS 1009");
+        }
+    }
+}
+
+#[test]
+fn a_remote_that_never_stops_is_held_back_by_a_plugin_that_does_not_read() {
+    let daemon = configured("");
+    let server = Server::start(|mut peer| {
+        peer.upgrade()?;
+        let frame = frame_of(0x80 | BINARY, &vec![1; 60_000]);
+        // A gigabyte, or as much as is taken.
+        for _ in 0..1_000_000_000 / 60_000 {
+            peer.send(&frame)?;
+        }
+        peer.end()
+    });
+    let mut plugin = daemon.plugin();
+    plugin.conn(server.url("/"), "");
+    let (verb, _) = said(&mut plugin);
+    assert_eq!(verb, "BINA");
+    let before = daemon.memory().rss;
+    crate::support::wait_quietly(&daemon, Duration::from_secs(1));
+    if !emulated() {
+        let grown = daemon.memory().rss.saturating_sub(before);
+        assert!(grown < 4 << 20, "{grown} bytes more");
+    }
+    // The others do not wait.
+    let (mut other, mut peer) = bridged(&daemon, "");
+    peer.send_frame(TEXT, b"hi").unwrap();
+    assert_eq!(said_text(&mut other), "TEXT hi");
+    for _ in 0..100 {
+        assert_eq!(said(&mut plugin), ("BINA".into(), vec![1; 60_000]));
+    }
+}
