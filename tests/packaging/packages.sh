@@ -1,6 +1,6 @@
 #!/bin/sh
-# Inside a box with opkg or apk, real or our stand-in: the life of the package. There are /test/one.pkg, /test/two.pkg
-# and later versions with another program and another sample configuration, and /test/wrong.pkg for another CPU.
+# Inside a box with opkg or apk, real or our stand-in: the life of the package. There are /test/one.ipk (or .apk), /test/two.ipk
+# and later versions with another program and another sample configuration, and /test/wrong.ipk for another CPU.
 # usage: packages.sh BOX opkg|apk
 box=$1 manager=$2
 . /test/check.sh
@@ -10,12 +10,12 @@ case $manager in
     opkg)
         add() { opkg install "$1"; }
         remove() { opkg remove sockproxyd; }
-        sample=/etc/sockproxyd.cf-opkg
+        sample=/etc/sockproxyd.cf-opkg suffix=ipk
         ;;
     apk)
         add() { apk add --allow-untrusted "$1"; }
         remove() { apk del sockproxyd; }
-        sample=/etc/sockproxyd.cf.apk-new
+        sample=/etc/sockproxyd.cf.apk-new suffix=apk
         ;;
 esac
 
@@ -40,7 +40,7 @@ cp /etc/passwd /tmp/passwd.before
 : >/etc/init.d/boot
 files >/tmp/files.before
 
-wrong=$(add /test/wrong.pkg 2>&1)
+wrong=$(add "/test/wrong.$suffix" 2>&1)
 check "wrong CPU: refused" test $? != 0
 check "wrong CPU: and says why" says 'package is for .* another CPU' echo "$wrong"
 if [ "$manager" = apk ]; then
@@ -53,7 +53,7 @@ fi
 check "wrong CPU: no program" not test -e /usr/sbin/sockproxyd
 check "wrong CPU: no init script" not test -e /etc/init.d/sockproxyd
 
-check "install" add /test/one.pkg
+check "install" add "/test/one.$suffix"
 check "it greets when install has returned" greets
 check "enabled" test -x /etc/rc.d/S80sockproxyd
 check "the sample configuration is there" grep -q '^\[host\]' /etc/sockproxyd.cf
@@ -66,7 +66,7 @@ fi
 before=$(proxies)
 check "installed version runs" says 'version one' version
 printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
-check "upgrade" add /test/two.pkg
+check "upgrade" add "/test/two.$suffix"
 check "another process runs" not equal "$(proxies)" "$before"
 check "upgraded version runs" says 'version two' version
 check "the old one is gone" equal "$(count)" "$(echo "$before" | wc -w | tr -d ' ')"
@@ -77,7 +77,7 @@ rm -f "$sample"
 
 before=$(proxies)
 printf '[host]\nbroken\n' >/etc/sockproxyd.cf
-check "an upgrade with a broken configuration succeeds" add /test/three.pkg
+check "an upgrade with a broken configuration succeeds" add "/test/three.$suffix"
 check "what ran goes on" equal "$(proxies)" "$before"
 check "and greets" greets 2611
 printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
@@ -85,7 +85,7 @@ rm -f "$sample"
 
 service stop
 service disable
-check "an upgrade of what is switched off" add /test/four.pkg
+check "an upgrade of what is switched off" add "/test/four.$suffix"
 check "starts nothing" eventually number 0
 check "enables nothing" not ls /etc/rc.d/S80sockproxyd
 service enable
@@ -101,7 +101,7 @@ rm -f /tmp/passwd.before
 check "nothing else is left" equal "$(files | grep -v -x -F -f /tmp/files.before)" ""
 
 both() {
-    add /test/one.pkg && remove
+    add "/test/one.$suffix" && remove
 }
 check "install and remove without an edit" both
 check "leaves nothing at all" equal "$(files | grep -v -x -F -f /tmp/files.before)" ""
@@ -120,7 +120,7 @@ chmod 755 /etc/init.d/sockproxyd
 service enable
 service start >/dev/null 2>&1
 check "the Lua daemon has the port" eventually greets
-check "install in place of the Lua daemon" add /test/one.pkg
+check "install in place of the Lua daemon" add "/test/one.$suffix"
 check "asks its script to end it" grep -q stopped /tmp/lua-stopped
 check "and ends it" not pidof lua
 check "and greets" greets
@@ -131,7 +131,7 @@ remove >/dev/null
 
 # Into an image that is being built, on another machine.
 mkdir -p /tmp/image/usr
-gunzip -c /test/wrong.pkg | tar -x -C /tmp/image ./control.tar.gz
+gunzip -c "/test/wrong.$suffix" | tar -x -C /tmp/image ./control.tar.gz
 gunzip -c /tmp/image/control.tar.gz | tar -x -C /tmp/image
 for step in preinst postinst; do
     check "$step within an image" env IPKG_INSTROOT=/tmp/image /tmp/image/$step

@@ -89,10 +89,10 @@ for kind in stand-in ${APK_STATIC:+real}; do
     else
         install "$PACKAGING/apk" "$root/sbin/apk"
     fi
-    cp "$one" "$root/test/one.pkg"
-    cp "$(later 2)" "$root/test/two.pkg"
-    cp "$(later 3)" "$root/test/three.pkg"
-    cp "$(later 4)" "$root/test/four.pkg"
-    cp "$wrong" "$root/test/wrong.pkg"
+    cp "$one" "$root/test/one.apk"
+    cp "$(later 2)" "$root/test/two.apk"
+    cp "$(later 3)" "$root/test/three.apk"
+    cp "$(later 4)" "$root/test/four.apk"
+    cp "$wrong" "$root/test/wrong.apk"
     inside "$root" packages.sh "apk-$kind" apk
 done

@@ -75,10 +75,10 @@ for kind in aa:2011 bb:2011 main:2024; do
     install /bin/busybox "$root/bin/busybox"
     install "$PACKAGING/opkg" "$root/bin/opkg"
     echo "${kind#*:}" >"$root/etc/opkg-age"
-    cp "$one" "$root/test/one.pkg"
-    cp "$(later 2)" "$root/test/two.pkg"
-    cp "$(later 3)" "$root/test/three.pkg"
-    cp "$(later 4)" "$root/test/four.pkg"
-    cp "$wrong" "$root/test/wrong.pkg"
+    cp "$one" "$root/test/one.ipk"
+    cp "$(later 2)" "$root/test/two.ipk"
+    cp "$(later 3)" "$root/test/three.ipk"
+    cp "$(later 4)" "$root/test/four.ipk"
+    cp "$wrong" "$root/test/wrong.ipk"
     inside "$root" packages.sh "ipk-$flavour" opkg
 done
