@@ -113,6 +113,7 @@ impl World {
             query: format!("/{device}/{name}").into(),
             events: kind & 0x40 != 0,
             pace: (kind & 0x80 != 0).then_some(Duration::from_secs(2)),
+            secret: false,
         };
         let id = self.schedule.open(subscription.clone());
         self.known.insert(id, subscription.clone());

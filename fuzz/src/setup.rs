@@ -61,12 +61,15 @@ fn check(outcome: &Outcome) {
                 assert!(!endpoint.host.is_empty());
                 assert!(endpoint.reachable_port().is_none_or(|port| u32::from(port) == endpoint.port));
             }
+            Action::Attach(pid, _) | Action::Drop(pid) => {
+                assert!(!pid.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "a pid is a word: {pid:?}");
+            }
             Action::Stat | Action::StatJson | Action::Stop => {}
         }
     }
-    let Parameters { receive_timeout, pace, connect_timeout, block, notify, .. } = &outcome.parameters;
+    let Parameters { receive_timeout, pace, connect_timeout, block, notify, keep, .. } = &outcome.parameters;
     let longest = 3650 * 86_400;
-    for limit in [receive_timeout, pace, connect_timeout].into_iter().flatten() {
+    for limit in [receive_timeout, pace, connect_timeout, keep].into_iter().flatten() {
         assert!(!limit.is_zero(), "a limit of nothing");
         assert!(limit.as_secs() <= longest, "adding {limit:?} to an instant may overflow");
     }

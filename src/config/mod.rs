@@ -86,6 +86,10 @@ pub struct Limits {
     pub buffer: usize,
     /// Bytes held in all.
     pub buffers: usize,
+    /// Connections that outlive their plugins', with or without one.
+    pub kept: usize,
+    /// Bytes kept for a plugin that comes back.
+    pub history: usize,
     /// Time for name and connection, where CTIM says nothing.
     pub connect: Duration,
     /// Names looked up at once.
@@ -185,6 +189,10 @@ impl Config {
             let reason = String::from_utf8_lossy(&refusal);
             format!("bad target '{spec}' for port {port}: {}", reason.trim_end().trim_start_matches("ERR CONN "))
         })?;
+        if parameters.keep.is_some() {
+            // Nobody there could come back: a direct listener's client says neither who it is nor ATCH.
+            return Err(format!("bad target '{spec}' for port {port}: KEEP is for connections made in setup mode"));
+        }
         // Who speaks to such a port knows nothing of framing, unless it is asked for.
         parameters.framing.get_or_insert_default();
         self.direct.retain(|other| other.port != port);
@@ -218,6 +226,8 @@ impl Default for Config {
                 idle: None,
                 buffer: 0,
                 buffers: 0,
+                kept: 0,
+                history: 0,
                 connect: Duration::ZERO,
                 resolvers: 0,
                 notices: 0,

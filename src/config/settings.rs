@@ -195,6 +195,22 @@ pub static SETTINGS: &[Setting] = &[
     ),
     Setting::new(
         "limits",
+        "kept",
+        "number",
+        "64",
+        "Connections made with KEEP=, with a plugin attached or without.",
+        |c, v| number(v, 0, 200_000).map(|n| c.limits.kept = n as usize),
+    ),
+    Setting::new(
+        "limits",
+        "history",
+        "bytes",
+        "65536",
+        "Bytes of a kept connection (KEEP=) that are kept after they were handed over, for a plugin that comes back and says what it has read. In all they may take half as much as 'buffers', beyond that 2 KiB each.",
+        |c, v| number(v, 0, 1 << 24).map(|n| c.limits.history = n as usize),
+    ),
+    Setting::new(
+        "limits",
         "connect",
         "ms",
         "4500",

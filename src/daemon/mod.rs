@@ -8,6 +8,7 @@ mod admission;
 mod descriptors;
 mod doors;
 mod farewell;
+mod kept;
 mod owner;
 mod report;
 mod timers;
@@ -38,6 +39,7 @@ use crate::session::{Ask, Context, Key, PidSource, Session, Verdict};
 use crate::tls::{self, Handshakes};
 use admission::Admission;
 use doors::{Arrival, Doors};
+use kept::Directory;
 use timers::Timers;
 use tokens::{Side, Source};
 
@@ -85,6 +87,8 @@ pub struct Daemon {
     timers: Timers<Key>,
     admission: Admission,
     pids: PidSource,
+    /// Kept connections by the pids that their plugins gave them.
+    directory: Directory,
     accepted: u64,
     started: Instant,
     now: Instant,
@@ -138,6 +142,7 @@ impl Daemon {
             timers: Timers::new(),
             admission: Admission::new(connections),
             pids: PidSource::default(),
+            directory: Directory::default(),
             accepted: 0,
             started: now,
             now,
@@ -322,6 +327,7 @@ impl Daemon {
                 let answer = reply::stat_json(&self.json());
                 self.sessions[slot].session.answer(answer);
             }
+            Ask::Kept => self.perform_kept(slot, key),
             Ask::Stop => {
                 let session = &mut self.sessions[slot].session;
                 let (pid, address) = (session.pid(), session.address());
@@ -356,6 +362,9 @@ impl Daemon {
     fn forget(&mut self, slot: usize) {
         let gone = self.sessions.remove(slot);
         self.generations[slot] = tokens::next_generation(gone.generation);
+        if let Some(pid) = gone.session.kept_pid() {
+            self.directory.remove(pid, key(slot, gone.generation));
+        }
         self.admission.leave(gone.session.address());
         self.doors.handle_room();
         if self.sessions.is_empty() {

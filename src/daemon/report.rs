@@ -29,6 +29,7 @@ impl Daemon {
         let overview = status::Overview {
             uptime: self.now - self.started,
             buffered: self.house.buffers.held(),
+            history: self.house.buffers.history(),
             accepted: self.accepted,
             refused: self.admission.refused(),
             listeners: self.doors.list(),

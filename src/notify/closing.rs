@@ -40,6 +40,11 @@ impl Closing {
         }
     }
 
+    /// The line that waits to say this.
+    pub fn find(&self, what: &Subscription) -> Option<LineId> {
+        self.waiting.get(what).map(|waiting| waiting.line)
+    }
+
     /// The line has gone.
     pub fn remove(&mut self, what: &Subscription, line: LineId) {
         if self.waiting.get(what).is_some_and(|waiting| waiting.line == line) {
@@ -62,7 +67,7 @@ mod tests {
     use super::*;
 
     fn saying(query: &str) -> Subscription {
-        Subscription { device: "5".into(), query: query.into(), events: false, pace: None }
+        Subscription { device: "5".into(), query: query.into(), events: false, pace: None, secret: false }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A connection's line of notices, as the schedule keeps it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,23 @@ pub struct Subscription {
     pub events: bool,
     /// Shortest time between two notifications of data.
     pub pace: Option<Duration>,
+    /// The query ends in a pid that only the plugin may know: the log shows its first four characters.
+    pub secret: bool,
+}
+
+impl Subscription {
+    /// The query as the log shows it.
+    pub fn shown(&self) -> Cow<'_, str> {
+        shown(&self.query, self.secret)
+    }
+}
+
+/// A query as the log shows it: of a secret pid its first four characters.
+pub fn shown(query: &str, secret: bool) -> Cow<'_, str> {
+    const PID: &str = "&Pid=";
+    let Some(at) = query.rfind(PID).filter(|_| secret) else { return Cow::Borrowed(query) };
+    let (head, pid) = query.split_at(at + PID.len());
+    Cow::Owned(head.chars().chain(pid.chars().take(4)).chain(['*']).collect())
 }
 
 /// The notices that wait on a line.

@@ -40,6 +40,8 @@ pub struct Job {
     pub line: LineId,
     /// Path and query.
     pub query: String,
+    /// See [`Subscription::secret`].
+    pub secret: bool,
 }
 
 /// The schedule of all notifications.
@@ -130,6 +132,25 @@ impl Schedule {
         self.keep_within_limit(Some(id));
     }
 
+    /// The connection has ended, and its plugin is told nothing of that: its name is another connection's now.
+    pub fn forget(&mut self, id: LineId) {
+        let line = &mut self.lines[id.0];
+        if matches!(line.stage, Stage::InFlight(_)) {
+            line.closing = true;
+            line.pending = Pending::default();
+        } else {
+            self.remove(id);
+        }
+        self.check_invariants();
+    }
+
+    /// Nobody needs a closing notice that waits for `subscription`: see [`Schedule::forget`].
+    pub fn withdraw(&mut self, subscription: &Subscription) {
+        if let Some(line) = self.closing.find(subscription).filter(|&line| !self.is_in_flight(line)) {
+            self.remove(line);
+        }
+    }
+
     /// What became of a request that [`Schedule::poll_job`] gave out.
     pub fn handle_outcome(&mut self, id: LineId, outcome: Outcome, now: Instant) {
         let Some(line) = self.lines.get_mut(id.0) else { return };
@@ -175,9 +196,10 @@ impl Schedule {
         self.in_flight += 1;
         self.counters.sent += 1;
         self.counters.retried += u64::from(line.last.is_some_and(|last| last != Outcome::Delivered));
+        let secret = self.lines[id.0].subscription.secret;
         self.breaker.handle_request();
         self.check_invariants();
-        Some(Job { line: id, query })
+        Some(Job { line: id, query, secret })
     }
 
     /// When to call [`Schedule::poll_job`] again, if nothing else happens.
@@ -321,7 +343,7 @@ impl Schedule {
         };
         let Some(pause) = retry else {
             if self.complaints.is_new(&line.subscription.query) {
-                log::warn!("notification given up, {}: {}", outcome.name(), line.subscription.query);
+                log::warn!("notification given up, {}: {}", outcome.name(), line.subscription.shown());
             }
             line.failures = 0;
             line.retry_at = None;
@@ -348,7 +370,7 @@ impl Schedule {
     /// Forgets the oldest closing notices where there are too many. Those under way are left alone, and `newest`.
     fn keep_within_limit(&mut self, newest: Option<LineId>) {
         while let Some(id) = self.closing.surplus(self.limit, |id| Some(id) != newest && !self.is_in_flight(id)) {
-            log::warn!("too many closing notices wait; one is dropped: {}", self.lines[id.0].subscription.query);
+            log::warn!("too many closing notices wait; one is dropped: {}", self.lines[id.0].subscription.shown());
             self.counters.dropped += 1;
             self.remove(id);
         }

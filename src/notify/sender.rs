@@ -13,7 +13,7 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 
 use super::schedule::Job;
-use super::{LineId, Outcome};
+use super::{LineId, Outcome, line};
 use crate::workers::{Pool, Workers};
 
 /// What the daemon calls itself, as its predecessor did.
@@ -40,7 +40,7 @@ impl Senders {
         let work = move |job: Job| {
             let outcome = send(&agent, &format!("{base}{}", job.query));
             if outcome != Outcome::Delivered {
-                log::debug!("notification {}: {}", outcome.name(), job.query);
+                log::debug!("notification {}: {}", outcome.name(), line::shown(&job.query, job.secret));
             }
             (job.line, outcome)
         };
@@ -155,7 +155,8 @@ mod tests {
     fn job(query: &str) -> Job {
         let mut schedule = Schedule::new(1, 1);
         let now = Instant::now();
-        let subscription = Subscription { device: "5".into(), query: query.into(), events: false, pace: None };
+        let subscription =
+            Subscription { device: "5".into(), query: query.into(), events: false, pace: None, secret: false };
         let line = schedule.open(subscription);
         schedule.handle_data(line, now);
         schedule.poll_job(now).unwrap()

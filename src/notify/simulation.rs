@@ -57,6 +57,7 @@ impl House {
             query: name.as_str().into(),
             events: false,
             pace,
+            secret: false,
         });
         self.plugins.insert(name, Plugin { line, device, unheard: false });
     }

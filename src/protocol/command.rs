@@ -20,6 +20,10 @@ pub enum Command {
     ReceiveTimeout(Option<Duration>),
     /// `PACE seconds`.
     Pace(Option<Duration>),
+    /// `ATCH pid [SEEN=n]`: the pid, and how many messages or bytes the plugin has read.
+    Attach(Box<[u8]>, Option<u64>),
+    /// `DROP pid`.
+    Drop(Box<[u8]>),
     /// `STAT`.
     Stat,
     /// `STAT JSON`.
@@ -119,7 +123,36 @@ pub static COMMANDS: &[CommandSpec] = &[
         help: "Connect to the remote (enters echo mode, must be the last command)",
         parse: |rest, parameters| parse_connect(rest, parameters).map(|(target, with)| Command::Connect(target, with)),
     },
+    CommandSpec {
+        name: "ATCH",
+        arguments: "pid [SEEN=n]",
+        help: "Go on with a connection made with KEEP=, behind n messages (RAW: bytes) where n is given (enters echo mode)",
+        parse: |rest, _| parse_attach(rest),
+    },
+    CommandSpec {
+        name: "DROP",
+        arguments: "pid",
+        help: "End a connection made with KEEP=",
+        parse: |rest, _| Ok(Command::Drop(first_word(rest).0.into())),
+    },
 ];
+
+/// Reads what follows the word ATCH.
+fn parse_attach(text: &[u8]) -> Result<Command, CommandError> {
+    let (pid, mut rest) = first_word(text);
+    let mut seen = None;
+    while !rest.is_empty() {
+        let (option, more) = first_word(rest);
+        let number = option.strip_prefix(b"SEEN=").and_then(|digits| std::str::from_utf8(digits).ok());
+        let number = number.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        seen = number.and_then(|digits| digits.parse().ok());
+        if seen.is_none() {
+            return Err(CommandError::Argument("ATCH", "Invalid option"));
+        }
+        rest = more;
+    }
+    Ok(Command::Attach(pid.into(), seen))
+}
 
 /// Reads what follows the word CONN: also the value of a `[direct]` listener.
 pub fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Target, Parameters), CommandError> {
@@ -180,6 +213,29 @@ mod tests {
         ] {
             assert_eq!(line(text), Err(CommandError::Argument(name, what)), "{text}");
         }
+    }
+
+    #[test]
+    fn attaching_and_dropping() {
+        let attach = |pid: &[u8], seen| Ok(Some(Command::Attach(pid.into(), seen)));
+        assert_eq!(line("ATCH abcdefgh"), attach(b"abcdefgh", None));
+        assert_eq!(line(" atch  abcdefgh\tSEEN=0 \r"), attach(b"abcdefgh", Some(0)));
+        assert_eq!(line("ATCH p SEEN=1 SEEN=18446744073709551615"), attach(b"p", Some(u64::MAX)));
+        assert_eq!(line("ATCH"), attach(b"", None));
+        for bad in [
+            "ATCH p x",
+            "ATCH p SEEN",
+            "ATCH p SEEN=",
+            "ATCH p SEEN=-1",
+            "ATCH p SEEN=+1",
+            "ATCH p SEEN=1.0",
+            "ATCH p seen=1",
+            "ATCH p SEEN=18446744073709551616",
+        ] {
+            assert_eq!(line(bad), Err(CommandError::Argument("ATCH", "Invalid option")), "{bad}");
+        }
+        assert_eq!(line("DROP abcdefgh and more"), Ok(Some(Command::Drop(b"abcdefgh"[..].into()))));
+        assert_eq!(line("drop"), Ok(Some(Command::Drop(b""[..].into()))));
     }
 
     #[test]

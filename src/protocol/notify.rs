@@ -7,6 +7,9 @@ pub const DEFAULT_SERVICE: &[u8] = b"urn:toggledbits-com:serviceId:SockProxy1";
 /// Stands in for a missing action.
 pub const DEFAULT_ACTION: &[u8] = b"HandleReceiveData";
 
+/// So much of a kept connection's pid is shown to others, in bytes.
+const SHOWN_OF_A_SECRET: usize = 4;
+
 /// A Luup device's action, and the name under which the plugin knows the connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NotifyTarget {
@@ -81,6 +84,17 @@ impl NotifyTarget {
         if self.device > 0.0 { self.joined(own_pid) } else { Vec::new() }
     }
 
+    /// The column for others than the plugin itself, whose secret the pid is: its first four characters, and a star.
+    pub fn column_of_a_secret(&self, own_pid: &[u8]) -> Vec<u8> {
+        let mut column = self.column(own_pid);
+        let hidden = self.pid().unwrap_or_default().len().saturating_sub(SHOWN_OF_A_SECRET);
+        if !column.is_empty() && hidden > 0 {
+            column.truncate(column.len() - hidden);
+            column.push(b'*');
+        }
+        column
+    }
+
     /// `dev/sid/action/pid`.
     pub fn joined(&self, own_pid: &[u8]) -> Vec<u8> {
         let device = self.device();
@@ -140,6 +154,14 @@ mod tests {
         assert!(target.notifies());
         assert_eq!(target.column(b"own"), b"");
         assert_eq!(NotifyTarget::from_option(b"3/s/a").column(b"own"), b"3/s/a/own");
+    }
+
+    #[test]
+    fn a_secret_is_shown_by_its_first_four() {
+        let column = |option: &[u8]| NotifyTarget::from_option(option).column_of_a_secret(b"own");
+        assert_eq!(column(b"3/s/a/abcdefgh"), b"3/s/a/abcd*");
+        assert_eq!(column(b"0/s/a/abcdefgh"), b"");
+        assert_eq!(column(b"3/s/a/abcd"), b"3/s/a/abcd");
     }
 
     #[test]

@@ -11,6 +11,15 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// What BILD answers: year and day of the year of this release, above the last Lua daemon's 23068.
 pub const BUILD: u32 = 26325;
 
+/// Why there is no going on: there is no kept connection of that pid.
+pub const NO_SUCH_PID: &str = "No such pid";
+/// Why there is no going on: what the plugin has not read is not kept any more.
+pub const GAP: &str = "Gap";
+/// Why a CONN with KEEP is refused: a plugin is attached to a kept connection of that pid.
+pub const PID_IN_USE: &str = "Pid in use";
+/// Why a CONN with KEEP is refused: there are as many as there may be.
+pub const TOO_MANY_KEPT: &str = "Too many kept connections";
+
 /// `OK TOGGLEDBITS-SOCKPROXY 1 <pid>`, said at once to whoever connects.
 pub fn greeting(pid: &[u8]) -> Vec<u8> {
     line(&[format!("OK {IDENT} {PROTOCOL_VERSION} ").as_bytes(), pid])
@@ -29,6 +38,16 @@ pub fn connected(pid: &[u8]) -> Vec<u8> {
 /// `ERR CONN <reason>`.
 pub fn connect_failed(reason: &[u8]) -> Vec<u8> {
     line(&[b"ERR CONN ", reason])
+}
+
+/// `OK ATCH <pid>`.
+pub fn attached(pid: &[u8]) -> Vec<u8> {
+    line(&[b"OK ATCH ", pid])
+}
+
+/// `ERR <command> <reason>`: what was asked of a kept connection cannot be had.
+pub fn kept_refused(command: &str, reason: &str) -> Vec<u8> {
+    line(&[format!("ERR {command} {reason}").as_bytes()])
 }
 
 /// `OK <command>`.
@@ -142,7 +161,7 @@ mod tests {
 
     #[test]
     fn our_capabilities_follow_the_classic_ones() {
-        assert_eq!(text(capabilities()), "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL EVNT JSON\n");
+        assert_eq!(text(capabilities()), "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT JSON\n");
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub enum Action {
     Close(Vec<u8>),
     /// Connect to this target; the parameters hold its options. Bytes behind the line belong to the remote.
     Connect(Target),
+    /// Go on with the kept connection of this pid, behind so many messages. Bytes behind the line belong to the remote.
+    Attach(Box<[u8]>, Option<u64>),
+    /// End the kept connection of this pid.
+    Drop(Box<[u8]>),
     /// Say the table of connections, and lift the idle limit.
     Stat,
     /// Say the same as JSON.
@@ -106,6 +110,8 @@ fn perform(command: Command, parameters: &mut Parameters) -> Action {
             parameters.pace = pace;
             Action::Reply(reply::ok("PACE"))
         }
+        Command::Attach(pid, seen) => Action::Attach(pid, seen),
+        Command::Drop(pid) => Action::Drop(pid),
         Command::Stat => Action::Stat,
         Command::StatJson => Action::StatJson,
         Command::Capabilities => Action::Reply(reply::capabilities()),

@@ -1,4 +1,5 @@
-//! The bound on bytes held for slow readers: for one direction, and in all.
+//! The bound on bytes held for slow readers: for one direction, and in all. What is kept for plugins that may come back
+//! is counted apart, and has half as much.
 
 /// What a direction may hold even when the memory for all is used up, so that no connection waits for another.
 pub const RESERVE: usize = 2048;
@@ -7,6 +8,8 @@ pub const RESERVE: usize = 2048;
 #[derive(Debug)]
 pub struct Buffers {
     held: usize,
+    /// Bytes that were handed over, and are kept in case they are asked for again.
+    history: usize,
     limit: usize,
     each: usize,
 }
@@ -14,7 +17,7 @@ pub struct Buffers {
 impl Buffers {
     /// At most `limit` bytes in all and `each` for one direction; beyond `limit`, [`RESERVE`] for each that has none.
     pub fn new(limit: usize, each: usize) -> Self {
-        Self { held: 0, limit, each }
+        Self { held: 0, history: 0, limit, each }
     }
 
     /// Changes the bounds. What is held already stays.
@@ -43,6 +46,24 @@ impl Buffers {
         *counted = held;
     }
 
+    /// How many bytes a direction may hold in all that holds `own` now.
+    pub fn room_beside(&self, own: usize) -> usize {
+        debug_assert!(own <= self.held);
+        self.limit.saturating_sub(self.held.saturating_sub(own)).min(self.each).max(RESERVE)
+    }
+
+    /// How many bytes of history may be kept by one that keeps `own` now.
+    pub fn history_room(&self, own: usize) -> usize {
+        debug_assert!(own <= self.history);
+        (self.limit / 2).saturating_sub(self.history.saturating_sub(own)).max(RESERVE)
+    }
+
+    /// `now` bytes of history are kept where `before` were.
+    pub fn recount_history(&mut self, before: usize, now: usize) {
+        debug_assert!(before <= self.history);
+        self.history = self.history.saturating_sub(before) + now;
+    }
+
     /// `bytes` are held from now on.
     pub fn hold(&mut self, bytes: usize) {
         self.held += bytes;
@@ -52,6 +73,11 @@ impl Buffers {
     pub fn release(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.held);
         self.held = self.held.saturating_sub(bytes);
+    }
+
+    /// Bytes of history kept in all.
+    pub fn history(&self) -> usize {
+        self.history
     }
 
     /// Bytes held in all.
@@ -74,5 +100,27 @@ mod tests {
         assert_eq!(buffers.room(), RESERVE);
         buffers.release(100_000);
         assert_eq!((buffers.room(), buffers.held()), (65_536, 0));
+    }
+
+    #[test]
+    fn who_holds_something_may_hold_the_rest_of_its_share() {
+        let mut buffers = Buffers::new(100_000, 65_536);
+        buffers.hold(70_000);
+        assert_eq!((buffers.room_beside(0), buffers.room_beside(10_000)), (30_000, 40_000));
+        assert_eq!(buffers.room_beside(70_000), 65_536);
+        buffers.hold(100_000);
+        assert_eq!(buffers.room_beside(10_000), RESERVE);
+    }
+
+    #[test]
+    fn history_has_half_and_takes_nothing_from_what_is_held() {
+        let mut buffers = Buffers::new(100_000, 65_536);
+        buffers.recount_history(0, 30_000);
+        assert_eq!((buffers.history_room(0), buffers.history_room(30_000)), (20_000, 50_000));
+        buffers.recount_history(0, 40_000);
+        assert_eq!((buffers.history_room(0), buffers.history_room(30_000)), (RESERVE, 10_000));
+        assert_eq!((buffers.room(), buffers.history()), (65_536, 70_000));
+        buffers.recount_history(70_000, 0);
+        assert_eq!(buffers.history(), 0);
     }
 }

@@ -302,6 +302,12 @@ impl Relay for DatagramRelay {
         [half_closed, quiet, silence]
     }
 
+    fn handle_new_plugin(&mut self, ready: Ready, now: Instant) {
+        self.plugin_ready = ready;
+        self.decoder.reset();
+        self.progress = now;
+    }
+
     fn release(&mut self, buffers: &mut Buffers, _: &mut Pipes) {
         buffers.release(std::mem::take(&mut self.counted));
         self.decoder.reset();

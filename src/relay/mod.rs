@@ -114,6 +114,9 @@ pub trait Relay {
     fn remote_ready(&mut self) -> &mut Ready;
     /// The time limits in force: when, and what passing it means.
     fn limits(&self, timing: &Timing) -> [Option<(Instant, End)>; 3];
+    /// Another plugin has taken the place of the one before, of which `ready` is known: half a message of the old one is
+    /// forgotten, and the time limits of the plugin's side begin anew.
+    fn handle_new_plugin(&mut self, ready: Ready, now: Instant);
     /// Lets go of everything that is held.
     fn release(&mut self, buffers: &mut Buffers, pipes: &mut Pipes);
     /// Bytes received from the remote and handed over.

@@ -210,6 +210,11 @@ impl Relay for StreamRelay {
         ]
     }
 
+    fn handle_new_plugin(&mut self, ready: Ready, now: Instant) {
+        self.plugin_ready = ready;
+        self.to_remote.restart_clock(now);
+    }
+
     fn release(&mut self, buffers: &mut Buffers, pipes: &mut Pipes) {
         self.to_remote.abandon(buffers, pipes);
         self.to_plugin.abandon(buffers, pipes);

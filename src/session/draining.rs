@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
 use super::{Context, Stage, Step, Verdict};
-use crate::net::socket::{Stream, TcpSocket};
+use crate::net::socket::Stream;
 use crate::relay::Ready;
 
 /// The time a plugin gets.
@@ -38,7 +38,7 @@ impl Draining {
     }
 
     /// Says what is left, then waits for the plugin to close.
-    pub fn step(&mut self, socket: &mut TcpSocket, cx: &mut Context<'_>) -> Step {
+    pub fn step(&mut self, socket: &mut impl Stream, cx: &mut Context<'_>) -> Step {
         match self.outbox.flush(socket, &mut self.ready) {
             Ok(true) if !self.told => {
                 socket.shutdown_write();

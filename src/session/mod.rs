@@ -12,8 +12,13 @@
 
 mod connecting;
 mod draining;
+mod keeping;
+mod kept;
+mod left;
+mod notices;
 mod outbox;
 mod pid;
+mod plugin;
 mod relaying;
 mod remote;
 mod securing;
@@ -21,11 +26,12 @@ mod setup;
 mod snapshot;
 mod upgrading;
 
+pub use keeping::Keeping;
 pub use pid::{Pid, PidSource};
+pub use setup::Request;
 pub use snapshot::{Snapshot, State};
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use mio::event::Event;
@@ -36,8 +42,7 @@ use crate::config::{Config, Direct};
 use crate::net::random::Randomness;
 use crate::net::resolver::{Answer, Resolver};
 use crate::net::socket::TcpSocket;
-use crate::notify::schedule::Subscription;
-use crate::notify::{LineId, Schedule};
+use crate::notify::Schedule;
 use crate::protocol::options::Parameters;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
@@ -45,7 +50,10 @@ use crate::relay::{End, Ready};
 use crate::tls::{self, Handshakes};
 use connecting::Connecting;
 use draining::Draining;
+use left::Left;
+use notices::Notices;
 use outbox::Outbox;
+use plugin::PluginSide;
 use relaying::Relaying;
 use setup::SettingUp;
 
@@ -89,6 +97,8 @@ pub enum Ask {
     StatJson,
     /// The end of everything, where this client may.
     Stop,
+    /// Something about kept connections: see [`Session::take_request`].
+    Kept,
 }
 
 /// What a turn comes to.
@@ -125,30 +135,6 @@ pub struct Session {
     stage: Stage,
 }
 
-/// Where the plugin's notifications stand.
-#[derive(Clone, Copy, Debug)]
-enum Notices {
-    /// Nothing has been said yet.
-    None,
-    /// There is a line.
-    Open(LineId),
-    /// The closing notice has been given: nothing follows it.
-    Closed,
-}
-
-/// The plugin's side. A session may one day outlive its plugin's socket; what that takes is decided here.
-#[derive(Debug)]
-enum PluginSide {
-    Attached(TcpSocket),
-}
-
-impl PluginSide {
-    fn socket(&mut self) -> &mut TcpSocket {
-        let Self::Attached(socket) = self;
-        socket
-    }
-}
-
 /// Where a session stands. Each stage owns what only it needs.
 #[derive(Debug)]
 enum Stage {
@@ -156,6 +142,7 @@ enum Stage {
     Connecting(Box<Connecting>),
     Relaying(Box<Relaying>),
     Draining(Draining),
+    Left(Left),
     Closed,
 }
 
@@ -195,11 +182,6 @@ impl Session {
         Self { pid, peer, started: cx.now, plugin, parameters, notices: Notices::None, stage }
     }
 
-    /// The plugin's socket, to be registered and deregistered.
-    pub fn stream(&mut self) -> &mut TcpStream {
-        &mut self.plugin.socket().0
-    }
-
     /// The name that the proxy gave to this connection.
     pub fn pid(&self) -> Pid {
         self.pid
@@ -212,12 +194,15 @@ impl Session {
 
     /// An event of the plugin's socket.
     pub fn handle_plugin_event(&mut self, event: &Event) {
+        if self.note_kept_event(event) {
+            return;
+        }
         match &mut self.stage {
             Stage::Setup(stage) => stage.ready.handle_event(event),
             Stage::Connecting(stage) => stage.handle_plugin_event(event),
             Stage::Relaying(stage) => stage.relay_mut().plugin_ready().handle_event(event),
             Stage::Draining(stage) => stage.ready.handle_event(event),
-            Stage::Closed => {}
+            Stage::Left(_) | Stage::Closed => {}
         }
     }
 
@@ -226,7 +211,7 @@ impl Session {
         match &mut self.stage {
             Stage::Connecting(stage) => stage.remote_ready.handle_event(event),
             Stage::Relaying(stage) => stage.relay_mut().remote_ready().handle_event(event),
-            Stage::Setup(_) | Stage::Draining(_) | Stage::Closed => {}
+            Stage::Setup(_) | Stage::Draining(_) | Stage::Left(_) | Stage::Closed => {}
         }
     }
 
@@ -269,10 +254,11 @@ impl Session {
         loop {
             let Self { plugin, parameters, stage, pid, .. } = self;
             let step = match stage {
-                Stage::Setup(setup) => setup.step(*pid, plugin.socket(), parameters, cx),
+                Stage::Setup(setup) => setup.step(*pid, plugin, parameters, cx),
                 Stage::Connecting(connecting) => connecting.step(*pid, parameters, cx),
                 Stage::Relaying(_) => self.relay(cx),
-                Stage::Draining(draining) => draining.step(plugin.socket(), cx),
+                Stage::Draining(draining) => draining.step(plugin, cx),
+                Stage::Left(_) => self.leave(cx),
                 Stage::Closed => Step::Stay(Verdict::CLOSED),
             };
             match step {
@@ -287,8 +273,12 @@ impl Session {
         match &self.stage {
             Stage::Setup(stage) => stage.deadline(config),
             Stage::Connecting(stage) => stage.deadline(),
-            Stage::Relaying(stage) => stage.deadline(&self.parameters, config),
+            Stage::Relaying(stage) => {
+                let limits = [stage.deadline(&self.timing(config)), self.keep_deadline()];
+                limits.into_iter().flatten().min()
+            }
             Stage::Draining(stage) => Some(stage.deadline()),
+            Stage::Left(_) => self.keep_deadline(),
             Stage::Closed => None,
         }
     }
@@ -302,18 +292,23 @@ impl Session {
                 relay.plugin_ready().readable = true;
                 relay.remote_ready().readable = true;
             }
-            Stage::Connecting(_) | Stage::Draining(_) | Stage::Closed => {}
+            // Who leaves looks for itself.
+            Stage::Connecting(_) | Stage::Draining(_) | Stage::Left(_) | Stage::Closed => {}
         }
     }
 
     /// The deadline has passed, and a turn has not moved it. To be followed by another turn.
     pub fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        if self.keep_deadline().is_some_and(|due| due <= cx.now) {
+            return self.end_keeping("nobody has come for it", cx);
+        }
+        let timing = self.timing(cx.config);
         let next = match &mut self.stage {
             Stage::Setup(stage) if stage.deadline(cx.config).is_some_and(|due| due <= cx.now) => {
                 log::info!("{} silent in setup mode for too long", self.pid);
                 Stage::Closed
             }
-            Stage::Relaying(stage) => match stage.handle_timeout(&self.parameters, cx) {
+            Stage::Relaying(stage) => match stage.handle_timeout(&timing, cx.now) {
                 Some(end) => self.end_relay(end, cx),
                 None => return,
             },
@@ -329,10 +324,14 @@ impl Session {
         if let Stage::Draining(_) = self.stage {
             return;
         }
+        self.release_relay(cx);
+        self.enter(Stage::Closed, cx);
+    }
+
+    fn release_relay(&mut self, cx: &mut Context<'_>) {
         if let Stage::Relaying(stage) = &mut self.stage {
             stage.relay_mut().release(cx.buffers, cx.pipes);
         }
-        self.enter(Stage::Closed, cx);
     }
 
     /// Takes on a stage. The end of the connection is news for the plugin.
@@ -342,31 +341,41 @@ impl Session {
         }
         if matches!(stage, Stage::Draining(_) | Stage::Closed) {
             self.notify_closed(cx);
+            self.plugin.release(cx.buffers);
         }
         self.stage = stage;
     }
 
     fn relay(&mut self, cx: &mut Context<'_>) -> Step {
         let Stage::Relaying(stage) = &mut self.stage else { return Step::Stay(Verdict::WAIT) };
-        let outcome = stage.step(self.plugin.socket(), &self.parameters, cx);
-        if outcome.connected
-            && self.parameters.events
-            && let Some(line) = self.line(cx)
-        {
-            cx.schedule.handle_connected(line, cx.now);
+        if !stage.is_announced() {
+            match stage.announce(&mut self.plugin) {
+                Ok(false) => return Step::Stay(Verdict::WAIT),
+                Ok(true) if self.parameters.keep.is_some() => self.begin_keeping(cx.now),
+                Ok(true) => {}
+                Err(_) => return Step::Next(self.end_relay(End::PluginLost, cx)),
+            }
+            self.notify_connected(cx);
         }
-        if outcome.turn.handed_over
-            && let Some(line) = self.line(cx)
-        {
-            cx.schedule.handle_data(line, cx.now);
+        let Stage::Relaying(stage) = &mut self.stage else { return Step::Stay(Verdict::WAIT) };
+        if let PluginSide::Kept(plugin) = &mut self.plugin {
+            plugin.begin(cx.config.limits.history, cx.buffers);
+            stage.relay_mut().plugin_ready().writable |= plugin.has_room();
         }
-        if outcome.turn.told_end {
-            // For the plugin this is the end: there is nothing more to read, whatever it may still send.
-            self.notify_closed(cx);
+        let mut turn = stage.step(&mut self.plugin, &self.parameters, cx);
+        let parked = match &mut self.plugin {
+            PluginSide::Kept(plugin) => plugin.settle(&mut turn, cx.now, cx.buffers),
+            _ => false,
+        };
+        if parked {
+            // What the plugin has said before it went is still there to be read.
+            stage.relay_mut().plugin_ready().readable = true;
         }
-        match outcome.turn.end {
+        self.tell(&turn, parked, cx);
+        match turn.end {
             Some(end) => Step::Next(self.end_relay(end, cx)),
-            None => Step::Stay(Verdict { again: outcome.turn.again, ..Verdict::WAIT }),
+            // Nothing says twice that there is room for a plugin that has just been cut off.
+            None => Step::Stay(Verdict { again: turn.again || parked, ..Verdict::WAIT }),
         }
     }
 
@@ -377,35 +386,9 @@ impl Session {
         relay.release(cx.buffers, cx.pipes);
         let ready = *relay.plugin_ready();
         match end {
+            _ if matches!(self.plugin, PluginSide::Kept(_)) => self.leave_to_plugin(end, cx.now),
             End::Done | End::PluginLost => Stage::Closed,
             _ => Stage::Draining(Draining::new(Outbox::default(), ready, cx.now)),
         }
-    }
-
-    /// The line on which the plugin is notified, opened when there is something to say.
-    fn line(&mut self, cx: &mut Context<'_>) -> Option<LineId> {
-        match self.notices {
-            Notices::Open(line) => Some(line),
-            Notices::Closed => None,
-            Notices::None => {
-                let notify = self.parameters.notify.as_deref().filter(|notify| notify.notifies())?;
-                let line = cx.schedule.open(Subscription {
-                    device: notify.device().into(),
-                    query: Arc::from(notify.query(self.pid.to_string().as_bytes())),
-                    events: self.parameters.events,
-                    pace: self.parameters.pace,
-                });
-                self.notices = Notices::Open(line);
-                Some(line)
-            }
-        }
-    }
-
-    /// The closing notice: one, whoever closed and whenever.
-    fn notify_closed(&mut self, cx: &mut Context<'_>) {
-        if let Some(line) = self.line(cx) {
-            cx.schedule.handle_closed(line, cx.now);
-        }
-        self.notices = Notices::Closed;
     }
 }

@@ -1,5 +1,6 @@
 //! Echo mode: bytes pass both ways.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use super::outbox::Outbox;
 use super::remote::Remote;
 use super::{Context, Pid, Stage};
 use crate::config::Config;
-use crate::net::socket::{DatagramSocket, TcpSocket};
+use crate::net::socket::{DatagramSocket, Stream};
 use crate::protocol::framing::Framing;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
@@ -35,15 +36,6 @@ enum Link {
     Stream { remote: Remote, relay: StreamRelay },
     Datagrams { remote: DatagramSocket, relay: Box<DatagramRelay> },
     WebSocket { remote: Remote, relay: Box<WebSocketRelay>, subprotocol: Option<Box<str>> },
-}
-
-/// What a turn of the relay has done.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// `OK CONN` has just been written.
-    pub connected: bool,
-    /// What the relay did.
-    pub turn: Turn,
 }
 
 impl Relaying {
@@ -111,22 +103,19 @@ impl Relaying {
         Stage::Relaying(Box::new(self))
     }
 
+    /// True where `OK CONN` has been written.
+    pub fn is_announced(&self) -> bool {
+        self.announced
+    }
+
+    /// Writes `OK CONN`. True when that is done; nothing may be moved before.
+    pub fn announce(&mut self, plugin: &mut impl Stream) -> io::Result<bool> {
+        self.announced = self.outbox.flush(plugin, self.link.relay_mut().plugin_ready())?;
+        Ok(self.announced)
+    }
+
     /// Moves what can be moved.
-    pub fn step(&mut self, plugin: &mut TcpSocket, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
-        let mut outcome = Outcome::default();
-        if !self.announced {
-            match self.outbox.flush(plugin, self.link.relay_mut().plugin_ready()) {
-                Ok(true) => {
-                    self.announced = true;
-                    outcome.connected = true;
-                }
-                Ok(false) => return outcome,
-                Err(_) => {
-                    outcome.turn.end = Some(End::PluginLost);
-                    return outcome;
-                }
-            }
-        }
+    pub fn step(&mut self, plugin: &mut impl Stream, parameters: &Parameters, cx: &mut Context<'_>) -> Turn {
         let mut env = Env {
             now: cx.now,
             scratch: cx.scratch,
@@ -136,7 +125,7 @@ impl Relaying {
             block: parameters.block.map(|block| block as usize),
         };
         let targets = &cx.config.targets;
-        outcome.turn = match &mut self.link {
+        match &mut self.link {
             Link::Stream { remote, relay } => relay.run(plugin, remote, &mut env),
             Link::WebSocket { remote, relay, .. } => relay.run(plugin, remote, &mut env),
             Link::Datagrams { remote, relay } => {
@@ -144,18 +133,17 @@ impl Relaying {
                 let may_send = |to: SocketAddr| to == own || targets.allows("", to.ip(), to.port());
                 relay.run(plugin, remote, &may_send, &mut env)
             }
-        };
-        outcome
+        }
     }
 
     /// When a time limit passes.
-    pub fn deadline(&self, parameters: &Parameters, config: &Config) -> Option<Instant> {
-        self.relay().deadline(&timing(parameters, config))
+    pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
+        self.relay().deadline(timing)
     }
 
     /// Which time limit has passed, if any.
-    pub fn handle_timeout(&self, parameters: &Parameters, cx: &Context<'_>) -> Option<End> {
-        self.relay().handle_timeout(&timing(parameters, cx.config), cx.now)
+    pub fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<End> {
+        self.relay().handle_timeout(timing, now)
     }
 
     /// What is spoken with the remote.
@@ -215,7 +203,8 @@ impl Link {
     }
 }
 
-fn timing(parameters: &Parameters, config: &Config) -> Timing {
+/// The time limits that the plugin and the configuration ask for.
+pub fn timing(parameters: &Parameters, config: &Config) -> Timing {
     Timing {
         receive: parameters.receive_timeout,
         idle: config.limits.idle,

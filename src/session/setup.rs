@@ -7,10 +7,11 @@ use super::draining::Draining;
 use super::outbox::Outbox;
 use super::{Ask, Context, Pid, Stage, Step, Verdict};
 use crate::config::Config;
-use crate::net::socket::{Stream, TcpSocket};
+use crate::net::socket::Stream;
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::setup::{Action, Setup};
+use crate::protocol::target::Target;
 use crate::relay::Ready;
 
 /// Commands that are answered in one turn before others have theirs.
@@ -27,6 +28,19 @@ pub struct SettingUp {
     silent_since: Instant,
     /// STAT has lifted the limit on silence, but for a plugin that does not take its replies.
     watches: bool,
+    /// What is asked of the daemon concerning kept connections.
+    request: Option<Request>,
+}
+
+/// What is asked of the daemon, since it concerns other connections.
+#[derive(Debug)]
+pub enum Request {
+    /// CONN with KEEP: the pid, which the parameters hold, must be free.
+    Connect(Target),
+    /// Going on with the kept connection of this pid, behind so many messages.
+    Attach(Box<[u8]>, Option<u64>),
+    /// Ending the kept connection of this pid.
+    Drop(Box<[u8]>),
 }
 
 impl SettingUp {
@@ -39,7 +53,18 @@ impl SettingUp {
             ready: Ready { writable: true, ..Ready::default() },
             silent_since: now,
             watches: false,
+            request: None,
         }
+    }
+
+    /// What [`Ask::Kept`] asks for.
+    pub fn take_request(&mut self) -> Option<Request> {
+        self.request.take()
+    }
+
+    /// What was said behind the last command. Nothing more is asked of the plugin.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        std::mem::replace(&mut self.setup, Setup::new(0)).into_rest()
     }
 
     /// Says what the daemon was asked for.
@@ -62,7 +87,7 @@ impl SettingUp {
     pub fn step(
         &mut self,
         pid: Pid,
-        socket: &mut TcpSocket,
+        socket: &mut impl Stream,
         parameters: &mut Parameters,
         cx: &mut Context<'_>,
     ) -> Step {
@@ -92,10 +117,12 @@ impl SettingUp {
                     return Step::Stay(Verdict::ask(Ask::StatJson));
                 }
                 Some(Action::Stop) => return Step::Stay(Verdict::ask(Ask::Stop)),
-                Some(Action::Connect(target)) => {
-                    let setup = std::mem::replace(&mut self.setup, Setup::new(0));
-                    return Step::Next(Connecting::begin(pid, target, setup.into_rest(), self.ready, parameters, cx));
+                Some(Action::Connect(target)) if parameters.keep.is_none() => {
+                    return Step::Next(Connecting::begin(pid, target, self.take_rest(), self.ready, parameters, cx));
                 }
+                Some(Action::Connect(target)) => return self.ask(Request::Connect(target)),
+                Some(Action::Attach(kept, seen)) => return self.ask(Request::Attach(kept, seen)),
+                Some(Action::Drop(kept)) => return self.ask(Request::Drop(kept)),
                 None => match self.read(socket, cx) {
                     Read::Some => {}
                     Read::Nothing => return Step::Stay(Verdict::WAIT),
@@ -109,7 +136,12 @@ impl SettingUp {
         Step::Stay(Verdict::AGAIN)
     }
 
-    fn read(&mut self, socket: &mut TcpSocket, cx: &mut Context<'_>) -> Read {
+    fn ask(&mut self, request: Request) -> Step {
+        self.request = Some(request);
+        Step::Stay(Verdict::ask(Ask::Kept))
+    }
+
+    fn read(&mut self, socket: &mut impl Stream, cx: &mut Context<'_>) -> Read {
         if !self.ready.readable {
             return Read::Nothing;
         }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Notices, Session, Stage};
+use super::plugin::PluginSide;
+use super::{Keeping, Notices, Session, Stage};
 use crate::notify::{Outcome, Schedule};
 use crate::protocol::options::Protocol;
 
@@ -15,6 +16,8 @@ pub enum State {
     Connecting,
     /// Echo mode.
     Relaying,
+    /// Echo mode, without a plugin (KEEP).
+    Parked,
 }
 
 impl State {
@@ -22,7 +25,7 @@ impl State {
     pub fn digit(self) -> u8 {
         match self {
             Self::Setup | Self::Connecting => 1,
-            Self::Relaying => 2,
+            Self::Relaying | Self::Parked => 2,
         }
     }
 
@@ -32,6 +35,7 @@ impl State {
             Self::Setup => "setup",
             Self::Connecting => "connecting",
             Self::Relaying => "echo",
+            Self::Parked => "parked",
         }
     }
 }
@@ -88,7 +92,7 @@ impl Session {
             received: 0,
             sent: 0,
             buffered: 0,
-            notify: self.parameters.notify.as_deref().map(|notify| notify.column(pid.as_bytes())).unwrap_or_default(),
+            notify: self.notify_column(pid.as_bytes()),
             last_notification: match self.notices {
                 Notices::Open(line) => schedule.last_outcome(line),
                 Notices::None | Notices::Closed => None,
@@ -113,8 +117,30 @@ impl Session {
                 shown.idle = now.saturating_duration_since(relay.last_heard());
                 (shown.received, shown.sent, shown.buffered) = (relay.received(), relay.sent(), relay.held());
             }
+            Stage::Left(left) => {
+                shown.state = State::Relaying;
+                shown.remote = left.target.to_string();
+                (shown.protocol, shown.messages) = (left.protocol, left.messages);
+                shown.idle = now.saturating_duration_since(left.last_heard);
+                (shown.received, shown.sent) = (left.received, left.sent);
+            }
             Stage::Draining(_) | Stage::Closed => return None,
         }
+        if let PluginSide::Kept(plugin) = &self.plugin {
+            shown.buffered += plugin.held();
+        }
+        if self.keeping() == Keeping::Parked {
+            shown.state = State::Parked;
+        }
         Some(shown)
+    }
+
+    /// STAT's column Notify. The pid of a kept connection is a secret, and whoever asks is another connection.
+    fn notify_column(&self, pid: &[u8]) -> Vec<u8> {
+        match self.parameters.notify.as_deref() {
+            Some(notify) if self.parameters.keep.is_some() => notify.column_of_a_secret(pid),
+            Some(notify) => notify.column(pid),
+            None => Vec::new(),
+        }
     }
 }

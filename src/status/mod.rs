@@ -17,6 +17,8 @@ pub struct Overview {
     pub uptime: Duration,
     /// Bytes held for slow readers, in all.
     pub buffered: usize,
+    /// Bytes of kept connections that were handed over, and are kept in case they are asked for again, in all.
+    pub history: usize,
     /// Connections accepted since the start.
     pub accepted: u64,
     /// Connections refused since the start.

@@ -18,6 +18,7 @@ mod echo;
 mod faults;
 mod greeting;
 mod half_close;
+mod keep;
 mod limits;
 mod logging;
 mod lua;

@@ -3,7 +3,13 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 
 fn subscription(device: &str, pid: &str) -> Subscription {
-    Subscription { device: device.into(), query: format!("/{device}/{pid}").into(), events: false, pace: None }
+    Subscription {
+        device: device.into(),
+        query: format!("/{device}/{pid}").into(),
+        events: false,
+        pace: None,
+        secret: false,
+    }
 }
 
 fn with_events(device: &str, pid: &str) -> Subscription {

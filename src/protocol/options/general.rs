@@ -2,6 +2,10 @@
 
 use super::values::{LONGEST_CONNECT, block_size, lenient, limit, one_of};
 use super::{Framing, NotifyTarget, OptionSpec, Refused, Targets, Transport};
+use crate::protocol::number;
+
+/// A kept connection is kept no longer than this: a day, in seconds. Nobody restarts that slowly.
+const LONGEST_KEEP: f64 = 86400.0;
 
 /// Part 1's first.
 pub static OPTIONS: &[OptionSpec] = &[
@@ -73,6 +77,19 @@ pub static OPTIONS: &[OptionSpec] = &[
         },
     )
     .capable(&["EVNT"]),
+    OptionSpec::new(
+        "KEEP",
+        "seconds",
+        Targets::All,
+        "0",
+        "outlive the plugin's connection, to be found again by ATCH; needs NTFY with a pid of 8 characters or more",
+        |parameters, value| {
+            let seconds = number::parse(value).filter(|&seconds| seconds >= 0.0).ok_or(Refused::Value)?;
+            parameters.keep = limit(seconds.min(LONGEST_KEEP), 1.0);
+            Ok(())
+        },
+    )
+    .capable(&["KEEP"]),
     OptionSpec::new(
         "FRAM",
         "RAW|LINE|MESG",

@@ -72,6 +72,9 @@ impl Protocol {
     }
 }
 
+/// A kept connection's pid has so many bytes at least, so that nobody hits it by chance.
+const KEPT_PID_LEAST: usize = 8;
+
 /// Everything that commands and options of CONN can set for a connection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parameters {
@@ -89,6 +92,8 @@ pub struct Parameters {
     pub connect_timeout: Option<Duration>,
     /// EVNT: notifications say why they come.
     pub events: bool,
+    /// KEEP: how long the connection outlives the plugin's. `None`: not at all.
+    pub keep: Option<Duration>,
     /// FRAM: messages on the plugin's side. `None`: the target's default.
     pub framing: Option<Framing>,
     /// The options for TLS, where any was given.
@@ -101,6 +106,11 @@ impl Parameters {
     /// The framing in force with a remote that speaks `protocol`.
     pub fn framing(&self, protocol: Protocol) -> Framing {
         self.framing.unwrap_or(if protocol.is_websocket() { Framing::Mesg } else { Framing::Raw })
+    }
+
+    /// The name by which the plugin finds a kept connection again. It is a secret that only the plugin knows.
+    pub fn kept_pid(&self) -> Option<&[u8]> {
+        self.keep.and(self.notify.as_deref()?.pid())
     }
 
     /// Applies the options that follow `target`, `KEY=value` separated by blanks. The last of two equal ones holds.
@@ -118,6 +128,11 @@ impl Parameters {
         if let Some((spec, option)) = given.into_iter().find(|(spec, _)| !spec.targets.include(protocol)) {
             return Err(Refused::Value.of(spec, option));
         }
+        if let Some(keep) = self.keep
+            && self.kept_pid().is_none_or(|pid| pid.len() < KEPT_PID_LEAST)
+        {
+            return Err(OptionError::Keep(keep));
+        }
         // Framing a stream of which nothing marks the messages would invent them.
         if matches!(protocol, Protocol::Tcp | Protocol::Tls) && self.framing(protocol) != Framing::Raw {
             return Err(OptionError::Invalid(format!("FRAM={}", self.framing(protocol).name()).into_bytes().into()));
@@ -133,6 +148,8 @@ pub enum OptionError {
     Invalid(Box<[u8]>),
     /// A protocol that is not spoken, in lower case.
     Protocol(Box<[u8]>),
+    /// KEEP without a pid that nobody else would think of.
+    Keep(Duration),
 }
 
 impl OptionError {
@@ -141,6 +158,11 @@ impl OptionError {
         match self {
             Self::Invalid(option) => [b"Invalid option ", &option[..]].concat(),
             Self::Protocol(protocol) => [b"Invalid protocol ", &protocol[..]].concat(),
+            Self::Keep(keep) => format!(
+                "Invalid option KEEP={}: it needs NTFY with a pid of {KEPT_PID_LEAST} characters or more",
+                keep.as_secs_f64()
+            )
+            .into_bytes(),
         }
     }
 }

@@ -60,6 +60,24 @@ fn refuses_with_the_words_of_the_lua_daemon() {
 }
 
 #[test]
+fn keep_needs_a_pid_that_is_a_secret() {
+    let kept = applied("KEEP=300 NTFY=5/s/a/abcdefgh");
+    assert_eq!(kept.keep, Some(Duration::from_secs(300)));
+    assert_eq!(kept.kept_pid(), Some(&b"abcdefgh"[..]));
+    assert_eq!(applied("KEEP=1e9 NTFY=-1///abcdefgh").keep, Some(Duration::from_secs(86400)));
+    assert_eq!(applied("KEEP=inf NTFY=-1///abcdefgh").keep, Some(Duration::from_secs(86400)));
+    assert_eq!((applied("KEEP=0").keep, applied("KEEP=5 KEEP=0").keep), (None, None));
+    assert_eq!(applied("NTFY=5/s/a/abcdefgh").kept_pid(), None);
+    for options in ["KEEP=2.5", "KEEP=2.5 NTFY=5/s/a", "NTFY=5/s/a/abcdefg KEEP=2.5"] {
+        let wanted = "Invalid option KEEP=2.5: it needs NTFY with a pid of 8 characters or more";
+        assert_eq!(reason(options), wanted, "{options}");
+    }
+    for value in ["-1", "x", "nan", ""] {
+        assert_eq!(reason(&format!("KEEP={value} NTFY=5/s/a/abcdefgh")), format!("Invalid option KEEP={value}"));
+    }
+}
+
+#[test]
 fn names_are_four_upper_case_letters_and_stand_once() {
     for (at, spec) in options().enumerate() {
         assert!(spec.name.len() == 4 && spec.name.bytes().all(|b| b.is_ascii_uppercase()), "{}", spec.name);

@@ -467,6 +467,12 @@ impl Relay for WebSocketRelay {
         limits.chain(self.connection.poll_timeout()).chain(self.silence_due()).min()
     }
 
+    fn handle_new_plugin(&mut self, ready: Ready, now: Instant) {
+        self.plugin_ready = ready;
+        self.decoder.reset();
+        self.progress = now;
+    }
+
     fn release(&mut self, buffers: &mut Buffers, _: &mut Pipes) {
         buffers.recount(&mut self.counted, 0);
         self.down.forget();

@@ -1,0 +1,82 @@
+//! What the plugin is told of its connection by way of Luup.
+
+use std::sync::Arc;
+
+use super::{Context, Session};
+use crate::notify::LineId;
+use crate::notify::schedule::Subscription;
+
+/// Where the plugin's notifications stand.
+#[derive(Clone, Copy, Debug)]
+pub enum Notices {
+    /// Nothing has been said yet.
+    None,
+    /// There is a line.
+    Open(LineId),
+    /// The closing notice has been given: nothing follows it.
+    Closed,
+}
+
+impl Session {
+    /// What the plugin has subscribed to, if anything.
+    pub(super) fn subscription(&self) -> Option<Subscription> {
+        let notify = self.parameters.notify.as_deref().filter(|notify| notify.notifies())?;
+        Some(Subscription {
+            device: notify.device().into(),
+            query: Arc::from(notify.query(self.pid.to_string().as_bytes())),
+            events: self.parameters.events,
+            pace: self.parameters.pace,
+            secret: self.parameters.keep.is_some(),
+        })
+    }
+
+    /// The line on which the plugin is notified, opened when there is something to say.
+    fn line(&mut self, cx: &mut Context<'_>) -> Option<LineId> {
+        match self.notices {
+            Notices::Open(line) => Some(line),
+            Notices::Closed => None,
+            Notices::None => {
+                let line = cx.schedule.open(self.subscription()?);
+                self.notices = Notices::Open(line);
+                Some(line)
+            }
+        }
+    }
+
+    /// The connection stands.
+    pub(super) fn notify_connected(&mut self, cx: &mut Context<'_>) {
+        if self.parameters.events
+            && let Some(line) = self.line(cx)
+        {
+            cx.schedule.handle_connected(line, cx.now);
+        }
+    }
+
+    /// There is something to read.
+    pub(super) fn notify_data(&mut self, cx: &mut Context<'_>) {
+        if let Some(line) = self.line(cx) {
+            cx.schedule.handle_data(line, cx.now);
+        }
+    }
+
+    /// The closing notice: one, whoever closed and whenever.
+    pub(super) fn notify_closed(&mut self, cx: &mut Context<'_>) {
+        if let Some(line) = self.line(cx) {
+            cx.schedule.handle_closed(line, cx.now);
+        }
+        self.notices = Notices::Closed;
+    }
+
+    /// The plugin hears nothing more of this connection, whose name is another's from now on.
+    pub(super) fn fall_silent(&mut self, cx: &mut Context<'_>) {
+        match std::mem::replace(&mut self.notices, Notices::Closed) {
+            Notices::Open(line) => cx.schedule.forget(line),
+            Notices::Closed => {
+                if let Some(subscription) = self.subscription() {
+                    cx.schedule.withdraw(&subscription);
+                }
+            }
+            Notices::None => {}
+        }
+    }
+}

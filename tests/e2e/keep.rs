@@ -1,0 +1,362 @@
+//! KEEP, ATCH and DROP over TCP: a connection outlives the plugin's, and is found again.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use lab::daemon::Daemon;
+use lab::device::{Device, Kind};
+use lab::luup::Luup;
+use lab::plugin::Plugin;
+use lab::random::Checker;
+
+use crate::support::{
+    LIMIT, Observer, Reader, Writer, accepted, configured, ends, eventually, started, stays_quiet, with_luup,
+};
+
+/// A pid that nobody would guess.
+const PID: &str = "k7Xq-9bZ";
+
+/// A plugin in echo mode on a connection that is kept, and its remote.
+#[track_caller]
+fn kept(daemon: &Daemon, options: &str) -> (Plugin, TcpStream) {
+    kept_as(daemon, PID, options)
+}
+
+#[track_caller]
+fn kept_as(daemon: &Daemon, pid: &str, options: &str) -> (Plugin, TcpStream) {
+    let device = Device::start(Kind::Manual);
+    let mut plugin = daemon.plugin();
+    assert_eq!(plugin.conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{pid} {options}")), pid);
+    (plugin, accepted(&device))
+}
+
+/// A plugin that has come back.
+#[track_caller]
+fn attached(daemon: &Daemon, options: &str) -> Plugin {
+    let mut plugin = daemon.plugin();
+    let answer = plugin.command(format!("ATCH {PID} {options}").trim_end());
+    assert_eq!(answer, format!("OK ATCH {PID}"));
+    plugin
+}
+
+/// Waits until the connection is in this state.
+#[track_caller]
+fn wait_state(daemon: &Daemon, state: &str) {
+    let mut observer = Observer::new(daemon.addr());
+    eventually(&format!("a connection that is {state}"), || {
+        observer.connections().iter().any(|connection| connection["state"] == state).then_some(())
+    });
+}
+
+/// The closing and other notices that Luup got for a pid.
+fn events(luup: &Luup) -> Vec<String> {
+    luup.requests().iter().map(|request| request.query.rsplit_once("&Event=").unwrap().1.to_owned()).collect()
+}
+
+#[track_caller]
+fn says(remote: &mut TcpStream, expected: &[u8]) {
+    let mut came = vec![0; expected.len()];
+    remote.read_exact(&mut came).unwrap();
+    assert_eq!(came, expected);
+}
+
+#[test]
+fn a_plugin_that_comes_back_goes_on() {
+    let daemon = started();
+    let (mut plugin, mut remote) = kept(&daemon, "");
+    plugin.send(b"hello");
+    says(&mut remote, b"hello");
+    remote.write_all(b"first").unwrap();
+    assert_eq!(plugin.bytes(5), b"first");
+    drop(plugin);
+    wait_state(&daemon, "parked");
+    assert!(stays_quiet(&remote, Duration::from_millis(100)), "the remote knows nothing of it");
+    remote.write_all(b"second").unwrap();
+    let mut plugin = daemon.plugin();
+    plugin.send(format!("ATCH {PID}\nahead").as_bytes());
+    assert_eq!(plugin.line(), format!("OK ATCH {PID}"));
+    assert_eq!(plugin.bytes(6), b"second");
+    says(&mut remote, b"ahead");
+    plugin.send(b", and on");
+    says(&mut remote, b", and on");
+}
+
+#[test]
+fn what_the_plugin_said_before_it_went_still_goes_out() {
+    let daemon = started();
+    let (plugin, remote) = kept(&daemon, "");
+    let mut writer = Writer::new(plugin.stream(), 7);
+    let written = writer.write_until_blocked();
+    drop((plugin, writer));
+    let mut reader = Reader::new(&remote, 7).slow();
+    reader.read(written);
+    wait_state(&daemon, "parked");
+    assert!(stays_quiet(&remote, Duration::from_millis(100)));
+}
+
+#[test]
+fn with_seen_nothing_is_lost_and_nothing_comes_twice() {
+    let daemon = started();
+    let (mut plugin, mut remote) = kept(&daemon, "");
+    remote.write_all(b"0123456789").unwrap();
+    assert_eq!(plugin.bytes(10), b"0123456789");
+    // Read by the plugin's kernel, but not by the plugin: it has taken 4 to heart.
+    drop(plugin);
+    let mut plugin = attached(&daemon, "SEEN=4");
+    assert_eq!(plugin.bytes(6), b"456789");
+    remote.write_all(b"abc").unwrap();
+    assert_eq!(plugin.bytes(3), b"abc");
+    drop(plugin);
+    let mut plugin = attached(&daemon, "SEEN=12");
+    assert_eq!(plugin.bytes(1), b"c");
+    drop(plugin);
+    // Who does not say what it has goes on with what comes, and counts anew.
+    let mut plugin = attached(&daemon, "");
+    assert!(stays_quiet(plugin.stream(), Duration::from_millis(100)));
+    remote.write_all(b"xyz").unwrap();
+    assert_eq!(plugin.bytes(1), b"x");
+    drop(plugin);
+    let mut plugin = attached(&daemon, "SEEN=1");
+    assert_eq!(plugin.bytes(2), b"yz");
+}
+
+#[test]
+fn what_is_kept_no_more_is_a_gap() {
+    let daemon = configured("[limits]\nhistory=1000\n");
+    let (plugin, remote) = kept(&daemon, "");
+    Writer::new(&remote, 3).write(5000);
+    Reader::new(plugin.stream(), 3).read(5000);
+    drop(plugin);
+    let mut plugin = daemon.plugin();
+    for seen in ["0", "3999", "5001", "18446744073709551615"] {
+        assert_eq!(plugin.command(&format!("ATCH {PID} SEEN={seen}")), "ERR ATCH Gap", "{seen}");
+    }
+    assert_eq!(plugin.command("CAPA").split(' ').next(), Some("OK"), "setup mode goes on");
+    assert_eq!(plugin.command(&format!("ATCH {PID} SEEN=4000")), format!("OK ATCH {PID}"));
+    assert_eq!(plugin.bytes(1000).len(), 1000);
+}
+
+#[test]
+fn an_attached_session_is_taken_over() {
+    let (luup, daemon) = with_luup("");
+    let (mut old, mut remote) = kept(&daemon, "EVNT=on");
+    luup.wait_for(1, LIMIT);
+    old.send(b"last words");
+    // Its socket stays open: a child of the old Luup may hold it.
+    let mut new = attached(&daemon, "");
+    assert!(old.at_end());
+    says(&mut remote, b"last words");
+    remote.write_all(b"for the new one").unwrap();
+    assert_eq!(new.bytes(15), b"for the new one");
+    luup.wait_for(2, LIMIT);
+    assert_eq!(events(&luup), ["connected", "data"], "the old one's end is no news");
+    let mut observer = Observer::new(daemon.addr());
+    observer.wait_connections(1);
+}
+
+#[test]
+fn nobody_by_that_name() {
+    let daemon = started();
+    let (_plugin, _remote) = kept(&daemon, "");
+    let mut other = daemon.plugin();
+    for command in ["ATCH k7Xq-9b", "ATCH", "ATCH K7XQ-9BZ", "ATCH 0 SEEN=1"] {
+        assert_eq!(other.command(command), "ERR ATCH No such pid", "{command}");
+    }
+    for command in ["DROP k7Xq-9b", "DROP"] {
+        assert_eq!(other.command(command), "ERR DROP No such pid", "{command}");
+    }
+    let mut other = daemon.plugin();
+    assert_eq!(other.command(&format!("ATCH {PID} SEEN=x")), "ERR ATCH Invalid option");
+    assert!(other.at_end());
+}
+
+#[test]
+fn drop_ends_it() {
+    let (luup, daemon) = with_luup("");
+    for parked in [true, false] {
+        let (plugin, remote) = kept(&daemon, "EVNT=on");
+        luup.wait_for(1, LIMIT);
+        let mut plugin = Some(plugin);
+        if parked {
+            plugin = None;
+            wait_state(&daemon, "parked");
+        }
+        let mut other = daemon.plugin();
+        assert_eq!(other.command(&format!("DROP {PID}")), "OK DROP");
+        assert_eq!(other.command(&format!("DROP {PID}")), "ERR DROP No such pid");
+        assert_eq!(other.command(&format!("ATCH {PID}")), "ERR ATCH No such pid");
+        assert!(ends(&remote));
+        assert!(plugin.is_none_or(|mut plugin| plugin.at_end()));
+        luup.wait_for(2, LIMIT);
+        assert_eq!(events(&luup), ["connected", "closed"]);
+        luup.forget();
+    }
+    drop(luup);
+    Observer::new(daemon.addr()).wait_connections(0);
+}
+
+#[test]
+fn when_nobody_comes_it_ends() {
+    let (luup, daemon) = with_luup("");
+    let device = Device::start(Kind::Manual);
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), &format!("KEEP=0.3 NTFY=5/s/a/{PID} EVNT=on"));
+    let remote = accepted(&device);
+    luup.wait_for(1, LIMIT);
+    let start = std::time::Instant::now();
+    drop(plugin);
+    assert!(ends(&remote));
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    luup.wait_for(2, LIMIT);
+    assert_eq!(events(&luup), ["connected", "closed"]);
+    assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid");
+    let mut plugin = daemon.plugin();
+    assert_eq!(plugin.conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{PID}")), PID, "the pid is free again");
+}
+
+#[test]
+fn the_remote_s_end_waits_with_all_that_came_before() {
+    let (luup, daemon) = with_luup("");
+    let (plugin, mut remote) = kept(&daemon, "EVNT=on");
+    luup.wait_for(1, LIMIT);
+    drop(plugin);
+    wait_state(&daemon, "parked");
+    remote.write_all(b"something").unwrap();
+    luup.wait_for(2, LIMIT);
+    remote.write_all(b", and a farewell").unwrap();
+    remote.shutdown(Shutdown::Write).unwrap();
+    luup.wait_for(3, LIMIT);
+    assert_eq!(events(&luup), ["connected", "data", "closed"], "the first data, and the end");
+    drop(remote);
+    wait_state(&daemon, "parked");
+    // Whoever comes and goes again without having read the end finds it all once more.
+    for _ in 0..3 {
+        let mut plugin = attached(&daemon, "SEEN=0");
+        assert_eq!(plugin.bytes(9), b"something");
+        plugin.reset();
+        wait_state(&daemon, "parked");
+    }
+    luup.forget();
+    let mut plugin = attached(&daemon, "SEEN=9");
+    assert_eq!(plugin.rest(), b", and a farewell");
+    luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();
+    drop(plugin);
+    let mut observer = Observer::new(daemon.addr());
+    observer.wait_connections(0);
+    assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid", "it was read to its end");
+}
+
+#[test]
+fn a_remote_that_has_ended_is_not_held() {
+    let daemon = configured("[limits]\nhalfclose=0.3\n");
+    let (plugin, remote) = kept(&daemon, "");
+    drop(plugin);
+    wait_state(&daemon, "parked");
+    remote.shutdown(Shutdown::Write).unwrap();
+    assert!(ends(&remote), "a device of one session is free again");
+    let mut plugin = attached(&daemon, "");
+    assert!(plugin.at_end());
+}
+
+#[test]
+fn a_pid_is_one_connection_s() {
+    let (luup, daemon) = with_luup("");
+    let (plugin, remote) = kept(&daemon, "EVNT=on");
+    luup.wait_for(1, LIMIT);
+    let device = Device::start(Kind::Manual);
+    let command = format!("CONN {} KEEP=300 EVNT=on NTFY=5/s/a/{PID}", device.addr());
+    let mut other = daemon.plugin();
+    assert_eq!(other.command(&command), "ERR CONN Pid in use");
+    assert!(other.at_end());
+    drop(plugin);
+    wait_state(&daemon, "parked");
+    let mut other = daemon.plugin();
+    assert_eq!(other.command(&command), format!("OK CONN {PID}"), "nobody is attached: replaced");
+    assert!(ends(&remote), "the old one is ended");
+    let mut remote = accepted(&device);
+    remote.write_all(b"new").unwrap();
+    assert_eq!(other.bytes(3), b"new");
+    luup.wait_for(3, LIMIT);
+    Observer::new(daemon.addr()).wait_notified();
+    assert_eq!(events(&luup), ["connected", "connected", "data"], "the old one's end is no news of the new one");
+}
+
+#[test]
+fn a_pid_is_free_at_once_when_its_plugin_has_just_gone() {
+    let daemon = started();
+    let device = Device::start(Kind::Manual);
+    for _ in 0..200 {
+        let mut plugin = daemon.plugin();
+        plugin.conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{PID}"));
+    }
+    Observer::new(daemon.addr()).wait_connections(1);
+}
+
+#[test]
+fn keep_needs_a_secret() {
+    let daemon = started();
+    for options in ["KEEP=300", "KEEP=300 NTFY=5/s/a", "KEEP=300 NTFY=5/s/a/1234567"] {
+        let mut plugin = daemon.plugin();
+        let reason = "Invalid option KEEP=300: it needs NTFY with a pid of 8 characters or more";
+        assert_eq!(plugin.command(&format!("CONN 127.0.0.1:1 {options}")), format!("ERR CONN {reason}"));
+        assert!(plugin.at_end());
+    }
+    let device = Device::start(Kind::Manual);
+    let mut plugin = daemon.plugin();
+    assert_eq!(plugin.command("NTFY 5 s a secretsecret"), "OK NTFY");
+    assert_eq!(plugin.conn(device.addr(), "KEEP=300"), "secretsecret", "the command's pid will do");
+}
+
+#[test]
+fn there_are_only_so_many() {
+    let daemon = configured("[limits]\nkept=2\n");
+    let (first, _remotes) = kept_as(&daemon, "aaaaaaaa", "");
+    let _second = kept_as(&daemon, "bbbbbbbb", "");
+    let device = Device::start(Kind::Manual);
+    let command = format!("CONN {} KEEP=300 NTFY=5/s/a/cccccccc", device.addr());
+    assert_eq!(daemon.plugin().command(&command), "ERR CONN Too many kept connections");
+    drop(first);
+    wait_state(&daemon, "parked");
+    assert_eq!(daemon.plugin().command(&command), "ERR CONN Too many kept connections", "parked ones count");
+    assert_eq!(daemon.plugin().command("DROP aaaaaaaa"), "OK DROP");
+    assert_eq!(daemon.plugin().command(&command), "OK CONN cccccccc");
+}
+
+#[test]
+fn others_do_not_learn_the_pid() {
+    let daemon = started();
+    let (plugin, mut remote) = kept(&daemon, "");
+    let mut observer = Observer::new(daemon.addr());
+    let shown = observer.connection(plugin.pid()).unwrap();
+    assert_eq!(shown["notify"], "5/s/a/k7Xq*");
+    drop(plugin);
+    wait_state(&daemon, "parked");
+    remote.write_all(b"1234").unwrap();
+    let shown = eventually("it is held", || {
+        observer.connections().pop().filter(|connection| connection["buffered"] == 4 && connection["received"] == 4)
+    });
+    assert_eq!((&shown["state"], &shown["notify"]), (&"parked".into(), &"5/s/a/k7Xq*".into()));
+    let mut asker = daemon.plugin();
+    asker.send(b"STAT\nBLKS 1\n");
+    let table: Vec<String> = std::iter::from_fn(|| Some(asker.line()).filter(|line| line != "OK BLKS")).collect();
+    assert!(table.iter().any(|row| row.ends_with(" 5/s/a/k7Xq*")), "{table:#?}");
+    drop(attached(&daemon, ""));
+    let log = daemon.log_text();
+    assert!(log.contains("parked") && !log.contains(PID), "{log}");
+}
+
+#[test]
+fn a_parked_connection_holds_back_its_remote() {
+    let daemon = started();
+    let (plugin, remote) = kept(&daemon, "");
+    drop(plugin);
+    wait_state(&daemon, "parked");
+    let mut writer = Writer::new(&remote, 9);
+    let written = writer.write_until_blocked();
+    assert!(Observer::new(daemon.addr()).status()["buffered"].as_u64().unwrap() <= 2 * 65536);
+    writer.finish();
+    let came = attached(&daemon, "").rest();
+    assert_eq!(came.len() as u64, written);
+    assert!(Checker::new(9).check(&came));
+}
