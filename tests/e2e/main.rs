@@ -40,3 +40,4 @@ mod udp_framing;
 mod websocket_closing;
 mod websocket_handshake;
 mod websocket_messages;
+mod websocket_peers;
