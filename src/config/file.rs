@@ -31,7 +31,7 @@ pub fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), ConfigE
         let line = std::str::from_utf8(line).map_err(|_| fail("the line is not UTF-8"))?.trim();
         match parse_line(line).map_err(fail)? {
             Line::Nothing => {}
-            Line::Section(found) if ["host", "limits", "direct"].contains(&found.as_str()) => section = found,
+            Line::Section(found) if ["host", "limits", "tls", "direct"].contains(&found.as_str()) => section = found,
             Line::Section(found) => return Err(fail(&format!("unknown section [{found}]"))),
             Line::Key(key, _) if section.is_empty() => {
                 return Err(fail(&format!("'{key}' stands before the first section")));

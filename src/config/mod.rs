@@ -52,6 +52,17 @@ pub struct Config {
     pub limits: Limits,
     /// Listeners that connect at once.
     pub direct: Vec<Direct>,
+    /// TLS.
+    pub tls: Tls,
+}
+
+/// What TLS goes by. The reasons stand in [`settings::SETTINGS`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates (PEM) that are trusted in addition to the built-in roots.
+    pub ca: Option<PathBuf>,
+    /// Where the files lie that plugins may name.
+    pub directory: Option<PathBuf>,
 }
 
 /// Where the log goes.
@@ -237,6 +248,7 @@ impl Default for Config {
                 keep_alive: None,
             },
             direct: Vec::new(),
+            tls: Tls::default(),
         };
         // Every default stands once, as text, in its declaration; a test sets them all.
         for setting in settings::SETTINGS {

@@ -1,5 +1,6 @@
 //! All settings, each declared once: section, key, form of the value, default, and what it is for and costs.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Config, LogTarget};
@@ -260,6 +261,28 @@ pub static SETTINGS: &[Setting] = &[
         "Silence after which TCP asks whether the other end is still there; 0 never.",
         |c, v| seconds_or_none(v).map(|d| c.limits.keep_alive = d),
     ),
+    Setting::new(
+        "tls",
+        "ca",
+        "file",
+        "",
+        "A file of certificates (PEM) that are trusted in addition to the built-in ones of Mozilla: your own authority's, so that VRFY=peer accepts your devices.",
+        |c, v| {
+            c.tls.ca = path(v);
+            Ok(())
+        },
+    ),
+    Setting::new(
+        "tls",
+        "directory",
+        "directory",
+        "/etc/sockproxyd.d",
+        "Where the files lie that plugins may name by CAFL=, CERT= and PKEY=. Whoever may connect may use them, and none outside of it. It is not there until you make it; empty: plugins may name none.",
+        |c, v| {
+            c.tls.directory = path(v);
+            Ok(())
+        },
+    ),
 ];
 
 /// The sample configuration: every key, commented out, with its default.
@@ -316,6 +339,10 @@ fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
 
 /// Ten years: as good as for ever, and safe to add to an instant.
 const LONGEST: f64 = 3650.0 * 86400.0;
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| text.into())
+}
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= LONGEST);

@@ -21,6 +21,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.limits.connections, 1024);
     assert_eq!(config.limits.line, crate::protocol::LINE_LIMIT);
     assert_eq!(config.limits.idle, None);
+    assert_eq!(config.tls, Tls { ca: None, directory: Some("/etc/sockproxyd.d".into()) });
 }
 
 #[test]
@@ -127,4 +128,10 @@ fn the_sample_documents_every_key_and_changes_nothing() {
 fn the_packages_ship_the_sample() {
     let shipped = include_str!("../../openwrt/files/sockproxyd.cf");
     assert_eq!(shipped, settings::sample(), "make it anew: sockproxyd --sample-config > openwrt/files/sockproxyd.cf");
+}
+
+#[test]
+fn where_tls_finds_its_files() {
+    let config = load("[tls]\nca=/etc/house.pem\ndirectory=\n").unwrap();
+    assert_eq!(config.tls, Tls { ca: Some("/etc/house.pem".into()), directory: None });
 }

@@ -127,7 +127,7 @@ impl Daemon {
                 buffers: Buffers::new(limits.buffers, limits.buffer),
                 pipes: Pipes::new(limits.pipes),
                 resolver: Resolver::new(limits.resolvers, wake()),
-                handshakes: Handshakes::new(Arc::new(tls::House::new(None, None)), HANDSHAKES, wake()),
+                handshakes: Handshakes::new(tls_house(&config), HANDSHAKES, wake()),
                 randomness: Randomness::default(),
                 schedule: Schedule::new(limits.senders, limits.notices),
                 poll,
@@ -377,6 +377,13 @@ impl Daemon {
             slot_of(sessions, key).is_some_and(|slot| sessions[slot].armed == Some(due))
         });
     }
+}
+
+/// What TLS connections share. Draws the first randomness meanwhile.
+fn tls_house(config: &Config) -> Arc<tls::House> {
+    let house = Arc::new(tls::House::new(config.tls.directory.clone(), config.tls.ca.clone()));
+    house.warm_up();
+    house
 }
 
 impl House {

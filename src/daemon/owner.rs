@@ -3,7 +3,7 @@
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::{Daemon, descriptors, key};
+use super::{Daemon, descriptors, key, tls_house};
 use crate::config::Config;
 use crate::logging;
 
@@ -50,6 +50,8 @@ impl Daemon {
         house.pipes.set_limit(limits.pipes);
         house.schedule.set_limits(limits.senders, limits.notices);
         house.resolver.set_most(limits.resolvers);
+        // The files may be others, whatever their names.
+        house.handshakes.set_house(tls_house(&house.config));
         self.senders.set_most(limits.senders);
         self.admission.set_most(descriptors::provide(&house.config));
         let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);

@@ -13,11 +13,6 @@ use socket2::{SockRef, TcpKeepalive};
 pub trait Stream {
     /// Reads what is there; 0 is the end.
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// True where the next read gives something at once, bytes or the end, which the socket below will not announce:
-    /// a short read is no sign of there being nothing more then.
-    fn has_more(&self) -> bool {
-        false
-    }
     /// Writes what there is room for. Less than all of it, or `WouldBlock`, says that the socket below is full.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Pushes out what the stream itself still holds, for instance encrypted bytes: true when nothing is left. False,

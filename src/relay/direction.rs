@@ -216,7 +216,7 @@ impl Direction {
             Err(error) => return Err(Failure::Source(error)),
         };
         work.pumped.read = true;
-        if read < room && !work.source.ready.insists() && !work.source.stream.has_more() {
+        if read < room && !work.source.ready.insists() {
             work.source.ready.readable = false;
         }
         self.bulk = if read >= BULK_READ { self.bulk.saturating_add(1) } else { 0 };

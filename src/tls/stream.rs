@@ -25,7 +25,7 @@ thread_local! {
 /// TLS over a stream.
 ///
 /// Two promises to who waits for edge-triggered events: where less is received than was asked for, or less is taken
-/// than was to be sent, the stream below has said that it would block; the exception is what [`Stream::has_more`]
+/// than was to be sent, the stream below has said that it would block; the exception is what [`TlsStream::has_more`]
 /// tells. And what was taken and could not be sent on waits for [`Stream::flush`].
 #[derive(Debug)]
 pub struct TlsStream<S> {
@@ -92,6 +92,12 @@ impl<S: Stream> TlsStream<S> {
     /// Bytes held in all, either way.
     pub fn held(&self) -> usize {
         self.unsent.len() + self.plain.len() - self.taken + self.connection.rest().len()
+    }
+
+    /// True where receiving gives something at once, bytes or the end, whatever the stream below would say. Events do
+    /// not tell; so a stream like this is read until it would block.
+    pub fn has_more(&self) -> bool {
+        !self.plain.is_empty() || !matches!(self.reading, Reading::Open)
     }
 
     /// Receives once from the stream below and processes it. `Ok(false)`: it has nothing.
@@ -191,10 +197,6 @@ impl<S: Stream> Stream for TlsStream<S> {
             }
         }
         Ok(filled)
-    }
-
-    fn has_more(&self) -> bool {
-        !self.plain.is_empty() || !matches!(self.reading, Reading::Open)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {

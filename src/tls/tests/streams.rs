@@ -333,6 +333,7 @@ fn a_server_of_1_3_refuses_us_behind_the_handshake() {
 
 #[test]
 fn a_relay_passes_on_an_end_that_no_event_announces() {
+    use crate::net::random::Randomness;
     use crate::relay::buffers::Buffers;
     use crate::relay::pipes::Pipes;
     use crate::relay::stream::StreamRelay;
@@ -341,9 +342,17 @@ fn a_relay_passes_on_an_end_that_no_event_announces() {
     let plugin = Rc::new(RefCell::new(Wire { window: usize::MAX, ..Wire::default() }));
     let now = std::time::Instant::now();
     let (mut buffers, mut pipes, mut scratch) = (Buffers::new(100_000, 10_000), Pipes::new(0), vec![0; 10_000]);
-    let mut relay = StreamRelay::new(now, Vec::new(), (Ready::fresh(), Ready::fresh()), &mut buffers);
+    let layered = Ready { layered: true, ..Ready::fresh() };
+    let mut relay = StreamRelay::new(now, Vec::new(), (Ready::fresh(), layered), &mut buffers);
     let mut run = |pair: &mut Pair, relay: &mut StreamRelay| {
-        let mut env = Env { now, scratch: &mut scratch, buffers: &mut buffers, pipes: &mut pipes, block: None };
+        let mut env = Env {
+            now,
+            scratch: &mut scratch,
+            buffers: &mut buffers,
+            pipes: &mut pipes,
+            entropy: &mut Randomness::default(),
+            block: None,
+        };
         relay.run(&mut End(Rc::clone(&plugin)), &mut pair.stream, &mut env)
     };
     run(&mut pair, &mut relay);
