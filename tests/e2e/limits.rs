@@ -66,8 +66,12 @@ fn answers_that_nobody_reads_are_bounded() {
     let daemon = configured("[limits]\nbuffers=65536\n");
     // They make the table long: some 25 KB.
     let _idle: Vec<Plugin> = (0..250).map(|_| daemon.plugin()).collect();
-    let _deaf: Vec<TcpStream> = (0..8).map(|_| deaf(&daemon)).collect();
-    daemon.wait_for_log(LIMIT, |line| line.contains("gets no STAT"));
+    // Each holds up to that much; how much, the kernel decides.
+    let mut deaf_ones = Vec::new();
+    while !daemon.log_text().contains("gets no STAT") {
+        assert!(deaf_ones.len() < 50, "answers pile up");
+        deaf_ones.push(deaf(&daemon));
+    }
     assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
 }
 
