@@ -1,5 +1,6 @@
 //! An open connection: messages, control frames, and the closing handshake.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::frame::Opcode;
@@ -37,6 +38,9 @@ enum Shown {
     Closed(u16, Place),
 }
 
+/// Pongs that wait at most: 4 KiB for a peer that asks and does not read.
+const PONGS: usize = 32;
+
 /// A connection, from the blank line of the opening handshake to the end of the transport.
 ///
 /// Contract: after any input, command or timeout, write what [`Connection::poll_transmit`] gives, then ask
@@ -49,9 +53,9 @@ pub struct Connection {
     receiver: Receiver,
     sender: Sender,
     liveness: Liveness,
-    /// The pong that waits, to the latest ping.
-    pong: Option<Vec<u8>>,
-    /// So many bytes are to be written until the last pong that answered by itself is out. Another has to wait for that,
+    /// The pongs that wait, to the latest [`PONGS`] pings: several may have come in one read.
+    pongs: VecDeque<Vec<u8>>,
+    /// So many bytes are to be written until the last pong that answered by itself is out. Others have to wait for that,
     /// so that a peer who asks and does not read cannot fill our memory.
     until_ponged: usize,
     /// The close frame that waits: code and reason.
@@ -73,7 +77,7 @@ impl Connection {
             receiver: Receiver::new(settings.role, settings.max_message, settings.deflate),
             sender: Sender::new(&settings),
             liveness: Liveness::new(settings.ping_interval, now),
-            pong: None,
+            pongs: VecDeque::new(),
             until_ponged: 0,
             answer: None,
             eof: false,
@@ -177,7 +181,7 @@ impl Connection {
     pub fn close(&mut self, code: u16, reason: &str, now: Instant, entropy: &mut dyn Entropy) {
         if self.stage == Stage::Open {
             self.sender.control(Opcode::Close, &close::encode(code, reason), entropy);
-            self.pong = None;
+            self.pongs = VecDeque::new();
             self.stage = Stage::Closing(now + CLOSE_PATIENCE);
         }
     }
@@ -185,10 +189,10 @@ impl Connection {
     /// Encodes what waits (pongs, pings of `ping_interval`, answers to a close) and gives what is to be written.
     pub fn poll_transmit(&mut self, entropy: &mut dyn Entropy) -> &[u8] {
         if self.stage == Stage::Open {
-            if self.until_ponged == 0
-                && let Some(payload) = self.pong.take()
-            {
-                self.sender.control(Opcode::Pong, &payload, entropy);
+            if self.until_ponged == 0 && !self.pongs.is_empty() {
+                for payload in std::mem::take(&mut self.pongs) {
+                    self.sender.control(Opcode::Pong, &payload, entropy);
+                }
                 self.until_ponged = self.sender.queued();
             }
             if let Some(payload) = self.liveness.poll_ping(|| entropy.mask()) {
@@ -270,9 +274,12 @@ impl Connection {
             }
             Found::Control(Opcode::Ping, place) => {
                 // Section 5.5.2: a pong MUST answer, unless a close frame has been received. After our own nothing is
-                // sent. Section 5.5.3: it is the latest that counts.
+                // sent. Section 5.5.3: where there are too many, it is the latest that count.
                 if self.control != Control::Hand && self.stage == Stage::Open {
-                    self.pong = Some(self.receiver.bytes(&place, input).to_vec());
+                    if self.pongs.len() == PONGS {
+                        self.pongs.pop_front();
+                    }
+                    self.pongs.push_back(self.receiver.bytes(&place, input).to_vec());
                 }
                 (self.control != Control::Auto).then_some(Shown::Ping(place))
             }
@@ -281,7 +288,7 @@ impl Connection {
                 if self.stage == Stage::Open {
                     // Section 5.5.1: a close frame MUST be answered by one, typically with its code.
                     self.answer = Some((code, ""));
-                    self.pong = None;
+                    self.pongs = VecDeque::new();
                 }
                 self.stage = Stage::Closed(now + CLOSE_PATIENCE);
                 Some(Shown::Closed(code, place))
@@ -299,7 +306,7 @@ impl Connection {
     fn fail(&mut self, failure: Failure, now: Instant) {
         if self.stage == Stage::Open {
             self.answer = Some((failure.code, failure.why));
-            self.pong = None;
+            self.pongs = VecDeque::new();
         }
         self.stage = Stage::Failed(now + FAILURE_PATIENCE);
     }
