@@ -32,6 +32,7 @@ autobahn_python() {
         -o APT::Sandbox::User= -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Update::Error-Mode=any
     )
     # Debian's own archive before its companions (security, updates).
+    # shellcheck disable=SC2016 # It is for apt to expand.
     for mirror in $(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sort -u |
         awk '{ print ($0 ~ /\/debian\/?$/) ? 0 : 1, $0 }' | sort -s -n | cut -d' ' -f2-); do
         # Its signature was made for another release of Debian; what is fetched is run here, on loopback, only.
