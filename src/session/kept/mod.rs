@@ -10,6 +10,8 @@
 //! end: its own end says that it has read everything.
 
 mod outlet;
+#[cfg(test)]
+mod simulation;
 
 pub use outlet::Gap;
 
