@@ -11,7 +11,8 @@ use lab::plugin::Plugin;
 use lab::random::Checker;
 
 use crate::support::{
-    LIMIT, Observer, Reader, Writer, accepted, configured, ends, eventually, started, stays_quiet, with_luup,
+    LIMIT, Observer, Reader, Writer, accepted, configured, ends, eventually, processor_time, started, stays_quiet,
+    with_luup,
 };
 
 /// A pid that nobody would guess.
@@ -359,4 +360,24 @@ fn a_parked_connection_holds_back_its_remote() {
     let came = attached(&daemon, "").rest();
     assert_eq!(came.len() as u64, written);
     assert!(Checker::new(9).check(&came));
+}
+
+#[test]
+fn a_parked_connection_costs_no_time() {
+    let daemon = started();
+    let (plugin, remote) = kept_as(&daemon, "aaaaaaaa", "");
+    let (other, mut leaving) = kept_as(&daemon, "bbbbbbbb", "");
+    drop((plugin, other));
+    let mut observer = Observer::new(daemon.addr());
+    eventually("both are parked", || {
+        observer.connections().iter().all(|connection| connection["state"] == "parked").then_some(())
+    });
+    Writer::new(&remote, 9).write_until_blocked();
+    leaving.write_all(b"last words").unwrap();
+    drop(leaving);
+    let used = processor_time(&daemon, Duration::from_secs(1));
+    assert!(used < Duration::from_millis(100), "{used:?} in a second in which nothing happens");
+    let mut plugin = daemon.plugin();
+    assert_eq!(plugin.command("ATCH bbbbbbbb"), "OK ATCH bbbbbbbb");
+    assert_eq!(plugin.rest(), b"last words");
 }

@@ -19,6 +19,7 @@ mod faults;
 mod greeting;
 mod half_close;
 mod keep;
+mod keep_messages;
 mod limits;
 mod logging;
 mod lua;

@@ -1,0 +1,254 @@
+//! KEEP, ATCH and DROP where messages are told apart: UDP and WebSocket; and a Luup that restarts a thousand times.
+
+use std::io::Write;
+use std::net::UdpSocket;
+
+use lab::daemon::Daemon;
+use lab::device::{Device, Kind};
+use lab::plugin::Plugin;
+use lab::websocket::{CLOSE, Peer, TEXT, close_of};
+
+use crate::support::{
+    LIMIT, Observer, accepted, bridged, configured, eventually, heard, said_text, started, with_luup,
+};
+
+const PID: &str = "k7Xq-9bZ";
+
+#[track_caller]
+fn attached(daemon: &Daemon, options: &str) -> Plugin {
+    let mut plugin = daemon.plugin();
+    let answer = plugin.command(format!("ATCH {PID} {options}").trim_end());
+    assert_eq!(answer, format!("OK ATCH {PID}"));
+    plugin
+}
+
+#[track_caller]
+fn wait_parked(daemon: &Daemon) {
+    let mut observer = Observer::new(daemon.addr());
+    eventually("it is parked", || {
+        observer.connections().iter().any(|connection| connection["state"] == "parked").then_some(())
+    });
+}
+
+/// The next message in MESG framing: its body.
+#[track_caller]
+fn body(plugin: &mut Plugin) -> String {
+    let header = plugin.line();
+    let length = header.split(' ').nth(1).unwrap().parse().unwrap();
+    String::from_utf8(plugin.bytes(length)).unwrap()
+}
+
+/// A plugin that sends datagrams and is kept, the device, and where the device answers to.
+#[track_caller]
+fn datagrams(daemon: &Daemon, options: &str) -> (Plugin, UdpSocket) {
+    let device = UdpSocket::bind("127.0.0.1:0").unwrap();
+    device.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut plugin = daemon.plugin();
+    let options = format!("PRTO=udp {options} KEEP=300 NTFY=5/s/a/{PID}");
+    plugin.conn(device.local_addr().unwrap(), &options);
+    plugin.send(b"BINA 2\nhi");
+    let (length, proxy) = device.recv_from(&mut [0; 100]).unwrap();
+    assert!(length >= 2);
+    device.connect(proxy).unwrap();
+    (plugin, device)
+}
+
+#[test]
+fn datagrams_go_on_and_half_a_message_is_forgotten() {
+    let daemon = started();
+    let (mut plugin, device) = datagrams(&daemon, "FRAM=MESG");
+    device.send(b"one").unwrap();
+    assert_eq!(body(&mut plugin), "one");
+    plugin.send(b"BINA 100\nhalf");
+    drop(plugin);
+    wait_parked(&daemon);
+    device.send(b"two").unwrap();
+    device.send(b"three").unwrap();
+    let mut plugin = attached(&daemon, "SEEN=1");
+    assert_eq!((body(&mut plugin), body(&mut plugin)), ("two".into(), "three".into()));
+    plugin.send(b"TEXT 5\nagain");
+    let mut came = [0; 100];
+    assert_eq!(device.recv(&mut came).unwrap(), 5);
+    assert_eq!(&came[..5], b"again");
+    let mut plugin = attached(&daemon, "SEEN=2");
+    assert_eq!(body(&mut plugin), "three");
+    plugin.send(b"CLOS 1000 0\n");
+    assert!(plugin.at_end());
+    drop(plugin);
+    Observer::new(daemon.addr()).wait_connections(0);
+    assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid", "the plugin's CLOS ends it");
+}
+
+#[test]
+fn while_nobody_reads_the_oldest_datagrams_are_dropped() {
+    let daemon = configured("[limits]\nbuffer=4096\n");
+    let (plugin, device) = datagrams(&daemon, "FRAM=MESG");
+    drop(plugin);
+    wait_parked(&daemon);
+    let mut observer = Observer::new(daemon.addr());
+    // One at a time, so that none is lost on its way.
+    let mut bytes = 0;
+    for number in 0..100 {
+        let payload = format!("{number:03}{}", "x".repeat(100));
+        bytes += payload.len();
+        device.send(payload.as_bytes()).unwrap();
+        eventually("it has come", || (observer.connections().first()?["received"] == bytes).then_some(()));
+    }
+    let mut plugin = attached(&daemon, "");
+    let first: usize = body(&mut plugin)[..3].parse().unwrap();
+    assert!((50..90).contains(&first), "{first} is the first that is left");
+    for number in first + 1..100 {
+        assert_eq!(body(&mut plugin)[..3], format!("{number:03}"), "none is missing among the newest");
+    }
+}
+
+/// A plugin that speaks to a WebSocket and is kept, and its peer.
+#[track_caller]
+fn kept_bridge(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
+    bridged(daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID} {options}"))
+}
+
+#[test]
+fn a_websocket_outlives_its_plugin() {
+    let (luup, daemon) = with_luup("");
+    let (mut plugin, mut peer) = kept_bridge(&daemon, "");
+    peer.send_frame(TEXT, b"one").unwrap();
+    assert_eq!(said_text(&mut plugin), "TEXT one");
+    plugin.send(b"TEXT 100\nhalf");
+    drop(plugin);
+    wait_parked(&daemon);
+    peer.send_frame(TEXT, b"two").unwrap();
+    peer.send_frame(TEXT, b"three").unwrap();
+    let mut plugin = attached(&daemon, "SEEN=0");
+    for text in ["TEXT one", "TEXT two", "TEXT three"] {
+        assert_eq!(said_text(&mut plugin), text);
+    }
+    plugin.send(b"TEXT 5\nagain");
+    assert_eq!(heard(&mut peer), (TEXT, b"again".to_vec()), "the half of the old plugin is forgotten");
+    // The remote's end waits for the plugin.
+    drop(plugin);
+    wait_parked(&daemon);
+    luup.forget();
+    peer.send_frame(TEXT, b"last").unwrap();
+    peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
+    assert_eq!(heard(&mut peer).0, CLOSE);
+    peer.end().unwrap();
+    luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();
+    let mut plugin = attached(&daemon, "SEEN=3");
+    assert_eq!(said_text(&mut plugin), "TEXT last");
+    assert_eq!(said_text(&mut plugin), "CLOS 1000 bye");
+    assert!(plugin.at_end());
+    drop(plugin);
+    Observer::new(daemon.addr()).wait_connections(0);
+}
+
+#[test]
+fn a_websocket_that_ends_for_want_of_a_plugin_says_so() {
+    let daemon = started();
+    for command in [Some("DROP"), None] {
+        let keep = if command.is_some() { "" } else { "KEEP=0.2" };
+        let (plugin, mut peer) = kept_bridge(&daemon, keep);
+        drop(plugin);
+        if command.is_some() {
+            wait_parked(&daemon);
+            assert_eq!(daemon.plugin().command(&format!("DROP {PID}")), "OK DROP");
+        }
+        assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")));
+        peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
+        peer.end().unwrap();
+        Observer::new(daemon.addr()).wait_connections(0);
+    }
+}
+
+#[test]
+fn the_plugins_clos_ends_a_kept_websocket() {
+    let daemon = started();
+    let (mut plugin, mut peer) = kept_bridge(&daemon, "");
+    plugin.send(b"CLOS 1000 3\nbye");
+    assert_eq!(heard(&mut peer), (CLOSE, close_of(1000, "bye")));
+    peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
+    assert_eq!(said_text(&mut plugin), "CLOS 1000 bye");
+    assert!(plugin.at_end());
+    drop(plugin);
+    peer.end().unwrap();
+    Observer::new(daemon.addr()).wait_connections(0);
+    assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid");
+}
+
+#[test]
+fn a_luup_that_restarts_a_thousand_times_loses_nothing_over_tcp() {
+    const RESTARTS: u64 = 1000;
+    // In all no more than is kept: the old socket may hold everything.
+    const EACH: usize = 60;
+    let daemon = started();
+    let device = Device::start(Kind::Manual);
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), &format!("KEEP=300 NTFY=-1/s/a/{PID}"));
+    let mut remote = accepted(&device);
+    let mut random = lab::random::Random::new(11);
+    let talker = std::thread::spawn(move || {
+        let mut said = lab::random::Random::new(12);
+        for _ in 0..RESTARTS {
+            remote.write_all(&said.bytes(EACH)).unwrap();
+        }
+        remote
+    });
+    let (all, mut seen) = (RESTARTS as usize * EACH, 0);
+    let mut checker = lab::random::Checker::new(12);
+    for restart in 0..RESTARTS {
+        // It reads some of what is there, and is gone: with or without an end, and its socket may even stay open.
+        let most = (all - seen) / (RESTARTS - restart) as usize;
+        let wanted = random.below(most as u64 + 1) as usize;
+        let read = plugin.bytes(wanted);
+        assert!(checker.check(&read), "after {seen} bytes");
+        seen += read.len();
+        let old = plugin;
+        plugin = daemon.plugin();
+        let mut kept_open = None;
+        match random.below(3) {
+            0 => drop(old),
+            1 => old.reset(),
+            _ => kept_open = Some(old),
+        }
+        assert_eq!(plugin.command(&format!("ATCH {PID} SEEN={seen}")), format!("OK ATCH {PID}"), "{restart}");
+        drop(kept_open);
+    }
+    let rest = plugin.bytes(all - seen);
+    assert!(checker.check(&rest));
+    let mut remote = talker.join().unwrap();
+    plugin.send(b"done");
+    let mut came = [0; 4];
+    std::io::Read::read_exact(&mut remote, &mut came).unwrap();
+    assert_eq!(&came, b"done");
+    Observer::new(daemon.addr()).wait_connections(1);
+}
+
+#[test]
+fn a_luup_that_restarts_a_thousand_times_loses_no_message_of_a_websocket() {
+    const RESTARTS: u64 = 1000;
+    let daemon = started();
+    let (mut plugin, mut peer) = kept_bridge(&daemon, "");
+    let talker = std::thread::spawn(move || {
+        for number in 0..RESTARTS {
+            peer.send_frame(TEXT, format!("message {number}").as_bytes()).unwrap();
+        }
+        peer
+    });
+    let mut random = lab::random::Random::new(21);
+    let mut seen = 0;
+    for restart in 0..RESTARTS {
+        for _ in 0..random.below(3) {
+            if seen < RESTARTS {
+                assert_eq!(said_text(&mut plugin), format!("TEXT message {seen}"), "restart {restart}");
+                seen += 1;
+            }
+        }
+        plugin = attached(&daemon, &format!("SEEN={seen}"));
+    }
+    while seen < RESTARTS {
+        assert_eq!(said_text(&mut plugin), format!("TEXT message {seen}"));
+        seen += 1;
+    }
+    plugin.send(b"TEXT 4\ndone");
+    assert_eq!(heard(&mut talker.join().unwrap()), (TEXT, b"done".to_vec()));
+}
