@@ -44,6 +44,11 @@ fn handshake() {
 }
 
 #[test]
+fn inflate() {
+    replay("inflate");
+}
+
+#[test]
 fn relay() {
     replay("relay");
 }
@@ -56,6 +61,11 @@ fn schedule() {
 #[test]
 fn setup() {
     replay("setup");
+}
+
+#[test]
+fn websocket() {
+    replay("websocket");
 }
 
 #[test]

@@ -1,0 +1,5 @@
+//! Fuzzes inflation.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sockproxyd_fuzz::inflate::run(data));
