@@ -1,0 +1,204 @@
+//! How fast WebSocket frames are read and written, beside tungstenite in the same run: masked binary frames of 64 KiB and
+//! masked texts of 40 bytes, as a server reads and a client writes them.
+//!
+//!     cargo bench --bench codec
+//!
+//! Both read from, and write to, memory; both are given the bytes afresh, since both unmask in place.
+
+use std::hint::black_box;
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
+use sockproxyd::websocket::{Connection, Control, Entropy, Event, Kind, Role, Settings};
+use tungstenite::protocol::Role as TheirRole;
+use tungstenite::{Bytes, Message, Utf8Bytes, WebSocket};
+
+/// What is read from the transport at once.
+const READ: usize = 16 * 1024;
+
+struct Case {
+    name: &'static str,
+    kind: Kind,
+    payload: Vec<u8>,
+    count: usize,
+}
+
+fn cases() -> [Case; 2] {
+    let text = b"{\"sensor\":\"kitchen\",\"temperature\":21.25}".to_vec();
+    assert_eq!(text.len(), 40);
+    [
+        Case { name: "binary 64 KiB", kind: Kind::Binary, payload: vec![0xa5; 65_536], count: 64 },
+        Case { name: "text 40 bytes", kind: Kind::Text, payload: text, count: 10_000 },
+    ]
+}
+
+/// Keys as fast as they come: what draws them is not what is measured. (tungstenite's rand draws from ChaCha, and that
+/// does count on its side: see `write`.)
+struct Keys(u32);
+
+impl Entropy for Keys {
+    fn mask(&mut self) -> [u8; 4] {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.0.to_be_bytes()
+    }
+}
+
+fn connection(role: Role) -> Connection {
+    let settings =
+        Settings { role, mask: true, control: Control::Auto, max_message: 1 << 20, deflate: None, ping_interval: None };
+    Connection::new(settings, Instant::now())
+}
+
+/// The messages of a case as a client writes them.
+fn encoded(case: &Case) -> Vec<u8> {
+    let mut client = connection(Role::Client);
+    let mut keys = Keys(1);
+    for _ in 0..case.count {
+        client.send(case.kind, &case.payload, true, &mut keys).expect("it is open");
+    }
+    client.poll_transmit(&mut keys).to_vec()
+}
+
+/// A transport that gives the same bytes again after each `rewind`, and forgets what it is written.
+struct Memory<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Read for Memory<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(self.bytes.len() - self.at).min(READ);
+        buffer[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+    }
+}
+
+impl Write for Memory<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(black_box(bytes).len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn group<'a>(criterion: &'a mut Criterion, name: String, case: &Case) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::Bytes((case.payload.len() * case.count) as u64));
+    group
+}
+
+fn read(criterion: &mut Criterion) {
+    for case in cases() {
+        let bytes = encoded(&case);
+        let mut group = group(criterion, format!("read {}", case.name), &case);
+        let mut server = connection(Role::Server);
+        let mut buffer = vec![0; READ];
+        let now = Instant::now();
+        group.bench_function("ours", |bencher| {
+            bencher.iter(|| {
+                let mut transport = Memory { bytes: &bytes, at: 0 };
+                let (mut messages, mut length) = (0, 0);
+                while let Ok(count) = transport.read(&mut buffer) {
+                    let mut at = 0;
+                    loop {
+                        let (taken, event) = server.handle_input(&mut buffer[at..count], now);
+                        at += taken;
+                        match event {
+                            Some(Event::Data(piece)) => length += black_box(piece).len(),
+                            Some(Event::End) => messages += 1,
+                            Some(_) => {}
+                            None if taken == 0 => break,
+                            None => {}
+                        }
+                    }
+                }
+                assert_eq!((messages, length), (case.count, case.count * case.payload.len()));
+            });
+        });
+        // Whole messages, as tungstenite gives them: what a framing that needs them pays.
+        let mut whole = Vec::new();
+        group.bench_function("ours, assembled", |bencher| {
+            bencher.iter(|| {
+                let mut transport = Memory { bytes: &bytes, at: 0 };
+                let (mut messages, mut length) = (0, 0);
+                while let Ok(count) = transport.read(&mut buffer) {
+                    let mut at = 0;
+                    loop {
+                        let (taken, event) = server.handle_input(&mut buffer[at..count], now);
+                        at += taken;
+                        match event {
+                            Some(Event::Data(piece)) => whole.extend_from_slice(piece),
+                            Some(Event::End) => {
+                                (messages, length) = (messages + 1, length + black_box(&whole).len());
+                                whole.clear();
+                            }
+                            Some(_) => {}
+                            None if taken == 0 => break,
+                            None => {}
+                        }
+                    }
+                }
+                assert_eq!((messages, length), (case.count, case.count * case.payload.len()));
+            });
+        });
+        let mut server = WebSocket::from_raw_socket(Memory { bytes: &bytes, at: 0 }, TheirRole::Server, None);
+        group.bench_function("tungstenite", |bencher| {
+            bencher.iter(|| {
+                server.get_mut().at = 0;
+                let (mut messages, mut length) = (0, 0);
+                while let Ok(message) = server.read() {
+                    length += black_box(message).len();
+                    messages += 1;
+                }
+                assert_eq!((messages, length), (case.count, case.count * case.payload.len()));
+            });
+        });
+    }
+}
+
+fn write(criterion: &mut Criterion) {
+    for case in cases() {
+        let mut group = group(criterion, format!("write {}", case.name), &case);
+        for (role, theirs, name) in [
+            (Role::Client, TheirRole::Client, "masked"),
+            // Without masks, and so without what draws the keys.
+            (Role::Server, TheirRole::Server, "plain"),
+        ] {
+            let mut ours = connection(role);
+            let mut keys = Keys(1);
+            group.bench_function(format!("ours, {name}"), |bencher| {
+                bencher.iter(|| {
+                    for _ in 0..case.count {
+                        ours.send(case.kind, &case.payload, true, &mut keys).expect("it is open");
+                        let written = black_box(ours.poll_transmit(&mut keys)).len();
+                        ours.handle_transmitted(written);
+                    }
+                });
+            });
+            let mut opponent = WebSocket::from_raw_socket(Memory { bytes: &[], at: 0 }, theirs, None);
+            // Made once: only a count of references is copied with it.
+            let message = match case.kind {
+                Kind::Binary => Message::Binary(Bytes::from(case.payload.clone())),
+                Kind::Text => Message::Text(Utf8Bytes::try_from(case.payload.clone()).expect("UTF-8")),
+            };
+            group.bench_function(format!("tungstenite, {name}"), |bencher| {
+                bencher.iter(|| {
+                    for _ in 0..case.count {
+                        opponent.send(message.clone()).expect("it is open");
+                    }
+                });
+            });
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = read, write
+}
+criterion_main!(benches);
