@@ -36,6 +36,7 @@ mod signals;
 mod status;
 mod supervise;
 mod timeouts;
+mod tls;
 mod udp;
 mod udp_framing;
 mod websocket_closing;

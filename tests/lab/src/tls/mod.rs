@@ -2,7 +2,7 @@
 
 mod server;
 
-pub use server::TlsDevice;
+pub use server::{TlsDevice, TlsStream};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -90,6 +90,16 @@ impl Identity {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
         }
+    }
+
+    /// A server that speaks TLS 1.2 and 1.3.
+    pub fn any_server(&self) -> ServerConfig {
+        self.server(rustls::ALL_VERSIONS, None)
+    }
+
+    /// A server that speaks TLS 1.2 alone.
+    pub fn old_server(&self) -> ServerConfig {
+        self.server(&[&rustls::version::TLS12], None)
     }
 
     /// The certificate, as DER.

@@ -1,0 +1,213 @@
+//! TLS towards remotes: handshakes, verification, bulk, ends, and servers that are none.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lab::daemon::Daemon;
+use lab::device::{Device, Kind};
+use lab::plugin::Plugin;
+use lab::random::Random;
+use lab::tls::{Authority, Identity, TlsDevice, Validity};
+
+use crate::support::{LIMIT, accepted, configured, started};
+
+/// A plugin whose CONN was answered with `reply`.
+fn conn(daemon: &Daemon, target: &str, options: &str) -> (Plugin, String) {
+    let mut plugin = daemon.plugin();
+    let reply = plugin.command(&format!("CONN {target} {options}"));
+    (plugin, reply)
+}
+
+#[track_caller]
+fn connected(daemon: &Daemon, target: &str, options: &str) -> Plugin {
+    let (plugin, reply) = conn(daemon, target, options);
+    assert!(reply.starts_with("OK CONN "), "{reply}");
+    plugin
+}
+
+fn loopback() -> Identity {
+    Identity::self_signed(&["localhost", "127.0.0.1"], Validity::Now)
+}
+
+/// A daemon that trusts `authority`, whose files lie in a directory of their own.
+fn trusting(authority: &Authority) -> (Daemon, std::path::PathBuf) {
+    let directory = std::env::temp_dir().join(format!("sockproxyd-e2e-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("house.pem"), authority.pem()).unwrap();
+    let directory_of = directory.display();
+    (configured(&format!("[tls]\nca={directory_of}/house.pem\ndirectory={directory_of}\n")), directory)
+}
+
+#[test]
+fn bytes_pass_both_ways_in_every_version() {
+    let daemon = started();
+    for config in [loopback().any_server(), loopback().old_server()] {
+        let device = TlsDevice::echo(config);
+        let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+        plugin.send(b"hello\n");
+        assert_eq!(plugin.line(), "hello");
+        // Enough to fill every buffer on the way.
+        let mut bytes = vec![0; 3_000_000];
+        Random::new(1).fill(&mut bytes);
+        let (stream, ahead) = plugin.into_stream();
+        assert!(ahead.is_empty());
+        let (mut writer, data) = (stream.try_clone().unwrap(), bytes.clone());
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&data).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let back = Plugin::from_stream(stream).rest();
+        writing.join().unwrap();
+        assert!(back == bytes, "{} of {} bytes came back", back.len(), bytes.len());
+    }
+}
+
+#[test]
+fn the_server_is_verified_unless_told_otherwise() {
+    let authority = Authority::new("house");
+    let (daemon, directory) = trusting(&authority);
+    let good = authority.issue(&["localhost", "127.0.0.1"], Validity::Now);
+    let device = TlsDevice::echo(good.any_server());
+    connected(&daemon, &device.addr().to_string(), "PRTO=tls");
+    connected(&daemon, &format!("localhost:{}", device.addr().port()), "PRTO=tls");
+    let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls SNIH=other.example");
+    assert_eq!(reply, "ERR CONN SSL_ERROR certificate is not for other.example, but for localhost, 127.0.0.1");
+    let pin = format!("PRTO=tls PINS=sha256/{}", "00".repeat(32));
+    let (_, reply) = conn(&daemon, &device.addr().to_string(), &pin);
+    assert_eq!(reply, format!("ERR CONN SSL_ERROR pin refused, certificate is {}", good.pin()));
+    connected(&daemon, &device.addr().to_string(), &format!("PRTO=tls PINS={}", good.pin()));
+
+    let device = TlsDevice::echo(authority.issue(&["127.0.0.1"], Validity::Past).any_server());
+    let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls");
+    assert!(reply.starts_with("ERR CONN SSL_ERROR certificate expired at 2001-02-03T00:00:00Z"), "{reply}");
+    connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+
+    // An authority that only the plugin trusts, and one that nobody does.
+    let other = Authority::new("plugin");
+    let identity = other.issue(&["127.0.0.1"], Validity::Now);
+    let device = TlsDevice::echo(identity.any_server());
+    let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls");
+    assert_eq!(reply, format!("ERR CONN SSL_ERROR unknown issuer, certificate is {}", identity.pin()));
+    std::fs::write(directory.join("plugin.pem"), other.pem()).unwrap();
+    connected(&daemon, &device.addr().to_string(), "PRTO=tls CAFL=plugin.pem");
+    let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls CAFL=../plugin.pem");
+    assert_eq!(reply, "ERR CONN SSL_ERROR CAFL ../plugin.pem: it lies outside of the directory for such files");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_second_connection_resumes_the_first_ones_session() {
+    let daemon = started();
+    let device = TlsDevice::echo(loopback().any_server());
+    for _ in 0..3 {
+        let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+        // With the answer, the ticket has come, too.
+        plugin.send(b"x\n");
+        assert_eq!(plugin.line(), "x");
+    }
+    use rustls::HandshakeKind::{Full, Resumed};
+    assert_eq!(device.handshakes(), [Full, Resumed, Resumed]);
+}
+
+#[test]
+fn an_end_reaches_the_plugin_whether_announced_or_not() {
+    let daemon = started();
+    for announced in [true, false] {
+        let device = TlsDevice::start(loopback().any_server(), move |mut stream| {
+            stream.write_all(b"last words\n").unwrap();
+            if announced {
+                stream.conn.send_close_notify();
+            }
+            let _ = stream.flush();
+        });
+        let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+        assert_eq!(plugin.rest(), b"last words\n");
+    }
+}
+
+#[test]
+fn servers_that_do_not_speak_tls_are_named_as_such() {
+    let daemon = started();
+    for (answer, words) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "the server speaks plain HTTP on this port"),
+        (b"220 mail.example.com ESMTP\r\n", "the server does not speak TLS on this port"),
+        (b"", "closed by the server during the handshake"),
+    ] {
+        let device = Device::start(Kind::Manual);
+        let mut plugin = daemon.plugin();
+        plugin.send(format!("CONN {} PRTO=tls\n", device.addr()).as_bytes());
+        let mut remote = accepted(&device);
+        // Its hello is read, or closing would be a reset.
+        std::io::Read::read(&mut remote, &mut [0; 4096]).unwrap();
+        remote.write_all(answer).unwrap();
+        drop(remote);
+        assert_eq!(plugin.line(), format!("ERR CONN SSL_ERROR {words}"));
+    }
+}
+
+#[test]
+fn a_server_that_stalls_harms_nobody_else() {
+    let daemon = started();
+    let silent = Device::start(Kind::Silent);
+    let device = TlsDevice::echo(loopback().any_server());
+    let began = Instant::now();
+    let mut waiting: Vec<Plugin> = (0..20).map(|_| daemon.plugin()).collect();
+    for plugin in &mut waiting {
+        plugin.send(format!("CONN {} PRTO=tls CTIM=1000\n", silent.addr()).as_bytes());
+    }
+    let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+    plugin.send(b"through\n");
+    assert_eq!(plugin.line(), "through");
+    for plugin in &mut waiting {
+        let reply = plugin.line();
+        assert!(reply.starts_with("ERR CONN "), "{reply}");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(1000) && began.elapsed() < LIMIT);
+}
+
+/// openssl(1) as a server; ended with the test.
+struct OpenSsl(Child);
+
+impl Drop for OpenSsl {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn openssl_understands_us() {
+    if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("skipped: there is no openssl here");
+        return;
+    }
+    let identity = loopback();
+    let file = std::env::temp_dir().join(format!("sockproxyd-e2e-openssl-{}.pem", std::process::id()));
+    std::fs::write(&file, [identity.pem(), identity.key_pem()].concat()).unwrap();
+    let daemon = started();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut server = Command::new("openssl")
+            .args(["s_server", "-rev", version, "-accept", "127.0.0.1:0", "-cert"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(server.stdout.take().unwrap());
+        let _server = OpenSsl(server);
+        let mut line = String::new();
+        while !line.starts_with("ACCEPT ") {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "openssl has ended");
+        }
+        let address = line.trim_start_matches("ACCEPT ").trim();
+        let mut plugin = connected(&daemon, address, &format!("PRTO=tls PINS={}", identity.pin()));
+        plugin.send(b"hello\n");
+        assert_eq!(plugin.line(), "olleh", "{version}");
+        plugin.finish();
+        assert_eq!(plugin.rest(), b"");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
