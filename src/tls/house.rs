@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::sign::{RsaSigningKey, any_ecdsa_type};
+use rustls::crypto::{CryptoProvider, KeyProvider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, crypto, version};
+use rustls::sign::SigningKey;
+use rustls::{ClientConfig, Error, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, crypto, version};
 
 use super::files::{File, Stamp, read_owners, read_plugins};
 use super::settings::{Settings, Verify, Version};
@@ -118,7 +120,7 @@ impl House {
 
     fn make(&self, settings: &Settings, files: &mut Vec<(PathBuf, Stamp)>) -> Result<ClientConfig, Failure> {
         let verifier = match &settings.verify {
-            Verify::Peer => Verifier::peer(self.roots(settings, files)?, &self.provider)?,
+            Verify::Peer => Verifier::peer(self.roots(settings, files)?, &self.provider),
             Verify::None => Verifier::none(&self.provider),
             Verify::Pins(pins) => Verifier::pins(pins, &self.provider),
         };
@@ -198,13 +200,26 @@ impl House {
 
 /// ring, with the cipher suites in the order of this machine's liking.
 fn provider() -> CryptoProvider {
-    let mut provider = crypto::ring::default_provider();
+    let mut provider = CryptoProvider { key_provider: &Keys, ..crypto::ring::default_provider() };
     if cfg!(not(any(target_arch = "x86_64", target_arch = "aarch64"))) {
         // Without instructions for AES, ChaCha20 takes a fraction of the time. Many servers go by the client's order.
         provider.cipher_suites.sort_by_key(|suite| !is_chacha(suite));
         provider.cipher_suites.sort_by_key(|suite| suite.tls13().is_none());
     }
     provider
+}
+
+/// Reads the clients' keys, RSA and ECDSA. Signing with Ed25519 would cost 24 KiB on MIPS for what no device asks for.
+#[derive(Debug)]
+struct Keys;
+
+impl KeyProvider for Keys {
+    fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        match RsaSigningKey::new(&key) {
+            Ok(rsa) => Ok(Arc::new(rsa)),
+            Err(_) => any_ecdsa_type(&key).map_err(|_| Error::General("neither an RSA nor an ECDSA key".into())),
+        }
+    }
 }
 
 fn is_chacha(suite: &SupportedCipherSuite) -> bool {
