@@ -13,6 +13,7 @@ pub struct HeaderReader {
 
 impl HeaderReader {
     /// Takes what belongs to the header off `input[*taken..]`; `None`: all of it did, and there is more to come.
+    #[inline]
     pub fn read(&mut self, input: &[u8], taken: &mut usize) -> Result<Option<Header>, Failure> {
         let input = &input[*taken..];
         let have = usize::from(self.have);
@@ -59,6 +60,7 @@ impl Payload {
     }
 
     /// Takes what of `input` belongs to the frame, at most `most` bytes, and unmasks it in place.
+    #[inline]
     pub fn take<'a>(&mut self, input: &'a mut [u8], most: usize) -> &'a mut [u8] {
         // As usize only what is no more than the input.
         let count = (input.len().min(most) as u64).min(self.remaining) as usize;

@@ -77,6 +77,7 @@ fn wrong<T>(why: &'static str) -> Result<T, Failure> {
 }
 
 /// Reads a header off the front of `bytes` and says how long it is; `None`: there is more to come.
+#[inline]
 pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Failure> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     // Section 5.2: a receiver MUST fail the connection where a reserved bit is set that no extension has defined.

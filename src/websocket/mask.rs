@@ -3,7 +3,7 @@
 /// Bytes masked at once.
 const WORD: usize = size_of::<u64>();
 /// Bytes copied and masked while they are in the nearest cache.
-const BLOCK: usize = 4096;
+const BLOCK: usize = 16 * 1024;
 
 /// A key, and how far into it we are: pieces of a payload may have any length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,7 @@ impl Mask {
     }
 
     /// Masks or unmasks the next bytes of the payload in place.
+    #[inline]
     pub fn apply(&mut self, bytes: &mut [u8]) {
         let [a, b, c, d] = self.key;
         // As bytes lie in memory, so that the order of bytes in a word does not matter. Words need not be aligned: that

@@ -14,6 +14,7 @@ pub struct Utf8 {
 impl Utf8 {
     /// Takes the next piece. False: this is no UTF-8.
     #[must_use]
+    #[inline]
     pub fn check(&mut self, mut piece: &[u8]) -> bool {
         while self.carried > 0 {
             let Some((&byte, rest)) = piece.split_first() else { return true };

@@ -41,6 +41,8 @@ pub struct Inflater {
     begun: bool,
     /// How much of [`TAIL`] has been taken.
     tail: usize,
+    /// What came out last is followed by what is no compressed data.
+    corrupt: bool,
 }
 
 impl fmt::Debug for Inflater {
@@ -60,6 +62,7 @@ impl Inflater {
             at: 0,
             begun: false,
             tail: 0,
+            corrupt: false,
         }
     }
 
@@ -106,6 +109,9 @@ impl Inflater {
     }
 
     fn step(&mut self, input: &[u8], flags: u32) -> Result<(TINFLStatus, Inflated), Corrupt> {
+        if self.corrupt {
+            return Err(Corrupt);
+        }
         let (status, taken, given) = decompress(&mut self.core, input, &mut self.window, self.at, flags);
         let output = self.at..self.at + given;
         self.at = output.end % self.window.len();
@@ -113,6 +119,11 @@ impl Inflater {
             TINFLStatus::NeedsMoreInput => Ok((status, Inflated { taken, output, starved: true })),
             TINFLStatus::Done | TINFLStatus::HasMoreOutput | TINFLStatus::BlockBoundary => {
                 Ok((status, Inflated { taken, output, starved: false }))
+            }
+            // What came before it counts as if it had come alone: it may be too long.
+            _ if given > 0 => {
+                self.corrupt = true;
+                Ok((TINFLStatus::HasMoreOutput, Inflated { taken, output, starved: false }))
             }
             _ => Err(Corrupt),
         }
