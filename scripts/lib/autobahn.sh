@@ -51,14 +51,14 @@ autobahn_python() {
     rm -rf "$apt"
 }
 
-# autobahn_run DIR ARGUMENT...: Python 2.7 of DIR with the suite in its path. AUTOBAHN_SITE names the folder of its
+# autobahn_run DIR ARGUMENT...: becomes Python 2.7 of DIR with the suite in its path; call it in a subshell. AUTOBAHN_SITE names the folder of its
 # packages, since those that share a namespace (zope) want it announced to the module site, too.
 autobahn_run() {
     local dir=$1 libraries wheels
     shift
     libraries=$(printf '%s:' "$dir"/root/usr/lib/*-linux-gnu*)
     wheels=$(printf '%s:' "$dir"/root/usr/share/python-wheels/*.whl)
-    env -u PYTHONHOME PYTHONNOUSERSITE=1 AUTOBAHN_SITE="$dir/site" PYTHONPATH="$dir/site:$wheels" LD_LIBRARY_PATH="$libraries" \
+    exec env -u PYTHONHOME PYTHONNOUSERSITE=1 AUTOBAHN_SITE="$dir/site" PYTHONPATH="$dir/site:$wheels" LD_LIBRARY_PATH="$libraries" \
         "$dir/root/usr/bin/python2.7" -u -W ignore "$@"
 }
 
@@ -73,8 +73,8 @@ autobahn_install() {
         rm -rf "$dir/site"
         local pip=(-m pip --disable-pip-version-check -q install --no-warn-script-location --no-deps
             --no-build-isolation --no-compile --target "$dir/site")
-        autobahn_run "$dir" "${pip[@]}" setuptools==44.1.1 wheel==0.37.1 2>/dev/null >&2
-        autobahn_run "$dir" "${pip[@]}" "${AUTOBAHN_PINS[@]}" >&2
+        (autobahn_run "$dir" "${pip[@]}" setuptools==44.1.1 wheel==0.37.1 2>/dev/null >&2)
+        (autobahn_run "$dir" "${pip[@]}" "${AUTOBAHN_PINS[@]}" >&2)
         printf '%s' "$stamp" >"$dir/.made-from"
     fi
     printf '%s\n' "$dir"
