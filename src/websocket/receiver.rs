@@ -290,15 +290,18 @@ impl Receiver {
     fn check_inflated(&mut self, inflated: &Inflated) -> Result<Option<Found>, Failure> {
         let (Some(message), Some(inflater)) = (&mut self.message, &self.inflater) else { return Err(CORRUPT) };
         let output = &inflater.window()[inflated.output.clone()];
-        message.size = message.size.saturating_add(output.len() as u64);
-        if message.size > self.max_message {
-            return Err(TOO_LONG);
-        }
+        // As if it came byte by byte: what is wrong within the limit is wrong first.
+        let room = self.max_message.saturating_sub(message.size);
+        let within = &output[..(output.len() as u64).min(room) as usize];
         if let Some(utf8) = &mut message.utf8
-            && !utf8.check(output)
+            && !utf8.check(within)
         {
             return Err(NO_UTF8);
         }
+        if within.len() < output.len() {
+            return Err(TOO_LONG);
+        }
+        message.size += output.len() as u64;
         Ok((!output.is_empty()).then(|| Found::Data(Place::Window(inflated.output.clone()))))
     }
 }
