@@ -228,7 +228,7 @@ fn a_refusal_is_logged_once_and_not_repeated() {
         observer.wait_notified();
         // Each piece of news is one request, and its refusal the end of it.
         assert_eq!(luup.count(), 6, "status {status}");
-        let count = daemon.log_lines().iter().filter(|line| line.contains(&status.to_string())).count();
+        let count = daemon.log_lines().iter().filter(|line| line.contains(&format!("status {status}:"))).count();
         assert_eq!(count, 2, "one line a connection:\n{}", daemon.log_text());
         assert!(daemon.log_text().contains("DeviceNum=1&serviceId=svc&action=act&Pid=p1"), "{}", daemon.log_text());
         // Another connection for the same action is no news.
