@@ -6,7 +6,7 @@
 //! | [`house`] | what all connections share: roots, configurations, sessions to be resumed |
 //! | `files` | PEM files below the configured directory |
 //! | `verify`, `x509` | who the server is |
-//! | [`connection`] | the sans-IO heart |
+//! | `connection` | the sans-IO heart |
 //! | [`handshake`] | handshakes, off the loop |
 //! | [`stream`] | an established connection as a stream of plain bytes |
 //! | [`error`] | what went wrong, in a plugin's words |

@@ -9,10 +9,10 @@
 //! | [`offer`] | what a client asks for, and what may be asked for |
 //! | [`client`] | the client's side, start to end |
 //! | [`server`] | the server's side, start to end |
-//! | [`request`], [`response`] | the client's request; the answer, judged |
-//! | [`head`], [`fields`] | header blocks and what is in them |
-//! | [`extensions`] | permessage-deflate is agreed on |
-//! | [`accept`] | the key and its answer |
+//! | `request`, `response` | the client's request; the answer, judged |
+//! | `head`, `fields` | header blocks and what is in them |
+//! | `extensions` | permessage-deflate is agreed on |
+//! | `accept` | the key and its answer |
 //! | [`failure`] | the words for what went wrong |
 
 mod accept;
