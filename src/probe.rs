@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::net::reason;
 use crate::protocol::reply::is_greeting;
 
-/// The greeting must be here within this.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The greeting must be here within this: a box that boots keeps a proxy that is well waiting for seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// More than a greeting has.
 const LONGEST: u64 = 128;
 

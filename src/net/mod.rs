@@ -13,12 +13,14 @@ use nix::errno::Errno;
 
 /// A socket's error in the words that LuaSocket has for it, which plugins may look for.
 pub fn reason(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::ConnectionRefused {
-        return "connection refused".into();
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => return "connection refused".into(),
+        // Also of what std says without a number.
+        io::ErrorKind::TimedOut => return "timeout".into(),
+        _ => {}
     }
     match error.raw_os_error().map(Errno::from_raw) {
         // More exact than what the kinds of std tell apart.
-        Some(Errno::ETIMEDOUT) => "timeout".into(),
         Some(Errno::EACCES | Errno::EPERM) => "permission denied".into(),
         Some(Errno::ECONNRESET | Errno::ECONNABORTED) => "closed".into(),
         Some(Errno::EADDRINUSE) => "address already in use".into(),
