@@ -14,6 +14,7 @@ use crate::protocol::command::parse_connect;
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
+use crate::tls::Verify;
 
 /// Direct listeners there may be. Each is a descriptor and a number in a token.
 const MOST_DIRECT: usize = 1000;
@@ -63,6 +64,8 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// Where the files lie that plugins may name.
     pub directory: Option<PathBuf>,
+    /// How a Luup behind `https` proves who it is.
+    pub luup: Verify,
 }
 
 /// Where the log goes.

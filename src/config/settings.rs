@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Config, LogTarget};
 use crate::net::access::{AccessList, TargetList};
+use crate::tls::Verify;
 
 /// One setting of the configuration file.
 pub struct Setting {
@@ -57,10 +58,17 @@ pub static SETTINGS: &[Setting] = &[
     Setting::new("host", "port", "number", "2504", "The port of setup mode. Plugins expect 2504.", |c, v| {
         number(v, 0, 65535).map(|n| c.port = n as u16)
     }),
-    Setting::new("host", "vera", "url", "http://127.0.0.1:3480", "Where Luup takes its requests.", |c, v| {
-        c.luup = base_url(v)?;
-        Ok(())
-    }),
+    Setting::new(
+        "host",
+        "vera",
+        "url",
+        "http://127.0.0.1:3480",
+        "Where Luup takes its requests: http, or https for one behind TLS (see luup below).",
+        |c, v| {
+            c.luup = base_url(v)?;
+            Ok(())
+        },
+    ),
     Setting::new(
         "host",
         "log",
@@ -283,6 +291,22 @@ pub static SETTINGS: &[Setting] = &[
             Ok(())
         },
     ),
+    Setting::new(
+        "tls",
+        "luup",
+        "verify|none|sha256/<hex>[,...]",
+        "verify",
+        "How a Luup at https:// proves who it is: by a certificate that is valid and for its name, with the authorities above; not at all; or by having exactly one of these certificates. The log says what is wrong with another, and what to write here to accept it.",
+        |c, v| {
+            c.tls.luup = match v {
+                "verify" => Verify::Peer,
+                "none" => Verify::None,
+                pins => Verify::pinned(pins.split(',').map(str::trim))
+                    .ok_or("verify, none or sha256/ and 64 hexadecimal digits are needed")?,
+            };
+            Ok(())
+        },
+    ),
 ];
 
 /// The sample configuration: every key, commented out, with its default.
@@ -366,7 +390,7 @@ fn no_network(word: String) -> String {
     format!("'{word}' is no address or network")
 }
 
-/// A base URL without a slash at its end. Luup speaks plain HTTP.
+/// A base URL without a slash at its end.
 fn base_url(text: &str) -> Result<String, String> {
     let wrong = || String::from("a URL such as http://127.0.0.1:3480 is needed");
     let url = text.trim_end_matches('/');
@@ -376,8 +400,7 @@ fn base_url(text: &str) -> Result<String, String> {
     let has_port = authority.as_str().len() > authority.host().len();
     let is_base = uri.query().is_none() && !url.contains('#') && (!has_port || uri.port_u16().is_some());
     match scheme {
-        "http" if is_base && !authority.host().is_empty() => Ok(url.to_owned()),
-        "https" => Err("https is not built into this version".into()),
+        "http" | "https" if is_base && !authority.host().is_empty() => Ok(url.to_owned()),
         _ => Err(wrong()),
     }
 }

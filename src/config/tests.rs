@@ -21,7 +21,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.limits.connections, 1024);
     assert_eq!(config.limits.line, crate::protocol::LINE_LIMIT);
     assert_eq!(config.limits.idle, None);
-    assert_eq!(config.tls, Tls { ca: None, directory: Some("/etc/sockproxyd.d".into()) });
+    assert_eq!(config.tls, Tls { ca: None, directory: Some("/etc/sockproxyd.d".into()), luup: Verify::Peer });
 }
 
 #[test]
@@ -133,5 +133,18 @@ fn the_packages_ship_the_sample() {
 #[test]
 fn where_tls_finds_its_files() {
     let config = load("[tls]\nca=/etc/house.pem\ndirectory=\n").unwrap();
-    assert_eq!(config.tls, Tls { ca: Some("/etc/house.pem".into()), directory: None });
+    assert_eq!(config.tls, Tls { ca: Some("/etc/house.pem".into()), directory: None, luup: Verify::Peer });
+}
+
+#[test]
+fn a_luup_behind_tls() {
+    let config = load("[host]\nvera=https://[::1]/\n[tls]\nluup=none\n").unwrap();
+    assert_eq!((config.luup.as_str(), config.tls.luup), ("https://[::1]", Verify::None));
+    let pin = format!("sha256/{}", "0a".repeat(32));
+    let config = load(&format!("[tls]\nluup={pin}, {pin}\n")).unwrap();
+    assert_eq!(config.tls.luup, Verify::Pins(vec![[10; 32]; 2]));
+    assert_eq!(
+        load("[tls]\nluup=sha256/0a").unwrap_err(),
+        "test.cf:2: bad value 'sha256/0a' for 'luup': verify, none or sha256/ and 64 hexadecimal digits are needed"
+    );
 }

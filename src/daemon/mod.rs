@@ -30,7 +30,7 @@ use crate::config::{Config, Step};
 use crate::net::random::Randomness;
 use crate::net::resolver::Resolver;
 use crate::net::socket::INTEREST;
-use crate::notify::{Schedule, Senders};
+use crate::notify::{Schedule, Senders, Trust};
 use crate::protocol::reply;
 use crate::relay::SCRATCH;
 use crate::relay::buffers::Buffers;
@@ -120,14 +120,16 @@ impl Daemon {
         let connections = descriptors::provide(&config);
         let limits = &config.limits;
         let now = Instant::now();
+        let tls = tls_house(&config);
+        let trust = trust(&tls, &config);
         Ok(Self {
-            senders: Senders::new(&config.luup, limits.senders, limits.answer, wake()),
+            senders: Senders::new(&config.luup, limits.senders, limits.answer, trust, wake()),
             house: House {
                 scratch: vec![0; SCRATCH],
                 buffers: Buffers::new(limits.buffers, limits.buffer),
                 pipes: Pipes::new(limits.pipes),
                 resolver: Resolver::new(limits.resolvers, wake()),
-                handshakes: Handshakes::new(tls_house(&config), HANDSHAKES, wake()),
+                handshakes: Handshakes::new(tls, HANDSHAKES, wake()),
                 randomness: Randomness::default(),
                 schedule: Schedule::new(limits.senders, limits.notices),
                 poll,
@@ -384,6 +386,11 @@ fn tls_house(config: &Config) -> Arc<tls::House> {
     let house = Arc::new(tls::House::new(config.tls.directory.clone(), config.tls.ca.clone()));
     house.warm_up();
     house
+}
+
+/// How Luup proves who it is.
+fn trust(house: &Arc<tls::House>, config: &Config) -> Trust {
+    Trust { house: Arc::clone(house), verify: config.tls.luup.clone() }
 }
 
 impl House {

@@ -3,7 +3,7 @@
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::{Daemon, descriptors, key, tls_house};
+use super::{Daemon, descriptors, key, tls_house, trust};
 use crate::config::Config;
 use crate::logging;
 
@@ -51,7 +51,9 @@ impl Daemon {
         house.schedule.set_limits(limits.senders, limits.notices);
         house.resolver.set_most(limits.resolvers);
         // The files may be others, whatever their names.
-        house.handshakes.set_house(tls_house(&house.config));
+        let tls = tls_house(&house.config);
+        self.senders.set_trust(trust(&tls, &house.config));
+        house.handshakes.set_house(tls);
         self.senders.set_most(limits.senders);
         self.admission.set_most(descriptors::provide(&house.config));
         let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);

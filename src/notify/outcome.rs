@@ -7,6 +7,9 @@ pub enum Outcome {
     Delivered,
     /// Nobody listens, or the way there is shut: Luup as a whole is away.
     Unreachable,
+    /// Whoever is there cannot be trusted, or does not speak TLS: Luup as a whole is away. That may pass, once the clock
+    /// of the box is set.
+    NoTls,
     /// No answer in time: this device's action hangs, or Luup does.
     TimedOut,
     /// There was no thread to send it: nobody was asked.
@@ -41,6 +44,7 @@ impl Outcome {
         match self {
             Self::Delivered => "delivered".into(),
             Self::Unreachable => "unreachable".into(),
+            Self::NoTls => "TLS failed".into(),
             Self::TimedOut => "timeout".into(),
             Self::ErrorBody => "ERROR body".into(),
             Self::NotSent => "not sent".into(),

@@ -287,7 +287,7 @@ impl Schedule {
         match outcome {
             Outcome::TimedOut => device.handle_timeout(now),
             // Nobody was asked: that says nothing of the device.
-            Outcome::Unreachable | Outcome::NotSent => {}
+            Outcome::Unreachable | Outcome::NoTls | Outcome::NotSent => {}
             _ => device.handle_answer(),
         }
         if let Some(due) = device.resting_until.filter(|&due| due > now) {
@@ -307,10 +307,10 @@ impl Schedule {
     fn judge_luup(&mut self, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::NotSent => self.breaker.handle_not_sent(now),
-            Outcome::Unreachable if self.breaker.handle_unreachable(now) => {
+            Outcome::Unreachable | Outcome::NoTls if self.breaker.handle_unreachable(now) => {
                 log::warn!("Luup cannot be reached; notifications wait");
             }
-            Outcome::Unreachable => {}
+            Outcome::Unreachable | Outcome::NoTls => {}
             _ if self.breaker.handle_reached() => log::info!("Luup is back"),
             _ => {}
         }
@@ -332,7 +332,7 @@ impl Schedule {
             }
             Outcome::Refused(_) | Outcome::NoHttp => None,
             // The breaker says when, or the device's rest.
-            Outcome::Unreachable | Outcome::TimedOut => Some(Duration::ZERO),
+            Outcome::Unreachable | Outcome::NoTls | Outcome::TimedOut => Some(Duration::ZERO),
             Outcome::Failed(_) | Outcome::HungUp | Outcome::NotSent => {
                 Some(backoff(FIRST_RETRY, LONGEST_RETRY, line.failures))
             }
@@ -355,7 +355,7 @@ impl Schedule {
             return;
         }
         // Nobody was asked, so nothing grows.
-        line.failures += u32::from(outcome != Outcome::Unreachable);
+        line.failures += u32::from(!matches!(outcome, Outcome::Unreachable | Outcome::NoTls));
         line.retry_at = Some(now + pause);
         // Pace spares a plugin; this one has heard nothing.
         line.paced_until = None;

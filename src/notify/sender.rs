@@ -4,16 +4,19 @@
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{Connector, NextTimeout, TcpConnector};
 use ureq::{Agent, Error};
 
 use super::schedule::Job;
+use super::secure::{SecureConnector, Trust};
 use super::{LineId, Outcome, line};
+use crate::tls::Failure;
 use crate::workers::{Pool, Workers};
 
 /// What the daemon calls itself, as its predecessor did.
@@ -25,27 +28,48 @@ const BODY_LIMIT: u64 = 64 * 1024;
 /// Luup's `ERROR:` stands at the beginning.
 const BODY_KEPT: usize = 64;
 
+/// Connections over TLS that are kept for the next request, each with buffers of some 20 KiB: a handshake costs more.
+const KEPT: usize = 4;
+/// So long. Servers keep theirs for a minute or more.
+const KEPT_FOR: Duration = Duration::from_secs(15);
+
 /// The senders.
 pub struct Senders {
     workers: Workers<Job, (LineId, Outcome)>,
+    connector: SecureConnector,
 }
 
 impl Senders {
-    /// Senders of at most `most` requests at once to `base` (`http://host:port`), each given `timeout`.
+    /// Senders of at most `most` requests at once to `base` (`http://host:port`, or `https`, whose server must be one
+    /// to `trust`), each given `timeout`.
     ///
     /// `wake` is called from a sender's thread whenever [`Senders::take_outcomes`] has something.
-    pub fn new(base: &str, most: usize, timeout: Duration, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        let agent = agent(timeout);
+    pub fn new(
+        base: &str,
+        most: usize,
+        timeout: Duration,
+        trust: Trust,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let base = base.trim_end_matches('/').to_owned();
+        let keeps = base.starts_with("https:");
+        let connector = SecureConnector::new(trust);
+        let agent = agent(timeout, connector.clone(), if keeps { KEPT } else { 0 });
+        let trouble = Trouble::default();
         let work = move |job: Job| {
-            let outcome = send(&agent, &format!("{base}{}", job.query));
+            let outcome = send(&agent, &format!("{base}{}", job.query), keeps, &trouble);
             if outcome != Outcome::Delivered {
                 log::debug!("notification {}: {}", outcome.name(), line::shown(&job.query, job.secret));
             }
             (job.line, outcome)
         };
         let pool = Pool { name: "notify", most, stack: STACK, work: Box::new(work), wake: Box::new(wake) };
-        Self { workers: Workers::new(pool) }
+        Self { workers: Workers::new(pool), connector }
+    }
+
+    /// From now on, servers must be ones to `trust`.
+    pub fn set_trust(&self, trust: Trust) {
+        self.connector.set_trust(trust);
     }
 
     /// Sends a request; its outcome comes later, or at once where there is no thread to send it.
@@ -64,12 +88,45 @@ impl Senders {
     }
 }
 
-/// Sends one request and judges the answer.
-fn send(agent: &Agent, url: &str) -> Outcome {
-    let mut answer = match agent.get(url).header("TE", "trailers").header("Connection", "close").call() {
+/// What is wrong with TLS to Luup, as the log has it: each request would say it again.
+#[derive(Default)]
+struct Trouble(Mutex<Box<str>>);
+
+impl Trouble {
+    fn handle_failure(&self, failure: &Failure) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if **known != *failure.gist() {
+            *known = failure.gist().into();
+            log::warn!("no TLS to Luup: {failure}");
+        }
+    }
+
+    fn handle_answer(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Box::default();
+    }
+}
+
+/// Sends one request and judges the answer. The connection is closed as the original does it, or `keeps`.
+fn send(agent: &Agent, url: &str, keeps: bool, trouble: &Trouble) -> Outcome {
+    let mut request = agent.get(url).header("TE", "trailers");
+    if !keeps {
+        request = request.header("Connection", "close");
+    }
+    let mut answer = match request.call() {
         Ok(answer) => answer,
-        Err(error) => return of_error(&error),
+        Err(error) => {
+            let failure = match &error {
+                Error::Other(other) => other.downcast_ref::<Failure>(),
+                _ => None,
+            };
+            if let Some(failure) = failure {
+                trouble.handle_failure(failure);
+                return Outcome::NoTls;
+            }
+            return of_error(&error);
+        }
     };
+    trouble.handle_answer();
     let status = answer.status().as_u16();
     let mut reader = answer.body_mut().as_reader().take(BODY_LIMIT);
     let mut kept = Vec::with_capacity(BODY_KEPT);
@@ -84,15 +141,16 @@ fn send(agent: &Agent, url: &str) -> Outcome {
     Outcome::of_answer(status, &kept)
 }
 
-fn agent(timeout: Duration) -> Agent {
+fn agent(timeout: Duration, connector: SecureConnector, kept: usize) -> Agent {
     let config = Config::builder()
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
-        .max_idle_connections(0)
-        .max_idle_connections_per_host(0)
+        .max_idle_connections(kept)
+        .max_idle_connections_per_host(kept)
+        .max_idle_age(KEPT_FOR)
         // A request and its answer are a few hundred bytes; more header than fits would look like a broken connection.
         .input_buffer_size(16 * 1024)
         .output_buffer_size(4096)
@@ -100,7 +158,7 @@ fn agent(timeout: Duration) -> Agent {
         .accept(AutoHeaderValue::None)
         .accept_encoding(AutoHeaderValue::None)
         .build();
-    Agent::with_parts(config, DefaultConnector::default(), InThisThread)
+    Agent::with_parts(config, connector.chain(TcpConnector::default()), InThisThread)
 }
 
 /// Finds Luup's address. ureq's own resolver starts a thread for each name to hold the time limit; a sender is such
@@ -113,7 +171,7 @@ impl Resolver for InThisThread {
         let host = uri.host().ok_or(Error::HostNotFound)?.trim_matches(['[', ']']);
         // musl compares what stands in /etc/hosts byte by byte.
         let host = host.to_ascii_lowercase();
-        let port = uri.port_u16().unwrap_or(80);
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let mut found = self.empty();
         let addresses: Vec<SocketAddr> =
             (host.as_str(), port).to_socket_addrs().map_err(|_| Error::HostNotFound)?.collect();
@@ -149,8 +207,16 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::net::TcpListener;
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
     use std::time::Instant;
+
+    use crate::tls::{House, Verify};
+
+    /// The certificates do not matter here: tests/e2e has them.
+    fn senders(base: &str, timeout: Duration, wake: impl Fn() + Send + Sync + 'static) -> Senders {
+        let trust = Trust { house: Arc::new(House::new(None, None)), verify: Verify::Peer };
+        Senders::new(base, 2, timeout, trust, wake)
+    }
 
     fn job(query: &str) -> Job {
         let mut schedule = Schedule::new(1, 1);
@@ -181,7 +247,7 @@ mod tests {
             String::from_utf8(request).unwrap()
         });
         let (woken, wake) = mpsc::channel();
-        let senders = Senders::new(&base, 2, timeout, move || {
+        let senders = senders(&base, timeout, move || {
             let _ = woken.send(());
         });
         assert_eq!(senders.submit(job("/data_request?id=action&DeviceNum=5")), None);
@@ -232,7 +298,7 @@ mod tests {
     fn nobody_there_is_unreachable() {
         let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (woken, wake) = mpsc::channel();
-        let senders = Senders::new(&format!("http://{unused}"), 2, LONG, move || {
+        let senders = senders(&format!("http://{unused}"), LONG, move || {
             let _ = woken.send(());
         });
         assert_eq!(senders.submit(job("/x")), None);

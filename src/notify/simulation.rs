@@ -115,7 +115,8 @@ impl House {
         };
         let outcome = match self.random.below(moods) {
             0..=2 => Outcome::Delivered,
-            3 | 4 => Outcome::Unreachable,
+            3 => Outcome::Unreachable,
+            4 => Outcome::NoTls,
             5 => Outcome::TimedOut,
             6 => Outcome::Failed(503),
             7 => Outcome::NotSent,

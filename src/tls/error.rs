@@ -26,6 +26,11 @@ impl Failure {
         Self { what: what.as_ref().chars().take(LONGEST).map(printable).collect::<String>().into() }
     }
 
+    /// What it is, without what differs from one time to the next.
+    pub fn gist(&self) -> &str {
+        self.what.split(", ").next().unwrap_or_default()
+    }
+
     /// What rustls has to say.
     pub fn of(error: &Error) -> Self {
         Self::at(error, SystemTime::now())

@@ -29,6 +29,14 @@ pub enum Verify {
     Pins(Vec<[u8; 32]>),
 }
 
+impl Verify {
+    /// By being one of `pins`, as PINS writes them. `None`: one of them is none, or there are none.
+    pub fn pinned<'a>(pins: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let pins: Vec<_> = pins.map(fingerprint).collect::<Option<_>>()?;
+        (!pins.is_empty()).then_some(Self::Pins(pins))
+    }
+}
+
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Version {
@@ -37,4 +45,36 @@ pub enum Version {
     V12,
     /// TLS 1.3.
     V13,
+}
+
+/// Reads `sha256/` and 64 hexadecimal digits, between which colons may stand as openssl(1) prints them.
+fn fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text
+        .strip_prefix("sha256/")?
+        .chars()
+        .filter(|&c| c != ':')
+        .map(|c| c.to_digit(16).map(|digit| digit as u8))
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+    (digits.len() == 64).then_some(bytes)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints() {
+        let plain = format!("sha256/{}ff", "0a".repeat(31));
+        let mut expected = [10; 32];
+        expected[31] = 255;
+        assert_eq!(fingerprint(&plain), Some(expected));
+        assert_eq!(fingerprint(&format!("sha256/{}FF", "0A:".repeat(31))), Some(expected));
+        for bad in ["", "sha256/", "sha1/00", &plain[..plain.len() - 1], &format!("{plain}00"), "sha256/zz"] {
+            assert_eq!(fingerprint(bad), None, "{bad}");
+        }
+        assert_eq!(Verify::pinned([&*plain, &*plain].into_iter()), Some(Verify::Pins(vec![expected; 2])));
+        assert_eq!(Verify::pinned([&*plain, "x"].into_iter()), None);
+        assert_eq!(Verify::pinned([].into_iter()), None);
+    }
 }

@@ -23,6 +23,7 @@ mod keep_messages;
 mod limits;
 mod logging;
 mod lua;
+mod luup_tls;
 mod luup_trouble;
 mod names;
 mod notifications;

@@ -4,7 +4,7 @@ use super::values::{list, one_of, text};
 use super::{OptionSpec, Parameters, Refused, Targets};
 use crate::tls::{Settings, Verify, Version};
 
-fn settings(parameters: &mut Parameters) -> &mut Settings {
+fn settings_of(parameters: &mut Parameters) -> &mut Settings {
     parameters.tls.get_or_insert_default()
 }
 
@@ -18,7 +18,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         "verify the certificate's chain, name and expiry",
         |parameters, value| {
             let verify = one_of(value, &[("peer", Verify::Peer), ("none", Verify::None)])?;
-            let settings = settings(parameters);
+            let settings = settings_of(parameters);
             // Pins are stricter than both.
             if !matches!(settings.verify, Verify::Pins(_)) {
                 settings.verify = verify;
@@ -33,13 +33,13 @@ pub static OPTIONS: &[OptionSpec] = &[
         "-",
         "accept exactly these certificates, in place of chain, name and expiry",
         |parameters, value| {
-            let pins: Option<Vec<_>> = list(value)?.iter().map(|pin| fingerprint(pin)).collect();
-            settings(parameters).verify = Verify::Pins(pins.filter(|pins| !pins.is_empty()).ok_or(Refused::Value)?);
+            settings_of(parameters).verify =
+                Verify::pinned(list(value)?.iter().map(Box::as_ref)).ok_or(Refused::Value)?;
             Ok(())
         },
     ),
     OptionSpec::new("TLSV", "1.2|1.3", Targets::Tls, "1.2", "lowest version of TLS", |parameters, value| {
-        settings(parameters).lowest = one_of(value, &[("1.2", Version::V12), ("1.3", Version::V13)])?;
+        settings_of(parameters).lowest = one_of(value, &[("1.2", Version::V12), ("1.3", Version::V13)])?;
         Ok(())
     }),
     OptionSpec::new(
@@ -49,7 +49,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         "the host",
         "server name to ask for and to verify",
         |parameters, value| {
-            settings(parameters).server_name = Some(text(value)?);
+            settings_of(parameters).server_name = Some(text(value)?);
             Ok(())
         },
     ),
@@ -60,45 +60,16 @@ pub static OPTIONS: &[OptionSpec] = &[
         "-",
         "further certificate authorities: a PEM file of the configured directory",
         |parameters, value| {
-            settings(parameters).ca_file = Some(text(value)?);
+            settings_of(parameters).ca_file = Some(text(value)?);
             Ok(())
         },
     ),
     OptionSpec::new("CERT", "file", Targets::Tls, "-", "the client's certificate, likewise", |parameters, value| {
-        settings(parameters).certificate = Some(text(value)?);
+        settings_of(parameters).certificate = Some(text(value)?);
         Ok(())
     }),
     OptionSpec::new("PKEY", "file", Targets::Tls, "-", "its private key, likewise", |parameters, value| {
-        settings(parameters).private_key = Some(text(value)?);
+        settings_of(parameters).private_key = Some(text(value)?);
         Ok(())
     }),
 ];
-
-/// Reads `sha256/` and 64 hexadecimal digits, between which colons may stand as openssl(1) prints them.
-fn fingerprint(text: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> = text
-        .strip_prefix("sha256/")?
-        .chars()
-        .filter(|&c| c != ':')
-        .map(|c| c.to_digit(16).map(|digit| digit as u8))
-        .collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
-    (digits.len() == 64).then_some(bytes)?.try_into().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fingerprints() {
-        let plain = format!("sha256/{}ff", "0a".repeat(31));
-        let mut expected = [10; 32];
-        expected[31] = 255;
-        assert_eq!(fingerprint(&plain), Some(expected));
-        assert_eq!(fingerprint(&format!("sha256/{}FF", "0A:".repeat(31))), Some(expected));
-        for bad in ["", "sha256/", "sha1/00", &plain[..plain.len() - 1], &format!("{plain}00"), "sha256/zz"] {
-            assert_eq!(fingerprint(bad), None, "{bad}");
-        }
-    }
-}
