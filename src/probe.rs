@@ -4,6 +4,9 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use socket2::{Domain, Socket, Type};
+
 use crate::net::reason;
 use crate::protocol::reply::is_greeting;
 
@@ -46,7 +49,7 @@ fn reachable(address: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// The first line that is said at `address`.
 fn greeted(address: SocketAddr, until: Instant) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&address, left(until)?)?;
+    let mut stream = connected(address, left(until)?)?;
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') && (line.len() as u64) < LONGEST {
         stream.set_read_timeout(Some(left(until)?))?;
@@ -61,6 +64,19 @@ fn greeted(address: SocketAddr, until: Instant) -> io::Result<Vec<u8>> {
         }
     }
     Ok(line)
+}
+
+/// A connection to `address`, or connect(2)'s own word on why there is none. std's connect_timeout reads that from
+/// SO_ERROR, which emulators of other processors get wrong.
+fn connected(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // socket(7): SO_SNDTIMEO bounds connect, which then says EINPROGRESS.
+    socket.set_write_timeout(Some(within))?;
+    match socket.connect(&address.into()) {
+        Ok(()) => Ok(socket.into()),
+        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => Err(too_late()),
+        Err(error) => Err(error),
+    }
 }
 
 fn left(until: Instant) -> io::Result<Duration> {
