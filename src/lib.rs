@@ -20,6 +20,8 @@
 //! | [`protocol`] | what plugins say, sans-IO |
 //! | [`websocket`] | RFC 6455 and 7692, sans-IO |
 //!
+//! Beside the house stands [`testing`]: what simulations and fuzz targets put in the place of sockets.
+//!
 //! # How a byte travels
 //!
 //! Remote socket, [`relay::direction`], plugin socket; then the [`notify::schedule`] hears "data handed over", a
@@ -43,6 +45,7 @@ pub mod relay;
 pub mod session;
 pub mod status;
 pub mod supervise;
+pub mod testing;
 pub mod tls;
 pub mod websocket;
 pub mod workers;

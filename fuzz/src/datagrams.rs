@@ -3,18 +3,17 @@
 //!
 //! Input: the framing and the size of a block, then an operation a byte, each followed by its argument.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sockproxyd::net::random::Randomness;
-use sockproxyd::net::socket::{Datagrams, Stream};
+use sockproxyd::net::socket::Datagrams;
 use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, Item, encode_datagram};
 use sockproxyd::relay::buffers::Buffers;
 use sockproxyd::relay::datagram::DatagramRelay;
-use sockproxyd::relay::pipes::Pipes;
-use sockproxyd::relay::{End, Env, Ready, Relay, SCRATCH, Timing};
+use sockproxyd::relay::{End, Ready, Relay, SCRATCH, Timing};
+use sockproxyd::testing::Surroundings;
+use sockproxyd::testing::wire::{Manners, Wire};
 
 use super::input::Input;
 
@@ -56,18 +55,6 @@ fn said(argument: usize) -> Vec<u8> {
     }
 }
 
-/// The plugin's end of its connection.
-#[derive(Default)]
-struct Plugin {
-    said: Vec<u8>,
-    taken: usize,
-    heard: Vec<u8>,
-    room: usize,
-    closed: bool,
-    wants_room: bool,
-    news: Ready,
-}
-
 /// Whoever answers datagrams.
 #[derive(Default)]
 struct Remote {
@@ -78,58 +65,29 @@ struct Remote {
     room: usize,
     wants_room: bool,
     news: Ready,
+    calls: usize,
 }
 
-struct PluginSocket<'a>(&'a mut Plugin, &'a Cell<usize>);
-struct RemoteSocket<'a>(&'a mut Remote, &'a Cell<usize>);
-
-impl Stream for PluginSocket<'_> {
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.1.set(self.1.get() + 1);
-        let length = buffer.len().min(self.0.said.len() - self.0.taken);
-        if length == 0 {
-            return if self.0.closed { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
-        }
-        buffer[..length].copy_from_slice(&self.0.said[self.0.taken..][..length]);
-        self.0.taken += length;
-        Ok(length)
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.1.set(self.1.get() + 1);
-        let length = bytes.len().min(self.0.room);
-        self.0.wants_room |= length < bytes.len();
-        if length == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.0.room -= length;
-        self.0.heard.extend_from_slice(&bytes[..length]);
-        Ok(length)
-    }
-
-    fn shutdown_write(&mut self) {}
-}
-
-impl Datagrams for RemoteSocket<'_> {
+impl Datagrams for Remote {
     fn recv_from(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.1.set(self.1.get() + 1);
-        if self.0.waiting.is_empty() {
+        self.calls += 1;
+        if self.waiting.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let datagram = self.0.waiting.remove(0);
+        let datagram = self.waiting.remove(0);
         buffer[..datagram.len()].copy_from_slice(&datagram);
-        self.0.taken.push(datagram);
-        Ok((self.0.taken[self.0.taken.len() - 1].len(), peer()))
+        self.taken.push(datagram);
+        Ok((self.taken[self.taken.len() - 1].len(), peer()))
     }
 
     fn send_to(&mut self, payload: &[u8], to: SocketAddr) -> io::Result<usize> {
-        self.1.set(self.1.get() + 1);
-        if self.0.room == 0 {
-            self.0.wants_room = true;
+        self.calls += 1;
+        if self.room == 0 {
+            self.wants_room = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.0.room -= 1;
-        self.0.got.push((payload.to_vec(), to));
+        self.room -= 1;
+        self.got.push((payload.to_vec(), to));
         Ok(payload.len())
     }
 }
@@ -143,15 +101,11 @@ fn may_send(to: SocketAddr) -> bool {
 }
 
 struct World {
-    now: Instant,
+    around: Surroundings,
     framing: Framing,
-    block: Option<usize>,
-    plugin: Plugin,
+    plugin: Wire,
     remote: Remote,
     relay: DatagramRelay,
-    buffers: Buffers,
-    pipes: Pipes,
-    scratch: Vec<u8>,
     end: Option<End>,
     /// A time limit runs.
     limited: bool,
@@ -161,17 +115,14 @@ struct World {
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let framing = [Framing::Raw, Framing::Line, Framing::Mesg][input.below(3)];
-    let now = Instant::now();
+    let mut around = Surroundings::new(Buffers::new(1 << 20, 1 << 16), SCRATCH);
+    around.block = Some(input.below(64)).filter(|&block| block > 0);
     let mut world = World {
-        now,
         framing,
-        block: Some(input.below(64)).filter(|&block| block > 0),
-        plugin: Plugin::default(),
+        plugin: Wire::new(Manners::default()),
         remote: Remote::default(),
-        relay: DatagramRelay::new(now, peer(), framing, b"", Ready::fresh()),
-        buffers: Buffers::new(1 << 20, 1 << 16),
-        pipes: Pipes::new(0),
-        scratch: vec![0; SCRATCH],
+        relay: DatagramRelay::new(around.now, peer(), framing, b"", Ready::fresh()),
+        around,
         end: None,
         limited: false,
     };
@@ -184,37 +135,28 @@ pub fn run(data: &[u8]) {
     }
     world.settle();
     world.check();
-    world.relay.release(&mut world.buffers, &mut world.pipes);
-    assert_eq!(world.buffers.held(), 0, "memory is accounted for to the end");
+    world.relay.release(&mut world.around.buffers, &mut world.around.pipes);
+    assert_eq!(world.around.buffers.held(), 0, "memory is accounted for to the end");
 }
 
 impl World {
     fn happen(&mut self, input: &mut Input<'_>) {
         let (kind, argument) = (input.below(8), usize::from(input.byte()));
         match kind {
-            0 | 1 if !self.plugin.closed && self.plugin.said.len() < 200_000 => {
-                self.plugin.said.extend(said(argument));
-                self.plugin.news.readable = true;
-            }
+            0 | 1 if !self.plugin.is_closed() && self.plugin.said.len() < 200_000 => self.plugin.say(&said(argument)),
             2 => {
                 self.remote.waiting.push(vec![b'\n'; argument % 4 * argument]);
                 self.remote.news.readable = true;
             }
-            3 => {
-                self.plugin.room += argument * argument;
-                self.plugin.news.writable |= self.plugin.room > 0 && std::mem::take(&mut self.plugin.wants_room);
-            }
+            3 => self.plugin.make_room(argument * argument),
             4 => {
                 self.remote.room += argument;
                 self.remote.news.writable |= self.remote.room > 0 && std::mem::take(&mut self.remote.wants_room);
             }
-            5 if argument > 200 => {
-                self.plugin.closed = true;
-                self.plugin.news = Ready { readable: true, hangup: true, ..self.plugin.news };
-            }
+            5 if argument > 200 => self.plugin.close(),
             6 => {
-                self.now += Duration::from_millis(argument as u64 * 100);
-                self.end = self.relay.handle_timeout(&TIMING, self.now);
+                self.around.now += Duration::from_millis(argument as u64 * 100);
+                self.end = self.relay.handle_timeout(&TIMING, self.around.now);
             }
             _ => self.tell(),
         }
@@ -222,48 +164,37 @@ impl World {
 
     /// An event says what has happened since the last one.
     fn tell(&mut self) {
-        let news = std::mem::take(&mut self.plugin.news);
-        merge(self.relay.plugin_ready(), news);
-        let news = std::mem::take(&mut self.remote.news);
-        merge(self.relay.remote_ready(), news);
+        self.plugin.tell(self.relay.plugin_ready());
+        let (news, ready) = (std::mem::take(&mut self.remote.news), self.relay.remote_ready());
+        ready.readable |= news.readable;
+        ready.writable |= news.writable;
     }
 
     /// One turn, and those that it asks for.
     fn turn(&mut self) {
-        for _ in 0..100_000 {
-            if self.end.is_some() {
-                return;
-            }
-            let calls = Cell::new(0);
-            let mut env = Env {
-                now: self.now,
-                scratch: &mut self.scratch,
-                buffers: &mut self.buffers,
-                pipes: &mut self.pipes,
-                entropy: &mut Randomness::default(),
-                block: self.block,
-            };
-            let mut plugin = PluginSocket(&mut self.plugin, &calls);
-            let mut remote = RemoteSocket(&mut self.remote, &calls);
-            let turn = self.relay.run(&mut plugin, &mut remote, &may_send, &mut env);
-            assert!(calls.get() <= MOST_CALLS, "{} calls in a turn", calls.get());
-            self.end = turn.end;
-            if let (false, Some(due), None) = (self.limited, self.relay.deadline(&TIMING), turn.end) {
-                assert!(due >= self.now + TIMING.half_close, "the limit began before what it limits");
-                self.limited = true;
-            }
-            if !turn.again {
-                return;
-            }
+        if self.end.is_some() {
+            return;
         }
-        panic!("turns without end");
+        let Self { around, plugin, remote, relay, limited, .. } = self;
+        let turn = around.turns(|env| {
+            let now = env.now;
+            let turn = relay.run(plugin, remote, &may_send, env);
+            let calls = plugin.take_calls() + std::mem::take(&mut remote.calls);
+            assert!(calls <= MOST_CALLS, "{calls} calls in a turn");
+            if let (false, Some(due), None) = (*limited, relay.deadline(&TIMING), turn.end) {
+                assert!(due >= now + TIMING.half_close, "the limit began before what it limits");
+                *limited = true;
+            }
+            turn
+        });
+        self.end = turn.end;
     }
 
     /// There is room for everything, and every event is told: then all has arrived.
     fn settle(&mut self) {
         for _ in 0..4 {
-            (self.plugin.room, self.remote.room) = (usize::MAX / 2, usize::MAX / 2);
-            self.plugin.news.writable |= std::mem::take(&mut self.plugin.wants_room);
+            self.plugin.make_room(usize::MAX / 8);
+            self.remote.room = usize::MAX / 2;
             self.remote.news.writable |= std::mem::take(&mut self.remote.wants_room);
             self.tell();
             self.turn();
@@ -273,7 +204,7 @@ impl World {
     fn check(&self) {
         let timed_out = matches!(self.end, Some(End::HalfClosed));
         let ended = self.end.is_some();
-        assert!(timed_out || ended || self.plugin.taken == self.plugin.said.len(), "the plugin is heard");
+        assert!(timed_out || ended || self.plugin.unread() == 0, "the plugin is heard");
         assert!(timed_out || ended || self.remote.waiting.is_empty(), "the remote is heard");
         let mut heard = Vec::new();
         for datagram in &self.remote.taken {
@@ -297,7 +228,7 @@ impl World {
     /// The datagrams that the plugin's words mean, and what it is told if it broke the rules.
     fn expected(&self) -> (Vec<(Vec<u8>, SocketAddr)>, Vec<u8>) {
         let mut decoder = Decoder::new(self.framing, Dialect::Datagrams, DATAGRAM_LIMIT);
-        decoder.handle_input(&self.plugin.said[..self.plugin.taken]);
+        decoder.handle_input(&self.plugin.said[..self.plugin.read]);
         let mut datagrams = Vec::new();
         while let Some(item) = decoder.poll_item() {
             match item {
@@ -313,10 +244,4 @@ impl World {
         }
         (datagrams, Vec::new())
     }
-}
-
-fn merge(ready: &mut Ready, news: Ready) {
-    ready.readable |= news.readable;
-    ready.writable |= news.writable;
-    ready.hangup |= news.hangup;
 }

@@ -3,264 +3,116 @@
 //! After each step the invariants hold; in the end every byte that was accepted has arrived, in order, or its loss is
 //! one that a reset explains.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::io;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lab::random::Random;
 
 use super::buffers::Buffers;
-use super::pipes::Pipes;
 use super::stream::StreamRelay;
-use super::{End, Env, Ready, Relay, Timing};
-use crate::net::random::Randomness;
-use crate::net::socket::Stream;
-
-/// A number below `below`.
-fn pick(random: &mut Random, below: usize) -> usize {
-    random.below(below as u64) as usize
-}
-
-/// The kernel's end of a connection, and the peer behind it.
-#[derive(Debug, Default)]
-struct Peer {
-    /// Sent by the peer, not yet read by the relay.
-    inbound: VecDeque<u8>,
-    /// The peer sends no more.
-    closed: bool,
-    /// The connection broke.
-    reset: bool,
-    /// Written by the relay and taken by the peer.
-    outbound: Vec<u8>,
-    /// How much the relay may write now.
-    window: usize,
-    /// How much the stream takes in beyond that, as one that encrypts does.
-    pouch: usize,
-    /// Taken in, and not yet pushed out to the peer.
-    withheld: Vec<u8>,
-    /// The relay said that it sends no more.
-    told: bool,
-    /// All that the peer ever sent.
-    sent: Vec<u8>,
-    next: u8,
-}
-
-impl Peer {
-    fn say(&mut self, bytes: usize) {
-        for _ in 0..bytes {
-            self.inbound.push_back(self.next);
-            self.sent.push(self.next);
-            self.next = self.next.wrapping_mul(31).wrapping_add(7);
-        }
-    }
-
-    fn push_out(&mut self) {
-        let length = self.withheld.len().min(self.window);
-        self.window -= length;
-        self.outbound.extend(self.withheld.drain(..length));
-    }
-
-    /// What the relay has written, wherever it is now.
-    fn taken(&self) -> Vec<u8> {
-        [&self.outbound[..], &self.withheld].concat()
-    }
-}
-
-struct Mock {
-    peer: Rc<RefCell<Peer>>,
-    random: Rc<RefCell<Random>>,
-}
-
-impl Stream for Mock {
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut peer = self.peer.borrow_mut();
-        if pick(&mut self.random.borrow_mut(), 20) == 0 {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        if !peer.inbound.is_empty() {
-            let length = peer.inbound.len().min(buffer.len());
-            for (place, byte) in buffer.iter_mut().zip(peer.inbound.drain(..length)) {
-                *place = byte;
-            }
-            return Ok(length);
-        }
-        if peer.reset {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        if peer.closed { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut peer = self.peer.borrow_mut();
-        assert!(!peer.told, "bytes behind the end");
-        if peer.reset {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        peer.push_out();
-        let length = bytes.len().min(peer.window + peer.pouch - peer.withheld.len());
-        if length == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        peer.withheld.extend_from_slice(&bytes[..length]);
-        peer.push_out();
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<bool> {
-        let mut peer = self.peer.borrow_mut();
-        if peer.reset && !peer.withheld.is_empty() {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        peer.push_out();
-        match pick(&mut self.random.borrow_mut(), 20) {
-            0 => Err(io::ErrorKind::Interrupted.into()),
-            1..9 if !peer.withheld.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
-            _ => Ok(peer.withheld.is_empty()),
-        }
-    }
-
-    fn shutdown_write(&mut self) {
-        let mut peer = self.peer.borrow_mut();
-        assert!(!peer.told, "the end is told twice");
-        peer.told = true;
-    }
-}
+use super::{End, Ready, Relay, Timing};
+use crate::testing::Surroundings;
+use crate::testing::wire::{Manners, Wire};
 
 const TIMING: Timing =
     Timing { receive: None, idle: None, half_close: Duration::from_secs(5), stall: Duration::from_secs(300) };
 
 struct World {
-    random: Rc<RefCell<Random>>,
-    now: Instant,
-    plugin: Mock,
-    remote: Mock,
+    random: Random,
+    around: Surroundings,
+    plugin: Wire,
+    remote: Wire,
+    /// What each says next.
+    next: [u8; 2],
     relay: StreamRelay,
-    buffers: Buffers,
-    pipes: Pipes,
-    scratch: Vec<u8>,
     end: Option<End>,
-    block: Option<usize>,
-    told_plugin: bool,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
-        let random = Rc::new(RefCell::new(Random::new(seed)));
-        let now = Instant::now();
-        let mut buffers = Buffers::new(8192, 4096);
-        let ahead = pick(&mut random.borrow_mut(), 3) * 100;
-        let plugin = Peer { next: 1, ..Peer::default() };
-        let mock = |peer| Mock { peer: Rc::new(RefCell::new(peer)), random: Rc::clone(&random) };
-        let plugin = mock(plugin);
-        plugin.peer.borrow_mut().say(ahead);
-        let first: Vec<u8> = plugin.peer.borrow_mut().inbound.drain(..).collect();
-        let writable = Ready::fresh();
-        let block = (pick(&mut random.borrow_mut(), 3) == 0).then_some(7);
-        let pouch = pick(&mut random.borrow_mut(), 2) * 300;
-        let remote = mock(Peer { next: 2, pouch, ..Peer::default() });
+        let mut random = Random::new(seed);
+        let mut pick = |below| random.below(below) as usize;
+        let mut around = Surroundings::new(Buffers::new(8192, 4096), 1024);
+        let mut next = [1, 2];
+        let ahead = bytes(&mut next[0], pick(3) * 100);
+        around.block = (pick(3) == 0).then_some(7);
+        let mut plugin = Wire::new(Manners { hiccup: 17, ..Manners::default() });
+        plugin.say_ahead(&ahead);
+        plugin.make_room(100);
+        let mut remote = Wire::new(Manners { pouch: pick(2) * 300, hiccup: 19, record: 0 });
+        let ready = (Ready { readable: false, ..Ready::fresh() }, Ready::fresh());
+        let mut relay = StreamRelay::new(around.now, ahead, ready, &mut around.buffers);
         // Some remotes answer and end before anybody looks, in one event with the connection's success.
-        let brief = pick(&mut random.borrow_mut(), 4) == 0;
-        if brief {
-            remote.peer.borrow_mut().say(50);
-            remote.peer.borrow_mut().closed = true;
+        if pick(4) == 0 {
+            remote.say(&bytes(&mut next[1], 50));
+            remote.close();
+            remote.tell(relay.remote_ready());
         }
-        let relay = StreamRelay::new(now, first, (writable, Ready { hangup: brief, ..writable }), &mut buffers);
-        plugin.peer.borrow_mut().window = 100;
-        Self {
-            random,
-            now,
-            plugin,
-            remote,
-            relay,
-            buffers,
-            pipes: Pipes::new(0),
-            scratch: vec![0; 1024],
-            end: None,
-            block,
-            told_plugin: false,
-        }
+        plugin.tell(relay.plugin_ready());
+        Self { random, around, plugin, remote, next, relay, end: None }
     }
 
-    fn chance(&self, of: usize) -> usize {
-        pick(&mut self.random.borrow_mut(), of)
+    fn pick(&mut self, below: usize) -> usize {
+        self.random.below(below as u64) as usize
     }
 
-    /// Something happens to one of the peers, and the kernel says so, as edge-triggered epoll would.
+    /// Something happens to one of the peers, and the kernel says so.
     fn happen(&mut self, quiet: bool) {
-        let on_plugin = self.chance(2) == 0;
-        let (mock, ready) = match on_plugin {
-            true => (&self.plugin, self.relay.plugin_ready()),
-            false => (&self.remote, self.relay.remote_ready()),
+        let on_plugin = self.pick(2) == 0;
+        let (what, amount) = (self.pick(if quiet { 40 } else { 100 }), self.pick(3000));
+        let (ends, breaks) = (self.pick(100) == 0, self.pick(1500) == 0);
+        let (wire, next, ready) = match on_plugin {
+            true => (&mut self.plugin, &mut self.next[0], self.relay.plugin_ready()),
+            false => (&mut self.remote, &mut self.next[1], self.relay.remote_ready()),
         };
-        let mut random = self.random.borrow_mut();
-        let mut peer = mock.peer.borrow_mut();
-        match pick(&mut random, if quiet { 40 } else { 100 }) {
-            0..=29 => {
-                peer.window += pick(&mut random, 2000);
-                ready.writable = true;
-            }
-            30..=34 if !peer.reset && pick(&mut random, 100) == 0 => {
-                peer.closed = true;
-                ready.readable = true;
-                ready.hangup = true;
-            }
-            30..=99 if !peer.closed && !peer.reset && !quiet => {
-                peer.say(pick(&mut random, 3000));
-                ready.readable = true;
-                if pick(&mut random, 1500) == 0 {
-                    peer.reset = true;
-                    ready.writable = true;
-                    ready.hangup = true;
+        let talks = !wire.is_closed() && !wire.is_broken();
+        match what {
+            0..=29 => wire.make_room(amount * 2 / 3),
+            30..=34 if ends && !wire.is_broken() => wire.close(),
+            30..=99 if talks && !quiet => {
+                wire.say(&bytes(next, amount));
+                if breaks {
+                    wire.break_off();
                 }
             }
             _ => {}
         }
+        wire.tell(ready);
     }
 
     fn turn(&mut self) {
-        for _ in 0..1000 {
-            let mut env = Env {
-                now: self.now,
-                scratch: &mut self.scratch,
-                buffers: &mut self.buffers,
-                pipes: &mut self.pipes,
-                entropy: &mut Randomness::default(),
-                block: self.block,
-            };
-            let turn = self.relay.run(&mut self.plugin, &mut self.remote, &mut env);
-            assert!(!(turn.told_end && self.told_plugin), "the end is told once");
-            self.told_plugin |= turn.told_end;
-            self.end = turn.end;
-            if !turn.again || self.end.is_some() {
-                return;
-            }
-        }
-        panic!("a turn without end");
+        let Self { around, plugin, remote, relay, .. } = self;
+        let told_before = plugin.is_told();
+        let turn = around.turns(|env| relay.run(plugin, remote, env));
+        assert_eq!(turn.told_end, plugin.is_told() && !told_before, "the end is told once");
+        self.end = turn.end;
     }
 
-    fn check(&self) {
-        let (plugin, remote) = (self.plugin.peer.borrow(), self.remote.peer.borrow());
-        assert!(plugin.sent.starts_with(&remote.taken()), "to the remote");
-        assert!(remote.sent.starts_with(&plugin.outbound), "to the plugin");
-        assert_eq!(self.relay.held(), self.buffers.held());
-        assert!(self.relay.held() <= 2 * 4096 + 200, "held {}", self.relay.held());
-        assert_eq!(self.relay.sent(), remote.taken().len() as u64);
-        assert_eq!(self.relay.received(), plugin.outbound.len() as u64);
-        if let Some(due) = self.relay.deadline(&TIMING) {
-            assert!(due >= self.now || self.relay.handle_timeout(&TIMING, self.now).is_some());
+    fn check(&mut self) {
+        let Self { plugin, remote, relay, .. } = self;
+        plugin.check_passed(remote);
+        remote.check_passed(plugin);
+        assert_eq!(relay.held(), self.around.buffers.held());
+        assert!(relay.held() <= 2 * 4096 + 200, "held {}", relay.held());
+        assert_eq!((relay.sent(), relay.received()), (remote.written() as u64, plugin.written() as u64));
+        if let Some(due) = relay.deadline(&TIMING) {
+            assert!(due >= self.around.now || relay.handle_timeout(&TIMING, self.around.now).is_some());
         }
-        if plugin.told && !remote.reset {
-            assert_eq!(plugin.outbound.len(), remote.sent.len(), "the end was told before all was passed on");
-        }
-        if remote.told && !plugin.reset {
-            assert_eq!(remote.taken().len(), plugin.sent.len(), "the end was told before all was passed on");
-        }
-        if !remote.reset && (self.end == Some(End::Done) || remote.window > 0) {
-            assert_eq!(remote.withheld, b"", "the stream was not asked to push out what it holds");
+        if !remote.is_broken() && (self.end == Some(End::Done) || remote.room > 0) {
+            assert_eq!(remote.withheld(), b"", "the stream was not asked to push out what it holds");
         }
     }
+
+    /// Lets go of everything, as who ends does.
+    fn release(&mut self) {
+        self.relay.release(&mut self.around.buffers, &mut self.around.pipes);
+        assert_eq!(self.around.buffers.held(), 0);
+    }
+}
+
+/// So many bytes, of which the first is `next`.
+fn bytes(next: &mut u8, count: usize) -> Vec<u8> {
+    let mut one = || std::mem::replace(next, next.wrapping_mul(31).wrapping_add(7));
+    (0..count).map(|_| one()).collect()
 }
 
 fn run(seed: u64) -> End {
@@ -270,22 +122,21 @@ fn run(seed: u64) -> End {
         world.turn();
         world.check();
         if let Some(end) = world.end {
-            world.relay.release(&mut world.buffers, &mut world.pipes);
-            assert_eq!(world.buffers.held(), 0);
+            world.release();
             return end;
         }
         // Now and then a while passes; when nothing else happens any more, the time limits must end it.
-        if world.chance(if step > 2000 { 2 } else { 50 }) == 0 {
-            world.now += Duration::from_millis(world.chance(1500) as u64);
+        if world.pick(if step > 2000 { 2 } else { 50 }) == 0 {
+            let a_while = Duration::from_millis(world.pick(1500) as u64);
+            world.around.now += a_while;
         }
-        if let Some(end) = world.relay.handle_timeout(&TIMING, world.now) {
-            world.relay.release(&mut world.buffers, &mut world.pipes);
-            assert_eq!(world.buffers.held(), 0);
+        if let Some(end) = world.relay.handle_timeout(&TIMING, world.around.now) {
+            world.release();
             return end;
         }
         if step > 4000 {
             // Both are open and silent: they may stay so for ever.
-            let closed = world.plugin.peer.borrow().closed || world.remote.peer.borrow().closed;
+            let closed = world.plugin.is_closed() || world.remote.is_closed();
             assert!(!closed || step < 100_000, "it never ends");
             if !closed {
                 return End::Idle;
@@ -299,28 +150,29 @@ fn run(seed: u64) -> End {
 fn last_words_that_the_stream_itself_holds_are_pushed_out() {
     for comes_room in [true, false] {
         let mut world = World::new(1);
-        world.plugin.peer.borrow_mut().window = 10_000;
-        world.plugin.peer.borrow_mut().say(100);
-        *world.remote.peer.borrow_mut() = Peer { pouch: 1000, closed: true, ..Peer::default() };
-        world.relay.plugin_ready().readable = true;
-        world.relay.remote_ready().readable = true;
+        world.plugin.make_room(10_000);
+        world.plugin.say(&bytes(&mut world.next[0], 100));
+        world.plugin.tell(world.relay.plugin_ready());
+        world.remote = Wire::new(Manners { pouch: 1000, ..Manners::default() });
+        world.remote.close();
+        world.remote.tell(world.relay.remote_ready());
         world.turn();
-        world.now += Duration::from_secs(60);
-        world.plugin.peer.borrow_mut().closed = true;
-        world.relay.plugin_ready().readable = true;
+        world.around.now += Duration::from_secs(60);
+        world.plugin.close();
+        world.plugin.tell(world.relay.plugin_ready());
         world.turn();
-        assert!(world.remote.peer.borrow().told && world.plugin.peer.borrow().told);
+        assert!(world.remote.is_told() && world.plugin.is_told());
         assert_eq!(world.end, None, "the remote has yet to take what the stream holds");
-        assert_eq!(world.relay.deadline(&TIMING), Some(world.now + TIMING.half_close));
+        assert_eq!(world.relay.deadline(&TIMING), Some(world.around.now + TIMING.half_close));
         if comes_room {
-            world.remote.peer.borrow_mut().window = 10_000;
-            world.relay.remote_ready().writable = true;
+            world.remote.make_room(10_000);
+            world.remote.tell(world.relay.remote_ready());
             world.turn();
             assert_eq!(world.end, Some(End::Done));
             world.check();
         } else {
-            world.now += TIMING.half_close;
-            assert_eq!(world.relay.handle_timeout(&TIMING, world.now), Some(End::Stalled));
+            world.around.now += TIMING.half_close;
+            assert_eq!(world.relay.handle_timeout(&TIMING, world.around.now), Some(End::Stalled));
         }
     }
 }
