@@ -1,8 +1,11 @@
 //! The command line. Its options are kept in the order given, since what comes later holds.
 
+use std::ffi::{OsStr, OsString};
+
 use lexopt::{Arg, Parser};
 
 use crate::config::Step;
+use crate::probe::SECONDS;
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,8 +25,8 @@ pub enum Action {
     Supervise,
     /// Check the configuration.
     Check,
-    /// Ask a running proxy whether it is there.
-    Probe,
+    /// Ask a running proxy whether it is there; with a number, again and again for so many seconds.
+    Probe(Option<u32>),
     /// Print the help.
     Help,
     /// Print the version.
@@ -47,8 +50,9 @@ Options are applied in the order given; what comes later holds.
   -N URL, -V URL   where Luup takes its requests (default http://127.0.0.1:3480)
   -D               log everything that is done
   -t               check the configuration, and exit
-  --probe          ask the proxy that runs with this configuration whether it is there, and exit: 0 if it greets
-                   within 2 s, else 1
+  --probe[=SECONDS]
+                   ask the proxy that runs with this configuration whether it is there, and exit: 0 if it greets, else
+                   1. With SECONDS (1 to 3600) keep asking, so long at most; without, ask once and wait 5 s
   --supervise      start a parent that starts the proxy anew when it dies
   --sample-config  print a configuration file that documents every key
   -h, --help       print this help
@@ -60,7 +64,7 @@ an address that cannot be listened on.
 ";
 
 /// Reads the command line, without the program's name. An error is one line for people.
-pub fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Invocation, String> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
     let mut parser = Parser::from_args(arguments);
     let mut invocation = Invocation { steps: Vec::new(), action: Action::Run };
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
@@ -79,7 +83,7 @@ pub fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<
                 continue;
             }
             Arg::Long("probe") => {
-                invocation.action = Action::Probe;
+                invocation.action = Action::Probe(parser.optional_value().map(|value| seconds(&value)).transpose()?);
                 continue;
             }
             Arg::Long("supervise") => {
@@ -104,6 +108,14 @@ pub fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<
         invocation.steps.push(Step::Set(option, key, value));
     }
     Ok(invocation)
+}
+
+/// The value of `--probe`.
+fn seconds(value: &OsStr) -> Result<u32, String> {
+    let given = value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| SECONDS.contains(seconds));
+    given.ok_or_else(|| {
+        format!("--probe takes whole seconds from {} to {}, not {value:?}", SECONDS.start(), SECONDS.end())
+    })
 }
 
 #[cfg(test)]
@@ -140,8 +152,10 @@ mod tests {
             ("--supervise", Action::Supervise),
             ("-t --supervise", Action::Check),
             ("--supervise -t", Action::Check),
-            ("--probe -p 7", Action::Probe),
-            ("--probe --supervise", Action::Probe),
+            ("--probe -p 7", Action::Probe(None)),
+            ("--probe --supervise", Action::Probe(None)),
+            ("--probe=1", Action::Probe(Some(1))),
+            ("-p 7 --probe=3600 -D", Action::Probe(Some(3600))),
             ("-D -h", Action::Help),
             ("--version", Action::Version),
             ("--sample-config", Action::Sample),
@@ -152,7 +166,22 @@ mod tests {
 
     #[test]
     fn refuses_what_it_does_not_know() {
-        for line in ["-x", "--port 7", "-p", "word", "-D=1"] {
+        for line in [
+            "-x",
+            "--port 7",
+            "-p",
+            "word",
+            "-D=1",
+            "--probe 2",
+            "--probe=",
+            "--probe=0",
+            "--probe=3601",
+            "--probe=-1",
+            "--probe=1.5",
+            "--probe=2s",
+            "--probe=4294967297",
+            "--supervise=1",
+        ] {
             assert!(parsed(line).is_err(), "{line}");
         }
     }

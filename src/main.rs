@@ -32,7 +32,7 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
         Action::Help => return print(cli::HELP),
         Action::Version => return print(concat!("sockproxyd ", env!("CARGO_PKG_VERSION"), "\n")),
         Action::Sample => return print(&sample()),
-        Action::Run | Action::Supervise | Action::Check | Action::Probe => {}
+        Action::Run | Action::Supervise | Action::Check | Action::Probe(_) => {}
     }
     let config = match Config::load(&steps) {
         Ok(config) => config,
@@ -41,8 +41,8 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
     if action == Action::Check {
         return print("configuration is fine\n");
     }
-    if action == Action::Probe {
-        return match probe(&config.address, config.port) {
+    if let Action::Probe(seconds) = action {
+        return match probe(&config.address, config.port, seconds) {
             Ok(()) => Exit::Done,
             Err(error) => fail(Exit::Failed, &error),
         };

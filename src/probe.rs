@@ -1,7 +1,11 @@
-//! `--probe`: asks a proxy on this machine whether it is there, as init scripts and watchdogs want to know.
+//! `--probe`: asks a proxy on this machine whether it is there, as init scripts and watchdogs want to know. Owns the tries
+//! and the time that they may take; what is asked for, and where, the caller says.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -10,24 +14,88 @@ use socket2::{Domain, Socket, Type};
 use crate::net::reason;
 use crate::protocol::reply::is_greeting;
 
-/// The greeting must be here within this: a box that boots keeps a proxy that is well waiting for seconds.
+/// How long a probe may be told to try again, in seconds.
+pub const SECONDS: RangeInclusive<u32> = 1..=3600;
+
+/// A single try may take this long: a box that boots keeps a proxy that is well waiting for seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries: at first, and at most. It grows by half.
+const PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(250);
+/// How long the first of several tries waits for a port that is silent; each that did so in vain doubles it. So who takes
+/// the port from a program that hangs is asked soon, and a proxy that is well but slow gets its time.
+const SILENCE: Duration = Duration::from_millis(500);
+/// A name server may keep us for longer than we were given. What is known this much later has to do.
+const GRACE: Duration = Duration::from_millis(100);
 /// More than a greeting has.
 const LONGEST: u64 = 128;
 
 /// Connects to where a proxy that listens on `address` (as in the configuration: `*`, a literal address or a name) and
-/// `port` can be found, and waits for its greeting. An error is one line for people.
-pub fn probe(address: &str, port: u16) -> Result<(), String> {
-    let until = Instant::now() + PATIENCE;
-    let mut last = format!("nothing to connect to at {address}:{port}");
-    for address in reachable(address, port).map_err(|error| format!("{address}: {}", reason(&error)))? {
-        match greeted(address, until) {
-            Ok(line) if is_greeting(&line) => return Ok(()),
-            Ok(line) => last = format!("{address} is no proxy, or does not let us in: {}", shown(&line)),
-            Err(error) => last = format!("no greeting from {address}: {}", reason(&error)),
+/// `port` can be found, and waits for its greeting. With `seconds`, tries again, whatever is wrong, until it greets or they
+/// have passed; without, there is one try. An error is one line for people.
+pub fn probe(address: &str, port: u16, seconds: Option<u32>) -> Result<(), String> {
+    let until = Instant::now() + seconds.map_or(PATIENCE, |seconds| Duration::from_secs(seconds.into()));
+    let (tell, told) = channel();
+    let place = address.to_owned();
+    // Looking up a name takes as long as it likes, and cannot be called off.
+    let tries = thread::Builder::new().name("probe".into()).spawn(move || {
+        if seconds.is_none() {
+            let _ = tell.send(attempt(&place, port, until, PATIENCE));
+            return;
+        }
+        let (mut pause, mut silence) = (*PAUSE.start(), SILENCE);
+        let mut first = true;
+        loop {
+            let began = Instant::now();
+            let outcome = attempt(&place, port, until, silence);
+            let left = until.saturating_duration_since(Instant::now());
+            let greeted = outcome.is_ok();
+            // A try that was cut short knows less than the one before it.
+            let heard = (left.is_zero() && !greeted && !first) || tell.send(outcome).is_ok();
+            if greeted || !heard || left <= pause {
+                return;
+            }
+            first = false;
+            if began.elapsed() >= silence {
+                silence *= 2;
+            }
+            thread::sleep(pause);
+            pause = (pause * 3 / 2).min(*PAUSE.end());
+        }
+    });
+    tries.map_err(|error| format!("cannot start a thread: {}", reason(&error)))?;
+    verdict(&told, until + GRACE).unwrap_or_else(|| Err(format!("no greeting from {address}, port {port}: timeout")))
+}
+
+/// What the tries came to, at the latest at `until`: a greeting, else what was wrong last. None where nothing was heard.
+fn verdict(told: &Receiver<Result<(), String>>, until: Instant) -> Option<Result<(), String>> {
+    let mut last = None;
+    loop {
+        match told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Ok(())) => return Some(Ok(())),
+            Ok(error) => last = Some(error),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return last,
         }
     }
-    Err(last)
+}
+
+/// One try, which waits for each address so long at most.
+fn attempt(address: &str, port: u16, until: Instant, silence: Duration) -> Result<(), String> {
+    let mut worst: Option<(bool, String)> = None;
+    for address in reachable(address, port).map_err(|error| format!("{address}: {}", reason(&error)))? {
+        let (telling, error) = match greeted(address, until.min(Instant::now() + silence)) {
+            Ok(line) if is_greeting(&line) => return Ok(()),
+            Ok(line) => (true, format!("{address} is no proxy, or does not let us in: {}", shown(&line))),
+            Err(error) => (
+                error.kind() != io::ErrorKind::ConnectionRefused,
+                format!("no greeting from {address}: {}", reason(&error)),
+            ),
+        };
+        // That nobody is at one loopback says less than what is wrong with who is at the other.
+        if worst.as_ref().is_none_or(|&(told, _)| telling && !told) {
+            worst = Some((telling, error));
+        }
+    }
+    Err(worst.map_or_else(|| format!("nothing to connect to at {address}, port {port}"), |(_, error)| error))
 }
 
 /// The addresses at which such a listener is reached from this machine.
@@ -96,6 +164,8 @@ fn shown(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::net::TcpListener;
 
     #[test]
     fn everywhere_is_here() {
@@ -106,5 +176,35 @@ mod tests {
         assert_eq!(texts("::"), ["[::1]:7"]);
         assert_eq!(texts("[::1]"), ["[::1]:7"]);
         assert_eq!(texts("192.0.2.1"), ["192.0.2.1:7"]);
+    }
+
+    #[test]
+    fn what_a_stranger_says_counts_more_than_that_nobody_is_beside_it() {
+        // At both, so that nobody else is at the second either.
+        let stranger = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
+        let port = stranger.local_addr().unwrap().port();
+        let server = thread::spawn(move || {
+            let mut caller = stranger.accept().unwrap().0;
+            drop(stranger);
+            caller.write_all(b"220 mail\r\n").unwrap();
+        });
+        let error = probe("*", port, None).unwrap_err();
+        assert!(error.contains("220 mail"), "{error}");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn the_verdict_is_a_greeting_else_what_was_wrong_last() {
+        let (tell, told) = channel();
+        let now = Instant::now();
+        assert_eq!(verdict(&told, now), None, "nothing is known when the time is up");
+        tell.send(Err("one".into())).unwrap();
+        tell.send(Err("two".into())).unwrap();
+        assert_eq!(verdict(&told, now), Some(Err("two".into())));
+        tell.send(Err("one".into())).unwrap();
+        tell.send(Ok(())).unwrap();
+        assert_eq!(verdict(&told, now), Some(Ok(())));
+        drop(tell);
+        assert_eq!(verdict(&told, now + Duration::from_secs(3600)), None, "there is nobody left to be waited for");
     }
 }

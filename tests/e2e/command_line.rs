@@ -2,6 +2,10 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
@@ -9,7 +13,7 @@ use lab::luup::Luup;
 use lab::plugin::Plugin;
 use lab::ports::Reserved;
 
-use crate::support::{LIMIT, Run, Scratch, accepted, daemon, echo_mode, eventually, run, wait_listening};
+use crate::support::{LIMIT, Run, Scratch, accepted, command, daemon, echo_mode, eventually, run, wait_listening};
 
 /// A run that must be refused: status 2, nothing on standard output, one line that names the program.
 #[track_caller]
@@ -41,9 +45,13 @@ fn version_and_help() {
 
 #[test]
 fn bad_options_are_refused() {
-    for args in [&["-x"][..], &["--port", "7"], &["word"], &["-p"], &["-D=1"], &["-p", "7", "x"]] {
+    for args in [&["-x"][..], &["--port", "7"], &["word"], &["-p"], &["-D=1"], &["-p", "7", "x"], &["--probe", "2"]] {
         let error = refused(args);
         assert!(error.contains("-h for help"), "{args:?}: {error}");
+    }
+    for args in ["--probe=", "--probe=0", "--probe=3601", "--probe=1.5", "--probe=soon"] {
+        let error = refused(&[args]);
+        assert!(error.contains("whole seconds from 1 to 3600"), "{args}: {error}");
     }
 }
 
@@ -270,6 +278,72 @@ fn a_probe_asks_whether_the_proxy_is_there() {
     let server = std::thread::spawn(move || other.accept().unwrap().0.write_all(b"220 mail\r\n").unwrap());
     failed(&address, "220 mail");
     server.join().unwrap();
+}
+
+/// A probe of that port that is under way, with so many seconds.
+fn asking(port: u16, seconds: u32) -> Child {
+    let port = port.to_string();
+    let mut command = command(&["-a", "127.0.0.1", "-p", &port, &format!("--probe={seconds}")]);
+    command.stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// What a probe came to: its status, and what it says.
+fn answer(asking: Child) -> (Option<i32>, String) {
+    let output = asking.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+const GREETED: (Option<i32>, String) = (Some(0), String::new());
+
+#[test]
+fn a_patient_probe_asks_until_the_proxy_is_there() {
+    let there = daemon().start();
+    assert_eq!(answer(asking(there.port(), 2)), GREETED);
+
+    // Nobody is there at first.
+    let later = Reserved::new().unwrap();
+    let probe = asking(later.port(), 60);
+    let _daemon = daemon().port(later.port()).start();
+    assert_eq!(answer(probe), GREETED);
+
+    // Somebody else is, who says something or hangs, and makes way when he has been asked.
+    for says in ["220 mail\r\n", ""] {
+        let taken = Reserved::new().unwrap();
+        let stranger = taken.listen().unwrap();
+        let probe = asking(taken.port(), 60);
+        let mut asked = stranger.accept().unwrap().0;
+        asked.write_all(says.as_bytes()).unwrap();
+        drop(stranger);
+        let _daemon = daemon().port(taken.port()).start();
+        assert_eq!(answer(probe), GREETED, "{says:?}");
+    }
+}
+
+#[test]
+fn a_patient_probe_gives_up_when_its_seconds_have_passed() {
+    let nobody = Reserved::new().unwrap();
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ports = [nobody.port(), hangs.local_addr().unwrap().port(), other.local_addr().unwrap().port()];
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for caller in other.incoming() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let _ = caller.unwrap().write_all(b"220 mail\r\n");
+        }
+    });
+    let began = Instant::now();
+    let probes = ports.map(|port| asking(port, 2));
+    for (probe, why) in probes.into_iter().zip([crate::support::refused(), "timeout", "220 mail"]) {
+        let (status, said) = answer(probe);
+        let one_line = said.lines().count() == 1 && said.starts_with("sockproxyd: ") && said.contains(why);
+        assert!(status == Some(1) && one_line, "{why}: {status:?} {said}");
+    }
+    // The last pause may end it a little earlier.
+    assert!(began.elapsed() >= Duration::from_millis(1700), "{:?}", began.elapsed());
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    assert!(asked.load(Ordering::Relaxed) > 1, "it did not ask again");
 }
 
 #[test]

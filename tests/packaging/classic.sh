@@ -178,7 +178,7 @@ check "start with the port taken fails" not service start
 read -r to _ </proc/uptime
 check "in bounded time" test $((${to%.*} - ${from%.*})) -le 8
 check "and says so" says 'no greeting' service start
-check "leaving no nc behind" not sh -c "/test/busybox ps -o args | grep '^nc 127'"
+check "leaving no probe behind" not sh -c "/test/busybox ps -o args | grep '[ ]--probe'"
 kill $stranger
 service stop
 check "nothing is left after that" equal "$(count)" 0

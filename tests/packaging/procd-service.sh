@@ -85,7 +85,7 @@ check "status, stopped" not service status
 mv /usr/sbin/sockproxyd /tmp/sockproxyd
 cat >/usr/sbin/sockproxyd <<'SLOW'
 #!/bin/sh
-case " $* " in *" -t "*) exec /tmp/sockproxyd "$@" ;; esac
+case " $* " in *" -t "* | *" --probe="*) exec /tmp/sockproxyd "$@" ;; esac
 sleep 0.5
 /tmp/sockproxyd "$@" &
 it=$!

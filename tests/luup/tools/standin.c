@@ -1,5 +1,5 @@
 /* A stand-in for the daemon where a test needs one that differs from the real: another version, or
- * one that fails. Takes any option, and minds --version and -t. Compiled with
+ * one that fails. Takes any option, and minds --version, -t and --probe. Compiled with
  *
  *   -DVERSION="9.9.9"   what --version says
  *   -DBROKEN            ends at once with status 1, as a program for another kernel or libc may
@@ -32,6 +32,22 @@ static int serve(int listener)
     }
 }
 
+/* Whether somebody greets, within 2 s. */
+static int probe(struct sockaddr_in where)
+{
+    where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (int tries = 0; tries < 100; tries++) {
+        char byte;
+        int sock = socket(AF_INET, SOCK_STREAM, 0);
+
+        if (!connect(sock, (struct sockaddr *)&where, sizeof where) && read(sock, &byte, 1) == 1)
+            return 0;
+        close(sock);
+        usleep(20000);
+    }
+    return fputs("sockproxyd: no greeting\n", stderr), 1;
+}
+
 int main(int argc, char **argv)
 {
     struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(2504) };
@@ -45,6 +61,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "-t"))
             return 0;
+        else if (!strncmp(argv[i], "--probe", 7))
+            return probe(any);
     signal(SIGPIPE, SIG_IGN);
 #ifdef MUTE
     for (;;)
