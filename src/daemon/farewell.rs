@@ -8,11 +8,11 @@ use mio::Events;
 use super::{Daemon, key};
 use crate::session::Key;
 
-/// At the end, closing notices get so much time to reach Luup.
+/// At the end, closing notices get so much time to reach Luup, and remotes to take their leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Daemon {
-    /// Ends: closes all, and gives closing notices a little time to reach Luup.
+    /// Ends: closes all, and gives closing notices a little time to reach Luup, and remotes to hear of it.
     pub(super) fn say_farewell(mut self, events: &mut Events) -> Result<(), String> {
         log::info!("ending: {}", self.ending.unwrap_or_default());
         self.doors.close();
@@ -41,6 +41,9 @@ impl Daemon {
                 self.dispatch(event);
             }
             self.run_timers();
+        }
+        for (_, left) in &mut self.sessions {
+            left.session.hang_up();
         }
         log::info!("ended");
         Ok(())

@@ -319,13 +319,31 @@ impl Session {
         self.enter(next, cx);
     }
 
-    /// Ends at once, whatever was under way; for the end of the daemon. Last words are still said.
+    /// Ends, whatever was under way; for the end of the daemon. Last words are still said, and remotes told where their
+    /// protocol has a word for it. To be followed by turns until it is over, and by [`Session::hang_up`] where there is
+    /// no time for that.
     pub fn shut(&mut self, cx: &mut Context<'_>) {
-        if let Stage::Draining(_) = self.stage {
-            return;
+        let leaves = match &mut self.stage {
+            Stage::Draining(_) => return,
+            Stage::Relaying(stage) => stage.begin_leaving(),
+            _ => false,
+        };
+        if leaves {
+            // The connection goes on until the remote has taken its leave, too, or the daemon's time is up.
+            self.notify_closed(cx);
+            self.plugin.release(cx.buffers);
+            self.plugin = PluginSide::Gone;
+        } else {
+            self.release_relay(cx);
+            self.enter(Stage::Closed, cx);
         }
-        self.release_relay(cx);
-        self.enter(Stage::Closed, cx);
+    }
+
+    /// There is no time left. What stands before the remote's socket says so.
+    pub fn hang_up(&mut self) {
+        if let Stage::Relaying(stage) = &mut self.stage {
+            stage.hang_up();
+        }
     }
 
     fn release_relay(&mut self, cx: &mut Context<'_>) {

@@ -136,6 +136,25 @@ impl Relaying {
         }
     }
 
+    /// There is no plugin any more, and the daemon ends. True where the remote is to be told in so many words: a close
+    /// frame, close_notify. That takes further steps.
+    pub fn begin_leaving(&mut self) -> bool {
+        if !matches!(&self.link, Link::WebSocket { .. } | Link::Stream { remote: Remote::Tls(_), .. }) {
+            return false;
+        }
+        // As with a plugin that has vanished.
+        let ready = self.link.relay_mut().plugin_ready();
+        (ready.broken, ready.readable) = (true, true);
+        true
+    }
+
+    /// Ends the outgoing side of what stands before the remote's socket, without another step.
+    pub fn hang_up(&mut self) {
+        if let Link::Stream { remote, .. } | Link::WebSocket { remote, .. } = &mut self.link {
+            remote.shutdown_write();
+        }
+    }
+
     /// When a time limit passes.
     pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
         self.relay().deadline(timing)

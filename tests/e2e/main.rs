@@ -15,6 +15,7 @@ mod conn;
 mod conn_options;
 mod direct;
 mod echo;
+mod farewell;
 mod faults;
 mod greeting;
 mod half_close;

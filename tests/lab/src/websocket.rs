@@ -10,8 +10,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use rustls::{HandshakeKind, ServerConfig};
 
 use crate::ports::Reserved;
+use crate::tls::{TlsDevice, TlsStream};
 
 /// How long a peer waits for what shall come.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -32,11 +34,22 @@ pub const PONG: u8 = 10;
 /// The bit of a frame's first byte that says that its message is complete.
 const FIN: u8 = 0x80;
 
-/// A listening server. A script runs for each connection, in a thread of its own.
+/// A listening server, over TLS or without. A script runs for each connection, in a thread of its own.
 pub struct Server {
     addr: SocketAddr,
+    scheme: &'static str,
+    listening: Listening,
+}
+
+enum Listening {
+    Plain { _until_dropped: Acceptor },
+    Secure(TlsDevice),
+}
+
+/// Takes connections until it is dropped.
+struct Acceptor {
     listener: TcpListener,
-    acceptor: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -46,14 +59,21 @@ impl Server {
         let listener = reserved.listen().expect("a server cannot listen");
         let accepting = listener.try_clone().expect("a socket");
         let script = Arc::new(script);
-        let acceptor = thread::spawn(move || {
+        let thread = thread::spawn(move || {
             while let Ok((stream, _)) = accepting.accept() {
                 let script = Arc::clone(&script);
                 // What goes wrong is seen from the other side.
                 thread::spawn(move || script(Peer::new(stream)));
             }
         });
-        Self { addr: reserved.addr(), listener, acceptor: Some(acceptor) }
+        let listening = Listening::Plain { _until_dropped: Acceptor { listener, thread: Some(thread) } };
+        Self { addr: reserved.addr(), scheme: "ws", listening }
+    }
+
+    /// As [`Server::start`], over TLS.
+    pub fn start_secure(config: ServerConfig, script: impl Fn(Peer) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        let device = TlsDevice::start(config, move |stream| drop(script(Peer::secure(stream))));
+        Self { addr: device.addr(), scheme: "wss", listening: Listening::Secure(device) }
     }
 
     /// A server that sends back each frame of a message as it comes, answers pings and closes.
@@ -71,16 +91,24 @@ impl Server {
 
     /// A URL of it; `path` begins with `/`.
     pub fn url(&self, path: &str) -> String {
-        format!("ws://{}{path}", self.addr)
+        format!("{}://{}{path}", self.scheme, self.addr)
+    }
+
+    /// How its TLS handshakes were made, in order.
+    pub fn handshakes(&self) -> Vec<HandshakeKind> {
+        match &self.listening {
+            Listening::Plain { .. } => Vec::new(),
+            Listening::Secure(device) => device.handshakes(),
+        }
     }
 }
 
-impl Drop for Server {
+impl Drop for Acceptor {
     fn drop(&mut self) {
         // On Linux this wakes a blocked accept() with EINVAL.
         socket2::SockRef::from(&self.listener).shutdown(Shutdown::Both).ok();
-        if let Some(acceptor) = self.acceptor.take() {
-            acceptor.join().ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
         }
     }
 }
@@ -171,16 +199,31 @@ pub fn close_of(code: u16, reason: &str) -> Vec<u8> {
 
 /// The server's end of a connection. Waiting for what does not come is an error.
 pub struct Peer {
-    stream: TcpStream,
+    wire: Wire,
     buffered: Vec<u8>,
+}
+
+enum Wire {
+    Plain(TcpStream),
+    Secure(Box<TlsStream>),
 }
 
 impl Peer {
     /// A connection on which nothing was said.
     pub fn new(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(LIMIT)).ok();
-        stream.set_nodelay(true).ok();
-        Self { stream, buffered: Vec::new() }
+        Self::over(Wire::Plain(stream))
+    }
+
+    /// A connection over TLS, on which nothing was said. It must end by close_notify: any other end is an error.
+    pub fn secure(stream: TlsStream) -> Self {
+        Self::over(Wire::Secure(Box::new(stream)))
+    }
+
+    fn over(wire: Wire) -> Self {
+        let peer = Self { wire, buffered: Vec::new() };
+        peer.stream().set_read_timeout(Some(LIMIT)).ok();
+        peer.stream().set_nodelay(true).ok();
+        peer
     }
 
     /// Reads the request.
@@ -213,7 +256,10 @@ impl Peer {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        match &mut self.wire {
+            Wire::Plain(stream) => stream.write_all(bytes),
+            Wire::Secure(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        }
     }
 
     /// Sends a whole message or a control frame.
@@ -262,7 +308,11 @@ impl Peer {
 
     /// Ends its stream, and reads to the end of the other's.
     pub fn end(&mut self) -> io::Result<()> {
-        self.stream.shutdown(Shutdown::Write)?;
+        if let Wire::Secure(stream) = &mut self.wire {
+            stream.conn.send_close_notify();
+            stream.flush()?;
+        }
+        self.stream().shutdown(Shutdown::Write)?;
         while self.read()? > 0 {}
         Ok(())
     }
@@ -283,7 +333,10 @@ impl Peer {
 
     /// The socket itself.
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        match &self.wire {
+            Wire::Plain(stream) => stream,
+            Wire::Secure(stream) => &stream.sock,
+        }
     }
 
     fn more(&mut self) -> io::Result<()> {
@@ -292,7 +345,10 @@ impl Peer {
 
     fn read(&mut self) -> io::Result<usize> {
         let mut buffer = [0u8; 64 * 1024];
-        let read = self.stream.read(&mut buffer)?;
+        let read = match &mut self.wire {
+            Wire::Plain(stream) => stream.read(&mut buffer)?,
+            Wire::Secure(stream) => stream.read(&mut buffer)?,
+        };
         self.buffered.extend_from_slice(&buffer[..read]);
         Ok(read)
     }

@@ -1,0 +1,135 @@
+//! The daemon's end as remotes see it: a close frame with 1001, close_notify.
+
+use std::io::Read;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use lab::daemon::Daemon;
+use lab::plugin::Plugin;
+use lab::tls::{Identity, TlsDevice, Validity};
+use lab::websocket::{CLOSE, Frame, Peer, Server, TEXT, close_of};
+use nix::sys::signal::Signal;
+
+use crate::support::{LIMIT, bridged, heard, started, wait_until_taken, with_luup};
+
+fn loopback() -> Identity {
+    Identity::self_signed(&["127.0.0.1"], Validity::Now)
+}
+
+/// Has the daemon end, by signal or by STOP, and waits for that.
+#[track_caller]
+fn end(daemon: &mut Daemon, by_signal: bool) {
+    let start = Instant::now();
+    if by_signal {
+        daemon.signal(Signal::SIGTERM);
+    } else {
+        assert_eq!(daemon.plugin().command("STOP"), "OK STOP");
+    }
+    assert_eq!(daemon.wait_exit(LIMIT).expect("it goes on").code(), Some(0));
+    // Two seconds, and what a loaded machine takes on top.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+/// A peer that has upgraded, from a server that runs in another thread.
+fn secure_server() -> (Server, Receiver<Peer>) {
+    let (come, peers) = channel();
+    let server = Server::start_secure(loopback().any_server(), move |mut peer| {
+        peer.upgrade()?;
+        come.send(peer).ok();
+        Ok(())
+    });
+    (server, peers)
+}
+
+#[track_caller]
+fn secured(daemon: &Daemon, server: &Server, peers: &Receiver<Peer>, options: &str) -> (Plugin, Peer) {
+    let mut plugin = daemon.plugin();
+    plugin.conn(server.url("/"), &format!("VRFY=none {options}"));
+    (plugin, peers.recv_timeout(LIMIT).expect("an upgrade"))
+}
+
+#[test]
+fn websockets_are_told_1001() {
+    for by_signal in [true, false] {
+        let (luup, mut daemon) = with_luup("");
+        let (server, peers) = secure_server();
+        let (mut plugin, mut plain) = bridged(&daemon, "NTFY=5/s/a/p");
+        let (_secure_plugin, mut secure) = secured(&daemon, &server, &peers, "");
+        // Nobody is there for this one.
+        let (gone, mut parked) = secured(&daemon, &server, &peers, "KEEP=300 NTFY=6/s/a/pid-of-8-characters");
+        drop(gone);
+        let answering = std::thread::spawn(move || {
+            for peer in [&mut plain, &mut secure, &mut parked] {
+                assert_eq!(heard(peer), (CLOSE, close_of(1001, "")));
+                peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
+                peer.end().expect("close_notify, where that is spoken");
+            }
+        });
+        end(&mut daemon, by_signal);
+        assert!(plugin.at_end());
+        answering.join().unwrap();
+        luup.wait_for(2, LIMIT);
+    }
+}
+
+#[test]
+fn a_websocket_that_does_not_answer_is_not_waited_for() {
+    let mut daemon = started();
+    let (server, peers) = secure_server();
+    let (_plugin, mut plain) = bridged(&daemon, "");
+    let (_secure_plugin, mut secure) = secured(&daemon, &server, &peers, "");
+    end(&mut daemon, true);
+    assert_eq!(heard(&mut plain), (CLOSE, close_of(1001, "")));
+    assert_eq!(plain.rest().unwrap(), b"");
+    assert_eq!(heard(&mut secure), (CLOSE, close_of(1001, "")));
+    assert_eq!(secure.rest().expect("close_notify"), b"");
+}
+
+#[test]
+fn what_the_plugin_has_said_comes_before_and_a_slow_remote_is_not_waited_for() {
+    let mut daemon = started();
+    let (mut plugin, mut peer) = bridged(&daemon, "");
+    plugin.send(b"TEXT 5\nfirst");
+    let Frame { opcode, payload, .. } = peer.frame().unwrap();
+    assert_eq!((opcode, &*payload), (TEXT, &b"first"[..]));
+    // The remote reads nothing more, and everything on the way to it is full.
+    let message = [&b"BINA 60000\n"[..], &[7; 60_000]].concat();
+    plugin.stream().set_nonblocking(true).unwrap();
+    let mut full = 0;
+    while full < 20 {
+        match std::io::Write::write(&mut plugin.stream(), &message) {
+            Ok(_) => full = 0,
+            Err(_) => {
+                full += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+    // Neither is a plugin that reads nothing of what the remote says.
+    let (deaf, talker) = bridged(&daemon, "FRAM=RAW");
+    let text = lab::websocket::frame_of(0x82, &[1; 10_000]);
+    let mut peer_stream = talker.stream();
+    peer_stream.set_nonblocking(true).unwrap();
+    while std::io::Write::write(&mut peer_stream, &text).is_ok() {}
+    end(&mut daemon, true);
+    drop(deaf);
+}
+
+#[test]
+fn tls_remotes_are_told_close_notify() {
+    for config in [loopback().any_server(), loopback().old_server()] {
+        let mut daemon = started();
+        let (told, ends) = channel();
+        let device = TlsDevice::start(config, move |mut stream| {
+            let mut said = Vec::new();
+            // An end without close_notify is an error.
+            let _ = told.send(stream.read_to_end(&mut said).map(|_| said));
+        });
+        let mut plugin = daemon.plugin();
+        plugin.conn(device.addr(), "PRTO=tls VRFY=none");
+        plugin.send(b"last words");
+        wait_until_taken(plugin.stream());
+        end(&mut daemon, true);
+        assert_eq!(ends.recv_timeout(LIMIT).unwrap().expect("close_notify"), b"last words");
+    }
+}
