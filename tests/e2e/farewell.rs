@@ -44,7 +44,7 @@ fn secure_server() -> (Server, Receiver<Peer>) {
 #[track_caller]
 fn secured(daemon: &Daemon, server: &Server, peers: &Receiver<Peer>, options: &str) -> (Plugin, Peer) {
     let mut plugin = daemon.plugin();
-    plugin.conn(server.url("/"), &format!("VRFY=none {options}"));
+    plugin.conn(server.url("/"), &format!("VRFY=none CTIM=30000 RQTM=60000 {options}"));
     (plugin, peers.recv_timeout(LIMIT).expect("an upgrade"))
 }
 
@@ -126,7 +126,7 @@ fn tls_remotes_are_told_close_notify() {
             let _ = told.send(stream.read_to_end(&mut said).map(|_| said));
         });
         let mut plugin = daemon.plugin();
-        plugin.conn(device.addr(), "PRTO=tls VRFY=none");
+        plugin.conn(device.addr(), "PRTO=tls VRFY=none CTIM=30000");
         plugin.send(b"last words");
         wait_until_taken(plugin.stream());
         end(&mut daemon, true);

@@ -12,10 +12,10 @@ use lab::tls::{Authority, Identity, TlsDevice, Validity};
 
 use crate::support::{LIMIT, accepted, configured, started};
 
-/// A plugin whose CONN was answered with `reply`.
+/// A plugin whose CONN was answered with `reply`. A busy machine may take its time for a handshake.
 fn conn(daemon: &Daemon, target: &str, options: &str) -> (Plugin, String) {
     let mut plugin = daemon.plugin();
-    let reply = plugin.command(&format!("CONN {target} {options}"));
+    let reply = plugin.command(&format!("CONN {target} CTIM=30000 {options}"));
     (plugin, reply)
 }
 
