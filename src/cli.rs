@@ -165,6 +165,17 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_names_every_option_of_the_help() {
+        let manual = include_str!("../man/sockproxyd.8").replace('\\', "");
+        let options = manual.split(".SH OPTIONS").nth(1).unwrap().split(".SH ").next().unwrap();
+        let words = HELP.lines().filter(|line| line.starts_with("  -")).flat_map(str::split_whitespace);
+        for option in words.filter(|word| word.starts_with('-')) {
+            let name = option.trim_end_matches(',').split(['[', '=']).next().unwrap();
+            assert!(options.split_whitespace().any(|word| word == name), "{name}");
+        }
+    }
+
+    #[test]
     fn refuses_what_it_does_not_know() {
         for line in [
             "-x",

@@ -1,3 +1,4 @@
+use super::settings::Setting;
 use super::*;
 
 fn load(text: &str) -> Result<Config, String> {
@@ -128,6 +129,16 @@ fn the_sample_documents_every_key_and_changes_nothing() {
 fn the_packages_ship_the_sample() {
     let shipped = include_str!("../../openwrt/files/sockproxyd.cf");
     assert_eq!(shipped, settings::sample(), "make it anew: sockproxyd --sample-config > openwrt/files/sockproxyd.cf");
+}
+
+#[test]
+fn the_manual_names_every_key() {
+    let manual = include_str!("../../man/sockproxyd.8");
+    let keys = manual.split(".SH CONFIGURATION").nth(1).unwrap().split(".SH ").next().unwrap();
+    for Setting { section, key, .. } in settings::SETTINGS {
+        let part = keys.split(&format!(".B [{section}]\n")).nth(1).unwrap().split(".TP").next().unwrap();
+        assert!(part.split(|c: char| !c.is_alphanumeric()).any(|word| word == *key), "[{section}] {key}");
+    }
 }
 
 #[test]

@@ -335,7 +335,7 @@ fn a_patient_probe_gives_up_when_its_seconds_have_passed() {
     });
     let began = Instant::now();
     let probes = ports.map(|port| asking(port, 2));
-    for (probe, why) in probes.into_iter().zip([crate::support::refused(), "timeout", "220 mail"]) {
+    for (probe, why) in probes.into_iter().zip(["refused", "timeout", "220 mail"]) {
         let (status, said) = answer(probe);
         let one_line = said.lines().count() == 1 && said.starts_with("sockproxyd: ") && said.contains(why);
         assert!(status == Some(1) && one_line, "{why}: {status:?} {said}");

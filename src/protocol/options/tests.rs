@@ -101,6 +101,18 @@ fn the_readme_shows_every_option() {
     assert!(readme.contains(&table()), "the README's table should be:\n{}", table());
 }
 
+#[test]
+fn the_manual_names_every_command_and_option() {
+    let manual = include_str!("../../../man/sockproxyd.8");
+    let protocol = manual.split(".SH PROTOCOL").nth(1).unwrap().split(".SH ").next().unwrap();
+    for name in crate::protocol::command::COMMANDS.iter().map(|command| command.name) {
+        assert!(protocol.contains(name), "{name}");
+    }
+    for name in options().map(|option| format!("{}=", option.name)) {
+        assert!(protocol.contains(&name), "{name}");
+    }
+}
+
 fn bridged(options: &str) -> Result<Parameters, OptionError> {
     let target = Target::split_off(b"ws://host/").unwrap().0;
     let mut parameters = Parameters::default();
