@@ -18,8 +18,10 @@ lab load WHAT --via WAY --backend PORT [--connections N] [--seconds S] [--deep]
           [--size BYTES] [--count N]   
                                         one load: up, down, pingpong, twowrites or connects;
                                         WAY is direct, plain:PORT or conn:PORT
-lab bench [--ours PATH] [--musl PATH] [--original PATH] [--quick] [--only NAME]
-                                        everything, compared: bulk, pingpong, connections, hold, notify";
+lab bench [--ours PATH] [--musl PATH] [--mipsel PATH] [--original PATH] [--websocat PATH]
+          [--websockify PATH] [--quick] [--only NAME]
+                                        everything, compared: bulk, pingpong, connections, hold, notify,
+                                        bridge, idle, tls, storm";
 
 fn main() -> ExitCode {
     match dispatch() {
@@ -40,8 +42,9 @@ fn dispatch() -> Result<bool, Box<dyn std::error::Error>> {
             let (port, interval) = port_and_interval(args)?;
             stand_ins::device(port, interval)?;
         }
-        // For ourselves only: see the benchmark's `awake`.
+        // For ourselves only: see the benchmark's `awake` and `handshakes`.
         Some(Value(word)) if word == "spin" => bench::spin(args.value()?.parse()?),
+        Some(Value(word)) if word == "storm" => bench::storm(args.value()?.parse()?, args.value()?.parse()?)?,
         Some(Value(word)) if word == "load" => load(args)?,
         Some(Value(word)) if word == "bench" => return Ok(bench::run(&bench_settings(args)?)?),
         Some(Long("help") | Short('h')) => println!("{USAGE}"),
@@ -69,6 +72,9 @@ fn bench_settings(mut args: lexopt::Parser) -> Result<bench::Settings, lexopt::E
         match arg {
             Long("ours") => settings.ours = Some(PathBuf::from(args.value()?)),
             Long("musl") => settings.musl = Some(PathBuf::from(args.value()?)),
+            Long("mipsel") => settings.mipsel = Some(PathBuf::from(args.value()?)),
+            Long("websocat") => settings.websocat = Some(PathBuf::from(args.value()?)),
+            Long("websockify") => settings.websockify = Some(PathBuf::from(args.value()?)),
             Long("original") => settings.original = Some(PathBuf::from(args.value()?)),
             Long("quick") => settings.quick = true,
             Long("only") => settings.only = Some(args.value()?.string()?),

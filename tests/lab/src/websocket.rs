@@ -123,6 +123,15 @@ pub struct Request {
 }
 
 impl Request {
+    /// Reads a whole head, as leniently as can be.
+    pub fn parse(head: &[u8]) -> Self {
+        let head = String::from_utf8_lossy(head).into_owned();
+        let mut lines = head.trim_end().split("\r\n");
+        let line = lines.next().unwrap_or_default().to_owned();
+        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self { line, headers: lines.filter_map(header).collect() }
+    }
+
     /// The values of the headers of that name, in order.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let of_name = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -235,11 +244,7 @@ impl Peer {
             }
         };
         let head: Vec<u8> = self.buffered.drain(..end).collect();
-        let head = String::from_utf8_lossy(&head).into_owned();
-        let mut lines = head.trim_end().split("\r\n");
-        let line = lines.next().unwrap_or_default().to_owned();
-        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Ok(Request { line, headers: lines.filter_map(header).collect() })
+        Ok(Request::parse(&head))
     }
 
     /// Reads the request and answers 101.

@@ -1,13 +1,16 @@
 //! Lanes: a client's socket and the remote's socket with the thing under test between them.
 //! Both ends are ours, so one process can time, count and compare.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lab::websocket::{Peer, Request};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustls::{ServerConfig, ServerConnection};
 
 /// How long opening a lane may take, and how long a single read may wait.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -21,6 +24,21 @@ pub enum Via {
     Plain(u16),
     /// sockproxyd on this port: greeting, CONN, OK.
     Conn(u16),
+    /// On this port, a relay of bytes to the remote's WebSocket.
+    ToWebSocket(u16),
+    /// On this port, a relay of a client's WebSocket to the remote's bytes.
+    FromWebSocket(u16),
+}
+
+/// What the remote of a [`Via::Conn`] speaks.
+#[derive(Clone, Debug)]
+pub enum Far {
+    /// Bytes.
+    Plain,
+    /// WebSocket.
+    WebSocket,
+    /// WebSocket over TLS.
+    SecureWebSocket(Arc<ServerConfig>),
 }
 
 impl FromStr for Via {
@@ -64,25 +82,65 @@ pub struct Opener<'a> {
 impl Opener<'_> {
     /// Opens a lane; `options` go behind CONN's target (and nowhere else).
     pub fn open(&self, options: &str) -> io::Result<Lane> {
+        self.open_to(&Far::Plain, options)
+    }
+
+    /// Opens a lane to a remote that speaks `far`, if that is asked for with CONN. Opening handshakes are over then, and
+    /// what TLS needs at the remote's end is forgotten: nothing can be said there.
+    pub fn open_to(&self, far: &Far, options: &str) -> io::Result<Lane> {
         let backend = self.backend.local_addr()?;
         let port = match self.via {
             Via::Direct => backend.port(),
-            Via::Plain(port) | Via::Conn(port) => port,
+            Via::Plain(port) | Via::Conn(port) | Via::ToWebSocket(port) | Via::FromWebSocket(port) => port,
         };
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut client = TcpStream::connect_timeout(&target, LIMIT)?;
         client.set_nodelay(true)?;
         client.set_read_timeout(Some(LIMIT))?;
-        if let Via::Conn(_) = self.via {
-            expect_line(&mut client, "OK TOGGLEDBITS-SOCKPROXY 1 ")?;
-            client.write_all(format!("CONN {backend} {options}").trim_end().as_bytes())?;
-            client.write_all(b"\n")?;
-            expect_line(&mut client, "OK CONN")?;
-        }
+        let scheme = match (self.via, far) {
+            (Via::Conn(_), Far::Plain) => "",
+            (Via::Conn(_), Far::WebSocket) => "ws://",
+            (Via::Conn(_), Far::SecureWebSocket(_)) => "wss://",
+            (Via::FromWebSocket(_), _) => {
+                upgrade(&mut client)?;
+                return Ok(Lane { client, remote: self.accept()? });
+            }
+            (Via::ToWebSocket(_), _) => {
+                let remote = self.accept()?;
+                Peer::new(remote.try_clone()?).upgrade()?;
+                return Ok(Lane { client, remote });
+            }
+            _ => return Ok(Lane { client, remote: self.accept()? }),
+        };
+        expect_line(&mut client, "OK TOGGLEDBITS-SOCKPROXY 1 ")?;
+        client.write_all(format!("CONN {scheme}{backend} {options}").trim_end().as_bytes())?;
+        client.write_all(b"\n")?;
+        let remote = match far {
+            Far::Plain => {
+                expect_line(&mut client, "OK CONN")?;
+                return Ok(Lane { client, remote: self.accept()? });
+            }
+            Far::WebSocket => {
+                let remote = self.accept()?;
+                Peer::new(remote.try_clone()?).upgrade()?;
+                remote
+            }
+            Far::SecureWebSocket(config) => {
+                let mut remote = self.accept()?;
+                upgrade_secured(&mut remote, config)?;
+                remote
+            }
+        };
+        expect_line(&mut client, "OK CONN")?;
+        Ok(Lane { client, remote })
+    }
+
+    /// The remote's end of a lane.
+    fn accept(&self) -> io::Result<TcpStream> {
         let remote = accept(self.backend, LIMIT)?;
         remote.set_nodelay(true)?;
         remote.set_read_timeout(Some(LIMIT))?;
-        Ok(Lane { client, remote })
+        Ok(remote)
     }
 
     /// Opens `count` lanes alike.
@@ -111,6 +169,33 @@ fn accept(listener: &TcpListener, limit: Duration) -> io::Result<TcpStream> {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody connects to the remote"));
     }
     Ok(listener.accept()?.0)
+}
+
+/// A client's opening handshake.
+fn upgrade(client: &mut TcpStream) -> io::Result<()> {
+    client.write_all(
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )?;
+    let answer = Peer::new(client.try_clone()?).request()?.line;
+    if answer.contains(" 101 ") { Ok(()) } else { Err(io::Error::other(answer)) }
+}
+
+/// A server's opening handshakes, of TLS and of WebSocket.
+fn upgrade_secured(remote: &mut TcpStream, config: &Arc<ServerConfig>) -> io::Result<()> {
+    let connection = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+    let mut stream = rustls::StreamOwned::new(connection, remote);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut buffer = [0; 1024];
+        match stream.read(&mut buffer)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            read => head.extend_from_slice(&buffer[..read]),
+        }
+    }
+    let answer = Request::parse(&head).upgrade(&[]);
+    stream.write_all(answer.as_bytes())?;
+    stream.flush()
 }
 
 /// Reads a line byte by byte (what follows it is the remote's) and checks its beginning.

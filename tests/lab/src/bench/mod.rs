@@ -2,15 +2,20 @@
 //! sockproxyd, in one run and in turn, so that the ratios mean something on any machine.
 
 mod awake;
+mod bridging;
+mod echo;
+mod handshakes;
 mod lane;
 mod load;
 mod notify;
 mod report;
 mod run;
+mod speech;
 mod stats;
 mod targets;
 
 pub use awake::spin;
+pub use handshakes::storm;
 pub use lane::{Opener, Via};
 pub use load::{Flight, Way, bulk, connects, ping_pong, two_writes};
 pub use run::{Settings, run};

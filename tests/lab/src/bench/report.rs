@@ -20,6 +20,8 @@ pub enum Unit {
     Kilobytes,
     /// Events a second.
     PerSecond,
+    /// Processor microseconds for an event.
+    CpuPerEvent,
     /// A number.
     Count,
 }
@@ -29,7 +31,7 @@ impl Unit {
         match self {
             Unit::Rate => "MB/s",
             Unit::CpuPerGb => "s",
-            Unit::Micros => "us",
+            Unit::Micros | Unit::CpuPerEvent => "us",
             Unit::Millis => "ms",
             Unit::Kilobytes => "kB",
             Unit::PerSecond => "1/s",
@@ -41,7 +43,7 @@ impl Unit {
         match self {
             Unit::Rate | Unit::PerSecond | Unit::Count => format!("{value:.0}"),
             Unit::CpuPerGb => format!("{value:.3}"),
-            Unit::Micros => format!("{value:.1}"),
+            Unit::Micros | Unit::CpuPerEvent => format!("{value:.1}"),
             Unit::Millis => format!("{value:.2}"),
             Unit::Kilobytes if value < 100.0 => format!("{value:.2}"),
             Unit::Kilobytes => format!("{value:.0}"),
@@ -58,6 +60,9 @@ struct Row {
 
 /// The column of our static build.
 pub const MUSL: &str = "sockproxyd musl";
+
+/// The column of a build for another processor, under an emulator.
+pub const EMULATED: &str = "sockproxyd mipsel";
 
 /// Processors that others may use before the report warns.
 const QUIET: f64 = 0.1;
@@ -128,10 +133,14 @@ impl Report {
             out.push_str("That is too much: p99s and verdicts by a narrow margin say nothing here.\n");
         }
         out.push('\n');
-        let _ = writeln!(out, "| | {} |", self.columns.join(" | "));
-        let _ = writeln!(out, "|---|{}", "--:|".repeat(self.columns.len()));
+        // Not everybody takes part in everything.
+        let taking_part = |at: &usize| self.rows.iter().any(|row| !row.values[*at].is_empty());
+        let shown: Vec<usize> = (0..self.columns.len()).filter(taking_part).collect();
+        let heads: Vec<&str> = shown.iter().map(|at| self.columns[*at]).collect();
+        let _ = writeln!(out, "| | {} |", heads.join(" | "));
+        let _ = writeln!(out, "|---|{}", "--:|".repeat(shown.len()));
         for row in self.rows.iter().filter(|row| row.values.iter().any(|values| !values.is_empty())) {
-            let cells = row.values.iter().map(|values| match median(values) {
+            let cells = shown.iter().map(|at| match median(&row.values[*at]) {
                 Some(value) => row.unit.write(value),
                 None => "-".to_string(),
             });
@@ -179,11 +188,12 @@ impl Report {
             Goal::AtMost(limit) => limit,
             Goal::LikeFastestHaproxy => of_haproxy().max_by(f64::total_cmp)?,
             Goal::LikeLeanestHaproxy => of_haproxy().min_by(f64::total_cmp)?,
+            Goal::Times(factor, other) => factor * self.median_of(&row.name, other)?,
         };
         let ratio = value / goal;
         let verdict = match mark.goal {
             Goal::AtMost(_) if ratio <= 1.0 => "ok",
-            Goal::LikeFastestHaproxy if ratio >= 1.0 => "ok",
+            Goal::LikeFastestHaproxy | Goal::Times(..) if ratio >= 1.0 => "ok",
             Goal::LikeFastestHaproxy if ratio >= 0.95 => "ok (noise)",
             Goal::LikeLeanestHaproxy if ratio <= 1.0 => "ok",
             Goal::LikeLeanestHaproxy if ratio <= 1.05 => "ok (noise)",
@@ -191,7 +201,11 @@ impl Report {
         };
         let (name, unit) = (&row.name, row.unit);
         let label = unit.label();
-        Some(format!("| {name}, {label} | {} | {} | {ratio:.2} | {verdict} |\n", unit.write(value), unit.write(goal)))
+        let mut told = unit.write(goal);
+        if let Goal::Times(factor, other) = mark.goal {
+            told += &format!(" ({factor} x {other})");
+        }
+        Some(format!("| {name}, {label} | {} | {told} | {ratio:.2} | {verdict} |\n", unit.write(value)))
     }
 }
 
@@ -205,15 +219,22 @@ enum Goal {
     AtMost(f64),
     LikeFastestHaproxy,
     LikeLeanestHaproxy,
+    /// So many times as much as that column has.
+    Times(f64, &'static str),
 }
 
 /// What sockproxyd promises. Absolute for what Luup's users feel, relative for what depends on the machine.
-const MARKS: [Mark; 12] = [
+const MARKS: [Mark; 17] = [
     Mark { start: "bulk ", end: "conn", goal: Goal::LikeFastestHaproxy },
     Mark { start: "CPU per GB", end: "conn", goal: Goal::LikeLeanestHaproxy },
     Mark { start: "ping-pong ", end: "p50", goal: Goal::LikeLeanestHaproxy },
     Mark { start: "idle, PSS", end: "", goal: Goal::AtMost(1500.0) },
     Mark { start: "per connection, PSS", end: "", goal: Goal::AtMost(1.5) },
+    Mark { start: "idle ws, PSS each", end: "", goal: Goal::AtMost(1.5) },
+    Mark { start: "idle wss, PSS each", end: "", goal: Goal::AtMost(24.0) },
+    Mark { start: "bridge echo ", end: "conn", goal: Goal::Times(2.0, "websocat") },
+    Mark { start: "bridge echo ", end: "conn", goal: Goal::Times(5.0, "websockify") },
+    Mark { start: "TLS 1.3 handshakes", end: "", goal: Goal::Times(0.9, "rustls") },
     Mark { start: "notification, p50", end: "", goal: Goal::AtMost(1.0) },
     Mark { start: "notification, p99", end: "", goal: Goal::AtMost(3.0) },
     Mark { start: "notification, 20 busy", end: "p50", goal: Goal::AtMost(2.0) },

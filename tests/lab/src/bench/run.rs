@@ -21,23 +21,33 @@ pub struct Settings {
     pub ours: Option<PathBuf>,
     /// Our binary, statically linked with musl.
     pub musl: Option<PathBuf>,
+    /// Our binary for another processor.
+    pub mipsel: Option<PathBuf>,
     /// The original Lua script.
     pub original: Option<PathBuf>,
+    /// The program websocat.
+    pub websocat: Option<PathBuf>,
+    /// The program websockify.
+    pub websockify: Option<PathBuf>,
     /// Two minutes instead of ten: fewer rounds, shorter ones.
     pub quick: bool,
-    /// Only measurements whose name contains this.
+    /// Only the measurement of this name.
     pub only: Option<String>,
 }
 
 /// One of the measurements.
 type Measurement = fn(&mut Bench) -> io::Result<()>;
 
-const MEASUREMENTS: [(&str, Measurement); 5] = [
+const MEASUREMENTS: [(&str, Measurement); 9] = [
     ("bulk", Bench::bulk),
     ("pingpong", Bench::ping_pong),
     ("connections", Bench::connections),
     ("hold", Bench::hold),
     ("notify", Bench::notify),
+    ("bridge", Bench::bridge),
+    ("idle", Bench::idle),
+    ("tls", Bench::tls),
+    ("storm", Bench::storm),
 ];
 
 /// Bulk runs: direction, connections, and how far ahead the sender may be.
@@ -50,11 +60,12 @@ const BULK: [(Way, usize, Flight); 6] = [
     (Way::Down, 1, Flight::Deep),
 ];
 
-struct Bench {
-    quick: bool,
-    rounds: usize,
-    kinds: Vec<Kind>,
-    report: Report,
+/// What is measured, how often, and what came of it.
+pub(super) struct Bench {
+    pub(super) quick: bool,
+    pub(super) rounds: usize,
+    pub(super) kinds: Vec<Kind>,
+    pub(super) report: Report,
 }
 
 /// Runs all measurements asked for and prints the report, as Markdown, on stdout. Progress goes to stderr.
@@ -65,11 +76,15 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     kinds.extend(settings.original.clone().map(|path| Kind::Original { path }));
     kinds.extend(settings.ours.clone().map(|path| Kind::Ours { name: "sockproxyd", path }));
     kinds.extend(settings.musl.clone().map(|path| Kind::Ours { name: MUSL, path }));
+    kinds.extend(settings.mipsel.clone().map(|path| Kind::Emulated { emulator: "qemu-mipsel-static", path }));
+    kinds.extend(settings.websocat.clone().map(|path| Kind::Websocat { path, lines: false }));
+    kinds.extend(settings.websockify.clone().map(|path| Kind::Websockify { path }));
+    kinds.push(Kind::Rustls);
     let rounds = if settings.quick { 3 } else { 5 };
     let report = Report::new(kinds.iter().map(Kind::name).collect(), rounds);
     let mut bench = Bench { quick: settings.quick, rounds, kinds, report };
 
-    let wanted = |name: &str| settings.only.as_deref().is_none_or(|only| name.contains(only));
+    let wanted = |name: &str| settings.only.as_deref().is_none_or(|only| name == only);
     let chosen: Vec<_> = MEASUREMENTS.iter().filter(|(name, _)| wanted(name)).collect();
     if chosen.is_empty() {
         let names: Vec<_> = MEASUREMENTS.iter().map(|(name, _)| *name).collect();
@@ -85,11 +100,12 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
 
 impl Bench {
     fn start_all(&self) -> io::Result<Vec<Target>> {
-        self.kinds.iter().map(|kind| Target::start(kind, NO_LUUP)).collect()
+        let kinds = self.kinds.iter().filter(|kind| kind.relays_bytes());
+        kinds.map(|kind| Target::start(kind, NO_LUUP)).collect()
     }
 
     /// Runs `work` and keeps going where it fails: a column that cannot do it shows that.
-    fn attempt(&mut self, target: &Target, what: &str, work: impl FnOnce(&mut Report) -> io::Result<()>) {
+    pub(super) fn attempt(&mut self, target: &Target, what: &str, work: impl FnOnce(&mut Report) -> io::Result<()>) {
         if let Err(e) = work(&mut self.report) {
             eprintln!("{what}: {}: {e}", target.kind.name());
             self.report.failure(what, target.kind.name(), &e.to_string());
@@ -149,7 +165,7 @@ impl Bench {
     fn connections(&mut self) -> io::Result<()> {
         for round in 1..=self.rounds {
             eprintln!("round {round} of {}: connects and memory", self.rounds);
-            for kind in self.kinds.clone() {
+            for kind in self.kinds.clone().into_iter().filter(Kind::relays_bytes) {
                 let target = Target::start(&kind, NO_LUUP)?;
                 let (name, column) = ("1000 connections", kind.name());
                 self.attempt(&target, name, |report| {
@@ -291,9 +307,9 @@ fn bulk_once(
 }
 
 /// Refuses: nobody is notified.
-const NO_LUUP: &str = "http://127.0.0.1:9";
+pub(super) const NO_LUUP: &str = "http://127.0.0.1:9";
 
 /// Time for a process to tidy up after what it was asked: there is no event that says so.
-fn settle() {
+pub(super) fn settle() {
     std::thread::sleep(Duration::from_millis(300));
 }

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lab::daemon::Daemon;
+use lab::daemon::{Builder, Daemon};
 use lab::ports::Reserved;
 use lab::process::{self, Memory};
 
 use super::lane::{Opener, Via};
+use super::report::EMULATED;
+use super::speech::Speech;
 
 /// A way through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,28 @@ pub enum Kind {
         /// The binary.
         path: PathBuf,
     },
+    /// The same for another processor, under an emulator.
+    Emulated {
+        /// The emulator's name.
+        emulator: &'static str,
+        /// The binary.
+        path: PathBuf,
+    },
+    /// websocat, from a TCP port to a WebSocket server.
+    Websocat {
+        /// The program.
+        path: PathBuf,
+        /// A line is a message. Otherwise, what is read at once is.
+        lines: bool,
+    },
+    /// websockify, the other way about: from WebSocket clients to a TCP server, for which it does the same work: a
+    /// masked frame is read or written, and one that is not. A process a connection.
+    Websockify {
+        /// The program.
+        path: PathBuf,
+    },
+    /// No daemon: a loop over rustls alone.
+    Rustls,
     /// The Lua script that this project replaces.
     Original {
         /// The script.
@@ -48,6 +72,27 @@ impl Kind {
             Kind::Haproxy { splice: true } => "haproxy splice",
             Kind::Ours { name, .. } => name,
             Kind::Original { .. } => "original",
+            Kind::Emulated { .. } => EMULATED,
+            Kind::Websocat { .. } => "websocat",
+            Kind::Websockify { .. } => "websockify",
+            Kind::Rustls => "rustls",
+        }
+    }
+
+    /// Relays bytes as they are.
+    pub fn relays_bytes(&self) -> bool {
+        !matches!(self, Kind::Emulated { .. } | Kind::Websocat { .. } | Kind::Websockify { .. } | Kind::Rustls)
+    }
+
+    /// What client and remote speak where it has bytes at one side and a WebSocket at the other.
+    pub fn bridges(&self) -> Option<(Speech, Speech)> {
+        match self {
+            // How much there is to be had: both ends are the same process.
+            Kind::Direct => Some((Speech::Raw, Speech::Raw)),
+            Kind::Ours { .. } | Kind::Websocat { lines: false, .. } => Some((Speech::Raw, Speech::Server)),
+            Kind::Websocat { lines: true, .. } => Some((Speech::Line, Speech::Server)),
+            Kind::Websockify { .. } => Some((Speech::Client, Speech::Raw)),
+            _ => None,
         }
     }
 
@@ -87,6 +132,11 @@ enum Running {
 impl Target {
     /// Starts `kind` and waits until it passes a connection on.
     pub fn start(kind: &Kind, luup_url: &str) -> io::Result<Target> {
+        Target::start_trusting(kind, luup_url, None)
+    }
+
+    /// The same, with a further authority (PEM) to trust, if it knows TLS.
+    pub fn start_trusting(kind: &Kind, luup_url: &str, authority: Option<&str>) -> io::Result<Target> {
         let backend = Reserved::new()?.listen()?;
         let to = backend.local_addr()?.port();
         let mut front = Some(Reserved::new()?);
@@ -100,14 +150,20 @@ impl Target {
                 drop(front.take());
                 (Via::Conn(port), Running::Child(original(path, port, luup_url)?))
             }
-            Kind::Ours { path, .. } => {
-                let daemon = Daemon::builder_of(path)
-                    .luup(luup_url)
-                    .config("[limits]\nconnections=6000\nperaddress=6000\n")
-                    .try_start()
-                    .map_err(io::Error::other)?;
-                (Via::Conn(daemon.port()), Running::Daemon(Box::new(daemon)))
+            Kind::Ours { path, .. } => ours(Daemon::builder_of(path), luup_url, authority)?,
+            Kind::Emulated { emulator, path } => ours(Daemon::builder_under(emulator, path), luup_url, authority)?,
+            Kind::Websocat { path, lines } => {
+                let (from, to) = (format!("tcp-l:127.0.0.1:{port}"), format!("ws://127.0.0.1:{to}/"));
+                let mode = if *lines { &["-t", "-B262144"][..] } else { &["-b"] };
+                let command = &mut Command::new(path);
+                (Via::ToWebSocket(port), Running::Child(quiet(command.args(mode).args(["-E", &from, &to]))?))
             }
+            Kind::Websockify { path } => {
+                drop(front.take());
+                let (from, to) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{to}"));
+                (Via::FromWebSocket(port), Running::Child(quiet(Command::new(path).args([&from, &to]))?))
+            }
+            Kind::Rustls => return Err(io::Error::other("nothing passes through rustls alone")),
         };
         let target = Target { kind: kind.clone(), via, backend, _front: front, running };
         target
@@ -115,6 +171,14 @@ impl Target {
             .wait_ready()
             .map_err(|e| io::Error::new(e.kind(), format!("{} does not come up: {e}", target.kind.name())))?;
         Ok(target)
+    }
+
+    /// The port where it lets clients in.
+    pub fn port(&self) -> Option<u16> {
+        match self.via {
+            Via::Direct => None,
+            Via::Plain(port) | Via::Conn(port) | Via::ToWebSocket(port) | Via::FromWebSocket(port) => Some(port),
+        }
     }
 
     /// Opens lanes through it.
@@ -152,6 +216,16 @@ impl Drop for Target {
             child.wait().ok();
         }
     }
+}
+
+fn ours(mut builder: Builder, luup_url: &str, authority: Option<&str>) -> io::Result<(Via, Running)> {
+    let mut config = String::from("[limits]\nconnections=6000\nperaddress=6000\n");
+    if let Some(authority) = authority {
+        builder = builder.file("authority.pem", authority.as_bytes());
+        config.push_str("[tls]\nca={dir}/authority.pem\n");
+    }
+    let daemon = builder.luup(luup_url).config(&config).try_start().map_err(io::Error::other)?;
+    Ok((Via::Conn(daemon.port()), Running::Daemon(Box::new(daemon))))
 }
 
 fn socat(port: u16, to: u16) -> io::Result<Child> {

@@ -218,6 +218,13 @@ impl Daemon {
         Builder::new(vec![path.to_string_lossy().into_owned()])
     }
 
+    /// As [`Daemon::builder_of`], by way of an emulator.
+    pub fn builder_under(emulator: &str, path: &Path) -> Builder {
+        let mut builder = Daemon::builder_of(path);
+        builder.program.insert(0, emulator.to_owned());
+        builder
+    }
+
     /// The address of the first `listening on` line: the proxy port comes before `[direct]` ones.
     #[track_caller]
     pub fn addr(&self) -> SocketAddr {
