@@ -4,7 +4,6 @@
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::ops::RangeInclusive;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,13 +18,10 @@ pub const SECONDS: RangeInclusive<u32> = 1..=3600;
 
 /// A single try may take this long: a box that boots keeps a proxy that is well waiting for seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two tries: at first, and at most. It grows by half.
-const PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(250);
-/// How long the first of several tries waits for a port that is silent; each that did so in vain doubles it. So who takes
-/// the port from a program that hangs is asked soon, and a proxy that is well but slow gets its time.
-const SILENCE: Duration = Duration::from_millis(500);
-/// A name server may keep us for longer than we were given. What is known this much later has to do.
-const GRACE: Duration = Duration::from_millis(100);
+/// One of several tries may take this long: then it is time to ask whether somebody else has the port by now.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
 /// More than a greeting has.
 const LONGEST: u64 = 128;
 
@@ -33,69 +29,28 @@ const LONGEST: u64 = 128;
 /// `port` can be found, and waits for its greeting. With `seconds`, tries again, whatever is wrong, until it greets or they
 /// have passed; without, there is one try. An error is one line for people.
 pub fn probe(address: &str, port: u16, seconds: Option<u32>) -> Result<(), String> {
-    let until = Instant::now() + seconds.map_or(PATIENCE, |seconds| Duration::from_secs(seconds.into()));
-    let (tell, told) = channel();
-    let place = address.to_owned();
-    // Looking up a name takes as long as it likes, and cannot be called off.
-    let tries = thread::Builder::new().name("probe".into()).spawn(move || {
-        if seconds.is_none() {
-            let _ = tell.send(attempt(&place, port, until, PATIENCE));
-            return;
-        }
-        let (mut pause, mut silence) = (*PAUSE.start(), SILENCE);
-        let mut first = true;
-        loop {
-            let began = Instant::now();
-            let outcome = attempt(&place, port, until, silence);
-            let left = until.saturating_duration_since(Instant::now());
-            let greeted = outcome.is_ok();
-            // A try that was cut short knows less than the one before it.
-            let heard = (left.is_zero() && !greeted && !first) || tell.send(outcome).is_ok();
-            if greeted || !heard || left <= pause {
-                return;
-            }
-            first = false;
-            if began.elapsed() >= silence {
-                silence *= 2;
-            }
-            thread::sleep(pause);
-            pause = (pause * 3 / 2).min(*PAUSE.end());
-        }
-    });
-    tries.map_err(|error| format!("cannot start a thread: {}", reason(&error)))?;
-    verdict(&told, until + GRACE).unwrap_or_else(|| Err(format!("no greeting from {address}, port {port}: timeout")))
-}
-
-/// What the tries came to, at the latest at `until`: a greeting, else what was wrong last. None where nothing was heard.
-fn verdict(told: &Receiver<Result<(), String>>, until: Instant) -> Option<Result<(), String>> {
-    let mut last = None;
+    let Some(seconds) = seconds else { return attempt(address, port, Instant::now() + PATIENCE) };
+    let until = Instant::now() + Duration::from_secs(seconds.into());
     loop {
-        match told.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(Ok(())) => return Some(Ok(())),
-            Ok(error) => last = Some(error),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return last,
+        let outcome = attempt(address, port, until.min(Instant::now() + SILENCE));
+        if outcome.is_ok() || until.saturating_duration_since(Instant::now()) <= PAUSE {
+            return outcome;
         }
+        thread::sleep(PAUSE);
     }
 }
 
-/// One try, which waits for each address so long at most.
-fn attempt(address: &str, port: u16, until: Instant, silence: Duration) -> Result<(), String> {
-    let mut worst: Option<(bool, String)> = None;
+/// One try, until `until` at the latest.
+fn attempt(address: &str, port: u16, until: Instant) -> Result<(), String> {
+    let mut errors = Vec::new();
     for address in reachable(address, port).map_err(|error| format!("{address}: {}", reason(&error)))? {
-        let (telling, error) = match greeted(address, until.min(Instant::now() + silence)) {
+        match greeted(address, until) {
             Ok(line) if is_greeting(&line) => return Ok(()),
-            Ok(line) => (true, format!("{address} is no proxy, or does not let us in: {}", shown(&line))),
-            Err(error) => (
-                error.kind() != io::ErrorKind::ConnectionRefused,
-                format!("no greeting from {address}: {}", reason(&error)),
-            ),
-        };
-        // That nobody is at one loopback says less than what is wrong with who is at the other.
-        if worst.as_ref().is_none_or(|&(told, _)| telling && !told) {
-            worst = Some((telling, error));
+            Ok(line) => errors.push(format!("{address} is no proxy, or does not let us in: {}", shown(&line))),
+            Err(error) => errors.push(format!("no greeting from {address}: {}", reason(&error))),
         }
     }
-    Err(worst.map_or_else(|| format!("nothing to connect to at {address}, port {port}"), |(_, error)| error))
+    Err(errors.join("; "))
 }
 
 /// The addresses at which such a listener is reached from this machine.
@@ -179,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_says_counts_more_than_that_nobody_is_beside_it() {
+    fn what_a_stranger_says_is_told_although_nobody_is_beside_it() {
         // At both, so that nobody else is at the second either.
         let stranger = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = stranger.local_addr().unwrap().port();
@@ -191,20 +146,5 @@ mod tests {
         let error = probe("*", port, None).unwrap_err();
         assert!(error.contains("220 mail"), "{error}");
         server.join().unwrap();
-    }
-
-    #[test]
-    fn the_verdict_is_a_greeting_else_what_was_wrong_last() {
-        let (tell, told) = channel();
-        let now = Instant::now();
-        assert_eq!(verdict(&told, now), None, "nothing is known when the time is up");
-        tell.send(Err("one".into())).unwrap();
-        tell.send(Err("two".into())).unwrap();
-        assert_eq!(verdict(&told, now), Some(Err("two".into())));
-        tell.send(Err("one".into())).unwrap();
-        tell.send(Ok(())).unwrap();
-        assert_eq!(verdict(&told, now), Some(Ok(())));
-        drop(tell);
-        assert_eq!(verdict(&told, now + Duration::from_secs(3600)), None, "there is nobody left to be waited for");
     }
 }
