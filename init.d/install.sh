@@ -54,6 +54,32 @@ lua_daemons() {
     done
 }
 
+# What has our names and is not ours: the Lua daemon's script or unit, most likely. Kept here until we are removed.
+unit=/etc/systemd/system/sockproxyd.service
+kept=/etc/sockproxyd.before
+keep_stranger() {
+    [ -f "$1" ] || return 0
+    ! grep -q 'Socket proxy for Luup plugins\|sockproxyd-init:' "$1" || return 0
+    mkdir -p $kept
+    mv -f "$1" $kept/
+    say "kept the $1 that was there in $kept"
+}
+put_back() {
+    [ -f "$kept/${1##*/}" ] || return 0
+    mv -f "$kept/${1##*/}" "$1"
+    rmdir $kept 2>/dev/null || :
+    say "put back the $1 that was there before; it is not started"
+}
+
+# Says who else may start the Lua daemon, now or at the next boot: then two would want one port.
+name_strangers() {
+    grep -ls 'sockproxyd' /etc/systemd/system/*.service /lib/systemd/system/*.service /etc/rc.local /etc/inittab /etc/crontab \
+        /etc/cron.d/* /var/spool/cron/crontabs/* | while read -r file; do
+        [ "$file" = "$unit" ] || ! grep -v '^[[:blank:]]*[#;]' "$file" | grep -q 'sockproxyd\.lua\|lua.*sockproxyd' ||
+            say "$file starts the Lua daemon: take that out, or disable it, for both want the same port"
+    done
+}
+
 # Ends it: it has our port. Its script does not know us, nor ours it.
 end_lua_daemon() {
     [ -z "$(lua_daemons)" ] || say "ending the Lua daemon, for this one takes its place"
@@ -97,8 +123,8 @@ install_manual() {
 
 # --- systemd ---
 
-unit=/etc/systemd/system/sockproxyd.service
 install_systemd() {
+    keep_stranger $unit
     put 755 sockproxyd "$program"
     install_manual
     put 644 systemd/sockproxyd.service $unit
@@ -109,6 +135,7 @@ install_systemd() {
 uninstall_systemd() {
     systemctl disable --now sockproxyd.service 2>/dev/null || :
     rm -f $unit "$program" $manual
+    put_back $unit
     systemctl daemon-reload
 }
 
@@ -129,6 +156,7 @@ install_sysv() {
     fi
     put 755 sockproxyd "$program"
     install_manual
+    keep_stranger /etc/init.d/sockproxyd
     put 755 sysv/sockproxyd /etc/init.d/sockproxyd
     if have update-rc.d; then
         update-rc.d sockproxyd defaults
@@ -153,6 +181,7 @@ uninstall_sysv() {
     if grep -q '^sockproxyd:' /etc/passwd && have userdel; then
         userdel sockproxyd
     fi
+    put_back /etc/init.d/sockproxyd
 }
 
 # --- nothing that starts services: a container, say ---
@@ -189,6 +218,7 @@ do_install() {
     fi
     end_lua_daemon
     "install_$kind"
+    name_strangers
     say "installed $version ($kind)"
 }
 

@@ -90,7 +90,7 @@ check "starts nothing" eventually number 0
 check "enables nothing" not ls /etc/rc.d/S80sockproxyd
 service enable
 service start
-rm -f "$sample"
+check "a sample is beside the configuration" test -f "$sample"
 
 check "remove" remove
 check "it ends" eventually number 0

@@ -94,6 +94,31 @@ if starts; then
     sh $install --purge >/dev/null
 fi
 
+# What started it, and how to go back.
+case $kind in
+    sysv) its=/etc/init.d/sockproxyd ;;
+    systemd) its=/etc/systemd/system/sockproxyd.service ;;
+    *) its= ;;
+esac
+if [ -n "$its" ]; then
+    printf '#!/bin/sh\n# starts lua5.1 /opt/sockproxyd.lua\n' >"$its"
+    cp "$its" /tmp/its
+    check "a script of another's is kept" says "kept the $its" sh $install
+    check "and ours takes its place" grep -q 'Socket proxy for Luup plugins' "$its"
+    sh $upgrade >/dev/null
+    check "uninstall puts it back, after an upgrade, too" says "put back the $its" sh $upgrade --purge
+    check "as it was" cmp /tmp/its "$its"
+    rm -f "$its" /tmp/its
+    : >/tmp/calls
+fi
+printf '@reboot root lua5.1 /opt/sockproxyd.lua &\n' >/etc/crontab
+check "who else starts the Lua daemon is named" says '/etc/crontab starts the Lua daemon' sh $install
+printf '# lua5.1 /opt/sockproxyd.lua\n@reboot root /usr/local/sbin/sockproxyd --supervise\n' >/etc/crontab
+check "but who starts ours is not" not sh -c "sh $install 2>&1 | grep crontab"
+rm -f /etc/crontab
+sh $install --purge >/dev/null
+check "and nothing is left of all that" equal "$(left | grep -v '^/tmp/old/')" ""
+
 mkdir -p /usr/lib/opkg/info
 : >/usr/lib/opkg/info/sockproxyd.list
 check "what opkg has installed is refused" says 'use opkg' sh $install
