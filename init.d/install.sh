@@ -135,6 +135,8 @@ install_systemd() {
 uninstall_systemd() {
     systemctl disable --now sockproxyd.service 2>/dev/null || :
     rm -f $unit "$program" $manual
+    # Where the unit's LogsDirectory= is, with DynamicUser=.
+    rm -rf /var/log/sockproxyd /var/log/private/sockproxyd
     put_back $unit
     systemctl daemon-reload
 }

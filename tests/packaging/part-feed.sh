@@ -4,7 +4,9 @@
 
 have make || apt_install make
 top=$work/feed/top
-mkdir -p "$top/include" "$top/feeds/packages/lang/rust" "$work/feed/install/bin"
+mkdir -p "$top/include" "$top/feeds/packages/lang/rust" "$top/package" "$work/feed/install/bin"
+# As the README says.
+ln -s "$ROOT/openwrt" "$top/package/sockproxyd"
 cat >"$top/rules.mk" <<'RULES'
 INCLUDE_DIR:=$(TOPDIR)/include
 INSTALL_DIR:=install -d -m0755
@@ -36,7 +38,7 @@ RUST
 install "$daemon" "$work/feed/install/bin/sockproxyd"
 
 feed_make() {
-    make -s -r --no-print-directory -C "$ROOT/openwrt" "TOPDIR=$top" "$@"
+    make -s -r --no-print-directory -C "$top/package/sockproxyd" "TOPDIR=$top" "$@"
 }
 variables=$(feed_make -n variables)
 # shellcheck source=scripts/lib/release.sh
