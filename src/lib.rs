@@ -17,6 +17,7 @@
 //! | [`net`] | sockets, names, who may come in |
 //! | [`config`], [`cli`], [`logging`] | what the owner says, and what is said to the owner |
 //! | [`workers`] | threads for what can only block |
+//! | [`spare`] | memory that goes from hand to hand |
 //! | [`protocol`] | what plugins say, sans-IO |
 //! | [`websocket`] | RFC 6455 and 7692, sans-IO |
 //!
@@ -43,6 +44,7 @@ pub mod probe;
 pub mod protocol;
 pub mod relay;
 pub mod session;
+pub mod spare;
 pub mod status;
 pub mod supervise;
 pub mod testing;

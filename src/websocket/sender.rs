@@ -44,7 +44,7 @@ impl Sender {
         debug_assert!(bytes <= self.queued(), "{bytes} bytes of {} are written", self.queued());
         self.written = (self.written + bytes).min(self.out.len());
         if self.written == self.out.len() {
-            self.out = Vec::new();
+            crate::spare::give(std::mem::take(&mut self.out));
             self.written = 0;
         }
     }
@@ -70,7 +70,11 @@ impl Sender {
         }
         // Section 5.3: a key of its own for each frame.
         let mask = self.masked.then(|| entropy.mask());
-        self.out.reserve(super::frame::HEADER_LIMIT + payload.len());
+        let length = super::frame::HEADER_LIMIT + payload.len();
+        match self.out.capacity() {
+            0 => self.out = crate::spare::take(length),
+            _ => self.out.reserve(length),
+        }
         Header { mask, length: payload.len() as u64, ..header }.encode(&mut self.out);
         match mask {
             Some(key) => Mask::new(key).append(payload, &mut self.out),

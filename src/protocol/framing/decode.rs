@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::mesg::{FramingError, HEADER_LIMIT, Verb, parse_header};
 use super::{Dialect, Framing};
+use crate::spare;
 use crate::websocket::Kind;
 
 /// What a plugin said.
@@ -60,7 +61,7 @@ impl Decoder {
     /// Takes what the plugin sent.
     pub fn handle_input(&mut self, bytes: &[u8]) {
         self.input.drain(..std::mem::take(&mut self.taken));
-        self.input.extend_from_slice(bytes);
+        spare::append(&mut self.input, bytes);
     }
 
     /// Forgets what was sent and not yet taken: somebody else speaks from now on, or nobody.
@@ -79,12 +80,13 @@ impl Decoder {
 
     /// Takes the next `length` bytes. Nothing is held for what has been taken whole.
     fn take(&mut self, length: usize) -> Vec<u8> {
+        if self.taken + length == self.input.len() {
+            let mut taken = std::mem::take(&mut self.input);
+            taken.drain(..std::mem::take(&mut self.taken));
+            return taken;
+        }
         let taken = self.input[self.taken..self.taken + length].to_vec();
         self.taken += length;
-        if self.taken == self.input.len() {
-            self.input = Vec::new();
-            self.taken = 0;
-        }
         taken
     }
 
@@ -139,7 +141,7 @@ impl Decoder {
             if waiting.len() < end + 1 + length {
                 return Ok(None);
             }
-            self.take(end + 1);
+            self.taken += end + 1;
             let body = self.take(length);
             if let Verb::Frag = verb {
                 self.pieces.extend_from_slice(&body);

@@ -1,6 +1,7 @@
 //! What a WebSocket's remote has said, on its way to the plugin: events in, bytes in the plugin's framing out.
 
 use crate::protocol::framing::{Framing, encode_body, encode_close, encode_message};
+use crate::spare;
 use crate::websocket::{Event, Kind};
 
 /// What the remote has said.
@@ -47,12 +48,16 @@ impl Downward {
                 if into.capacity() - into.len() < bytes.len() && into.len() + bytes.len() > left {
                     return false;
                 }
-                into.extend_from_slice(bytes);
+                spare::append(into, bytes);
             }
             Event::End if self.framing == Framing::Raw => {}
             Event::End => {
-                encode_message(self.framing, self.kind, &self.message, &mut self.out);
-                self.message = Vec::new();
+                let message = std::mem::take(&mut self.message);
+                if self.out.capacity() == 0 {
+                    self.out = spare::take(message.len() + HEADER);
+                }
+                encode_message(self.framing, self.kind, &message, &mut self.out);
+                spare::give(message);
             }
             Event::Ping(payload) => self.show("PING", payload),
             Event::Pong(payload, _) => self.show("PONG", payload),
@@ -94,9 +99,9 @@ impl Downward {
         if self.written == self.out.len() {
             // Nothing is held for a connection through which nothing passes; what passes often keeps a little.
             if self.out.capacity() > KEPT {
-                self.out = Vec::new()
+                spare::give(std::mem::take(&mut self.out));
             } else {
-                self.out.clear()
+                self.out.clear();
             }
             self.written = 0;
         }
@@ -115,6 +120,8 @@ impl Downward {
 
 /// So much memory is kept for the next message.
 const KEPT: usize = 512;
+/// What a framing adds to a message at most.
+const HEADER: usize = 16;
 
 #[cfg(test)]
 mod tests {

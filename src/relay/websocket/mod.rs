@@ -20,7 +20,8 @@ use super::pipes::Pipes;
 use super::{End, Env, Ready, Relay, SCRATCH, TURN_CALLS, Timing, Turn, interrupted, would_block};
 use crate::net::socket::Stream;
 use crate::protocol::framing::{Decoder, Dialect, Framing, FramingError, Item};
-use crate::websocket::{Connection, Event, Lost};
+use crate::spare;
+use crate::websocket::{Connection, Event, Kind, Lost};
 use downward::Downward;
 
 /// What waits for a slow plugin beyond this holds back the remote. A message is never cut.
@@ -351,6 +352,12 @@ impl WebSocketRelay {
                         self.plugin_ready.readable = false;
                     }
                     self.progress = env.now;
+                    if self.framing == Framing::Raw {
+                        // What is read at once is a message: it goes on from where it lies.
+                        self.sent += read as u64;
+                        let _ = self.connection.send(Kind::Binary, &env.scratch[..read], true, env.entropy);
+                        continue;
+                    }
                     self.decoder.handle_input(&env.scratch[..read]);
                     if self.decoder.buffered() > SCRATCH && env.buffers.left() == 0 {
                         self.end_remote(1009, "no memory for the message", End::BadFraming);
@@ -372,6 +379,7 @@ impl WebSocketRelay {
             Item::Message { kind, payload, .. } => {
                 self.sent += payload.len() as u64;
                 let _ = self.connection.send(kind, &payload, true, env.entropy);
+                spare::give(payload);
             }
             Item::Ping(payload) => drop(self.connection.send_ping(&payload, env.entropy)),
             Item::Pong(payload) => drop(self.connection.send_pong(&payload, env.entropy)),
