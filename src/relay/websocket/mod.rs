@@ -11,13 +11,15 @@
 //! | told or gone | closed the connection | over |
 
 mod downward;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::buffers::{Buffers, RESERVE};
 use super::pipes::Pipes;
-use super::{End, Env, Ready, Relay, SCRATCH, TURN_CALLS, Timing, Turn, interrupted, would_block};
+use super::{End, Env, Ready, Relay, SCRATCH, TURN_BYTES, TURN_CALLS, Timing, Turn, interrupted, would_block};
 use crate::net::socket::Stream;
 use crate::protocol::framing::{Decoder, Dialect, Framing, FramingError, Item};
 use crate::spare;
@@ -28,6 +30,8 @@ use downward::Downward;
 const HIGH: usize = 64 * 1024;
 /// What waits for a slow remote beyond this holds back the plugin; less is gathered, to be sent at once.
 const BATCH: usize = 16 * 1024;
+/// What a message or a control frame costs of a turn besides its bytes.
+const MESSAGE_COST: usize = 256;
 /// A plugin's own message may be as long as those it takes, and this long at least.
 const LEAST_LIMIT: usize = 64 * 1024;
 
@@ -216,14 +220,18 @@ impl WebSocketRelay {
         env: &mut Env<'_>,
         turn: &mut Turn,
     ) -> bool {
+        let mut budget = TURN_BYTES;
         for _ in 0..TURN_CALLS {
             self.write_plugin(plugin, env, turn);
             if self.is_held_back() || self.remote == Remote::Gone {
                 return false;
             }
+            if budget == 0 {
+                break;
+            }
             if self.more {
                 let mut unread = std::mem::take(&mut self.unread);
-                let used = self.decode(&mut unread, env);
+                let used = self.decode(&mut unread, &mut budget, env);
                 unread.drain(..used);
                 self.unread = if self.remote == Remote::Open { unread } else { Vec::new() };
                 continue;
@@ -239,7 +247,7 @@ impl WebSocketRelay {
                     }
                     // Taken out for a moment, since everything else of the turn's needs is needed, too.
                     let scratch = std::mem::take(&mut env.scratch);
-                    let used = self.decode(&mut scratch[..read], env);
+                    let used = self.decode(&mut scratch[..read], &mut budget, env);
                     if used < read && self.remote == Remote::Open {
                         self.unread = scratch[used..read].to_vec();
                     }
@@ -256,16 +264,23 @@ impl WebSocketRelay {
         true
     }
 
-    /// Takes what the remote has sent, until the plugin has enough to read. How much was taken.
-    fn decode(&mut self, input: &mut [u8], env: &mut Env<'_>) -> usize {
+    /// Takes what the remote has sent, until the plugin has enough to read, or the turn's `budget` is used up: a few bytes
+    /// may be inflated to very many, of which the plugin may hear nothing. How much was taken.
+    fn decode(&mut self, input: &mut [u8], budget: &mut usize, env: &mut Env<'_>) -> usize {
         let mut taken = 0;
         loop {
-            self.more = self.down.waiting().len() >= HIGH;
+            self.more = self.remote == Remote::Open && (self.down.waiting().len() >= HIGH || *budget == 0);
             if self.more || self.remote != Remote::Open {
                 return taken;
             }
             let (used, event) = self.connection.handle_input(&mut input[taken..], env.now);
             taken += used;
+            let cost = match event {
+                None => used,
+                Some(Event::Data(bytes)) => bytes.len(),
+                Some(_) => MESSAGE_COST,
+            };
+            *budget = budget.saturating_sub(cost);
             match event {
                 None if used == 0 => return taken,
                 None => {}
@@ -324,16 +339,21 @@ impl WebSocketRelay {
 
     /// From the plugin to the remote. True where it stopped because its turn was over.
     fn pump_up<P: Stream, R: Stream>(&mut self, plugin: &mut P, remote: &mut R, env: &mut Env<'_>) -> bool {
+        let mut budget = TURN_BYTES;
         for _ in 0..TURN_CALLS {
             if !self.flush(remote, env) || self.plugin != Plugin::Open || self.remote != Remote::Open {
                 return false;
             }
-            while self.connection.queued() < BATCH && self.plugin == Plugin::Open {
+            while self.connection.queued() < BATCH && self.plugin == Plugin::Open && budget > 0 {
                 match self.decoder.poll_item() {
                     None => break,
                     Some(Ok(item)) => self.say(item, env),
                     Some(Err(error)) => self.handle_bad_framing(error, env),
                 }
+                budget = budget.saturating_sub(MESSAGE_COST);
+            }
+            if budget == 0 {
+                break;
             }
             if self.connection.queued() > 0 {
                 continue;
@@ -352,6 +372,7 @@ impl WebSocketRelay {
                         self.plugin_ready.readable = false;
                     }
                     self.progress = env.now;
+                    budget = budget.saturating_sub(read);
                     if self.framing == Framing::Raw {
                         // What is read at once is a message: it goes on from where it lies.
                         self.sent += read as u64;

@@ -1,0 +1,123 @@
+//! What a turn costs, whatever is thrown at it.
+
+use std::io;
+use std::time::Instant;
+
+use super::*;
+use crate::websocket::{Control, Deflate, Entropy, Role, Settings};
+
+/// A side that gives the same bytes over and over, and takes everything.
+struct Endless {
+    bytes: Vec<u8>,
+    at: usize,
+    taken: usize,
+}
+
+impl Endless {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, at: 0, taken: 0 }
+    }
+}
+
+impl Stream for Endless {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        for place in buffer.iter_mut() {
+            *place = self.bytes[self.at];
+            self.at = (self.at + 1) % self.bytes.len();
+        }
+        Ok(buffer.len())
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.taken += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self) {}
+}
+
+struct NoEntropy;
+
+impl Entropy for NoEntropy {
+    fn mask(&mut self) -> [u8; 4] {
+        [0; 4]
+    }
+}
+
+/// Messages received and bytes sent to the remote in one turn, with a plugin and a remote that say these things without
+/// end; the turn is over before they are.
+#[track_caller]
+fn turn_of(framing: Framing, plugin: &[u8], remote: &[u8]) -> (u64, usize) {
+    let now = Instant::now();
+    let deflate = Deflate {
+        peer_window_bits: 12,
+        peer_no_context_takeover: true,
+        own_window_bits: 15,
+        own_no_context_takeover: true,
+    };
+    let settings = Settings {
+        role: Role::Client,
+        mask: true,
+        control: Control::Auto,
+        max_message: 65536,
+        deflate: Some(deflate),
+        ping_interval: None,
+    };
+    let wishes = Wishes { framing, max_message: 65536, receive: None };
+    let ready = (Ready::fresh(), Ready::fresh());
+    let mut relay = WebSocketRelay::new(now, Connection::new(settings, now), &wishes, (&[], Vec::new()), None, ready);
+    let mut env = Env {
+        now,
+        scratch: &mut vec![0; SCRATCH],
+        buffers: &mut Buffers::new(1 << 20, 1 << 16),
+        pipes: &mut Pipes::new(0),
+        entropy: &mut NoEntropy,
+        block: None,
+    };
+    let (mut plugin, mut remote) = (Endless::new(plugin.to_vec()), Endless::new(remote.to_vec()));
+    let turn = relay.run(&mut plugin, &mut remote, &mut env);
+    assert_eq!((turn.again, turn.end), (true, None));
+    let first = relay.messages().unwrap().0;
+    // What was read and not yet looked at is looked at in the next.
+    relay.run(&mut plugin, &mut remote, &mut env);
+    let second = relay.messages().unwrap().0 - first;
+    assert!(second * 2 >= first && second <= first * 2, "{first} messages, then {second}");
+    (first, remote.taken)
+}
+
+/// The frame of a compressed text.
+fn compressed(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut compress = flate2::Compress::new_with_window_bits(flate2::Compression::best(), false, 12);
+    compress.compress_vec(text, &mut bytes, flate2::FlushCompress::Sync).unwrap();
+    bytes.truncate(bytes.len() - 4);
+    let length = u8::try_from(bytes.len()).ok().filter(|&length| length < 126).expect("a short frame");
+    [&[0xc1, length], &bytes[..]].concat()
+}
+
+#[test]
+fn bytes_that_are_inflated_to_nothing_for_the_plugin_cost_their_share() {
+    // 64 KiB each. In LINE framing, the plugin reads one byte of it.
+    let (messages, _) = turn_of(Framing::Line, b"", &compressed(&[b'\n'; 65536]));
+    assert!((1..=TURN_BYTES as u64 / 65536).contains(&messages), "{messages} messages");
+}
+
+#[test]
+fn messages_without_bytes_cost_their_share() {
+    for frame in [&[0xc1, 1, 0][..], &[0x81, 0]] {
+        let (messages, _) = turn_of(Framing::Line, b"", frame);
+        assert!((100..=TURN_BYTES as u64 / MESSAGE_COST as u64).contains(&messages), "{messages} messages");
+    }
+}
+
+#[test]
+fn what_a_plugin_says_without_bytes_costs_its_share() {
+    // Each is a frame of six bytes.
+    for said in ["PING 0\n", "TEXT 0\n"] {
+        let (_, sent) = turn_of(Framing::Mesg, said.as_bytes(), b"");
+        assert!((600..=2 * 6 * TURN_BYTES / MESSAGE_COST).contains(&sent), "{said}: {sent} bytes in two turns");
+    }
+}
