@@ -110,6 +110,8 @@ impl Transport for SecureTransport {
                     io::ErrorKind::WouldBlock => due.wait(self.stream.get_mut(), PollFlags::POLLIN)?,
                     // The answer says itself how long it is; where not, it is as long as what came.
                     io::ErrorKind::UnexpectedEof => return Ok(false),
+                    // Tickets, but not without end.
+                    io::ErrorKind::Interrupted => drop(due.left()?),
                     _ => return Err(broken(error)),
                 },
             }
@@ -118,7 +120,8 @@ impl Transport for SecureTransport {
 
     /// Tickets may have come; anything else that was not asked for, and the end, are the end.
     fn is_open(&mut self) -> bool {
-        matches!(self.stream.recv(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let is_quiet = |kind| matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+        self.stream.recv(&mut [0]).is_err_and(|error| is_quiet(error.kind()))
     }
 
     fn is_tls(&self) -> bool {

@@ -186,7 +186,8 @@ impl Connecting {
         if !self.is_connected() && self.hop.due <= cx.now {
             return self.fail(pid, &self.said(Word::ConnectTimeout, "timeout"), cx);
         }
-        Step::Stay(Verdict::WAIT)
+        // An answer is read until there is nothing; what is left waits for the next turn.
+        Step::Stay(Verdict { again: self.is_connected() && self.remote_ready.readable, ..Verdict::WAIT })
     }
 
     /// Addresses are known: attempts begin.

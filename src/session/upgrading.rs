@@ -11,6 +11,8 @@ use crate::websocket::handshake::{self, ClientHandshake, Failure, Upgraded, Word
 
 /// Most that is read at once: what comes behind the answer waits in the kernel.
 const READ: usize = 4 * 1024;
+/// Reads in one turn before others have theirs: what stands before the socket (TLS) may have nothing to show for them.
+const TURN_READS: usize = 16;
 
 /// An opening handshake under way.
 #[derive(Debug)]
@@ -42,7 +44,10 @@ impl Upgrading {
         if let Err(error) = self.send(ready) {
             return Progress::Failed(lost(&error));
         }
-        while ready.readable {
+        for _ in 0..TURN_READS {
+            if !ready.readable {
+                break;
+            }
             let length = READ.min(cx.scratch.len());
             let progress = match self.remote.recv(&mut cx.scratch[..length]) {
                 Ok(0) => handshake::Progress::Failed(self.handshake.handle_eof()),

@@ -27,6 +27,10 @@ thread_local! {
 /// Two promises to who waits for edge-triggered events: where less is received than was asked for, or less is taken
 /// than was to be sent, the stream below has said that it would block; the exception is what [`TlsStream::has_more`]
 /// tells. And what was taken and could not be sent on waits for [`Stream::flush`].
+///
+/// A server may send very much that is of no use (records of one byte, tickets, new keys). So a call ends early where
+/// little has come of what it received, with [`io::ErrorKind::Interrupted`] where that was nothing, and its caller
+/// decides when it goes on.
 #[derive(Debug)]
 pub struct TlsStream<S> {
     inner: S,
@@ -40,6 +44,8 @@ pub struct TlsStream<S> {
     limit: usize,
     reading: Reading,
     writing: Writing,
+    /// The last call ended early.
+    early: bool,
 }
 
 /// How the incoming side ends.
@@ -66,7 +72,8 @@ impl<S: Stream> TlsStream<S> {
     /// A stream over `inner`, with what earlier steps of the handshake left unsent.
     pub fn new(inner: S, TlsConnection { connection, plain, closed }: TlsConnection, unsent: Vec<u8>) -> Self {
         let reading = if closed { Reading::Closed } else { Reading::Open };
-        Self { inner, connection, plain, taken: 0, unsent, limit: LIMIT, reading, writing: Writing::Open }
+        let writing = Writing::Open;
+        Self { inner, connection, plain, taken: 0, unsent, limit: LIMIT, reading, writing, early: false }
     }
 
     /// The stream below.
@@ -94,21 +101,26 @@ impl<S: Stream> TlsStream<S> {
         self.unsent.len() + self.plain.len() - self.taken + self.connection.rest().len()
     }
 
-    /// True where receiving gives something at once, bytes or the end, whatever the stream below would say. Events do
+    /// True where receiving may give something at once, bytes or the end, whatever the stream below would say. Events do
     /// not tell; so a stream like this is read until it would block.
     pub fn has_more(&self) -> bool {
-        !self.plain.is_empty() || !matches!(self.reading, Reading::Open)
+        self.early || !self.plain.is_empty() || !matches!(self.reading, Reading::Open)
     }
 
-    /// Receives once from the stream below and processes it. `Ok(false)`: it has nothing.
-    fn receive(&mut self, buffer: &mut [u8], filled: &mut usize) -> io::Result<bool> {
+    /// Receives once from the stream below and processes it. How much that was; `None`: it has nothing.
+    fn receive(&mut self, buffer: &mut [u8], filled: &mut usize) -> io::Result<Option<usize>> {
         let mut scratch = SCRATCH.take();
         let outcome = self.receive_through(&mut scratch, buffer, filled);
         SCRATCH.set(scratch);
         outcome
     }
 
-    fn receive_through(&mut self, scratch: &mut Vec<u8>, buffer: &mut [u8], filled: &mut usize) -> io::Result<bool> {
+    fn receive_through(
+        &mut self,
+        scratch: &mut Vec<u8>,
+        buffer: &mut [u8],
+        filled: &mut usize,
+    ) -> io::Result<Option<usize>> {
         let start = self.connection.rest().len();
         let end = start + (buffer.len() - *filled).clamp(READ_LEAST, READ);
         if scratch.len() < end {
@@ -117,14 +129,14 @@ impl<S: Stream> TlsStream<S> {
         let read = loop {
             match self.inner.recv(&mut scratch[start..end]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 outcome => break outcome?,
             }
         };
         if read == 0 {
             // Somebody may have cut off the end: whoever needs to know must be able to.
             self.fail(io::ErrorKind::UnexpectedEof, "closed without close_notify");
-            return Ok(true);
+            return Ok(Some(0));
         }
         scratch[..start].copy_from_slice(self.connection.rest());
         let plain = &mut self.plain;
@@ -143,7 +155,7 @@ impl<S: Stream> TlsStream<S> {
                 self.fail(io::ErrorKind::InvalidData, &Failure::of(&error).to_string());
             }
         }
-        Ok(true)
+        Ok(Some(read))
     }
 
     fn fail(&mut self, kind: io::ErrorKind, words: &str) {
@@ -182,6 +194,8 @@ impl<S: Stream> Stream for TlsStream<S> {
     /// `UnexpectedEof` where the stream below ended without the server's having said so.
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = self.take_plain(buffer);
+        let mut received = 0;
+        self.early = false;
         while filled < buffer.len() {
             match &self.reading {
                 Reading::Open => {}
@@ -190,10 +204,15 @@ impl<S: Stream> Stream for TlsStream<S> {
                 Reading::Failed(kind, words) => return Err(io::Error::new(*kind, words.as_ref())),
             }
             match self.receive(buffer, &mut filled) {
-                Ok(true) => {}
-                Ok(false) if filled > 0 => break,
-                Ok(false) => return Err(io::ErrorKind::WouldBlock.into()),
+                Ok(Some(read)) => received += read,
+                Ok(None) if filled > 0 => break,
+                Ok(None) => return Err(io::ErrorKind::WouldBlock.into()),
                 Err(error) => self.fail(error.kind(), &crate::net::reason(&error)),
+            }
+            // The beginning of a record may be of use yet.
+            if matches!(self.reading, Reading::Open) && filled + self.connection.rest().len() < received / 2 {
+                self.early = true;
+                return if filled > 0 { Ok(filled) } else { Err(io::ErrorKind::Interrupted.into()) };
             }
         }
         Ok(filled)

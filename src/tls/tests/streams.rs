@@ -157,6 +157,7 @@ fn bytes_pass_in_order_whatever_the_wire_does() {
                             assert!(!short || pair.wire.borrow().blocked, "a short read without a reason");
                             got.extend(bytes);
                         }
+                        Err(error) if error.kind() == ErrorKind::Interrupted => assert!(pair.stream.has_more()),
                         Err(error) => assert!(error.kind() == ErrorKind::WouldBlock && pair.wire.borrow().blocked),
                     }
                 }
@@ -364,4 +365,26 @@ fn a_relay_passes_on_an_end_that_no_event_announces() {
     run(&mut pair, &mut relay);
     assert_eq!(plugin.borrow().outbound, b"last words");
     assert!(plugin.borrow().shut, "the plugin was not told of the end");
+}
+
+#[test]
+fn one_call_does_not_work_for_ever_on_what_is_of_no_use() {
+    let mut pair = Pair::new(V13);
+    // A record each.
+    (0..3000).for_each(|_| pair.say(b"x"));
+    let before = pair.wire.borrow().inbound.len();
+    let got = pair.recv(64 * 1024).unwrap().len();
+    let received = before - pair.wire.borrow().inbound.len();
+    assert!(got > 0 && received <= 16 * 1024, "{got} bytes of {received} at once");
+    assert!(pair.stream.has_more());
+    let mut rest = 0;
+    while let Ok(bytes) = pair.recv(64 * 1024) {
+        rest += bytes.len();
+    }
+    assert_eq!((got + rest, pair.stream.has_more()), (3000, false));
+    // Of new keys, nothing is to be seen.
+    pair.server.refresh_traffic_keys().unwrap();
+    pair.deliver();
+    assert_eq!(pair.kind(), ErrorKind::Interrupted);
+    assert_eq!(pair.kind(), ErrorKind::WouldBlock);
 }
