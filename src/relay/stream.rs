@@ -146,7 +146,9 @@ impl StreamRelay {
             (Way::ToRemote, Failure::Source(error)) => (End::PluginLost, error, true),
             (Way::ToRemote, Failure::Sink(error)) => (End::RemoteLost, error, false),
         };
-        log::debug!("{lost}: {error}");
+        // What TLS has to say stands nowhere else.
+        let level = if error.kind() == io::ErrorKind::InvalidData { log::Level::Info } else { log::Level::Debug };
+        log::log!(level, "{lost}: {error}");
         self.lost.get_or_insert(lost);
         let (this, other) = match way {
             Way::ToPlugin => (&mut self.to_plugin, &mut self.to_remote),

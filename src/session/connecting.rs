@@ -230,7 +230,11 @@ impl Connecting {
         self.remote_ready = Ready { readable: true, writable: true, ..self.remote_ready };
         match self.hop.protocol {
             Protocol::Tls | Protocol::Wss => {
-                let settings = parameters.tls.as_deref().cloned().unwrap_or_default();
+                let mut settings = parameters.tls.as_deref().cloned().unwrap_or_default();
+                if !self.hop.trusted {
+                    // They are for the host that the plugin has named. Pins hold for every host.
+                    settings = tls::Settings { server_name: None, certificate: None, private_key: None, ..settings };
+                }
                 Outcome::Again(Attempt::Securing(Securing::begin(socket, &self.hop.endpoint.host, &settings, cx)))
             }
             _ => self.connected(Remote::Plain(socket), pid, parameters, cx),

@@ -92,5 +92,9 @@ impl Upgrading {
 
 /// The reason for a connection that broke before it was of any use.
 pub fn lost(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::InvalidData {
+        // TLS has its own word: a server may refuse our certificate only now.
+        return reason(error);
+    }
     Failure::new(Word::SocketError, reason(error)).to_string()
 }

@@ -45,3 +45,4 @@ mod websocket_closing;
 mod websocket_handshake;
 mod websocket_messages;
 mod websocket_peers;
+mod websocket_secure;

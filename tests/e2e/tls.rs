@@ -1,16 +1,17 @@
 //! TLS towards remotes: handshakes, verification, bulk, ends, and servers that are none.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
 use lab::plugin::Plugin;
-use lab::random::Random;
-use lab::tls::{Authority, Identity, TlsDevice, Validity};
+use lab::random::{Checker, Random};
+use lab::tls::{Authority, Identity, TlsDevice, TlsStream, Validity};
 
-use crate::support::{LIMIT, accepted, configured, started};
+use crate::support::{LIMIT, Observer, Reader, Writer, accepted, configured, emulated, eventually, started, with_luup};
 
 /// A plugin whose CONN was answered with `reply`. A busy machine may take its time for a handshake.
 fn conn(daemon: &Daemon, target: &str, options: &str) -> (Plugin, String) {
@@ -124,6 +125,133 @@ fn an_end_reaches_the_plugin_whether_announced_or_not() {
         let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
         assert_eq!(plugin.rest(), b"last words\n");
     }
+}
+
+/// A plugin in echo mode, and the server's end of its connection.
+#[track_caller]
+fn joined(daemon: &Daemon, options: &str) -> (Plugin, TlsStream) {
+    let (come, streams) = channel();
+    let device = TlsDevice::start(loopback().any_server(), move |stream| drop(come.send(stream)));
+    let plugin = connected(daemon, &device.addr().to_string(), &format!("PRTO=tls VRFY=none {options}"));
+    (plugin, streams.recv_timeout(LIMIT).unwrap())
+}
+
+#[test]
+fn a_remote_that_reads_slowly_holds_the_plugin_back_and_gets_everything() {
+    let daemon = started();
+    let (plugin, mut remote) = joined(&daemon, "");
+    let mut writer = Writer::new(plugin.stream(), 7);
+    let before = daemon.memory().rss;
+    let held = writer.write_until_blocked();
+    if !emulated() {
+        let grown = daemon.memory().rss.saturating_sub(before);
+        assert!(grown < 2048, "{grown} KiB more for {held} bytes");
+    }
+    // The others do not wait.
+    let (mut other, mut other_remote) = joined(&daemon, "");
+    other_remote.write_all(b"hi\n").unwrap();
+    assert_eq!(other.line(), "hi");
+    let sender = std::thread::spawn(move || {
+        writer.write(1_000_000);
+        writer.finish();
+    });
+    let mut checker = Checker::new(7);
+    let (mut came, mut piece) = (0, [0; 3000]);
+    loop {
+        let read = remote.read(&mut piece).expect("close_notify at the end");
+        if read == 0 {
+            break;
+        }
+        assert!(checker.check(&piece[..read]), "behind {came} bytes");
+        came += read as u64;
+    }
+    assert_eq!(came, held + 1_000_000);
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_plugin_that_reads_slowly_holds_the_remote_back_and_gets_everything() {
+    const MANY: usize = 12_000_000;
+    let daemon = started();
+    let (plugin, mut remote) = joined(&daemon, "");
+    let before = daemon.memory().rss;
+    let (told, done) = channel();
+    let sender = std::thread::spawn(move || {
+        let mut random = Random::new(8);
+        for _ in 0..MANY / 10_000 {
+            remote.write_all(&random.bytes(10_000)).unwrap();
+        }
+        remote.conn.send_close_notify();
+        remote.flush().unwrap();
+        told.send(()).unwrap();
+        // Until the other end has read it all.
+        let _ = remote.read(&mut [0]);
+    });
+    assert!(done.recv_timeout(Duration::from_secs(1)).is_err(), "nothing holds it back");
+    if !emulated() {
+        let grown = daemon.memory().rss.saturating_sub(before);
+        assert!(grown < 2048, "{grown} KiB more");
+    }
+    let reader = Reader::new(plugin.stream(), 8);
+    assert_eq!(reader.rest(), MANY as u64);
+    drop(plugin);
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_kept_connection_goes_on_where_the_plugin_says() {
+    const PID: &str = "s3cret-pid";
+    let (luup, daemon) = with_luup("");
+    let (mut plugin, mut remote) = joined(&daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID}"));
+    let attached = |options: &str| {
+        let mut plugin = daemon.plugin();
+        assert_eq!(plugin.command(format!("ATCH {PID} {options}").trim_end()), format!("OK ATCH {PID}"));
+        plugin
+    };
+    let parked = || {
+        let mut observer = Observer::new(daemon.addr());
+        eventually("it is parked", || (observer.connections()[0]["state"] == "parked").then_some(()));
+    };
+    let hear = |remote: &mut TlsStream, expected: &[u8]| {
+        let mut came = vec![0; expected.len()];
+        remote.read_exact(&mut came).unwrap();
+        assert_eq!(came, expected);
+    };
+    plugin.send(b"hello");
+    hear(&mut remote, b"hello");
+    // More than a record.
+    let bytes = Random::new(4).bytes(40_000);
+    remote.write_all(&bytes[..20_000]).unwrap();
+    assert!(plugin.bytes(10_000) == bytes[..10_000]);
+    drop(plugin);
+    parked();
+    remote.write_all(&bytes[20_000..]).unwrap();
+    let mut plugin = attached("SEEN=10000");
+    assert!(plugin.bytes(20_000) == bytes[10_000..30_000]);
+    let mut newer = attached("SEEN=15000");
+    assert!(plugin.rest().len() <= 10_000);
+    assert!(newer.bytes(25_000) == bytes[15_000..]);
+    newer.send(b"again");
+    hear(&mut remote, b"again");
+    let shown = &Observer::new(daemon.addr()).connections()[0];
+    assert_eq!((&shown["protocol"], &shown["tls"]), (&"tls".into(), &"TLSv1.3".into()), "{shown}");
+    drop(newer);
+    parked();
+    luup.forget();
+    remote.write_all(b"last").unwrap();
+    remote.conn.send_close_notify();
+    remote.flush().unwrap();
+    luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();
+    let mut plugin = attached("SEEN=40000");
+    assert_eq!(plugin.rest(), b"last");
+    drop(plugin);
+    Observer::new(daemon.addr()).wait_connections(0);
+    // Who is dropped says so.
+    let (plugin, mut remote) = joined(&daemon, &format!("KEEP=300 NTFY=5/s/a/{PID}"));
+    drop(plugin);
+    parked();
+    assert_eq!(daemon.plugin().command(&format!("DROP {PID}")), "OK DROP");
+    assert_eq!(remote.read(&mut [0]).expect("close_notify"), 0);
 }
 
 #[test]
