@@ -1,7 +1,10 @@
 //! WebSocket over TLS: messages, redirects, time limits, backpressure, certificates, and plugins that go away.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lab::daemon::Daemon;
@@ -13,8 +16,7 @@ use lab::websocket::{BINARY, CLOSE, Peer, Request, Server, TEXT, close_of, frame
 use rustls::ServerConfig;
 
 use crate::support::{
-    LIMIT, Observer, accepted, daemon, emulated, eventually, heard, said, said_text, say, started, wait_quietly,
-    with_luup,
+    LIMIT, Observer, accepted, daemon, emulated, eventually, heard, said, said_text, say, started, with_luup,
 };
 
 /// What every CONN here has: a busy machine may take its time for handshakes.
@@ -334,81 +336,101 @@ fn redirects_share_rqtm_and_each_has_ctim() {
     assert_eq!(said, "ERR CONN REDIRECT_MAX redirected too often");
 }
 
-#[test]
-fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() {
-    const MESSAGES: u32 = 400;
-    const LENGTH: usize = 20_000;
-    let daemon = started();
-    let (plugin, mut peer) = bridged(&daemon, "");
-    socket2::SockRef::from(plugin.stream()).set_send_buffer_size(64 * 1024).unwrap();
-    let (mut stream, _) = plugin.into_stream();
-    let before = daemon.memory().rss;
-    let (progress, blocked) = channel();
-    let writing = std::thread::spawn(move || {
-        for number in 0..MESSAGES {
-            let body = [&number.to_be_bytes()[..], &vec![number as u8; LENGTH - 4]].concat();
-            stream.write_all(&[format!("BINA {LENGTH}\n").as_bytes(), &body].concat()).unwrap();
-            progress.send(number).unwrap();
-        }
-        stream
-    });
-    // It stands still before all is out: 8 MB do not fit on the way.
-    let mut last = 0;
-    while let Ok(number) = blocked.recv_timeout(Duration::from_millis(1000)) {
-        last = number;
+/// Runs `write`, a message of some 25 KB a call, until it has stood still for a second; `open` lets it go on then, and ends
+/// it after that message. How many messages there are.
+struct Blocked {
+    stop: Arc<AtomicBool>,
+    writing: JoinHandle<u32>,
+}
+
+impl Blocked {
+    #[track_caller]
+    fn new(mut write: impl FnMut(u32) + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let (progress, steps) = channel();
+        let writing = std::thread::spawn(move || {
+            let mut written = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                assert!(written < 10_000, "nothing holds it back");
+                write(written);
+                written += 1;
+                progress.send(()).ok();
+            }
+            written
+        });
+        while steps.recv_timeout(Duration::from_secs(1)).is_ok() {}
+        assert!(!writing.is_finished(), "nothing holds it back");
+        Self { stop, writing }
     }
-    assert!(last < MESSAGES - 1, "nothing holds it back");
+
+    fn open(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn body(number: u32) -> Vec<u8> {
+    [&number.to_be_bytes()[..], &vec![number as u8; 25_000]].concat()
+}
+
+#[track_caller]
+fn has_not_grown(daemon: &Daemon, before: u64) {
     if !emulated() {
         let grown = daemon.memory().rss.saturating_sub(before);
         assert!(grown < 2048, "{grown} KiB more");
     }
+}
+
+#[test]
+fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() {
+    let daemon = started();
+    let (plugin, mut peer) = bridged(&daemon, "");
+    let (mut stream, _) = plugin.into_stream();
+    let before = daemon.memory().rss;
+    let blocked = Blocked::new(move |number| {
+        let body = body(number);
+        stream.write_all(&[format!("BINA {}\n", body.len()).as_bytes(), &body].concat()).unwrap();
+    });
+    has_not_grown(&daemon, before);
     // The others do not wait.
     let (mut other, mut other_peer) = bridged(&daemon, "");
     other_peer.send_frame(TEXT, b"hi").unwrap();
     assert_eq!(said_text(&mut other), "TEXT hi");
-    for number in 0..MESSAGES {
+    blocked.open();
+    let mut number = 0;
+    loop {
         let (opcode, payload) = heard(&mut peer);
-        assert_eq!((opcode, payload.len()), (BINARY, LENGTH));
-        assert_eq!(payload[..4], number.to_be_bytes());
-        assert!(payload[4..].iter().all(|byte| *byte == number as u8));
+        if opcode == CLOSE {
+            assert_eq!(payload, close_of(1001, ""));
+            break;
+        }
+        assert!(opcode == BINARY && payload == body(number), "{number}");
+        number += 1;
     }
-    drop(writing.join().unwrap());
-    assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")));
+    assert_eq!(number, blocked.writing.join().unwrap());
 }
 
 #[test]
 fn a_plugin_that_reads_nothing_holds_the_remote_back_and_gets_everything_then() {
-    const MESSAGES: u32 = 400;
     let daemon = started();
     let (mut plugin, mut peer) = bridged(&daemon, "");
     peer.stream().set_write_timeout(Some(2 * LIMIT)).unwrap();
-    let (progress, blocked) = channel();
-    let writing = std::thread::spawn(move || {
-        for number in 0..MESSAGES {
-            let body = [&number.to_be_bytes()[..], &vec![number as u8; 60_000]].concat();
-            peer.send(&frame_of(0x80 | BINARY, &body)).unwrap();
-            progress.send(number).unwrap();
-        }
-        peer
-    });
     let before = daemon.memory().rss;
-    let mut last = 0;
-    while let Ok(number) = blocked.recv_timeout(Duration::from_millis(1000)) {
-        last = number;
+    // It vanishes when it has written the last.
+    let blocked = Blocked::new(move |number| peer.send(&frame_of(0x80 | BINARY, &body(number))).unwrap());
+    has_not_grown(&daemon, before);
+    blocked.open();
+    let mut number = 0;
+    loop {
+        let (verb, payload) = said(&mut plugin);
+        if verb != "BINA" {
+            assert_eq!(verb, "CLOS 1006");
+            break;
+        }
+        assert!(payload == body(number), "{number}");
+        number += 1;
     }
-    assert!(last < MESSAGES - 1, "nothing holds it back");
-    wait_quietly(&daemon, Duration::from_millis(100));
-    if !emulated() {
-        let grown = daemon.memory().rss.saturating_sub(before);
-        assert!(grown < 2048, "{grown} KiB more");
-    }
-    for number in 0..MESSAGES {
-        let (verb, body) = said(&mut plugin);
-        assert_eq!((&*verb, &body[..4]), ("BINA", &number.to_be_bytes()[..]));
-    }
-    let mut peer = writing.join().unwrap();
-    peer.send_frame(CLOSE, &close_of(1000, "")).unwrap();
-    assert_eq!(said(&mut plugin).0, "CLOS 1000");
+    assert_eq!(number, blocked.writing.join().unwrap());
 }
 
 const PID: &str = "s3cret-pid";
