@@ -287,7 +287,7 @@ fn a_pid_is_one_connection_s() {
 fn a_pid_is_free_at_once_when_its_plugin_has_just_gone() {
     let daemon = started();
     let device = Device::start(Kind::Manual);
-    for _ in 0..200 {
+    for _ in 0..50 {
         let mut plugin = daemon.plugin();
         plugin.conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{PID}"));
         plugin.finish();

@@ -189,10 +189,11 @@ fn kernel_line(local: SocketAddr, peer: SocketAddr) -> Option<Vec<String>> {
     })
 }
 
-/// Bytes written to a socket of IPv4 that its peer's kernel has not taken yet.
+/// Bytes written to a socket of IPv4 that its peer's kernel has not taken yet; the end of writing counts as one. 0 once
+/// the connection is over.
 pub fn unsent(stream: &TcpStream) -> u64 {
-    let (local, peer) = (stream.local_addr().expect("socket"), stream.peer_addr().expect("socket"));
-    let line = kernel_line(local, peer).expect("the connection in the kernel's table");
+    let Ok(peer) = stream.peer_addr() else { return 0 };
+    let Some(line) = kernel_line(stream.local_addr().expect("socket"), peer) else { return 0 };
     let (sending, _) = line[0].split_once(':').expect("queues");
     u64::from_str_radix(sending, 16).expect("a number")
 }
