@@ -11,7 +11,8 @@ use super::{CONTROL_LIMIT, Closing, Control, Entropy, Event, Failure, Kind, Lost
 
 /// How long the answer to our close frame, or the server's closing of the transport, may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a close frame that says what the peer did wrong may take to be written.
+/// How long a close frame that says what the peer did wrong may take to be written, and the peer to end. Who shuts the
+/// transport with input unread resets it, and the peer may never read why.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How far the connection is from its end.
@@ -22,7 +23,7 @@ enum Stage {
     Closing(Instant),
     /// The peer's close frame came, ours is out or waits. Until then it may be written, and the server may close.
     Closed(Instant),
-    /// The peer failed. Until then our close frame may be written.
+    /// The peer failed. Until then our close frame may be written, and the peer may end.
     Failed(Instant),
     /// The transport ended, or something took too long.
     Over,
@@ -241,13 +242,14 @@ impl Connection {
     }
 
     /// Both closes are done and everything is transmitted: the transport may be shut. Section 7.1.1: a client leaves that
-    /// to the server (for 5 s), so that the server's end does not have to wait.
+    /// to the server (for 5 s), so that the server's end does not have to wait. A peer that failed is given 1 s to read
+    /// why.
     pub fn is_over(&self) -> bool {
         let flushed = self.answer.is_none() && self.sender.queued() == 0;
         match self.stage {
             Stage::Open | Stage::Closing(_) => false,
             Stage::Closed(_) => flushed && (self.role == Role::Server || self.eof),
-            Stage::Failed(_) => flushed,
+            Stage::Failed(_) => flushed && self.eof,
             Stage::Over => true,
         }
     }

@@ -157,12 +157,21 @@ fn rfc6455_7_1_7_a_failure_is_told_to_the_peer() {
     assert!(!connection.is_over());
     assert_eq!(connection.poll_timeout(), Some(now + SECOND));
     assert_eq!(drain(&mut connection), frame(0x88, b"\x03\xeaunknown opcode"));
-    assert!(connection.is_over() && connection.poll_timeout().is_none());
+    assert!(!connection.is_over(), "it has yet to read why");
+    assert_eq!(connection.poll_timeout(), Some(now + SECOND));
     assert!(connection.handle_eof());
+    assert!(connection.is_over() && connection.poll_timeout().is_none());
 
-    let (mut connection, now) = open(Role::Client);
-    fed(&mut connection, &input, now);
-    assert_eq!(connection.handle_timeout(now + SECOND), Some(Lost::Lingering), "it cannot be written");
+    for is_read in [false, true] {
+        let (mut connection, now) = open(Role::Client);
+        fed(&mut connection, &input, now);
+        if is_read {
+            drain(&mut connection);
+        }
+        assert_eq!(connection.handle_timeout(now + SECOND / 2), None);
+        assert_eq!(connection.handle_timeout(now + SECOND), Some(Lost::Lingering), "it stays");
+        assert!(connection.is_over() && connection.poll_timeout().is_none());
+    }
 
     // Ours has been sent already.
     let (mut connection, now) = open(Role::Client);
@@ -170,5 +179,5 @@ fn rfc6455_7_1_7_a_failure_is_told_to_the_peer() {
     drain(&mut connection);
     assert_eq!(fed(&mut connection, &frame(0x83, b""), now), [Seen::Failed(1002)]);
     assert_eq!(drain(&mut connection), b"");
-    assert!(connection.is_over());
+    assert!(connection.handle_eof() && connection.is_over());
 }
