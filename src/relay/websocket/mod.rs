@@ -12,6 +12,8 @@
 
 mod downward;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::io;
@@ -140,11 +142,13 @@ impl WebSocketRelay {
     /// Moves what can be moved.
     pub fn run<P: Stream, R: Stream>(&mut self, plugin: &mut P, remote: &mut R, env: &mut Env<'_>) -> Turn {
         let mut turn = Turn::default();
-        self.handle_due(env);
         if self.plugin_ready.broken {
             self.lose_plugin(env);
         }
+        // Before the remote is judged for its silence its socket is asked: the word may wait there.
+        self.remote_ready.readable |= self.is_due(env.now);
         turn.again |= self.pump_down(plugin, remote, env, &mut turn);
+        self.handle_due(env);
         turn.again |= self.pump_up(plugin, remote, env);
         // What the plugin is told of its own faults leaves in the same turn.
         self.write_plugin(plugin, env, &mut turn);
@@ -166,6 +170,11 @@ impl WebSocketRelay {
 
     fn is_held_back(&self) -> bool {
         !self.down.waiting().is_empty()
+    }
+
+    /// True where a time limit has passed that leads to last words, or to a ping.
+    fn is_due(&self, now: Instant) -> bool {
+        [self.connection.poll_timeout(), self.silence_due()].into_iter().flatten().any(|due| due <= now)
     }
 
     /// The time limits that lead to last words.

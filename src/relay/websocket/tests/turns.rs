@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use super::*;
+use super::super::*;
 use crate::websocket::{Control, Deflate, Entropy, Role, Settings};
 
 /// A side that gives the same bytes over and over, and takes everything.

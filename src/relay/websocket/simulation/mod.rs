@@ -1,0 +1,369 @@
+//! A seeded simulation of the relay between a plugin and a WebSocket: all framings and options, frames of every make,
+//! short reads and writes, stalls, ends and errors at any moment, jumps of the clock.
+//!
+//! After each step the invariants hold: what arrives is what was said, in order, whole; what is lost is lost behind an
+//! end that says why; what can move has moved, and what cannot is not tried; memory keeps within its bounds; no
+//! deadline lies in the past. When both ends have ended, the relay says that it is over.
+
+mod checks;
+mod plugin;
+mod server;
+
+use std::time::Duration;
+
+use lab::random::Random;
+
+use super::*;
+use crate::testing::Surroundings;
+use crate::testing::wire::{Manners, Wire};
+use crate::websocket::{Control, Role, Settings};
+use plugin::{Reader, Speaker};
+use server::Server;
+
+/// Calls to sockets that one turn may make, both ways together: others wait meanwhile.
+const MOST_CALLS: usize = 600;
+/// What the test's shared buffer for reading holds.
+const READ: usize = 8192;
+const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+
+const IDLE: Duration = Duration::from_secs(3600);
+const TIMING: Timing =
+    Timing { receive: None, idle: Some(IDLE), half_close: Duration::from_secs(5), stall: Duration::from_secs(300) };
+
+fn pick(random: &mut Random, below: usize) -> usize {
+    random.below(below as u64) as usize
+}
+
+struct World {
+    random: Random,
+    around: Surroundings,
+    plugin: Wire,
+    remote: Wire,
+    relay: WebSocketRelay,
+    server: Server,
+    speaker: Speaker,
+    reader: Reader,
+    control: Control,
+    max_message: usize,
+    pings: bool,
+    /// There is little memory for all.
+    poor: bool,
+    /// Somebody may break the rules or say goodbye at any time.
+    faults: bool,
+    /// Who has vanished without a word.
+    plugin_gone: bool,
+    remote_gone: bool,
+    end: Option<End>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let framing = [Framing::Mesg, Framing::Mesg, Framing::Line, Framing::Raw][pick(&mut random, 4)];
+        let control = [Control::Auto, Control::Show, Control::Hand][pick(&mut random, 3)];
+        let max_message = [65_536, 65_536, 300, 5000, 200_000][pick(&mut random, 5)];
+        let ping_interval = (pick(&mut random, 3) == 0).then(|| Duration::from_secs(10));
+        let receive = (pick(&mut random, 4) == 0).then(|| Duration::from_secs(15));
+        let deflates = pick(&mut random, 2) == 0;
+        let poor = pick(&mut random, 8) == 0;
+        let buffers = Buffers::new(if poor { 3000 } else { 4 << 20 }, 65_536);
+        let mut around = Surroundings::new(buffers, READ);
+        let settings = Settings {
+            role: Role::Client,
+            mask: pick(&mut random, 4) > 0,
+            control,
+            max_message: max_message as u64,
+            deflate: deflates.then_some(server::AGREED),
+            ping_interval,
+        };
+        let mut server = Server::new(around.now, deflates, settings.mask, max_message);
+        let mut speaker = Speaker::new(framing);
+        let head = (pick(&mut random, 4) == 0).then_some(HEAD);
+        let faults = pick(&mut random, 3) == 0;
+        let layered = pick(&mut random, 3) == 0;
+        let mut plugin = Wire::new(Manners { hiccup: [0, 7][pick(&mut random, 2)], ..Manners::default() });
+        let mut remote = Wire::new(match layered {
+            false => Manners { hiccup: [0, 9][pick(&mut random, 2)], ..Manners::default() },
+            true => Manners { pouch: pick(&mut random, 2000), record: 1 + pick(&mut random, 3000), hiccup: 11 },
+        });
+        for _ in 0..pick(&mut random, 4) {
+            server.speak(&mut random, faults, around.now);
+            speaker.speak(&mut random, faults);
+        }
+        let (server_ahead, plugin_ahead) =
+            (pick(&mut random, server.pending.len() + 1), pick(&mut random, speaker.pending.len() + 1));
+        let server_ahead: Vec<u8> = server.pending.drain(..server_ahead).collect();
+        let plugin_ahead: Vec<u8> = speaker.pending.drain(..plugin_ahead).collect();
+        remote.say_ahead(&server_ahead);
+        plugin.say_ahead(&plugin_ahead);
+        let connection = Connection::new(settings, around.now);
+        let wishes = Wishes { framing, max_message: max_message as u64, receive };
+        let ready = (Ready::fresh(), Ready { layered, ..Ready::fresh() });
+        let relay = WebSocketRelay::new(around.now, connection, &wishes, (&plugin_ahead, server_ahead), head, ready);
+        around.block = None;
+        Self {
+            random,
+            around,
+            plugin,
+            remote,
+            relay,
+            server,
+            speaker,
+            reader: Reader::new(framing, control, head),
+            control,
+            max_message,
+            pings: ping_interval.is_some(),
+            poor,
+            faults,
+            plugin_gone: false,
+            remote_gone: false,
+            end: None,
+        }
+    }
+
+    fn pick(&mut self, below: usize) -> usize {
+        pick(&mut self.random, below)
+    }
+
+    /// An amount that is small as a rule.
+    fn amount(&mut self) -> usize {
+        let most = [3, 40, 600, 9000, 90_000][self.pick(5)];
+        1 + self.pick(most)
+    }
+
+    /// Something happens.
+    fn happen(&mut self) {
+        let amount = self.amount();
+        let rare = self.faults && self.pick(40) == 0;
+        match self.pick(16) {
+            0..=2 => self.server.speak(&mut self.random, self.faults, self.around.now),
+            3 | 4 => self.speaker.speak(&mut self.random, self.faults),
+            5..=7 => self.deliver_from_server(amount),
+            8 | 9 => self.deliver_from_plugin(amount),
+            10 => self.plugin.make_room(amount),
+            11 => self.remote.make_room(amount),
+            12 => self.server.listen(&self.remote, self.around.now),
+            13 if rare => self.lose_plugin_or_its_words(),
+            14 if rare => self.lose_remote(),
+            15 => {
+                let seconds = [0, 0, 0, 1, 1, 5, 11, 40][self.pick(8)];
+                self.around.now += Duration::from_millis(seconds * 1000 + self.random.below(300));
+            }
+            _ => {}
+        }
+    }
+
+    fn deliver_from_server(&mut self, amount: usize) {
+        if !self.remote_gone {
+            let amount = amount.min(self.server.pending.len());
+            let bytes: Vec<u8> = self.server.pending.drain(..amount).collect();
+            self.remote.say(&bytes);
+        }
+    }
+
+    fn deliver_from_plugin(&mut self, amount: usize) {
+        if !self.plugin_gone {
+            let amount = amount.min(self.speaker.pending.len());
+            let bytes: Vec<u8> = self.speaker.pending.drain(..amount).collect();
+            self.plugin.say(&bytes);
+        }
+    }
+
+    /// The plugin ends, in the midst of its words or behind them, or its connection breaks.
+    fn lose_plugin_or_its_words(&mut self) {
+        match self.pick(3) {
+            _ if self.plugin_gone => return,
+            0 => self.plugin.break_off(),
+            1 => self.plugin.close(),
+            _ => {
+                self.deliver_from_plugin(usize::MAX);
+                self.plugin.close();
+            }
+        }
+        (self.plugin_gone, self.speaker.done) = (true, true);
+    }
+
+    fn lose_remote(&mut self) {
+        if !self.remote_gone {
+            if self.pick(2) == 0 {
+                self.remote.break_off()
+            } else {
+                self.remote.close()
+            }
+            (self.remote_gone, self.server.done) = (true, true);
+        }
+    }
+
+    fn tell(&mut self) {
+        self.plugin.tell(self.relay.plugin_ready());
+        self.remote.tell(self.relay.remote_ready());
+    }
+
+    /// Turns, as the daemon gives them: once more with a look at the sockets where a deadline has passed, before the
+    /// limits are enforced.
+    fn live(&mut self) {
+        self.turns();
+        if self.is_late() {
+            self.relay.plugin_ready().readable = true;
+            self.relay.remote_ready().readable = true;
+            self.turns();
+        }
+        if self.is_late() {
+            self.end = self.relay.handle_timeout(&TIMING, self.around.now);
+            assert!(self.end.is_some(), "a deadline lies in the past, and nothing comes of it");
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.end.is_none() && self.relay.deadline(&TIMING).is_some_and(|due| due <= self.around.now)
+    }
+
+    fn turns(&mut self) {
+        if self.end.is_some() {
+            return;
+        }
+        let Self { around, plugin, remote, relay, server, .. } = self;
+        let (heard, told) = (plugin.written(), plugin.is_told());
+        let whole = server.said.iter().any(|said| (remote.read + 1..=remote.said.len()).contains(&said.end));
+        let unheard = whole && !relay.is_held_back() && relay.remote == Remote::Open;
+        let open = relay.why.is_none();
+        let turn = around.turns(|env| {
+            plugin.take_calls();
+            remote.take_calls();
+            let turn = relay.run(plugin, remote, env);
+            let calls = plugin.take_calls() + remote.take_calls();
+            assert!(calls <= MOST_CALLS, "{calls} calls in a turn");
+            turn
+        });
+        assert_eq!(turn.handed_over, plugin.written() > heard, "handed over is what was written");
+        assert_eq!(turn.told_end, plugin.is_told() && !told, "the end is told once");
+        assert!(!(open && unheard && relay.why == Some(End::RemoteSilent)), "silent, and its words wait to be read");
+        self.end = turn.end;
+    }
+
+    fn step(&mut self) {
+        self.live();
+        self.check();
+    }
+
+    /// There is room for everything, everybody listens, and every event is told, until nothing moves any more.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let before = (self.plugin.written(), self.remote.written(), self.plugin.read, self.remote.read);
+            self.deliver_from_plugin(usize::MAX);
+            self.deliver_from_server(usize::MAX);
+            self.plugin.make_room(1 << 24);
+            self.remote.make_room(1 << 24);
+            self.server.listen(&self.remote, self.around.now);
+            if self.server.done && self.server.goodbye().is_some() && self.server.pending.is_empty() {
+                self.close_remote();
+            }
+            self.tell();
+            self.step();
+            let after = (self.plugin.written(), self.remote.written(), self.plugin.read, self.remote.read);
+            let pending = !self.remote_gone && !self.server.pending.is_empty();
+            let news = self.plugin.has_news() || self.remote.has_news() || pending;
+            if self.end.is_some() || (before == after && !news) {
+                return;
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    fn close_remote(&mut self) {
+        if !self.remote.is_closed() {
+            self.remote.close();
+        }
+    }
+
+    /// Somebody ends it, and the others help or do not; then it is over.
+    fn finish(&mut self) -> End {
+        let settles = self.pick(4) > 0;
+        if settles {
+            self.settle();
+            self.check_calm();
+        }
+        let helps = self.pick(2) == 0;
+        let both_open = self.relay.remote == Remote::Open && self.relay.plugin == Plugin::Open;
+        let calm = settles && both_open && self.end.is_none();
+        match self.pick(5) {
+            0 => self.server.say_goodbye(&mut self.random, self.around.now),
+            1 => self.lose_remote(),
+            2 if self.reader.framing == Framing::Mesg => self.speaker.say_goodbye(&mut self.random),
+            _ => self.lose_plugin_or_its_words(),
+        }
+        if helps {
+            self.settle();
+        } else {
+            (self.plugin.room, self.remote.room) = (0, 0);
+            self.deliver_from_plugin(usize::MAX);
+            self.deliver_from_server(usize::MAX);
+            self.tell();
+            self.step();
+        }
+        if helps && calm && !self.remote_gone {
+            assert!(
+                self.end.is_some(),
+                "all have ended, and it goes on: {:?}, {:?}",
+                self.relay.plugin,
+                self.relay.remote
+            );
+            self.check_farewell();
+        }
+        let start = self.around.now;
+        while self.end.is_none() {
+            let due = self.relay.deadline(&TIMING).expect("it waits for nothing");
+            self.around.now = self.around.now.max(due);
+            let waited = self.around.now - start;
+            // Who holds back the other does not let its end be heard.
+            let blocked = self.relay.is_held_back() || self.relay.connection.queued() > 0;
+            let patience = if blocked { IDLE + TIMING.stall } else { TIMING.stall };
+            assert!(waited <= patience + Duration::from_secs(60), "it takes {waited:?} to end");
+            self.step();
+        }
+        self.relay.release(&mut self.around.buffers, &mut self.around.pipes);
+        assert_eq!(self.around.buffers.held(), 0);
+        self.end.unwrap_or(End::Done)
+    }
+}
+
+fn run(seed: u64) -> End {
+    let mut world = World::new(seed);
+    for _ in 0..60 + world.pick(100) {
+        world.happen();
+        if world.pick(5) > 0 {
+            world.tell();
+        }
+        world.step();
+        if world.end.is_some() {
+            break;
+        }
+    }
+    world.finish()
+}
+
+/// Seeds that are tried.
+const SEEDS: u64 = 2000;
+
+#[test]
+fn messages_arrive_in_order_and_whole_whatever_the_sockets_do() {
+    let mut ends = std::collections::HashMap::new();
+    for seed in 0..SEEDS {
+        let end = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
+        *ends.entry(end.to_string()).or_insert(0) += 1;
+    }
+    // The simulation is worth something only if it sees every kind of end.
+    for end in [
+        End::Done,
+        End::PluginLost,
+        End::RemoteLost,
+        End::RemoteSilent,
+        End::Stalled,
+        End::Goodbye,
+        End::BadFraming,
+        End::RemoteGoodbye,
+        End::BadRemote,
+    ] {
+        assert!(ends.contains_key(&end.to_string()), "{end} never happened: {ends:?}");
+    }
+}

@@ -1,0 +1,324 @@
+//! The server at the other end: what it says, as frames of every make, and what it hears.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use flate2::{Compress, Compression, FlushCompress};
+use lab::random::Random;
+
+use super::pick;
+use crate::testing::Keys;
+use crate::testing::wire::Wire;
+use crate::websocket::{Connection, Control, Deflate, Event, Kind, Role, Settings, close};
+
+/// What one end has said. The plugin's words and the server's are of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    Message(Kind, Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(u16, String),
+    /// What breaks the rules: the code that it is answered with, and what is a message's of it all the same.
+    Fault(u16, Vec<u8>),
+}
+
+impl Word {
+    /// What a message says; with RAW there is nothing else.
+    pub fn message(&self) -> &[u8] {
+        match self {
+            Self::Message(_, payload) => payload,
+            other => panic!("{other:?} is no message"),
+        }
+    }
+}
+
+/// A word, and where in the stream it is complete.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub word: Word,
+    pub end: usize,
+}
+
+/// What was agreed on where messages are compressed.
+pub const AGREED: Deflate = Deflate {
+    peer_window_bits: 11,
+    peer_no_context_takeover: false,
+    own_window_bits: 15,
+    own_no_context_takeover: false,
+};
+
+pub struct Server {
+    /// Reads what the relay writes, and says what needs no special make.
+    connection: Connection,
+    /// So much of what the wire has heard was read.
+    fed: usize,
+    message: Option<(Kind, Vec<u8>)>,
+    pub heard: Vec<Word>,
+    pub said: Vec<Said>,
+    /// Said, and still on its way to the relay.
+    pub pending: VecDeque<u8>,
+    total: usize,
+    /// It has said its last word.
+    pub done: bool,
+    compress: Option<Compress>,
+    max_message: usize,
+    /// Its entropy; a server masks nothing.
+    none: Keys,
+}
+
+/// A frame as a server sends it; `first`: FIN, reserved bits and opcode.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    match payload.len() {
+        length @ 0..126 => out.push(length as u8),
+        length @ 126..65_536 => {
+            out.push(126);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            out.push(127);
+            out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(payload);
+    out
+}
+
+impl Server {
+    pub fn new(now: Instant, deflates: bool, masked: bool, max_message: usize) -> Self {
+        let settings = Settings {
+            // Who expects no masks reads as a client does, and sends none either.
+            role: if masked { Role::Server } else { Role::Client },
+            mask: false,
+            control: Control::Hand,
+            max_message: u64::MAX,
+            deflate: None,
+            ping_interval: None,
+        };
+        let compress =
+            deflates.then(|| Compress::new_with_window_bits(Compression::new(6), false, AGREED.peer_window_bits));
+        Self {
+            connection: Connection::new(settings, now),
+            fed: 0,
+            message: None,
+            heard: Vec::new(),
+            said: Vec::new(),
+            pending: VecDeque::new(),
+            total: 0,
+            done: false,
+            compress,
+            max_message,
+            none: Keys::default(),
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.pending.extend(bytes);
+        self.total += bytes.len();
+    }
+
+    fn note(&mut self, word: Word) {
+        self.said.push(Said { word, end: self.total });
+    }
+
+    /// What the connection wants to be sent goes behind what was said before.
+    fn put_own(&mut self) {
+        let bytes = self.connection.poll_transmit(&mut self.none).to_vec();
+        self.connection.handle_transmitted(bytes.len());
+        self.put(&bytes);
+    }
+
+    /// Says one of many things.
+    pub fn speak(&mut self, random: &mut Random, faults: bool, now: Instant) {
+        if self.done {
+            return;
+        }
+        let number = self.said.len();
+        match pick(random, 100) {
+            0..=9 => self.say_ping(random),
+            10..=14 => {
+                let payload = format!("u{number}").into_bytes();
+                self.put(&frame(0x8a, &payload));
+                self.note(Word::Pong(payload));
+            }
+            15 if faults => self.break_rules(random),
+            16 if faults => self.say_goodbye(random, now),
+            _ => {
+                let (kind, payload) = message(random, number, self.max_message);
+                self.say_message(random, kind, payload);
+            }
+        }
+    }
+
+    fn say_ping(&mut self, random: &mut Random) {
+        let length = [2, 20, 120][pick(random, 3)];
+        let mut payload = format!("s{}", self.said.len()).into_bytes();
+        payload.resize(payload.len().max(length), b'.');
+        self.put(&frame(0x89, &payload));
+        self.note(Word::Ping(payload));
+    }
+
+    fn say_message(&mut self, random: &mut Random, kind: Kind, payload: Vec<u8>) {
+        let opcode = if kind == Kind::Text { 1 } else { 2 };
+        match pick(random, 4) {
+            0 => {
+                if self.connection.send(kind, &payload, true, &mut self.none).is_ok() {
+                    self.put_own();
+                } else {
+                    self.put(&frame(0x80 | opcode, &payload));
+                }
+            }
+            1 if self.compress.is_some() => {
+                let squeezed = self.squeeze(&payload);
+                self.put_fragments(random, opcode | 0x40, &squeezed);
+            }
+            _ => self.put_fragments(random, opcode, &payload),
+        }
+        self.note(Word::Message(kind, payload));
+    }
+
+    /// A message in some frames, with pings between.
+    fn put_fragments(&mut self, random: &mut Random, first: u8, payload: &[u8]) {
+        let cuts = pick(random, 4);
+        let mut at: Vec<usize> = (0..cuts).map(|_| pick(random, payload.len() + 1)).collect();
+        at.extend([0, payload.len()]);
+        at.sort_unstable();
+        for (index, pair) in at.windows(2).enumerate() {
+            if index > 0 && pick(random, 3) == 0 {
+                self.say_ping(random);
+            }
+            let opcode = if index == 0 { first } else { 0 };
+            let last = if index == cuts { 0x80 } else { 0 };
+            self.put(&frame(opcode | last, &payload[pair[0]..pair[1]]));
+        }
+    }
+
+    fn squeeze(&mut self, payload: &[u8]) -> Vec<u8> {
+        let Some(compress) = &mut self.compress else { return Vec::new() };
+        if payload.is_empty() {
+            return vec![0];
+        }
+        let mut out = Vec::with_capacity(payload.len() + 1000);
+        compress.compress_vec(payload, &mut out, FlushCompress::Sync).unwrap();
+        out.truncate(out.len() - 4);
+        out
+    }
+
+    /// Closes, with a code and a reason or without.
+    pub fn say_goodbye(&mut self, random: &mut Random, now: Instant) {
+        let (code, reason) = [(1000, "bye"), (1005, ""), (4000, "why not"), (1011, "")][pick(random, 4)];
+        if self.done {
+            return;
+        }
+        if pick(random, 2) == 0 {
+            self.connection.close(code, reason, now, &mut self.none);
+            self.put_own();
+        } else {
+            self.put(&frame(0x88, &close::encode(code, reason)));
+            if pick(random, 4) == 0 {
+                self.put(b"what nobody hears any more");
+            }
+        }
+        self.note(Word::Close(code, reason.into()));
+        self.done = true;
+    }
+
+    /// Breaks the rules, and then says nothing more.
+    fn break_rules(&mut self, random: &mut Random) {
+        let nothing = Vec::new;
+        let too_long = self.max_message + 1;
+        let (bytes, code, data) = match pick(random, 12) {
+            0 => (frame(0x91, b""), 1002, nothing()),
+            1 => (frame(0x83, b""), 1002, nothing()),
+            2 => (frame(0x80, b"of nothing"), 1002, nothing()),
+            3 => ([frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002, b"a".to_vec()),
+            4 => (frame(0x81, b"ok\xff"), 1007, b"ok".to_vec()),
+            5 => (frame(0x81, b"\xc3"), 1007, b"\xc3".to_vec()),
+            6 => (frame(0x88, &[3]), 1002, nothing()),
+            7 => (frame(0x88, &1005u16.to_be_bytes()), 1002, nothing()),
+            8 => (frame(0x88, b"\x03\xe8\xff"), 1007, nothing()),
+            9 => (frame(0x09, b"in pieces"), 1002, nothing()),
+            10 => (vec![0x81, 0x80, 1, 2, 3, 4], 1002, nothing()),
+            _ if self.compress.is_some() && pick(random, 2) == 0 => {
+                if pick(random, 2) == 0 {
+                    (frame(0xc1, b"\xff\xff\xff\xff"), 1007, nothing())
+                } else {
+                    let data = vec![b'z'; too_long];
+                    (frame(0xc2, &self.squeeze(&data)), 1009, data)
+                }
+            }
+            _ => (frame(0x82, &vec![b'z'; too_long]), 1009, nothing()),
+        };
+        self.put(&bytes);
+        self.note(Word::Fault(code, data));
+        self.done = true;
+    }
+
+    /// Hears what the wire has heard, and answers: pings at once, a close with its last word.
+    pub fn listen(&mut self, wire: &Wire, now: Instant) {
+        let mut bytes = wire.heard[self.fed..].to_vec();
+        self.fed = wire.heard.len();
+        let mut at = 0;
+        let mut pings = Vec::new();
+        loop {
+            let (taken, event) = self.connection.handle_input(&mut bytes[at..], now);
+            at += taken;
+            match event {
+                None if taken == 0 => break,
+                None => {}
+                Some(Event::Start(kind)) => self.message = Some((kind, Vec::new())),
+                Some(Event::Data(piece)) => self.message.as_mut().unwrap().1.extend_from_slice(piece),
+                Some(Event::End) => {
+                    let (kind, payload) = self.message.take().unwrap();
+                    self.heard.push(Word::Message(kind, payload));
+                }
+                Some(Event::Ping(payload)) => {
+                    pings.push(payload.to_vec());
+                    self.heard.push(Word::Ping(payload.to_vec()));
+                }
+                Some(Event::Pong(payload, _)) => self.heard.push(Word::Pong(payload.to_vec())),
+                Some(Event::Closed { code, reason }) => self.heard.push(Word::Close(code, reason.into())),
+                Some(Event::Failed(failure)) => panic!("the relay breaks the protocol: {failure}"),
+            }
+        }
+        if self.done {
+            return;
+        }
+        for payload in pings {
+            self.put(&frame(0x8a, &payload));
+            self.note(Word::Pong(payload));
+        }
+        if let Some(Word::Close(code, _)) = self.heard.last() {
+            let code = *code;
+            self.put_own();
+            self.note(Word::Close(code, String::new()));
+            self.done = true;
+        }
+    }
+
+    /// Whether it has heard a close frame, and which code that had.
+    pub fn goodbye(&self) -> Option<u16> {
+        match self.heard.last() {
+            Some(Word::Close(code, _)) => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+/// A message, short as a rule, of at most `limit` bytes.
+pub fn message(random: &mut Random, number: usize, limit: usize) -> (Kind, Vec<u8>) {
+    let kind = if pick(random, 2) == 0 { Kind::Text } else { Kind::Binary };
+    let length = match pick(random, 40) {
+        0..=3 => 0,
+        4..=29 => pick(random, 40),
+        30..=36 => pick(random, 400),
+        37 | 38 => pick(random, 9000),
+        _ => pick(random, 70_000),
+    };
+    let words: &[u8] = if kind == Kind::Text { "lino\u{e4}\r\n\n".as_bytes() } else { b"\xff\x00\r\nbi" };
+    let mut payload = if length == 0 { Vec::new() } else { number.to_string().into_bytes() };
+    while payload.len() + words.len() <= length.min(limit) {
+        payload.extend_from_slice(words);
+    }
+    (kind, payload)
+}

@@ -1,0 +1,4 @@
+//! Single scenes. What holds whatever happens is the simulation's.
+
+mod limits;
+mod turns;
