@@ -31,11 +31,18 @@ const LONGEST: u64 = 128;
 pub fn probe(address: &str, port: u16, seconds: Option<u32>) -> Result<(), String> {
     let Some(seconds) = seconds else { return attempt(address, port, Instant::now() + PATIENCE) };
     let until = Instant::now() + Duration::from_secs(seconds.into());
+    let mut known = None;
     loop {
         let outcome = attempt(address, port, until.min(Instant::now() + SILENCE));
-        if outcome.is_ok() || until.saturating_duration_since(Instant::now()) <= PAUSE {
+        let left = until.saturating_duration_since(Instant::now());
+        if outcome.is_err() && left.is_zero() {
+            // It was cut short, and knows less than the one before it.
+            return known.unwrap_or(outcome);
+        }
+        if outcome.is_ok() || left <= PAUSE {
             return outcome;
         }
+        known = Some(outcome);
         thread::sleep(PAUSE);
     }
 }
