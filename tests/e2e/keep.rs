@@ -328,6 +328,25 @@ fn there_are_only_so_many() {
 }
 
 #[test]
+fn a_pid_is_not_found_by_trying() {
+    let daemon = started();
+    let (_plugin, _remote) = kept(&daemon, "");
+    let mut guesser = daemon.plugin();
+    let guesses: String = (0..150).map(|guess| format!("ATCH {guess:08}\nDROP {guess:08}\n")).collect();
+    guesser.send(format!("{guesses}ATCH {PID}\nCAPA\n").as_bytes());
+    for _ in 0..150 {
+        assert_eq!(guesser.line(), "ERR ATCH No such pid");
+        assert_eq!(guesser.line(), "ERR DROP No such pid");
+    }
+    assert_eq!(guesser.line(), "ERR ATCH No such pid", "it was right, after too many that were not");
+    assert!(guesser.line().starts_with("OK CAPA"), "setup mode stays");
+    // It passes.
+    eventually("the pid to be found again", || {
+        (daemon.plugin().command(&format!("ATCH {PID}")) == format!("OK ATCH {PID}")).then_some(())
+    });
+}
+
+#[test]
 fn others_do_not_learn_the_pid() {
     let daemon = started();
     let (plugin, mut remote) = kept(&daemon, "");
