@@ -105,7 +105,9 @@ impl SettingUp {
             match self.setup.poll_action(parameters) {
                 Some(Action::Reply(reply)) => self.outbox.say(&reply),
                 Some(Action::Close(reply)) => {
-                    log::debug!("{pid} closes setup mode: {}", String::from_utf8_lossy(&reply).trim_end());
+                    // What stands behind a name that is none of ours may be a secret all the same.
+                    let told = reply.split(|&byte| byte == b'=').next().unwrap_or_default();
+                    log::debug!("{pid} closes setup mode: {}", String::from_utf8_lossy(told).trim_end());
                     return Step::Next(Stage::Draining(Draining::new(Outbox::new(reply), self.ready, cx.now)));
                 }
                 Some(Action::Stat) => {
