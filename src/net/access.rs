@@ -77,6 +77,32 @@ const LOOPBACK: &[&str] = &["127.0.0.0/8", "::1"];
 const LOCAL: &[&str] =
     &["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "::1", "fe80::/10", "fc00::/7"];
 
+/// How far away an address is; what is nearer is less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Distance {
+    /// This machine.
+    Machine,
+    /// The house: what [`LOCAL`] has besides.
+    House,
+    /// Anywhere.
+    World,
+}
+
+impl Distance {
+    /// That of `address`. The unspecified address leads to this machine.
+    pub fn of(address: IpAddr) -> Self {
+        let is_of =
+            |list: &[&str]| list.iter().filter_map(|text| Network::parse(text)).any(|net| net.contains(address));
+        if address.to_canonical().is_unspecified() || is_of(LOOPBACK) {
+            Self::Machine
+        } else if is_of(LOCAL) {
+            Self::House
+        } else {
+            Self::World
+        }
+    }
+}
+
 /// One entry of the list of targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct TargetRule {
@@ -211,6 +237,25 @@ mod tests {
         let two = AccessList::parse("loopback, 192.168.0.20").unwrap();
         assert!(two.allows(ip("::1")) && two.allows(ip("192.168.0.20")) && !two.allows(ip("192.168.0.21")));
         assert_eq!(AccessList::parse("127.0.0.1, here"), Err("here".into()));
+    }
+
+    #[test]
+    fn distances() {
+        for (address, distance) in [
+            ("127.3.2.1", Distance::Machine),
+            ("::1", Distance::Machine),
+            ("0.0.0.0", Distance::Machine),
+            ("::", Distance::Machine),
+            ("::ffff:127.0.0.1", Distance::Machine),
+            ("192.168.1.9", Distance::House),
+            ("fe80::1", Distance::House),
+            ("::ffff:10.0.0.1", Distance::House),
+            ("8.8.8.8", Distance::World),
+            ("2001:db8::1", Distance::World),
+        ] {
+            assert_eq!(Distance::of(ip(address)), distance, "{address}");
+        }
+        assert!(Distance::Machine < Distance::House && Distance::House < Distance::World);
     }
 
     #[test]

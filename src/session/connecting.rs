@@ -1,12 +1,12 @@
 //! Finding the remote's addresses, connecting to one of them, and what handshakes there are to do, within time limits.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use mio::Interest;
 use mio::event::Event;
 
 use super::draining::Draining;
+use super::hop::Hop;
 use super::outbox::Outbox;
 use super::relaying::Relaying;
 use super::remote::Remote;
@@ -15,14 +15,14 @@ use super::upgrading::{self, Upgrading};
 use super::{Context, Pid, Stage, Step, Verdict};
 use crate::net::connector::{self, Connector};
 use crate::net::reason;
-use crate::net::resolver::{Answer, literal};
+use crate::net::resolver::Answer;
 use crate::net::socket::{DatagramSocket, TcpSocket};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
-use crate::protocol::target::{Endpoint, Target};
+use crate::protocol::target::Target;
 use crate::relay::Ready;
 use crate::tls;
-use crate::websocket::handshake::{ClientHandshake, Failure, Upgraded, Url, Word};
+use crate::websocket::handshake::{ClientHandshake, Failure, Upgraded, Word};
 
 /// A CONN under way.
 #[derive(Debug)]
@@ -45,20 +45,6 @@ pub struct Connecting {
     attempt: Attempt,
 }
 
-/// One place that a CONN leads to.
-#[derive(Debug)]
-struct Hop {
-    target: Target,
-    endpoint: Endpoint,
-    protocol: Protocol,
-    /// When it must be connected to, TLS included (CTIM).
-    due: Instant,
-    /// Redirects that may still be followed.
-    redirects: u32,
-    /// What the plugin has entrusted is for this host, too.
-    trusted: bool,
-}
-
 #[derive(Debug)]
 enum Attempt {
     /// The name is being looked up.
@@ -75,6 +61,13 @@ enum Attempt {
     Over,
 }
 
+impl Attempt {
+    /// Has the addresses looked up.
+    fn begin(hop: &Hop, cx: &mut Context<'_>) -> Self {
+        hop.find(cx).map_or(Self::Resolving, Self::Resolved)
+    }
+}
+
 impl Connecting {
     /// The stage that a CONN to `target` leads to.
     pub fn begin(
@@ -87,9 +80,9 @@ impl Connecting {
     ) -> Stage {
         log::debug!("{pid} connects to {target}");
         let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
-        let hop = Hop::new(target.clone(), parameters, bridge.redirects, true, cx);
+        let hop = Hop::first(target.clone(), bridge.redirects, parameters, cx);
         let answer_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
-        let attempt = hop.find(cx);
+        let attempt = Attempt::begin(&hop, cx);
         Stage::Connecting(Box::new(Self {
             target,
             hop,
@@ -224,17 +217,18 @@ impl Connecting {
             connector::Progress::Failed(error) => {
                 return Outcome::Failed(self.said(Word::CouldNotConnect, &reason(&error)));
             }
-            connector::Progress::Connected(stream) => TcpSocket::new(stream, cx.config.limits.keep_alive),
+            connector::Progress::Connected(stream) => {
+                if let Ok(peer) = stream.peer_addr() {
+                    self.hop.handle_connected(peer.ip());
+                }
+                TcpSocket::new(stream, cx.config.limits.keep_alive)
+            }
         };
         log::info!("{pid} connected to {}", self.hop.target);
         self.remote_ready = Ready { readable: true, writable: true, ..self.remote_ready };
         match self.hop.protocol {
             Protocol::Tls | Protocol::Wss => {
-                let mut settings = parameters.tls.as_deref().cloned().unwrap_or_default();
-                if !self.hop.trusted {
-                    // They are for the host that the plugin has named. Pins hold for every host.
-                    settings = tls::Settings { server_name: None, certificate: None, private_key: None, ..settings };
-                }
+                let settings = self.hop.tls_settings(parameters);
                 Outcome::Again(Attempt::Securing(Securing::begin(socket, &self.hop.endpoint.host, &settings, cx)))
             }
             _ => self.connected(Remote::Plain(socket), pid, parameters, cx),
@@ -293,16 +287,13 @@ impl Connecting {
     }
 
     fn redirect(&mut self, location: &str, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
-        let Target::WebSocket(from) = &self.hop.target else { return Outcome::Wait(Attempt::Over) };
-        let to = match follow(from, location, self.hop.redirects) {
-            Ok(to) => to,
+        self.hop = match self.hop.redirected(location, parameters, cx) {
+            Ok(hop) => hop,
             Err(failure) => return Outcome::Failed(failure.to_string()),
         };
-        let trusted = self.hop.trusted && to.same_host(from);
-        self.hop = Hop::new(Target::WebSocket(to), parameters, self.hop.redirects - 1, trusted, cx);
         log::info!("{pid} redirected to {}", self.hop.target);
         self.remote_ready = Ready::default();
-        Outcome::Again(self.hop.find(cx))
+        Outcome::Again(Attempt::begin(&self.hop, cx))
     }
 
     /// The reason of a failure as the plugin is told: with its word in front, where part 1 of the protocol does not say
@@ -331,47 +322,4 @@ enum Outcome {
     Done(Stage),
     /// It came to nothing, and why.
     Failed(String),
-}
-
-/// Where a redirect leads, if it may be followed.
-fn follow(from: &Url, location: &str, left: u32) -> Result<Url, Failure> {
-    if left == 0 {
-        return Err(Failure::new(Word::RedirectMax, "redirected too often"));
-    }
-    let to = from.join(location)?;
-    if from.secure && !to.secure {
-        return Err(Failure::new(Word::RedirectMax, "redirected from wss to ws"));
-    }
-    Ok(to)
-}
-
-impl Hop {
-    fn new(target: Target, parameters: &Parameters, redirects: u32, trusted: bool, cx: &Context<'_>) -> Self {
-        let protocol = Protocol::of(&target, parameters.transport);
-        let due = cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect);
-        Self { endpoint: target.endpoint(), target, protocol, due, redirects, trusted }
-    }
-
-    /// Has its addresses looked up.
-    fn find(&self, cx: &mut Context<'_>) -> Attempt {
-        match self.endpoint.literal() {
-            Some(address) => Attempt::Resolved(Ok(vec![literal(address)])),
-            None => cx.resolver.ask(&self.endpoint.host, cx.key).map_or(Attempt::Resolving, Attempt::Resolved),
-        }
-    }
-
-    /// The addresses, with the port, to which this CONN may go. There is one at least.
-    fn reachable(&self, found: Vec<SocketAddr>, cx: &Context<'_>) -> Result<Vec<SocketAddr>, &'static str> {
-        // As LuaSocket has it: nobody listens there.
-        let port = self.endpoint.reachable_port().ok_or("connection refused")?;
-        let allowed: Vec<SocketAddr> = found
-            .into_iter()
-            .filter(|address| cx.config.targets.allows(&self.endpoint.host, address.ip(), port))
-            .map(|mut address| {
-                address.set_port(port);
-                address
-            })
-            .collect();
-        if allowed.is_empty() { Err("Target not allowed") } else { Ok(allowed) }
-    }
 }

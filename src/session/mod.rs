@@ -12,6 +12,7 @@
 
 mod connecting;
 mod draining;
+mod hop;
 mod keeping;
 mod kept;
 mod left;

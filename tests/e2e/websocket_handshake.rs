@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use lab::device::{Device, Kind};
 use lab::ports::Reserved;
+use lab::tls::{Identity, TlsDevice, Validity};
 use lab::websocket::{Peer, Request, Server, TEXT};
 
 use crate::support::{
@@ -222,6 +223,20 @@ fn a_relative_redirect_keeps_credentials_and_another_host_gets_none() {
 }
 
 #[test]
+fn a_plugins_certificate_and_server_name_are_for_its_own_host() {
+    let daemon = started();
+    let device = TlsDevice::echo(Identity::self_signed(&["a.example"], Validity::Now).any_server());
+    let secure = device.addr();
+    let (server, _asked) = redirecting("302 Found", move || format!("wss://{secure}/"));
+    // Nobody says which directory the file is in; where the host is another one it need not be there.
+    let options = "VRFY=none CERT=mine.pem SNIH=not..a..name";
+    let answer = |url: &str| daemon.plugin().command(&format!("CONN {url} {options}"));
+    assert!(answer(&format!("wss://{secure}/")).starts_with("ERR CONN SSL_ERROR"));
+    // It sends back what it is asked.
+    assert_eq!(answer(&server.url("/")), "ERR CONN PARSE_ERROR_HEADERS no HTTP");
+}
+
+#[test]
 fn redirects_come_to_an_end() {
     let daemon = started();
     for (options, followed) in [("", 4), ("RDIR=1", 1), ("RDIR=0", 0)] {
@@ -255,6 +270,9 @@ fn secrets_stand_neither_in_the_log_nor_in_stat() {
         peer.end()
     });
     assert_eq!(refused, "ERR CONN BAD_HTTP_STATUS 401 Unauthorized");
+    // Names that are not known may have been meant to be.
+    let misspelt = daemon.plugin().command("CONN ws://127.0.0.1:1/ auth=user:hidden4");
+    assert_eq!(misspelt, "ERR CONN Invalid option auth=user:hidden4");
     let mut asker = daemon.plugin();
     asker.send(b"STAT\nSTAT JSON\nQUIT\n");
     let shown = String::from_utf8_lossy(&asker.rest()).into_owned() + &daemon.log_text();
