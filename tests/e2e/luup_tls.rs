@@ -6,12 +6,13 @@ use std::sync::mpsc::{Receiver, channel};
 
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
+use lab::luup::Luup;
 use lab::tls::{Authority, Identity, TlsDevice, Validity};
 use nix::sys::signal::Signal;
 use rustls::HandshakeKind::{Full, Resumed};
 use rustls::ServerConfig;
 
-use crate::support::{LIMIT, accepted, daemon, echo_mode, with_luup};
+use crate::support::{LIMIT, Nginx, accepted, daemon, echo_mode, with_luup};
 
 /// A Luup behind TLS, which answers `answers` requests on a connection, and says so in the last.
 struct SecureLuup {
@@ -257,4 +258,32 @@ fn a_luup_without_tls_is_spoken_to_as_ever() {
     let request = &luup.wait_for(1, LIMIT)[0];
     assert_eq!(request.header("Connection"), Some("close"));
     assert_eq!(request.header("TE"), Some("trailers"));
+}
+
+#[test]
+fn a_luup_behind_nginx() {
+    let authority = Authority::new("house");
+    let luup = Luup::start();
+    let nginx = Nginx::start(&loopback(&authority), |secure| {
+        format!(
+            "server {{ listen 127.0.0.1:{secure} ssl; location / {{ proxy_pass http://127.0.0.1:{}; }} }}",
+            luup.port()
+        )
+    });
+    let url = format!("https://127.0.0.1:{}", nginx.secure.port());
+    let daemon = notifying(&url, "ca={dir}/house.pem", &authority);
+    let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
+    for count in 1..=5 {
+        remote.write_all(b"x").unwrap();
+        assert_eq!(plugin.bytes(1), b"x");
+        assert_eq!(luup.wait_for(count, LIMIT)[count - 1].pid(), "p");
+    }
+    drop(plugin);
+    luup.wait_for(6, LIMIT);
+    assert!(!daemon.log_text().contains("WARN"), "{}", daemon.log_text());
+    // Sessions and kept connections are of no use to a server that has ended; that is no loss.
+    drop(nginx);
+    let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/q");
+    remote.write_all(b"x").unwrap();
+    daemon.wait_for_log(LIMIT, |line| line.contains("cannot be reached"));
 }

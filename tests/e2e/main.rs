@@ -39,6 +39,7 @@ mod status;
 mod supervise;
 mod timeouts;
 mod tls;
+mod tls_peers;
 mod udp;
 mod udp_framing;
 mod websocket_closing;

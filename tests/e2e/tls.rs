@@ -1,7 +1,6 @@
 //! TLS towards remotes: handshakes, verification, bulk, ends, and servers that are none.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -300,50 +299,4 @@ fn a_server_that_stalls_harms_nobody_else() {
         assert!(reply.starts_with("ERR CONN "), "{reply}");
     }
     assert!(began.elapsed() >= Duration::from_millis(1000) && began.elapsed() < LIMIT);
-}
-
-/// openssl(1) as a server; ended with the test.
-struct OpenSsl(Child);
-
-impl Drop for OpenSsl {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn openssl_understands_us() {
-    if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: there is no openssl here");
-        return;
-    }
-    let identity = loopback();
-    let file = std::env::temp_dir().join(format!("sockproxyd-e2e-openssl-{}.pem", std::process::id()));
-    std::fs::write(&file, [identity.pem(), identity.key_pem()].concat()).unwrap();
-    let daemon = started();
-    for version in ["-tls1_2", "-tls1_3"] {
-        let mut server = Command::new("openssl")
-            .args(["s_server", "-rev", version, "-accept", "127.0.0.1:0", "-cert"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(server.stdout.take().unwrap());
-        let _server = OpenSsl(server);
-        let mut line = String::new();
-        while !line.starts_with("ACCEPT ") {
-            line.clear();
-            assert!(said.read_line(&mut line).unwrap() > 0, "openssl has ended");
-        }
-        let address = line.trim_start_matches("ACCEPT ").trim();
-        let mut plugin = connected(&daemon, address, &format!("PRTO=tls PINS={}", identity.pin()));
-        plugin.send(b"hello\n");
-        assert_eq!(plugin.line(), "olleh", "{version}");
-        plugin.finish();
-        assert_eq!(plugin.rest(), b"");
-    }
-    std::fs::remove_file(&file).unwrap();
 }

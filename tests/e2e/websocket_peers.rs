@@ -1,13 +1,15 @@
-//! Servers from the outside world: Python's websockets, Node's ws, either behind HAProxy; and a plugin in Lua.
+//! Servers from the outside world: Python's websockets, Node's ws, the latter behind HAProxy and behind nginx with TLS,
+//! tungstenite; and a plugin in Lua.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use lab::ports::Reserved;
 use lab::random::Random;
+use lab::tls::{Identity, TlsDevice, Validity};
 
-use crate::support::{Scratch, connected, eventually, said, said_text, say, started};
+use crate::support::{Nginx, Scratch, cache, connected, eventually, said, said_text, say, started};
 
 /// A server in a process of its own.
 struct Peer {
@@ -20,12 +22,6 @@ impl Drop for Peer {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-/// Where scripts/test has installed them.
-fn cache() -> PathBuf {
-    let inside = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache");
-    std::env::var_os("SOCKPROXYD_CACHE").map_or(inside.into(), PathBuf::from)
 }
 
 /// Starts a server that prints its port.
@@ -76,10 +72,16 @@ fn haproxy(server: &Peer) -> (Peer, (Scratch, Reserved)) {
 /// Messages of every kind there and back, with and without compression, to the end.
 #[track_caller]
 fn talk(port: u16) {
+    talk_to(&format!("ws://127.0.0.1:{port}/x"), "");
+}
+
+/// As [`talk`], with further options.
+#[track_caller]
+fn talk_to(url: &str, more: &str) {
     let daemon = started();
     for options in ["", "DEFL=on", "DEFL=on SUBP=a,b"] {
         let mut plugin = daemon.plugin();
-        plugin.send(format!("CONN ws://127.0.0.1:{port}/x MAXM=1000000 RHDR=on {options}\n").as_bytes());
+        plugin.send(format!("CONN {url} MAXM=1000000 RHDR=on {more} {options}\n").as_bytes());
         connected(&mut plugin);
         let (verb, head) = said(&mut plugin);
         let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
@@ -121,6 +123,86 @@ fn haproxy_lets_us_through() {
     let server = node();
     let (front, _kept) = haproxy(&server);
     talk(front.port);
+}
+
+#[test]
+fn nginx_lets_us_through_to_tls_and_speaks_it() {
+    let server = node();
+    let identity = Identity::self_signed_authority(&["localhost"]);
+    let nginx = Nginx::start(&identity, |secure| {
+        format!(
+            "server {{ listen 127.0.0.1:{secure} ssl; location / {{ proxy_pass http://127.0.0.1:{}; \
+             proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; \
+             proxy_read_timeout 60s; }} location /denied {{ return 403; }} \
+             location /moved {{ return 302 http://127.0.0.1:{}/; }} }}",
+            server.port, server.port
+        )
+    });
+    let patient = format!("CTIM=30000 RQTM=60000 PINS={}", identity.pin());
+    for version in ["TLSV=1.2", "TLSV=1.3"] {
+        talk_to(&format!("wss://127.0.0.1:{}/x", nginx.secure.port()), &format!("{patient} {version}"));
+    }
+    // Plain requests are sent on to TLS, as a house is set up today.
+    talk_to(&format!("ws://localhost:{}/x", nginx.plain.port()), &patient);
+    let daemon = started();
+    let url = format!("wss://127.0.0.1:{}", nginx.secure.port());
+    for (path, words) in
+        [("/denied", "BAD_HTTP_STATUS 403 Forbidden"), ("/moved", "REDIRECT_MAX redirected from wss to ws")]
+    {
+        let said = daemon.plugin().command(&format!("CONN {url}{path} {patient}"));
+        assert_eq!(said, format!("ERR CONN {words}"));
+    }
+    let said = daemon.plugin().command(&format!("CONN ws://127.0.0.1:{}/ {patient}", nginx.secure.port()));
+    assert_eq!(said, "ERR CONN BAD_HTTP_STATUS 400 Bad Request");
+    let said = daemon.plugin().command(&format!("CONN wss://127.0.0.1:{}/ {patient}", nginx.plain.port()));
+    assert_eq!(said, "ERR CONN SSL_ERROR the server speaks plain HTTP on this port");
+}
+
+/// tungstenite as a server.
+fn echo(stream: impl Read + Write) {
+    let Ok(mut socket) = tungstenite::accept(stream) else { return };
+    while let Ok(message) = socket.read() {
+        if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn tungstenite_understands_us() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain = format!("ws://{}/x", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        listener.incoming().flatten().for_each(|stream| drop(std::thread::spawn(|| echo(stream))))
+    });
+    let device = TlsDevice::start(Identity::self_signed(&["127.0.0.1"], Validity::Now).any_server(), echo);
+    let secure = format!("wss://{}/x", device.addr());
+    let daemon = started();
+    for url in [plain, secure] {
+        let mut plugin = daemon.plugin();
+        // It knows no compression; so it says none, and messages pass all the same.
+        plugin.send(format!("CONN {url} CTIM=30000 RQTM=60000 MAXM=1000000 DEFL=on {}\n", vrfy(&url)).as_bytes());
+        connected(&mut plugin);
+        let mut random = Random::new(9);
+        for length in [0, 1, 125, 126, 65535, 65536, 900_000] {
+            let noise = random.bytes(length);
+            say(&mut plugin, "BINA", &noise);
+            assert!(said(&mut plugin) == ("BINA".into(), noise), "{length} of noise, {url}");
+        }
+        say(&mut plugin, "FRAG", b"gr\xc3");
+        say(&mut plugin, "TEXT", b"\xbcn");
+        assert_eq!(said_text(&mut plugin), "TEXT grün");
+        say(&mut plugin, "PING", b"hello");
+        assert_eq!(said_text(&mut plugin), "PONG hello");
+        say(&mut plugin, "CLOS 1000", b"bye");
+        assert_eq!(said(&mut plugin).0, "CLOS 1000", "{url}");
+        assert!(plugin.at_end());
+    }
+}
+
+/// What a URL needs.
+fn vrfy(url: &str) -> &'static str {
+    if url.starts_with("wss") { "VRFY=none" } else { "" }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod data;
 mod mounts;
 mod names;
+mod nginx;
 mod observer;
 mod runs;
 mod websocket;
@@ -10,6 +11,7 @@ mod websocket;
 pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unsent, wait_until_taken};
 pub use mounts::{may_mount, with_mounts};
 pub use names::{Answer, NameServer};
+pub use nginx::{Nginx, cache};
 pub use observer::Observer;
 pub use runs::{Run, Scratch, command, run};
 pub use websocket::{answered, asking, bridged, connected, heard, said, said_text, say};
