@@ -9,8 +9,9 @@ use sockproxyd::websocket::{Connection, Control, Deflate, Entropy, Event, Kind, 
 
 use super::input::{Input, expand, pieces};
 
-/// More than that never waits to be written: a pong and a close frame, both of the longest kind, with headers.
-const WAITING: usize = 2 * (125 + 6);
+/// More than that never waits to be written: the pongs to the latest pings and a close frame, all of the longest kind,
+/// with headers.
+const WAITING: usize = (32 + 1) * (125 + 6);
 
 /// The target's body.
 pub fn run(data: &[u8]) {
