@@ -82,7 +82,8 @@ fn check(config: &Config) {
     for limit in always.into_iter().chain(sometimes.into_iter().flatten()) {
         assert!(limit > Duration::ZERO && limit <= longest, "{limit:?}");
     }
-    assert!(config.luup.starts_with("http://") && !config.luup.ends_with('/'), "{}", config.luup);
+    let rest = config.luup.strip_prefix("https://").or(config.luup.strip_prefix("http://"));
+    assert!(rest.is_some_and(|rest| !rest.is_empty() && !rest.ends_with('/')), "{}", config.luup);
     assert!(!config.address.is_empty());
     for (at, direct) in config.direct.iter().enumerate() {
         assert!(config.direct[..at].iter().all(|other| other.port != direct.port), "port {} twice", direct.port);
