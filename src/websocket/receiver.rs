@@ -47,6 +47,14 @@ struct Message {
     size: u64,
 }
 
+/// What is to come of a data frame.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    payload: Payload,
+    /// The last of its message.
+    last: bool,
+}
+
 /// What is to come next.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
@@ -54,8 +62,8 @@ enum Stage {
     Header,
     /// The payload of a control frame.
     Control(Opcode, Payload),
-    /// The payload of a data frame; true: the last of its message.
-    Data(Payload, bool),
+    /// The payload of a data frame.
+    Data(Part),
     /// What the end of a compressed message still holds.
     Tail,
     /// The end of a message.
@@ -134,14 +142,14 @@ impl Receiver {
                     self.completed = true;
                     return Ok(Some(Found::Control(opcode, place)));
                 }
-                Stage::Data(payload, last) => {
+                Stage::Data(part) => {
                     let compressed = self.message.is_some_and(|message| message.compressed);
                     let found = if compressed {
-                        self.take_compressed(payload, last, input, taken)?
+                        self.take_compressed(part, input, taken)?
                     } else {
-                        self.take_plain(payload, last, input, taken)?
+                        self.take_plain(part, input, taken)?
                     };
-                    if found.is_some() || matches!(self.stage, Stage::Data(payload, _) if !payload.is_complete()) {
+                    if found.is_some() || matches!(self.stage, Stage::Data(part) if !part.payload.is_complete()) {
                         return Ok(found);
                     }
                 }
@@ -224,33 +232,26 @@ impl Receiver {
                 return Err(TOO_LONG);
             }
         }
-        self.stage = Stage::Data(payload, header.fin);
+        self.stage = Stage::Data(Part { payload, last: header.fin });
         Ok(kind)
     }
 
-    fn take_plain(
-        &mut self,
-        mut payload: Payload,
-        last: bool,
-        input: &mut [u8],
-        taken: &mut usize,
-    ) -> Result<Option<Found>, Failure> {
+    fn take_plain(&mut self, mut part: Part, input: &mut [u8], taken: &mut usize) -> Result<Option<Found>, Failure> {
         let start = *taken;
-        let piece = payload.take(&mut input[start..], usize::MAX);
+        let piece = part.payload.take(&mut input[start..], usize::MAX);
         *taken += piece.len();
         if let Some(Message { utf8: Some(utf8), .. }) = &mut self.message
             && !utf8.check(piece)
         {
             return Err(NO_UTF8);
         }
-        self.go_on(payload, last, Stage::End);
+        self.go_on(part, Stage::End);
         Ok((start < *taken).then_some(Found::Data(Place::Input(start..*taken))))
     }
 
     fn take_compressed(
         &mut self,
-        mut payload: Payload,
-        last: bool,
+        mut part: Part,
         input: &mut [u8],
         taken: &mut usize,
     ) -> Result<Option<Found>, Failure> {
@@ -258,32 +259,33 @@ impl Receiver {
         let Some(deflate) = self.deflate else { return Err(CORRUPT) };
         let inflater = self.inflater.get_or_insert_with(|| Inflater::new(deflate.peer_window_bits));
         loop {
-            let before = payload;
-            let piece = payload.take(&mut input[*taken..], INFLATE_STEP);
+            let before = part.payload;
+            let piece = part.payload.take(&mut input[*taken..], INFLATE_STEP);
             let inflated = inflater.inflate(piece).map_err(|_| CORRUPT)?;
             if inflated.taken < piece.len() {
-                payload.give_back(&before, piece, inflated.taken);
+                part.payload.give_back(&before, piece, inflated.taken);
             }
             *taken += inflated.taken;
-            if inflated.starved && payload.is_complete() {
-                self.go_on(payload, last, Stage::Tail);
+            if inflated.starved && part.payload.is_complete() {
+                self.go_on(part, Stage::Tail);
                 return self.check_inflated(&inflated);
             }
             if !inflated.output.is_empty() || (inflated.starved && *taken == input.len()) {
-                self.stage = Stage::Data(payload, last);
+                self.stage = Stage::Data(part);
                 return self.check_inflated(&inflated);
             }
         }
     }
 
     /// What comes after this piece of a data frame.
-    fn go_on(&mut self, payload: Payload, last: bool, end: Stage) {
-        self.stage = match (payload.is_complete(), last) {
-            (false, _) => Stage::Data(payload, last),
+    fn go_on(&mut self, part: Part, end: Stage) {
+        let complete = part.payload.is_complete();
+        self.stage = match (complete, part.last) {
+            (false, _) => Stage::Data(part),
             (true, false) => Stage::Header,
             (true, true) => end,
         };
-        self.completed |= payload.is_complete();
+        self.completed |= complete;
     }
 
     /// RFC 7692 section 6.2: what holds for a message holds for what is inflated.
