@@ -3,6 +3,7 @@
 //!
 //! Input: how it is split, what is fuzzed, what was offered, and what is said.
 
+use sockproxyd::testing::pieces::{read_answer, read_request};
 use sockproxyd::websocket::handshake::{
     Answer, Arrival, ClientHandshake, FIELDS_LIMIT, HEAD_LIMIT, Offer, Progress, Refusal, Request, ServerHandshake, Url,
 };
@@ -36,15 +37,7 @@ fn client(text: &[u8], split: u8, flags: u8) {
     let read = |pieces: &[&[u8]]| {
         let mut handshake = ClientHandshake::new(&url, &offer, NONCE, true);
         handshake.handle_transmitted(usize::MAX);
-        let mut progress = Progress::Pending;
-        for piece in pieces {
-            match &mut progress {
-                Progress::Pending => progress = handshake.handle_input(piece),
-                Progress::Upgraded(upgraded) => upgraded.rest.extend_from_slice(piece),
-                _ => break,
-            }
-        }
-        progress
+        read_answer(&mut handshake, pieces)
     };
     let whole = read(&[text]);
     assert_eq!(read(&pieces(text, split)), whole, "the split matters");
@@ -73,14 +66,7 @@ fn client(text: &[u8], split: u8, flags: u8) {
 fn server(text: &[u8], split: u8, flags: u8) {
     let read = |pieces: &[&[u8]]| {
         let mut handshake = ServerHandshake::new();
-        let mut arrival = Arrival::Pending;
-        for piece in pieces {
-            match &mut arrival {
-                Arrival::Pending => arrival = handshake.handle_input(piece),
-                Arrival::Asks(request) => request.rest.extend_from_slice(piece),
-                Arrival::Refused(_) => break,
-            }
-        }
+        let arrival = read_request(&mut handshake, pieces);
         (arrival, handshake)
     };
     let (whole, mut handshake) = read(&[text]);

@@ -114,11 +114,7 @@ impl World {
 
     fn check(&mut self) {
         let Self { plugin, remote, relay, .. } = self;
-        plugin.check_passed(remote);
-        remote.check_passed(plugin);
-        assert_eq!(relay.held(), self.around.buffers.held());
-        assert!(relay.held() <= 2 * self.each.max(RESERVE), "{} bytes are held", relay.held());
-        assert_eq!((relay.sent(), relay.received()), (remote.written() as u64, plugin.written() as u64));
+        self.around.check_streams(relay, plugin, remote, 2 * self.each.max(RESERVE));
         let gone = [&*plugin, &*remote].iter().any(|wire| wire.is_closed() || wire.is_broken());
         let known = self.end.is_some() || plugin.has_news() || remote.has_news();
         assert!(!gone || known || relay.deadline(&TIMING).is_some(), "one side has gone, and nobody waits for it");

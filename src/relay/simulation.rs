@@ -89,11 +89,7 @@ impl World {
 
     fn check(&mut self) {
         let Self { plugin, remote, relay, .. } = self;
-        plugin.check_passed(remote);
-        remote.check_passed(plugin);
-        assert_eq!(relay.held(), self.around.buffers.held());
-        assert!(relay.held() <= 2 * 4096 + 200, "held {}", relay.held());
-        assert_eq!((relay.sent(), relay.received()), (remote.written() as u64, plugin.written() as u64));
+        self.around.check_streams(relay, plugin, remote, 2 * 4096 + 200);
         if let Some(due) = relay.deadline(&TIMING) {
             assert!(due >= self.around.now || relay.handle_timeout(&TIMING, self.around.now).is_some());
         }

@@ -1,14 +1,17 @@
 //! What stands in for the kernel in simulations and fuzz targets: [`wire`] is a connection and the peer behind it,
-//! [`Surroundings`] what a relay's turn needs from outside. The daemon uses none of it, so none of it is in the binary.
+//! [`Surroundings`] what a relay's turn needs from outside, [`pieces`] cuts what is read in pieces. The daemon uses none of it, so none of it is in the binary.
 
+pub mod pieces;
 pub mod wire;
 
 use std::time::Instant;
 
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
-use crate::relay::{Env, Turn};
+use crate::relay::stream::StreamRelay;
+use crate::relay::{Env, Relay, Turn};
 use crate::websocket::Entropy;
+use wire::Wire;
 
 /// Turns that follow each other at once, before that counts as a loop without end.
 const MOST_TURNS: usize = 100_000;
@@ -62,6 +65,20 @@ impl Surroundings {
             entropy: &mut self.keys,
             block: self.block,
         }
+    }
+
+    /// What holds for a relay of streams at any time: what arrives is what was said, and no more than `most` bytes are
+    /// held.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not.
+    pub fn check_streams(&self, relay: &StreamRelay, plugin: &mut Wire, remote: &mut Wire, most: usize) {
+        plugin.check_passed(remote);
+        remote.check_passed(plugin);
+        assert_eq!(relay.held(), self.buffers.held());
+        assert!(relay.held() <= most, "{} bytes are held", relay.held());
+        assert_eq!((relay.sent(), relay.received()), (remote.written() as u64, plugin.written() as u64));
     }
 
     /// A turn, and those that it asks for. Gives what they have done together.

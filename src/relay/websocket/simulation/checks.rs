@@ -28,8 +28,8 @@ impl World {
         assert_eq!(self.relay.held(), self.around.buffers.held());
         // One message beyond what holds the remote back, one that comes in, what was read at once; one message of the
         // plugin's and what was read at once; what gathers for the remote and a last message; pongs and a close frame.
-        let down = HIGH + 2 * self.max_message + READ + 2 * 200;
-        let up = self.relay.limit + READ + BATCH + self.relay.limit + 40 * 131;
+        let down = HIGH + 2 * self.max_message + self.read + 2 * 200;
+        let up = self.relay.limit + self.read + BATCH + self.relay.limit + 40 * 131;
         let held = self.relay.held();
         assert!(held <= down + up, "{held} bytes are held");
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use flate2::{Compress, Compression, FlushCompress};
 use lab::random::Random;
+use lab::websocket::frame_of as frame;
 
 use super::pick;
 use crate::testing::Keys;
@@ -64,24 +65,6 @@ pub struct Server {
     max_message: usize,
     /// Its entropy; a server masks nothing.
     none: Keys,
-}
-
-/// A frame as a server sends it; `first`: FIN, reserved bits and opcode.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![first];
-    match payload.len() {
-        length @ 0..126 => out.push(length as u8),
-        length @ 126..65_536 => {
-            out.push(126);
-            out.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            out.push(127);
-            out.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(payload);
-    out
 }
 
 impl Server {

@@ -1,0 +1,48 @@
+//! What comes in pieces: the pieces it is cut into, and who takes them until the handshake is over.
+
+use std::fmt::Debug;
+
+use crate::websocket::handshake::{Arrival, ClientHandshake, Progress, ServerHandshake};
+
+/// What `read` makes of `input` as a whole, after checking that it makes the same of it byte by byte and cut in two at
+/// any place.
+///
+/// # Panics
+///
+/// Where it does not.
+pub fn at_every_split<T: PartialEq + Debug>(input: &[u8], mut read: impl FnMut(&[&[u8]]) -> T) -> T {
+    let whole = read(&[input]);
+    let bytes: Vec<&[u8]> = input.chunks(1).collect();
+    assert_eq!(read(&bytes), whole, "byte by byte");
+    for split in 0..=input.len() {
+        let (first, second) = input.split_at(split);
+        assert_eq!(read(&[first, second]), whole, "split at {split}");
+    }
+    whole
+}
+
+/// What a client makes of an answer. What comes behind its end is put to the rest.
+pub fn read_answer(handshake: &mut ClientHandshake, pieces: &[&[u8]]) -> Progress {
+    let mut progress = Progress::Pending;
+    for piece in pieces {
+        match &mut progress {
+            Progress::Pending => progress = handshake.handle_input(piece),
+            Progress::Upgraded(upgraded) => upgraded.rest.extend_from_slice(piece),
+            _ => break,
+        }
+    }
+    progress
+}
+
+/// What a server makes of a request. What comes behind its end is put to the rest.
+pub fn read_request(handshake: &mut ServerHandshake, pieces: &[&[u8]]) -> Arrival {
+    let mut arrival = Arrival::Pending;
+    for piece in pieces {
+        match &mut arrival {
+            Arrival::Pending => arrival = handshake.handle_input(piece),
+            Arrival::Asks(request) => request.rest.extend_from_slice(piece),
+            Arrival::Refused(_) => break,
+        }
+    }
+    arrival
+}
