@@ -125,6 +125,7 @@ fn perform(command: Command, parameters: &mut Parameters) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::pieces::at_every_split;
 
     /// All actions of `input` fed in pieces, and what is left behind a CONN.
     fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Vec<u8>) {
@@ -147,14 +148,9 @@ mod tests {
     fn lines_may_come_in_any_pieces_and_several_in_one() {
         let script =
             b"capa\r\n\n BILD\nNTFY 3 s a p\nRTIM 5\nPACE 1\nBLKS 7\nSTAT\nSTAT JSON\nCONN h:1 PACE=2\nhello\nworld";
-        let whole = run([&script[..]]);
+        let whole = at_every_split(script, |pieces| run(pieces.iter().copied()));
         assert_eq!(whole.0.len(), 9);
         assert_eq!(whole.1, b"hello\nworld", "bytes behind a CONN belong to the remote");
-        assert_eq!(run(script.chunks(1)), whole, "byte by byte");
-        for split in 0..script.len() {
-            let (a, b) = script.split_at(split);
-            assert_eq!(run([a, b]), whole, "split at {split}");
-        }
     }
 
     #[test]

@@ -181,6 +181,7 @@ impl Decoder {
 mod tests {
     use super::super::DATAGRAM_LIMIT;
     use super::*;
+    use crate::testing::pieces;
 
     type Items = Vec<Result<Item, FramingError>>;
 
@@ -207,13 +208,7 @@ mod tests {
 
     /// The items of `input` as a whole, after checking that no split changes them.
     fn at_every_split_of(dialect: Dialect, framing: Framing, input: &[u8]) -> Items {
-        let whole = decoded_of(dialect, framing, [input]);
-        assert_eq!(decoded_of(dialect, framing, input.chunks(1)), whole, "byte by byte");
-        for split in 0..input.len() {
-            let (a, b) = input.split_at(split);
-            assert_eq!(decoded_of(dialect, framing, [a, b]), whole, "split at {split}");
-        }
-        whole
+        pieces::at_every_split(input, |pieces| decoded_of(dialect, framing, pieces.iter().copied()))
     }
 
     fn message(kind: Kind, payload: &[u8]) -> Result<Item, FramingError> {

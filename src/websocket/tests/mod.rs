@@ -9,7 +9,10 @@ mod sending;
 
 use std::time::{Duration, Instant};
 
+use lab::websocket::frame_of as frame;
+
 use super::*;
+use crate::testing::pieces;
 
 /// An event that outlives its connection. Neighbouring pieces of data are one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,34 +120,10 @@ fn events<'a>(settings: &Settings, pieces: impl IntoIterator<Item = &'a [u8]>) -
 
 /// The events of `input` as a whole, after checking that no split changes them.
 fn at_every_split(settings: &Settings, input: &[u8]) -> Vec<Seen> {
-    let whole = events(settings, [input]);
-    assert_eq!(events(settings, input.chunks(1)), whole, "byte by byte");
-    for split in 0..input.len() {
-        let (a, b) = input.split_at(split);
-        assert_eq!(events(settings, [a, b]), whole, "split at {split}");
-    }
-    whole
+    pieces::at_every_split(input, |pieces| events(settings, pieces.iter().copied()))
 }
 
-/// A frame as a server sends it; `first`: FIN, reserved bits and opcode.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![first];
-    match payload.len() {
-        length @ 0..126 => out.push(length as u8),
-        length @ 126..65_536 => {
-            out.push(126);
-            out.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            out.push(127);
-            out.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(payload);
-    out
-}
-
-/// The same as a client sends it.
+/// A frame as a client sends it; `first`: FIN, reserved bits and opcode. A server's is `frame`.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     const KEY: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
     let mut out = frame(first, payload);

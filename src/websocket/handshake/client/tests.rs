@@ -1,6 +1,7 @@
 //! Answers, good and bad. Each is given whole, byte by byte, and in two pieces at every place: the outcome is the same.
 
 use super::*;
+use crate::testing::pieces::{at_every_split, read_answer};
 use crate::websocket::handshake::{FIELDS_LIMIT, HEAD_LIMIT};
 
 /// The nonce of RFC 6455 section 1.3.
@@ -17,18 +18,8 @@ fn began(offer: &Offer) -> ClientHandshake {
     handshake
 }
 
-/// Gives `pieces` to a handshake. What comes behind its end is put to the rest.
-fn given<'a>(offer: &Offer, pieces: impl IntoIterator<Item = &'a [u8]>) -> Progress {
-    let mut handshake = began(offer);
-    let mut progress = Progress::Pending;
-    for piece in pieces {
-        match &mut progress {
-            Progress::Pending => progress = handshake.handle_input(piece),
-            Progress::Upgraded(upgraded) => upgraded.rest.extend_from_slice(piece),
-            _ => break,
-        }
-    }
-    progress
+fn given(offer: &Offer, pieces: &[&[u8]]) -> Progress {
+    read_answer(&mut began(offer), pieces)
 }
 
 /// The outcome of an answer of which every line is given without its end.
@@ -45,14 +36,7 @@ fn answered(offer: &Offer, lines: &[&str]) -> Progress {
 }
 
 fn answered_with(offer: &Offer, answer: &[u8]) -> Progress {
-    let all = [answer, FRAMES].concat();
-    let whole = given(offer, [&all[..]]);
-    assert_eq!(given(offer, all.chunks(1)), whole, "byte by byte");
-    for split in 0..=all.len() {
-        let (first, second) = all.split_at(split);
-        assert_eq!(given(offer, [first, second]), whole, "split at {split}");
-    }
-    whole
+    at_every_split(&[answer, FRAMES].concat(), |pieces| given(offer, pieces))
 }
 
 fn upgraded(progress: Progress) -> Upgraded {
@@ -303,7 +287,7 @@ fn what_is_no_http_is_refused_at_once() {
             bad.as_bytes().chunks(1).map(|byte| handshake.handle_input(byte)).find(|p| *p != Progress::Pending);
         assert_eq!(outcome.map(failure).as_deref(), Some("PARSE_ERROR_HEADERS no HTTP"), "{bad:?}");
         let long = [bad.as_bytes(), &[b'x'; 2 * HEAD_LIMIT]].concat();
-        assert_eq!(failure(given(&Offer::default(), [&long[..]])), "PARSE_ERROR_HEADERS no HTTP", "{bad:?}");
+        assert_eq!(failure(given(&Offer::default(), &[&long])), "PARSE_ERROR_HEADERS no HTTP", "{bad:?}");
     }
     for bad in ["HTTP/1.1 1x1 X", "HTTP/1.7 101 X", "HTTP/1.1", "HTTP/1.1 101 a\0b"] {
         let outcome = failure(answered(&Offer::default(), &[bad]));
@@ -323,7 +307,7 @@ fn the_longest_header_block_fits_and_one_byte_more_does_not() {
         let text: String = good().into_iter().chain([&*line]).flat_map(|line| [line, "\r\n"]).collect();
         let all = [text.as_bytes(), b"\r\n", FRAMES].concat();
         for pieces in [vec![&all[..]], all.chunks(1).collect(), all.chunks(1000).collect()] {
-            let outcome = given(&Offer::default(), pieces);
+            let outcome = given(&Offer::default(), &pieces);
             if fits {
                 upgraded(outcome);
             } else {
@@ -337,8 +321,8 @@ fn the_longest_header_block_fits_and_one_byte_more_does_not() {
 fn interim_answers_do_not_go_on_for_ever() {
     let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(HEAD_LIMIT);
     let reason = "PARSE_ERROR_HEADERS header block over 8192 bytes";
-    assert_eq!(failure(given(&Offer::default(), [&interim[..]])), reason);
-    assert_eq!(failure(given(&Offer::default(), interim.chunks(7))), reason);
+    assert_eq!(failure(given(&Offer::default(), &[&interim])), reason);
+    assert_eq!(failure(given(&Offer::default(), &interim.chunks(7).collect::<Vec<_>>())), reason);
 }
 
 #[test]

@@ -1,34 +1,20 @@
 //! Requests, good and bad. Each is given whole, byte by byte, and in two pieces at every place: the outcome is the same.
 
 use super::*;
+use crate::testing::pieces::{at_every_split, read_request};
 use crate::websocket::handshake::{ClientHandshake, FIELDS_LIMIT, HEAD_LIMIT, Offer, Progress, Url};
 
 /// What stands behind every request here.
 const FRAMES: &[u8] = b"\x81\x82abcd\r\n\r\nGET / HTTP/1.1\r\n\r\n";
 
-fn given<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Arrival, Vec<u8>) {
+fn given(pieces: &[&[u8]]) -> (Arrival, Vec<u8>) {
     let mut handshake = ServerHandshake::new();
-    let mut arrival = Arrival::Pending;
-    for piece in pieces {
-        match &mut arrival {
-            Arrival::Pending => arrival = handshake.handle_input(piece),
-            Arrival::Asks(request) => request.rest.extend_from_slice(piece),
-            Arrival::Refused(_) => break,
-        }
-    }
-    let response = handshake.transmit().to_vec();
-    (arrival, response)
+    let arrival = read_request(&mut handshake, pieces);
+    (arrival, handshake.transmit().to_vec())
 }
 
 fn asked_with(request: &[u8]) -> (Arrival, Vec<u8>) {
-    let all = [request, FRAMES].concat();
-    let whole = given([&all[..]]);
-    assert_eq!(given(all.chunks(1)), whole, "byte by byte");
-    for split in 0..=all.len() {
-        let (first, second) = all.split_at(split);
-        assert_eq!(given([first, second]), whole, "split at {split}");
-    }
-    whole
+    at_every_split(&[request, FRAMES].concat(), given)
 }
 
 fn asked(lines: &[&str]) -> (Arrival, Vec<u8>) {
@@ -306,7 +292,7 @@ fn what_is_too_large_is_refused() {
         let text: String = good().into_iter().chain([&*line]).flat_map(|line| [line, "\r\n"]).collect();
         let all = [text.as_bytes(), b"\r\n", FRAMES].concat();
         for pieces in [vec![&all[..]], all.chunks(1).collect(), all.chunks(1000).collect()] {
-            match given(pieces).0 {
+            match given(&pieces).0 {
                 Arrival::Asks(request) => assert!(fits && request.head.len() == HEAD_LIMIT && request.rest == FRAMES),
                 Arrival::Refused(refusal) => assert_eq!((fits, refusal.code()), (false, 431)),
                 Arrival::Pending => panic!("the end was not seen"),
