@@ -195,17 +195,19 @@ impl Config {
     fn add_direct(&mut self, key: &str, spec: &str) -> Result<(), String> {
         let port =
             key.parse().ok().filter(|&port| port != 0).ok_or_else(|| format!("'{key}' is no port to listen on"))?;
+        // What stands behind these may be a secret, and errors of a reload are logged.
+        let shown = spec.split(['?', '=']).next().unwrap_or_default();
         let text = crate::protocol::trim(spec.as_bytes());
         let (word, rest) = crate::protocol::first_word(text);
         let text = if word.eq_ignore_ascii_case(b"CONN") { rest } else { text };
         let (target, mut parameters) = parse_connect(text, &Parameters::default()).map_err(|error| {
             let refusal = reply::refused(&error);
             let reason = String::from_utf8_lossy(&refusal);
-            format!("bad target '{spec}' for port {port}: {}", reason.trim_end().trim_start_matches("ERR CONN "))
+            format!("bad target '{shown}' for port {port}: {}", reason.trim_end().trim_start_matches("ERR CONN "))
         })?;
         if parameters.keep.is_some() {
             // Nobody there could come back: a direct listener's client says neither who it is nor ATCH.
-            return Err(format!("bad target '{spec}' for port {port}: KEEP is for connections made in setup mode"));
+            return Err(format!("bad target '{shown}' for port {port}: KEEP is for connections made in setup mode"));
         }
         // Who speaks to such a port knows nothing of framing, unless it is asked for.
         parameters.framing.get_or_insert_default();

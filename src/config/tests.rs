@@ -70,6 +70,10 @@ fn every_error_names_its_line() {
         ("[direct]\nx=a:1", "test.cf:2: 'x' is no port to listen on"),
         ("[direct]\n7=nowhere", "test.cf:2: bad target 'nowhere' for port 7: Invalid host:port"),
         ("[direct]\n7=CONN a:1 b", "test.cf:2: bad target 'CONN a:1 b' for port 7: Invalid option b"),
+        (
+            "[direct]\n7=CONN ws://h/?key=hidden AUTH=hidden",
+            "test.cf:2: bad target 'CONN ws://h/' for port 7: Invalid option AUTH",
+        ),
         ("[direct]\n0=a:1", "test.cf:2: '0' is no port to listen on"),
         ("[host] port=5", "test.cf:1: neither a [section] nor key=value"),
         (
