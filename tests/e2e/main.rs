@@ -46,4 +46,5 @@ mod websocket_closing;
 mod websocket_handshake;
 mod websocket_messages;
 mod websocket_peers;
+mod websocket_reasons;
 mod websocket_secure;
