@@ -91,6 +91,24 @@ fn group<'a>(criterion: &'a mut Criterion, name: String, case: &Case) -> Benchma
     group
 }
 
+/// Reads all there is, and hands over what it comes to.
+#[inline]
+fn events(server: &mut Connection, bytes: &[u8], buffer: &mut [u8], now: Instant, mut take: impl FnMut(Event<'_>)) {
+    let mut transport = Memory { bytes, at: 0 };
+    while let Ok(count) = transport.read(buffer) {
+        let mut at = 0;
+        loop {
+            let (taken, event) = server.handle_input(&mut buffer[at..count], now);
+            at += taken;
+            match event {
+                Some(event) => take(event),
+                None if taken == 0 => break,
+                None => {}
+            }
+        }
+    }
+}
+
 fn read(criterion: &mut Criterion) {
     for case in cases() {
         let bytes = encoded(&case);
@@ -100,22 +118,12 @@ fn read(criterion: &mut Criterion) {
         let now = Instant::now();
         group.bench_function("ours", |bencher| {
             bencher.iter(|| {
-                let mut transport = Memory { bytes: &bytes, at: 0 };
                 let (mut messages, mut length) = (0, 0);
-                while let Ok(count) = transport.read(&mut buffer) {
-                    let mut at = 0;
-                    loop {
-                        let (taken, event) = server.handle_input(&mut buffer[at..count], now);
-                        at += taken;
-                        match event {
-                            Some(Event::Data(piece)) => length += black_box(piece).len(),
-                            Some(Event::End) => messages += 1,
-                            Some(_) => {}
-                            None if taken == 0 => break,
-                            None => {}
-                        }
-                    }
-                }
+                events(&mut server, &bytes, &mut buffer, now, |event| match event {
+                    Event::Data(piece) => length += black_box(piece).len(),
+                    Event::End => messages += 1,
+                    _ => {}
+                });
                 assert_eq!((messages, length), (case.count, case.count * case.payload.len()));
             });
         });
@@ -123,25 +131,15 @@ fn read(criterion: &mut Criterion) {
         let mut whole = Vec::new();
         group.bench_function("ours, assembled", |bencher| {
             bencher.iter(|| {
-                let mut transport = Memory { bytes: &bytes, at: 0 };
                 let (mut messages, mut length) = (0, 0);
-                while let Ok(count) = transport.read(&mut buffer) {
-                    let mut at = 0;
-                    loop {
-                        let (taken, event) = server.handle_input(&mut buffer[at..count], now);
-                        at += taken;
-                        match event {
-                            Some(Event::Data(piece)) => whole.extend_from_slice(piece),
-                            Some(Event::End) => {
-                                (messages, length) = (messages + 1, length + black_box(&whole).len());
-                                whole.clear();
-                            }
-                            Some(_) => {}
-                            None if taken == 0 => break,
-                            None => {}
-                        }
+                events(&mut server, &bytes, &mut buffer, now, |event| match event {
+                    Event::Data(piece) => whole.extend_from_slice(piece),
+                    Event::End => {
+                        (messages, length) = (messages + 1, length + black_box(&whole).len());
+                        whole.clear();
                     }
-                }
+                    _ => {}
+                });
                 assert_eq!((messages, length), (case.count, case.count * case.payload.len()));
             });
         });

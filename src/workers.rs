@@ -73,7 +73,12 @@ impl<J: Send + 'static, R: Send + 'static> Workers<J, R> {
                 }
             }
         }
-        self.shared.job.notify_one();
+        // Those that are at work look for more by themselves. Who is woken finds the queue unlocked.
+        let rings = queue.idle > 0;
+        drop(queue);
+        if rings {
+            self.shared.job.notify_one();
+        }
         Ok(())
     }
 

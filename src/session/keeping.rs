@@ -128,7 +128,7 @@ impl Session {
         }
         plugin.shutdown_write();
         let kept = !matches!(end, End::Goodbye | End::BadFraming) && !plugin.is_given_up();
-        Stage::Left(Left::new(stage, kept, now))
+        Stage::Left(Box::new(Left::new(stage, kept, now)))
     }
 
     /// The time limits of the relay. What a plugin that is not there does not do is no silence of its own, and what it

@@ -136,14 +136,15 @@ pub struct Session {
     stage: Stage,
 }
 
-/// Where a session stands. Each stage owns what only it needs.
+/// Where a session stands. Each stage owns what only it needs. Boxed, since the longest stage of most sessions, relaying,
+/// is to cost little.
 #[derive(Debug)]
 enum Stage {
-    Setup(SettingUp),
+    Setup(Box<SettingUp>),
     Connecting(Box<Connecting>),
     Relaying(Box<Relaying>),
     Draining(Draining),
-    Left(Left),
+    Left(Box<Left>),
     Closed,
 }
 
@@ -158,7 +159,7 @@ enum Step {
 impl Session {
     /// A plugin that has just come in. It is greeted.
     pub fn greet(pid: Pid, stream: TcpStream, peer: SocketAddr, cx: &Context<'_>) -> Self {
-        let stage = Stage::Setup(SettingUp::new(pid, cx.now, cx.config.limits.line));
+        let stage = Stage::Setup(Box::new(SettingUp::new(pid, cx.now, cx.config.limits.line)));
         Self::new(pid, stream, peer, Parameters::default(), stage, cx)
     }
 
@@ -361,6 +362,9 @@ impl Session {
         if matches!(stage, Stage::Draining(_) | Stage::Closed) {
             self.notify_closed(cx);
             self.plugin.release(cx.buffers);
+        }
+        if matches!(stage, Stage::Relaying(_)) {
+            self.parameters.handle_connected();
         }
         self.stage = stage;
     }

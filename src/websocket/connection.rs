@@ -54,8 +54,8 @@ pub struct Connection {
     receiver: Receiver,
     sender: Sender,
     liveness: Liveness,
-    /// The pongs that wait, to the latest [`PONGS`] pings: several may have come in one read.
-    pongs: VecDeque<Vec<u8>>,
+    /// The pongs that wait, to the latest [`PONGS`] pings: several may have come in one read. Boxed, since they are rare.
+    pongs: Option<Box<VecDeque<Vec<u8>>>>,
     /// So many bytes are to be written until the last pong that answered by itself is out. Others have to wait for that,
     /// so that a peer who asks and does not read cannot fill our memory.
     until_ponged: usize,
@@ -78,7 +78,7 @@ impl Connection {
             receiver: Receiver::new(settings.role, settings.max_message, settings.deflate),
             sender: Sender::new(&settings),
             liveness: Liveness::new(settings.ping_interval, now),
-            pongs: VecDeque::new(),
+            pongs: None,
             until_ponged: 0,
             answer: None,
             eof: false,
@@ -182,7 +182,7 @@ impl Connection {
     pub fn close(&mut self, code: u16, reason: &str, now: Instant, entropy: &mut dyn Entropy) {
         if self.stage == Stage::Open {
             self.sender.control(Opcode::Close, &close::encode(code, reason), entropy);
-            self.pongs = VecDeque::new();
+            self.pongs = None;
             self.stage = Stage::Closing(now + CLOSE_PATIENCE);
         }
     }
@@ -190,8 +190,10 @@ impl Connection {
     /// Encodes what waits (pongs, pings of `ping_interval`, answers to a close) and gives what is to be written.
     pub fn poll_transmit(&mut self, entropy: &mut dyn Entropy) -> &[u8] {
         if self.stage == Stage::Open {
-            if self.until_ponged == 0 && !self.pongs.is_empty() {
-                for payload in std::mem::take(&mut self.pongs) {
+            if self.until_ponged == 0
+                && let Some(pongs) = self.pongs.take()
+            {
+                for payload in *pongs {
                     self.sender.control(Opcode::Pong, &payload, entropy);
                 }
                 self.until_ponged = self.sender.queued();
@@ -278,10 +280,11 @@ impl Connection {
                 // Section 5.5.2: a pong MUST answer, unless a close frame has been received. After our own nothing is
                 // sent. Section 5.5.3: where there are too many, it is the latest that count.
                 if self.control != Control::Hand && self.stage == Stage::Open {
-                    if self.pongs.len() == PONGS {
-                        self.pongs.pop_front();
+                    let pongs = self.pongs.get_or_insert_default();
+                    if pongs.len() == PONGS {
+                        pongs.pop_front();
                     }
-                    self.pongs.push_back(self.receiver.bytes(&place, input).to_vec());
+                    pongs.push_back(self.receiver.bytes(&place, input).to_vec());
                 }
                 (self.control != Control::Auto).then_some(Shown::Ping(place))
             }
@@ -290,7 +293,7 @@ impl Connection {
                 if self.stage == Stage::Open {
                     // Section 5.5.1: a close frame MUST be answered by one, typically with its code.
                     self.answer = Some((code, ""));
-                    self.pongs = VecDeque::new();
+                    self.pongs = None;
                 }
                 self.stage = Stage::Closed(now + CLOSE_PATIENCE);
                 Some(Shown::Closed(code, place))
@@ -308,7 +311,7 @@ impl Connection {
     fn fail(&mut self, failure: Failure, now: Instant) {
         if self.stage == Stage::Open {
             self.answer = Some((failure.code, failure.why));
-            self.pongs = VecDeque::new();
+            self.pongs = None;
         }
         self.stage = Stage::Failed(now + FAILURE_PATIENCE);
     }

@@ -28,47 +28,57 @@ pub enum Answers {
     Nothing,
 }
 
-/// Watches over the peer's silence.
+/// Whether somebody is there. Most connections ask nobody, and pay for nothing.
 #[derive(Debug)]
 pub struct Liveness {
-    interval: Option<Duration>,
+    watch: Option<Box<Watch>>,
+    /// What pings of the user said that are on their way. Boxed, since they are rare.
+    users: Option<Box<VecDeque<Box<[u8]>>>>,
+}
+
+/// Watches over the peer's silence.
+#[derive(Debug)]
+struct Watch {
+    interval: Duration,
     heard: Instant,
     /// False: the caller does not listen.
     listening: bool,
     state: State,
     /// What our last ping said.
     ours: Option<[u8; 4]>,
-    /// What pings of the user said that are on their way.
-    users: VecDeque<Box<[u8]>>,
 }
 
 impl Liveness {
     /// A peer that has been heard `now`.
     pub fn new(interval: Option<Duration>, now: Instant) -> Self {
+        let watch = |interval| Watch { interval, heard: now, listening: true, state: State::Heard, ours: None };
         let interval = interval.filter(|interval| !interval.is_zero());
-        Self { interval, heard: now, listening: true, state: State::Heard, ours: None, users: VecDeque::new() }
+        Self { watch: interval.map(watch).map(Box::new), users: None }
     }
 
     /// The peer has been heard. Any byte counts: a long frame over a slow line is no silence.
     pub fn handle_heard(&mut self, now: Instant) {
-        self.heard = now;
-        self.state = State::Heard;
+        if let Some(watch) = &mut self.watch {
+            (watch.heard, watch.state) = (now, State::Heard);
+        }
     }
 
     /// The caller listens, or has ceased to.
     pub fn set_listening(&mut self, listening: bool, now: Instant) {
-        if listening && !self.listening {
-            self.handle_heard(now);
+        if let Some(watch) = &mut self.watch {
+            if listening && !watch.listening {
+                (watch.heard, watch.state) = (now, State::Heard);
+            }
+            watch.listening = listening;
         }
-        self.listening = listening;
     }
 
     /// When [`Liveness::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let interval = self.interval.filter(|_| self.listening)?;
-        match self.state {
-            State::Heard => self.heard.checked_add(interval),
-            State::Due(at) | State::Sent(at) => at.checked_add(interval),
+        let watch = self.watch.as_ref().filter(|watch| watch.listening)?;
+        match watch.state {
+            State::Heard => watch.heard.checked_add(watch.interval),
+            State::Due(at) | State::Sent(at) => at.checked_add(watch.interval),
         }
     }
 
@@ -77,46 +87,49 @@ impl Liveness {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return false;
         }
-        if self.state == State::Heard {
-            self.state = State::Due(now);
-            return false;
+        match &mut self.watch {
+            Some(watch) if watch.state == State::Heard => {
+                watch.state = State::Due(now);
+                false
+            }
+            _ => true,
         }
-        true
     }
 
     /// Whether a ping is to be sent now; it will say what `payload` gives.
     pub fn poll_ping(&mut self, payload: impl FnOnce() -> [u8; 4]) -> Option<[u8; 4]> {
-        let State::Due(at) = self.state else { return None };
-        self.state = State::Sent(at);
-        self.ours = Some(payload());
-        self.ours
+        let watch = self.watch.as_mut()?;
+        let State::Due(at) = watch.state else { return None };
+        watch.state = State::Sent(at);
+        watch.ours = Some(payload());
+        watch.ours
     }
 
     /// The user has sent a ping.
     pub fn handle_user_ping(&mut self, payload: &[u8]) {
-        if self.users.len() == USER_PINGS {
-            self.users.pop_front();
+        let users = self.users.get_or_insert_default();
+        if users.len() == USER_PINGS {
+            users.pop_front();
         }
-        self.users.push_back(payload.into());
+        users.push_back(payload.into());
     }
 
     /// A pong has come.
     pub fn handle_pong(&mut self, payload: &[u8]) -> Answers {
-        if self.ours.is_some_and(|ours| ours == payload) {
-            self.ours = None;
+        if let Some(watch) = &mut self.watch
+            && watch.ours.is_some_and(|ours| ours == payload)
+        {
+            watch.ours = None;
             return Answers::Ours;
         }
-        match self.users.iter().position(|ping| **ping == *payload) {
-            // Section 5.5.3: the latest ping may be the only one that is answered.
-            Some(at) => {
-                self.users.drain(..=at);
-                if self.users.is_empty() {
-                    self.users = VecDeque::new();
-                }
-                Answers::Users
-            }
-            None => Answers::Nothing,
+        let Some(users) = &mut self.users else { return Answers::Nothing };
+        let Some(at) = users.iter().position(|ping| **ping == *payload) else { return Answers::Nothing };
+        // Section 5.5.3: the latest ping may be the only one that is answered.
+        users.drain(..=at);
+        if users.is_empty() {
+            self.users = None;
         }
+        Answers::Users
     }
 }
 

@@ -79,7 +79,8 @@ pub struct Receiver {
     header: HeaderReader,
     stage: Stage,
     message: Option<Message>,
-    inflater: Option<Inflater>,
+    /// Boxed, since few messages are compressed.
+    inflater: Option<Box<Inflater>>,
     /// The payload of a control frame that comes in pieces.
     kept: Vec<u8>,
     /// Whether a frame has become complete.
@@ -257,7 +258,7 @@ impl Receiver {
     ) -> Result<Option<Found>, Failure> {
         // Not negotiated, no compressed message.
         let Some(deflate) = self.deflate else { return Err(CORRUPT) };
-        let inflater = self.inflater.get_or_insert_with(|| Inflater::new(deflate.peer_window_bits));
+        let inflater = self.inflater.get_or_insert_with(|| Box::new(Inflater::new(deflate.peer_window_bits)));
         loop {
             let before = part.payload;
             let piece = part.payload.take(&mut input[*taken..], INFLATE_STEP);

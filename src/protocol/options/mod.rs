@@ -108,6 +108,11 @@ impl Parameters {
         self.framing.unwrap_or(if protocol.is_websocket() { Framing::Mesg } else { Framing::Raw })
     }
 
+    /// The remote is connected: what was only needed for that is forgotten.
+    pub fn handle_connected(&mut self) {
+        (self.tls, self.bridge) = (None, None);
+    }
+
     /// The name by which the plugin finds a kept connection again. It is a secret that only the plugin knows.
     pub fn kept_pid(&self) -> Option<&[u8]> {
         self.keep.and(self.notify.as_deref()?.pid())

@@ -68,7 +68,6 @@ pub struct WebSocketRelay {
     remote: Remote,
     connection: Connection,
     framing: Framing,
-    limit: usize,
     decoder: Decoder,
     down: Downward,
     /// What was read and not yet understood, because the plugin is slow.
@@ -124,7 +123,6 @@ impl WebSocketRelay {
             remote: Remote::Open,
             connection,
             framing: wishes.framing,
-            limit,
             decoder,
             down,
             more: !remote_ahead.is_empty(),
@@ -515,7 +513,7 @@ impl Relay for WebSocketRelay {
         buffers.recount(&mut self.counted, 0);
         self.down.forget();
         self.unread = Vec::new();
-        self.decoder = Decoder::new(self.framing, Dialect::WebSocket, self.limit);
+        self.decoder.reset();
     }
 
     fn received(&self) -> u64 {
