@@ -23,6 +23,9 @@ pub struct Pool<J, R> {
     pub most: usize,
     /// Stack of a thread in bytes. Memory that is not touched costs nothing.
     pub stack: usize,
+    /// How much a thread stands back for others, the loop among them: what is added to its niceness. For those that
+    /// compute; who only waits needs none.
+    pub nice: i32,
     /// What a thread does.
     pub work: Box<dyn Fn(J) -> R + Send + Sync>,
     /// Called from a thread whenever there is a result.
@@ -108,6 +111,9 @@ impl<J, R> Drop for Workers<J, R> {
 
 impl<J, R> Shared<J, R> {
     fn serve(&self) {
+        if self.pool.nice > 0 {
+            stand_back(self.pool.nice);
+        }
         while let Some(job) = self.next_job() {
             let result = (self.pool.work)(job);
             lock(&self.results).push(result);
@@ -143,6 +149,12 @@ impl<J, R> Shared<J, R> {
     }
 }
 
+/// Adds to the niceness of this thread alone, as Linux has it. Failure is no harm.
+fn stand_back(by: i32) {
+    // SAFETY: a number goes in and a number comes out.
+    unsafe { nix::libc::nice(by) };
+}
+
 /// A poisoned lock means that another thread panicked; what it guards is still whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -164,6 +176,7 @@ mod tests {
             name: "test",
             most: 3,
             stack: 64 * 1024,
+            nice: 0,
             work: Box::new(move |job: u32| {
                 let _ = started.send(());
                 drop(inside.lock());
@@ -194,5 +207,30 @@ mod tests {
         workers.submit(21).unwrap();
         wake.recv().unwrap();
         assert_eq!(workers.take_results(), [42]);
+    }
+
+    #[test]
+    fn who_computes_stands_back_alone() {
+        // The nineteenth field of stat, the seventeenth behind the name in brackets.
+        let niceness = || {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            let behind = stat.rsplit_once(") ").unwrap().1;
+            behind.split(' ').nth(16).unwrap().parse::<i32>().unwrap()
+        };
+        let own = niceness();
+        let (woken, wake) = mpsc::channel();
+        let workers = Workers::new(Pool {
+            name: "test",
+            most: 1,
+            stack: 64 * 1024,
+            nice: 3,
+            work: Box::new(move |()| niceness()),
+            wake: Box::new(move || {
+                let _ = woken.send(());
+            }),
+        });
+        workers.submit(()).unwrap();
+        wake.recv().unwrap();
+        assert_eq!((workers.take_results(), niceness()), (vec![(own + 3).min(19)], own));
     }
 }

@@ -56,7 +56,7 @@ impl<K: PartialEq> Resolver<K> {
             let answer = look_up(&host);
             Lookup { host, answer, took: started.elapsed() }
         };
-        let pool = Pool { name: "resolve", most, stack: STACK, work: Box::new(work), wake: Box::new(wake) };
+        let pool = Pool { name: "resolve", most, stack: STACK, nice: 0, work: Box::new(work), wake: Box::new(wake) };
         Self {
             workers: Workers::new(pool),
             most,

@@ -63,7 +63,7 @@ impl Senders {
             }
             (job.line, outcome)
         };
-        let pool = Pool { name: "notify", most, stack: STACK, work: Box::new(work), wake: Box::new(wake) };
+        let pool = Pool { name: "notify", most, stack: STACK, nice: 0, work: Box::new(work), wake: Box::new(wake) };
         Self { workers: Workers::new(pool), connector }
     }
 

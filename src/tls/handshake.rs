@@ -18,6 +18,9 @@ use crate::workers::{Pool, Workers};
 
 /// rustls and webpki need some 40 KiB of stack, most of it for checking chains.
 const STACK: usize = 256 * 1024;
+/// A thread that computes for tens of milliseconds must not keep the loop waiting when a byte comes, nor Luup. Beside
+/// somebody who is as busy it still gets a tenth of a processor.
+const NICE: i32 = 10;
 
 /// Makes handshakes on threads of its own. `K` is what the asker wants back with a step.
 pub struct Handshakes<K> {
@@ -105,7 +108,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
             let step = (!ticket.load(Ordering::Relaxed)).then(|| task.perform());
             Done { asker, ticket, step }
         };
-        let pool = Pool { name: "tls", most, stack: STACK, work: Box::new(work), wake: Box::new(wake) };
+        let pool = Pool { name: "tls", most, stack: STACK, nice: NICE, work: Box::new(work), wake: Box::new(wake) };
         Self {
             house,
             workers: Workers::new(pool),

@@ -55,6 +55,7 @@ pub struct Connection {
     sender: Sender,
     liveness: Liveness,
     /// The pongs that wait, to the latest [`PONGS`] pings: several may have come in one read. Boxed, since they are rare.
+    #[expect(clippy::box_collection, reason = "while there is none, it takes a quarter of the room")]
     pongs: Option<Box<VecDeque<Vec<u8>>>>,
     /// So many bytes are to be written until the last pong that answered by itself is out. Others have to wait for that,
     /// so that a peer who asks and does not read cannot fill our memory.

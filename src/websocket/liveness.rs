@@ -33,6 +33,7 @@ pub enum Answers {
 pub struct Liveness {
     watch: Option<Box<Watch>>,
     /// What pings of the user said that are on their way. Boxed, since they are rare.
+    #[expect(clippy::box_collection, reason = "while there is none, it takes a quarter of the room")]
     users: Option<Box<VecDeque<Box<[u8]>>>>,
 }
 

@@ -3,7 +3,7 @@
 /// Bytes masked at once.
 const WORD: usize = size_of::<u64>();
 /// Bytes copied and masked while they are in the nearest cache.
-const BLOCK: usize = 16 * 1024;
+const BLOCK: usize = 4 * 1024;
 
 /// A key, and how far into it we are: pieces of a payload may have any length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,6 +41,18 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from(clock.now().ok()?))
 }
 
+/// Processor time of those threads of `pid` that are there now and have that name.
+pub fn threads_cpu_time(pid: u32, name: &str) -> Option<Duration> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let of_name =
+        tasks.filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name));
+    let nanoseconds = |task: fs::DirEntry| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    Some(Duration::from_nanos(of_name.filter_map(nanoseconds).sum()))
+}
+
 /// How busy the machine was over a time with work that is not ours: the reason why figures may be off.
 pub struct Disturbance {
     busy: Duration,
@@ -160,6 +172,19 @@ mod tests {
             x = x.wrapping_mul(31).wrapping_add(7);
             assert!(start.elapsed() < Duration::from_secs(20), "no progress ({x})");
         }
+    }
+
+    #[test]
+    fn threads_are_told_apart() {
+        let me = std::process::id();
+        assert_eq!(threads_cpu_time(me, "nobody"), Some(Duration::ZERO));
+        let busy = || {
+            let start = Instant::now();
+            while threads_cpu_time(me, "lab-busy").unwrap() < Duration::from_millis(5) {
+                assert!(start.elapsed() < Duration::from_secs(20), "no progress");
+            }
+        };
+        std::thread::Builder::new().name("lab-busy".into()).spawn(busy).unwrap().join().unwrap();
     }
 
     #[test]

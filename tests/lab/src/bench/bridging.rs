@@ -23,7 +23,7 @@ const IDLE: usize = 1000;
 /// Handshakes at once while somebody else's round trips are timed.
 const AT_ONCE: usize = 20;
 /// Plugins that ask for handshakes: enough that there is always one that waits.
-const PLUGINS: usize = 2 * handshakes::THREADS;
+const PLUGINS: usize = 4 * handshakes::THREADS;
 
 impl Bench {
     /// Messages through the bridge and back: as bytes, of which what is read at once is a message, and each for itself.
@@ -113,9 +113,17 @@ impl Bench {
             for target in &targets {
                 let Some(port) = target.port() else { continue };
                 let conn = server.conn("");
-                let (counted, cpu) = (server.made()?, target.cpu_time());
+                // The threads are there, and have read the authority.
+                by_daemon(port, &conn, PLUGINS, time / 10)?;
+                let (counted, cpu, threads) = (server.made()?, target.cpu_time(), target.threads_cpu_time("tls"));
                 let made = by_daemon(port, &conn, PLUGINS, time)?;
-                let cpu = cpu.and_then(|cpu| Some(target.cpu_time()?.saturating_sub(cpu)));
+                let since = |now: Option<Duration>, before: Option<Duration>| Some(now?.saturating_sub(before?));
+                let cpu = since(target.cpu_time(), cpu);
+                if let Some(threads) = since(target.threads_cpu_time("tls"), threads) {
+                    let each = threads.as_secs_f64() * 1e6 / made.count as f64;
+                    let name = "CPU per TLS handshake, its threads alone";
+                    self.report.add(name, Unit::CpuPerEvent, target.kind.name(), each);
+                }
                 server.wait_made(counted + made.count)?;
                 add(self, made, target.kind.name(), cpu);
             }
