@@ -68,6 +68,7 @@ pub struct WebSocketRelay {
     remote: Remote,
     connection: Connection,
     framing: Framing,
+    limit: usize,
     decoder: Decoder,
     down: Downward,
     /// What was read and not yet understood, because the plugin is slow.
@@ -123,6 +124,7 @@ impl WebSocketRelay {
             remote: Remote::Open,
             connection,
             framing: wishes.framing,
+            limit,
             decoder,
             down,
             more: !remote_ahead.is_empty(),
@@ -513,7 +515,7 @@ impl Relay for WebSocketRelay {
         buffers.recount(&mut self.counted, 0);
         self.down.forget();
         self.unread = Vec::new();
-        self.decoder.reset();
+        self.decoder = Decoder::new(self.framing, Dialect::WebSocket, self.limit);
     }
 
     fn received(&self) -> u64 {
