@@ -178,7 +178,7 @@ mod tests {
     fn threads_are_told_apart() {
         let me = std::process::id();
         assert_eq!(threads_cpu_time(me, "nobody"), Some(Duration::ZERO));
-        let busy = || {
+        let busy = move || {
             let start = Instant::now();
             while threads_cpu_time(me, "lab-busy").unwrap() < Duration::from_millis(5) {
                 assert!(start.elapsed() < Duration::from_secs(20), "no progress");
