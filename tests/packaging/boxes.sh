@@ -84,6 +84,6 @@ inside() {
     shift 2
     install "$PACKAGING/$name" "$root/test/$name"
     # A box that hangs is a failure, not the end of the tests.
-    timeout -k 5 120 "$PACKAGING/enter" "$root" /test/busybox sh "/test/$name" "$@" </dev/null ||
+    timeout -k 5 300 "$PACKAGING/enter" "$root" /test/busybox sh "/test/$name" "$@" </dev/null ||
         echo "FAIL  ${root##*/}: $name ended with status $?"
 }

@@ -58,6 +58,11 @@ check "under the same supervisor" equal "$(supervisor)" "$parent"
 check "and no one else" eventually number 2
 
 kill -9 "$parent"
+# Which takes it a moment on a busy machine.
+gone() {
+    ! proxies | grep -qw "$1"
+}
+eventually gone "$parent"
 check "its supervisor killed, start makes it whole" service start
 check "supervised again" equal "$(count)" 2
 check "by another supervisor" not equal "$(cat $pidfile)" "$parent"
