@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use rustls::HandshakeKind::{Full, Resumed};
 use rustls::ServerConfig;
 
-use crate::support::{LIMIT, Nginx, accepted, daemon, echo_mode, with_luup};
+use crate::support::{LIMIT, Nginx, accepted, daemon, echo_mode, emulator_mixes_up_errors, with_luup};
 
 /// A Luup behind TLS, which answers `answers` requests on a connection, and says so in the last.
 struct SecureLuup {
@@ -193,6 +193,10 @@ fn what_is_wrong_with_a_luup_stands_in_the_log() {
 
 #[test]
 fn a_luup_that_refuses_is_waited_for() {
+    if emulator_mixes_up_errors() {
+        println!("skipped: a refusal has another number here");
+        return;
+    }
     let authority = Authority::new("house");
     let reserved = lab::ports::Reserved::new().unwrap();
     let daemon = notifying(&format!("https://{}", reserved.addr()), "", &authority);
@@ -264,12 +268,11 @@ fn a_luup_without_tls_is_spoken_to_as_ever() {
 fn a_luup_behind_nginx() {
     let authority = Authority::new("house");
     let luup = Luup::start();
-    let nginx = Nginx::start(&loopback(&authority), |secure| {
-        format!(
-            "server {{ listen 127.0.0.1:{secure} ssl; location / {{ proxy_pass http://127.0.0.1:{}; }} }}",
-            luup.port()
-        )
-    });
+    let port = luup.port();
+    let servers = |secure| {
+        format!("server {{ listen 127.0.0.1:{secure} ssl; location / {{ proxy_pass http://127.0.0.1:{port}; }} }}")
+    };
+    let nginx = Nginx::start(&loopback(&authority), servers);
     let url = format!("https://127.0.0.1:{}", nginx.secure.port());
     let daemon = notifying(&url, "ca={dir}/house.pem", &authority);
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
@@ -281,9 +284,10 @@ fn a_luup_behind_nginx() {
     drop(plugin);
     luup.wait_for(6, LIMIT);
     assert!(!daemon.log_text().contains("WARN"), "{}", daemon.log_text());
-    // Sessions and kept connections are of no use to a server that has ended; that is no loss.
-    drop(nginx);
+    // A kept connection is of no use any more when its server has ended; that is no loss.
+    let secure = nginx.end();
     let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/q");
     remote.write_all(b"x").unwrap();
-    daemon.wait_for_log(LIMIT, |line| line.contains("cannot be reached"));
+    let _nginx = Nginx::start_at(secure, &loopback(&authority), servers);
+    assert_eq!(luup.wait_for(7, LIMIT)[6].pid(), "q");
 }

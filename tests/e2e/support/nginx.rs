@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use lab::ports::Reserved;
 use lab::tls::Identity;
@@ -19,7 +20,7 @@ pub fn cache() -> PathBuf {
 pub struct Nginx {
     child: Child,
     /// The port for TLS.
-    pub secure: Reserved,
+    pub secure: Arc<Reserved>,
     /// The port that redirects to it.
     pub plain: Reserved,
     _scratch: Scratch,
@@ -29,8 +30,14 @@ impl Nginx {
     /// Starts it with a certificate and what `servers` configures for the port for TLS.
     #[track_caller]
     pub fn start(identity: &Identity, servers: impl Fn(u16) -> String) -> Self {
+        Self::start_at(Arc::new(Reserved::new().expect("a port")), identity, servers)
+    }
+
+    /// As [`Nginx::start`], with this port for TLS.
+    #[track_caller]
+    pub fn start_at(secure: Arc<Reserved>, identity: &Identity, servers: impl Fn(u16) -> String) -> Self {
         let scratch = Scratch::new();
-        let (secure, plain) = (Reserved::new().expect("a port"), Reserved::new().expect("a port"));
+        let plain = Reserved::new().expect("a port");
         let certificate = scratch.write("certificate.pem", identity.pem().as_bytes());
         let key = scratch.write("key.pem", identity.key_pem().as_bytes());
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -53,10 +60,15 @@ impl Nginx {
             .spawn()
             .unwrap_or_else(|error| panic!("nginx: {error} (scripts/test installs it)"));
         let nginx = Self { child, secure, plain, _scratch: scratch };
-        for port in [&nginx.secure, &nginx.plain] {
+        for port in [&*nginx.secure, &nginx.plain] {
             eventually("nginx listens", || TcpStream::connect(port.addr()).ok());
         }
         nginx
+    }
+
+    /// Ends it. The port for TLS stays its own.
+    pub fn end(self) -> Arc<Reserved> {
+        Arc::clone(&self.secure)
     }
 }
 
