@@ -37,9 +37,15 @@ pub enum Opcode {
 
 impl Opcode {
     fn from_bits(bits: u8) -> Option<Self> {
-        [Self::Continuation, Self::Text, Self::Binary, Self::Close, Self::Ping, Self::Pong]
-            .into_iter()
-            .find(|opcode| *opcode as u8 == bits)
+        Some(match bits {
+            0 => Self::Continuation,
+            1 => Self::Text,
+            2 => Self::Binary,
+            8 => Self::Close,
+            9 => Self::Ping,
+            10 => Self::Pong,
+            _ => return None,
+        })
     }
 
     /// Whether the frame may stand between those of a message.

@@ -2,8 +2,8 @@
 
 /// Bytes masked at once.
 const WORD: usize = size_of::<u64>();
-/// Bytes copied and masked while they are in the nearest cache.
-const BLOCK: usize = 4 * 1024;
+/// Bytes masked on their way from one place to the other: so many that adding them costs less than masking them.
+const BLOCK: usize = 256;
 
 /// A key, and how far into it we are: pieces of a payload may have any length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +43,16 @@ impl Mask {
 
     /// Appends the next bytes of the payload, masked, to `out`.
     pub fn append(&mut self, payload: &[u8], out: &mut Vec<u8>) {
-        for block in payload.chunks(BLOCK) {
-            let start = out.len();
-            out.extend_from_slice(block);
-            self.apply(&mut out[start..]);
+        out.reserve(payload.len());
+        let (blocks, rest) = payload.as_chunks::<BLOCK>();
+        for block in blocks {
+            let mut block = *block;
+            self.apply(&mut block);
+            out.extend_from_slice(&block);
         }
+        let start = out.len();
+        out.extend_from_slice(rest);
+        self.apply(&mut out[start..]);
     }
 }
 

@@ -155,12 +155,7 @@ impl Receiver {
                     }
                 }
                 Stage::Tail => {
-                    let Some(inflater) = &mut self.inflater else { return Err(CORRUPT) };
-                    let inflated = inflater.finish().map_err(|_| CORRUPT)?;
-                    if inflated.starved {
-                        self.stage = Stage::End;
-                    }
-                    if let Some(found) = self.check_inflated(&inflated)? {
+                    if let Some(found) = self.take_tail()? {
                         return Ok(Some(found));
                     }
                 }
@@ -250,6 +245,8 @@ impl Receiver {
         Ok((start < *taken).then_some(Found::Data(Place::Input(start..*taken))))
     }
 
+    /// Not inlined: inflating needs kilobytes of stack, which short messages would pay for.
+    #[inline(never)]
     fn take_compressed(
         &mut self,
         mut part: Part,
@@ -276,6 +273,17 @@ impl Receiver {
                 return self.check_inflated(&inflated);
             }
         }
+    }
+
+    /// Not inlined, as [`Receiver::take_compressed`].
+    #[inline(never)]
+    fn take_tail(&mut self) -> Result<Option<Found>, Failure> {
+        let Some(inflater) = &mut self.inflater else { return Err(CORRUPT) };
+        let inflated = inflater.finish().map_err(|_| CORRUPT)?;
+        if inflated.starved {
+            self.stage = Stage::End;
+        }
+        self.check_inflated(&inflated)
     }
 
     /// What comes after this piece of a data frame.
