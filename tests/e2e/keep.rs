@@ -11,12 +11,9 @@ use lab::plugin::Plugin;
 use lab::random::Checker;
 
 use crate::support::{
-    LIMIT, Observer, Reader, Writer, accepted, configured, ends, eventually, processor_time, started, stays_quiet,
-    wait_until_taken, with_luup,
+    LIMIT, Observer, PID, Reader, Writer, accepted, attached, configured, ends, eventually, processor_time, started,
+    stays_quiet, wait_parked, wait_until_taken, with_luup,
 };
-
-/// A pid that nobody would guess.
-const PID: &str = "k7Xq-9bZ";
 
 /// A plugin in echo mode on a connection that is kept, and its remote.
 #[track_caller]
@@ -30,24 +27,6 @@ fn kept_as(daemon: &Daemon, pid: &str, options: &str) -> (Plugin, TcpStream) {
     let mut plugin = daemon.plugin();
     assert_eq!(plugin.conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{pid} {options}")), pid);
     (plugin, accepted(&device))
-}
-
-/// A plugin that has come back.
-#[track_caller]
-fn attached(daemon: &Daemon, options: &str) -> Plugin {
-    let mut plugin = daemon.plugin();
-    let answer = plugin.command(format!("ATCH {PID} {options}").trim_end());
-    assert_eq!(answer, format!("OK ATCH {PID}"));
-    plugin
-}
-
-/// Waits until the connection is in this state.
-#[track_caller]
-fn wait_state(daemon: &Daemon, state: &str) {
-    let mut observer = Observer::new(daemon.addr());
-    eventually(&format!("a connection that is {state}"), || {
-        observer.connections().iter().any(|connection| connection["state"] == state).then_some(())
-    });
 }
 
 /// The closing and other notices that Luup got for a pid.
@@ -71,7 +50,7 @@ fn a_plugin_that_comes_back_goes_on() {
     remote.write_all(b"first").unwrap();
     assert_eq!(plugin.bytes(5), b"first");
     drop(plugin);
-    wait_state(&daemon, "parked");
+    wait_parked(&daemon);
     assert!(stays_quiet(&remote, Duration::from_millis(100)), "the remote knows nothing of it");
     remote.write_all(b"second").unwrap();
     let mut plugin = daemon.plugin();
@@ -92,7 +71,7 @@ fn what_the_plugin_said_before_it_went_still_goes_out() {
     drop((plugin, writer));
     let mut reader = Reader::new(&remote, 7).slow();
     reader.read(written);
-    wait_state(&daemon, "parked");
+    wait_parked(&daemon);
     assert!(stays_quiet(&remote, Duration::from_millis(100)));
 }
 
@@ -181,7 +160,7 @@ fn drop_ends_it() {
         let mut plugin = Some(plugin);
         if parked {
             plugin = None;
-            wait_state(&daemon, "parked");
+            wait_parked(&daemon);
         }
         let mut other = daemon.plugin();
         assert_eq!(other.command(&format!("DROP {PID}")), "OK DROP");
@@ -222,7 +201,7 @@ fn the_remote_s_end_waits_with_all_that_came_before() {
     let (plugin, mut remote) = kept(&daemon, "EVNT=on");
     luup.wait_for(1, LIMIT);
     drop(plugin);
-    wait_state(&daemon, "parked");
+    wait_parked(&daemon);
     remote.write_all(b"something").unwrap();
     luup.wait_for(2, LIMIT);
     remote.write_all(b", and a farewell").unwrap();
@@ -230,13 +209,13 @@ fn the_remote_s_end_waits_with_all_that_came_before() {
     luup.wait_for(3, LIMIT);
     assert_eq!(events(&luup), ["connected", "data", "closed"], "the first data, and the end");
     drop(remote);
-    wait_state(&daemon, "parked");
+    wait_parked(&daemon);
     // Whoever comes and goes again without having read the end finds it all once more.
     for _ in 0..3 {
         let mut plugin = attached(&daemon, "SEEN=0");
         assert_eq!(plugin.bytes(9), b"something");
         plugin.reset();
-        wait_state(&daemon, "parked");
+        wait_parked(&daemon);
     }
     luup.forget();
     let mut plugin = attached(&daemon, "SEEN=9");
@@ -253,7 +232,7 @@ fn a_remote_that_has_ended_is_not_held() {
     let daemon = configured("[limits]\nhalfclose=0.3\n");
     let (plugin, remote) = kept(&daemon, "");
     drop(plugin);
-    wait_state(&daemon, "parked");
+    wait_parked(&daemon);
     remote.shutdown(Shutdown::Write).unwrap();
     assert!(ends(&remote), "a device of one session is free again");
     let mut plugin = attached(&daemon, "");
@@ -271,7 +250,7 @@ fn a_pid_is_one_connection_s() {
     assert_eq!(other.command(&command), "ERR CONN Pid in use");
     assert!(other.at_end());
     drop(plugin);
-    wait_state(&daemon, "parked");
+    wait_parked(&daemon);
     let mut other = daemon.plugin();
     assert_eq!(other.command(&command), format!("OK CONN {PID}"), "nobody is attached: replaced");
     assert!(ends(&remote), "the old one is ended");
@@ -321,7 +300,7 @@ fn there_are_only_so_many() {
     let command = format!("CONN {} KEEP=300 NTFY=5/s/a/cccccccc", device.addr());
     assert_eq!(daemon.plugin().command(&command), "ERR CONN Too many kept connections");
     drop(first);
-    wait_state(&daemon, "parked");
+    wait_parked(&daemon);
     assert_eq!(daemon.plugin().command(&command), "ERR CONN Too many kept connections", "parked ones count");
     assert_eq!(daemon.plugin().command("DROP aaaaaaaa"), "OK DROP");
     assert_eq!(daemon.plugin().command(&command), "OK CONN cccccccc");
@@ -354,7 +333,7 @@ fn others_do_not_learn_the_pid() {
     let shown = observer.connection(plugin.pid()).unwrap();
     assert_eq!(shown["notify"], "5/s/a/k7Xq*");
     drop(plugin);
-    wait_state(&daemon, "parked");
+    wait_parked(&daemon);
     remote.write_all(b"1234").unwrap();
     let shown = eventually("it is held", || {
         observer.connections().pop().filter(|connection| connection["buffered"] == 4 && connection["received"] == 4)
@@ -374,7 +353,7 @@ fn a_parked_connection_holds_back_its_remote() {
     let daemon = started();
     let (plugin, remote) = kept(&daemon, "");
     drop(plugin);
-    wait_state(&daemon, "parked");
+    wait_parked(&daemon);
     let mut writer = Writer::new(&remote, 9);
     let written = writer.write_until_blocked();
     assert!(Observer::new(daemon.addr()).status()["buffered"].as_u64().unwrap() <= 2 * 65536);

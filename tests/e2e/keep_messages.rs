@@ -9,26 +9,9 @@ use lab::plugin::Plugin;
 use lab::websocket::{CLOSE, Peer, TEXT, close_of};
 
 use crate::support::{
-    LIMIT, Observer, accepted, bridged, configured, eventually, heard, said_text, started, with_luup,
+    LIMIT, Observer, PID, accepted, attached, bridged, configured, eventually, heard, said_text, started, wait_parked,
+    with_luup,
 };
-
-const PID: &str = "k7Xq-9bZ";
-
-#[track_caller]
-fn attached(daemon: &Daemon, options: &str) -> Plugin {
-    let mut plugin = daemon.plugin();
-    let answer = plugin.command(format!("ATCH {PID} {options}").trim_end());
-    assert_eq!(answer, format!("OK ATCH {PID}"));
-    plugin
-}
-
-#[track_caller]
-fn wait_parked(daemon: &Daemon) {
-    let mut observer = Observer::new(daemon.addr());
-    eventually("it is parked", || {
-        observer.connections().iter().any(|connection| connection["state"] == "parked").then_some(())
-    });
-}
 
 /// The next message in MESG framing: its body.
 #[track_caller]

@@ -12,7 +12,9 @@ use lab::plugin::Plugin;
 use lab::random::{Checker, Random};
 use lab::tls::{Authority, Identity, TlsDevice, TlsStream, Validity};
 
-use crate::support::{LIMIT, Observer, Reader, Writer, accepted, configured, emulated, eventually, started, with_luup};
+use crate::support::{
+    LIMIT, Observer, PID, Reader, Writer, accepted, attached, configured, emulated, started, wait_parked, with_luup,
+};
 
 /// A plugin whose CONN was answered with `reply`. A busy machine may take its time for a handshake.
 fn conn(daemon: &Daemon, target: &str, options: &str) -> (Plugin, String) {
@@ -207,18 +209,8 @@ fn a_plugin_that_reads_slowly_holds_the_remote_back_and_gets_everything() {
 
 #[test]
 fn a_kept_connection_goes_on_where_the_plugin_says() {
-    const PID: &str = "s3cret-pid";
     let (luup, daemon) = with_luup("");
     let (mut plugin, mut remote) = joined(&daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID}"));
-    let attached = |options: &str| {
-        let mut plugin = daemon.plugin();
-        assert_eq!(plugin.command(format!("ATCH {PID} {options}").trim_end()), format!("OK ATCH {PID}"));
-        plugin
-    };
-    let parked = || {
-        let mut observer = Observer::new(daemon.addr());
-        eventually("it is parked", || (observer.connections()[0]["state"] == "parked").then_some(()));
-    };
     let hear = |remote: &mut TlsStream, expected: &[u8]| {
         let mut came = vec![0; expected.len()];
         remote.read_exact(&mut came).unwrap();
@@ -231,11 +223,11 @@ fn a_kept_connection_goes_on_where_the_plugin_says() {
     remote.write_all(&bytes[..20_000]).unwrap();
     assert!(plugin.bytes(10_000) == bytes[..10_000]);
     drop(plugin);
-    parked();
+    wait_parked(&daemon);
     remote.write_all(&bytes[20_000..]).unwrap();
-    let mut plugin = attached("SEEN=10000");
+    let mut plugin = attached(&daemon, "SEEN=10000");
     assert!(plugin.bytes(20_000) == bytes[10_000..30_000]);
-    let mut newer = attached("SEEN=15000");
+    let mut newer = attached(&daemon, "SEEN=15000");
     assert!(plugin.rest().len() <= 10_000);
     assert!(newer.bytes(25_000) == bytes[15_000..]);
     newer.send(b"again");
@@ -243,20 +235,20 @@ fn a_kept_connection_goes_on_where_the_plugin_says() {
     let shown = &Observer::new(daemon.addr()).connections()[0];
     assert_eq!((&shown["protocol"], &shown["tls"]), (&"tls".into(), &"TLSv1.3".into()), "{shown}");
     drop(newer);
-    parked();
+    wait_parked(&daemon);
     luup.forget();
     remote.write_all(b"last").unwrap();
     remote.conn.send_close_notify();
     remote.flush().unwrap();
     luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();
-    let mut plugin = attached("SEEN=40000");
+    let mut plugin = attached(&daemon, "SEEN=40000");
     assert_eq!(plugin.rest(), b"last");
     drop(plugin);
     Observer::new(daemon.addr()).wait_connections(0);
     // Who is dropped says so.
     let (plugin, mut remote) = joined(&daemon, &format!("KEEP=300 NTFY=5/s/a/{PID}"));
     drop(plugin);
-    parked();
+    wait_parked(&daemon);
     assert_eq!(daemon.plugin().command(&format!("DROP {PID}")), "OK DROP");
     assert_eq!(remote.read(&mut [0]).expect("close_notify"), 0);
 }

@@ -16,7 +16,8 @@ use lab::websocket::{BINARY, CLOSE, Peer, Request, Server, TEXT, close_of, frame
 use rustls::ServerConfig;
 
 use crate::support::{
-    LIMIT, Observer, accepted, daemon, emulated, eventually, heard, said, said_text, say, started, with_luup,
+    LIMIT, Observer, PID, accepted, attached, daemon, emulated, heard, said, said_text, say, started, wait_parked,
+    with_luup,
 };
 
 /// What every CONN here has: a busy machine may take its time for handshakes.
@@ -431,23 +432,6 @@ fn a_plugin_that_reads_nothing_holds_the_remote_back_and_gets_everything_then() 
         number += 1;
     }
     assert_eq!(number, blocked.writing.join().unwrap());
-}
-
-const PID: &str = "s3cret-pid";
-
-#[track_caller]
-fn attached(daemon: &Daemon, options: &str) -> Plugin {
-    let mut plugin = daemon.plugin();
-    let answer = plugin.command(format!("ATCH {PID} {options}").trim_end());
-    assert_eq!(answer, format!("OK ATCH {PID}"));
-    plugin
-}
-
-#[track_caller]
-fn wait_parked(daemon: &Daemon) {
-    let mut observer = Observer::new(daemon.addr());
-    let parked = |shown: &serde_json::Value| shown["state"] == "parked";
-    eventually("it is parked", || observer.connections().iter().any(parked).then_some(()));
 }
 
 #[test]

@@ -15,6 +15,16 @@ result() {
     fi
 }
 
+# this_machine: prints the name that packages have for this machine.
+this_machine() {
+    case $(uname -m) in
+        x86_64) echo x86_64 ;;
+        aarch64) echo aarch64 ;;
+        armv7l) echo armv7 ;;
+        *) die "no package for this machine ($(uname -m))" ;;
+    esac
+}
+
 # put_program FILE BOX [PATH]: copies a program of this machine, with the libraries that it asks for.
 put_program() {
     local library

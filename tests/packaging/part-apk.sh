@@ -2,12 +2,7 @@
 # Part "apk": what the packages for OpenWrt of today are made of, and their life under a stand-in for apk; with APK_STATIC
 # (the path of a real one, version 3), under that as well.
 
-case $(uname -m) in
-    x86_64) here=x86_64 ;;
-    aarch64) here=aarch64 ;;
-    armv7l) here=armv7 ;;
-    *) die "no package for this machine ($(uname -m))" ;;
-esac
+here=$(this_machine)
 
 apks=$work/apk
 mkdir -p "$apks"/{again,named,wrong,tree}

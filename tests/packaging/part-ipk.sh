@@ -1,12 +1,8 @@
 # shellcheck shell=bash
 # Part "ipk": what the packages are made of, and their life under a stand-in for opkg of both ages.
 
-case $(uname -m) in
-    x86_64) here=x86_64 other=mipsel ;;
-    aarch64) here=aarch64 other=mipsel ;;
-    armv7l) here=armv7 other=mipsel ;;
-    *) die "no package for this machine ($(uname -m))" ;;
-esac
+here=$(this_machine)
+other=mipsel
 
 # One version, a later one, and one for another CPU: what makes the versions differ is behind the program's end.
 ipk=$work/ipk

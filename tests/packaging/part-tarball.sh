@@ -1,12 +1,7 @@
 # shellcheck shell=bash
 # Part "tarball": the archive and its install script, on each kind of box that it knows.
 
-case $(uname -m) in
-    x86_64) here=x86_64 ;;
-    aarch64) here=aarch64 ;;
-    armv7l) here=armv7 ;;
-    *) die "no archive for this machine ($(uname -m))" ;;
-esac
+here=$(this_machine)
 
 balls=$work/tarball
 mkdir -p "$balls"/{again,later}

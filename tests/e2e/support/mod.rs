@@ -1,6 +1,7 @@
 //! What the tests share: starting the daemon, connections through it, data with its check, and waiting.
 
 mod data;
+mod keep;
 mod mounts;
 mod names;
 mod nginx;
@@ -9,6 +10,7 @@ mod runs;
 mod websocket;
 
 pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unsent, wait_until_taken};
+pub use keep::{PID, attached, wait_parked};
 pub use mounts::{may_mount, with_mounts};
 pub use names::{Answer, NameServer};
 pub use nginx::{Nginx, cache};
