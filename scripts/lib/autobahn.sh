@@ -19,11 +19,11 @@ AUTOBAHN_PACKAGES=(
     python-pip-whl
 )
 
-# autobahn_python DIR: unpacks Python 2.7 into DIR/root.
+# autobahn_python DIR: unpacks Python 2.7 into DIR/python.
 autobahn_python() {
     local dir=$1 apt=$1/apt mirror options found='' package
-    rm -rf "$apt" "$dir/root"
-    mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/parts" "$dir/root"
+    rm -rf "$apt" "$dir/python"
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/parts" "$apt/python"
     : >"$apt/status"
     options=(
         -o "Dir::Etc::sourcelist=$apt/sources.list" -o "Dir::Etc::sourceparts=$apt/parts"
@@ -46,8 +46,10 @@ autobahn_python() {
     [ -n "$found" ] || die "no mirror of this machine's apt has Debian 11 with python2.7: $(tail -n 1 "$apt/log")"
     (cd "$apt/archives" && apt-get -qq "${options[@]}" download "${AUTOBAHN_PACKAGES[@]}")
     for package in "$apt"/archives/*.deb; do
-        dpkg-deb -x "$package" "$dir/root"
+        dpkg-deb -x "$package" "$apt/python"
     done
+    # All of it or nothing.
+    mv "$apt/python" "$dir/python"
     rm -rf "$apt"
 }
 
@@ -56,20 +58,26 @@ autobahn_python() {
 autobahn_run() {
     local dir=$1 libraries wheels
     shift
-    libraries=$(printf '%s:' "$dir"/root/usr/lib/*-linux-gnu*)
-    wheels=$(printf '%s:' "$dir"/root/usr/share/python-wheels/*.whl)
+    libraries=$(printf '%s:' "$dir"/python/usr/lib/*-linux-gnu*)
+    wheels=$(printf '%s:' "$dir"/python/usr/share/python-wheels/*.whl)
     exec env -u PYTHONHOME PYTHONNOUSERSITE=1 AUTOBAHN_SITE="$dir/site" PYTHONPATH="$dir/site:$wheels" LD_LIBRARY_PATH="$libraries" \
-        "$dir/root/usr/bin/python2.7" -u -W ignore "$@"
+        "$dir/python/usr/bin/python2.7" -u -W ignore "$@"
 }
 
 # autobahn_install: makes $CACHE/autobahn, unless it is there already, and prints its path.
 autobahn_install() {
     local dir=$CACHE/autobahn stamp
     stamp="$dir ${AUTOBAHN_PINS[*]} ${AUTOBAHN_PACKAGES[*]}"
+    mkdir -p "$dir"
+    if [ "$(cat "$dir/.made-from" 2>/dev/null)" != "$stamp" ]; then
+        rm -rf "$dir/python"
+    fi
+    if ! [ -x "$dir/python/usr/bin/python2.7" ]; then
+        say "installing Python 2.7"
+        autobahn_python "$dir" >&2
+    fi
     if [ "$(cat "$dir/.made-from" 2>/dev/null)" != "$stamp" ]; then
         say "installing the Autobahn test suite"
-        mkdir -p "$dir"
-        autobahn_python "$dir" >&2
         rm -rf "$dir/site"
         local pip=(-m pip --disable-pip-version-check -q install --no-warn-script-location --no-deps
             --no-build-isolation --no-compile --target "$dir/site")
