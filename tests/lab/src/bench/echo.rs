@@ -14,7 +14,7 @@ use super::lane::Lane;
 use super::speech::{Echo, Listener, Speech};
 
 /// What is read at once.
-const READ: usize = 256 * 1024;
+const READ: usize = 128 * 1024;
 
 /// What an echo run has come to.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,7 @@ pub fn echo(lanes: &[Lane], speaks: (Speech, Speech), Load { size, flight, time 
         }
     }
     let start = Instant::now();
-    let mut buffer = vec![0u8; READ];
+    let (mut buffer, mut answer) = (vec![0u8; READ], Vec::new());
     let (mut messages, mut under_way) = (0, flight * lanes.len());
     for end in ends.iter_mut().step_by(2) {
         end.say(&message)?;
@@ -80,7 +80,7 @@ pub fn echo(lanes: &[Lane], speaks: (Speech, Speech), Load { size, flight, time 
             if !event.events().contains(EpollFlags::EPOLLIN) {
                 continue;
             }
-            let whole = end.hear(&mut buffer, &payload)?;
+            let whole = end.hear(&mut buffer, &mut answer, &payload)?;
             messages += whole as u64;
             if start.elapsed() < time {
                 end.say(&message[..whole * length])?;
@@ -112,7 +112,7 @@ enum Role {
 
 impl End<'_> {
     /// Reads until nothing is left. How many messages have come back whole.
-    fn hear(&mut self, buffer: &mut [u8], payload: &[u8]) -> io::Result<usize> {
+    fn hear(&mut self, buffer: &mut [u8], answer: &mut Vec<u8>, payload: &[u8]) -> io::Result<usize> {
         let mut whole = 0;
         loop {
             let read = match (&mut &*self.stream).read(buffer) {
@@ -138,9 +138,9 @@ impl End<'_> {
                     }
                 }
                 Role::Remote(echo) => {
-                    let mut answer = Vec::new();
-                    echo.answer(&mut buffer[..read], &mut answer)?;
-                    self.say(&answer)?;
+                    answer.clear();
+                    echo.answer(&mut buffer[..read], answer)?;
+                    self.say(answer)?;
                 }
             }
             if read < buffer.len() {
