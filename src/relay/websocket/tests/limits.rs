@@ -1,6 +1,7 @@
 //! Who is waited for, and for how long.
 
 use super::super::*;
+use crate::relay::SCRATCH;
 use crate::testing::Surroundings;
 use crate::testing::wire::{Manners, Wire};
 use crate::websocket::{Control, Role, Settings};

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::super::*;
+use crate::relay::{SCRATCH, TURN_BYTES};
 use crate::websocket::{Control, Deflate, Entropy, Role, Settings};
 
 /// A side that gives the same bytes over and over, and takes everything.
