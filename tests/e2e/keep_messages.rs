@@ -9,8 +9,8 @@ use lab::plugin::Plugin;
 use lab::websocket::{CLOSE, Peer, TEXT, close_of};
 
 use crate::support::{
-    LIMIT, Observer, PID, accepted, attached, bridged, configured, eventually, heard, said_text, started, wait_parked,
-    with_luup,
+    LIMIT, Observer, PID, accepted, attached, bridged, configured, eventually, heard,
+    remote_ends_while_nobody_is_there, said_text, started, wait_parked, with_luup,
 };
 
 /// The next message in MESG framing: its body.
@@ -108,20 +108,8 @@ fn a_websocket_outlives_its_plugin() {
     }
     plugin.send(b"TEXT 5\nagain");
     assert_eq!(heard(&mut peer), (TEXT, b"again".to_vec()), "the half of the old plugin is forgotten");
-    // The remote's end waits for the plugin.
     drop(plugin);
-    wait_parked(&daemon);
-    luup.forget();
-    peer.send_frame(TEXT, b"last").unwrap();
-    peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
-    assert_eq!(heard(&mut peer).0, CLOSE);
-    peer.end().unwrap();
-    luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();
-    let mut plugin = attached(&daemon, "SEEN=3");
-    assert_eq!(said_text(&mut plugin), "TEXT last");
-    assert_eq!(said_text(&mut plugin), "CLOS 1000 bye");
-    assert!(plugin.at_end());
-    drop(plugin);
+    remote_ends_while_nobody_is_there(&luup, &daemon, peer, 3);
     Observer::new(daemon.addr()).wait_connections(0);
 }
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
+use lab::plugin::Plugin;
 use lab::ports::Reserved;
 use lab::random::Random;
 use lab::tls::{Identity, TlsDevice, Validity};
@@ -75,6 +76,19 @@ fn talk(port: u16) {
     talk_to(&format!("ws://127.0.0.1:{port}/x"), "");
 }
 
+/// With a server that echoes: a message in pieces, a ping, the close.
+#[track_caller]
+fn pieces_pings_and_the_end(mut plugin: Plugin) {
+    say(&mut plugin, "FRAG", b"gr\xc3");
+    say(&mut plugin, "TEXT", b"\xbcn");
+    assert_eq!(said_text(&mut plugin), "TEXT grün");
+    say(&mut plugin, "PING", b"hello");
+    assert_eq!(said_text(&mut plugin), "PONG hello");
+    say(&mut plugin, "CLOS 1000", b"bye");
+    assert_eq!(said(&mut plugin).0, "CLOS 1000");
+    assert!(plugin.at_end());
+}
+
 /// As [`talk`], with further options.
 #[track_caller]
 fn talk_to(url: &str, more: &str) {
@@ -97,14 +111,7 @@ fn talk_to(url: &str, more: &str) {
             say(&mut plugin, "TEXT", text.as_bytes());
             assert!(said(&mut plugin) == ("TEXT".into(), text.into_bytes()), "{length} of text, {options}");
         }
-        say(&mut plugin, "FRAG", b"gr\xc3");
-        say(&mut plugin, "TEXT", b"\xbcn");
-        assert_eq!(said_text(&mut plugin), "TEXT grün");
-        say(&mut plugin, "PING", b"hello");
-        assert_eq!(said_text(&mut plugin), "PONG hello");
-        say(&mut plugin, "CLOS 1000", b"bye");
-        assert_eq!(said(&mut plugin).0, "CLOS 1000", "{options}");
-        assert!(plugin.at_end());
+        pieces_pings_and_the_end(plugin);
     }
 }
 
@@ -189,14 +196,7 @@ fn tungstenite_understands_us() {
             say(&mut plugin, "BINA", &noise);
             assert!(said(&mut plugin) == ("BINA".into(), noise), "{length} of noise, {url}");
         }
-        say(&mut plugin, "FRAG", b"gr\xc3");
-        say(&mut plugin, "TEXT", b"\xbcn");
-        assert_eq!(said_text(&mut plugin), "TEXT grün");
-        say(&mut plugin, "PING", b"hello");
-        assert_eq!(said_text(&mut plugin), "PONG hello");
-        say(&mut plugin, "CLOS 1000", b"bye");
-        assert_eq!(said(&mut plugin).0, "CLOS 1000", "{url}");
-        assert!(plugin.at_end());
+        pieces_pings_and_the_end(plugin);
     }
 }
 

@@ -16,8 +16,8 @@ use lab::websocket::{BINARY, CLOSE, Peer, Request, Server, TEXT, close_of, frame
 use rustls::ServerConfig;
 
 use crate::support::{
-    LIMIT, Observer, PID, accepted, attached, daemon, emulated, heard, said, said_text, say, started, wait_parked,
-    with_luup,
+    LIMIT, Observer, PID, accepted, attached, daemon, emulated, heard, remote_ends_while_nobody_is_there, said,
+    said_text, say, started, wait_parked, with_luup,
 };
 
 /// What every CONN here has: a busy machine may take its time for handshakes.
@@ -460,15 +460,5 @@ fn a_secure_websocket_outlives_its_plugin() {
     newer.send(b"TEXT 5\nagain");
     assert_eq!(heard(&mut peer), (TEXT, b"again".to_vec()));
     drop(newer);
-    wait_parked(&daemon);
-    luup.forget();
-    peer.send_frame(TEXT, b"last").unwrap();
-    peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
-    assert_eq!(heard(&mut peer).0, CLOSE);
-    peer.end().unwrap();
-    luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();
-    let mut plugin = attached(&daemon, "SEEN=3");
-    assert_eq!(said_text(&mut plugin), "TEXT last");
-    assert_eq!(said_text(&mut plugin), "CLOS 1000 bye");
-    assert!(plugin.at_end());
+    remote_ends_while_nobody_is_there(&luup, &daemon, peer, 3);
 }

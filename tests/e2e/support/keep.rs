@@ -1,9 +1,11 @@
 //! Plugins that come back to a connection that was kept.
 
 use lab::daemon::Daemon;
+use lab::luup::Luup;
 use lab::plugin::Plugin;
+use lab::websocket::{CLOSE, Peer, TEXT, close_of};
 
-use super::{Observer, eventually};
+use super::{LIMIT, Observer, eventually, heard, said_text};
 
 /// A pid that nobody would guess.
 pub const PID: &str = "k7Xq-9bZ";
@@ -23,4 +25,21 @@ pub fn wait_parked(daemon: &Daemon) {
     let mut observer = Observer::new(daemon.addr());
     let parked = |shown: &serde_json::Value| shown["state"] == "parked";
     eventually("a connection that is parked", || observer.connections().iter().any(parked).then_some(()));
+}
+
+/// The plugin of a kept WebSocket (with `EVNT=on`) has just gone, and had `seen` messages: the remote's last message and
+/// its end wait for it.
+#[track_caller]
+pub fn remote_ends_while_nobody_is_there(luup: &Luup, daemon: &Daemon, mut peer: Peer, seen: u32) {
+    wait_parked(daemon);
+    luup.forget();
+    peer.send_frame(TEXT, b"last").unwrap();
+    peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
+    assert_eq!(heard(&mut peer).0, CLOSE);
+    peer.end().unwrap();
+    luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();
+    let mut plugin = attached(daemon, &format!("SEEN={seen}"));
+    assert_eq!(said_text(&mut plugin), "TEXT last");
+    assert_eq!(said_text(&mut plugin), "CLOS 1000 bye");
+    assert!(plugin.at_end());
 }

@@ -10,7 +10,7 @@ mod runs;
 mod websocket;
 
 pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unsent, wait_until_taken};
-pub use keep::{PID, attached, wait_parked};
+pub use keep::{PID, attached, remote_ends_while_nobody_is_there, wait_parked};
 pub use mounts::{may_mount, with_mounts};
 pub use names::{Answer, NameServer};
 pub use nginx::{Nginx, cache};
