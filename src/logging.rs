@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -126,9 +127,12 @@ impl Sink {
 
 impl LogFile {
     fn open(path: PathBuf, bound: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(&path)?;
-        let size = file.metadata()?.len();
-        Ok(Self { path, file, size, bound })
+        // Neither does a pipe that nobody reads hold us up.
+        let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
+        let metadata = file.metadata()?;
+        // What is no file does not grow, and /dev/null is not ours to rename.
+        let bound = if metadata.is_file() { bound } else { 0 };
+        Ok(Self { path, file, size: metadata.len(), bound })
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
@@ -281,6 +285,24 @@ mod tests {
             log.write(b"more\n").unwrap();
         }
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("more\n"));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Regression: /dev/null became a file when its bound was reached, and /dev/null.old the device.
+    #[test]
+    fn what_is_no_file_is_left_where_it_is() {
+        let directory = std::env::temp_dir().join(format!("sockproxyd-log-device-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("log");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        let mut log = LogFile::open(path.clone(), 100).unwrap();
+        for _ in 0..100 {
+            log.write(b"more\n").unwrap();
+        }
+        assert!(path.is_symlink() && !directory.join("log.old").exists());
+        let pipe = directory.join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(LogFile::open(pipe, 100).is_err(), "nobody reads, and nobody is waited for");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
