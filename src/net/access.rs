@@ -82,7 +82,7 @@ const LOCAL: &[&str] =
 pub enum Distance {
     /// This machine.
     Machine,
-    /// The house: what [`LOCAL`] has besides.
+    /// The house: private, link-local and unique-local addresses.
     House,
     /// Anywhere.
     World,
