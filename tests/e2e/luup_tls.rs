@@ -289,5 +289,5 @@ fn a_luup_behind_nginx() {
     let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/q");
     remote.write_all(b"x").unwrap();
     let _nginx = Nginx::start_at(secure, &loopback(&authority), servers);
-    assert_eq!(luup.wait_for(7, LIMIT)[6].pid(), "q");
+    luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.pid() == "q")).unwrap();
 }
