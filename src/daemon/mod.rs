@@ -116,8 +116,9 @@ impl Daemon {
                 let _ = waker.wake();
             }
         };
-        let doors = Doors::open(&config, poll.registry())?;
+        // Before anybody can come in: who looks at the limit, or sets it, then finds it as it stays.
         let connections = descriptors::provide(&config);
+        let doors = Doors::open(&config, poll.registry())?;
         let limits = &config.limits;
         let now = Instant::now();
         let tls = tls_house(&config);
