@@ -35,8 +35,10 @@ use crate::websocket::Entropy;
 pub const TURN_BYTES: usize = 256 * 1024;
 /// Calls that one direction may make in one turn. A plugin that wants its bytes one by one costs no more than others.
 pub const TURN_CALLS: usize = 64;
-/// Size of the buffer that all connections share for reading. Larger ones gain nothing: bulk goes through pipes.
-pub const SCRATCH: usize = 64 * 1024;
+/// Size of the buffer that all connections share for reading: what many senders write at once, 64 KiB, and before it a
+/// frame's header or a line of MESG, so that one call takes it whole and knows that there is no more. Larger ones gain
+/// nothing: bulk goes through pipes.
+pub const SCRATCH: usize = (64 + 4) * 1024;
 
 /// What is known of a socket's readiness. See the module's rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
