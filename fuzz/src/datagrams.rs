@@ -234,7 +234,7 @@ impl World {
             match item {
                 Ok(Item::Message { payload, to, .. }) => {
                     if to.is_none_or(may_send) {
-                        datagrams.push((payload, to.unwrap_or(peer())));
+                        datagrams.push((payload.to_vec(), to.unwrap_or(peer())));
                     }
                 }
                 Ok(Item::Close { .. } | Item::Ping(_) | Item::Pong(_)) => break,

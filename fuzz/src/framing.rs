@@ -3,6 +3,8 @@
 //!
 //! Input: how it is split, the framing, and what the plugin sends.
 
+use std::net::SocketAddr;
+
 use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, FramingError, Item, encode_datagram};
 use sockproxyd::websocket::Kind;
 
@@ -34,39 +36,47 @@ pub fn run(data: &[u8]) {
     }
 }
 
-type Items = Vec<Result<Item, FramingError>>;
+/// What was said, kept.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Message(Kind, Vec<u8>, Option<SocketAddr>),
+    Close(u16, String),
+    Wrong(FramingError),
+}
+
+type Items = Vec<Said>;
 
 fn decode(framing: Framing, pieces: &[&[u8]]) -> Items {
     let mut decoder = Decoder::new(framing, Dialect::Datagrams, DATAGRAM_LIMIT);
     let mut items = Items::new();
     for piece in pieces {
         decoder.handle_input(piece);
-        while !matches!(items.last(), Some(Err(_) | Ok(Item::Close { .. }))) {
-            match decoder.poll_item() {
-                Some(item) => items.push(item),
-                None => {
-                    let most = 2 * DATAGRAM_LIMIT + HEADER;
-                    assert!(decoder.buffered() <= most, "{} bytes are held", decoder.buffered());
-                    break;
+        while !matches!(items.last(), Some(Said::Wrong(_) | Said::Close(..))) {
+            let Some(item) = decoder.poll_item() else {
+                let most = 2 * DATAGRAM_LIMIT + HEADER;
+                assert!(decoder.buffered() <= most, "{} bytes are held", decoder.buffered());
+                break;
+            };
+            items.push(match item {
+                Ok(Item::Message { kind, payload, to }) => {
+                    assert!(framing == Framing::Raw || payload.len() <= DATAGRAM_LIMIT);
+                    Said::Message(kind, payload.to_vec(), to)
                 }
-            }
-        }
-    }
-    for item in items.iter().flatten() {
-        match item {
-            Item::Message { payload, .. } => assert!(framing == Framing::Raw || payload.len() <= DATAGRAM_LIMIT),
-            Item::Ping(_) | Item::Pong(_) => panic!("datagrams have neither"),
-            Item::Close { code, reason } => {
-                assert!(matches!(code, 1000..=1003 | 1005 | 1007..=1014 | 3000..=4999) && reason.len() <= 123);
-            }
+                Ok(Item::Ping(_) | Item::Pong(_)) => panic!("datagrams have neither"),
+                Ok(Item::Close { code, reason }) => {
+                    assert!(matches!(code, 1000..=1003 | 1005 | 1007..=1014 | 3000..=4999) && reason.len() <= 123);
+                    Said::Close(code, reason.to_owned())
+                }
+                Err(error) => Said::Wrong(error),
+            });
         }
     }
     items
 }
 
-fn payload(item: &Result<Item, FramingError>) -> &[u8] {
-    match item {
-        Ok(Item::Message { payload, to: None, .. }) => payload,
+fn payload(said: &Said) -> &[u8] {
+    match said {
+        Said::Message(_, payload, None) => payload,
         other => panic!("a byte stream holds {other:?}"),
     }
 }
@@ -79,16 +89,16 @@ fn lines(text: &[u8]) -> Items {
         let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
         rest = &rest[end + 1..];
         if line.len() > DATAGRAM_LIMIT {
-            items.push(Err(FramingError::TooLong));
+            items.push(Said::Wrong(FramingError::TooLong));
             return items;
         }
         if !line.is_empty() {
-            items.push(Ok(Item::Message { kind: Kind::Text, payload: line.to_vec(), to: None }));
+            items.push(Said::Message(Kind::Text, line.to_vec(), None));
         }
     }
     // Longer than any line with its CR, so that no newline can save it.
     if rest.len() > DATAGRAM_LIMIT + 1 {
-        items.push(Err(FramingError::TooLong));
+        items.push(Said::Wrong(FramingError::TooLong));
     }
     items
 }
@@ -109,9 +119,5 @@ fn to_plugin(text: &[u8]) {
     assert!(inside.len() <= datagram.len());
     let message = encoded(Framing::Mesg);
     let items = decode(Framing::Mesg, &[&message]);
-    assert_eq!(
-        items,
-        [Ok(Item::Message { kind: Kind::Binary, payload: datagram.to_vec(), to: Some(sender) })],
-        "written and read"
-    );
+    assert_eq!(items, [Said::Message(Kind::Binary, datagram.to_vec(), Some(sender))], "written and read");
 }

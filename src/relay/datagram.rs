@@ -221,7 +221,7 @@ impl DatagramRelay {
             None => return false,
             Some(Ok(Item::Message { payload, to, .. })) => match to {
                 Some(to) if !may_send(to) => log::debug!("datagram to {to} not allowed"),
-                to => self.to_remote = Some((payload, to.unwrap_or(self.target))),
+                to => self.to_remote = Some((payload.to_vec(), to.unwrap_or(self.target))),
             },
             // Datagrams have neither.
             Some(Ok(Item::Ping(_) | Item::Pong(_))) => {}

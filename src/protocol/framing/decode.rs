@@ -1,34 +1,35 @@
 //! Reads messages from what a plugin sends, in pieces of any size.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use super::mesg::{FramingError, HEADER_LIMIT, Verb, parse_header};
 use super::{Dialect, Framing};
 use crate::spare;
 use crate::websocket::Kind;
 
-/// What a plugin said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Item {
+/// What a plugin said. It lies in the decoder until that is asked for the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item<'a> {
     /// A whole message, to the target or to an address that the plugin named.
     Message {
         /// What it holds.
         kind: Kind,
         /// The payload.
-        payload: Vec<u8>,
+        payload: &'a [u8],
         /// Where to, if not to the target.
         to: Option<SocketAddr>,
     },
     /// A ping, its payload at most 125 bytes.
-    Ping(Vec<u8>),
+    Ping(&'a [u8]),
     /// A pong, its payload at most 125 bytes.
-    Pong(Vec<u8>),
+    Pong(&'a [u8]),
     /// The end.
     Close {
         /// The code, one that may be sent.
         code: u16,
         /// The reason, at most 123 bytes.
-        reason: String,
+        reason: &'a str,
     },
 }
 
@@ -50,17 +51,20 @@ pub struct Decoder {
     searched: usize,
     /// Pieces of a message that FRAG has begun, at most `limit` bytes.
     pieces: Vec<u8>,
+    /// They were a whole message, which has been given out.
+    pieces_taken: bool,
 }
 
 impl Decoder {
     /// A decoder that has seen nothing; messages may be `limit` bytes long.
     pub fn new(framing: Framing, dialect: Dialect, limit: usize) -> Self {
-        Self { framing, dialect, limit, input: Vec::new(), taken: 0, searched: 0, pieces: Vec::new() }
+        let (input, pieces) = (Vec::new(), Vec::new());
+        Self { framing, dialect, limit, input, taken: 0, searched: 0, pieces, pieces_taken: false }
     }
 
     /// Takes what the plugin sent.
     pub fn handle_input(&mut self, bytes: &[u8]) {
-        self.input.drain(..std::mem::take(&mut self.taken));
+        self.let_go();
         spare::append(&mut self.input, bytes);
     }
 
@@ -71,109 +75,125 @@ impl Decoder {
 
     /// Bytes held, for STAT.
     pub fn buffered(&self) -> usize {
-        self.waiting().len() + self.pieces.len()
+        self.input.len() + self.pieces.len()
     }
 
     fn waiting(&self) -> &[u8] {
         &self.input[self.taken..]
     }
 
-    /// Takes the next `length` bytes. Nothing is held for what has been taken whole.
-    fn take(&mut self, length: usize) -> Vec<u8> {
-        if self.taken + length == self.input.len() {
-            let mut taken = std::mem::take(&mut self.input);
-            taken.drain(..std::mem::take(&mut self.taken));
-            return taken;
-        }
-        let taken = self.input[self.taken..self.taken + length].to_vec();
+    /// Takes the next `length` bytes: where in `input` they are.
+    fn take(&mut self, length: usize) -> Range<usize> {
+        let start = self.taken;
         self.taken += length;
-        taken
+        start..self.taken
+    }
+
+    /// Nothing is held of what has been taken.
+    fn let_go(&mut self) {
+        if self.taken == self.input.len() {
+            spare::give(std::mem::take(&mut self.input));
+        } else {
+            self.input.drain(..self.taken);
+        }
+        self.taken = 0;
     }
 
     /// The next message, if it is there whole.
-    pub fn poll_item(&mut self) -> Option<Result<Item, FramingError>> {
+    pub fn poll_item(&mut self) -> Option<Result<Item<'_>, FramingError>> {
+        if std::mem::take(&mut self.pieces_taken) {
+            spare::give(std::mem::take(&mut self.pieces));
+        }
         match self.framing {
             Framing::Raw => self.poll_raw(),
-            Framing::Line => self.poll_line(),
+            Framing::Line => self.poll_line().transpose(),
             Framing::Mesg => self.poll_mesg().transpose(),
         }
     }
 
     /// Everything that was read at once.
-    fn poll_raw(&mut self) -> Option<Result<Item, FramingError>> {
+    fn poll_raw(&mut self) -> Option<Result<Item<'_>, FramingError>> {
+        if self.waiting().is_empty() {
+            self.let_go();
+            return None;
+        }
         let payload = self.take(self.waiting().len());
-        (!payload.is_empty()).then_some(Ok(Item::Message { kind: Kind::Binary, payload, to: None }))
+        Some(Ok(Item::Message { kind: Kind::Binary, payload: &self.input[payload], to: None }))
     }
 
     /// LF ends a message, one CR before it is dropped, an empty line says nothing.
-    fn poll_line(&mut self) -> Option<Result<Item, FramingError>> {
-        loop {
+    fn poll_line(&mut self) -> Result<Option<Item<'_>>, FramingError> {
+        let line = loop {
             let searched = std::mem::take(&mut self.searched);
             let Some(end) = self.waiting()[searched..].iter().position(|&b| b == b'\n') else {
-                self.searched = self.waiting().len();
+                self.let_go();
+                self.searched = self.input.len();
                 // One more than the longest may be the CR before the LF.
-                return (self.waiting().len() > self.limit + 1).then_some(Err(FramingError::TooLong));
+                return if self.input.len() > self.limit + 1 { Err(FramingError::TooLong) } else { Ok(None) };
             };
-            let mut payload = self.take(searched + end + 1);
-            payload.pop();
-            payload.pop_if(|last| *last == b'\r');
-            if payload.len() > self.limit {
-                return Some(Err(FramingError::TooLong));
+            let mut line = self.take(searched + end + 1);
+            line.end -= 1;
+            line.end -= usize::from(self.input[line.clone()].ends_with(b"\r"));
+            if !line.is_empty() {
+                break line;
             }
-            if !payload.is_empty() {
-                // Datagrams are anything; a WebSocket's text is UTF-8.
-                if self.dialect == Dialect::WebSocket && std::str::from_utf8(&payload).is_err() {
-                    return Some(Err(FramingError::Utf8));
-                }
-                return Some(Ok(Item::Message { kind: Kind::Text, payload, to: None }));
-            }
+        };
+        let payload = &self.input[line];
+        if payload.len() > self.limit {
+            return Err(FramingError::TooLong);
         }
+        // Datagrams are anything; a WebSocket's text is UTF-8.
+        if self.dialect == Dialect::WebSocket && std::str::from_utf8(payload).is_err() {
+            return Err(FramingError::Utf8);
+        }
+        Ok(Some(Item::Message { kind: Kind::Text, payload, to: None }))
     }
 
-    fn poll_mesg(&mut self) -> Result<Option<Item>, FramingError> {
-        loop {
+    fn poll_mesg(&mut self) -> Result<Option<Item<'_>>, FramingError> {
+        let (verb, body) = loop {
             let waiting = self.waiting();
             let header = &waiting[..waiting.len().min(HEADER_LIMIT)];
-            let Some(end) = header.iter().position(|&b| b == b'\n') else {
-                return if header.len() < HEADER_LIMIT { Ok(None) } else { Err(FramingError::LongHeader) };
+            let whole = match header.iter().position(|&b| b == b'\n') {
+                None if header.len() < HEADER_LIMIT => None,
+                None => return Err(FramingError::LongHeader),
+                Some(end) => {
+                    let (verb, length) = parse_header(&header[..end], self.dialect, self.limit - self.pieces.len())?;
+                    (waiting.len() > end + length).then_some((verb, end + 1, length))
+                }
             };
-            let (verb, length) = parse_header(&header[..end], self.dialect, self.limit - self.pieces.len())?;
-            if waiting.len() < end + 1 + length {
+            let Some((verb, header, length)) = whole else {
+                self.let_go();
                 return Ok(None);
-            }
-            self.taken += end + 1;
+            };
+            self.taken += header;
             let body = self.take(length);
-            if let Verb::Frag = verb {
-                self.pieces.extend_from_slice(&body);
-                continue;
+            match verb {
+                Verb::Frag => self.pieces.extend_from_slice(&self.input[body]),
+                verb => break (verb, body),
             }
-            return self.finish(verb, body).map(Some);
-        }
-    }
-
-    fn finish(&mut self, verb: Verb, body: Vec<u8>) -> Result<Item, FramingError> {
+        };
         let (kind, to) = match verb {
             // Control messages do not wait for the message that FRAG has begun.
             Verb::Clos(code) => {
-                let reason = String::from_utf8(body).map_err(|_| FramingError::Utf8)?;
-                return Ok(Item::Close { code, reason });
+                let reason = std::str::from_utf8(&self.input[body]).map_err(|_| FramingError::Utf8)?;
+                return Ok(Some(Item::Close { code, reason }));
             }
-            Verb::Ping => return Ok(Item::Ping(body)),
-            Verb::Pong => return Ok(Item::Pong(body)),
+            Verb::Ping => return Ok(Some(Item::Ping(&self.input[body]))),
+            Verb::Pong => return Ok(Some(Item::Pong(&self.input[body]))),
             Verb::Dgrm(to) => (Kind::Binary, Some(to)),
             Verb::Text => (Kind::Text, None),
             Verb::Bina | Verb::Frag => (Kind::Binary, None),
         };
-        let mut payload = std::mem::take(&mut self.pieces);
-        if payload.is_empty() {
-            payload = body;
-        } else {
-            payload.extend_from_slice(&body);
+        let mut payload = &self.input[body];
+        if !self.pieces.is_empty() {
+            self.pieces.extend_from_slice(payload);
+            self.pieces_taken = true;
+            payload = &self.pieces;
         }
-        if kind == Kind::Text && std::str::from_utf8(&payload).is_err() {
+        if kind == Kind::Text && std::str::from_utf8(payload).is_err() {
             return Err(FramingError::Utf8);
         }
-        Ok(Item::Message { kind, payload, to })
+        Ok(Some(Item::Message { kind, payload, to }))
     }
 }
 
@@ -183,7 +203,12 @@ mod tests {
     use super::*;
     use crate::testing::pieces;
 
-    type Items = Vec<Result<Item, FramingError>>;
+    /// Each as it is shown, since an item lives no longer than until the next.
+    type Items = Vec<String>;
+
+    fn shown(item: Result<Item<'_>, FramingError>) -> String {
+        format!("{item:?}")
+    }
 
     fn decoded<'a>(framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>) -> Items {
         decoded_of(Dialect::Datagrams, framing, pieces)
@@ -191,12 +216,13 @@ mod tests {
 
     fn decoded_of<'a>(dialect: Dialect, framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>) -> Items {
         let mut decoder = Decoder::new(framing, dialect, DATAGRAM_LIMIT);
-        let mut items = Vec::new();
+        let (mut items, mut ended) = (Vec::new(), false);
         for piece in pieces {
             decoder.handle_input(piece);
-            while !matches!(items.last(), Some(Err(_) | Ok(Item::Close { .. }))) {
+            while !ended {
                 let Some(item) = decoder.poll_item() else { break };
-                items.push(item);
+                ended = matches!(item, Err(_) | Ok(Item::Close { .. }));
+                items.push(shown(item));
             }
         }
         items
@@ -211,15 +237,15 @@ mod tests {
         pieces::at_every_split(input, |pieces| decoded_of(dialect, framing, pieces.iter().copied()))
     }
 
-    fn message(kind: Kind, payload: &[u8]) -> Result<Item, FramingError> {
-        Ok(Item::Message { kind, payload: payload.to_vec(), to: None })
+    fn message(kind: Kind, payload: &[u8]) -> String {
+        shown(Ok(Item::Message { kind, payload, to: None }))
     }
 
-    fn text(payload: &str) -> Result<Item, FramingError> {
+    fn text(payload: &str) -> String {
         message(Kind::Text, payload.as_bytes())
     }
 
-    fn binary(payload: &[u8]) -> Result<Item, FramingError> {
+    fn binary(payload: &[u8]) -> String {
         message(Kind::Binary, payload)
     }
 
@@ -236,7 +262,7 @@ mod tests {
         let (most, newline) = longest.split_at(longest.len() - 1);
         assert_eq!(decoded(Framing::Line, [most, newline]), decoded(Framing::Line, [&longest[..]]));
         let long = vec![b'x'; DATAGRAM_LIMIT + 2];
-        assert_eq!(decoded(Framing::Line, [&long[..]]), [Err(FramingError::TooLong)]);
+        assert_eq!(decoded(Framing::Line, [&long[..]]), [shown(Err(FramingError::TooLong))]);
     }
 
     #[test]
@@ -248,8 +274,10 @@ mod tests {
             assert_eq!(decoder.searched, decoder.buffered(), "the next drip costs no search of these");
         }
         decoder.handle_input(b"\nnext\n");
-        assert_eq!(decoder.poll_item(), Some(message(Kind::Text, &vec![b'x'; DATAGRAM_LIMIT])));
-        assert_eq!(decoder.poll_item(), Some(message(Kind::Text, b"next")));
+        assert_eq!(decoder.poll_item().map(shown), Some(message(Kind::Text, &vec![b'x'; DATAGRAM_LIMIT])));
+        assert_eq!(decoder.poll_item().map(shown), Some(message(Kind::Text, b"next")));
+        assert_eq!(decoder.poll_item(), None);
+        assert_eq!((decoder.buffered(), decoder.input.capacity()), (0, 0), "nothing is held of what has been taken");
     }
 
     #[test]
@@ -260,13 +288,9 @@ mod tests {
             [
                 text("a\nb"),
                 binary(b""),
-                Ok(Item::Message {
-                    kind: Kind::Binary,
-                    payload: b"xy".to_vec(),
-                    to: Some("1.2.3.4:5".parse().unwrap())
-                }),
+                shown(Ok(Item::Message { kind: Kind::Binary, payload: b"xy", to: Some("1.2.3.4:5".parse().unwrap()) })),
                 text("ää"),
-                Ok(Item::Close { code: 1000, reason: "by".into() }),
+                shown(Ok(Item::Close { code: 1000, reason: "by" })),
             ]
         );
     }
@@ -286,7 +310,7 @@ mod tests {
                 input.extend_from_slice(&vec![0; DATAGRAM_LIMIT]);
                 input.extend_from_slice(b"BINA 1\n");
             }
-            assert_eq!(decoded(Framing::Mesg, [&input[..]]), [Err(error)]);
+            assert_eq!(decoded(Framing::Mesg, [&input[..]]), [shown(Err(error))]);
         }
     }
 
@@ -296,14 +320,14 @@ mod tests {
         assert_eq!(
             at_every_split_of(Dialect::WebSocket, Framing::Mesg, input),
             [
-                Ok(Item::Ping(b"hi".to_vec())),
-                Ok(Item::Pong(Vec::new())),
+                shown(Ok(Item::Ping(b"hi"))),
+                shown(Ok(Item::Pong(b""))),
                 text("ab"),
                 binary(b"\xff"),
-                Ok(Item::Close { code: 1005, reason: String::new() }),
+                shown(Ok(Item::Close { code: 1005, reason: "" })),
             ]
         );
         let items = at_every_split_of(Dialect::WebSocket, Framing::Line, b"one\n\xff\n");
-        assert_eq!(items, [text("one"), Err(FramingError::Utf8)]);
+        assert_eq!(items, [text("one"), shown(Err(FramingError::Utf8))]);
     }
 }

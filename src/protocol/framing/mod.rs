@@ -8,6 +8,7 @@ mod mesg;
 pub use decode::{Decoder, Item};
 pub use mesg::{FramingError, encode_close};
 
+use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::websocket::Kind;
@@ -65,7 +66,8 @@ pub fn encode_message(framing: Framing, kind: Kind, payload: &[u8], out: &mut Ve
 
 /// Appends what has a verb and a body only: TEXT, BINA, PING, PONG, HEAD.
 pub fn encode_body(verb: &str, payload: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("{verb} {}\n", payload.len()).as_bytes());
+    // To memory that cannot fail.
+    let _ = writeln!(out, "{verb} {}", payload.len());
     out.extend_from_slice(payload);
 }
 
@@ -75,7 +77,7 @@ pub fn encode_datagram(framing: Framing, payload: &[u8], sender: SocketAddr, out
         Framing::Raw => out.extend_from_slice(payload),
         Framing::Line => encode_line(payload, out),
         Framing::Mesg => {
-            out.extend_from_slice(format!("DGRM {} {sender}\n", payload.len()).as_bytes());
+            let _ = writeln!(out, "DGRM {} {sender}", payload.len());
             out.extend_from_slice(payload);
         }
     }

@@ -8,7 +8,6 @@ use crate::net::socket::Stream;
 use crate::protocol::framing::{Framing, FramingError, Item};
 use crate::relay::buffers::RESERVE;
 use crate::relay::{End, Env, SCRATCH, TURN_BYTES, TURN_CALLS, Turn, interrupted, would_block};
-use crate::spare;
 use crate::websocket::{Event, Kind};
 
 impl WebSocketRelay {
@@ -144,14 +143,7 @@ impl WebSocketRelay {
             if !self.flush(remote, env) || self.plugin != Plugin::Open || self.remote != Remote::Open {
                 return false;
             }
-            while self.connection.queued() < BATCH && self.plugin == Plugin::Open && budget > 0 {
-                match self.decoder.poll_item() {
-                    None => break,
-                    Some(Ok(item)) => self.say(item, env),
-                    Some(Err(error)) => self.handle_bad_framing(error, env),
-                }
-                budget = budget.saturating_sub(MESSAGE_COST);
-            }
+            self.speak(&mut budget, env);
             if budget == 0 {
                 break;
             }
@@ -193,22 +185,26 @@ impl WebSocketRelay {
         true
     }
 
-    /// Says to the remote what the plugin has said. Once a close is under way nothing is sent, and nothing is lost that
-    /// anybody would hear.
-    fn say(&mut self, item: Item, env: &mut Env<'_>) {
-        match item {
-            Item::Message { kind, payload, .. } => {
-                self.sent += payload.len() as u64;
-                let _ = self.connection.send(kind, &payload, true, env.entropy);
-                spare::give(payload);
+    /// Says to the remote what the plugin has said, until enough waits for it or the turn's `budget` is used up. Once a close
+    /// is under way nothing is sent, and nothing is lost that anybody would hear.
+    fn speak(&mut self, budget: &mut usize, env: &mut Env<'_>) {
+        while self.connection.queued() < BATCH && self.plugin == Plugin::Open && *budget > 0 {
+            match self.decoder.poll_item() {
+                None => break,
+                Some(Ok(Item::Message { kind, payload, .. })) => {
+                    self.sent += payload.len() as u64;
+                    let _ = self.connection.send(kind, payload, true, env.entropy);
+                }
+                Some(Ok(Item::Ping(payload))) => drop(self.connection.send_ping(payload, env.entropy)),
+                Some(Ok(Item::Pong(payload))) => drop(self.connection.send_pong(payload, env.entropy)),
+                Some(Ok(Item::Close { code, reason })) => {
+                    self.plugin = Plugin::Ended;
+                    self.why.get_or_insert(End::Goodbye);
+                    self.connection.close(code, reason, env.now, env.entropy);
+                }
+                Some(Err(error)) => self.handle_bad_framing(error, env),
             }
-            Item::Ping(payload) => drop(self.connection.send_ping(&payload, env.entropy)),
-            Item::Pong(payload) => drop(self.connection.send_pong(&payload, env.entropy)),
-            Item::Close { code, reason } => {
-                self.plugin = Plugin::Ended;
-                self.why.get_or_insert(End::Goodbye);
-                self.connection.close(code, &reason, env.now, env.entropy);
-            }
+            *budget = budget.saturating_sub(MESSAGE_COST);
         }
     }
 
