@@ -2,15 +2,12 @@
 //! and the time that they may take; what is asked for, and where, the caller says.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use socket2::{Domain, Socket, Type};
-
-use crate::net::reason;
+use crate::net::{blocking, reason};
 use crate::protocol::reply::is_greeting;
 
 /// How long a probe may be told to try again, in seconds.
@@ -79,7 +76,7 @@ fn reachable(address: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// The first line that is said at `address`.
 fn greeted(address: SocketAddr, until: Instant) -> io::Result<Vec<u8>> {
-    let mut stream = connected(address, left(until)?)?;
+    let mut stream = blocking::connect(address, left(until)?)?;
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') && (line.len() as u64) < LONGEST {
         stream.set_read_timeout(Some(left(until)?))?;
@@ -96,26 +93,13 @@ fn greeted(address: SocketAddr, until: Instant) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// A connection to `address`, or connect(2)'s own word on why there is none. std's connect_timeout reads that from
-/// SO_ERROR, which emulators of other processors get wrong.
-fn connected(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // socket(7): SO_SNDTIMEO bounds connect, which then says EINPROGRESS.
-    socket.set_write_timeout(Some(within))?;
-    match socket.connect(&address.into()) {
-        Ok(()) => Ok(socket.into()),
-        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => Err(too_late()),
-        Err(error) => Err(error),
-    }
-}
-
 fn left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(too_late()) } else { Ok(left) }
 }
 
 fn too_late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "timeout")
+    io::ErrorKind::TimedOut.into()
 }
 
 fn shown(line: &[u8]) -> String {

@@ -3,7 +3,7 @@
 //! The socket does not block; who waits for it does so by poll(2), for as long as the request may take.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 use ureq::{Error, Timeout};
 
-use crate::net::reason;
 use crate::net::socket::{Stream, TcpSocket};
+use crate::net::{blocking, reason};
 use crate::tls::{Failure, House, Outcome, Settings, Step, TlsStream, Verify, handshake};
 
 /// Most that is read of a handshake at once.
@@ -141,7 +141,7 @@ fn open(addresses: &[SocketAddr], due: Due) -> Result<TcpSocket, Error> {
     for (at, address) in addresses.iter().enumerate() {
         // Each gets its share of the time that is left, so that the last has some.
         let share = due.left()? / (addresses.len() - at) as u32;
-        let connected = TcpStream::connect_timeout(address, share.max(Duration::from_millis(1)));
+        let connected = blocking::connect(*address, share);
         let connected = connected.and_then(|stream| stream.set_nonblocking(true).map(|()| stream));
         match connected {
             Ok(stream) => return Ok(TcpSocket::new(mio::net::TcpStream::from_std(stream), None)),

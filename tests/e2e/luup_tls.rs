@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use rustls::HandshakeKind::{Full, Resumed};
 use rustls::ServerConfig;
 
-use crate::support::{LIMIT, Nginx, accepted, daemon, echo_mode, emulator_mixes_up_errors, with_luup};
+use crate::support::{LIMIT, Nginx, accepted, daemon, echo_mode, with_luup};
 
 /// A Luup behind TLS, which answers `answers` requests on a connection, and says so in the last.
 struct SecureLuup {
@@ -193,10 +193,6 @@ fn what_is_wrong_with_a_luup_stands_in_the_log() {
 
 #[test]
 fn a_luup_that_refuses_is_waited_for() {
-    if emulator_mixes_up_errors() {
-        println!("skipped: a refusal has another number here");
-        return;
-    }
     let authority = Authority::new("house");
     let reserved = lab::ports::Reserved::new().unwrap();
     let daemon = notifying(&format!("https://{}", reserved.addr()), "", &authority);
