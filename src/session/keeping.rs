@@ -17,7 +17,7 @@ use crate::net::socket::{INTEREST, Stream};
 use crate::protocol::options::Protocol;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
-use crate::relay::{End, Ready, Timing, Turn};
+use crate::relay::{End, Ready, Timing};
 
 /// Longer than any KEEP.
 const FOR_EVER: Duration = Duration::from_secs(3650 * 86400);
@@ -101,21 +101,6 @@ impl Session {
             *stage.relay_mut().plugin_ready() = plugin.relay_ready();
         }
         true
-    }
-
-    /// Tells the plugin, and the log, what a turn of a kept connection has brought.
-    pub(super) fn tell(&mut self, turn: &Turn, parked: bool, cx: &mut Context<'_>) {
-        if parked {
-            let time = self.parameters.keep.unwrap_or_default().as_secs_f64();
-            log::info!("{} parked, its plugin has gone; kept for {time} s", self.pid);
-        }
-        if turn.handed_over {
-            self.notify_data(cx);
-        }
-        if turn.told_end {
-            // For the plugin this is the end: there is nothing more to read, whatever it may still send.
-            self.notify_closed(cx);
-        }
     }
 
     /// The relay of a kept connection is over, for the reason `end`.

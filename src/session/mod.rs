@@ -45,9 +45,9 @@ use crate::net::resolver::{Answer, Resolver};
 use crate::net::socket::TcpSocket;
 use crate::notify::Schedule;
 use crate::protocol::options::Parameters;
+use crate::relay::Ready;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
-use crate::relay::{End, Ready};
 use crate::tls::{self, Handshakes};
 use connecting::Connecting;
 use draining::Draining;
@@ -348,12 +348,6 @@ impl Session {
         }
     }
 
-    fn release_relay(&mut self, cx: &mut Context<'_>) {
-        if let Stage::Relaying(stage) = &mut self.stage {
-            stage.relay_mut().release(cx.buffers, cx.pipes);
-        }
-    }
-
     /// Takes on a stage. The end of the connection is news for the plugin.
     fn enter(&mut self, stage: Stage, cx: &mut Context<'_>) {
         if let Stage::Connecting(connecting) = &self.stage {
@@ -367,51 +361,5 @@ impl Session {
             self.parameters.handle_connected();
         }
         self.stage = stage;
-    }
-
-    fn relay(&mut self, cx: &mut Context<'_>) -> Step {
-        let Stage::Relaying(stage) = &mut self.stage else { return Step::Stay(Verdict::WAIT) };
-        if !stage.is_announced() {
-            match stage.announce(&mut self.plugin) {
-                Ok(false) => return Step::Stay(Verdict::WAIT),
-                Ok(true) if self.parameters.keep.is_some() => self.begin_keeping(cx.now),
-                Ok(true) => {}
-                Err(_) => return Step::Next(self.end_relay(End::PluginLost, cx)),
-            }
-            self.notify_connected(cx);
-        }
-        let Stage::Relaying(stage) = &mut self.stage else { return Step::Stay(Verdict::WAIT) };
-        if let PluginSide::Kept(plugin) = &mut self.plugin {
-            plugin.begin(cx.config.limits.history, cx.buffers);
-            stage.relay_mut().plugin_ready().writable |= plugin.has_room();
-        }
-        let mut turn = stage.step(&mut self.plugin, &self.parameters, cx);
-        let parked = match &mut self.plugin {
-            PluginSide::Kept(plugin) => plugin.settle(&mut turn, cx.now, cx.buffers),
-            _ => false,
-        };
-        if parked {
-            // What the plugin has said before it went is still there to be read.
-            stage.relay_mut().plugin_ready().readable = true;
-        }
-        self.tell(&turn, parked, cx);
-        match turn.end {
-            Some(end) => Step::Next(self.end_relay(end, cx)),
-            // Nothing says twice that there is room for a plugin that has just been cut off.
-            None => Step::Stay(Verdict { again: turn.again || parked, ..Verdict::WAIT }),
-        }
-    }
-
-    fn end_relay(&mut self, end: End, cx: &mut Context<'_>) -> Stage {
-        let Stage::Relaying(stage) = &mut self.stage else { return Stage::Closed };
-        let relay = stage.relay_mut();
-        log::info!("{} closed: {end}; received {}, sent {}", self.pid, relay.received(), relay.sent());
-        relay.release(cx.buffers, cx.pipes);
-        let ready = *relay.plugin_ready();
-        match end {
-            _ if matches!(self.plugin, PluginSide::Kept(_)) => self.leave_to_plugin(end, cx.now),
-            End::Done | End::PluginLost => Stage::Closed,
-            _ => Stage::Draining(Draining::new(Outbox::default(), ready, cx.now)),
-        }
     }
 }

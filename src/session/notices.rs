@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Context, Session};
 use crate::notify::LineId;
 use crate::notify::schedule::Subscription;
+use crate::relay::Turn;
 
 /// Where the plugin's notifications stand.
 #[derive(Clone, Copy, Debug)]
@@ -53,9 +54,24 @@ impl Session {
     }
 
     /// There is something to read.
-    pub(super) fn notify_data(&mut self, cx: &mut Context<'_>) {
+    fn notify_data(&mut self, cx: &mut Context<'_>) {
         if let Some(line) = self.line(cx) {
             cx.schedule.handle_data(line, cx.now);
+        }
+    }
+
+    /// Tells the plugin what a turn has brought, and the log that the connection was `parked` in it.
+    pub(super) fn tell(&mut self, turn: &Turn, parked: bool, cx: &mut Context<'_>) {
+        if parked {
+            let time = self.parameters.keep.unwrap_or_default().as_secs_f64();
+            log::info!("{} parked, its plugin has gone; kept for {time} s", self.pid);
+        }
+        if turn.handed_over {
+            self.notify_data(cx);
+        }
+        if turn.told_end {
+            // For the plugin this is the end: there is nothing more to read, whatever it may still send.
+            self.notify_closed(cx);
         }
     }
 

@@ -4,9 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::draining::Draining;
 use super::outbox::Outbox;
+use super::plugin::PluginSide;
 use super::remote::Remote;
-use super::{Context, Pid, Stage};
+use super::{Context, Pid, Session, Stage, Step, Verdict};
 use crate::config::Config;
 use crate::net::socket::{DatagramSocket, Stream};
 use crate::protocol::framing::Framing;
@@ -218,6 +220,74 @@ impl Link {
             Self::Stream { relay, .. } => relay,
             Self::Datagrams { relay, .. } => relay.as_mut(),
             Self::WebSocket { relay, .. } => relay.as_mut(),
+        }
+    }
+}
+
+impl Session {
+    /// Announces the connection, if that is still to be done, and moves what can be moved.
+    pub(super) fn relay(&mut self, cx: &mut Context<'_>) -> Step {
+        match self.announce(cx) {
+            Ok(true) => {}
+            Ok(false) => return Step::Stay(Verdict::WAIT),
+            Err(_) => return Step::Next(self.end_relay(End::PluginLost, cx)),
+        }
+        let Stage::Relaying(stage) = &mut self.stage else { return Step::Stay(Verdict::WAIT) };
+        if let PluginSide::Kept(plugin) = &mut self.plugin {
+            plugin.begin(cx.config.limits.history, cx.buffers);
+            stage.relay_mut().plugin_ready().writable |= plugin.has_room();
+        }
+        let mut turn = stage.step(&mut self.plugin, &self.parameters, cx);
+        let parked = match &mut self.plugin {
+            PluginSide::Kept(plugin) => plugin.settle(&mut turn, cx.now, cx.buffers),
+            _ => false,
+        };
+        if parked {
+            // What the plugin has said before it went is still there to be read.
+            stage.relay_mut().plugin_ready().readable = true;
+        }
+        self.tell(&turn, parked, cx);
+        match turn.end {
+            Some(end) => Step::Next(self.end_relay(end, cx)),
+            // Nothing says twice that there is room for a plugin that has just been cut off.
+            None => Step::Stay(Verdict { again: turn.again || parked, ..Verdict::WAIT }),
+        }
+    }
+
+    /// Writes `OK CONN`, and does what follows from its being written. True where that is done.
+    fn announce(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let Stage::Relaying(stage) = &mut self.stage else { return Ok(false) };
+        if stage.is_announced() {
+            return Ok(true);
+        }
+        if !stage.announce(&mut self.plugin)? {
+            return Ok(false);
+        }
+        if self.parameters.keep.is_some() {
+            self.begin_keeping(cx.now);
+        }
+        self.notify_connected(cx);
+        Ok(true)
+    }
+
+    /// The relay is over, for the reason `end`: the stage that follows.
+    pub(super) fn end_relay(&mut self, end: End, cx: &mut Context<'_>) -> Stage {
+        let Stage::Relaying(stage) = &mut self.stage else { return Stage::Closed };
+        let relay = stage.relay_mut();
+        log::info!("{} closed: {end}; received {}, sent {}", self.pid, relay.received(), relay.sent());
+        relay.release(cx.buffers, cx.pipes);
+        let ready = *relay.plugin_ready();
+        match end {
+            _ if matches!(self.plugin, PluginSide::Kept(_)) => self.leave_to_plugin(end, cx.now),
+            End::Done | End::PluginLost => Stage::Closed,
+            _ => Stage::Draining(Draining::new(Outbox::default(), ready, cx.now)),
+        }
+    }
+
+    /// Gives back what the relay holds of what all share.
+    pub(super) fn release_relay(&mut self, cx: &mut Context<'_>) {
+        if let Stage::Relaying(stage) = &mut self.stage {
+            stage.relay_mut().release(cx.buffers, cx.pipes);
         }
     }
 }
