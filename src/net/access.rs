@@ -55,9 +55,9 @@ impl AccessList {
         let mut networks = Vec::new();
         for word in words(text) {
             match word {
-                "*" | "all" => networks.extend(["0.0.0.0/0", "::/0"].iter().filter_map(|all| Network::parse(all))),
-                "loopback" => networks.extend(LOOPBACK.iter().filter_map(|network| Network::parse(network))),
-                "local" => networks.extend(LOCAL.iter().filter_map(|network| Network::parse(network))),
+                "*" | "all" => networks.extend(networks_of(&["0.0.0.0/0", "::/0"])),
+                "loopback" => networks.extend(networks_of(LOOPBACK)),
+                "local" => networks.extend(networks_of(LOOPBACK).chain(networks_of(HOUSE))),
                 word => networks.push(Network::parse(word).ok_or_else(|| word.to_owned())?),
             }
         }
@@ -72,10 +72,13 @@ impl AccessList {
 
 /// This machine.
 const LOOPBACK: &[&str] = &["127.0.0.0/8", "::1"];
-/// This machine and the house: loopback, private (RFC 1918), link-local (RFC 3927, RFC 4291) and unique-local
-/// (RFC 4193) addresses.
-const LOCAL: &[&str] =
-    &["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "::1", "fe80::/10", "fc00::/7"];
+/// The house beside it: private (RFC 1918), link-local (RFC 3927, RFC 4291) and unique-local (RFC 4193) addresses.
+const HOUSE: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fe80::/10", "fc00::/7"];
+
+/// The networks of one of these lists.
+fn networks_of(list: &'static [&'static str]) -> impl Iterator<Item = Network> {
+    list.iter().filter_map(|network| Network::parse(network))
+}
 
 /// How far away an address is; what is nearer is less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,11 +94,10 @@ pub enum Distance {
 impl Distance {
     /// That of `address`. The unspecified address leads to this machine.
     pub fn of(address: IpAddr) -> Self {
-        let is_of =
-            |list: &[&str]| list.iter().filter_map(|text| Network::parse(text)).any(|net| net.contains(address));
-        if address.to_canonical().is_unspecified() || is_of(LOOPBACK) {
+        let is_in = |list| networks_of(list).any(|network| network.contains(address));
+        if address.to_canonical().is_unspecified() || is_in(LOOPBACK) {
             Self::Machine
-        } else if is_of(LOCAL) {
+        } else if is_in(HOUSE) {
             Self::House
         } else {
             Self::World
