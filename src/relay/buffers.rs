@@ -42,7 +42,8 @@ impl Buffers {
 
     /// What was counted as `counted` is `held` now.
     pub fn recount(&mut self, counted: &mut usize, held: usize) {
-        self.held = (self.held + held).saturating_sub(*counted);
+        debug_assert!(*counted <= self.held);
+        self.held = self.held.saturating_sub(*counted) + held;
         *counted = held;
     }
 
@@ -58,10 +59,11 @@ impl Buffers {
         (self.limit / 2).saturating_sub(self.history.saturating_sub(own)).max(RESERVE)
     }
 
-    /// `now` bytes of history are kept where `before` were.
-    pub fn recount_history(&mut self, before: usize, now: usize) {
-        debug_assert!(before <= self.history);
-        self.history = self.history.saturating_sub(before) + now;
+    /// The history that was counted as `counted` has `kept` bytes now.
+    pub fn recount_history(&mut self, counted: &mut usize, kept: usize) {
+        debug_assert!(*counted <= self.history);
+        self.history = self.history.saturating_sub(*counted) + kept;
+        *counted = kept;
     }
 
     /// `bytes` are held from now on.
@@ -115,12 +117,14 @@ mod tests {
     #[test]
     fn history_has_half_and_takes_nothing_from_what_is_held() {
         let mut buffers = Buffers::new(100_000, 65_536);
-        buffers.recount_history(0, 30_000);
+        let (mut one, mut other) = (0, 0);
+        buffers.recount_history(&mut one, 30_000);
         assert_eq!((buffers.history_room(0), buffers.history_room(30_000)), (20_000, 50_000));
-        buffers.recount_history(0, 40_000);
+        buffers.recount_history(&mut other, 40_000);
         assert_eq!((buffers.history_room(0), buffers.history_room(30_000)), (RESERVE, 10_000));
         assert_eq!((buffers.room(), buffers.history()), (65_536, 70_000));
-        buffers.recount_history(70_000, 0);
-        assert_eq!(buffers.history(), 0);
+        buffers.recount_history(&mut one, 0);
+        buffers.recount_history(&mut other, 0);
+        assert_eq!((buffers.history(), one, other), (0, 0, 0));
     }
 }

@@ -221,10 +221,8 @@ impl<S: Stream> KeptPlugin<S> {
 
     fn count(&mut self, buffers: &mut Buffers) {
         let (held, history) = (self.held(), self.outlet.history());
-        buffers.release(self.counted.0);
-        buffers.hold(held);
-        buffers.recount_history(self.counted.1, history);
-        self.counted = (held, history);
+        buffers.recount(&mut self.counted.0, held);
+        buffers.recount_history(&mut self.counted.1, history);
     }
 
     /// True where nobody reads what is written.
