@@ -15,7 +15,7 @@ use ureq::{Error, Timeout};
 
 use crate::net::socket::{Stream, TcpSocket};
 use crate::net::{blocking, reason};
-use crate::tls::{Failure, House, Outcome, Settings, Step, TlsStream, Verify, handshake};
+use crate::tls::{Failure, House, Outcome, Settings, TlsStream, Verify, handshake};
 
 /// Most that is read of a handshake at once.
 const READ: usize = 16 * 1024;
@@ -172,7 +172,7 @@ fn shake_hands(
                 Ok(read) => break read,
             }
         };
-        let step: Step = pending.advance(&buffer[..read]);
+        let step = pending.advance(&buffer[..read]);
         to_send = step.to_send;
         match step.outcome {
             Outcome::More(more) => pending = more,
@@ -205,10 +205,7 @@ fn failed(failure: Failure) -> Error {
 
 /// What an error of an established stream is for ureq. What TLS has to say keeps its words.
 fn broken(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::InvalidData => failed(Failure::new(error.to_string().trim_start_matches("SSL_ERROR "))),
-        _ => Error::Io(error),
-    }
+    error.downcast().map_or_else(Error::Io, failed)
 }
 
 /// When something has to be done.

@@ -54,8 +54,26 @@ enum Reading {
     Open,
     /// The server said so.
     Closed,
-    /// It broke. The words stay, since who asks again is to hear them again.
-    Failed(io::ErrorKind, Box<str>),
+    /// It broke.
+    Failed(Fault),
+}
+
+/// Why the incoming side broke. It stays, since who asks again is to hear it again.
+#[derive(Clone, Debug)]
+enum Fault {
+    /// The stream below did, or ended where it must not.
+    Below(io::ErrorKind, Box<str>),
+    /// What came is no TLS, or not as it should be.
+    Tls(Failure),
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Below(kind, words) => Self::new(kind, words.as_ref()),
+            Fault::Tls(failure) => Self::new(io::ErrorKind::InvalidData, failure),
+        }
+    }
 }
 
 /// How the outgoing side ends.
@@ -135,7 +153,8 @@ impl<S: Stream> TlsStream<S> {
         };
         if read == 0 {
             // Somebody may have cut off the end: whoever needs to know must be able to.
-            self.fail(io::ErrorKind::UnexpectedEof, "closed without close_notify");
+            let words = "closed without close_notify".into();
+            self.reading = Reading::Failed(Fault::Below(io::ErrorKind::UnexpectedEof, words));
             return Ok(Some(0));
         }
         scratch[..start].copy_from_slice(self.connection.rest());
@@ -152,14 +171,10 @@ impl<S: Stream> TlsStream<S> {
             Err(error) => {
                 // The peer is to hear why; if it does not listen any more, that is no further harm.
                 let _ = self.flush();
-                self.fail(io::ErrorKind::InvalidData, &Failure::of(&error).to_string());
+                self.reading = Reading::Failed(Fault::Tls(Failure::of(&error)));
             }
         }
         Ok(Some(read))
-    }
-
-    fn fail(&mut self, kind: io::ErrorKind, words: &str) {
-        self.reading = Reading::Failed(kind, words.into());
     }
 
     /// Takes from what was decrypted before. Gives how much.
@@ -191,7 +206,8 @@ impl<S: Stream> TlsStream<S> {
 }
 
 impl<S: Stream> Stream for TlsStream<S> {
-    /// `UnexpectedEof` where the stream below ended without the server's having said so.
+    /// `UnexpectedEof` where the stream below ended without the server's having said so; where TLS itself failed, the
+    /// error holds the [`Failure`].
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = self.take_plain(buffer);
         let mut received = 0;
@@ -201,13 +217,16 @@ impl<S: Stream> Stream for TlsStream<S> {
                 Reading::Open => {}
                 _ if filled > 0 => break,
                 Reading::Closed => return Ok(0),
-                Reading::Failed(kind, words) => return Err(io::Error::new(*kind, words.as_ref())),
+                Reading::Failed(fault) => return Err(fault.clone().into()),
             }
             match self.receive(buffer, &mut filled) {
                 Ok(Some(read)) => received += read,
                 Ok(None) if filled > 0 => break,
                 Ok(None) => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(error) => self.fail(error.kind(), &crate::net::reason(&error)),
+                Err(error) => {
+                    let words = crate::net::reason(&error).into();
+                    self.reading = Reading::Failed(Fault::Below(error.kind(), words));
+                }
             }
             // The beginning of a record may be of use yet.
             if matches!(self.reading, Reading::Open) && filled + self.connection.rest().len() < received / 2 {
