@@ -1,4 +1,5 @@
-//! An elastic pool of threads for what can only block: names and notifications.
+//! An elastic pool of threads for what the loop must not do: what can only block (names, notifications), and what takes
+//! long (TLS handshakes).
 //!
 //! A thread is started when a job finds none idle, up to a bound, and ends when it has had nothing to do for a while.
 //! Results wait until they are fetched; the loop is woken for them.
@@ -155,8 +156,8 @@ fn stand_back(by: i32) {
     unsafe { nix::libc::nice(by) };
 }
 
-/// A poisoned lock means that another thread panicked; what it guards is still whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks `mutex`. A poisoned one means that another thread panicked; what is guarded here is whole all the same.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

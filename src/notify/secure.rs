@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,6 +16,7 @@ use ureq::{Error, Timeout};
 use crate::net::socket::{Stream, TcpSocket};
 use crate::net::{blocking, reason};
 use crate::tls::{Failure, House, Outcome, Settings, TlsStream, Verify, handshake};
+use crate::workers::lock;
 
 /// Most that is read of a handshake at once.
 const READ: usize = 16 * 1024;
@@ -41,11 +42,11 @@ impl SecureConnector {
 
     /// From now on, new connections go by `trust`.
     pub fn set_trust(&self, trust: Trust) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trust;
+        *lock(&self.0) = trust;
     }
 
     fn trust(&self) -> Trust {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 

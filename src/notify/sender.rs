@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use ureq::config::{AutoHeaderValue, Config};
@@ -17,7 +17,7 @@ use super::schedule::Job;
 use super::secure::{SecureConnector, Trust};
 use super::{LineId, Outcome, line};
 use crate::tls::Failure;
-use crate::workers::{Pool, Workers};
+use crate::workers::{Pool, Workers, lock};
 
 /// What the daemon calls itself, as its predecessor did.
 const USER_AGENT: &str = "sockproxyd-1";
@@ -94,7 +94,7 @@ struct Trouble(Mutex<Box<str>>);
 
 impl Trouble {
     fn handle_failure(&self, failure: &Failure) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         if **known != *failure.gist() {
             *known = failure.gist().into();
             log::warn!("no TLS to Luup: {failure}");
@@ -102,7 +102,7 @@ impl Trouble {
     }
 
     fn handle_answer(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Box::default();
+        *lock(&self.0) = Box::default();
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustls::client::Resumption;
@@ -18,6 +18,7 @@ use super::files::{File, Stamp, read_owners, read_plugins};
 use super::settings::{Settings, Verify, Version};
 use super::verify::Verifier;
 use super::{Failure, error};
+use crate::workers::lock;
 
 /// As many configurations are kept. A house with more kinds of settings than that makes some of them anew.
 const MOST_CONFIGS: usize = 32;
@@ -115,7 +116,7 @@ impl House {
     }
 
     fn configs(&self) -> std::sync::MutexGuard<'_, HashMap<Settings, Entry>> {
-        self.configs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.configs)
     }
 
     fn make(&self, settings: &Settings, files: &mut Vec<(PathBuf, Stamp)>) -> Result<ClientConfig, Failure> {
