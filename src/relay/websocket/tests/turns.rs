@@ -48,11 +48,32 @@ impl Entropy for NoEntropy {
     }
 }
 
-/// Messages received and bytes sent to the remote in one turn, with a plugin and a remote that say these things without
-/// end; the turn is over before they are.
-#[track_caller]
-fn turn_of(framing: Framing, plugin: &[u8], remote: &[u8]) -> (u64, usize) {
-    let now = Instant::now();
+/// A side that says something once, takes everything, and counts the calls.
+#[derive(Default)]
+struct Counted {
+    bytes: Vec<u8>,
+    reads: usize,
+    writes: usize,
+}
+
+impl Stream for Counted {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads += 1;
+        let length = self.bytes.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.bytes[..length]);
+        self.bytes.drain(..length);
+        if length == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(length) }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writes += 1;
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self) {}
+}
+
+fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
     let deflate = Deflate {
         peer_window_bits: 12,
         peer_no_context_takeover: true,
@@ -69,7 +90,11 @@ fn turn_of(framing: Framing, plugin: &[u8], remote: &[u8]) -> (u64, usize) {
     };
     let wishes = Wishes { framing, max_message: 65536, receive: None };
     let ready = (Ready::fresh(), Ready::fresh());
-    let mut relay = WebSocketRelay::new(now, Connection::new(settings, now), &wishes, (&[], Vec::new()), None, ready);
+    WebSocketRelay::new(now, Connection::new(settings, now), &wishes, (&[], Vec::new()), None, ready)
+}
+
+/// One turn of `relay`.
+fn run<P: Stream, R: Stream>(relay: &mut WebSocketRelay, plugin: &mut P, remote: &mut R, now: Instant) -> Turn {
     let mut env = Env {
         now,
         scratch: &mut vec![0; SCRATCH],
@@ -78,12 +103,21 @@ fn turn_of(framing: Framing, plugin: &[u8], remote: &[u8]) -> (u64, usize) {
         entropy: &mut NoEntropy,
         block: None,
     };
+    relay.run(plugin, remote, &mut env)
+}
+
+/// Messages received and bytes sent to the remote in one turn, with a plugin and a remote that say these things without
+/// end; the turn is over before they are.
+#[track_caller]
+fn turn_of(framing: Framing, plugin: &[u8], remote: &[u8]) -> (u64, usize) {
+    let now = Instant::now();
+    let mut relay = new_relay(framing, now);
     let (mut plugin, mut remote) = (Endless::new(plugin.to_vec()), Endless::new(remote.to_vec()));
-    let turn = relay.run(&mut plugin, &mut remote, &mut env);
+    let turn = run(&mut relay, &mut plugin, &mut remote, now);
     assert_eq!((turn.again, turn.end), (true, None));
     let first = relay.messages().unwrap().0;
     // What was read and not yet looked at is looked at in the next.
-    relay.run(&mut plugin, &mut remote, &mut env);
+    run(&mut relay, &mut plugin, &mut remote, now);
     let second = relay.messages().unwrap().0 - first;
     assert!(second * 2 >= first && second <= first * 2, "{first} messages, then {second}");
     (first, remote.taken)
@@ -120,5 +154,22 @@ fn what_a_plugin_says_without_bytes_costs_its_share() {
     for said in ["PING 0\n", "TEXT 0\n"] {
         let (_, sent) = turn_of(Framing::Mesg, said.as_bytes(), b"");
         assert!((600..=2 * 6 * TURN_BYTES / MESSAGE_COST).contains(&sent), "{said}: {sent} bytes in two turns");
+    }
+}
+
+#[test]
+fn a_message_of_64_kib_takes_one_call_a_side() {
+    for framing in [Framing::Mesg, Framing::Raw] {
+        let header = if framing == Framing::Mesg { "BINA 65536\n" } else { "" };
+        let says = |header: &[u8]| Counted { bytes: [header, &[b'x'; 65536]].concat(), ..Counted::default() };
+        let now = Instant::now();
+        let (mut relay, mut plugin, mut remote) =
+            (new_relay(framing, now), says(header.as_bytes()), Counted::default());
+        run(&mut relay, &mut plugin, &mut remote, now);
+        assert_eq!((plugin.reads, remote.writes), (1, 1), "up, {framing:?}");
+        let (mut relay, mut plugin) = (new_relay(framing, now), Counted::default());
+        let mut remote = says(&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        run(&mut relay, &mut plugin, &mut remote, now);
+        assert_eq!((remote.reads, plugin.writes), (1, 1), "down, {framing:?}");
     }
 }
