@@ -12,8 +12,6 @@ use super::tokens;
 use crate::config::{Config, Direct};
 use crate::net::listener::listen;
 
-/// Connections accepted at one door in one turn before others have theirs.
-const TURN_ACCEPTS: usize = 64;
 /// When nothing more can be accepted, for want of descriptors or memory, the next try is made so much later, or when
 /// a connection has ended.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -109,8 +107,8 @@ impl Doors {
         self.paused_until = None;
     }
 
-    /// Lets in who is waiting. The caller comes back while [`Doors::is_ready`].
-    pub fn accept(&mut self, now: Instant) -> Vec<Arrival> {
+    /// Lets in who is waiting, `most` at each door. The caller comes back while [`Doors::is_ready`].
+    pub fn accept(&mut self, most: usize, now: Instant) -> Vec<Arrival> {
         let mut arrivals = Vec::new();
         if self.paused_until.is_some_and(|until| until > now) {
             return arrivals;
@@ -118,7 +116,7 @@ impl Doors {
         self.paused_until = None;
         for (number, door) in self.doors.iter_mut().enumerate() {
             let Some(door) = door else { continue };
-            for _ in 0..TURN_ACCEPTS {
+            for _ in 0..most {
                 if !door.ready {
                     break;
                 }

@@ -1,8 +1,8 @@
 //! The loop: poll, dispatch, timers, signals. What an event means is decided elsewhere.
 //!
-//! A turn of the loop waits for events, tells them to those they concern, runs every session that has something to
-//! do once, and hands requests to the senders. Who is not done asks for another turn, and the others have theirs
-//! before.
+//! A turn of the loop waits for events, tells them to those they concern, lets sessions that have something to do do
+//! it (see [`turns`]), and hands requests to the senders. Who is not done asks for another turn, and the others have
+//! theirs before.
 
 mod admission;
 mod descriptors;
@@ -11,54 +11,45 @@ mod farewell;
 mod kept;
 mod owner;
 mod report;
+mod sessions;
 mod timers;
 mod tokens;
+mod turns;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Waker};
 use nix::sys::signalfd::SignalFd;
 use slab::Slab;
 
 use crate::config::{Config, Step};
 use crate::net::random::Randomness;
 use crate::net::resolver::Resolver;
-use crate::net::socket::INTEREST;
 use crate::notify::{Schedule, Senders, Trust};
 use crate::protocol::reply;
 use crate::relay::SCRATCH;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
-use crate::session::{Ask, Context, Key, PidSource, Session, Verdict};
+use crate::session::{Ask, Context, Key, PidSource};
 use crate::tls::{self, Handshakes};
 use admission::Admission;
-use doors::{Arrival, Doors};
+use doors::Doors;
 use kept::Directory;
+use sessions::{Slot, key, remote_token, slot_of};
 use timers::Timers;
 use tokens::{Side, Source};
+use turns::Turns;
 
 /// Events taken in one turn.
 const EVENTS: usize = 256;
 
 /// TLS handshakes made at once. They are all computing: more threads than cores gain nothing.
 const HANDSHAKES: usize = 2;
-
-/// A session, and what the loop remembers of it.
-#[derive(Debug)]
-struct Slot {
-    session: Box<Session>,
-    generation: u16,
-    /// It stands in the queue.
-    queued: bool,
-    /// What its timer is armed for.
-    armed: Option<Instant>,
-}
 
 /// Everything that a session's turn may need. Apart from the sessions, so that both can be borrowed.
 struct House {
@@ -83,7 +74,7 @@ pub struct Daemon {
     sessions: Slab<Slot>,
     /// The generation that the next session in a slot gets.
     generations: Vec<u16>,
-    queue: VecDeque<Key>,
+    turns: Turns<Key>,
     timers: Timers<Key>,
     admission: Admission,
     pids: PidSource,
@@ -141,7 +132,7 @@ impl Daemon {
             doors,
             sessions: Slab::new(),
             generations: Vec::new(),
-            queue: VecDeque::new(),
+            turns: Turns::new(),
             timers: Timers::new(),
             admission: Admission::new(connections),
             pids: PidSource::default(),
@@ -182,7 +173,7 @@ impl Daemon {
 
     /// How long the loop may sleep.
     fn timeout(&self) -> Option<Duration> {
-        if !self.queue.is_empty() || self.doors.is_ready() {
+        if !self.turns.is_empty() || self.doors.is_ready() {
             return Some(Duration::ZERO);
         }
         let next = [self.timers.next(), self.house.schedule.poll_timeout(), self.doors.deadline()];
@@ -241,79 +232,6 @@ impl Daemon {
         }
     }
 
-    fn let_in(&mut self) {
-        for Arrival { mut stream, peer, door } in self.doors.accept(self.now) {
-            let address = peer.ip().to_canonical();
-            let in_all = self.sessions.len();
-            if let Err(refusal) = self.admission.enter(address, in_all, &self.house.config, self.now) {
-                // A fresh socket takes a line at once; if not, there is nobody to tell.
-                let _ = io::Write::write(&mut stream, &refusal);
-                continue;
-            }
-            let slot = self.sessions.vacant_key();
-            if self.generations.len() <= slot {
-                self.generations.resize(slot + 1, 0);
-            }
-            let generation = self.generations[slot];
-            let key = key(slot, generation);
-            if let Err(error) = self.house.poll.registry().register(&mut stream, Token(key), INTEREST) {
-                log::warn!("cannot watch a connection from {address}: {error}");
-                self.admission.leave(address);
-                continue;
-            }
-            self.accepted += 1;
-            let direct = self.doors.direct(door);
-            let pid = self.pids.next(SystemTime::now(), direct.is_some());
-            log::info!("{pid} connection from {address}");
-            let mut cx = self.house.context(key, self.now);
-            let session = match direct {
-                Some(direct) => Session::direct(pid, stream, peer, direct, &mut cx),
-                None => Session::greet(pid, stream, peer, &cx),
-            };
-            self.sessions.insert(Slot { session: Box::new(session), generation, queued: false, armed: None });
-            self.enqueue(key);
-        }
-    }
-
-    /// Gives every session in the queue one turn.
-    fn run_sessions(&mut self) {
-        for _ in 0..self.queue.len() {
-            let Some(key) = self.queue.pop_front() else { break };
-            let Some(slot) = slot_of(&self.sessions, key) else { continue };
-            self.sessions[slot].queued = false;
-            self.run_session(slot, key);
-        }
-    }
-
-    fn run_session(&mut self, slot: usize, key: Key) {
-        let found = &mut self.sessions[slot];
-        let mut cx = self.house.context(key, self.now);
-        let mut verdict = found.session.turn(&mut cx);
-        let late = |session: &Session, cx: &Context<'_>| session.deadline(cx.config).is_some_and(|due| due <= cx.now);
-        if verdict == Verdict::WAIT && late(&found.session, &cx) {
-            // Before anybody is judged for silence, the sockets themselves are asked: the word may have come while the
-            // machine slept, and its event is yet to be fetched.
-            found.session.look_again();
-            verdict = found.session.turn(&mut cx);
-        }
-        if verdict == Verdict::WAIT && late(&found.session, &cx) {
-            found.session.handle_timeout(&mut cx);
-            verdict = found.session.turn(&mut cx);
-        }
-        match verdict {
-            Verdict { closed: true, .. } => return self.forget(slot),
-            Verdict { ask: Some(ask), .. } => {
-                self.perform(slot, key, ask);
-                self.enqueue(key);
-            }
-            Verdict { again: true, .. } => self.enqueue(key),
-            _ => {}
-        }
-        let found = &mut self.sessions[slot];
-        let due = found.session.deadline(&self.house.config);
-        self.timers.arm(key, due, &mut found.armed);
-    }
-
     /// Does what a session has asked for.
     fn perform(&mut self, slot: usize, key: Key, ask: Ask) {
         match ask {
@@ -353,34 +271,6 @@ impl Daemon {
             }
         }
     }
-
-    fn enqueue(&mut self, key: Key) {
-        if let Some(slot) = slot_of(&self.sessions, key)
-            && !std::mem::replace(&mut self.sessions[slot].queued, true)
-        {
-            self.queue.push_back(key);
-        }
-    }
-
-    fn forget(&mut self, slot: usize) {
-        let gone = self.sessions.remove(slot);
-        self.generations[slot] = tokens::next_generation(gone.generation);
-        if let Some(pid) = gone.session.kept_pid() {
-            self.directory.remove(pid, key(slot, gone.generation));
-        }
-        self.admission.leave(gone.session.address());
-        self.doors.handle_room();
-        if self.sessions.is_empty() {
-            // What a crowd has needed is given back when it has gone.
-            crate::spare::clear();
-            self.sessions.shrink_to_fit();
-            self.queue.shrink_to_fit();
-        }
-        let sessions = &self.sessions;
-        self.timers.prune(sessions.len(), |key, due| {
-            slot_of(sessions, key).is_some_and(|slot| sessions[slot].armed == Some(due))
-        });
-    }
 }
 
 /// What TLS connections share. Draws the first randomness meanwhile.
@@ -411,27 +301,5 @@ impl House {
             randomness: &mut self.randomness,
             schedule: &mut self.schedule,
         }
-    }
-}
-
-/// A session's key is its plugin socket's token.
-fn key(slot: usize, generation: u16) -> Key {
-    tokens::session(slot, generation, Side::Plugin).0
-}
-
-fn remote_token(key: Key) -> Token {
-    match tokens::source(Token(key)) {
-        Source::Session(slot, generation, _) => tokens::session(slot, generation, Side::Remote),
-        _ => Token(key),
-    }
-}
-
-/// The slot of the session that `key` names, if it is still that session's.
-fn slot_of(sessions: &Slab<Slot>, key: Key) -> Option<usize> {
-    match tokens::source(Token(key)) {
-        Source::Session(slot, generation, _) => {
-            sessions.get(slot).filter(|found| found.generation == generation).map(|_| slot)
-        }
-        _ => None,
     }
 }

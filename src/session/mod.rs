@@ -194,6 +194,11 @@ impl Session {
         self.peer.ip().to_canonical()
     }
 
+    /// True where bytes pass, for which somebody waits: not while it is being set up, nor at its end.
+    pub fn relays(&self) -> bool {
+        matches!(self.stage, Stage::Relaying(_))
+    }
+
     /// An event of the plugin's socket.
     pub fn handle_plugin_event(&mut self, event: &Event) {
         if self.note_kept_event(event) {

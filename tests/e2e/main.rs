@@ -15,6 +15,7 @@ mod conn;
 mod conn_options;
 mod direct;
 mod echo;
+mod fairness;
 mod farewell;
 mod faults;
 mod greeting;

@@ -1,0 +1,69 @@
+//! Twenty plugins that come at once keep nobody else waiting, and none of them is forgotten.
+
+use lab::daemon::Daemon;
+use lab::device::{Device, Kind};
+use lab::plugin::Plugin;
+use nix::sys::signal::Signal;
+
+use crate::support::{LIMIT, configured, echo_mode, eventually};
+
+/// As after a reload of Luup.
+const CROWD: usize = 20;
+
+/// Does `meanwhile` while the daemon stands still, so that it finds everything at once.
+fn all_at_once(daemon: &Daemon, meanwhile: impl FnOnce()) {
+    daemon.signal(Signal::SIGSTOP);
+    eventually("it stands still", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
+    });
+    meanwhile();
+    daemon.signal(Signal::SIGCONT);
+}
+
+/// The log's lines with `word`, when there are so many: which ones they are.
+fn logged(daemon: &Daemon, word: &str, count: usize) -> Vec<usize> {
+    eventually(word, || {
+        let lines = daemon.log_lines();
+        let found: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].contains(word)).collect();
+        (found.len() == count).then_some(found)
+    })
+}
+
+#[test]
+fn who_relays_has_a_turn_before_a_crowd_that_connects() {
+    let daemon = configured("[host]\ndebug=1\n");
+    let device = Device::start(Kind::Manual);
+    let (plugin, remote) = echo_mode(&daemon, "");
+    let mut crowd: Vec<Plugin> = (0..CROWD).map(|_| daemon.plugin()).collect();
+    all_at_once(&daemon, || {
+        crowd.iter_mut().for_each(|one| one.send(format!("CONN {}\n", device.addr()).as_bytes()));
+        // The last event of all. That it has been seen stands in the log.
+        drop((plugin, remote));
+    });
+    for one in &mut crowd {
+        assert!(one.line().starts_with("OK CONN"));
+        device.accept(LIMIT);
+    }
+    let connects = logged(&daemon, " connects to ", 1 + CROWD);
+    let closed = logged(&daemon, " closed: ", 1);
+    assert!(closed[0] < connects[1], "{}", daemon.log_text());
+}
+
+#[test]
+fn who_relays_waits_for_no_crowd_that_comes_in() {
+    let daemon = configured("[host]\ndebug=1\n");
+    let (plugin, remote) = echo_mode(&daemon, "");
+    let mut crowd = Vec::new();
+    all_at_once(&daemon, || {
+        crowd.extend((0..CROWD).map(|_| Plugin::connect_raw(daemon.addr()).unwrap()));
+        drop((plugin, remote));
+    });
+    for one in &mut crowd {
+        assert!(one.line().starts_with("OK TOGGLEDBITS-SOCKPROXY 1 "));
+    }
+    let came_in = logged(&daemon, " connection from ", 1 + CROWD);
+    let closed = logged(&daemon, " closed: ", 1);
+    // One is let in at the same time.
+    assert!(closed[0] < came_in[2], "{}", daemon.log_text());
+}
