@@ -93,12 +93,21 @@ fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
     WebSocketRelay::new(now, Connection::new(settings, now), &wishes, (&[], Vec::new()), None, ready)
 }
 
-/// One turn of `relay`.
-fn run<P: Stream, R: Stream>(relay: &mut WebSocketRelay, plugin: &mut P, remote: &mut R, now: Instant) -> Turn {
+fn new_buffers() -> Buffers {
+    Buffers::new(1 << 20, 1 << 16)
+}
+
+/// One turn of `relay`, whose bytes are counted in `buffers`.
+fn run<P: Stream, R: Stream>(
+    relay: &mut WebSocketRelay,
+    plugin: &mut P,
+    remote: &mut R,
+    (buffers, now): (&mut Buffers, Instant),
+) -> Turn {
     let mut env = Env {
         now,
         scratch: &mut vec![0; SCRATCH],
-        buffers: &mut Buffers::new(1 << 20, 1 << 16),
+        buffers,
         pipes: &mut Pipes::new(0),
         entropy: &mut NoEntropy,
         block: None,
@@ -113,11 +122,12 @@ fn turn_of(framing: Framing, plugin: &[u8], remote: &[u8]) -> (u64, usize) {
     let now = Instant::now();
     let mut relay = new_relay(framing, now);
     let (mut plugin, mut remote) = (Endless::new(plugin.to_vec()), Endless::new(remote.to_vec()));
-    let turn = run(&mut relay, &mut plugin, &mut remote, now);
+    let mut buffers = new_buffers();
+    let turn = run(&mut relay, &mut plugin, &mut remote, (&mut buffers, now));
     assert_eq!((turn.again, turn.end), (true, None));
     let first = relay.messages().unwrap().0;
     // What was read and not yet looked at is looked at in the next.
-    run(&mut relay, &mut plugin, &mut remote, now);
+    run(&mut relay, &mut plugin, &mut remote, (&mut buffers, now));
     let second = relay.messages().unwrap().0 - first;
     assert!(second * 2 >= first && second <= first * 2, "{first} messages, then {second}");
     (first, remote.taken)
@@ -165,11 +175,11 @@ fn a_message_of_64_kib_takes_one_call_a_side() {
         let now = Instant::now();
         let (mut relay, mut plugin, mut remote) =
             (new_relay(framing, now), says(header.as_bytes()), Counted::default());
-        run(&mut relay, &mut plugin, &mut remote, now);
+        run(&mut relay, &mut plugin, &mut remote, (&mut new_buffers(), now));
         assert_eq!((plugin.reads, remote.writes), (1, 1), "up, {framing:?}");
         let (mut relay, mut plugin) = (new_relay(framing, now), Counted::default());
         let mut remote = says(&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
-        run(&mut relay, &mut plugin, &mut remote, now);
+        run(&mut relay, &mut plugin, &mut remote, (&mut new_buffers(), now));
         assert_eq!((remote.reads, plugin.writes), (1, 1), "down, {framing:?}");
     }
 }
