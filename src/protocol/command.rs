@@ -1,4 +1,4 @@
-//! The commands of setup mode. Each is declared once, in [`COMMANDS`]: the parser, HELP and CAPA come from there.
+//! The commands of setup mode. Each is declared once, in [`COMMANDS`]: the parser and HELP come from there.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub enum CommandError {
     Argument(&'static str, &'static str),
 }
 
-/// One command, as HELP and CAPA show it.
+/// One command, as HELP shows it.
 pub struct CommandSpec {
     /// Four upper-case letters.
     pub name: &'static str,
@@ -119,8 +119,8 @@ pub static COMMANDS: &[CommandSpec] = &[
     },
     CommandSpec {
         name: "CONN",
-        arguments: "host:port [KEY=value ...]",
-        help: "Connect to the remote (enters echo mode, must be the last command)",
+        arguments: "target [KEY=value ...]",
+        help: "Connect to host:port or to a URL, ws://... or wss://... (enters echo mode, must be the last command)",
         parse: |rest, parameters| parse_connect(rest, parameters).map(|(target, with)| Command::Connect(target, with)),
     },
     CommandSpec {

@@ -168,7 +168,7 @@ mod tests {
     fn help_has_a_line_for_everything() {
         let help = text(help());
         assert_eq!(help.lines().count(), COMMANDS.len() + options().count());
-        assert!(help.contains("CONN host:port [KEY=value ...] - Connect"));
+        assert!(help.contains("CONN target [KEY=value ...] - Connect to host:port or to a URL, ws://"));
         assert!(help.contains("  PACE=seconds - "));
     }
 

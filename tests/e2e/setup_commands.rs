@@ -93,7 +93,9 @@ fn help_has_a_line_for_each_command() {
     let build = plugin.command("BILD");
     plugin.send(b"HELP\nBILD\n");
     let lines: Vec<String> = std::iter::from_fn(|| Some(plugin.line()).filter(|line| *line != build)).collect();
-    for command in ["CONN", "NTFY", "BLKS", "RTIM", "PACE", "STAT", "CAPA", "BILD", "HELP", "QUIT", "STOP"] {
+    for command in
+        ["CONN", "NTFY", "BLKS", "RTIM", "PACE", "ATCH", "DROP", "STAT", "CAPA", "BILD", "HELP", "QUIT", "STOP"]
+    {
         assert!(lines.iter().any(|line| line.starts_with(command)), "{command} is not in {lines:#?}");
     }
     assert!(lines.iter().all(|line| !line.is_empty() && !line.contains('\r')), "{lines:#?}");
