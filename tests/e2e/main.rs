@@ -10,6 +10,7 @@ mod support;
 
 mod access;
 mod bulk;
+mod certificates;
 mod command_line;
 mod conn;
 mod conn_options;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lab::websocket::{BINARY, CLOSE, CONTINUATION, PING, PONG, Server, TEXT, close_of, frame_of};
 
 use crate::support::{
-    LIMIT, bridged, configured, emulated, heard, said, said_text, say, started, stays_quiet, with_luup,
+    LIMIT, bridged, configured, emulated, heard, heard_close, said, said_text, say, started, stays_quiet, with_luup,
 };
 
 #[test]
@@ -110,8 +110,7 @@ fn rfc_6455_what_a_remote_must_not_do_is_1002_1007_or_1009() {
         peer.send(&frames).unwrap();
         assert_eq!(said(&mut plugin).0, format!("CLOS {code}"), "{frames:x?}");
         assert!(plugin.at_end());
-        let (opcode, payload) = heard(&mut peer);
-        assert_eq!((opcode, &payload[..2]), (CLOSE, &u16::to_be_bytes(code)[..]), "{frames:x?}");
+        assert_eq!(heard_close(&mut peer), code, "{frames:x?}");
     }
 }
 

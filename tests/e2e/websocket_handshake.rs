@@ -10,7 +10,8 @@ use lab::tls::{Identity, TlsDevice, Validity};
 use lab::websocket::{Peer, Request, Server, TEXT};
 
 use crate::support::{
-    LIMIT, answered, asking, bridged, connected, daemon, said, said_text, say, skipped_under_emulation, started,
+    LIMIT, answered, asking, bridged, connected, daemon, redirecting, said, said_text, say, skipped_under_emulation,
+    started,
 };
 
 /// The request of a CONN with these options.
@@ -21,20 +22,6 @@ fn asked(options: &str) -> Request {
     let request = peer.upgrade().expect("a request");
     connected(&mut plugin);
     request
-}
-
-/// A server that sends everybody to `location`, and what they ask it.
-fn redirecting(
-    status: &'static str,
-    location: impl Fn() -> String + Send + Sync + 'static,
-) -> (Server, mpsc::Receiver<Request>) {
-    let (heard, requests) = mpsc::channel();
-    let server = Server::start(move |mut peer| {
-        heard.send(peer.request()?).ok();
-        peer.send(format!("HTTP/1.1 {status}\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", location()).as_bytes())?;
-        peer.end()
-    });
-    (server, requests)
 }
 
 /// A server that echoes, and what it is asked.
@@ -187,7 +174,7 @@ fn redirects_are_followed() {
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
         let (end, requests) = listening();
         let port = end.addr().port();
-        let (server, _asked) = redirecting(status, move || format!("http://127.0.0.1:{port}/there?x#fragment"));
+        let (server, _asked) = redirecting(None, status, format!("http://127.0.0.1:{port}/there?x#fragment"));
         let mut plugin = daemon.plugin();
         plugin.conn(server.url("/start"), "");
         assert_eq!(requests.recv_timeout(LIMIT).unwrap().line, "GET /there?x HTTP/1.1", "{status}");
@@ -227,7 +214,7 @@ fn a_plugins_certificate_and_server_name_are_for_its_own_host() {
     let daemon = started();
     let device = TlsDevice::echo(Identity::self_signed(&["a.example"], Validity::Now).any_server());
     let secure = device.addr();
-    let (server, _asked) = redirecting("302 Found", move || format!("wss://{secure}/"));
+    let (server, _asked) = redirecting(None, "302 Found", format!("wss://{secure}/"));
     // Nobody says which directory the file is in; where the host is another one it need not be there.
     let options = "VRFY=none CERT=mine.pem SNIH=not..a..name";
     let answer = |url: &str| daemon.plugin().command(&format!("CONN {url} {options}"));
@@ -240,7 +227,7 @@ fn a_plugins_certificate_and_server_name_are_for_its_own_host() {
 fn redirects_come_to_an_end() {
     let daemon = started();
     for (options, followed) in [("", 4), ("RDIR=1", 1), ("RDIR=0", 0)] {
-        let (server, requests) = redirecting("302 Found", || "/again".into());
+        let (server, requests) = redirecting(None, "302 Found", "/again".into());
         let answer = daemon.plugin().command(&format!("CONN {} {options}", server.url("/")));
         assert!(answer.starts_with("ERR CONN REDIRECT_MAX"), "{answer}");
         assert_eq!(requests.try_iter().count(), followed + 1, "{options}");

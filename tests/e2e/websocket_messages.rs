@@ -8,7 +8,7 @@ use lab::plugin::Plugin;
 use lab::random::{Checksum, Random};
 use lab::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, Server, TEXT, close_of, frame_of};
 
-use crate::support::{asking, bridged, connected, heard, said, said_text, say, started, with_luup};
+use crate::support::{asking, bridged, connected, heard, heard_close, said, said_text, say, started, with_luup};
 
 /// Reads a message, of however many frames: the opcode of the first, the payload of all.
 #[track_caller]
@@ -212,8 +212,7 @@ fn a_broken_rule_of_the_plugin_is_told_and_ends_it() {
         assert!(reason.starts_with(b"PARSE "), "{broken:?}: {}", String::from_utf8_lossy(&reason));
         assert!(plugin.at_end());
         assert_eq!(heard(&mut peer), (TEXT, b"good".to_vec()), "what came before was sent");
-        let (opcode, payload) = heard(&mut peer);
-        assert_eq!((opcode, &payload[..2]), (CLOSE, &u16::to_be_bytes(code)[..]), "{broken:?}");
+        assert_eq!(heard_close(&mut peer), code, "{broken:?}");
     }
 }
 

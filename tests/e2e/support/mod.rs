@@ -16,7 +16,9 @@ pub use names::{Answer, NameServer};
 pub use nginx::{Nginx, cache};
 pub use observer::Observer;
 pub use runs::{Run, Scratch, command, run};
-pub use websocket::{answered, asking, bridged, connected, heard, said, said_text, say};
+pub use websocket::{
+    answer, answered, asking, bridged, connected, heard, heard_close, redirecting, said, said_text, say,
+};
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;

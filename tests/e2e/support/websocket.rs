@@ -1,11 +1,13 @@
 //! Plugins at WebSockets, in MESG framing.
 
 use std::io;
+use std::sync::mpsc::{Receiver, channel};
 
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
 use lab::plugin::Plugin;
-use lab::websocket::{Frame, Peer, Server};
+use lab::websocket::{CLOSE, Frame, Peer, Request, Server};
+use rustls::ServerConfig;
 
 use super::accepted;
 
@@ -34,6 +36,12 @@ pub fn connected(plugin: &mut Plugin) {
     assert!(answer.starts_with("OK CONN "), "{answer}");
 }
 
+/// What a CONN to `target` is answered.
+#[track_caller]
+pub fn answer(daemon: &Daemon, target: &str, options: &str) -> String {
+    daemon.plugin().command(&format!("CONN {target} {options}"))
+}
+
 /// What a CONN to a server with this script is answered.
 #[track_caller]
 pub fn answered(
@@ -42,7 +50,26 @@ pub fn answered(
     script: impl Fn(Peer) -> io::Result<()> + Send + Sync + 'static,
 ) -> String {
     let server = Server::start(script);
-    daemon.plugin().command(&format!("CONN {} {options}", server.url("/start")))
+    answer(daemon, &server.url("/start"), options)
+}
+
+/// A server, over TLS where that is configured, that sends everybody to `location`, and what it is asked.
+pub fn redirecting(
+    config: Option<ServerConfig>,
+    status: &'static str,
+    location: String,
+) -> (Server, Receiver<Request>) {
+    let (heard, requests) = channel();
+    let script = move |mut peer: Peer| {
+        heard.send(peer.request()?).ok();
+        peer.send(format!("HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
+        peer.end()
+    };
+    let server = match config {
+        Some(config) => Server::start_secure(config, script),
+        None => Server::start(script),
+    };
+    (server, requests)
 }
 
 /// The next message: its verb (of CLOS, with the code) and its body.
@@ -73,4 +100,12 @@ pub fn heard(peer: &mut Peer) -> (u8, Vec<u8>) {
     let Frame { fin, opcode, payload, .. } = peer.frame().expect("a frame");
     assert!(fin, "a piece");
     (opcode, payload)
+}
+
+/// Reads a close frame, of which its code.
+#[track_caller]
+pub fn heard_close(peer: &mut Peer) -> u16 {
+    let (opcode, payload) = heard(peer);
+    assert_eq!(opcode, CLOSE);
+    u16::from_be_bytes([payload[0], payload[1]])
 }

@@ -84,6 +84,14 @@ impl Server {
         })
     }
 
+    /// As [`Server::echo`], over TLS.
+    pub fn echo_secure(config: ServerConfig) -> Self {
+        Self::start_secure(config, |mut peer| {
+            peer.upgrade()?;
+            peer.echo()
+        })
+    }
+
     /// Its address.
     pub fn addr(&self) -> SocketAddr {
         self.addr

@@ -1,0 +1,147 @@
+//! Certificates: the plugin's own, and what is wrong with a server's. The words are the same over TLS and WebSocket.
+
+use lab::daemon::Daemon;
+use lab::tls::{Authority, Identity, TlsDevice, Validity};
+use lab::websocket::Server;
+
+use crate::support::{LIMIT, answer, daemon, redirecting, said_text, say};
+
+/// For every handshake: a busy machine may take its time.
+const PATIENT: &str = "CTIM=30000 RQTM=60000";
+
+#[test]
+fn a_client_certificate_is_for_the_server_that_the_plugin_named() {
+    let clients = Authority::new("clients");
+    let (daemon, identity) = with_certificates(&clients);
+    let end = Server::echo_secure(identity.server(rustls::ALL_VERSIONS, Some(&clients)));
+    let options = format!("{PATIENT} CERT=client.pem");
+    let mut plugin = daemon.plugin();
+    plugin.conn(end.url("/"), &options);
+    // Another port is another server, too: what is entrusted to one is not for the other.
+    for host in ["localhost", "127.0.0.1"] {
+        let location = format!("wss://{host}:{}/", end.addr().port());
+        let (server, _) = redirecting(Some(identity.any_server()), "302 Found", location);
+        let said = answer(&daemon, &server.url("/"), &options);
+        assert_eq!(said, "ERR CONN SSL_ERROR the server wants a certificate from us", "{host}");
+    }
+}
+
+/// A daemon that has client.pem (of `clients`), other.pem (of somebody else) and house.pem, and a server's identity that
+/// it trusts.
+#[track_caller]
+fn with_certificates(clients: &Authority) -> (Daemon, Identity) {
+    let house = Authority::new("house");
+    let both = |identity: &Identity| [identity.pem(), identity.key_pem()].concat();
+    let client = clients.issue(&["client"], Validity::Now);
+    let other = Authority::new("other").issue(&["client"], Validity::Now);
+    let expired = clients.issue(&["client"], Validity::Past);
+    let daemon = daemon()
+        .config("[tls]\nca={dir}/house.pem\ndirectory={dir}\n")
+        .file("house.pem", house.pem().as_bytes())
+        .file("client.pem", both(&client).as_bytes())
+        .file("certificate.pem", client.pem().as_bytes())
+        .file("key.pem", client.key_pem().as_bytes())
+        .file("other.pem", both(&other).as_bytes())
+        .file("expired.pem", both(&expired).as_bytes())
+        .start();
+    (daemon, house.issue(&["127.0.0.1", "localhost"], Validity::Now))
+}
+
+#[test]
+fn a_server_that_wants_a_certificate_gets_the_right_one_or_says_why_not() {
+    let clients = Authority::new("clients");
+    let (daemon, identity) = with_certificates(&clients);
+    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
+        let server = Server::echo_secure(identity.server(versions, Some(&clients)));
+        let options = |more: &str| format!("{PATIENT} {more}");
+        for certificate in ["CERT=client.pem", "CERT=certificate.pem PKEY=key.pem", "CERT=client.pem PKEY=client.pem"] {
+            let mut plugin = daemon.plugin();
+            plugin.conn(server.url("/"), &options(certificate));
+            say(&mut plugin, "TEXT", b"hi");
+            assert_eq!(said_text(&mut plugin), "TEXT hi");
+        }
+        for (certificate, words) in [
+            ("", "the server wants a certificate from us"),
+            ("CERT=other.pem", "the server refuses our certificate (UnknownCA)"),
+            ("CERT=expired.pem", "the server refuses our certificate (CertificateExpired)"),
+            ("CERT=certificate.pem", "CERT certificate.pem: there is no private key in it"),
+            ("CERT=certificate.pem PKEY=other.pem", "CERT and PKEY do not belong together"),
+            ("CERT=missing.pem", "CERT missing.pem: No such file or directory (os error 2)"),
+            ("PKEY=key.pem", "PKEY needs CERT"),
+        ] {
+            let said = answer(&daemon, &server.url("/"), &options(certificate));
+            assert_eq!(said, format!("ERR CONN SSL_ERROR {words}"), "{certificate}");
+        }
+    }
+    // A plain stream over TLS 1.3 is open before the server has looked: the plugin sees an end, the log says why.
+    let device = TlsDevice::echo(identity.server(&[&rustls::version::TLS13], Some(&clients)));
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), "PRTO=tls CTIM=30000 CERT=client.pem");
+    plugin.send(b"hi\n");
+    assert_eq!(plugin.line(), "hi");
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), "PRTO=tls CTIM=30000");
+    assert!(plugin.at_end());
+    daemon.wait_for_log(LIMIT, |line| line.contains("SSL_ERROR the server wants a certificate from us"));
+    let old = TlsDevice::echo(identity.server(&[&rustls::version::TLS12], Some(&clients)));
+    let said = answer(&daemon, &old.addr().to_string(), "PRTO=tls CTIM=30000");
+    assert_eq!(said, "ERR CONN SSL_ERROR the server wants a certificate from us");
+}
+
+#[test]
+fn what_is_wrong_with_a_server_has_a_word_and_a_reason() {
+    let clients = Authority::new("unused");
+    let (daemon, identity) = with_certificates(&clients);
+    let house = Authority::new("another house");
+    let issued = |names: &[&str], validity| house.issue(names, validity);
+    let directory = daemon.dir().to_owned();
+    std::fs::write(directory.join("another.pem"), house.pem()).unwrap();
+    let unknown = issued(&["127.0.0.1"], Validity::Now);
+    let own = Identity::self_signed_authority(&["127.0.0.1"]);
+    let no_name = Identity::self_signed(&[], Validity::Now);
+    let pin = |identity: &Identity| format!("PINS={}", identity.pin());
+    let refused = |identity: &Identity, why: &str| format!("{why}, certificate is {}", identity.pin());
+    for (config, options, words) in [
+        (identity.any_server(), String::new(), None),
+        (identity.any_server(), "TLSV=1.3".into(), None),
+        (identity.any_server(), pin(&identity), None),
+        (identity.any_server(), format!("{},{}", pin(&own), identity.pin()), None),
+        (unknown.any_server(), "CAFL=another.pem".into(), None),
+        (unknown.any_server(), String::new(), Some(refused(&unknown, "unknown issuer"))),
+        (own.any_server(), String::new(), Some(refused(&own, "unknown issuer (self-signed)"))),
+        (own.any_server(), pin(&own), None),
+        (no_name.any_server(), pin(&no_name), None),
+        (unknown.any_server(), pin(&own), Some(refused(&unknown, "pin refused"))),
+        (
+            issued(&["127.0.0.1"], Validity::Past).any_server(),
+            "CAFL=another.pem".into(),
+            Some("certificate expired at 2001-02-03T00:00:00Z, the clock says ".into()),
+        ),
+        (
+            issued(&["127.0.0.1"], Validity::Future).any_server(),
+            "CAFL=another.pem".into(),
+            Some("certificate not valid before 2199-01-01T00:00:00Z, the clock says ".into()),
+        ),
+        (
+            issued(&["a.example", "b.example"], Validity::Now).any_server(),
+            "CAFL=another.pem".into(),
+            Some("certificate is not for 127.0.0.1, but for a.example, b.example".into()),
+        ),
+        (issued(&["a.example"], Validity::Now).any_server(), "CAFL=another.pem SNIH=a.example".into(), None),
+        (identity.old_server(), "TLSV=1.3".into(), Some("no common version of TLS: the server refuses ours".into())),
+    ] {
+        // The same words over either protocol.
+        let server = Server::echo_secure(config.clone());
+        let device = TlsDevice::echo(config);
+        let plain = format!("{} PRTO=tls", device.addr());
+        for target in [format!("{} RQTM=60000", server.url("/")), plain] {
+            let said = answer(&daemon, &target, &format!("CTIM=30000 {options}"));
+            match &words {
+                None => assert!(said.starts_with("OK CONN "), "{target} {options}: {said}"),
+                Some(words) => {
+                    assert!(said.starts_with(&format!("ERR CONN SSL_ERROR {words}")), "{target} {options}: {said}");
+                }
+            }
+        }
+    }
+}
