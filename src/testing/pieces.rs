@@ -1,8 +1,13 @@
-//! What comes in pieces: the pieces it is cut into, and who takes them until the handshake is over.
+//! What comes in pieces: heads of HTTP, the pieces they are cut into, and who takes them until the handshake is over.
 
 use std::fmt::Debug;
 
 use crate::websocket::handshake::{Arrival, ClientHandshake, Progress, ServerHandshake};
+
+/// A whole head, of lines that end in `end`.
+pub fn head_of(lines: &[&str], end: &str) -> Vec<u8> {
+    lines.iter().chain(&[""]).flat_map(|line| [*line, end]).collect::<String>().into_bytes()
+}
 
 /// What `read` makes of `input` as a whole, after checking that it makes the same of it byte by byte and cut in two at
 /// any place.

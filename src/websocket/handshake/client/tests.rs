@@ -1,8 +1,9 @@
 //! Answers, good and bad. Each is given whole, byte by byte, and in two pieces at every place: the outcome is the same.
 
 use super::*;
-use crate::testing::pieces::{at_every_split, read_answer};
-use crate::websocket::handshake::{FIELDS_LIMIT, HEAD_LIMIT};
+use crate::testing::pieces::{at_every_split, head_of, read_answer};
+
+mod http;
 
 /// The nonce of RFC 6455 section 1.3.
 const NONCE: [u8; 16] = *b"the sample nonce";
@@ -24,14 +25,12 @@ fn given(offer: &Offer, pieces: &[&[u8]]) -> Progress {
 
 /// The outcome of an answer of which every line is given without its end.
 fn answered(offer: &Offer, lines: &[&str]) -> Progress {
-    let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
-    let outcome = answered_with(offer, (text + "\r\n").as_bytes());
-    let bare: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
-    let mut bare_outcome = answered_with(offer, (bare + "\n").as_bytes());
-    if let (Progress::Upgraded(bare), Progress::Upgraded(upgraded)) = (&mut bare_outcome, &outcome) {
+    let outcome = answered_with(offer, &head_of(lines, "\r\n"));
+    let mut bare = answered_with(offer, &head_of(lines, "\n"));
+    if let (Progress::Upgraded(bare), Progress::Upgraded(upgraded)) = (&mut bare, &outcome) {
         bare.head.clone_from(&upgraded.head);
     }
-    assert_eq!(bare_outcome, outcome, "lines may end in a bare LF");
+    assert_eq!(bare, outcome, "lines may end in a bare LF");
     outcome
 }
 
@@ -249,104 +248,14 @@ fn rfc_6455_section_4_2_2_the_upgrade_is_http_1_1() {
 }
 
 #[test]
-fn a_body_that_cannot_be_is_not_waited_for() {
-    upgraded(answered(&Offer::default(), &good_and(&["Transfer-Encoding: chunked", "Content-Length: 5"])));
-}
-
-#[test]
-fn rfc_9110_section_15_2_interim_answers_are_skipped() {
-    let all = [&["HTTP/1.1 100 Continue", "", "HTTP/1.1 103 Early Hints", "Link: </x>", ""], &good()[..]].concat();
-    upgraded(answered(&Offer::default(), &all));
-    let all = ["HTTP/1.1 100 Continue", "", "HTTP/1.1 503 Busy"];
-    assert_eq!(failure(answered(&Offer::default(), &all)), "BAD_HTTP_STATUS 503 Busy");
-}
-
-#[test]
-fn rfc_9112_section_5_2_folded_lines_are_refused() {
-    for fold in [" more", "\tmore"] {
-        for lines in [good_and(&["X: y", fold]), vec!["HTTP/1.1 403 Forbidden", "X: y", fold]] {
-            let outcome = failure(answered(&Offer::default(), &lines));
-            assert!(outcome.starts_with("PARSE_ERROR_HEADERS "), "{outcome}");
-        }
-    }
-}
-
-#[test]
-fn what_is_no_http_is_refused_at_once() {
-    for bad in [
-        "SSH-2.0-x",
-        "http/1.1 101 X",
-        "\r\nHTTP/1.1 101 X",
-        "HTTP/2.0 101 X",
-        "\x15\x03\x01",
-        "HTTP 101",
-        "ICY 200 OK",
-    ] {
-        let mut handshake = began(&Offer::default());
-        let outcome =
-            bad.as_bytes().chunks(1).map(|byte| handshake.handle_input(byte)).find(|p| *p != Progress::Pending);
-        assert_eq!(outcome.map(failure).as_deref(), Some("PARSE_ERROR_HEADERS no HTTP"), "{bad:?}");
-        let long = [bad.as_bytes(), &[b'x'; 2 * HEAD_LIMIT]].concat();
-        assert_eq!(failure(given(&Offer::default(), &[&long])), "PARSE_ERROR_HEADERS no HTTP", "{bad:?}");
-    }
-    for bad in ["HTTP/1.1 1x1 X", "HTTP/1.7 101 X", "HTTP/1.1", "HTTP/1.1 101 a\0b"] {
-        let outcome = failure(answered(&Offer::default(), &[bad]));
-        assert!(outcome.starts_with("PARSE_ERROR_HEADERS "), "{bad}: {outcome}");
-    }
-    for bad in ["X", "X Y: z", "X : z", ": z", "X: a\0b", "X: a\rb", "Ä: x"] {
-        let outcome = failure(answered(&Offer::default(), &good_and(&[Box::leak(bad.to_owned().into_boxed_str())])));
-        assert!(outcome.starts_with("PARSE_ERROR_HEADERS "), "{bad}: {outcome}");
-    }
-}
-
-#[test]
-fn the_longest_header_block_fits_and_one_byte_more_does_not() {
-    let fixed: usize = good().iter().map(|line| line.len() + 2).sum::<usize>() + "X: \r\n\r\n".len();
-    for (size, fits) in [(HEAD_LIMIT, true), (HEAD_LIMIT + 1, false)] {
-        let line = format!("X: {}", "y".repeat(size - fixed));
-        let text: String = good().into_iter().chain([&*line]).flat_map(|line| [line, "\r\n"]).collect();
-        let all = [text.as_bytes(), b"\r\n", FRAMES].concat();
-        for pieces in [vec![&all[..]], all.chunks(1).collect(), all.chunks(1000).collect()] {
-            let outcome = given(&Offer::default(), &pieces);
-            if fits {
-                upgraded(outcome);
-            } else {
-                assert_eq!(failure(outcome), "PARSE_ERROR_HEADERS header block over 8192 bytes");
-            }
-        }
-    }
-}
-
-#[test]
-fn interim_answers_do_not_go_on_for_ever() {
-    let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(HEAD_LIMIT);
-    let reason = "PARSE_ERROR_HEADERS header block over 8192 bytes";
-    assert_eq!(failure(given(&Offer::default(), &[&interim])), reason);
-    assert_eq!(failure(given(&Offer::default(), &interim.chunks(7).collect::<Vec<_>>())), reason);
-}
-
-#[test]
-fn as_many_headers_as_may_be_and_one_more() {
-    for (more, fits) in [(FIELDS_LIMIT - 3, true), (FIELDS_LIMIT - 2, false)] {
-        let lines = good_and(&vec!["X: y"; more]);
-        let outcome = answered(&Offer::default(), &lines);
-        if fits {
-            upgraded(outcome);
-        } else {
-            assert_eq!(failure(outcome), "PARSE_ERROR_HEADERS more than 64 headers");
-        }
-    }
-}
-
-#[test]
 fn the_head_is_kept_where_asked_for() {
     let offer = Offer { keep_head: true, ..Offer::default() };
     let lines = good_and(&["Set-Cookie: a=b", "X-Odd:\t"]);
-    let head: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect::<String>() + "\r\n";
-    assert_eq!(upgraded(answered(&offer, &lines)).head.as_deref(), Some(head.as_bytes()));
-    let after_interim = [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], head.as_bytes()].concat();
+    let head = head_of(&lines, "\r\n");
+    assert_eq!(upgraded(answered(&offer, &lines)).head.as_deref(), Some(&head[..]));
+    let after_interim = [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], &head].concat();
     let outcome = upgraded(answered_with(&offer, &after_interim));
-    assert_eq!(outcome.head.as_deref(), Some(head.as_bytes()), "the last answer's only");
+    assert_eq!(outcome.head.as_deref(), Some(&head[..]), "the last answer's only");
 }
 
 #[test]
@@ -369,10 +278,10 @@ fn the_request_goes_out_in_whatever_pieces() {
 #[test]
 fn who_answers_early_may_refuse_but_not_upgrade() {
     let url = Url::parse(b"ws://h/x").unwrap();
-    let answer = good().iter().flat_map(|line| [line, "\r\n"]).collect::<String>() + "\r\n";
+    let answer = head_of(&good(), "\r\n");
     let mut handshake = ClientHandshake::new(&url, &Offer::default(), NONCE, true);
     handshake.handle_transmitted(handshake.transmit().len() - 1);
-    let outcome = handshake.handle_input(answer.as_bytes());
+    let outcome = handshake.handle_input(&answer);
     assert_eq!(failure(outcome), "WEBSOCKET_PROTOCOL_ERROR answered before it was asked");
     let mut handshake = ClientHandshake::new(&url, &Offer::default(), NONCE, true);
     let outcome = handshake.handle_input(b"HTTP/1.1 431 Request Header Fields Too Large\r\n\r\n");

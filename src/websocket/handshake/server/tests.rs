@@ -1,7 +1,7 @@
 //! Requests, good and bad. Each is given whole, byte by byte, and in two pieces at every place: the outcome is the same.
 
 use super::*;
-use crate::testing::pieces::{at_every_split, read_request};
+use crate::testing::pieces::{at_every_split, head_of, read_request};
 use crate::websocket::handshake::{ClientHandshake, FIELDS_LIMIT, HEAD_LIMIT, Offer, Progress, Url};
 
 /// What stands behind every request here.
@@ -18,9 +18,8 @@ fn asked_with(request: &[u8]) -> (Arrival, Vec<u8>) {
 }
 
 fn asked(lines: &[&str]) -> (Arrival, Vec<u8>) {
-    let joined = |end: &str| lines.iter().flat_map(|line| [line, end]).collect::<String>() + end;
-    let outcome = asked_with(joined("\r\n").as_bytes());
-    let (mut bare, response) = asked_with(joined("\n").as_bytes());
+    let outcome = asked_with(&head_of(lines, "\r\n"));
+    let (mut bare, response) = asked_with(&head_of(lines, "\n"));
     if let (Arrival::Asks(bare), Arrival::Asks(request)) = (&mut bare, &outcome.0) {
         bare.head.clone_from(&request.head);
     }
@@ -289,8 +288,8 @@ fn what_is_too_large_is_refused() {
     let fixed: usize = good().iter().map(|line| line.len() + 2).sum::<usize>() + "X: \r\n\r\n".len();
     for (size, fits) in [(HEAD_LIMIT, true), (HEAD_LIMIT + 1, false)] {
         let line = format!("X: {}", "y".repeat(size - fixed));
-        let text: String = good().into_iter().chain([&*line]).flat_map(|line| [line, "\r\n"]).collect();
-        let all = [text.as_bytes(), b"\r\n", FRAMES].concat();
+        let lines: Vec<&str> = good().into_iter().chain([&*line]).collect();
+        let all = [&head_of(&lines, "\r\n"), FRAMES].concat();
         for pieces in [vec![&all[..]], all.chunks(1).collect(), all.chunks(1000).collect()] {
             match given(&pieces).0 {
                 Arrival::Asks(request) => assert!(fits && request.head.len() == HEAD_LIMIT && request.rest == FRAMES),
