@@ -152,7 +152,7 @@ fn ctrl_says_who_answers_a_ping() {
 #[test]
 fn pngi_pings_who_is_silent_and_gives_up_who_stays_so() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "PNGI=0.3");
+    let (mut plugin, mut peer) = bridged(&daemon, "PNGI=1");
     for _ in 0..3 {
         let (opcode, payload) = heard(&mut peer);
         assert_eq!(opcode, PING);
@@ -167,9 +167,10 @@ fn pngi_pings_who_is_silent_and_gives_up_who_stays_so() {
 #[test]
 fn rtim_ends_who_is_silent() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "RTIM=400");
+    let (mut plugin, mut peer) = bridged(&daemon, "RTIM=2000");
+    // Together longer than that.
     for _ in 0..3 {
-        assert!(stays_quiet(plugin.stream(), Duration::from_millis(150)));
+        assert!(stays_quiet(plugin.stream(), Duration::from_millis(700)));
         peer.send_frame(PONG, b"").unwrap();
     }
     assert_eq!(said(&mut plugin).0, "CLOS 1006");
