@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use sockproxyd::cli::{self, Action, Invocation};
 use sockproxyd::config::Config;
-use sockproxyd::config::settings::sample;
+use sockproxyd::config::sample::sample;
 use sockproxyd::daemon::Daemon;
 use sockproxyd::probe::probe;
 use sockproxyd::{logging, supervise};

@@ -1,8 +1,9 @@
 //! The configuration: from the command line's steps and the files they name to a validated [`Config`].
 //!
-//! Every setting is declared once, in [`settings::SETTINGS`]; the parser and the sample configuration come from there.
+//! Every setting is declared once, in [`settings::SETTINGS`]; the parser and the [`sample`] come from there.
 
 mod file;
+pub mod sample;
 pub mod settings;
 
 use std::fmt;

@@ -113,7 +113,7 @@ fn steps_are_applied_in_order() {
 
 #[test]
 fn the_sample_documents_every_key_and_changes_nothing() {
-    let sample = settings::sample();
+    let sample = sample::sample();
     let uncommented: String = sample
         .lines()
         .map(|line| line.strip_prefix("; ").filter(|rest| !rest.contains(' ')).unwrap_or(line).to_owned() + "\n")
@@ -132,7 +132,7 @@ fn the_sample_documents_every_key_and_changes_nothing() {
 #[test]
 fn the_packages_ship_the_sample() {
     let shipped = include_str!("../../openwrt/files/sockproxyd.cf");
-    assert_eq!(shipped, settings::sample(), "make it anew: sockproxyd --sample-config > openwrt/files/sockproxyd.cf");
+    assert_eq!(shipped, sample::sample(), "make it anew: sockproxyd --sample-config > openwrt/files/sockproxyd.cf");
 }
 
 #[test]
