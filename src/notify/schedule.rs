@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use slab::Slab;
 
@@ -21,17 +21,10 @@ use super::breaker::Breaker;
 use super::closing::Closing;
 use super::complaints::Complaints;
 pub use super::counters::Counters;
-use super::device::{Device, backoff};
+use super::device::Device;
 use super::line::{Line, Pending, Stage};
 pub use super::line::{LineId, Subscription};
 use super::{Event, Outcome};
-
-/// First pause after Luup's trouble, doubled for each failure that follows.
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-/// Longest pause between two tries.
-const LONGEST_RETRY: Duration = Duration::from_secs(5);
-/// How long an `ERROR:` body is taken for an engine that is starting.
-const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,20 +144,6 @@ impl Schedule {
         }
     }
 
-    /// What became of a request that [`Schedule::poll_job`] gave out.
-    pub fn handle_outcome(&mut self, id: LineId, outcome: Outcome, now: Instant) {
-        let Some(line) = self.lines.get_mut(id.0) else { return };
-        let Stage::InFlight(event) = line.stage else { return };
-        line.stage = Stage::Quiet;
-        line.last = Some(outcome);
-        let device = Arc::clone(&line.subscription.device);
-        self.free_device(&device, outcome, now);
-        self.judge_luup(outcome, now);
-        self.judge_notice(id, event, outcome, now);
-        self.arrange(id, now);
-        self.keep_within_limit(None);
-    }
-
     /// The next request to send, if one may go out at `now`.
     pub fn poll_job(&mut self, now: Instant) -> Option<Job> {
         while let Some(&(due, id)) = self.resting.first()
@@ -181,6 +160,7 @@ impl Schedule {
         let line = &mut self.lines[id.0];
         // A line stands in the queue only while something waits on it.
         let event = line.pending.next()?;
+        let secret = line.subscription.secret;
         line.pending.clear(event);
         line.stage = Stage::InFlight(event);
         if event != Event::Connected {
@@ -196,7 +176,6 @@ impl Schedule {
         self.in_flight += 1;
         self.counters.sent += 1;
         self.counters.retried += u64::from(line.last.is_some_and(|last| last != Outcome::Delivered));
-        let secret = self.lines[id.0].subscription.secret;
         self.breaker.handle_request();
         self.check_invariants();
         Some(Job { line: id, query, secret })
@@ -280,93 +259,6 @@ impl Schedule {
         !suspect || self.suspects_in_flight < self.senders.div_ceil(2)
     }
 
-    fn free_device(&mut self, name: &Arc<str>, outcome: Outcome, now: Instant) {
-        self.in_flight -= 1;
-        let Some(device) = self.devices.get_mut(name) else { return };
-        self.suspects_in_flight -= usize::from(device.is_suspect());
-        match outcome {
-            Outcome::TimedOut => device.handle_timeout(now),
-            // Nobody was asked: that says nothing of the device.
-            Outcome::Unreachable | Outcome::NoTls | Outcome::NotSent => {}
-            _ => device.handle_answer(),
-        }
-        if let Some(due) = device.resting_until.filter(|&due| due > now) {
-            device.busy = false;
-            for id in std::mem::take(&mut device.waiting) {
-                self.lines[id.0].stage = Stage::Resting(due);
-                self.resting.insert((due, id));
-            }
-            return;
-        }
-        match device.waiting.pop_front() {
-            Some(next) => self.ready.push_back(next),
-            None => device.busy = false,
-        }
-    }
-
-    fn judge_luup(&mut self, outcome: Outcome, now: Instant) {
-        match outcome {
-            Outcome::NotSent => self.breaker.handle_not_sent(now),
-            Outcome::Unreachable | Outcome::NoTls if self.breaker.handle_unreachable(now) => {
-                log::warn!("Luup cannot be reached; notifications wait");
-            }
-            Outcome::Unreachable | Outcome::NoTls => {}
-            _ if self.breaker.handle_reached() => log::info!("Luup is back"),
-            _ => {}
-        }
-    }
-
-    /// Decides what becomes of the notice: done, given up, or tried again.
-    fn judge_notice(&mut self, id: LineId, event: Event, outcome: Outcome, now: Instant) {
-        let line = &mut self.lines[id.0];
-        if outcome != Outcome::ErrorBody {
-            line.errors_since = None;
-        }
-        let retry = match outcome {
-            Outcome::Delivered => {
-                line.failures = 0;
-                line.retry_at = None;
-                self.complaints.settle(&line.subscription.query);
-                self.counters.delivered += 1;
-                return;
-            }
-            Outcome::Refused(_) | Outcome::NoHttp => None,
-            // The breaker says when, or the device's rest.
-            Outcome::Unreachable | Outcome::NoTls | Outcome::TimedOut => Some(Duration::ZERO),
-            Outcome::Failed(_) | Outcome::HungUp | Outcome::NotSent => {
-                Some(backoff(FIRST_RETRY, LONGEST_RETRY, line.failures))
-            }
-            Outcome::ErrorBody => {
-                let since = *line.errors_since.get_or_insert(now);
-                (now - since < ERROR_BODY_PATIENCE).then(|| backoff(FIRST_RETRY, LONGEST_RETRY, line.failures))
-            }
-        };
-        let Some(pause) = retry else {
-            if self.complaints.is_new(&line.subscription.query) {
-                log::warn!("notification given up, {}: {}", outcome.name(), line.subscription.shown());
-            }
-            line.failures = 0;
-            line.retry_at = None;
-            self.counters.failed += 1;
-            return;
-        };
-        if line.closing && !self.closing.keep(&line.subscription, id) {
-            line.pending = Pending::default();
-            return;
-        }
-        // Nobody was asked, so nothing grows.
-        line.failures += u32::from(!matches!(outcome, Outcome::Unreachable | Outcome::NoTls));
-        line.retry_at = Some(now + pause);
-        // Pace spares a plugin; this one has heard nothing.
-        line.paced_until = None;
-        match event {
-            Event::Connected => line.pending.connected = true,
-            Event::Data | Event::Closed => {
-                line.pending.news.get_or_insert(event);
-            }
-        }
-    }
-
     /// Forgets the oldest closing notices where there are too many. Those under way are left alone, and `newest`.
     fn keep_within_limit(&mut self, newest: Option<LineId>) {
         while let Some(id) = self.closing.surplus(self.limit, |id| Some(id) != newest && !self.is_in_flight(id)) {
@@ -414,3 +306,4 @@ impl Schedule {
 mod invariants;
 #[cfg(test)]
 mod tests;
+mod verdicts;

@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use super::verdicts::FIRST_RETRY;
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
