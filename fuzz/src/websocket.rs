@@ -5,7 +5,8 @@
 
 use std::time::Instant;
 
-use sockproxyd::websocket::{Connection, Control, Deflate, Entropy, Event, Kind, Role, Settings};
+use sockproxyd::testing::Keys;
+use sockproxyd::websocket::{Connection, Control, Deflate, Event, Kind, Role, Settings};
 
 use super::input::{Input, expand, pieces};
 
@@ -59,21 +60,13 @@ enum Step {
     Failed(u16),
 }
 
-struct Keys(u8);
-
-impl Entropy for Keys {
-    fn mask(&mut self) -> [u8; 4] {
-        self.0 = self.0.wrapping_add(37);
-        [self.0, self.0 ^ 0x55, 7, 0]
-    }
-}
-
 fn read(settings: &Settings, pieces: &[&[u8]]) -> Came {
     let now = Instant::now();
     let mut connection = Connection::new(settings.clone(), now);
     let mut came = Came::default();
     let mut open: Option<(Kind, Vec<u8>)> = None;
     let mut answers = Vec::new();
+    let mut keys = Keys::default();
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut at = 0;
@@ -110,11 +103,11 @@ fn read(settings: &Settings, pieces: &[&[u8]]) -> Came {
             }
         }
         assert_eq!(at, bytes.len(), "something is left over");
-        let waiting = connection.poll_transmit(&mut Keys(0)).len();
+        let waiting = connection.poll_transmit(&mut keys).len();
         assert!(waiting <= WAITING, "{waiting} bytes wait");
     }
     loop {
-        let waiting = connection.poll_transmit(&mut Keys(0));
+        let waiting = connection.poll_transmit(&mut keys);
         let count = waiting.len();
         answers.extend_from_slice(waiting);
         if count == 0 {

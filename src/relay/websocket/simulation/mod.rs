@@ -69,7 +69,7 @@ impl World {
         let buffers = Buffers::new(if poor { 3000 } else { 4 << 20 }, 65_536);
         // Reads of few bytes are many, so that turns end before there is nothing more.
         let read = [200, 8192][pick(&mut random, 2)];
-        let mut around = Surroundings::new(buffers, read);
+        let around = Surroundings::new(buffers, read);
         let settings = Settings {
             role: Role::Client,
             mask: pick(&mut random, 4) > 0,
@@ -102,7 +102,6 @@ impl World {
         let wishes = Wishes { framing, max_message: max_message as u64, receive };
         let ready = (Ready::fresh(), Ready { layered, ..Ready::fresh() });
         let relay = WebSocketRelay::new(around.now, connection, &wishes, (&plugin_ahead, server_ahead), head, ready);
-        around.block = None;
         Self {
             random,
             around,
