@@ -1,20 +1,15 @@
 //! The daemon's end as remotes see it: a close frame with 1001, close_notify.
 
 use std::io::Read;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use lab::daemon::Daemon;
-use lab::plugin::Plugin;
-use lab::tls::{Identity, TlsDevice, Validity};
-use lab::websocket::{CLOSE, Frame, Peer, Server, TEXT, close_of};
+use lab::tls::{Identity, TlsDevice};
+use lab::websocket::{CLOSE, Frame, TEXT, close_of};
 use nix::sys::signal::Signal;
 
-use crate::support::{LIMIT, bridged, heard, started, wait_until_taken, with_luup};
-
-fn loopback() -> Identity {
-    Identity::self_signed(&["127.0.0.1"], Validity::Now)
-}
+use crate::support::{LIMIT, bridged, heard, secured, started, wait_until_taken, with_luup};
 
 /// Has the daemon end, by signal or by STOP, and waits for that.
 #[track_caller]
@@ -30,33 +25,14 @@ fn end(daemon: &mut Daemon, by_signal: bool) {
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
-/// A peer that has upgraded, from a server that runs in another thread.
-fn secure_server() -> (Server, Receiver<Peer>) {
-    let (come, peers) = channel();
-    let server = Server::start_secure(loopback().any_server(), move |mut peer| {
-        peer.upgrade()?;
-        come.send(peer).ok();
-        Ok(())
-    });
-    (server, peers)
-}
-
-#[track_caller]
-fn secured(daemon: &Daemon, server: &Server, peers: &Receiver<Peer>, options: &str) -> (Plugin, Peer) {
-    let mut plugin = daemon.plugin();
-    plugin.conn(server.url("/"), &format!("VRFY=none CTIM=30000 RQTM=60000 {options}"));
-    (plugin, peers.recv_timeout(LIMIT).expect("an upgrade"))
-}
-
 #[test]
 fn websockets_are_told_1001() {
     for by_signal in [true, false] {
         let (luup, mut daemon) = with_luup("");
-        let (server, peers) = secure_server();
         let (mut plugin, mut plain) = bridged(&daemon, "NTFY=5/s/a/p");
-        let (_secure_plugin, mut secure) = secured(&daemon, &server, &peers, "");
+        let (_secure_plugin, mut secure) = secured(&daemon, "");
         // Nobody is there for this one.
-        let (gone, mut parked) = secured(&daemon, &server, &peers, "KEEP=300 NTFY=6/s/a/pid-of-8-characters");
+        let (gone, mut parked) = secured(&daemon, "KEEP=300 NTFY=6/s/a/pid-of-8-characters");
         drop(gone);
         let answering = std::thread::spawn(move || {
             for peer in [&mut plain, &mut secure, &mut parked] {
@@ -75,9 +51,8 @@ fn websockets_are_told_1001() {
 #[test]
 fn a_websocket_that_does_not_answer_is_not_waited_for() {
     let mut daemon = started();
-    let (server, peers) = secure_server();
     let (_plugin, mut plain) = bridged(&daemon, "");
-    let (_secure_plugin, mut secure) = secured(&daemon, &server, &peers, "");
+    let (_secure_plugin, mut secure) = secured(&daemon, "");
     end(&mut daemon, true);
     assert_eq!(heard(&mut plain), (CLOSE, close_of(1001, "")));
     assert_eq!(plain.rest().unwrap(), b"");
@@ -117,7 +92,7 @@ fn what_the_plugin_has_said_comes_before_and_a_slow_remote_is_not_waited_for() {
 
 #[test]
 fn tls_remotes_are_told_close_notify() {
-    for config in [loopback().any_server(), loopback().old_server()] {
+    for config in [Identity::loopback().any_server(), Identity::loopback().old_server()] {
         let mut daemon = started();
         let (told, ends) = channel();
         let device = TlsDevice::start(config, move |mut stream| {

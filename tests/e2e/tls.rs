@@ -13,7 +13,7 @@ use lab::random::{Checker, Random};
 use lab::tls::{Authority, Identity, TlsDevice, TlsStream, Validity};
 
 use crate::support::{
-    LIMIT, Observer, PID, Reader, Writer, accepted, attached, configured, emulated, started, wait_parked, with_luup,
+    LIMIT, Observer, PID, Reader, Writer, accepted, attached, daemon, emulated, started, wait_parked, with_luup,
 };
 
 /// A plugin whose CONN was answered with `reply`. A busy machine may take its time for a handshake.
@@ -30,23 +30,10 @@ fn connected(daemon: &Daemon, target: &str, options: &str) -> Plugin {
     plugin
 }
 
-fn loopback() -> Identity {
-    Identity::self_signed(&["localhost", "127.0.0.1"], Validity::Now)
-}
-
-/// A daemon that trusts `authority`, whose files lie in a directory of their own.
-fn trusting(authority: &Authority) -> (Daemon, std::path::PathBuf) {
-    let directory = std::env::temp_dir().join(format!("sockproxyd-e2e-tls-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    std::fs::write(directory.join("house.pem"), authority.pem()).unwrap();
-    let directory_of = directory.display();
-    (configured(&format!("[tls]\nca={directory_of}/house.pem\ndirectory={directory_of}\n")), directory)
-}
-
 #[test]
 fn bytes_pass_both_ways_in_every_version() {
     let daemon = started();
-    for config in [loopback().any_server(), loopback().old_server()] {
+    for config in [Identity::loopback().any_server(), Identity::loopback().old_server()] {
         let device = TlsDevice::echo(config);
         let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
         plugin.send(b"hello\n");
@@ -70,7 +57,10 @@ fn bytes_pass_both_ways_in_every_version() {
 #[test]
 fn the_server_is_verified_unless_told_otherwise() {
     let authority = Authority::new("house");
-    let (daemon, directory) = trusting(&authority);
+    let daemon = daemon()
+        .config("[tls]\nca={dir}/house.pem\ndirectory={dir}\n")
+        .file("house.pem", authority.pem().as_bytes())
+        .start();
     let good = authority.issue(&["localhost", "127.0.0.1"], Validity::Now);
     let device = TlsDevice::echo(good.any_server());
     connected(&daemon, &device.addr().to_string(), "PRTO=tls");
@@ -93,17 +83,16 @@ fn the_server_is_verified_unless_told_otherwise() {
     let device = TlsDevice::echo(identity.any_server());
     let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls");
     assert_eq!(reply, format!("ERR CONN SSL_ERROR unknown issuer, certificate is {}", identity.pin()));
-    std::fs::write(directory.join("plugin.pem"), other.pem()).unwrap();
+    std::fs::write(daemon.dir().join("plugin.pem"), other.pem()).unwrap();
     connected(&daemon, &device.addr().to_string(), "PRTO=tls CAFL=plugin.pem");
     let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls CAFL=../plugin.pem");
     assert_eq!(reply, "ERR CONN SSL_ERROR CAFL ../plugin.pem: it lies outside of the directory for such files");
-    std::fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]
 fn a_second_connection_resumes_the_first_ones_session() {
     let daemon = started();
-    let device = TlsDevice::echo(loopback().any_server());
+    let device = TlsDevice::echo(Identity::loopback().any_server());
     for _ in 0..3 {
         let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
         // With the answer, the ticket has come, too.
@@ -118,7 +107,7 @@ fn a_second_connection_resumes_the_first_ones_session() {
 fn an_end_reaches_the_plugin_whether_announced_or_not() {
     let daemon = started();
     for announced in [true, false] {
-        let device = TlsDevice::start(loopback().any_server(), move |mut stream| {
+        let device = TlsDevice::start(Identity::loopback().any_server(), move |mut stream| {
             stream.write_all(b"last words\n").unwrap();
             if announced {
                 stream.conn.send_close_notify();
@@ -134,7 +123,7 @@ fn an_end_reaches_the_plugin_whether_announced_or_not() {
 #[track_caller]
 fn joined(daemon: &Daemon, options: &str) -> (Plugin, TlsStream) {
     let (come, streams) = channel();
-    let device = TlsDevice::start(loopback().any_server(), move |stream| drop(come.send(stream)));
+    let device = TlsDevice::start(Identity::loopback().any_server(), move |stream| drop(come.send(stream)));
     let plugin = connected(daemon, &device.addr().to_string(), &format!("PRTO=tls VRFY=none {options}"));
     (plugin, streams.recv_timeout(LIMIT).unwrap())
 }
@@ -277,7 +266,7 @@ fn servers_that_do_not_speak_tls_are_named_as_such() {
 fn a_server_that_stalls_harms_nobody_else() {
     let daemon = started();
     let silent = Device::start(Kind::Silent);
-    let device = TlsDevice::echo(loopback().any_server());
+    let device = TlsDevice::echo(Identity::loopback().any_server());
     let began = Instant::now();
     let mut waiting: Vec<Plugin> = (0..20).map(|_| daemon.plugin()).collect();
     for plugin in &mut waiting {

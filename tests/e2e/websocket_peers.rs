@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use lab::plugin::Plugin;
 use lab::ports::Reserved;
 use lab::random::Random;
-use lab::tls::{Identity, TlsDevice, Validity};
+use lab::tls::{Identity, TlsDevice};
 
 use crate::support::{Nginx, Scratch, cache, connected, eventually, said, said_text, say, started};
 
@@ -182,7 +182,7 @@ fn tungstenite_understands_us() {
     std::thread::spawn(move || {
         listener.incoming().flatten().for_each(|stream| drop(std::thread::spawn(|| echo(stream))))
     });
-    let device = TlsDevice::start(Identity::self_signed(&["127.0.0.1"], Validity::Now).any_server(), echo);
+    let device = TlsDevice::start(Identity::loopback().any_server(), echo);
     let secure = format!("wss://{}/x", device.addr());
     let daemon = started();
     for url in [plain, secure] {

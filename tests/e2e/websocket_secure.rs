@@ -9,41 +9,21 @@ use std::time::{Duration, Instant};
 
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
 use lab::random::Random;
-use lab::tls::{Identity, Validity};
+use lab::tls::Identity;
 use lab::websocket::{BINARY, CLOSE, Peer, Server, TEXT, close_of, frame_of};
 
 use crate::support::{
-    LIMIT, Observer, PID, accepted, answer, attached, emulated, heard, redirecting, remote_ends_while_nobody_is_there,
-    said, said_text, say, started, wait_parked, with_luup,
+    LIMIT, Observer, PATIENT, PID, accepted, answer, attached, emulated, heard, redirecting,
+    remote_ends_while_nobody_is_there, said, said_text, say, secured, started, wait_parked, with_luup,
 };
-
-/// What every CONN here has: a busy machine may take its time for handshakes.
-const PATIENT: &str = "VRFY=none CTIM=30000 RQTM=60000";
-
-fn loopback() -> Identity {
-    Identity::self_signed(&["localhost", "127.0.0.1"], Validity::Now)
-}
-
-/// A plugin in echo mode, and its peer.
-#[track_caller]
-fn bridged(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
-    let (come, peers) = channel();
-    let server = Server::start_secure(loopback().any_server(), move |mut peer| {
-        peer.upgrade()?;
-        come.send(peer).ok();
-        Ok(())
-    });
-    let mut plugin = daemon.plugin();
-    plugin.conn(server.url("/"), &format!("{PATIENT} {options}"));
-    (plugin, peers.recv_timeout(LIMIT).expect("an upgrade"))
-}
 
 #[test]
 fn messages_pass_in_every_version() {
     let daemon = started();
-    for (config, version) in [(loopback().any_server(), "TLSv1.3"), (loopback().old_server(), "TLSv1.2")] {
+    for (config, version) in
+        [(Identity::loopback().any_server(), "TLSv1.3"), (Identity::loopback().old_server(), "TLSv1.2")]
+    {
         let server = Server::echo_secure(config);
         let mut plugin = daemon.plugin();
         plugin.conn(server.url("/"), &format!("{PATIENT} MAXM=1000000"));
@@ -65,11 +45,11 @@ fn messages_pass_in_every_version() {
 fn redirects_lead_to_tls_and_never_away_from_it() {
     let daemon = started();
     let options = format!("{PATIENT} AUTH=u:p");
-    let end = Server::echo_secure(loopback().any_server());
+    let end = Server::echo_secure(Identity::loopback().any_server());
     for (from, location) in [
         (None, end.url("/there")),
         (None, format!("https://{}/there", end.addr())),
-        (Some(loopback().any_server()), end.url("/there")),
+        (Some(Identity::loopback().any_server()), end.url("/there")),
     ] {
         let (server, requests) = redirecting(from, "302 Found", location);
         let mut plugin = daemon.plugin();
@@ -86,11 +66,11 @@ fn redirects_lead_to_tls_and_never_away_from_it() {
         Ok(())
     });
     for location in [plain.url("/"), format!("http://{}/", plain.addr())] {
-        let (server, _requests) = redirecting(Some(loopback().any_server()), "302 Found", location);
+        let (server, _requests) = redirecting(Some(Identity::loopback().any_server()), "302 Found", location);
         assert_eq!(answer(&daemon, &server.url("/"), &options), "ERR CONN REDIRECT_MAX redirected from wss to ws");
     }
     // On the way to TLS and back there is no way out either.
-    let (back, _requests) = redirecting(Some(loopback().any_server()), "302 Found", plain.url("/"));
+    let (back, _requests) = redirecting(Some(Identity::loopback().any_server()), "302 Found", plain.url("/"));
     let (server, _asked) = redirecting(None, "302 Found", back.url("/"));
     assert_eq!(answer(&daemon, &server.url("/"), &options), "ERR CONN REDIRECT_MAX redirected from wss to ws");
     assert!(anything.try_recv().is_err(), "it has been asked");
@@ -112,8 +92,11 @@ fn a_server_that_does_not_come_to_the_point_has_its_time() {
                 }
                 Ok(())
             };
-            let server =
-                if secure { Server::start_secure(loopback().any_server(), script) } else { Server::start(script) };
+            let server = if secure {
+                Server::start_secure(Identity::loopback().any_server(), script)
+            } else {
+                Server::start(script)
+            };
             let start = Instant::now();
             // The time for all holds the handshake, too, which may take long on a busy machine: then it is the same word.
             let said = answer(&daemon, &server.url("/"), "VRFY=none CTIM=30000 RQTM=700");
@@ -214,7 +197,7 @@ fn has_not_grown(daemon: &Daemon, before: u64) {
 #[test]
 fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() {
     let daemon = started();
-    let (plugin, mut peer) = bridged(&daemon, "");
+    let (plugin, mut peer) = secured(&daemon, "");
     let (mut stream, _) = plugin.into_stream();
     let before = daemon.memory().rss;
     let blocked = Blocked::new(move |number| {
@@ -223,7 +206,7 @@ fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() 
     });
     has_not_grown(&daemon, before);
     // The others do not wait.
-    let (mut other, mut other_peer) = bridged(&daemon, "");
+    let (mut other, mut other_peer) = secured(&daemon, "");
     other_peer.send_frame(TEXT, b"hi").unwrap();
     assert_eq!(said_text(&mut other), "TEXT hi");
     blocked.open();
@@ -243,7 +226,7 @@ fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() 
 #[test]
 fn a_plugin_that_reads_nothing_holds_the_remote_back_and_gets_everything_then() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
+    let (mut plugin, mut peer) = secured(&daemon, "");
     peer.stream().set_write_timeout(Some(2 * LIMIT)).unwrap();
     let before = daemon.memory().rss;
     // It vanishes when it has written the last.
@@ -266,7 +249,7 @@ fn a_plugin_that_reads_nothing_holds_the_remote_back_and_gets_everything_then() 
 #[test]
 fn a_secure_websocket_outlives_its_plugin() {
     let (luup, daemon) = with_luup("");
-    let (mut plugin, mut peer) = bridged(&daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID}"));
+    let (mut plugin, mut peer) = secured(&daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID}"));
     peer.send_frame(TEXT, b"one").unwrap();
     assert_eq!(said_text(&mut plugin), "TEXT one");
     plugin.send(b"TEXT 100\nhalf");

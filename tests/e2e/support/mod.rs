@@ -17,7 +17,8 @@ pub use nginx::{Nginx, cache};
 pub use observer::Observer;
 pub use runs::{Run, Scratch, command, run};
 pub use websocket::{
-    answer, answered, asking, bridged, connected, heard, heard_close, redirecting, said, said_text, say,
+    PATIENT, answer, answered, asking, bridged, connected, heard, heard_close, redirecting, said, said_text, say,
+    secured,
 };
 
 use std::net::{IpAddr, SocketAddr, TcpStream};

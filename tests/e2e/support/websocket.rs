@@ -6,10 +6,11 @@ use std::sync::mpsc::{Receiver, channel};
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
 use lab::plugin::Plugin;
+use lab::tls::Identity;
 use lab::websocket::{CLOSE, Frame, Peer, Request, Server};
 use rustls::ServerConfig;
 
-use super::accepted;
+use super::{LIMIT, accepted};
 
 /// A plugin whose CONN is under way, and the server's end of its connection, on which nothing was said.
 #[track_caller]
@@ -27,6 +28,23 @@ pub fn bridged(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
     peer.upgrade().expect("a request");
     connected(&mut plugin);
     (plugin, peer)
+}
+
+/// What a CONN over TLS has: a busy machine may take its time for handshakes. The server vouches for itself.
+pub const PATIENT: &str = "VRFY=none CTIM=30000 RQTM=60000";
+
+/// As [`bridged`], over TLS.
+#[track_caller]
+pub fn secured(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
+    let (come, peers) = channel();
+    let server = Server::start_secure(Identity::loopback().any_server(), move |mut peer| {
+        peer.upgrade()?;
+        come.send(peer).ok();
+        Ok(())
+    });
+    let mut plugin = daemon.plugin();
+    plugin.conn(server.url("/"), &format!("{PATIENT} {options}"));
+    (plugin, peers.recv_timeout(LIMIT).expect("an upgrade"))
 }
 
 /// Reads the OK of a CONN.

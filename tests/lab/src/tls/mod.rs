@@ -67,6 +67,11 @@ impl Identity {
         Self::new(&params(names, validity).self_signed(&key).expect("a certificate"), &key)
     }
 
+    /// A certificate for this machine that only vouches for itself.
+    pub fn loopback() -> Self {
+        Self::self_signed(&["localhost", "127.0.0.1"], Validity::Now)
+    }
+
     /// A certificate as openssl(1) makes it: self-signed, and calling itself an authority.
     pub fn self_signed_authority(names: &[&str]) -> Self {
         let key = KeyPair::generate().expect("a key");
