@@ -2,8 +2,6 @@
 
 use super::{CONTROL_LIMIT, Failure};
 
-/// The purpose is fulfilled.
-pub const NORMAL: u16 = 1000;
 /// The end goes away.
 pub const GOING_AWAY: u16 = 1001;
 /// The protocol was broken.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Dialect;
-use crate::websocket::CONTROL_LIMIT;
+use crate::websocket::{CONTROL_LIMIT, close};
 
 /// Longest header, its newline included. The longest legal one is a DGRM to an IPv6 address.
 pub const HEADER_LIMIT: usize = 64;
@@ -104,7 +104,7 @@ pub fn parse_header(line: &[u8], dialect: Dialect, limit: usize) -> Result<(Verb
         _ => return Err(FramingError::Verb),
     };
     let limit = match verb {
-        Verb::Clos(_) => CLOSE_REASON_LIMIT,
+        Verb::Clos(_) => close::REASON_LIMIT,
         Verb::Ping | Verb::Pong => CONTROL_LIMIT,
         _ => limit,
     };
@@ -116,16 +116,10 @@ pub fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("CLOS {code} {}\n{reason}", reason.len()).as_bytes());
 }
 
-/// Longest reason of a CLOS in bytes: what a control frame holds besides the code (RFC 6455 section 5.5).
-const CLOSE_REASON_LIMIT: usize = CONTROL_LIMIT - 2;
-
-/// The codes that a plugin may send: 1000-1003, 1007-1014, 3000-4999, and 1005 for none.
+/// The codes that a plugin may send: what a close frame may carry, and 1005 for none.
 fn parse_code(text: &str) -> Result<u16, FramingError> {
     let code = parse_length(text, 4999).map_err(|_| FramingError::Code)? as u16;
-    match code {
-        1000..=1003 | 1005 | 1007..=1014 | 3000..=4999 => Ok(code),
-        _ => Err(FramingError::Code),
-    }
+    if close::is_valid(code) || code == close::NO_CODE { Ok(code) } else { Err(FramingError::Code) }
 }
 
 /// Decimal, without sign and without leading zero.

@@ -24,7 +24,7 @@ use super::pipes::Pipes;
 use super::{End, Env, Ready, Relay, Timing, Turn};
 use crate::net::socket::Stream;
 use crate::protocol::framing::{Decoder, Dialect, Framing};
-use crate::websocket::{Connection, Lost};
+use crate::websocket::{Connection, Lost, close};
 use downward::Downward;
 
 /// What waits for a slow plugin beyond this holds back the remote. A message is never cut.
@@ -183,12 +183,12 @@ impl WebSocketRelay {
         {
             log::debug!("WebSocket lost: {lost:?}");
             let reason = if lost == Lost::Silent { "no answer to a ping" } else { "no answer to a close" };
-            self.end_remote(1006, reason, End::RemoteLost);
+            self.end_remote(close::ABNORMAL, reason, End::RemoteLost);
             self.remote = Remote::Gone;
         }
         if self.silence_due().is_some_and(|due| due <= env.now) {
-            self.end_remote(1006, "silent for too long", End::RemoteSilent);
-            self.connection.close(1001, "silent for too long", env.now, env.entropy);
+            self.end_remote(close::ABNORMAL, "silent for too long", End::RemoteSilent);
+            self.connection.close(close::GOING_AWAY, "silent for too long", env.now, env.entropy);
         }
     }
 
@@ -216,7 +216,7 @@ impl WebSocketRelay {
             self.down.forget();
             self.told = true;
             self.why.get_or_insert(End::PluginLost);
-            self.connection.close(1001, "", env.now, env.entropy);
+            self.connection.close(close::GOING_AWAY, "", env.now, env.entropy);
         }
     }
 
