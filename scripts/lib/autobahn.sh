@@ -53,8 +53,9 @@ autobahn_python() {
     rm -rf "$apt"
 }
 
-# autobahn_run DIR ARGUMENT...: becomes Python 2.7 of DIR with the suite in its path; call it in a subshell. AUTOBAHN_SITE names the folder of its
-# packages, since those that share a namespace (zope) want it announced to the module site, too.
+# autobahn_run DIR ARGUMENT...: becomes Python 2.7 of DIR with the suite in its path; call it in a subshell.
+# AUTOBAHN_SITE names the folder of its packages, since those that share a namespace (zope) want it announced to the
+# module site, too.
 autobahn_run() {
     local dir=$1 libraries wheels
     shift

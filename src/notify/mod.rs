@@ -1,8 +1,7 @@
 //! Telling a plugin that there is something to read.
 //!
 //! [`schedule`] decides what is sent when; it is sans-IO. [`sender`] sends it, each request on a thread of its own,
-//! since a Luup that hangs must hold up nobody; `secure` is TLS
-//! for that. [`outcome`] judges the answers.
+//! since a Luup that hangs must hold up nobody; `secure` is TLS for that. [`outcome`] judges the answers.
 
 pub mod outcome;
 pub mod schedule;

@@ -1,8 +1,8 @@
 //! Bytes from one side to the other, with backpressure, half-close and bounds.
 //!
-//! [`stream`] relays two byte streams, [`datagram`] a byte stream and a datagram socket, [`websocket`] a byte stream and
-//! messages over another; [`direction`] is one way of a stream. They speak to sockets through the traits of [`crate::net::socket`] and take the time as an argument, so
-//! that a simulation can stand in for both.
+//! [`stream`] relays two byte streams, [`datagram`] a byte stream and a datagram socket, [`websocket`] a byte stream
+//! and messages over another; [`direction`] is one way of a stream. They speak to sockets through the traits of
+//! [`crate::net::socket`] and take the time as an argument, so that a simulation can stand in for both.
 //!
 //! # Readiness
 //!
