@@ -1,7 +1,7 @@
 //! The loop: poll, dispatch, timers, signals. What an event means is decided elsewhere.
 //!
 //! A turn of the loop waits for events, tells them to those they concern, lets sessions that have something to do do
-//! it (see [`turns`]), and hands requests to the senders. Who is not done asks for another turn, and the others have
+//! it (see `turns`), and hands requests to the senders. Who is not done asks for another turn, and the others have
 //! theirs before.
 
 mod admission;
