@@ -1,8 +1,9 @@
-//! What went wrong with a connection to a `ws`, `wss` or `tls` target: a word for programs, a reason for people.
+//! What went wrong with a connection to a `ws`, `wss` or `tls` target: a word for programs, a reason for people. What
+//! TLS itself has to say is [`crate::tls::Failure`].
 
 use std::fmt;
 
-/// The word with which the reason of an `ERR CONN` begins: turbo.websocket's table of errors.
+/// The word with which the reason of an `ERR CONN` begins: turbo.websocket's table of errors, but for `SSL_ERROR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
     /// The URL could not be read.
@@ -21,8 +22,6 @@ pub enum Word {
     BadHttpStatus,
     /// Redirected too often, or to where one must not go.
     RedirectMax,
-    /// TLS failed.
-    SslError,
     /// A 101, but not as RFC 6455 has it.
     WebsocketProtocolError,
     /// The connection was lost.
@@ -41,7 +40,6 @@ impl Word {
             Self::ParseErrorHeaders => "PARSE_ERROR_HEADERS",
             Self::BadHttpStatus => "BAD_HTTP_STATUS",
             Self::RedirectMax => "REDIRECT_MAX",
-            Self::SslError => "SSL_ERROR",
             Self::WebsocketProtocolError => "WEBSOCKET_PROTOCOL_ERROR",
             Self::SocketError => "SOCKET_ERROR",
         }
