@@ -105,7 +105,7 @@ pub struct Limits {
     pub kept: usize,
     /// Bytes kept for a plugin that comes back.
     pub history: usize,
-    /// Time for name and connection, where CTIM says nothing.
+    /// Time for name, connection and TLS, where CTIM says nothing.
     pub connect: Duration,
     /// Names looked up at once.
     pub resolvers: usize,

@@ -223,7 +223,7 @@ pub static SETTINGS: &[Setting] = &[
         "connect",
         "ms",
         "4500",
-        "Time for finding a name and connecting, where CTIM= says nothing. Plugins wait 5 s.",
+        "Time for finding a name, connecting and TLS, where CTIM= says nothing. Plugins wait 5 s.",
         |c, v| number(v, 1, 600_000).map(|n| c.limits.connect = Duration::from_millis(n)),
     ),
     Setting::new(
