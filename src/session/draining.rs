@@ -7,14 +7,12 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
-use super::{Context, Stage, Step, Verdict};
+use super::{Context, Stage, Step, TURN_READS, Verdict};
 use crate::net::socket::Stream;
 use crate::relay::Ready;
 
 /// The time a plugin gets.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Reads in one turn before others have theirs.
-const TURN_READS: usize = 16;
 
 /// A connection that is ending.
 #[derive(Debug)]

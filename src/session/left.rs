@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::plugin::PluginSide;
 use super::relaying::Relaying;
-use super::{Context, Session, Stage, Step, Verdict};
+use super::{Context, Session, Stage, Step, TURN_READS, Verdict};
 use crate::protocol::options::Protocol;
 use crate::protocol::target::Target;
 use crate::relay::Turn;
 
 /// The time that a plugin gets which has ended the connection itself: what is still to be read is no more than why.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Reads in one turn before others have theirs.
-const TURN: usize = 16;
 
 /// What is left of a connection.
 #[derive(Debug)]
@@ -68,7 +66,7 @@ impl Session {
         let kept = left.kept;
         plugin.begin(cx.config.limits.history, cx.buffers);
         let mut again = true;
-        for _ in 0..TURN {
+        for _ in 0..TURN_READS {
             match plugin.read(cx.scratch) {
                 Ok(0) => return Step::Next(Stage::Closed),
                 // There is nobody any more to whom it could be sent.

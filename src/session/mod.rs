@@ -58,6 +58,10 @@ use plugin::PluginSide;
 use relaying::Relaying;
 use setup::SettingUp;
 
+/// Reads in one turn before others have theirs, outside of echo mode: what stands before a socket (TLS) may have nothing
+/// to show for them, and who only says last words might never end.
+const TURN_READS: usize = 16;
+
 /// Names a session to the daemon, and back in answers from elsewhere.
 pub type Key = usize;
 

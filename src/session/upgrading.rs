@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::Context;
 use super::remote::Remote;
+use super::{Context, TURN_READS};
 use crate::net::reason;
 use crate::net::socket::Stream;
 use crate::relay::Ready;
@@ -11,8 +11,6 @@ use crate::websocket::handshake::{self, ClientHandshake, Failure, Upgraded, Word
 
 /// Most that is read at once: what comes behind the answer waits in the kernel.
 const READ: usize = 4 * 1024;
-/// Reads in one turn before others have theirs: what stands before the socket (TLS) may have nothing to show for them.
-const TURN_READS: usize = 16;
 
 /// An opening handshake under way.
 #[derive(Debug)]
