@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 use nix::errno::Errno;
+use socket2::SockRef;
 
 use super::tokens;
 use crate::config::{Config, Direct};
 use crate::net::listener::listen;
+use crate::net::socket::set_options;
 
 /// When nothing more can be accepted, for want of descriptors or memory, the next try is made so much later, or when
 /// a connection has ended.
@@ -80,6 +82,9 @@ impl Doors {
             if !keep {
                 *door = None;
             }
+        }
+        for door in self.doors.iter().flatten() {
+            set_options(SockRef::from(&door.listener), config.limits.keep_alive);
         }
         for direct in &config.direct {
             let known =
@@ -162,7 +167,7 @@ impl Doors {
 
     fn add(&mut self, config: &Config, port: u16, direct: Option<&Direct>, registry: &Registry) -> Result<(), String> {
         let number = self.doors.iter().position(Option::is_none).unwrap_or(self.doors.len());
-        let opened = listen(&config.address, port).and_then(|mut listener| {
+        let opened = listen(&config.address, port, config.limits.keep_alive).and_then(|mut listener| {
             registry.register(&mut listener, tokens::listener(number), Interest::READABLE)?;
             let address = listener.local_addr()?;
             Ok(Door { listener, address, direct: direct.cloned().map(Box::new), ready: true })
@@ -189,4 +194,45 @@ impl Doors {
 fn is_scarcity(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream as Client;
+
+    use super::*;
+
+    /// The options of who comes in at the only door.
+    fn options(doors: &mut Doors) -> (bool, bool, Option<Duration>) {
+        let address = doors.doors[0].as_ref().unwrap().listener.local_addr().unwrap();
+        let client = Client::connect(("127.0.0.1", address.port())).unwrap();
+        let start = Instant::now();
+        loop {
+            doors.handle_event(0);
+            if let Some(Arrival { stream, peer, .. }) = doors.accept(1, Instant::now()).pop() {
+                assert_eq!(peer.port(), client.local_addr().unwrap().port());
+                let socket = SockRef::from(&stream);
+                let asks = socket.keepalive().unwrap();
+                let silence = asks.then(|| socket.tcp_keepalive_time().unwrap());
+                return (socket.tcp_nodelay().unwrap(), socket.out_of_band_inline().unwrap(), silence);
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "nobody comes in");
+        }
+    }
+
+    #[test]
+    fn who_comes_in_has_the_options_of_the_configuration_in_force() {
+        let poll = mio::Poll::new().unwrap();
+        let mut config = Config { port: 0, ..Config::default() };
+        config.limits.keep_alive = Some(Duration::from_secs(77));
+        for address in ["127.0.0.1", "*"] {
+            config.address = address.into();
+            let mut doors = Doors::open(&config, poll.registry()).unwrap();
+            for silence in [Some(77), None, Some(5)].map(|silence| silence.map(Duration::from_secs)) {
+                config.limits.keep_alive = silence;
+                doors.reload(&config, poll.registry());
+                assert_eq!(options(&mut doors), (true, true, silence), "{address}");
+            }
+        }
+    }
 }

@@ -27,8 +27,8 @@ pub struct Connector {
 pub enum Progress {
     /// Nobody has answered yet.
     Pending,
-    /// This one has. It is registered.
-    Connected(TcpStream),
+    /// This one has, with this address. It is registered.
+    Connected(TcpStream, SocketAddr),
     /// All have failed; the last one so.
     Failed(io::Error),
 }
@@ -49,8 +49,8 @@ impl Connector {
         let mut at = 0;
         while at < self.racing.len() {
             match outcome(&self.racing[at]) {
-                Ok(false) => at += 1,
-                Ok(true) => return Progress::Connected(self.racing.swap_remove(at)),
+                Ok(None) => at += 1,
+                Ok(Some(peer)) => return Progress::Connected(self.racing.swap_remove(at), peer),
                 Err(error) => {
                     self.racing.swap_remove(at);
                     self.last_error = Some(error);
@@ -80,8 +80,8 @@ fn attempt(address: SocketAddr, registry: &Registry, token: Token) -> io::Result
     Ok(stream)
 }
 
-/// True where an attempt has succeeded. Events may be spurious, so that the socket itself is asked.
-fn outcome(stream: &TcpStream) -> io::Result<bool> {
+/// The address with which an attempt has succeeded. Events may be spurious, so that the socket itself is asked.
+fn outcome(stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
     if let Some(error) = stream.take_error()? {
         return Err(error);
     }
@@ -89,8 +89,8 @@ fn outcome(stream: &TcpStream) -> io::Result<bool> {
         // Where nobody listens on a local port of the ephemeral range, TCP may connect to itself (RFC 9293, simultaneous
         // open): the plugin would read what it wrote, and the service that belongs there could not start.
         Ok(peer) if stream.local_addr().is_ok_and(|own| own == peer) => Err(io::ErrorKind::ConnectionRefused.into()),
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Ok(peer) => Ok(Some(peer)),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(None),
         // Linux says EINVAL of a connection that was made and reset before anybody looked.
         Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
     }
@@ -124,8 +124,8 @@ mod tests {
     fn goes_on_to_the_next_address_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let Progress::Connected(stream) = run(vec![refusing(), refusing(), address]) else { panic!() };
-        assert_eq!(stream.peer_addr().unwrap(), address);
+        let Progress::Connected(stream, peer) = run(vec![refusing(), refusing(), address]) else { panic!() };
+        assert_eq!((stream.peer_addr().unwrap(), peer), (address, address));
     }
 
     #[test]

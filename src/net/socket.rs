@@ -42,30 +42,36 @@ pub trait Datagrams {
 pub const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 
 /// Probes that go unanswered before the peer counts as gone.
-const KEEP_ALIVE_PROBES: u32 = 4;
+pub(super) const KEEP_ALIVE_PROBES: u32 = 4;
 /// Time between two probes.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A TCP connection.
 #[derive(Debug)]
 pub struct TcpSocket(pub TcpStream);
 
 impl TcpSocket {
-    /// Takes a connection and sets its options: no Nagle, since two small writes would wait 40 ms for each other,
-    /// keep-alive, since a peer that lost its power says nothing, and urgent bytes (telnet's data mark) in their place
-    /// among the others. None is vital, so failure is none.
-    pub fn new(stream: TcpStream, keep_alive: Option<Duration>) -> Self {
-        let _ = stream.set_nodelay(true);
-        let _ = SockRef::from(&stream).set_out_of_band_inline(true);
-        if let Some(silence) = keep_alive {
-            let keep_alive = TcpKeepalive::new()
-                .with_time(silence)
-                .with_interval(KEEP_ALIVE_INTERVAL)
-                .with_retries(KEEP_ALIVE_PROBES);
-            let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
-        }
+    /// A connection that this machine has made. One that came in has its options already, from its listener.
+    pub fn outgoing(stream: TcpStream, keep_alive: Option<Duration>) -> Self {
+        set_options(SockRef::from(&stream), keep_alive);
         Self(stream)
     }
+}
+
+/// Sets the options of a connection, or of a listener, whose connections inherit them (on Linux): no Nagle, since two
+/// small writes would wait 40 ms for each other, keep-alive, since a peer that lost its power says nothing, and urgent
+/// bytes (telnet's data mark) in their place among the others. None is vital, so failure is none.
+///
+/// `keep_alive`: the silence after which the peer is asked whether it is still there.
+pub fn set_options(socket: SockRef<'_>, keep_alive: Option<Duration>) {
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_out_of_band_inline(true);
+    let _ = match keep_alive {
+        Some(silence) => socket.set_tcp_keepalive(
+            &TcpKeepalive::new().with_time(silence).with_interval(KEEP_ALIVE_INTERVAL).with_retries(KEEP_ALIVE_PROBES),
+        ),
+        None => socket.set_keepalive(false),
+    };
 }
 
 impl Stream for TcpSocket {

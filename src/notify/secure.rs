@@ -145,7 +145,7 @@ fn open(addresses: &[SocketAddr], due: Due) -> Result<TcpSocket, Error> {
         let connected = blocking::connect(*address, share);
         let connected = connected.and_then(|stream| stream.set_nonblocking(true).map(|()| stream));
         match connected {
-            Ok(stream) => return Ok(TcpSocket::new(mio::net::TcpStream::from_std(stream), None)),
+            Ok(stream) => return Ok(TcpSocket::outgoing(mio::net::TcpStream::from_std(stream), None)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => outcome = Err(Error::Timeout(due.reason)),
             Err(error) => outcome = Err(error.into()),
         }

@@ -217,11 +217,9 @@ impl Connecting {
             connector::Progress::Failed(error) => {
                 return Outcome::Failed(self.said(Word::CouldNotConnect, &reason(&error)));
             }
-            connector::Progress::Connected(stream) => {
-                if let Ok(peer) = stream.peer_addr() {
-                    self.hop.handle_connected(peer.ip());
-                }
-                TcpSocket::new(stream, cx.config.limits.keep_alive)
+            connector::Progress::Connected(stream, peer) => {
+                self.hop.handle_connected(peer.ip());
+                TcpSocket::outgoing(stream, cx.config.limits.keep_alive)
             }
         };
         log::info!("{pid} connected to {}", self.hop.target);

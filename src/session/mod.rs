@@ -184,7 +184,7 @@ impl Session {
         stage: Stage,
         cx: &Context<'_>,
     ) -> Self {
-        let plugin = PluginSide::Attached(TcpSocket::new(stream, cx.config.limits.keep_alive));
+        let plugin = PluginSide::Attached(TcpSocket(stream));
         Self { pid, peer, started: cx.now, plugin, parameters, notices: Notices::None, stage }
     }
 
