@@ -42,9 +42,10 @@ fn dispatch() -> Result<bool, Box<dyn std::error::Error>> {
             let (port, interval) = port_and_interval(args)?;
             stand_ins::device(port, interval)?;
         }
-        // For ourselves only: see the benchmark's `awake` and `handshakes`.
+        // For ourselves only: see the benchmark's `awake`, `storm` and `crowd`.
         Some(Value(word)) if word == "spin" => bench::spin(args.value()?.parse()?),
         Some(Value(word)) if word == "storm" => bench::storm(args.value()?.parse()?, args.value()?.parse()?)?,
+        Some(Value(word)) if word == "server" => bench::serve(args.value()?.parse()?)?,
         Some(Value(word)) if word == "load" => load(args)?,
         Some(Value(word)) if word == "bench" => return Ok(bench::run(&bench_settings(args)?)?),
         Some(Long("help") | Short('h')) => println!("{USAGE}"),

@@ -6,14 +6,18 @@ use std::time::Duration;
 use lab::tls::{Identity, Validity};
 
 use super::awake::Awake;
+use super::crowd::{Crowd, Wish};
+use super::dialogues::by_dialogues;
 use super::echo::{Load, echo};
-use super::handshakes::{self, Server, Storm, by_daemon, by_rustls};
+use super::handshakes::{self, Server, by_rustls};
 use super::lane::{Far, Opener};
 use super::load;
 use super::report::{Report, Unit};
 use super::run::{Bench, NO_LUUP, settle};
+use super::same_work::SameWork;
 use super::speech::Speech;
 use super::stats::micros;
+use super::storm::Storm;
 use super::targets::{Kind, Target};
 
 /// Connections of the bridge.
@@ -110,13 +114,17 @@ impl Bench {
             };
             let made = by_rustls(&server, time)?;
             add(self, made, Kind::Rustls.name(), Some(made.cpu));
+            let same = SameWork::start(&server)?;
+            let made = by_dialogues(same.port()?, &server.conn(""), PLUGINS, time)?;
+            add(self, made, Kind::SameWork.name(), Some(same.cpu_time()));
+            drop(same);
             for target in &targets {
                 let Some(port) = target.port() else { continue };
                 let conn = server.conn("");
                 // The threads are there, and have read the authority.
-                by_daemon(port, &conn, PLUGINS, time / 10)?;
+                by_dialogues(port, &conn, PLUGINS, time / 10)?;
                 let (counted, cpu, threads) = (server.made()?, target.cpu_time(), target.threads_cpu_time("tls"));
-                let made = by_daemon(port, &conn, PLUGINS, time)?;
+                let made = by_dialogues(port, &conn, PLUGINS, time)?;
                 let since = |now: Option<Duration>, before: Option<Duration>| Some(now?.saturating_sub(before?));
                 let cpu = since(target.cpu_time(), cpu);
                 if let Some(threads) = since(target.threads_cpu_time("tls"), threads) {
@@ -131,7 +139,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Round trips of another connection while handshakes are made, and while none are.
+    /// Round trips of another connection alone, while twenty plugins at once have a connection or a handshake made, and
+    /// in a storm of handshakes that never ends.
     pub(super) fn storm(&mut self) -> io::Result<()> {
         let count = if self.quick { 2_000 } else { 10_000 };
         let _awake = Awake::start()?;
@@ -139,17 +148,19 @@ impl Bench {
         let targets = kinds.map(|kind| Target::start(kind, NO_LUUP)).collect::<io::Result<Vec<_>>>()?;
         for round in 1..=self.rounds {
             for target in &targets {
-                let column = target.kind.name();
+                let (column, port) = (target.kind.name(), target.port().unwrap_or_default());
                 eprintln!("round {round} of {}: round trips beside handshakes, {column}", self.rounds);
                 self.attempt(target, "round trips beside handshakes", |report| {
                     let mut lane = target.opener().open("")?;
-                    let alone = micros(&load::ping_pong(&mut lane, 64, count)?);
-                    report.add_quantiles("ping-pong alone", Unit::Micros, column, &alone);
-                    let storm = Storm::start(target.port().unwrap_or_default(), AT_ONCE)?;
-                    let beside = micros(&load::ping_pong(&mut lane, 64, count)?);
-                    let rate = storm.end()?;
-                    report.add_quantiles("ping-pong beside 20 handshakes", Unit::Micros, column, &beside);
-                    report.add("handshakes meanwhile", Unit::PerSecond, column, rate);
+                    let mut add = |name, times: &[_]| report.add_quantiles(name, Unit::Micros, column, &micros(times));
+                    add("ping-pong alone", &load::ping_pong(&mut lane, 64, count)?);
+                    let mut crowd = Crowd::start(port, AT_ONCE)?;
+                    add("ping-pong beside 20 connects", &crowd.round_trips(&mut lane, Wish::Connection, count)?);
+                    add("ping-pong beside 20 handshakes", &crowd.round_trips(&mut lane, Wish::Handshake, count)?);
+                    crowd.end()?;
+                    let storm = Storm::start(port, AT_ONCE)?;
+                    add("ping-pong in an endless storm", &load::ping_pong(&mut lane, 64, count)?);
+                    report.add("handshakes in the storm", Unit::PerSecond, column, storm.end()?);
                     Ok(())
                 });
             }

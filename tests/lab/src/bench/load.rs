@@ -139,22 +139,26 @@ fn wait(streams: &[Stream], sending: bool, ahead: u64) -> io::Result<()> {
 
 /// Sends `size` bytes there and back `count` times; the round trips.
 pub fn ping_pong(lane: &mut Lane, size: usize, count: usize) -> io::Result<Vec<Duration>> {
-    let data = Random::new(size as u64).bytes(size);
-    let mut got = vec![0u8; size];
-    let mut times = Vec::with_capacity(count);
     // The first ones warm up caches and windows.
     let warm_up = count / 20 + 10;
-    for n in 0..count + warm_up {
+    let mut times = ping_pong_while(lane, size, |made| made < count + warm_up)?;
+    Ok(times.split_off(warm_up))
+}
+
+/// Sends `size` bytes there and back as long as `goes_on` says, which is told how often that was done; the round trips.
+pub fn ping_pong_while(lane: &mut Lane, size: usize, goes_on: impl Fn(usize) -> bool) -> io::Result<Vec<Duration>> {
+    let data = Random::new(size as u64).bytes(size);
+    let mut got = vec![0u8; size];
+    let mut times = Vec::new();
+    while goes_on(times.len()) {
         let start = Instant::now();
         lane.client.write_all(&data)?;
         lane.remote.read_exact(&mut got)?;
         lane.remote.write_all(&got)?;
         lane.client.read_exact(&mut got)?;
-        if n >= warm_up {
-            times.push(start.elapsed());
-        }
+        times.push(start.elapsed());
     }
-    if got != data {
+    if !times.is_empty() && got != data {
         return Err(io::Error::other("wrong bytes came back"));
     }
     Ok(times)

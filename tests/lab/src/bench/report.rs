@@ -64,6 +64,9 @@ pub const MUSL: &str = "sockproxyd musl";
 /// The column of a build for another processor, under an emulator.
 pub const EMULATED: &str = "sockproxyd mipsel";
 
+/// The column of two threads that do the daemon's work for a handshake.
+pub const SAME_WORK: &str = "rustls, same work";
+
 /// Processors that others may use before the report warns.
 const QUIET: f64 = 0.1;
 
@@ -189,21 +192,24 @@ impl Report {
             Goal::LikeFastestHaproxy => of_haproxy().max_by(f64::total_cmp)?,
             Goal::LikeLeanestHaproxy => of_haproxy().min_by(f64::total_cmp)?,
             Goal::Times(factor, other) => factor * self.median_of(&row.name, other)?,
+            Goal::LikeRow(other) => self.median_of(other, column)?,
         };
         let ratio = value / goal;
         let verdict = match mark.goal {
             Goal::AtMost(_) if ratio <= 1.0 => "ok",
             Goal::LikeFastestHaproxy | Goal::Times(..) if ratio >= 1.0 => "ok",
             Goal::LikeFastestHaproxy if ratio >= 0.95 => "ok (noise)",
-            Goal::LikeLeanestHaproxy if ratio <= 1.0 => "ok",
-            Goal::LikeLeanestHaproxy if ratio <= 1.05 => "ok (noise)",
+            Goal::LikeLeanestHaproxy | Goal::LikeRow(_) if ratio <= 1.0 => "ok",
+            Goal::LikeLeanestHaproxy | Goal::LikeRow(_) if ratio <= 1.05 => "ok (noise)",
             _ => "MISSED",
         };
         let (name, unit) = (&row.name, row.unit);
         let label = unit.label();
         let mut told = unit.write(goal);
-        if let Goal::Times(factor, other) = mark.goal {
-            told += &format!(" ({factor} x {other})");
+        match mark.goal {
+            Goal::Times(factor, other) => told += &format!(" ({factor} x {other})"),
+            Goal::LikeRow(other) => told += &format!(" ({other})"),
+            _ => {}
         }
         Some(format!("| {name}, {label} | {} | {told} | {ratio:.2} | {verdict} |\n", unit.write(value)))
     }
@@ -221,10 +227,12 @@ enum Goal {
     LikeLeanestHaproxy,
     /// So many times as much as that column has.
     Times(f64, &'static str),
+    /// No more than that row has.
+    LikeRow(&'static str),
 }
 
 /// What sockproxyd promises. Absolute for what Luup's users feel, relative for what depends on the machine.
-const MARKS: [Mark; 17] = [
+const MARKS: [Mark; 20] = [
     Mark { start: "bulk ", end: "conn", goal: Goal::LikeFastestHaproxy },
     Mark { start: "CPU per GB", end: "conn", goal: Goal::LikeLeanestHaproxy },
     Mark { start: "ping-pong ", end: "p50", goal: Goal::LikeLeanestHaproxy },
@@ -235,6 +243,13 @@ const MARKS: [Mark; 17] = [
     Mark { start: "bridge echo ", end: "conn", goal: Goal::Times(2.0, "websocat") },
     Mark { start: "bridge echo ", end: "conn", goal: Goal::Times(5.0, "websockify") },
     Mark { start: "TLS 1.3 handshakes", end: "", goal: Goal::Times(0.9, "rustls") },
+    Mark { start: "TLS 1.3 handshakes", end: "", goal: Goal::Times(0.9, SAME_WORK) },
+    Mark { start: "ping-pong beside 20 handshakes", end: "p99", goal: Goal::LikeRow("ping-pong alone, p99") },
+    Mark {
+        start: "ping-pong beside 20 handshakes",
+        end: "p99",
+        goal: Goal::LikeRow("ping-pong beside 20 connects, p99"),
+    },
     Mark { start: "notification, p50", end: "", goal: Goal::AtMost(1.0) },
     Mark { start: "notification, p99", end: "", goal: Goal::AtMost(3.0) },
     Mark { start: "notification, 20 busy", end: "p50", goal: Goal::AtMost(2.0) },
@@ -281,6 +296,8 @@ mod tests {
         report.add("CPU per GB up, 1 conn", Unit::CpuPerGb, "haproxy splice", 0.2);
         report.add("CPU per GB up, 1 conn", Unit::CpuPerGb, "sockproxyd", 0.25);
         report.add_quantiles("notification", Unit::Millis, "sockproxyd", &[0.5; 100]);
+        report.add_quantiles("ping-pong beside 20 connects", Unit::Micros, "sockproxyd", &[40.0; 100]);
+        report.add_quantiles("ping-pong beside 20 handshakes", Unit::Micros, "sockproxyd", &[60.0; 100]);
         report.failure("x", "haproxy", "why");
         let text = report.markdown(0.0);
         for line in [
@@ -290,6 +307,7 @@ mod tests {
             "| notification, p50, ms | - | - | 0.50 |",
             "| notification, p50, ms | 0.50 | 1.00 | 0.50 | ok |",
             "| notification, p99, ms | 0.50 | 3.00 | 0.17 | ok |",
+            "| ping-pong beside 20 handshakes, p99, us | 60.0 | 40.0 (ping-pong beside 20 connects, p99) | 1.50 | MISSED |",
             "- haproxy, x: why",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");

@@ -79,7 +79,7 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     kinds.extend(settings.mipsel.clone().map(|path| Kind::Emulated { emulator: "qemu-mipsel-static", path }));
     kinds.extend(settings.websocat.clone().map(|path| Kind::Websocat { path, lines: false }));
     kinds.extend(settings.websockify.clone().map(|path| Kind::Websockify { path }));
-    kinds.push(Kind::Rustls);
+    kinds.extend([Kind::Rustls, Kind::SameWork]);
     let rounds = if settings.quick { 3 } else { 5 };
     let report = Report::new(kinds.iter().map(Kind::name).collect(), rounds);
     let mut bench = Bench { quick: settings.quick, rounds, kinds, report };

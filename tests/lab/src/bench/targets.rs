@@ -11,7 +11,7 @@ use lab::ports::Reserved;
 use lab::process::{self, Memory};
 
 use super::lane::{Opener, Via};
-use super::report::EMULATED;
+use super::report::{EMULATED, SAME_WORK};
 use super::speech::Speech;
 
 /// A way through.
@@ -55,6 +55,8 @@ pub enum Kind {
     },
     /// No daemon: a loop over rustls alone.
     Rustls,
+    /// Nor here: threads that do the daemon's work for a handshake.
+    SameWork,
     /// The Lua script that this project replaces.
     Original {
         /// The script.
@@ -76,12 +78,16 @@ impl Kind {
             Kind::Websocat { .. } => "websocat",
             Kind::Websockify { .. } => "websockify",
             Kind::Rustls => "rustls",
+            Kind::SameWork => SAME_WORK,
         }
     }
 
     /// Relays bytes as they are.
     pub fn relays_bytes(&self) -> bool {
-        !matches!(self, Kind::Emulated { .. } | Kind::Websocat { .. } | Kind::Websockify { .. } | Kind::Rustls)
+        !matches!(
+            self,
+            Kind::Emulated { .. } | Kind::Websocat { .. } | Kind::Websockify { .. } | Kind::Rustls | Kind::SameWork
+        )
     }
 
     /// What client and remote speak where it has bytes at one side and a WebSocket at the other.
@@ -165,7 +171,7 @@ impl Target {
                 let (from, to) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{to}"));
                 (Via::FromWebSocket(port), Running::Child(quiet(Command::new(path).args([&from, &to]))?))
             }
-            Kind::Rustls => return Err(io::Error::other("nothing passes through rustls alone")),
+            Kind::Rustls | Kind::SameWork => return Err(io::Error::other("nothing passes through rustls alone")),
         };
         let target = Target { kind: kind.clone(), via, backend, _front: front, running };
         target
