@@ -9,6 +9,16 @@ pub fn head_of(lines: &[&str], end: &str) -> Vec<u8> {
     lines.iter().chain(&[""]).flat_map(|line| [*line, end]).collect::<String>().into_bytes()
 }
 
+/// A whole head of `length` bytes: these lines, and a header that fills it up.
+///
+/// # Panics
+///
+/// Where they are longer without it.
+pub fn head_of_length(lines: &[&str], length: usize) -> Vec<u8> {
+    let filler = length - head_of(lines, "\r\n").len() - "X: \r\n".len();
+    head_of(&[lines, &[&format!("X: {}", "y".repeat(filler))]].concat(), "\r\n")
+}
+
 /// What `read` makes of `input` as a whole, after checking that it makes the same of it byte by byte and cut in two at
 /// any place.
 ///

@@ -1,7 +1,7 @@
 //! Requests, good and bad. Each is given whole, byte by byte, and in two pieces at every place: the outcome is the same.
 
 use super::*;
-use crate::testing::pieces::{at_every_split, head_of, read_request};
+use crate::testing::pieces::{at_every_split, head_of, head_of_length, read_request};
 use crate::websocket::handshake::{ClientHandshake, FIELDS_LIMIT, HEAD_LIMIT, Offer, Progress, Url};
 
 /// What stands behind every request here.
@@ -285,11 +285,8 @@ fn rfc_9112_section_2_2_empty_lines_ahead_mean_nothing() {
 
 #[test]
 fn what_is_too_large_is_refused() {
-    let fixed: usize = good().iter().map(|line| line.len() + 2).sum::<usize>() + "X: \r\n\r\n".len();
     for (size, fits) in [(HEAD_LIMIT, true), (HEAD_LIMIT + 1, false)] {
-        let line = format!("X: {}", "y".repeat(size - fixed));
-        let lines: Vec<&str> = good().into_iter().chain([&*line]).collect();
-        let all = [&head_of(&lines, "\r\n"), FRAMES].concat();
+        let all = [&head_of_length(&good(), size), FRAMES].concat();
         for pieces in [vec![&all[..]], all.chunks(1).collect(), all.chunks(1000).collect()] {
             match given(&pieces).0 {
                 Arrival::Asks(request) => assert!(fits && request.head.len() == HEAD_LIMIT && request.rest == FRAMES),

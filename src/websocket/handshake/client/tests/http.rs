@@ -1,6 +1,7 @@
 //! What makes an answer HTTP, whatever it says of WebSocket: status lines, interim answers, headers and their limits.
 
 use super::*;
+use crate::testing::pieces::head_of_length;
 use crate::websocket::handshake::{FIELDS_LIMIT, HEAD_LIMIT};
 
 #[test]
@@ -56,11 +57,8 @@ fn what_is_no_http_is_refused_at_once() {
 
 #[test]
 fn the_longest_header_block_fits_and_one_byte_more_does_not() {
-    let fixed: usize = good().iter().map(|line| line.len() + 2).sum::<usize>() + "X: \r\n\r\n".len();
     for (size, fits) in [(HEAD_LIMIT, true), (HEAD_LIMIT + 1, false)] {
-        let line = format!("X: {}", "y".repeat(size - fixed));
-        let lines: Vec<&str> = good().into_iter().chain([&*line]).collect();
-        let all = [&head_of(&lines, "\r\n"), FRAMES].concat();
+        let all = [&head_of_length(&good(), size), FRAMES].concat();
         for pieces in [vec![&all[..]], all.chunks(1).collect(), all.chunks(1000).collect()] {
             let outcome = given(&Offer::default(), &pieces);
             if fits {
