@@ -13,29 +13,16 @@ use lab::random::{Checker, Random};
 use lab::tls::{Authority, Identity, TlsDevice, TlsStream, Validity};
 
 use crate::support::{
-    LIMIT, Observer, PID, Reader, Writer, accepted, attached, daemon, emulated, started, wait_parked, with_luup,
+    LIMIT, Observer, PID, Reader, Writer, accepted, attached, daemon, emulated, started, tls_answered, tls_connected,
+    wait_parked, with_luup,
 };
-
-/// A plugin whose CONN was answered with `reply`. A busy machine may take its time for a handshake.
-fn conn(daemon: &Daemon, target: &str, options: &str) -> (Plugin, String) {
-    let mut plugin = daemon.plugin();
-    let reply = plugin.command(&format!("CONN {target} CTIM=30000 {options}"));
-    (plugin, reply)
-}
-
-#[track_caller]
-fn connected(daemon: &Daemon, target: &str, options: &str) -> Plugin {
-    let (plugin, reply) = conn(daemon, target, options);
-    assert!(reply.starts_with("OK CONN "), "{reply}");
-    plugin
-}
 
 #[test]
 fn bytes_pass_both_ways_in_every_version() {
     let daemon = started();
     for config in [Identity::loopback().any_server(), Identity::loopback().old_server()] {
         let device = TlsDevice::echo(config);
-        let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+        let mut plugin = tls_connected(&daemon, device.addr(), "VRFY=none");
         plugin.send(b"hello\n");
         assert_eq!(plugin.line(), "hello");
         // Enough to fill every buffer on the way.
@@ -63,29 +50,29 @@ fn the_server_is_verified_unless_told_otherwise() {
         .start();
     let good = authority.issue(&["localhost", "127.0.0.1"], Validity::Now);
     let device = TlsDevice::echo(good.any_server());
-    connected(&daemon, &device.addr().to_string(), "PRTO=tls");
-    connected(&daemon, &format!("localhost:{}", device.addr().port()), "PRTO=tls");
-    let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls SNIH=other.example");
+    tls_connected(&daemon, device.addr(), "");
+    tls_connected(&daemon, format!("localhost:{}", device.addr().port()), "");
+    let (_, reply) = tls_answered(&daemon, device.addr(), "SNIH=other.example");
     assert_eq!(reply, "ERR CONN SSL_ERROR certificate is not for other.example, but for localhost, 127.0.0.1");
-    let pin = format!("PRTO=tls PINS=sha256/{}", "00".repeat(32));
-    let (_, reply) = conn(&daemon, &device.addr().to_string(), &pin);
+    let pin = format!("PINS=sha256/{}", "00".repeat(32));
+    let (_, reply) = tls_answered(&daemon, device.addr(), &pin);
     assert_eq!(reply, format!("ERR CONN SSL_ERROR pin refused, certificate is {}", good.pin()));
-    connected(&daemon, &device.addr().to_string(), &format!("PRTO=tls PINS={}", good.pin()));
+    tls_connected(&daemon, device.addr(), &format!("PINS={}", good.pin()));
 
     let device = TlsDevice::echo(authority.issue(&["127.0.0.1"], Validity::Past).any_server());
-    let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls");
+    let (_, reply) = tls_answered(&daemon, device.addr(), "");
     assert!(reply.starts_with("ERR CONN SSL_ERROR certificate expired at 2001-02-03T00:00:00Z"), "{reply}");
-    connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+    tls_connected(&daemon, device.addr(), "VRFY=none");
 
     // An authority that only the plugin trusts, and one that nobody does.
     let other = Authority::new("plugin");
     let identity = other.issue(&["127.0.0.1"], Validity::Now);
     let device = TlsDevice::echo(identity.any_server());
-    let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls");
+    let (_, reply) = tls_answered(&daemon, device.addr(), "");
     assert_eq!(reply, format!("ERR CONN SSL_ERROR unknown issuer, certificate is {}", identity.pin()));
     std::fs::write(daemon.dir().join("plugin.pem"), other.pem()).unwrap();
-    connected(&daemon, &device.addr().to_string(), "PRTO=tls CAFL=plugin.pem");
-    let (_, reply) = conn(&daemon, &device.addr().to_string(), "PRTO=tls CAFL=../plugin.pem");
+    tls_connected(&daemon, device.addr(), "CAFL=plugin.pem");
+    let (_, reply) = tls_answered(&daemon, device.addr(), "CAFL=../plugin.pem");
     assert_eq!(reply, "ERR CONN SSL_ERROR CAFL ../plugin.pem: it lies outside of the directory for such files");
 }
 
@@ -94,7 +81,7 @@ fn a_second_connection_resumes_the_first_ones_session() {
     let daemon = started();
     let device = TlsDevice::echo(Identity::loopback().any_server());
     for _ in 0..3 {
-        let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+        let mut plugin = tls_connected(&daemon, device.addr(), "VRFY=none");
         // With the answer, the ticket has come, too.
         plugin.send(b"x\n");
         assert_eq!(plugin.line(), "x");
@@ -114,7 +101,7 @@ fn an_end_reaches_the_plugin_whether_announced_or_not() {
             }
             let _ = stream.flush();
         });
-        let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+        let mut plugin = tls_connected(&daemon, device.addr(), "VRFY=none");
         assert_eq!(plugin.rest(), b"last words\n");
     }
 }
@@ -124,7 +111,7 @@ fn an_end_reaches_the_plugin_whether_announced_or_not() {
 fn joined(daemon: &Daemon, options: &str) -> (Plugin, TlsStream) {
     let (come, streams) = channel();
     let device = TlsDevice::start(Identity::loopback().any_server(), move |stream| drop(come.send(stream)));
-    let plugin = connected(daemon, &device.addr().to_string(), &format!("PRTO=tls VRFY=none {options}"));
+    let plugin = tls_connected(daemon, device.addr(), &format!("VRFY=none {options}"));
     (plugin, streams.recv_timeout(LIMIT).unwrap())
 }
 
@@ -272,7 +259,7 @@ fn a_server_that_stalls_harms_nobody_else() {
     for plugin in &mut waiting {
         plugin.send(format!("CONN {} PRTO=tls CTIM=1000\n", silent.addr()).as_bytes());
     }
-    let mut plugin = connected(&daemon, &device.addr().to_string(), "PRTO=tls VRFY=none");
+    let mut plugin = tls_connected(&daemon, device.addr(), "VRFY=none");
     plugin.send(b"through\n");
     assert_eq!(plugin.line(), "through");
     for plugin in &mut waiting {

@@ -4,11 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use lab::daemon::Daemon;
-use lab::plugin::Plugin;
 use lab::tls::{Authority, Validity};
 
-use crate::support::{LIMIT, Scratch, daemon, started};
+use crate::support::{LIMIT, Scratch, daemon, started, tls_answered, tls_connected};
 
 /// `openssl s_server`; ended when dropped.
 struct OpenSsl {
@@ -81,20 +79,6 @@ fn rsa(scratch: &Scratch) -> (String, String) {
     (file, fingerprint.trim().split_once('=').unwrap().1.to_owned())
 }
 
-#[track_caller]
-fn answered(daemon: &Daemon, server: &OpenSsl, options: &str) -> (Plugin, String) {
-    let mut plugin = daemon.plugin();
-    let answer = plugin.command(&format!("CONN {} PRTO=tls CTIM=30000 {options}", server.address));
-    (plugin, answer)
-}
-
-#[track_caller]
-fn connected(daemon: &Daemon, server: &OpenSsl, options: &str) -> Plugin {
-    let (plugin, answer) = answered(daemon, server, options);
-    assert!(answer.starts_with("OK CONN "), "{answer}");
-    plugin
-}
-
 #[test]
 fn openssl_understands_us_in_every_version_and_cipher() {
     let scratch = Scratch::new();
@@ -113,7 +97,7 @@ fn openssl_understands_us_in_every_version_and_cipher() {
         &["-tls1_2", "-cipher", "ECDHE-RSA-CHACHA20-POLY1305"],
     ] {
         let server = OpenSsl::serve(&[&["-rev", "-cert", &file], options].concat());
-        let mut plugin = connected(&daemon, &server, &pins);
+        let mut plugin = tls_connected(&daemon, &server.address, &pins);
         plugin.send(b"hello\n");
         assert_eq!(plugin.line(), "olleh", "{options:?}");
         plugin.finish();
@@ -122,7 +106,7 @@ fn openssl_understands_us_in_every_version_and_cipher() {
     // The fingerprint is told as openssl computes it, too.
     let server = OpenSsl::serve(&["-rev", "-cert", &file]);
     let plain: String = fingerprint.to_ascii_lowercase().split(':').collect();
-    let (_, answer) = answered(&daemon, &server, "");
+    let (_, answer) = tls_answered(&daemon, &server.address, "");
     assert_eq!(answer, format!("ERR CONN SSL_ERROR unknown issuer (self-signed), certificate is sha256/{plain}"));
     // What was given up long ago.
     for (options, words) in [
@@ -130,7 +114,7 @@ fn openssl_understands_us_in_every_version_and_cipher() {
         (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "no common version of TLS: the server refuses ours"),
     ] {
         let server = OpenSsl::serve(&[&["-rev", "-cert", &file], options].concat());
-        let (_, answer) = answered(&daemon, &server, &pins);
+        let (_, answer) = tls_answered(&daemon, &server.address, &pins);
         assert_eq!(answer, format!("ERR CONN SSL_ERROR {words}"));
     }
 }
@@ -154,14 +138,14 @@ fn openssl_wants_a_certificate() {
         let openssl =
             OpenSsl::serve(&["-rev", "-cert", &file, version, "-Verify", "2", "-verify_return_error", "-CAfile", &ca]);
         for _ in 0..2 {
-            let mut plugin = connected(&daemon, &openssl, "CERT=client.pem");
+            let mut plugin = tls_connected(&daemon, &openssl.address, "CERT=client.pem");
             plugin.send(b"hello\n");
             assert_eq!(plugin.line(), "olleh", "{version}");
         }
         for (certificate, words) in
             [("", "the server "), ("CERT=other.pem", "the server refuses our certificate (UnknownCA)")]
         {
-            let (mut plugin, answer) = answered(&daemon, &openssl, certificate);
+            let (mut plugin, answer) = tls_answered(&daemon, &openssl.address, certificate);
             if version == "-tls1_2" {
                 assert!(answer.starts_with(&format!("ERR CONN SSL_ERROR {words}")), "{answer}");
             } else {
@@ -182,7 +166,7 @@ fn openssl_changes_its_keys_and_may_not_renegotiate() {
     // Typed at its beginning: K changes both sides' keys (TLS 1.3), R asks for a new handshake (TLS 1.2).
     for (version, letter) in [("-tls1_3", "K"), ("-tls1_2", "R")] {
         let mut server = OpenSsl::serve(&["-cert", &file, version]);
-        let mut plugin = connected(&daemon, &server, "VRFY=none");
+        let mut plugin = tls_connected(&daemon, &server.address, "VRFY=none");
         server.type_line("before");
         assert_eq!(plugin.line(), "before");
         plugin.send(b"from the plugin\n");

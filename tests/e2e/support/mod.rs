@@ -7,6 +7,7 @@ mod names;
 mod nginx;
 mod observer;
 mod runs;
+mod tls;
 mod websocket;
 
 pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unsent, wait_until_taken};
@@ -16,6 +17,7 @@ pub use names::{Answer, NameServer};
 pub use nginx::{Nginx, cache};
 pub use observer::Observer;
 pub use runs::{Run, Scratch, command, run};
+pub use tls::{tls_answered, tls_connected};
 pub use websocket::{
     PATIENT, answer, answered, asking, bridged, connected, heard, heard_close, redirecting, said, said_text, say,
     secured,

@@ -1,0 +1,22 @@
+//! Plugins at remotes that speak TLS.
+
+use std::fmt::Display;
+
+use lab::daemon::Daemon;
+use lab::plugin::Plugin;
+
+/// A plugin whose CONN over TLS was answered, and the answer. A busy machine may take its time for a handshake.
+#[track_caller]
+pub fn tls_answered(daemon: &Daemon, target: impl Display, options: &str) -> (Plugin, String) {
+    let mut plugin = daemon.plugin();
+    let answer = plugin.command(&format!("CONN {target} PRTO=tls CTIM=30000 {options}"));
+    (plugin, answer)
+}
+
+/// A plugin in echo mode over TLS.
+#[track_caller]
+pub fn tls_connected(daemon: &Daemon, target: impl Display, options: &str) -> Plugin {
+    let (plugin, answer) = tls_answered(daemon, target, options);
+    assert!(answer.starts_with("OK CONN "), "{answer}");
+    plugin
+}
