@@ -192,15 +192,20 @@ impl Report {
             Goal::LikeFastestHaproxy => of_haproxy().max_by(f64::total_cmp)?,
             Goal::LikeLeanestHaproxy => of_haproxy().min_by(f64::total_cmp)?,
             Goal::Times(factor, other) => factor * self.median_of(&row.name, other)?,
+            Goal::Part(divisor, other) => self.median_of(&row.name, other)? / divisor,
             Goal::LikeRow(other) => self.median_of(other, column)?,
         };
         let ratio = value / goal;
         let verdict = match mark.goal {
-            Goal::AtMost(_) if ratio <= 1.0 => "ok",
+            Goal::AtMost(_) | Goal::Part(..) if ratio <= 1.0 => "ok",
             Goal::LikeFastestHaproxy | Goal::Times(..) if ratio >= 1.0 => "ok",
             Goal::LikeFastestHaproxy if ratio >= 0.95 => "ok (noise)",
             Goal::LikeLeanestHaproxy | Goal::LikeRow(_) if ratio <= 1.0 => "ok",
             Goal::LikeLeanestHaproxy | Goal::LikeRow(_) if ratio <= 1.05 => "ok (noise)",
+            // The load at both ends does its part of every message: no way through can be faster than none.
+            Goal::Times(..) if self.median_of(&row.name, "direct").is_some_and(|direct| goal > direct) => {
+                "MISSED (more than a direct connection)"
+            }
             _ => "MISSED",
         };
         let (name, unit) = (&row.name, row.unit);
@@ -208,6 +213,7 @@ impl Report {
         let mut told = unit.write(goal);
         match mark.goal {
             Goal::Times(factor, other) => told += &format!(" ({factor} x {other})"),
+            Goal::Part(divisor, other) => told += &format!(" ({other} / {divisor})"),
             Goal::LikeRow(other) => told += &format!(" ({other})"),
             _ => {}
         }
@@ -227,12 +233,14 @@ enum Goal {
     LikeLeanestHaproxy,
     /// So many times as much as that column has.
     Times(f64, &'static str),
+    /// No more than that part of what that column has.
+    Part(f64, &'static str),
     /// No more than that row has.
     LikeRow(&'static str),
 }
 
 /// What sockproxyd promises. Absolute for what Luup's users feel, relative for what depends on the machine.
-const MARKS: [Mark; 20] = [
+const MARKS: [Mark; 22] = [
     Mark { start: "bulk ", end: "conn", goal: Goal::LikeFastestHaproxy },
     Mark { start: "CPU per GB", end: "conn", goal: Goal::LikeLeanestHaproxy },
     Mark { start: "ping-pong ", end: "p50", goal: Goal::LikeLeanestHaproxy },
@@ -242,6 +250,8 @@ const MARKS: [Mark; 20] = [
     Mark { start: "idle wss, PSS each", end: "", goal: Goal::AtMost(24.0) },
     Mark { start: "bridge echo ", end: "conn", goal: Goal::Times(2.0, "websocat") },
     Mark { start: "bridge echo ", end: "conn", goal: Goal::Times(5.0, "websockify") },
+    Mark { start: "bridge CPU each", end: "conn", goal: Goal::Part(2.0, "websocat") },
+    Mark { start: "bridge CPU each", end: "conn", goal: Goal::Part(5.0, "websockify") },
     Mark { start: "TLS 1.3 handshakes", end: "", goal: Goal::Times(0.9, "rustls") },
     Mark { start: "TLS 1.3 handshakes", end: "", goal: Goal::Times(0.9, SAME_WORK) },
     Mark { start: "ping-pong beside 20 handshakes", end: "p99", goal: Goal::LikeRow("ping-pong alone, p99") },
@@ -309,6 +319,27 @@ mod tests {
             "| notification, p99, ms | 0.50 | 3.00 | 0.17 | ok |",
             "| ping-pong beside 20 handshakes, p99, us | 60.0 | 40.0 (ping-pong beside 20 connects, p99) | 1.50 | MISSED |",
             "- haproxy, x: why",
+        ] {
+            assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn speed_and_cost_are_judged_by_others() {
+        let mut report = Report::new(vec!["direct", "sockproxyd", "websocat"], 1);
+        for (size, direct) in [("128 B", 90.0), ("64 KiB", 400.0)] {
+            let (rate, cost) = (format!("bridge echo {size}, 16 conn"), format!("bridge CPU each, {size}, 16 conn"));
+            report.add(&rate, Unit::PerSecond, "direct", direct);
+            for (column, times) in [("sockproxyd", 1.5), ("websocat", 1.0)] {
+                report.add(&rate, Unit::PerSecond, column, 50.0 * times);
+                report.add(&cost, Unit::CpuPerEvent, column, 30.0 / times / times);
+            }
+        }
+        let text = report.markdown(0.0);
+        for line in [
+            "| bridge echo 128 B, 16 conn, 1/s | 75 | 100 (2 x websocat) | 0.75 | MISSED (more than a direct connection) |",
+            "| bridge echo 64 KiB, 16 conn, 1/s | 75 | 100 (2 x websocat) | 0.75 | MISSED |",
+            "| bridge CPU each, 128 B, 16 conn, us | 13.3 | 15.0 (websocat / 2) | 0.89 | ok |",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
         }
