@@ -334,27 +334,17 @@ fn a_server_of_1_3_refuses_us_behind_the_handshake() {
 
 #[test]
 fn a_relay_passes_on_an_end_that_no_event_announces() {
-    use crate::net::random::Randomness;
     use crate::relay::buffers::Buffers;
-    use crate::relay::pipes::Pipes;
     use crate::relay::stream::StreamRelay;
-    use crate::relay::{Env, Ready, Relay};
+    use crate::relay::{Ready, Relay};
+    use crate::testing::Surroundings;
     let mut pair = Pair::new(V13);
     let plugin = Rc::new(RefCell::new(Wire { window: usize::MAX, ..Wire::default() }));
-    let now = std::time::Instant::now();
-    let (mut buffers, mut pipes, mut scratch) = (Buffers::new(100_000, 10_000), Pipes::new(0), vec![0; 10_000]);
+    let mut around = Surroundings::new(Buffers::new(100_000, 10_000), 10_000);
     let layered = Ready { layered: true, ..Ready::fresh() };
-    let mut relay = StreamRelay::new(now, Vec::new(), (Ready::fresh(), layered), &mut buffers);
+    let mut relay = StreamRelay::new(around.now, Vec::new(), (Ready::fresh(), layered), &mut around.buffers);
     let mut run = |pair: &mut Pair, relay: &mut StreamRelay| {
-        let mut env = Env {
-            now,
-            scratch: &mut scratch,
-            buffers: &mut buffers,
-            pipes: &mut pipes,
-            entropy: &mut Randomness::default(),
-            block: None,
-        };
-        relay.run(&mut End(Rc::clone(&plugin)), &mut pair.stream, &mut env)
+        relay.run(&mut End(Rc::clone(&plugin)), &mut pair.stream, &mut around.env())
     };
     run(&mut pair, &mut relay);
     assert!(!relay.remote_ready().readable);

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::super::*;
 use crate::relay::{SCRATCH, TURN_BYTES};
-use crate::websocket::{Control, Deflate, Entropy, Role, Settings};
+use crate::testing::Surroundings;
+use crate::websocket::{Control, Deflate, Role, Settings};
 
 /// A side that gives the same bytes over and over, and takes everything.
 struct Endless {
@@ -38,14 +39,6 @@ impl Stream for Endless {
     }
 
     fn shutdown_write(&mut self) {}
-}
-
-struct NoEntropy;
-
-impl Entropy for NoEntropy {
-    fn mask(&mut self) -> [u8; 4] {
-        [0; 4]
-    }
 }
 
 /// A side that says something once, takes everything, and counts the calls.
@@ -93,41 +86,22 @@ fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
     WebSocketRelay::new(now, Connection::new(settings, now), &wishes, (&[], Vec::new()), None, ready)
 }
 
-fn new_buffers() -> Buffers {
-    Buffers::new(1 << 20, 1 << 16)
-}
-
-/// One turn of `relay`, whose bytes are counted in `buffers`.
-fn run<P: Stream, R: Stream>(
-    relay: &mut WebSocketRelay,
-    plugin: &mut P,
-    remote: &mut R,
-    (buffers, now): (&mut Buffers, Instant),
-) -> Turn {
-    let mut env = Env {
-        now,
-        scratch: &mut vec![0; SCRATCH],
-        buffers,
-        pipes: &mut Pipes::new(0),
-        entropy: &mut NoEntropy,
-        block: None,
-    };
-    relay.run(plugin, remote, &mut env)
+fn new_surroundings() -> Surroundings {
+    Surroundings::new(Buffers::new(1 << 20, 1 << 16), SCRATCH)
 }
 
 /// Messages received and bytes sent to the remote in one turn, with a plugin and a remote that say these things without
 /// end; the turn is over before they are.
 #[track_caller]
 fn turn_of(framing: Framing, plugin: &[u8], remote: &[u8]) -> (u64, usize) {
-    let now = Instant::now();
-    let mut relay = new_relay(framing, now);
+    let mut around = new_surroundings();
+    let mut relay = new_relay(framing, around.now);
     let (mut plugin, mut remote) = (Endless::new(plugin.to_vec()), Endless::new(remote.to_vec()));
-    let mut buffers = new_buffers();
-    let turn = run(&mut relay, &mut plugin, &mut remote, (&mut buffers, now));
+    let turn = relay.run(&mut plugin, &mut remote, &mut around.env());
     assert_eq!((turn.again, turn.end), (true, None));
     let first = relay.messages().unwrap().0;
     // What was read and not yet looked at is looked at in the next.
-    run(&mut relay, &mut plugin, &mut remote, (&mut buffers, now));
+    relay.run(&mut plugin, &mut remote, &mut around.env());
     let second = relay.messages().unwrap().0 - first;
     assert!(second * 2 >= first && second <= first * 2, "{first} messages, then {second}");
     (first, remote.taken)
@@ -172,14 +146,15 @@ fn a_message_of_64_kib_takes_one_call_a_side() {
     for framing in [Framing::Mesg, Framing::Raw] {
         let header = if framing == Framing::Mesg { "BINA 65536\n" } else { "" };
         let says = |header: &[u8]| Counted { bytes: [header, &[b'x'; 65536]].concat(), ..Counted::default() };
-        let now = Instant::now();
+        let mut around = new_surroundings();
         let (mut relay, mut plugin, mut remote) =
-            (new_relay(framing, now), says(header.as_bytes()), Counted::default());
-        run(&mut relay, &mut plugin, &mut remote, (&mut new_buffers(), now));
+            (new_relay(framing, around.now), says(header.as_bytes()), Counted::default());
+        relay.run(&mut plugin, &mut remote, &mut around.env());
         assert_eq!((plugin.reads, remote.writes), (1, 1), "up, {framing:?}");
-        let (mut relay, mut plugin) = (new_relay(framing, now), Counted::default());
+        let mut around = new_surroundings();
+        let (mut relay, mut plugin) = (new_relay(framing, around.now), Counted::default());
         let mut remote = says(&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
-        run(&mut relay, &mut plugin, &mut remote, (&mut new_buffers(), now));
+        relay.run(&mut plugin, &mut remote, &mut around.env());
         assert_eq!((remote.reads, plugin.writes), (1, 1), "down, {framing:?}");
     }
 }
