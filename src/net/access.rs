@@ -54,11 +54,14 @@ impl AccessList {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut networks = Vec::new();
         for word in words(text) {
-            match word {
-                "*" | "all" => networks.extend(networks_of(&["0.0.0.0/0", "::/0"])),
-                "loopback" => networks.extend(networks_of(LOOPBACK)),
-                "local" => networks.extend(networks_of(LOOPBACK).chain(networks_of(HOUSE))),
-                word => networks.push(Network::parse(word).ok_or_else(|| word.to_owned())?),
+            let lists: &[&[&str]] = match word {
+                "*" | "all" => &[&["0.0.0.0/0", "::/0"]],
+                "loopback" => &[LOOPBACK],
+                "local" => &[LOOPBACK, HOUSE],
+                word => &[&[word]],
+            };
+            for network in lists.concat() {
+                networks.push(Network::parse(network).ok_or_else(|| network.to_owned())?);
             }
         }
         Ok(Self(networks))
@@ -75,11 +78,6 @@ const LOOPBACK: &[&str] = &["127.0.0.0/8", "::1"];
 /// The house beside it: private (RFC 1918), link-local (RFC 3927, RFC 4291) and unique-local (RFC 4193) addresses.
 const HOUSE: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fe80::/10", "fc00::/7"];
 
-/// The networks of one of these lists.
-fn networks_of(list: &'static [&'static str]) -> impl Iterator<Item = Network> {
-    list.iter().filter_map(|network| Network::parse(network))
-}
-
 /// How far away an address is; what is nearer is less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Distance {
@@ -94,7 +92,9 @@ pub enum Distance {
 impl Distance {
     /// That of `address`. The unspecified address leads to this machine.
     pub fn of(address: IpAddr) -> Self {
-        let is_in = |list| networks_of(list).any(|network| network.contains(address));
+        let is_in = |list: &[&str]| {
+            list.iter().filter_map(|text| Network::parse(text)).any(|network| network.contains(address))
+        };
         if address.to_canonical().is_unspecified() || is_in(LOOPBACK) {
             Self::Machine
         } else if is_in(HOUSE) {
