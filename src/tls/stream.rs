@@ -59,7 +59,7 @@ enum Reading {
 }
 
 /// Why the incoming side broke. It stays, since who asks again is to hear it again.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Fault {
     /// The stream below did, or ended where it must not.
     Below(io::ErrorKind, Box<str>),
@@ -67,11 +67,11 @@ enum Fault {
     Tls(Failure),
 }
 
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Below(kind, words) => Self::new(kind, words.as_ref()),
-            Fault::Tls(failure) => Self::new(io::ErrorKind::InvalidData, failure),
+impl Fault {
+    fn error(&self) -> io::Error {
+        match self {
+            Self::Below(kind, words) => io::Error::new(*kind, words.as_ref()),
+            Self::Tls(failure) => io::Error::new(io::ErrorKind::InvalidData, failure.clone()),
         }
     }
 }
@@ -217,7 +217,7 @@ impl<S: Stream> Stream for TlsStream<S> {
                 Reading::Open => {}
                 _ if filled > 0 => break,
                 Reading::Closed => return Ok(0),
-                Reading::Failed(fault) => return Err(fault.clone().into()),
+                Reading::Failed(fault) => return Err(fault.error()),
             }
             match self.receive(buffer, &mut filled) {
                 Ok(Some(read)) => received += read,
