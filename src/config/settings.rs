@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Config, LogTarget};
 use crate::net::access::{AccessList, TargetList};
+use crate::protocol::FOR_EVER;
 use crate::tls::Verify;
 
 /// One setting of the configuration file.
@@ -314,15 +315,12 @@ fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
     number.ok_or_else(|| format!("a whole number from {least} to {most} is needed"))
 }
 
-/// Ten years: as good as for ever, and safe to add to an instant.
-const LONGEST: f64 = 3650.0 * 86400.0;
-
 fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| text.into())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= LONGEST);
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= FOR_EVER.as_secs_f64());
     let duration = seconds.map(Duration::from_secs_f64).filter(|duration| !duration.is_zero());
     duration.ok_or_else(|| "seconds above 0 are needed".into())
 }

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | [`number`] | numbers as Lua's `tonumber` reads and prints them |
 //! | [`percent`] | percent-encoding, both ways |
-//! | [`target`] | `host:port`, `[v6]:port` |
+//! | [`target`] | `host:port`, `[v6]:port`, `ws://` and `wss://` URLs |
 //! | [`notify`] | the four parts of `NTFY` |
 //! | [`options`] | the options of CONN, each declared once |
 //! | [`command`] | the commands, each declared once |
@@ -24,10 +24,15 @@ pub mod reply;
 pub mod setup;
 pub mod target;
 
+use std::time::Duration;
+
 /// The default of the `line` limit, in bytes: longest line in setup mode, without its newline.
 ///
 /// The longest sensible CONN (long URL, headers, a list of pins) is a few KiB.
 pub const LINE_LIMIT: usize = 16384;
+
+/// Ten years: as good as for ever, and still safe to add to an instant.
+pub const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86400);
 
 /// True for the two characters that separate words: blank and tab.
 pub(crate) fn is_blank(byte: u8) -> bool {

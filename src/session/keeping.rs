@@ -15,12 +15,9 @@ use super::{Context, Session, Stage};
 use crate::config::Config;
 use crate::net::socket::{INTEREST, Stream};
 use crate::protocol::options::Protocol;
-use crate::protocol::reply;
 use crate::protocol::target::Target;
+use crate::protocol::{FOR_EVER, reply};
 use crate::relay::{End, Ready, Timing};
-
-/// Longer than any KEEP.
-const FOR_EVER: Duration = Duration::from_secs(3650 * 86400);
 
 /// How a kept connection stands towards those who want it, or its pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use super::Refused;
-use crate::protocol::{number, percent};
+use crate::protocol::{FOR_EVER, number, percent};
 
 /// No limit for a connection attempt means this: something must end it.
 pub(super) const LONGEST_CONNECT: Duration = Duration::from_secs(600);
-
-/// Longer than this is as good as for ever, and adding it to an instant is still safe.
-const FOR_EVER: f64 = 10.0 * 365.0 * 86400.0;
 
 /// A number that is none is ignored.
 pub(super) fn lenient(value: &[u8], set: impl FnOnce(f64)) -> Result<(), Refused> {
@@ -22,7 +19,7 @@ pub(super) fn lenient(value: &[u8], set: impl FnOnce(f64)) -> Result<(), Refused
 /// A limit of `number` times `unit` seconds; 0, less (than a nanosecond, too), infinite and no number at all mean none.
 pub fn limit(number: f64, unit: f64) -> Option<Duration> {
     let seconds = number * unit;
-    let limit = (seconds > 0.0 && seconds < FOR_EVER).then(|| Duration::from_secs_f64(seconds));
+    let limit = (seconds > 0.0 && seconds < FOR_EVER.as_secs_f64()).then(|| Duration::from_secs_f64(seconds));
     limit.filter(|limit| !limit.is_zero())
 }
 
