@@ -2,6 +2,7 @@
 //!
 //! The socket does not block; who waits for it does so by poll(2), for as long as the request may take.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -31,8 +32,15 @@ pub struct Trust {
 }
 
 /// Connects to where a URL with `https` leads, and leaves others to the next in the chain.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SecureConnector(Arc<Mutex<Trust>>);
+
+/// ureq wants it. What is inside would bring the Debug of all of rustls along, which is kilobytes.
+impl fmt::Debug for SecureConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecureConnector")
+    }
+}
 
 impl SecureConnector {
     /// Connects to who can be trusted.
@@ -70,10 +78,16 @@ impl Connector for SecureConnector {
 }
 
 /// A connection to Luup over TLS.
-#[derive(Debug)]
 pub struct SecureTransport {
     stream: TlsStream<TcpSocket>,
     buffers: LazyBuffers,
+}
+
+/// As for [`SecureConnector`].
+impl fmt::Debug for SecureTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecureTransport")
+    }
 }
 
 impl Transport for SecureTransport {
