@@ -8,7 +8,7 @@ use crate::net::socket::Stream;
 use crate::protocol::framing::{Framing, FramingError, Item};
 use crate::relay::buffers::RESERVE;
 use crate::relay::{End, Env, SCRATCH, TURN_BYTES, TURN_CALLS, Turn, interrupted, would_block};
-use crate::websocket::{Event, Kind};
+use crate::websocket::{Event, Kind, close};
 
 impl WebSocketRelay {
     /// From the remote to the plugin. True where it stopped because its turn was over.
@@ -95,8 +95,8 @@ impl WebSocketRelay {
                 Some(event) if self.down.handle_event(event, env.buffers.left() + RESERVE) => {}
                 Some(_) => {
                     // Half a message must not wait for others to let go of memory: they may wait for it.
-                    self.end_remote(1009, "no memory for the message", End::BadRemote);
-                    self.connection.close(1009, "", env.now, env.entropy);
+                    self.end_remote(close::TOO_BIG, "no memory for the message", End::BadRemote);
+                    self.connection.close(close::TOO_BIG, "", env.now, env.entropy);
                 }
             }
         }
@@ -105,7 +105,7 @@ impl WebSocketRelay {
     fn handle_eof(&mut self, reason: &str) {
         let known = self.connection.handle_eof();
         debug_assert!(!known || self.remote != Remote::Open);
-        self.end_remote(1006, reason, End::RemoteLost);
+        self.end_remote(close::ABNORMAL, reason, End::RemoteLost);
         self.remote = Remote::Gone;
     }
 
@@ -157,7 +157,7 @@ impl WebSocketRelay {
                 Ok(0) => {
                     self.plugin = Plugin::Ended;
                     self.why.get_or_insert(End::Done);
-                    self.connection.close(1001, "", env.now, env.entropy);
+                    self.connection.close(close::GOING_AWAY, "", env.now, env.entropy);
                 }
                 Ok(read) => {
                     if read < env.scratch.len() && !self.plugin_ready.insists() {
@@ -167,14 +167,15 @@ impl WebSocketRelay {
                     budget = budget.saturating_sub(read);
                     if self.framing == Framing::Raw {
                         // What is read at once is a message: it goes on from where it lies.
-                        self.sent += read as u64;
-                        let _ = self.connection.send(Kind::Binary, &env.scratch[..read], true, env.entropy);
+                        if self.connection.send(Kind::Binary, &env.scratch[..read], true, env.entropy).is_ok() {
+                            self.sent += read as u64;
+                        }
                         continue;
                     }
                     self.decoder.handle_input(&env.scratch[..read]);
                     if self.decoder.buffered() > SCRATCH && env.buffers.left() == 0 {
-                        self.end_remote(1009, "no memory for the message", End::BadFraming);
-                        self.end_plugin(1001, env);
+                        self.end_remote(close::TOO_BIG, "no memory for the message", End::BadFraming);
+                        self.end_plugin(close::GOING_AWAY, env);
                     }
                 }
                 Err(error) if interrupted(&error) => {}
@@ -192,8 +193,9 @@ impl WebSocketRelay {
             match self.decoder.poll_item() {
                 None => break,
                 Some(Ok(Item::Message { kind, payload, .. })) => {
-                    self.sent += payload.len() as u64;
-                    let _ = self.connection.send(kind, payload, true, env.entropy);
+                    if self.connection.send(kind, payload, true, env.entropy).is_ok() {
+                        self.sent += payload.len() as u64;
+                    }
                 }
                 Some(Ok(Item::Ping(payload))) => drop(self.connection.send_ping(payload, env.entropy)),
                 Some(Ok(Item::Pong(payload))) => drop(self.connection.send_pong(payload, env.entropy)),
@@ -210,7 +212,7 @@ impl WebSocketRelay {
 
     /// The plugin is told what it did, and that is the end.
     fn handle_bad_framing(&mut self, error: FramingError, env: &mut Env<'_>) {
-        self.end_remote(1002, &error.reason(), End::BadFraming);
+        self.end_remote(close::PROTOCOL, &error.reason(), End::BadFraming);
         self.end_plugin(error.close_code(), env);
     }
 
