@@ -26,6 +26,7 @@ mod keep_messages;
 mod limits;
 mod logging;
 mod lua;
+mod lua_clients;
 mod luup_tls;
 mod luup_trouble;
 mod names;

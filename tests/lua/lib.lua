@@ -4,6 +4,9 @@ local socket = require "socket"
 
 local lib = {}
 
+-- The client libraries, as they stand in the sources.
+package.path = "../../luup/?.lua;" .. package.path
+
 -- Ends the script with a reason unless `condition` holds.
 function lib.check( condition, why )
     if not condition then error( why or "wrong", 2 ) end
@@ -35,6 +38,42 @@ function lib.echo_mode( proxy, device, options )
     sock:send( string.format( "CONN 127.0.0.1:%d %s\n", device, options or "" ) )
     lib.check( sock:receive( "*l" ):match( "^OK CONN %x+$" ), "not connected" )
     return sock
+end
+
+-- The arguments NAME=VALUE of the script, numbers as numbers.
+function lib.arguments()
+    local arguments = {}
+    for _, word in ipairs( arg ) do
+        local name, value = word:match( "^(%w+)=(.*)$" )
+        arguments[name] = tonumber( value ) or value
+    end
+    return arguments
+end
+
+-- What a function gives, and that it raises no error but this one.
+function lib.fails( pattern, call, ... )
+    local sound, why = pcall( call, ... )
+    if sound or not tostring( why ):match( pattern ) then
+        error( string.format( "%q instead of an error with %q", tostring( why ), pattern ), 2 )
+    end
+end
+
+function lib.like( got, pattern )
+    if not tostring( got ):match( pattern ) then
+        error( string.format( "got %q instead of something like %q", tostring( got ):sub( 1, 200 ), pattern ), 2 )
+    end
+end
+
+-- Everything that the script leaves in the global table is a mistake of a library.
+local known = {}
+for name in pairs( _G ) do known[name] = true end
+function lib.no_new_globals()
+    for name in pairs( _G ) do
+        -- LuaSocket 2 leaves these itself.
+        if not known[name] and name ~= "socket" and name ~= "mime" and name ~= "ltn12" then
+            error( "a global that was not there: " .. name, 2 )
+        end
+    end
 end
 
 return lib

@@ -1,0 +1,127 @@
+--- What is said in a CONN: the target and its options, made safe for a line of blanks.
+-- Owns: which options are lists, which are percent-decoded, and what of the proxy they need. Connects nothing.
+-- MIT licence; part of sockproxyd.
+
+local Options = {}
+
+-- These were there before percent-decoding was: they are taken as they stand.
+local PLAIN = { BLKS = true, NTFY = true, PACE = true, PRTO = true, RTIM = true }
+-- These take several values, with commas between them.
+local LISTS = { PINS = true, SUBP = true }
+
+local function hex(byte)
+    return string.format("%%%02x", byte:byte())
+end
+
+--- Percent-encodes what would break a line of options or a list. Slashes and colons stay readable.
+function Options.encoded(text)
+    return (tostring(text):gsub("[^%w_.~:/=-]", hex))
+end
+
+--- Percent-encodes a name or value of a URL's query.
+function Options.query_encoded(text)
+    return (tostring(text):gsub("[^%w_.~-]", hex))
+end
+
+-- The options of CONN, in one order, so that the same options give the same line. All other keys are the client's own.
+local function sorted(options)
+    local names = {}
+    for name in pairs(options) do
+        if type(name) == "string" and name:match("^%u%u%u%u$") then names[#names + 1] = name end
+    end
+    table.sort(names)
+    return names
+end
+
+local function list(value)
+    local items = {}
+    if type(value) ~= "table" then
+        local words = {}
+        for word in tostring(value):gmatch("[^,]+") do words[#words + 1] = word:match("^%s*(.-)%s*$") end
+        value = words
+    end
+    for _, item in ipairs(value) do items[#items + 1] = Options.encoded(item) end
+    return table.concat(items, ",")
+end
+
+-- HDRS may be one "Name: value", a list of them, or a table of names and values.
+local function headers(value)
+    if type(value) ~= "table" then return { (tostring(value):gsub(":%s+", ":", 1)) } end
+    local lines = {}
+    for _, line in ipairs(value) do lines[#lines + 1] = (tostring(line):gsub(":%s+", ":", 1)) end
+    local named = {}
+    for name, text in pairs(value) do
+        if type(name) == "string" then named[#named + 1] = name .. ":" .. tostring(text) end
+    end
+    table.sort(named)
+    for _, line in ipairs(named) do lines[#lines + 1] = line end
+    return lines
+end
+
+local function switch(value)
+    if value == true then return "on" elseif value == false then return "off" end
+    return value
+end
+
+--- The NTFY of `{ device =, service =, action =, pid = }`, or nil and why not.
+function Options.notify(notify)
+    local device = tonumber(notify.device)
+    if not device then return nil, "notify: no device" end
+    local words = { string.format("%d", device), notify.service or "", notify.action or "", notify.pid }
+    for index = 2, #words do
+        if tostring(words[index]):find("[%s%c/]") then return nil, "notify: blanks or slashes in " .. words[index] end
+    end
+    return table.concat(words, "/")
+end
+
+--- The CONN for a target, with the options of `options` that are named in four capitals and its `notify`.
+-- Returns the line, without its end, or nil and why not.
+function Options.command(target, options)
+    if type(target) ~= "string" or target == "" or target:find("[%s%c]") then
+        return nil, "INVALID_URL " .. tostring(target):gsub("[%s%c]", "?")
+    end
+    local words = { "CONN", target }
+    local function add(name, value) words[#words + 1] = name .. "=" .. value end
+    for _, name in ipairs(sorted(options)) do
+        local value = options[name]
+        if name == "HDRS" then
+            for _, line in ipairs(headers(value)) do add(name, Options.encoded(line)) end
+        elseif LISTS[name] then
+            add(name, list(value))
+        elseif PLAIN[name] then
+            if tostring(value):find("[%s%c]") then return nil, "Invalid option " .. name end
+            add(name, tostring(value))
+        else
+            add(name, Options.encoded(switch(value)))
+        end
+    end
+    if options.notify then
+        local notify, why = Options.notify(options.notify)
+        if not notify then return nil, why end
+        add("NTFY", notify)
+    end
+    return table.concat(words, " ")
+end
+
+--- How messages are told apart on the plugin's side: "MESG", "LINE" or "RAW".
+function Options.framing(target, options)
+    if options.FRAM then return tostring(options.FRAM):upper() end
+    return target:match("^[Ww][Ss][Ss]?://") and "MESG" or "RAW"
+end
+
+--- The words of CAPA that a proxy must say for this target and these options.
+function Options.needs(target, options)
+    local needs = {}
+    local function need(word, condition) if condition then needs[#needs + 1] = word end end
+    local scheme = (target:match("^(%a+)://") or ""):lower()
+    need("WS", scheme == "ws" or scheme == "wss")
+    need("TLS", scheme == "wss" or options.PRTO == "tls")
+    need("MESG", Options.framing(target, options) == "MESG")
+    need("LINE", Options.framing(target, options) == "LINE")
+    need("KEEP", options.KEEP)
+    need("EVNT", switch(options.EVNT) == "on")
+    need("DEFL", switch(options.DEFL) == "on")
+    return needs
+end
+
+return Options

@@ -1,0 +1,108 @@
+//! The Lua client libraries of `luup/`, in Lua 5.1 with LuaSocket as on a Vera, and in 5.4 where that is installed. The scripts
+//! in `tests/lua` are plugins and the Luup that runs them; here is the rest of the world.
+
+use std::process::Command;
+
+use lab::ports::Reserved;
+use lab::tls::{Authority, Validity};
+use lab::websocket::Server;
+
+use crate::support::{Obedient, daemon};
+
+/// Answers to an upgrade that are wrong in the ways that verawebsockets has words for.
+const WRONG: &[(&str, &str)] = &[
+    ("hung-up", ""),
+    ("no-status", "\r\n\r\n"),
+    ("no-location", "HTTP/1.1 302 Found\r\n\r\n"),
+    ("bad-location", "HTTP/1.1 302 Found\r\nLocation: ws://:x/\r\n\r\n"),
+    ("not-101", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ("no-accept", "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
+    ("wrong-accept", "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"),
+    ("no-upgrade", "HTTP/1.1 101 X\r\nConnection: Upgrade\r\n%accept\r\n\r\n"),
+    ("other-upgrade", "HTTP/1.1 101 X\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n%accept\r\n\r\n"),
+    ("no-connection", "HTTP/1.1 101 X\r\nUpgrade: websocket\r\n%accept\r\n\r\n"),
+    (
+        "subprotocol",
+        "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%accept\r\nSec-WebSocket-Protocol: b\r\n\r\n",
+    ),
+    (
+        "extension",
+        "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%accept\r\nSec-WebSocket-Extensions: x-y\r\n\r\n",
+    ),
+    (
+        "parameter",
+        "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%accept\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate; a=b\r\n\r\n",
+    ),
+];
+
+/// The Lua of this machine that the script is to run in.
+fn interpreters() -> Vec<&'static str> {
+    let there =
+        |name: &&str| Command::new(name).args(["-e", "require 'socket'"]).output().is_ok_and(|it| it.status.success());
+    assert!(there(&"lua5.1"), "lua5.1 with LuaSocket is needed (apt-get install lua5.1 lua-socket)");
+    if !there(&"lua5.4") {
+        println!("skipped: no lua5.4 with LuaSocket, so 5.1 only");
+    }
+    ["lua5.1", "lua5.4"].into_iter().filter(there).collect()
+}
+
+/// Runs a script with a proxy, servers that obey it (of `wss` only clients with a certificate of the house's authority on
+/// `private`), a port that refuses, and the port where the proxy looks for Luup.
+///
+/// # Panics
+/// When it says anything but `ok`.
+#[track_caller]
+fn lua(script: &str) {
+    for interpreter in interpreters() {
+        let (luup, closed) = (Reserved::new().unwrap(), Reserved::new().unwrap());
+        let (house, stranger) = (Authority::new("house"), Authority::new("stranger"));
+        let client = house.issue(&["client"], Validity::Now);
+        let identity = house.issue(&["localhost", "127.0.0.1"], Validity::Now);
+        let obedient = Obedient::new(WRONG);
+        let server = |obedient: &Obedient| {
+            let obedient = obedient.clone();
+            move |peer| obedient.serve(peer)
+        };
+        let plain = Server::start(server(&obedient));
+        let secure = Server::start_secure(identity.any_server(), server(&obedient));
+        let old = Server::start_secure(identity.old_server(), server(&obedient));
+        let private = identity.server(rustls::ALL_VERSIONS, Some(&house));
+        let private = Server::start_secure(private, server(&obedient));
+        let daemon = daemon()
+            .config("[tls]\ndirectory={dir}\n")
+            .file("house.pem", house.pem().as_bytes())
+            .file("stranger.pem", stranger.pem().as_bytes())
+            .file("client.pem", client.pem().as_bytes())
+            .file("client.key", client.key_pem().as_bytes())
+            .luup(&format!("http://127.0.0.1:{}", luup.port()))
+            .start();
+        let mut command = Command::new(interpreter);
+        command.arg(script).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lua"));
+        for (name, port) in [
+            ("proxy", daemon.port()),
+            ("server", plain.addr().port()),
+            ("secure", secure.addr().port()),
+            ("old", old.addr().port()),
+            ("private", private.addr().port()),
+            ("closed", closed.port()),
+            ("luup", luup.port()),
+        ] {
+            command.arg(format!("{name}={port}"));
+        }
+        command.arg(format!("pin={}", identity.pin()));
+        let output = command.output().expect(interpreter);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out == "ok\n", "{interpreter} {script}: {out}{err}");
+    }
+}
+
+#[test]
+fn messages_are_put_together_from_any_pieces() {
+    lua("client_pieces.lua");
+}
+
+#[test]
+fn the_core_does_all_that_the_bridge_can() {
+    lua("client.lua");
+}

@@ -1,0 +1,319 @@
+-- A plugin that uses the core of the client libraries, in a Luup that it is invoked by: everything that the bridge can do.
+--
+-- usage: lua5.1 client.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
+
+local socket = require "socket"
+local lib = require "lib"
+local engine = require "engine"
+local proxy = require "L_SockProxyClient"
+
+local at = lib.arguments()
+engine.listen( at.luup )
+-- Whoever shares the machine with others has patience.
+proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
+
+local SERVICE = "urn:example-com:serviceId:Example1"
+local group = {}
+engine.actions.HandleReceive = function( device, parameters )
+    lib.equal( device, 123 )
+    lib.equal( parameters.serviceId, SERVICE )
+    proxy.handle( group, parameters.Pid )
+end
+
+-- A connection whose events go into one queue.
+local function open( target, options )
+    local events = engine.queue()
+    local function on( name )
+        options[name] = function( _, ... )
+            local words = { name:sub( 4 ) }
+            local count = select( "#", ... )
+            while count > 0 and ( select( count, ... ) ) == nil do count = count - 1 end
+            for index = 1, count do words[#words + 1] = tostring( ( select( index, ... ) ) ) end
+            events.put( table.concat( words, " " ) )
+        end
+    end
+    for _, name in ipairs { "on_message", "on_ping", "on_pong", "on_head", "on_close", "on_open", "on_error" } do on( name ) end
+    options.notify = options.notify or { device = 123, service = SERVICE, action = "HandleReceive" }
+    options.group = group
+    if target:match( "^ws" ) then options.RQTM = options.RQTM or 60000 end
+    options.CTIM = options.CTIM or 30000
+    local conn, why = proxy.open( target, options )
+    return conn or why, events
+end
+local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
+
+-- Messages, both ways: empty, with everything that a line may not hold, and long; invoked by notifications alone.
+local conn, events = open( plain .. "/", { MAXM = 200000 } )
+lib.check( conn:is_open() and not conn.kept )
+lib.like( conn.pid, "^%x+$" )
+for _, text in ipairs { "hello", "", "gr\195\188\195\159\n\0\r\n", string.rep( "0123456789", 15000 ) } do
+    lib.equal( conn:text( text ), true )
+    lib.equal( events.next(), "message " .. text .. " TEXT" )
+end
+lib.equal( conn:binary( "\0\255\n" ), true )
+lib.equal( events.next(), "message \0\255\n BINA" )
+lib.equal( conn.seen, 5 )
+-- In pieces, both ways, and byte by byte on the wire.
+lib.equal( conn:send( "FRAG", "pie" ) and conn:send( "FRAG", "c" ) and conn:binary( "es" ), true )
+lib.equal( events.next(), "message pieces BINA" )
+conn:text( "pieces a bc def" )
+lib.equal( events.next(), "message abcdef TEXT" )
+conn:text( "slow and steady" )
+lib.equal( events.next(), "message and steady TEXT" )
+conn:text( "masked" )
+lib.equal( events.next(), "message yes TEXT" )
+-- Pings: the proxy answers those of the server; those of the plugin are answered.
+conn:text( "ping there" )
+lib.equal( events.next(), "message ponged there TEXT" )
+conn:ping( "here" )
+lib.equal( events.next(), "pong here" )
+-- The closing handshake, begun by either.
+conn:text( "close 4001 why not" )
+lib.equal( events.next(), "close 4001 why not" )
+lib.check( conn.state == "closed" and conn.code == 4001 and conn.reason == "why not" )
+lib.equal( select( 2, conn:poll() ), "why not" )
+lib.equal( next( group ), nil )
+for text, expected in pairs { close = "close 1005 ", vanish = "close 1006", reserved = "close 1002" } do
+    conn, events = open( plain .. "/", {} )
+    conn:text( text )
+    lib.equal( events.next():sub( 1, #expected ), expected )
+end
+conn, events = open( plain .. "/", { MAXM = 1000 } )
+conn:text( "binary 1001" )
+lib.like( events.next(), "^close 1009" )
+
+-- How a plugin closes, with much unread: the server hears all of it.
+local judge, judged = open( plain .. "/", {} )
+local function closed_with( words )
+    repeat
+        judge:text( "next close" )
+        local said = judged.next():match( "^message (.*) TEXT$" )
+        if said == "nobody closed" then error( "nobody closed with " .. words, 2 ) end
+    until said == words
+end
+for round = 1, 50 do
+    conn = open( plain .. "/", {} )
+    for _ = 1, round do conn:text( "pieces a b c d e f g h" ) end
+    lib.equal( conn:text( "last" ) and conn:close( 4321, "enough " .. round ), true )
+    closed_with( "4321 enough " .. round )
+end
+conn = open( plain .. "/", {} )
+conn:close()
+closed_with "1000 "
+conn = open( plain .. "/", {} )
+conn:close( 1005 )
+closed_with "1005 "
+
+-- Refused: waited for, and not.
+lib.equal( open( plain .. "/status/403", {} ), "BAD_HTTP_STATUS 403 Because" )
+lib.like( open( "ws://127.0.0.1:" .. at.closed, {} ), "^COULD_NOT_CONNECT" )
+lib.like( open( "ws://:/", {} ), "^INVALID_URL" )
+lib.equal( open( "http://h/", { FRAM = "RAW" } ), "Invalid host:port" )
+lib.like( open( plain .. "/", { XXXX = 1 } ), "^Invalid option XXXX" )
+conn, events = open( plain .. "/status/404", { timeout = 0 } )
+lib.equal( select( 2, conn:text( "early" ) ), "not connected" )
+lib.equal( events.next(), "error BAD_HTTP_STATUS 404 Because" )
+lib.equal( next( group, judge ) == nil and next( group ) == judge, true )
+conn, events = open( plain .. "/", { timeout = 0 } )
+lib.equal( events.next(), "open" )
+conn:text( "now" )
+lib.equal( events.next(), "message now TEXT" )
+conn:close()
+-- Somebody who takes connections and never answers: the proxy's limit, and the plugin's own.
+local mute = assert( socket.bind( "127.0.0.1", 0 ) )
+local silent = "ws://127.0.0.1:" .. select( 2, mute:getsockname() )
+lib.equal( open( silent, { RQTM = 200 } ), "REQUEST_TIMEOUT timeout" )
+lib.equal( open( silent, { timeout = 0.2 } ), "timeout" )
+lib.like( open( silent:gsub( "^ws", "wss" ), { CTIM = 200 } ), "^CONNECT_TIMEOUT" )
+lib.like( select( 2, proxy.open( plain, { port = at.closed } ) ), "^no proxy at 127.0.0.1:%d+: " )
+lib.like( select( 2, proxy.open( plain, { port = select( 2, mute:getsockname() ), patience = 0.2 } ) ), "does not greet: timeout$" )
+
+-- What is said to the server.
+conn, events = open( plain .. "/path?a=b%20c", {
+    HDRS = { "X-One: 1, 2", ["Host"] = "elsewhere" }, AUTH = "me:pass word", UAGT = "Lua, of course", ORIG = "http://me",
+    SUBP = { "chat", "news" }, MASK = false, RHDR = true, DEFL = true, PNGI = 3600, RTIM = 0, PACE = 0, BLKS = 1000,
+} )
+lib.like( events.next(), "^head HTTP/1.1 101 .*X%-Server: obedient\r\n" )
+conn:text( "head" )
+local head = events.next()
+for _, line in ipairs {
+    "GET /path?a=b%20c HTTP/1.1", "X-One: 1, 2", "Host: elsewhere", "Authorization: Basic bWU6cGFzcyB3b3Jk",
+    "User-Agent: Lua, of course", "Origin: http://me", "Sec-WebSocket-Protocol: chat, news",
+} do
+    lib.check( head:find( line, 1, true ), line .. " in " .. head )
+end
+lib.check( head:find( "permessage-deflate", 1, true ), head )
+conn:text( "masked" )
+lib.equal( events.next(), "message no TEXT" )
+conn:close()
+lib.equal( open( plain .. "/sub/other", { SUBP = "chat" } ), "WEBSOCKET_PROTOCOL_ERROR subprotocol not offered: other" )
+conn = open( plain .. "/sub/chat", { SUBP = "news,chat" } )
+lib.check( conn:is_open() )
+conn:close()
+conn = open( plain .. "/moved/" .. at.server .. "/there", {} )
+lib.check( conn:is_open() )
+conn:close()
+lib.like( open( plain .. "/moved/" .. at.server .. "/there", { RDIR = 0 } ), "^REDIRECT_MAX" )
+
+-- Control frames in the plugin's own hands, or only shown.
+conn, events = open( plain .. "/", { CTRL = "hand" } )
+conn:text( "ping you" )
+lib.equal( events.next(), "ping you" )
+conn:pong( "yes" )
+lib.equal( events.next(), "message ponged yes TEXT" )
+conn:close()
+conn, events = open( plain .. "/", { CTRL = "show" } )
+conn:text( "ping you" )
+lib.equal( events.next(), "ping you" )
+lib.equal( events.next(), "message ponged you TEXT" )
+conn:text( "pong unasked" )
+lib.equal( events.next(), "pong unasked" )
+conn:close()
+for options, reason in pairs { [{ RTIM = 200 }] = "silent for too long", [{ PNGI = 1 }] = "no answer to a ping" } do
+    conn, events = open( plain .. "/", options )
+    conn:text( "quiet" )
+    lib.equal( events.next(), "close 1006 " .. reason )
+end
+
+-- Lines, and a stream.
+conn, events = open( plain .. "/", { FRAM = "LINE" } )
+conn:text( '{"a": 1}' )
+lib.equal( events.next(), 'message {"a": 1} TEXT' )
+conn:text( "close" )
+lib.equal( events.next(), "close nil closed" )
+conn, events = open( plain .. "/", { FRAM = "RAW" } )
+conn:binary( "bytes" )
+lib.equal( events.next(), "message bytes BINA" )
+conn:close()
+
+-- TLS, verified and not.
+lib.like( open( secure .. "/", {} ), "^SSL_ERROR" )
+for _, options in ipairs { { VRFY = "none" }, { PINS = at.pin }, { CAFL = "house.pem" }, { CAFL = "house.pem", SNIH = "localhost" } } do
+    conn, events = open( secure .. "/", options )
+    lib.check( type( conn ) == "table", conn )
+    conn:text( "secret" )
+    lib.equal( events.next(), "message secret TEXT" )
+    conn:close()
+end
+lib.like( open( secure .. "/", { CAFL = "stranger.pem" } ), "^SSL_ERROR" )
+lib.like( open( secure .. "/", { CAFL = "house.pem", SNIH = "elsewhere" } ), "^SSL_ERROR" )
+lib.like( open( "wss://127.0.0.1:" .. at.old, { VRFY = "none", TLSV = "1.3" } ), "^SSL_ERROR" )
+local private = "wss://127.0.0.1:" .. at.private
+lib.like( open( private, { VRFY = "none" } ), "^SSL_ERROR" )
+conn = open( private, { VRFY = "none", CERT = "client.pem", PKEY = "client.key" } )
+lib.check( type( conn ) == "table", conn )
+conn:close()
+
+-- TCP: the proxy itself is somebody to talk to. TLS: the server's first line.
+conn, events = open( "127.0.0.1:" .. at.proxy, {} )
+lib.like( events.next(), "^message OK TOGGLEDBITS%-SOCKPROXY 1 %x+\n BINA$" )
+conn:binary( "QUIT\n" )
+lib.equal( events.next(), "message OK QUIT\n BINA" )
+lib.equal( events.next(), "close nil closed" )
+conn, events = open( "127.0.0.1:" .. at.secure, { PRTO = "tls", CAFL = "house.pem" } )
+conn:binary( "GET /status/418 HTTP/1.1\r\n\r\n" )
+lib.like( events.next(), "^message HTTP/1.1 418 Because" )
+conn:close()
+
+-- UDP, its datagrams told apart.
+local device = socket.udp()
+device:setsockname( "127.0.0.1", 0 )
+device:settimeout( 30 )
+conn, events = open( "127.0.0.1:" .. select( 2, device:getsockname() ), { PRTO = "udp", FRAM = "MESG" } )
+conn:binary( "search" )
+local datagram, address, port = device:receivefrom()
+lib.equal( datagram, "search" )
+device:sendto( "found\n", address, port )
+local sender = events.next():match( "^message found\n DGRM (127.0.0.1:%d+)$" )
+conn:datagram( "thanks", sender )
+lib.equal( device:receive(), "thanks" )
+conn:close()
+
+-- Kept over a Luup reload, with messages coming meanwhile; nothing is lost and nothing comes twice. The reload takes the
+-- sockets, and all of Lua's state but what the plugin has stored.
+local stored = { pid = proxy.secret(), seen = 0 }
+local function resume( options )
+    options = options or {}
+    options.KEEP, options.seen = 300, stored.seen
+    options.on_seen = function( _, seen ) stored.seen = seen end
+    options.notify = { device = 123, service = SERVICE, action = "HandleReceive", pid = stored.pid }
+    conn, events = open( plain .. "/", options )
+    lib.check( type( conn ) == "table", conn )
+    return conn.kept
+end
+lib.equal( resume(), false )
+conn:text( "name kept" )
+lib.equal( events.next(), "message named TEXT" )
+local function server_says( ... )
+    for _, command in ipairs { ... } do
+        judge:text( "to kept " .. command )
+        lib.equal( judged.next(), "message told TEXT" )
+    end
+end
+server_says( "one" )
+lib.equal( events.next(), "message one TEXT" )
+lib.equal( stored.seen, 2 )
+for round = 1, 3 do
+    if round == 2 then
+        -- Read by a socket that went before it could be stored: it comes again.
+        group[conn] = nil
+        server_says( "unread" )
+        local _, why = conn.wire:fill( 30 )
+        lib.equal( why, nil )
+    end
+    -- Round 3: the old socket is still held open, by a child of Luup, say.
+    if round < 3 then conn.wire:close() end
+    group[conn] = nil
+    server_says( "two" .. round, "binary 20000", "three" )
+    for name in pairs( package.loaded ) do
+        if name:match( "^L_SockProxy" ) then package.loaded[name] = nil end
+    end
+    proxy = require "L_SockProxyClient"
+    proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
+    lib.equal( resume(), true )
+    if round == 2 then lib.equal( events.next(), "message unread TEXT" ) end
+    for _, expected in ipairs { "two" .. round .. " TEXT", string.rep( "\7", 20000 ) .. " BINA", "three TEXT" } do
+        lib.equal( events.next(), "message " .. expected )
+    end
+    lib.equal( #events, 0 )
+end
+-- More was missed than is kept: that is told, and there is a new connection.
+server_says( "binary 60000", "binary 60000", "binary 60000" )
+for _ = 1, 3 do events.next() end
+conn:leave()
+group[conn] = nil
+stored.seen = 1
+lib.equal( resume(), false )
+lib.equal( conn.gap, true )
+conn:text( "new" )
+lib.equal( events.next(), "message new TEXT" )
+-- By its pid alone; ended by its pid alone.
+conn:leave()
+conn = assert( proxy.attach( stored.pid, { seen = stored.seen } ) )
+lib.check( conn.kept and conn.pid == stored.pid )
+conn:leave()
+lib.equal( proxy.drop( stored.pid ), true )
+lib.equal( select( 2, proxy.drop( stored.pid ) ), "No such pid" )
+lib.equal( select( 2, proxy.attach( stored.pid ) ), "No such pid" )
+-- A plugin that closes means it, kept or not; a stream, too.
+lib.equal( resume(), false )
+conn:close( 4002, "over" )
+closed_with "4002 over"
+lib.equal( select( 2, proxy.attach( stored.pid ) ), "No such pid" )
+stored.seen = 0
+lib.equal( resume { FRAM = "RAW" }, false )
+conn:close()
+lib.equal( select( 2, proxy.attach( stored.pid, { FRAM = "RAW" } ) ), "No such pid" )
+
+-- Without notifications: polled, at a timeout of zero, while a message trickles in.
+local heard = {}
+conn = assert( proxy.open( plain .. "/", { on_message = function( _, text ) heard[#heard + 1] = text end } ) )
+local long = string.rep( "0123456789", 100 )
+conn:text( "slow " .. long )
+conn:text( "after" )
+engine.poll_until( function() return conn.wire.sock end, function() conn:poll() end, function() return #heard == 2 end, "polled" )
+lib.equal( heard[1] .. heard[2], long .. "after" )
+lib.equal( conn:poll(), false )
+
+lib.no_new_globals()
+print "ok"

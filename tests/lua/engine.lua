@@ -1,0 +1,82 @@
+-- A stand-in for the Luup engine, inside the script: one thread that serves HTTP and runs the job of an action. Not a script.
+
+local socket = require "socket"
+local lib = require "lib"
+
+local engine = {
+    actions = {},       -- by name: function( device, parameters )
+    notifications = 0,  -- how many came
+    logged = {},        -- what was given to luup.log
+}
+
+-- Longer than a busy machine ever takes. Nothing waits for it that goes well.
+local LIMIT = 60
+
+-- What a plugin's code sees of Luup.
+function engine.provide()
+    rawset( _G, "luup", { log = function( words ) engine.logged[#engine.logged + 1] = words end } )
+end
+
+function engine.withdraw() rawset( _G, "luup", nil ) end
+
+function engine.listen( port )
+    engine.server = assert( socket.bind( "127.0.0.1", port ) )
+end
+
+local function decode( text )
+    return ( text:gsub( "%%(%x%x)", function( digits ) return string.char( tonumber( digits, 16 ) ) end ) )
+end
+
+-- Serves one request; false when none comes in time.
+function engine.serve( seconds )
+    engine.server:settimeout( seconds )
+    local client = engine.server:accept()
+    if not client then return false end
+    client:settimeout( LIMIT )
+    local request = client:receive( "*l" )
+    repeat local header = client:receive( "*l" ) until not header or header == ""
+    local parameters = {}
+    for name, value in ( request or "" ):match( "%?(%S*)" ):gmatch( "([^&=]+)=([^&]*)" ) do parameters[name] = decode( value ) end
+    local action = engine.actions[parameters.action]
+    local body = action and "{}" or "ERROR: Invalid Service"
+    client:send( "HTTP/1.1 200 OK\r\nContent-Length: " .. #body .. "\r\nConnection: close\r\n\r\n" .. body )
+    client:close()
+    engine.notifications = engine.notifications + 1
+    if action then action( tonumber( parameters.DeviceNum ), parameters ) end
+    return true
+end
+
+-- The engine's life until `done()`.
+function engine.run_until( done, what )
+    local stop = socket.gettime() + LIMIT
+    while not done() do
+        local left = stop - socket.gettime()
+        if left <= 0 or not engine.serve( left ) then error( "no notification: " .. what, 2 ) end
+    end
+end
+
+-- Polls by hand until `done()`, as a plugin without notifications does. `step` takes what is there.
+function engine.poll_until( connection_socket, step, done, what )
+    local stop = socket.gettime() + LIMIT
+    while true do
+        step()
+        if done() then return end
+        local sock = connection_socket()
+        if socket.gettime() > stop or not sock then error( "it does not come: " .. what, 2 ) end
+        socket.select( { sock }, nil, 1 )
+    end
+end
+
+-- A queue of what came, which can be waited for.
+function engine.queue()
+    local queue = {}
+    function queue.put( item ) queue[#queue + 1] = item end
+    function queue.next( what )
+        engine.run_until( function() return #queue > 0 end, what or "a message" )
+        return table.remove( queue, 1 )
+    end
+    return queue
+end
+
+lib.engine = engine
+return engine
