@@ -19,7 +19,7 @@ local Door = require "L_SockProxyDoor"
 local Options = require "L_SockProxyOptions"
 local Wire = require "L_SockProxyWire"
 
-local Client = {}
+local Client = { secret = Options.secret }
 
 --- What holds where the options of a call say nothing else: where the proxy is, and how long is waited for it and for
 -- the connection (seconds).
@@ -28,9 +28,9 @@ Client.defaults = { host = "127.0.0.1", port = 2504, patience = 2, timeout = 5 }
 local Connection = {}
 Connection.__index = Connection
 
--- A remote that never stops talking may hold up Luup for so many chunks a call. More than what a socket holds, so that
+-- A remote that never stops talking may hold up Luup for so many bytes a call. More than what a socket holds, so that
 -- nothing is left behind unless more is coming, of which the proxy will tell.
-local MOST_CHUNKS = 64
+local MOST_AT_ONCE = 512 * 1024
 -- Bytes that may wait to be sent. Beyond, the remote takes nothing and the plugin does not notice.
 local MOST_QUEUED = 1024 * 1024
 
@@ -92,15 +92,6 @@ local function refuse(self, why)
     return nil, why
 end
 
--- A kept connection must be known by a secret of the plugin's.
-local function secret_of(options)
-    local pid = options.notify and options.notify.pid
-    if type(pid) ~= "string" or #pid < 8 or pid:find("[%s%c/]") then
-        return nil, "KEEP needs notify.pid: a secret of 8 characters or more, see proxy.secret()"
-    end
-    return pid
-end
-
 --- Makes a connection: `target` is host:port (with PRTO = "udp" or "tls" as an option) or a ws:// or wss:// URL.
 -- With KEEP it goes on with the connection of `notify.pid` that a Luup reload has left, where there is one: `conn.kept`
 -- is true then, and `options.seen` is what `on_seen` said last. Where more was missed than the proxy had kept,
@@ -115,7 +106,7 @@ function Client.open(target, options)
     if not command then return nil, why end
     local pid, reached, sent, there
     if options.KEEP then
-        pid, why = secret_of(options)
+        pid, why = Options.secret_of(options)
         if not pid then return nil, why end
     end
     self.framing = Options.framing(target, options)
@@ -164,14 +155,6 @@ function Client.drop(pid, options)
     dropped, why = Door.drop(self.wire, pid, options.patience)
     self.wire:close()
     return dropped, why
-end
-
---- A pid that nobody guesses, for KEEP: to be stored in a variable of the plugin's device.
-function Client.secret()
-    local file = assert(io.open("/dev/urandom", "rb"))
-    local bytes = file:read(16)
-    file:close()
-    return (bytes:gsub(".", function(byte) return string.format("%02x", byte:byte()) end))
 end
 
 -- The reply to CONN, if it is there. Returns true once the connection is open, false while it is asked for, nil and why not.
@@ -227,8 +210,8 @@ local function ended(self, why)
 end
 
 local function poll(self, seconds)
-    local bytes, more = 0, true
-    for _ = 1, MOST_CHUNKS do
+    local bytes = 0
+    while bytes < MOST_AT_ONCE do
         if self.wire:queued() > 0 then self.wire:flush() end
         local came, why = self.wire:fill(seconds)
         seconds = nil
@@ -245,15 +228,13 @@ local function poll(self, seconds)
         end
         if not (self.waiting and self.state == "open") then dispatch(self) end
         if self.state == "closed" then return nil, self.reason end
-        if why == "timeout" or self.waiting then
-            more = false
-            break
-        elseif why then
+        if why == "timeout" or self.waiting then return false, bytes end
+        if why then
             ended(self, why)
             return nil, why
         end
     end
-    return more, bytes
+    return true, bytes
 end
 
 --- Takes what has come and calls back for it, without waiting: to be called by the action that the proxy invokes, or now
@@ -297,6 +278,7 @@ end
 -- Hands bytes to the proxy. What it does not take within `patience` stays queued, in order, for the next call.
 local function send(self, data)
     if self.state ~= "open" then return nil, self.state == "closed" and "closed" or "not connected" end
+    if self.shutting then return nil, "closing" end
     local waiting = self.wire:queued()
     if waiting > MOST_QUEUED then return nil, "too much is waiting to be sent" end
     self.wire:push(data)
@@ -343,27 +325,38 @@ function Connection:pong(body) return self:send("PONG", body or "") end
 --- True if bytes are waiting because the remote takes none.
 function Connection:is_queued() return self.wire:queued() > 0 end
 
-local function may_say(code)
-    return (code >= 1000 and code <= 1003) or code == 1005 or (code >= 1007 and code <= 1014) or (code >= 3000 and code <= 4999)
+-- Says CLOS, where there is such a thing. Returns true, or nil and why not.
+local function say_close(self, code, reason)
+    if self.framing ~= "MESG" then return true end
+    local allowed, why = Options.may_close(code, reason)
+    if not allowed then return nil, why end
+    if self.state == "open" and not self.shutting then
+        self.wire:push(string.format("CLOS %d %d\n", code, #reason) .. reason)
+    end
+    self.shutting = true
+    return true
 end
 
---- Ends the connection, kept or not. Over WebSocket with `code` (1000; 1005: none) and `reason`, at most 123 bytes. No
--- callback comes any more; the socket itself is closed once the proxy has closed its end, by any later call of this module.
--- Returns true, or nil and why not.
+--- Begins the closing handshake of a WebSocket: with `code` (1000; 1005: none) and `reason`, at most 123 bytes. Messages
+-- come still; on_close comes with the answer, after five seconds at most. Returns true, or nil and why not.
+function Connection:shut(code, reason)
+    if self.framing ~= "MESG" then return nil, "a closing handshake needs FRAM=MESG" end
+    local said, why = say_close(self, code or 1000, reason or "")
+    if said then self.wire:flush(self.options.patience) end
+    return said, why
+end
+
+--- Ends the connection, kept or not; `code` and `reason` as for Connection:shut. No callback comes any more. The socket
+-- itself is closed once the proxy has closed its end, by any later call of this module. Returns true, or nil and why not.
 function Connection:close(code, reason)
-    code, reason = code or 1000, reason or ""
     if self.state == "closed" then return true end
-    if self.framing == "MESG" then
-        if not may_say(code) then return nil, "no code to close with: " .. tostring(code) end
-        if #reason > 123 then return nil, "a reason holds at most 123 bytes" end
-    end
-    if self.state == "open" then
-        if self.framing == "MESG" then self.wire:push(string.format("CLOS %d %d\n", code, #reason) .. reason) end
-        if self.wire:flush(self.options.patience) then
-            if self.framing ~= "MESG" then self.wire:finish() end
-            self.wire:linger()
-            Wire.sweep()
-        end
+    code, reason = code or 1000, reason or ""
+    local said, why = say_close(self, code, reason)
+    if not said then return nil, why end
+    if self.state == "open" and self.wire:flush(self.options.patience) then
+        if self.framing ~= "MESG" then self.wire:finish() end
+        self.wire:linger()
+        Wire.sweep()
     end
     finish(self, code, reason)
     if self.options.KEEP and self.framing ~= "MESG" then Client.drop(self.pid, self.options) end

@@ -1,5 +1,6 @@
 --- What is said in a CONN: the target and its options, made safe for a line of blanks.
--- Owns: which options are lists, which are percent-decoded, and what of the proxy they need. Connects nothing.
+-- Owns: which options are lists, which are percent-decoded, what of the proxy they need, and what a plugin may
+-- say at all. Connects nothing.
 -- MIT licence; part of sockproxyd.
 
 local Options = {}
@@ -101,6 +102,32 @@ function Options.command(target, options)
         add("NTFY", notify)
     end
     return table.concat(words, " ")
+end
+
+--- A pid that nobody guesses, for KEEP: to be stored in a variable of the plugin's device.
+function Options.secret()
+    local file = assert(io.open("/dev/urandom", "rb"))
+    local bytes = file:read(16)
+    file:close()
+    return (bytes:gsub(".", function(byte) return string.format("%02x", byte:byte()) end))
+end
+
+--- The pid that a kept connection is known by; nil and why where there is no good one.
+function Options.secret_of(options)
+    local pid = options.notify and options.notify.pid
+    if type(pid) ~= "string" or #pid < 8 or pid:find("[%s%c/]") then
+        return nil, "KEEP needs notify.pid: a secret of 8 characters or more, see proxy.secret()"
+    end
+    return pid
+end
+
+--- True if a plugin may close with that code and reason; else nil and why not.
+function Options.may_close(code, reason)
+    local known = type(code) == "number" and (code >= 1000 and code <= 1003 or code == 1005 or code >= 1007 and code <= 1014
+        or code >= 3000 and code <= 4999)
+    if not known then return nil, "no code to close with: " .. tostring(code) end
+    if #reason > 123 then return nil, "a reason holds at most 123 bytes" end
+    return true
 end
 
 --- How messages are told apart on the plugin's side: "MESG", "LINE" or "RAW".

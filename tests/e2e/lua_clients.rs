@@ -106,3 +106,8 @@ fn messages_are_put_together_from_any_pieces() {
 fn the_core_does_all_that_the_bridge_can() {
     lua("client.lua");
 }
+
+#[test]
+fn a_plugin_for_luws_works() {
+    lua("luws.lua");
+}

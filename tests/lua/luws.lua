@@ -1,0 +1,268 @@
+-- A plugin written for LuWS, with the facade of its name: each function, option and error word that LuWS documents.
+--
+-- usage: lua5.1 luws.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
+
+local socket = require "socket"
+local lib = require "lib"
+local engine = require "engine"
+
+local at = lib.arguments()
+engine.listen( at.luup )
+
+-- What the plugin changes is this line.
+local luws = require( "L_SockProxyLuWS" ).with { port = at.proxy, patience = 30, timeout = 30, RQTM = 60000, CTIM = 30000 }
+
+local NOTIFY = { device = 123, service = "urn:example-com:serviceId:Example1", action = "HandleReceive" }
+local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
+
+-- As the plugin has it: one handler that puts what comes where it belongs, errors too.
+local got = engine.queue()
+local function message_handler( _, opcode, data, ... )
+    local words = { tostring( opcode ), data }
+    for _, word in ipairs { ... } do words[#words + 1] = word end
+    got.put( table.concat( words, " " ) )
+end
+local conn
+function engine.actions.HandleReceive( device, parameters )
+    lib.equal( device, 123 )
+    lib.check( parameters.Pid, "no Pid" )
+    luws.wsreceive( conn )
+    return 4, 0
+end
+local function open( path, options )
+    options = options or {}
+    if options.notify == nil then options.notify = NOTIFY end
+    local err
+    conn, err = luws.wsopen( plain .. path, message_handler, options )
+    if not conn then lib.equal( conn, false ) end
+    return conn or err
+end
+
+-- wsopen, wssend, wsreceive through the action: messages are complete, of either kind.
+lib.like( open( "/" ), "^luws%-websock%[" )
+lib.equal( luws.wssend( conn, 1, "hello" ), true )
+lib.equal( got.next(), "1 hello" )
+lib.equal( luws.wssend( conn, 2, "\0\255" ), true )
+lib.equal( got.next(), "2 \0\255" )
+lib.equal( luws.wssend( conn, 1, 42 ), true )
+lib.equal( got.next(), "1 42" )
+luws.wssend( conn, 1, "pieces a bc def" )
+lib.equal( got.next(), "1 abcdef" )
+-- Longer than LuWS's frames could be, both ways.
+local long = string.rep( "0123456789", 6500 )
+luws.wssend( conn, 1, long )
+lib.equal( got.next(), "1 " .. long )
+lib.check( math.abs( luws.wslastping( conn ) - socket.gettime() ) < 60 )
+lib.equal( luws.wslastping( nil ), 0 )
+
+-- LTN12 sources: in pieces, empty, one that fails and one that raises an error.
+local function source( ... )
+    local pieces = { ... }
+    return function() return table.remove( pieces, 1 ) end
+end
+lib.equal( luws.wssend( conn, 2, source( "in ", "", "pieces" ) ), true )
+lib.equal( got.next(), "2 in pieces" )
+lib.equal( luws.wssend( conn, 1, source() ), true )
+lib.equal( luws.wssend( conn, 1, source "one" ), true )
+lib.equal( got.next(), "1 one" )
+local calls = 0
+local sent, why = luws.wssend( conn, 1, function()
+    calls = calls + 1
+    if calls == 1 then return "half" end
+    return nil, "no more"
+end )
+lib.check( sent == false and why == "no more", why )
+lib.equal( select( 2, luws.wssend( conn, 1, "next" ) ), "a message was left unfinished" )
+luws.wsclose( conn )
+open "/"
+lib.like( select( 2, luws.wssend( conn, 1, function() error "broken" end ) ), "broken" )
+luws.wsclose( conn )
+
+-- wssend's ping is answered without a word to the message handler; a close is one.
+open "/"
+lib.equal( luws.wssend( conn, 9, "there?" ), true )
+luws.wssend( conn, 1, "ping me" )
+lib.equal( got.next(), "1 ponged me" )
+lib.equal( luws.wssend( conn, 10, "unasked" ), true )
+lib.equal( got.next(), "1 ponged unasked" )
+lib.equal( select( 2, luws.wssend( conn, 5, "x" ) ), "no opcode of a message: 5" )
+lib.equal( luws.wssend( conn, 8, "\15\160bye" ), true )
+lib.equal( select( 2, luws.wssend( conn, 1, "x" ) ), "closing" )
+lib.equal( got.next(), "false receiver error: closed" )
+lib.check( conn.code == 4000 and conn.reason == "bye" )
+lib.equal( luws.wssend( conn, 1, "x" ), false )
+lib.equal( select( 2, luws.wsreceive( conn ) ), "not connected" )
+
+-- The end that the other side makes, with a close, without, and by a broken frame.
+for _, command in ipairs { "close", "close 1000 bye", "vanish", "reserved" } do
+    open "/"
+    luws.wssend( conn, 1, command )
+    lib.equal( got.next(), "false receiver error: closed" )
+    luws.wsclose( conn )
+end
+-- wsclose may come at any time, and is a close frame without a code.
+luws.wsclose( nil )
+luws.wsclose( conn )
+open "/"
+local watcher = conn
+open "/"
+luws.wsclose( conn )
+luws.wsclose( conn )
+conn = watcher
+repeat
+    luws.wssend( conn, 1, "next close" )
+    local said = got.next()
+    lib.check( said ~= "1 nobody closed", "wsclose is not heard" )
+until said == "1 1005 "
+luws.wsclose( conn )
+
+-- Errors of wsopen are its second result.
+lib.equal( open "/status/403", "BAD_HTTP_STATUS 403 Because" )
+lib.like( select( 2, luws.wsopen( "ws://127.0.0.1:" .. at.closed, message_handler ) ), "^COULD_NOT_CONNECT" )
+lib.equal( select( 2, luws.wsopen( "http://h/", message_handler ) ), "Invalid protocol/address for WebSocket open in http://h/" )
+lib.equal( luws.wsopen( "wss://", message_handler ), false )
+lib.like( select( 2, luws.wsopen( plain, message_handler, { port = at.closed } ) ), "^no proxy at " )
+-- Not waited for: the message handler has it.
+open( "/status/404", { timeout = 0 } )
+lib.equal( got.next(), "false BAD_HTTP_STATUS 404 Because" )
+
+-- Option by option. handler_args:
+open( "/", { handler_args = { "more", "words" } } )
+luws.wssend( conn, 1, "x" )
+lib.equal( got.next(), "1 x more words" )
+luws.wsclose( conn )
+-- receive_timeout
+open( "/", { receive_timeout = 0.2 } )
+luws.wssend( conn, 1, "quiet" )
+lib.equal( got.next(), "false message timeout" )
+-- receive_chunk_size
+open( "/", { receive_chunk_size = 7 } )
+luws.wssend( conn, 1, "a message of more than seven bytes" )
+lib.equal( got.next(), "1 a message of more than seven bytes" )
+luws.wsclose( conn )
+-- max_payload_size
+open( "/", { max_payload_size = 100 } )
+luws.wssend( conn, 1, "binary 100" )
+lib.equal( got.next(), "2 " .. string.rep( "\7", 100 ) )
+luws.wssend( conn, 1, "binary 101" )
+lib.equal( got.next(), "false receiver error: message too long" )
+open( "/" )
+luws.wssend( conn, 1, "binary 65537" )
+lib.equal( got.next(), "false receiver error: message too long" )
+-- use_masking
+for masked, answer in pairs { [true] = "1 yes", [false] = "1 no" } do
+    open( "/", { use_masking = masked } )
+    luws.wssend( conn, 1, "masked" )
+    lib.equal( got.next(), answer )
+    luws.wsclose( conn )
+end
+-- upgrade_headers
+open( "/", { upgrade_headers = { ["X-Token"] = "a b" } } )
+luws.wssend( conn, 1, "head" )
+lib.check( got.next():find( "\nX-Token: a b", 1, true ), "no header" )
+luws.wsclose( conn )
+-- control_handler: called before; what it returns false for is not done.
+local controls, refuse = {}, false
+local function control_handler( _, opcode, data, argument )
+    controls[#controls + 1] = opcode .. " " .. data .. " " .. argument
+    if refuse then return false end
+end
+local hand = { control_handler = control_handler, handler_args = { "arg" } }
+open( "/", hand )
+luws.wssend( conn, 1, "ping one" )
+lib.equal( got.next(), "1 ponged one arg" )
+luws.wssend( conn, 9, "two" )
+luws.wssend( conn, 1, "pong three" )
+luws.wssend( conn, 1, "x" )
+lib.equal( got.next(), "1 x arg" )
+luws.wssend( conn, 1, "close 4001 why" )
+lib.equal( got.next(), "false receiver error: closed arg" )
+lib.equal( table.concat( controls, ";" ), "9 one arg;10 two arg;10 three arg;8 \15\161why arg" )
+controls, refuse = {}, true
+open( "/", hand )
+luws.wssend( conn, 1, "ping four" )
+luws.wssend( conn, 1, "not ponged" )
+lib.equal( got.next(), "1 not ponged arg" )
+luws.wssend( conn, 1, "close" )
+engine.run_until( function() return #controls == 2 end, "the close" )
+lib.equal( table.concat( controls, ";" ), "9 four arg;8  arg" )
+lib.equal( #got, 0 )
+-- ssl_verify: none unless said; ssl_protocol, ssl_options, ssl_mode.
+local function secured( options, url )
+    local answer, trouble = luws.wsopen( url or secure, message_handler, options )
+    if answer then luws.wsclose( answer ) end
+    return answer and "open" or trouble
+end
+lib.equal( secured {}, "open" )
+lib.equal( secured { ssl_verify = "none" }, "open" )
+lib.like( secured { ssl_verify = "peer" }, "^SSL_ERROR" )
+lib.like( secured { ssl_verify = { "peer", "fail_if_no_peer_cert" } }, "^SSL_ERROR" )
+lib.equal( secured { ssl_verify = "peer", CAFL = "house.pem" }, "open" )
+lib.equal( secured { ssl_verify = "peer", PINS = at.pin }, "open" )
+local old = "wss://127.0.0.1:" .. at.old
+for _, version in ipairs { "all", "any", "tlsv1_2", "tlsv1" } do lib.equal( secured( { ssl_protocol = version }, old ), "open" ) end
+lib.like( secured( { ssl_protocol = "tlsv1_3" }, old ), "^SSL_ERROR" )
+lib.equal( secured { ssl_protocol = "tlsv1_3" }, "open" )
+lib.equal( secured { ssl_protocol = "sslv3" }, "ssl_protocol sslv3 is not spoken here" )
+lib.equal( secured( { ssl_options = { "all" } }, old ), "open" )
+lib.like( secured( { ssl_options = "all,no_tlsv1_2" }, old ), "^SSL_ERROR" )
+lib.equal( secured { ssl_mode = "client" }, "open" )
+lib.equal( secured { ssl_mode = "server" }, "ssl_mode must be client" )
+
+-- connect: the function of LuWS's documentation, which itself goes to the proxy, with the notification that it asks for;
+-- and without a proxy where it thinks that one is, its direct way.
+local proxy_port, using_proxy = at.proxy, nil
+local function connect_sockproxy( ip, port )
+    using_proxy = false
+    local sock = socket.tcp()
+    sock:settimeout( 5 )
+    if sock:connect( "127.0.0.1", proxy_port ) then
+        local answer = sock:receive( "*l" )
+        if answer and answer:match( "^OK TOGGLEDBITS%-SOCKPROXY" ) then
+            sock:send( string.format( "CONN %s:%d NTFY=%d/%s/%s RTIM=0 PACE=0\n", ip, port, 123, NOTIFY.service, NOTIFY.action ) )
+            answer = sock:receive( "*l" )
+            if answer and answer:match( "^OK CONN" ) then
+                using_proxy = true
+                return sock
+            end
+        end
+        sock:shutdown( "both" )
+    end
+    sock:close()
+    sock = socket.tcp()
+    sock:settimeout( 15 )
+    if sock:connect( ip, port ) then return sock end
+    sock:close()
+    return nil, "Connection failed"
+end
+open( "/", { connect = connect_sockproxy, notify = false } )
+lib.equal( using_proxy, true )
+luws.wssend( conn, 1, "notified" )
+lib.equal( got.next(), "1 notified" )
+luws.wsclose( conn )
+proxy_port = at.closed
+open( "/", { connect = connect_sockproxy, notify = false } )
+lib.equal( using_proxy, false )
+-- Not notified: wsreceive() now and then, at a timeout of zero, while a message trickles in.
+luws.wssend( conn, 1, "slow " .. long:sub( 1, 500 ) )
+engine.poll_until( function() return conn.conn.wire.sock end,
+    function() lib.equal( ( luws.wsreceive( conn ) ), false ) end, function() return #got > 0 end, "a message" )
+lib.equal( table.remove( got, 1 ), "1 " .. long:sub( 1, 500 ) )
+lib.equal( select( 2, luws.wsreceive( conn ) ), 0 )
+luws.wsclose( conn )
+lib.equal( select( 2, luws.wsopen( plain, message_handler, { connect = function() return nil, "no way" end } ) ),
+    "no proxy at 127.0.0.1:" .. at.proxy .. ": no way" )
+
+-- handle(pid): the action need not know which connection it is.
+local first, second = {}, {}
+local function into( list ) return function( _, _, data ) list[#list + 1] = data end end
+local one = luws.wsopen( plain, into( first ), { notify = NOTIFY } )
+local two = luws.wsopen( plain, into( second ), { notify = NOTIFY } )
+function engine.actions.HandleReceive( _, parameters ) luws.handle( parameters.Pid ) end
+luws.wssend( one, 1, "for one" )
+luws.wssend( two, 1, "for two" )
+engine.run_until( function() return #first + #second == 2 end, "both" )
+lib.equal( first[1] .. second[1], "for onefor two" )
+
+lib.no_new_globals()
+print "ok"
