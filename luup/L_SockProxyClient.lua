@@ -28,30 +28,18 @@ Client.defaults = { host = "127.0.0.1", port = 2504, patience = 2, timeout = 5 }
 local Connection = {}
 Connection.__index = Connection
 
--- A remote that never stops talking may hold up Luup for so many bytes a call. More than what a socket holds, so that
--- nothing is left behind unless more is coming, of which the proxy will tell.
-local MOST_AT_ONCE = 512 * 1024
+-- Seconds for which a remote that never stops talking may hold up Luup. Not bytes: what is left in a socket to which nothing
+-- is added is told of by nobody, and a socket holds much.
+local LONGEST_TURN = 2
 -- Bytes that may wait to be sent. Beyond, the remote takes nothing and the plugin does not notice.
 local MOST_QUEUED = 1024 * 1024
-
-local function log(self, message)
-    message = "SockProxyClient: " .. message
-    local luup = rawget(_G, "luup")
-    if self.options.log then
-        self.options.log(message)
-    elseif luup and luup.log then
-        luup.log(message)
-    else
-        io.stderr:write(message, "\n")
-    end
-end
 
 -- A plugin's mistake must not lose what comes after: it is logged, and the next event goes on.
 local function tell(self, name, ...)
     local callback = self.options[name]
     if not callback then return end
     local sound, trouble = pcall(callback, self, ...)
-    if not sound then log(self, name .. ": " .. tostring(trouble)) end
+    if not sound then Options.log(self.options, "SockProxyClient: " .. name .. ": " .. tostring(trouble)) end
 end
 
 -- Ends it here. What the peer is told is said before.
@@ -119,6 +107,10 @@ function Client.open(target, options)
         if there == nil then return refuse(self, why) end
         self.gap = why == "Gap"
         if self.gap then Door.drop(self.wire, pid, options.patience) end
+    end
+    if options.timeout <= 0 and options.notify and options.notify.service and options.notify.action then
+        -- A CONN that is not even understood is told, too, if this is known before.
+        Door.ask(self.wire, "NTFY " .. Options.notify(options.notify):gsub("/", " "), options.patience)
     end
     self.wire:push(command .. "\n")
     sent, why = self.wire:flush(options.patience)
@@ -210,8 +202,8 @@ local function ended(self, why)
 end
 
 local function poll(self, seconds)
-    local bytes = 0
-    while bytes < MOST_AT_ONCE do
+    local bytes, began, spent = 0, socket.gettime(), 0
+    while spent >= 0 and spent < LONGEST_TURN do
         if self.wire:queued() > 0 then self.wire:flush() end
         local came, why = self.wire:fill(seconds)
         seconds = nil
@@ -233,13 +225,14 @@ local function poll(self, seconds)
             ended(self, why)
             return nil, why
         end
+        spent = socket.gettime() - began
     end
     return true, bytes
 end
 
 --- Takes what has come and calls back for it, without waiting: to be called by the action that the proxy invokes, or now
--- and then. Returns true if there may be more (a remote that talks without end: call again, by a delay of 0) or
--- false, and how many bytes came; nil and why once the connection has ended.
+-- and then. Returns false when all was taken, or true after two seconds of a remote that talks without end (call
+-- again then, by a delay of 0), and how many bytes came; nil and why once the connection has ended.
 function Connection:poll()
     -- From a callback of its own: the poll that is under way goes on.
     if self.polling then return false, 0 end

@@ -8,7 +8,7 @@
 -- * The proxy speaks WebSocket and TLS: bit, ssl and mime are not needed. It checks Sec-WebSocket-Accept, refuses masked
 --   frames, takes frames of any length, answers a ping with its own payload, and refuses texts that are not UTF-8.
 -- * Without `notify` wsreceive() is to be called now and then, as before. With it the action calls it, and nobody polls.
---   wsreceive() takes all that is there; `more` is true only after half a MiB.
+--   wsreceive() takes all that is there; `more` is true only where that takes over two seconds.
 -- * `connect`, if given, connects to the proxy: it is called with the proxy's address. A function written to make LuWS use
 --   SockProxy works as it stands (its CONN leads from the proxy to the proxy, and its NTFY holds), at the cost of a second
 --   connection; `notify` does without.

@@ -14,6 +14,13 @@ local function hex(byte)
     return string.format("%%%02x", byte:byte())
 end
 
+--- Says something to the person who reads the log: by `options.log`, where given, or Luup's, or on standard error.
+function Options.log(options, words)
+    local luup = rawget(_G, "luup")
+    local say = options.log or (luup and luup.log)
+    if say then say(words) else io.stderr:write(words, "\n") end
+end
+
 --- Percent-encodes what would break a line of options or a list. Slashes and colons stay readable.
 function Options.encoded(text)
     return (tostring(text):gsub("[^%w_.~:/=-]", hex))
@@ -128,6 +135,14 @@ function Options.may_close(code, reason)
     if not known then return nil, "no code to close with: " .. tostring(code) end
     if #reason > 123 then return nil, "a reason holds at most 123 bytes" end
     return true
+end
+
+--- True for a URL of a WebSocket; else nil and the proxy's words for what it is.
+function Options.websocket_url(url)
+    local scheme = tostring(url):match("^(%a[%w+.-]*)://[^/?#]")
+    if not scheme then return nil, "INVALID_URL" end
+    if scheme:lower() == "ws" or scheme:lower() == "wss" then return true end
+    return nil, "INVALID_SCHEMA " .. scheme
 end
 
 --- How messages are told apart on the plugin's side: "MESG", "LINE" or "RAW".

@@ -34,6 +34,11 @@ const WRONG: &[(&str, &str)] = &[
         "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%accept\r\n\
          Sec-WebSocket-Extensions: permessage-deflate; a=b\r\n\r\n",
     ),
+    (
+        "long",
+        // Headers over 8 KiB.
+        "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%accept\r\nSec-WebSocket-Extensions: %long\r\n\r\n",
+    ),
 ];
 
 /// The Lua of this machine that the script is to run in.
@@ -110,4 +115,9 @@ fn the_core_does_all_that_the_bridge_can() {
 #[test]
 fn a_plugin_for_luws_works() {
     lua("luws.lua");
+}
+
+#[test]
+fn a_plugin_for_verawebsockets_works() {
+    lua("verawebsockets.lua");
 }

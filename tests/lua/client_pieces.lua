@@ -236,9 +236,15 @@ function endless.receive( _, wanted )
     return piece
 end
 conn = proxy.open( "ws://h/", { connect = function() return endless end } )
+local real, turns = socket.gettime, 0
+function socket.gettime()
+    turns = turns + 1
+    return turns / 100
+end
 local more, bytes = conn:poll()
+socket.gettime = real
 lib.equal( more, true )
-lib.equal( bytes, 64 * 8192 )
+lib.check( bytes >= 100 * 8192 and bytes <= 210 * 8192, bytes )
 
 -- What a plugin may say.
 conn, sock = against( { GREETING, ALL, "OK CONN a1\n" }, {} )

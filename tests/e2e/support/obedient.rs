@@ -29,7 +29,8 @@ pub struct Obedient {
 }
 
 impl Obedient {
-    /// `raw`: what the paths below `/raw/` answer; `%accept` in it stands for the line of Sec-WebSocket-Accept.
+    /// `raw`: what the paths below `/raw/` answer; `%accept` in it stands for the line of Sec-WebSocket-Accept,
+    /// `%long` for 10 000 bytes.
     pub fn new(raw: &[(&'static str, &'static str)]) -> Self {
         let (tell_close, closes) = channel();
         Self {
@@ -50,7 +51,7 @@ impl Obedient {
             ["moved", port, rest] => format!("HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:{port}/{rest}\r\n\r\n"),
             ["raw", name] => {
                 let accept = format!("Sec-WebSocket-Accept: {}", request.accept());
-                self.raw[name].replace("%accept", &accept)
+                self.raw[name].replace("%accept", &accept).replace("%long", &"x,".repeat(5000))
             }
             _ => return self.talk(peer, &request, &words),
         };
