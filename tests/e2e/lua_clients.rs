@@ -121,3 +121,8 @@ fn a_plugin_for_luws_works() {
 fn a_plugin_for_verawebsockets_works() {
     lua("verawebsockets.lua");
 }
+
+#[test]
+fn a_plugin_for_turbo_works() {
+    lua("turbo.lua");
+}
