@@ -105,6 +105,9 @@ install_openwrt() {
     if [ -d /lib/upgrade/keep.d ]; then
         printf '%s\n' "$program" "$conf" /etc/init.d/sockproxyd /etc/rc.d/S80sockproxyd /etc/rc.d/K80sockproxyd \
             /lib/upgrade/keep.d/sockproxyd >/lib/upgrade/keep.d/sockproxyd
+        for file in "$here"/lua/*.lua; do
+            echo "$modules/${file##*/}"
+        done >>/lib/upgrade/keep.d/sockproxyd
     fi
     sh "$here/openwrt/postinst" configure
 }
@@ -112,6 +115,19 @@ uninstall_openwrt() {
     sh "$here/openwrt/prerm" remove
     rm -f "$program" /etc/init.d/sockproxyd /lib/upgrade/keep.d/sockproxyd
     sh "$here/openwrt/postrm" remove
+}
+
+# --- where Lua looks for what plugins require ---
+
+install_lua() {
+    for file in "$here"/lua/*.lua; do
+        put 644 "lua/${file##*/}" "$modules/${file##*/}"
+    done
+}
+uninstall_lua() {
+    for file in "$here"/lua/*.lua; do
+        rm -f "$modules/${file##*/}"
+    done
 }
 
 # --- where people read manuals ---
@@ -219,6 +235,7 @@ do_install() {
         put 644 sockproxyd.cf $conf
     fi
     end_lua_daemon
+    install_lua
     "install_$kind"
     name_strangers
     say "installed $version ($kind)"
@@ -227,6 +244,7 @@ do_install() {
 do_uninstall() {
     may_change
     "uninstall_$kind"
+    uninstall_lua
     if [ "$1" = purge ] || cmp -s "$here/sockproxyd.cf" $conf; then
         rm -f $conf
     elif [ -f $conf ]; then
@@ -237,8 +255,8 @@ do_uninstall() {
 
 kind=$(detect)
 case $kind in
-    openwrt) program=/usr/sbin/sockproxyd ;;
-    *) program=/usr/local/sbin/sockproxyd ;;
+    openwrt) program=/usr/sbin/sockproxyd modules=/usr/lib/lua ;;
+    *) program=/usr/local/sbin/sockproxyd modules=/usr/local/share/lua/5.1 ;;
 esac
 
 [ $# -le 1 ] || { echo "one argument at most; see the head of $0" >&2; exit 2; }

@@ -126,3 +126,8 @@ fn a_plugin_for_verawebsockets_works() {
 fn a_plugin_for_turbo_works() {
     lua("turbo.lua");
 }
+
+#[test]
+fn the_examples_of_the_readme_work() {
+    lua("readme_clients.lua");
+}

@@ -135,10 +135,23 @@ luws.wsclose( conn )
 open( "/", { receive_timeout = 0.2 } )
 luws.wssend( conn, 1, "quiet" )
 lib.equal( got.next(), "false message timeout" )
--- receive_chunk_size
-open( "/", { receive_chunk_size = 7 } )
+-- receive_chunk_size: what a socket is asked for at most.
+local asked = 0
+open( "/", { receive_chunk_size = 7, connect = function( host, port )
+    local sock = assert( socket.connect( host, port ) )
+    local watched = {}
+    for _, name in ipairs { "settimeout", "send", "close" } do
+        watched[name] = function( _, ... ) return sock[name]( sock, ... ) end
+    end
+    function watched.receive( _, wanted )
+        asked = math.max( asked, wanted )
+        return sock:receive( wanted )
+    end
+    return watched
+end } )
 luws.wssend( conn, 1, "a message of more than seven bytes" )
 lib.equal( got.next(), "1 a message of more than seven bytes" )
+lib.equal( asked, 7 )
 luws.wsclose( conn )
 -- max_payload_size
 open( "/", { max_payload_size = 100 } )

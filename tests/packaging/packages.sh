@@ -56,6 +56,7 @@ check "wrong CPU: no init script" not test -e /etc/init.d/sockproxyd
 check "install" add "/test/one.$suffix"
 check "it greets when install has returned" greets
 check "enabled" test -x /etc/rc.d/S80sockproxyd
+check "the Lua libraries are there" test -s /usr/lib/lua/L_SockProxyClient.lua
 check "the sample configuration is there" grep -q '^\[host\]' /etc/sockproxyd.cf
 if [ "$flavour" = main ]; then
     check "it has a user" grep -q '^sockproxyd:x:250:250:' /etc/passwd

@@ -51,7 +51,7 @@ result "feed: what is prepared can be built" cargo metadata --quiet --locked --o
 result "feed: without what is not source" sh -c "! ls -d '$work/feed/build/target' '$work/feed/build/.git' 2>/dev/null"
 result "feed: install" feed_make install
 installed=$work/feed/root
-result "feed: the files" diff - <(cd "$installed" && find . -type f -printf '%m %p\n' | sort) <<'FILES'
+result "feed: the files" diff <(cat - <(printf '644 ./usr/lib/lua/%s\n' "${RELEASE_LUA[@]}") | sort) <(cd "$installed" && find . -type f -printf '%m %p\n' | sort) <<'FILES'
 644 ./etc/config/sockproxyd
 644 ./etc/sockproxyd.cf
 755 ./etc/init.d/sockproxyd

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Part "ipk": what the packages are made of, and their life under a stand-in for opkg of both ages.
 
+# shellcheck source=scripts/lib/release.sh
+. "$ROOT/scripts/lib/release.sh"
 here=$(this_machine)
 other=mipsel
 
@@ -52,6 +54,7 @@ for member in data control; do
     result "ipk: $member belongs to root" equal "$(tar -tvzf "$outer/$member.tar.gz" --numeric-owner | awk '$2 != "0/0"')" ""
 done
 result "ipk: times are SOURCE_DATE_EPOCH" equal "$(TZ=UTC tar -tvzf "$outer/data.tar.gz" | awk '{ print $4 }' | sort -u)" 2023-11-14
+result "ipk: the Lua libraries" equal "$(tar -tzf "$outer/data.tar.gz" | sed -n 's|^./usr/lib/lua/\(.\)|\1|p' | tr '\n' ' ')" "${RELEASE_LUA[*]} "
 control=$(tar -xOzf "$outer/control.tar.gz" ./control)
 result "ipk: for every architecture by name" grep -qx 'Architecture: all' <<<"$control"
 version=$("$daemon" --version)

@@ -33,11 +33,17 @@ mv /test/archive/away /test/archive/sockproxyd
 
 check "install" sh $install
 check "the program is there" cmp /test/archive/sockproxyd "$program"
+case $kind in
+    openwrt) modules=/usr/lib/lua ;;
+    *) modules=/usr/local/share/lua/5.1 ;;
+esac
+check "the Lua libraries are there" sh -c "cd /test/archive/lua && for f in L_*.lua; do cmp \$f $modules/\$f || exit; done"
 check "the configuration is there" cmp /test/archive/sockproxyd.cf /etc/sockproxyd.cf
 case $kind in
     openwrt)
         check "enabled" test -x /etc/rc.d/S80sockproxyd
         check "new firmware keeps it" grep -qx "$program" /lib/upgrade/keep.d/sockproxyd
+        check "and the Lua libraries" grep -qx "$modules/L_SockProxyClient.lua" /lib/upgrade/keep.d/sockproxyd
         ;;
     sysv)
         check "enabled" test -x /etc/rc2.d/S20sockproxyd

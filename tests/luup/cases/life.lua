@@ -57,6 +57,21 @@ case("notifications of the default action are answered", function()
     equal(engine.action("Check"), 4)
 end)
 
+case("other plugins find the client libraries where Luup keeps its files", function()
+    Box.upload("real")
+    started()
+    for _, name in ipairs { "LuWS", "VeraWebSockets", "Turbo" } do assert(type(require("L_SockProxy" .. name).with) == "function") end
+    -- The proxy itself is somebody to talk to.
+    local heard
+    local conn = assert(require("L_SockProxyClient").open("127.0.0.1:2504", { on_message = function(_, text) heard = text end }))
+    conn:binary("BILD\nQUIT\n")
+    Box.await("the answers", function()
+        conn:poll()
+        return heard
+    end)
+    like(heard, "^OK TOGGLEDBITS%-SOCKPROXY 1 ")
+end)
+
 case("openLuup: only looks", function()
     Box.upload("real")
     local before = Box.snapshot("/etc", "/usr/sbin")

@@ -1,0 +1,59 @@
+-- The examples of README's section "From Lua", each as it stands there: says hello, and logs the answer.
+--
+-- usage: lua5.1 readme_clients.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
+
+local lib = require "lib"
+local engine = require "engine"
+
+local at = lib.arguments()
+engine.listen( at.luup )
+local proxy = require "L_SockProxyClient"
+proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
+
+local file = assert( io.open( "../../README.md" ) )
+local section = file:read( "*a" ):match( "\n## From Lua\n(.-)\n## " )
+file:close()
+
+local examples = 0
+for text in section:gmatch( "\n```lua\n(.-)```" ) do
+    examples = examples + 1
+    local logged, variables = {}, {}
+    local plugin = setmetatable( {
+        URL = "ws://127.0.0.1:" .. at.server .. "/", device = 123, SID = "urn:example-com:serviceId:Example1",
+        luup = {
+            log = function( words ) logged[#logged + 1] = words end,
+            variable_get = function( _, name ) return variables[name] end,
+            variable_set = function( _, name, value ) variables[name] = tostring( value ) end,
+        },
+    }, { __index = _G } )
+    local chunk
+    if setfenv then
+        chunk = setfenv( assert( loadstring( text ) ), plugin ) -- luacheck: ignore 113
+    else
+        chunk = assert( load( text, "README", "t", plugin ) )
+    end
+    engine.actions.HandleReceive = function( device, parameters ) plugin.handleReceive( device, parameters ) end
+    -- By names callbacks are found where they were defined; Lua after 5.1 knows only the global table.
+    for _, name in ipairs( setfenv and {} or { "onError", "onEstablished", "onReceive" } ) do
+        rawset( _G, name, function( ... ) plugin[name]( ... ) end )
+    end
+    chunk()
+    if text:find( "KEEP", 1, true ) then
+        lib.equal( variables.ProxyPid, plugin.conn.pid )
+        plugin.conn:text( "hello" )
+    end
+    engine.run_until( function() return #logged > 0 end, text )
+    lib.like( table.concat( logged, ";" ), "hello$" )
+    if text:find( "KEEP", 1, true ) then
+        lib.equal( variables.ProxySeen, "1" )
+        -- After the reload.
+        plugin.conn:leave()
+        chunk()
+        lib.equal( plugin.conn.kept, true )
+        plugin.conn:text( "again" )
+        engine.run_until( function() return #logged > 1 end, text )
+        lib.equal( table.concat( logged, ";" ), "hello;again" )
+    end
+end
+lib.equal( examples, 5 )
+print "ok"
