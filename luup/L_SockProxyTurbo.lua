@@ -11,7 +11,8 @@
 -- * The client returns at once; callbacks come by handle(), which the action calls that the proxy invokes, or whoever else
 --   does, now and then. turbo.ioloop is there for scripts outside of Luup, as far as the client needs it; in Luup, which may not
 --   be held up, its start() runs what was added and returns.
--- * There is no server: WebSocketHandler (open, prepare, subprotocol, ...) and turbo.web, for the proxy does not listen.
+-- * There is no server, for the proxy does not listen: no WebSocketHandler (open, on_message, on_close, on_error, prepare,
+--   subprotocol) and no turbo.web. Nothing can be made a subclass: class() is not here.
 -- * `body` is ignored, as turbo ignored it here; so NO_HEADERS, REQUIRES_BODY, INVALID_BODY and BUSY are never given.
 -- * modify_headers: Upgrade, Connection and Sec-WebSocket-* are the proxy's own (but for -Protocol). Redirects do not get
 --   headers of the plugin's on another host. `cookie` is a header, too.
@@ -19,7 +20,7 @@
 --   last part counts. Without `ca_path` the proxy's own authorities hold, which are Mozilla's.
 -- * Messages over `max_buffer_size` (1 MiB) end the connection: WEBSOCKET_PROTOCOL_ERROR.
 --
--- New: on_pong is not needed for ping(), as before, and with(), handle(), and options of CONN by their names (PINS, PNGI, KEEP...).
+-- New: with(), handle(), and options of CONN by their names (PINS, PNGI, KEEP with `seen`, ...), but for HDRS: see modify_headers.
 -- MIT licence; part of sockproxyd.
 
 local Client = require "L_SockProxyClient"

@@ -145,7 +145,10 @@ for _, case in ipairs {
     { "BAD_HTTP_STATUS", plain .. "/status/403" },
     { "WEBSOCKET_PROTOCOL_ERROR", plain .. "/raw/wrong-accept" },
 } do
+    local began = socket.gettime()
     local name, reason = error_of( case[2], case[3] )
+    -- turbo's own limits are 20 and 60 seconds.
+    lib.check( socket.gettime() - began < 15, case[1] .. " takes long" )
     if name ~= case[1] then error( string.format( "%s is %s %s, not %s", case[2], tostring( name ), tostring( reason ), case[1] ) ) end
 end
 local count = 0

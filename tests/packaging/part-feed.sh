@@ -51,12 +51,17 @@ result "feed: what is prepared can be built" cargo metadata --quiet --locked --o
 result "feed: without what is not source" sh -c "! ls -d '$work/feed/build/target' '$work/feed/build/.git' 2>/dev/null"
 result "feed: install" feed_make install
 installed=$work/feed/root
-result "feed: the files" diff <(cat - <(printf '644 ./usr/lib/lua/%s\n' "${RELEASE_LUA[@]}") | sort) <(cd "$installed" && find . -type f -printf '%m %p\n' | sort) <<'FILES'
+expected=$work/feed/expected
+{
+    printf '644 ./usr/lib/lua/%s\n' "${RELEASE_LUA[@]}"
+    cat <<'FILES'
 644 ./etc/config/sockproxyd
 644 ./etc/sockproxyd.cf
 755 ./etc/init.d/sockproxyd
 755 ./usr/sbin/sockproxyd
 FILES
+} | sort >"$expected"
+result "feed: the files" diff "$expected" <(cd "$installed" && find . -type f -printf '%m %p\n' | sort)
 result "feed: the init script is the one that is tested" cmp "$installed/etc/init.d/sockproxyd" "$ROOT/init.d/sockproxyd"
 for conf in /etc/config/sockproxyd /etc/sockproxyd.cf; do
     result "feed: $conf is a conffile" grep -qx "$conf" <<<"$variables"
