@@ -7,7 +7,7 @@
 --         on_message = function(conn, message, kind) end,
 --         on_close = function(conn, code, reason) end,
 --     })
---     function handleReceive(device, settings) conn:poll() end    -- the action that the proxy invokes
+--     function handleReceive() if conn then conn:poll() end end   -- the action that the proxy invokes
 --
 -- Owns: how a connection begins, is polled, kept over a Luup reload, and ends. What may take time has a bound:
 -- `patience` seconds for the proxy itself, which is on this machine and answers at once, `timeout` seconds for the

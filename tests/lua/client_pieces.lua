@@ -149,6 +149,7 @@ lib.equal( against( { GREETING, "ERR INVALID COMMAND\n" }, { KEEP = 1, notify = 
 local why, sock = against( { GREETING }, { target = "wss://h/", DEFL = true, timeout = 0, notify = { device = 1 } }, "closed" )
 lib.equal( why, old .. "WS TLS MESG EVNT DEFL" )
 lib.equal( said( sock ), "CAPA\n" )
+lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, { target = "[::1]:80", FRAM = "LINE" } ), old .. "LINE V6" )
 -- It does for what it can do, and is not asked.
 local conn
 conn, sock = against( { GREETING .. "OK CONN a1\n" }, { target = "h:1", NTFY = "1/s/a" } )
