@@ -3,23 +3,11 @@
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
 use lab::plugin::Plugin;
-use nix::sys::signal::Signal;
 
-use crate::support::{LIMIT, configured, echo_mode, eventually};
+use crate::support::{LIMIT, all_at_once, configured, echo_mode, eventually};
 
 /// As after a reload of Luup.
 const CROWD: usize = 20;
-
-/// Does `meanwhile` while the daemon stands still, so that it finds everything at once.
-fn all_at_once(daemon: &Daemon, meanwhile: impl FnOnce()) {
-    daemon.signal(Signal::SIGSTOP);
-    eventually("it stands still", || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
-        stat.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
-    });
-    meanwhile();
-    daemon.signal(Signal::SIGCONT);
-}
 
 /// The log's lines with `word`, when there are so many: which ones they are.
 fn logged(daemon: &Daemon, word: &str, count: usize) -> Vec<usize> {

@@ -142,6 +142,7 @@ impl WebSocketRelay {
     pub fn run<P: Stream, R: Stream>(&mut self, plugin: &mut P, remote: &mut R, env: &mut Env<'_>) -> Turn {
         let mut turn = Turn::default();
         if self.plugin_ready.broken {
+            self.hear_last_words(plugin, env);
             self.lose_plugin(env);
         }
         // Before the remote is judged for its silence its socket is asked: the word may wait there.

@@ -122,7 +122,29 @@ impl WebSocketRelay {
                 }
                 Err(error) if interrupted(&error) => {}
                 Err(error) if would_block(&error) => self.plugin_ready.writable = false,
-                Err(_) => self.lose_plugin(env),
+                Err(_) => {
+                    self.hear_last_words(plugin, env);
+                    self.lose_plugin(env);
+                }
+            }
+        }
+    }
+
+    /// What the plugin had said before its connection broke, its CLOS above all: as much as goes to the remote at once.
+    pub fn hear_last_words<P: Stream>(&mut self, plugin: &mut P, env: &mut Env<'_>) {
+        let mut budget = TURN_BYTES;
+        while self.plugin == Plugin::Open && self.remote == Remote::Open && budget > 0 {
+            self.speak(&mut budget, env);
+            if self.connection.queued() >= BATCH || self.plugin != Plugin::Open {
+                return;
+            }
+            match plugin.recv(env.scratch) {
+                Ok(read) if read > 0 => {
+                    budget = budget.saturating_sub(read);
+                    self.hear(read, env);
+                }
+                Err(error) if interrupted(&error) => {}
+                _ => return,
             }
         }
     }
@@ -165,14 +187,7 @@ impl WebSocketRelay {
                     }
                     self.progress = env.now;
                     budget = budget.saturating_sub(read);
-                    if self.framing == Framing::Raw {
-                        // What is read at once is a message: it goes on from where it lies.
-                        if self.connection.send(Kind::Binary, &env.scratch[..read], true, env.entropy).is_ok() {
-                            self.sent += read as u64;
-                        }
-                        continue;
-                    }
-                    self.decoder.handle_input(&env.scratch[..read]);
+                    self.hear(read, env);
                     if self.decoder.buffered() > SCRATCH && env.buffers.left() == 0 {
                         self.end_remote(close::TOO_BIG, "no memory for the message", End::BadFraming);
                         self.end_plugin(close::GOING_AWAY, env);
@@ -184,6 +199,17 @@ impl WebSocketRelay {
             }
         }
         true
+    }
+
+    /// Takes the `read` bytes that were just read from the plugin.
+    fn hear(&mut self, read: usize, env: &mut Env<'_>) {
+        let bytes = &env.scratch[..read];
+        if self.framing != Framing::Raw {
+            self.decoder.handle_input(bytes);
+        } else if self.connection.send(Kind::Binary, bytes, true, env.entropy).is_ok() {
+            // What is read at once is a message: it goes on from where it lies.
+            self.sent += read as u64;
+        }
     }
 
     /// Says to the remote what the plugin has said, until enough waits for it or the turn's `budget` is used up. Once a close

@@ -34,6 +34,7 @@ use lab::daemon::{Builder, Daemon};
 use lab::device::{Device, Kind};
 use lab::luup::Luup;
 use lab::plugin::Plugin;
+use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
 /// How long something may take that should be there at once, on a loaded machine or under an emulator.
@@ -147,6 +148,17 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         assert!(start.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Does `meanwhile` while the daemon stands still, so that it finds everything at once.
+pub fn all_at_once(daemon: &Daemon, meanwhile: impl FnOnce()) {
+    daemon.signal(Signal::SIGSTOP);
+    eventually("it stands still", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
+    });
+    meanwhile();
+    daemon.signal(Signal::SIGCONT);
 }
 
 /// Waits until a daemon whose log is not on standard error listens; a plugin that has been greeted.
