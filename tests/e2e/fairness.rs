@@ -1,10 +1,12 @@
 //! Twenty plugins that come at once keep nobody else waiting, and none of them is forgotten.
 
+use std::net::{Shutdown, TcpStream};
+
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
 use lab::plugin::Plugin;
 
-use crate::support::{LIMIT, all_at_once, configured, echo_mode, eventually};
+use crate::support::{LIMIT, all_at_once, configured, echo_mode, eventually, wait_until_taken};
 
 /// As after a reload of Luup.
 const CROWD: usize = 20;
@@ -18,16 +20,23 @@ fn logged(daemon: &Daemon, word: &str, count: usize) -> Vec<usize> {
     })
 }
 
+/// The last event of all, of which the daemon's kernel knows when this returns. That the daemon has seen it stands in the log.
+fn end(plugin: &mut Plugin, remote: &TcpStream) {
+    plugin.finish();
+    remote.shutdown(Shutdown::Write).unwrap();
+    wait_until_taken(plugin.stream());
+    wait_until_taken(remote);
+}
+
 #[test]
 fn who_relays_has_a_turn_before_a_crowd_that_connects() {
     let daemon = configured("[host]\ndebug=1\n");
     let device = Device::start(Kind::Manual);
-    let (plugin, remote) = echo_mode(&daemon, "");
+    let (mut plugin, remote) = echo_mode(&daemon, "");
     let mut crowd: Vec<Plugin> = (0..CROWD).map(|_| daemon.plugin()).collect();
     all_at_once(&daemon, || {
         crowd.iter_mut().for_each(|one| one.send(format!("CONN {}\n", device.addr()).as_bytes()));
-        // The last event of all. That it has been seen stands in the log.
-        drop((plugin, remote));
+        end(&mut plugin, &remote);
     });
     for one in &mut crowd {
         assert!(one.line().starts_with("OK CONN"));
@@ -41,11 +50,11 @@ fn who_relays_has_a_turn_before_a_crowd_that_connects() {
 #[test]
 fn who_relays_waits_for_no_crowd_that_comes_in() {
     let daemon = configured("[host]\ndebug=1\n");
-    let (plugin, remote) = echo_mode(&daemon, "");
+    let (mut plugin, remote) = echo_mode(&daemon, "");
     let mut crowd = Vec::new();
     all_at_once(&daemon, || {
         crowd.extend((0..CROWD).map(|_| Plugin::connect_raw(daemon.addr()).unwrap()));
-        drop((plugin, remote));
+        end(&mut plugin, &remote);
     });
     for one in &mut crowd {
         assert!(one.line().starts_with("OK TOGGLEDBITS-SOCKPROXY 1 "));
