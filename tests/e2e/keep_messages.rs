@@ -9,8 +9,8 @@ use lab::plugin::Plugin;
 use lab::websocket::{CLOSE, Peer, TEXT, close_of};
 
 use crate::support::{
-    LIMIT, Observer, PID, accepted, attached, bridged, configured, eventually, heard,
-    remote_ends_while_nobody_is_there, said_text, started, wait_parked, with_luup,
+    LIMIT, Observer, PID, accepted, all_at_once, attached, bridged, configured, eventually, heard,
+    remote_ends_while_nobody_is_there, said_text, started, wait_parked, wait_until_taken, with_luup,
 };
 
 /// The next message in MESG framing: its body.
@@ -141,6 +141,24 @@ fn the_plugins_clos_ends_a_kept_websocket() {
     assert_eq!(said_text(&mut plugin), "CLOS 1000 bye");
     assert!(plugin.at_end());
     drop(plugin);
+    peer.end().unwrap();
+    Observer::new(daemon.addr()).wait_connections(0);
+    assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid");
+}
+
+#[test]
+fn the_plugins_clos_ends_a_kept_websocket_even_where_its_connection_breaks() {
+    let daemon = started();
+    let (mut plugin, mut peer) = kept_bridge(&daemon, "");
+    // As a plugin does that closes its socket and has not read everything.
+    all_at_once(&daemon, || {
+        plugin.send(b"TEXT 4\nlastCLOS 4001 3\nbye");
+        wait_until_taken(plugin.stream());
+        plugin.reset();
+    });
+    assert_eq!(heard(&mut peer), (TEXT, b"last".to_vec()));
+    assert_eq!(heard(&mut peer), (CLOSE, close_of(4001, "bye")));
+    peer.send_frame(CLOSE, &close_of(4001, "bye")).unwrap();
     peer.end().unwrap();
     Observer::new(daemon.addr()).wait_connections(0);
     assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid");
