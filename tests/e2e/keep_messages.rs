@@ -9,8 +9,8 @@ use lab::plugin::Plugin;
 use lab::websocket::{CLOSE, Peer, TEXT, close_of};
 
 use crate::support::{
-    LIMIT, Observer, PID, accepted, all_at_once, attached, bridged, configured, eventually, heard,
-    remote_ends_while_nobody_is_there, said_text, started, wait_parked, wait_until_taken, with_luup,
+    LIMIT, Observer, PID, accepted, attached, bridged, configured, eventually, heard, last_words,
+    remote_ends_while_nobody_is_there, said_text, started, wait_parked, with_luup,
 };
 
 /// The next message in MESG framing: its body.
@@ -149,15 +149,8 @@ fn the_plugins_clos_ends_a_kept_websocket() {
 #[test]
 fn the_plugins_clos_ends_a_kept_websocket_even_where_its_connection_breaks() {
     let daemon = started();
-    let (mut plugin, mut peer) = kept_bridge(&daemon, "");
-    // As a plugin does that closes its socket and has not read everything.
-    all_at_once(&daemon, || {
-        plugin.send(b"TEXT 4\nlastCLOS 4001 3\nbye");
-        wait_until_taken(plugin.stream());
-        plugin.reset();
-    });
-    assert_eq!(heard(&mut peer), (TEXT, b"last".to_vec()));
-    assert_eq!(heard(&mut peer), (CLOSE, close_of(4001, "bye")));
+    let (plugin, mut peer) = kept_bridge(&daemon, "");
+    last_words(&daemon, plugin, &mut peer);
     peer.send_frame(CLOSE, &close_of(4001, "bye")).unwrap();
     peer.end().unwrap();
     Observer::new(daemon.addr()).wait_connections(0);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use lab::websocket::{BINARY, CLOSE, CONTINUATION, PING, PONG, Server, TEXT, close_of, frame_of};
 
 use crate::support::{
-    LIMIT, all_at_once, bridged, configured, emulated, heard, heard_close, said, said_text, say, started, stays_quiet,
-    wait_until_taken, with_luup,
+    LIMIT, bridged, configured, emulated, heard, heard_close, last_words, said, said_text, say, started, stays_quiet,
+    with_luup,
 };
 
 #[test]
@@ -79,15 +79,8 @@ fn the_plugins_end_is_1001() {
 #[test]
 fn what_the_plugin_said_before_its_reset_is_heard() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
-    // The daemon finds the words and that the connection has broken.
-    all_at_once(&daemon, || {
-        plugin.send(b"TEXT 4\nlastCLOS 4001 3\nbye");
-        wait_until_taken(plugin.stream());
-        plugin.reset();
-    });
-    assert_eq!(heard(&mut peer), (TEXT, b"last".to_vec()));
-    assert_eq!(heard(&mut peer), (CLOSE, close_of(4001, "bye")));
+    let (plugin, mut peer) = bridged(&daemon, "");
+    last_words(&daemon, plugin, &mut peer);
 }
 
 #[test]

@@ -21,8 +21,8 @@ pub use observer::Observer;
 pub use runs::{Run, Scratch, command, run};
 pub use tls::{tls_answered, tls_connected};
 pub use websocket::{
-    PATIENT, answer, answered, asking, bridged, connected, heard, heard_close, redirecting, said, said_text, say,
-    secured,
+    PATIENT, answer, answered, asking, bridged, connected, heard, heard_close, last_words, redirecting, said,
+    said_text, say, secured,
 };
 
 use std::net::{IpAddr, SocketAddr, TcpStream};

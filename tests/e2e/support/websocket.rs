@@ -7,10 +7,10 @@ use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
 use lab::plugin::Plugin;
 use lab::tls::Identity;
-use lab::websocket::{CLOSE, Frame, Peer, Request, Server};
+use lab::websocket::{CLOSE, Frame, Peer, Request, Server, TEXT, close_of};
 use rustls::ServerConfig;
 
-use super::{LIMIT, accepted};
+use super::{LIMIT, accepted, all_at_once, wait_until_taken};
 
 /// A plugin whose CONN is under way, and the server's end of its connection, on which nothing was said.
 #[track_caller]
@@ -118,6 +118,19 @@ pub fn heard(peer: &mut Peer) -> (u8, Vec<u8>) {
     let Frame { fin, opcode, payload, .. } = peer.frame().expect("a frame");
     assert!(fin, "a piece");
     (opcode, payload)
+}
+
+/// The plugin says a text and goodbye, and its connection breaks behind them, as that of one does which closes its socket
+/// and has not read everything; the daemon finds all at once. The server hears what was said.
+#[track_caller]
+pub fn last_words(daemon: &Daemon, mut plugin: Plugin, peer: &mut Peer) {
+    all_at_once(daemon, || {
+        plugin.send(b"TEXT 4\nlastCLOS 4001 3\nbye");
+        wait_until_taken(plugin.stream());
+        plugin.reset();
+    });
+    assert_eq!(heard(peer), (TEXT, b"last".to_vec()));
+    assert_eq!(heard(peer), (CLOSE, close_of(4001, "bye")));
 }
 
 /// Reads a close frame, of which its code.
