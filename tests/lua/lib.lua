@@ -40,6 +40,35 @@ function lib.echo_mode( proxy, device, options )
     return sock
 end
 
+-- A connect function as LuWS documents it for its option `connect`: it reads the greeting, then says CONN with everything
+-- in it, and connects by itself where there is no proxy. The table says whether the proxy is used.
+function lib.documented_connect( device, service, action )
+    local used = { proxy = false }
+    return function( ip, port )
+        used.proxy = false
+        local sock = socket.tcp()
+        sock:settimeout( 5 )
+        if sock:connect( "127.0.0.1", 2504 ) then
+            local answer = sock:receive( "*l" )
+            if answer and answer:match( "^OK TOGGLEDBITS%-SOCKPROXY" ) then
+                sock:send( string.format( "CONN %s:%d NTFY=%d/%s/%s RTIM=0 PACE=0\n", ip, port, device, service, action ) )
+                answer = sock:receive( "*l" )
+                if answer and answer:match( "^OK CONN" ) then
+                    used.proxy = true
+                    return sock
+                end
+            end
+            sock:shutdown( "both" )
+        end
+        sock:close()
+        sock = socket.tcp()
+        sock:settimeout( 15 )
+        if sock:connect( ip, port ) then return sock end
+        sock:close()
+        return nil, "Connection failed"
+    end, used
+end
+
 -- The arguments NAME=VALUE of the script, numbers as numbers.
 function lib.arguments()
     local arguments = {}

@@ -224,38 +224,16 @@ lib.equal( secured { ssl_mode = "server" }, "ssl_mode must be client" )
 
 -- connect: the function of LuWS's documentation, which itself goes to the proxy, with the notification that it asks for;
 -- and without a proxy where it thinks that one is, its direct way.
-local proxy_port, using_proxy = at.proxy, nil
-local function connect_sockproxy( ip, port )
-    using_proxy = false
-    local sock = socket.tcp()
-    sock:settimeout( 5 )
-    if sock:connect( "127.0.0.1", proxy_port ) then
-        local answer = sock:receive( "*l" )
-        if answer and answer:match( "^OK TOGGLEDBITS%-SOCKPROXY" ) then
-            sock:send( string.format( "CONN %s:%d NTFY=%d/%s/%s RTIM=0 PACE=0\n", ip, port, 123, NOTIFY.service, NOTIFY.action ) )
-            answer = sock:receive( "*l" )
-            if answer and answer:match( "^OK CONN" ) then
-                using_proxy = true
-                return sock
-            end
-        end
-        sock:shutdown( "both" )
-    end
-    sock:close()
-    sock = socket.tcp()
-    sock:settimeout( 15 )
-    if sock:connect( ip, port ) then return sock end
-    sock:close()
-    return nil, "Connection failed"
-end
-open( "/", { connect = connect_sockproxy, notify = false } )
-lib.equal( using_proxy, true )
+local connect, used = lib.documented_connect( 123, NOTIFY.service, NOTIFY.action )
+lib.redirect( 2504, at.proxy )
+open( "/", { connect = connect, notify = false } )
+lib.equal( used.proxy, true )
 luws.wssend( conn, 1, "notified" )
 lib.equal( got.next(), "1 notified" )
 luws.wsclose( conn )
-proxy_port = at.closed
-open( "/", { connect = connect_sockproxy, notify = false } )
-lib.equal( using_proxy, false )
+lib.redirect( 2504, at.closed )
+open( "/", { connect = connect, notify = false } )
+lib.equal( used.proxy, false )
 -- Not notified: wsreceive() now and then, at a timeout of zero, while a message trickles in.
 luws.wssend( conn, 1, "slow " .. long:sub( 1, 500 ) )
 engine.poll_until( function() return conn.conn.wire.sock end,

@@ -6,32 +6,7 @@
 local socket = require "socket"
 local lib = require "lib"
 
-local NOTIFY_DEVICE, NOTIFY_SERVICE, NOTIFY_ACTION = 123, "urn:example-com:serviceId:Example1", "HandleReceive"
-local using_proxy
-
-local function connect_sockproxy( ip, port )
-    local sock = socket.tcp()
-    sock:settimeout( 5 )
-    if sock:connect( "127.0.0.1", 2504 ) then
-        local greeting = sock:receive( "*l" )
-        if greeting and greeting:match( "^OK TOGGLEDBITS%-SOCKPROXY" ) then
-            sock:send( string.format( "CONN %s:%d NTFY=%d/%s/%s RTIM=0 PACE=0\n",
-                ip, port, NOTIFY_DEVICE, NOTIFY_SERVICE, NOTIFY_ACTION ) )
-            local answer = sock:receive( "*l" )
-            if answer and answer:match( "^OK CONN" ) then
-                using_proxy = true
-                return sock
-            end
-        end
-        sock:shutdown( "both" )
-        sock:close()
-        sock = socket.tcp()
-    end
-    using_proxy = false
-    sock:settimeout( 15 )
-    if sock:connect( ip, port ) then return sock end
-    sock:close()
-end
+local connect, used = lib.documented_connect( 123, "urn:example-com:serviceId:Example1", "HandleReceive" )
 
 local function talk( sock )
     lib.check( sock, "no connection" )
@@ -55,10 +30,10 @@ local function talk( sock )
 end
 
 lib.redirect( 2504, arg[1] )
-talk( connect_sockproxy( "127.0.0.1", arg[2] ) )
-lib.check( using_proxy, "the proxy was not used" )
-lib.check( not connect_sockproxy( "127.0.0.1", arg[3] ), "connected to a closed port" )
+talk( connect( "127.0.0.1", arg[2] ) )
+lib.check( used.proxy, "the proxy was not used" )
+lib.check( not connect( "127.0.0.1", arg[3] ), "connected to a closed port" )
 lib.redirect( 2504, arg[3] )
-talk( connect_sockproxy( "127.0.0.1", arg[2] ) )
-lib.check( not using_proxy, "a proxy was used that is not there" )
+talk( connect( "127.0.0.1", arg[2] ) )
+lib.check( not used.proxy, "a proxy was used that is not there" )
 print "ok"
