@@ -239,7 +239,11 @@ impl Session {
         }
         let mut turn = stage.step(&mut self.plugin, &self.parameters, cx);
         let parked = match &mut self.plugin {
-            PluginSide::Kept(plugin) => plugin.settle(&mut turn, cx.now, cx.buffers),
+            PluginSide::Kept(plugin) => {
+                // Its own bound may have made a write short, while the socket took more: of that no event tells.
+                turn.again |= plugin.has_room() && !stage.relay_mut().plugin_ready().writable;
+                plugin.settle(&mut turn, cx.now, cx.buffers)
+            }
             _ => false,
         };
         if parked {

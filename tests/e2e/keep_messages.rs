@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use lab::daemon::Daemon;
 use lab::device::{Device, Kind};
 use lab::plugin::Plugin;
-use lab::websocket::{CLOSE, Peer, TEXT, close_of};
+use lab::websocket::{BINARY, CLOSE, Peer, TEXT, close_of};
 
 use crate::support::{
     LIMIT, Observer, PID, accepted, attached, bridged, configured, eventually, heard, last_words,
@@ -111,6 +111,37 @@ fn a_websocket_outlives_its_plugin() {
     drop(plugin);
     remote_ends_while_nobody_is_there(&luup, &daemon, peer, 3);
     Observer::new(daemon.addr()).wait_connections(0);
+}
+
+/// What a plugin with `framing` reads of `count` binary messages of `length` bytes, none of which is a line's end.
+fn framed(framing: &str, count: usize, length: usize) -> Vec<u8> {
+    let message = match framing {
+        "RAW" => vec![b'x'; length],
+        "LINE" => [vec![b'x'; length], b"\n".to_vec()].concat(),
+        _ => [format!("BINA {length}\n").into_bytes(), vec![b'x'; length]].concat(),
+    };
+    message.repeat(count)
+}
+
+#[test]
+fn a_kept_plugin_that_reads_at_once_gets_more_than_is_buffered_for_it() {
+    let daemon = started();
+    for framing in ["RAW", "LINE", "MESG"] {
+        for (count, length) in [(1, 66_000), (1, 200_000), (1000, 1000)] {
+            let (mut plugin, mut peer) = kept_bridge(&daemon, &format!("MAXM=1000000 FRAM={framing}"));
+            let sender = std::thread::spawn(move || {
+                for _ in 0..count {
+                    peer.send_frame(BINARY, &vec![b'x'; length]).unwrap();
+                }
+                peer
+            });
+            let expected = framed(framing, count, length);
+            assert!(plugin.bytes(expected.len()) == expected, "{framing}, {count} messages of {length} bytes");
+            assert_eq!(daemon.plugin().command(&format!("DROP {PID}")), "OK DROP");
+            drop((plugin, sender.join().unwrap()));
+            Observer::new(daemon.addr()).wait_connections(0);
+        }
+    }
 }
 
 #[test]
