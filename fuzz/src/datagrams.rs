@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use sockproxyd::net::socket::Datagrams;
 use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, Item, encode_datagram};
-use sockproxyd::relay::buffers::Buffers;
 use sockproxyd::relay::datagram::DatagramRelay;
+use sockproxyd::relay::memory_budget::Buffers;
 use sockproxyd::relay::{End, Ready, Relay, SCRATCH, Timing};
 use sockproxyd::testing::Surroundings;
 use sockproxyd::testing::wire::{Manners, Wire};

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sockproxyd::relay::buffers::{Buffers, RESERVE};
+use sockproxyd::relay::memory_budget::{Buffers, RESERVE};
 use sockproxyd::relay::stream::StreamRelay;
 use sockproxyd::relay::{End, Ready, Relay, Timing};
 use sockproxyd::testing::Surroundings;

@@ -1,20 +1,20 @@
 //! The loop: poll, dispatch, timers, signals. What an event means is decided elsewhere.
 //!
 //! A turn of the loop waits for events, tells them to those they concern, lets sessions that have something to do do
-//! it (see `turns`), and hands requests to the senders. Who is not done asks for another turn, and the others have
+//! it (see `run_queue`), and hands requests to the senders. Who is not done asks for another turn, and the others have
 //! theirs before.
 
 mod admission;
-mod descriptors;
-mod doors;
-mod farewell;
-mod kept;
-mod owner;
+mod fd_limit;
+mod kept_registry;
+mod listeners;
 mod report;
+mod run_queue;
 mod sessions;
+mod shutdown;
+mod signals;
 mod timers;
 mod tokens;
-mod turns;
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -33,17 +33,17 @@ use crate::net::resolver::Resolver;
 use crate::notify::{Schedule, Senders, Trust};
 use crate::protocol::reply;
 use crate::relay::SCRATCH;
-use crate::relay::buffers::Buffers;
-use crate::relay::pipes::Pipes;
+use crate::relay::memory_budget::Buffers;
+use crate::relay::pipe_pool::Pipes;
 use crate::session::{Ask, Context, Key, PidSource};
 use crate::tls::{self, Handshakes};
 use admission::Admission;
-use doors::Doors;
-use kept::Directory;
+use kept_registry::Directory;
+use listeners::Doors;
+use run_queue::Turns;
 use sessions::{Slot, key, remote_token, slot_of};
 use timers::Timers;
 use tokens::{Side, Source};
-use turns::Turns;
 
 /// Events taken in one turn.
 const EVENTS: usize = 256;
@@ -93,7 +93,7 @@ impl Daemon {
     /// Must be called before any thread is started, since signals are taken from all of them. `steps` are those that
     /// made `config`, to be gone through again on SIGHUP.
     pub fn new(config: Config, steps: Vec<Step>) -> Result<Self, String> {
-        let signals = owner::take_signals().map_err(|errno| format!("no signals: {errno}"))?;
+        let signals = signals::take_signals().map_err(|errno| format!("no signals: {errno}"))?;
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let signal_fd = signals.as_raw_fd();
         let registered = poll.registry().register(&mut SourceFd(&signal_fd), tokens::SIGNALS, Interest::READABLE);
@@ -108,7 +108,7 @@ impl Daemon {
             }
         };
         // Before anybody can come in: who looks at the limit, or sets it, then finds it as it stays.
-        let connections = descriptors::provide(&config);
+        let connections = fd_limit::provide(&config);
         let doors = Doors::open(&config, poll.registry())?;
         let limits = &config.limits;
         let now = Instant::now();

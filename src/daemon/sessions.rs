@@ -7,7 +7,7 @@ use mio::Token;
 use slab::Slab;
 
 use super::Daemon;
-use super::doors::Arrival;
+use super::listeners::Arrival;
 use super::tokens::{self, Side, Source};
 use crate::net::socket::INTEREST;
 use crate::session::{Context, Key, Session, Verdict};

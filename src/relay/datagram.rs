@@ -7,8 +7,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::buffers::{Buffers, RESERVE};
-use super::pipes::Pipes;
+use super::memory_budget::{Buffers, RESERVE};
+use super::pipe_pool::Pipes;
 use super::{End, Env, Ready, Relay, Timing, Turn, interrupted, would_block};
 use crate::net::socket::{Datagrams, Stream};
 use crate::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, FramingError, Item, encode_datagram};

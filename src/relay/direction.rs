@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::buffers::Buffers;
-use super::pipes::{Pipe, Pipes};
+use super::memory_budget::Buffers;
+use super::pipe_pool::{Pipe, Pipes};
 use super::{Env, Ready, TURN_BYTES, TURN_CALLS, interrupted, would_block};
 use crate::net::socket::Stream;
 

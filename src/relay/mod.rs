@@ -13,10 +13,10 @@
 //! 2. Who stops on purpose, for want of room or because its turn is over, leaves the bit, and asks for another turn.
 //! 3. Bytes put aside for a socket are offered to it in the same turn.
 
-pub mod buffers;
 pub mod datagram;
 pub mod direction;
-pub mod pipes;
+pub mod memory_budget;
+pub mod pipe_pool;
 pub mod stream;
 pub mod websocket;
 
@@ -26,8 +26,8 @@ mod simulation;
 use std::io;
 use std::time::{Duration, Instant};
 
-use buffers::Buffers;
-use pipes::Pipes;
+use memory_budget::Buffers;
+use pipe_pool::Pipes;
 
 use crate::websocket::Entropy;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lab::random::Random;
 
-use super::buffers::Buffers;
+use super::memory_budget::Buffers;
 use super::stream::StreamRelay;
 use super::{End, Ready, Relay, Timing};
 use crate::testing::Surroundings;

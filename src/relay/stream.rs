@@ -16,9 +16,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::buffers::Buffers;
 use super::direction::{Direction, Failure, Phase, Side};
-use super::pipes::Pipes;
+use super::memory_budget::Buffers;
+use super::pipe_pool::Pipes;
 use super::{End, Env, Ready, Relay, Timing, Turn, interrupted, would_block};
 use crate::net::socket::Stream;
 

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use super::kept::KeptPlugin;
 use crate::net::socket::{Stream, TcpSocket};
-use crate::relay::buffers::Buffers;
+use crate::relay::memory_budget::Buffers;
 
 /// The plugin's side.
 #[derive(Debug)]

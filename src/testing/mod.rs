@@ -7,8 +7,8 @@ pub mod wire;
 
 use std::time::Instant;
 
-use crate::relay::buffers::Buffers;
-use crate::relay::pipes::Pipes;
+use crate::relay::memory_budget::Buffers;
+use crate::relay::pipe_pool::Pipes;
 use crate::relay::stream::StreamRelay;
 use crate::relay::{Env, Relay, Turn};
 use crate::websocket::Entropy;

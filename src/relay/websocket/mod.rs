@@ -10,22 +10,22 @@
 //! | any | ended | the plugin gets what is left, CLOS, and its end; the remote is given 5 s to close the connection |
 //! | told or gone | closed the connection | over |
 
-mod downward;
 mod pumps;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod to_plugin;
 
 use std::time::{Duration, Instant};
 
-use super::buffers::Buffers;
-use super::pipes::Pipes;
+use super::memory_budget::Buffers;
+use super::pipe_pool::Pipes;
 use super::{End, Env, Ready, Relay, Timing, Turn};
 use crate::net::socket::Stream;
 use crate::protocol::framing::{Decoder, Dialect, Framing};
 use crate::websocket::{Connection, Lost, close};
-use downward::Downward;
+use to_plugin::Downward;
 
 /// What waits for a slow plugin beyond this holds back the remote. A message is never cut.
 const HIGH: usize = 64 * 1024;

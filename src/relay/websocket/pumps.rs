@@ -6,7 +6,7 @@ use std::io;
 use super::{BATCH, HIGH, MESSAGE_COST, Plugin, Remote, WebSocketRelay};
 use crate::net::socket::Stream;
 use crate::protocol::framing::{Framing, FramingError, Item};
-use crate::relay::buffers::RESERVE;
+use crate::relay::memory_budget::RESERVE;
 use crate::relay::{End, Env, SCRATCH, TURN_BYTES, TURN_CALLS, Turn, interrupted, would_block};
 use crate::websocket::{Event, Kind, close};
 

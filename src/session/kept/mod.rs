@@ -9,20 +9,23 @@
 //! one from the other. What it has sent before is still read. The one exception is a plugin that was told the remote's
 //! end: its own end says that it has read everything.
 
-mod outlet;
+mod lifecycle;
+mod replay;
 #[cfg(test)]
 mod simulation;
+pub mod unread;
 
-pub use outlet::Gap;
+pub use lifecycle::Keeping;
+pub use replay::Gap;
 
 use std::io;
 use std::time::Instant;
 
 use crate::net::socket::{Stream, TcpSocket};
 use crate::protocol::framing::Framing;
-use crate::relay::buffers::Buffers;
+use crate::relay::memory_budget::Buffers;
 use crate::relay::{Ready, Turn};
-use outlet::Outlet;
+use replay::Outlet;
 
 /// When the oldest are dropped, so much of the bound is left to those that wait: dropping costs less in one go.
 const LEFT_AFTER_DROPPING: usize = 4;

@@ -14,7 +14,7 @@ use lab::random::Random;
 use super::KeptPlugin;
 use crate::net::socket::Stream;
 use crate::protocol::framing::Framing;
-use crate::relay::buffers::Buffers;
+use crate::relay::memory_budget::Buffers;
 use crate::relay::{Ready, Turn};
 
 /// Restarts in one run.

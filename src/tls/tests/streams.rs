@@ -334,7 +334,7 @@ fn a_server_of_1_3_refuses_us_behind_the_handshake() {
 
 #[test]
 fn a_relay_passes_on_an_end_that_no_event_announces() {
-    use crate::relay::buffers::Buffers;
+    use crate::relay::memory_budget::Buffers;
     use crate::relay::stream::StreamRelay;
     use crate::relay::{Ready, Relay};
     use crate::testing::Surroundings;

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::remote::Remote;
-use super::{Context, TURN_READS};
+use super::super::remote::Remote;
+use super::super::{Context, TURN_READS};
 use crate::net::reason;
 use crate::net::socket::Stream;
 use crate::relay::Ready;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::Context;
+use super::super::Context;
 use crate::net::access::Distance;
 use crate::net::resolver::{Answer, literal};
 use crate::protocol::options::{Parameters, Protocol};

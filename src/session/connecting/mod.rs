@@ -1,17 +1,18 @@
 //! Finding the remote's addresses, connecting to one of them, and what handshakes there are to do, within time limits.
 
+mod hop;
+mod tls;
+mod upgrade;
+
 use std::time::Instant;
 
 use mio::Interest;
 use mio::event::Event;
 
 use super::draining::Draining;
-use super::hop::Hop;
 use super::outbox::Outbox;
 use super::relaying::Relaying;
 use super::remote::Remote;
-use super::securing::{self, Securing};
-use super::upgrading::{self, Upgrading};
 use super::{Context, Pid, Stage, Step, Verdict};
 use crate::net::connector::{self, Connector};
 use crate::net::reason;
@@ -21,8 +22,11 @@ use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
 use crate::protocol::target::Target;
 use crate::relay::Ready;
-use crate::tls;
+use crate::tls::Step as TlsStep;
 use crate::websocket::handshake::{ClientHandshake, Failure, Upgraded, Word};
+use hop::Hop;
+use tls::{self as securing, Securing};
+use upgrade::{self as upgrading, Upgrading};
 
 /// A CONN under way.
 #[derive(Debug)]
@@ -119,7 +123,7 @@ impl Connecting {
     }
 
     /// A thread has done its part of a TLS handshake.
-    pub fn handle_secured(&mut self, step: tls::Step) {
+    pub fn handle_secured(&mut self, step: TlsStep) {
         if let Attempt::Securing(securing) = &mut self.attempt {
             securing.handle_step(step);
         }

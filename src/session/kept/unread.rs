@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::plugin::PluginSide;
-use super::relaying::Relaying;
-use super::{Context, Session, Stage, Step, TURN_READS, Verdict};
+use super::super::plugin::PluginSide;
+use super::super::relaying::Relaying;
+use super::super::{Context, Session, Stage, Step, TURN_READS, Verdict};
 use crate::protocol::options::Protocol;
 use crate::protocol::target::Target;
 use crate::relay::Turn;
@@ -59,7 +59,7 @@ impl Left {
 
 impl Session {
     /// Hands over what is left, and looks whether the plugin has read it.
-    pub(super) fn leave(&mut self, cx: &mut Context<'_>) -> Step {
+    pub(in crate::session) fn leave(&mut self, cx: &mut Context<'_>) -> Step {
         let (PluginSide::Kept(plugin), Stage::Left(left)) = (&mut self.plugin, &self.stage) else {
             return Step::Next(Stage::Closed);
         };

@@ -3,7 +3,7 @@
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::{Daemon, descriptors, key, tls_house, trust};
+use super::{Daemon, fd_limit, key, tls_house, trust};
 use crate::config::Config;
 use crate::logging;
 
@@ -55,7 +55,7 @@ impl Daemon {
         self.senders.set_trust(trust(&tls, &house.config));
         house.handshakes.set_house(tls);
         self.senders.set_most(limits.senders);
-        self.admission.set_most(descriptors::provide(&house.config));
+        self.admission.set_most(fd_limit::provide(&house.config));
         let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
         if fixed(old) != fixed(&house.config) {
             log::warn!("changes of ip, port, vera and answer take a restart");

@@ -1,17 +1,17 @@
 //! Connections that outlive the plugin's (KEEP, ATCH, DROP): what a session does about it. What concerns two sessions
-//! the daemon brings together; what is to be read and read again is [`super::kept`]'s.
+//! the daemon brings together; what is to be read and read again is [`super`]'s.
 
 use std::time::{Duration, Instant};
 
 use mio::Token;
 
-use super::connecting::Connecting;
-use super::kept::{Gap, KeptPlugin};
-use super::left::Left;
-use super::notices::Notices;
-use super::plugin::PluginSide;
-use super::setup::Request;
-use super::{Context, Session, Stage};
+use super::super::connecting::Connecting;
+use super::super::notifier::Notices;
+use super::super::plugin::PluginSide;
+use super::super::setup::Request;
+use super::super::{Context, Session, Stage};
+use super::unread::Left;
+use super::{Gap, KeptPlugin};
 use crate::config::Config;
 use crate::net::socket::{INTEREST, Stream};
 use crate::protocol::options::Protocol;
@@ -75,7 +75,7 @@ impl Session {
     }
 
     /// The plugin's connection was announced: from now on it may go away.
-    pub(super) fn begin_keeping(&mut self, now: Instant) {
+    pub(in crate::session) fn begin_keeping(&mut self, now: Instant) {
         let Stage::Relaying(stage) = &mut self.stage else { return };
         self.plugin = match std::mem::replace(&mut self.plugin, PluginSide::Gone) {
             PluginSide::Attached(socket) => {
@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// Notes an event of a kept plugin's connection. False where the plugin is not kept.
-    pub(super) fn note_kept_event(&mut self, event: &mio::event::Event) -> bool {
+    pub(in crate::session) fn note_kept_event(&mut self, event: &mio::event::Event) -> bool {
         let PluginSide::Kept(plugin) = &mut self.plugin else { return false };
         plugin.ready_mut().handle_event(event);
         if let Stage::Relaying(stage) = &mut self.stage {
@@ -101,7 +101,7 @@ impl Session {
     }
 
     /// The relay of a kept connection is over, for the reason `end`.
-    pub(super) fn leave_to_plugin(&mut self, end: End, now: Instant) -> Stage {
+    pub(in crate::session) fn leave_to_plugin(&mut self, end: End, now: Instant) -> Stage {
         let (PluginSide::Kept(plugin), Stage::Relaying(stage)) = (&mut self.plugin, &self.stage) else {
             return Stage::Closed;
         };
@@ -115,8 +115,8 @@ impl Session {
 
     /// The time limits of the relay. What a plugin that is not there does not do is no silence of its own, and what it
     /// has yet to read no standstill.
-    pub(super) fn timing(&self, config: &Config) -> Timing {
-        let mut timing = super::relaying::timing(&self.parameters, config);
+    pub(in crate::session) fn timing(&self, config: &Config) -> Timing {
+        let mut timing = super::super::relaying::timing(&self.parameters, config);
         if let PluginSide::Kept(plugin) = &self.plugin {
             if plugin.parked_since().is_some() {
                 // What is buffered waits until KEEP runs out.
@@ -129,7 +129,7 @@ impl Session {
     }
 
     /// When KEEP runs out, or the patience with a plugin that does not read what is left.
-    pub(super) fn keep_deadline(&self) -> Option<Instant> {
+    pub(in crate::session) fn keep_deadline(&self) -> Option<Instant> {
         let PluginSide::Kept(plugin) = &self.plugin else { return None };
         let keep = self.parameters.keep;
         match (plugin.parked_since(), &self.stage) {

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::Context;
-use super::upgrading::lost;
+use super::super::Context;
+use super::upgrade::lost;
 use crate::net::socket::{Stream, TcpSocket};
 use crate::relay::Ready;
 use crate::tls::{Failure, Outcome, Pending, Settings, Step, TlsConnection, TlsStream};
