@@ -2,6 +2,7 @@
 //!
 //! Input: how it is split, the limit of a line, and what the plugin says.
 
+use sockproxyd::protocol::command::KeptRequest;
 use sockproxyd::protocol::options::Parameters;
 use sockproxyd::protocol::setup::{Action, Setup};
 
@@ -61,7 +62,8 @@ fn check(outcome: &Outcome) {
                 assert!(!endpoint.host.is_empty());
                 assert!(endpoint.reachable_port().is_none_or(|port| u32::from(port) == endpoint.port));
             }
-            Action::Attach(pid, _) | Action::Drop(pid) => {
+            Action::Kept(KeptRequest::Claim) => unreachable!("no line is a claim"),
+            Action::Kept(KeptRequest::Attach { pid, .. } | KeptRequest::Drop { pid }) => {
                 assert!(!pid.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "a pid is a word: {pid:?}");
             }
             Action::Stat | Action::StatJson | Action::Stop => {}

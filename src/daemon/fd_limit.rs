@@ -1,18 +1,18 @@
-//! Descriptors: as many as the configuration needs, and no more connections than there are descriptors for.
+//! The limit of file descriptors: as high as the configuration needs, and no more connections than it allows.
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 use crate::config::Config;
 
-/// A connection's own and its remote's.
+/// Descriptors of a connection: its own and its remote's.
 const PER_CONNECTION: usize = 2;
-/// Log, epoll, signals, waker, listeners, refused clients, files that libraries open for a moment.
+/// Descriptors for the log, epoll, signals, the waker, listeners, refused clients, and files that libraries open.
 const RESERVE: usize = 48;
 
-/// Raises the limit of descriptors as far as `config` needs it, and answers for how many connections it does.
+/// Raises the limit as far as `config` needs it, and returns for how many connections it is enough.
 ///
 /// The soft limit goes up to the hard one; root may raise that as well.
-pub fn provide(config: &Config) -> usize {
+pub fn raise_for(config: &Config) -> usize {
     let limits = &config.limits;
     let others = RESERVE + 2 * limits.pipes + limits.senders + limits.resolvers + config.direct.len();
     let needed = PER_CONNECTION * limits.connections + others;

@@ -80,27 +80,27 @@ const HOUSE: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.2
 
 /// How far away an address is; what is nearer is less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Distance {
+pub enum NetworkScope {
     /// This machine.
-    Machine,
+    Loopback,
     /// The house: private, link-local and unique-local addresses.
-    House,
+    Local,
     /// Anywhere.
-    World,
+    Public,
 }
 
-impl Distance {
+impl NetworkScope {
     /// That of `address`. The unspecified address leads to this machine.
     pub fn of(address: IpAddr) -> Self {
         let is_in = |list: &[&str]| {
             list.iter().filter_map(|text| Network::parse(text)).any(|network| network.contains(address))
         };
         if address.to_canonical().is_unspecified() || is_in(LOOPBACK) {
-            Self::Machine
+            Self::Loopback
         } else if is_in(HOUSE) {
-            Self::House
+            Self::Local
         } else {
-            Self::World
+            Self::Public
         }
     }
 }
@@ -244,20 +244,20 @@ mod tests {
     #[test]
     fn distances() {
         for (address, distance) in [
-            ("127.3.2.1", Distance::Machine),
-            ("::1", Distance::Machine),
-            ("0.0.0.0", Distance::Machine),
-            ("::", Distance::Machine),
-            ("::ffff:127.0.0.1", Distance::Machine),
-            ("192.168.1.9", Distance::House),
-            ("fe80::1", Distance::House),
-            ("::ffff:10.0.0.1", Distance::House),
-            ("8.8.8.8", Distance::World),
-            ("2001:db8::1", Distance::World),
+            ("127.3.2.1", NetworkScope::Loopback),
+            ("::1", NetworkScope::Loopback),
+            ("0.0.0.0", NetworkScope::Loopback),
+            ("::", NetworkScope::Loopback),
+            ("::ffff:127.0.0.1", NetworkScope::Loopback),
+            ("192.168.1.9", NetworkScope::Local),
+            ("fe80::1", NetworkScope::Local),
+            ("::ffff:10.0.0.1", NetworkScope::Local),
+            ("8.8.8.8", NetworkScope::Public),
+            ("2001:db8::1", NetworkScope::Public),
         ] {
-            assert_eq!(Distance::of(ip(address)), distance, "{address}");
+            assert_eq!(NetworkScope::of(ip(address)), distance, "{address}");
         }
-        assert!(Distance::Machine < Distance::House && Distance::House < Distance::World);
+        assert!(NetworkScope::Loopback < NetworkScope::Local && NetworkScope::Local < NetworkScope::Public);
     }
 
     #[test]

@@ -48,6 +48,24 @@ struct Lookup {
     took: Duration,
 }
 
+/// Finds the addresses of names.
+pub trait NameResolver<K> {
+    /// Asks for the addresses of `host`. Where that cannot even be tried, the answer is there at once.
+    fn resolve(&mut self, host: &str, asker: K) -> Option<Answer>;
+    /// The asker of `host` waits no more.
+    fn cancel(&mut self, host: &str, asker: K);
+}
+
+impl<K: PartialEq> NameResolver<K> for Resolver<K> {
+    fn resolve(&mut self, host: &str, asker: K) -> Option<Answer> {
+        self.ask(host, asker)
+    }
+
+    fn cancel(&mut self, host: &str, asker: K) {
+        self.withdraw(host, asker);
+    }
+}
+
 impl<K: PartialEq> Resolver<K> {
     /// A resolver of at most `most` names at once; `wake` is called when there is an answer.
     pub fn new(most: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {

@@ -159,7 +159,11 @@ fn open(addresses: &[SocketAddr], due: Due) -> Result<TcpSocket, Error> {
         let connected = blocking::connect(*address, share);
         let connected = connected.and_then(|stream| stream.set_nonblocking(true).map(|()| stream));
         match connected {
-            Ok(stream) => return Ok(TcpSocket::outgoing(mio::net::TcpStream::from_std(stream), None)),
+            Ok(stream) => {
+                let socket = TcpSocket(mio::net::TcpStream::from_std(stream));
+                socket.set_options();
+                return Ok(socket);
+            }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => outcome = Err(Error::Timeout(due.reason)),
             Err(error) => outcome = Err(error.into()),
         }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::connect_error::ConnectError;
 use super::notify::NotifyTarget;
-use super::options::{OptionError, Parameters, block_size, limit};
-use super::target::{Target, TargetError};
+use super::options::{Parameters, block_size, limit};
+use super::target::Target;
 use super::{first_word, number, trim};
 
 /// A command, understood.
@@ -20,10 +21,8 @@ pub enum Command {
     ReceiveTimeout(Option<Duration>),
     /// `PACE seconds`.
     Pace(Option<Duration>),
-    /// `ATCH pid [SEEN=n]`: the pid, and how many messages or bytes the plugin has read.
-    Attach(Box<[u8]>, Option<u64>),
-    /// `DROP pid`.
-    Drop(Box<[u8]>),
+    /// `ATCH pid [SEEN=n]` or `DROP pid`.
+    Kept(KeptRequest),
     /// `STAT`.
     Stat,
     /// `STAT JSON`.
@@ -40,15 +39,33 @@ pub enum Command {
     Stop,
 }
 
+/// What a plugin asks concerning kept connections. It travels unchanged from the parser to the daemon, which knows whose
+/// a pid is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptRequest {
+    /// `CONN ... KEEP=`: the pid, which the parameters hold, must be free.
+    Claim,
+    /// `ATCH`: to go on with the kept connection of this pid.
+    Attach {
+        /// The pid.
+        pid: Box<[u8]>,
+        /// Messages, or in RAW bytes, that the plugin has read.
+        seen: Option<u64>,
+    },
+    /// `DROP`: to end the kept connection of this pid.
+    Drop {
+        /// The pid.
+        pid: Box<[u8]>,
+    },
+}
+
 /// Why a line is refused. Each is answered by one line, and the connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandError {
     /// No such command, or a line that is too long.
     Unknown,
-    /// CONN without a usable target.
-    Target(TargetError),
-    /// CONN with a bad option.
-    Option(OptionError),
+    /// CONN without a usable target, or with a bad option.
+    Connect(ConnectError),
     /// A command's argument is no number in its range: the command and what is wrong.
     Argument(&'static str, &'static str),
 }
@@ -133,7 +150,7 @@ pub static COMMANDS: &[CommandSpec] = &[
         name: "DROP",
         arguments: "pid",
         help: "End a connection made with KEEP=",
-        parse: |rest, _| Ok(Command::Drop(first_word(rest).0.into())),
+        parse: |rest, _| Ok(Command::Kept(KeptRequest::Drop { pid: first_word(rest).0.into() })),
     },
 ];
 
@@ -151,14 +168,15 @@ fn parse_attach(text: &[u8]) -> Result<Command, CommandError> {
         }
         rest = more;
     }
-    Ok(Command::Attach(pid.into(), seen))
+    Ok(Command::Kept(KeptRequest::Attach { pid: pid.into(), seen }))
 }
 
 /// Reads what follows the word CONN: also the value of a `[direct]` listener.
 pub fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Target, Parameters), CommandError> {
-    let (target, options) = Target::split_off(text).map_err(CommandError::Target)?;
+    let (target, options) =
+        Target::split_off(text).map_err(|error| CommandError::Connect(ConnectError::Target(error)))?;
     let mut parameters = parameters.clone();
-    parameters.apply(&target, options).map_err(CommandError::Option)?;
+    parameters.apply(&target, options).map_err(|error| CommandError::Connect(ConnectError::Option(error)))?;
     Ok((target, parameters))
 }
 
@@ -179,6 +197,7 @@ pub fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Command>, Co
 #[cfg(test)]
 mod tests {
     use super::super::options::options;
+    use super::super::target::TargetError;
     use super::*;
 
     fn line(text: &str) -> Result<Option<Command>, CommandError> {
@@ -217,7 +236,7 @@ mod tests {
 
     #[test]
     fn attaching_and_dropping() {
-        let attach = |pid: &[u8], seen| Ok(Some(Command::Attach(pid.into(), seen)));
+        let attach = |pid: &[u8], seen| Ok(Some(Command::Kept(KeptRequest::Attach { pid: pid.into(), seen })));
         assert_eq!(line("ATCH abcdefgh"), attach(b"abcdefgh", None));
         assert_eq!(line(" atch  abcdefgh\tSEEN=0 \r"), attach(b"abcdefgh", Some(0)));
         assert_eq!(line("ATCH p SEEN=1 SEEN=18446744073709551615"), attach(b"p", Some(u64::MAX)));
@@ -234,8 +253,11 @@ mod tests {
         ] {
             assert_eq!(line(bad), Err(CommandError::Argument("ATCH", "Invalid option")), "{bad}");
         }
-        assert_eq!(line("DROP abcdefgh and more"), Ok(Some(Command::Drop(b"abcdefgh"[..].into()))));
-        assert_eq!(line("drop"), Ok(Some(Command::Drop(b""[..].into()))));
+        assert_eq!(
+            line("DROP abcdefgh and more"),
+            Ok(Some(Command::Kept(KeptRequest::Drop { pid: b"abcdefgh"[..].into() })))
+        );
+        assert_eq!(line("drop"), Ok(Some(Command::Kept(KeptRequest::Drop { pid: b""[..].into() }))));
     }
 
     #[test]
@@ -244,9 +266,9 @@ mod tests {
         let Ok(Some(Command::Connect(target, with))) = parse(b"CONN host:80  RTIM=100 ", &before) else { panic!() };
         assert_eq!(target.to_string(), "host:80");
         assert_eq!((with.pace, with.receive_timeout), (before.pace, Some(Duration::from_millis(100))));
-        assert_eq!(line("CONN"), Err(CommandError::Target(TargetError::Endpoint)));
-        assert_eq!(line("CONN host"), Err(CommandError::Target(TargetError::Endpoint)));
-        assert!(matches!(line("CONN host:1 x"), Err(CommandError::Option(_))));
+        assert_eq!(line("CONN"), Err(CommandError::Connect(ConnectError::Target(TargetError::Endpoint))));
+        assert_eq!(line("CONN host"), Err(CommandError::Connect(ConnectError::Target(TargetError::Endpoint))));
+        assert!(matches!(line("CONN host:1 x"), Err(CommandError::Connect(ConnectError::Option(_)))));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! | [`reply`] | every line that the proxy says |
 
 pub mod command;
+pub mod connect_error;
 pub mod framing;
 pub mod notify;
 pub mod number;

@@ -1,8 +1,8 @@
 //! Every line that the proxy says to a plugin is made here.
 
 use super::command::{COMMANDS, CommandError};
-use super::options::options;
-use super::target::TargetError;
+use super::connect_error::ConnectError;
+use super::options::{Protocol, options};
 
 /// The name of the protocol in the greeting. It never changes.
 pub const IDENT: &str = "TOGGLEDBITS-SOCKPROXY";
@@ -35,9 +35,9 @@ pub fn connected(pid: &[u8]) -> Vec<u8> {
     line(&[b"OK CONN ", pid])
 }
 
-/// `ERR CONN <reason>`.
-pub fn connect_failed(reason: &[u8]) -> Vec<u8> {
-    line(&[b"ERR CONN ", reason])
+/// `ERR CONN <reason>`. `protocol`: what is spoken with the target.
+pub fn connect_failed(error: &ConnectError, protocol: Protocol) -> Vec<u8> {
+    line(&[b"ERR CONN ", &error.reason(protocol)])
 }
 
 /// `OK ATCH <pid>`.
@@ -94,11 +94,15 @@ pub fn help() -> Vec<u8> {
 pub fn refused(error: &CommandError) -> Vec<u8> {
     match error {
         CommandError::Unknown => line(&[b"ERR INVALID COMMAND"]),
-        CommandError::Target(TargetError::Endpoint) => connect_failed(b"Invalid host:port"),
-        CommandError::Target(TargetError::Url(failure)) => connect_failed(failure.to_string().as_bytes()),
-        CommandError::Option(error) => connect_failed(&error.reason()),
+        // A target that cannot be read speaks no protocol: these errors have one reason for all.
+        CommandError::Connect(error) => connect_failed(error, Protocol::Tcp),
         CommandError::Argument(command, what) => line(&[format!("ERR {command} {what}").as_bytes()]),
     }
+}
+
+/// The line that refuses a command which is too long.
+pub fn line_too_long() -> Vec<u8> {
+    refused(&CommandError::Unknown)
 }
 
 /// STOP from an address that may not.
@@ -132,6 +136,7 @@ fn line(parts: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::super::options::OptionError;
+    use super::super::target::TargetError;
     use super::*;
 
     fn text(reply: Vec<u8>) -> String {
@@ -145,9 +150,12 @@ mod tests {
         assert_eq!(text(ok("NTFY")), "OK NTFY\n");
         assert!(text(capabilities()).starts_with("OK CAPA BLKS RTIM NTFY CONN UDP "));
         assert_eq!(text(refused(&CommandError::Unknown)), "ERR INVALID COMMAND\n");
-        assert_eq!(text(refused(&CommandError::Target(TargetError::Endpoint))), "ERR CONN Invalid host:port\n");
         assert_eq!(
-            text(refused(&CommandError::Option(OptionError::Invalid(b"hello"[..].into())))),
+            text(refused(&CommandError::Connect(ConnectError::Target(TargetError::Endpoint)))),
+            "ERR CONN Invalid host:port\n"
+        );
+        assert_eq!(
+            text(refused(&CommandError::Connect(ConnectError::Option(OptionError::Invalid(b"hello"[..].into()))))),
             "ERR CONN Invalid option hello\n"
         );
         assert_eq!(text(refused(&CommandError::Argument("PACE", "Invalid pace"))), "ERR PACE Invalid pace\n");
@@ -174,6 +182,9 @@ mod tests {
 
     #[test]
     fn a_reply_is_one_line() {
-        assert_eq!(text(connect_failed(b"Invalid option a\rb\tc")), "ERR CONN Invalid option a b c\n");
+        assert_eq!(
+            text(refused(&CommandError::Connect(ConnectError::Option(OptionError::Invalid((*b"a\rb\tc").into()))))),
+            "ERR CONN Invalid option a b c\n"
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! Contract: after [`Setup::handle_input`], call [`Setup::poll_action`] until it answers `None`, each time once the
 //! reply of the action before has been taken: a client that does not read its replies is not asked for more.
 
-use super::command::{Command, CommandError, parse};
+use super::command::{Command, CommandError, KeptRequest, parse};
 use super::options::Parameters;
 use super::reply;
 use super::target::Target;
@@ -17,10 +17,8 @@ pub enum Action {
     Close(Vec<u8>),
     /// Connect to this target; the parameters hold its options. Bytes behind the line belong to the remote.
     Connect(Target),
-    /// Go on with the kept connection of this pid, behind so many messages. Bytes behind the line belong to the remote.
-    Attach(Box<[u8]>, Option<u64>),
-    /// End the kept connection of this pid.
-    Drop(Box<[u8]>),
+    /// Go on with a kept connection, or end one. Behind ATCH, bytes behind the line belong to the remote.
+    Kept(KeptRequest),
     /// Say the table of connections, and lift the idle limit.
     Stat,
     /// Say the same as JSON.
@@ -49,6 +47,11 @@ impl Setup {
     /// more than the longest line and a byte. At least 1.
     pub fn room(&self) -> usize {
         (self.line_limit + 1).saturating_sub(self.input.len() - self.taken).max(1)
+    }
+
+    /// Bytes held that no command has taken.
+    pub fn held(&self) -> usize {
+        self.input.len() - self.taken
     }
 
     /// Takes what the plugin has said, in pieces of any size.
@@ -110,8 +113,7 @@ fn perform(command: Command, parameters: &mut Parameters) -> Action {
             parameters.pace = pace;
             Action::Reply(reply::ok("PACE"))
         }
-        Command::Attach(pid, seen) => Action::Attach(pid, seen),
-        Command::Drop(pid) => Action::Drop(pid),
+        Command::Kept(request) => Action::Kept(request),
         Command::Stat => Action::Stat,
         Command::StatJson => Action::StatJson,
         Command::Capabilities => Action::Reply(reply::capabilities()),

@@ -8,12 +8,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
 /// Empty pipes kept open for the next burst; the rest are closed.
-const KEPT: usize = 4;
-/// Size of a pipe in bytes: four times the kernel's, for a quarter of the calls. The default number of pipes holds as
-/// much as all buffers together may.
-const SIZE: i32 = 256 * 1024;
-/// The most that one call moves: more than a pipe takes.
-const MOST: usize = 1 << 20;
+const MAX_IDLE: usize = 4;
+/// Size of a pipe in bytes: four times the kernel's default, for a quarter of the calls. The default number of pipes holds
+/// as much as all buffers together may.
+const PIPE_SIZE: i32 = 256 * 1024;
+/// Bytes that one call asks for: more than a pipe takes.
+const MAX_SPLICE: usize = 1 << 20;
 
 /// Both ends of a pipe.
 #[derive(Debug)]
@@ -24,14 +24,14 @@ pub struct Pipe {
 
 /// The pool.
 #[derive(Debug)]
-pub struct Pipes {
+pub struct PipePool {
     idle: Vec<Pipe>,
     lent: usize,
     limit: usize,
 }
 
-impl Pipes {
-    /// A pool of at most `limit` pipes; 0 turns splicing off.
+impl PipePool {
+    /// A pool of at most `limit` pool; 0 turns splicing off.
     pub fn new(limit: usize) -> Self {
         Self { idle: Vec::new(), lent: 0, limit }
     }
@@ -39,10 +39,10 @@ impl Pipes {
     /// Changes the bound; what is lent stays so until it comes back.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
-        self.idle.truncate(limit.min(KEPT));
+        self.idle.truncate(limit.min(MAX_IDLE));
     }
 
-    /// Lends an empty pipe, if one is left.
+    /// Lends an empty pipe, if the pool has one left.
     pub fn take(&mut self) -> Option<Pipe> {
         if self.lent >= self.limit {
             return None;
@@ -51,8 +51,8 @@ impl Pipes {
             Some(pipe) => pipe,
             None => {
                 let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).ok()?;
-                // Where that is not allowed (before Linux 2.6.35, or over a user's limit), the kernel's 64 KiB do.
-                let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(SIZE));
+                // Not allowed before Linux 2.6.35 and beyond a user's limit (pipe(7)): then 64 KiB have to do.
+                let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
                 Pipe { read, write }
             }
         };
@@ -63,18 +63,18 @@ impl Pipes {
     /// Takes back a pipe that is empty.
     pub fn give(&mut self, pipe: Pipe) {
         self.lent -= 1;
-        if self.idle.len() < KEPT.min(self.limit) {
+        if self.idle.len() < MAX_IDLE.min(self.limit) {
             self.idle.push(pipe);
         }
     }
 
-    /// A pipe with bytes in it is of no use to anybody else.
+    /// Takes back a pipe that still holds bytes, and closes it.
     pub fn discard(&mut self, pipe: Pipe) {
         self.lent -= 1;
         drop(pipe);
     }
 
-    /// This kernel cannot splice; nobody tries again.
+    /// Turns splicing off: this kernel, or this kind of socket, cannot splice.
     pub fn turn_off(&mut self) {
         self.limit = 0;
         self.idle.clear();
@@ -82,9 +82,9 @@ impl Pipes {
 }
 
 impl Pipe {
-    /// Moves what is there from a socket into the pipe. 0 may be the end, or an old kernel's `EAGAIN`.
+    /// Moves what is there from a socket into the pipe. 0 is the end, or an old kernel's `EAGAIN`.
     pub fn fill(&self, source: BorrowedFd<'_>) -> Result<usize, Errno> {
-        move_between(source, self.write.as_fd(), MOST)
+        move_between(source, self.write.as_fd(), MAX_SPLICE)
     }
 
     /// Moves up to `len` bytes from the pipe into a socket.
@@ -92,7 +92,7 @@ impl Pipe {
         move_between(self.read.as_fd(), sink, len)
     }
 
-    /// Reads bytes out of the pipe, where the socket refuses to have them spliced.
+    /// Reads bytes out of the pipe, if the socket refuses to have them spliced.
     pub fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         nix::unistd::read(&self.read, buffer)
     }
@@ -108,14 +108,14 @@ mod tests {
 
     #[test]
     fn lends_as_many_as_allowed() {
-        let mut pipes = Pipes::new(2);
-        let (first, second) = (pipes.take().unwrap(), pipes.take().unwrap());
-        assert!(pipes.take().is_none());
-        pipes.give(first);
-        assert!(pipes.take().is_some());
-        pipes.discard(second);
-        assert!(pipes.take().is_some());
-        pipes.turn_off();
-        assert!(pipes.take().is_none());
+        let mut pool = PipePool::new(2);
+        let (first, second) = (pool.take().unwrap(), pool.take().unwrap());
+        assert!(pool.take().is_none());
+        pool.give(first);
+        assert!(pool.take().is_some());
+        pool.discard(second);
+        assert!(pool.take().is_some());
+        pool.turn_off();
+        assert!(pool.take().is_none());
     }
 }

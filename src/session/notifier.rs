@@ -1,98 +1,78 @@
 //! What the plugin is told of its connection by way of Luup.
 
-use std::sync::Arc;
+use std::time::Instant;
 
-use super::{Context, Session};
-use crate::notify::LineId;
 use crate::notify::schedule::Subscription;
-use crate::relay::Turn;
+use crate::notify::{LineId, Schedule};
 
-/// Where the plugin's notifications stand.
+/// The notifications of one connection, which are opened when there is something to say. Every method takes what the
+/// plugin has subscribed to as a closure, since it is needed once at most.
 #[derive(Clone, Copy, Debug)]
-pub enum Notices {
-    /// Nothing has been said yet.
-    None,
-    /// There is a line.
+pub enum Notifier {
+    /// No notification has been made yet.
+    Unopened,
+    /// Notifications are made on this line.
     Open(LineId),
-    /// The closing notice has been given: nothing follows it.
+    /// The closing notification has been made: nothing follows it.
     Closed,
 }
 
-impl Session {
-    /// What the plugin has subscribed to, if anything.
-    pub(super) fn subscription(&self) -> Option<Subscription> {
-        let notify = self.parameters.notify.as_deref().filter(|notify| notify.notifies())?;
-        Some(Subscription {
-            device: notify.device().into(),
-            query: Arc::from(notify.query(self.pid.to_string().as_bytes())),
-            events: self.parameters.events,
-            pace: self.parameters.pace,
-            secret: self.parameters.keep.is_some(),
-        })
-    }
-
-    /// The line on which the plugin is notified, opened when there is something to say.
-    fn line(&mut self, cx: &mut Context<'_>) -> Option<LineId> {
-        match self.notices {
-            Notices::Open(line) => Some(line),
-            Notices::Closed => None,
-            Notices::None => {
-                let line = cx.schedule.open(self.subscription()?);
-                self.notices = Notices::Open(line);
-                Some(line)
-            }
+impl Notifier {
+    /// The line, opened if need be. `None` after the closing notification, and for a plugin that has not subscribed.
+    fn line(&mut self, subscription: impl FnOnce() -> Option<Subscription>, schedule: &mut Schedule) -> Option<LineId> {
+        if let Self::Unopened = self {
+            *self = Self::Open(schedule.open(subscription()?));
         }
+        if let Self::Open(line) = self { Some(*line) } else { None }
     }
 
     /// The connection stands.
-    pub(super) fn notify_connected(&mut self, cx: &mut Context<'_>) {
-        if self.parameters.events
-            && let Some(line) = self.line(cx)
-        {
-            cx.schedule.handle_connected(line, cx.now);
+    pub fn notify_connected(
+        &mut self,
+        subscription: impl FnOnce() -> Option<Subscription>,
+        schedule: &mut Schedule,
+        now: Instant,
+    ) {
+        if let Some(line) = self.line(subscription, schedule) {
+            schedule.handle_connected(line, now);
         }
     }
 
     /// There is something to read.
-    fn notify_data(&mut self, cx: &mut Context<'_>) {
-        if let Some(line) = self.line(cx) {
-            cx.schedule.handle_data(line, cx.now);
+    pub fn notify_data(
+        &mut self,
+        subscription: impl FnOnce() -> Option<Subscription>,
+        schedule: &mut Schedule,
+        now: Instant,
+    ) {
+        if let Some(line) = self.line(subscription, schedule) {
+            schedule.handle_data(line, now);
         }
     }
 
-    /// Tells the plugin what a turn has brought, and the log that the connection was `parked` in it.
-    pub(super) fn tell(&mut self, turn: &Turn, parked: bool, cx: &mut Context<'_>) {
-        if parked {
-            let time = self.parameters.keep.unwrap_or_default().as_secs_f64();
-            log::info!("{} parked, its plugin has gone; kept for {time} s", self.pid);
+    /// The connection has ended. Only the first call has an effect.
+    pub fn notify_closed(
+        &mut self,
+        subscription: impl FnOnce() -> Option<Subscription>,
+        schedule: &mut Schedule,
+        now: Instant,
+    ) {
+        if let Some(line) = self.line(subscription, schedule) {
+            schedule.handle_closed(line, now);
         }
-        if turn.handed_over {
-            self.notify_data(cx);
-        }
-        if turn.told_end {
-            // For the plugin this is the end: there is nothing more to read, whatever it may still send.
-            self.notify_closed(cx);
-        }
+        *self = Self::Closed;
     }
 
-    /// The closing notice: one, whoever closed and whenever.
-    pub(super) fn notify_closed(&mut self, cx: &mut Context<'_>) {
-        if let Some(line) = self.line(cx) {
-            cx.schedule.handle_closed(line, cx.now);
-        }
-        self.notices = Notices::Closed;
-    }
-
-    /// The plugin hears nothing more of this connection, whose name is another's from now on.
-    pub(super) fn fall_silent(&mut self, cx: &mut Context<'_>) {
-        match std::mem::replace(&mut self.notices, Notices::Closed) {
-            Notices::Open(line) => cx.schedule.forget(line),
-            Notices::Closed => {
-                if let Some(subscription) = self.subscription() {
-                    cx.schedule.withdraw(&subscription);
+    /// Drops every notification that is still to be made: the connection's name is another session's from now on.
+    pub fn silence(&mut self, subscription: impl FnOnce() -> Option<Subscription>, schedule: &mut Schedule) {
+        match std::mem::replace(self, Self::Closed) {
+            Self::Open(line) => schedule.forget(line),
+            Self::Closed => {
+                if let Some(subscription) = subscription() {
+                    schedule.withdraw(&subscription);
                 }
             }
-            Notices::None => {}
+            Self::Unopened => {}
         }
     }
 }

@@ -1,43 +1,57 @@
-//! What a WebSocket's remote has said, on its way to the plugin: events in, bytes in the plugin's framing out.
+//! What the remote sends, on its way to the plugin: events of the WebSocket in, bytes in the plugin's framing out.
 
 use crate::protocol::framing::{Framing, encode_body, encode_close, encode_message};
 use crate::spare;
 use crate::websocket::{Event, Kind};
 
-/// What the remote has said.
+/// The remote's way to the plugin.
 #[derive(Debug)]
-pub struct Downward {
+pub struct ToPlugin {
     framing: Framing,
-    /// What the message that is coming in holds.
+    /// The kind of the message that is coming in.
     kind: Kind,
-    /// As much of it as has come. With RAW nothing waits for the rest.
+    /// As much of it as has come. In RAW nothing waits for the rest.
     message: Vec<u8>,
     /// What the plugin is to read.
     out: Vec<u8>,
-    /// How much of it has been written.
+    /// How much of it is written.
     written: usize,
-    /// Nobody listens any more.
-    deaf: bool,
+    /// The plugin has gone: what comes is dropped.
+    discarding: bool,
+    /// Bytes of the remote that are not decoded yet, because the plugin is slow.
+    pub undecoded: Vec<u8>,
+    /// The connection may have more events even without input.
+    pub more: bool,
     received: u64,
 }
 
-impl Downward {
-    /// A way through which nothing has passed.
-    pub fn new(framing: Framing) -> Self {
-        Self { framing, kind: Kind::Binary, message: Vec::new(), out: Vec::new(), written: 0, deaf: false, received: 0 }
+impl ToPlugin {
+    /// A way through which nothing has passed, but for `received_ahead`, which waits to be decoded.
+    pub fn new(framing: Framing, received_ahead: Vec<u8>) -> Self {
+        Self {
+            framing,
+            kind: Kind::Binary,
+            message: Vec::new(),
+            out: Vec::new(),
+            written: 0,
+            discarding: false,
+            more: !received_ahead.is_empty(),
+            undecoded: received_ahead,
+            received: 0,
+        }
     }
 
-    /// The header block of the remote's answer, for those who can tell it from a message.
+    /// The header block of the remote's response. Only MESG can tell it from a message.
     pub fn handle_head(&mut self, head: &[u8]) {
         if self.framing == Framing::Mesg {
             encode_body("HEAD", head, &mut self.out);
         }
     }
 
-    /// Takes what the remote says of messages and control frames; its end is [`Downward::handle_end`]'s. False where
-    /// there is no memory for it, of which `left` bytes are left.
+    /// Takes an event of messages and control frames; the end is [`ToPlugin::handle_end`]'s. False if there is no memory
+    /// for it, of which `left` bytes are left.
     pub fn handle_event(&mut self, event: Event<'_>, left: usize) -> bool {
-        if self.deaf {
+        if self.discarding {
             return true;
         }
         match event {
@@ -54,7 +68,7 @@ impl Downward {
             Event::End => {
                 let message = std::mem::take(&mut self.message);
                 if self.out.capacity() == 0 {
-                    self.out = spare::take(message.len() + HEADER);
+                    self.out = spare::take(message.len() + MAX_HEADER);
                 }
                 encode_message(self.framing, self.kind, &message, &mut self.out);
                 spare::give(message);
@@ -66,10 +80,12 @@ impl Downward {
         true
     }
 
-    /// The remote says nothing more, for this reason.
+    /// The remote sends nothing more, for this reason.
     pub fn handle_end(&mut self, code: u16, reason: &str) {
         self.message = Vec::new();
-        if self.framing == Framing::Mesg && !self.deaf {
+        self.undecoded = Vec::new();
+        self.more = false;
+        if self.framing == Framing::Mesg && !self.discarding {
             encode_close(code, reason, &mut self.out);
         }
     }
@@ -80,25 +96,31 @@ impl Downward {
         }
     }
 
-    /// Nobody listens any more: what waits is dropped, and what comes is, too.
-    pub fn forget(&mut self) {
-        self.deaf = true;
+    /// The plugin has gone: what waits is dropped, and what comes is dropped, too.
+    pub fn discard(&mut self) {
+        self.discarding = true;
         self.message = Vec::new();
         self.out = Vec::new();
         self.written = 0;
     }
 
-    /// What the plugin is to read next.
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.discard();
+        self.undecoded = Vec::new();
+    }
+
+    /// Bytes for the plugin, in its framing.
     pub fn waiting(&self) -> &[u8] {
         &self.out[self.written..]
     }
 
-    /// So much of it has been written.
+    /// `bytes` of [`ToPlugin::waiting`] are written.
     pub fn handle_written(&mut self, bytes: usize) {
         self.written += bytes;
         if self.written == self.out.len() {
-            // Nothing is held for a connection through which nothing passes; what passes often keeps a little.
-            if self.out.capacity() > KEPT {
+            // An idle connection holds no large buffer; small messages find a small one.
+            if self.out.capacity() > MAX_IDLE {
                 spare::give(std::mem::take(&mut self.out));
             } else {
                 self.out.clear();
@@ -109,7 +131,7 @@ impl Downward {
 
     /// Bytes held, messages that are coming in included.
     pub fn held(&self) -> usize {
-        self.waiting().len() + self.message.len()
+        self.waiting().len() + self.message.len() + self.undecoded.len()
     }
 
     /// Bytes of messages received.
@@ -118,17 +140,17 @@ impl Downward {
     }
 }
 
-/// So much memory is kept for the next message.
-const KEPT: usize = 512;
-/// What a framing adds to a message at most.
-const HEADER: usize = 16;
+/// Bytes of memory kept for the next message.
+const MAX_IDLE: usize = 512;
+/// Bytes that a framing adds to a message at most.
+const MAX_HEADER: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn heard(framing: Framing, events: &[Event<'_>]) -> String {
-        let mut way = Downward::new(framing);
+    fn encoded(framing: Framing, events: &[Event<'_>]) -> String {
+        let mut way = ToPlugin::new(framing, Vec::new());
         for event in events {
             assert!(way.handle_event(*event, 1000));
         }
@@ -137,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn says_it_in_every_framing() {
+    fn encodes_events_in_every_framing() {
         let events = [
             Event::Start(Kind::Text),
             Event::Data(b"a\n"),
@@ -148,24 +170,24 @@ mod tests {
             Event::End,
             Event::Pong(b"", true),
         ];
-        assert_eq!(heard(Framing::Raw, &events), "a\nb");
-        assert_eq!(heard(Framing::Line, &events), "a b\n\n");
-        assert_eq!(heard(Framing::Mesg, &events), "PING 1\npTEXT 3\na\nbBINA 0\nPONG 0\nCLOS 1000 3\nbye");
+        assert_eq!(encoded(Framing::Raw, &events), "a\nb");
+        assert_eq!(encoded(Framing::Line, &events), "a b\n\n");
+        assert_eq!(encoded(Framing::Mesg, &events), "PING 1\npTEXT 3\na\nbBINA 0\nPONG 0\nCLOS 1000 3\nbye");
     }
 
     #[test]
     fn a_message_without_memory_for_it_is_refused() {
-        let mut way = Downward::new(Framing::Mesg);
+        let mut way = ToPlugin::new(Framing::Mesg, Vec::new());
         way.handle_event(Event::Start(Kind::Text), 0);
         assert!(!way.handle_event(Event::Data(&[0; 100]), 99));
         assert!(way.handle_event(Event::Data(&[0; 100]), 100));
     }
 
     #[test]
-    fn nothing_is_held_for_who_is_gone() {
-        let mut way = Downward::new(Framing::Mesg);
+    fn nothing_is_held_for_a_plugin_that_has_gone() {
+        let mut way = ToPlugin::new(Framing::Mesg, Vec::new());
         way.handle_event(Event::Ping(b"x"), 1000);
-        way.forget();
+        way.discard();
         way.handle_event(Event::Ping(b"x"), 1000);
         way.handle_end(1000, "");
         assert_eq!(way.held(), 0);

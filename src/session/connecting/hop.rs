@@ -3,11 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::super::Context;
-use crate::net::access::Distance;
+use crate::net::access::NetworkScope;
+use crate::net::network::Network;
 use crate::net::resolver::{Answer, literal};
+use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::{Endpoint, Target};
+use crate::session::context::SessionContext;
 use crate::tls::Settings;
 use crate::websocket::handshake::{Failure, Url, UrlError, Word};
 
@@ -22,14 +24,15 @@ pub struct Hop {
     pub protocol: Protocol,
     /// When it must be connected to, TLS included (CTIM).
     pub due: Instant,
-    /// What the plugin has entrusted is for this host, too.
+    /// The plugin's credentials are for this host, too.
     pub trusted: bool,
     /// Redirects that may still be followed.
     redirects: u32,
-    /// How near it may be. A server far away must not have us knock at doors that only we can reach: Luup's, say.
-    nearest: Distance,
-    /// How far away it is. What is not connected to counts as far away.
-    distance: Distance,
+    /// The nearest scope that it may be in. A public server must not have this machine connect to a service that only
+    /// this machine can reach: Luup's, say.
+    min_scope: NetworkScope,
+    /// The scope that it is in. Public until it is connected to.
+    scope: NetworkScope,
 }
 
 /// Where a redirect leads, if it may be followed.
@@ -44,45 +47,55 @@ fn follow(from: &Url, location: &str, left: u32) -> Result<Url, Failure> {
     Ok(to)
 }
 
-/// Those of `addresses` that are as far away as `nearest`, or farther.
-fn not_nearer(mut addresses: Vec<SocketAddr>, nearest: Distance) -> Vec<SocketAddr> {
-    addresses.retain(|address| Distance::of(address.ip()) >= nearest);
+/// Those of `addresses` that are in `scope` or a wider one.
+fn at_or_beyond(mut addresses: Vec<SocketAddr>, scope: NetworkScope) -> Vec<SocketAddr> {
+    addresses.retain(|address| NetworkScope::of(address.ip()) >= scope);
     addresses
 }
 
 impl Hop {
     /// Where the plugin wants to go. `redirects`: how many may be followed.
-    pub fn first(target: Target, redirects: u32, parameters: &Parameters, cx: &Context<'_>) -> Self {
-        Self::new(target, (redirects, true, Distance::Machine), parameters, cx)
+    pub fn first<N: Network>(
+        target: Target,
+        redirects: u32,
+        parameters: &Parameters,
+        cx: &SessionContext<'_, N>,
+    ) -> Self {
+        Self::new(target, (redirects, true, NetworkScope::Loopback), parameters, cx)
     }
 
-    /// Where the server here redirects to. What it is entrusted with goes no farther than its own host.
-    pub fn redirected(&self, location: &str, parameters: &Parameters, cx: &Context<'_>) -> Result<Self, Failure> {
+    /// Where the server here redirects to. Credentials go no farther than the server's own host.
+    pub fn redirected<N: Network>(
+        &self,
+        location: &str,
+        parameters: &Parameters,
+        cx: &SessionContext<'_, N>,
+    ) -> Result<Self, Failure> {
         let Target::WebSocket(from) = &self.target else { return Err(UrlError::Schema.into()) };
         let to = follow(from, location, self.redirects)?;
         let trusted = self.trusted && to.same_host(from);
-        Ok(Self::new(Target::WebSocket(to), (self.redirects - 1, trusted, self.distance), parameters, cx))
+        Ok(Self::new(Target::WebSocket(to), (self.redirects - 1, trusted, self.scope), parameters, cx))
     }
 
-    fn new(
+    fn new<N: Network>(
         target: Target,
-        (redirects, trusted, nearest): (u32, bool, Distance),
+        (redirects, trusted, min_scope): (u32, bool, NetworkScope),
         parameters: &Parameters,
-        cx: &Context<'_>,
+        cx: &SessionContext<'_, N>,
     ) -> Self {
         let protocol = Protocol::of(&target, parameters.transport);
         let due = cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect);
         let endpoint = target.endpoint();
-        Self { target, endpoint, protocol, due, trusted, redirects, nearest, distance: Distance::World }
+        Self { target, endpoint, protocol, due, trusted, redirects, min_scope, scope: NetworkScope::Public }
     }
 
-    /// It was found at `address`.
+    /// It was connected to at `address`.
     pub fn handle_connected(&mut self, address: IpAddr) {
-        self.distance = Distance::of(address);
+        self.scope = NetworkScope::of(address);
     }
 
-    /// What is asked of TLS here. The plugin's certificate says who it is, and SNIH is a name of the plugin's host: both
-    /// are for that alone.
+    /// What is asked of TLS here. The plugin's certificate identifies the plugin, and SNIH is a name of the host that it
+    /// wrote: both are for that host alone.
     pub fn tls_settings(&self, parameters: &Parameters) -> Settings {
         let settings = parameters.tls.as_deref().cloned().unwrap_or_default();
         if self.trusted {
@@ -91,18 +104,22 @@ impl Hop {
         Settings { certificate: None, private_key: None, server_name: None, ..settings }
     }
 
-    /// Its addresses, where they are known at once.
-    pub fn find(&self, cx: &mut Context<'_>) -> Option<Answer> {
+    /// Looks its addresses up. Some if they are known at once.
+    pub fn resolve<N: Network>(&self, cx: &mut SessionContext<'_, N>) -> Option<Answer> {
         match self.endpoint.literal() {
             Some(address) => Some(Ok(vec![literal(address)])),
-            None => cx.resolver.ask(&self.endpoint.host, cx.key),
+            None => cx.resolver.resolve(&self.endpoint.host, cx.key),
         }
     }
 
-    /// The addresses, with the port, to which this CONN may go. There is one at least.
-    pub fn reachable(&self, found: Vec<SocketAddr>, cx: &Context<'_>) -> Result<Vec<SocketAddr>, &'static str> {
-        // As LuaSocket has it: nobody listens there.
-        let port = self.endpoint.reachable_port().ok_or("connection refused")?;
+    /// The addresses, with the port, to which this CONN may go: at least one.
+    pub fn reachable<N: Network>(
+        &self,
+        found: Vec<SocketAddr>,
+        cx: &SessionContext<'_, N>,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
+        // As LuaSocket has it for ports that cannot exist.
+        let port = self.endpoint.reachable_port().ok_or(ConnectError::could_not_connect("connection refused"))?;
         let allowed: Vec<SocketAddr> = found
             .into_iter()
             .filter(|address| cx.config.targets.allows(&self.endpoint.host, address.ip(), port))
@@ -112,10 +129,13 @@ impl Hop {
             })
             .collect();
         if allowed.is_empty() {
-            return Err("Target not allowed");
+            return Err(ConnectError::could_not_connect("Target not allowed"));
         }
-        let far = not_nearer(allowed, self.nearest);
-        if far.is_empty() { Err("redirected to an address that is nearer") } else { Ok(far) }
+        let far_enough = at_or_beyond(allowed, self.min_scope);
+        if far_enough.is_empty() {
+            return Err(ConnectError::could_not_connect("redirected to an address that is nearer"));
+        }
+        Ok(far_enough)
     }
 }
 
@@ -127,8 +147,8 @@ mod tests {
     fn a_redirect_leads_to_no_address_that_is_nearer() {
         let all: Vec<SocketAddr> =
             ["127.0.0.1:3480", "192.168.1.9:80", "[fd00::1]:80", "8.8.8.8:80"].map(|text| text.parse().unwrap()).into();
-        assert_eq!(not_nearer(all.clone(), Distance::World), all[3..]);
-        assert_eq!(not_nearer(all.clone(), Distance::House), all[1..]);
-        assert_eq!(not_nearer(all.clone(), Distance::Machine), all);
+        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Public), all[3..]);
+        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Local), all[1..]);
+        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Loopback), all);
     }
 }

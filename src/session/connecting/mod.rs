@@ -1,107 +1,122 @@
-//! Finding the remote's addresses, connecting to one of them, and what handshakes there are to do, within time limits.
+//! A CONN under way, up to the connection that bytes can pass through.
+//!
+//! ```text
+//! Resolving -> Resolved -> Racing -> [TLS handshake] -> [WebSocket handshake] -> ConnectOutcome::Connected
+//!     ^                                                        | redirect
+//!     +--------------------------------------------------------+
+//! ```
+//!
+//! UDP ends at Resolved. Contract: after every `handle_*`, call [`Connecting::turn`], which also enforces the time limits.
 
 mod hop;
 mod tls;
 mod upgrade;
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use mio::Interest;
-use mio::event::Event;
-
-use super::draining::Draining;
-use super::outbox::Outbox;
-use super::relaying::Relaying;
-use super::remote::Remote;
-use super::{Context, Pid, Stage, Step, Verdict};
-use crate::net::connector::{self, Connector};
+use super::context::SessionContext;
+use super::pid::Pid;
+use super::remote::RemoteStream;
+use super::setup::ConnectRequest;
+use crate::net::connector::{Connector, ConnectorProgress};
+use crate::net::endpoint::{DatagramEndpoint, SocketEndpoint};
+use crate::net::network::Network;
+use crate::net::readiness::Readiness;
 use crate::net::reason;
 use crate::net::resolver::Answer;
-use crate::net::socket::{DatagramSocket, TcpSocket};
+use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
-use crate::protocol::reply;
 use crate::protocol::target::Target;
-use crate::relay::Ready;
 use crate::tls::Step as TlsStep;
 use crate::websocket::handshake::{ClientHandshake, Failure, Upgraded, Word};
 use hop::Hop;
-use tls::{self as securing, Securing};
-use upgrade::{self as upgrading, Upgrading};
+use tls::{TlsHandshake, TlsProgress, TlsWorkers};
+use upgrade::{WsHandshake, WsProgress};
 
 /// A CONN under way.
 #[derive(Debug)]
-pub struct Connecting {
-    /// What the plugin has asked for.
-    target: Target,
-    /// Where that has led by now: redirects may have changed it.
+pub struct Connecting<N: Network> {
+    /// For log lines.
+    pid: Pid,
+    request: ConnectRequest,
+    /// Where the request leads by now: redirects may have changed it.
     hop: Hop,
-    /// What the plugin has sent behind its CONN, for the remote.
-    ahead: Vec<u8>,
-    /// What is known of the plugin's socket.
-    ready: Ready,
-    /// What is known of the attempts' sockets, taken together. Which of them an event means is not said, and the relay
-    /// needs no more: a remote that answers and ends at once may never be heard of again.
-    pub remote_ready: Ready,
-    /// The plugin's connection is gone both ways: nobody waits any more.
-    abandoned: bool,
     /// When everything must be done (RQTM).
-    answer_due: Option<Instant>,
-    attempt: Attempt,
+    request_due: Option<Instant>,
+    attempt: Attempt<N>,
 }
 
 #[derive(Debug)]
-enum Attempt {
+enum Attempt<N: Network> {
     /// The name is being looked up.
     Resolving,
     /// The addresses are known, nothing is tried yet.
     Resolved(Answer),
-    /// Attempts are under way.
-    Racing(Connector),
+    /// Attempts to connect are under way.
+    Racing(Connector<N>),
     /// A TLS handshake is under way.
-    Securing(Securing),
+    Tls(TlsHandshake<N::Stream>),
     /// An opening handshake of WebSocket is under way.
-    Upgrading(Box<Upgrading>),
-    /// Nothing is under way: only within a step.
+    WebSocket(Box<WsHandshake<N::Stream>>),
+    /// Nothing is under way: only within a turn.
     Over,
 }
 
-impl Attempt {
-    /// Has the addresses looked up.
-    fn begin(hop: &Hop, cx: &mut Context<'_>) -> Self {
-        hop.find(cx).map_or(Self::Resolving, Self::Resolved)
-    }
+/// What a turn leads to.
+pub enum ConnectOutcome<N: Network> {
+    /// Nothing more to do until something happens.
+    Wait,
+    /// There is more to do at once.
+    Again,
+    /// Bytes can pass.
+    Connected(Connected<N>),
+    /// There is no connection.
+    Failed(ConnectError),
 }
 
-impl Connecting {
-    /// The stage that a CONN to `target` leads to.
-    pub fn begin(
-        pid: Pid,
-        target: Target,
-        ahead: Vec<u8>,
-        ready: Ready,
-        parameters: &Parameters,
-        cx: &mut Context<'_>,
-    ) -> Stage {
-        log::debug!("{pid} connects to {target}");
+/// A CONN that has succeeded.
+pub struct Connected<N: Network> {
+    /// What the plugin asked for.
+    pub request: ConnectRequest,
+    /// The connection.
+    pub link: ConnectedLink<N>,
+}
+
+/// The connection to a remote.
+pub enum ConnectedLink<N: Network> {
+    /// TCP or TLS.
+    Stream(SocketEndpoint<RemoteStream<N::Stream>>),
+    /// UDP, and where datagrams go.
+    Datagrams(DatagramEndpoint<N::Datagrams>, SocketAddr),
+    /// WebSocket, and what its handshake agreed on.
+    WebSocket(SocketEndpoint<RemoteStream<N::Stream>>, Upgraded),
+}
+
+/// What a step of an attempt leads to.
+enum AttemptOutcome<N: Network> {
+    /// Something must happen first.
+    Wait(Attempt<N>),
+    /// The attempt goes on at once.
+    Continue(Attempt<N>),
+    Connected(ConnectedLink<N>),
+    Failed(ConnectError),
+}
+
+impl<N: Network> Connecting<N> {
+    /// Begins what `request` and `parameters` ask for.
+    pub fn new(pid: Pid, request: ConnectRequest, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> Self {
         let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
-        let hop = Hop::first(target.clone(), bridge.redirects, parameters, cx);
-        let answer_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
+        let hop = Hop::first(request.target.clone(), bridge.redirects, parameters, cx);
+        let request_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
         let attempt = Attempt::begin(&hop, cx);
-        Stage::Connecting(Box::new(Self {
-            target,
-            hop,
-            ahead,
-            ready,
-            remote_ready: Ready::default(),
-            abandoned: false,
-            answer_due,
-            attempt,
-        }))
+        Self { pid, request, hop, request_due, attempt }
     }
 
-    /// The target as it is shown in STAT.
+    /// The target as the plugin wrote it.
     pub fn target(&self) -> &Target {
-        &self.target
+        &self.request.target
     }
 
     /// What is spoken with it.
@@ -109,10 +124,24 @@ impl Connecting {
         self.hop.protocol
     }
 
-    /// An event of the plugin's socket. Its end of sending is no reason to stop: it may want the answer.
-    pub fn handle_plugin_event(&mut self, event: &Event) {
-        self.ready.handle_event(event);
-        self.abandoned |= event.is_error() || event.is_write_closed();
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        let attempt = match &self.attempt {
+            Attempt::Tls(handshake) => handshake.held(),
+            Attempt::WebSocket(handshake) => handshake.held(),
+            Attempt::Resolving | Attempt::Resolved(_) | Attempt::Racing(_) | Attempt::Over => 0,
+        };
+        self.request.sent_ahead.len() + attempt
+    }
+
+    /// An event of one of the remote's sockets.
+    pub fn handle_remote_event(&mut self, event: Readiness) {
+        match &mut self.attempt {
+            Attempt::Racing(connector) => connector.handle_event(event),
+            Attempt::Tls(handshake) => handshake.socket_mut().handle_event(event),
+            Attempt::WebSocket(handshake) => handshake.remote_mut().handle_event(event),
+            Attempt::Resolving | Attempt::Resolved(_) | Attempt::Over => {}
+        }
     }
 
     /// The addresses of `host`, if that is what was asked for.
@@ -123,205 +152,194 @@ impl Connecting {
     }
 
     /// A thread has done its part of a TLS handshake.
-    pub fn handle_secured(&mut self, step: TlsStep) {
-        if let Attempt::Securing(securing) = &mut self.attempt {
-            securing.handle_step(step);
+    pub fn handle_tls_step(&mut self, step: TlsStep) {
+        if let Attempt::Tls(handshake) = &mut self.attempt {
+            handshake.handle_step(step);
         }
     }
 
-    /// Nobody waits any more for what was asked of others.
-    pub fn withdraw(&self, cx: &mut Context<'_>) {
+    /// Cancels what was asked of threads.
+    pub fn cancel(&self, cx: &mut SessionContext<'_, N>) {
         match self.attempt {
-            Attempt::Resolving => cx.resolver.withdraw(&self.hop.endpoint.host, cx.key),
-            Attempt::Securing(_) => cx.handshakes.withdraw(&cx.key),
-            _ => {}
+            Attempt::Resolving => cx.resolver.cancel(&self.hop.endpoint.host, cx.key),
+            Attempt::Tls(_) => cx.handshakes.cancel(cx.key),
+            Attempt::Resolved(_) | Attempt::Racing(_) | Attempt::WebSocket(_) | Attempt::Over => {}
         }
     }
 
     /// When a turn is needed even without an event.
     pub fn deadline(&self) -> Option<Instant> {
-        let own = match &self.attempt {
+        let next_attempt = match &self.attempt {
             Attempt::Racing(connector) => connector.deadline(),
             _ => None,
         };
-        let hop = (!self.is_connected()).then_some(self.hop.due);
-        [own, hop, self.answer_due].into_iter().flatten().min()
+        let hop_due = (!self.is_connected()).then_some(self.hop.due);
+        [next_attempt, hop_due, self.request_due].into_iter().flatten().min()
     }
 
-    /// True where only the answer to an opening handshake is missing.
+    /// True if only the response to an opening handshake is missing.
     fn is_connected(&self) -> bool {
-        matches!(self.attempt, Attempt::Upgrading(_))
+        matches!(self.attempt, Attempt::WebSocket(_))
     }
 
     /// Goes on as far as it can.
-    pub fn step(&mut self, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Step {
-        if self.abandoned {
-            log::info!("{pid} left while connecting to {}", self.target);
-            return Step::Next(Stage::Closed);
-        }
+    pub fn turn(&mut self, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> ConnectOutcome<N> {
         loop {
             let outcome = match std::mem::replace(&mut self.attempt, Attempt::Over) {
-                waiting @ (Attempt::Resolving | Attempt::Over) => Outcome::Wait(waiting),
-                Attempt::Resolved(answer) => self.connect(answer, pid, parameters, cx),
-                Attempt::Racing(connector) => self.race(connector, pid, parameters, cx),
-                Attempt::Securing(securing) => self.secure(securing, pid, parameters, cx),
-                Attempt::Upgrading(upgrading) => self.upgrade(*upgrading, pid, parameters, cx),
+                waiting @ (Attempt::Resolving | Attempt::Over) => AttemptOutcome::Wait(waiting),
+                Attempt::Resolved(answer) => self.connect(answer, cx),
+                Attempt::Racing(connector) => self.race(connector, parameters, cx),
+                Attempt::Tls(handshake) => self.secure(handshake, parameters, cx),
+                Attempt::WebSocket(handshake) => self.upgrade(*handshake, parameters, cx),
             };
             match outcome {
-                Outcome::Wait(attempt) => {
+                AttemptOutcome::Wait(attempt) => {
                     self.attempt = attempt;
                     break;
                 }
-                Outcome::Again(attempt) => self.attempt = attempt,
-                Outcome::Done(stage) => return Step::Next(stage),
-                Outcome::Failed(reason) => return self.fail(pid, &reason, cx),
+                AttemptOutcome::Continue(attempt) => self.attempt = attempt,
+                AttemptOutcome::Connected(link) => {
+                    let (target, sent_ahead) =
+                        (self.request.target.clone(), std::mem::take(&mut self.request.sent_ahead));
+                    return ConnectOutcome::Connected(Connected {
+                        request: ConnectRequest { target, sent_ahead },
+                        link,
+                    });
+                }
+                AttemptOutcome::Failed(error) => return ConnectOutcome::Failed(error),
             }
         }
-        if self.answer_due.is_some_and(|due| due <= cx.now) {
-            return self.fail(pid, &self.said(Word::RequestTimeout, "timeout"), cx);
+        if self.request_due.is_some_and(|due| due <= cx.now) {
+            return ConnectOutcome::Failed(ConnectError::REQUEST_TIMEOUT);
         }
         if !self.is_connected() && self.hop.due <= cx.now {
-            return self.fail(pid, &self.said(Word::ConnectTimeout, "timeout"), cx);
+            return ConnectOutcome::Failed(ConnectError::CONNECT_TIMEOUT);
         }
-        // An answer is read until there is nothing; what is left waits for the next turn.
-        Step::Stay(Verdict { again: self.is_connected() && self.remote_ready.readable, ..Verdict::WAIT })
+        match &self.attempt {
+            Attempt::WebSocket(handshake) if handshake.is_readable() => ConnectOutcome::Again,
+            _ => ConnectOutcome::Wait,
+        }
     }
 
-    /// Addresses are known: attempts begin.
-    fn connect(&mut self, answer: Answer, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
-        let addresses = match answer.and_then(|found| self.hop.reachable(found, cx)) {
+    /// The addresses are known: attempts begin.
+    fn connect(&mut self, answer: Answer, cx: &mut SessionContext<'_, N>) -> AttemptOutcome<N> {
+        let found = answer.map_err(ConnectError::could_not_connect);
+        let addresses = match found.and_then(|found| self.hop.reachable(found, cx)) {
             Ok(addresses) => addresses,
-            Err(reason) => return Outcome::Failed(self.said(Word::CouldNotConnect, reason)),
+            Err(error) => return AttemptOutcome::Failed(error),
         };
         if self.hop.protocol != Protocol::Udp {
-            return Outcome::Again(Attempt::Racing(Connector::new(addresses, cx.now)));
+            return AttemptOutcome::Continue(Attempt::Racing(Connector::new(addresses, cx.now)));
         }
-        // One address has to do, since nobody answers for a wrong one; and plugins know UDP as IPv4.
+        // UDP has no answer by which to choose an address; and plugins know UDP as IPv4.
         let to = *addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
-        let opened = DatagramSocket::reaching(to).and_then(|mut socket| {
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            cx.registry.register(&mut socket.0, cx.remote_token, interest).map(|()| socket)
-        });
-        match opened {
-            Ok(socket) => {
-                log::info!("{pid} sends datagrams to {}", self.target);
-                let framing = parameters.framing(Protocol::Udp);
-                let relaying =
-                    Relaying::datagrams(self.target.clone(), socket, to, framing, &self.ahead, self.ready, cx.now);
-                Outcome::Done(relaying.greeted(pid, parameters))
-            }
-            Err(error) => Outcome::Failed(reason(&error)),
+        match cx.network.open_datagrams(to, cx.remote_token) {
+            Ok(socket) => AttemptOutcome::Connected(ConnectedLink::Datagrams(DatagramEndpoint::new(socket), to)),
+            Err(error) => AttemptOutcome::Failed(ConnectError::could_not_connect(reason(&error))),
         }
     }
 
-    /// Attempts are under way.
-    fn race(&mut self, mut connector: Connector, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
-        let socket = match connector.poll(cx.registry, cx.remote_token, cx.now) {
-            connector::Progress::Pending => return Outcome::Wait(Attempt::Racing(connector)),
-            connector::Progress::Failed(error) => {
-                return Outcome::Failed(self.said(Word::CouldNotConnect, &reason(&error)));
+    /// Attempts to connect are under way.
+    fn race(
+        &mut self,
+        mut connector: Connector<N>,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> AttemptOutcome<N> {
+        let (socket, peer) = match connector.poll(cx.network, cx.remote_token, cx.now) {
+            ConnectorProgress::Pending => return AttemptOutcome::Wait(Attempt::Racing(connector)),
+            ConnectorProgress::Failed(error) => {
+                return AttemptOutcome::Failed(ConnectError::could_not_connect(reason(&error)));
             }
-            connector::Progress::Connected(stream, peer) => {
-                self.hop.handle_connected(peer.ip());
-                TcpSocket::outgoing(stream, cx.config.limits.keep_alive)
-            }
+            ConnectorProgress::Connected(socket, peer) => (socket, peer),
         };
-        log::info!("{pid} connected to {}", self.hop.target);
-        self.remote_ready = Ready { readable: true, writable: true, ..self.remote_ready };
+        self.hop.handle_connected(peer.ip());
+        cx.network.set_options(socket.stream());
         match self.hop.protocol {
             Protocol::Tls | Protocol::Wss => {
                 let settings = self.hop.tls_settings(parameters);
-                Outcome::Again(Attempt::Securing(Securing::begin(socket, &self.hop.endpoint.host, &settings, cx)))
+                let handshake = TlsHandshake::begin(socket, &self.hop.endpoint.host, &settings, workers(cx));
+                AttemptOutcome::Continue(Attempt::Tls(handshake))
             }
-            _ => self.connected(Remote::Plain(socket), pid, parameters, cx),
+            Protocol::Tcp | Protocol::Udp | Protocol::Ws => {
+                self.handle_stream(socket.wrap(RemoteStream::Plain), parameters, cx)
+            }
         }
     }
 
     /// A TLS handshake is under way.
-    fn secure(&mut self, securing: Securing, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
-        match securing.step(&mut self.remote_ready, cx) {
-            securing::Progress::Secured(stream) => {
-                log::debug!("{pid} speaks {} with {}", stream.version(), self.hop.target);
-                self.connected(Remote::Tls(Box::new(stream)), pid, parameters, cx)
+    fn secure(
+        &mut self,
+        handshake: TlsHandshake<N::Stream>,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> AttemptOutcome<N> {
+        let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+        match handshake.turn(cx.scratch, cx.budget, workers) {
+            TlsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::Tls(handshake)),
+            TlsProgress::Failed(error) => AttemptOutcome::Failed(error),
+            TlsProgress::Done(socket) => {
+                self.handle_stream(socket.wrap(|stream| RemoteStream::Tls(Box::new(stream))), parameters, cx)
             }
-            securing::Progress::Failed(reason) => Outcome::Failed(reason),
-            securing::Progress::Pending(securing) => Outcome::Wait(Attempt::Securing(securing)),
         }
     }
 
-    /// The remote can be spoken to.
-    fn connected(&mut self, remote: Remote, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
-        // Whatever stands between may hold bytes already.
-        self.remote_ready = remote.readiness(self.remote_ready);
+    /// The remote's stream stands.
+    fn handle_stream(
+        &mut self,
+        remote: SocketEndpoint<RemoteStream<N::Stream>>,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> AttemptOutcome<N> {
         let Target::WebSocket(url) = &self.hop.target else {
-            let ahead = std::mem::take(&mut self.ahead);
-            let relaying = Relaying::stream(self.target.clone(), remote, ahead, (self.ready, self.remote_ready), cx);
-            return Outcome::Done(relaying.greeted(pid, parameters));
+            return AttemptOutcome::Connected(ConnectedLink::Stream(remote));
         };
         let offer = parameters.bridge.as_deref().map(|bridge| bridge.offer.clone()).unwrap_or_default();
-        let handshake = ClientHandshake::new(url, &offer, cx.randomness.nonce(), self.hop.trusted);
-        Outcome::Again(Attempt::Upgrading(Box::new(Upgrading::begin(remote, handshake))))
+        let handshake = ClientHandshake::new(url, &offer, cx.random.nonce(), self.hop.trusted);
+        AttemptOutcome::Continue(Attempt::WebSocket(Box::new(WsHandshake::begin(remote, handshake))))
     }
 
-    /// An opening handshake is under way.
-    fn upgrade(&mut self, upgrading: Upgrading, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
-        match upgrading.step(&mut self.remote_ready, cx) {
-            upgrading::Progress::Upgraded(remote, upgraded) => self.open(remote, upgraded, pid, parameters, cx),
-            upgrading::Progress::Redirect(location) => self.redirect(&location, pid, parameters, cx),
-            upgrading::Progress::Failed(reason) => Outcome::Failed(reason),
-            upgrading::Progress::Pending(upgrading) => Outcome::Wait(Attempt::Upgrading(Box::new(upgrading))),
-        }
-    }
-
-    fn open(
+    /// An opening handshake of WebSocket is under way.
+    fn upgrade(
         &mut self,
-        remote: Remote,
-        upgraded: Upgraded,
-        pid: Pid,
+        handshake: WsHandshake<N::Stream>,
         parameters: &Parameters,
-        cx: &mut Context<'_>,
-    ) -> Outcome {
-        log::debug!("{pid} speaks WebSocket with {}", self.hop.target);
-        let ahead = std::mem::take(&mut self.ahead);
-        let ready = (self.ready, self.remote_ready);
-        let relaying = Relaying::websocket(self.target.clone(), remote, upgraded, &ahead, ready, parameters, cx);
-        Outcome::Done(relaying.greeted(pid, parameters))
-    }
-
-    fn redirect(&mut self, location: &str, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
-        self.hop = match self.hop.redirected(location, parameters, cx) {
-            Ok(hop) => hop,
-            Err(failure) => return Outcome::Failed(failure.to_string()),
-        };
-        log::info!("{pid} redirected to {}", self.hop.target);
-        self.remote_ready = Ready::default();
-        Outcome::Again(Attempt::begin(&self.hop, cx))
-    }
-
-    /// The reason of a failure as the plugin is told: with its word in front, where part 1 of the protocol does not say
-    /// it otherwise.
-    fn said(&self, word: Word, reason: &str) -> String {
-        match self.hop.protocol {
-            Protocol::Tcp | Protocol::Udp => reason.to_owned(),
-            Protocol::Tls | Protocol::Ws | Protocol::Wss => Failure::new(word, reason).to_string(),
+        cx: &mut SessionContext<'_, N>,
+    ) -> AttemptOutcome<N> {
+        match handshake.turn(cx.scratch) {
+            WsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::WebSocket(Box::new(handshake))),
+            WsProgress::Failed(error) => AttemptOutcome::Failed(error),
+            WsProgress::Upgraded(remote, upgraded) => {
+                AttemptOutcome::Connected(ConnectedLink::WebSocket(remote, upgraded))
+            }
+            WsProgress::Redirect(location) => match self.hop.redirected(&location, parameters, cx) {
+                Ok(hop) => {
+                    log::info!("{} redirected to {}", self.pid, hop.target);
+                    self.hop = hop;
+                    AttemptOutcome::Continue(Attempt::begin(&self.hop, cx))
+                }
+                Err(failure) => AttemptOutcome::Failed(failure.into()),
+            },
         }
-    }
-
-    fn fail(&mut self, pid: Pid, reason: &str, cx: &Context<'_>) -> Step {
-        log::info!("{pid} not connected to {}: {reason}", self.target);
-        let reply = Outbox::new(reply::connect_failed(reason.as_bytes()));
-        Step::Next(Stage::Draining(Draining::new(reply, self.ready, cx.now)))
     }
 }
 
-/// What a step of an attempt leads to.
-enum Outcome {
-    /// Something must happen first.
-    Wait(Attempt),
-    /// It goes on at once.
-    Again(Attempt),
-    /// The plugin's words can pass.
-    Done(Stage),
-    /// It came to nothing, and why.
-    Failed(String),
+impl<N: Network> Attempt<N> {
+    /// Has the addresses of `hop` looked up.
+    fn begin(hop: &Hop, cx: &mut SessionContext<'_, N>) -> Self {
+        hop.resolve(cx).map_or(Self::Resolving, Self::Resolved)
+    }
+}
+
+fn workers<'a, N: Network>(cx: &'a mut SessionContext<'_, N>) -> TlsWorkers<'a> {
+    TlsWorkers { queue: &mut *cx.handshakes, key: cx.key }
+}
+
+/// A connection that broke before bytes could pass.
+fn lost(error: &io::Error) -> ConnectError {
+    if error.kind() == io::ErrorKind::InvalidData {
+        // A TLS error has its own words: a server may refuse the plugin's certificate after the handshake.
+        return ConnectError::Tls(reason(error).into());
+    }
+    Failure::new(Word::SocketError, reason(error)).into()
 }

@@ -1,109 +1,122 @@
-//! A TLS handshake under way: the socket is here, the thinking is done on other threads.
+//! A TLS handshake under way: the socket is here, the computing is done on other threads.
 
-use std::io;
-
-use super::super::Context;
-use super::upgrade::lost;
-use crate::net::socket::{Stream, TcpSocket};
-use crate::relay::Ready;
+use super::lost;
+use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
+use crate::net::socket::Stream;
+use crate::protocol::connect_error::ConnectError;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::session::context::{HandshakeQueue, Key};
 use crate::tls::{Failure, Outcome, Pending, Settings, Step, TlsConnection, TlsStream};
 
-/// Most that is read of a handshake at once. A flight with a long chain has some 6 KiB.
-const READ: usize = 16 * 1024;
+/// Most bytes that are read of a handshake at once. A flight with a long chain has some 6 KiB.
+const MAX_READ: usize = 16 * 1024;
 
 /// A handshake under way.
 #[derive(Debug)]
-pub struct Securing {
-    socket: TcpSocket,
+pub struct TlsHandshake<S> {
+    socket: SocketEndpoint<S>,
     to_send: Vec<u8>,
-    state: State,
+    state: TlsHandshakeState,
 }
 
 #[derive(Debug)]
-enum State {
-    /// A thread is at it.
-    AtWork,
+enum TlsHandshakeState {
+    /// A thread computes, with this many received bytes.
+    Computing(usize),
     /// The server is to answer.
     Waiting(Pending),
-    /// It is done.
+    /// The handshake is done.
     Done(TlsConnection),
-    /// It has failed; what is to be sent are the reasons for the server.
+    /// The handshake has failed; what is to be sent tells the server why.
     Failed(Failure),
 }
 
 /// How far a handshake has come.
-pub enum Progress {
+pub enum TlsProgress<S> {
     /// Not yet done.
-    Pending(Securing),
-    /// Done.
-    Secured(TlsStream<TcpSocket>),
-    /// It came to nothing: the reason that the plugin is given.
-    Failed(String),
+    Pending(TlsHandshake<S>),
+    /// The connection stands.
+    Done(SocketEndpoint<TlsStream<S>>),
+    /// There is no connection.
+    Failed(ConnectError),
 }
 
-impl Securing {
+/// Where handshakes are computed, and for which session.
+pub struct TlsWorkers<'a> {
+    /// The threads.
+    pub queue: &'a mut dyn HandshakeQueue,
+    /// The session.
+    pub key: Key,
+}
+
+impl<S: Stream> TlsHandshake<S> {
     /// Begins a handshake over `socket` with the server called `host`.
-    pub fn begin(socket: TcpSocket, host: &str, settings: &Settings, cx: &mut Context<'_>) -> Self {
-        cx.handshakes.begin(cx.key, host, settings);
-        Self { socket, to_send: Vec::new(), state: State::AtWork }
+    pub fn begin(socket: SocketEndpoint<S>, host: &str, settings: &Settings, workers: TlsWorkers<'_>) -> Self {
+        workers.queue.begin(workers.key, host, settings);
+        Self { socket, to_send: Vec::new(), state: TlsHandshakeState::Computing(0) }
     }
 
     /// A thread has done its part.
     pub fn handle_step(&mut self, step: Step) {
         self.to_send.extend_from_slice(&step.to_send);
         self.state = match step.outcome {
-            Outcome::More(pending) => State::Waiting(pending),
-            Outcome::Done(connection) => State::Done(connection),
-            Outcome::Failed(failure) => State::Failed(failure),
+            Outcome::More(pending) => TlsHandshakeState::Waiting(pending),
+            Outcome::Done(connection) => TlsHandshakeState::Done(connection),
+            Outcome::Failed(failure) => TlsHandshakeState::Failed(failure),
         };
     }
 
+    /// The socket, to be told of its events.
+    pub fn socket_mut(&mut self) -> &mut SocketEndpoint<S> {
+        &mut self.socket
+    }
+
+    /// Bytes held, those that a thread works on included.
+    pub fn held(&self) -> usize {
+        let received = if let TlsHandshakeState::Computing(received) = self.state { received } else { 0 };
+        self.to_send.len() + received
+    }
+
     /// Sends and receives what can be sent and received.
-    pub fn step(mut self, ready: &mut Ready, cx: &mut Context<'_>) -> Progress {
-        if let Err(error) = self.send(ready) {
-            // What it said before it went is worth more than the news that it is gone.
-            if !matches!(self.state, State::Waiting(_)) {
-                return Progress::Failed(lost(&error));
+    pub fn turn(mut self, scratch: &mut [u8], budget: &MemoryBudget, workers: TlsWorkers<'_>) -> TlsProgress<S> {
+        if let Err(error) = self.send() {
+            // What the server sent before it went says more than the loss of the connection.
+            if !matches!(self.state, TlsHandshakeState::Waiting(_)) {
+                return TlsProgress::Failed(lost(&error));
             }
         }
         match self.state {
-            State::AtWork => Progress::Pending(self),
-            State::Waiting(pending) if ready.readable => {
-                let length = READ.min(cx.scratch.len());
-                match self.socket.recv(&mut cx.scratch[..length]) {
-                    // At the end, nothing is received.
-                    Ok(read) => {
-                        cx.handshakes.advance(cx.key, pending, cx.scratch[..read].to_vec());
-                        self.state = State::AtWork;
-                        Progress::Pending(self)
+            TlsHandshakeState::Waiting(pending) if self.socket.is_readable() => {
+                let room = MAX_READ.min(scratch.len()).min(budget.left().max(RESERVE));
+                let received = match self.socket.try_read(&mut scratch[..room]) {
+                    Transfer::Bytes(0) | Transfer::Blocked => None,
+                    Transfer::Bytes(read) => Some(read),
+                    Transfer::Eof => Some(0),
+                    Transfer::Broken(error) => return TlsProgress::Failed(lost(&error)),
+                };
+                self.state = match received {
+                    None => TlsHandshakeState::Waiting(pending),
+                    Some(read) => {
+                        workers.queue.advance(workers.key, pending, scratch[..read].to_vec());
+                        TlsHandshakeState::Computing(read)
                     }
-                    Err(error) => {
-                        if error.kind() == io::ErrorKind::WouldBlock {
-                            ready.readable = false;
-                        } else if error.kind() != io::ErrorKind::Interrupted {
-                            return Progress::Failed(lost(&error));
-                        }
-                        self.state = State::Waiting(pending);
-                        Progress::Pending(self)
-                    }
-                }
+                };
+                TlsProgress::Pending(self)
             }
-            State::Waiting(_) => Progress::Pending(self),
-            State::Done(connection) => {
-                let stream = TlsStream::new(self.socket, connection, self.to_send);
-                Progress::Secured(stream)
+            TlsHandshakeState::Computing(_) | TlsHandshakeState::Waiting(_) => TlsProgress::Pending(self),
+            TlsHandshakeState::Done(connection) => {
+                TlsProgress::Done(self.socket.wrap(|socket| TlsStream::new(socket, connection, self.to_send)))
             }
-            State::Failed(failure) => Progress::Failed(failure.to_string()),
+            TlsHandshakeState::Failed(failure) => TlsProgress::Failed(ConnectError::Tls(failure.to_string().into())),
         }
     }
 
-    fn send(&mut self, ready: &mut Ready) -> io::Result<()> {
-        while !self.to_send.is_empty() && ready.writable {
-            match self.socket.send(&self.to_send) {
-                Ok(sent) => drop(self.to_send.drain(..sent)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.writable = false,
-                Err(error) => return Err(error),
+    fn send(&mut self) -> std::io::Result<()> {
+        while !self.to_send.is_empty() {
+            match self.socket.try_write(&self.to_send) {
+                Transfer::Bytes(sent) => drop(self.to_send.drain(..sent)),
+                Transfer::Blocked | Transfer::Eof => break,
+                Transfer::Broken(error) => return Err(error),
             }
         }
         Ok(())

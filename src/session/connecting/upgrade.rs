@@ -1,98 +1,98 @@
-//! WebSocket's opening handshake under way.
+//! The opening handshake of WebSocket under way.
 
 use std::io;
 
-use super::super::remote::Remote;
-use super::super::{Context, TURN_READS};
-use crate::net::reason;
+use super::lost;
+use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::socket::Stream;
-use crate::relay::Ready;
-use crate::websocket::handshake::{self, ClientHandshake, Failure, Upgraded, Word};
+use crate::protocol::connect_error::ConnectError;
+use crate::session::TURN_READS;
+use crate::session::remote::RemoteStream;
+use crate::websocket::handshake::{ClientHandshake, Progress, Upgraded};
 
-/// Most that is read at once: what comes behind the answer waits in the kernel.
-const READ: usize = 4 * 1024;
+/// Most bytes that are read at once: what comes behind the response waits in the kernel.
+const MAX_READ: usize = 4 * 1024;
 
 /// An opening handshake under way.
 #[derive(Debug)]
-pub struct Upgrading {
-    remote: Remote,
+pub struct WsHandshake<S> {
+    remote: SocketEndpoint<RemoteStream<S>>,
     handshake: ClientHandshake,
 }
 
 /// How far an opening handshake has come.
-pub enum Progress {
+pub enum WsProgress<S> {
     /// Not yet done.
-    Pending(Upgrading),
-    /// Done.
-    Upgraded(Remote, Upgraded),
-    /// The server is elsewhere.
+    Pending(WsHandshake<S>),
+    /// The connection is a WebSocket.
+    Upgraded(SocketEndpoint<RemoteStream<S>>, Upgraded),
+    /// The server redirects to this location.
     Redirect(Box<str>),
-    /// It came to nothing: the reason that the plugin is given.
-    Failed(String),
+    /// There is no connection.
+    Failed(ConnectError),
 }
 
-impl Upgrading {
-    /// Begins an opening handshake with `remote`.
-    pub fn begin(remote: Remote, handshake: ClientHandshake) -> Self {
+impl<S: Stream> WsHandshake<S> {
+    /// Begins `handshake` with `remote`.
+    pub fn begin(remote: SocketEndpoint<RemoteStream<S>>, handshake: ClientHandshake) -> Self {
         Self { remote, handshake }
     }
 
+    /// The socket, to be told of its events.
+    pub fn remote_mut(&mut self) -> &mut SocketEndpoint<RemoteStream<S>> {
+        &mut self.remote
+    }
+
+    /// True if there may be more to read at once.
+    pub fn is_readable(&self) -> bool {
+        self.remote.is_readable()
+    }
+
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        self.remote.held() + self.handshake.held()
+    }
+
     /// Sends and receives what can be sent and received.
-    pub fn step(mut self, ready: &mut Ready, cx: &mut Context<'_>) -> Progress {
-        if let Err(error) = self.send(ready) {
-            return Progress::Failed(lost(&error));
+    pub fn turn(mut self, scratch: &mut [u8]) -> WsProgress<S> {
+        if let Err(error) = self.send() {
+            return WsProgress::Failed(lost(&error));
         }
         for _ in 0..TURN_READS {
-            if !ready.readable {
+            if !self.remote.is_readable() {
                 break;
             }
-            let length = READ.min(cx.scratch.len());
-            let progress = match self.remote.recv(&mut cx.scratch[..length]) {
-                Ok(0) => handshake::Progress::Failed(self.handshake.handle_eof()),
-                Ok(read) => self.handshake.handle_input(&cx.scratch[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready.readable = false;
-                    break;
+            let room = MAX_READ.min(scratch.len());
+            let progress = match self.remote.try_read(&mut scratch[..room]) {
+                Transfer::Bytes(0) => continue,
+                Transfer::Bytes(read) => self.handshake.handle_input(&scratch[..read]),
+                Transfer::Blocked => break,
+                Transfer::Eof => Progress::Failed(self.handshake.handle_eof()),
+                // TLS without close_notify.
+                Transfer::Broken(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Progress::Failed(self.handshake.handle_eof())
                 }
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    handshake::Progress::Failed(self.handshake.handle_eof())
-                }
-                Err(error) => return Progress::Failed(lost(&error)),
+                Transfer::Broken(error) => return WsProgress::Failed(lost(&error)),
             };
             match progress {
-                handshake::Progress::Pending => {}
-                handshake::Progress::Upgraded(upgraded) => return Progress::Upgraded(self.remote, upgraded),
-                handshake::Progress::Redirect { location } => return Progress::Redirect(location),
-                handshake::Progress::Failed(failure) => return Progress::Failed(failure.to_string()),
+                Progress::Pending => {}
+                Progress::Upgraded(upgraded) => return WsProgress::Upgraded(self.remote, upgraded),
+                Progress::Redirect { location } => return WsProgress::Redirect(location),
+                Progress::Failed(failure) => return WsProgress::Failed(failure.into()),
             }
         }
-        Progress::Pending(self)
+        WsProgress::Pending(self)
     }
 
-    fn send(&mut self, ready: &mut Ready) -> io::Result<()> {
-        while ready.writable && !self.handshake.transmit().is_empty() {
-            match self.remote.send(self.handshake.transmit()) {
-                Ok(sent) => self.handshake.handle_transmitted(sent),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.writable = false,
-                // A server that refuses may end before it has read everything: its answer counts.
-                Err(_) if ready.readable => return Ok(()),
-                Err(error) => return Err(error),
+    fn send(&mut self) -> io::Result<()> {
+        while !self.handshake.transmit().is_empty() {
+            match self.remote.try_write(self.handshake.transmit()) {
+                Transfer::Bytes(sent) => self.handshake.handle_transmitted(sent),
+                Transfer::Blocked | Transfer::Eof => break,
+                // A server that refuses may end before it has read everything: its response counts, or reading fails too.
+                Transfer::Broken(_) => return Ok(()),
             }
         }
-        if ready.writable && !self.remote.flush()? {
-            ready.writable = false;
-        }
-        Ok(())
+        self.remote.flush().map(drop)
     }
-}
-
-/// The reason for a connection that broke before it was of any use.
-pub fn lost(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::InvalidData {
-        // TLS has its own word: a server may refuse our certificate only now.
-        return reason(error);
-    }
-    Failure::new(Word::SocketError, reason(error)).to_string()
 }

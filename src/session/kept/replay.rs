@@ -1,89 +1,90 @@
-//! What a plugin is to read: what is not yet handed over to it, and behind it what was, in case it asks for that again.
+//! What a plugin is to read: bytes that are not sent to it yet, and before them bytes that were, in case it asks for them
+//! again.
 //!
-//! Sans-IO. One row of bytes holds both, oldest first:
+//! Sans-IO. One queue holds both, oldest first:
 //!
 //! ```text
-//! | handed over, whole messages | the message in progress    |  not yet handed over |
-//! 0                           whole          handed                              end
+//! | sent, whole messages | the message in progress |  not yet sent |
+//! 0                    whole        sent                          end
 //! ```
 //!
-//! A message is what the plugin's framing says it is: in RAW every byte. Messages are counted as they are handed over
-//! whole; whoever says how many it has read goes on behind them ([`Outlet::resume`]), whoever does not goes on with
-//! what was not handed over, beginning with a whole message ([`Outlet::forget`]).
+//! A message is what the plugin's framing says it is: in RAW every byte. Messages are counted when they are sent whole. A
+//! plugin that says how many it has read goes on behind them ([`ReplayBuffer::resume`]); any other goes on with what was
+//! not sent, beginning with a whole message ([`ReplayBuffer::discard_sent`]).
 
 use std::collections::VecDeque;
 
 use crate::protocol::framing::Framing;
 
-/// Longest header of a message in MESG framing, with a margin. What is longer is none of ours.
+/// Longest header of a message in MESG framing, with a margin.
 const HEADER_LIMIT: usize = 128;
 
-/// The plugin wants to go on where nothing is kept any more, or was never handed over.
+/// The plugin wants to go on where nothing is kept any more, or where nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap;
 
 /// What a plugin is to read, and what it may ask for again.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct ReplayBuffer {
     framing: Framing,
     bytes: VecDeque<u8>,
     /// Messages that stood before `bytes`.
     before: u64,
     /// Messages in `bytes` up to `whole`, and those before.
     count: u64,
-    /// The most that were ever counted: what no plugin can have read more of.
-    most: u64,
+    /// The most that were ever counted: no plugin can have read more.
+    max_count: u64,
     /// Where the message in progress begins.
     whole: usize,
-    /// How far was handed over: at or behind `whole`.
-    handed: usize,
+    /// How much of `bytes` was sent: `whole` or more.
+    sent: usize,
 }
 
-impl Outlet {
-    /// An outlet of which nothing was handed over.
+impl ReplayBuffer {
+    /// An empty buffer.
     pub fn new(framing: Framing) -> Self {
-        Self { framing, bytes: VecDeque::new(), before: 0, count: 0, most: 0, whole: 0, handed: 0 }
+        Self { framing, bytes: VecDeque::new(), before: 0, count: 0, max_count: 0, whole: 0, sent: 0 }
     }
 
-    /// Adds bytes to be handed over.
+    /// Adds bytes to be sent.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
     }
 
-    /// Bytes that wait to be handed over.
+    /// Bytes that wait to be sent.
     pub fn waiting(&self) -> usize {
-        self.bytes.len() - self.handed
+        self.bytes.len() - self.sent
     }
 
-    /// Bytes that were handed over and are kept.
+    /// Bytes that were sent and are kept.
     pub fn history(&self) -> usize {
-        self.handed
+        self.sent
     }
 
-    /// Messages handed over whole; in RAW, bytes.
+    /// Messages sent whole; in RAW, bytes.
     #[cfg(test)]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The next bytes to hand over: as many as lie in one piece. Empty where nothing waits.
+    /// The next bytes to send: as many as lie in one piece. Empty if nothing waits.
     pub fn next(&self) -> &[u8] {
         let (front, back) = self.bytes.as_slices();
-        front.get(self.handed..).filter(|rest| !rest.is_empty()).unwrap_or_else(|| &back[self.handed - front.len()..])
+        front.get(self.sent..).filter(|rest| !rest.is_empty()).unwrap_or_else(|| &back[self.sent - front.len()..])
     }
 
-    /// The first `length` of [`Outlet::next`] were handed over.
-    pub fn hand_over(&mut self, length: usize) {
-        let from = self.handed;
-        self.handed += length;
-        debug_assert!(self.handed <= self.bytes.len());
+    /// The first `length` bytes of [`ReplayBuffer::next`] were sent.
+    pub fn mark_sent(&mut self, length: usize) {
+        let from = self.sent;
+        self.sent += length;
+        debug_assert!(self.sent <= self.bytes.len());
         match self.framing {
             Framing::Raw => {
-                self.count += (self.handed - self.whole) as u64;
-                self.whole = self.handed;
+                self.count += (self.sent - self.whole) as u64;
+                self.whole = self.sent;
             }
             Framing::Line => {
-                for (at, &byte) in self.bytes.range(from..self.handed).enumerate() {
+                for (at, &byte) in self.bytes.range(from..self.sent).enumerate() {
                     if byte == b'\n' {
                         self.whole = from + at + 1;
                         self.count += 1;
@@ -91,36 +92,35 @@ impl Outlet {
                 }
             }
             Framing::Mesg => {
-                while let Some(end) = self.end_of_message(self.whole).filter(|&end| end <= self.handed) {
+                while let Some(end) = self.end_of_message(self.whole).filter(|&end| end <= self.sent) {
                     self.whole = end;
                     self.count += 1;
                 }
             }
         }
-        self.most = self.most.max(self.count);
+        self.max_count = self.max_count.max(self.count);
     }
 
-    /// Goes back to the beginning of the message of which a part was handed over: nobody will read the rest of it.
-    pub fn rewind_half(&mut self) {
-        self.handed = self.whole;
+    /// Goes back to the beginning of the message of which a part was sent: its reader is gone.
+    pub fn rewind_to_message(&mut self) {
+        self.sent = self.whole;
     }
 
-    /// Goes on with what was not handed over whole, and counts anew from there: who does not say what it has read has
-    /// read nothing that counts.
-    pub fn forget(&mut self) {
-        self.rewind_half();
+    /// Drops what was sent whole, and counts anew from there: what a plugin has read that does not say so is unknown.
+    pub fn discard_sent(&mut self) {
+        self.rewind_to_message();
         self.drop_front(self.whole);
-        (self.before, self.count, self.most) = (0, 0, 0);
+        (self.before, self.count, self.max_count) = (0, 0, 0);
     }
 
     /// Goes on behind the first `seen` messages. An error changes nothing.
     pub fn resume(&mut self, seen: u64) -> Result<(), Gap> {
-        if seen < self.before || seen > self.most {
+        if seen < self.before || seen > self.max_count {
             return Err(Gap);
         }
         let mut end = 0;
         match self.framing {
-            // What was handed over fits into memory.
+            // What was sent fits into memory.
             Framing::Raw => end = (seen - self.before) as usize,
             Framing::Line | Framing::Mesg => {
                 for _ in self.before..seen {
@@ -131,7 +131,7 @@ impl Outlet {
         if end > self.bytes.len() {
             return Err(Gap);
         }
-        (self.whole, self.handed, self.count) = (end, end, seen);
+        (self.whole, self.sent, self.count) = (end, end, seen);
         Ok(())
     }
 
@@ -140,7 +140,7 @@ impl Outlet {
         *self = Self::new(self.framing);
     }
 
-    /// Drops the oldest of the messages that were handed over, while more than `limit` bytes of them stay.
+    /// Drops the oldest of the messages that were sent, while more than `limit` bytes of them stay.
     pub fn trim(&mut self, limit: usize) {
         let mut end = 0;
         if self.framing == Framing::Raw {
@@ -154,20 +154,20 @@ impl Outlet {
             }
         }
         self.drop_front(end);
-        // A burst's memory is given back.
+        // The memory of a burst is freed.
         if self.bytes.capacity() > 4 * (self.bytes.len() + HEADER_LIMIT) {
             self.bytes.shrink_to(2 * self.bytes.len());
         }
     }
 
-    /// Drops the oldest messages that wait, until at most `limit` bytes do; a message that is not there whole stays. To
-    /// be used only while nothing of a message was handed over. How many bytes were dropped.
+    /// Drops the oldest messages that wait, until at most `limit` bytes do; a message that is not there whole stays. Only
+    /// to be called while no part of a message was sent. Returns how many bytes it dropped.
     pub fn drop_oldest(&mut self, limit: usize) -> usize {
-        debug_assert_eq!(self.handed, self.whole);
-        let mut end = self.handed;
+        debug_assert_eq!(self.sent, self.whole);
+        let mut end = self.sent;
         while self.bytes.len() - end > limit {
             let next = match self.framing {
-                // Nothing tells where a datagram ends: half of one would be worse than none.
+                // RAW does not show where a datagram ends, and half of one would be worse than none.
                 Framing::Raw => Some(self.bytes.len()),
                 Framing::Line | Framing::Mesg => self.end_of_message(end),
             };
@@ -176,16 +176,16 @@ impl Outlet {
                 None => break,
             }
         }
-        self.bytes.drain(self.handed..end);
-        // What has not been handed over again cannot be told apart from what never was.
-        self.most = self.count;
-        end - self.handed
+        self.bytes.drain(self.sent..end);
+        // Bytes that are to be sent again cannot be told from bytes that were never sent.
+        self.max_count = self.count;
+        end - self.sent
     }
 
     fn drop_front(&mut self, length: usize) {
         self.bytes.drain(..length);
         self.whole -= length;
-        self.handed -= length;
+        self.sent -= length;
     }
 
     /// Where the message that begins at `start` ends. `None` where its header, or in LINE its end, is not there yet.
@@ -197,7 +197,7 @@ impl Outlet {
             Framing::Line => found(usize::MAX).map(|at| start + at + 1),
             Framing::Mesg => {
                 let Some(at) = found(HEADER_LIMIT) else {
-                    // Nobody of ours writes such a header; a piece of it is as good a message as any.
+                    // No header of ours is that long; a piece of it counts as a message.
                     return (left >= HEADER_LIMIT).then_some(start + HEADER_LIMIT);
                 };
                 let mut header = [0; HEADER_LIMIT];

@@ -1,88 +1,101 @@
-//! The remote has gone, and the plugin has yet to read what it left: a kept connection's last stage.
+//! What a remote that has ended left for a kept plugin to read: a kept session's last stage.
 //!
 //! It lasts until the plugin has read everything, which it shows by ending its side after the end it was told, or until
 //! KEEP runs out. A plugin that goes away before is parked, and may come back.
 
 use std::time::{Duration, Instant};
 
-use super::super::plugin::PluginSide;
-use super::super::relaying::Relaying;
-use super::super::{Context, Session, Stage, Step, TURN_READS, Verdict};
+use super::KeptPlugin;
+use crate::net::endpoint::{Endpoint, Transfer};
+use crate::net::socket::Stream;
 use crate::protocol::options::Protocol;
 use crate::protocol::target::Target;
-use crate::relay::Turn;
+use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::{Relay, RelayTurn};
+use crate::session::TURN_READS;
 
-/// The time that a plugin gets which has ended the connection itself: what is still to be read is no more than why.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time for a plugin that has ended the connection itself: what is left to read says no more than why.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is left of a connection.
 #[derive(Debug)]
-pub struct Left {
+pub struct UnreadTail {
     /// Where it led.
     pub target: Target,
     /// What was spoken.
     pub protocol: Protocol,
-    /// Messages received and sent, where that was told apart.
+    /// Messages received and sent, if the protocol has messages.
     pub messages: Option<(u64, u64)>,
     /// Bytes received from the remote.
     pub received: u64,
     /// Bytes sent to the remote.
     pub sent: u64,
-    /// When the remote was last heard.
+    /// When the remote last sent something.
     pub last_heard: Instant,
-    since: Instant,
-    /// It waits for a plugin that goes away. Where the plugin itself has ended it, there is nothing to come back for.
+    /// It waits for a plugin that goes away. False if the plugin itself has ended the connection.
     pub kept: bool,
+    since: Instant,
 }
 
-impl Left {
-    /// What `stage` leaves.
-    pub fn new(stage: &Relaying, kept: bool, now: Instant) -> Self {
-        let relay = stage.relay();
+/// What a turn leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TailOutcome {
+    /// The tail waits for the plugin.
+    Wait {
+        /// What the plugin is to be notified of.
+        turn: RelayTurn,
+        /// The plugin was cut off in this turn.
+        parked: bool,
+    },
+    /// The plugin has read everything, or does not come back.
+    Done,
+}
+
+impl UnreadTail {
+    /// What `relay` leaves of a connection to `target`.
+    pub fn new(target: Target, protocol: Protocol, relay: &dyn Relay, kept: bool, now: Instant) -> Self {
         Self {
-            target: stage.target().clone(),
-            protocol: stage.protocol(),
+            target,
+            protocol,
             messages: relay.messages(),
             received: relay.received(),
             sent: relay.sent(),
             last_heard: relay.last_heard(),
-            since: now,
             kept,
+            since: now,
         }
     }
 
-    /// When patience ends with a plugin that is attached, and has last read something at `progress`.
+    /// When an attached plugin's time is up that has last read something at `progress`.
     pub fn deadline(&self, progress: Instant, keep: Option<Duration>) -> Instant {
-        self.since.max(progress) + keep.filter(|_| self.kept).unwrap_or(PATIENCE)
+        self.since.max(progress) + keep.filter(|_| self.kept).unwrap_or(READ_TIMEOUT)
     }
-}
 
-impl Session {
-    /// Hands over what is left, and looks whether the plugin has read it.
-    pub(in crate::session) fn leave(&mut self, cx: &mut Context<'_>) -> Step {
-        let (PluginSide::Kept(plugin), Stage::Left(left)) = (&mut self.plugin, &self.stage) else {
-            return Step::Next(Stage::Closed);
-        };
-        let kept = left.kept;
-        plugin.begin(cx.config.limits.history, cx.buffers);
-        let mut again = true;
-        for _ in 0..TURN_READS {
-            match plugin.read(cx.scratch) {
-                Ok(0) => return Step::Next(Stage::Closed),
-                // There is nobody any more to whom it could be sent.
-                Ok(_) => {}
-                Err(_) => {
-                    again = false;
-                    break;
-                }
+    /// Writes what is left, and looks whether the plugin has read it. `history`: see [`KeptPlugin::begin_turn`].
+    pub fn turn<S: Stream>(
+        &self,
+        plugin: &mut KeptPlugin<S>,
+        history: usize,
+        scratch: &mut [u8],
+        budget: &mut MemoryBudget,
+        now: Instant,
+    ) -> TailOutcome {
+        plugin.begin_turn(history, budget);
+        let mut reads = 0;
+        while reads < TURN_READS && plugin.is_readable() {
+            reads += 1;
+            match plugin.try_read(scratch) {
+                Transfer::Eof | Transfer::Broken(_) => return TailOutcome::Done,
+                // No remote is left to send it to.
+                Transfer::Bytes(_) => {}
+                Transfer::Blocked => break,
             }
         }
-        let mut turn = Turn { again, ..Turn::default() };
-        let parked = plugin.settle(&mut turn, cx.now, cx.buffers);
-        if !kept && plugin.parked_since().is_some() {
-            return Step::Next(Stage::Closed);
+        let mut turn = RelayTurn { again: plugin.is_readable(), ..RelayTurn::default() };
+        let parked = plugin.end_turn(&mut turn, now, budget);
+        if !self.kept && plugin.parked_since().is_some() {
+            return TailOutcome::Done;
         }
-        self.tell(&turn, parked, cx);
-        Step::Stay(Verdict { again, ..Verdict::WAIT })
+        TailOutcome::Wait { turn, parked }
     }
 }

@@ -24,18 +24,18 @@ fn message(framing: Framing, n: usize, size: usize) -> Vec<u8> {
 }
 
 /// Hands over everything, in pieces of at most `piece`.
-fn take_all(outlet: &mut Outlet, piece: usize) -> Vec<u8> {
+fn take_all(buffer: &mut ReplayBuffer, piece: usize) -> Vec<u8> {
     let mut taken = Vec::new();
-    while outlet.waiting() > 0 {
-        taken.extend(take(outlet, piece));
+    while buffer.waiting() > 0 {
+        taken.extend(take(buffer, piece));
     }
     taken
 }
 
-fn take(outlet: &mut Outlet, most: usize) -> Vec<u8> {
-    let next = outlet.next();
+fn take(buffer: &mut ReplayBuffer, most: usize) -> Vec<u8> {
+    let next = buffer.next();
     let piece = next[..next.len().min(most)].to_vec();
-    outlet.hand_over(piece.len());
+    buffer.mark_sent(piece.len());
     piece
 }
 
@@ -46,14 +46,14 @@ fn what_is_handed_over_is_counted_whatever_the_pieces() {
         let all = messages.concat();
         for piece in 1..all.len() {
             for split in [0, 1, piece, all.len() / 2] {
-                let mut outlet = Outlet::new(framing);
-                outlet.push(&all[..split]);
-                let mut taken = take_all(&mut outlet, piece);
-                outlet.push(&all[split..]);
-                taken.extend(take_all(&mut outlet, piece));
+                let mut buffer = ReplayBuffer::new(framing);
+                buffer.push(&all[..split]);
+                let mut taken = take_all(&mut buffer, piece);
+                buffer.push(&all[split..]);
+                taken.extend(take_all(&mut buffer, piece));
                 assert_eq!(taken, all);
                 let count = if framing == Framing::Raw { all.len() } else { messages.len() };
-                assert_eq!(outlet.count(), count as u64, "{framing:?} in pieces of {piece}");
+                assert_eq!(buffer.count(), count as u64, "{framing:?} in pieces of {piece}");
             }
         }
     }
@@ -64,13 +64,13 @@ fn a_message_half_handed_over_goes_again_whole() {
     for framing in [Framing::Line, Framing::Mesg] {
         let (first, second) = (message(framing, 1, 10), message(framing, 2, 10));
         for handed in 0..=second.len() {
-            let mut outlet = Outlet::new(framing);
-            outlet.push(&[&first[..], &second].concat());
-            take(&mut outlet, first.len() + handed);
-            outlet.rewind_half();
+            let mut buffer = ReplayBuffer::new(framing);
+            buffer.push(&[&first[..], &second].concat());
+            take(&mut buffer, first.len() + handed);
+            buffer.rewind_to_message();
             let whole = handed == second.len();
-            assert_eq!(outlet.count(), 1 + u64::from(whole));
-            assert_eq!(take_all(&mut outlet, 3), if whole { Vec::new() } else { second.clone() });
+            assert_eq!(buffer.count(), 1 + u64::from(whole));
+            assert_eq!(take_all(&mut buffer, 3), if whole { Vec::new() } else { second.clone() });
         }
     }
 }
@@ -80,13 +80,13 @@ fn whoever_says_what_it_has_goes_on_behind_it() {
     for framing in FRAMINGS {
         let messages: Vec<Vec<u8>> = (0..5).map(|n| message(framing, n, 4)).collect();
         for seen in 0..=5 {
-            let mut outlet = Outlet::new(framing);
-            outlet.push(&messages.concat());
-            take_all(&mut outlet, 1000);
+            let mut buffer = ReplayBuffer::new(framing);
+            buffer.push(&messages.concat());
+            take_all(&mut buffer, 1000);
             let read = messages[..seen].concat().len();
             let number = if framing == Framing::Raw { read } else { seen };
-            assert_eq!(outlet.resume(number as u64), Ok(()));
-            assert_eq!(take_all(&mut outlet, 7), messages[seen..].concat(), "{framing:?} {seen}");
+            assert_eq!(buffer.resume(number as u64), Ok(()));
+            assert_eq!(take_all(&mut buffer, 7), messages[seen..].concat(), "{framing:?} {seen}");
         }
     }
 }
@@ -94,99 +94,99 @@ fn whoever_says_what_it_has_goes_on_behind_it() {
 #[test]
 fn nobody_has_read_what_was_never_handed_over() {
     for framing in FRAMINGS {
-        let mut outlet = Outlet::new(framing);
-        outlet.push(&message(framing, 1, 4));
-        outlet.push(&message(framing, 2, 4));
-        take(&mut outlet, 3);
-        let most = outlet.count();
-        assert_eq!(outlet.resume(most + 1), Err(Gap), "{framing:?}");
-        take_all(&mut outlet, 1000);
-        let most = outlet.count();
-        assert_eq!(outlet.resume(most + 1), Err(Gap), "{framing:?}");
+        let mut buffer = ReplayBuffer::new(framing);
+        buffer.push(&message(framing, 1, 4));
+        buffer.push(&message(framing, 2, 4));
+        take(&mut buffer, 3);
+        let most = buffer.count();
+        assert_eq!(buffer.resume(most + 1), Err(Gap), "{framing:?}");
+        take_all(&mut buffer, 1000);
+        let most = buffer.count();
+        assert_eq!(buffer.resume(most + 1), Err(Gap), "{framing:?}");
         // Who went back and says later that it has read on is believed: it may well have.
-        assert_eq!(outlet.resume(0), Ok(()));
-        assert_eq!(outlet.resume(most), Ok(()));
-        assert_eq!(outlet.waiting(), 0);
+        assert_eq!(buffer.resume(0), Ok(()));
+        assert_eq!(buffer.resume(most), Ok(()));
+        assert_eq!(buffer.waiting(), 0);
     }
 }
 
 #[test]
 fn the_last_bytes_are_kept_and_further_back_is_a_gap() {
     for framing in FRAMINGS {
-        let mut outlet = Outlet::new(framing);
+        let mut buffer = ReplayBuffer::new(framing);
         let messages: Vec<Vec<u8>> = (0..100).map(|n| message(framing, n, n % 7)).collect();
         for message in &messages {
-            outlet.push(message);
-            take_all(&mut outlet, 5);
-            outlet.trim(50);
+            buffer.push(message);
+            take_all(&mut buffer, 5);
+            buffer.trim(50);
         }
-        assert!((50..50 + 30).contains(&outlet.history()), "{framing:?} {}", outlet.history());
-        assert_eq!(outlet.resume(0), Err(Gap));
-        assert_eq!((outlet.waiting(), outlet.resume(outlet.count())), (0, Ok(())), "an error changes nothing");
-        let kept = outlet.history();
+        assert!((50..50 + 30).contains(&buffer.history()), "{framing:?} {}", buffer.history());
+        assert_eq!(buffer.resume(0), Err(Gap));
+        assert_eq!((buffer.waiting(), buffer.resume(buffer.count())), (0, Ok(())), "an error changes nothing");
+        let kept = buffer.history();
         let back = if framing == Framing::Raw { 40 } else { 3 };
-        assert_eq!(outlet.resume(outlet.count() - back), Ok(()));
-        let again = take_all(&mut outlet, 9);
+        assert_eq!(buffer.resume(buffer.count() - back), Ok(()));
+        let again = take_all(&mut buffer, 9);
         assert!(messages.concat().ends_with(&again) && !again.is_empty() && again.len() <= kept);
     }
 }
 
 #[test]
 fn a_message_longer_than_the_history_is_kept_while_it_is_the_last() {
-    let mut outlet = Outlet::new(Framing::Mesg);
+    let mut buffer = ReplayBuffer::new(Framing::Mesg);
     let long = message(Framing::Mesg, 1, 5000);
-    outlet.push(&long);
-    take(&mut outlet, 4000);
-    outlet.trim(100);
-    outlet.rewind_half();
-    assert_eq!(take_all(&mut outlet, 5000), long);
-    outlet.trim(100);
-    assert_eq!(outlet.resume(0), Ok(()));
-    take_all(&mut outlet, 5000);
-    outlet.push(&message(Framing::Mesg, 2, 200));
-    take_all(&mut outlet, 5000);
-    outlet.trim(100);
-    assert_eq!((outlet.resume(0), outlet.resume(1)), (Err(Gap), Ok(())));
+    buffer.push(&long);
+    take(&mut buffer, 4000);
+    buffer.trim(100);
+    buffer.rewind_to_message();
+    assert_eq!(take_all(&mut buffer, 5000), long);
+    buffer.trim(100);
+    assert_eq!(buffer.resume(0), Ok(()));
+    take_all(&mut buffer, 5000);
+    buffer.push(&message(Framing::Mesg, 2, 200));
+    take_all(&mut buffer, 5000);
+    buffer.trim(100);
+    assert_eq!((buffer.resume(0), buffer.resume(1)), (Err(Gap), Ok(())));
 }
 
 #[test]
 fn without_a_number_it_goes_on_with_what_waits_and_counts_anew() {
-    let mut outlet = Outlet::new(Framing::Line);
-    outlet.push(b"one\ntwo\nthree\n");
-    take(&mut outlet, 5);
-    outlet.forget();
-    assert_eq!((outlet.count(), outlet.history()), (0, 0));
-    assert_eq!(take(&mut outlet, 4), b"two\n");
-    assert_eq!(outlet.resume(0), Ok(()));
-    assert_eq!(take_all(&mut outlet, 100), b"two\nthree\n");
-    assert_eq!(outlet.count(), 2);
+    let mut buffer = ReplayBuffer::new(Framing::Line);
+    buffer.push(b"one\ntwo\nthree\n");
+    take(&mut buffer, 5);
+    buffer.discard_sent();
+    assert_eq!((buffer.count(), buffer.history()), (0, 0));
+    assert_eq!(take(&mut buffer, 4), b"two\n");
+    assert_eq!(buffer.resume(0), Ok(()));
+    assert_eq!(take_all(&mut buffer, 100), b"two\nthree\n");
+    assert_eq!(buffer.count(), 2);
 }
 
 #[test]
 fn the_oldest_that_wait_are_dropped_whole() {
-    let mut outlet = Outlet::new(Framing::Line);
-    outlet.push(b"read\n");
-    take_all(&mut outlet, 100);
-    outlet.push(b"a\nbb\nccc\ndd");
-    assert_eq!(outlet.drop_oldest(8), 5);
-    assert_eq!(outlet.drop_oldest(1), 4, "what is not there whole stays");
-    outlet.push(b"d\n");
-    assert_eq!((take_all(&mut outlet, 100), outlet.count()), (b"ddd\n".to_vec(), 2));
-    assert_eq!(outlet.resume(0), Ok(()));
-    assert_eq!(take_all(&mut outlet, 100), b"read\nddd\n");
+    let mut buffer = ReplayBuffer::new(Framing::Line);
+    buffer.push(b"read\n");
+    take_all(&mut buffer, 100);
+    buffer.push(b"a\nbb\nccc\ndd");
+    assert_eq!(buffer.drop_oldest(8), 5);
+    assert_eq!(buffer.drop_oldest(1), 4, "what is not there whole stays");
+    buffer.push(b"d\n");
+    assert_eq!((take_all(&mut buffer, 100), buffer.count()), (b"ddd\n".to_vec(), 2));
+    assert_eq!(buffer.resume(0), Ok(()));
+    assert_eq!(take_all(&mut buffer, 100), b"read\nddd\n");
 
-    let mut outlet = Outlet::new(Framing::Raw);
-    outlet.push(b"datagrams");
-    assert_eq!((outlet.drop_oldest(9), outlet.drop_oldest(8)), (0, 9));
+    let mut buffer = ReplayBuffer::new(Framing::Raw);
+    buffer.push(b"datagrams");
+    assert_eq!((buffer.drop_oldest(9), buffer.drop_oldest(8)), (0, 9));
 }
 
 #[test]
 fn a_burst_s_memory_is_given_back() {
-    let mut outlet = Outlet::new(Framing::Raw);
-    outlet.push(&[0; 1 << 20]);
-    take_all(&mut outlet, usize::MAX);
-    outlet.trim(1000);
-    assert!(outlet.bytes.capacity() <= 4096, "{}", outlet.bytes.capacity());
+    let mut buffer = ReplayBuffer::new(Framing::Raw);
+    buffer.push(&[0; 1 << 20]);
+    take_all(&mut buffer, usize::MAX);
+    buffer.trim(1000);
+    assert!(buffer.bytes.capacity() <= 4096, "{}", buffer.bytes.capacity());
 }
 
 proptest! {
@@ -206,20 +206,20 @@ proptest! {
         step in 1..300_usize,
         seen in 0..40_u64,
     ) {
-        let mut outlet = Outlet::new(framing);
+        let mut buffer = ReplayBuffer::new(framing);
         let mut taken = Vec::new();
         for piece in &pieces {
-            outlet.push(piece);
-            taken.extend(take(&mut outlet, step));
-            outlet.trim(100);
+            buffer.push(piece);
+            taken.extend(take(&mut buffer, step));
+            buffer.trim(100);
         }
-        taken.extend(take_all(&mut outlet, step));
+        taken.extend(take_all(&mut buffer, step));
         prop_assert_eq!(&taken, &pieces.concat());
-        if outlet.resume(seen).is_ok() {
-            prop_assert!(taken.ends_with(&take_all(&mut outlet, step)));
+        if buffer.resume(seen).is_ok() {
+            prop_assert!(taken.ends_with(&take_all(&mut buffer, step)));
         }
-        outlet.rewind_half();
-        outlet.drop_oldest(10);
-        outlet.forget();
+        buffer.rewind_to_message();
+        buffer.drop_oldest(10);
+        buffer.discard_sent();
     }
 }
