@@ -15,9 +15,9 @@
 -- Uses LuaSocket alone. MIT licence; part of sockproxyd.
 
 local socket = require "socket"
-local Door = require "L_SockProxyDoor"
+local Handshake = require "L_SockProxyHandshake"
 local Options = require "L_SockProxyOptions"
-local Wire = require "L_SockProxyWire"
+local Transport = require "L_SockProxyTransport"
 
 local Client = { secret = Options.secret }
 
@@ -51,7 +51,7 @@ end
 
 -- A connection that is not made yet, and its options: the caller's table is left as it is.
 local function new(given)
-    Wire.sweep()
+    Transport.sweep()
     local options = {}
     for name, value in pairs(Client.defaults) do options[name] = value end
     for name, value in pairs(given or {}) do options[name] = value end
@@ -60,7 +60,7 @@ end
 
 -- Connects to the proxy. Returns true, or nil and why not.
 local function reach(self, needs)
-    local wire, pid = Door.reach(self.options, needs)
+    local wire, pid = Handshake.reach(self.options, needs)
     if not wire then return nil, pid end
     self.wire, self.pid = wire, pid
     return true
@@ -102,15 +102,15 @@ function Client.open(target, options)
     reached, why = reach(self, Options.needs(target, options))
     if not reached then return nil, why end
     if pid then
-        there, why = Door.attach(self.wire, pid, options.seen, options.patience)
+        there, why = Handshake.attach(self.wire, pid, options.seen, options.patience)
         if there then return opened(self, pid) end
         if there == nil then return refuse(self, why) end
         self.gap = why == "Gap"
-        if self.gap then Door.drop(self.wire, pid, options.patience) end
+        if self.gap then Handshake.drop(self.wire, pid, options.patience) end
     end
     if options.timeout <= 0 and options.notify and options.notify.service and options.notify.action then
         -- A CONN that is not even understood is told, too, if this is known before.
-        Door.ask(self.wire, "NTFY " .. Options.notify(options.notify):gsub("/", " "), options.patience)
+        Handshake.ask(self.wire, "NTFY " .. Options.notify(options.notify):gsub("/", " "), options.patience)
     end
     self.wire:push(command .. "\n")
     sent, why = self.wire:flush(options.patience)
@@ -132,7 +132,7 @@ function Client.attach(pid, options)
     local reached, why = reach(self, { "KEEP" })
     if not reached then return nil, why end
     local kept
-    kept, why = Door.attach(self.wire, pid, options.seen, options.patience)
+    kept, why = Handshake.attach(self.wire, pid, options.seen, options.patience)
     if not kept then return refuse(self, why) end
     return opened(self, pid)
 end
@@ -144,7 +144,7 @@ function Client.drop(pid, options)
     local reached, why = reach(self, { "KEEP" })
     if not reached then return nil, why end
     local dropped
-    dropped, why = Door.drop(self.wire, pid, options.patience)
+    dropped, why = Handshake.drop(self.wire, pid, options.patience)
     self.wire:close()
     return dropped, why
 end
@@ -349,7 +349,7 @@ function Connection:close(code, reason)
     if self.state == "open" and self.wire:flush(self.options.patience) then
         if self.framing ~= "MESG" then self.wire:finish() end
         self.wire:linger()
-        Wire.sweep()
+        Transport.sweep()
     end
     finish(self, code, reason)
     if self.options.KEEP and self.framing ~= "MESG" then Client.drop(self.pid, self.options) end
@@ -364,7 +364,7 @@ end
 --- Polls those connections of a group (`options.group`, a table that is theirs) whose pid it is; all, without one.
 -- Returns true if one of them may have more.
 function Client.handle(group, pid)
-    Wire.sweep()
+    Transport.sweep()
     local more = false
     local known = {}
     for connection in pairs(group) do known[#known + 1] = connection end

@@ -4,12 +4,12 @@
 -- MIT licence; part of sockproxyd.
 
 local socket = require "socket"
-local Wire = require "L_SockProxyWire"
+local Transport = require "L_SockProxyTransport"
 
-local Door = {}
+local Handshake = {}
 
 --- One line of reply within so many seconds; nil and why not.
-function Door.reply(wire, seconds)
+function Handshake.reply(wire, seconds)
     local began = socket.gettime()
     while true do
         local line, trouble = wire:reply()
@@ -24,11 +24,11 @@ function Door.reply(wire, seconds)
 end
 
 --- Says a command; the reply, or nil and why there is none.
-function Door.ask(wire, command, patience)
+function Handshake.ask(wire, command, patience)
     wire:push(command .. "\n")
     local sent, why = wire:flush(patience)
     if not sent then return nil, why end
-    return Door.reply(wire, patience)
+    return Handshake.reply(wire, patience)
 end
 
 local function tcp(host, port, options)
@@ -45,17 +45,17 @@ end
 --- Connects to the proxy and looks who it is. `options`: host, port, patience, `connect(host, port, options)` where not
 -- LuaSocket's own, `chunk`; `needs`: words of CAPA.
 -- Returns the wire and the pid of the greeting, or nil and why not.
-function Door.reach(options, needs)
+function Handshake.reach(options, needs)
     local where = options.host .. ":" .. options.port
     local sock, why = (options.connect or tcp)(options.host, options.port, options)
     if not sock then return nil, "no proxy at " .. where .. ": " .. tostring(why) end
-    local wire = Wire.new(sock, options.chunk)
+    local wire = Transport.new(sock, options.chunk)
     local function refuse(words)
         wire:close()
         return nil, words
     end
     local greeting
-    greeting, why = Door.reply(wire, options.patience)
+    greeting, why = Handshake.reply(wire, options.patience)
     if not greeting then return refuse("the proxy at " .. where .. " does not greet: " .. tostring(why)) end
     local pid = greeting:match("^OK TOGGLEDBITS%-SOCKPROXY %d+ (%S+)$")
     if not pid then
@@ -64,7 +64,7 @@ function Door.reach(options, needs)
     end
     if #needs == 0 then return wire, pid end
     -- The Lua daemon has no such words, and its first releases not even CAPA: they close.
-    local words = " " .. (Door.ask(wire, "CAPA", options.patience) or "") .. " "
+    local words = " " .. (Handshake.ask(wire, "CAPA", options.patience) or "") .. " "
     local missing = {}
     for _, need in ipairs(needs) do
         if not words:find(" " .. need .. " ", 1, true) then missing[#missing + 1] = need end
@@ -75,18 +75,18 @@ end
 
 --- Goes on with the kept connection of that pid; `seen`: what was read of it, if that is known.
 -- Returns true, or false and why not ("No such pid", "Gap"), or nil and why where the proxy does not answer.
-function Door.attach(wire, pid, seen, patience)
-    local answer, why = Door.ask(wire, seen and string.format("ATCH %s SEEN=%.0f", pid, seen) or "ATCH " .. pid, patience)
+function Handshake.attach(wire, pid, seen, patience)
+    local answer, why = Handshake.ask(wire, seen and string.format("ATCH %s SEEN=%.0f", pid, seen) or "ATCH " .. pid, patience)
     if not answer then return nil, "the proxy does not answer: " .. tostring(why) end
     if answer == "OK ATCH " .. pid then return true end
     return false, answer:match("^ERR ATCH (.*)") or answer
 end
 
 --- Ends the kept connection of that pid. Returns true, or nil and why not.
-function Door.drop(wire, pid, patience)
-    local answer, why = Door.ask(wire, "DROP " .. pid, patience)
+function Handshake.drop(wire, pid, patience)
+    local answer, why = Handshake.ask(wire, "DROP " .. pid, patience)
     if answer == "OK DROP" then return true end
     return nil, answer and answer:match("^ERR DROP (.*)") or answer or why
 end
 
-return Door
+return Handshake

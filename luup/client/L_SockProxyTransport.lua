@@ -8,8 +8,8 @@
 
 local socket = require "socket"
 
-local Wire = {}
-Wire.__index = Wire
+local Transport = {}
+Transport.__index = Transport
 
 -- Bytes asked for at once: LuaSocket's own buffer.
 local CHUNK = 8192
@@ -17,10 +17,10 @@ local CHUNK = 8192
 local LONGEST_HEADER, LONGEST_LINE = 64, 16384
 
 --- Takes over a connected socket. `chunk`: bytes to ask for at once.
-function Wire.new(sock, chunk)
+function Transport.new(sock, chunk)
     -- `text` from `at` on, then `later`: all that has come and was not taken, `have` bytes.
     -- `unsent` behind its first `sent` bytes: all that is to go out.
-    return setmetatable({ sock = sock, chunk = chunk or CHUNK, text = "", at = 1, later = {}, have = 0, sent = 0 }, Wire)
+    return setmetatable({ sock = sock, chunk = chunk or CHUNK, text = "", at = 1, later = {}, have = 0, sent = 0 }, Transport)
 end
 
 -- Both clocks of LuaSocket: "b" is for each wait, "t" for all waits of one call together.
@@ -31,7 +31,7 @@ end
 
 --- Takes what the socket has: at most one chunk, at once; with `seconds` it waits so long for a first byte.
 -- Returns how many bytes came, and why not more, if so: "timeout" (for now), "closed" or another error.
-function Wire:fill(seconds)
+function Transport:fill(seconds)
     if not self.sock then return 0, "closed" end
     local wanted = self.chunk
     -- Waiting for a whole chunk would be waiting for what may never come.
@@ -54,7 +54,7 @@ local function join(self)
 end
 
 --- The next `length` bytes; nil if they have not all come.
-function Wire:bytes(length)
+function Transport:bytes(length)
     if self.have < length then return nil end
     if #self.text - self.at + 1 < length then join(self) end
     local from = self.at
@@ -63,7 +63,7 @@ function Wire:bytes(length)
 end
 
 --- The next line, without its end; nil if it has not come whole, nil and why if it is over `longest` bytes.
-function Wire:line(longest)
+function Transport:line(longest)
     join(self)
     -- Where there was no end before there is none now.
     local stop = self.text:find("\n", self.at + (self.searched or 0), true)
@@ -78,8 +78,8 @@ function Wire:line(longest)
     return line
 end
 
---- A reply of setup mode; as Wire:line.
-function Wire:reply()
+--- A reply of setup mode; as Transport:line.
+function Transport:reply()
     return self:line(LONGEST_LINE)
 end
 
@@ -122,29 +122,29 @@ end
 
 --- The next message in that framing: its verb, its bytes and, of CLOS, its code, of DGRM, its sender. Nil if it has not
 -- come whole; nil and why if what came is none.
-function Wire:message(framing)
+function Transport:message(framing)
     return readers[framing](self)
 end
 
 --- True if there are bytes that were not taken.
-function Wire:pending()
+function Transport:pending()
     return self.have > 0
 end
 
 --- How many bytes are to go out.
-function Wire:queued()
+function Transport:queued()
     return self.unsent and #self.unsent - self.sent or 0
 end
 
 --- Puts bytes behind those that are to go out.
-function Wire:push(data)
+function Transport:push(data)
     self.unsent = self.unsent and self.unsent:sub(self.sent + 1) .. data or data
     self.sent = 0
 end
 
 --- Sends what is to go out, and waits up to `seconds` while the proxy takes none (default: not at all). What is left stays
 -- in order for the next call. Returns true if nothing is left, or nil and why: "timeout", "closed" or another error.
-function Wire:flush(seconds)
+function Transport:flush(seconds)
     if not self.unsent then return true end
     if not self.sock then return nil, "closed" end
     patience(self.sock, seconds or 0)
@@ -158,7 +158,7 @@ function Wire:flush(seconds)
 end
 
 --- Says that nothing more will be sent.
-function Wire:finish()
+function Transport:finish()
     if self.sock then self.sock:shutdown("send") end
 end
 
@@ -168,14 +168,14 @@ local lingering = {}
 -- Seconds. The proxy takes five at most for a closing handshake.
 local LONGEST_LINGER = 10
 
---- Closes the socket once the other side has closed: Wire.sweep looks. The wire itself has none from now on.
-function Wire:linger()
-    lingering[Wire.new(self.sock, self.chunk)] = socket.gettime()
+--- Closes the socket once the other side has closed: Transport.sweep looks. The wire itself has none from now on.
+function Transport:linger()
+    lingering[Transport.new(self.sock, self.chunk)] = socket.gettime()
     self.sock = nil
 end
 
 --- Closes the sockets that linger and are through.
-function Wire.sweep()
+function Transport.sweep()
     local now = socket.gettime()
     for wire, since in pairs(lingering) do
         local chunks = 0
@@ -192,9 +192,9 @@ function Wire.sweep()
 end
 
 --- Closes the socket.
-function Wire:close()
+function Transport:close()
     if self.sock then self.sock:close() end
     self.sock = nil
 end
 
-return Wire
+return Transport

@@ -1,11 +1,11 @@
 --- The SockProxy device: shows how the sockproxyd daemon fares, and on a Vera looks after it.
--- Owns: the device's variables, and when to look. What to do is L_SockProxySetup's.
+-- Owns: the device's variables, and when to look. What to do is L_SockProxyInstaller's.
 -- On openLuup, or wherever Vera's places for uploads are missing, it only looks.
 -- MIT licence; part of sockproxyd.
 
-local Box = require "L_SockProxyBox"
+local System = require "L_SockProxySystem"
 local Task = require "L_SockProxyTask"
-local Setup = require "L_SockProxySetup"
+local Installer = require "L_SockProxyInstaller"
 
 local SockProxy = {}
 
@@ -51,8 +51,8 @@ local ADVICE = {
 
 -- Looks once, and shows it. Returns true if a daemon answers.
 local function look()
-    local answer = Box.ask(PATIENCE)
-    local _, port = Box.whereabouts()
+    local answer = System.ask(PATIENCE)
+    local _, port = System.whereabouts()
     local up = answer.kind == "ours" or answer.kind == "lua"
     set("Status", up and 1 or 0)
     if up then
@@ -88,7 +88,7 @@ end
 
 local function install()
     removed = false
-    if Task.start("Install", Setup.install, installed) then
+    if Task.start("Install", Installer.install, installed) then
         if Task.busy() then say("Checking the installation...") end
         return true
     end
@@ -123,7 +123,7 @@ function SockProxy.action(name)
         return false
     end
     if name == "Install" then return install() end
-    local work = name == "Uninstall" and Setup.uninstall or Setup.restart
+    local work = name == "Uninstall" and Installer.uninstall or Installer.restart
     return Task.start(name, work, function(ok, why)
         if name == "Restart" then
             trouble = not ok and why or nil
@@ -142,12 +142,12 @@ end
 -- The icon, where the user interface looks for it. A Vera may have compressed it, too.
 local function show_icon()
     local name = "SockProxy1.png"
-    local source, target = Box.paths.uploads .. "/" .. name, Box.paths.icons .. "/" .. name
-    if Box.exists(target) or #Box.matching(Box.paths.icons, "^%.$") == 0 then return end
-    local command = Box.exists(source) and "ln -sf" or "pluto-lzo d"
+    local source, target = System.paths.uploads .. "/" .. name, System.paths.icons .. "/" .. name
+    if System.exists(target) or #System.matching(System.paths.icons, "^%.$") == 0 then return end
+    local command = System.exists(source) and "ln -sf" or "pluto-lzo d"
     if command ~= "ln -sf" then source = source .. ".lzo" end
-    if Box.exists(source) then
-        os.execute(string.format("%s %s %s >/dev/null 2>&1", command, Box.quoted(source), Box.quoted(target)))
+    if System.exists(source) then
+        os.execute(string.format("%s %s %s >/dev/null 2>&1", command, System.quoted(source), System.quoted(target)))
     end
 end
 
@@ -156,7 +156,7 @@ end
 function SockProxy.startup(the_luup, the_device, functions)
     luup, device, hooks = the_luup, the_device, functions
     Task.init(function() luup.call_delay(hooks.tick, 1, "") end)
-    manages = Box.is_vera(luup)
+    manages = System.is_vera(luup)
     removed, down, trouble = false, 0, nil
     set("Status", 0)
     luup.set_failure(0, device)

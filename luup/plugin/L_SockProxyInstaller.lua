@@ -8,14 +8,14 @@
 --   by the launcher: nearly full flash is what these boxes suffer from, and a MiB or two of memory they have.
 -- MIT licence; part of sockproxyd.
 
-local Box = require "L_SockProxyBox"
+local System = require "L_SockProxySystem"
 local Task = require "L_SockProxyTask"
 local Files = require "L_SockProxyFiles"
 
-local Setup = {}
+local Installer = {}
 
-local paths = Box.paths
-local quoted = Box.quoted
+local paths = System.paths
+local quoted = System.quoted
 
 -- Seconds. A Vera that is starting is slow: these are bounds, not what it takes.
 local LIMIT = { expand = 120, init = 60, up = 30, down = 10, version = 10 }
@@ -27,12 +27,12 @@ local function init(verb)
 end
 
 local function port_taken()
-    local _, port = Box.whereabouts()
+    local _, port = System.whereabouts()
     return string.format("port %d is taken by another program", port)
 end
 
 local function found()
-    return Box.ask(GLANCE).kind
+    return System.ask(GLANCE).kind
 end
 
 -- Waits until what answers on the port is of that kind.
@@ -41,21 +41,21 @@ local function wait_for(kind, ticks)
 end
 
 local function unlink_boot()
-    for _, name in ipairs(Box.matching(paths.rcd, "^[SK]%d+sockproxyd$")) do
+    for _, name in ipairs(System.matching(paths.rcd, "^[SK]%d+sockproxyd$")) do
         os.remove(paths.rcd .. "/" .. name)
     end
 end
 
 -- The binary of the upload that this box can run.
 local function choose()
-    local cpu = Box.cpu(paths.self) or Box.cpu("/bin/busybox") or Box.cpu("/bin/sh")
+    local cpu = System.cpu(paths.self) or System.cpu("/bin/busybox") or System.cpu("/bin/sh")
     local known = {}
     for _, binary in ipairs(Files.binaries) do
         if binary.cpu == cpu then return binary end
-        known[#known + 1] = Box.cpu_name(binary.cpu)
+        known[#known + 1] = System.cpu_name(binary.cpu)
     end
     return nil, string.format("wrong CPU: this box has %s, the upload is for %s",
-        Box.cpu_name(cpu), table.concat(known, ", "))
+        System.cpu_name(cpu), table.concat(known, ", "))
 end
 
 local function launcher_for(binary)
@@ -82,7 +82,7 @@ end
 local function clear_port(kind)
     if kind == "ours" or kind == "lua" then init("stop") end
     if wait_for("none", LIMIT.down) then return true end
-    Box.send_stop(GLANCE)
+    System.send_stop(GLANCE)
     if wait_for("none", 3) then return true end
     for _, signal in ipairs { "TERM", "KILL" } do
         kill_lua_daemons(signal)
@@ -101,7 +101,7 @@ end
 -- Starts what is installed, and waits until it answers.
 local function start()
     local status, words
-    if not Box.enabled() then init("enable") end
+    if not System.enabled() then init("enable") end
     -- More than once: connections of the daemon before may keep the port from it for a minute.
     for _ = 1, 3 do
         status, words = init("start")
@@ -117,7 +117,7 @@ end
 local function look_after(kind, whose)
     local _, version = Task.command(quoted(paths.program) .. " --version", LIMIT.version)
     if found() ~= "ours" then
-        if not Box.enabled() then return false, whose .. ": switched off, see " .. paths.rcd end
+        if not System.enabled() then return false, whose .. ": switched off, see " .. paths.rcd end
         local clear, why = clear_port(kind)
         if clear then clear, why = start() end
         if not clear then return false, whose .. ": " .. why end
@@ -129,16 +129,16 @@ end
 -- Takes away the copy in memory and the launcher, where a package has come in between.
 local function drop_own_copy()
     os.execute("rm -rf " .. quoted(paths.room))
-    if Box.program_kind() == "launcher" then os.remove(paths.program) end
+    if System.program_kind() == "launcher" then os.remove(paths.program) end
 end
 
 -- Puts back the Lua daemon's init script, after ours has failed.
 local function back_to(old_init, why)
     if not old_init then return false, why end
     init("stop")
-    local written, trouble = Box.write(paths.init, old_init, "755")
+    local written, trouble = System.write(paths.init, old_init, "755")
     if not written then return false, why .. "; nor can the Lua daemon be put back: " .. trouble end
-    if Box.program_kind() == "launcher" then os.remove(paths.program) end
+    if System.program_kind() == "launcher" then os.remove(paths.program) end
     unlink_boot()
     init("enable")
     -- It does not start while the port is in TIME_WAIT, a minute after its last connection.
@@ -154,30 +154,30 @@ local function replace(binary, kind)
     local launcher = launcher_for(binary)
     local trial = paths.work .. "/launcher"
     os.execute("mkdir -p " .. quoted(paths.work))
-    local written, why = Box.write(trial, launcher, "755")
+    local written, why = System.write(trial, launcher, "755")
     if not written then return false, why end
     local status, words = Task.command("env SOCKPROXYD_LAUNCHER=expand " .. quoted(trial), LIMIT.expand)
     os.remove(trial)
     if status ~= 0 then return false, words end
 
-    local new_program = Box.program_kind() ~= "program" and Box.read(paths.program) ~= launcher
-    local new_init = kind ~= "foreign" and Box.read(paths.init) ~= Files.init
+    local new_program = System.program_kind() ~= "program" and System.read(paths.program) ~= launcher
+    local new_init = kind ~= "foreign" and System.read(paths.init) ~= Files.init
     local running = found()
-    if not new_program and not new_init and running == "ours" and Box.enabled() then return true end
+    if not new_program and not new_init and running == "ours" and System.enabled() then return true end
     if running == "other" then return false, port_taken() end
 
-    local old_init = kind == "lua" and Box.read(paths.init) or nil
+    local old_init = kind == "lua" and System.read(paths.init) or nil
     local clear
     clear, why = clear_port(kind)
     if not clear then return false, why end
     os.remove(paths.pidfile) -- a Lua daemon that did not end by its init script leaves it
     if new_program then
-        written, why = Box.write(paths.program, launcher, "755")
+        written, why = System.write(paths.program, launcher, "755")
         if not written then return back_to(old_init, why) end
     end
     if new_init then
         unlink_boot()
-        written, why = Box.write(paths.init, Files.init, "755")
+        written, why = System.write(paths.init, Files.init, "755")
         if not written then return back_to(old_init, why) end
         init("enable")
     end
@@ -191,13 +191,13 @@ end
 
 --- Brings the box to the state in which the daemon runs, and will run after a boot. Does nothing
 -- where that is so. Returns true and which daemon it is, or false and why not.
-function Setup.install()
-    local kind = Box.init_kind(Files.mark)
-    if Box.packaged() then
-        if Box.program_kind() == "launcher" then drop_own_copy() end
+function Installer.install()
+    local kind = System.init_kind(Files.mark)
+    if System.packaged() then
+        if System.program_kind() == "launcher" then drop_own_copy() end
         return look_after(kind, "opkg package")
     end
-    if Box.program_kind() == "program" then
+    if System.program_kind() == "program" then
         if kind == "lua" or kind == "absent" then
             return false, paths.program .. " was installed by hand, without its init script: "
                 .. "finish that installation, or delete the file"
@@ -217,20 +217,20 @@ function Setup.install()
 end
 
 --- Stops and starts the daemon.
-function Setup.restart()
-    if Box.init_kind(Files.mark) == "absent" then return false, "not installed" end
+function Installer.restart()
+    if System.init_kind(Files.mark) == "absent" then return false, "not installed" end
     init("stop")
     wait_for("none", LIMIT.down)
     return start()
 end
 
 --- Removes whatever the plugin installed and the binaries that were uploaded. Configuration and logs stay.
-function Setup.uninstall()
-    if Box.packaged() then return false, "this daemon is the opkg package's: opkg remove sockproxyd" end
-    if Box.program_kind() == "program" then
+function Installer.uninstall()
+    if System.packaged() then return false, "this daemon is the opkg package's: opkg remove sockproxyd" end
+    if System.program_kind() == "program" then
         return false, "this daemon was installed by hand: " .. paths.program
     end
-    local kind = Box.init_kind(Files.mark)
+    local kind = System.init_kind(Files.mark)
     if kind == "foreign" then return false, paths.init .. " is not known to this plugin" end
     if kind == "ours" then
         init("stop")
@@ -238,7 +238,7 @@ function Setup.uninstall()
         unlink_boot()
         os.remove(paths.init)
     end
-    if Box.program_kind() == "launcher" then os.remove(paths.program) end
+    if System.program_kind() == "launcher" then os.remove(paths.program) end
     os.execute("rm -rf " .. quoted(paths.room))
     for _, binary in ipairs(Files.binaries) do
         os.remove(paths.uploads .. "/" .. binary.name)
@@ -250,4 +250,4 @@ function Setup.uninstall()
     return true
 end
 
-return Setup
+return Installer

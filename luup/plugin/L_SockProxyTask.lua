@@ -4,7 +4,7 @@
 -- Time is counted in ticks: the clock of a Vera jumps by decades after boot.
 -- MIT licence; part of sockproxyd.
 
-local Box = require "L_SockProxyBox"
+local System = require "L_SockProxySystem"
 
 local Task = {}
 
@@ -95,26 +95,26 @@ done
 -- Returns its exit status and the last line that it wrote, or nil and "timed out".
 function Task.command(command, limit)
     commands = commands + 1
-    local stem = string.format("%s/%d", Box.paths.work, commands)
-    os.execute("mkdir -p " .. Box.quoted(Box.paths.work))
+    local stem = string.format("%s/%d", System.paths.work, commands)
+    os.execute("mkdir -p " .. System.quoted(System.paths.work))
     for _, suffix in ipairs { ".pid", ".out", ".status" } do os.remove(stem .. suffix) end
     local inner = string.format("echo $$ >%s.pid; exec %s", stem, command)
     os.execute(string.format("(%s sh -c %s >%s.out 2>&1; echo $? >%s.new; mv %s.new %s.status) </dev/null >/dev/null 2>&1 &",
-        CLOSE_INHERITED, Box.quoted(inner), stem, stem, stem, stem))
+        CLOSE_INHERITED, System.quoted(inner), stem, stem, stem, stem))
 
-    local function ended() return Box.exists(stem .. ".status") end
+    local function ended() return System.exists(stem .. ".status") end
     local came = Task.wait(ended, limit)
     for _, signal in ipairs { "TERM", "KILL" } do
         if came then break end
-        local pid = tonumber(Box.read(stem .. ".pid") or "")
+        local pid = tonumber(System.read(stem .. ".pid") or "")
         if pid then os.execute(string.format("kill -%s %d 2>/dev/null", signal, pid)) end
         came = Task.wait(ended, 5)
         if came then return nil, "timed out" end
     end
     if not came then return nil, "timed out" end
 
-    local status = tonumber(Box.read(stem .. ".status"))
-    local output = Box.read(stem .. ".out") or ""
+    local status = tonumber(System.read(stem .. ".status"))
+    local output = System.read(stem .. ".out") or ""
     for _, suffix in ipairs { ".pid", ".out", ".status" } do os.remove(stem .. suffix) end
     local last = ""
     for line in output:gmatch("[^\r\n]+") do last = line end

@@ -1,5 +1,5 @@
-//! The Lua client libraries of `luup/`, in Lua 5.1 with LuaSocket as on a Vera, and in 5.4 where that is installed. The scripts
-//! in `tests/lua` are plugins and the Luup that runs them; here is the rest of the world.
+//! The Lua client libraries of `luup/client/` and `luup/compat/`, in Lua 5.1 with LuaSocket as on a Vera, and in 5.4 where that is
+//! installed. The scripts in `tests/lua` are plugins and the Luup that runs them; here is the rest of the world.
 
 use std::process::Command;
 

@@ -4,7 +4,7 @@
 
 local lib = require "lib"
 local socket = require "socket"
-local Wire = require "L_SockProxyWire"
+local Transport = require "L_SockProxyTransport"
 local Options = require "L_SockProxyOptions"
 local proxy = require "L_SockProxyClient"
 
@@ -40,7 +40,7 @@ local function said( sock ) return table.concat( sock.taken ) end
 
 -- All messages of these bytes, as one string.
 local function read( framing, pieces, chunk )
-    local wire = Wire.new( fake( pieces, "closed" ), chunk )
+    local wire = Transport.new( fake( pieces, "closed" ), chunk )
     local got = {}
     while true do
         local _, why = wire:fill()
@@ -83,7 +83,7 @@ lib.equal( read( "MESG", pieces ), "BINA[" .. long .. "]TEXT[ok]" )
 
 -- What is none.
 for _, bytes in ipairs { "hello\n", "TEXT\n", "TEXT -1\n", "TEXT 1 2\n", "CLOS 1\n", "text 1\na", string.rep( "x", 64 ) } do
-    local wire = Wire.new( fake { bytes } )
+    local wire = Transport.new( fake { bytes } )
     wire:fill()
     local verb, why = wire:message( "MESG" )
     lib.check( verb == nil and why, bytes )
@@ -92,7 +92,7 @@ end
 -- Out: in pieces of every size, and nothing is said twice or left out.
 for room = 1, 9 do
     local sock = fake( {}, nil, room )
-    local wire = Wire.new( sock )
+    local wire = Transport.new( sock )
     wire:push( "first" )
     wire:flush()
     wire:push( "second" )

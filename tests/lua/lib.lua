@@ -5,7 +5,7 @@ local socket = require "socket"
 local lib = {}
 
 -- The client libraries, as they stand in the sources.
-package.path = "../../luup/?.lua;" .. package.path
+package.path = "../../luup/client/?.lua;../../luup/compat/?.lua;" .. package.path
 
 -- Ends the script with a reason unless `condition` holds.
 function lib.check( condition, why )

@@ -3,7 +3,7 @@
 
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = here .. "/?.lua;/usr/share/lua/5.1/?.lua"
-local Box = require "box"
+local System = require "system"
 local Engine = require "luup"
 
 local cases, order = {}, {}
@@ -22,7 +22,7 @@ end
 local function both(name, run)
     case(name, run)
     case(name .. " (procd)", function()
-        Box.procd()
+        System.procd()
         run()
     end)
 end
@@ -67,17 +67,17 @@ end
 
 -- The box has the daemon of this upload, and nothing else.
 local function assert_ours(upload)
-    local files = Box.manifest(upload or "real")
-    equal(Box.read(Box.INIT), files.init)
-    like(Box.read(Box.PROGRAM), "# sockproxyd%-launcher:")
-    like(Box.output("ls /etc/rc.d"), "S%d%dsockproxyd")
-    assert(Box.build() > 23068, "not our daemon")
-    assert(Box.pid(Box.RUNNING), "not started from " .. Box.RUNNING)
+    local files = System.manifest(upload or "real")
+    equal(System.read(System.INIT), files.init)
+    like(System.read(System.PROGRAM), "# sockproxyd%-launcher:")
+    like(System.output("ls /etc/rc.d"), "S%d%dsockproxyd")
+    assert(System.build() > 23068, "not our daemon")
+    assert(System.pid(System.RUNNING), "not started from " .. System.RUNNING)
 end
 
 -- What the files of cases see.
 local tools = {
-    hidden = hidden, case = case, both = both, Box = Box, Engine = Engine, SID = SID, LONGEST = LONGEST, like = like,
+    hidden = hidden, case = case, both = both, System = System, Engine = Engine, SID = SID, LONGEST = LONGEST, like = like,
     equal = equal, variable = variable, message = message, settle = settle, started = started, assert_ours = assert_ours,
 }
 for _, subject in ipairs { "install", "replace", "trouble", "owners", "life" } do
@@ -95,10 +95,10 @@ if not run then
     os.exit(2)
 end
 -- The system log, as on every Vera; with busybox, though theirs may be another program.
-Box.must("busybox syslogd -O /tmp/run/messages")
+System.must("busybox syslogd -O /tmp/run/messages")
 local sound, why = xpcall(run, debug.traceback)
 if not sound then
     print(why)
-    print(Box.output("ps; netstat -tan; ls -lR /etc/cmh-ludl /etc/init.d /etc/rc.d /usr/sbin /tmp; df -k; cat /tmp/run/messages"))
+    print(System.output("ps; netstat -tan; ls -lR /etc/cmh-ludl /etc/init.d /etc/rc.d /usr/sbin /tmp; df -k; cat /tmp/run/messages"))
     os.exit(1)
 end

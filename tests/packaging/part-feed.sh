@@ -53,7 +53,7 @@ result "feed: install" feed_make install
 installed=$work/feed/root
 expected=$work/feed/expected
 {
-    printf '644 ./usr/lib/lua/%s\n' "${RELEASE_LUA[@]}"
+    printf '644 ./usr/lib/lua/%s\n' "${RELEASE_LUA[@]##*/}"
     cat <<'FILES'
 644 ./etc/config/sockproxyd
 644 ./etc/sockproxyd.cf

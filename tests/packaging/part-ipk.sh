@@ -54,7 +54,8 @@ for member in data control; do
     result "ipk: $member belongs to root" equal "$(tar -tvzf "$outer/$member.tar.gz" --numeric-owner | awk '$2 != "0/0"')" ""
 done
 result "ipk: times are SOURCE_DATE_EPOCH" equal "$(TZ=UTC tar -tvzf "$outer/data.tar.gz" | awk '{ print $4 }' | sort -u)" 2023-11-14
-result "ipk: the Lua libraries" equal "$(tar -tzf "$outer/data.tar.gz" | sed -n 's|^./usr/lib/lua/\(.\)|\1|p' | tr '\n' ' ')" "${RELEASE_LUA[*]} "
+result "ipk: the Lua libraries" diff <(printf '%s\n' "${RELEASE_LUA[@]##*/}" | LC_ALL=C sort) \
+    <(tar -tzf "$outer/data.tar.gz" | sed -n 's|^./usr/lib/lua/\(.\)|\1|p' | LC_ALL=C sort)
 control=$(tar -xOzf "$outer/control.tar.gz" ./control)
 result "ipk: for every architecture by name" grep -qx 'Architecture: all' <<<"$control"
 version=$("$daemon" --version)
