@@ -1,37 +1,37 @@
---- What is said in a CONN: the target and its options, made safe for a line of blanks.
--- Owns: which options are lists, which are percent-decoded, what of the proxy they need, and what a plugin may
--- say at all. Connects nothing.
+--- The line of a CONN: the target and its options, encoded so that a value cannot add a word or a line.
+-- Owns which options are lists, which are percent-decoded by the proxy, which capabilities of the proxy they need, and
+-- which values a plugin may give. Opens no connection.
 -- MIT licence; part of sockproxyd.
 
 local Options = {}
 
--- These were there before percent-decoding was: they are taken as they stand.
+-- The proxy does not percent-decode these: they are older than the decoding.
 local PLAIN = { BLKS = true, NTFY = true, PACE = true, PRTO = true, RTIM = true }
--- These take several values, with commas between them.
+-- Options with several values, separated by commas.
 local LISTS = { PINS = true, SUBP = true }
 
 local function hex(byte)
     return string.format("%%%02x", byte:byte())
 end
 
---- Says something to the person who reads the log: by `options.log`, where given, or Luup's, or on standard error.
+--- Logs a line by `options.log`, else by Luup's log, else on standard error.
 function Options.log(options, words)
     local luup = rawget(_G, "luup")
-    local say = options.log or (luup and luup.log)
-    if say then say(words) else io.stderr:write(words, "\n") end
+    local log = options.log or (luup and luup.log)
+    if log then log(words) else io.stderr:write(words, "\n") end
 end
 
---- Percent-encodes what would break a line of options or a list. Slashes and colons stay readable.
+--- Percent-encodes what would end an option or an item of a list. Slashes and colons stay readable.
 function Options.encoded(text)
     return (tostring(text):gsub("[^%w_.~:/=-]", hex))
 end
 
---- Percent-encodes a name or value of a URL's query.
+--- Percent-encodes a name or a value of a URL's query.
 function Options.query_encoded(text)
     return (tostring(text):gsub("[^%w_.~-]", hex))
 end
 
--- The options of CONN, in one order, so that the same options give the same line. All other keys are the client's own.
+-- The names of CONN's options, sorted, so that equal options give equal lines. All other keys belong to the client.
 local function sorted(options)
     local names = {}
     for name in pairs(options) do
@@ -52,7 +52,7 @@ local function list(value)
     return table.concat(items, ",")
 end
 
--- HDRS may be one "Name: value", a list of them, or a table of names and values.
+-- HDRS is one "Name: value", a list of them, or a table of names and values.
 local function headers(value)
     if type(value) ~= "table" then return { (tostring(value):gsub(":%s+", ":", 1)) } end
     local lines = {}
@@ -66,12 +66,12 @@ local function headers(value)
     return lines
 end
 
-local function switch(value)
+local function on_off(value)
     if value == true then return "on" elseif value == false then return "off" end
     return value
 end
 
---- The NTFY of `{ device =, service =, action =, pid = }`, or nil and why not.
+--- Returns the value of NTFY for `{ device =, service =, action =, pid = }`, or nil and the reason.
 function Options.notify(notify)
     local device = tonumber(notify.device)
     if not device then return nil, "notify: no device" end
@@ -82,8 +82,8 @@ function Options.notify(notify)
     return table.concat(words, "/")
 end
 
---- The CONN for a target, with the options of `options` that are named in four capitals and its `notify`.
--- Returns the line, without its end, or nil and why not.
+--- Returns the CONN line for a target, without its line end, or nil and the reason. Takes the keys of `options` that
+-- are four capitals, and `options.notify`.
 function Options.command(target, options)
     if type(target) ~= "string" or target == "" or target:find("[%s%c]") then
         return nil, "INVALID_URL " .. tostring(target):gsub("[%s%c]", "?")
@@ -100,7 +100,7 @@ function Options.command(target, options)
             if tostring(value):find("[%s%c]") then return nil, "Invalid option " .. name end
             add(name, tostring(value))
         else
-            add(name, Options.encoded(switch(value)))
+            add(name, Options.encoded(on_off(value)))
         end
     end
     if options.notify then
@@ -111,7 +111,7 @@ function Options.command(target, options)
     return table.concat(words, " ")
 end
 
---- A pid that nobody guesses, for KEEP: to be stored in a variable of the plugin's device.
+--- Returns a random pid for KEEP, which another program cannot guess. The plugin stores it in a variable of its device.
 function Options.secret()
     local file = assert(io.open("/dev/urandom", "rb"))
     local bytes = file:read(16)
@@ -119,8 +119,8 @@ function Options.secret()
     return (bytes:gsub(".", function(byte) return string.format("%02x", byte:byte()) end))
 end
 
---- The pid that a kept connection is known by; nil and why where there is no good one.
-function Options.secret_of(options)
+--- Returns the pid of a kept connection, or nil and the reason if the options have no valid one.
+function Options.kept_pid(options)
     local pid = options.notify and options.notify.pid
     if type(pid) ~= "string" or #pid < 8 or pid:find("[%s%c/]") then
         return nil, "KEEP needs notify.pid: a secret of 8 characters or more, see proxy.secret()"
@@ -128,31 +128,31 @@ function Options.secret_of(options)
     return pid
 end
 
---- True if a plugin may close with that code and reason; else nil and why not.
-function Options.may_close(code, reason)
-    local known = type(code) == "number" and (code >= 1000 and code <= 1003 or code == 1005 or code >= 1007 and code <= 1014
+--- Returns true if a plugin may close with that code and reason, else nil and the reason.
+function Options.check_close(code, reason)
+    local valid = type(code) == "number" and (code >= 1000 and code <= 1003 or code == 1005 or code >= 1007 and code <= 1014
         or code >= 3000 and code <= 4999)
-    if not known then return nil, "no code to close with: " .. tostring(code) end
-    if #reason > 123 then return nil, "a reason holds at most 123 bytes" end
+    if not valid then return nil, "invalid close code: " .. tostring(code) end
+    if #reason > 123 then return nil, "a reason has at most 123 bytes" end
     return true
 end
 
---- True for a URL of a WebSocket; else nil and the proxy's words for what it is.
-function Options.websocket_url(url)
+--- Returns true for a ws or wss URL, else nil and the error that the proxy gives for it.
+function Options.check_websocket_url(url)
     local scheme = tostring(url):match("^(%a[%w+.-]*)://[^/?#]")
     if not scheme then return nil, "INVALID_URL" end
     if scheme:lower() == "ws" or scheme:lower() == "wss" then return true end
     return nil, "INVALID_SCHEMA " .. scheme
 end
 
---- How messages are told apart on the plugin's side: "MESG", "LINE" or "RAW".
+--- The framing on the plugin's side: "MESG", "LINE" or "RAW".
 function Options.framing(target, options)
     if options.FRAM then return tostring(options.FRAM):upper() end
     return target:match("^[Ww][Ss][Ss]?://") and "MESG" or "RAW"
 end
 
---- The words of CAPA that a proxy must say for this target and these options.
-function Options.needs(target, options)
+--- The words of CAPA that the target and the options need.
+function Options.required_capabilities(target, options)
     local needs = {}
     local function need(word, condition) if condition then needs[#needs + 1] = word end end
     local scheme = (target:match("^(%a+)://") or ""):lower()
@@ -162,8 +162,8 @@ function Options.needs(target, options)
     need("LINE", Options.framing(target, options) == "LINE")
     need("V6", target:find("^%[") or target:find("://%["))
     need("KEEP", options.KEEP)
-    need("EVNT", switch(options.EVNT) == "on")
-    need("DEFL", switch(options.DEFL) == "on")
+    need("EVNT", on_off(options.EVNT) == "on")
+    need("DEFL", on_off(options.DEFL) == "on")
     return needs
 end
 

@@ -1,9 +1,9 @@
---- One LuaSocket connection to the proxy: what comes in pieces is put together, what goes out may go in pieces.
--- Owns: the socket, the bytes that have come and are not yet a whole message, the bytes that are not yet sent. Knows
--- the three framings of FRAM and nothing of what the messages mean.
+--- One LuaSocket connection to the proxy: joins what arrives in pieces, and sends the rest of a short write later.
+-- Owns the socket, the received bytes that are not yet a complete message, and the bytes that are not yet sent. Knows
+-- the three framings of FRAM, but not what messages mean.
 --
--- At a timeout of zero LuaSocket gives what there is of what was asked for as its third result, and has forgotten it
--- then. Here every byte is kept until the message it belongs to is whole.
+-- With a timeout of zero, LuaSocket returns incomplete data as its third result and does not keep it. This module
+-- keeps every byte until its message is complete.
 -- MIT licence; part of sockproxyd.
 
 local socket = require "socket"
@@ -11,32 +11,33 @@ local socket = require "socket"
 local Transport = {}
 Transport.__index = Transport
 
--- Bytes asked for at once: LuaSocket's own buffer.
+-- Bytes. The size of LuaSocket's own buffer.
 local CHUNK = 8192
--- The longest header of a message in MESG, its newline included, is 64 bytes. A reply may name a long reason.
-local LONGEST_HEADER, LONGEST_LINE = 64, 16384
+-- Bytes. The longest header in MESG, its newline included, has 64. A reply may contain a long reason.
+local MAX_HEADER, MAX_LINE = 64, 16384
 
---- Takes over a connected socket. `chunk`: bytes to ask for at once.
+--- Takes over a connected socket. `chunk`: bytes to read at once.
 function Transport.new(sock, chunk)
-    -- `text` from `at` on, then `later`: all that has come and was not taken, `have` bytes.
-    -- `unsent` behind its first `sent` bytes: all that is to go out.
+    -- Received and not yet taken: `text` from `at` on, then the strings of `later`, together `have` bytes.
+    -- To be sent: `unsent` without its first `sent` bytes.
     return setmetatable({ sock = sock, chunk = chunk or CHUNK, text = "", at = 1, later = {}, have = 0, sent = 0 }, Transport)
 end
 
--- Both clocks of LuaSocket: "b" is for each wait, "t" for all waits of one call together.
-local function patience(sock, seconds)
+-- LuaSocket has two timeouts: "b" limits each wait, "t" all waits of one call together.
+local function set_timeout(sock, seconds)
     sock:settimeout(seconds, "b")
     sock:settimeout(seconds, "t")
 end
 
---- Takes what the socket has: at most one chunk, at once; with `seconds` it waits so long for a first byte.
--- Returns how many bytes came, and why not more, if so: "timeout" (for now), "closed" or another error.
+--- Reads from the socket without waiting, one chunk at most. With `seconds`, waits so long for the first byte. Returns
+-- the number of bytes read and, if that was less than a chunk, the reason: "timeout" (no more yet), "closed" or
+-- another error.
 function Transport:fill(seconds)
     if not self.sock then return 0, "closed" end
     local wanted = self.chunk
-    -- Waiting for a whole chunk would be waiting for what may never come.
+    -- A wait for a whole chunk would not end when the remote sends less.
     if seconds and seconds > 0 then wanted = 1 else seconds = 0 end
-    patience(self.sock, seconds)
+    set_timeout(self.sock, seconds)
     local data, why, part = self.sock:receive(wanted)
     data = data or part or ""
     if data ~= "" then
@@ -46,14 +47,14 @@ function Transport:fill(seconds)
     return #data, why
 end
 
--- Puts what has come into one string.
+-- Joins the received bytes into one string.
 local function join(self)
     if #self.later == 0 then return end
     self.text, self.at = self.text:sub(self.at) .. table.concat(self.later), 1
     self.later = {}
 end
 
---- The next `length` bytes; nil if they have not all come.
+--- Takes the next `length` bytes, or returns nil if they have not all arrived.
 function Transport:bytes(length)
     if self.have < length then return nil end
     if #self.text - self.at + 1 < length then join(self) end
@@ -62,28 +63,29 @@ function Transport:bytes(length)
     return self.text:sub(from, from + length - 1)
 end
 
---- The next line, without its end; nil if it has not come whole, nil and why if it is over `longest` bytes.
+--- Takes the next line and returns it without its line end. Returns nil if the line is incomplete, or nil and the
+-- reason if it has `longest` bytes or more.
 function Transport:line(longest)
     join(self)
-    -- Where there was no end before there is none now.
+    -- The part that was searched before has no line end.
     local stop = self.text:find("\n", self.at + (self.searched or 0), true)
     if not stop then
         self.searched = self.have
-        if longest and self.have >= longest then return nil, "a line without an end" end
+        if longest and self.have >= longest then return nil, "line too long" end
         return nil
     end
     self.searched = nil
     local line = self:bytes(stop - self.at + 1):sub(1, -2)
-    if longest and #line >= longest then return nil, "a line without an end" end
+    if longest and #line >= longest then return nil, "line too long" end
     return line
 end
 
---- A reply of setup mode; as Transport:line.
+--- Takes a reply of setup mode; results as for Transport:line.
 function Transport:reply()
-    return self:line(LONGEST_LINE)
+    return self:line(MAX_LINE)
 end
 
--- Verb, length and, of CLOS and DGRM, the code or the address.
+-- Parses a header: verb, length, and the code of CLOS or the address of DGRM.
 local function header(line)
     local verb, length = line:match("^(%u%u%u%u) (%d+)$")
     if verb then return verb ~= "CLOS" and verb ~= "DGRM" and { verb = verb, length = tonumber(length) } or nil end
@@ -99,10 +101,10 @@ local readers = {}
 function readers.MESG(self)
     local head = self.head
     if not head then
-        local line, why = self:line(LONGEST_HEADER)
+        local line, why = self:line(MAX_HEADER)
         if not line then return nil, why end
         head = header(line)
-        if not head then return nil, "no header of a message: " .. line end
+        if not head then return nil, "invalid message header: " .. line end
         self.head = head
     end
     local body = self:bytes(head.length)
@@ -120,34 +122,34 @@ function readers.RAW(self)
     if self.have > 0 then return "BINA", self:bytes(self.have) end
 end
 
---- The next message in that framing: its verb, its bytes and, of CLOS, its code, of DGRM, its sender. Nil if it has not
--- come whole; nil and why if what came is none.
+--- Takes the next message in that framing. Returns its verb, its bytes and, for CLOS, its code or, for DGRM, its
+-- sender. Returns nil if the message is incomplete, or nil and the reason if the bytes are not a message.
 function Transport:message(framing)
     return readers[framing](self)
 end
 
---- True if there are bytes that were not taken.
+--- True if received bytes were not taken.
 function Transport:pending()
     return self.have > 0
 end
 
---- How many bytes are to go out.
+--- The number of bytes that wait to be sent.
 function Transport:queued()
     return self.unsent and #self.unsent - self.sent or 0
 end
 
---- Puts bytes behind those that are to go out.
+--- Appends bytes to the send queue.
 function Transport:push(data)
     self.unsent = self.unsent and self.unsent:sub(self.sent + 1) .. data or data
     self.sent = 0
 end
 
---- Sends what is to go out, and waits up to `seconds` while the proxy takes none (default: not at all). What is left stays
--- in order for the next call. Returns true if nothing is left, or nil and why: "timeout", "closed" or another error.
+--- Sends the queue. Waits up to `seconds` (default: 0) while the proxy does not read. The rest stays queued, in order,
+-- for the next call. Returns true if the queue is empty, or nil and the reason: "timeout", "closed" or another error.
 function Transport:flush(seconds)
     if not self.unsent then return true end
     if not self.sock then return nil, "closed" end
-    patience(self.sock, seconds or 0)
+    set_timeout(self.sock, seconds or 0)
     local last, why, part = self.sock:send(self.unsent, self.sent + 1)
     if not last then
         self.sent = math.max(self.sent, part or 0)
@@ -157,36 +159,37 @@ function Transport:flush(seconds)
     return true
 end
 
---- Says that nothing more will be sent.
-function Transport:finish()
+--- Shuts down the sending side.
+function Transport:shutdown_send()
     if self.sock then self.sock:shutdown("send") end
 end
 
--- Sockets that were closed here, and wait for the proxy to close, too: to close one before all was read resets the
--- connection, and what was said last may never be heard. The times of that, by their wires.
+-- Closed transports whose sockets wait for the proxy to close, with the time of the close. Closing a socket with unread
+-- bytes resets the connection, and the reset can destroy the last bytes that were sent.
 local lingering = {}
--- Seconds. The proxy takes five at most for a closing handshake.
-local LONGEST_LINGER = 10
+-- Seconds. The proxy takes at most five for a closing handshake.
+local MAX_LINGER = 10
 
---- Closes the socket once the other side has closed: Transport.sweep looks. The wire itself has none from now on.
+--- Hands the socket to Transport.close_lingering, which closes it after the proxy has closed its side. This transport
+-- has no socket afterwards.
 function Transport:linger()
     lingering[Transport.new(self.sock, self.chunk)] = socket.gettime()
     self.sock = nil
 end
 
---- Closes the sockets that linger and are through.
-function Transport.sweep()
+--- Closes the lingering sockets that the proxy has closed or that have waited too long.
+function Transport.close_lingering()
     local now = socket.gettime()
-    for wire, since in pairs(lingering) do
+    for transport, since in pairs(lingering) do
         local chunks = 0
         local why
         repeat
-            chunks, why = chunks + 1, select(2, wire:fill())
+            chunks, why = chunks + 1, select(2, transport:fill())
         until why or chunks == 64
-        wire.text, wire.at, wire.later, wire.have = "", 1, {}, 0
-        if (why and why ~= "timeout") or now - since > LONGEST_LINGER or now < since then
-            lingering[wire] = nil
-            wire:close()
+        transport.text, transport.at, transport.later, transport.have = "", 1, {}, 0
+        if (why and why ~= "timeout") or now - since > MAX_LINGER or now < since then
+            lingering[transport] = nil
+            transport:close()
         end
     end
 end

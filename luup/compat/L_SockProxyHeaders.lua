@@ -1,12 +1,12 @@
---- Headers of HTTP as turbo's httputil.HTTPHeaders shows them: what a callback may look at and change. And texts made of
--- tables, as turbo makes them: queries and JSON. Owns no connection.
--- Names are found whatever their case.
+--- HTTP headers with the interface of turbo's httputil.HTTPHeaders, which callbacks read and change; and conversions of
+-- tables to strings as turbo does them: queries and JSON. Owns no connection.
+-- Header names match in any case.
 -- MIT licence; part of sockproxyd.
 
 local Headers = {}
 Headers.__index = Headers
 
---- No headers; or those of a head as it came: its first line, then `Name: value`.
+--- Returns an empty set of headers, or the headers of a response's head: its first line, then `Name: value`.
 function Headers.new(head)
     local self = setmetatable({ lines = {} }, Headers)
     if head then
@@ -17,7 +17,8 @@ function Headers.new(head)
     return self
 end
 
---- The value of a header, or a list of the values where there are several, and how many there are; nil if there is none.
+--- Returns the value of a header, or a list of its values if there are several, and their number; nil and 0 if there is
+-- none.
 function Headers:get(name)
     local values = {}
     for _, line in ipairs(self.lines) do
@@ -27,25 +28,25 @@ function Headers:get(name)
     return #values == 1 and values[1] or values, #values
 end
 
---- Adds a header, beside those of its name.
+--- Adds a header and keeps those of the same name.
 function Headers:add(name, value)
     self.lines[#self.lines + 1] = { name = tostring(name), value = tostring(value) }
 end
 
---- Takes away the headers of a name.
+--- Removes the headers of a name.
 function Headers:remove(name)
     for index = #self.lines, 1, -1 do
         if self.lines[index].name:lower() == name:lower() then table.remove(self.lines, index) end
     end
 end
 
---- Puts a header in the place of those of its name.
+--- Replaces the headers of a name by one.
 function Headers:set(name, value)
     self:remove(name)
     self:add(name, value)
 end
 
---- The number of the answer's status, and its version of HTTP, such as "HTTP/1.1".
+--- The response's status code, and its HTTP version, such as "HTTP/1.1".
 function Headers:get_status_code() return tonumber((self.first or ""):match("^HTTP/%S+ (%d+)")) end
 function Headers:get_version() return (self.first or ""):match("^(HTTP/%S+)") end
 
@@ -66,7 +67,7 @@ local function percent(text)
     return (tostring(text):gsub("[^%w_.~-]", function(byte) return string.format("%%%02X", byte:byte()) end))
 end
 
---- `url` with the parameters in its query.
+--- Returns `url` with the parameters added to its query.
 function Headers.with_query(url, parameters)
     local words = {}
     for _, name in ipairs(sorted_keys(parameters)) do words[#words + 1] = percent(name) .. "=" .. percent(parameters[name]) end
@@ -82,8 +83,8 @@ local function quoted(text)
     end) .. '"'
 end
 
---- A table, string, number or boolean as JSON. A table is a list if it has a first item or none at all. Raises an error for
--- what JSON cannot say.
+--- Converts a table, string, number or boolean to JSON. A table is an array if it has a first item or is empty. Raises an
+-- error for a value that JSON does not have.
 function Headers.json(value, depth)
     depth = depth or 0
     if depth > 100 then error("JSON: nested too deep") end
@@ -94,7 +95,7 @@ function Headers.json(value, depth)
         if value ~= value or value == math.huge or value == -math.huge then error("JSON: no such number: " .. tostring(value)) end
         return (string.format("%.14g", value))
     end
-    if kind ~= "table" then error("JSON: cannot say a " .. kind) end
+    if kind ~= "table" then error("JSON: cannot encode a " .. kind) end
     local words = {}
     if #value > 0 or next(value) == nil then
         for index = 1, #value do words[index] = Headers.json(value[index], depth + 1) end

@@ -1,26 +1,26 @@
---- turbo.websocket's client, over the proxy: a plugin written for turbo changes its `require` and says, once, which action
--- the proxy is to invoke.
+--- The client of turbo.websocket on top of the proxy: a plugin written for turbo changes its `require` and names, once,
+-- the action that the proxy calls.
 --
 --     local turbo = require("L_SockProxyTurbo").with { notify = { device = dev, service = SID, action = "HandleReceive" } }
 --     turbo.websocket.WebSocketClient("wss://host/path", { on_message = function(self, msg) end, ... })
 --     function handleReceive(device, settings) turbo.handle(settings.Pid) end      -- the action
 --
--- Owns: turbo.websocket's client with its arguments, callbacks and error codes; all else is L_SockProxyClient's. What is other
--- than it was:
+-- Owns the arguments, callbacks and error codes of turbo.websocket's client. L_SockProxyClient does the rest. Differences
+-- from turbo:
 --
--- * The client returns at once; callbacks come by handle(), which the action calls that the proxy invokes, or whoever else
---   does, now and then. turbo.ioloop is there for scripts outside of Luup, as far as the client needs it; in Luup, which may not
---   be held up, its start() runs what was added and returns.
--- * There is no server, for the proxy does not listen: no WebSocketHandler (open, on_message, on_close, on_error, prepare,
---   subprotocol) and no turbo.web. Nothing can be made a subclass: class() is not here.
--- * `body` is ignored, as turbo ignored it here; so NO_HEADERS, REQUIRES_BODY, INVALID_BODY and BUSY are never given.
--- * modify_headers: Upgrade, Connection and Sec-WebSocket-* are the proxy's own (but for -Protocol). Redirects do not get
---   headers of the plugin's on another host. `cookie` is a header, too.
--- * `priv_file`, `cert_file`, `ca_path`: files below `directory` of [tls] in the proxy's configuration; of a whole path the
---   last part counts. Without `ca_path` the proxy's own authorities hold, which are Mozilla's.
--- * Messages over `max_buffer_size` (1 MiB) end the connection: WEBSOCKET_PROTOCOL_ERROR.
+-- * The client returns at once. handle() calls the callbacks; the action that the proxy calls runs it, or the plugin runs it
+--   at intervals. turbo.ioloop exists for scripts outside of Luup, as far as the client needs it. In Luup, which must not
+--   block, its start() runs the added functions and returns.
+-- * The proxy accepts no WebSocket clients, so WebSocketHandler (open, on_message, on_close, on_error, prepare, subprotocol)
+--   and turbo.web do not exist. Neither does class(): nothing here can be subclassed.
+-- * `body` is ignored, as turbo ignored it here. NO_HEADERS, REQUIRES_BODY, INVALID_BODY and BUSY therefore never occur.
+-- * modify_headers cannot change Upgrade, Connection and Sec-WebSocket-* (except -Protocol), which belong to the proxy. A
+--   redirect to another host does not get the plugin's headers, `cookie` included.
+-- * `priv_file`, `cert_file` and `ca_path` are files below `directory` of [tls] in the proxy's configuration; only the last
+--   part of a path is used. Without `ca_path` the proxy's authorities apply, which are Mozilla's.
+-- * A message over `max_buffer_size` (1 MiB) ends the connection: WEBSOCKET_PROTOCOL_ERROR.
 --
--- New: with(), handle(), and options of CONN by their names (PINS, PNGI, KEEP with `seen`, ...), but for HDRS: see modify_headers.
+-- New: with(), handle(), and options of CONN by name (PINS, PNGI, KEEP with `seen`, ...) except HDRS: see modify_headers.
 -- MIT licence; part of sockproxyd.
 
 local Client = require "L_SockProxyClient"
@@ -33,13 +33,13 @@ local errors = {
     REDIRECT_MAX = -13, CALLBACK_ERROR = -14, BAD_HTTP_STATUS = -15, WEBSOCKET_PROTOCOL_ERROR = -16,
 }
 
--- Headers that are the proxy's own.
+-- Headers that the proxy sets.
 local RESERVED = {
     upgrade = true, connection = true, ["sec-websocket-key"] = true, ["sec-websocket-version"] = true,
     ["sec-websocket-extensions"] = true, ["sec-websocket-accept"] = true,
 }
 
--- `path` as the proxy wants it: below its directory.
+-- Converts a path to the file name below the proxy's directory.
 local function file_of(path)
     return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
 end
@@ -50,71 +50,72 @@ Stream.__index = Stream
 local function report(self, code, words)
     local callback = self.kwargs.on_error
     if type(callback) ~= "function" then return end
-    local sound, trouble = pcall(callback, self, code, words)
-    if not sound then Options.log(self.kwargs, "turbo.websocket: on_error: " .. tostring(trouble)) end
+    local ok, err = pcall(callback, self, code, words)
+    if not ok then Options.log(self.kwargs, "turbo.websocket: on_error: " .. tostring(err)) end
 end
 
-local guarded
+local call_back
 
--- on_close, once, and only for what was open.
-local function ended(self)
+-- Calls on_close once, and only if the connection was open.
+local function call_on_close(self)
     self._closed = true
     if self.was_open then
         self.was_open = false
-        guarded(self, "on_close", self.kwargs.on_close, self)
+        call_back(self, "on_close", self.kwargs.on_close, self)
     end
 end
 
--- An error ends the connection.
+-- Reports an error and closes the connection.
 local function fail(self, code, words)
     if self.conn then self.conn:close(code == errors.CALLBACK_ERROR and 1011 or 1000) end
     self._closed = true
     report(self, code, words)
-    ended(self)
+    call_on_close(self)
 end
 
--- Calls back; false where that failed, which ends the connection, as in turbo.
-function guarded(self, name, callback, ...)
+-- Calls a callback of the plugin. Returns false if it failed; a failed callback closes the connection, as in turbo.
+function call_back(self, name, callback, ...)
     if type(callback) ~= "function" then return true end
-    local sound, trouble = pcall(callback, ...)
-    if not sound then
-        fail(self, errors.CALLBACK_ERROR, string.format('error in callback "%s": %s', name, tostring(trouble)))
+    local ok, err = pcall(callback, ...)
+    if not ok then
+        fail(self, errors.CALLBACK_ERROR, string.format('error in callback "%s": %s', name, tostring(err)))
     end
-    return sound
+    return ok
 end
 
--- The client's errors, and turbo's for them.
-local function failed(self, words)
+-- Reports an error of the client under turbo's error code.
+local function open_failed(self, words)
     local code = errors[words:match("^[%u_]+") or ""]
-    -- With redirects forbidden the answer was not the 101 that was expected.
+    -- With redirects forbidden, a redirect is a status other than 101.
     if code == errors.REDIRECT_MAX and self.kwargs.allow_redirects == false then code = errors.BAD_HTTP_STATUS end
     if not code then code = words:match("^no proxy") and errors.COULD_NOT_CONNECT or errors.SOCKET_ERROR end
     self._closed = true
     report(self, code, words)
 end
 
-local function say(self, verb, data)
+local function send(self, verb, data)
     if self._closed then error("WebSocket connection has been closed. Can not write message.", 3) end
     if not (self.conn and self.conn:is_open()) then error("WebSocket connection is not open yet.", 3) end
     local sent, why = self.conn:send(verb, data)
     if not sent then fail(self, errors.SOCKET_ERROR, why) end
 end
 
---- Sends a string, or a table as JSON; as bytes where `binary`. Raises an error if the connection is not open.
+--- Sends a string, or a table as JSON; `binary`: as bytes. Raises an error if the connection is not open.
 function Stream:write_message(msg, binary)
     if type(msg) == "table" then msg = Headers.json(msg) end
-    say(self, binary and "BINA" or "TEXT", msg)
+    send(self, binary and "BINA" or "TEXT", msg)
 end
 
---- Sends a ping; when its pong comes, `callback(callback_arg, data)` is called, or `callback(data)` without an argument.
+--- Sends a ping. When its pong arrives, `callback(callback_arg, data)` is called, or `callback(data)` if callback_arg is
+-- nil.
 function Stream:ping(data, callback, callback_arg)
     self.ping_callback, self.ping_argument = callback, callback_arg
-    say(self, "PING", data or "")
+    send(self, "PING", data or "")
 end
 
---- Answers a ping; only where there is an on_ping, which is called instead of the answer.
+--- Answers a ping. Needed only with on_ping, which replaces the automatic answer.
 function Stream:pong(data)
-    say(self, "PONG", data or "")
+    send(self, "PONG", data or "")
 end
 
 --- Closes the connection; on_close follows.
@@ -125,13 +126,14 @@ function Stream:close()
     if self.conn:is_open() then self.conn:shut(1005) else self.conn:close() end
 end
 
---- True if it was closed, by either side; else nil.
+--- True if either side has closed the connection, else nil.
 function Stream:closed()
     return self._closed
 end
 
--- The headers of the request as modify_headers may change them; then as options of CONN. False where that callback failed.
-local function headers_of(self, address, settings)
+-- Lets modify_headers change the request's headers and converts them to options of CONN. Returns false if that callback
+-- failed.
+local function set_headers(self, address, settings)
     local kwargs, headers = self.kwargs, Headers.new()
     local host = address:match("^%a+://([^/?#]*)")
     headers:add("Host", host)
@@ -141,7 +143,7 @@ local function headers_of(self, address, settings)
     headers:add("Connection", "Upgrade")
     headers:add("Sec-WebSocket-Version", "13")
     if kwargs.websocket_protocol then headers:add("Sec-WebSocket-Protocol", kwargs.websocket_protocol) end
-    if not guarded(self, "modify_headers", kwargs.modify_headers, self, headers) then return false end
+    if not call_back(self, "modify_headers", kwargs.modify_headers, self, headers) then return false end
     settings.HDRS = {}
     for _, line in ipairs(headers.lines) do
         local name = line.name:lower()
@@ -156,7 +158,7 @@ local function headers_of(self, address, settings)
     return true
 end
 
--- turbo's keyword arguments as options of CONN.
+-- Converts turbo's keyword arguments to options of CONN.
 local function settings_of(kwargs)
     local function either(name)
         local value = kwargs[name]
@@ -184,62 +186,63 @@ local function settings_of(kwargs)
     return settings
 end
 
--- The connection is there, and so are its headers, if they were asked for.
+-- Called when the connection is open and its headers, if requested, have arrived.
 local function connected(self)
     self.was_open = true
-    if not self._closed then guarded(self, "on_connect", self.kwargs.on_connect, self) end
+    if not self._closed then call_back(self, "on_connect", self.kwargs.on_connect, self) end
 end
 
 local function start(self, group)
     local address, kwargs = Headers.with_query(tostring(self.address), self.kwargs.params or {}), self.kwargs
-    local good, why = Options.websocket_url(address)
-    if not good then return failed(self, why) end
+    local valid, why = Options.check_websocket_url(address)
+    if not valid then return open_failed(self, why) end
     local settings = settings_of(kwargs)
     settings.group = group
-    if not headers_of(self, address, settings) then return end
-    function settings.on_error(_, words) failed(self, words) end
-    -- With on_headers the head comes first of all that comes.
+    if not set_headers(self, address, settings) then return end
+    function settings.on_error(_, words) open_failed(self, words) end
+    -- With on_headers, the response's head arrives before all messages.
     function settings.on_open()
         if not kwargs.on_headers then connected(self) end
     end
     function settings.on_head(_, head)
         self.was_open = true
-        if guarded(self, "on_headers", kwargs.on_headers, self, Headers.new(head)) then connected(self) end
+        if call_back(self, "on_headers", kwargs.on_headers, self, Headers.new(head)) then connected(self) end
     end
     function settings.on_message(_, data)
-        if not self._closed then guarded(self, "on_message", kwargs.on_message, self, data) end
+        if not self._closed then call_back(self, "on_message", kwargs.on_message, self, data) end
     end
     function settings.on_ping(_, data)
-        if not self._closed then guarded(self, "on_ping", kwargs.on_ping, self, data) end
+        if not self._closed then call_back(self, "on_ping", kwargs.on_ping, self, data) end
     end
     function settings.on_pong(_, data)
         local callback, argument = self.ping_callback, self.ping_argument
         self.ping_callback, self.ping_argument = nil, nil
-        if argument ~= nil then guarded(self, "ping", callback, argument, data) else guarded(self, "ping", callback, data) end
+        if argument ~= nil then call_back(self, "ping", callback, argument, data) else call_back(self, "ping", callback, data) end
     end
     function settings.on_close(_, code, reason)
-        -- The proxy says so of what broke a rule; a server may say it of us.
+        -- The proxy uses these codes for a server that broke a rule of the protocol; a server may send them to report the
+        -- plugin's error.
         if code == 1002 or code == 1007 or code == 1009 then
             self._closed = true
             report(self, errors.WEBSOCKET_PROTOCOL_ERROR, reason)
         end
-        ended(self)
+        call_on_close(self)
     end
     local conn
     conn, why = Client.open(address, settings)
-    if not conn then return failed(self, why) end
+    if not conn then return open_failed(self, why) end
     self.conn = conn
     if conn.kept then connected(self) end
 end
 
--- The functions, with keyword arguments that hold wherever a call says nothing else.
+-- Returns the functions. `defaults`: keyword arguments for calls that do not set them.
 local function library(defaults)
     local turbo, group, callbacks, running = { websocket = {}, ioloop = {} }, {}, {}, false
 
     turbo.websocket.errors = errors
     turbo.websocket.WebSocketStream = Stream
 
-    --- A connection that is being made: on_connect or on_error follows. Where there is no proxy, on_error comes before this
+    --- Starts a connection; on_connect or on_error follows. Without a proxy, on_error is called before this function
     -- returns.
     local function new(_, address, kwargs)
         local all = {}
@@ -253,13 +256,14 @@ local function library(defaults)
 
     local loop = {}
 
-    --- Has a function called by start().
+    --- Adds a function that start() calls.
     function loop:add_callback(callback, argument)
         callbacks[#callbacks + 1] = function() callback(argument) end
         return self
     end
 
-    --- Calls what was added; outside of Luup, calls back until the last connection has ended, or close().
+    --- Calls the added functions. Outside of Luup it also serves the connections until the last one has closed or close() is
+    -- called.
     function loop.start()
         running = true
         repeat
@@ -269,7 +273,7 @@ local function library(defaults)
         running = false
     end
 
-    --- Has start() return.
+    --- Makes start() return.
     function loop.close()
         running = false
     end
@@ -278,13 +282,13 @@ local function library(defaults)
         return loop
     end
 
-    --- For the action that the proxy invokes: calls back for what has come, on the connection of that Pid, or on all.
-    -- Returns true if there may be more.
+    --- For the action that the proxy calls: reads what has arrived on the connection with that Pid, or on all, and calls the
+    -- callbacks. Returns true if there may be more.
     function turbo.handle(pid)
         return Client.handle(group, pid)
     end
 
-    --- This library with other defaults, such as `notify`, for a plugin of its own.
+    --- Returns this library with other defaults, such as `notify`, for one plugin.
     function turbo.with(kwargs)
         return library(kwargs)
     end

@@ -1,27 +1,30 @@
---- verawebsockets' functions, over the proxy: a plugin written for that library changes its `require` and says, once, which
--- action the proxy is to invoke.
+--- The functions of verawebsockets on top of the proxy: a plugin written for that library changes its `require` and names,
+-- once, the action that the proxy calls.
 --
 --     local vws = require("L_SockProxyVeraWebSockets").with { notify = { device = dev, service = SID, action = "HandleReceive" } }
 --     local wso = vws.create(url, { [1] = "onError", [3] = "onOpen", [4] = "onClose", [8] = "onMessage" }, {}, false)
 --     vws.connect(wso)
 --     function handleReceive(device, settings) vws.handle(settings.Pid) end       -- the action
 --
--- Owns: verawebsockets' names, arguments, event IDs and reasons; all else is L_SockProxyClient's. What is other than it was:
+-- Owns verawebsockets' names, arguments, event IDs and reasons. L_SockProxyClient does the rest. Differences from
+-- verawebsockets:
 --
--- * No thread of its own calls back: the action that the proxy invokes does, by handle(), or whoever calls handle() now and
---   then. In a script outside of Luup, loop() does.
--- * A message comes whole, however the server cut it, up to 1 MiB (create's option MAXM).
--- * The reason of a failure is the first argument of the callback of event 1; the proxy's own words are the second. These reasons
---   are libwebsockets' own troubles, or of what the proxy does otherwise, and are never given: getaddrinfo (ipv6) failed,
---   unknown address family, set socket opts failed, insert wsi failed, lws_ssl_client_connect1 failed, read failed, HS: Server
---   did not return 200, HS: OOM, HS: disallowed by client filter, HS: disallowed at ESTABLISHED, HS: UPGRADE malformed,
---   HS: PROTOCOL malformed, HS: EXT: failed setting defaults, HS: EXT: failed parsing defaults, HS: EXT: Rejects server
---   options, HS: Rejected by filter cb, HS: SO_SNDBUF failed, HS: Rejected at CLIENT_ESTABLISHED. Where another one means
---   the same, that is given. Timeouts, which had no reason, have the proxy's: CONNECT_TIMEOUT, REQUEST_TIMEOUT.
--- * The files of ssl_settings lie below `directory` of [tls] in the proxy's configuration; of a whole path the last part counts.
--- * The server's certificate is verified; create's option VRFY = "none" or PINS says otherwise.
+-- * No thread calls the callbacks. handle() does; the action that the proxy calls runs it, or the plugin runs it at
+--   intervals. In a script outside of Luup, loop() does.
+-- * A message is delivered whole, however the server fragmented it, up to 1 MiB (option MAXM of create).
+-- * The callback of event 1 gets the reason as its first argument and the proxy's error as its second. The following
+--   reasons never occur, because they are internal errors of libwebsockets or because the proxy works differently:
+--   getaddrinfo (ipv6) failed, unknown address family, set socket opts failed, insert wsi failed, lws_ssl_client_connect1
+--   failed, read failed, HS: Server did not return 200, HS: OOM, HS: disallowed by client filter, HS: disallowed at
+--   ESTABLISHED, HS: UPGRADE malformed, HS: PROTOCOL malformed, HS: EXT: failed setting defaults, HS: EXT: failed parsing
+--   defaults, HS: EXT: Rejects server options, HS: Rejected by filter cb, HS: SO_SNDBUF failed, HS: Rejected at
+--   CLIENT_ESTABLISHED. If another reason means the same, that one is given. Timeouts, which had no reason, have the
+--   proxy's: CONNECT_TIMEOUT, REQUEST_TIMEOUT.
+-- * The files of ssl_settings are below `directory` of [tls] in the proxy's configuration; only the last part of a path
+--   is used.
+-- * The server's certificate is verified; create's option VRFY = "none" or PINS changes that.
 --
--- New: create's fifth argument, with options of CONN by their names; send(), close(), handle(), with().
+-- New: create's fifth argument, with options of CONN by name; send(), close(), handle(), with().
 -- MIT licence; part of sockproxyd.
 
 local Client = require "L_SockProxyClient"
@@ -29,7 +32,7 @@ local Options = require "L_SockProxyOptions"
 
 local CONNECTION_ERROR, ESTABLISHED, CLOSED, RECEIVE = 1, 3, 4, 8
 
--- What the proxy says, and what libwebsockets called it; the first that matches.
+-- The proxy's errors as patterns, and libwebsockets' reasons for them. The first match applies.
 local REASONS = {
     { "^COULD_NOT_CONNECT host or service", "getaddrinfo (ipv4) failed" },
     { "^COULD_NOT_CONNECT", "Peer hung up" },
@@ -59,10 +62,10 @@ local function reason_of(words)
     return words
 end
 
--- libwebsockets' levels: a sum of them, or their names in a string.
+-- libwebsockets' log levels: a sum of them, or their names in a string.
 local LEVELS = { err = 1, warn = 2, notice = 4, info = 8 }
 
--- `path` as the proxy wants it: below its directory.
+-- Converts a path to the file name below the proxy's directory.
 local function file_of(path)
     return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
 end
@@ -70,7 +73,7 @@ end
 local Socket = {}
 Socket.__index = Socket
 
--- The functions, with options that hold wherever create says nothing else.
+-- Returns the functions. `defaults`: options for calls of create that do not set them.
 local function library(defaults)
     local vws, group, level = {}, {}, LEVELS.err + LEVELS.warn
 
@@ -79,7 +82,7 @@ local function library(defaults)
         Options.log(defaults, "verawebsockets: " .. words)
     end
 
-    -- Callbacks are global functions, by their names, of whoever called create; looked up when they are needed.
+    -- Callbacks are names of global functions in the environment of create's caller. They are looked up at each call.
     local function call(wso, event, ...)
         local callback = wso.handlers[event]
         if type(callback) == "string" then
@@ -89,21 +92,22 @@ local function library(defaults)
             if type(callback) ~= "function" then return log("err", "no function " .. name) end
         end
         if not callback then return end
-        local sound, trouble = pcall(callback, ...)
-        if not sound then log("err", "event " .. event .. ": " .. tostring(trouble)) end
+        local ok, err = pcall(callback, ...)
+        if not ok then log("err", "event " .. event .. ": " .. tostring(err)) end
     end
 
-    local function failed(wso, words)
+    local function open_failed(wso, words)
         wso.conn = nil
         log("warn", wso.url .. ": " .. words)
         call(wso, CONNECTION_ERROR, reason_of(words), words)
     end
 
-    --- A WebSocket that is not connected yet. `event_handlers`: functions, or their names, by event ID; `ssl_settings`:
-    -- client_ssl_cert_filepath and client_ssl_private_key_filepath; `standalone`: true in a script that calls loop().
+    --- Returns a WebSocket that is not connected yet. `event_handlers`: functions or their names, by event ID;
+    -- `ssl_settings`: client_ssl_cert_filepath and client_ssl_private_key_filepath; `standalone`: true in a script that
+    -- calls loop().
     function vws.create(url, event_handlers, ssl_settings, standalone, options)
-        local sound, environment
-        if getfenv then sound, environment = pcall(getfenv, 3) end -- luacheck: ignore 113
+        local ok, environment
+        if getfenv then ok, environment = pcall(getfenv, 3) end -- luacheck: ignore 113
         ssl_settings = ssl_settings or {}
         local settings = {
             timeout = 0, MAXM = 1024 * 1024,
@@ -114,11 +118,11 @@ local function library(defaults)
         for name, value in pairs(options or {}) do settings[name] = value end
         return setmetatable({
             url = tostring(url), handlers = event_handlers or {}, settings = settings, standalone = standalone,
-            environment = sound and environment or _G,
+            environment = ok and environment or _G,
         }, Socket)
     end
 
-    --- Connects it, and returns at once; event 3 or 1 follows. Where there is no proxy, event 1 comes before this returns.
+    --- Connects and returns at once; event 3 or 1 follows. Without a proxy, event 1 occurs before this function returns.
     function vws.connect(wso)
         if wso.conn then return end
         local settings = { group = group }
@@ -128,7 +132,7 @@ local function library(defaults)
             log("info", wso.url .. ": established")
             call(wso, ESTABLISHED)
         end
-        function settings.on_error(_, words) failed(wso, words) end
+        function settings.on_error(_, words) open_failed(wso, words) end
         function settings.on_message(_, data) call(wso, RECEIVE, data) end
         function settings.on_close(_, code, reason)
             wso.conn = nil
@@ -136,19 +140,19 @@ local function library(defaults)
             call(wso, CLOSED)
         end
         local conn
-        local sound, why = Options.websocket_url(wso.url)
-        if sound then conn, why = Client.open(wso.url, settings) end
-        if not conn then return failed(wso, why) end
+        local valid, why = Options.check_websocket_url(wso.url)
+        if valid then conn, why = Client.open(wso.url, settings) end
+        if not conn then return open_failed(wso, why) end
         wso.conn = conn
     end
 
-    --- Sends a text, or bytes. Returns true, or nil and why not.
+    --- Sends a text, or bytes if `binary` is true. Returns true, or nil and the reason.
     function vws.send(wso, data, binary)
         if not wso.conn then return nil, "closed" end
         return wso.conn:send(binary and "BINA" or "TEXT", data)
     end
 
-    --- Begins the closing handshake; event 4 follows. Returns true, or nil and why not.
+    --- Starts the closing handshake; event 4 follows. Returns true, or nil and the reason.
     function vws.close(wso, code, reason)
         if not wso.conn then return nil, "closed" end
         if wso.conn:is_open() then return wso.conn:shut(code, reason) end
@@ -157,20 +161,20 @@ local function library(defaults)
         return true
     end
 
-    --- For the action that the proxy invokes: calls back for what has come, on the connection of that Pid, or on all.
-    -- Returns true if there may be more.
+    --- For the action that the proxy calls: reads what has arrived on the connection with that Pid, or on all, and calls the
+    -- callbacks. Returns true if there may be more.
     function vws.handle(pid)
         return Client.handle(group, pid)
     end
 
-    --- In a script outside of Luup: calls back until the last connection has ended. In Luup, which must not be held up, it
+    --- In a script outside of Luup: serves the connections until the last one has closed. In Luup, which must not block, it
     -- returns at once.
     function vws.loop()
         if not rawget(_G, "luup") then Client.loop(group) end
     end
 
-    --- What is logged: 1 errors, 2 warnings (these two unless said otherwise), 4 notices, 8 information, added; or a string with
-    -- the names err, warn, notice, info.
+    --- Sets what is logged: the sum of 1 for errors, 2 for warnings, 4 for notices, 8 for information (default: 3), or a
+    -- string with the names err, warn, notice, info.
     function vws.set_log_level(log_levels)
         level = tonumber(log_levels)
         if level then return end
@@ -180,7 +184,7 @@ local function library(defaults)
         end
     end
 
-    --- This library with other defaults, such as `notify`, for a plugin of its own.
+    --- Returns this library with other defaults, such as `notify`, for one plugin.
     function vws.with(options)
         return library(options)
     end

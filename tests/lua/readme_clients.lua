@@ -1,4 +1,4 @@
--- The examples of README's section "From Lua", each as it stands there: says hello, and logs the answer.
+-- The examples of README's section "From Lua", verbatim: each sends hello and logs the answer.
 --
 -- usage: lua5.1 readme_clients.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
 
@@ -33,7 +33,7 @@ for text in section:gmatch( "\n```lua\n(.-)```" ) do
         chunk = assert( load( text, "README", "t", plugin ) )
     end
     engine.actions.HandleReceive = function( device, parameters ) plugin.handleReceive( device, parameters ) end
-    -- By names callbacks are found where they were defined; Lua after 5.1 knows only the global table.
+    -- Callback names are looked up in the environment that defines them. Lua after 5.1 has only the global table.
     for _, name in ipairs( setfenv and {} or { "onError", "onEstablished", "onReceive" } ) do
         rawset( _G, name, function( ... ) plugin[name]( ... ) end )
     end
