@@ -1,21 +1,21 @@
---- One piece of slow work at a time, without ever holding up the Luup engine.
--- A task is a function that runs as a coroutine. What takes time in it, a command or a pause, goes
--- through this module, and Luup runs on meanwhile; `tick` takes the task further once a second.
--- Time is counted in ticks: the clock of a Vera jumps by decades after boot.
+--- Runs one slow task at a time without blocking the Luup engine.
+-- A task is a function that runs as a coroutine. Its slow steps, a command or a pause, go through this
+-- module, and Luup continues meanwhile; `tick` resumes the task once a second. Time is counted in ticks,
+-- because the clock of a Vera jumps by decades after boot.
 -- MIT licence; part of sockproxyd.
 
 local System = require "L_SockProxySystem"
 
 local Task = {}
 
--- The running task: `name`, `thread`, `finished`, and what it waits for: `ready`, `ticks` left.
+-- The running task: `name`, `thread`, `finished`, and the condition it waits for: `ready`, and `ticks` left.
 local current = nil
 local commands = 0
-local call_me_again = nil
+local schedule_tick = nil
 
---- Says how to have Task.tick called in about a second. Call it before all else.
+--- Sets the function that makes Luup call Task.tick in about a second. Call it first.
 function Task.init(schedule)
-    call_me_again = schedule
+    schedule_tick = schedule
     current = nil
 end
 
@@ -29,7 +29,7 @@ local function resume(...)
     local alive, first, second = coroutine.resume(task.thread, ...)
     if alive and coroutine.status(task.thread) ~= "dead" then
         task.ready, task.ticks = first, second
-        call_me_again()
+        schedule_tick()
         return
     end
     current = nil
@@ -40,8 +40,8 @@ local function resume(...)
     end
 end
 
---- Starts `work()` as a task; when it ends, `finished(ok, message)` is called with what it returned.
--- Returns false, and does nothing, while another one runs.
+--- Starts `work()` as a task. At its end, `finished(ok, message)` is called with its results. Returns false
+-- and does nothing while another task runs.
 function Task.start(name, work, finished)
     if current then return false end
     current = { name = name, thread = coroutine.create(work), finished = finished }
@@ -49,35 +49,36 @@ function Task.start(name, work, finished)
     return true
 end
 
---- Takes the running task further, if what it waits for has come or its time is up.
+--- Resumes the running task if its condition is true or its time is up.
 function Task.tick()
     if not current then return end
-    local sound, came = pcall(current.ready)
+    local ok, result = pcall(current.ready)
     current.ticks = current.ticks - 1
-    if not sound then
+    if not ok then
         local task = current
         current = nil
-        task.finished(false, "internal error: " .. tostring(came))
-    elseif came or current.ticks <= 0 then
-        resume(came)
+        task.finished(false, "internal error: " .. tostring(result))
+    elseif result or current.ticks <= 0 then
+        resume(result)
     else
-        call_me_again()
+        schedule_tick()
     end
 end
 
---- Only in a task: waits until `ready()` is true, `ticks` seconds at most. Returns what it gave last.
+--- Only in a task: waits until `ready()` is true, `ticks` seconds at most. Returns the last result of
+-- `ready()`.
 function Task.wait(ready, ticks)
     return coroutine.yield(ready, ticks)
 end
 
---- Only in a task: waits that many seconds.
+--- Only in a task: waits so many seconds.
 function Task.sleep(ticks)
     coroutine.yield(function() return false end, ticks)
 end
 
--- Before anything is run from Luup: its children inherit the engine's sockets, and a daemon that
--- kept them would keep port 3480 busy when the engine restarts. Some shells take only one-digit
--- numbers, and would end with an error at others: ask a child of the shell first.
+-- Closes inherited descriptors before a command runs. Children of Luup inherit the engine's sockets, and a
+-- daemon that keeps them keeps port 3480 in use when the engine restarts. Some shells accept only one-digit
+-- descriptors and exit with an error at others, so a subshell tests that first.
 local CLOSE_INHERITED = [[
 if (eval "exec 10>&-") 2>/dev/null; then all=yes; else all=; fi
 for f in /proc/self/fd/*; do
@@ -90,9 +91,9 @@ for f in /proc/self/fd/*; do
 done
 ]]
 
---- Only in a task: runs a simple command (words quoted for the shell, no lists or pipes) in the background, ended by
--- SIGTERM, then SIGKILL, when it takes more than `limit` seconds.
--- Returns its exit status and the last line that it wrote, or nil and "timed out".
+--- Only in a task: runs a simple command (words quoted for the shell, no lists or pipes) in the background.
+-- After `limit` seconds it is ended by SIGTERM, then by SIGKILL. Returns its exit status and the last line
+-- of its output, or nil and "timed out".
 function Task.command(command, limit)
     commands = commands + 1
     local stem = string.format("%s/%d", System.paths.work, commands)
@@ -103,15 +104,15 @@ function Task.command(command, limit)
         CLOSE_INHERITED, System.quoted(inner), stem, stem, stem, stem))
 
     local function ended() return System.exists(stem .. ".status") end
-    local came = Task.wait(ended, limit)
+    local done = Task.wait(ended, limit)
     for _, signal in ipairs { "TERM", "KILL" } do
-        if came then break end
+        if done then break end
         local pid = tonumber(System.read(stem .. ".pid") or "")
         if pid then os.execute(string.format("kill -%s %d 2>/dev/null", signal, pid)) end
-        came = Task.wait(ended, 5)
-        if came then return nil, "timed out" end
+        done = Task.wait(ended, 5)
+        if done then return nil, "timed out" end
     end
-    if not came then return nil, "timed out" end
+    if not done then return nil, "timed out" end
 
     local status = tonumber(System.read(stem .. ".status"))
     local output = System.read(stem .. ".out") or ""

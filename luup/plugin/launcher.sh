@@ -1,19 +1,19 @@
 #!/bin/sh
-# sockproxyd-launcher: stands in for the daemon on a Vera; written by the SockProxy plugin
+# sockproxyd-launcher: starts the daemon on a Vera; written by the SockProxy plugin
 #
-# The daemon lies compressed where Vera's "Luup files" page put it. This script expands it into
-# memory, makes sure that it is what the plugin came with, and becomes it: at boot, when the init
-# script starts what it takes for the daemon, and when the plugin installs or updates it. So the
-# flash, often nearly full, holds one compressed copy and no other.
+# The daemon is stored compressed where Vera's "Luup files" page put it. This script expands it into memory,
+# verifies that it is the plugin's own version, and replaces itself by it with exec: at boot, when the init
+# script starts it in place of the daemon, and when the plugin installs or updates the daemon. The flash,
+# which is often nearly full, holds one compressed copy and no other.
 #
 # usage:        sockproxyd [option of the daemon]...
-# environment:  SOCKPROXYD_LAUNCHER=expand   expand and check, then end without starting the daemon
-# exit status:  that of the daemon, or the launcher's own: 72 there is no uploaded file, 73 no room
-#               in memory, 74 what was uploaded is damaged or of another version, 75 it does not run here
+# environment:  SOCKPROXYD_LAUNCHER=expand   expand and verify, then exit without starting the daemon
+# exit status:  that of the daemon, or the launcher's own: 72 the uploaded file is missing, 73 memory is
+#               full, 74 the uploaded file is damaged or of another version, 75 the daemon does not run here
 #
-# Do not edit: the plugin writes it anew. Delete the plugin's files by its Uninstall action.
+# Do not edit: the plugin overwrites it. The plugin's Uninstall action removes the plugin's files.
 
-# For BusyBox ash from 1.17 on: no pipefail, no local tools beyond the plain ones.
+# Runs in BusyBox ash from 1.17 on: no pipefail, and only the basic tools.
 set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
@@ -24,12 +24,12 @@ size='@SIZE@'
 md5='@MD5@'
 version='@VERSION@'
 uploads='@UPLOADS@'
-room='@ROOM@'
+runtime='@RUNTIME@'
 
-program=$room/sockproxyd
-new=$room/new.$$
+program=$runtime/sockproxyd
+new=$runtime/new.$$
 
-# Tells the person at the terminal or the plugin, and the system log.
+# Reports an error on standard error and in the system log, and exits.
 fail() {
     status=$1
     shift
@@ -38,43 +38,43 @@ fail() {
     exit "$status"
 }
 
-# True if file $1 is, byte for byte, the daemon that the plugin came with.
-genuine() {
+# True if file $1 is the plugin's daemon, byte for byte.
+is_daemon() {
     [ -f "$1" ] || return 1
     # shellcheck disable=SC2046 # BusyBox wc pads the number with blanks
     [ $(wc -c <"$1") -eq "$size" ] || return 1
-    # A BusyBox built without md5sum: size, format and --version have to do.
+    # Without md5sum, the size and --version have to suffice.
     command -v md5sum >/dev/null 2>&1 || return 0
     sum=$(md5sum <"$1")
     [ "${sum%% *}" = "$md5" ]
 }
 
-# Writes the expanded content of upload $1 to $new.
+# Expands upload $1 to $new.
 expand() {
     case $1 in
         *.lzo)
             command -v pluto-lzo >/dev/null 2>&1 || return 1
-            # What it thinks of the content is not to be seen in its exit status: see genuine.
+            # pluto-lzo exits with 0 even for damaged content; is_daemon checks the result.
             pluto-lzo d "$1" "$new" >/dev/null 2>&1 || :
             ;;
         *) cp "$1" "$new" 2>/dev/null || : ;;
     esac
 }
 
-# Sets $free: what the file system of $room can still take, in KiB. df may break its line in two.
-measure() {
-    free=$(df -k "$room" | awk 'NR > 1 { line = line " " $0 } END { n = split(line, f, " "); print f[n - 2] + 0 }')
+# Sets $free: the free space of $runtime in KiB. df may break its line in two.
+measure_free() {
+    free=$(df -k "$runtime" | awk 'NR > 1 { line = line " " $0 } END { n = split(line, f, " "); print f[n - 2] + 0 }')
 }
 
 unpack() {
-    mkdir -p "$room"
-    # What a launcher that was killed in the middle has left.
-    for old in "$room"/new.*; do
+    mkdir -p "$runtime"
+    # Remove what a killed launcher has left.
+    for old in "$runtime"/new.*; do
         [ -e "$old" ] || continue
         kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"
     done
 
-    # The newest first: Luup may leave an older copy of the other kind.
+    # The newer upload first: Luup may leave an older copy of the other kind.
     plain=$uploads/$name packed=$uploads/$name.lzo
     # shellcheck disable=SC3013 # not POSIX, but every ash, dash and bash has -nt
     if [ -f "$plain" ] && [ -f "$packed" ] && [ "$plain" -nt "$packed" ]; then
@@ -85,19 +85,19 @@ unpack() {
 
     trap 'rm -f "$new"' EXIT
     trap 'exit 143' HUP INT TERM
-    measure
+    measure_free
     found=
     for upload in "$@"; do
         [ -f "$upload" ] || continue
         found="$found ${upload##*/}"
-        # A quarter of a MiB is left to the others who live in this memory.
+        # Leave 256 KiB to the other programs that use this memory.
         needed=$((size / 1024 + 256))
-        [ "$free" -ge "$needed" ] || fail 73 "no room in $room: $free KiB free, $needed KiB needed"
+        [ "$free" -ge "$needed" ] || fail 73 "not enough memory in $runtime: $free KiB free, $needed KiB needed"
         expand "$upload" || continue
-        genuine "$new" || continue
+        is_daemon "$new" || continue
         chmod 755 "$new"
-        says=$("$new" --version 2>&1 </dev/null) || says="exit status $? $says"
-        [ "$says" = "sockproxyd $version" ] || fail 75 "$name does not run on this box: $says"
+        output=$("$new" --version 2>&1 </dev/null) || output="exit status $? $output"
+        [ "$output" = "sockproxyd $version" ] || fail 75 "$name does not run on this device: $output"
         mv -f "$new" "$program"
         trap - EXIT HUP INT TERM
         return 0
@@ -106,6 +106,6 @@ unpack() {
     fail 74 "damaged or of another version:$found; upload all files again"
 }
 
-genuine "$program" || unpack
+is_daemon "$program" || unpack
 [ "${SOCKPROXYD_LAUNCHER:-}" != expand ] || exit 0
 exec "$program" "$@"

@@ -1,4 +1,4 @@
---- What the cases do to their box, and what they look at.
+--- What the cases do to their sandbox and read from it.
 
 local socket = require "socket"
 
@@ -8,10 +8,10 @@ System.UPLOADS = "/etc/cmh-ludl"
 System.INIT = "/etc/init.d/sockproxyd"
 System.PROGRAM = "/usr/sbin/sockproxyd"
 System.RUNNING = "/tmp/sockproxyd-run/sockproxyd"
--- The daemon of an upload for this machine, as Luup stores it.
+-- An upload's daemon for this machine, as Luup stores it.
 System.PACKED = System.UPLOADS .. "/sockproxyd-here.bin.lzo"
 
---- Runs a shell command; returns true if it succeeded.
+--- Runs a shell command. Returns true if it succeeded.
 function System.sh(format, ...)
     return os.execute(string.format(format, ...)) == 0
 end
@@ -35,7 +35,7 @@ function System.write(path, text)
     file:close()
 end
 
---- Output of a shell command.
+--- The output of a shell command.
 function System.output(format, ...)
     local pipe = io.popen(string.format(format, ...))
     local text = pipe:read("*a")
@@ -43,7 +43,7 @@ function System.output(format, ...)
     return text
 end
 
---- Names of the files of an upload.
+--- The names of an upload's files.
 function System.upload_names(upload)
     local names = {}
     for name in System.output("ls /test/uploads/%s", upload):gmatch("[^\n]+") do names[#names + 1] = name end
@@ -51,7 +51,8 @@ function System.upload_names(upload)
     return names
 end
 
---- Uploads as Vera's "Luup files" page does: all of it compressed, as NAME.lzo.
+--- Uploads as Vera's "Luup files" page does: every file compressed, as NAME.lzo. Names that match `plain` stay
+-- uncompressed.
 function System.upload(upload, plain)
     for _, name in ipairs(System.upload_names(upload)) do
         local source = string.format("/test/uploads/%s/%s", upload, name)
@@ -63,22 +64,22 @@ function System.upload(upload, plain)
     end
 end
 
---- What L_SockProxyFiles.lua of an upload holds.
+--- The table of an upload's L_SockProxyFiles.lua.
 function System.manifest(upload)
     return dofile("/test/uploads/" .. upload .. "/L_SockProxyFiles.lua")
 end
 
---- The box gets procd, as the newer Veras have it; it has none before.
+--- Adds procd, which newer Veras have. A new sandbox has none.
 function System.procd()
     System.must("ln -s /bin/true /sbin/procd")
 end
 
---- The init script that the Lua daemon's plugin writes on this box.
+--- The init script that the Lua daemon's plugin writes on this system.
 function System.lua_init()
     return "/test/init-" .. (System.read("/sbin/procd") and "procd" or "classic")
 end
 
---- The Lua daemon as its plugin leaves it, running.
+--- Installs and starts the Lua daemon as its plugin does. Returns its process id.
 function System.lua_daemon()
     System.must("cp /test/sockproxyd.lua %s/sockproxyd.lua", System.UPLOADS)
     System.must("pluto-lzo c /test/sockproxyd.lua %s/sockproxyd.lua.lzo", System.UPLOADS)
@@ -89,7 +90,7 @@ function System.lua_daemon()
     return System.pid("lua /etc/cmh")
 end
 
---- Asks the daemon for its build number; nil if none answers.
+--- Returns the daemon's build number, or nil if no daemon answers.
 function System.build()
     local sock = socket.tcp()
     sock:settimeout(5)
@@ -103,7 +104,7 @@ function System.build()
     return build
 end
 
---- The lowest process whose command line begins with, or whose program is, `what`; nil if there is none.
+--- Returns the lowest process id whose command line starts with `what`, or nil.
 function System.pid(what)
     for number in System.output("ls /proc"):gmatch("%d+") do
         local line = (System.read("/proc/" .. number .. "/cmdline") or ""):gsub("%z", " ")
@@ -116,12 +117,12 @@ end
 function System.await(what, ready)
     local stop_at = socket.gettime() + 30
     while not ready() do
-        assert(socket.gettime() < stop_at, "waited in vain until " .. what)
+        assert(socket.gettime() < stop_at, "timed out: " .. what)
         socket.sleep(0.02)
     end
 end
 
---- A text that changes when any file below the folders does (content, name, mode or time).
+--- A string that changes when a file below the folders changes (content, name, mode or time).
 function System.snapshot(...)
     local list = table.concat({ ... }, " ")
     return System.output("find %s -type f -o -type l | sort | xargs ls -ld; find %s -type f | sort | xargs md5sum", list, list)

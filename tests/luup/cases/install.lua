@@ -1,16 +1,16 @@
---- Installing, updating and booting on a box where all is well.
--- See tests/luup/cases.lua, which gives what is used here.
+--- Installing, updating and booting on a healthy system.
+-- The names come from tests/luup/cases.lua.
 
 local T = ...
-local case, both, System, Engine, like, equal, variable, message, settle, started, assert_ours =
-    T.case, T.both, T.System, T.Engine, T.like, T.equal, T.variable, T.message, T.settle, T.started, T.assert_ours
+local case, case_both, System, Engine, like, equal, variable, message, wait_for_task, started, assert_ours =
+    T.case, T.case_both, T.System, T.Engine, T.like, T.equal, T.variable, T.message, T.wait_for_task, T.started, T.assert_ours
 
-both("install on a fresh box", function()
+case_both("install on a fresh system", function()
     System.upload("real")
     local engine = Engine.start()
     equal(engine.started, true)
     like(message(engine), "^Checking")
-    like(settle(engine), "^Up; sockproxyd " .. System.manifest("real").version:gsub("%p", "%%%0") .. " %(build %d+%)$")
+    like(wait_for_task(engine), "^Up; sockproxyd " .. System.manifest("real").version:gsub("%p", "%%%0") .. " %(build %d+%)$")
     equal(variable(engine, "Status"), "1")
     equal(variable(engine, "Version"), "1")
     equal(variable(engine, "ConfigVersion"), "0")
@@ -30,10 +30,11 @@ case("nothing to do at the next Luup start", function()
     equal(System.pid(System.RUNNING), pid)
 end)
 
-both("Luup's sockets are not inherited", function()
+case_both("Luup's sockets are not inherited", function()
     System.upload("real")
     local socket = require "socket"
-    -- Twenty of them, so that there are numbers of two digits; and a child that does inherit, to see that they are inheritable.
+    -- Twenty sockets, so that some descriptors have two digits. A child that inherits them shows that they are
+    -- inheritable.
     local held = {}
     for index = 1, 20 do
         held[index] = assert(socket.bind("127.0.0.1", 3480 + index))
@@ -44,31 +45,31 @@ both("Luup's sockets are not inherited", function()
     end
     local engine = started()
     like(message(engine), "^Up; ")
-    assert(sockets_of(System.pid("sleep 1000")) >= 20, "the test's sockets are not inheritable: it shows nothing")
+    assert(sockets_of(System.pid("sleep 1000")) >= 20, "the test's sockets are not inheritable, so the test proves nothing")
     for index = 1, 20 do held[index]:close() end
     System.must("kill %d", System.pid("sleep 1000"))
-    System.await("the sleeper has gone", function() return not System.pid("sleep 1000") end)
+    System.await("the child has ended", function() return not System.pid("sleep 1000") end)
     for index = 1, 20 do
-        -- Whoever still held it would answer.
+        -- A connection would succeed if another process still held the socket.
         local sock = socket.tcp()
         equal(sock:connect("127.0.0.1", 3480 + index), nil)
         sock:close()
     end
 end)
 
-both("boot: memory is empty, the daemon is there before Luup", function()
+case_both("boot: memory is empty, the daemon runs before Luup starts", function()
     System.upload("real")
     started()
     System.must("%s stop >/dev/null", System.INIT)
-    System.await("it has ended", function() return not System.pid(System.RUNNING) end)
+    System.await("the daemon has ended", function() return not System.pid(System.RUNNING) end)
     System.must("rm -rf /tmp/*; mkdir /tmp/run")
-    -- As rcS of old does: one after the other, through a pipe that must come to its end.
+    -- As an old rcS does: one script after the other, through a pipe that must reach its end.
     System.must("for s in /etc/rc.d/S*; do $s boot 2>&1; done | cat >/dev/null")
-    System.await("it answers", function() return (System.build() or 0) > 23068 end)
+    System.await("the daemon answers", function() return (System.build() or 0) > 23068 end)
     assert_ours()
 end)
 
-both("update to another version", function()
+case_both("update to another version", function()
     System.upload("good")
     local engine = started()
     equal(variable(engine, "Build"), "99999")
@@ -77,7 +78,7 @@ both("update to another version", function()
     engine = started(engine.variables)
     like(message(engine), "^Up; ")
     assert_ours()
-    assert(System.build() ~= 99999, "the old one still answers")
+    assert(System.build() ~= 99999, "the old daemon still answers")
     equal(variable(engine, "Build"), tostring(System.build()))
     assert(System.pid(System.RUNNING) ~= pid, "not restarted")
 end)
@@ -88,7 +89,7 @@ case("uncompressed upload", function()
     assert_ours()
 end)
 
-case("both kinds of upload, the older one of another version", function()
+case("case_both kinds of upload, the older one of another version", function()
     System.upload("real", "%.bin$")
     System.must("pluto-lzo c /test/uploads/good/sockproxyd-here.bin %s && touch -t 200001010000 %s", System.PACKED, System.PACKED)
     like(message(started()), "^Up; ")

@@ -1,11 +1,11 @@
---- Files that are somebody else's: the opkg package's, a person's.
--- See tests/luup/cases.lua, which gives what is used here.
+--- Files of another owner: the opkg package's, or a person's.
+-- The names come from tests/luup/cases.lua.
 
 local T = ...
-local case, both, System, like, equal, message, settle, started, assert_ours =
-    T.case, T.both, T.System, T.like, T.equal, T.message, T.settle, T.started, T.assert_ours
+local case, case_both, System, like, equal, message, wait_for_task, started, assert_ours =
+    T.case, T.case_both, T.System, T.like, T.equal, T.message, T.wait_for_task, T.started, T.assert_ours
 
--- What the opkg package leaves on a box.
+-- What the opkg package installs.
 local function opkg_package(running)
     System.write("/usr/lib/opkg/info/sockproxyd.list", "/usr/sbin/sockproxyd\n/etc/init.d/sockproxyd\n")
     System.must("cp /test/uploads/real/sockproxyd-here.bin %s && chmod 755 %s", System.PROGRAM, System.PROGRAM)
@@ -14,11 +14,11 @@ local function opkg_package(running)
     System.must("%s enable", System.INIT)
     if running then
         System.must("%s restart >/dev/null 2>&1", System.INIT)
-        System.await("it answers", function() return (System.build() or 0) > 23068 end)
+        System.await("the daemon answers", function() return (System.build() or 0) > 23068 end)
     end
 end
 
-case("the opkg package is there first", function()
+case("the opkg package is installed first", function()
     opkg_package(true)
     local before, pid = System.snapshot("/etc/init.d", "/etc/rc.d", "/usr/sbin"), System.pid(System.PROGRAM)
     System.upload("good")
@@ -27,11 +27,11 @@ case("the opkg package is there first", function()
     equal(System.snapshot("/etc/init.d", "/etc/rc.d", "/usr/sbin"), before)
     equal(System.pid(System.PROGRAM), pid)
     equal(engine.action("Uninstall"), 4)
-    like(settle(engine), "^Not uninstalled: .*opkg remove sockproxyd")
+    like(wait_for_task(engine), "^Not uninstalled: .*opkg remove sockproxyd")
     equal(System.snapshot("/etc/init.d", "/etc/rc.d", "/usr/sbin"), before)
 end)
 
-both("the opkg package beside the Lua daemon", function()
+case_both("the opkg package beside the Lua daemon", function()
     System.lua_daemon()
     opkg_package(false)
     System.upload("real")
@@ -41,7 +41,7 @@ both("the opkg package beside the Lua daemon", function()
     equal(System.output("ls %s | grep '^sockproxyd[.]lua'", System.UPLOADS), "")
 end)
 
-both("the opkg package comes later, and goes", function()
+case_both("the opkg package is installed later, and removed", function()
     System.upload("real")
     local engine = started()
     assert_ours()
@@ -53,10 +53,10 @@ both("the opkg package comes later, and goes", function()
     -- As opkg remove does.
     System.must("%s stop >/dev/null; %s disable; rm -f %s %s /usr/lib/opkg/info/sockproxyd.list", System.INIT, System.INIT, System.INIT,
         System.PROGRAM)
-    System.await("it has ended", function() return not System.pid(System.PROGRAM) end)
+    System.await("the daemon has ended", function() return not System.pid(System.PROGRAM) end)
     equal(engine.fire(), 1)
     equal(engine.fire(), 1)
-    like(settle(engine), "^Up; ")
+    like(wait_for_task(engine), "^Up; ")
     assert_ours()
 end)
 
@@ -77,11 +77,11 @@ case("a daemon that was installed by hand", function()
     local engine = started()
     like(message(engine), "^Up; sockproxyd .*, installed by hand")
     engine.action("Uninstall")
-    like(settle(engine), "^Not uninstalled: ")
+    like(wait_for_task(engine), "^Not uninstalled: ")
     equal(System.snapshot("/etc/init.d", "/etc/rc.d", "/usr/sbin"), before)
 end)
 
-case("somebody else's init script", function()
+case("a foreign init script", function()
     System.write(System.INIT, "#!/bin/sh\n# my own\n")
     System.upload("real")
     like(message(started()), "^Down; /etc/init.d/sockproxyd is not known to this plugin")

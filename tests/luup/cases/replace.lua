@@ -1,11 +1,11 @@
---- The Lua daemon is replaced, and comes back.
--- See tests/luup/cases.lua, which gives what is used here.
+--- The plugin replaces the Lua daemon, and the Lua daemon's plugin replaces ours.
+-- The names come from tests/luup/cases.lua.
 
 local T = ...
-local hidden, case, both, System, SID, like, equal, variable, message, started, assert_ours =
-    T.hidden, T.case, T.both, T.System, T.SID, T.like, T.equal, T.variable, T.message, T.started, T.assert_ours
+local hidden, case, case_both, System, SID, like, equal, variable, message, started, assert_ours =
+    T.hidden, T.case, T.case_both, T.System, T.SID, T.like, T.equal, T.variable, T.message, T.started, T.assert_ours
 
-both("replace the Lua daemon", function()
+case_both("replace the Lua daemon", function()
     local old = System.lua_daemon()
     System.upload("real")
     local engine = started { [SID .. "ConfigVersion"] = "20145", [SID .. "Message"] = "Up; healthy" }
@@ -17,7 +17,7 @@ both("replace the Lua daemon", function()
     equal(System.output("ls /etc/rc.d | grep -c sockproxyd"), "2\n")
 end)
 
-case("replace a Lua daemon that somebody started by hand", function()
+case("replace a Lua daemon that was started by hand", function()
     System.lua_daemon()
     System.must("%s disable && rm %s", System.INIT, System.INIT)
     System.upload("real")
@@ -26,8 +26,8 @@ case("replace a Lua daemon that somebody started by hand", function()
     equal(System.pid("lua /etc/cmh"), nil)
 end)
 
-case("replace a Lua daemon that is deaf", function()
-    System.write("/tmp/lua-daemon.deaf", "")
+case("replace a Lua daemon that ignores STOP", function()
+    System.write("/tmp/lua-daemon.ignores-stop", "")
     System.lua_daemon()
     System.must("%s disable && rm %s", System.INIT, System.INIT)
     System.upload("real")
@@ -36,7 +36,7 @@ case("replace a Lua daemon that is deaf", function()
     equal(System.pid("lua /etc/cmh"), nil)
 end)
 
-both("replace a Lua daemon that hangs", function()
+case_both("replace a Lua daemon that hangs", function()
     System.must("kill -STOP %d", System.lua_daemon())
     System.upload("real")
     like(message(started()), "^Up; sockproxyd")
@@ -44,24 +44,25 @@ both("replace a Lua daemon that hangs", function()
     equal(System.pid("lua /etc/cmh"), nil)
 end)
 
-local AFTER_REBOOT = "back to the Lua daemon, after the reboot"
+local AFTER_REBOOT = "return to the Lua daemon, after the reboot"
 
-both("back to the Lua daemon", function()
+case_both("return to the Lua daemon", function()
     System.upload("real")
     local engine = started()
     equal(variable(engine, "ConfigVersion"), "0")
-    -- What its plugin does, in its order.
+    -- The steps of the Lua daemon's plugin, in its order.
     System.must("cp /test/sockproxyd.lua %s/", System.UPLOADS)
     os.execute(System.INIT .. " stop >/dev/null 2>&1")
     os.execute(System.INIT .. " disable >/dev/null 2>&1")
     System.must("cp %s %s; rm -f /etc/rc.d/*sockproxyd", System.lua_init(), System.INIT)
     System.must("%s enable", System.INIT)
-    System.await("ours has ended", function() return not System.pid(System.RUNNING) end)
-    -- Then it reboots, and needs to: its daemon cannot have the port while connections are in TIME_WAIT.
+    System.await("our daemon has ended", function() return not System.pid(System.RUNNING) end)
+    -- Then the user reboots, which is necessary: the Lua daemon cannot bind the port while connections are in
+    -- TIME_WAIT.
     System.must("unshare -n lua5.1 /test/cases.lua '%s'", AFTER_REBOOT)
 end)
 
--- Not a case of its own: the end of the one before, in a network in which nothing has been.
+-- The end of the previous case, in a network namespace that has had no connections. Not a case of its own.
 hidden(AFTER_REBOOT, function()
     System.must("ip link set lo up; for s in /etc/rc.d/S*; do $s boot 2>&1; done >/dev/null")
     System.await("the Lua daemon answers", function() return System.build() == 23068 end)

@@ -1,11 +1,11 @@
---- Something is wrong: what runs goes on running, and the message says what it is.
--- See tests/luup/cases.lua, which gives what is used here.
+--- Failures: the running daemon continues, and the message gives the reason.
+-- The names come from tests/luup/cases.lua.
 
 local T = ...
-local case, both, System, Engine, SID, like, equal, variable, message, settle, started, assert_ours =
-    T.case, T.both, T.System, T.Engine, T.SID, T.like, T.equal, T.variable, T.message, T.settle, T.started, T.assert_ours
+local case, case_both, System, Engine, SID, like, equal, variable, message, wait_for_task, started, assert_ours =
+    T.case, T.case_both, T.System, T.Engine, T.SID, T.like, T.equal, T.variable, T.message, T.wait_for_task, T.started, T.assert_ours
 
--- Whatever is wrong with an upload, the Lua daemon runs on and nothing of it is touched.
+-- With any defect of an upload, the Lua daemon continues and none of its files changes.
 local function keeps_the_lua_daemon(upload, spoil, words)
     local old = System.lua_daemon()
     System.upload(upload)
@@ -21,7 +21,7 @@ local function keeps_the_lua_daemon(upload, spoil, words)
 end
 
 case("wrong CPU", function()
-    keeps_the_lua_daemon("elsewhere", nil, "wrong CPU: this box has .*, the upload is for MIPS little%-endian$")
+    keeps_the_lua_daemon("elsewhere", nil, "wrong CPU: this device has .*, the upload is for MIPS little%-endian$")
 end)
 
 case("an upload without the daemon", function()
@@ -49,36 +49,36 @@ case("files of two uploads mixed", function()
     end, "damaged or of another version: sockproxyd%-here.bin.lzo")
 end)
 
-case("a daemon that does not run on this box", function()
-    keeps_the_lua_daemon("broken", nil, "sockproxyd%-here.bin does not run on this box: .*no such kernel$")
+case("a daemon that does not run on this device", function()
+    keeps_the_lua_daemon("broken", nil, "sockproxyd%-here.bin does not run on this device: .*no such kernel$")
 end)
 
-case("no room in memory", function()
+case("not enough memory", function()
     keeps_the_lua_daemon("real", function()
         os.execute("dd if=/dev/zero of=/tmp/filler bs=1024 2>/dev/null")
         System.must("dd if=/dev/null of=/tmp/filler bs=1024 seek=24300 2>/dev/null")
-    end, "no room in /tmp/sockproxyd%-run: %d+ KiB free, %d+ KiB needed$")
+    end, "not enough memory in /tmp/sockproxyd%-run: %d+ KiB free, %d+ KiB needed$")
 end)
 
-case("no room in flash", function()
+case("no space in flash", function()
     System.must("mount -t tmpfs -o size=4k tmpfs /usr/sbin")
     System.write("/usr/sbin/filler", ("x"):rep(4096))
     local old = System.lua_daemon()
     System.upload("real")
     local engine = started()
     like(message(engine), "^Up, but it is the Lua daemon; not replaced: .*flash full")
-    like(message(engine), "Lua daemon was put back$")
+    like(message(engine), "Lua daemon was restored$")
     System.await("a Lua daemon answers", function() return System.build() == 23068 end)
     equal(System.read(System.INIT), System.read(System.lua_init()))
     equal(System.output("ls /usr/sbin"), "filler\n")
     assert(old)
 end)
 
-both("a daemon that starts and never answers", function()
+case_both("a daemon that starts and never answers", function()
     System.lua_daemon()
     System.upload("mute")
     local engine = started()
-    like(message(engine), "^Up, but it is the Lua daemon; not replaced: the daemon does not start.*put back$")
+    like(message(engine), "^Up, but it is the Lua daemon; not replaced: the daemon does not start.*was restored$")
     equal(System.build(), 23068)
     equal(System.read(System.INIT), System.read(System.lua_init()))
     equal(System.read(System.PROGRAM), nil)
@@ -86,29 +86,29 @@ both("a daemon that starts and never answers", function()
     equal(System.pid(System.RUNNING), nil)
 end)
 
-case("the port is another program's", function()
-    System.write("/tmp/stranger.lua", [[
+case("another program has the port", function()
+    System.write("/tmp/other.lua", [[
         local s = require("socket").bind("*", 2504)
         while true do local c = s:accept() c:send("220 mail.example.com\n") c:close() end]])
-    os.execute("lua /tmp/stranger.lua &")
-    System.await("it listens", function() return require("socket").connect("127.0.0.1", 2504) ~= nil end)
+    os.execute("lua /tmp/other.lua &")
+    System.await("the program listens", function() return require("socket").connect("127.0.0.1", 2504) ~= nil end)
     System.upload("real")
     local engine = started()
-    like(message(engine), "^Down; port 2504 is taken by a program that is not sockproxyd")
+    like(message(engine), "^Down; port 2504 is used by a program that is not sockproxyd")
     equal(variable(engine, "Status"), "0")
     equal(System.read(System.INIT), nil)
-    System.must("kill %d", System.pid("lua /tmp/stranger.lua"))
+    System.must("kill %d", System.pid("lua /tmp/other.lua"))
     equal(engine.action("Install"), 4)
-    like(settle(engine), "^Up; ")
+    like(wait_for_task(engine), "^Up; ")
     assert_ours()
 end)
 
-case("an expander that hangs", function()
+case("a pluto-lzo that hangs", function()
     System.lua_daemon()
     System.upload("real")
     local engine = Engine.start()
     System.write("/tmp/pluto-lzo.hangs", "")
-    like(settle(engine), "^Up, but it is the Lua daemon; not replaced: timed out$")
+    like(wait_for_task(engine), "^Up, but it is the Lua daemon; not replaced: timed out$")
     equal(System.build(), 23068)
 end)
 
@@ -123,7 +123,7 @@ case("Luup restarts in the middle of it", function()
         end)
         engine = Engine.start { variables = engine.variables }
     end
-    like(settle(engine), "^Up; ")
+    like(wait_for_task(engine), "^Up; ")
     assert_ours()
 end)
 
@@ -134,7 +134,7 @@ case("a configuration with errors, then with another port", function()
     like(message(engine), "^Down; the daemon does not start %(1%): sockproxyd: /etc/sockproxyd.cf:2: ")
     System.write("/etc/sockproxyd.cf", "; mine\n[host]\nport = 2599 \nip = 127.0.0.1\n")
     equal(engine.action("Restart"), 4)
-    like(settle(engine), "^Up; ")
+    like(wait_for_task(engine), "^Up; ")
     equal(System.build(), nil)
     local pid = System.pid(System.RUNNING)
     like(message(started(engine.variables)), "^Up; ")
