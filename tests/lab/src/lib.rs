@@ -3,6 +3,7 @@
 //! - [`luup`]: a stand-in for Luup's HTTP server that records and misbehaves on demand
 //! - [`device`]: TCP and UDP remotes
 //! - [`daemon`]: the real binary, started in a private directory and watched
+//! - [`old_kernel`]: a program as on Linux 2.6.37
 //! - [`plugin`]: what a plugin says to the daemon
 //! - [`ports`]: ports that are reserved, refuse, or never answer
 //! - [`process`]: memory, descriptors and processor time of a process
@@ -18,6 +19,7 @@
 pub mod daemon;
 pub mod device;
 pub mod luup;
+pub mod old_kernel;
 pub mod plugin;
 pub mod ports;
 pub mod process;
