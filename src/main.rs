@@ -1,7 +1,10 @@
 //! The sockproxyd daemon: arguments, configuration, log, daemon.
 
+use std::fs::File;
+use std::hash::RandomState;
 use std::process::ExitCode;
 
+use nix::libc;
 use sockproxyd::cli::{self, Action, Invocation};
 use sockproxyd::config::Config;
 use sockproxyd::config::sample::sample;
@@ -32,7 +35,15 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
         Action::Help => return print(cli::HELP),
         Action::Version => return print(concat!("sockproxyd ", env!("CARGO_PKG_VERSION"), "\n")),
         Action::Sample => return print(&sample()),
-        Action::Run | Action::Supervise | Action::Check | Action::Probe(_) => {}
+        // Before anything can open a descriptor: libraries keep some, /dev/urandom above all, and know only their numbers.
+        Action::Supervise => supervise::close_inherited(),
+        Action::Run | Action::Check | Action::Probe(_) => {}
+    }
+    if let Err(error) = open_random_source() {
+        return fail(
+            Exit::Unusable,
+            &format!("no random numbers: the kernel has no getrandom(2), and /dev/urandom: {error}"),
+        );
     }
     let config = match Config::load(&steps) {
         Ok(config) => config,
@@ -72,6 +83,24 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
         Ok(_) => Exit::Failed,
         Err(error) => fail(Exit::Failed, &format!("cannot supervise: {error}")),
     }
+}
+
+/// Has the standard library open /dev/urandom where the kernel has no getrandom(2), as before Linux 3.17.
+///
+/// It does so for its first hash table, keeps the descriptor, and ends the process where it cannot: now, and with a message,
+/// rather than when descriptors have run out.
+fn open_random_source() -> std::io::Result<()> {
+    let mut byte = 0u8;
+    let answers = |flags| {
+        // SAFETY: the buffer has room for the one byte that the call may write.
+        unsafe { libc::getrandom((&raw mut byte).cast(), 1, flags) == 1 }
+    };
+    // As the standard library asks. Neither flag waits for the kernel to have gathered entropy.
+    if ![libc::GRND_INSECURE, libc::GRND_NONBLOCK].into_iter().any(answers) {
+        File::open("/dev/urandom")?;
+    }
+    let _ = RandomState::new();
+    Ok(())
 }
 
 /// Says why it cannot go on, in one line.

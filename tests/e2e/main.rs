@@ -31,6 +31,7 @@ mod luup_tls;
 mod luup_trouble;
 mod names;
 mod notifications;
+mod old_kernel;
 mod pace;
 mod real_clients;
 mod resets;
