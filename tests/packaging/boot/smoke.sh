@@ -35,7 +35,7 @@ for other in mips arm armv7 aarch64 x86_64; do
     check "that for $other is refused" says 'another CPU' sh /test/preinst-$other install
 done
 
-paces() {
+smoke() {
     check "greeting" greets
     check "a name, from /etc/hosts" says '^through a name$' ask 'CONN localhost:7000' 'through a name'
     check "a name that is not there" says '^ERR CONN ' ask 'CONN no-such-host.invalid:7000'
@@ -110,7 +110,7 @@ paces() {
 # --- on this kernel ---
 
 box=boot/new
-paces 2026-11-21
+smoke 2026-11-21
 date -s 1970-01-01 >/dev/null
 
 # --- as on an old one ---
@@ -125,7 +125,7 @@ chmod 755 /usr/sbin/sockproxyd
 check "start" service start
 check "it runs behind the filter" equal "$(field "$(worker)" Seccomp)" 2
 check "its supervisor as well" equal "$(field "$(supervisor)" Seccomp)" 2
-paces 2019-06-01
+smoke 2019-06-01
 
 rm -f /etc/sockproxyd.cf
 syslogd -n -O /tmp/messages &
