@@ -1,13 +1,18 @@
 # shellcheck shell=sh
-# Inside the virtual machine: the proxy, started at boot by its init script, is put through its paces. Twice: as it
+# Inside the virtual machine: tests of the proxy that its init script started at boot. They run twice: on the kernel as it
 # is, and with every system call newer than Linux 2.6.37 answered by ENOSYS.
 box=boot
 . /test/check.sh
 cd /tmp || exit
 
-# ask WORDS...: a line for each to a connection of its own, and what comes back until the other side ends it.
+# ask_at PORT LINE...: sends the lines over a new connection, and prints what comes back until its end.
+ask_at() {
+    ask_port=$1
+    shift
+    printf '%s\n' "$@" | timeout 60 nc 127.0.0.1 "$ask_port"
+}
 ask() {
-    printf '%s\n' "$@" | timeout 20 nc 127.0.0.1 2504
+    ask_at 2504 "$@"
 }
 # Waits for line $2 in file $1.
 has() {
@@ -35,6 +40,43 @@ for other in mips arm armv7 aarch64 x86_64; do
     check "that for $other is refused" says 'another CPU' sh /test/preinst-$other install
 done
 
+# --- remotes of every kind; not before, since making keys waits for the kernel's random numbers ---
+
+/test/echo-servers >targets 2>echo-servers.log </dev/null &
+check "echo servers" eventually has targets '^wss '
+# target KIND: where the echo server of that kind is.
+target() {
+    sed -n "s/^$1 //p" targets
+}
+
+# connect_each_kind PORT: through the proxy at that port, a line to an echo server of each kind and back.
+connect_each_kind() {
+    for kind in tcp tls ws wss; do
+        case $kind in
+            tcp) options='' ;;
+            tls) options='PRTO=tls VRFY=none CTIM=30000' ;;
+            ws) options='FRAM=LINE' ;;
+            wss) options='FRAM=LINE VRFY=none CTIM=30000 RQTM=60000' ;;
+        esac
+        check "$way: $kind" says '^there and back$' ask_at "$1" "CONN $(target $kind) $options" 'there and back'
+    done
+}
+
+# Starts the proxy in each way: with a supervisor and without, with a configuration file and without.
+start_each_way() {
+    echo '[host]' >way.cf
+    for way in '-p 2505' '-c /tmp/way.cf -p 2505' '-p 2505 --supervise' '-c /tmp/way.cf -p 2505 --supervise'; do
+        # shellcheck disable=SC2086
+        /usr/sbin/sockproxyd -L /tmp/way.log $way </dev/null >/dev/null 2>&1 &
+        check "$way: greeting" eventually greets 2505
+        before=$(proxies)
+        connect_each_kind 2505
+        check "$way: no process died" equal "$(proxies)" "$before"
+        check "$way: STOP" says '^OK STOP$' ask_at 2505 STOP
+        check "$way: ends it" eventually number 0
+    done
+}
+
 smoke() {
     check "greeting" greets
     check "a name, from /etc/hosts" says '^through a name$' ask 'CONN localhost:7000' 'through a name'
@@ -53,7 +95,7 @@ smoke() {
     nc 127.0.0.1 2504 <hold >udp.back &
     held=$!
     exec 3>hold
-    echo 'CONN 127.0.0.1:7002 PRTO=udp' >&3
+    echo "CONN $(target udp) PRTO=udp" >&3
     check "UDP is opened" eventually has udp.back '^OK CONN '
     echo 'a datagram' >&3
     check "a datagram there and back" eventually has udp.back '^a datagram$'
@@ -105,6 +147,7 @@ smoke() {
     printf 'STOP\n' | timeout 10 nc 127.0.0.1 2504 >stop.back
     check "STOP" has stop.back '^OK STOP$'
     check "ends it" eventually number 0
+    start_each_way
 }
 
 # --- on this kernel ---
@@ -116,11 +159,11 @@ date -s 1970-01-01 >/dev/null
 # --- as on an old one ---
 
 box=boot/2.6.37
-check "a newer system call is there" /test/tools newest
-check "but not behind the filter" not /test/tools oldkernel /test/tools newest
+check "a newer system call is there" /test/old-kernel --getrandom
+check "but not behind the filter" not /test/old-kernel /test/old-kernel --getrandom
 mkdir -p /tmp/real
 mv /usr/sbin/sockproxyd /tmp/real/sockproxyd
-printf '#!/bin/sh\nexec /test/tools oldkernel /tmp/real/sockproxyd "$@"\n' >/usr/sbin/sockproxyd
+printf '#!/bin/sh\nexec /test/old-kernel /tmp/real/sockproxyd "$@"\n' >/usr/sbin/sockproxyd
 chmod 755 /usr/sbin/sockproxyd
 check "start" service start
 check "it runs behind the filter" equal "$(field "$(worker)" Seccomp)" 2
