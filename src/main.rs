@@ -1,5 +1,8 @@
 //! The sockproxyd daemon: arguments, configuration, log, daemon.
 
+#[cfg(all(target_env = "musl", target_pointer_width = "32"))]
+mod time32;
+
 use std::fs::File;
 use std::hash::RandomState;
 use std::process::ExitCode;
