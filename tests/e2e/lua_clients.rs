@@ -128,6 +128,6 @@ fn a_plugin_for_turbo_works() {
 }
 
 #[test]
-fn the_examples_of_the_readme_work() {
-    lua("readme_clients.lua");
+fn the_examples_of_the_documents_work() {
+    lua("docs_clients.lua");
 }

@@ -1,4 +1,4 @@
-//! The reasons of verawebsockets and what README says they are here: each row of its table is tried.
+//! The reasons of verawebsockets and what docs/protocol.md says they are here: each row of its table is tried.
 
 use lab::device::{Device, Kind};
 use lab::ports::Reserved;
@@ -6,7 +6,7 @@ use lab::websocket::{Peer, Server};
 
 use crate::support::{accepted, started};
 
-const README: &str = include_str!("../../README.md");
+const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 
 /// The words in backticks.
 fn quoted(text: &str) -> Vec<&str> {
@@ -15,7 +15,7 @@ fn quoted(text: &str) -> Vec<&str> {
 
 /// The rows of the table: the reasons on its left, and what is said here.
 fn rows() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
-    let table = README.split("| verawebsockets | here |\n| --- | --- |\n").nth(1).expect("a table");
+    let table = PROTOCOL.split("| verawebsockets | here |\n| --- | --- |\n").nth(1).expect("a table");
     let rows = table.lines().take_while(|line| line.starts_with('|'));
     rows.map(|row| row.trim_matches(['|', ' ']).split_once(" | ").unwrap())
         .map(|(left, right)| (quoted(left), quoted(right)))

@@ -5,7 +5,7 @@
 have make || apt_install make
 top=$work/feed/top
 mkdir -p "$top/include" "$top/feeds/packages/lang/rust" "$top/package" "$work/feed/install/bin"
-# As the README says.
+# As docs/install.md says.
 ln -s "$ROOT/openwrt" "$top/package/sockproxyd"
 cat >"$top/rules.mk" <<'RULES'
 INCLUDE_DIR:=$(TOPDIR)/include

@@ -1,5 +1,5 @@
 //! The options of CONN. Each is declared once, in one of the tables that [`options`] lists: the parser, HELP, CAPA and
-//! the table of the README come from there.
+//! the table of docs/protocol.md come from there.
 
 mod general;
 mod tls;
@@ -215,7 +215,7 @@ impl Targets {
         }
     }
 
-    /// As HELP and the README say it.
+    /// As HELP and docs/protocol.md say it.
     pub fn name(self) -> &'static str {
         match self {
             Self::All => "all",

@@ -1,6 +1,6 @@
--- The examples of README's section "From Lua", verbatim: each sends hello and logs the answer.
+-- Runs the examples of docs/lua.md and README.md, each as it stands there: it sends hello, and logs the answer.
 --
--- usage: lua5.1 readme_clients.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
+-- usage: lua5.1 docs_clients.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
 
 local lib = require "lib"
 local engine = require "engine"
@@ -10,16 +10,29 @@ engine.listen( at.luup )
 local proxy = require "L_SockProxyClient"
 proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
 
-local file = assert( io.open( "../../README.md" ) )
-local section = file:read( "*a" ):match( "\n## From Lua\n(.-)\n## " )
-file:close()
+local url = "ws://127.0.0.1:" .. at.server .. "/"
 
-local examples = 0
-for text in section:gmatch( "\n```lua\n(.-)```" ) do
-    examples = examples + 1
+-- The Lua examples of a document. An address that stands in one becomes that of the server.
+local function examples_of( name )
+    local file = assert( io.open( "../../" .. name ) )
+    local examples = {}
+    for text in file:read( "*a" ):gmatch( "\n```lua\n(.-)```" ) do
+        examples[#examples + 1] = text:gsub( '"ws://[%d.:]+/"', '"' .. url .. '"' )
+    end
+    file:close()
+    return examples
+end
+
+local examples = examples_of( "docs/lua.md" )
+lib.equal( #examples, 5 )
+local first = examples_of( "README.md" )
+lib.equal( #first, 1 )
+examples[#examples + 1] = first[1]
+
+for _, text in ipairs( examples ) do
     local logged, variables = {}, {}
     local plugin = setmetatable( {
-        URL = "ws://127.0.0.1:" .. at.server .. "/", device = 123, SID = "urn:example-com:serviceId:Example1",
+        URL = url, device = 123, SID = "urn:example-com:serviceId:Example1",
         luup = {
             log = function( words ) logged[#logged + 1] = words end,
             variable_get = function( _, name ) return variables[name] end,
@@ -30,7 +43,7 @@ for text in section:gmatch( "\n```lua\n(.-)```" ) do
     if setfenv then
         chunk = setfenv( assert( loadstring( text ) ), plugin ) -- luacheck: ignore 113
     else
-        chunk = assert( load( text, "README", "t", plugin ) )
+        chunk = assert( load( text, "example", "t", plugin ) )
     end
     engine.actions.HandleReceive = function( device, parameters ) plugin.handleReceive( device, parameters ) end
     -- Callback names are looked up in the environment that defines them. Lua after 5.1 has only the global table.
@@ -55,5 +68,4 @@ for text in section:gmatch( "\n```lua\n(.-)```" ) do
         lib.equal( table.concat( logged, ";" ), "hello;again" )
     end
 end
-lib.equal( examples, 5 )
 print "ok"
