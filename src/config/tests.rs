@@ -135,6 +135,53 @@ fn the_packages_ship_the_sample() {
     assert_eq!(shipped, sample::sample(), "make it anew: sockproxyd --sample-config > openwrt/files/sockproxyd.cf");
 }
 
+/// True where the file may have this line in this section.
+fn accepts(section: &str, key: &str, value: impl std::fmt::Display) -> bool {
+    load(&format!("[{section}]\n{key}={value}\n")).is_ok()
+}
+
+/// Whether `range`, as the document has it, is what the key takes.
+fn is_range_of(section: &str, key: &str, range: &str) -> bool {
+    let most_seconds = crate::protocol::FOR_EVER.as_secs();
+    let (inside, outside) = match (range, range.split_once(" to ")) {
+        // Not a number.
+        ("-", _) => {
+            return accepts(section, key, "x") || ![7, 1000, 70000].iter().any(|n| accepts(section, key, n));
+        }
+        ("above 0", _) => (vec![0.001, most_seconds as f64], vec![0.0, (most_seconds + 1) as f64]),
+        ("0 or above", _) => (vec![0.0, 0.001, most_seconds as f64], vec![-1.0, (most_seconds + 1) as f64]),
+        (_, Some((least, most))) => {
+            let (Ok(least), Ok(most)) = (least.parse::<u64>(), most.parse::<u64>()) else { return false };
+            let below = least.checked_sub(1).is_none_or(|below| !accepts(section, key, below));
+            return below
+                && accepts(section, key, least)
+                && accepts(section, key, most)
+                && !accepts(section, key, most + 1);
+        }
+        _ => return false,
+    };
+    inside.iter().all(|value| accepts(section, key, value)) && !outside.iter().any(|value| accepts(section, key, value))
+}
+
+#[test]
+fn the_document_shows_every_setting() {
+    let document = include_str!("../../docs/configuration.md");
+    let mut shown = 0;
+    for Setting { section, key, value, default, help, .. } in settings::SETTINGS {
+        let part = document.split(&format!("\n### [{section}]\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+        let part = part.split("\n### ").next().unwrap();
+        let default = if default.is_empty() { "empty".to_owned() } else { format!("`{default}`") };
+        let start = format!("| `{key}` | `{}` | {default} | ", value.replace('|', "\\|"));
+        let end = format!(" | {help} |");
+        let row = part.lines().find_map(|line| line.strip_prefix(&start)?.strip_suffix(&end));
+        let range = row.unwrap_or_else(|| panic!("docs/configuration.md should have: {start}RANGE{end}"));
+        assert!(is_range_of(section, key, range), "docs/configuration.md: {key} has another range than {range}");
+        shown += 1;
+    }
+    let rows = document.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 4).count();
+    assert_eq!(rows, shown, "docs/configuration.md shows a setting that there is not");
+}
+
 #[test]
 fn the_manual_names_every_key() {
     let manual = include_str!("../../man/sockproxyd.8");

@@ -104,6 +104,57 @@ fn the_document_shows_every_option() {
 }
 
 #[test]
+fn the_document_shows_every_command_and_its_errors() {
+    use crate::protocol::command::{COMMANDS, parse};
+    use crate::protocol::reply;
+
+    let table = DOCUMENT.split("| command | replies | what it does |\n| --- | --- | --- |\n").nth(1).unwrap();
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), COMMANDS.len());
+    for command in COMMANDS {
+        let usage = [command.name, command.arguments].join(" ");
+        let row = rows.iter().find(|row| row.starts_with(&format!("| `{}` |", usage.trim_end())));
+        let row = row.unwrap_or_else(|| panic!("docs/protocol.md has no row of `{}`", usage.trim_end()));
+        // Each takes an argument that is none, or none at all.
+        let refused = parse(format!("{} -1 nonsense", command.name).as_bytes(), &Parameters::default()).err();
+        let Some(refused) = refused.filter(|_| command.name != "CONN") else { continue };
+        let error = String::from_utf8(reply::refused(&refused)).unwrap();
+        assert!(row.contains(&format!("`{}`", error.trim_end())), "{row} lacks {error}");
+    }
+}
+
+#[test]
+fn the_document_names_every_capability_and_error_word() {
+    use crate::websocket::handshake::Word;
+
+    let capabilities = String::from_utf8(crate::protocol::reply::capabilities()).unwrap();
+    // In the first column of a table.
+    let named = |word: &str| {
+        let cells = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        cells.into_iter().any(|cell| cell.contains(&format!("`{word}`")))
+    };
+    for word in capabilities.split_whitespace().skip(2) {
+        assert!(named(word), "docs/protocol.md lacks {word} of CAPA");
+    }
+    for word in [
+        Word::InvalidUrl,
+        Word::InvalidSchema,
+        Word::CouldNotConnect,
+        Word::ConnectTimeout,
+        Word::RequestTimeout,
+        Word::ParseErrorHeaders,
+        Word::BadHttpStatus,
+        Word::RedirectMax,
+        Word::WebsocketProtocolError,
+        Word::SocketError,
+    ] {
+        assert!(named(word.name()), "docs/protocol.md lacks {word}");
+    }
+    let failed = crate::tls::Failure::new("").to_string();
+    assert!(named(failed.trim_end()), "docs/protocol.md lacks {failed}");
+}
+
+#[test]
 fn the_manual_names_every_command_and_option() {
     let manual = include_str!("../../../man/sockproxyd.8");
     let protocol = manual.split(".SH PROTOCOL").nth(1).unwrap().split(".SH ").next().unwrap();
