@@ -45,6 +45,11 @@ fn the_connect_function_of_luws_works_and_is_notified() {
 }
 
 #[test]
+fn the_functions_that_the_document_gives_for_use_by_hand_work() {
+    lua("docs_by_hand.lua", &started(), &Device::start(Kind::Echo));
+}
+
+#[test]
 fn every_way_of_receiving_works() {
     lua("receive.lua", &started(), &Device::start(Kind::Echo));
 }
