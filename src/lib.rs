@@ -17,9 +17,9 @@
 //! | [`net`] | sockets, names, who may come in |
 //! | [`config`], [`cli`], [`logging`] | what the owner says, and what is said to the owner |
 //! | [`workers`] | threads for what can only block |
-//! | [`spare`] | memory that goes from hand to hand |
 //! | [`protocol`] | what plugins say, sans-IO |
 //! | [`websocket`] | RFC 6455 and 7692, sans-IO |
+//! | [`buffer_pool`] | a thread-local free list of buffers |
 //!
 //! Beside the house stands [`testing`]: what simulations and fuzz targets put in the place of sockets.
 //!
@@ -34,6 +34,7 @@
 //! Nothing that comes in from outside may make the daemon panic. A broken promise of our own code does, and since the
 //! firmware's build aborts then, a supervisor (procd, systemd, or `--supervise`) starts it anew.
 
+pub mod buffer_pool;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -44,7 +45,6 @@ pub mod probe;
 pub mod protocol;
 pub mod relay;
 pub mod session;
-pub mod spare;
 pub mod status;
 pub mod supervise;
 pub mod testing;

@@ -116,7 +116,7 @@ impl Daemon {
         self.doors.handle_room();
         if self.sessions.is_empty() {
             // What a crowd has needed is given back when it has gone.
-            crate::spare::clear();
+            crate::buffer_pool::clear();
             self.sessions.shrink_to_fit();
             self.turns.shrink();
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::mesg::{FramingError, HEADER_LIMIT, Verb, parse_header};
 use super::{Dialect, Framing};
-use crate::spare;
+use crate::buffer_pool;
 use crate::websocket::Kind;
 
 /// What a plugin said. It lies in the decoder until that is asked for the next.
@@ -65,7 +65,7 @@ impl Decoder {
     /// Takes what the plugin sent.
     pub fn handle_input(&mut self, bytes: &[u8]) {
         self.let_go();
-        spare::append(&mut self.input, bytes);
+        buffer_pool::append(&mut self.input, bytes);
     }
 
     /// Forgets what was sent and not yet taken: somebody else speaks from now on, or nobody.
@@ -92,7 +92,7 @@ impl Decoder {
     /// Nothing is held of what has been taken.
     fn let_go(&mut self) {
         if self.taken == self.input.len() {
-            spare::give(std::mem::take(&mut self.input));
+            buffer_pool::give(std::mem::take(&mut self.input));
         } else {
             self.input.drain(..self.taken);
         }
@@ -102,7 +102,7 @@ impl Decoder {
     /// The next message, if it is there whole.
     pub fn poll_item(&mut self) -> Option<Result<Item<'_>, FramingError>> {
         if std::mem::take(&mut self.pieces_taken) {
-            spare::give(std::mem::take(&mut self.pieces));
+            buffer_pool::give(std::mem::take(&mut self.pieces));
         }
         match self.framing {
             Framing::Raw => self.poll_raw(),

@@ -1,7 +1,7 @@
 //! What a WebSocket's remote has said, on its way to the plugin: events in, bytes in the plugin's framing out.
 
 use crate::protocol::framing::{Framing, encode_body, encode_close, encode_message};
-use crate::spare;
+use crate::buffer_pool;
 use crate::websocket::{Event, Kind};
 
 /// What the remote has said.
@@ -48,16 +48,16 @@ impl Downward {
                 if into.capacity() - into.len() < bytes.len() && into.len() + bytes.len() > left {
                     return false;
                 }
-                spare::append(into, bytes);
+                buffer_pool::append(into, bytes);
             }
             Event::End if self.framing == Framing::Raw => {}
             Event::End => {
                 let message = std::mem::take(&mut self.message);
                 if self.out.capacity() == 0 {
-                    self.out = spare::take(message.len() + HEADER);
+                    self.out = buffer_pool::take(message.len() + HEADER);
                 }
                 encode_message(self.framing, self.kind, &message, &mut self.out);
-                spare::give(message);
+                buffer_pool::give(message);
             }
             Event::Ping(payload) => self.show("PING", payload),
             Event::Pong(payload, _) => self.show("PONG", payload),
@@ -99,7 +99,7 @@ impl Downward {
         if self.written == self.out.len() {
             // Nothing is held for a connection through which nothing passes; what passes often keeps a little.
             if self.out.capacity() > KEPT {
-                spare::give(std::mem::take(&mut self.out));
+                buffer_pool::give(std::mem::take(&mut self.out));
             } else {
                 self.out.clear();
             }
