@@ -16,7 +16,7 @@
 //! | [`tls`] | TLS towards remotes: settings, verification, handshakes off the loop |
 //! | [`net`] | sockets, names, who may come in |
 //! | [`config`], [`cli`], [`logging`] | what the owner says, and what is said to the owner |
-//! | [`workers`] | threads for what can only block |
+//! | [`thread_pool`] | threads for calls that block or compute for long |
 //! | [`protocol`] | what plugins say, sans-IO |
 //! | [`websocket`] | RFC 6455 and 7692, sans-IO |
 //! | [`buffer_pool`] | a thread-local free list of buffers |
@@ -48,6 +48,6 @@ pub mod session;
 pub mod status;
 pub mod supervise;
 pub mod testing;
+pub mod thread_pool;
 pub mod tls;
 pub mod websocket;
-pub mod workers;

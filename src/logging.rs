@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use syslog::{Facility, LoggerBackend, Severity};
 
 use crate::config::{Config, LogTarget};
-use crate::workers::lock;
+use crate::thread_pool::lock;
 
 /// Where lines go.
 enum Sink {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType};
 
-use crate::workers::{Pool, Workers};
+use crate::thread_pool::{Pool, Workers};
 
 /// getaddrinfo of musl and glibc take some 10 KiB of stack each; NSS modules more.
 const STACK: usize = 256 * 1024;

@@ -16,8 +16,8 @@ use ureq::{Agent, Error};
 use super::schedule::Job;
 use super::secure::{SecureConnector, Trust};
 use super::{LineId, Outcome, line};
+use crate::thread_pool::{Pool, Workers, lock};
 use crate::tls::Failure;
-use crate::workers::{Pool, Workers, lock};
 
 /// What the daemon calls itself, as its predecessor did.
 const USER_AGENT: &str = "sockproxyd-1";

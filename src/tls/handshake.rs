@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use super::connection::{Connection, Reached};
 use super::error::{self, Failure};
 use super::{House, Settings};
-use crate::workers::{Pool, Workers};
+use crate::thread_pool::{Pool, Workers};
 
 /// rustls and webpki need some 40 KiB of stack, most of it for checking chains.
 const STACK: usize = 256 * 1024;

@@ -18,7 +18,7 @@ use super::files::{File, Stamp, read_owners, read_plugins};
 use super::settings::{Settings, Verify, Version};
 use super::verify::Verifier;
 use super::{Failure, error};
-use crate::workers::lock;
+use crate::thread_pool::lock;
 
 /// As many configurations are kept. A house with more kinds of settings than that makes some of them anew.
 const MOST_CONFIGS: usize = 32;

@@ -1,7 +1,7 @@
 //! What a WebSocket's remote has said, on its way to the plugin: events in, bytes in the plugin's framing out.
 
-use crate::protocol::framing::{Framing, encode_body, encode_close, encode_message};
 use crate::buffer_pool;
+use crate::protocol::framing::{Framing, encode_body, encode_close, encode_message};
 use crate::websocket::{Event, Kind};
 
 /// What the remote has said.
