@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::net::access::{AccessList, TargetList};
+use crate::access::{AccessList, TargetList};
 use crate::protocol::command::parse_connect;
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;

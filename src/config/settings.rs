@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Config, LogTarget};
-use crate::net::access::{AccessList, TargetList};
+use crate::access::{AccessList, TargetList};
 use crate::protocol::FOR_EVER;
 use crate::tls::Verify;
 

@@ -1,6 +1,5 @@
 //! Sockets, names and addresses. Nothing here knows what a connection is for.
 
-pub mod access;
 pub mod blocking;
 pub mod connector;
 pub mod listener;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::Context;
-use crate::net::access::Distance;
+use crate::access::Distance;
 use crate::net::resolver::{Answer, literal};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::{Endpoint, Target};
