@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::notify::NotifyTarget;
+use super::notify_target::NotifyTarget;
 use super::options::{OptionError, Parameters, block_size, limit};
 use super::target::{Target, TargetError};
 use super::{first_word, number, trim};

@@ -7,7 +7,7 @@
 //! | [`number`] | numbers as Lua's `tonumber` reads and prints them |
 //! | [`percent`] | percent-encoding, both ways |
 //! | [`target`] | `host:port`, `[v6]:port`, `ws://` and `wss://` URLs |
-//! | [`notify`] | the four parts of `NTFY` |
+//! | [`notify_target`] | the four parts of `NTFY` |
 //! | [`options`] | the options of CONN, each declared once |
 //! | [`command`] | the commands, each declared once |
 //! | [`setup`] | setup mode: lines in, actions out |
@@ -16,7 +16,7 @@
 
 pub mod command;
 pub mod framing;
-pub mod notify;
+pub mod notify_target;
 pub mod number;
 pub mod options;
 pub mod percent;

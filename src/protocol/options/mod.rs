@@ -12,7 +12,7 @@ pub use websocket::Bridge;
 use std::time::Duration;
 
 use super::framing::Framing;
-use super::notify::NotifyTarget;
+use super::notify_target::NotifyTarget;
 use super::target::Target;
 use crate::tls::Settings;
 
