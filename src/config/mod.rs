@@ -15,7 +15,7 @@ use crate::protocol::command::parse_connect;
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
-use crate::tls::Verify;
+use crate::protocol::tls_settings::TlsVerify;
 
 /// Direct listeners there may be. Each is a descriptor and a number in a token.
 const MOST_DIRECT: usize = 1000;
@@ -66,7 +66,7 @@ pub struct Tls {
     /// Where the files lie that plugins may name.
     pub directory: Option<PathBuf>,
     /// How a Luup behind `https` proves who it is.
-    pub luup: Verify,
+    pub luup: TlsVerify,
 }
 
 /// Where the log goes.

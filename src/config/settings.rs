@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Config, LogTarget};
 use crate::access::{AccessList, TargetList};
 use crate::protocol::FOR_EVER;
-use crate::tls::Verify;
+use crate::protocol::tls_settings::TlsVerify;
 
 /// One setting of the configuration file.
 pub struct Setting {
@@ -300,9 +300,9 @@ pub static SETTINGS: &[Setting] = &[
         "How a Luup at https:// proves who it is: by a certificate that is valid and for its name, with the authorities above; not at all; or by having exactly one of these certificates. The log says what is wrong with another, and what to write here to accept it.",
         |c, v| {
             c.tls.luup = match v {
-                "verify" => Verify::Peer,
-                "none" => Verify::None,
-                pins => Verify::pinned(pins.split(',').map(str::trim))
+                "verify" => TlsVerify::Peer,
+                "none" => TlsVerify::None,
+                pins => TlsVerify::pinned(pins.split(',').map(str::trim))
                     .ok_or("verify, none or sha256/ and 64 hexadecimal digits are needed")?,
             };
             Ok(())

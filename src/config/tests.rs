@@ -22,7 +22,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.limits.connections, 1024);
     assert_eq!(config.limits.line, crate::protocol::LINE_LIMIT);
     assert_eq!(config.limits.idle, None);
-    assert_eq!(config.tls, Tls { ca: None, directory: Some("/etc/sockproxyd.d".into()), luup: Verify::Peer });
+    assert_eq!(config.tls, Tls { ca: None, directory: Some("/etc/sockproxyd.d".into()), luup: TlsVerify::Peer });
 }
 
 #[test]
@@ -148,16 +148,16 @@ fn the_manual_names_every_key() {
 #[test]
 fn where_tls_finds_its_files() {
     let config = load("[tls]\nca=/etc/house.pem\ndirectory=\n").unwrap();
-    assert_eq!(config.tls, Tls { ca: Some("/etc/house.pem".into()), directory: None, luup: Verify::Peer });
+    assert_eq!(config.tls, Tls { ca: Some("/etc/house.pem".into()), directory: None, luup: TlsVerify::Peer });
 }
 
 #[test]
 fn a_luup_behind_tls() {
     let config = load("[host]\nvera=https://[::1]/\n[tls]\nluup=none\n").unwrap();
-    assert_eq!((config.luup.as_str(), config.tls.luup), ("https://[::1]", Verify::None));
+    assert_eq!((config.luup.as_str(), config.tls.luup), ("https://[::1]", TlsVerify::None));
     let pin = format!("sha256/{}", "0a".repeat(32));
     let config = load(&format!("[tls]\nluup={pin}, {pin}\n")).unwrap();
-    assert_eq!(config.tls.luup, Verify::Pins(vec![[10; 32]; 2]));
+    assert_eq!(config.tls.luup, TlsVerify::Pins(vec![[10; 32]; 2]));
     assert_eq!(
         load("[tls]\nluup=sha256/0a").unwrap_err(),
         "test.cf:2: bad value 'sha256/0a' for 'luup': verify, none or sha256/ and 64 hexadecimal digits are needed"

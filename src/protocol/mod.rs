@@ -9,6 +9,7 @@
 //! | [`target`] | `host:port`, `[v6]:port`, `ws://` and `wss://` URLs |
 //! | [`notify_target`] | the four parts of `NTFY` |
 //! | [`options`] | the options of CONN, each declared once |
+//! | [`tls_settings`] | what a plugin asks of TLS |
 //! | [`command`] | the commands, each declared once |
 //! | [`setup`] | setup mode: lines in, actions out |
 //! | [`framing`] | messages on the plugin's side |
@@ -23,6 +24,7 @@ pub mod percent;
 pub mod reply;
 pub mod setup;
 pub mod target;
+pub mod tls_settings;
 
 use std::time::Duration;
 

@@ -15,9 +15,9 @@ use rustls::sign::SigningKey;
 use rustls::{ClientConfig, Error, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, crypto, version};
 
 use super::files::{File, Stamp, read_owners, read_plugins};
-use super::settings::{Settings, Verify, Version};
 use super::verify::Verifier;
 use super::{Failure, error};
+use super::{Settings, Verify, Version};
 use crate::thread_pool::lock;
 
 /// As many configurations are kept. A house with more kinds of settings than that makes some of them anew.
@@ -125,7 +125,7 @@ impl House {
             Verify::None => Verifier::none(&self.provider),
             Verify::Pins(pins) => Verifier::pins(pins, &self.provider),
         };
-        let versions: &[&SupportedProtocolVersion] = match settings.lowest {
+        let versions: &[&SupportedProtocolVersion] = match settings.min_version {
             Version::V12 => &[&version::TLS13, &version::TLS12],
             Version::V13 => &[&version::TLS13],
         };

@@ -1,6 +1,7 @@
 //! Tests of the options.
 
 use super::*;
+use crate::protocol::tls_settings::{TlsVerify, TlsVersion};
 
 fn endpoint() -> Target {
     Target::split_off(b"host:80").unwrap().0
@@ -149,8 +150,8 @@ fn applies_every_option_of_tls() {
     let all =
         applied(&format!("PRTO=tls VRFY=none TLSV=1.3 SNIH=n CAFL=a.pem CERT=b.pem PKEY=c.pem PINS=sha256/{pin}"));
     let tls = *all.tls.unwrap();
-    assert_eq!(tls.verify, crate::tls::Verify::Pins(vec![[15; 32]]));
-    assert_eq!(tls.lowest, crate::tls::Version::V13);
+    assert_eq!(tls.verify, TlsVerify::Pins(vec![[15; 32]]));
+    assert_eq!(tls.min_version, TlsVersion::V13);
     let texts =
         [tls.server_name, tls.ca_file, tls.certificate, tls.private_key].map(|text| text.unwrap().into_string());
     assert_eq!(texts, ["n", "a.pem", "b.pem", "c.pem"]);

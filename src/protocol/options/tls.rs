@@ -2,9 +2,9 @@
 
 use super::values::{list, one_of, text};
 use super::{OptionSpec, Parameters, Refused, Targets};
-use crate::tls::{Settings, Verify, Version};
+use crate::protocol::tls_settings::{TlsSettings, TlsVerify, TlsVersion};
 
-fn settings_of(parameters: &mut Parameters) -> &mut Settings {
+fn settings_of(parameters: &mut Parameters) -> &mut TlsSettings {
     parameters.tls.get_or_insert_default()
 }
 
@@ -17,10 +17,10 @@ pub static OPTIONS: &[OptionSpec] = &[
         "peer",
         "verify the certificate's chain, name and expiry",
         |parameters, value| {
-            let verify = one_of(value, &[("peer", Verify::Peer), ("none", Verify::None)])?;
+            let verify = one_of(value, &[("peer", TlsVerify::Peer), ("none", TlsVerify::None)])?;
             let settings = settings_of(parameters);
             // Pins are stricter than both.
-            if !matches!(settings.verify, Verify::Pins(_)) {
+            if !matches!(settings.verify, TlsVerify::Pins(_)) {
                 settings.verify = verify;
             }
             Ok(())
@@ -34,12 +34,12 @@ pub static OPTIONS: &[OptionSpec] = &[
         "accept exactly these certificates, in place of chain, name and expiry",
         |parameters, value| {
             settings_of(parameters).verify =
-                Verify::pinned(list(value)?.iter().map(Box::as_ref)).ok_or(Refused::Value)?;
+                TlsVerify::pinned(list(value)?.iter().map(Box::as_ref)).ok_or(Refused::Value)?;
             Ok(())
         },
     ),
     OptionSpec::new("TLSV", "1.2|1.3", Targets::Tls, "1.2", "lowest version of TLS", |parameters, value| {
-        settings_of(parameters).lowest = one_of(value, &[("1.2", Version::V12), ("1.3", Version::V13)])?;
+        settings_of(parameters).min_version = one_of(value, &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)])?;
         Ok(())
     }),
     OptionSpec::new(

@@ -12,7 +12,7 @@ fn every_version_that_both_speak() {
     let authority = Authority::new("us");
     let (house, _directory) = trusting(&authority);
     let identity = authority.issue(&["device.example"], Validity::Now);
-    let from_13 = Settings { lowest: Version::V13, ..Settings::default() };
+    let from_13 = Settings { min_version: Version::V13, ..Settings::default() };
     for (versions, settings, version) in [
         (BOTH, Settings::default(), "TLSv1.3"),
         (V13, Settings::default(), "TLSv1.3"),
@@ -125,7 +125,7 @@ fn sessions_are_resumed_across_connections() {
             exchange(shaken);
             kind
         };
-        let settings = Settings { lowest: Version::V12, ..Settings::default() };
+        let settings = Settings { min_version: Version::V12, ..Settings::default() };
         assert_eq!(kind("device.example", &settings), HandshakeKind::Full);
         assert_eq!(kind("device.example", &settings), HandshakeKind::Resumed);
         assert_eq!(kind("device.example", &settings.clone()), HandshakeKind::Resumed);

@@ -2,11 +2,11 @@
 
 /// What a plugin asks of TLS for one connection. Equal ones share a configuration, and resume each other's sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Settings {
+pub struct TlsSettings {
     /// How the server proves who it is.
-    pub verify: Verify,
+    pub verify: TlsVerify,
     /// The lowest version that is spoken.
-    pub lowest: Version,
+    pub min_version: TlsVersion,
     /// The server's name, where it is not the host.
     pub server_name: Option<Box<str>>,
     /// File of certificates (PEM) that are trusted in addition, below the directory of `[tls]`.
@@ -19,7 +19,7 @@ pub struct Settings {
 
 /// How the server proves who it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Verify {
+pub enum TlsVerify {
     /// By a chain to a trusted root, in time, and in its name.
     #[default]
     Peer,
@@ -29,7 +29,7 @@ pub enum Verify {
     Pins(Vec<[u8; 32]>),
 }
 
-impl Verify {
+impl TlsVerify {
     /// By being one of `pins`, as PINS writes them. `None`: one of them is none, or there are none.
     pub fn pinned<'a>(pins: impl Iterator<Item = &'a str>) -> Option<Self> {
         let pins: Vec<_> = pins.map(fingerprint).collect::<Option<_>>()?;
@@ -39,7 +39,7 @@ impl Verify {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Version {
+pub enum TlsVersion {
     /// TLS 1.2.
     #[default]
     V12,
@@ -73,8 +73,8 @@ mod tests {
         for bad in ["", "sha256/", "sha1/00", &plain[..plain.len() - 1], &format!("{plain}00"), "sha256/zz"] {
             assert_eq!(fingerprint(bad), None, "{bad}");
         }
-        assert_eq!(Verify::pinned([&*plain, &*plain].into_iter()), Some(Verify::Pins(vec![expected; 2])));
-        assert_eq!(Verify::pinned([&*plain, "x"].into_iter()), None);
-        assert_eq!(Verify::pinned([].into_iter()), None);
+        assert_eq!(TlsVerify::pinned([&*plain, &*plain].into_iter()), Some(TlsVerify::Pins(vec![expected; 2])));
+        assert_eq!(TlsVerify::pinned([&*plain, "x"].into_iter()), None);
+        assert_eq!(TlsVerify::pinned([].into_iter()), None);
     }
 }
