@@ -211,7 +211,7 @@ impl Daemon {
                 self.enqueue(key);
             }
         }
-        for (key, host, answer) in self.house.resolver.take_answers() {
+        for (key, host, answer) in self.house.resolver.take_results() {
             if let Some(slot) = slot_of(&self.sessions, key) {
                 self.sessions[slot].session.handle_resolved(&host, answer);
                 self.enqueue(key);

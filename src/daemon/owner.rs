@@ -49,7 +49,7 @@ impl Daemon {
         house.buffers.set_limits(limits.buffers, limits.buffer);
         house.pipes.set_limit(limits.pipes);
         house.schedule.set_limits(limits.senders, limits.notices);
-        house.resolver.set_most(limits.resolvers);
+        house.resolver.set_max_threads(limits.resolvers);
         // The files may be others, whatever their names.
         let tls = tls_house(&house.config);
         self.senders.set_trust(trust(&tls, &house.config));

@@ -15,7 +15,7 @@ use super::upgrading::{self, Upgrading};
 use super::{Context, Pid, Stage, Step, Verdict};
 use crate::net::connector::{self, Connector};
 use crate::net::reason;
-use crate::net::resolver::Answer;
+use crate::net::resolver::{NameResolver, ResolveResult};
 use crate::net::socket::{DatagramSocket, TcpSocket};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
@@ -50,7 +50,7 @@ enum Attempt {
     /// The name is being looked up.
     Resolving,
     /// The addresses are known, nothing is tried yet.
-    Resolved(Answer),
+    Resolved(ResolveResult),
     /// Attempts are under way.
     Racing(Connector),
     /// A TLS handshake is under way.
@@ -112,7 +112,7 @@ impl Connecting {
     }
 
     /// The addresses of `host`, if that is what was asked for.
-    pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
+    pub fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
         if matches!(self.attempt, Attempt::Resolving) && self.hop.endpoint.host.eq_ignore_ascii_case(host) {
             self.attempt = Attempt::Resolved(answer);
         }
@@ -128,7 +128,7 @@ impl Connecting {
     /// Nobody waits any more for what was asked of others.
     pub fn withdraw(&self, cx: &mut Context<'_>) {
         match self.attempt {
-            Attempt::Resolving => cx.resolver.withdraw(&self.hop.endpoint.host, cx.key),
+            Attempt::Resolving => cx.resolver.cancel(&self.hop.endpoint.host, cx.key),
             Attempt::Securing(_) => cx.handshakes.withdraw(&cx.key),
             _ => {}
         }
@@ -184,7 +184,7 @@ impl Connecting {
     }
 
     /// Addresses are known: attempts begin.
-    fn connect(&mut self, answer: Answer, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
+    fn connect(&mut self, answer: ResolveResult, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
         let addresses = match answer.and_then(|found| self.hop.reachable(found, cx)) {
             Ok(addresses) => addresses,
             Err(reason) => return Outcome::Failed(self.said(Word::CouldNotConnect, reason)),

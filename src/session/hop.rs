@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Context;
 use crate::access::Distance;
-use crate::net::resolver::{Answer, literal};
+use crate::net::resolver::{NameResolver, ResolveResult, literal};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::{Endpoint, Target};
 use crate::tls::Settings;
@@ -92,10 +92,10 @@ impl Hop {
     }
 
     /// Its addresses, where they are known at once.
-    pub fn find(&self, cx: &mut Context<'_>) -> Option<Answer> {
+    pub fn find(&self, cx: &mut Context<'_>) -> Option<ResolveResult> {
         match self.endpoint.literal() {
             Some(address) => Some(Ok(vec![literal(address)])),
-            None => cx.resolver.ask(&self.endpoint.host, cx.key),
+            None => cx.resolver.resolve(&self.endpoint.host, cx.key),
         }
     }
 

@@ -41,7 +41,7 @@ use mio::{Registry, Token};
 
 use crate::config::{Config, Direct};
 use crate::net::random::Randomness;
-use crate::net::resolver::{Answer, Resolver};
+use crate::net::resolver::{ResolveResult, Resolver};
 use crate::net::socket::TcpSocket;
 use crate::notify::Schedule;
 use crate::protocol::options::Parameters;
@@ -227,7 +227,7 @@ impl Session {
     }
 
     /// The addresses of `host`, or why there are none.
-    pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
+    pub fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
         if let Stage::Connecting(stage) = &mut self.stage {
             stage.handle_resolved(host, answer);
         }

@@ -201,7 +201,12 @@ fn who_has_withdrawn_hears_nothing_of_it() {
 fn those_that_have_begun_go_first() {
     let identity = Identity::self_signed(&["device.example"], Validity::Now);
     let config = Arc::new(identity.server(BOTH, None));
-    let (mut handshakes, wake) = handshakes(House::new(None, None), 1);
+    // The thread waits in this callback after each result.
+    let (woken, wake) = mpsc::sync_channel(0);
+    let wake_up = move || {
+        let _ = woken.send(());
+    };
+    let mut handshakes = Handshakes::new(Arc::new(House::new(None, None)), 1, wake_up);
     handshakes.begin(0, "device.example", &unverified());
     let Some((0, Step { to_send, outcome: Outcome::More(pending) })) = steps(&mut handshakes, &wake, 1).pop() else {
         panic!()
@@ -211,6 +216,6 @@ fn those_that_have_begun_go_first() {
     (1..5).for_each(|asker| handshakes.begin(asker, "device.example", &unverified()));
     handshakes.advance(0, pending, drain(&mut server));
     let order: Vec<u32> = steps(&mut handshakes, &wake, 5).into_iter().map(|(asker, _)| asker).collect();
-    // The first of the others had a thread before.
-    assert_eq!(order, [1, 0, 2, 3, 4]);
+    // The thread may have taken the first of the others before.
+    assert!(order == [1, 0, 2, 3, 4] || order == [0, 1, 2, 3, 4], "{order:?}");
 }
