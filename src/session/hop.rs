@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::Context;
-use crate::access::Distance;
+use crate::access::NetworkScope;
 use crate::net::resolver::{NameResolver, ResolveResult, literal};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::{Endpoint, Target};
@@ -27,9 +27,9 @@ pub struct Hop {
     /// Redirects that may still be followed.
     redirects: u32,
     /// How near it may be. A server far away must not have us knock at doors that only we can reach: Luup's, say.
-    nearest: Distance,
+    nearest: NetworkScope,
     /// How far away it is. What is not connected to counts as far away.
-    distance: Distance,
+    distance: NetworkScope,
 }
 
 /// Where a redirect leads, if it may be followed.
@@ -45,15 +45,15 @@ fn follow(from: &Url, location: &str, left: u32) -> Result<Url, Failure> {
 }
 
 /// Those of `addresses` that are as far away as `nearest`, or farther.
-fn not_nearer(mut addresses: Vec<SocketAddr>, nearest: Distance) -> Vec<SocketAddr> {
-    addresses.retain(|address| Distance::of(address.ip()) >= nearest);
+fn not_nearer(mut addresses: Vec<SocketAddr>, nearest: NetworkScope) -> Vec<SocketAddr> {
+    addresses.retain(|address| NetworkScope::of(address.ip()) >= nearest);
     addresses
 }
 
 impl Hop {
     /// Where the plugin wants to go. `redirects`: how many may be followed.
     pub fn first(target: Target, redirects: u32, parameters: &Parameters, cx: &Context<'_>) -> Self {
-        Self::new(target, (redirects, true, Distance::Machine), parameters, cx)
+        Self::new(target, (redirects, true, NetworkScope::Loopback), parameters, cx)
     }
 
     /// Where the server here redirects to. What it is entrusted with goes no farther than its own host.
@@ -66,19 +66,19 @@ impl Hop {
 
     fn new(
         target: Target,
-        (redirects, trusted, nearest): (u32, bool, Distance),
+        (redirects, trusted, nearest): (u32, bool, NetworkScope),
         parameters: &Parameters,
         cx: &Context<'_>,
     ) -> Self {
         let protocol = Protocol::of(&target, parameters.transport);
         let due = cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect);
         let endpoint = target.endpoint();
-        Self { target, endpoint, protocol, due, trusted, redirects, nearest, distance: Distance::World }
+        Self { target, endpoint, protocol, due, trusted, redirects, nearest, distance: NetworkScope::Public }
     }
 
     /// It was found at `address`.
     pub fn handle_connected(&mut self, address: IpAddr) {
-        self.distance = Distance::of(address);
+        self.distance = NetworkScope::of(address);
     }
 
     /// What is asked of TLS here. The plugin's certificate says who it is, and SNIH is a name of the plugin's host: both
@@ -127,8 +127,8 @@ mod tests {
     fn a_redirect_leads_to_no_address_that_is_nearer() {
         let all: Vec<SocketAddr> =
             ["127.0.0.1:3480", "192.168.1.9:80", "[fd00::1]:80", "8.8.8.8:80"].map(|text| text.parse().unwrap()).into();
-        assert_eq!(not_nearer(all.clone(), Distance::World), all[3..]);
-        assert_eq!(not_nearer(all.clone(), Distance::House), all[1..]);
-        assert_eq!(not_nearer(all.clone(), Distance::Machine), all);
+        assert_eq!(not_nearer(all.clone(), NetworkScope::Public), all[3..]);
+        assert_eq!(not_nearer(all.clone(), NetworkScope::Local), all[1..]);
+        assert_eq!(not_nearer(all.clone(), NetworkScope::Loopback), all);
     }
 }
