@@ -59,7 +59,7 @@ pub struct Config {
 }
 
 /// What TLS goes by. The reasons stand in [`settings::SETTINGS`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// Certificates (PEM) that are trusted in addition to the built-in roots.
     pub ca: Option<PathBuf>,
@@ -202,7 +202,7 @@ impl Config {
         let (word, rest) = crate::protocol::first_word(text);
         let text = if word.eq_ignore_ascii_case(b"CONN") { rest } else { text };
         let (target, mut parameters) = parse_connect(text, &Parameters::default()).map_err(|error| {
-            let refusal = reply::refused(&error);
+            let refusal = reply::command_failed(&error);
             let reason = String::from_utf8_lossy(&refusal);
             format!("bad target '{shown}' for port {port}: {}", reason.trim_end().trim_start_matches("ERR CONN "))
         })?;
@@ -254,7 +254,7 @@ impl Default for Config {
                 keep_alive: None,
             },
             direct: Vec::new(),
-            tls: Tls::default(),
+            tls: Tls { ca: None, directory: None, luup: TlsVerify::Peer },
         };
         // Every default stands once, as text, in its declaration; a test sets them all.
         for setting in settings::SETTINGS {

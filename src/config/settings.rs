@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::{Config, LogTarget};
 use crate::access::{AccessList, TargetList};
-use crate::protocol::FOR_EVER;
 use crate::protocol::tls_settings::TlsVerify;
 
 /// One setting of the configuration file.
@@ -310,6 +309,9 @@ pub static SETTINGS: &[Setting] = &[
     ),
 ];
 
+/// Longest time that a setting can have: ten years, which can be added to an instant without overflow.
+const MAX_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
+
 fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let number = text.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| format!("a whole number from {least} to {most} is needed"))
@@ -320,7 +322,7 @@ fn path(text: &str) -> Option<PathBuf> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= FOR_EVER.as_secs_f64());
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= MAX_SECONDS);
     let duration = seconds.map(Duration::from_secs_f64).filter(|duration| !duration.is_zero());
     duration.ok_or_else(|| "seconds above 0 are needed".into())
 }

@@ -20,7 +20,7 @@ fn defaults_are_the_documented_ones() {
     assert!(config.allow.allows("192.168.0.1".parse().unwrap()) && !config.allow.allows("8.8.8.8".parse().unwrap()));
     assert!(config.stop.allows("127.0.0.1".parse().unwrap()) && !config.stop.allows("192.168.0.1".parse().unwrap()));
     assert_eq!(config.limits.connections, 1024);
-    assert_eq!(config.limits.line, crate::protocol::LINE_LIMIT);
+    assert_eq!(config.limits.line, 16384);
     assert_eq!(config.limits.idle, None);
     assert_eq!(config.tls, Tls { ca: None, directory: Some("/etc/sockproxyd.d".into()), luup: TlsVerify::Peer });
 }

@@ -86,7 +86,7 @@ impl Daemon {
             Some(Request::Connect(target)) => self.claim(slot, key, target),
             Some(Request::Attach(pid, seen)) => {
                 if let Err(reason) = self.attach(slot, &pid, seen) {
-                    self.sessions[slot].session.answer(reply::kept_refused("ATCH", reason));
+                    self.sessions[slot].session.answer(reply::kept_failed("ATCH", reason));
                 }
             }
             Some(Request::Drop(pid)) => {
@@ -97,7 +97,7 @@ impl Daemon {
                         self.enqueue(kept_key);
                         reply::ok("DROP")
                     }
-                    None => reply::kept_refused("DROP", reply::NO_SUCH_PID),
+                    None => reply::kept_failed("DROP", reply::NO_SUCH_PID),
                 };
                 self.sessions[slot].session.answer(answer);
             }

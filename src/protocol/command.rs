@@ -1,26 +1,27 @@
-//! The commands of setup mode. Each is declared once, in [`COMMANDS`]: the parser and HELP come from there.
+//! The commands of setup mode. Each is declared once, in [`COMMANDS`]: parser, arguments and help. HELP is made from
+//! these declarations.
 
 use std::time::Duration;
 
 use super::notify_target::NotifyTarget;
-use super::options::{OptionError, Parameters, block_size, limit};
+use super::options::{OptionError, Parameters, block_size, time_limit};
 use super::target::{Target, TargetError};
 use super::{first_word, number, trim};
 
-/// A command, understood.
+/// A parsed command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// `CONN target [KEY=value ...]`: the target, and the parameters with the options applied.
     Connect(Target, Parameters),
     /// `NTFY dev sid action [pid]`.
     Notify(NotifyTarget),
-    /// `BLKS n`.
-    Block(Option<u32>),
+    /// `BLKS n`: bytes, see [`Parameters::block_size`].
+    BlockSize(Option<u32>),
     /// `RTIM ms`.
     ReceiveTimeout(Option<Duration>),
     /// `PACE seconds`.
     Pace(Option<Duration>),
-    /// `ATCH pid [SEEN=n]`: the pid, and how many messages or bytes the plugin has read.
+    /// `ATCH pid [SEEN=n]`: the pid, and the number of messages (RAW: bytes) that the plugin has read.
     Attach(Box<[u8]>, Option<u64>),
     /// `DROP pid`.
     Drop(Box<[u8]>),
@@ -40,26 +41,26 @@ pub enum Command {
     Stop,
 }
 
-/// Why a line is refused. Each is answered by one line, and the connection is closed.
+/// Why a line is rejected. The proxy replies with one line and closes the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandError {
-    /// No such command, or a line that is too long.
+    /// Unknown command, or a line that is too long.
     Unknown,
-    /// CONN without a usable target.
+    /// CONN without a valid target.
     Target(TargetError),
-    /// CONN with a bad option.
+    /// CONN with an invalid option.
     Option(OptionError),
-    /// A command's argument is no number in its range: the command and what is wrong.
+    /// Invalid argument: the command, and the reason in the reply.
     Argument(&'static str, &'static str),
 }
 
-/// One command, as HELP shows it.
+/// The declaration of a command.
 pub struct CommandSpec {
     /// Four upper-case letters.
     pub name: &'static str,
-    /// Its arguments.
+    /// The syntax of the arguments, as HELP shows it.
     pub arguments: &'static str,
-    /// One sentence.
+    /// A phrase that says what the command does.
     pub help: &'static str,
     parse: fn(&[u8], &Parameters) -> Result<Command, CommandError>,
 }
@@ -87,34 +88,34 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "RTIM",
         arguments: "ms",
-        help: "Longest silence of the remote in milliseconds (default 0, no limit)",
+        help: "Longest silence of the remote in milliseconds (default 0: no limit)",
         parse: |rest, _| match number::parse(rest) {
-            Some(ms) if ms >= 0.0 => Ok(Command::ReceiveTimeout(limit(ms, 0.001))),
+            Some(ms) if ms >= 0.0 => Ok(Command::ReceiveTimeout(time_limit(ms, 0.001))),
             _ => Err(CommandError::Argument("RTIM", "Invalid timeout")),
         },
     },
     CommandSpec {
         name: "PACE",
         arguments: "seconds",
-        help: "Shortest time between two notifications of data in seconds (default 0, none)",
+        help: "Shortest time between two notifications of data in seconds (default 0: no limit)",
         parse: |rest, _| match number::parse(rest) {
-            Some(seconds) if seconds >= 0.0 => Ok(Command::Pace(limit(seconds, 1.0))),
+            Some(seconds) if seconds >= 0.0 => Ok(Command::Pace(time_limit(seconds, 1.0))),
             _ => Err(CommandError::Argument("PACE", "Invalid pace")),
         },
     },
     CommandSpec {
         name: "BLKS",
         arguments: "bytes",
-        help: "Largest chunk handed over at once, 1 to 65536 bytes",
+        help: "Largest chunk passed on at once, 1 to 65536 bytes",
         parse: |rest, _| match number::parse(rest) {
-            Some(bytes) if bytes > 0.0 => Ok(Command::Block(block_size(bytes))),
+            Some(bytes) if bytes > 0.0 => Ok(Command::BlockSize(block_size(bytes))),
             _ => Err(CommandError::Argument("BLKS", "Invalid block size")),
         },
     },
     CommandSpec {
         name: "NTFY",
         arguments: "dev sid action [pid]",
-        help: "The Luup action to invoke when there is something to read",
+        help: "Luup action to invoke when there is something to read",
         parse: |rest, _| Ok(Command::Notify(NotifyTarget::from_command(rest))),
     },
     CommandSpec {
@@ -126,7 +127,7 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "ATCH",
         arguments: "pid [SEEN=n]",
-        help: "Go on with a connection made with KEEP=, behind n messages (RAW: bytes) where n is given (enters echo mode)",
+        help: "Attach to a connection made with KEEP=, after the first n messages (RAW: bytes) if n is given (enters echo mode)",
         parse: |rest, _| parse_attach(rest),
     },
     CommandSpec {
@@ -137,7 +138,7 @@ pub static COMMANDS: &[CommandSpec] = &[
     },
 ];
 
-/// Reads what follows the word ATCH.
+/// Parses the arguments of ATCH.
 fn parse_attach(text: &[u8]) -> Result<Command, CommandError> {
     let (pid, mut rest) = first_word(text);
     let mut seen = None;
@@ -154,17 +155,17 @@ fn parse_attach(text: &[u8]) -> Result<Command, CommandError> {
     Ok(Command::Attach(pid.into(), seen))
 }
 
-/// Reads what follows the word CONN: also the value of a `[direct]` listener.
+/// Parses the arguments of CONN, which are also the value of a `[direct]` listener.
 pub fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Target, Parameters), CommandError> {
-    let (target, options) = Target::split_off(text).map_err(CommandError::Target)?;
+    let (target, options) = Target::parse_prefix(text).map_err(CommandError::Target)?;
     let mut parameters = parameters.clone();
     parameters.apply(&target, options).map_err(CommandError::Option)?;
     Ok((target, parameters))
 }
 
-/// Reads one line, without its newline. `Ok(None)` for a blank one.
+/// Parses one line, without its newline. `Ok(None)`: the line is blank.
 ///
-/// `parameters` are those that commands have set so far; the options of a CONN come on top of them.
+/// `parameters` are those that earlier commands have set. CONN applies its options to a copy of them.
 pub fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Command>, CommandError> {
     let line = trim(line);
     if line.is_empty() {
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn forgives_what_the_protocol_forgives() {
+    fn ignores_case_further_words_and_blank_lines() {
         assert_eq!(line("CAPA"), Ok(Some(Command::Capabilities)));
         assert_eq!(line(" \tcapa some words\r"), Ok(Some(Command::Capabilities)));
         assert_eq!(line("QUIT now"), Ok(Some(Command::Quit)));
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!(line("RTIM 0"), Ok(Some(Command::ReceiveTimeout(None))));
         assert_eq!(line("RTIM 1e3"), Ok(Some(Command::ReceiveTimeout(Some(Duration::from_secs(1))))));
         assert_eq!(line("PACE 1.5"), Ok(Some(Command::Pace(Some(Duration::from_millis(1500))))));
-        assert_eq!(line("BLKS inf"), Ok(Some(Command::Block(Some(65536)))));
+        assert_eq!(line("BLKS inf"), Ok(Some(Command::BlockSize(Some(65536)))));
         for (text, name, what) in [
             ("RTIM -1", "RTIM", "Invalid timeout"),
             ("RTIM", "RTIM", "Invalid timeout"),
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn attaching_and_dropping() {
+    fn attach_and_drop() {
         let attach = |pid: &[u8], seen| Ok(Some(Command::Attach(pid.into(), seen)));
         assert_eq!(line("ATCH abcdefgh"), attach(b"abcdefgh", None));
         assert_eq!(line(" atch  abcdefgh\tSEEN=0 \r"), attach(b"abcdefgh", Some(0)));
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn conn_takes_its_options_on_top_of_what_commands_set() {
+    fn conn_applies_its_options_to_the_parameters_of_earlier_commands() {
         let before = Parameters { pace: Some(Duration::from_secs(5)), ..Parameters::default() };
         let Ok(Some(Command::Connect(target, with))) = parse(b"CONN host:80  RTIM=100 ", &before) else { panic!() };
         assert_eq!(target.to_string(), "host:80");
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn no_option_of_ours_shares_its_name_with_a_verb() {
+    fn no_option_beyond_part_1_has_the_name_of_a_command() {
         let classic = ["RTIM", "PACE", "BLKS", "NTFY"];
         for option in options().filter(|option| !classic.contains(&option.name)) {
             assert!(COMMANDS.iter().all(|command| command.name != option.name), "{}", option.name);

@@ -1,36 +1,36 @@
-//! What a plugin asks of TLS.
+//! How a connection uses TLS. The module `tls` reads these settings.
 
-/// What a plugin asks of TLS for one connection. Equal ones share a configuration, and resume each other's sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// The TLS settings of one connection. Connections with equal settings share a rustls configuration, and resume each
+/// other's sessions. The defaults are those of the options (`options::tls`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TlsSettings {
-    /// How the server proves who it is.
+    /// How the server's certificate is verified.
     pub verify: TlsVerify,
-    /// The lowest version that is spoken.
+    /// The lowest version that is negotiated.
     pub min_version: TlsVersion,
-    /// The server's name, where it is not the host.
+    /// The server name to request (SNI) and to verify. `None`: the host.
     pub server_name: Option<Box<str>>,
-    /// File of certificates (PEM) that are trusted in addition, below the directory of `[tls]`.
+    /// File of additional trusted certificates (PEM), in the directory of `[tls]`.
     pub ca_file: Option<Box<str>>,
-    /// File of the client's certificate and what leads to its root (PEM), below the directory of `[tls]`.
+    /// File of the client certificate and its intermediates (PEM), in the directory of `[tls]`.
     pub certificate: Option<Box<str>>,
-    /// File of the client's private key (PEM), below the directory of `[tls]`.
+    /// File of the client's private key (PEM), in the directory of `[tls]`.
     pub private_key: Option<Box<str>>,
 }
 
-/// How the server proves who it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// How a server's certificate is verified.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TlsVerify {
-    /// By a chain to a trusted root, in time, and in its name.
-    #[default]
+    /// Its chain to a trusted root, its name and its validity period.
     Peer,
-    /// Not at all. What it signs in the handshake is still checked against its certificate.
+    /// Not at all. The handshake's signature is still checked against the certificate.
     None,
-    /// By being one of these: SHA-256 of its certificate (DER). Stands in for chain, time and name.
+    /// It must have one of these SHA-256 fingerprints (of its DER encoding). Replaces the checks of [`TlsVerify::Peer`].
     Pins(Vec<[u8; 32]>),
 }
 
 impl TlsVerify {
-    /// By being one of `pins`, as PINS writes them. `None`: one of them is none, or there are none.
+    /// [`TlsVerify::Pins`] with `pins` in the syntax of PINS. `None`: a pin is malformed, or there are none.
     pub fn pinned<'a>(pins: impl Iterator<Item = &'a str>) -> Option<Self> {
         let pins: Vec<_> = pins.map(fingerprint).collect::<Option<_>>()?;
         (!pins.is_empty()).then_some(Self::Pins(pins))
@@ -38,16 +38,15 @@ impl TlsVerify {
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TlsVersion {
     /// TLS 1.2.
-    #[default]
     V12,
     /// TLS 1.3.
     V13,
 }
 
-/// Reads `sha256/` and 64 hexadecimal digits, between which colons may stand as openssl(1) prints them.
+/// Parses `sha256/` and 64 hexadecimal digits, which may be separated by colons as openssl(1) prints them.
 fn fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text
         .strip_prefix("sha256/")?

@@ -79,7 +79,7 @@ impl Connecting {
         cx: &mut Context<'_>,
     ) -> Stage {
         log::debug!("{pid} connects to {target}");
-        let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
+        let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
         let hop = Hop::first(target.clone(), bridge.redirects, parameters, cx);
         let answer_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
         let attempt = Attempt::begin(&hop, cx);
@@ -254,7 +254,7 @@ impl Connecting {
             let relaying = Relaying::stream(self.target.clone(), remote, ahead, (self.ready, self.remote_ready), cx);
             return Outcome::Done(relaying.greeted(pid, parameters));
         };
-        let offer = parameters.bridge.as_deref().map(|bridge| bridge.offer.clone()).unwrap_or_default();
+        let offer = parameters.websocket.as_deref().map(|bridge| bridge.offer.clone()).unwrap_or_default();
         let handshake = ClientHandshake::new(url, &offer, cx.randomness.nonce(), self.hop.trusted);
         Outcome::Again(Attempt::Upgrading(Box::new(Upgrading::begin(remote, handshake))))
     }

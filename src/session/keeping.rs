@@ -15,9 +15,12 @@ use super::{Context, Session, Stage};
 use crate::config::Config;
 use crate::net::socket::{INTEREST, Stream};
 use crate::protocol::options::Protocol;
+use crate::protocol::reply;
 use crate::protocol::target::Target;
-use crate::protocol::{FOR_EVER, reply};
 use crate::relay::{End, Ready, Timing};
+
+/// Ten years, which can be added to an instant without overflow: no limit.
+const NO_STALL_LIMIT: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 86400);
 
 /// How a kept connection stands towards those who want it, or its pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +123,7 @@ impl Session {
         if let PluginSide::Kept(plugin) = &self.plugin {
             if plugin.parked_since().is_some() {
                 // What is buffered waits until KEEP runs out.
-                (timing.idle, timing.stall) = (None, FOR_EVER);
+                (timing.idle, timing.stall) = (None, NO_STALL_LIMIT);
             } else if plugin.is_behind() {
                 timing.half_close = timing.half_close.max(timing.stall);
             }

@@ -367,7 +367,7 @@ impl Session {
             self.plugin.release(cx.buffers);
         }
         if matches!(stage, Stage::Relaying(_)) {
-            self.parameters.handle_connected();
+            self.parameters.drop_connect_settings();
         }
         self.stage = stage;
     }

@@ -61,7 +61,7 @@ impl Relaying {
         parameters: &Parameters,
         cx: &Context<'_>,
     ) -> Self {
-        let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
+        let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
         let settings = Settings {
             role: Role::Client,
             mask: bridge.mask,
@@ -124,7 +124,7 @@ impl Relaying {
             buffers: cx.buffers,
             pipes: cx.pipes,
             entropy: cx.randomness,
-            block: parameters.block.map(|block| block as usize),
+            block: parameters.block_size.map(|block| block as usize),
         };
         let targets = &cx.config.targets;
         match &mut self.link {

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::net::socket::Stream;
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
-use crate::protocol::setup::{Action, Setup};
+use crate::protocol::setup::{SetupAction, SetupParser};
 use crate::protocol::target::Target;
 use crate::relay::Ready;
 
@@ -20,7 +20,7 @@ const TURN_COMMANDS: usize = 64;
 /// A plugin in setup mode.
 #[derive(Debug)]
 pub struct SettingUp {
-    setup: Setup,
+    setup: SetupParser,
     outbox: Outbox,
     /// What is known of the plugin's socket.
     pub ready: Ready,
@@ -47,7 +47,7 @@ impl SettingUp {
     /// A plugin that is to be greeted.
     pub fn new(pid: Pid, now: Instant, line_limit: usize) -> Self {
         Self {
-            setup: Setup::new(line_limit),
+            setup: SetupParser::new(line_limit),
             outbox: Outbox::new(reply::greeting(pid.to_string().as_bytes())),
             // A fresh socket takes what is written to it; what it has sent, an event will say.
             ready: Ready { writable: true, ..Ready::default() },
@@ -64,7 +64,7 @@ impl SettingUp {
 
     /// What was said behind the last command. Nothing more is asked of the plugin.
     pub fn take_rest(&mut self) -> Vec<u8> {
-        std::mem::replace(&mut self.setup, Setup::new(0)).into_rest()
+        std::mem::replace(&mut self.setup, SetupParser::new(0)).into_rest()
     }
 
     /// Says what the daemon was asked for.
@@ -103,28 +103,29 @@ impl SettingUp {
                 Err(_) => return Step::Next(Stage::Closed),
             }
             match self.setup.poll_action(parameters) {
-                Some(Action::Reply(reply)) => self.outbox.say(&reply),
-                Some(Action::Close(reply)) => {
+                Some(SetupAction::Reply(reply)) => self.outbox.say(&reply),
+                Some(SetupAction::Close(reply)) => {
                     // What stands behind a name that is none of ours may be a secret all the same.
                     let told = reply.split(|&byte| byte == b'=').next().unwrap_or_default();
                     log::debug!("{pid} closes setup mode: {}", String::from_utf8_lossy(told).trim_end());
                     return Step::Next(Stage::Draining(Draining::new(Outbox::new(reply), self.ready, cx.now)));
                 }
-                Some(Action::Stat) => {
+                Some(SetupAction::Stat) => {
                     self.watches = true;
                     return Step::Stay(Verdict::ask(Ask::Stat));
                 }
-                Some(Action::StatJson) => {
+                Some(SetupAction::StatJson) => {
                     self.watches = true;
                     return Step::Stay(Verdict::ask(Ask::StatJson));
                 }
-                Some(Action::Stop) => return Step::Stay(Verdict::ask(Ask::Stop)),
-                Some(Action::Connect(target)) if parameters.keep.is_none() => {
+                Some(SetupAction::Help) => self.outbox.say(&reply::help(cx.config.limits.connect)),
+                Some(SetupAction::Stop) => return Step::Stay(Verdict::ask(Ask::Stop)),
+                Some(SetupAction::Connect(target)) if parameters.keep.is_none() => {
                     return Step::Next(Connecting::begin(pid, target, self.take_rest(), self.ready, parameters, cx));
                 }
-                Some(Action::Connect(target)) => return self.ask(Request::Connect(target)),
-                Some(Action::Attach(kept, seen)) => return self.ask(Request::Attach(kept, seen)),
-                Some(Action::Drop(kept)) => return self.ask(Request::Drop(kept)),
+                Some(SetupAction::Connect(target)) => return self.ask(Request::Connect(target)),
+                Some(SetupAction::Attach(kept, seen)) => return self.ask(Request::Attach(kept, seen)),
+                Some(SetupAction::Drop(kept)) => return self.ask(Request::Drop(kept)),
                 None => match self.read(socket, cx) {
                     Read::Some => {}
                     Read::Nothing => return Step::Stay(Verdict::WAIT),
@@ -147,7 +148,7 @@ impl SettingUp {
         if !self.ready.readable {
             return Read::Nothing;
         }
-        let room = cx.scratch.len().min(self.setup.room());
+        let room = cx.scratch.len().min(self.setup.wanted());
         match socket.recv(&mut cx.scratch[..room]) {
             Ok(0) => Read::End,
             Ok(read) => {

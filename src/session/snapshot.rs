@@ -138,7 +138,7 @@ impl Session {
     /// STAT's column Notify. The pid of a kept connection is a secret, and whoever asks is another connection.
     fn notify_column(&self, pid: &[u8]) -> Vec<u8> {
         match self.parameters.notify.as_deref() {
-            Some(notify) if self.parameters.keep.is_some() => notify.column_of_a_secret(pid),
+            Some(notify) if self.parameters.keep.is_some() => notify.redacted_column(pid),
             Some(notify) => notify.column(pid),
             None => Vec::new(),
         }
