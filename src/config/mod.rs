@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::access::{AccessList, TargetList};
 use crate::protocol::command::parse_connect;
+use crate::protocol::framing::Framing;
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
@@ -211,7 +212,7 @@ impl Config {
             return Err(format!("bad target '{shown}' for port {port}: KEEP is for connections made in setup mode"));
         }
         // Who speaks to such a port knows nothing of framing, unless it is asked for.
-        parameters.framing.get_or_insert_default();
+        parameters.framing.get_or_insert(Framing::Raw);
         self.direct.retain(|other| other.port != port);
         if self.direct.len() >= MOST_DIRECT {
             return Err(format!("more than {MOST_DIRECT} direct listeners"));

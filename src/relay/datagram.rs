@@ -11,7 +11,7 @@ use super::buffers::{Buffers, RESERVE};
 use super::pipes::Pipes;
 use super::{End, Env, Ready, Relay, Timing, Turn, interrupted, would_block};
 use crate::net::socket::{Datagrams, Stream};
-use crate::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, FramingError, Item, encode_datagram};
+use crate::protocol::framing::{Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
 
 /// Datagrams that pass each way in one turn before others have theirs; each takes two calls at most.
 const TURN_DATAGRAMS: usize = 64;
@@ -59,7 +59,7 @@ pub type MaySend<'a> = &'a dyn Fn(SocketAddr) -> bool;
 impl DatagramRelay {
     /// A relay that begins now, with what the plugin has sent ahead.
     pub fn new(now: Instant, target: SocketAddr, framing: Framing, ahead: &[u8], plugin_ready: Ready) -> Self {
-        let mut decoder = Decoder::new(framing, Dialect::Datagrams, DATAGRAM_LIMIT);
+        let mut decoder = Decoder::new(framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
         decoder.handle_input(ahead);
         Self {
             plugin_ready,
@@ -244,7 +244,7 @@ impl DatagramRelay {
         if !self.plugin_ready.readable {
             return Ok(None);
         }
-        let room = env.block.unwrap_or(DATAGRAM_LIMIT).min(DATAGRAM_LIMIT);
+        let room = env.block.unwrap_or(MAX_DATAGRAM_LEN).min(MAX_DATAGRAM_LEN);
         match plugin.recv(&mut env.scratch[..room]) {
             Ok(0) => {
                 self.phase = Phase::HalfClosed;

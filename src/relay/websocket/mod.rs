@@ -23,7 +23,7 @@ use super::buffers::Buffers;
 use super::pipes::Pipes;
 use super::{End, Env, Ready, Relay, Timing, Turn};
 use crate::net::socket::Stream;
-use crate::protocol::framing::{Decoder, Dialect, Framing};
+use crate::protocol::framing::{Decoder, Framing, FramingKind};
 use crate::websocket::{Connection, Lost, close};
 use downward::Downward;
 
@@ -110,7 +110,7 @@ impl WebSocketRelay {
         (plugin_ready, remote_ready): (Ready, Ready),
     ) -> Self {
         let limit = usize::try_from(wishes.max_message).unwrap_or(usize::MAX).max(LEAST_LIMIT);
-        let mut decoder = Decoder::new(wishes.framing, Dialect::WebSocket, limit);
+        let mut decoder = Decoder::new(wishes.framing, FramingKind::WebSocket, limit);
         decoder.handle_input(plugin_ahead);
         let mut down = Downward::new(wishes.framing);
         if let Some(head) = head {
@@ -266,7 +266,7 @@ impl Relay for WebSocketRelay {
         buffers.recount(&mut self.counted, 0);
         self.down.forget();
         self.unread = Vec::new();
-        self.decoder = Decoder::new(self.framing, Dialect::WebSocket, self.limit);
+        self.decoder = Decoder::new(self.framing, FramingKind::WebSocket, self.limit);
     }
 
     fn received(&self) -> u64 {
