@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use socket2::SockRef;
 
 use super::tokens;
-use crate::config::{Config, Direct};
+use crate::config::{Config, DirectListener};
 use crate::net::listener::listen;
 use crate::net::socket::set_options;
 
@@ -27,7 +27,7 @@ struct Door {
     listener: TcpListener,
     address: SocketAddr,
     /// `None`: setup mode.
-    direct: Option<Box<Direct>>,
+    direct: Option<Box<DirectListener>>,
     /// Somebody may be waiting.
     ready: bool,
 }
@@ -155,7 +155,7 @@ impl Doors {
     }
 
     /// Where a door leads, if it is a direct listener's.
-    pub fn direct(&self, door: usize) -> Option<&Direct> {
+    pub fn direct(&self, door: usize) -> Option<&DirectListener> {
         self.doors.get(door)?.as_ref()?.direct.as_deref()
     }
 
@@ -165,7 +165,13 @@ impl Doors {
         self.doors.iter().flatten().map(|door| (door.address.to_string(), target(door))).collect()
     }
 
-    fn add(&mut self, config: &Config, port: u16, direct: Option<&Direct>, registry: &Registry) -> Result<(), String> {
+    fn add(
+        &mut self,
+        config: &Config,
+        port: u16,
+        direct: Option<&DirectListener>,
+        registry: &Registry,
+    ) -> Result<(), String> {
         let number = self.doors.iter().position(Option::is_none).unwrap_or(self.doors.len());
         let opened = listen(&config.address, port, config.limits.keep_alive).and_then(|mut listener| {
             registry.register(&mut listener, tokens::listener(number), Interest::READABLE)?;

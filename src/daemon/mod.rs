@@ -27,7 +27,7 @@ use mio::{Events, Interest, Poll, Waker};
 use nix::sys::signalfd::SignalFd;
 use slab::Slab;
 
-use crate::config::{Config, Step};
+use crate::config::{Config, ConfigSource};
 use crate::net::random::Randomness;
 use crate::net::resolver::Resolver;
 use crate::notify::{Schedule, Senders, Trust};
@@ -67,7 +67,7 @@ struct House {
 /// The daemon.
 pub struct Daemon {
     house: House,
-    steps: Vec<Step>,
+    steps: Vec<ConfigSource>,
     signals: SignalFd,
     doors: Doors,
     senders: Senders,
@@ -92,7 +92,7 @@ impl Daemon {
     ///
     /// Must be called before any thread is started, since signals are taken from all of them. `steps` are those that
     /// made `config`, to be gone through again on SIGHUP.
-    pub fn new(config: Config, steps: Vec<Step>) -> Result<Self, String> {
+    pub fn new(config: Config, steps: Vec<ConfigSource>) -> Result<Self, String> {
         let signals = owner::take_signals().map_err(|errno| format!("no signals: {errno}"))?;
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let signal_fd = signals.as_raw_fd();

@@ -26,7 +26,7 @@ impl Daemon {
     }
 
     pub(super) fn json(&self) -> String {
-        let overview = status::Overview {
+        let overview = status::DaemonStatus {
             uptime: self.now - self.started,
             buffered: self.house.buffers.held(),
             history: self.house.buffers.history(),

@@ -39,7 +39,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Registry, Token};
 
-use crate::config::{Config, Direct};
+use crate::config::{Config, DirectListener};
 use crate::net::random::Randomness;
 use crate::net::resolver::{ResolveResult, Resolver};
 use crate::net::socket::TcpSocket;
@@ -168,7 +168,13 @@ impl Session {
     }
 
     /// A client of a direct listener: no greeting, no setup mode.
-    pub fn direct(pid: Pid, stream: TcpStream, peer: SocketAddr, direct: &Direct, cx: &mut Context<'_>) -> Self {
+    pub fn direct(
+        pid: Pid,
+        stream: TcpStream,
+        peer: SocketAddr,
+        direct: &DirectListener,
+        cx: &mut Context<'_>,
+    ) -> Self {
         let mut session = Self::new(pid, stream, peer, direct.parameters.clone(), Stage::Closed, cx);
         // A fresh socket takes what is written to it; whatever it cannot, its first event will say.
         let ready = Ready::fresh();
