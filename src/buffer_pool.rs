@@ -1,43 +1,45 @@
-//! Memory that nobody uses just now. A long message needs some at every station of its way, for a moment: to ask the
-//! system anew each time, and to have every page of it filled with zeros, costs more than all that is done with the
-//! message. So a few buffers go from hand to hand, and an idle connection still holds none.
+//! A thread-local free list of buffers. Depends on nothing.
+//!
+//! A long message needs a buffer in the framing, in the WebSocket codec and in the relay, each for a short time. To
+//! allocate it each time, with pages that the kernel fills with zeros, costs more than the rest of the work on the
+//! message. An idle connection holds no buffer.
 
 use std::cell::RefCell;
 
-/// Less is had from the allocator as fast.
-const LEAST: usize = 4 * 1024;
-/// More is given back to the system: what is kept in all is to suit a small box. The longest message that is common,
-/// with what a buffer that grows takes too much.
-const MOST: usize = 128 * 1024;
-/// So many are kept: a message is held twice on its way through a bridge, and there are two ways.
-const KEPT: usize = 4;
+/// Smallest pooled capacity in bytes. The allocator is as fast for smaller buffers.
+const MIN_CAPACITY: usize = 4 * 1024;
+/// Largest pooled capacity in bytes: a message of the default MAXM (64 KiB) in a buffer that has doubled beyond it. The pool
+/// must suit a router with little memory.
+const MAX_CAPACITY: usize = 128 * 1024;
+/// Pooled buffers: a relay holds a message twice, in each of two directions.
+const MAX_POOLED: usize = 4;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty buffer for `length` bytes at least.
-pub fn take(length: usize) -> Vec<u8> {
-    if length >= LEAST {
-        let found = SPARE.with_borrow_mut(|spare| {
-            let at = spare.iter().position(|buffer| buffer.capacity() >= length);
-            at.map(|at| spare.swap_remove(at))
+/// Returns an empty buffer with a capacity of at least `capacity` bytes.
+pub fn take(capacity: usize) -> Vec<u8> {
+    if capacity >= MIN_CAPACITY {
+        let found = POOL.with_borrow_mut(|pool| {
+            let at = pool.iter().position(|buffer| buffer.capacity() >= capacity);
+            at.map(|at| pool.swap_remove(at))
         });
         if let Some(buffer) = found {
             return buffer;
         }
     }
-    Vec::with_capacity(length)
+    Vec::with_capacity(capacity)
 }
 
-/// Gives back a buffer that is not needed any more, whatever it holds.
+/// Returns a buffer to the pool, whatever it contains. If the pool is full, the buffer replaces a smaller one or is freed.
 pub fn give(mut buffer: Vec<u8>) {
-    if (LEAST..=MOST).contains(&buffer.capacity()) {
+    if (MIN_CAPACITY..=MAX_CAPACITY).contains(&buffer.capacity()) {
         buffer.clear();
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < KEPT {
-                spare.push(buffer);
-            } else if let Some(smallest) = spare.iter_mut().min_by_key(|buffer| buffer.capacity())
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < MAX_POOLED {
+                pool.push(buffer);
+            } else if let Some(smallest) = pool.iter_mut().min_by_key(|buffer| buffer.capacity())
                 && smallest.capacity() < buffer.capacity()
             {
                 *smallest = buffer;
@@ -46,12 +48,12 @@ pub fn give(mut buffer: Vec<u8>) {
     }
 }
 
-/// Gives everything back to the system: there is nobody who could need it soon.
+/// Frees the pooled buffers of this thread.
 pub fn clear() {
-    SPARE.take();
+    POOL.take();
 }
 
-/// Appends `bytes` to `buffer`, whose first memory may be a spare one.
+/// Appends `bytes` to `buffer`. A buffer without capacity is replaced by one from the pool.
 pub fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
     if buffer.capacity() == 0 {
         *buffer = take(bytes.len());
@@ -64,29 +66,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_given_is_taken_again_and_empty() {
+    fn a_buffer_is_used_again_and_empty() {
         clear();
-        let mut buffer = take(LEAST);
+        let mut buffer = take(MIN_CAPACITY);
         buffer.push(1);
         let at = buffer.as_ptr();
         give(buffer);
-        let (larger, again, other) = (take(2 * LEAST), take(LEAST), take(LEAST));
+        let (larger, again, other) = (take(2 * MIN_CAPACITY), take(MIN_CAPACITY), take(MIN_CAPACITY));
         assert_eq!((again.as_ptr(), again.len()), (at, 0));
-        assert!(larger.as_ptr() != at && other.as_ptr() != at, "it is too small, and then taken");
+        assert!(larger.as_ptr() != at && other.as_ptr() != at, "a buffer that is too small, or in use, was returned");
     }
 
     #[test]
-    fn little_is_kept() {
+    fn few_buffers_are_pooled() {
         clear();
-        let count = || SPARE.with_borrow(Vec::len);
-        for length in [0, 1, LEAST - 1, MOST + 1] {
+        let count = || POOL.with_borrow(Vec::len);
+        for length in [0, 1, MIN_CAPACITY - 1, MAX_CAPACITY + 1] {
             give(Vec::with_capacity(length));
         }
         assert_eq!(count(), 0);
-        (0..10).for_each(|_| give(Vec::with_capacity(LEAST)));
-        assert_eq!(count(), KEPT);
-        give(Vec::with_capacity(MOST));
-        assert_eq!((count(), take(MOST).capacity(), count()), (KEPT, MOST, KEPT - 1), "the largest is of most use");
+        (0..10).for_each(|_| give(Vec::with_capacity(MIN_CAPACITY)));
+        assert_eq!(count(), MAX_POOLED);
+        give(Vec::with_capacity(MAX_CAPACITY));
+        assert_eq!(
+            (count(), take(MAX_CAPACITY).capacity(), count()),
+            (MAX_POOLED, MAX_CAPACITY, MAX_POOLED - 1),
+            "a larger buffer replaces a smaller one"
+        );
         clear();
         assert_eq!(count(), 0);
     }

@@ -164,19 +164,19 @@ impl<J> Queue<J> {
     }
 
     /// Slow jobs that may begin now.
-    fn slow_room(&self) -> usize {
+    fn slow_slots(&self) -> usize {
         self.max_threads.div_ceil(2).saturating_sub(self.slow_busy)
     }
 
     /// Queued jobs that may begin now.
     fn runnable(&self) -> usize {
         let slow = self.jobs.iter().filter(|(class, _)| *class == JobClass::Slow).count();
-        self.jobs.len() - slow + slow.min(self.slow_room())
+        self.jobs.len() - slow + slow.min(self.slow_slots())
     }
 
     fn pop(&mut self) -> Option<(JobClass, J)> {
-        let has_room = self.slow_room() > 0;
-        let at = self.jobs.iter().position(|(class, _)| *class != JobClass::Slow || has_room)?;
+        let has_slow_slot = self.slow_slots() > 0;
+        let at = self.jobs.iter().position(|(class, _)| *class != JobClass::Slow || has_slow_slot)?;
         let (class, job) = self.jobs.remove(at)?;
         self.busy += 1;
         self.slow_busy += usize::from(class == JobClass::Slow);

@@ -28,7 +28,7 @@ use nix::sys::signalfd::SignalFd;
 use slab::Slab;
 
 use crate::config::{Config, ConfigSource};
-use crate::net::random::Randomness;
+use crate::net::random::RandomSource;
 use crate::net::resolver::Resolver;
 use crate::notify::{Schedule, Senders, Trust};
 use crate::protocol::reply;
@@ -60,7 +60,7 @@ struct House {
     pipes: Pipes,
     resolver: Resolver<Key>,
     handshakes: Handshakes<Key>,
-    randomness: Randomness,
+    randomness: RandomSource,
     schedule: Schedule,
 }
 
@@ -122,7 +122,7 @@ impl Daemon {
                 pipes: Pipes::new(limits.pipes),
                 resolver: Resolver::new(limits.resolvers, wake()),
                 handshakes: Handshakes::new(tls, HANDSHAKES, wake()),
-                randomness: Randomness::default(),
+                randomness: RandomSource::default(),
                 schedule: Schedule::new(limits.senders, limits.notices),
                 poll,
                 config,

@@ -40,7 +40,7 @@ use mio::net::TcpStream;
 use mio::{Registry, Token};
 
 use crate::config::{Config, DirectListener};
-use crate::net::random::Randomness;
+use crate::net::random::RandomSource;
 use crate::net::resolver::{ResolveResult, Resolver};
 use crate::net::socket::TcpSocket;
 use crate::notify::Schedule;
@@ -88,7 +88,7 @@ pub struct Context<'a> {
     /// Who makes TLS handshakes.
     pub handshakes: &'a mut Handshakes<Key>,
     /// Unpredictable bytes.
-    pub randomness: &'a mut Randomness,
+    pub randomness: &'a mut RandomSource,
     /// Who notifies plugins.
     pub schedule: &'a mut Schedule,
 }

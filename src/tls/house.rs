@@ -24,7 +24,7 @@ use crate::thread_pool::lock;
 const MOST_CONFIGS: usize = 32;
 /// rustls keeps sessions of an eighth as many servers for each configuration.
 const SESSIONS: usize = 256;
-/// Randomness that takes longer is worth a line in the log.
+/// RandomSource that takes longer is worth a line in the log.
 const SLOW_RANDOMNESS: Duration = Duration::from_secs(1);
 
 /// What all TLS connections share.

@@ -1,4 +1,4 @@
-//! The options of part 1 of the protocol, and ours that are not about TLS or WebSocket alone.
+//! The options of part 1 of the protocol, and the later ones that are not only for TLS or WebSocket.
 
 use super::OptionDefault::{ConnectTimeout, Unset, Value};
 use super::values::{MAX_CONNECT_TIMEOUT, block_size, lenient, one_of, time_limit};

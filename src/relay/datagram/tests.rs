@@ -3,7 +3,7 @@ use std::io;
 use std::time::Duration;
 
 use super::*;
-use crate::net::random::Randomness;
+use crate::net::random::RandomSource;
 
 const TIMING: Timing =
     Timing { receive: None, idle: None, half_close: Duration::from_secs(5), stall: Duration::from_secs(300) };
@@ -97,7 +97,7 @@ impl World {
             scratch: &mut vec![0; super::super::SCRATCH],
             buffers: &mut self.buffers,
             pipes: &mut Pipes::new(0),
-            entropy: &mut Randomness::default(),
+            entropy: &mut RandomSource::default(),
             block: self.block,
         };
         let turn = self.relay.run(&mut self.plugin, &mut self.remote, &|_| true, &mut env);
