@@ -30,19 +30,23 @@ pub fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), ConfigE
         let fail = |reason: &str| ConfigError::new(place(), reason);
         let line = std::str::from_utf8(line).map_err(|_| fail("the line is not UTF-8"))?.trim();
         match parse_line(line).map_err(fail)? {
-            Line::Blank => {}
-            Line::Section(found) if ["host", "limits", "tls", "direct"].contains(&found.as_str()) => section = found,
-            Line::Section(found) => return Err(fail(&format!("unknown section [{found}]"))),
-            Line::Key(key, _) if section.is_empty() => {
+            ConfigLine::Blank => {}
+            ConfigLine::Section(found) if ["host", "limits", "tls", "direct"].contains(&found.as_str()) => {
+                section = found
+            }
+            ConfigLine::Section(found) => return Err(fail(&format!("unknown section [{found}]"))),
+            ConfigLine::Key(key, _) if section.is_empty() => {
                 return Err(fail(&format!("'{key}' comes before the first section")));
             }
-            Line::Key(key, value) => config.set(&section, &key, value.as_deref()).map_err(|reason| fail(&reason))?,
+            ConfigLine::Key(key, value) => {
+                config.set(&section, &key, value.as_deref()).map_err(|reason| fail(&reason))?
+            }
         }
     }
     Ok(())
 }
 
-enum Line {
+enum ConfigLine {
     /// Blank, or a comment.
     Blank,
     /// A section, in lower case.
@@ -52,25 +56,25 @@ enum Line {
 }
 
 /// Parses a line with rust-ini's grammar, extended by bare keys.
-fn parse_line(line: &str) -> Result<Line, &'static str> {
+fn parse_line(line: &str) -> Result<ConfigLine, &'static str> {
     if line.is_empty() || line.starts_with([';', '#']) {
-        return Ok(Line::Blank);
+        return Ok(ConfigLine::Blank);
     }
     if line.starts_with('[') && !line.ends_with(']') {
         return Err("neither a [section] nor key=value");
     }
     if !line.starts_with('[') && !line.contains('=') {
-        return Ok(Line::Key(line.to_ascii_lowercase(), None));
+        return Ok(ConfigLine::Key(line.to_ascii_lowercase(), None));
     }
     let options = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
     let ini = Ini::load_from_str_opt(line, options).map_err(|_| "neither a [section] nor key=value")?;
-    let mut line = Line::Blank;
+    let mut line = ConfigLine::Blank;
     for (section, keys) in ini.iter() {
         if let Some(section) = section {
-            line = Line::Section(section.trim().to_ascii_lowercase());
+            line = ConfigLine::Section(section.trim().to_ascii_lowercase());
         }
         for (key, value) in keys.iter() {
-            line = Line::Key(key.trim().to_ascii_lowercase(), Some(value.trim().to_owned()));
+            line = ConfigLine::Key(key.trim().to_ascii_lowercase(), Some(value.trim().to_owned()));
         }
     }
     Ok(line)
