@@ -198,8 +198,9 @@ impl<J, R> Shared<J, R> {
         while let Some((class, job)) = self.next_job() {
             let result = (self.settings.work)(job);
             lock(&self.results).push(result);
-            (self.settings.wake)();
+            // Before the loop wakes up: a job that it submits then needs no further thread.
             lock(&self.queue).finish(class);
+            (self.settings.wake)();
         }
     }
 
