@@ -1,7 +1,7 @@
 //! An elastic thread pool for work that the event loop must not do: calls that block (getaddrinfo(3), notifications)
 //! and computations that take long (TLS handshakes).
 //!
-//! A thread is started when a job finds no idle one, up to a maximum, and ends after [`IDLE_TIMEOUT`] without a job.
+//! A thread is started when a job finds no idle one, up to a maximum, and ends after 20 s without a job.
 //! Results are collected until [`ThreadPool::take_results`] fetches them; `wake` tells the loop that there are some.
 //!
 //! This is the only queue between the loop and the threads: it orders jobs by [`JobClass`], and it forgets jobs that
