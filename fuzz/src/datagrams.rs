@@ -10,7 +10,7 @@ use std::time::Duration;
 use sockproxyd::net::endpoint::{DatagramEndpoint, SocketEndpoint};
 use sockproxyd::net::readiness::Readiness;
 use sockproxyd::net::socket::Datagrams;
-use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, Item, encode_datagram};
+use sockproxyd::protocol::framing::{Decoder, Framing, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
 use sockproxyd::relay::datagram::DatagramRelay;
 use sockproxyd::relay::memory_budget::MemoryBudget;
 use sockproxyd::relay::{CloseReason, Relay, SCRATCH_SIZE, Timing};
@@ -57,7 +57,7 @@ const WORDS: [&[u8]; 16] = [
 fn said(argument: usize) -> Vec<u8> {
     let word = WORDS[argument % WORDS.len()];
     match argument / WORDS.len() {
-        0..=7 if word.is_empty() => vec![b'x'; DATAGRAM_LIMIT],
+        0..=7 if word.is_empty() => vec![b'x'; MAX_DATAGRAM_LEN],
         0..=7 => word.to_vec(),
         times => word.repeat(times * 50),
     }
@@ -238,7 +238,7 @@ impl World {
 
     /// The datagrams that the plugin's words mean, and what it is told if it broke the rules.
     fn expected(&self) -> (Vec<(Vec<u8>, SocketAddr)>, Vec<u8>) {
-        let mut decoder = Decoder::new(self.framing, Dialect::Datagrams, DATAGRAM_LIMIT);
+        let mut decoder = Decoder::new(self.framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
         decoder.handle_input(&self.plugin.stream().sent[..self.plugin.stream().read]);
         let mut datagrams = Vec::new();
         while let Some(item) = decoder.poll_item() {

@@ -4,14 +4,14 @@
 
 use sockproxyd::protocol::command::KeptRequest;
 use sockproxyd::protocol::options::Parameters;
-use sockproxyd::protocol::setup::{Action, Setup};
+use sockproxyd::protocol::setup::{SetupAction, SetupParser};
 
 use super::input::{Input, expand, pieces};
 
 /// What came of a conversation.
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    actions: Vec<Action>,
+    actions: Vec<SetupAction>,
     parameters: Parameters,
     /// The bytes behind a CONN, which are the remote's.
     rest: Option<Vec<u8>>,
@@ -28,14 +28,14 @@ pub fn run(data: &[u8]) {
 }
 
 fn converse(pieces: &[&[u8]], limit: usize) -> Outcome {
-    let mut setup = Setup::new(limit);
+    let mut setup = SetupParser::new(limit);
     let mut parameters = Parameters::default();
     let mut actions = Vec::new();
     for (at, piece) in pieces.iter().enumerate() {
         setup.handle_input(piece);
         while let Some(action) = setup.poll_action(&mut parameters) {
-            let over = matches!(action, Action::Close(_) | Action::Connect(_) | Action::Stop);
-            let connects = matches!(action, Action::Connect(_));
+            let over = matches!(action, SetupAction::Close(_) | SetupAction::Connect(_) | SetupAction::Stop);
+            let connects = matches!(action, SetupAction::Connect(_));
             actions.push(action);
             if over {
                 let mut rest = setup.into_rest();
@@ -51,31 +51,31 @@ fn converse(pieces: &[&[u8]], limit: usize) -> Outcome {
 fn check(outcome: &Outcome) {
     for action in &outcome.actions {
         match action {
-            Action::Reply(reply) | Action::Close(reply) => {
+            SetupAction::Reply(reply) | SetupAction::Close(reply) => {
                 assert!(reply.ends_with(b"\n"), "a reply ends its line");
                 assert!(reply.iter().all(|&byte| byte >= b' ' || byte == b'\n'), "a reply holds no control characters");
                 let is_answer = reply.starts_with(b"OK ") || reply.starts_with(b"ERR ");
                 assert!(!is_answer || reply.iter().filter(|&&byte| byte == b'\n').count() == 1, "an answer is a line");
             }
-            Action::Connect(target) => {
+            SetupAction::Connect(target) => {
                 let endpoint = target.endpoint();
                 assert!(!endpoint.host.is_empty());
                 assert!(endpoint.reachable_port().is_none_or(|port| u32::from(port) == endpoint.port));
             }
-            Action::Kept(KeptRequest::Claim) => unreachable!("no line is a claim"),
-            Action::Kept(KeptRequest::Attach { pid, .. } | KeptRequest::Drop { pid }) => {
+            SetupAction::Kept(KeptRequest::Claim) => unreachable!("no line is a claim"),
+            SetupAction::Kept(KeptRequest::Attach { pid, .. } | KeptRequest::Drop { pid }) => {
                 assert!(!pid.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "a pid is a word: {pid:?}");
             }
-            Action::Stat | Action::StatJson | Action::Stop => {}
+            SetupAction::Stat | SetupAction::StatJson | SetupAction::Help | SetupAction::Stop => {}
         }
     }
-    let Parameters { receive_timeout, pace, connect_timeout, block, notify, keep, .. } = &outcome.parameters;
+    let Parameters { receive_timeout, pace, connect_timeout, block_size, notify, keep, .. } = &outcome.parameters;
     let longest = 3650 * 86_400;
     for limit in [receive_timeout, pace, connect_timeout, keep].into_iter().flatten() {
         assert!(!limit.is_zero(), "a limit of nothing");
         assert!(limit.as_secs() <= longest, "adding {limit:?} to an instant may overflow");
     }
-    assert!(block.is_none_or(|block| (1..=65536).contains(&block)));
+    assert!(block_size.is_none_or(|block| (1..=65536).contains(&block)));
     if let Some(notify) = notify {
         let query = notify.query(b"1716058a");
         assert!(query.bytes().all(|byte| byte.is_ascii_graphic()), "a request line holds {query:?}");

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use socket2::SockRef;
 
 use super::tokens;
-use crate::config::{Config, Direct};
+use crate::config::{Config, DirectListener};
 use crate::net::listener::listen;
 use crate::net::socket::set_options;
 
@@ -27,7 +27,7 @@ struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     /// `None`: setup mode.
-    direct: Option<Box<Direct>>,
+    direct: Option<Box<DirectListener>>,
     /// A connection may be waiting.
     ready: bool,
 }
@@ -158,7 +158,7 @@ impl Listeners {
     }
 
     /// The configuration of a direct listener. `None` for that of setup mode.
-    pub fn direct(&self, listener: usize) -> Option<&Direct> {
+    pub fn direct(&self, listener: usize) -> Option<&DirectListener> {
         self.listeners.get(listener)?.as_ref()?.direct.as_deref()
     }
 
@@ -168,7 +168,13 @@ impl Listeners {
         self.listeners.iter().flatten().map(|listener| (listener.address.to_string(), target(listener))).collect()
     }
 
-    fn add(&mut self, config: &Config, port: u16, direct: Option<&Direct>, registry: &Registry) -> Result<(), String> {
+    fn add(
+        &mut self,
+        config: &Config,
+        port: u16,
+        direct: Option<&DirectListener>,
+        registry: &Registry,
+    ) -> Result<(), String> {
         let number = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
         let opened = listen(&config.address, port, config.limits.keep_alive).and_then(|mut listener| {
             registry.register(&mut listener, tokens::listener(number), Interest::READABLE)?;

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 
-use crate::config::{Config, Step};
+use crate::config::{Config, ConfigSource};
 use crate::logging;
 use crate::net::network::MioNetwork;
-use crate::net::random::Randomness;
+use crate::net::random::RandomSource;
 use crate::net::resolver::Resolver;
 use crate::net::socket::{INTEREST, TcpSocket};
 use crate::notify::{Schedule, Senders, Trust};
@@ -70,7 +70,7 @@ struct Resources {
     pipes: PipePool,
     resolver: Resolver<Key>,
     handshakes: Handshakes<Key>,
-    random: Randomness,
+    random: RandomSource,
     schedule: Schedule,
 }
 
@@ -78,7 +78,7 @@ struct Resources {
 pub struct Daemon {
     resources: Resources,
     /// Where the configuration came from, to be read again on SIGHUP.
-    steps: Vec<Step>,
+    steps: Vec<ConfigSource>,
     signals: Signals,
     listeners: Listeners,
     senders: Senders,
@@ -100,7 +100,7 @@ impl Daemon {
     ///
     /// Must be called before any thread is started, since signals are blocked for all of them. `steps` are those that
     /// made `config`, to be gone through again on SIGHUP.
-    pub fn new(config: Config, steps: Vec<Step>) -> Result<Self, String> {
+    pub fn new(config: Config, steps: Vec<ConfigSource>) -> Result<Self, String> {
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let signals = Signals::new(poll.registry(), tokens::SIGNALS).map_err(|error| format!("no signals: {error}"))?;
         let waker = Waker::new(poll.registry(), tokens::WAKER).map_err(|error| format!("no waker: {error}"))?;
@@ -128,7 +128,7 @@ impl Daemon {
                 pipes: PipePool::new(limits.pipes),
                 resolver: Resolver::new(limits.resolvers, wake()),
                 handshakes: Handshakes::new(tls, HANDSHAKE_THREADS, wake()),
-                random: Randomness::default(),
+                random: RandomSource::default(),
                 schedule: Schedule::new(limits.senders, limits.notices),
                 poll,
                 network,
@@ -224,7 +224,7 @@ impl Daemon {
                 self.enqueue(key);
             }
         }
-        for (key, host, answer) in self.resources.resolver.take_answers() {
+        for (key, host, answer) in self.resources.resolver.take_results() {
             if let Some(found) = self.sessions.get_mut(key) {
                 found.session.handle_resolved(&host, answer);
                 self.enqueue(key);
@@ -350,7 +350,7 @@ impl Daemon {
         self.listeners.handle_session_end();
         if self.sessions.is_empty() {
             // Memory that many sessions have needed is freed when they are gone.
-            crate::spare::clear();
+            crate::buffer_pool::clear();
             self.sessions.shrink();
             self.run_queue.shrink();
         }
@@ -364,7 +364,7 @@ impl Daemon {
             DaemonRequest::Kept(KeptRequest::Claim) => self.claim(key),
             DaemonRequest::Kept(KeptRequest::Attach { pid, seen }) => {
                 if let Err(reason) = self.attach(key, &pid, seen) {
-                    self.reply(key, &reply::kept_refused("ATCH", reason));
+                    self.reply(key, &reply::kept_failed("ATCH", reason));
                 }
             }
             DaemonRequest::Kept(KeptRequest::Drop { pid }) => {
@@ -374,7 +374,7 @@ impl Daemon {
                         self.enqueue(kept);
                         reply::ok("DROP")
                     }
-                    None => reply::kept_refused("DROP", reply::NO_SUCH_PID),
+                    None => reply::kept_failed("DROP", reply::NO_SUCH_PID),
                 };
                 self.reply(key, &answer);
             }
@@ -532,7 +532,7 @@ impl Daemon {
         resources.budget.set_limits(limits.buffers, limits.buffer);
         resources.pipes.set_limit(limits.pipes);
         resources.schedule.set_limits(limits.senders, limits.notices);
-        resources.resolver.set_most(limits.resolvers);
+        resources.resolver.set_max_threads(limits.resolvers);
         // The files may have changed, whatever their names.
         let tls = tls_context(&resources.config);
         self.senders.set_trust(trust(&tls, &resources.config));
@@ -576,7 +576,7 @@ impl Daemon {
 
     /// STAT JSON's answer.
     fn status_json(&self) -> String {
-        let overview = status::Overview {
+        let overview = status::DaemonStatus {
             uptime: self.now - self.started,
             buffered: self.resources.budget.held(),
             history: self.resources.budget.history(),

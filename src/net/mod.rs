@@ -3,7 +3,6 @@
 //! [`readiness`] has the rules of edge-triggered readiness; [`endpoint`] is a stream and its readiness in one value;
 //! [`network`] is what a session asks for, so that a simulation can stand in for the kernel.
 
-pub mod access;
 pub mod blocking;
 pub mod connector;
 pub mod endpoint;

@@ -16,8 +16,8 @@ use ureq::{Error, Timeout};
 
 use crate::net::socket::{Stream, TcpSocket};
 use crate::net::{blocking, reason};
+use crate::thread_pool::lock;
 use crate::tls::{Failure, House, Outcome, Settings, TlsStream, Verify, handshake};
-use crate::workers::lock;
 
 /// Most that is read of a handshake at once.
 const READ: usize = 16 * 1024;

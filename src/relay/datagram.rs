@@ -13,7 +13,7 @@ use super::receive_timer::ReceiveTimer;
 use super::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
 use crate::net::endpoint::{DatagramEndpoint, Endpoint, Received, Transfer};
 use crate::net::socket::Datagrams;
-use crate::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, FramingError, Item, encode_datagram};
+use crate::protocol::framing::{Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
 
 /// Datagrams that pass each way in one turn before other sessions have theirs; each takes two calls at most.
 const TURN_DATAGRAMS: usize = 64;
@@ -59,7 +59,7 @@ pub type MaySend<'a> = &'a dyn Fn(SocketAddr) -> bool;
 impl DatagramRelay {
     /// A relay that begins now, with what the plugin has sent behind its CONN.
     pub fn new(now: Instant, target: SocketAddr, framing: Framing, sent_ahead: &[u8]) -> Self {
-        let mut decoder = Decoder::new(framing, Dialect::Datagrams, DATAGRAM_LIMIT);
+        let mut decoder = Decoder::new(framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
         decoder.handle_input(sent_ahead);
         Self {
             target,
@@ -231,7 +231,7 @@ impl DatagramRelay {
         if !plugin.is_readable() {
             return Ok(None);
         }
-        let room = cx.block.unwrap_or(DATAGRAM_LIMIT).min(DATAGRAM_LIMIT);
+        let room = cx.block.unwrap_or(MAX_DATAGRAM_LEN).min(MAX_DATAGRAM_LEN);
         match plugin.try_read(&mut cx.scratch[..room]) {
             Transfer::Eof => {
                 self.phase = PluginPhase::HalfClosed;

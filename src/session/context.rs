@@ -6,7 +6,7 @@ use mio::Token;
 
 use crate::config::Config;
 use crate::net::network::Network;
-use crate::net::random::Randomness;
+use crate::net::random::RandomSource;
 use crate::net::resolver::NameResolver;
 use crate::notify::Schedule;
 use crate::protocol::command::KeptRequest;
@@ -41,7 +41,7 @@ pub struct SessionContext<'a, N: Network> {
     /// Computes TLS handshakes.
     pub handshakes: &'a mut dyn HandshakeQueue,
     /// Unpredictable bytes.
-    pub random: &'a mut dyn RandomSource,
+    pub random: &'a mut dyn RandomBytes,
     /// Notifies plugins.
     pub schedule: &'a mut Schedule,
 }
@@ -71,12 +71,12 @@ impl HandshakeQueue for Handshakes<Key> {
 }
 
 /// Unpredictable bytes for WebSocket.
-pub trait RandomSource: Entropy {
+pub trait RandomBytes: Entropy {
     /// The nonce of an opening handshake (RFC 6455 section 4.1).
     fn nonce(&mut self) -> [u8; 16];
 }
 
-impl RandomSource for Randomness {
+impl RandomBytes for RandomSource {
     fn nonce(&mut self) -> [u8; 16] {
         Self::nonce(self)
     }

@@ -40,11 +40,11 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
-use crate::config::{Config, Direct};
+use crate::config::{Config, DirectListener};
 use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::net::network::{MioNetwork, Network};
 use crate::net::readiness::Readiness;
-use crate::net::resolver::Answer;
+use crate::net::resolver::ResolveResult;
 use crate::notify::Schedule;
 use crate::notify::schedule::Subscription;
 use crate::protocol::command::KeptRequest;
@@ -63,7 +63,7 @@ use notifier::Notifier;
 use outbox::Outbox;
 use plugin::PluginSide;
 use relaying::Relaying;
-use setup::{ConnectRequest, Setup, SetupOutcome};
+use setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
 
 /// Reads in one turn before other sessions have theirs, outside of echo mode: a layer (TLS) may return nothing for many
 /// reads, and a plugin that is ending may never stop sending.
@@ -168,7 +168,7 @@ impl<N: Network> Session<N> {
         pid: Pid,
         stream: N::Stream,
         peer: SocketAddr,
-        direct: &Direct,
+        direct: &DirectListener,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
         let parameters = direct.parameters.clone();
@@ -226,7 +226,7 @@ impl<N: Network> Session<N> {
     }
 
     /// The addresses of `host`, or why there are none.
-    pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
+    pub fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
         if let Stage::Connecting(connecting) = &mut self.stage {
             connecting.handle_resolved(host, answer);
         }
@@ -285,7 +285,9 @@ impl<N: Network> Session<N> {
     fn setup_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
         let Stage::Setup(setup) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
         let plugin = self.plugin.endpoint_mut();
-        match setup.turn(plugin, &mut self.parameters, cx.scratch, cx.budget, cx.now) {
+        let connect_timeout = cx.config.limits.connect;
+        let mut setup_cx = SetupContext { now: cx.now, scratch: cx.scratch, budget: cx.budget, connect_timeout };
+        match setup.turn(plugin, &mut self.parameters, &mut setup_cx) {
             SetupOutcome::Wait => Next::Stay(TurnResult::Wait),
             SetupOutcome::Again => Next::Stay(TurnResult::Again),
             SetupOutcome::Request(request) => Next::Stay(TurnResult::Request(request)),
@@ -345,7 +347,7 @@ impl<N: Network> Session<N> {
         if let Some(version) = relaying.tls_version() {
             log::debug!("{} speaks {version}", self.pid);
         }
-        self.parameters.handle_connected();
+        self.parameters.drop_connect_settings();
         Stage::Relaying(Box::new(relaying))
     }
 
@@ -694,7 +696,7 @@ impl<N: Network> Session<N> {
             buffered: self.counted,
             notify: match self.parameters.notify.as_deref() {
                 // The pid of a kept connection is a secret, and STAT is asked on another connection.
-                Some(notify) if self.parameters.keep.is_some() => notify.column_of_a_secret(pid.as_bytes()),
+                Some(notify) if self.parameters.keep.is_some() => notify.redacted_column(pid.as_bytes()),
                 Some(notify) => notify.column(pid.as_bytes()),
                 None => Vec::new(),
             },

@@ -72,7 +72,7 @@ impl<N: Network> Relaying<N> {
                 }
             }
             ConnectedLink::WebSocket(remote, upgraded) => {
-                let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
+                let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
                 let settings = Settings {
                     role: Role::Client,
                     mask: bridge.mask,
@@ -148,7 +148,7 @@ impl<N: Network> Relaying<N> {
             budget: cx.budget,
             pipes: cx.pipes,
             entropy: cx.random,
-            block: parameters.block.map(|block| block as usize),
+            block: parameters.block_size.map(|block| block as usize),
         };
         match &mut self.link {
             Link::Stream { remote, relay } => {

@@ -7,7 +7,7 @@ use super::outbox::Outbox;
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
-use crate::protocol::setup::{Action, Setup as SetupParser};
+use crate::protocol::setup::{SetupAction, SetupParser};
 use crate::protocol::target::Target;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 
@@ -23,6 +23,18 @@ pub struct Setup {
     silent_since: Instant,
     /// STAT has lifted the limit on silence, except for a plugin that does not read its replies.
     watches: bool,
+}
+
+/// What a turn in setup mode needs from outside.
+pub struct SetupContext<'a> {
+    /// When this turn of the loop began.
+    pub now: Instant,
+    /// The buffer that all connections share for reading.
+    pub scratch: &'a mut [u8],
+    /// The bound on bytes held in all.
+    pub budget: &'a MemoryBudget,
+    /// The default of CTIM, for HELP.
+    pub connect_timeout: Duration,
 }
 
 /// A CONN: where to, and what the plugin has sent behind it for the remote.
@@ -95,15 +107,13 @@ impl Setup {
         &mut self,
         plugin: &mut dyn Endpoint,
         parameters: &mut Parameters,
-        scratch: &mut [u8],
-        budget: &MemoryBudget,
-        now: Instant,
+        cx: &mut SetupContext<'_>,
     ) -> SetupOutcome {
         for _ in 0..TURN_COMMANDS {
             let unwritten = self.outbox.unwritten();
             let flushed = self.outbox.flush(plugin);
             if self.outbox.unwritten() < unwritten {
-                self.silent_since = now;
+                self.silent_since = cx.now;
             }
             match flushed {
                 Ok(true) => {}
@@ -111,22 +121,23 @@ impl Setup {
                 Err(_) => return SetupOutcome::Lost,
             }
             match self.parser.poll_action(parameters) {
-                Some(Action::Reply(reply)) => self.outbox.push(&reply),
-                Some(Action::Close(reply)) => return SetupOutcome::Close(reply),
-                Some(Action::Stat) => {
+                Some(SetupAction::Reply(reply)) => self.outbox.push(&reply),
+                Some(SetupAction::Close(reply)) => return SetupOutcome::Close(reply),
+                Some(SetupAction::Stat) => {
                     self.watches = true;
                     return SetupOutcome::Request(DaemonRequest::Stat);
                 }
-                Some(Action::StatJson) => {
+                Some(SetupAction::StatJson) => {
                     self.watches = true;
                     return SetupOutcome::Request(DaemonRequest::StatJson);
                 }
-                Some(Action::Stop) => return SetupOutcome::Request(DaemonRequest::Stop),
-                Some(Action::Connect(target)) => {
+                Some(SetupAction::Help) => self.outbox.push(&reply::help(cx.connect_timeout)),
+                Some(SetupAction::Stop) => return SetupOutcome::Request(DaemonRequest::Stop),
+                Some(SetupAction::Connect(target)) => {
                     return SetupOutcome::Connect(ConnectRequest { target, sent_ahead: self.take_rest() });
                 }
-                Some(Action::Kept(request)) => return SetupOutcome::Request(DaemonRequest::Kept(request)),
-                None => match self.read(plugin, scratch, budget, now) {
+                Some(SetupAction::Kept(request)) => return SetupOutcome::Request(DaemonRequest::Kept(request)),
+                None => match self.read(plugin, cx) {
                     ReadOutcome::Some => {}
                     ReadOutcome::Nothing => return SetupOutcome::Wait,
                     ReadOutcome::NoMemory => return SetupOutcome::Close(reply::line_too_long()),
@@ -137,26 +148,20 @@ impl Setup {
         SetupOutcome::Again
     }
 
-    fn read(
-        &mut self,
-        plugin: &mut dyn Endpoint,
-        scratch: &mut [u8],
-        budget: &MemoryBudget,
-        now: Instant,
-    ) -> ReadOutcome {
+    fn read(&mut self, plugin: &mut dyn Endpoint, cx: &mut SetupContext<'_>) -> ReadOutcome {
         if !plugin.is_readable() {
             return ReadOutcome::Nothing;
         }
         // Half a line that waits for memory could wait for another one that waits for memory, too.
-        let memory = budget.left().max(RESERVE.saturating_sub(self.parser.held()));
+        let memory = cx.budget.left().max(RESERVE.saturating_sub(self.parser.held()));
         if memory == 0 {
             return ReadOutcome::NoMemory;
         }
-        let room = scratch.len().min(self.parser.room()).min(memory);
-        match plugin.try_read(&mut scratch[..room]) {
+        let room = cx.scratch.len().min(self.parser.wanted()).min(memory);
+        match plugin.try_read(&mut cx.scratch[..room]) {
             Transfer::Bytes(read) => {
-                self.parser.handle_input(&scratch[..read]);
-                self.silent_since = now;
+                self.parser.handle_input(&cx.scratch[..read]);
+                self.silent_since = cx.now;
                 ReadOutcome::Some
             }
             Transfer::Blocked => ReadOutcome::Nothing,

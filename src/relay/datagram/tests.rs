@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::net::endpoint::SocketEndpoint;
-use crate::net::random::Randomness;
+use crate::net::random::RandomSource;
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
 
@@ -109,7 +109,7 @@ impl World {
             scratch: &mut vec![0; super::super::SCRATCH_SIZE],
             budget: &mut self.buffers,
             pipes: &mut PipePool::new(0),
-            entropy: &mut Randomness::default(),
+            entropy: &mut RandomSource::default(),
             block: self.block,
         };
         let turn = self.relay.run(&mut self.plugin, &mut self.remote, &|_| true, &mut env);

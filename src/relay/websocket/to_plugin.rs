@@ -1,7 +1,7 @@
 //! What the remote sends, on its way to the plugin: events of the WebSocket in, bytes in the plugin's framing out.
 
+use crate::buffer_pool;
 use crate::protocol::framing::{Framing, encode_body, encode_close, encode_message};
-use crate::spare;
 use crate::websocket::{Event, Kind};
 
 /// The remote's way to the plugin.
@@ -62,16 +62,16 @@ impl ToPlugin {
                 if into.capacity() - into.len() < bytes.len() && into.len() + bytes.len() > left {
                     return false;
                 }
-                spare::append(into, bytes);
+                buffer_pool::append(into, bytes);
             }
             Event::End if self.framing == Framing::Raw => {}
             Event::End => {
                 let message = std::mem::take(&mut self.message);
                 if self.out.capacity() == 0 {
-                    self.out = spare::take(message.len() + MAX_HEADER);
+                    self.out = buffer_pool::take(message.len() + MAX_HEADER);
                 }
                 encode_message(self.framing, self.kind, &message, &mut self.out);
-                spare::give(message);
+                buffer_pool::give(message);
             }
             Event::Ping(payload) => self.show("PING", payload),
             Event::Pong(payload, _) => self.show("PONG", payload),
@@ -121,7 +121,7 @@ impl ToPlugin {
         if self.written == self.out.len() {
             // An idle connection holds no large buffer; small messages find a small one.
             if self.out.capacity() > MAX_IDLE {
-                spare::give(std::mem::take(&mut self.out));
+                buffer_pool::give(std::mem::take(&mut self.out));
             } else {
                 self.out.clear();
             }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{BATCH, MESSAGE_COST};
-use crate::protocol::framing::{Decoder, Dialect, Framing, FramingError, Item};
+use crate::protocol::framing::{Decoder, Framing, FramingError, FramingKind, Item};
 use crate::websocket::{Connection, Entropy, Kind};
 
 /// The plugin's way to the remote.
@@ -28,7 +28,7 @@ pub enum PluginEnd {
 impl ToRemote {
     /// A way through which nothing has passed, but for `sent_ahead`, which waits to be encoded.
     pub fn new(framing: Framing, limit: usize, sent_ahead: &[u8]) -> Self {
-        let mut decoder = Decoder::new(framing, Dialect::WebSocket, limit);
+        let mut decoder = Decoder::new(framing, FramingKind::WebSocket, limit);
         decoder.handle_input(sent_ahead);
         Self { framing, limit, decoder, sent: 0 }
     }
@@ -80,7 +80,7 @@ impl ToRemote {
 
     /// Drops everything.
     pub fn clear(&mut self) {
-        self.decoder = Decoder::new(self.framing, Dialect::WebSocket, self.limit);
+        self.decoder = Decoder::new(self.framing, FramingKind::WebSocket, self.limit);
     }
 
     /// Bytes held.

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use crate::net::access::NetworkScope;
+use crate::access::NetworkScope;
 use crate::net::network::Network;
-use crate::net::resolver::{Answer, literal};
+use crate::net::resolver::{ResolveResult, literal};
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::{Endpoint, Target};
@@ -105,7 +105,7 @@ impl Hop {
     }
 
     /// Looks its addresses up. Some if they are known at once.
-    pub fn resolve<N: Network>(&self, cx: &mut SessionContext<'_, N>) -> Option<Answer> {
+    pub fn resolve<N: Network>(&self, cx: &mut SessionContext<'_, N>) -> Option<ResolveResult> {
         match self.endpoint.literal() {
             Some(address) => Some(Ok(vec![literal(address)])),
             None => cx.resolver.resolve(&self.endpoint.host, cx.key),

@@ -25,7 +25,7 @@ use crate::net::endpoint::{DatagramEndpoint, SocketEndpoint};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::reason;
-use crate::net::resolver::Answer;
+use crate::net::resolver::ResolveResult;
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
@@ -53,7 +53,7 @@ enum Attempt<N: Network> {
     /// The name is being looked up.
     Resolving,
     /// The addresses are known, nothing is tried yet.
-    Resolved(Answer),
+    Resolved(ResolveResult),
     /// Attempts to connect are under way.
     Racing(Connector<N>),
     /// A TLS handshake is under way.
@@ -107,7 +107,7 @@ enum AttemptOutcome<N: Network> {
 impl<N: Network> Connecting<N> {
     /// Begins what `request` and `parameters` ask for.
     pub fn new(pid: Pid, request: ConnectRequest, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> Self {
-        let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
+        let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
         let hop = Hop::first(request.target.clone(), bridge.redirects, parameters, cx);
         let request_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
         let attempt = Attempt::begin(&hop, cx);
@@ -145,7 +145,7 @@ impl<N: Network> Connecting<N> {
     }
 
     /// The addresses of `host`, if that is what was asked for.
-    pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
+    pub fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
         if matches!(self.attempt, Attempt::Resolving) && self.hop.endpoint.host.eq_ignore_ascii_case(host) {
             self.attempt = Attempt::Resolved(answer);
         }
@@ -222,7 +222,7 @@ impl<N: Network> Connecting<N> {
     }
 
     /// The addresses are known: attempts begin.
-    fn connect(&mut self, answer: Answer, cx: &mut SessionContext<'_, N>) -> AttemptOutcome<N> {
+    fn connect(&mut self, answer: ResolveResult, cx: &mut SessionContext<'_, N>) -> AttemptOutcome<N> {
         let found = answer.map_err(ConnectError::could_not_connect);
         let addresses = match found.and_then(|found| self.hop.reachable(found, cx)) {
             Ok(addresses) => addresses,
@@ -294,7 +294,7 @@ impl<N: Network> Connecting<N> {
         let Target::WebSocket(url) = &self.hop.target else {
             return AttemptOutcome::Connected(ConnectedLink::Stream(remote));
         };
-        let offer = parameters.bridge.as_deref().map(|bridge| bridge.offer.clone()).unwrap_or_default();
+        let offer = parameters.websocket.as_deref().map(|bridge| bridge.offer.clone()).unwrap_or_default();
         let handshake = ClientHandshake::new(url, &offer, cx.random.nonce(), self.hop.trusted);
         AttemptOutcome::Continue(Attempt::WebSocket(Box::new(WsHandshake::begin(remote, handshake))))
     }

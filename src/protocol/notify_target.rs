@@ -1,19 +1,20 @@
-//! Whom to notify: the four parts of `NTFY`, as an option (`dev/sid/action[/pid]`) and as a command.
+//! The Luup action that notifications invoke: the four parts of `NTFY`, as an option (`dev/sid/action[/pid]`) and as a
+//! command (`dev sid action [pid]`).
 
 use super::{is_blank, number, percent};
 
-/// Stands in for a missing service.
+/// The service if `NTFY` names none.
 pub const DEFAULT_SERVICE: &[u8] = b"urn:toggledbits-com:serviceId:SockProxy1";
-/// Stands in for a missing action.
+/// The action if `NTFY` names none.
 pub const DEFAULT_ACTION: &[u8] = b"HandleReceiveData";
 
-/// So much of a kept connection's pid is shown to others, in bytes.
-const SHOWN_OF_A_SECRET: usize = 4;
+/// Bytes of a kept connection's pid that other clients see.
+const SHOWN_PID_LEN: usize = 4;
 
-/// A Luup device's action, and the name under which the plugin knows the connection.
+/// An action of a Luup device, and the plugin's identifier of the connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NotifyTarget {
-    /// Luup's device number; below 0 means that nobody is notified. Lua prints it, so it may be no integer.
+    /// Luup's device number. Negative: no notifications. A Lua number, so it need not be an integer.
     device: f64,
     service: Option<Box<[u8]>>,
     action: Option<Box<[u8]>>,
@@ -21,18 +22,18 @@ pub struct NotifyTarget {
 }
 
 impl NotifyTarget {
-    /// Reads the value of the option `NTFY=dev/sid/action[/pid]`.
+    /// Parses the value of the option `NTFY=dev/sid/action[/pid]`.
     pub fn from_option(value: &[u8]) -> Self {
         Self::from_parts(value.split(|&b| b == b'/'), value.last() == Some(&b'/'))
     }
 
-    /// Reads what follows the command `NTFY`: the same parts, each behind one blank.
+    /// Parses the arguments of the command `NTFY`: the same parts, separated by single blanks.
     pub fn from_command(words: &[u8]) -> Self {
         Self::from_parts(words.split(|&b| is_blank(b)), false)
     }
 
-    /// An empty part is an empty service or action; an empty pid counts as absent, and so does an empty last part,
-    /// since Lua's `split` never saw it.
+    /// An empty part in the middle is an empty service or action. An empty pid counts as absent, and so does an empty
+    /// last part, because the Lua daemon's `split` dropped it.
     fn from_parts<'a>(parts: impl Iterator<Item = &'a [u8]>, ends_in_separator: bool) -> Self {
         let mut parts: Vec<&[u8]> = parts.take(5).collect();
         if ends_in_separator && parts.last().is_some_and(|part| part.is_empty()) {
@@ -51,24 +52,24 @@ impl NotifyTarget {
         }
     }
 
-    /// True where there is a device to notify. 0 is one.
+    /// True if there is a device to notify. Device 0 is one.
     pub fn notifies(&self) -> bool {
         self.device >= 0.0
     }
 
-    /// The device's number as it is sent.
+    /// The device number as requests show it.
     pub fn device(&self) -> String {
         number::format(self.device)
     }
 
-    /// The name that the plugin gave to this connection, which stands in for the proxy's own.
+    /// The pid that the plugin chose for the connection. It replaces the proxy's own.
     pub fn pid(&self) -> Option<&[u8]> {
         self.pid.as_deref()
     }
 
-    /// The path and query of the request that invokes the action, but for `&Event=`.
+    /// The path and query of the request that invokes the action, without `&Event=`.
     ///
-    /// `own_pid` is the proxy's name for the connection, used where the plugin gave none.
+    /// `own_pid` is the proxy's pid of the connection, for a plugin that chose none.
     pub fn query(&self, own_pid: &[u8]) -> String {
         let mut query = format!("/data_request?id=action&output_format=json&DeviceNum={}&serviceId=", self.device());
         percent::encode(self.service(), &mut query);
@@ -79,15 +80,15 @@ impl NotifyTarget {
         query
     }
 
-    /// STAT's last column: `dev/sid/action/pid`; nothing for device 0 and for none, as the Lua daemon has it.
+    /// STAT's last column: `dev/sid/action/pid`. Empty for device 0 and without a device, as in the Lua daemon.
     pub fn column(&self, own_pid: &[u8]) -> Vec<u8> {
         if self.device > 0.0 { self.joined(own_pid) } else { Vec::new() }
     }
 
-    /// The column for others than the plugin itself, whose secret the pid is: its first four characters, and a star.
-    pub fn column_of_a_secret(&self, own_pid: &[u8]) -> Vec<u8> {
+    /// The column as other clients see it: of the plugin's pid, which is a secret, the first 4 bytes and a star.
+    pub fn redacted_column(&self, own_pid: &[u8]) -> Vec<u8> {
         let mut column = self.column(own_pid);
-        let hidden = self.pid().unwrap_or_default().len().saturating_sub(SHOWN_OF_A_SECRET);
+        let hidden = self.pid().unwrap_or_default().len().saturating_sub(SHOWN_PID_LEN);
         if !column.is_empty() && hidden > 0 {
             column.truncate(column.len() - hidden);
             column.push(b'*');
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(option("12//Act"), "12//Act/own", "an empty service stays empty");
         assert_eq!(option("12/svc/Act/"), "12/svc/Act/own");
         assert_eq!(option("12/svc/Act/0"), "12/svc/Act/0");
-        assert_eq!(option("12/svc/Act/0/more"), "12/svc/Act/0", "words behind the fourth are forgiven");
+        assert_eq!(option("12/svc/Act/0/more"), "12/svc/Act/0", "words after the fourth are ignored");
         assert_eq!(command("12 svc Act pid more"), "12/svc/Act/pid");
         assert_eq!(command("12 svc Act"), "12/svc/Act/own");
     }
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn device_0_notifies_but_has_no_column() {
+    fn device_0_is_notified_and_has_no_column() {
         let target = NotifyTarget::from_option(b"0/s/a");
         assert!(target.notifies());
         assert_eq!(target.column(b"own"), b"");
@@ -157,15 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_shown_by_its_first_four() {
-        let column = |option: &[u8]| NotifyTarget::from_option(option).column_of_a_secret(b"own");
+    fn a_redacted_pid_shows_its_first_four_bytes() {
+        let column = |option: &[u8]| NotifyTarget::from_option(option).redacted_column(b"own");
         assert_eq!(column(b"3/s/a/abcdefgh"), b"3/s/a/abcd*");
         assert_eq!(column(b"0/s/a/abcdefgh"), b"");
         assert_eq!(column(b"3/s/a/abcd"), b"3/s/a/abcd");
     }
 
     #[test]
-    fn query_is_the_originals() {
+    fn the_query_is_that_of_the_lua_daemon() {
         let target = NotifyTarget::from_option(b"123/urn:example-com:serviceId:Example1/HandleReceive");
         assert_eq!(
             target.query(b"1716058a"),

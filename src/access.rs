@@ -1,8 +1,9 @@
-//! Who may come in, and where connections may go: lists of addresses, networks, names and ports. Sans-IO.
+//! Access control: which clients may connect or STOP ([`AccessList`]), and which targets CONN may reach
+//! ([`TargetList`]). Sans-IO, and depends on nothing.
 
 use std::net::IpAddr;
 
-/// A network: an address and the length of its prefix. A single address is a network of one.
+/// An IP network in CIDR notation. A single address is a network with the longest prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -10,25 +11,26 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads `192.168.0.0/16`, `fe80::/10` or a single address.
+    /// Parses `192.168.0.0/16`, `fe80::/10` or a single address.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok()?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let max_prefix = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             Some(prefix) if prefix.bytes().all(|b| b.is_ascii_digit()) => {
-                prefix.parse().ok().filter(|&p| p <= longest)?
+                prefix.parse().ok().filter(|&p| p <= max_prefix)?
             }
             Some(_) => return None,
-            None => longest,
+            None => max_prefix,
         };
         Some(Self { address, prefix })
     }
 
-    /// True where `address` lies in it. A v4-mapped address is the v4 address that it maps.
+    /// True if `address` is in this network. An IPv4-mapped IPv6 address counts as the IPv4 address (RFC 4291 section
+    /// 2.5.5.2).
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
@@ -44,20 +46,20 @@ impl Network {
     }
 }
 
-/// A list of networks, one of which must hold an address.
+/// A list of networks: an address is allowed if at least one network contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessList(Vec<Network>);
 
 impl AccessList {
-    /// Reads networks separated by commas or blanks; `*` or `all` is everybody, an empty list nobody. An error is the
-    /// word that is none.
+    /// Parses networks separated by commas or blanks, and the words `*`, `all` (every address), `loopback` and `local`.
+    /// An empty list allows no address. The error is the word that cannot be parsed.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut networks = Vec::new();
         for word in words(text) {
             let lists: &[&[&str]] = match word {
                 "*" | "all" => &[&["0.0.0.0/0", "::/0"]],
                 "loopback" => &[LOOPBACK],
-                "local" => &[LOOPBACK, HOUSE],
+                "local" => &[LOOPBACK, LOCAL],
                 word => &[&[word]],
             };
             for network in lists.concat() {
@@ -67,37 +69,37 @@ impl AccessList {
         Ok(Self(networks))
     }
 
-    /// True where `address` may.
+    /// True if the list allows `address`.
     pub fn allows(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 }
 
-/// This machine.
+/// Loopback addresses (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.3).
 const LOOPBACK: &[&str] = &["127.0.0.0/8", "::1"];
-/// The house beside it: private (RFC 1918), link-local (RFC 3927, RFC 4291) and unique-local (RFC 4193) addresses.
-const HOUSE: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fe80::/10", "fc00::/7"];
+/// Private (RFC 1918), link-local (RFC 3927, RFC 4291) and unique-local (RFC 4193) addresses.
+const LOCAL: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fe80::/10", "fc00::/7"];
 
-/// How far away an address is; what is nearer is less.
+/// How widely an address is reachable. A narrower scope compares as less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NetworkScope {
-    /// This machine.
+    /// This machine: loopback, and the unspecified address, which leads there.
     Loopback,
-    /// The house: private, link-local and unique-local addresses.
+    /// Private, link-local and unique-local addresses.
     Local,
-    /// Anywhere.
+    /// Every other address.
     Public,
 }
 
 impl NetworkScope {
-    /// That of `address`. The unspecified address leads to this machine.
+    /// The scope of `address`.
     pub fn of(address: IpAddr) -> Self {
         let is_in = |list: &[&str]| {
             list.iter().filter_map(|text| Network::parse(text)).any(|network| network.contains(address))
         };
         if address.to_canonical().is_unspecified() || is_in(LOOPBACK) {
             Self::Loopback
-        } else if is_in(HOUSE) {
+        } else if is_in(LOCAL) {
             Self::Local
         } else {
             Self::Public
@@ -105,7 +107,7 @@ impl NetworkScope {
     }
 }
 
-/// One entry of the list of targets.
+/// One entry of a [`TargetList`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct TargetRule {
     host: HostRule,
@@ -116,17 +118,17 @@ struct TargetRule {
 enum HostRule {
     Any,
     Network(Network),
-    /// A name, in lower case, as a plugin must write it.
+    /// A name in lower case. It is compared with the name in the CONN, not with what the resolver returns.
     Name(String),
 }
 
-/// Where CONN may go. Without entries: anywhere.
+/// The targets that CONN may reach. Without entries every target is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetList(Vec<TargetRule>);
 
 impl TargetList {
-    /// Reads entries separated by commas or blanks: `host`, `network`, `host:port`, `network:port`, `*:port`; an IPv6
-    /// one with a port stands in brackets. An error is the word that is none.
+    /// Parses entries separated by commas or blanks: `host`, `network`, `host:port`, `network:port` and `*:port`. An IPv6
+    /// address or network with a port is written in brackets. The error is the word that cannot be parsed.
     pub fn parse(text: &str) -> Result<Self, String> {
         words(text)
             .map(|word| TargetRule::parse(word).ok_or_else(|| word.to_owned()))
@@ -134,12 +136,12 @@ impl TargetList {
             .map(Self)
     }
 
-    /// True where there is no list, so that every target is allowed.
+    /// True if the list has no entries, so that every target is allowed.
     pub fn is_open(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True where a CONN to `host` may lead to `address` and `port`.
+    /// True if a CONN to `host`, which resolved to `address`, may connect to `port` there.
     pub fn allows(&self, host: &str, address: IpAddr, port: u16) -> bool {
         self.is_open()
             || self.0.iter().any(|rule| {
@@ -169,7 +171,7 @@ impl TargetRule {
     }
 }
 
-/// `host:port`, `[v6]:port`, `[v6/n]:port`, `host` and `v6`.
+/// Splits off the port of `host:port`, `[v6]:port`, `[v6/n]:port`, `[v6]`, `host` or `v6`. `None`: a bad port or bracket.
 fn split_port(word: &str) -> Option<(&str, Option<u16>)> {
     if let Some(inner) = word.strip_prefix('[') {
         let (host, rest) = inner.split_once(']')?;
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_hold_their_addresses() {
+    fn a_network_contains_its_addresses() {
         for (network, address, inside) in [
             ("192.168.0.0/16", "192.168.255.1", true),
             ("192.168.0.0/16", "192.169.0.1", false),
@@ -242,8 +244,8 @@ mod tests {
     }
 
     #[test]
-    fn distances() {
-        for (address, distance) in [
+    fn network_scopes() {
+        for (address, scope) in [
             ("127.3.2.1", NetworkScope::Loopback),
             ("::1", NetworkScope::Loopback),
             ("0.0.0.0", NetworkScope::Loopback),
@@ -255,7 +257,7 @@ mod tests {
             ("8.8.8.8", NetworkScope::Public),
             ("2001:db8::1", NetworkScope::Public),
         ] {
-            assert_eq!(NetworkScope::of(ip(address)), distance, "{address}");
+            assert_eq!(NetworkScope::of(ip(address)), scope, "{address}");
         }
         assert!(NetworkScope::Loopback < NetworkScope::Local && NetworkScope::Local < NetworkScope::Public);
     }
