@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::pki_types::ServerName;
 
-use super::connection::{Connection, Reached};
+use super::client::{Connection, Reached};
 use super::error::{self, Failure};
 use super::{House, Settings};
 use crate::workers::{Pool, Workers};

@@ -3,21 +3,21 @@
 //! | room | what lives there |
 //! | --- | --- |
 //! | [`settings`] | what a plugin asks for |
-//! | [`house`] | what all connections share: roots, configurations, sessions to be resumed |
+//! | [`context`] | what all connections share: roots, configurations, sessions to be resumed |
 //! | `files` | PEM files below the configured directory |
 //! | `verify`, `x509` | who the server is |
-//! | `connection` | the sans-IO heart |
+//! | `client` | the sans-IO heart |
 //! | [`handshake`] | handshakes, off the loop |
 //! | [`stream`] | an established connection as a stream of plain bytes |
 //! | [`error`] | what went wrong, in a plugin's words |
 //!
 //! Nothing here owns a socket while a handshake lasts: bytes come in, bytes go out.
 
-mod connection;
+mod client;
+pub mod context;
 pub mod error;
 mod files;
 pub mod handshake;
-pub mod house;
 pub mod settings;
 pub mod stream;
 mod verify;
@@ -26,8 +26,8 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
+pub use context::House;
 pub use error::Failure;
 pub use handshake::{Handshakes, Outcome, Pending, Step, TlsConnection};
-pub use house::House;
 pub use settings::{Settings, Verify, Version};
 pub use stream::TlsStream;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 
-use super::connection::{Connection, Reached};
+use super::client::{Connection, Reached};
 use super::error::Failure;
 use super::handshake::TlsConnection;
 use crate::net::socket::Stream;
