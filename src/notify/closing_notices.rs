@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::line::{LineId, Subscription};
+use super::subscription::{LineId, Subscription};
 
 /// The lines of connections that have gone, by what they say.
 #[derive(Debug, Default)]

@@ -18,12 +18,12 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::breaker::Breaker;
-use super::closing::Closing;
-use super::complaints::Complaints;
+use super::closing_notices::Closing;
 pub use super::counters::Counters;
 use super::device::Device;
-use super::line::{Line, Pending, Stage};
-pub use super::line::{LineId, Subscription};
+use super::log_once::Complaints;
+use super::subscription::{Line, Pending, Stage};
+pub use super::subscription::{LineId, Subscription};
 use super::{Event, Outcome};
 
 /// A request to send.

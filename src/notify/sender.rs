@@ -13,9 +13,9 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector, NextTimeout, TcpConnector};
 use ureq::{Agent, Error};
 
+use super::https::{SecureConnector, Trust};
 use super::schedule::Job;
-use super::secure::{SecureConnector, Trust};
-use super::{LineId, Outcome, line};
+use super::{LineId, Outcome, subscription};
 use crate::tls::Failure;
 use crate::workers::{Pool, Workers, lock};
 
@@ -59,7 +59,7 @@ impl Senders {
         let work = move |job: Job| {
             let outcome = send(&agent, &format!("{base}{}", job.query), keeps, &trouble);
             if outcome != Outcome::Delivered {
-                log::debug!("notification {}: {}", outcome.name(), line::shown(&job.query, job.secret));
+                log::debug!("notification {}: {}", outcome.name(), subscription::shown(&job.query, job.secret));
             }
             (job.line, outcome)
         };
