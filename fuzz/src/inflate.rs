@@ -4,7 +4,7 @@
 //! Input: how it is split, the window in bits and whether to deflate, and the message.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use sockproxyd::websocket::deflate::inflate::{Corrupt, Inflater};
+use sockproxyd::websocket::deflate::{Corrupt, Inflater};
 
 use super::input::{Input, expand, pieces};
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::frame::Opcode;
-use super::liveness::{Answers, Liveness};
+use super::keepalive::{Answers, Liveness};
 use super::receiver::{Found, Place, Receiver};
 use super::sender::Sender;
 use super::{CONTROL_LIMIT, Closing, Control, Entropy, Event, Failure, Kind, Lost, Refused, Role, Settings, close};

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`handshake`] | the opening handshake, both sides, and URLs |
 //! | [`Connection`] | an open connection: messages, control frames, the closing handshake |
-//! | `liveness` | pings, and whose a pong is |
+//! | `keepalive` | pings, and whose a pong is |
 //! | `receiver` | messages out of frames: fragments, UTF-8, limits |
 //! | `sender` | frames out of messages, and what waits to be written |
 //! | `decoder`, `frame`, `mask`, `utf8` | frames in pieces, headers, keys, texts |
@@ -22,7 +22,7 @@ mod decoder;
 pub mod deflate;
 mod frame;
 pub mod handshake;
-mod liveness;
+mod keepalive;
 mod mask;
 mod receiver;
 mod sender;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::close::{BAD_DATA, PROTOCOL, TOO_BIG};
 use super::decoder::{HeaderReader, Payload};
-use super::deflate::inflate::{Inflated, Inflater};
+use super::deflate::{Inflated, Inflater};
 use super::frame::{Header, Opcode};
 use super::utf8::Utf8;
 use super::{Deflate, Failure, Kind, Role};

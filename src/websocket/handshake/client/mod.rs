@@ -1,9 +1,15 @@
 //! The client's side, start to end: a request out, an answer in.
 
+mod offer;
+mod request;
+mod response;
+
 use super::head::{self, Head, HeadError};
-use super::response::{Asked, Verdict};
-use super::{Failure, Offer, Url, Word, accept, request};
+use super::{Failure, Url, Word, accept};
 use crate::websocket::Deflate;
+use response::{Asked, Verdict};
+
+pub use offer::{Offer, OfferError};
 
 /// How every answer begins: whoever begins otherwise need not be waited for.
 const ANSWER_BEGINS: &[u8] = b"HTTP/1.";

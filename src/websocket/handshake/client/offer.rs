@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::fields::is_token;
+use crate::websocket::handshake::fields::is_token;
 
 /// What a client asks for.
 ///

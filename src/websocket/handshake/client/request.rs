@@ -1,6 +1,7 @@
 //! The client's request (RFC 6455 section 4.1).
 
-use super::{Offer, Url, accept, extensions};
+use super::Offer;
+use crate::websocket::handshake::{Url, accept, extensions};
 
 /// What we call ourselves.
 const USER_AGENT: &str = concat!("sockproxyd/", env!("CARGO_PKG_VERSION"));

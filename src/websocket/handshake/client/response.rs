@@ -2,9 +2,9 @@
 
 use httparse::Response;
 
-use super::fields::{Fields, Single, quoted};
-use super::{Failure, Word, accept, extensions};
 use crate::websocket::Deflate;
+use crate::websocket::handshake::fields::{Fields, Single, quoted};
+use crate::websocket::handshake::{Failure, Word, accept, extensions};
 
 /// What an answer means.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 //! The answer is the caller's: it may think for as long as it likes which listener takes the request, or whom to ask.
 //! What cannot be a WebSocket's request is answered here.
 
+mod refusal;
 mod request;
-mod status;
 
 use std::fmt;
 
@@ -12,8 +12,8 @@ use super::head::{self, Head, HeadError};
 use super::{accept, extensions};
 use crate::websocket::Deflate;
 
+pub use refusal::Refusal;
 pub use request::Request;
-pub use status::Refusal;
 
 /// What has come of a handshake so far.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use ring::digest::{SHA256, digest};
 
-use super::status::Refusal;
+use super::refusal::Refusal;
 use crate::websocket::handshake::extensions::{self, Proposal};
 use crate::websocket::handshake::fields::{Fields, Single, is_token};
 use crate::websocket::handshake::{accept, url};
