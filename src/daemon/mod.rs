@@ -274,15 +274,15 @@ impl Daemon {
 }
 
 /// What TLS connections share. Draws the first randomness meanwhile.
-fn tls_house(config: &Config) -> Arc<tls::House> {
-    let house = Arc::new(tls::House::new(config.tls.directory.clone(), config.tls.ca.clone()));
-    house.warm_up();
+fn tls_house(config: &Config) -> Arc<tls::TlsContext> {
+    let house = Arc::new(tls::TlsContext::new(config.tls.directory.clone(), config.tls.ca.clone()));
+    house.warm_up_random();
     house
 }
 
 /// How Luup proves who it is.
-fn trust(house: &Arc<tls::House>, config: &Config) -> Trust {
-    Trust { house: Arc::clone(house), verify: config.tls.luup.clone() }
+fn trust(house: &Arc<tls::TlsContext>, config: &Config) -> Trust {
+    Trust { context: Arc::clone(house), verify: config.tls.luup.clone() }
 }
 
 impl House {

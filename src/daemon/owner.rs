@@ -53,7 +53,7 @@ impl Daemon {
         // The files may be others, whatever their names.
         let tls = tls_house(&house.config);
         self.senders.set_trust(trust(&tls, &house.config));
-        house.handshakes.set_house(tls);
+        house.handshakes.set_context(tls);
         self.senders.set_most(limits.senders);
         self.admission.set_most(descriptors::provide(&house.config));
         let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);

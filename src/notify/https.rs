@@ -16,7 +16,7 @@ use ureq::{Error, Timeout};
 
 use crate::net::socket::{Stream, TcpSocket};
 use crate::net::{blocking, reason};
-use crate::tls::{Failure, House, Outcome, Settings, TlsStream, Verify, handshake};
+use crate::tls::{TlsContext, TlsError, TlsOutcome, TlsSettings, TlsStream, Verify, handshake};
 use crate::workers::lock;
 
 /// Most that is read of a handshake at once.
@@ -26,7 +26,7 @@ const READ: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub struct Trust {
     /// Roots, configurations, and sessions to be resumed.
-    pub house: Arc<House>,
+    pub context: Arc<TlsContext>,
     /// How Luup proves who it is.
     pub verify: Verify,
 }
@@ -69,7 +69,7 @@ impl Connector for SecureConnector {
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let socket = open(&details.addrs, due)?;
         let stream = shake_hands(socket, host, self.trust(), due).map_err(|error| match error {
-            Error::Timeout(_) => failed(Failure::new("timeout during the handshake")),
+            Error::Timeout(_) => failed(TlsError::new("timeout during the handshake")),
             error => error,
         })?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
@@ -171,11 +171,11 @@ fn open(addresses: &[SocketAddr], due: Due) -> Result<TcpSocket, Error> {
 fn shake_hands(
     mut socket: TcpSocket,
     host: &str,
-    Trust { house, verify }: Trust,
+    Trust { context, verify }: Trust,
     due: Due,
 ) -> Result<TlsStream<TcpSocket>, Error> {
-    let settings = Settings { verify, ..Settings::default() };
-    let (mut pending, mut to_send) = handshake::begin(&house, host, &settings).map_err(failed)?;
+    let settings = TlsSettings { verify, ..TlsSettings::default() };
+    let (mut pending, mut to_send) = handshake::begin(&context, host, &settings).map_err(failed)?;
     let mut buffer = vec![0; READ];
     loop {
         send(&mut socket, &to_send, due)?;
@@ -183,16 +183,16 @@ fn shake_hands(
             match socket.recv(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => due.wait(&socket, PollFlags::POLLIN)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(Failure::new(reason(&error)))),
+                Err(error) => return Err(failed(TlsError::new(reason(&error)))),
                 Ok(read) => break read,
             }
         };
         let step = pending.advance(&buffer[..read]);
         to_send = step.to_send;
         match step.outcome {
-            Outcome::More(more) => pending = more,
-            Outcome::Done(connection) => return Ok(TlsStream::new(socket, connection, to_send)),
-            Outcome::Failed(failure) => {
+            TlsOutcome::Pending(more) => pending = more,
+            TlsOutcome::Done(connection) => return Ok(TlsStream::new(socket, connection, to_send)),
+            TlsOutcome::Failed(failure) => {
                 // The alert that says why, if it goes at once.
                 let _ = socket.send(&to_send);
                 return Err(failed(failure));
@@ -214,7 +214,7 @@ fn send(socket: &mut TcpSocket, mut bytes: &[u8], due: Due) -> Result<(), Error>
     Ok(())
 }
 
-fn failed(failure: Failure) -> Error {
+fn failed(failure: TlsError) -> Error {
     Error::Other(Box::new(failure))
 }
 

@@ -16,7 +16,7 @@ use ureq::{Agent, Error};
 use super::https::{SecureConnector, Trust};
 use super::schedule::Job;
 use super::{LineId, Outcome, subscription};
-use crate::tls::Failure;
+use crate::tls::TlsError;
 use crate::workers::{Pool, Workers, lock};
 
 /// What the daemon calls itself, as its predecessor did.
@@ -93,10 +93,10 @@ impl Senders {
 struct Trouble(Mutex<Box<str>>);
 
 impl Trouble {
-    fn handle_failure(&self, failure: &Failure) {
+    fn handle_failure(&self, failure: &TlsError) {
         let mut known = lock(&self.0);
-        if **known != *failure.gist() {
-            *known = failure.gist().into();
+        if **known != *failure.summary() {
+            *known = failure.summary().into();
             log::warn!("no TLS to Luup: {failure}");
         }
     }
@@ -116,7 +116,7 @@ fn send(agent: &Agent, url: &str, keeps: bool, trouble: &Trouble) -> Outcome {
         Ok(answer) => answer,
         Err(error) => {
             let failure = match &error {
-                Error::Other(other) => other.downcast_ref::<Failure>(),
+                Error::Other(other) => other.downcast_ref::<TlsError>(),
                 _ => None,
             };
             if let Some(failure) = failure {
@@ -210,11 +210,11 @@ mod tests {
     use std::sync::{Arc, mpsc};
     use std::time::Instant;
 
-    use crate::tls::{House, Verify};
+    use crate::tls::{TlsContext, Verify};
 
     /// The certificates do not matter here: tests/e2e has them.
     fn senders(base: &str, timeout: Duration, wake: impl Fn() + Send + Sync + 'static) -> Senders {
-        let trust = Trust { house: Arc::new(House::new(None, None)), verify: Verify::Peer };
+        let trust = Trust { context: Arc::new(TlsContext::new(None, None)), verify: Verify::Peer };
         Senders::new(base, 2, timeout, trust, wake)
     }
 

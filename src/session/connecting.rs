@@ -119,7 +119,7 @@ impl Connecting {
     }
 
     /// A thread has done its part of a TLS handshake.
-    pub fn handle_secured(&mut self, step: tls::Step) {
+    pub fn handle_secured(&mut self, step: tls::TlsStep) {
         if let Attempt::Securing(securing) = &mut self.attempt {
             securing.handle_step(step);
         }
@@ -129,7 +129,7 @@ impl Connecting {
     pub fn withdraw(&self, cx: &mut Context<'_>) {
         match self.attempt {
             Attempt::Resolving => cx.resolver.withdraw(&self.hop.endpoint.host, cx.key),
-            Attempt::Securing(_) => cx.handshakes.withdraw(&cx.key),
+            Attempt::Securing(_) => cx.handshakes.cancel(&cx.key),
             _ => {}
         }
     }

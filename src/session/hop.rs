@@ -8,7 +8,7 @@ use crate::net::access::Distance;
 use crate::net::resolver::{Answer, literal};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::{Endpoint, Target};
-use crate::tls::Settings;
+use crate::tls::TlsSettings;
 use crate::websocket::handshake::{Failure, Url, UrlError, Word};
 
 /// One place that a CONN leads to.
@@ -83,12 +83,12 @@ impl Hop {
 
     /// What is asked of TLS here. The plugin's certificate says who it is, and SNIH is a name of the plugin's host: both
     /// are for that alone.
-    pub fn tls_settings(&self, parameters: &Parameters) -> Settings {
+    pub fn tls_settings(&self, parameters: &Parameters) -> TlsSettings {
         let settings = parameters.tls.as_deref().cloned().unwrap_or_default();
         if self.trusted {
             return settings;
         }
-        Settings { certificate: None, private_key: None, server_name: None, ..settings }
+        TlsSettings { certificate: None, private_key: None, server_name: None, ..settings }
     }
 
     /// Its addresses, where they are known at once.

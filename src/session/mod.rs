@@ -234,7 +234,7 @@ impl Session {
     }
 
     /// A part of a TLS handshake is done.
-    pub fn handle_secured(&mut self, step: tls::Step) {
+    pub fn handle_secured(&mut self, step: tls::TlsStep) {
         if let Stage::Connecting(stage) = &mut self.stage {
             stage.handle_secured(step);
         }

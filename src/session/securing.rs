@@ -6,7 +6,7 @@ use super::Context;
 use super::upgrading::lost;
 use crate::net::socket::{Stream, TcpSocket};
 use crate::relay::Ready;
-use crate::tls::{Failure, Outcome, Pending, Settings, Step, TlsConnection, TlsStream};
+use crate::tls::{PendingHandshake, TlsConnection, TlsError, TlsOutcome, TlsSettings, TlsStep, TlsStream};
 
 /// Most that is read of a handshake at once. A flight with a long chain has some 6 KiB.
 const READ: usize = 16 * 1024;
@@ -24,11 +24,11 @@ enum State {
     /// A thread is at it.
     AtWork,
     /// The server is to answer.
-    Waiting(Pending),
+    Waiting(PendingHandshake),
     /// It is done.
     Done(TlsConnection),
     /// It has failed; what is to be sent are the reasons for the server.
-    Failed(Failure),
+    Failed(TlsError),
 }
 
 /// How far a handshake has come.
@@ -43,18 +43,18 @@ pub enum Progress {
 
 impl Securing {
     /// Begins a handshake over `socket` with the server called `host`.
-    pub fn begin(socket: TcpSocket, host: &str, settings: &Settings, cx: &mut Context<'_>) -> Self {
+    pub fn begin(socket: TcpSocket, host: &str, settings: &TlsSettings, cx: &mut Context<'_>) -> Self {
         cx.handshakes.begin(cx.key, host, settings);
         Self { socket, to_send: Vec::new(), state: State::AtWork }
     }
 
     /// A thread has done its part.
-    pub fn handle_step(&mut self, step: Step) {
+    pub fn handle_step(&mut self, step: TlsStep) {
         self.to_send.extend_from_slice(&step.to_send);
         self.state = match step.outcome {
-            Outcome::More(pending) => State::Waiting(pending),
-            Outcome::Done(connection) => State::Done(connection),
-            Outcome::Failed(failure) => State::Failed(failure),
+            TlsOutcome::Pending(pending) => State::Waiting(pending),
+            TlsOutcome::Done(connection) => State::Done(connection),
+            TlsOutcome::Failed(failure) => State::Failed(failure),
         };
     }
 

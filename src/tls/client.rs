@@ -1,7 +1,7 @@
-//! The sans-IO heart of TLS: received bytes in, bytes to be sent and plain bytes out.
+//! [`TlsClient`]: one TLS connection, sans-IO. Received bytes in; bytes to send and plain bytes out.
 //!
-//! It stands on rustls' unbuffered interface, so that an idle connection holds no buffer at all: what is received is
-//! processed where it lies, and only a record that is still incomplete is kept.
+//! Uses rustls' unbuffered API, so that an idle connection holds no buffer: received bytes are decrypted in place, and
+//! only an incomplete record is kept.
 
 use std::sync::Arc;
 
@@ -10,93 +10,95 @@ use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{ClientConfig, Error, ProtocolVersion};
 
-/// The most that may wait for the rest of a handshake message. A chain of certificates rarely exceeds 10 KiB.
-const MOST_REST: usize = 64 * 1024;
+/// Bytes that an incomplete handshake message may have at most. A certificate chain rarely exceeds 10 KiB.
+const MAX_INCOMPLETE: usize = 64 * 1024;
 
-/// What a record adds to its payload at most: header, explicit nonce, type, tag; and some for a key update before it.
-const OVERHEAD: usize = 128;
+/// Bytes that encryption adds to a record at most: header, explicit nonce, content type, tag. Includes room for a key
+/// update that goes before it.
+const MAX_RECORD_OVERHEAD: usize = 128;
 
-/// How far a connection has come.
+/// State of a TLS connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
+pub enum TlsState {
     /// The handshake waits for the server.
     Handshake,
-    /// Plain bytes may pass.
+    /// Application data may be sent and received.
     Open,
-    /// The server has said that nothing more comes.
+    /// The server has sent close_notify.
     Closed,
 }
 
-/// One connection.
-pub struct Connection {
+/// The client's end of one TLS connection.
+pub struct TlsClient {
     rustls: UnbufferedClientConnection,
-    /// Received, and of no use before more comes.
-    rest: Vec<u8>,
-    /// The server has said that nothing more comes.
+    /// Received bytes that form no whole record or handshake message yet.
+    incomplete: Vec<u8>,
+    /// True if the server has sent close_notify.
     closed: bool,
 }
 
-impl std::fmt::Debug for Connection {
+impl std::fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Keys are nobody's business.
-        f.debug_struct("Connection").field("rest", &self.rest.len()).field("closed", &self.closed).finish()
+        // Without the keys.
+        f.debug_struct("TlsClient").field("incomplete", &self.incomplete.len()).field("closed", &self.closed).finish()
     }
 }
 
-impl Connection {
-    /// A connection that is about to say hello to the server `name`.
+impl TlsClient {
+    /// A connection that will send its ClientHello to the server `name`. Errors: those of rustls for the configuration.
     pub fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
-        Ok(Self { rustls: UnbufferedClientConnection::new(config, name)?, rest: Vec::new(), closed: false })
+        Ok(Self { rustls: UnbufferedClientConnection::new(config, name)?, incomplete: Vec::new(), closed: false })
     }
 
-    /// What waits for more to come, to stand in front of it.
-    pub fn rest(&self) -> &[u8] {
-        &self.rest
+    /// Bytes that must stand in front of the next received bytes.
+    pub fn incomplete(&self) -> &[u8] {
+        &self.incomplete
     }
 
-    /// Processes `incoming`, which is [`Connection::rest`] and what has come since. What is to be sent is added to
-    /// `to_send`, also in case of an error, after which nothing more can be done; plain bytes are given to `deliver`.
+    /// Processes `incoming`, which must be [`TlsClient::incomplete`] followed by the bytes received since. Appends the
+    /// bytes to send to `to_send` and passes plain bytes to `deliver`. After an error, `to_send` ends with the alert
+    /// and the connection is unusable.
     pub fn process(
         &mut self,
         incoming: &mut [u8],
         to_send: &mut Vec<u8>,
         mut deliver: impl FnMut(&[u8]),
-    ) -> Result<Reached, Error> {
-        let mut taken = 0;
-        let outcome = loop {
-            let (step, discard) = step(&mut self.rustls, &mut incoming[taken..], to_send, &mut deliver, &mut |_| ());
-            taken += discard;
+    ) -> Result<TlsState, Error> {
+        let mut consumed = 0;
+        let result = loop {
+            let (step, discard) = step(&mut self.rustls, &mut incoming[consumed..], to_send, &mut deliver, &mut |_| ());
+            consumed += discard;
             match step {
-                Ok(Step::Again) => {}
-                Ok(Step::PeerClosed) => self.closed = true,
-                Ok(Step::Blocked) => break Ok(()),
+                Ok(RecordStep::Again) => {}
+                Ok(RecordStep::PeerClosed) => self.closed = true,
+                Ok(RecordStep::Blocked) => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
-        if outcome.is_err() {
-            // The alert that says why. Nothing more is processed meanwhile.
+        if result.is_err() {
+            // Encode the alert. No plain bytes are delivered after an error.
             while self.rustls.wants_write() {
-                if step(&mut self.rustls, &mut incoming[taken..], to_send, &mut |_| (), &mut |_| ()).0.is_err() {
+                if step(&mut self.rustls, &mut incoming[consumed..], to_send, &mut |_| (), &mut |_| ()).0.is_err() {
                     break;
                 }
             }
         }
-        self.rest = incoming[taken..].to_vec();
-        outcome?;
-        if self.rest.len() > MOST_REST {
+        self.incomplete = incoming[consumed..].to_vec();
+        result?;
+        if self.incomplete.len() > MAX_INCOMPLETE {
             return Err(Error::PeerSentOversizedRecord);
         }
         Ok(match (self.rustls.is_handshaking(), self.closed) {
-            (true, _) => Reached::Handshake,
-            (false, true) => Reached::Closed,
-            (false, false) => Reached::Open,
+            (true, _) => TlsState::Handshake,
+            (false, true) => TlsState::Closed,
+            (false, false) => TlsState::Open,
         })
     }
 
-    /// Encrypts `bytes` to the beginning of `out`, which grows if need be, and says how much it is. What had to be sent
-    /// before is added to `to_send`.
+    /// Encrypts `bytes` to the start of `out`, which grows if necessary, and returns the encrypted length. Appends
+    /// messages that must be sent first, such as a key update, to `to_send`.
     pub fn encrypt(&mut self, bytes: &[u8], to_send: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Error> {
-        let mut room = bytes.len() + OVERHEAD * bytes.len().div_ceil(16 * 1024).max(1);
+        let mut room = bytes.len() + MAX_RECORD_OVERHEAD * bytes.len().div_ceil(16 * 1024).max(1);
         let mut encrypt = |mut traffic: Traffic<'_>| loop {
             if out.len() < room {
                 out.resize(room, 0);
@@ -110,9 +112,9 @@ impl Connection {
         self.with_traffic(to_send, &mut encrypt)
     }
 
-    /// Adds the notice that nothing more comes to `to_send`.
+    /// Appends close_notify to `to_send`.
     pub fn close(&mut self, to_send: &mut Vec<u8>) -> Result<(), Error> {
-        let mut notice = [0; 2 * OVERHEAD];
+        let mut notice = [0; 2 * MAX_RECORD_OVERHEAD];
         let mut queue = |mut traffic: Traffic<'_>| {
             traffic.queue_close_notify(&mut notice).map_err(|_| Error::General("no room for close_notify".into()))
         };
@@ -121,7 +123,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The version that was agreed upon, in OpenSSL's words.
+    /// The negotiated version as OpenSSL prints it: `TLSv1.3`, `TLSv1.2`, or `TLS` during the handshake.
     pub fn version(&self) -> &'static str {
         match self.rustls.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -138,11 +140,11 @@ impl Connection {
         let mut result = None;
         loop {
             let mut once = |traffic: Traffic<'_>| result = Some(work(traffic));
-            // Whole records have been processed when they came, so nothing is discarded or delivered here.
-            let (step, _) = step(&mut self.rustls, &mut self.rest, to_send, &mut |_| (), &mut once);
+            // `process` has consumed all whole records, so nothing is discarded or delivered here.
+            let (step, _) = step(&mut self.rustls, &mut self.incomplete, to_send, &mut |_| (), &mut once);
             match step? {
-                Step::Again | Step::PeerClosed => {}
-                Step::Blocked => return result.unwrap_or(Err(Error::HandshakeNotComplete)),
+                RecordStep::Again | RecordStep::PeerClosed => {}
+                RecordStep::Blocked => return result.unwrap_or(Err(Error::HandshakeNotComplete)),
             }
         }
     }
@@ -150,24 +152,24 @@ impl Connection {
 
 type Traffic<'a> = WriteTraffic<'a, ClientConnectionData>;
 
-/// What one step has come to.
-enum Step {
-    /// There may be more to do.
+/// Result of one call of [`step`].
+enum RecordStep {
+    /// Call again.
     Again,
-    /// The server has said that nothing more comes; there may be more to do.
+    /// The server has sent close_notify; call again.
     PeerClosed,
-    /// Only new bytes, either way, lead further.
+    /// Nothing more to do without new bytes in one of the directions.
     Blocked,
 }
 
-/// Processes as much of `incoming` as rustls likes at once. Gives what is to be discarded of it, too.
+/// Processes one state of rustls. Returns how many bytes of `incoming` to discard with the result.
 fn step(
     rustls: &mut UnbufferedClientConnection,
     incoming: &mut [u8],
     to_send: &mut Vec<u8>,
     deliver: &mut dyn FnMut(&[u8]),
     traffic: &mut dyn FnMut(Traffic<'_>),
-) -> (Result<Step, Error>, usize) {
+) -> (Result<RecordStep, Error>, usize) {
     let UnbufferedStatus { mut discard, state } = rustls.process_tls_records(incoming);
     let step = match state {
         Err(error) => Err(error),
@@ -178,7 +180,7 @@ fn step(
                     deliver(record.payload);
                 }
                 Some(Err(error)) => break Err(error),
-                None => break Ok(Step::Again),
+                None => break Ok(RecordStep::Again),
             }
         },
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
@@ -186,21 +188,21 @@ fn step(
             loop {
                 match data.encode(&mut to_send[start..]) {
                     Err(EncodeError::InsufficientSize(size)) => to_send.resize(start + size.required_size, 0),
-                    _ => break Ok(Step::Again),
+                    _ => break Ok(RecordStep::Again),
                 }
             }
         }
         Ok(ConnectionState::TransmitTlsData(data)) => {
             data.done();
-            Ok(Step::Again)
+            Ok(RecordStep::Again)
         }
         Ok(ConnectionState::WriteTraffic(open)) => {
             traffic(open);
-            Ok(Step::Blocked)
+            Ok(RecordStep::Blocked)
         }
-        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
-        // Early data is a server's, and of states that are not invented yet nothing is known.
-        Ok(_) => Ok(Step::Blocked),
+        Ok(ConnectionState::PeerClosed) => Ok(RecordStep::PeerClosed),
+        // Early data concerns servers only. The enum is non-exhaustive; unknown states cannot be advanced.
+        Ok(_) => Ok(RecordStep::Blocked),
     };
     (step, discard)
 }

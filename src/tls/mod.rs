@@ -1,17 +1,21 @@
-//! TLS towards remotes: what a plugin asks of it, handshakes on threads of their own, and the stream behind them.
+//! TLS connections to remotes and to Luup, as a client.
 //!
-//! | room | what lives there |
+//! May depend on: `workers` (thread pool), `net::socket` (the `Stream` trait) and `spare`. Knows nothing of sessions.
+//! Nothing here owns a socket during a handshake: bytes come in, bytes go out.
+//!
+//! The order of use: [`Handshakes::begin`] with [`TlsSettings`], [`Handshakes::advance`] with received bytes until
+//! [`TlsOutcome::Done`], then [`TlsStream::new`] over the socket.
+//!
+//! | file | holds |
 //! | --- | --- |
-//! | [`settings`] | what a plugin asks for |
-//! | [`context`] | what all connections share: roots, configurations, sessions to be resumed |
+//! | [`settings`] | the TLS options of one connection |
+//! | [`context`] | roots, configurations and session caches that connections share |
 //! | `files` | PEM files below the configured directory |
-//! | `verify`, `x509` | who the server is |
-//! | `client` | the sans-IO heart |
-//! | [`handshake`] | handshakes, off the loop |
+//! | `verify`, `x509` | verification of certificates |
+//! | `client` | one connection, sans-IO |
+//! | [`handshake`] | handshakes on threads of their own |
 //! | [`stream`] | an established connection as a stream of plain bytes |
-//! | [`error`] | what went wrong, in a plugin's words |
-//!
-//! Nothing here owns a socket while a handshake lasts: bytes come in, bytes go out.
+//! | [`error`] | why a connection failed |
 
 mod client;
 pub mod context;
@@ -26,8 +30,8 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
-pub use context::House;
-pub use error::Failure;
-pub use handshake::{Handshakes, Outcome, Pending, Step, TlsConnection};
-pub use settings::{Settings, Verify, Version};
+pub use context::TlsContext;
+pub use error::TlsError;
+pub use handshake::{Handshakes, PendingHandshake, TlsConnection, TlsOutcome, TlsStep};
+pub use settings::{TlsSettings, TlsVersion, Verify};
 pub use stream::TlsStream;

@@ -1,36 +1,38 @@
-//! What a plugin asks of TLS.
+//! [`TlsSettings`]: the TLS options of one connection.
 
-/// What a plugin asks of TLS for one connection. Equal ones share a configuration, and resume each other's sessions.
+/// The TLS options of one connection. Connections with equal settings share a configuration and resume each other's
+/// sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// How the server proves who it is.
+pub struct TlsSettings {
+    /// How the server's certificate is verified (VRFY, PINS).
     pub verify: Verify,
-    /// The lowest version that is spoken.
-    pub lowest: Version,
-    /// The server's name, where it is not the host.
+    /// The lowest accepted version (TLSV).
+    pub min_version: TlsVersion,
+    /// The name to send and to verify, if it is not the host (SNIH).
     pub server_name: Option<Box<str>>,
-    /// File of certificates (PEM) that are trusted in addition, below the directory of `[tls]`.
+    /// PEM file of additional trusted certificates, below the directory of `[tls]` (CAFL).
     pub ca_file: Option<Box<str>>,
-    /// File of the client's certificate and what leads to its root (PEM), below the directory of `[tls]`.
+    /// PEM file of the client's certificate and its intermediates, below the directory of `[tls]` (CERT).
     pub certificate: Option<Box<str>>,
-    /// File of the client's private key (PEM), below the directory of `[tls]`.
+    /// PEM file of the client's private key, below the directory of `[tls]` (PKEY).
     pub private_key: Option<Box<str>>,
 }
 
-/// How the server proves who it is.
+/// How the server's certificate is verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verify {
-    /// By a chain to a trusted root, in time, and in its name.
+    /// A chain to a trusted root, valid now and for the server's name.
     #[default]
     Peer,
-    /// Not at all. What it signs in the handshake is still checked against its certificate.
+    /// Not at all. The server's signature in the handshake is still checked with its certificate's key.
     None,
-    /// By being one of these: SHA-256 of its certificate (DER). Stands in for chain, time and name.
+    /// The SHA-256 of the certificate (DER) must be one of these. Replaces chain, time and name.
     Pins(Vec<[u8; 32]>),
 }
 
 impl Verify {
-    /// By being one of `pins`, as PINS writes them. `None`: one of them is none, or there are none.
+    /// Parses `pins`, each in the form of the PINS option: `sha256/` and 64 hexadecimal digits. `None` if one is
+    /// malformed or there are none.
     pub fn pinned<'a>(pins: impl Iterator<Item = &'a str>) -> Option<Self> {
         let pins: Vec<_> = pins.map(fingerprint).collect::<Option<_>>()?;
         (!pins.is_empty()).then_some(Self::Pins(pins))
@@ -39,7 +41,7 @@ impl Verify {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Version {
+pub enum TlsVersion {
     /// TLS 1.2.
     #[default]
     V12,
@@ -47,7 +49,7 @@ pub enum Version {
     V13,
 }
 
-/// Reads `sha256/` and 64 hexadecimal digits, between which colons may stand as openssl(1) prints them.
+/// Parses `sha256/` and 64 hexadecimal digits. Colons may stand between digits, as openssl(1) prints them.
 fn fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text
         .strip_prefix("sha256/")?
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fingerprints() {
+    fn fingerprints_are_sha256_with_or_without_colons() {
         let plain = format!("sha256/{}ff", "0a".repeat(31));
         let mut expected = [10; 32];
         expected[31] = 255;

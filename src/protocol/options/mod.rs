@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::framing::Framing;
 use super::notify::NotifyTarget;
 use super::target::Target;
-use crate::tls::Settings;
+use crate::tls::TlsSettings;
 
 /// What carries the bytes to a `host:port`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub struct Parameters {
     /// FRAM: messages on the plugin's side. `None`: the target's default.
     pub framing: Option<Framing>,
     /// The options for TLS, where any was given.
-    pub tls: Option<Box<Settings>>,
+    pub tls: Option<Box<TlsSettings>>,
     /// The options for WebSocket, where any was given.
     pub bridge: Option<Box<Bridge>>,
 }

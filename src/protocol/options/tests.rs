@@ -150,7 +150,7 @@ fn applies_every_option_of_tls() {
         applied(&format!("PRTO=tls VRFY=none TLSV=1.3 SNIH=n CAFL=a.pem CERT=b.pem PKEY=c.pem PINS=sha256/{pin}"));
     let tls = *all.tls.unwrap();
     assert_eq!(tls.verify, crate::tls::Verify::Pins(vec![[15; 32]]));
-    assert_eq!(tls.lowest, crate::tls::Version::V13);
+    assert_eq!(tls.min_version, crate::tls::TlsVersion::V13);
     let texts =
         [tls.server_name, tls.ca_file, tls.certificate, tls.private_key].map(|text| text.unwrap().into_string());
     assert_eq!(texts, ["n", "a.pem", "b.pem", "c.pem"]);

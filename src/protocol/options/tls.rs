@@ -2,9 +2,9 @@
 
 use super::values::{list, one_of, text};
 use super::{OptionSpec, Parameters, Refused, Targets};
-use crate::tls::{Settings, Verify, Version};
+use crate::tls::{TlsSettings, TlsVersion, Verify};
 
-fn settings_of(parameters: &mut Parameters) -> &mut Settings {
+fn settings_of(parameters: &mut Parameters) -> &mut TlsSettings {
     parameters.tls.get_or_insert_default()
 }
 
@@ -39,7 +39,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         },
     ),
     OptionSpec::new("TLSV", "1.2|1.3", Targets::Tls, "1.2", "lowest version of TLS", |parameters, value| {
-        settings_of(parameters).lowest = one_of(value, &[("1.2", Version::V12), ("1.3", Version::V13)])?;
+        settings_of(parameters).min_version = one_of(value, &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)])?;
         Ok(())
     }),
     OptionSpec::new(
