@@ -195,10 +195,11 @@ impl ServerCertVerifier for Verifier {
 fn untrusted_reason(error: CertificateError, certificate: &CertificateDer<'_>) -> Result<Box<str>, Error> {
     match error {
         CertificateError::UnknownIssuer => Ok("unknown issuer".into()),
-        CertificateError::Other(OtherError(error)) => Ok(match error.to_string().as_str() {
+        CertificateError::Other(OtherError(error)) => Ok(match error.downcast_ref::<webpki::Error>() {
             // A self-signed certificate that claims to be an authority, as `openssl req -x509` makes them.
-            "CaUsedAsEndEntity" => "unknown issuer (self-signed)".into(),
-            other => format!("certificate refused ({other})").into(),
+            Some(webpki::Error::CaUsedAsEndEntity) => "unknown issuer (self-signed)".into(),
+            Some(error) => format!("certificate refused ({})", webpki_error_name(error)).into(),
+            None => format!("certificate refused ({error})").into(),
         }),
         // webpki prints the names through `Debug`, which a build with `-Zfmt-debug=none` leaves empty.
         CertificateError::NotValidForNameContext { expected, .. } => {
@@ -206,5 +207,25 @@ fn untrusted_reason(error: CertificateError, certificate: &CertificateDer<'_>) -
             Err(CertificateError::NotValidForNameContext { expected, presented }.into())
         }
         error => Err(error.into()),
+    }
+}
+
+/// Returns the name of a webpki error that rustls passes on in [`CertificateError::Other`]. webpki itself displays errors
+/// through `Debug`, which a build with `-Zfmt-debug=none` leaves empty.
+fn webpki_error_name(error: &webpki::Error) -> &'static str {
+    macro_rules! name_of {
+        ($($variant:ident)*) => {
+            match error {
+                $(webpki::Error::$variant => stringify!($variant),)*
+                _ => "other reason",
+            }
+        };
+    }
+    name_of! {
+        CaUsedAsEndEntity CertDistrusted EmptyEkuExtension EndEntityUsedAsCa ExtensionValueInvalid
+        InvalidNetworkMaskConstraint InvalidSerialNumber MalformedDnsIdentifier MalformedExtensions
+        MalformedNameConstraint MaximumNameConstraintComparisonsExceeded MaximumPathBuildCallsExceeded
+        MaximumPathDepthExceeded MaximumSignatureChecksExceeded NameConstraintViolation PathLenConstraintViolated
+        SignatureAlgorithmMismatch UnsupportedCertVersion UnsupportedCriticalExtension UnsupportedNameType
     }
 }
