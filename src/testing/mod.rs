@@ -1,8 +1,9 @@
 //! What stands in for the kernel in simulations and fuzz targets: [`wire`] is a connection and the peer behind it,
-//! [`Surroundings`] what a relay's turn needs from outside, [`pieces`] cuts what is read in pieces. The daemon uses none
+//! [`Surroundings`] what a relay's turn needs from outside, [`pieces`] cuts what is read in pieces, [`seeds`] replays a simulation. The daemon uses none
 //! of it, so none of it is in the binary.
 
 pub mod pieces;
+pub mod seeds;
 pub mod wire;
 
 use std::time::Instant;

@@ -9,6 +9,7 @@ use lab::random::Random;
 
 use super::*;
 use crate::net::socket::Stream;
+use crate::testing::seeds::for_each_seed;
 use crate::tls::TlsStream;
 
 /// The stream below, seen from the client.
@@ -122,7 +123,7 @@ impl Pair {
 
 #[test]
 fn bytes_pass_in_order_over_a_wire_with_short_reads_and_writes() {
-    for seed in 0..30 {
+    for_each_seed("tls::tests::streams", 30, |seed| {
         let random = RefCell::new(Random::new(seed));
         let pick = |below: usize| {
             let mut number = [0; 4];
@@ -193,10 +194,10 @@ fn bytes_pass_in_order_over_a_wire_with_short_reads_and_writes() {
         while let Ok(bytes) = pair.recv(10_000) {
             got.extend(bytes);
         }
-        assert_eq!((got == written, received == sent), (true, true), "seed {seed}");
+        assert_eq!((got == written, received == sent), (true, true), "received, sent");
         pair.stream.flush().unwrap();
         assert_eq!(pair.stream.held(), 0, "an idle connection holds nothing");
-    }
+    });
 }
 
 #[test]
