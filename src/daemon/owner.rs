@@ -54,7 +54,7 @@ impl Daemon {
         let tls = tls_house(&house.config);
         self.senders.set_trust(trust(&tls, &house.config));
         house.handshakes.set_context(tls);
-        self.senders.set_most(limits.senders);
+        self.senders.set_max_requests(limits.senders);
         self.admission.set_most(descriptors::provide(&house.config));
         let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
         if fixed(old) != fixed(&house.config) {

@@ -1,64 +1,63 @@
-//! The closing notices that wait for Luup, each of a connection that has gone: what reads the same is said once, and
-//! there are not too many.
+//! [`ClosingNotices`]: the closing notices that wait for Luup after their connections have ended.
 
 use std::collections::HashMap;
 
-use super::subscription::{LineId, Subscription};
+use super::subscription::{Recipient, SubscriptionId};
 
-/// The lines of connections that have gone, by what they say.
+/// Subscriptions whose closing notice waits. There is one for each recipient: two notices with the same request are one.
 #[derive(Debug, Default)]
-pub struct Closing {
-    waiting: HashMap<Subscription, Waiting>,
-    /// Counts connections that have gone, to know the oldest.
+pub struct ClosingNotices {
+    waiting: HashMap<Recipient, ClosingNotice>,
+    /// Counts ended connections, to find the oldest.
     serial: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
-    line: LineId,
+struct ClosingNotice {
+    id: SubscriptionId,
     serial: u64,
 }
 
-impl Closing {
-    /// The connection of `line` has ended. The line that said the same before, for which this one stands now.
-    pub fn insert(&mut self, what: Subscription, line: LineId) -> Option<LineId> {
+impl ClosingNotices {
+    /// Adds the notice of `id`, whose connection has ended. Returns the older subscription with the same recipient,
+    /// which it replaces.
+    pub fn insert(&mut self, recipient: Recipient, id: SubscriptionId) -> Option<SubscriptionId> {
         self.serial += 1;
-        let older = self.waiting.insert(what, Waiting { line, serial: self.serial });
-        older.map(|older| older.line)
+        let older = self.waiting.insert(recipient, ClosingNotice { id, serial: self.serial });
+        older.map(|older| older.id)
     }
 
-    /// The notice of `line` has failed. True where it has still to be said; false where another line, whose connection
-    /// has ended since, says the same.
-    pub fn keep(&mut self, what: &Subscription, line: LineId) -> bool {
-        match self.waiting.get(what) {
-            Some(waiting) => waiting.line == line,
-            // The other one has been given up meanwhile. This one is older than all that wait.
+    /// True if the failed notice of `id` must be repeated; false if a newer one with the same recipient replaces it.
+    /// If the newer one is gone, this one is added again as the oldest.
+    pub fn must_repeat(&mut self, recipient: &Recipient, id: SubscriptionId) -> bool {
+        match self.waiting.get(recipient) {
+            Some(waiting) => waiting.id == id,
             None => {
-                self.waiting.insert(what.clone(), Waiting { line, serial: 0 });
+                self.waiting.insert(recipient.clone(), ClosingNotice { id, serial: 0 });
                 true
             }
         }
     }
 
-    /// The line that waits to say this.
-    pub fn find(&self, what: &Subscription) -> Option<LineId> {
-        self.waiting.get(what).map(|waiting| waiting.line)
+    /// Returns the subscription whose notice waits for this recipient.
+    pub fn find(&self, recipient: &Recipient) -> Option<SubscriptionId> {
+        self.waiting.get(recipient).map(|waiting| waiting.id)
     }
 
-    /// The line has gone.
-    pub fn remove(&mut self, what: &Subscription, line: LineId) {
-        if self.waiting.get(what).is_some_and(|waiting| waiting.line == line) {
-            self.waiting.remove(what);
+    /// Removes the notice of `id`. A newer one with the same recipient stays.
+    pub fn remove(&mut self, recipient: &Recipient, id: SubscriptionId) {
+        if self.waiting.get(recipient).is_some_and(|waiting| waiting.id == id) {
+            self.waiting.remove(recipient);
         }
     }
 
-    /// Where more than `limit` wait: the oldest of those that may go.
-    pub fn surplus(&self, limit: usize, may_go: impl Fn(LineId) -> bool) -> Option<LineId> {
+    /// If more than `limit` notices wait, returns the oldest that `may_drop` accepts.
+    pub fn oldest_above(&self, limit: usize, may_drop: impl Fn(SubscriptionId) -> bool) -> Option<SubscriptionId> {
         if self.waiting.len() <= limit {
             return None;
         }
-        let going = self.waiting.values().filter(|waiting| may_go(waiting.line));
-        going.min_by_key(|waiting| waiting.serial).map(|waiting| waiting.line)
+        let candidates = self.waiting.values().filter(|waiting| may_drop(waiting.id));
+        candidates.min_by_key(|waiting| waiting.serial).map(|waiting| waiting.id)
     }
 }
 
@@ -66,31 +65,35 @@ impl Closing {
 mod tests {
     use super::*;
 
-    fn saying(query: &str) -> Subscription {
-        Subscription { device: "5".into(), query: query.into(), events: false, pace: None, secret: false }
+    const FIRST: SubscriptionId = SubscriptionId(1);
+    const SECOND: SubscriptionId = SubscriptionId(2);
+    const THIRD: SubscriptionId = SubscriptionId(3);
+
+    fn recipient(query: &str) -> Recipient {
+        Recipient { device: "5".into(), query: query.into(), events: false, pace: None, secret: false }
     }
 
     #[test]
-    fn the_newest_stands_for_those_that_say_the_same() {
-        let mut closing = Closing::default();
-        assert_eq!(closing.insert(saying("a"), LineId(1)), None);
-        assert_eq!(closing.insert(saying("a"), LineId(2)), Some(LineId(1)));
-        assert!(!closing.keep(&saying("a"), LineId(1)));
-        closing.remove(&saying("a"), LineId(1));
-        assert!(closing.keep(&saying("a"), LineId(2)), "only its own line takes it out");
+    fn the_newest_replaces_those_with_the_same_recipient() {
+        let mut notices = ClosingNotices::default();
+        assert_eq!(notices.insert(recipient("a"), FIRST), None);
+        assert_eq!(notices.insert(recipient("a"), SECOND), Some(FIRST));
+        assert!(!notices.must_repeat(&recipient("a"), FIRST));
+        notices.remove(&recipient("a"), FIRST);
+        assert!(notices.must_repeat(&recipient("a"), SECOND), "only its own subscription removes a notice");
     }
 
     #[test]
-    fn one_whose_successor_has_gone_is_the_oldest() {
-        let mut closing = Closing::default();
-        closing.insert(saying("a"), LineId(1));
-        closing.insert(saying("b"), LineId(2));
-        closing.insert(saying("a"), LineId(3));
-        closing.remove(&saying("a"), LineId(3));
-        assert!(closing.keep(&saying("a"), LineId(1)));
-        assert_eq!(closing.surplus(2, |_| true), None);
-        assert_eq!(closing.surplus(1, |_| true), Some(LineId(1)));
-        assert_eq!(closing.surplus(1, |line| line != LineId(1)), Some(LineId(2)));
-        assert_eq!(closing.surplus(0, |_| false), None);
+    fn a_notice_whose_successor_is_gone_is_the_oldest() {
+        let mut notices = ClosingNotices::default();
+        notices.insert(recipient("a"), FIRST);
+        notices.insert(recipient("b"), SECOND);
+        notices.insert(recipient("a"), THIRD);
+        notices.remove(&recipient("a"), THIRD);
+        assert!(notices.must_repeat(&recipient("a"), FIRST));
+        assert_eq!(notices.oldest_above(2, |_| true), None);
+        assert_eq!(notices.oldest_above(1, |_| true), Some(FIRST));
+        assert_eq!(notices.oldest_above(1, |id| id != FIRST), Some(SECOND));
+        assert_eq!(notices.oldest_above(0, |_| false), None);
     }
 }

@@ -1,6 +1,7 @@
-//! TLS to a Luup that stands behind `https`, under ureq: the proxy's own TLS, in a thread that may wait.
+//! [`HttpsConnector`]: connections to a Luup behind https, for ureq. They use the daemon's own TLS, on a sender's
+//! thread that may block.
 //!
-//! The socket does not block; who waits for it does so by poll(2), for as long as the request may take.
+//! The socket is non-blocking. Waits use poll(2), limited by the request's timeout.
 
 use std::fmt;
 use std::io;
@@ -19,36 +20,36 @@ use crate::net::{blocking, reason};
 use crate::tls::{TlsContext, TlsError, TlsOutcome, TlsSettings, TlsStream, Verify, handshake};
 use crate::workers::lock;
 
-/// Most that is read of a handshake at once.
-const READ: usize = 16 * 1024;
+/// Bytes of a handshake read at once at most.
+const MAX_READ: usize = 16 * 1024;
 
-/// What it takes for Luup to be believed.
+/// How Luup's certificate is verified.
 #[derive(Clone, Debug)]
 pub struct Trust {
-    /// Roots, configurations, and sessions to be resumed.
+    /// Roots, configurations and session caches.
     pub context: Arc<TlsContext>,
-    /// How Luup proves who it is.
+    /// The verification that the configuration asks for.
     pub verify: Verify,
 }
 
-/// Connects to where a URL with `https` leads, and leaves others to the next in the chain.
+/// Connects to `https` URLs over TLS. Leaves other URLs to the next connector of the chain.
 #[derive(Clone)]
-pub struct SecureConnector(Arc<Mutex<Trust>>);
+pub struct HttpsConnector(Arc<Mutex<Trust>>);
 
-/// ureq wants it. What is inside would bring the Debug of all of rustls along, which is kilobytes.
-impl fmt::Debug for SecureConnector {
+/// ureq requires `Debug`. A derived one would add kilobytes of rustls' code.
+impl fmt::Debug for HttpsConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecureConnector")
+        f.write_str("HttpsConnector")
     }
 }
 
-impl SecureConnector {
-    /// Connects to who can be trusted.
+impl HttpsConnector {
+    /// A connector that verifies servers by `trust`.
     pub fn new(trust: Trust) -> Self {
         Self(Arc::new(Mutex::new(trust)))
     }
 
-    /// From now on, new connections go by `trust`.
+    /// Sets how new connections verify their server.
     pub fn set_trust(&self, trust: Trust) {
         *lock(&self.0) = trust;
     }
@@ -58,45 +59,45 @@ impl SecureConnector {
     }
 }
 
-impl Connector for SecureConnector {
-    type Out = SecureTransport;
+impl Connector for HttpsConnector {
+    type Out = HttpsTransport;
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Self::Out>, Error> {
         if !details.needs_tls() {
             return Ok(None);
         }
-        let due = Due { reason: Timeout::Connect, ..Due::of(details.timeout) };
+        let deadline = Deadline { reason: Timeout::Connect, ..Deadline::of(details.timeout) };
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let socket = open(&details.addrs, due)?;
-        let stream = shake_hands(socket, host, self.trust(), due).map_err(|error| match error {
-            Error::Timeout(_) => failed(TlsError::new("timeout during the handshake")),
+        let socket = connect_first(&details.addrs, deadline)?;
+        let stream = complete_handshake(socket, host, self.trust(), deadline).map_err(|error| match error {
+            Error::Timeout(_) => tls_error(TlsError::new("timeout during the handshake")),
             error => error,
         })?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(SecureTransport { stream, buffers }))
+        Ok(Some(HttpsTransport { stream, buffers }))
     }
 }
 
-/// A connection to Luup over TLS.
-pub struct SecureTransport {
+/// A TLS connection to Luup.
+pub struct HttpsTransport {
     stream: TlsStream<TcpSocket>,
     buffers: LazyBuffers,
 }
 
-/// As for [`SecureConnector`].
-impl fmt::Debug for SecureTransport {
+/// See the `Debug` of [`HttpsConnector`].
+impl fmt::Debug for HttpsTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecureTransport")
+        f.write_str("HttpsTransport")
     }
 }
 
-impl Transport for SecureTransport {
+impl Transport for HttpsTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        let due = Due::of(timeout.for_write());
+        let deadline = Deadline::of(timeout.for_write());
         let mut sent = 0;
         loop {
             let outcome = match &self.buffers.output()[sent..amount] {
@@ -106,14 +107,14 @@ impl Transport for SecureTransport {
             match outcome {
                 Ok(None) => return Ok(()),
                 Ok(Some(more)) if more > 0 => sent += more,
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(broken(error)),
-                _ => due.wait(self.stream.get_mut(), PollFlags::POLLOUT)?,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(stream_error(error)),
+                _ => deadline.wait(self.stream.get_mut(), PollFlags::POLLOUT)?,
             }
         }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let due = Due::of(timeout.for_read());
+        let deadline = Deadline::of(timeout.for_read());
         loop {
             let buffer = self.buffers.input_append_buf();
             match self.stream.recv(buffer) {
@@ -122,18 +123,19 @@ impl Transport for SecureTransport {
                     return Ok(read > 0);
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => due.wait(self.stream.get_mut(), PollFlags::POLLIN)?,
-                    // The answer says itself how long it is; where not, it is as long as what came.
+                    io::ErrorKind::WouldBlock => deadline.wait(self.stream.get_mut(), PollFlags::POLLIN)?,
+                    // An answer without close_notify is complete if its Content-Length says so; ureq checks that.
+                    // Without a length it ends with the connection.
                     io::ErrorKind::UnexpectedEof => return Ok(false),
-                    // Tickets, but not without end.
-                    io::ErrorKind::Interrupted => drop(due.left()?),
-                    _ => return Err(broken(error)),
+                    // Records without plain bytes, such as tickets. The deadline bounds them.
+                    io::ErrorKind::Interrupted => drop(deadline.remaining()?),
+                    _ => return Err(stream_error(error)),
                 },
             }
         }
     }
 
-    /// Tickets may have come; anything else that was not asked for, and the end, are the end.
+    /// True if nothing but session tickets has come. Other bytes and the end make the connection unusable.
     fn is_open(&mut self) -> bool {
         let is_quiet = |kind| matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
         self.stream.recv(&mut [0]).is_err_and(|error| is_quiet(error.kind()))
@@ -144,46 +146,45 @@ impl Transport for SecureTransport {
     }
 }
 
-impl Drop for SecureTransport {
+impl Drop for HttpsTransport {
     fn drop(&mut self) {
         self.stream.shutdown_write();
     }
 }
 
-/// Connects to the first address that lets us.
-fn open(addresses: &[SocketAddr], due: Due) -> Result<TcpSocket, Error> {
+/// Connects to the first address that accepts. Each address gets its share of the remaining time.
+fn connect_first(addresses: &[SocketAddr], deadline: Deadline) -> Result<TcpSocket, Error> {
     let mut outcome = Err(Error::HostNotFound);
     for (at, address) in addresses.iter().enumerate() {
-        // Each gets its share of the time that is left, so that the last has some.
-        let share = due.left()? / (addresses.len() - at) as u32;
+        let share = deadline.remaining()? / (addresses.len() - at) as u32;
         let connected = blocking::connect(*address, share);
         let connected = connected.and_then(|stream| stream.set_nonblocking(true).map(|()| stream));
         match connected {
             Ok(stream) => return Ok(TcpSocket::outgoing(mio::net::TcpStream::from_std(stream), None)),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => outcome = Err(Error::Timeout(due.reason)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => outcome = Err(Error::Timeout(deadline.reason)),
             Err(error) => outcome = Err(error.into()),
         }
     }
     outcome
 }
 
-/// Makes a handshake with the server called `host`.
-fn shake_hands(
+/// Completes a handshake with the server `host`.
+fn complete_handshake(
     mut socket: TcpSocket,
     host: &str,
     Trust { context, verify }: Trust,
-    due: Due,
+    deadline: Deadline,
 ) -> Result<TlsStream<TcpSocket>, Error> {
     let settings = TlsSettings { verify, ..TlsSettings::default() };
-    let (mut pending, mut to_send) = handshake::begin(&context, host, &settings).map_err(failed)?;
-    let mut buffer = vec![0; READ];
+    let (mut pending, mut to_send) = handshake::begin(&context, host, &settings).map_err(tls_error)?;
+    let mut buffer = vec![0; MAX_READ];
     loop {
-        send(&mut socket, &to_send, due)?;
+        send(&mut socket, &to_send, deadline)?;
         let read = loop {
             match socket.recv(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => due.wait(&socket, PollFlags::POLLIN)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => deadline.wait(&socket, PollFlags::POLLIN)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(TlsError::new(reason(&error)))),
+                Err(error) => return Err(tls_error(TlsError::new(reason(&error)))),
                 Ok(read) => break read,
             }
         };
@@ -192,21 +193,21 @@ fn shake_hands(
         match step.outcome {
             TlsOutcome::Pending(more) => pending = more,
             TlsOutcome::Done(connection) => return Ok(TlsStream::new(socket, connection, to_send)),
-            TlsOutcome::Failed(failure) => {
-                // The alert that says why, if it goes at once.
+            TlsOutcome::Failed(error) => {
+                // Send the alert, if the socket takes it at once.
                 let _ = socket.send(&to_send);
-                return Err(failed(failure));
+                return Err(tls_error(error));
             }
         }
     }
 }
 
-/// Sends all of `bytes`, unless the server has gone: what it said before is worth more than the news of that.
-fn send(socket: &mut TcpSocket, mut bytes: &[u8], due: Due) -> Result<(), Error> {
+/// Sends all of `bytes`. If the server has closed, the rest is dropped: what it sent before is the better error.
+fn send(socket: &mut TcpSocket, mut bytes: &[u8], deadline: Deadline) -> Result<(), Error> {
     while !bytes.is_empty() {
         match socket.send(bytes) {
             Ok(sent) => bytes = &bytes[sent..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => due.wait(socket, PollFlags::POLLOUT)?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => deadline.wait(socket, PollFlags::POLLOUT)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => break,
         }
@@ -214,46 +215,46 @@ fn send(socket: &mut TcpSocket, mut bytes: &[u8], due: Due) -> Result<(), Error>
     Ok(())
 }
 
-fn failed(failure: TlsError) -> Error {
-    Error::Other(Box::new(failure))
+fn tls_error(error: TlsError) -> Error {
+    Error::Other(Box::new(error))
 }
 
-/// What an error of an established stream is for ureq. What TLS has to say keeps its words.
-fn broken(error: io::Error) -> Error {
-    error.downcast().map_or_else(Error::Io, failed)
+/// Converts an error of an established stream. A [`TlsError`] inside keeps its text.
+fn stream_error(error: io::Error) -> Error {
+    error.downcast().map_or_else(Error::Io, tls_error)
 }
 
-/// When something has to be done.
+/// When an operation must be finished.
 #[derive(Clone, Copy, Debug)]
-struct Due {
+struct Deadline {
     at: Option<Instant>,
-    /// What it is called when it is not.
+    /// The timeout that ureq reports if it is not.
     reason: Timeout,
 }
 
-impl Due {
+impl Deadline {
     fn of(timeout: NextTimeout) -> Self {
         let after = timeout.not_zero();
         Self { at: after.and_then(|after| Instant::now().checked_add(*after)), reason: timeout.reason }
     }
 
-    /// The time that is left.
-    fn left(self) -> Result<Duration, Error> {
-        let left = self.at.map(|at| at.saturating_duration_since(Instant::now()));
-        match left.unwrap_or(Duration::from_secs(60)) {
+    /// The remaining time, or the timeout error if none remains.
+    fn remaining(self) -> Result<Duration, Error> {
+        let remaining = self.at.map(|at| at.saturating_duration_since(Instant::now()));
+        match remaining.unwrap_or(Duration::from_secs(60)) {
             Duration::ZERO => Err(Error::Timeout(self.reason)),
-            left => Ok(left),
+            remaining => Ok(remaining),
         }
     }
 
-    /// Waits until `socket` is ready for `what`, or has an error to tell.
-    fn wait(self, socket: &TcpSocket, what: PollFlags) -> Result<(), Error> {
+    /// Waits until `socket` is ready for `events` or has an error.
+    fn wait(self, socket: &TcpSocket, events: PollFlags) -> Result<(), Error> {
         let socket: BorrowedFd<'_> = socket.0.as_fd();
         loop {
-            // Rounded up: it would be asked in vain in its last millisecond.
-            let left = self.left()? + Duration::from_millis(1);
-            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(socket, what)], left) {
+            // One more millisecond, since poll(2) counts in whole ones: without it the loop would spin in the last one.
+            let remaining = self.remaining()? + Duration::from_millis(1);
+            let remaining = PollTimeout::try_from(remaining).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(socket, events)], remaining) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => return Ok(()),
                 Err(errno) => return Err(io::Error::from(errno).into()),

@@ -1,42 +1,43 @@
-//! What has been logged of Luup's refusals: each target once, however many connections have it.
+//! [`LogOnce`]: limits the log to one line per target that refuses notifications.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-/// As many targets are remembered; the oldest is forgotten, and may be logged once more.
-const MOST: usize = 256;
+/// Targets remembered at most. The oldest is dropped and may be logged once more.
+const MAX_TARGETS: usize = 256;
 
-/// Targets (device, service and action) that have been logged, each by a hash: they may be long.
+/// The targets (device, service and action) whose refusal has been logged. Stored as hashes, since a target may be long.
 #[derive(Debug, Default)]
-pub struct Complaints {
-    told: VecDeque<u64>,
+pub struct LogOnce {
+    logged: VecDeque<u64>,
     hasher: RandomState,
 }
 
-impl Complaints {
-    /// True where the target of `query` has not been complained of. From now on it has.
-    pub fn is_new(&mut self, query: &str) -> bool {
+impl LogOnce {
+    /// True if the refusal of this query's target is to be logged: on the first call, and again after
+    /// [`LogOnce::reset`].
+    pub fn first_time(&mut self, query: &str) -> bool {
         let target = self.target(query);
-        if self.told.contains(&target) {
+        if self.logged.contains(&target) {
             return false;
         }
-        if self.told.len() == MOST {
-            self.told.pop_front();
+        if self.logged.len() == MAX_TARGETS {
+            self.logged.pop_front();
         }
-        self.told.push_back(target);
+        self.logged.push_back(target);
         true
     }
 
-    /// Luup has taken a notification of this target: the next refusal is news.
-    pub fn settle(&mut self, query: &str) {
-        if !self.told.is_empty() {
+    /// Luup has accepted a notification of this query's target: its next refusal is logged again.
+    pub fn reset(&mut self, query: &str) {
+        if !self.logged.is_empty() {
             let target = self.target(query);
-            self.told.retain(|told| *told != target);
+            self.logged.retain(|logged| *logged != target);
         }
     }
 
-    /// A request's target is all of it but the connection, which stands last.
+    /// The hash of a query without the pid at its end.
     fn target(&self, query: &str) -> u64 {
         self.hasher.hash_one(query.rsplit_once("&Pid=").map_or(query, |(target, _)| target))
     }
@@ -47,19 +48,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_target_is_told_once() {
-        let mut complaints = Complaints::default();
-        assert!(complaints.is_new("/data_request?DeviceNum=5&action=a&Pid=1"));
-        assert!(!complaints.is_new("/data_request?DeviceNum=5&action=a&Pid=2"));
-        assert!(complaints.is_new("/data_request?DeviceNum=5&action=b&Pid=2"));
-        complaints.settle("/data_request?DeviceNum=5&action=a&Pid=3");
-        assert!(complaints.is_new("/data_request?DeviceNum=5&action=a&Pid=1"));
+    fn each_target_is_logged_once() {
+        let mut log = LogOnce::default();
+        assert!(log.first_time("/data_request?DeviceNum=5&action=a&Pid=1"));
+        assert!(!log.first_time("/data_request?DeviceNum=5&action=a&Pid=2"));
+        assert!(log.first_time("/data_request?DeviceNum=5&action=b&Pid=2"));
+        log.reset("/data_request?DeviceNum=5&action=a&Pid=3");
+        assert!(log.first_time("/data_request?DeviceNum=5&action=a&Pid=1"));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut complaints = Complaints::default();
-        (0..10_000).for_each(|number| assert!(complaints.is_new(&format!("/{number}"))));
-        assert_eq!(complaints.told.len(), MOST);
+        let mut log = LogOnce::default();
+        (0..10_000).for_each(|number| assert!(log.first_time(&format!("/{number}"))));
+        assert_eq!(log.logged.len(), MAX_TARGETS);
     }
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::{Context, Session};
-use crate::notify::LineId;
-use crate::notify::schedule::Subscription;
+use crate::notify::{Recipient, SubscriptionId};
 use crate::relay::Turn;
 
 /// Where the plugin's notifications stand.
@@ -13,16 +12,16 @@ pub enum Notices {
     /// Nothing has been said yet.
     None,
     /// There is a line.
-    Open(LineId),
+    Open(SubscriptionId),
     /// The closing notice has been given: nothing follows it.
     Closed,
 }
 
 impl Session {
     /// What the plugin has subscribed to, if anything.
-    pub(super) fn subscription(&self) -> Option<Subscription> {
+    pub(super) fn subscription(&self) -> Option<Recipient> {
         let notify = self.parameters.notify.as_deref().filter(|notify| notify.notifies())?;
-        Some(Subscription {
+        Some(Recipient {
             device: notify.device().into(),
             query: Arc::from(notify.query(self.pid.to_string().as_bytes())),
             events: self.parameters.events,
@@ -32,7 +31,7 @@ impl Session {
     }
 
     /// The line on which the plugin is notified, opened when there is something to say.
-    fn line(&mut self, cx: &mut Context<'_>) -> Option<LineId> {
+    fn line(&mut self, cx: &mut Context<'_>) -> Option<SubscriptionId> {
         match self.notices {
             Notices::Open(line) => Some(line),
             Notices::Closed => None,
@@ -86,10 +85,10 @@ impl Session {
     /// The plugin hears nothing more of this connection, whose name is another's from now on.
     pub(super) fn fall_silent(&mut self, cx: &mut Context<'_>) {
         match std::mem::replace(&mut self.notices, Notices::Closed) {
-            Notices::Open(line) => cx.schedule.forget(line),
+            Notices::Open(line) => cx.schedule.discard(line),
             Notices::Closed => {
                 if let Some(subscription) = self.subscription() {
-                    cx.schedule.withdraw(&subscription);
+                    cx.schedule.cancel(&subscription);
                 }
             }
             Notices::None => {}

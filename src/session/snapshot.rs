@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::plugin::PluginSide;
 use super::{Keeping, Notices, Session, Stage};
-use crate::notify::{Outcome, Schedule};
+use crate::notify::{NotifyOutcome, Schedule};
 use crate::protocol::options::Protocol;
 
 /// Where a session stands, in STAT's words.
@@ -72,7 +72,7 @@ pub struct Snapshot {
     /// STAT's column Notify.
     pub notify: Vec<u8>,
     /// What became of the last notification.
-    pub last_notification: Option<Outcome>,
+    pub last_notification: Option<NotifyOutcome>,
 }
 
 impl Session {

@@ -8,7 +8,7 @@ pub use table::{header, row};
 
 use std::time::Duration;
 
-use crate::notify::schedule::Counters;
+use crate::notify::Counters;
 
 /// What is told of the daemon as a whole.
 #[derive(Clone, Debug, Default)]
