@@ -18,7 +18,9 @@ const MAX_RECORD: usize = 16 * 1024;
 const MAX_UNSENT: usize = 16 * 1024;
 
 thread_local! {
-    /// Temporary memory of all connections of this thread, in use during a call only.
+    /// Temporary memory of all connections of this thread, in use during a call only. It keeps its initialised bytes
+    /// between calls. A buffer from the free list of `spare` is empty, and to fill it with zeros for each record makes
+    /// receiving 6 % slower (TLS 1.3, records of 16 KiB, x86-64).
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 /// TLS over a stream.
@@ -174,7 +176,7 @@ impl<S: Stream> TlsStream<S> {
             Ok(TlsState::Closed) => self.reading = ReadState::Closed,
             Ok(_) => {}
             Err(error) => {
-                // The peer is to hear why; if it does not listen any more, that is no further harm.
+                // Send the alert. If that fails too, the first error is still the one to report.
                 let _ = self.flush();
                 self.reading = ReadState::Failed(ReadError::Tls(TlsError::from_rustls(&error)));
             }

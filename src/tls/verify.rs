@@ -176,7 +176,7 @@ impl ServerCertVerifier for Verifier {
         use SignatureScheme as Scheme;
         match (&self.policy, signed.scheme) {
             (CertificatePolicy::Chain(_), _) => verify_tls13_signature(message, certificate, signed, &self.algorithms),
-            // RFC 8446 section 4.2.3: TLS 1.3 MUST NOT use RSASSA-PKCS1-v1_5 in handshake signatures.
+            // RFC 8446 section 4.4.3: RSA signatures in TLS 1.3 handshakes MUST use RSASSA-PSS.
             (_, Scheme::RSA_PKCS1_SHA256 | Scheme::RSA_PKCS1_SHA384 | Scheme::RSA_PKCS1_SHA512) => {
                 Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
             }
