@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::websocket::handshake::{Failure, Url};
+use crate::websocket::handshake::{HandshakeError, Url};
 
 /// Where a CONN goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum TargetError {
     /// It is no `host:port`.
     Endpoint,
     /// It is no URL.
-    Url(Failure),
+    Url(HandshakeError),
 }
 
 impl Target {

@@ -22,7 +22,7 @@ use crate::protocol::reply;
 use crate::protocol::target::Target;
 use crate::relay::Ready;
 use crate::tls;
-use crate::websocket::handshake::{ClientHandshake, Failure, Upgraded, Word};
+use crate::websocket::handshake::{ClientHandshake, ErrorCode, HandshakeError, Upgraded};
 
 /// A CONN under way.
 #[derive(Debug)]
@@ -174,10 +174,10 @@ impl Connecting {
             }
         }
         if self.answer_due.is_some_and(|due| due <= cx.now) {
-            return self.fail(pid, &self.said(Word::RequestTimeout, "timeout"), cx);
+            return self.fail(pid, &self.said(ErrorCode::RequestTimeout, "timeout"), cx);
         }
         if !self.is_connected() && self.hop.due <= cx.now {
-            return self.fail(pid, &self.said(Word::ConnectTimeout, "timeout"), cx);
+            return self.fail(pid, &self.said(ErrorCode::ConnectTimeout, "timeout"), cx);
         }
         // An answer is read until there is nothing; what is left waits for the next turn.
         Step::Stay(Verdict { again: self.is_connected() && self.remote_ready.readable, ..Verdict::WAIT })
@@ -187,7 +187,7 @@ impl Connecting {
     fn connect(&mut self, answer: Answer, pid: Pid, parameters: &Parameters, cx: &mut Context<'_>) -> Outcome {
         let addresses = match answer.and_then(|found| self.hop.reachable(found, cx)) {
             Ok(addresses) => addresses,
-            Err(reason) => return Outcome::Failed(self.said(Word::CouldNotConnect, reason)),
+            Err(reason) => return Outcome::Failed(self.said(ErrorCode::CouldNotConnect, reason)),
         };
         if self.hop.protocol != Protocol::Udp {
             return Outcome::Again(Attempt::Racing(Connector::new(addresses, cx.now)));
@@ -215,7 +215,7 @@ impl Connecting {
         let socket = match connector.poll(cx.registry, cx.remote_token, cx.now) {
             connector::Progress::Pending => return Outcome::Wait(Attempt::Racing(connector)),
             connector::Progress::Failed(error) => {
-                return Outcome::Failed(self.said(Word::CouldNotConnect, &reason(&error)));
+                return Outcome::Failed(self.said(ErrorCode::CouldNotConnect, &reason(&error)));
             }
             connector::Progress::Connected(stream, peer) => {
                 self.hop.handle_connected(peer.ip());
@@ -296,10 +296,10 @@ impl Connecting {
 
     /// The reason of a failure as the plugin is told: with its word in front, where part 1 of the protocol does not say
     /// it otherwise.
-    fn said(&self, word: Word, reason: &str) -> String {
+    fn said(&self, word: ErrorCode, reason: &str) -> String {
         match self.hop.protocol {
             Protocol::Tcp | Protocol::Udp => reason.to_owned(),
-            Protocol::Tls | Protocol::Ws | Protocol::Wss => Failure::new(word, reason).to_string(),
+            Protocol::Tls | Protocol::Ws | Protocol::Wss => HandshakeError::new(word, reason).to_string(),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::net::resolver::{Answer, literal};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::{Endpoint, Target};
 use crate::tls::TlsSettings;
-use crate::websocket::handshake::{Failure, Url, UrlError, Word};
+use crate::websocket::handshake::{ErrorCode, HandshakeError, Url, UrlError};
 
 /// One place that a CONN leads to.
 #[derive(Debug)]
@@ -33,13 +33,13 @@ pub struct Hop {
 }
 
 /// Where a redirect leads, if it may be followed.
-fn follow(from: &Url, location: &str, left: u32) -> Result<Url, Failure> {
+fn follow(from: &Url, location: &str, left: u32) -> Result<Url, HandshakeError> {
     if left == 0 {
-        return Err(Failure::new(Word::RedirectMax, "redirected too often"));
+        return Err(HandshakeError::new(ErrorCode::RedirectMax, "redirected too often"));
     }
     let to = from.join(location)?;
     if from.secure && !to.secure {
-        return Err(Failure::new(Word::RedirectMax, "redirected from wss to ws"));
+        return Err(HandshakeError::new(ErrorCode::RedirectMax, "redirected from wss to ws"));
     }
     Ok(to)
 }
@@ -57,7 +57,12 @@ impl Hop {
     }
 
     /// Where the server here redirects to. What it is entrusted with goes no farther than its own host.
-    pub fn redirected(&self, location: &str, parameters: &Parameters, cx: &Context<'_>) -> Result<Self, Failure> {
+    pub fn redirected(
+        &self,
+        location: &str,
+        parameters: &Parameters,
+        cx: &Context<'_>,
+    ) -> Result<Self, HandshakeError> {
         let Target::WebSocket(from) = &self.target else { return Err(UrlError::Schema.into()) };
         let to = follow(from, location, self.redirects)?;
         let trusted = self.trusted && to.same_host(from);

@@ -7,7 +7,7 @@ use super::{Context, TURN_READS};
 use crate::net::reason;
 use crate::net::socket::Stream;
 use crate::relay::Ready;
-use crate::websocket::handshake::{self, ClientHandshake, Failure, Upgraded, Word};
+use crate::websocket::handshake::{self, ClientHandshake, ErrorCode, HandshakeError, Upgraded};
 
 /// Most that is read at once: what comes behind the answer waits in the kernel.
 const READ: usize = 4 * 1024;
@@ -48,7 +48,7 @@ impl Upgrading {
             }
             let length = READ.min(cx.scratch.len());
             let progress = match self.remote.recv(&mut cx.scratch[..length]) {
-                Ok(0) => handshake::Progress::Failed(self.handshake.handle_eof()),
+                Ok(0) => handshake::HandshakeProgress::Failed(self.handshake.handle_eof()),
                 Ok(read) => self.handshake.handle_input(&cx.scratch[..read]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -56,15 +56,15 @@ impl Upgrading {
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    handshake::Progress::Failed(self.handshake.handle_eof())
+                    handshake::HandshakeProgress::Failed(self.handshake.handle_eof())
                 }
                 Err(error) => return Progress::Failed(lost(&error)),
             };
             match progress {
-                handshake::Progress::Pending => {}
-                handshake::Progress::Upgraded(upgraded) => return Progress::Upgraded(self.remote, upgraded),
-                handshake::Progress::Redirect { location } => return Progress::Redirect(location),
-                handshake::Progress::Failed(failure) => return Progress::Failed(failure.to_string()),
+                handshake::HandshakeProgress::Pending => {}
+                handshake::HandshakeProgress::Upgraded(upgraded) => return Progress::Upgraded(self.remote, upgraded),
+                handshake::HandshakeProgress::Redirect { location } => return Progress::Redirect(location),
+                handshake::HandshakeProgress::Failed(failure) => return Progress::Failed(failure.to_string()),
             }
         }
         Progress::Pending(self)
@@ -94,5 +94,5 @@ pub fn lost(error: &io::Error) -> String {
         // TLS has its own word: a server may refuse our certificate only now.
         return reason(error);
     }
-    Failure::new(Word::SocketError, reason(error)).to_string()
+    HandshakeError::new(ErrorCode::SocketError, reason(error)).to_string()
 }

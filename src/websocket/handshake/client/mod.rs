@@ -1,74 +1,77 @@
-//! The client's side, start to end: a request out, an answer in.
+//! [`ClientHandshake`]: the client's side of the opening handshake. Bytes of the request out, bytes of the response in.
 
 mod offer;
 mod request;
 mod response;
 
 use super::head::{self, Head, HeadError};
-use super::{Failure, Url, Word, accept};
+use super::{ErrorCode, HandshakeError, Url, accept};
 use crate::websocket::Deflate;
-use response::{Asked, Verdict};
+use response::{ExpectedResponse, ResponseOutcome};
 
 pub use offer::{Offer, OfferError};
 
-/// How every answer begins: whoever begins otherwise need not be waited for.
-const ANSWER_BEGINS: &[u8] = b"HTTP/1.";
+/// The start of every response. Other protocols are refused at the first byte that differs.
+const RESPONSE_START: &[u8] = b"HTTP/1.";
 
-/// What has come of a handshake so far.
+/// Progress of a client's handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum HandshakeProgress {
     /// More bytes are needed.
     Pending,
-    /// The connection speaks WebSocket now.
+    /// The handshake is done.
     Upgraded(Upgraded),
-    /// The server says to go elsewhere; see [`Url::join`].
+    /// The server redirects; see [`Url::join`].
     Redirect {
-        /// Where, as the server has it.
+        /// The Location header as received.
         location: Box<str>,
     },
-    /// There will be no connection.
-    Failed(Failure),
+    /// The handshake failed.
+    Failed(HandshakeError),
 }
 
-/// What both sides have agreed on.
+/// The result of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgraded {
-    /// What came behind the answer: the first frames.
+    /// Bytes after the response: the first frames.
     pub rest: Vec<u8>,
-    /// The subprotocol, where one was offered and chosen.
+    /// The subprotocol, if one was offered and chosen.
     pub subprotocol: Option<Box<str>>,
-    /// Compression, where it was offered and taken.
+    /// The compression parameters, if compression was offered and accepted.
     pub deflate: Option<Deflate>,
-    /// The header block as it came, with its status line and the empty line at its end, where it was to be kept.
+    /// The header block as received, from the status line to the blank line, if [`Offer::keep_head`] is set.
     pub head: Option<Vec<u8>>,
 }
 
-/// A handshake under way.
+/// A client's handshake.
+///
+/// Call order: write what [`ClientHandshake::transmit`] returns and pass input to [`ClientHandshake::handle_input`], in
+/// any order, until it is not pending.
 pub struct ClientHandshake {
     request: Vec<u8>,
     transmitted: usize,
-    asked: Asked,
+    expected: ExpectedResponse,
     keep_head: bool,
     head: Head,
 }
 
 impl ClientHandshake {
-    /// Begins a handshake. `key` must be random and new.
+    /// Begins a handshake. `key` must be random and new for each handshake (RFC 6455 section 4.1).
     ///
-    /// Without `send_credentials` the request has neither the offer's credentials nor its headers: they are for the
-    /// host of the URL that the plugin wrote, not for one to which that redirects (see [`Url::same_host`]).
+    /// If `send_credentials` is false, the request has neither the offer's credentials nor its headers. They are for
+    /// the host of the URL that the plugin wrote, not for the host of a redirect (see [`Url::same_host`]).
     pub fn new(url: &Url, offer: &Offer, key: [u8; 16], send_credentials: bool) -> Self {
         let key = accept::key(key);
         Self {
             request: request::build(url, offer, &key, send_credentials),
             transmitted: 0,
-            asked: Asked::new(&key, &offer.subprotocols, offer.deflate),
+            expected: ExpectedResponse::new(&key, &offer.subprotocols, offer.deflate),
             keep_head: offer.keep_head,
             head: Head::default(),
         }
     }
 
-    /// What is to be sent next; empty when nothing is left.
+    /// The bytes to send next; empty if none are left.
     pub fn transmit(&self) -> &[u8] {
         &self.request[self.transmitted..]
     }
@@ -78,39 +81,45 @@ impl ClientHandshake {
         self.transmitted = (self.transmitted + count).min(self.request.len());
     }
 
-    /// Takes what the server says. Anything but [`Progress::Pending`] ends the handshake; bytes after that are nobody's.
-    pub fn handle_input(&mut self, bytes: &[u8]) -> Progress {
-        self.read(bytes).unwrap_or_else(Progress::Failed)
+    /// Takes bytes of the server. After any result but [`HandshakeProgress::Pending`], no more input may follow.
+    pub fn handle_input(&mut self, bytes: &[u8]) -> HandshakeProgress {
+        self.read(bytes).unwrap_or_else(HandshakeProgress::Failed)
     }
 
-    /// The failure that the end of the server's bytes makes of a handshake under way.
-    pub fn handle_eof(&self) -> Failure {
+    /// Returns the error for a transport that ends during the handshake.
+    pub fn handle_eof(&self) -> HandshakeError {
         let reason = if self.head.bytes().is_empty() { "closed without an answer" } else { "closed amid its answer" };
-        Failure::new(Word::SocketError, reason)
+        HandshakeError::new(ErrorCode::SocketError, reason)
     }
 
-    fn read(&mut self, mut bytes: &[u8]) -> Result<Progress, Failure> {
+    fn read(&mut self, mut bytes: &[u8]) -> Result<HandshakeProgress, HandshakeError> {
         loop {
             let taken = self.head.take(bytes);
-            if !self.head.bytes().iter().zip(ANSWER_BEGINS).all(|(is, should)| is == should) {
-                return Err(bad_head(HeadError::Foreign));
+            if !self.head.bytes().iter().zip(RESPONSE_START).all(|(is, should)| is == should) {
+                return Err(bad_head(HeadError::NotHttp));
             }
-            let Some(taken) = taken.map_err(bad_head)? else { return Ok(Progress::Pending) };
+            let Some(taken) = taken.map_err(bad_head)? else { return Ok(HandshakeProgress::Pending) };
             bytes = &bytes[taken..];
-            let asked = &self.asked;
-            let verdict =
-                head::read_response(self.head.bytes(), |response| asked.judge(response)).map_err(bad_head)??;
-            match verdict {
-                Verdict::Interim => self.head.skip(),
-                Verdict::Redirect(location) => return Ok(Progress::Redirect { location }),
-                // It cannot know our key yet, or has not heard all: what follows would be taken for the request's rest.
-                Verdict::Upgraded { .. } if !self.transmit().is_empty() => {
-                    return Err(Failure::new(Word::WebsocketProtocolError, "answered before it was asked"));
+            let expected = &self.expected;
+            let outcome =
+                head::read_response(self.head.bytes(), |response| expected.check(response)).map_err(bad_head)??;
+            match outcome {
+                ResponseOutcome::Interim => self.head.skip(),
+                ResponseOutcome::Redirect(location) => return Ok(HandshakeProgress::Redirect { location }),
+                // The server cannot have seen the whole request, so bytes after its response might be meant for
+                // something else.
+                ResponseOutcome::Upgraded { .. } if !self.transmit().is_empty() => {
+                    return Err(HandshakeError::new(ErrorCode::WebsocketProtocolError, "answered before it was asked"));
                 }
-                Verdict::Upgraded { subprotocol, deflate } => {
+                ResponseOutcome::Upgraded { subprotocol, deflate } => {
                     let head = std::mem::take(&mut self.head).into_bytes();
                     let head = self.keep_head.then_some(head);
-                    return Ok(Progress::Upgraded(Upgraded { rest: bytes.to_vec(), subprotocol, deflate, head }));
+                    return Ok(HandshakeProgress::Upgraded(Upgraded {
+                        rest: bytes.to_vec(),
+                        subprotocol,
+                        deflate,
+                        head,
+                    }));
                 }
             }
         }
@@ -118,15 +127,15 @@ impl ClientHandshake {
 }
 
 impl std::fmt::Debug for ClientHandshake {
-    /// Without the request, which has secrets.
+    /// Without the request, which may have credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let left = self.transmit().len();
         f.debug_struct("ClientHandshake").field("to_transmit", &left).field("head", &self.head).finish_non_exhaustive()
     }
 }
 
-fn bad_head(error: HeadError) -> Failure {
-    Failure::new(Word::ParseErrorHeaders, error.to_string())
+fn bad_head(error: HeadError) -> HandshakeError {
+    HandshakeError::new(ErrorCode::ParseErrorHeaders, error.to_string())
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What is offered and agreed on, and what is refused.
+//! Tests of the negotiation of permessage-deflate.
 
 use super::*;
 
 fn answer(value: &str) -> Result<Option<Deflate>, ExtensionError> {
     let headers = [httparse::Header { name: HEADER, value: value.as_bytes() }];
-    read_answer(Fields(&headers), true)
+    read_response(Fields(&headers), true)
 }
 
 fn agreed(value: &str) -> (u8, bool, u8, bool) {
@@ -81,9 +81,9 @@ fn rfc_6455_section_9_1_only_what_was_offered_and_once() {
         assert!(matches!(answer(bad), Err(ExtensionError::Unexpected(_))), "{bad}");
     }
     let headers = [httparse::Header { name: HEADER, value: b"permessage-deflate" }];
-    assert!(matches!(read_answer(Fields(&headers), false), Err(ExtensionError::Unexpected(_))));
+    assert!(matches!(read_response(Fields(&headers), false), Err(ExtensionError::Unexpected(_))));
     let twice = [headers[0], headers[0]];
-    assert!(matches!(read_answer(Fields(&twice), true), Err(ExtensionError::Unexpected(_))));
+    assert!(matches!(read_response(Fields(&twice), true), Err(ExtensionError::Unexpected(_))));
 }
 
 #[test]
@@ -111,15 +111,15 @@ fn rfc_6455_section_9_1_the_form() {
 
 fn offered(value: &str) -> Result<Option<String>, ExtensionError> {
     let headers = [httparse::Header { name: HEADER, value: value.as_bytes() }];
-    read_offer(Fields(&headers)).map(|proposal| proposal.map(Proposal::answer))
+    read_offer(Fields(&headers)).map(|offer| offer.map(DeflateOffer::response))
 }
 
 #[test]
 fn our_two_sides_agree() {
-    let proposal = client_offer();
-    let headers = [httparse::Header { name: HEADER, value: proposal.as_bytes() }];
+    let offer = client_offer();
+    let headers = [httparse::Header { name: HEADER, value: offer.as_bytes() }];
     let server = Deflate::from(read_offer(Fields(&headers)).unwrap().unwrap());
-    let client = answer(&offered(&proposal).unwrap().unwrap()).unwrap().unwrap();
+    let client = answer(&offered(&offer).unwrap().unwrap()).unwrap().unwrap();
     assert_eq!((client.peer_window_bits, client.own_window_bits), (12, 12));
     assert!(client.peer_no_context_takeover && client.own_no_context_takeover);
     let mirrored = Deflate {

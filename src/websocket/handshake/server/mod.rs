@@ -1,7 +1,7 @@
-//! The server's side, start to end: a request in, an answer out.
+//! [`ServerHandshake`]: the server's side of the opening handshake.
 //!
-//! The answer is the caller's: it may think for as long as it likes which listener takes the request, or whom to ask.
-//! What cannot be a WebSocket's request is answered here.
+//! The caller decides on the response and may take its time, for example to find the listener or to ask a plugin.
+//! Requests that cannot be for a WebSocket are refused here.
 
 mod refusal;
 mod request;
@@ -15,42 +15,45 @@ use crate::websocket::Deflate;
 pub use refusal::Refusal;
 pub use request::Request;
 
-/// What has come of a handshake so far.
+/// Progress of a server's handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub enum RequestProgress {
     /// More bytes are needed.
     Pending,
-    /// A client asks for a WebSocket: it waits for [`ServerHandshake::accept`] or [`ServerHandshake::refuse`].
-    Asks(Box<Request>),
-    /// The client asked for something else or asked badly. It is to be sent what [`ServerHandshake::transmit`] has,
-    /// which may be nothing, and then to be left.
+    /// A valid request. The client waits for [`ServerHandshake::accept`] or [`ServerHandshake::refuse`].
+    Received(Box<Request>),
+    /// The request is refused. Send what [`ServerHandshake::transmit`] returns, which may be nothing, and close the
+    /// connection.
     Refused(Refusal),
 }
 
-/// What a client is to be told with the 101.
+/// The choices of a 101 response.
 #[derive(Clone, Debug, Default)]
-pub struct Answer<'a> {
-    /// The subprotocol chosen, one of the request's.
+pub struct AcceptOptions<'a> {
+    /// The chosen subprotocol, one of the request's.
     pub subprotocol: Option<&'a str>,
-    /// More headers, as [`super::Offer::add_header`] lets them pass.
+    /// Additional headers that [`super::Offer::add_header`] accepts.
     pub headers: &'a [(Box<str>, Box<str>)],
-    /// Compression may be agreed on.
+    /// True if compression may be negotiated.
     pub deflate: bool,
 }
 
-/// The subprotocol is not among those that the client offers.
+/// The chosen subprotocol is not one that the client offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotOffered;
+pub struct SubprotocolError;
 
-impl fmt::Display for NotOffered {
+impl fmt::Display for SubprotocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("subprotocol not offered")
     }
 }
 
-impl std::error::Error for NotOffered {}
+impl std::error::Error for SubprotocolError {}
 
-/// A handshake under way.
+/// A server's handshake.
+///
+/// Call order: [`ServerHandshake::handle_input`] until it is not pending; [`ServerHandshake::accept`] or
+/// [`ServerHandshake::refuse`]; then write what [`ServerHandshake::transmit`] returns.
 #[derive(Debug, Default)]
 pub struct ServerHandshake {
     head: Head,
@@ -59,40 +62,44 @@ pub struct ServerHandshake {
 }
 
 impl ServerHandshake {
-    /// A handshake of which nothing has come.
+    /// A handshake without input.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes what the client says. Anything but [`Arrival::Pending`] ends the reading.
-    pub fn handle_input(&mut self, bytes: &[u8]) -> Arrival {
+    /// Takes bytes of the client. After any result but [`RequestProgress::Pending`], no more input may follow.
+    pub fn handle_input(&mut self, bytes: &[u8]) -> RequestProgress {
         match self.read(bytes) {
-            Ok(None) => Arrival::Pending,
-            Ok(Some(request)) => Arrival::Asks(request),
+            Ok(None) => RequestProgress::Pending,
+            Ok(Some(request)) => RequestProgress::Received(request),
             Err(refusal) => {
                 self.refuse(refusal.clone());
-                Arrival::Refused(refusal)
+                RequestProgress::Refused(refusal)
             }
         }
     }
 
-    /// Answers 101. What was agreed on about compression is returned.
-    pub fn accept(&mut self, request: &Request, answer: &Answer<'_>) -> Result<Option<Deflate>, NotOffered> {
-        if answer.subprotocol.is_some_and(|chosen| !request.offers(chosen)) {
-            return Err(NotOffered);
+    /// Queues a 101 response and returns the negotiated compression.
+    pub fn accept(
+        &mut self,
+        request: &Request,
+        options: &AcceptOptions<'_>,
+    ) -> Result<Option<Deflate>, SubprotocolError> {
+        if options.subprotocol.is_some_and(|chosen| !request.offers(chosen)) {
+            return Err(SubprotocolError);
         }
         let mut lines =
             String::from("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
         let mut line = |name: &str, value: &str| lines.extend([name, ": ", value, "\r\n"]);
-        line("Sec-WebSocket-Accept", &accept::answer(&request.key));
-        if let Some(subprotocol) = answer.subprotocol {
+        line("Sec-WebSocket-Accept", &accept::accept_value(&request.key));
+        if let Some(subprotocol) = options.subprotocol {
             line("Sec-WebSocket-Protocol", subprotocol);
         }
-        let deflate = request.deflate.filter(|_| answer.deflate);
+        let deflate = request.deflate.filter(|_| options.deflate);
         if let Some(deflate) = deflate {
-            line(extensions::HEADER, &deflate.answer());
+            line(extensions::HEADER, &deflate.response());
         }
-        for (name, value) in answer.headers {
+        for (name, value) in options.headers {
             line(name, value);
         }
         lines.push_str("\r\n");
@@ -100,12 +107,12 @@ impl ServerHandshake {
         Ok(deflate.map(Into::into))
     }
 
-    /// Answers anything else; the connection is to be closed behind it.
+    /// Queues a refusal. Close the connection once it is written.
     pub fn refuse(&mut self, refusal: Refusal) {
         self.respond(refusal.response());
     }
 
-    /// What is to be sent next; empty when nothing is left.
+    /// The bytes to send next; empty if none are left.
     pub fn transmit(&self) -> &[u8] {
         &self.response[self.transmitted..]
     }
@@ -121,19 +128,19 @@ impl ServerHandshake {
     }
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<Option<Box<Request>>, Refusal> {
-        // Empty lines ahead of a request mean nothing (RFC 9112 section 2.2).
+        // RFC 9112 section 2.2: a server SHOULD ignore empty lines before a request.
         if self.head.bytes().is_empty() {
             let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
             bytes = &bytes[start..];
         }
         let taken = self.head.take(bytes);
-        // Every method of HTTP begins with such a letter: whoever begins otherwise need not be waited for.
+        // Every HTTP method begins with an upper-case letter: refuse other protocols at the first byte.
         if self.head.bytes().first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
             return Err(Refusal::silent());
         }
         let Some(taken) = taken.map_err(bad_head)? else { return Ok(None) };
         let head = std::mem::take(&mut self.head).into_bytes();
-        let mut request = head::read_request(&head, Request::read).map_err(bad_head)??;
+        let mut request = head::read_request(&head, Request::check).map_err(bad_head)??;
         request.head = head;
         request.rest = bytes[taken..].to_vec();
         Ok(Some(Box::new(request)))
@@ -142,8 +149,8 @@ impl ServerHandshake {
 
 fn bad_head(error: HeadError) -> Refusal {
     let code = match error {
-        HeadError::TooLong | HeadError::TooMany => 431,
-        HeadError::Foreign | HeadError::Malformed(_) => 400,
+        HeadError::TooLong | HeadError::TooManyFields => 431,
+        HeadError::NotHttp | HeadError::Malformed(_) => 400,
     };
     Refusal::new(code, &error.to_string())
 }
