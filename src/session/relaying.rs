@@ -20,7 +20,7 @@ use crate::relay::stream::StreamRelay;
 use crate::relay::websocket::{WebSocketRelay, Wishes};
 use crate::relay::{End, Env, Ready, Relay, Timing, Turn};
 use crate::websocket::handshake::Upgraded;
-use crate::websocket::{Connection, Role, Settings};
+use crate::websocket::{Connection, Role, WebSocketSettings};
 
 /// A connection in echo mode.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Relaying {
         cx: &Context<'_>,
     ) -> Self {
         let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
-        let settings = Settings {
+        let settings = WebSocketSettings {
             role: Role::Client,
             mask: bridge.mask,
             control: bridge.control,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Dialect;
-use crate::websocket::{CONTROL_LIMIT, close};
+use crate::websocket::{MAX_CONTROL_PAYLOAD, close};
 
 /// Longest header, its newline included. The longest legal one is a DGRM to an IPv6 address.
 pub const HEADER_LIMIT: usize = 64;
@@ -104,8 +104,8 @@ pub fn parse_header(line: &[u8], dialect: Dialect, limit: usize) -> Result<(Verb
         _ => return Err(FramingError::Verb),
     };
     let limit = match verb {
-        Verb::Clos(_) => close::REASON_LIMIT,
-        Verb::Ping | Verb::Pong => CONTROL_LIMIT,
+        Verb::Clos(_) => close::MAX_CLOSE_REASON,
+        Verb::Ping | Verb::Pong => MAX_CONTROL_PAYLOAD,
         _ => limit,
     };
     Ok((verb, parse_length(length, limit)?))
@@ -119,7 +119,7 @@ pub fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
 /// The codes that a plugin may send: what a close frame may carry, and 1005 for none.
 fn parse_code(text: &str) -> Result<u16, FramingError> {
     let code = parse_length(text, 4999).map_err(|_| FramingError::Code)? as u16;
-    if close::is_valid(code) || code == close::NO_CODE { Ok(code) } else { Err(FramingError::Code) }
+    if close::is_valid(code) || code == close::NO_STATUS { Ok(code) } else { Err(FramingError::Code) }
 }
 
 /// Decimal, without sign and without leading zero.

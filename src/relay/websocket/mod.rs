@@ -24,7 +24,7 @@ use super::pipes::Pipes;
 use super::{End, Env, Ready, Relay, Timing, Turn};
 use crate::net::socket::Stream;
 use crate::protocol::framing::{Decoder, Dialect, Framing};
-use crate::websocket::{Connection, Lost, close};
+use crate::websocket::{Connection, ConnectionLost, close};
 use downward::Downward;
 
 /// What waits for a slow plugin beyond this holds back the remote. A message is never cut.
@@ -183,7 +183,8 @@ impl WebSocketRelay {
             && let Some(lost) = self.connection.handle_timeout(env.now)
         {
             log::debug!("WebSocket lost: {lost:?}");
-            let reason = if lost == Lost::Silent { "no answer to a ping" } else { "no answer to a close" };
+            let reason =
+                if lost == ConnectionLost::PingTimeout { "no answer to a ping" } else { "no answer to a close" };
             self.end_remote(close::ABNORMAL, reason, End::RemoteLost);
             self.remote = Remote::Gone;
         }

@@ -88,15 +88,15 @@ impl WebSocketRelay {
                     self.down.handle_end(code, reason);
                     self.why.get_or_insert(End::RemoteGoodbye);
                 }
-                Some(Event::Failed(failure)) => {
-                    log::info!("remote broke the protocol: {failure}");
-                    self.end_remote(failure.code, failure.why, End::BadRemote);
+                Some(Event::Failed(error)) => {
+                    log::info!("remote broke the protocol: {error}");
+                    self.end_remote(error.code, error.reason, End::BadRemote);
                 }
                 Some(event) if self.down.handle_event(event, env.buffers.left() + RESERVE) => {}
                 Some(_) => {
                     // Half a message must not wait for others to let go of memory: they may wait for it.
-                    self.end_remote(close::TOO_BIG, "no memory for the message", End::BadRemote);
-                    self.connection.close(close::TOO_BIG, "", env.now, env.entropy);
+                    self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", End::BadRemote);
+                    self.connection.close(close::MESSAGE_TOO_BIG, "", env.now, env.entropy);
                 }
             }
         }
@@ -189,7 +189,7 @@ impl WebSocketRelay {
                     budget = budget.saturating_sub(read);
                     self.hear(read, env);
                     if self.decoder.buffered() > SCRATCH && env.buffers.left() == 0 {
-                        self.end_remote(close::TOO_BIG, "no memory for the message", End::BadFraming);
+                        self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", End::BadFraming);
                         self.end_plugin(close::GOING_AWAY, env);
                     }
                 }
@@ -238,7 +238,7 @@ impl WebSocketRelay {
 
     /// The plugin is told what it did, and that is the end.
     fn handle_bad_framing(&mut self, error: FramingError, env: &mut Env<'_>) {
-        self.end_remote(close::PROTOCOL, &error.reason(), End::BadFraming);
+        self.end_remote(close::PROTOCOL_ERROR, &error.reason(), End::BadFraming);
         self.end_plugin(error.close_code(), env);
     }
 

@@ -16,7 +16,7 @@ use lab::random::Random;
 use super::*;
 use crate::testing::Surroundings;
 use crate::testing::wire::{Manners, Wire};
-use crate::websocket::{Control, Role, Settings};
+use crate::websocket::{Control, Role, WebSocketSettings};
 use plugin::{Reader, Speaker};
 use server::Server;
 
@@ -70,7 +70,7 @@ impl World {
         // Reads of few bytes are many, so that turns end before there is nothing more.
         let read = [200, 8192][pick(&mut random, 2)];
         let around = Surroundings::new(buffers, read);
-        let settings = Settings {
+        let settings = WebSocketSettings {
             role: Role::Client,
             mask: pick(&mut random, 4) > 0,
             control,

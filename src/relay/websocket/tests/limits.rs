@@ -4,7 +4,7 @@ use super::super::*;
 use crate::relay::SCRATCH;
 use crate::testing::Surroundings;
 use crate::testing::wire::{Manners, Wire};
-use crate::websocket::{Control, Role, Settings};
+use crate::websocket::{Control, Role, WebSocketSettings};
 
 const TIMING: Timing =
     Timing { receive: None, idle: None, half_close: Duration::from_secs(5), stall: Duration::from_secs(300) };
@@ -20,7 +20,7 @@ impl World {
     /// A plugin that reads MESG, and a remote, with room for everything; nothing has been said.
     fn new(receive: Option<Duration>, ping_interval: Option<Duration>) -> Self {
         let around = Surroundings::new(Buffers::new(1 << 20, 1 << 16), SCRATCH);
-        let settings = Settings {
+        let settings = WebSocketSettings {
             role: Role::Client,
             mask: false,
             control: Control::Auto,

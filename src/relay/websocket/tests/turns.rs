@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::super::*;
 use crate::relay::{SCRATCH, TURN_BYTES};
 use crate::testing::Surroundings;
-use crate::websocket::{Control, Deflate, Role, Settings};
+use crate::websocket::{Control, Deflate, Role, WebSocketSettings};
 
 /// A side that gives the same bytes over and over, and takes everything.
 struct Endless {
@@ -73,7 +73,7 @@ fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
         own_window_bits: 15,
         own_no_context_takeover: true,
     };
-    let settings = Settings {
+    let settings = WebSocketSettings {
         role: Role::Client,
         mask: true,
         control: Control::Auto,
