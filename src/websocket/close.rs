@@ -30,8 +30,11 @@ pub fn encode(code: u16, reason: &str) -> Vec<u8> {
     if !is_valid(code) {
         return Vec::new();
     }
-    let reason = &reason[..reason.floor_char_boundary(MAX_CLOSE_REASON)];
-    [&code.to_be_bytes(), reason.as_bytes()].concat()
+    let mut end = reason.len().min(MAX_CLOSE_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    [&code.to_be_bytes(), &reason.as_bytes()[..end]].concat()
 }
 
 /// Parses the payload of a close frame and returns its code, or [`NO_STATUS`] if the payload is empty. The bytes after
