@@ -48,9 +48,9 @@ pub struct Counters {
 /// 1. At most one request is out for a device, and a subscription's next request waits for the outcome of the last one,
 ///    so that order is kept.
 /// 2. PACE delays data, except for the first; it never delays the closing notice.
-/// 3. While Luup is unreachable, one probe goes out at intervals ([`Breaker`]).
-/// 4. Requests that may yet succeed are repeated at growing intervals ([`super::retry_policy`]). A closing notice
-///    outlives its connection; at most `max_closing` of them are kept, and those with the same recipient are one.
+/// 3. While Luup is unreachable, one probe goes out at intervals (`Breaker`).
+/// 4. Requests that may yet succeed are repeated at growing intervals (`RetryState`). A closing notice outlives its
+///    connection; at most `max_closing` of them are kept, and those with the same recipient are one.
 ///
 /// Call order: after every `handle_*`, `cancel` or `discard`, call [`Schedule::poll_job`] until it returns `None`, then
 /// [`Schedule::poll_timeout`].
