@@ -5,8 +5,8 @@
 
 use sockproxyd::testing::pieces::{read_request, read_response};
 use sockproxyd::websocket::handshake::{
-    AcceptOptions, ClientHandshake, HandshakeProgress, MAX_FIELDS, MAX_HEAD, Offer, Refusal, Request, RequestProgress,
-    ServerHandshake, Url,
+    AcceptOptions, ClientHandshake, HandshakeProgress, MAX_FIELDS, MAX_HEAD, Offer, Refusal, RequestProgress,
+    ServerHandshake, UpgradeRequest, Url,
 };
 
 use super::input::{Input, expand, pieces};
@@ -154,7 +154,7 @@ fn offers(text: &[u8], flags: u8) {
     }
 }
 
-fn heard(request: &[u8]) -> Request {
+fn heard(request: &[u8]) -> UpgradeRequest {
     match ServerHandshake::new().handle_input(request) {
         RequestProgress::Received(request) => {
             assert!(request.rest.is_empty(), "one request is two");

@@ -15,7 +15,7 @@ use crate::testing::seeds::for_each_seed;
 const MAX_IN_FLIGHT: usize = 4;
 
 /// One open connection.
-struct Connection {
+struct OpenConnection {
     id: SubscriptionId,
     device: u64,
     /// True if there was an event since the last request that did not fail.
@@ -26,7 +26,7 @@ struct World {
     schedule: Schedule,
     random: Random,
     now: Instant,
-    connections: HashMap<String, Connection>,
+    connections: HashMap<String, OpenConnection>,
     /// Ended connections whose subscription is not gone yet.
     ended: HashMap<String, SubscriptionId>,
     /// Requests that are out, with their device.
@@ -65,7 +65,7 @@ impl World {
             pace,
             secret: false,
         });
-        self.connections.insert(name, Connection { id, device, unnotified: false });
+        self.connections.insert(name, OpenConnection { id, device, unnotified: false });
     }
 
     fn pick(&mut self) -> Option<String> {

@@ -98,14 +98,14 @@ impl TlsClient {
     /// Encrypts `bytes` to the start of `out`, which grows if necessary, and returns the encrypted length. Appends
     /// messages that must be sent first, such as a key update, to `to_send`.
     pub fn encrypt(&mut self, bytes: &[u8], to_send: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Error> {
-        let mut room = bytes.len() + MAX_RECORD_OVERHEAD * bytes.len().div_ceil(16 * 1024).max(1);
+        let mut size = bytes.len() + MAX_RECORD_OVERHEAD * bytes.len().div_ceil(16 * 1024).max(1);
         let mut encrypt = |mut traffic: Traffic<'_>| loop {
-            if out.len() < room {
-                out.resize(room, 0);
+            if out.len() < size {
+                out.resize(size, 0);
             }
             match traffic.encrypt(bytes, out) {
                 Ok(written) => break Ok(written),
-                Err(EncryptError::InsufficientSize(size)) if size.required_size > room => room = size.required_size,
+                Err(EncryptError::InsufficientSize(error)) if error.required_size > size => size = error.required_size,
                 Err(_) => break Err(Error::General("the keys are used up".into())),
             }
         };
@@ -116,7 +116,7 @@ impl TlsClient {
     pub fn close(&mut self, to_send: &mut Vec<u8>) -> Result<(), Error> {
         let mut notice = [0; 2 * MAX_RECORD_OVERHEAD];
         let mut queue = |mut traffic: Traffic<'_>| {
-            traffic.queue_close_notify(&mut notice).map_err(|_| Error::General("no room for close_notify".into()))
+            traffic.queue_close_notify(&mut notice).map_err(|_| Error::General("close_notify does not fit".into()))
         };
         let written = self.with_traffic(to_send, &mut queue)?;
         to_send.extend_from_slice(&notice[..written]);

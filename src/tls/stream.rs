@@ -251,12 +251,12 @@ impl<S: Stream> Stream for TlsStream<S> {
         let mut is_writable = self.flush()?;
         let mut taken = 0;
         while taken < bytes.len() {
-            let room =
+            let available =
                 if is_writable { MAX_RECORD } else { self.limit.saturating_sub(self.unsent.len()).min(MAX_RECORD) };
-            if room == 0 {
+            if available == 0 {
                 break;
             }
-            let record = &bytes[taken..bytes.len().min(taken + room)];
+            let record = &bytes[taken..bytes.len().min(taken + available)];
             is_writable = self.send_record(record)?;
             taken += record.len();
         }

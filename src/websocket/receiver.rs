@@ -310,8 +310,8 @@ impl Receiver {
         let (Some(message), Some(inflater)) = (&mut self.message, &self.inflater) else { return Err(CORRUPT) };
         let output = &inflater.window()[inflated.output.clone()];
         // The result must not depend on the pieces: an error within the limit takes precedence over the limit.
-        let room = self.max_message.saturating_sub(message.size);
-        let within = &output[..(output.len() as u64).min(room) as usize];
+        let available = self.max_message.saturating_sub(message.size);
+        let within = &output[..(output.len() as u64).min(available) as usize];
         if let Some(utf8) = &mut message.utf8
             && !utf8.check(within)
         {

@@ -12,7 +12,7 @@ fn error_for(context: &TlsContext, name: &str) -> Option<String> {
 
 #[test]
 fn files_outside_the_directory_are_refused() {
-    let directory = Directory::new();
+    let directory = TempDirectory::new();
     let authority = Authority::new("us");
     let inside = directory.0.join("inside");
     std::fs::create_dir_all(inside.join("deep")).unwrap();
@@ -64,7 +64,7 @@ fn files_outside_the_directory_are_refused() {
 
 #[test]
 fn only_regular_files_up_to_256_kib_are_read() {
-    let directory = Directory::new();
+    let directory = TempDirectory::new();
     let authority = Authority::new("us");
     std::fs::create_dir(directory.0.join("folder")).unwrap();
     nix::unistd::mkfifo(&directory.0.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -100,7 +100,7 @@ fn without_a_directory_every_file_is_refused() {
 
 #[test]
 fn a_key_must_match_its_certificate() {
-    let directory = Directory::new();
+    let directory = TempDirectory::new();
     let identity = Identity::self_signed(&["vera"], Validity::Now);
     let other = Identity::self_signed(&["vera"], Validity::Now);
     directory.write("own.pem", identity.pem());
@@ -133,7 +133,7 @@ fn a_key_must_match_its_certificate() {
 #[test]
 fn keys_in_pkcs8_sec1_and_pkcs1_are_read() {
     // The same key as PKCS#8 and SEC1, and an RSA key as PKCS#1.
-    let directory = Directory::new();
+    let directory = TempDirectory::new();
     for (certificate, key) in [
         (include_str!("version1.pem"), include_str!("version1.key")),
         (include_str!("version1.pem"), include_str!("version1.sec1.key")),
@@ -155,7 +155,7 @@ fn keys_in_pkcs8_sec1_and_pkcs1_are_read() {
 
 #[test]
 fn only_changed_files_are_read_again() {
-    let directory = Directory::new();
+    let directory = TempDirectory::new();
     let (first, second) = (Authority::new("first"), Authority::new("second"));
     directory.write("ca.pem", &first.pem());
     let context = TlsContext::new(Some(directory.0.clone()), None);

@@ -19,9 +19,9 @@ const V12: &[&SupportedProtocolVersion] = &[&version::TLS12];
 const V13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
 /// A temporary directory, removed on drop.
-struct Directory(std::path::PathBuf);
+struct TempDirectory(std::path::PathBuf);
 
-impl Directory {
+impl TempDirectory {
     fn new() -> Self {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -39,15 +39,15 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
+impl Drop for TempDirectory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
 /// A context that trusts `authority`, and the directory of its files.
-fn trusting(authority: &Authority) -> (TlsContext, Directory) {
-    let directory = Directory::new();
+fn trusting(authority: &Authority) -> (TlsContext, TempDirectory) {
+    let directory = TempDirectory::new();
     let ca = directory.write("ca.pem", &authority.pem());
     (TlsContext::new(Some(directory.0.clone()), Some(ca)), directory)
 }

@@ -14,7 +14,7 @@ use crate::tls::TlsStream;
 
 /// The stream below, seen from the client.
 #[derive(Debug, Default)]
-struct Wire {
+struct MemoryWire {
     inbound: VecDeque<u8>,
     outbound: Vec<u8>,
     /// Bytes that it takes before it blocks.
@@ -30,9 +30,9 @@ struct Wire {
 }
 
 #[derive(Clone, Debug)]
-struct End(Rc<RefCell<Wire>>);
+struct WireStream(Rc<RefCell<MemoryWire>>);
 
-impl Stream for End {
+impl Stream for WireStream {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut wire = self.0.borrow_mut();
         if wire.inbound.is_empty() {
@@ -66,8 +66,8 @@ impl Stream for End {
 
 /// A client's stream and the server at the other end of its wire.
 struct Pair {
-    stream: TlsStream<End>,
-    wire: Rc<RefCell<Wire>>,
+    stream: TlsStream<WireStream>,
+    wire: Rc<RefCell<MemoryWire>>,
     server: ServerConnection,
 }
 
@@ -78,8 +78,8 @@ impl Pair {
         let Finished { client, server, received } =
             handshake(&TlsContext::new(None, None), "a.example", &unverified(), &config);
         received.unwrap();
-        let wire = Rc::new(RefCell::new(Wire { window: usize::MAX, ..Wire::default() }));
-        Self { stream: TlsStream::new(End(Rc::clone(&wire)), client.unwrap(), Vec::new()), wire, server }
+        let wire = Rc::new(RefCell::new(MemoryWire { window: usize::MAX, ..MemoryWire::default() }));
+        Self { stream: TlsStream::new(WireStream(Rc::clone(&wire)), client.unwrap(), Vec::new()), wire, server }
     }
 
     /// Moves the bytes that the server wants to send to the wire.
@@ -302,8 +302,8 @@ fn bytes_that_come_with_the_end_of_the_handshake_are_kept() {
     let TlsStep { to_send, outcome: TlsOutcome::Done(connection) } = pending.advance(&drain(&mut server)) else {
         panic!()
     };
-    let wire = Rc::new(RefCell::new(Wire::default()));
-    let mut stream = TlsStream::new(End(Rc::clone(&wire)), connection, to_send);
+    let wire = Rc::new(RefCell::new(MemoryWire::default()));
+    let mut stream = TlsStream::new(WireStream(Rc::clone(&wire)), connection, to_send);
     assert!(stream.has_more());
     let mut buffer = [0; 100];
     assert_eq!(stream.recv(&mut buffer).unwrap(), 11);
@@ -328,10 +328,13 @@ fn a_tls_1_3_server_may_refuse_the_client_after_the_handshake() {
     let Finished { client, mut server, received } =
         handshake(&TlsContext::new(None, None), "a.example", &unverified(), &config);
     assert!(received.is_err());
-    let wire = Rc::new(RefCell::new(Wire { inbound: drain(&mut server).into(), window: 1000, ..Wire::default() }));
+    let wire =
+        Rc::new(RefCell::new(MemoryWire { inbound: drain(&mut server).into(), window: 1000, ..MemoryWire::default() }));
     // `handshake` has already passed on the alert if it came with the server's last flight.
     let error = match client {
-        Ok(connection) => TlsStream::new(End(wire), connection, Vec::new()).recv(&mut [0; 10]).unwrap_err().to_string(),
+        Ok(connection) => {
+            TlsStream::new(WireStream(wire), connection, Vec::new()).recv(&mut [0; 10]).unwrap_err().to_string()
+        }
         Err(error) => error.to_string(),
     };
     assert_eq!(error, "SSL_ERROR the server wants a certificate from us");
@@ -344,12 +347,12 @@ fn a_relay_passes_on_close_notify_although_no_event_reports_it() {
     use crate::relay::{Ready, Relay};
     use crate::testing::Surroundings;
     let mut pair = Pair::new(V13);
-    let plugin = Rc::new(RefCell::new(Wire { window: usize::MAX, ..Wire::default() }));
+    let plugin = Rc::new(RefCell::new(MemoryWire { window: usize::MAX, ..MemoryWire::default() }));
     let mut around = Surroundings::new(Buffers::new(100_000, 10_000), 10_000);
     let layered = Ready { layered: true, ..Ready::fresh() };
     let mut relay = StreamRelay::new(around.now, Vec::new(), (Ready::fresh(), layered), &mut around.buffers);
     let mut run = |pair: &mut Pair, relay: &mut StreamRelay| {
-        relay.run(&mut End(Rc::clone(&plugin)), &mut pair.stream, &mut around.env())
+        relay.run(&mut WireStream(Rc::clone(&plugin)), &mut pair.stream, &mut around.env())
     };
     run(&mut pair, &mut relay);
     assert!(!relay.remote_ready().readable);

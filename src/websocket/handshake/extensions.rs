@@ -51,7 +51,7 @@ pub fn read_response(fields: Fields<'_>, offered: bool) -> Result<Option<Deflate
         if !offered || extension.name != "permessage-deflate" || negotiated.is_some() {
             return Err(ExtensionError::Unexpected(printable(extension.name.as_bytes())));
         }
-        let parameters = Parameters::read(&extension.parameters, true)?;
+        let parameters = DeflateParameters::read(&extension.parameters, true)?;
         let server_window = match parameters.server_window {
             Some(Some(bits)) if bits > OFFERED_WINDOW_BITS => {
                 return Err(ExtensionError::Parameter(SERVER_WINDOW.into()));
@@ -110,7 +110,7 @@ pub fn read_offer(fields: Fields<'_>) -> Result<Option<DeflateOffer>, ExtensionE
     let extensions = parse(fields)?;
     let mut offers = extensions.iter().filter(|extension| extension.name == "permessage-deflate");
     Ok(offers.find_map(|extension| {
-        let parameters = Parameters::read(&extension.parameters, false).ok()?;
+        let parameters = DeflateParameters::read(&extension.parameters, false).ok()?;
         let client_window = parameters.client_window.map(|bits| bits.unwrap_or(DEFAULT_WINDOW_BITS));
         Some(DeflateOffer {
             server_window: parameters.server_window.flatten(),
@@ -133,7 +133,7 @@ struct Extension<'h> {
 
 /// The parameters of permessage-deflate.
 #[derive(Default)]
-struct Parameters {
+struct DeflateParameters {
     server_no_takeover: bool,
     client_no_takeover: bool,
     /// `Some(None)`: present without a value.
@@ -141,7 +141,7 @@ struct Parameters {
     client_window: Option<Option<u8>>,
 }
 
-impl Parameters {
+impl DeflateParameters {
     /// Parses parameters. In a response, both windows need a value; in an offer, the client's window may have none (RFC
     /// 7692 section 7.1.2.2).
     fn read(parameter_list: &[(&str, Option<String>)], is_response: bool) -> Result<Self, ExtensionError> {

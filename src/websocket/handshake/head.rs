@@ -56,15 +56,15 @@ impl Head {
     /// Consumes the bytes that belong to the block. `Some(n)`: the block is complete with the first `n` of them. Lines
     /// may end in a bare LF (RFC 9112 section 2.2).
     pub fn take(&mut self, bytes: &[u8]) -> Result<Option<usize>, HeadError> {
-        let room = MAX_HEAD.saturating_sub(self.before + self.bytes.len());
+        let available = MAX_HEAD.saturating_sub(self.before + self.bytes.len());
         let known = self.bytes.len();
-        let bytes = &bytes[..bytes.len().min(room + 1)];
+        let bytes = &bytes[..bytes.len().min(available + 1)];
         self.bytes.extend_from_slice(bytes);
         // The known part of the current line has no LF.
         let mut from = known;
         while let Some(found) = self.bytes[from..].iter().position(|&byte| byte == b'\n') {
             let end = from + found + 1;
-            if end > known + room {
+            if end > known + available {
                 break;
             }
             if matches!(self.bytes[self.line..end], [b'\n'] | [b'\r', b'\n']) {
@@ -74,7 +74,7 @@ impl Head {
             self.line = end;
             from = end;
         }
-        if bytes.len() > room { Err(HeadError::TooLong) } else { Ok(None) }
+        if bytes.len() > available { Err(HeadError::TooLong) } else { Ok(None) }
     }
 
     /// The bytes received so far.

@@ -25,5 +25,5 @@ pub mod url;
 pub use client::{ClientHandshake, HandshakeProgress, Offer, OfferError, Upgraded};
 pub use error::{ErrorCode, HandshakeError};
 pub use head::{MAX_FIELDS, MAX_HEAD};
-pub use server::{AcceptOptions, Refusal, Request, RequestProgress, ServerHandshake};
+pub use server::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, UpgradeRequest};
 pub use url::{Url, UrlError};

@@ -11,12 +11,12 @@ use super::*;
 
 /// An in-memory transport with separate input and output.
 #[derive(Default)]
-struct Pipe {
+struct MemoryTransport {
     input: Vec<u8>,
     output: Vec<u8>,
 }
 
-impl Read for Pipe {
+impl Read for MemoryTransport {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -28,7 +28,7 @@ impl Read for Pipe {
     }
 }
 
-impl Write for Pipe {
+impl Write for MemoryTransport {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.output.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -39,24 +39,24 @@ impl Write for Pipe {
     }
 }
 
-fn other_end(role: Role, input: Vec<u8>) -> WebSocket<Pipe> {
+fn other_end(role: Role, input: Vec<u8>) -> WebSocket<MemoryTransport> {
     let role = match role {
         Role::Client => tungstenite::protocol::Role::Client,
         Role::Server => tungstenite::protocol::Role::Server,
     };
-    WebSocket::from_raw_socket(Pipe { input, output: Vec::new() }, role, None)
+    WebSocket::from_raw_socket(MemoryTransport { input, output: Vec::new() }, role, None)
 }
 
 /// One action of the writing end.
 #[derive(Clone, Debug)]
-enum Action {
+enum PeerAction {
     /// A message in fragments, cut at these places.
     Message(Kind, Vec<u8>, Vec<prop::sample::Index>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
 }
 
-fn action() -> impl Strategy<Value = Action> {
+fn action() -> impl Strategy<Value = PeerAction> {
     let payload = prop_oneof![
         4 => prop::collection::vec(any::<u8>(), 0..200),
         1 => (any::<u8>(), prop::sample::select(vec![125usize, 126, 127, 4095, 4096, 4097, 65_535, 65_536]))
@@ -64,10 +64,10 @@ fn action() -> impl Strategy<Value = Action> {
     ];
     let cuts = || prop::collection::vec(any::<prop::sample::Index>(), 0..4);
     prop_oneof![
-        2 => (payload, cuts()).prop_map(|(payload, cuts)| Action::Message(Kind::Binary, payload, cuts)),
-        3 => (".{0,80}", cuts()).prop_map(|(text, cuts)| Action::Message(Kind::Text, text.into_bytes(), cuts)),
-        1 => prop::collection::vec(any::<u8>(), 0..=125).prop_map(Action::Ping),
-        1 => prop::collection::vec(any::<u8>(), 0..=125).prop_map(Action::Pong),
+        2 => (payload, cuts()).prop_map(|(payload, cuts)| PeerAction::Message(Kind::Binary, payload, cuts)),
+        3 => (".{0,80}", cuts()).prop_map(|(text, cuts)| PeerAction::Message(Kind::Text, text.into_bytes(), cuts)),
+        1 => prop::collection::vec(any::<u8>(), 0..=125).prop_map(PeerAction::Ping),
+        1 => prop::collection::vec(any::<u8>(), 0..=125).prop_map(PeerAction::Pong),
     ]
 }
 
@@ -93,14 +93,14 @@ proptest! {
         let entropy = &mut Counting::default();
         for action in &actions {
             match action {
-                Action::Message(kind, payload, cuts) => {
+                PeerAction::Message(kind, payload, cuts) => {
                     let fragments = fragments(payload, cuts);
                     for (at, fragment) in fragments.iter().enumerate() {
                         connection.send(*kind, fragment, at + 1 == fragments.len(), entropy).unwrap();
                     }
                 }
-                Action::Ping(payload) => connection.send_ping(payload, entropy).unwrap(),
-                Action::Pong(payload) => connection.send_pong(payload, entropy).unwrap(),
+                PeerAction::Ping(payload) => connection.send_ping(payload, entropy).unwrap(),
+                PeerAction::Pong(payload) => connection.send_pong(payload, entropy).unwrap(),
             }
         }
         connection.close(4321, "ciao", Instant::now(), entropy);
@@ -108,10 +108,10 @@ proptest! {
         let mut other_end = other_end(other, drain(&mut connection));
         for action in actions {
             let expected = match action {
-                Action::Message(Kind::Binary, payload, _) => Message::binary(payload),
-                Action::Message(Kind::Text, payload, _) => Message::text(String::from_utf8(payload).unwrap()),
-                Action::Ping(payload) => Message::Ping(payload.into()),
-                Action::Pong(payload) => Message::Pong(payload.into()),
+                PeerAction::Message(Kind::Binary, payload, _) => Message::binary(payload),
+                PeerAction::Message(Kind::Text, payload, _) => Message::text(String::from_utf8(payload).unwrap()),
+                PeerAction::Ping(payload) => Message::Ping(payload.into()),
+                PeerAction::Pong(payload) => Message::Pong(payload.into()),
             };
             prop_assert_eq!(other_end.read().unwrap(), expected);
         }
@@ -134,7 +134,7 @@ proptest! {
         let mut expected = Vec::new();
         for action in actions {
             match action {
-                Action::Message(kind, payload, cuts) => {
+                PeerAction::Message(kind, payload, cuts) => {
                     expected.extend(message(kind, &payload));
                     let fragments = fragments(&payload, &cuts);
                     for (at, fragment) in fragments.iter().enumerate() {
@@ -148,11 +148,11 @@ proptest! {
                         other_end.send(Message::Frame(frame)).unwrap();
                     }
                 }
-                Action::Ping(payload) => {
+                PeerAction::Ping(payload) => {
                     expected.push(OwnedEvent::Ping(payload.clone()));
                     other_end.send(Message::Ping(payload.into())).unwrap();
                 }
-                Action::Pong(payload) => {
+                PeerAction::Pong(payload) => {
                     expected.push(OwnedEvent::Pong(payload.clone(), false));
                     other_end.send(Message::Pong(payload.into())).unwrap();
                 }

@@ -13,7 +13,7 @@ use super::{accept, extensions};
 use crate::websocket::Deflate;
 
 pub use refusal::Refusal;
-pub use request::Request;
+pub use request::UpgradeRequest;
 
 /// Progress of a server's handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum RequestProgress {
     /// More bytes are needed.
     Pending,
     /// A valid request. The client waits for [`ServerHandshake::accept`] or [`ServerHandshake::refuse`].
-    Received(Box<Request>),
+    Received(Box<UpgradeRequest>),
     /// The request is refused. Send what [`ServerHandshake::transmit`] returns, which may be nothing, and close the
     /// connection.
     Refused(Refusal),
@@ -82,7 +82,7 @@ impl ServerHandshake {
     /// Queues a 101 response and returns the negotiated compression.
     pub fn accept(
         &mut self,
-        request: &Request,
+        request: &UpgradeRequest,
         options: &AcceptOptions<'_>,
     ) -> Result<Option<Deflate>, SubprotocolError> {
         if options.subprotocol.is_some_and(|chosen| !request.offers(chosen)) {
@@ -127,7 +127,7 @@ impl ServerHandshake {
         self.transmitted = 0;
     }
 
-    fn read(&mut self, mut bytes: &[u8]) -> Result<Option<Box<Request>>, Refusal> {
+    fn read(&mut self, mut bytes: &[u8]) -> Result<Option<Box<UpgradeRequest>>, Refusal> {
         // RFC 9112 section 2.2: a server SHOULD ignore empty lines before a request.
         if self.head.bytes().is_empty() {
             let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
@@ -140,7 +140,7 @@ impl ServerHandshake {
         }
         let Some(taken) = taken.map_err(bad_head)? else { return Ok(None) };
         let head = std::mem::take(&mut self.head).into_bytes();
-        let mut request = head::read_request(&head, Request::check).map_err(bad_head)??;
+        let mut request = head::read_request(&head, UpgradeRequest::check).map_err(bad_head)??;
         request.head = head;
         request.rest = bytes[taken..].to_vec();
         Ok(Some(Box::new(request)))

@@ -1,4 +1,4 @@
-//! [`Request`]: the client's request, checked as RFC 6455 section 4.2.1 asks of a server.
+//! [`UpgradeRequest`]: the client's request, checked as RFC 6455 section 4.2.1 asks of a server.
 
 use ring::digest::{SHA256, digest};
 
@@ -9,7 +9,7 @@ use crate::websocket::handshake::{accept, url};
 
 /// A valid request for a WebSocket.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct UpgradeRequest {
     /// Path and query, as the client wrote them.
     pub resource: Box<str>,
     /// The Host header.
@@ -28,7 +28,7 @@ pub struct Request {
     credentials: Option<Vec<u8>>,
 }
 
-impl Request {
+impl UpgradeRequest {
     /// Checks a parsed request. The caller sets `head` and `rest`.
     pub(super) fn check(request: &httparse::Request<'_, '_>) -> Result<Self, Refusal> {
         let bad_request = |reason: &str| Refusal::new(400, reason);
@@ -119,10 +119,10 @@ impl Request {
     }
 }
 
-impl std::fmt::Debug for Request {
+impl std::fmt::Debug for UpgradeRequest {
     /// Without header block, query and credentials, which may be secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request")
+        f.debug_struct("UpgradeRequest")
             .field("path", &self.path())
             .field("host", &self.host)
             .field("origin", &self.origin)

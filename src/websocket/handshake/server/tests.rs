@@ -28,7 +28,7 @@ fn outcome_of_lines(lines: &[&str]) -> (RequestProgress, Vec<u8>) {
     outcome
 }
 
-fn request(lines: &[&str]) -> Request {
+fn request(lines: &[&str]) -> UpgradeRequest {
     match outcome_of_lines(lines) {
         (RequestProgress::Received(request), response) => {
             assert!(response.is_empty(), "the caller decides on the response");
@@ -83,7 +83,7 @@ fn valid_without(at: usize) -> Vec<&'static str> {
     lines
 }
 
-fn accepted(request: &Request, options: &AcceptOptions<'_>) -> (String, Option<Deflate>) {
+fn accepted(request: &UpgradeRequest, options: &AcceptOptions<'_>) -> (String, Option<Deflate>) {
     let mut handshake = ServerHandshake::new();
     let deflate = handshake.accept(request, options).unwrap();
     (String::from_utf8(handshake.transmit().to_vec()).unwrap(), deflate)
