@@ -7,7 +7,7 @@ const MIN_PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest time between two probes: the longest time before a Luup that is back is noticed.
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Whether requests may go out.
+/// Decides whether requests may go out.
 ///
 /// Closed until a request fails to reach Luup; then open; half-open (probing) once the interval is over; closed again
 /// when a request reaches Luup.

@@ -75,7 +75,7 @@ impl PendingEvents {
     }
 }
 
-/// Where a subscription stands in the schedule.
+/// The place of a subscription in the schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscriptionState {
     /// No event waits.
@@ -93,7 +93,7 @@ pub enum SubscriptionState {
 pub struct Subscription {
     /// Which action is called.
     pub recipient: Recipient,
-    /// Where it stands.
+    /// Its place in the schedule.
     pub state: SubscriptionState,
     /// The events that wait.
     pub pending: PendingEvents,

@@ -73,7 +73,7 @@ impl TlsError {
             ) => "no common version of TLS: the server's is too old".into(),
             Error::PeerIncompatible(detail) => with_detail("no common ground", detail),
             Error::PeerMisbehaved(detail) => with_detail("peer misbehaved", detail),
-            Error::InvalidMessage(_) => "the server does not speak TLS, or wrongly".into(),
+            Error::InvalidMessage(_) => "the server sent an invalid TLS message".into(),
             Error::FailedToGetRandomBytes => "this box gives no random bytes".into(),
             error => error.to_string(),
         })

@@ -44,7 +44,7 @@ fn rfc6455_5_5_1_a_close_frame_is_answered_with_its_code_and_is_the_last_event()
 }
 
 #[test]
-fn rfc6455_5_5_1_the_longest_reason() {
+fn rfc6455_5_5_1_a_reason_of_123_bytes_is_reported() {
     let payload = [&b"\x03\xe8"[..], &[b'r'; 123]].concat();
     assert_eq!(at_every_split(&client(), &frame(0x88, &payload)), [closed(1000, &"r".repeat(123))]);
 }

@@ -88,7 +88,7 @@ impl ClientHandshake {
 
     /// Returns the error for a transport that ends during the handshake.
     pub fn handle_eof(&self) -> HandshakeError {
-        let reason = if self.head.bytes().is_empty() { "closed without an answer" } else { "closed amid its answer" };
+        let reason = if self.head.bytes().is_empty() { "closed without an answer" } else { "closed during its answer" };
         HandshakeError::new(ErrorCode::SocketError, reason)
     }
 

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_value_leaves_its_line() {
+    fn control_characters_are_refused_in_every_value() {
         for bad in ["a\r\nX: y", "a\n", "a\r", "a\0", "\u{1b}[2J", "\u{7f}"] {
             let mut offer = Offer::default();
             assert_eq!(offer.add_header(format!("X:{bad}").as_bytes()), Err(OfferError), "{bad:?}");

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn another_host_gets_no_credentials() {
+    fn another_host_gets_neither_credentials_nor_headers() {
         let mut offer = with_headers(&["Authorization:Bearer z", "Cookie:a=b", "X-Api-Key:k", "Host:h"]);
         offer.set_auth(b"u:p").unwrap();
         offer.set_user_agent(b"me").unwrap();

@@ -294,7 +294,7 @@ fn eof_during_the_handshake_is_a_socket_error() {
     let mut handshake = begun(&Offer::default());
     assert_eq!(handshake.handle_eof().to_string(), "SOCKET_ERROR closed without an answer");
     assert_eq!(handshake.handle_input(b"HTTP/1.1 101"), HandshakeProgress::Pending);
-    assert_eq!(handshake.handle_eof().to_string(), "SOCKET_ERROR closed amid its answer");
+    assert_eq!(handshake.handle_eof().to_string(), "SOCKET_ERROR closed during its answer");
 }
 
 #[test]

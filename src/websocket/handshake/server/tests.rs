@@ -331,7 +331,7 @@ fn the_caller_may_refuse_with_any_code_and_phrase() {
 }
 
 #[test]
-fn our_client_and_our_server_understand_each_other() {
+fn our_client_and_our_server_complete_a_handshake() {
     let url = Url::parse(b"wss://h:8443/p?q").unwrap();
     let mut offer = Offer { deflate: true, keep_head: true, ..Offer::default() };
     offer.set_subprotocols([&b"a"[..], b"b"]).unwrap();
