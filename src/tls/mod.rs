@@ -1,6 +1,6 @@
 //! TLS connections to remotes and to Luup, as a client.
 //!
-//! May depend on: `workers` (thread pool), `net::socket` (the `Stream` trait) and `spare`. Knows nothing of sessions.
+//! May depend on: `workers` (thread pool) and `net` (the `Stream` trait, texts of errors). Knows nothing of sessions.
 //! Nothing here owns a socket during a handshake: bytes come in, bytes go out.
 //!
 //! The order of use: [`Handshakes::begin`] with [`TlsSettings`], [`Handshakes::advance`] with received bytes until

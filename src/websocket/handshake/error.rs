@@ -1,5 +1,5 @@
 //! [`HandshakeError`]: why a connection to a `ws`, `wss` or `tls` target failed. It has a code for programs and a
-//! reason for people. Errors of TLS are [`crate::tls::TlsError`].
+//! reason for people. Errors of TLS are `TlsError` of the module `tls`.
 
 use std::fmt;
 
