@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use sockproxyd::testing::TestEntropy;
-use sockproxyd::websocket::{Connection, Control, Deflate, Event, Kind, Role, Settings};
+use sockproxyd::websocket::{Connection, Control, Deflate, Event, Kind, Role, WebSocketSettings};
 
 use super::input::{Input, expand, pieces};
 
@@ -27,8 +27,8 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn settings(mode: u8) -> Settings {
-    Settings {
+fn settings(mode: u8) -> WebSocketSettings {
+    WebSocketSettings {
         role: if mode & 1 == 0 { Role::Client } else { Role::Server },
         mask: true,
         control: if mode & 2 == 0 { Control::Show } else { Control::Hand },
@@ -60,7 +60,7 @@ enum Step {
     Failed(u16),
 }
 
-fn read(settings: &Settings, pieces: &[&[u8]]) -> Came {
+fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Came {
     let now = Instant::now();
     let mut connection = Connection::new(settings.clone(), now);
     let mut came = Came::default();
@@ -99,7 +99,7 @@ fn read(settings: &Settings, pieces: &[&[u8]]) -> Came {
                     came.order.push(Step::Pong(payload.to_vec()));
                 }
                 Some(Event::Closed { code, reason }) => came.order.push(Step::Closed(code, reason.into())),
-                Some(Event::Failed(failure)) => came.order.push(Step::Failed(failure.code)),
+                Some(Event::Failed(error)) => came.order.push(Step::Failed(error.code)),
             }
         }
         assert_eq!(at, bytes.len(), "something is left over");
@@ -120,9 +120,10 @@ fn read(settings: &Settings, pieces: &[&[u8]]) -> Came {
 }
 
 /// The peer can read what we answer: pongs, and a close frame where it is due.
-fn check_answers(settings: &Settings, answers: &[u8], came: &Came) {
+fn check_answers(settings: &WebSocketSettings, answers: &[u8], came: &Came) {
     let role = if settings.role == Role::Client { Role::Server } else { Role::Client };
-    let mut peer = Connection::new(Settings { role, control: Control::Show, ..settings.clone() }, Instant::now());
+    let mut peer =
+        Connection::new(WebSocketSettings { role, control: Control::Show, ..settings.clone() }, Instant::now());
     let mut bytes = answers.to_vec();
     let (mut at, mut closed) = (0, None);
     loop {
@@ -146,7 +147,7 @@ fn check_answers(settings: &Settings, answers: &[u8], came: &Came) {
 }
 
 /// RFC 6455 sections 5 to 8 in the plainest way, without compression, for all that came at once.
-fn plainly(settings: &Settings, mut rest: &[u8]) -> Came {
+fn plainly(settings: &WebSocketSettings, mut rest: &[u8]) -> Came {
     let mut came = Came::default();
     let mut open: Option<(Kind, Vec<u8>)> = None;
     let mut announced = 0u64;
