@@ -1,50 +1,50 @@
-//! What the ends of a bridge say: one message after another in a byte stream, each end in its own way. As plain and as
-//! fast as can be, since it stands beside what is measured; it trusts its peer to keep to RFC 6455.
+//! The message framings of both ends of a bridge. Simple and fast, because this code runs beside what is measured; it
+//! trusts the peer to keep to RFC 6455.
 
 use std::io;
 
-/// What an end speaks.
+/// The framing of one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speech {
-    /// Bytes: a message is what has its size.
+pub enum Codec {
+    /// Bytes without framing: messages have a fixed size.
     Raw,
-    /// A message is a line.
+    /// One line for each message.
     Line,
-    /// `TEXT n` and n bytes, as a plugin and sockproxyd do.
+    /// `TEXT n` and n bytes: sockproxyd's MESG framing.
     Mesg,
-    /// WebSocket, as a client: what it says is masked.
+    /// WebSocket as a client: frames are masked.
     Client,
-    /// WebSocket, as a server.
+    /// WebSocket as a server.
     Server,
 }
 
-/// The key of all that is masked. Who is to unmask does not know it, and pays the same for every key.
+/// The masking key of every frame. Unmasking costs the same for every key.
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// The first byte of a frame that is a whole binary message: websockify takes no other.
+/// The first byte of a frame that is a whole binary message; websockify accepts no text.
 const BINARY: u8 = 0x82;
 
-impl Speech {
-    /// Appends a message, which is text.
+impl Codec {
+    /// Appends a message; its payload is text.
     pub fn encode(self, payload: &[u8], out: &mut Vec<u8>) {
         self.encode_header(BINARY, payload.len(), out);
         let start = out.len();
         out.extend_from_slice(payload);
-        if self == Speech::Client {
+        if self == Codec::Client {
             unmask(&mut out[start..], &mut KEY.clone());
         }
-        if self == Speech::Line {
+        if self == Codec::Line {
             out.push(b'\n');
         }
     }
 
-    /// `first`: the first byte of a frame.
+    /// Appends a header; `first` is the first byte of a frame.
     fn encode_header(self, first: u8, length: usize, out: &mut Vec<u8>) {
-        let masked = if self == Speech::Client { 0x80 } else { 0 };
+        let masked = if self == Codec::Client { 0x80 } else { 0 };
         match self {
-            Speech::Raw | Speech::Line => return,
-            Speech::Mesg => return out.extend_from_slice(format!("TEXT {length}\n").as_bytes()),
-            Speech::Client | Speech::Server => {}
+            Codec::Raw | Codec::Line => return,
+            Codec::Mesg => return out.extend_from_slice(format!("TEXT {length}\n").as_bytes()),
+            Codec::Client | Codec::Server => {}
         }
         match length {
             0..126 => out.extend_from_slice(&[first, masked | length as u8]),
@@ -63,37 +63,37 @@ impl Speech {
     }
 }
 
-/// Takes messages apart, in pieces of any size.
+/// Decodes messages from pieces of any size.
 #[derive(Debug)]
-pub struct Listener {
-    speech: Speech,
+pub struct Decoder {
+    codec: Codec,
     header: Vec<u8>,
     /// The first byte of the frame.
     first: u8,
-    /// Bytes of the payload that are to come.
+    /// Bytes of the payload that have not come yet.
     remaining: usize,
     key: Option<[u8; 4]>,
 }
 
-impl Listener {
-    /// Listens to one who speaks like this.
-    pub fn new(speech: Speech) -> Self {
-        Self { speech, header: Vec::new(), first: 0, remaining: 0, key: None }
+impl Decoder {
+    /// A decoder of what an end with this codec sends.
+    pub fn new(codec: Codec) -> Self {
+        Self { codec, header: Vec::new(), first: 0, remaining: 0, key: None }
     }
 
-    /// Takes what has been read. Of the payload `take` is given each piece, unmasked, and where a frame begins, its first
-    /// byte and length. Anything but data is an error.
-    pub fn hear(&mut self, mut bytes: &mut [u8], mut take: impl FnMut(Option<(u8, usize)>, &[u8])) -> io::Result<()> {
-        match self.speech {
-            Speech::Raw => take(None, bytes),
-            Speech::Line => bytes.split(|byte| *byte == b'\n').for_each(|line| take(None, line)),
+    /// Decodes `bytes`. Calls `take` with each piece of payload, unmasked; at the beginning of a frame also with its first
+    /// byte and its length. A frame that is not data is an error.
+    pub fn decode(&mut self, mut bytes: &mut [u8], mut take: impl FnMut(Option<(u8, usize)>, &[u8])) -> io::Result<()> {
+        match self.codec {
+            Codec::Raw => take(None, bytes),
+            Codec::Line => bytes.split(|byte| *byte == b'\n').for_each(|line| take(None, line)),
             _ => {}
         }
-        if matches!(self.speech, Speech::Raw | Speech::Line) {
+        if matches!(self.codec, Codec::Raw | Codec::Line) {
             return Ok(());
         }
         while !bytes.is_empty() {
-            let mut begun = None;
+            let mut start = None;
             if self.remaining == 0 {
                 let (byte, rest) = bytes.split_at_mut(1);
                 bytes = rest;
@@ -102,7 +102,7 @@ impl Listener {
                     continue;
                 }
                 self.header.clear();
-                begun = Some((self.first, self.remaining));
+                start = Some((self.first, self.remaining));
             }
             let (piece, rest) = bytes.split_at_mut(self.remaining.min(bytes.len()));
             bytes = rest;
@@ -110,24 +110,24 @@ impl Listener {
                 unmask(piece, key);
             }
             self.remaining -= piece.len();
-            take(begun, piece);
+            take(start, piece);
         }
         Ok(())
     }
 
-    /// True where the header is complete.
+    /// Parses the header. True if it is complete.
     fn parse_header(&mut self) -> io::Result<bool> {
-        let wrong = || io::Error::other("no message where one should be");
-        if self.speech == Speech::Mesg {
+        let unexpected = || io::Error::other("a message was expected");
+        if self.codec == Codec::Mesg {
             let [verb @ .., b'\n'] = &self.header[..] else { return Ok(false) };
-            let length = verb.strip_prefix(b"TEXT ").ok_or_else(wrong)?;
+            let length = verb.strip_prefix(b"TEXT ").ok_or_else(unexpected)?;
             let length = std::str::from_utf8(length).ok().and_then(|length| length.parse().ok());
-            self.remaining = length.ok_or_else(wrong)?;
+            self.remaining = length.ok_or_else(unexpected)?;
             return Ok(true);
         }
         let [first, second, rest @ ..] = &self.header[..] else { return Ok(false) };
         if first & 0x0f > 2 {
-            return Err(wrong());
+            return Err(unexpected());
         }
         let width = match second & 0x7f {
             126 => 2,
@@ -146,33 +146,33 @@ impl Listener {
     }
 }
 
-/// Sends back what a [`Listener`] hears.
+/// Decodes with a [`Decoder`] and encodes the same for the way back.
 #[derive(Debug)]
 pub struct Echo {
-    listener: Listener,
-    /// Says so.
-    speech: Speech,
+    decoder: Decoder,
+    /// The codec of the answer.
+    codec: Codec,
 }
 
 impl Echo {
-    /// One who speaks like this himself, and listens to the opposite.
-    pub fn new(speech: Speech) -> Self {
-        Self { listener: Listener::new(speech), speech }
+    /// An echo that sends with `codec`, and receives from an end with the opposite one.
+    pub fn new(codec: Codec) -> Self {
+        Self { decoder: Decoder::new(codec), codec }
     }
 
-    /// Appends the answer to `bytes`: every frame, as far as it has come.
+    /// Appends the answer to `bytes`: every frame, as far as it has been received.
     pub fn answer(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> io::Result<()> {
-        let speech = self.speech;
-        self.listener.hear(bytes, |begun, piece| {
-            if let Some((first, length)) = begun {
-                speech.encode_header(first, length, out);
+        let codec = self.codec;
+        self.decoder.decode(bytes, |start, piece| {
+            if let Some((first, length)) = start {
+                codec.encode_header(first, length, out);
             }
             out.extend_from_slice(piece);
         })
     }
 }
 
-/// Masks or unmasks; `key` is turned on to what follows.
+/// Masks or unmasks `bytes`, and rotates `key` for the bytes that follow.
 fn unmask(bytes: &mut [u8], key: &mut [u8; 4]) {
     let [a, b, c, d] = *key;
     let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -183,7 +183,7 @@ fn unmask(bytes: &mut [u8], key: &mut [u8; 4]) {
     for (byte, key) in rest.iter_mut().zip(key.iter()) {
         *byte ^= key;
     }
-    // Of the rest at most seven bytes, so the key may have to begin anew.
+    // The rest has at most seven bytes, so the key repeats at most once.
     for (byte, key) in rest.iter_mut().skip(4).zip(key.iter()) {
         *byte ^= key;
     }
@@ -195,46 +195,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_is_heard_in_any_pieces() {
-        for speech in [Speech::Raw, Speech::Line, Speech::Mesg, Speech::Client, Speech::Server] {
+    fn what_is_encoded_is_decoded_in_any_pieces() {
+        for codec in [Codec::Raw, Codec::Line, Codec::Mesg, Codec::Client, Codec::Server] {
             for length in [1, 5, 7, 125, 126, 300, 65_536] {
                 let payload: Vec<u8> = (b' '..=b'~').cycle().take(length).collect();
                 let mut said = Vec::new();
-                speech.encode(&payload, &mut said);
-                speech.encode(&payload, &mut said);
+                codec.encode(&payload, &mut said);
+                codec.encode(&payload, &mut said);
                 for step in [1, 3, 1000, said.len()] {
-                    let (mut listener, mut heard, mut begun) = (Listener::new(speech), Vec::new(), Vec::new());
+                    let (mut decoder, mut heard, mut start) = (Decoder::new(codec), Vec::new(), Vec::new());
                     for piece in said.clone().chunks_mut(step) {
                         let take = |begins: Option<(u8, usize)>, bytes: &[u8]| {
-                            begun.extend(begins.map(|(_, length)| length));
+                            start.extend(begins.map(|(_, length)| length));
                             heard.extend_from_slice(bytes);
                         };
-                        listener.hear(piece, take).unwrap();
+                        decoder.decode(piece, take).unwrap();
                     }
-                    assert_eq!(heard, [&payload[..], &payload].concat(), "{speech:?} {length} in {step}");
-                    assert_eq!(
-                        begun,
-                        if matches!(speech, Speech::Raw | Speech::Line) { vec![] } else { vec![length; 2] }
-                    );
+                    assert_eq!(heard, [&payload[..], &payload].concat(), "{codec:?} {length} in {step}");
+                    assert_eq!(start, if matches!(codec, Codec::Raw | Codec::Line) { vec![] } else { vec![length; 2] });
                 }
             }
         }
     }
 
     #[test]
-    fn a_server_answers_a_client() {
+    fn a_server_decodes_and_answers_a_client() {
         let (mut said, mut answer, mut heard) = (Vec::new(), Vec::new(), Vec::new());
-        Speech::Client.encode(b"Hello", &mut said);
+        Codec::Client.encode(b"Hello", &mut said);
         assert_eq!(said, b"\x82\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", "RFC 6455 section 5.7, but for the opcode");
-        Echo::new(Speech::Server).answer(&mut said, &mut answer).unwrap();
+        Echo::new(Codec::Server).answer(&mut said, &mut answer).unwrap();
         assert_eq!(answer, b"\x82\x05Hello");
-        Listener::new(Speech::Client).hear(&mut answer, |_, piece| heard.extend_from_slice(piece)).unwrap();
+        Decoder::new(Codec::Client).decode(&mut answer, |_, piece| heard.extend_from_slice(piece)).unwrap();
         assert_eq!(heard, b"Hello");
     }
 
     #[test]
     fn a_close_frame_is_an_error() {
-        assert!(Listener::new(Speech::Client).hear(&mut [0x88, 0], |_, _| ()).is_err());
-        assert!(Listener::new(Speech::Mesg).hear(&mut b"CLOS 1006 0\n".to_vec(), |_, _| ()).is_err());
+        assert!(Decoder::new(Codec::Client).decode(&mut [0x88, 0], |_, _| ()).is_err());
+        assert!(Decoder::new(Codec::Mesg).decode(&mut b"CLOS 1006 0\n".to_vec(), |_, _| ()).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Lanes: a client's socket and the remote's socket with the thing under test between them.
-//! Both ends are ours, so one process can time, count and compare.
+//! Connection pairs: the plugin's socket and the remote's socket, with the relay under test between them. This process
+//! holds both ends, so that it can time, count and compare.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,31 +8,31 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lab::websocket::{Peer, Request};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::{ServerConfig, ServerConnection};
+use testkit::websocket::{Peer, Request};
 
-/// How long opening a lane may take, and how long a single read may wait.
+/// Timeout for opening a pair, and for a single read.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What lies between client and remote.
+/// The relay between client and remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// Nothing: the client connects to the remote.
+    /// None: the client connects to the remote.
     Direct,
     /// A relay on this port, which connects to the remote's fixed port.
     Plain(u16),
-    /// sockproxyd on this port: greeting, CONN, OK.
+    /// A daemon on this port that speaks sockproxyd's protocol: greeting, CONN, OK.
     Conn(u16),
-    /// On this port, a relay of bytes to the remote's WebSocket.
+    /// A relay on this port from bytes to the remote's WebSocket.
     ToWebSocket(u16),
-    /// On this port, a relay of a client's WebSocket to the remote's bytes.
+    /// A relay on this port from a client's WebSocket to the remote's bytes.
     FromWebSocket(u16),
 }
 
-/// What the remote of a [`Via::Conn`] speaks.
+/// The protocol of the remote of a [`Via::Conn`].
 #[derive(Clone, Debug)]
-pub enum Far {
+pub enum RemoteKind {
     /// Bytes.
     Plain,
     /// WebSocket.
@@ -55,15 +55,15 @@ impl FromStr for Via {
     }
 }
 
-/// An open pair. Dropping it resets both ends, so that no TIME_WAIT eats the ports of the next run.
-pub struct Lane {
+/// An open pair. Dropping it resets both ends, so that no port stays in TIME_WAIT.
+pub struct ConnectionPair {
     /// The plugin's end.
     pub client: TcpStream,
     /// The device's end.
     pub remote: TcpStream,
 }
 
-impl Drop for Lane {
+impl Drop for ConnectionPair {
     fn drop(&mut self) {
         for end in [&self.client, &self.remote] {
             socket2::SockRef::from(end).set_linger(Some(Duration::ZERO)).ok();
@@ -71,23 +71,23 @@ impl Drop for Lane {
     }
 }
 
-/// Opens lanes one after another, always with the same way through and the same remote.
-pub struct Opener<'a> {
-    /// The way through.
+/// Opens pairs through one relay to one remote.
+pub struct PairOpener<'a> {
+    /// The relay.
     pub via: Via,
     /// The remote's listener.
     pub backend: &'a TcpListener,
 }
 
-impl Opener<'_> {
-    /// Opens a lane; `options` go behind CONN's target (and nowhere else).
-    pub fn open(&self, options: &str) -> io::Result<Lane> {
-        self.open_to(&Far::Plain, options)
+impl PairOpener<'_> {
+    /// Opens a pair. `options` follow CONN's target; other relays ignore them.
+    pub fn open(&self, options: &str) -> io::Result<ConnectionPair> {
+        self.open_to(&RemoteKind::Plain, options)
     }
 
-    /// Opens a lane to a remote that speaks `far`, if that is asked for with CONN. Opening handshakes are over then, and
-    /// what TLS needs at the remote's end is forgotten: nothing can be said there.
-    pub fn open_to(&self, far: &Far, options: &str) -> io::Result<Lane> {
+    /// Opens a pair to a remote of this kind, where the relay understands CONN. Opening handshakes are done when this
+    /// returns. The remote's TLS state is dropped, so no data can be sent over a [`RemoteKind::SecureWebSocket`].
+    pub fn open_to(&self, kind: &RemoteKind, options: &str) -> io::Result<ConnectionPair> {
         let backend = self.backend.local_addr()?;
         let port = match self.via {
             Via::Direct => backend.port(),
@@ -97,45 +97,45 @@ impl Opener<'_> {
         let mut client = TcpStream::connect_timeout(&target, LIMIT)?;
         client.set_nodelay(true)?;
         client.set_read_timeout(Some(LIMIT))?;
-        let scheme = match (self.via, far) {
-            (Via::Conn(_), Far::Plain) => "",
-            (Via::Conn(_), Far::WebSocket) => "ws://",
-            (Via::Conn(_), Far::SecureWebSocket(_)) => "wss://",
+        let scheme = match (self.via, kind) {
+            (Via::Conn(_), RemoteKind::Plain) => "",
+            (Via::Conn(_), RemoteKind::WebSocket) => "ws://",
+            (Via::Conn(_), RemoteKind::SecureWebSocket(_)) => "wss://",
             (Via::FromWebSocket(_), _) => {
                 upgrade(&mut client)?;
-                return Ok(Lane { client, remote: self.accept()? });
+                return Ok(ConnectionPair { client, remote: self.accept()? });
             }
             (Via::ToWebSocket(_), _) => {
                 let remote = self.accept()?;
                 Peer::new(remote.try_clone()?).upgrade()?;
-                return Ok(Lane { client, remote });
+                return Ok(ConnectionPair { client, remote });
             }
-            _ => return Ok(Lane { client, remote: self.accept()? }),
+            _ => return Ok(ConnectionPair { client, remote: self.accept()? }),
         };
         expect_line(&mut client, "OK TOGGLEDBITS-SOCKPROXY 1 ")?;
         client.write_all(format!("CONN {scheme}{backend} {options}").trim_end().as_bytes())?;
         client.write_all(b"\n")?;
-        let remote = match far {
-            Far::Plain => {
+        let remote = match kind {
+            RemoteKind::Plain => {
                 expect_line(&mut client, "OK CONN")?;
-                return Ok(Lane { client, remote: self.accept()? });
+                return Ok(ConnectionPair { client, remote: self.accept()? });
             }
-            Far::WebSocket => {
+            RemoteKind::WebSocket => {
                 let remote = self.accept()?;
                 Peer::new(remote.try_clone()?).upgrade()?;
                 remote
             }
-            Far::SecureWebSocket(config) => {
+            RemoteKind::SecureWebSocket(config) => {
                 let mut remote = self.accept()?;
                 upgrade_secured(&mut remote, config)?;
                 remote
             }
         };
         expect_line(&mut client, "OK CONN")?;
-        Ok(Lane { client, remote })
+        Ok(ConnectionPair { client, remote })
     }
 
-    /// The remote's end of a lane.
+    /// Accepts the remote's end of a pair.
     fn accept(&self) -> io::Result<TcpStream> {
         let remote = accept(self.backend, LIMIT)?;
         remote.set_nodelay(true)?;
@@ -143,35 +143,35 @@ impl Opener<'_> {
         Ok(remote)
     }
 
-    /// Opens `count` lanes alike.
-    pub fn open_many(&self, count: usize, options: &str) -> io::Result<Vec<Lane>> {
+    /// Opens `count` pairs.
+    pub fn open_many(&self, count: usize, options: &str) -> io::Result<Vec<ConnectionPair>> {
         (0..count).map(|_| self.open(options)).collect()
     }
 
-    /// Waits until a lane can be opened, as after the start of a relay.
+    /// Waits until a pair can be opened, after a relay was started.
     pub fn wait_ready(&self) -> io::Result<()> {
         let start = Instant::now();
         loop {
             match self.open("") {
                 Ok(_) => return Ok(()),
                 Err(e) if start.elapsed() > LIMIT => return Err(e),
-                // There is no event to wait for before somebody listens.
+                // A port without a listener gives no event to wait for.
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
         }
     }
 }
 
-/// Accepts within `limit`.
+/// Accepts a connection within `limit`.
 fn accept(listener: &TcpListener, limit: Duration) -> io::Result<TcpStream> {
     let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     if poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody connects to the remote"));
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "no connection to the remote"));
     }
     Ok(listener.accept()?.0)
 }
 
-/// A client's opening handshake.
+/// Makes a client's WebSocket handshake.
 fn upgrade(client: &mut TcpStream) -> io::Result<()> {
     client.write_all(
         b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -181,7 +181,7 @@ fn upgrade(client: &mut TcpStream) -> io::Result<()> {
     if answer.contains(" 101 ") { Ok(()) } else { Err(io::Error::other(answer)) }
 }
 
-/// A server's opening handshakes, of TLS and of WebSocket.
+/// Makes a server's TLS and WebSocket handshakes.
 fn upgrade_secured(remote: &mut TcpStream, config: &Arc<ServerConfig>) -> io::Result<()> {
     let connection = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
     let mut stream = rustls::StreamOwned::new(connection, remote);
@@ -198,9 +198,9 @@ fn upgrade_secured(remote: &mut TcpStream, config: &Arc<ServerConfig>) -> io::Re
     stream.flush()
 }
 
-/// Reads a line byte by byte (what follows it is the remote's) and checks its beginning.
+/// Reads one line, and nothing behind it, and checks its beginning.
 fn expect_line(stream: &mut TcpStream, start: &str) -> io::Result<()> {
-    // The line is short and comes in one piece: look at it first, then take just that.
+    // Bytes behind the line belong to the remote: peek first, then read the line alone.
     let mut line = Vec::new();
     let mut buf = [0u8; 128];
     while line.last() != Some(&b'\n') {
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ways_are_read() {
+    fn relays_are_parsed() {
         assert_eq!("direct".parse(), Ok(Via::Direct));
         assert_eq!("plain:80".parse(), Ok(Via::Plain(80)));
         assert_eq!("conn:2504".parse(), Ok(Via::Conn(2504)));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dialogue_leaves_what_follows() {
+    fn the_setup_exchange_leaves_the_bytes_behind_it() {
         let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = proxy.local_addr().unwrap().port();
@@ -248,16 +248,16 @@ mod tests {
             plugin.write_all(b"OK CONN 1\nearly").unwrap();
             (String::from_utf8(line).unwrap(), plugin, remote)
         });
-        let opener = Opener { via: Via::Conn(port), backend: &backend };
-        let mut lane = opener.open("A=1").unwrap();
+        let opener = PairOpener { via: Via::Conn(port), backend: &backend };
+        let mut pair = opener.open("A=1").unwrap();
         let mut early = [0u8; 5];
-        lane.client.read_exact(&mut early).unwrap();
+        pair.client.read_exact(&mut early).unwrap();
         assert_eq!(&early, b"early");
         assert_eq!(daemon.join().unwrap().0, format!("CONN {to} A=1\n"));
     }
 
     #[test]
-    fn a_refusal_is_told() {
+    fn a_refusal_is_reported() {
         let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = proxy.local_addr().unwrap().port();
@@ -266,7 +266,7 @@ mod tests {
             plugin.write_all(b"ERR too many\n").unwrap();
             plugin
         });
-        let error = Opener { via: Via::Conn(port), backend: &backend }.open("").err().unwrap();
+        let error = PairOpener { via: Via::Conn(port), backend: &backend }.open("").err().unwrap();
         assert!(error.to_string().contains("ERR too many"), "{error}");
         daemon.join().unwrap();
     }

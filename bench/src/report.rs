@@ -1,26 +1,26 @@
-//! Collects values by row and column and writes the medians as Markdown, with the marks to reach.
+//! Collects values by row and column, and prints the medians and how they compare with the goals, as Markdown.
 
 use std::fmt::Write;
 use std::process::Command;
 
-use super::stats::{median, quantile};
+use crate::stats::{median, quantile};
 
-/// What a row counts, and so how it is written.
+/// The unit of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// 10^6 bytes a second.
+    /// Megabytes (10^6 bytes) a second.
     Rate,
-    /// Processor seconds for 10^9 bytes.
+    /// Processor seconds for a gigabyte (10^9 bytes).
     CpuPerGb,
     /// Microseconds.
     Micros,
     /// Milliseconds.
     Millis,
-    /// 1024 bytes.
+    /// Kilobytes (1024 bytes).
     Kilobytes,
     /// Events a second.
     PerSecond,
-    /// Processor microseconds for an event.
+    /// Processor time for an event, in microseconds.
     CpuPerEvent,
     /// A number.
     Count,
@@ -58,19 +58,19 @@ struct Row {
     values: Vec<Vec<f64>>,
 }
 
-/// The column of our static build.
+/// The column of sockproxyd linked statically with musl.
 pub const MUSL: &str = "sockproxyd musl";
 
-/// The column of a build for another processor, under an emulator.
+/// The column of sockproxyd for mipsel, under an emulator.
 pub const EMULATED: &str = "sockproxyd mipsel";
 
-/// The column of two threads that do the daemon's work for a handshake.
-pub const SAME_WORK: &str = "rustls, same work";
+/// The column of [`crate::rustls_baseline`].
+pub const RUSTLS_BASELINE: &str = "rustls baseline";
 
-/// Processors that others may use before the report warns.
+/// Above this processor use by other programs the report warns.
 const QUIET: f64 = 0.1;
 
-/// The table under construction.
+/// The results so far.
 pub struct Report {
     columns: Vec<&'static str>,
     rounds: usize,
@@ -84,8 +84,8 @@ impl Report {
         Report { columns, rounds, rows: Vec::new(), failures: Vec::new() }
     }
 
-    /// The row of that name; a new one comes last. Called ahead, it keeps a place for a row to which
-    /// not everybody has something to add.
+    /// Finds the row called `name`, or adds it at the end. Called ahead of the values, it fixes the order of rows that
+    /// not every column fills.
     pub fn row(&mut self, name: &str, unit: Unit) -> usize {
         self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
             let values = vec![Vec::new(); self.columns.len()];
@@ -94,14 +94,14 @@ impl Report {
         })
     }
 
-    /// Adds one round's value.
+    /// Adds the value of one round.
     pub fn add(&mut self, name: &str, unit: Unit, column: &str, value: f64) {
         let Some(at) = self.columns.iter().position(|c| *c == column) else { return };
         let row = self.row(name, unit);
         self.rows[row].values[at].push(value);
     }
 
-    /// Adds one round's p50 and p99 as two rows.
+    /// Adds p50 and p99 of one round, as two rows.
     pub fn add_quantiles(&mut self, name: &str, unit: Unit, column: &str, values: &[f64]) {
         for (label, p) in [("p50", 0.5), ("p99", 0.99)] {
             if let Some(value) = quantile(values, p) {
@@ -110,7 +110,7 @@ impl Report {
         }
     }
 
-    /// Notes that a column could not do something.
+    /// Records that a measurement failed for a column.
     pub fn failure(&mut self, name: &str, column: &str, why: &str) {
         let note = format!("{column}, {name}: {why}");
         if !self.failures.contains(&note) {
@@ -118,7 +118,7 @@ impl Report {
         }
     }
 
-    /// True where all that was tried was measured.
+    /// True if no measurement failed.
     pub fn is_complete(&self) -> bool {
         self.failures.is_empty()
     }
@@ -128,17 +128,17 @@ impl Report {
         median(&self.rows.iter().find(|r| r.name == row)?.values[at])
     }
 
-    /// The whole report; `others` is what other work used of the machine meanwhile, in processors.
+    /// The whole report. `others`: processors used by other programs meanwhile.
     pub fn markdown(&self, others: f64) -> String {
         let mut out = format!("{}\n\nMedian of {} rounds (bulk: of three runs in each).", machine(), self.rounds);
-        let _ = writeln!(out, " Other work on the machine took {others:.2} processors meanwhile.");
+        let _ = writeln!(out, " Other programs used {others:.2} processors meanwhile.");
         if others > QUIET {
-            out.push_str("That is too much: p99s and verdicts by a narrow margin say nothing here.\n");
+            out.push_str("That is too much: p99 values and narrow results are unreliable.\n");
         }
         out.push('\n');
-        // Not everybody takes part in everything.
-        let taking_part = |at: &usize| self.rows.iter().any(|row| !row.values[*at].is_empty());
-        let shown: Vec<usize> = (0..self.columns.len()).filter(taking_part).collect();
+        // A column without any value is left out.
+        let has_values = |at: &usize| self.rows.iter().any(|row| !row.values[*at].is_empty());
+        let shown: Vec<usize> = (0..self.columns.len()).filter(has_values).collect();
         let heads: Vec<&str> = shown.iter().map(|at| self.columns[*at]).collect();
         let _ = writeln!(out, "| | {} |", heads.join(" | "));
         let _ = writeln!(out, "|---|{}", "--:|".repeat(shown.len()));
@@ -151,7 +151,7 @@ impl Report {
             let name = if unit.is_empty() { row.name.clone() } else { format!("{}, {unit}", row.name) };
             let _ = writeln!(out, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
         }
-        out.push_str(&self.marks());
+        out.push_str(&self.goals());
         if !self.failures.is_empty() {
             let _ = writeln!(out, "\nNot measured:\n");
             for failure in &self.failures {
@@ -161,115 +161,120 @@ impl Report {
         out
     }
 
-    /// Ours beside what it is to reach, for each of our binaries that was measured.
-    fn marks(&self) -> String {
+    /// Compares each column of sockproxyd with its goals.
+    fn goals(&self) -> String {
         let mut out = String::new();
         for column in self.columns.iter().filter(|column| column.starts_with("sockproxyd")) {
-            let lines: Vec<String> = MARKS
+            let lines: Vec<String> = GOALS
                 .iter()
-                .flat_map(|mark| self.rows.iter().filter_map(|row| self.judge(mark, row, column)))
+                .flat_map(|goal| self.rows.iter().filter_map(|row| self.compare(goal, row, column)))
                 .collect();
             if !lines.is_empty() {
-                let _ = writeln!(out, "\n| {column} | measured | mark | ratio | |\n|---|--:|--:|--:|---|");
+                let _ = writeln!(out, "\n| {column} | measured | goal | ratio | |\n|---|--:|--:|--:|---|");
                 lines.iter().for_each(|line| out.push_str(line));
             }
         }
         out
     }
 
-    fn judge(&self, mark: &Mark, row: &Row, column: &str) -> Option<String> {
-        let applies = row.name.starts_with(mark.start) && row.name.ends_with(mark.end);
-        // Memory is promised of the static build; a dynamic one's share of libc depends on who else runs.
+    /// One line of the comparison; None if the goal does not apply to the row or a value is missing.
+    fn compare(&self, goal: &Goal, row: &Row, column: &str) -> Option<String> {
+        let applies = row.name.starts_with(goal.start) && row.name.ends_with(goal.end);
+        // The memory goals are for the static build: a dynamic one's share of libc depends on other processes.
         let is_memory = row.unit == Unit::Kilobytes;
-        let elsewhere = is_memory && column != MUSL && self.columns.contains(&MUSL);
-        if !applies || elsewhere {
+        let other_column = is_memory && column != MUSL && self.columns.contains(&MUSL);
+        if !applies || other_column {
             return None;
         }
         let value = self.median_of(&row.name, column)?;
         let of_haproxy = || ["haproxy", "haproxy splice"].iter().filter_map(|c| self.median_of(&row.name, c));
-        let goal = match mark.goal {
-            Goal::AtMost(limit) => limit,
-            Goal::LikeFastestHaproxy => of_haproxy().max_by(f64::total_cmp)?,
-            Goal::LikeLeanestHaproxy => of_haproxy().min_by(f64::total_cmp)?,
-            Goal::Times(factor, other) => factor * self.median_of(&row.name, other)?,
-            Goal::Part(divisor, other) => self.median_of(&row.name, other)? / divisor,
-            Goal::LikeRow(other) => self.median_of(other, column)?,
+        let wanted = match goal.bound {
+            Bound::AtMost(limit) => limit,
+            Bound::LikeFastestHaproxy => of_haproxy().max_by(f64::total_cmp)?,
+            Bound::LikeLeanestHaproxy => of_haproxy().min_by(f64::total_cmp)?,
+            Bound::Times(factor, other) => factor * self.median_of(&row.name, other)?,
+            Bound::Part(divisor, other) => self.median_of(&row.name, other)? / divisor,
+            Bound::LikeRow(other) => self.median_of(other, column)?,
         };
-        let ratio = value / goal;
-        let verdict = match mark.goal {
-            Goal::AtMost(_) | Goal::Part(..) if ratio <= 1.0 => "ok",
-            Goal::LikeFastestHaproxy | Goal::Times(..) if ratio >= 1.0 => "ok",
-            Goal::LikeFastestHaproxy if ratio >= 0.95 => "ok (noise)",
-            Goal::LikeLeanestHaproxy | Goal::LikeRow(_) if ratio <= 1.0 => "ok",
-            Goal::LikeLeanestHaproxy | Goal::LikeRow(_) if ratio <= 1.05 => "ok (noise)",
-            // The load at both ends does its part of every message: no way through can be faster than none.
-            Goal::Times(..) if self.median_of(&row.name, "direct").is_some_and(|direct| goal > direct) => {
+        let ratio = value / wanted;
+        let verdict = match goal.bound {
+            Bound::AtMost(_) | Bound::Part(..) if ratio <= 1.0 => "ok",
+            Bound::LikeFastestHaproxy | Bound::Times(..) if ratio >= 1.0 => "ok",
+            Bound::LikeFastestHaproxy if ratio >= 0.95 => "ok (noise)",
+            Bound::LikeLeanestHaproxy | Bound::LikeRow(_) if ratio <= 1.0 => "ok",
+            Bound::LikeLeanestHaproxy | Bound::LikeRow(_) if ratio <= 1.05 => "ok (noise)",
+            // The load itself does part of the work for each message: no relay is faster than a direct connection.
+            Bound::Times(..) if self.median_of(&row.name, "direct").is_some_and(|direct| wanted > direct) => {
                 "MISSED (more than a direct connection)"
             }
             _ => "MISSED",
         };
         let (name, unit) = (&row.name, row.unit);
         let label = unit.label();
-        let mut told = unit.write(goal);
-        match mark.goal {
-            Goal::Times(factor, other) => told += &format!(" ({factor} x {other})"),
-            Goal::Part(divisor, other) => told += &format!(" ({other} / {divisor})"),
-            Goal::LikeRow(other) => told += &format!(" ({other})"),
+        let mut goal_text = unit.write(wanted);
+        match goal.bound {
+            Bound::Times(factor, other) => goal_text += &format!(" ({factor} x {other})"),
+            Bound::Part(divisor, other) => goal_text += &format!(" ({other} / {divisor})"),
+            Bound::LikeRow(other) => goal_text += &format!(" ({other})"),
             _ => {}
         }
-        Some(format!("| {name}, {label} | {} | {told} | {ratio:.2} | {verdict} |\n", unit.write(value)))
+        Some(format!("| {name}, {label} | {} | {goal_text} | {ratio:.2} | {verdict} |\n", unit.write(value)))
     }
 }
 
-struct Mark {
+/// A goal for the rows whose name begins with `start` and ends with `end`.
+struct Goal {
     start: &'static str,
     end: &'static str,
-    goal: Goal,
+    bound: Bound,
 }
 
-enum Goal {
+enum Bound {
+    /// At most this value.
     AtMost(f64),
+    /// At least the larger value of haproxy's two columns.
     LikeFastestHaproxy,
+    /// At most the smaller value of haproxy's two columns.
     LikeLeanestHaproxy,
-    /// So many times as much as that column has.
+    /// At least this factor times the value of that column.
     Times(f64, &'static str),
-    /// No more than that part of what that column has.
+    /// At most the value of that column divided by this.
     Part(f64, &'static str),
-    /// No more than that row has.
+    /// At most the value of that row in the same column.
     LikeRow(&'static str),
 }
 
-/// What sockproxyd promises. Absolute for what Luup's users feel, relative for what depends on the machine.
-const MARKS: [Mark; 22] = [
-    Mark { start: "bulk ", end: "conn", goal: Goal::LikeFastestHaproxy },
-    Mark { start: "CPU per GB", end: "conn", goal: Goal::LikeLeanestHaproxy },
-    Mark { start: "ping-pong ", end: "p50", goal: Goal::LikeLeanestHaproxy },
-    Mark { start: "idle, PSS", end: "", goal: Goal::AtMost(1500.0) },
-    Mark { start: "per connection, PSS", end: "", goal: Goal::AtMost(1.5) },
-    Mark { start: "idle ws, PSS each", end: "", goal: Goal::AtMost(1.5) },
-    Mark { start: "idle wss, PSS each", end: "", goal: Goal::AtMost(24.0) },
-    Mark { start: "bridge echo ", end: "conn", goal: Goal::Times(2.0, "websocat") },
-    Mark { start: "bridge echo ", end: "conn", goal: Goal::Times(5.0, "websockify") },
-    Mark { start: "bridge CPU each", end: "conn", goal: Goal::Part(2.0, "websocat") },
-    Mark { start: "bridge CPU each", end: "conn", goal: Goal::Part(5.0, "websockify") },
-    Mark { start: "TLS 1.3 handshakes", end: "", goal: Goal::Times(0.9, "rustls") },
-    Mark { start: "TLS 1.3 handshakes", end: "", goal: Goal::Times(0.9, SAME_WORK) },
-    Mark { start: "ping-pong beside 20 handshakes", end: "p99", goal: Goal::LikeRow("ping-pong alone, p99") },
-    Mark {
+/// The goals of sockproxyd: absolute for what users of Luup notice, relative for what depends on the machine.
+const GOALS: [Goal; 22] = [
+    Goal { start: "bulk ", end: "conn", bound: Bound::LikeFastestHaproxy },
+    Goal { start: "CPU per GB", end: "conn", bound: Bound::LikeLeanestHaproxy },
+    Goal { start: "ping-pong ", end: "p50", bound: Bound::LikeLeanestHaproxy },
+    Goal { start: "idle, PSS", end: "", bound: Bound::AtMost(1500.0) },
+    Goal { start: "per connection, PSS", end: "", bound: Bound::AtMost(1.5) },
+    Goal { start: "idle ws, PSS each", end: "", bound: Bound::AtMost(1.5) },
+    Goal { start: "idle wss, PSS each", end: "", bound: Bound::AtMost(24.0) },
+    Goal { start: "bridge echo ", end: "conn", bound: Bound::Times(2.0, "websocat") },
+    Goal { start: "bridge echo ", end: "conn", bound: Bound::Times(5.0, "websockify") },
+    Goal { start: "bridge CPU each", end: "conn", bound: Bound::Part(2.0, "websocat") },
+    Goal { start: "bridge CPU each", end: "conn", bound: Bound::Part(5.0, "websockify") },
+    Goal { start: "TLS 1.3 handshakes", end: "", bound: Bound::Times(0.9, "rustls") },
+    Goal { start: "TLS 1.3 handshakes", end: "", bound: Bound::Times(0.9, RUSTLS_BASELINE) },
+    Goal { start: "ping-pong beside 20 handshakes", end: "p99", bound: Bound::LikeRow("ping-pong alone, p99") },
+    Goal {
         start: "ping-pong beside 20 handshakes",
         end: "p99",
-        goal: Goal::LikeRow("ping-pong beside 20 connects, p99"),
+        bound: Bound::LikeRow("ping-pong beside 20 connects, p99"),
     },
-    Mark { start: "notification, p50", end: "", goal: Goal::AtMost(1.0) },
-    Mark { start: "notification, p99", end: "", goal: Goal::AtMost(3.0) },
-    Mark { start: "notification, 20 busy", end: "p50", goal: Goal::AtMost(2.0) },
-    Mark { start: "notification, 20 busy", end: "p99", goal: Goal::AtMost(10.0) },
-    Mark { start: "notification, a device hangs", end: "p50", goal: Goal::AtMost(1.0) },
-    Mark { start: "notification, a device hangs", end: "p99", goal: Goal::AtMost(3.0) },
-    Mark { start: "notification", end: "last of 20", goal: Goal::AtMost(50.0) },
+    Goal { start: "notification, p50", end: "", bound: Bound::AtMost(1.0) },
+    Goal { start: "notification, p99", end: "", bound: Bound::AtMost(3.0) },
+    Goal { start: "notification, 20 busy", end: "p50", bound: Bound::AtMost(2.0) },
+    Goal { start: "notification, 20 busy", end: "p99", bound: Bound::AtMost(10.0) },
+    Goal { start: "notification, a device hangs", end: "p50", bound: Bound::AtMost(1.0) },
+    Goal { start: "notification, a device hangs", end: "p99", bound: Bound::AtMost(3.0) },
+    Goal { start: "notification", end: "last of 20", bound: Bound::AtMost(50.0) },
 ];
 
-/// The machine, its kernel, the date, and the versions of what is compared.
+/// The machine, its kernel, the date, and the versions of haproxy and socat.
 fn machine() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
@@ -295,25 +300,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_marks() {
+    fn medians_and_goals() {
         let mut report = Report::new(vec!["haproxy", "haproxy splice", "sockproxyd"], 3);
         for (a, b, c) in [(100.0, 200.0, 198.0), (110.0, 210.0, 190.0), (90.0, 190.0, 230.0)] {
-            report.add("bulk up, 1 conn", Unit::Rate, "haproxy", a);
-            report.add("bulk up, 1 conn", Unit::Rate, "haproxy splice", b);
-            report.add("bulk up, 1 conn", Unit::Rate, "sockproxyd", c);
+            report.add("bulk to remote, 1 conn", Unit::Rate, "haproxy", a);
+            report.add("bulk to remote, 1 conn", Unit::Rate, "haproxy splice", b);
+            report.add("bulk to remote, 1 conn", Unit::Rate, "sockproxyd", c);
         }
-        report.add("CPU per GB up, 1 conn", Unit::CpuPerGb, "haproxy", 0.7);
-        report.add("CPU per GB up, 1 conn", Unit::CpuPerGb, "haproxy splice", 0.2);
-        report.add("CPU per GB up, 1 conn", Unit::CpuPerGb, "sockproxyd", 0.25);
+        report.add("CPU per GB to remote, 1 conn", Unit::CpuPerGb, "haproxy", 0.7);
+        report.add("CPU per GB to remote, 1 conn", Unit::CpuPerGb, "haproxy splice", 0.2);
+        report.add("CPU per GB to remote, 1 conn", Unit::CpuPerGb, "sockproxyd", 0.25);
         report.add_quantiles("notification", Unit::Millis, "sockproxyd", &[0.5; 100]);
         report.add_quantiles("ping-pong beside 20 connects", Unit::Micros, "sockproxyd", &[40.0; 100]);
         report.add_quantiles("ping-pong beside 20 handshakes", Unit::Micros, "sockproxyd", &[60.0; 100]);
         report.failure("x", "haproxy", "why");
         let text = report.markdown(0.0);
         for line in [
-            "| bulk up, 1 conn, MB/s | 100 | 200 | 198 |",
-            "| bulk up, 1 conn, MB/s | 198 | 200 | 0.99 | ok (noise) |",
-            "| CPU per GB up, 1 conn, s | 0.250 | 0.200 | 1.25 | MISSED |",
+            "| bulk to remote, 1 conn, MB/s | 100 | 200 | 198 |",
+            "| bulk to remote, 1 conn, MB/s | 198 | 200 | 0.99 | ok (noise) |",
+            "| CPU per GB to remote, 1 conn, s | 0.250 | 0.200 | 1.25 | MISSED |",
             "| notification, p50, ms | - | - | 0.50 |",
             "| notification, p50, ms | 0.50 | 1.00 | 0.50 | ok |",
             "| notification, p99, ms | 0.50 | 3.00 | 0.17 | ok |",
@@ -325,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn speed_and_cost_are_judged_by_others() {
+    fn goals_relative_to_other_columns_are_compared() {
         let mut report = Report::new(vec!["direct", "sockproxyd", "websocat"], 1);
         for (size, direct) in [("128 B", 90.0), ("64 KiB", 400.0)] {
             let (rate, cost) = (format!("bridge echo {size}, 16 conn"), format!("bridge CPU each, {size}, 16 conn"));
@@ -346,29 +351,29 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_judged_of_the_static_build_where_there_is_one() {
-        let judged = |columns: Vec<&'static str>| {
+    fn memory_goals_apply_to_the_static_build_if_it_was_measured() {
+        let missed = |columns: Vec<&'static str>| {
             let mut report = Report::new(columns.clone(), 1);
             for column in columns {
                 report.add("idle, PSS", Unit::Kilobytes, column, 1600.0);
             }
-            report.marks().matches("MISSED").count()
+            report.goals().matches("MISSED").count()
         };
-        assert_eq!(judged(vec!["sockproxyd"]), 1);
-        assert_eq!(judged(vec!["sockproxyd", MUSL]), 1);
+        assert_eq!(missed(vec!["sockproxyd"]), 1);
+        assert_eq!(missed(vec!["sockproxyd", MUSL]), 1);
     }
 
     #[test]
-    fn a_busy_machine_is_told() {
+    fn the_report_warns_of_a_busy_machine() {
         let report = Report::new(vec!["sockproxyd"], 1);
         assert!(report.markdown(0.5).contains("too much"));
         assert!(!report.markdown(0.05).contains("too much"));
     }
 
     #[test]
-    fn nothing_measured_is_no_mark() {
+    fn a_goal_without_its_reference_is_left_out() {
         let mut report = Report::new(vec!["haproxy", "sockproxyd"], 1);
-        report.add("bulk up, 1 conn", Unit::Rate, "sockproxyd", 1.0);
-        assert_eq!(report.marks(), "");
+        report.add("bulk to remote, 1 conn", Unit::Rate, "sockproxyd", 1.0);
+        assert_eq!(report.goals(), "");
     }
 }

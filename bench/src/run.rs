@@ -1,37 +1,37 @@
-//! The order of measurements: each goes in turn through all ways, several times over.
+//! The measurements in order. Each runs through all relays in turn, several rounds long.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lab::luup::{Behaviour, Luup};
-use lab::process::{self, Disturbance};
+use testkit::luup::{Behaviour, Luup};
+use testkit::process::{self, Disturbance};
 
-use super::awake::Awake;
-use super::load::{self, Flight, Way};
-use super::notify::{self, Plan, Scene};
-use super::report::{MUSL, Report, Unit};
-use super::stats::{micros, millis, quantile};
-use super::targets::{Kind, Target};
+use crate::cpu_warmer::CpuWarmer;
+use crate::load::{self, Direction, QueueDepth};
+use crate::notify::{self, Plan, Scenario};
+use crate::report::{MUSL, Report, Unit};
+use crate::stats::{micros, millis, quantile};
+use crate::targets::{Kind, Target};
 
-/// What to run.
+/// The command line's settings.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Our binary.
+    /// sockproxyd.
     pub ours: Option<PathBuf>,
-    /// Our binary, statically linked with musl.
+    /// sockproxyd, statically linked with musl.
     pub musl: Option<PathBuf>,
-    /// Our binary for another processor.
+    /// sockproxyd for mipsel.
     pub mipsel: Option<PathBuf>,
-    /// The original Lua script.
+    /// The original Lua daemon.
     pub original: Option<PathBuf>,
     /// The program websocat.
     pub websocat: Option<PathBuf>,
     /// The program websockify.
     pub websockify: Option<PathBuf>,
-    /// Two minutes instead of ten: fewer rounds, shorter ones.
+    /// Fewer and shorter rounds.
     pub quick: bool,
-    /// Only the measurement of this name.
+    /// Runs only the measurement of this name.
     pub only: Option<String>,
 }
 
@@ -47,29 +47,29 @@ const MEASUREMENTS: [(&str, Measurement); 9] = [
     ("bridge", Bench::bridge),
     ("idle", Bench::idle),
     ("tls", Bench::tls),
-    ("storm", Bench::storm),
+    ("flood", Bench::flood),
 ];
 
-/// Bulk runs: direction, connections, and how far ahead the sender may be.
-const BULK: [(Way, usize, Flight); 6] = [
-    (Way::Up, 1, Flight::Bounded),
-    (Way::Down, 1, Flight::Bounded),
-    (Way::Up, 8, Flight::Bounded),
-    (Way::Down, 8, Flight::Bounded),
-    (Way::Up, 1, Flight::Deep),
-    (Way::Down, 1, Flight::Deep),
+/// Bulk runs: direction, connections, and how far the sender may be ahead.
+const BULK: [(Direction, usize, QueueDepth); 6] = [
+    (Direction::ToRemote, 1, QueueDepth::Bounded),
+    (Direction::ToPlugin, 1, QueueDepth::Bounded),
+    (Direction::ToRemote, 8, QueueDepth::Bounded),
+    (Direction::ToPlugin, 8, QueueDepth::Bounded),
+    (Direction::ToRemote, 1, QueueDepth::Unbounded),
+    (Direction::ToPlugin, 1, QueueDepth::Unbounded),
 ];
 
-/// What is measured, how often, and what came of it.
-pub(super) struct Bench {
-    pub(super) quick: bool,
-    pub(super) rounds: usize,
-    pub(super) kinds: Vec<Kind>,
-    pub(super) report: Report,
+/// The relays, the number of rounds, and the results.
+pub(crate) struct Bench {
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) report: Report,
 }
 
-/// Runs all measurements asked for and prints the report, as Markdown, on stdout. Progress goes to stderr.
-/// False where something could not be measured.
+/// Runs the selected measurements and prints the report, as Markdown, on stdout. Progress goes to stderr. False if a
+/// measurement failed.
 pub fn run(settings: &Settings) -> io::Result<bool> {
     process::raise_descriptor_limit();
     let mut kinds = vec![Kind::Direct, Kind::Socat, Kind::Haproxy { splice: false }, Kind::Haproxy { splice: true }];
@@ -79,7 +79,7 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     kinds.extend(settings.mipsel.clone().map(|path| Kind::Emulated { emulator: "qemu-mipsel-static", path }));
     kinds.extend(settings.websocat.clone().map(|path| Kind::Websocat { path, lines: false }));
     kinds.extend(settings.websockify.clone().map(|path| Kind::Websockify { path }));
-    kinds.extend([Kind::Rustls, Kind::SameWork]);
+    kinds.extend([Kind::Rustls, Kind::RustlsBaseline]);
     let rounds = if settings.quick { 3 } else { 5 };
     let report = Report::new(kinds.iter().map(Kind::name).collect(), rounds);
     let mut bench = Bench { quick: settings.quick, rounds, kinds, report };
@@ -104,8 +104,8 @@ impl Bench {
         kinds.map(|kind| Target::start(kind, NO_LUUP)).collect()
     }
 
-    /// Runs `work` and keeps going where it fails: a column that cannot do it shows that.
-    pub(super) fn attempt(&mut self, target: &Target, what: &str, work: impl FnOnce(&mut Report) -> io::Result<()>) {
+    /// Runs `work`; an error becomes a note in the report, and the other columns go on.
+    pub(crate) fn attempt(&mut self, target: &Target, what: &str, work: impl FnOnce(&mut Report) -> io::Result<()>) {
         if let Err(e) = work(&mut self.report) {
             eprintln!("{what}: {}: {e}", target.kind.name());
             self.report.failure(what, target.kind.name(), &e.to_string());
@@ -116,14 +116,16 @@ impl Bench {
         let time = Duration::from_millis(if self.quick { 120 } else { 250 });
         let targets = self.start_all()?;
         for round in 1..=self.rounds {
-            for (way, count, flight) in BULK {
-                let direction = if way == Way::Up { "up" } else { "down" };
-                let deep = if flight == Flight::Deep { ", deep queue" } else { "" };
-                let name = format!("bulk {direction}, {count} conn{deep}");
+            for (direction, count, depth) in BULK {
+                let label = if direction == Direction::ToRemote { "to remote" } else { "to plugin" };
+                let deep = if depth == QueueDepth::Unbounded { ", deep queue" } else { "" };
+                let name = format!("bulk {label}, {count} conn{deep}");
                 eprintln!("round {round} of {}: {name}", self.rounds);
-                // Short runs, and several: where the scheduler puts whom changes from run to run.
+                // Several short runs: the scheduler places the processes anew in each.
                 for target in [&targets; 3].into_iter().flatten() {
-                    self.attempt(target, &name, |report| bulk_once(target, &name, (way, count, flight), time, report));
+                    self.attempt(target, &name, |report| {
+                        bulk_once(target, &name, (direction, count, depth), time, report)
+                    });
                 }
             }
         }
@@ -133,7 +135,7 @@ impl Bench {
     fn ping_pong(&mut self) -> io::Result<()> {
         let count = if self.quick { 3_000 } else { 10_000 };
         let two_writes = if self.quick { 30 } else { 60 };
-        let _awake = Awake::start()?;
+        let _warmer = CpuWarmer::start()?;
         let targets = self.start_all()?;
         for round in 1..=self.rounds {
             eprintln!("round {round} of {}: ping-pong", self.rounds);
@@ -141,8 +143,8 @@ impl Bench {
                 for target in &targets {
                     let name = format!("ping-pong {size} B");
                     self.attempt(target, &name, |report| {
-                        let mut lane = target.opener().open("")?;
-                        let times = micros(&load::ping_pong(&mut lane, size, count)?);
+                        let mut pair = target.opener().open("")?;
+                        let times = micros(&load::ping_pong(&mut pair, size, count)?);
                         report.add_quantiles(&name, Unit::Micros, target.kind.name(), &times);
                         Ok(())
                     });
@@ -151,8 +153,8 @@ impl Bench {
             for target in &targets {
                 let name = "two writes, one answer";
                 self.attempt(target, name, |report| {
-                    let mut lane = target.opener().open("")?;
-                    let times = micros(&load::two_writes(&mut lane, two_writes)?);
+                    let mut pair = target.opener().open("")?;
+                    let times = micros(&load::two_writes(&mut pair, two_writes)?);
                     report.add_quantiles(name, Unit::Micros, target.kind.name(), &times);
                     Ok(())
                 });
@@ -161,7 +163,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Connects a second and memory, each round with a fresh process.
+    /// Connects a second, and memory; each round starts a new process.
     fn connections(&mut self) -> io::Result<()> {
         for round in 1..=self.rounds {
             eprintln!("round {round} of {}: connects and memory", self.rounds);
@@ -172,9 +174,9 @@ impl Bench {
                     let count = kind.connections(1000);
                     settle();
                     let idle = target.memory();
-                    let (rate, mut lanes) = load::connects(&target.opener(), count)?;
+                    let (rate, mut pairs) = load::connects(&target.opener(), count)?;
                     report.add("connects", Unit::PerSecond, column, rate);
-                    load::check_all(&mut lanes, 64)?;
+                    load::check_all(&mut pairs, 64)?;
                     settle();
                     if let (Some(idle), Some(full)) = (idle, target.memory()) {
                         let each = |full: u64, idle: u64| full.saturating_sub(idle) as f64 / count as f64;
@@ -190,9 +192,9 @@ impl Bench {
         Ok(())
     }
 
-    /// 5000 connections held, each with the right bytes both ways.
+    /// 5000 open connections, each with the right bytes in both directions.
     fn hold(&mut self) -> io::Result<()> {
-        let watched = Duration::from_secs(if self.quick { 3 } else { 10 });
+        let idle_time = Duration::from_secs(if self.quick { 3 } else { 10 });
         eprintln!("5000 connections");
         for kind in self.kinds.clone() {
             if !matches!(kind, Kind::Ours { .. }) {
@@ -201,23 +203,23 @@ impl Bench {
             let target = Target::start(&kind, NO_LUUP)?;
             let column = kind.name();
             self.attempt(&target, "5000 connections", |report| {
-                let mut lanes = target.opener().open_many(5000, "")?;
+                let mut pairs = target.opener().open_many(5000, "")?;
                 settle();
                 let idle = target.memory();
-                load::check_all(&mut lanes, 4096)?;
-                report.add("5000 held, 4 KiB right both ways", Unit::Count, column, lanes.len() as f64);
+                load::check_all(&mut pairs, 4096)?;
+                report.add("5000 held, 4 KiB right in both directions", Unit::Count, column, pairs.len() as f64);
                 settle();
                 if let (Some(idle), Some(after)) = (idle, target.memory()) {
                     report.add("5000 held, PSS before the bytes", Unit::Kilobytes, column, idle.pss as f64);
                     report.add("5000 held, PSS after the bytes", Unit::Kilobytes, column, after.pss as f64);
                 }
                 let cpu = target.cpu_time();
-                std::thread::sleep(watched);
+                std::thread::sleep(idle_time);
                 if let (Some(cpu), Some(after)) = (cpu, target.cpu_time()) {
-                    let spent = after.saturating_sub(cpu).as_secs_f64() * 1e6 / watched.as_secs_f64();
+                    let spent = after.saturating_sub(cpu).as_secs_f64() * 1e6 / idle_time.as_secs_f64();
                     report.add("5000 held, CPU per idle second", Unit::Micros, column, spent);
                 }
-                drop(lanes);
+                drop(pairs);
                 settle();
                 if let Some(after) = target.memory() {
                     report.add("5000 closed, PSS", Unit::Kilobytes, column, after.pss as f64);
@@ -229,28 +231,28 @@ impl Bench {
     }
 
     fn notify(&mut self) -> io::Result<()> {
-        let scenes = [
-            (Scene::Idle, "notification"),
-            (Scene::Busy, "notification, 20 busy"),
-            (Scene::BusyNotifying, "notification, 20 busy notifying"),
-            (Scene::Hanging, "notification, a device hangs"),
+        let scenarios = [
+            (Scenario::Idle, "notification"),
+            (Scenario::Busy, "notification, 20 busy"),
+            (Scenario::BusyNotifying, "notification, 20 busy notifying"),
+            (Scenario::Hanging, "notification, a device hangs"),
         ];
-        for (_, name) in scenes {
+        for (_, name) in scenarios {
             for row in [", p50", ", p99", ": last of 20"] {
                 self.report.row(&format!("{name}{row}"), Unit::Millis);
             }
             self.report.row(&format!("{name}: lost"), Unit::Count);
         }
         for round in 1..=self.rounds {
-            for (scene, name) in scenes {
+            for (scenario, name) in scenarios {
                 eprintln!("round {round} of {}: {name}", self.rounds);
                 for kind in self.kinds.clone().iter().filter(|kind| kind.notifies()) {
                     let slow = matches!(kind, Kind::Original { .. });
-                    // A second each and one loss in a busy scene are all that there is to learn of it, once.
+                    // The original takes a second for each notification and loses some under load: one round shows that.
                     if slow && round > 1 {
                         continue;
                     }
-                    let busy = matches!(scene, Scene::Busy | Scene::BusyNotifying);
+                    let busy = matches!(scenario, Scenario::Busy | Scenario::BusyNotifying);
                     let plan = Plan {
                         samples: match (slow, self.quick) {
                             (true, _) => 3,
@@ -259,7 +261,7 @@ impl Bench {
                         },
                         bursts: match (slow, busy) {
                             (_, true) => 0,
-                            (true, _) => usize::from(!self.quick && scene == Scene::Idle),
+                            (true, _) => usize::from(!self.quick && scenario == Scenario::Idle),
                             (false, _) => 10,
                         },
                         limit: Duration::from_secs(if slow { 3 } else { 5 }),
@@ -267,13 +269,13 @@ impl Bench {
                     let luup = Luup::start();
                     let target = Target::start(kind, &luup.url())?;
                     self.attempt(&target, name, |report| {
-                        let seen = notify::measure(&target.opener(), &luup, scene, plan)?;
+                        let latencies = notify::measure(&target.opener(), &luup, scenario, plan)?;
                         let column = kind.name();
-                        report.add_quantiles(name, Unit::Millis, column, &millis(&seen.single));
-                        if let Some(last) = quantile(&millis(&seen.burst_last), 0.5) {
+                        report.add_quantiles(name, Unit::Millis, column, &millis(&latencies.single));
+                        if let Some(last) = quantile(&millis(&latencies.burst_last), 0.5) {
                             report.add(&format!("{name}: last of 20"), Unit::Millis, column, last);
                         }
-                        report.add(&format!("{name}: lost"), Unit::Count, column, seen.lost as f64);
+                        report.add(&format!("{name}: lost"), Unit::Count, column, latencies.lost as f64);
                         luup.set_behaviour(Behaviour::Ok);
                         Ok(())
                     });
@@ -284,32 +286,32 @@ impl Bench {
     }
 }
 
-/// One bulk run with new connections: its rate and what it cost.
+/// One bulk run over new connections: its rate, and its processor time.
 fn bulk_once(
     target: &Target,
     name: &str,
-    (way, count, flight): (Way, usize, Flight),
+    (direction, count, depth): (Direction, usize, QueueDepth),
     time: Duration,
     report: &mut Report,
 ) -> io::Result<()> {
     let column = target.kind.name();
-    let lanes = target.opener().open_many(count, "")?;
+    let pairs = target.opener().open_many(count, "")?;
     let before = target.cpu_time();
-    let moved = load::bulk(&lanes, way, flight, time)?;
+    let transferred = load::bulk(&pairs, direction, depth, time)?;
     let after = target.cpu_time();
-    let rate = moved.bytes as f64 / 1e6 / moved.time.as_secs_f64();
+    let rate = transferred.bytes as f64 / 1e6 / transferred.time.as_secs_f64();
     report.add(name, Unit::Rate, column, rate);
     if let (Some(before), Some(after)) = (before, after) {
-        let cost = after.saturating_sub(before).as_secs_f64() / (moved.bytes as f64 / 1e9);
+        let cost = after.saturating_sub(before).as_secs_f64() / (transferred.bytes as f64 / 1e9);
         report.add(&name.replace("bulk", "CPU per GB"), Unit::CpuPerGb, column, cost);
     }
     Ok(())
 }
 
-/// Refuses: nobody is notified.
-pub(super) const NO_LUUP: &str = "http://127.0.0.1:9";
+/// A Luup address that refuses connections.
+pub(crate) const NO_LUUP: &str = "http://127.0.0.1:9";
 
-/// Time for a process to tidy up after what it was asked: there is no event that says so.
-pub(super) fn settle() {
+/// Waits for a process to release what it no longer needs; no event reports that.
+pub(crate) fn settle() {
     std::thread::sleep(Duration::from_millis(300));
 }

@@ -1,6 +1,5 @@
-//! The daemon's work for a handshake in the simplest way there is: two threads, each of which lets a plugin in, greets it,
-//! reads its CONN, connects, has rustls make the handshake, answers and closes. Whatever the daemon is, it can hardly be
-//! faster than that.
+//! The baseline for handshakes a second: two threads, each of which accepts a plugin, greets it, reads its CONN, connects,
+//! has rustls make the handshake, answers and closes. A daemon can hardly be faster than this loop.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,18 +10,18 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 
-use super::handshakes::{LIMIT, Server, THREADS, client_config, own_cpu, shake_hands};
+use crate::tls_handshakes::{LIMIT, Server, THREADS, client_config, connect_tls, thread_cpu_time};
 
-/// The threads and the port where they let plugins in.
-pub struct SameWork {
+/// The threads, and the listener that plugins connect to.
+pub struct RustlsBaseline {
     listener: TcpListener,
     /// Processor time of the threads, in nanoseconds.
     cpu: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl SameWork {
-    /// Connections to `server`.
+impl RustlsBaseline {
+    /// Starts the threads; they trust the authority of `server`.
     pub fn start(server: &Server) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let config = client_config(server)?;
@@ -31,12 +30,12 @@ impl SameWork {
             .map(|_| {
                 let (listener, config, cpu) = (listener.try_clone()?, Arc::clone(&config), Arc::clone(&cpu));
                 Ok(thread::spawn(move || {
-                    let mut before = own_cpu();
+                    let mut before = thread_cpu_time();
                     while let Ok((plugin, _)) = listener.accept() {
-                        // Whoever is not served finds his connection closed, and says so.
+                        // A plugin that is not served finds its connection closed and reports that.
                         serve(&plugin, &config).ok();
                         drop(plugin);
-                        let now = own_cpu();
+                        let now = thread_cpu_time();
                         cpu.fetch_add(now.saturating_sub(before).as_nanos() as u64, Ordering::Relaxed);
                         before = now;
                     }
@@ -46,18 +45,18 @@ impl SameWork {
         Ok(Self { listener, cpu, threads })
     }
 
-    /// The port where plugins come in.
+    /// The port that plugins connect to.
     pub fn port(&self) -> io::Result<u16> {
         self.listener.local_addr().map(|own| own.port())
     }
 
-    /// Processor time for the plugins that have gone.
+    /// Processor time for the plugins that have been served.
     pub fn cpu_time(&self) -> Duration {
         Duration::from_nanos(self.cpu.load(Ordering::Relaxed))
     }
 }
 
-impl Drop for SameWork {
+impl Drop for RustlsBaseline {
     fn drop(&mut self) {
         // On Linux this wakes a blocked accept() with EINVAL.
         socket2::SockRef::from(&self.listener).shutdown(Shutdown::Both).ok();
@@ -67,17 +66,17 @@ impl Drop for SameWork {
     }
 }
 
-/// A plugin, from its greeting to its end.
+/// Serves one plugin, from the greeting to the close.
 fn serve(mut plugin: &TcpStream, config: &Arc<ClientConfig>) -> io::Result<()> {
     plugin.set_nodelay(true)?;
     plugin.set_read_timeout(Some(LIMIT))?;
-    plugin.write_all(b"OK TOGGLEDBITS-SOCKPROXY 1 same-work\n")?;
+    plugin.write_all(b"OK TOGGLEDBITS-SOCKPROXY 1 baseline\n")?;
     let mut line = String::new();
     BufReader::new(plugin).read_line(&mut line)?;
     let target = line.strip_prefix("CONN ").and_then(|rest| rest.split_whitespace().next()?.parse::<SocketAddr>().ok());
     let target = target.ok_or_else(|| io::Error::other(format!("no CONN: {line}")))?;
-    let (mut connection, mut remote) = shake_hands(target, config)?;
-    plugin.write_all(b"OK CONN same-work\n")?;
+    let (mut connection, mut remote) = connect_tls(target, config)?;
+    plugin.write_all(b"OK CONN baseline\n")?;
     connection.send_close_notify();
     connection.write_tls(&mut remote)?;
     Ok(())
@@ -85,16 +84,17 @@ fn serve(mut plugin: &TcpStream, config: &Arc<ClientConfig>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dialogues::by_dialogues;
     use super::*;
+    use crate::setup_exchange::exchange_many;
 
     #[test]
     fn plugins_are_served() {
         let server = Server::start(4).unwrap();
-        let same = SameWork::start(&server).unwrap();
-        let made = by_dialogues(same.port().unwrap(), &server.conn(""), 3, Duration::from_millis(50)).unwrap();
-        server.wait_made(made.count).unwrap();
-        assert_eq!(server.made().unwrap(), made.count);
-        assert!(made.count >= 3 && same.cpu_time() > Duration::ZERO);
+        let baseline = RustlsBaseline::start(&server).unwrap();
+        let port = baseline.port().unwrap();
+        let stats = exchange_many(port, &server.conn(""), 3, Duration::from_millis(50)).unwrap();
+        server.wait_full_handshakes(stats.count).unwrap();
+        assert_eq!(server.full_handshakes().unwrap(), stats.count);
+        assert!(stats.count >= 3 && baseline.cpu_time() > Duration::ZERO);
     }
 }

@@ -1,4 +1,4 @@
-//! Plugins that have handshakes made: they connect, say CONN, and go as soon as they know that it is done.
+//! The setup exchange of a plugin: connect, send CONN, read the answer, close.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::handshakes::{LIMIT, Made, own_cpu};
+use crate::tls_handshakes::{HandshakeStats, LIMIT, thread_cpu_time};
 
-/// A plugin that has just connected to `port`. It will leave no port that is kept for what comes too late.
-pub fn come(port: u16) -> io::Result<TcpStream> {
+/// Connects a plugin to `port`. Its close resets the connection, so that no port stays in TIME_WAIT.
+pub fn connect(port: u16) -> io::Result<TcpStream> {
     let plugin = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     plugin.set_nodelay(true)?;
     plugin.set_read_timeout(Some(LIMIT))?;
@@ -17,75 +17,75 @@ pub fn come(port: u16) -> io::Result<TcpStream> {
     Ok(plugin)
 }
 
-/// Handshakes that who listens on `port` makes for so many plugins at once, for `time`. `conn`: what they say. One thread
-/// is all the plugins, so that it takes as little as can be from what is measured.
-pub fn by_dialogues(port: u16, conn: &str, plugins: usize, time: Duration) -> io::Result<Made> {
+/// Repeats the exchange on `plugins` connections at once for `time`. The daemon listens on `port`; `conn` is the line that
+/// each plugin sends. One thread drives all plugins, so that the load takes little from what is measured.
+pub fn exchange_many(port: u16, conn: &str, plugins: usize, time: Duration) -> io::Result<HandshakeStats> {
     let epoll = Epoll::new(EpollCreateFlags::empty())?;
-    let come = |at: usize| {
-        let mut stream = come(port)?;
-        // What a plugin says need not wait for the greeting.
+    let begin = |at: usize| {
+        let mut stream = connect(port)?;
+        // A plugin may send its command before it has read the greeting.
         stream.write_all(conn.as_bytes())?;
         epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, at as u64))?;
         io::Result::Ok((stream, Vec::new()))
     };
-    let (start, cpu) = (Instant::now(), own_cpu());
-    let mut there = (0..plugins).map(|at| come(at).map(Some)).collect::<io::Result<Vec<_>>>()?;
+    let (start, cpu) = (Instant::now(), thread_cpu_time());
+    let mut slots = (0..plugins).map(|at| begin(at).map(Some)).collect::<io::Result<Vec<_>>>()?;
     let mut count = 0;
     let mut events = [EpollEvent::empty(); 64];
-    while there.iter().any(Option::is_some) {
+    while slots.iter().any(Option::is_some) {
         let ready = epoll.wait(&mut events, EpollTimeout::from(10_000u16))?;
         if ready == 0 {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "a plugin gets no answer"));
         }
         for event in &events[..ready] {
             let at = event.data() as usize;
-            let Some((stream, heard)) = &mut there[at] else { continue };
+            let Some((stream, received)) = &mut slots[at] else { continue };
             let mut buffer = [0; 256];
             let read = stream.read(&mut buffer)?;
-            heard.extend_from_slice(&buffer[..read]);
-            if read > 0 && lines(heard) < 2 {
+            received.extend_from_slice(&buffer[..read]);
+            if read > 0 && line_count(received) < 2 {
                 continue;
             }
-            check(heard)?;
+            check_connected(received)?;
             count += 1;
-            // Before another comes, since both would be the same descriptor.
-            there[at] = None;
+            // Closed before the next connects: the kernel would hand out the same descriptor again.
+            slots[at] = None;
             if start.elapsed() < time {
-                there[at] = Some(come(at)?);
+                slots[at] = Some(begin(at)?);
             }
         }
     }
-    Ok(Made { count, time: start.elapsed(), cpu: own_cpu().saturating_sub(cpu) })
+    Ok(HandshakeStats { count, time: start.elapsed(), cpu: thread_cpu_time().saturating_sub(cpu) })
 }
 
-/// A plugin's dialogue from its beginning to its end.
-pub fn dialogue(port: u16, conn: &str) -> io::Result<()> {
-    let mut plugin = come(port)?;
-    // What a plugin says need not wait for the greeting.
+/// Makes one exchange from beginning to end.
+pub fn exchange(port: u16, conn: &str) -> io::Result<()> {
+    let mut plugin = connect(port)?;
+    // A plugin may send its command before it has read the greeting.
     plugin.write_all(conn.as_bytes())?;
-    check(&hear(&mut plugin, 2)?)
+    check_connected(&read_lines(&mut plugin, 2)?)
 }
 
-/// Reads so many lines, or until the end.
-pub fn hear(plugin: &mut TcpStream, count: usize) -> io::Result<Vec<u8>> {
-    let mut heard = Vec::new();
-    while lines(&heard) < count {
+/// Reads `count` lines, or until the end of the stream.
+pub fn read_lines(plugin: &mut TcpStream, count: usize) -> io::Result<Vec<u8>> {
+    let mut received = Vec::new();
+    while line_count(&received) < count {
         let mut buffer = [0; 256];
         match plugin.read(&mut buffer)? {
             0 => break,
-            read => heard.extend_from_slice(&buffer[..read]),
+            read => received.extend_from_slice(&buffer[..read]),
         }
     }
-    Ok(heard)
+    Ok(received)
 }
 
-/// What the daemon has said: last of all, that the connection stands.
-pub fn check(heard: &[u8]) -> io::Result<()> {
-    let said = String::from_utf8_lossy(heard);
-    let last = said.lines().last().unwrap_or_default();
-    if last.starts_with("OK CONN ") { Ok(()) } else { Err(io::Error::other(said.into_owned())) }
+/// An error unless the last line of `received` is `OK CONN`.
+pub fn check_connected(received: &[u8]) -> io::Result<()> {
+    let text = String::from_utf8_lossy(received);
+    let last = text.lines().last().unwrap_or_default();
+    if last.starts_with("OK CONN ") { Ok(()) } else { Err(io::Error::other(text.into_owned())) }
 }
 
-fn lines(heard: &[u8]) -> usize {
-    heard.iter().filter(|byte| **byte == b'\n').count()
+fn line_count(received: &[u8]) -> usize {
+    received.iter().filter(|byte| **byte == b'\n').count()
 }

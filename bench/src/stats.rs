@@ -1,8 +1,8 @@
-//! Medians and percentiles of small samples.
+//! Median and quantiles of small samples.
 
 use std::time::Duration;
 
-/// The `p`-quantile (0 to 1) of `values`, by nearest rank; None of nothing.
+/// The `p`-quantile (0 to 1) of `values` by nearest rank; None if there are none.
 pub fn quantile(values: &[f64], p: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -10,7 +10,7 @@ pub fn quantile(values: &[f64], p: f64) -> Option<f64> {
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
 }
 
-/// The median: the mean of the middle two where the number is even.
+/// The median; the mean of the middle two if the count is even.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks() {
+    fn quantiles_and_medians() {
         let values: Vec<f64> = (1..=100).rev().map(f64::from).collect();
         assert_eq!(quantile(&values, 0.5), Some(50.0));
         assert_eq!(quantile(&values, 0.99), Some(99.0));

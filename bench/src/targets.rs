@@ -1,4 +1,4 @@
-//! What is measured: starts each way through as a process of its own and knows what it can take.
+//! The relays that are measured: each runs as a process of its own.
 
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -6,34 +6,34 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lab::daemon::{Builder, Daemon};
-use lab::ports::Reserved;
-use lab::process::{self, Memory};
+use testkit::daemon::{Builder, Daemon};
+use testkit::ports::Reserved;
+use testkit::process::{self, Memory};
 
-use super::lane::{Opener, Via};
-use super::report::{EMULATED, SAME_WORK};
-use super::speech::Speech;
+use crate::codec::Codec;
+use crate::connection_pair::{PairOpener, Via};
+use crate::report::{EMULATED, RUSTLS_BASELINE};
 
-/// A way through.
+/// A kind of relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// No proxy.
+    /// No relay.
     Direct,
-    /// socat, a process a connection.
+    /// socat, one process for each connection.
     Socat,
-    /// haproxy in TCP mode with one thread; with splicing or without.
+    /// haproxy in TCP mode with one thread, with or without splicing.
     Haproxy {
         /// `option splice-request` and `splice-response`.
         splice: bool,
     },
-    /// The daemon of this project.
+    /// sockproxyd.
     Ours {
-        /// Its column.
+        /// The name of its column.
         name: &'static str,
         /// The binary.
         path: PathBuf,
     },
-    /// The same for another processor, under an emulator.
+    /// sockproxyd for another processor, under an emulator.
     Emulated {
         /// The emulator's name.
         emulator: &'static str,
@@ -44,20 +44,20 @@ pub enum Kind {
     Websocat {
         /// The program.
         path: PathBuf,
-        /// A line is a message. Otherwise, what is read at once is.
+        /// One line is one message. Otherwise the bytes of one read are.
         lines: bool,
     },
-    /// websockify, the other way about: from WebSocket clients to a TCP server, for which it does the same work: a
-    /// masked frame is read or written, and one that is not. A process a connection.
+    /// websockify, in the opposite direction: from WebSocket clients to a TCP server. The work is the same, one masked
+    /// and one unmasked frame for each message there and back. One process for each connection.
     Websockify {
         /// The program.
         path: PathBuf,
     },
-    /// No daemon: a loop over rustls alone.
+    /// No daemon: a loop over rustls.
     Rustls,
-    /// Nor here: threads that do the daemon's work for a handshake.
-    SameWork,
-    /// The Lua script that this project replaces.
+    /// No daemon: threads that do the daemon's work for a handshake.
+    RustlsBaseline,
+    /// The Lua daemon that sockproxyd replaces.
     Original {
         /// The script.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The column's head.
+    /// The name of the column.
     pub fn name(&self) -> &'static str {
         match self {
             Kind::Direct => "direct",
@@ -78,37 +78,41 @@ impl Kind {
             Kind::Websocat { .. } => "websocat",
             Kind::Websockify { .. } => "websockify",
             Kind::Rustls => "rustls",
-            Kind::SameWork => SAME_WORK,
+            Kind::RustlsBaseline => RUSTLS_BASELINE,
         }
     }
 
-    /// Relays bytes as they are.
+    /// True if it relays bytes unchanged.
     pub fn relays_bytes(&self) -> bool {
         !matches!(
             self,
-            Kind::Emulated { .. } | Kind::Websocat { .. } | Kind::Websockify { .. } | Kind::Rustls | Kind::SameWork
+            Kind::Emulated { .. }
+                | Kind::Websocat { .. }
+                | Kind::Websockify { .. }
+                | Kind::Rustls
+                | Kind::RustlsBaseline
         )
     }
 
-    /// What client and remote speak where it has bytes at one side and a WebSocket at the other.
-    pub fn bridges(&self) -> Option<(Speech, Speech)> {
+    /// The codecs of client and remote, for a relay between bytes and WebSocket.
+    pub fn bridges(&self) -> Option<(Codec, Codec)> {
         match self {
-            // How much there is to be had: both ends are the same process.
-            Kind::Direct => Some((Speech::Raw, Speech::Raw)),
-            Kind::Ours { .. } | Kind::Websocat { lines: false, .. } => Some((Speech::Raw, Speech::Server)),
-            Kind::Websocat { lines: true, .. } => Some((Speech::Line, Speech::Server)),
-            Kind::Websockify { .. } => Some((Speech::Client, Speech::Raw)),
+            // The upper limit: no relay, so both ends exchange bytes.
+            Kind::Direct => Some((Codec::Raw, Codec::Raw)),
+            Kind::Ours { .. } | Kind::Websocat { lines: false, .. } => Some((Codec::Raw, Codec::Server)),
+            Kind::Websocat { lines: true, .. } => Some((Codec::Line, Codec::Server)),
+            Kind::Websockify { .. } => Some((Codec::Client, Codec::Raw)),
             _ => None,
         }
     }
 
-    /// Speaks CONN and NTFY.
+    /// True if it understands CONN and NTFY.
     pub fn notifies(&self) -> bool {
         matches!(self, Kind::Ours { .. } | Kind::Original { .. })
     }
 
-    /// How many of `wanted` connections are fair to ask for. (socat: a process each. The original:
-    /// its select() ends at 509.)
+    /// How many of `wanted` connections it can serve: socat needs a process for each, and the original's select() ends at
+    /// 509.
     pub fn connections(&self, wanted: usize) -> usize {
         match self {
             Kind::Socat => wanted.min(100),
@@ -118,14 +122,14 @@ impl Kind {
     }
 }
 
-/// One of them, running. Ends it when dropped.
+/// A running relay. Dropping it ends the process.
 pub struct Target {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     via: Via,
     backend: TcpListener,
-    /// Keeps the relay's port from others.
-    _front: Option<Reserved>,
+    /// Reserves the relay's port.
+    _reserved: Option<Reserved>,
     running: Running,
 }
 
@@ -136,24 +140,24 @@ enum Running {
 }
 
 impl Target {
-    /// Starts `kind` and waits until it passes a connection on.
+    /// Starts `kind` and waits until it relays a connection.
     pub fn start(kind: &Kind, luup_url: &str) -> io::Result<Target> {
         Target::start_trusting(kind, luup_url, None)
     }
 
-    /// The same, with a further authority (PEM) to trust, if it knows TLS.
+    /// As [`Target::start`]; sockproxyd also trusts `authority` (PEM).
     pub fn start_trusting(kind: &Kind, luup_url: &str, authority: Option<&str>) -> io::Result<Target> {
         let backend = Reserved::new()?.listen()?;
         let to = backend.local_addr()?.port();
-        let mut front = Some(Reserved::new()?);
-        let port = front.as_ref().map_or(0, Reserved::port);
+        let mut reserved = Some(Reserved::new()?);
+        let port = reserved.as_ref().map_or(0, Reserved::port);
         let (via, running) = match kind {
             Kind::Direct => (Via::Direct, Running::Nothing),
             Kind::Socat => (Via::Plain(port), Running::Child(socat(port, to)?)),
             Kind::Haproxy { splice } => (Via::Plain(port), Running::Child(haproxy(port, to, *splice)?)),
             Kind::Original { path } => {
-                // It binds without SO_REUSEADDR: the port must be free altogether.
-                drop(front.take());
+                // It binds without SO_REUSEADDR, so the reserved socket must be closed.
+                drop(reserved.take());
                 (Via::Conn(port), Running::Child(original(path, port, luup_url)?))
             }
             Kind::Ours { path, .. } => ours(Daemon::builder_of(path), (port, luup_url, authority))?,
@@ -167,21 +171,21 @@ impl Target {
                 (Via::ToWebSocket(port), Running::Child(quiet(command.args(mode).args(["-E", &from, &to]))?))
             }
             Kind::Websockify { path } => {
-                drop(front.take());
+                drop(reserved.take());
                 let (from, to) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{to}"));
                 (Via::FromWebSocket(port), Running::Child(quiet(Command::new(path).args([&from, &to]))?))
             }
-            Kind::Rustls | Kind::SameWork => return Err(io::Error::other("nothing passes through rustls alone")),
+            Kind::Rustls | Kind::RustlsBaseline => return Err(io::Error::other("rustls alone relays nothing")),
         };
-        let target = Target { kind: kind.clone(), via, backend, _front: front, running };
+        let target = Target { kind: kind.clone(), via, backend, _reserved: reserved, running };
         target
             .opener()
             .wait_ready()
-            .map_err(|e| io::Error::new(e.kind(), format!("{} does not come up: {e}", target.kind.name())))?;
+            .map_err(|e| io::Error::new(e.kind(), format!("{} does not start: {e}", target.kind.name())))?;
         Ok(target)
     }
 
-    /// The port where it lets clients in.
+    /// The port that clients connect to.
     pub fn port(&self) -> Option<u16> {
         match self.via {
             Via::Direct => None,
@@ -189,9 +193,9 @@ impl Target {
         }
     }
 
-    /// Opens lanes through it.
-    pub fn opener(&self) -> Opener<'_> {
-        Opener { via: self.via, backend: &self.backend }
+    /// Opens pairs through this relay.
+    pub fn opener(&self) -> PairOpener<'_> {
+        PairOpener { via: self.via, backend: &self.backend }
     }
 
     fn pid(&self) -> Option<u32> {
@@ -202,18 +206,18 @@ impl Target {
         }
     }
 
-    /// Memory of it and its children now.
+    /// Current memory of the process and its children.
     pub fn memory(&self) -> Option<Memory> {
         let each = process::family(self.pid()?).into_iter().filter_map(process::memory);
         Some(each.fold(Memory::default(), |sum, m| Memory { rss: sum.rss + m.rss, pss: sum.pss + m.pss }))
     }
 
-    /// Processor time of its threads of that name.
+    /// Processor time of its threads called `name`.
     pub fn threads_cpu_time(&self, name: &str) -> Option<Duration> {
         process::threads_cpu_time(self.pid()?, name)
     }
 
-    /// Processor time of it and the children that are alive.
+    /// Processor time of the process and its living children.
     pub fn cpu_time(&self) -> Option<Duration> {
         Some(process::family(self.pid()?).into_iter().filter_map(process::cpu_time).sum())
     }
@@ -231,7 +235,7 @@ impl Drop for Target {
     }
 }
 
-/// Where an authority matters, handshakes are counted against those of a loop that keeps no log: then it keeps none, too.
+/// Starts sockproxyd. With an authority it logs to /dev/null, because the baseline for handshakes has no log either.
 fn ours(mut builder: Builder, (port, luup_url, authority): (u16, &str, Option<&str>)) -> io::Result<(Via, Running)> {
     let mut config = String::from("[limits]\nconnections=6000\nperaddress=6000\n");
     if let Some(authority) = authority {
@@ -246,7 +250,7 @@ fn ours(mut builder: Builder, (port, luup_url, authority): (u16, &str, Option<&s
 
 fn socat(port: u16, to: u16) -> io::Result<Child> {
     quiet(Command::new("socat").args([
-        // Larger than socat's 8 KiB, for its own good.
+        // socat's default of 8 KiB would slow it down.
         "-b65536",
         &format!("TCP4-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,nodelay,backlog=1024"),
         &format!("TCP4:127.0.0.1:{to},nodelay"),

@@ -1,5 +1,5 @@
-//! Full handshakes of TLS 1.3 as fast as they go: a server for them, and a loop over rustls alone. Plugins that have them
-//! made are [`super::dialogues`].
+//! Full TLS 1.3 handshakes as fast as possible: the server, and a client loop over rustls alone. Plugins that have the
+//! daemon make handshakes are in [`crate::setup_exchange`].
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use lab::tls::{Authority, Identity, Validity, provider};
 use nix::time::{ClockId, clock_gettime};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, version};
+use testkit::tls::{Authority, Identity, Validity, provider};
 
-/// Both the daemon and the loop make so many at once.
+/// Threads of the daemon and of the loop that make handshakes.
 pub const THREADS: usize = 2;
 
-/// How long a single handshake may take, an emulated one beside many others included.
+/// Timeout of one handshake; an emulated daemon that makes many at once needs some seconds.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// A server that speaks TLS 1.3 and gives no tickets, so that every handshake is a full one (P-256, X25519).
+/// A TLS 1.3 server without tickets, so that every handshake is a full one (P-256, X25519).
 pub struct Server {
     addr: SocketAddr,
     authority: Authority,
@@ -39,14 +39,14 @@ struct Counts {
 }
 
 impl Server {
-    /// A server for so many at once.
-    pub fn start(at_once: usize) -> io::Result<Self> {
+    /// Starts a server for `concurrent` connections at once.
+    pub fn start(concurrent: usize) -> io::Result<Self> {
         let authority = Authority::new("bench");
         let identity = authority.issue(&["127.0.0.1"], Validity::Now);
         let config = server_config(&identity);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let counts = Arc::<Counts>::default();
-        let threads = (0..at_once)
+        let threads = (0..concurrent)
             .map(|_| {
                 let (listener, config, counts) = (listener.try_clone()?, Arc::clone(&config), Arc::clone(&counts));
                 Ok(thread::spawn(move || {
@@ -59,40 +59,43 @@ impl Server {
         Ok(Self { addr: listener.local_addr()?, authority, identity, listener, counts, threads })
     }
 
-    /// Its authority, as PEM.
+    /// The certificate of its authority, as PEM.
     pub fn authority(&self) -> String {
         self.authority.pem()
     }
 
-    /// CONN's line for it; `options` say whom to trust.
+    /// The CONN line for it; `options` select what the daemon trusts.
     pub fn conn(&self, options: &str) -> String {
         format!("CONN {} PRTO=tls TLSV=1.3 {options}\n", self.addr)
     }
 
-    /// CONN's line for a connection to it over which nothing is said.
+    /// The CONN line for a TCP connection to it without TLS.
     pub fn conn_without_tls(&self) -> String {
         format!("CONN {}\n", self.addr)
     }
 
-    /// The option that trusts it and nobody else.
+    /// The CONN option that trusts this server's certificate alone.
     pub fn pin(&self) -> String {
         format!("PINS={}", self.identity.pin())
     }
 
-    /// Waits until it, too, has counted so many.
-    pub fn wait_made(&self, count: u64) -> io::Result<()> {
+    /// Waits until the server has counted `count` full handshakes.
+    pub fn wait_full_handshakes(&self, count: u64) -> io::Result<()> {
         let start = Instant::now();
-        while self.made()? < count {
+        while self.full_handshakes()? < count {
             if start.elapsed() > LIMIT {
-                return Err(io::Error::other(format!("{} of {count} handshakes were full ones", self.made()?)));
+                return Err(io::Error::other(format!(
+                    "{} of {count} handshakes were full ones",
+                    self.full_handshakes()?
+                )));
             }
             thread::yield_now();
         }
         Ok(())
     }
 
-    /// Full handshakes so far; any other is an error.
-    pub fn made(&self) -> io::Result<u64> {
+    /// The number of full handshakes so far; an error if any handshake failed or was resumed.
+    pub fn full_handshakes(&self) -> io::Result<u64> {
         match self.counts.other.load(Ordering::Relaxed) {
             0 => Ok(self.counts.full.load(Ordering::Relaxed)),
             other => Err(io::Error::other(format!("{other} handshakes failed or were not full ones of TLS 1.3"))),
@@ -110,7 +113,7 @@ impl Drop for Server {
     }
 }
 
-/// A configuration that resumes nothing.
+/// A server configuration without resumption.
 pub fn server_config(identity: &Identity) -> Arc<ServerConfig> {
     let mut config = identity.server(&[&version::TLS13], None);
     config.send_tls13_tickets = 0;
@@ -118,19 +121,19 @@ pub fn server_config(identity: &Identity) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// One connection: the handshake, and then until the client goes.
+/// Serves one connection: the handshake, then until the client closes.
 fn serve(mut stream: TcpStream, config: &Arc<ServerConfig>, counts: &Counts) {
     stream.set_nodelay(true).ok();
     stream.set_read_timeout(Some(LIMIT)).ok();
-    // No port is kept for what comes too late.
+    // The close resets the connection, so that no port stays in TIME_WAIT.
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).ok();
     let Ok(mut connection) = ServerConnection::new(Arc::clone(config)) else { return };
-    let mut heard = false;
+    let mut received = false;
     while connection.is_handshaking() {
         match connection.complete_io(&mut stream) {
-            Ok(_) => heard = true,
-            // Who has gone before it said anything was told to stop.
-            Err(_) if !heard && connection.handshake_kind().is_none() => return,
+            Ok(_) => received = true,
+            // A client that has closed before it sent anything was ended by its benchmark.
+            Err(_) if !received && connection.handshake_kind().is_none() => return,
             Err(_) => {
                 counts.other.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -143,24 +146,24 @@ fn serve(mut stream: TcpStream, config: &Arc<ServerConfig>, counts: &Counts) {
     while stream.read(&mut [0; 1024]).is_ok_and(|read| read > 0) {}
 }
 
-/// What a loop has come to.
+/// The result of a loop of handshakes.
 #[derive(Clone, Copy, Debug)]
-pub struct Made {
-    /// Handshakes.
+pub struct HandshakeStats {
+    /// The number of handshakes.
     pub count: u64,
-    /// How long it took.
+    /// The duration.
     pub time: Duration,
     /// Processor time of the loop's threads.
     pub cpu: Duration,
 }
 
-/// Handshakes with rustls alone, on [`THREADS`] threads, for `time`.
-pub fn by_rustls(server: &Server, time: Duration) -> io::Result<Made> {
+/// Makes handshakes with rustls alone, on [`THREADS`] threads, for `time`.
+pub fn rustls_handshakes(server: &Server, time: Duration) -> io::Result<HandshakeStats> {
     let config = client_config(server)?;
-    repeat(THREADS, time, || shake_hands(server.addr, &config).map(drop))
+    repeat(THREADS, time, || connect_tls(server.addr, &config).map(drop))
 }
 
-/// A configuration that trusts `server` and resumes nothing.
+/// A client configuration that trusts `server`, without resumption.
 pub fn client_config(server: &Server) -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let authority = CertificateDer::from_pem_slice(server.authority().as_bytes()).map_err(io::Error::other)?;
@@ -174,8 +177,8 @@ pub fn client_config(server: &Server) -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Connects, and has rustls make a full handshake.
-pub fn shake_hands(addr: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<(ClientConnection, TcpStream)> {
+/// Connects and makes a full handshake.
+pub fn connect_tls(addr: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<(ClientConnection, TcpStream)> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_nodelay(true)?;
     let name = ServerName::from(addr.ip());
@@ -189,33 +192,33 @@ pub fn shake_hands(addr: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<(
     }
 }
 
-/// Does `work` over and over on so many threads.
-fn repeat(threads: usize, time: Duration, work: impl Fn() -> io::Result<()> + Sync) -> io::Result<Made> {
+/// Repeats `work` on `threads` threads for `time`.
+fn repeat(threads: usize, time: Duration, work: impl Fn() -> io::Result<()> + Sync) -> io::Result<HandshakeStats> {
     let start = Instant::now();
     let each = || {
-        let cpu = own_cpu();
+        let cpu = thread_cpu_time();
         let mut count = 0;
         while start.elapsed() < time {
             work()?;
             count += 1;
         }
-        io::Result::Ok((count, own_cpu().saturating_sub(cpu)))
+        io::Result::Ok((count, thread_cpu_time().saturating_sub(cpu)))
     };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(each)).collect();
-        let mut made = Made { count: 0, time: Duration::ZERO, cpu: Duration::ZERO };
+        let mut stats = HandshakeStats { count: 0, time: Duration::ZERO, cpu: Duration::ZERO };
         for thread in threads {
             let (count, cpu) = thread.join().map_err(|_| io::Error::other("a loop panicked"))??;
-            made.count += count;
-            made.cpu += cpu;
+            stats.count += count;
+            stats.cpu += cpu;
         }
-        made.time = start.elapsed();
-        Ok(made)
+        stats.time = start.elapsed();
+        Ok(stats)
     })
 }
 
 /// Processor time of this thread.
-pub fn own_cpu() -> Duration {
+pub fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
@@ -224,11 +227,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rustls_makes_full_ones() {
+    fn rustls_makes_full_handshakes() {
         let server = Server::start(4).unwrap();
-        let made = by_rustls(&server, Duration::from_millis(50)).unwrap();
-        assert!(made.count >= THREADS as u64 && made.cpu > Duration::ZERO, "{made:?}");
-        server.wait_made(made.count).unwrap();
-        assert_eq!(server.made().unwrap(), made.count);
+        let stats = rustls_handshakes(&server, Duration::from_millis(50)).unwrap();
+        assert!(stats.count >= THREADS as u64 && stats.cpu > Duration::ZERO, "{stats:?}");
+        server.wait_full_handshakes(stats.count).unwrap();
+        assert_eq!(server.full_handshakes().unwrap(), stats.count);
     }
 }

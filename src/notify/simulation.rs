@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use lab::random::Random;
+use testkit::random::Random;
 
 use super::schedule::Subscription;
 use super::{Job, LineId, Outcome, Schedule};

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lab::random::Random;
+use testkit::random::Random;
 
 use super::buffers::Buffers;
 use super::stream::StreamRelay;

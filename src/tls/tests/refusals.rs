@@ -109,7 +109,7 @@ fn servers_that_do_not_speak_tls() {
 fn garbage_anywhere_is_refused_and_harms_nobody() {
     let identity = Identity::self_signed(&["a.example"], Validity::Now);
     let house = House::new(None, None);
-    let mut random = lab::random::Random::new(7);
+    let mut random = testkit::random::Random::new(7);
     for versions in [V12, V13] {
         let config = Arc::new(identity.server(versions, None));
         for _ in 0..400 {

@@ -1,31 +1,31 @@
-//! `lab device`, `lab luup` and `lab load`, run as people run them.
+//! `testkit device` and `testkit luup`, run as users run them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-struct Lab {
+struct Program {
     child: Child,
     out: BufReader<ChildStdout>,
 }
 
-impl Lab {
-    fn start(args: &[&str]) -> Lab {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+impl Program {
+    fn start(args: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_testkit"));
         let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Lab { child, out }
+        Program { child, out }
     }
 
-    /// Reads on to a line that has `wanted`; what is behind that.
+    /// Reads up to a line that contains `wanted`; returns what follows `wanted` there.
     fn wait_for(&mut self, wanted: &str) -> String {
         for line in self.out.by_ref().lines() {
             if let Some((_, rest)) = line.unwrap().split_once(wanted) {
                 return rest.to_string();
             }
         }
-        panic!("it ended without {wanted:?}");
+        panic!("the program ended without printing {wanted:?}");
     }
 
     fn connect(&mut self) -> TcpStream {
@@ -36,7 +36,7 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for Program {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
@@ -44,49 +44,36 @@ impl Drop for Lab {
 }
 
 #[test]
-fn the_device_talks_answers_and_leaves() {
-    let mut lab = Lab::start(&["device", "--interval", "5"]);
-    let mut stream = lab.connect();
+fn the_device_sends_answers_and_closes() {
+    let mut program = Program::start(&["device", "--interval", "5"]);
+    let mut stream = program.connect();
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
     assert!(lines.next().unwrap().starts_with("temperature=21.5 @1"));
     assert!(lines.next().unwrap().starts_with("motion=1 @1"));
     stream.write_all(b"status\nbye\n").unwrap();
     assert!(lines.by_ref().any(|line| line.starts_with("OK status @")));
     assert!(lines.by_ref().any(|line| line.starts_with("OK bye @")));
-    lab.wait_for(" said bye");
-    lab.wait_for(" left");
-    // Comes to an end only if the device's stream does.
+    program.wait_for(" sent bye");
+    program.wait_for(" closed");
+    // This loop ends only if the device ends its stream.
     lines.for_each(drop);
 }
 
 #[test]
-fn luup_shows_each_request() {
-    let mut lab = Lab::start(&["luup"]);
-    let mut stream = lab.connect();
+fn luup_prints_each_request() {
+    let mut program = Program::start(&["luup"]);
+    let mut stream = program.connect();
     stream.write_all(b"GET /data_request?id=action&DeviceNum=5 HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert_eq!(lab.wait_for("GET "), "/data_request?id=action&DeviceNum=5");
+    assert_eq!(program.wait_for("GET "), "/data_request?id=action&DeviceNum=5");
 }
 
 #[test]
-fn each_load_runs_directly() {
-    for (what, unit) in
-        [("up", "MB/s"), ("down", "MB/s"), ("pingpong", "us"), ("twowrites", "us"), ("connects", "connects/s")]
-    {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-        command.args(["load", what, "--seconds", "0.02", "--count", "20", "--connections", "2"]);
-        let output = command.output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && text.trim_end().ends_with(unit), "{what}: {text}");
-    }
-}
-
-#[test]
-fn wrong_usage_is_told() {
-    for args in [&[][..], &["nonsense"], &["load", "up", "--via", "plain"], &["bench", "--only", "nonsense"]] {
-        let output = Command::new(env!("CARGO_BIN_EXE_lab")).args(args).output().unwrap();
+fn wrong_usage_is_reported() {
+    for args in [&[][..], &["unknown"], &["device", "--interval"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_testkit")).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(!output.stderr.is_empty());
     }

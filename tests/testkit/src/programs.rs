@@ -1,49 +1,49 @@
-//! `lab luup` and `lab device`: stand-ins to try things by hand and for the demonstration.
-//! They print what happens, one line each, with the wall-clock time, and run until they are ended.
+//! `testkit luup` and `testkit device`. Both print one line for each event, with the wall-clock time, and run until they
+//! are killed.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lab::luup::Luup;
+use testkit::luup::Luup;
 
-/// A stand-in Luup on `port` (0: any): prints each request.
+/// A stand-in for Luup on `port` (0: any) that prints each request.
 pub fn luup(port: u16) -> io::Result<()> {
     let luup = Luup::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
-    say(&format!("listening on 127.0.0.1:{}", luup.port()));
+    print_event(&format!("listening on 127.0.0.1:{}", luup.port()));
     let mut shown = 0;
     loop {
         let Ok(requests) = luup.wait_until(Duration::MAX, |all| all.len() > shown) else { continue };
         for request in &requests[shown..] {
-            say(&format!("{} {}?{}", request.method, request.path, request.query));
+            print_event(&format!("{} {}?{}", request.method, request.path, request.query));
         }
         shown = requests.len();
     }
 }
 
-/// A device on `port` (0: any): says something on its own each `interval`, answers each line, and
-/// hangs up after `bye`. What it says ends in ` @` and the wall-clock time at which it was sent.
+/// A device on `port` (0: any). It sends a reading each `interval`, answers each line, and closes after `bye`. Each line
+/// that it sends ends in ` @` and the wall-clock time of the write.
 pub fn device(port: u16, interval: Duration) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-    say(&format!("listening on 127.0.0.1:{}", listener.local_addr()?.port()));
+    print_event(&format!("listening on 127.0.0.1:{}", listener.local_addr()?.port()));
     loop {
         let (stream, peer) = listener.accept()?;
         stream.set_nodelay(true)?;
-        say(&format!("{peer} connected"));
-        let talking = stream.try_clone()?;
-        thread::spawn(move || talk(&talking, interval));
+        print_event(&format!("{peer} connected"));
+        let sending = stream.try_clone()?;
+        thread::spawn(move || send_readings(&sending, interval));
         thread::spawn(move || {
-            let end = answer(&stream, peer);
-            say(&format!("{peer} {}", end.map_or_else(|e| e.to_string(), |()| "left".into())));
+            let end = answer_lines(&stream, peer);
+            print_event(&format!("{peer} {}", end.map_or_else(|e| e.to_string(), |()| "closed".into())));
         });
     }
 }
 
-fn talk(stream: &TcpStream, interval: Duration) {
+fn send_readings(stream: &TcpStream, interval: Duration) {
     let readings = ["temperature=21.5", "motion=1", "temperature=21.6", "motion=0", "humidity=48", "door=open"];
     for reading in readings.iter().cycle() {
-        // Being a device that speaks when it likes is what this is for: there is no event.
+        // The device sends by the clock: there is no event to wait for.
         thread::sleep(interval);
         if send(stream, reading).is_err() {
             return;
@@ -51,10 +51,10 @@ fn talk(stream: &TcpStream, interval: Duration) {
     }
 }
 
-fn answer(stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
+fn answer_lines(stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
     for line in BufReader::new(stream).lines() {
         let line = line?;
-        say(&format!("{peer} said {line}"));
+        print_event(&format!("{peer} sent {line}"));
         send(stream, &format!("OK {line}"))?;
         if line == "bye" {
             break;
@@ -65,20 +65,20 @@ fn answer(stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
 
 fn send(mut stream: &TcpStream, text: &str) -> io::Result<()> {
     stream.write_all(format!("{text} @{}\n", wall_clock()).as_bytes())?;
-    say(&format!("sent {text}"));
+    print_event(&format!("sent {text}"));
     Ok(())
 }
 
-/// Seconds since the epoch, to the microsecond.
+/// Seconds since the epoch, with six decimals.
 fn wall_clock() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}.{:06}", now.as_secs(), now.subsec_micros())
 }
 
-/// Prints the time and `text`, whole lines whoever speaks.
-fn say(text: &str) {
+/// Prints the time and `text` as one line, which lines of other threads do not interrupt.
+fn print_event(text: &str) {
     let line = format!("{} {text}\n", wall_clock());
     let mut out = io::stdout().lock();
-    // Nobody listening any more is no reason to stop serving.
+    // A closed standard output does not stop the service.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
