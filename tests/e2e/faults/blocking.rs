@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::luup::Behaviour;
-use lab::ports::BlackHole;
+use testkit::daemon::Daemon;
+use testkit::luup::Behaviour;
+use testkit::ports::BlackHole;
 
 use crate::support::{Answer, LIMIT, NameServer, daemon, echo_mode, started, stays_quiet, with_luup};
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::ports::Reserved;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
 
 use crate::support::{
     LIMIT, accepted, configured, daemon, echo_mode, ends, plugin_from, processor_time, skipped_under_emulation, started,

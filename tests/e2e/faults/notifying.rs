@@ -4,10 +4,10 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::luup::Luup;
-use lab::plugin::Plugin;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::luup::Luup;
+use testkit::plugin::Plugin;
 
 use crate::support::{LIMIT, echo_mode, with_luup};
 

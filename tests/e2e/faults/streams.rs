@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use lab::device::{Device, Kind, reset};
+use testkit::device::{Device, Kind, reset};
 
 use crate::support::{LIMIT, Reader, Writer, echo_mode, eventually, keep_alive_is_on, started};
 

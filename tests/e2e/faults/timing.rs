@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use lab::device::{Device, Kind};
+use testkit::device::{Device, Kind};
 
 use crate::support::{LIMIT, echo_mode, ends, started, stays_quiet};
 

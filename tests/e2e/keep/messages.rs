@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::net::UdpSocket;
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::websocket::{CLOSE, Peer, TEXT, close_of};
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::websocket::{CLOSE, Peer, TEXT, close_of};
 
 use crate::support::{
-    LIMIT, Observer, PID, accepted, attached, bridged, configured, eventually, heard, last_words,
+    LIMIT, PID, StatClient, accepted, attached, bridged, configured, eventually, heard, last_words,
     remote_ends_while_nobody_is_there, said_text, started, wait_parked, with_luup,
 };
 
@@ -58,7 +58,7 @@ fn datagrams_go_on_and_half_a_message_is_forgotten() {
     plugin.send(b"CLOS 1000 0\n");
     assert!(plugin.at_end());
     drop(plugin);
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
     assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid", "the plugin's CLOS ends it");
 }
 
@@ -68,7 +68,7 @@ fn while_nobody_reads_the_oldest_datagrams_are_dropped() {
     let (plugin, device) = datagrams(&daemon, "FRAM=MESG");
     drop(plugin);
     wait_parked(&daemon);
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     // One at a time, so that none is lost on its way.
     let mut bytes = 0;
     for number in 0..100 {
@@ -110,7 +110,7 @@ fn a_websocket_outlives_its_plugin() {
     assert_eq!(heard(&mut peer), (TEXT, b"again".to_vec()), "the half of the old plugin is forgotten");
     drop(plugin);
     remote_ends_while_nobody_is_there(&luup, &daemon, peer, 3);
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_websocket_that_ends_for_want_of_a_plugin_says_so() {
         assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")));
         peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
         peer.end().unwrap();
-        Observer::new(daemon.addr()).wait_connections(0);
+        StatClient::new(daemon.addr()).wait_connections(0);
     }
 }
 
@@ -142,7 +142,7 @@ fn the_plugins_clos_ends_a_kept_websocket() {
     assert!(plugin.at_end());
     drop(plugin);
     peer.end().unwrap();
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
     assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid");
 }
 
@@ -153,7 +153,7 @@ fn the_plugins_clos_ends_a_kept_websocket_even_where_its_connection_breaks() {
     last_words(&daemon, plugin, &mut peer);
     peer.send_frame(CLOSE, &close_of(4001, "bye")).unwrap();
     peer.end().unwrap();
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
     assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid");
 }
 
@@ -167,16 +167,16 @@ fn a_luup_that_restarts_a_thousand_times_loses_nothing_over_tcp() {
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), &format!("KEEP=300 NTFY=-1/s/a/{PID}"));
     let mut remote = accepted(&device);
-    let mut random = lab::random::Random::new(11);
+    let mut random = testkit::random::Random::new(11);
     let talker = std::thread::spawn(move || {
-        let mut said = lab::random::Random::new(12);
+        let mut said = testkit::random::Random::new(12);
         for _ in 0..RESTARTS {
             remote.write_all(&said.bytes(EACH)).unwrap();
         }
         remote
     });
     let (all, mut seen) = (RESTARTS as usize * EACH, 0);
-    let mut checker = lab::random::Checker::new(12);
+    let mut checker = testkit::random::Checker::new(12);
     for restart in 0..RESTARTS {
         // It reads some of what is there, and is gone: with or without an end, and its socket may even stay open.
         let most = (all - seen) / (RESTARTS - restart) as usize;
@@ -202,7 +202,7 @@ fn a_luup_that_restarts_a_thousand_times_loses_nothing_over_tcp() {
     let mut came = [0; 4];
     std::io::Read::read_exact(&mut remote, &mut came).unwrap();
     assert_eq!(&came, b"done");
-    Observer::new(daemon.addr()).wait_connections(1);
+    StatClient::new(daemon.addr()).wait_connections(1);
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_luup_that_restarts_a_thousand_times_loses_no_message_of_a_websocket() {
         }
         peer
     });
-    let mut random = lab::random::Random::new(21);
+    let mut random = testkit::random::Random::new(21);
     let mut seen = 0;
     for restart in 0..RESTARTS {
         for _ in 0..random.below(3) {

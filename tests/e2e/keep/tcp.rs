@@ -4,14 +4,14 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::luup::Luup;
-use lab::plugin::Plugin;
-use lab::random::Checker;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::luup::Luup;
+use testkit::plugin::Plugin;
+use testkit::random::Checker;
 
 use crate::support::{
-    LIMIT, Observer, PID, Reader, Writer, accepted, attached, configured, ends, eventually, processor_time, started,
+    LIMIT, PID, Reader, StatClient, Writer, accepted, attached, configured, ends, eventually, processor_time, started,
     stays_quiet, wait_parked, wait_until_taken, with_luup,
 };
 
@@ -131,7 +131,7 @@ fn an_attached_session_is_taken_over() {
     assert_eq!(new.bytes(15), b"for the new one");
     luup.wait_for(2, LIMIT);
     assert_eq!(events(&luup), ["connected", "data"], "the old one's end is no news");
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     observer.wait_connections(1);
 }
 
@@ -173,7 +173,7 @@ fn drop_ends_it() {
         luup.forget();
     }
     drop(luup);
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn the_remote_s_end_waits_with_all_that_came_before() {
     assert_eq!(plugin.rest(), b", and a farewell");
     luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();
     drop(plugin);
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     observer.wait_connections(0);
     assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid", "it was read to its end");
 }
@@ -258,7 +258,7 @@ fn a_pid_is_one_connection_s() {
     remote.write_all(b"new").unwrap();
     assert_eq!(other.bytes(3), b"new");
     luup.wait_for(3, LIMIT);
-    Observer::new(daemon.addr()).wait_notified();
+    StatClient::new(daemon.addr()).wait_notified();
     assert_eq!(events(&luup), ["connected", "connected", "data"], "the old one's end is no news of the new one");
 }
 
@@ -273,7 +273,7 @@ fn a_pid_is_free_at_once_when_its_plugin_has_just_gone() {
         // On a busy machine a kernel may deliver the next one's first word before this one's end.
         wait_until_taken(plugin.stream());
     }
-    Observer::new(daemon.addr()).wait_connections(1);
+    StatClient::new(daemon.addr()).wait_connections(1);
 }
 
 #[test]
@@ -329,7 +329,7 @@ fn a_pid_is_not_found_by_trying() {
 fn others_do_not_learn_the_pid() {
     let daemon = started();
     let (plugin, mut remote) = kept(&daemon, "");
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     let shown = observer.connection(plugin.pid()).unwrap();
     assert_eq!(shown["notify"], "5/s/a/k7Xq*");
     drop(plugin);
@@ -356,7 +356,7 @@ fn a_parked_connection_holds_back_its_remote() {
     wait_parked(&daemon);
     let mut writer = Writer::new(&remote, 9);
     let written = writer.write_until_blocked();
-    assert!(Observer::new(daemon.addr()).status()["buffered"].as_u64().unwrap() <= 2 * 65536);
+    assert!(StatClient::new(daemon.addr()).status()["buffered"].as_u64().unwrap() <= 2 * 65536);
     writer.finish();
     let came = attached(&daemon, "").rest();
     assert_eq!(came.len() as u64, written);
@@ -369,7 +369,7 @@ fn a_parked_connection_costs_no_time() {
     let (plugin, remote) = kept_as(&daemon, "aaaaaaaa", "");
     let (other, mut leaving) = kept_as(&daemon, "bbbbbbbb", "");
     drop((plugin, other));
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     eventually("both are parked", || {
         observer.connections().iter().all(|connection| connection["state"] == "parked").then_some(())
     });

@@ -6,11 +6,11 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::luup::{Behaviour, Luup, Request};
-use lab::plugin::Plugin;
+use testkit::daemon::Daemon;
+use testkit::luup::{Behaviour, Luup, Request};
+use testkit::plugin::Plugin;
 
-use crate::support::{LIMIT, Observer, echo_mode, emulator_mixes_up_errors, wait_quietly, with_luup};
+use crate::support::{LIMIT, StatClient, echo_mode, emulator_mixes_up_errors, wait_quietly, with_luup};
 
 /// Short times, so that trouble is noticed soon.
 const IMPATIENT: &str = "[limits]\nanswer=500\n";
@@ -64,11 +64,11 @@ fn every_last_notification_arrives(config: &str, begin: impl Fn(&Luup), end: imp
     house.speak();
     let count = house.len();
     drop(house);
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
     luup.forget();
     end(&luup);
     wait_told(&luup, "closed", count);
-    Observer::new(daemon.addr()).wait_notified();
+    StatClient::new(daemon.addr()).wait_notified();
 }
 
 /// A connection of a device that is well is told of its data without delay.
@@ -165,7 +165,7 @@ fn what_was_told_before_an_outage_is_told_after_it_where_data_came_meanwhile() {
     luup.forget();
     luup.up();
     wait_told(&luup, "data", 1);
-    Observer::new(daemon.addr()).wait_notified();
+    StatClient::new(daemon.addr()).wait_notified();
     assert_eq!(luup.count(), 1, "an outage is no reason to tell twice");
 }
 
@@ -179,8 +179,8 @@ fn a_luup_that_is_down_is_asked_now_and_then_and_not_by_a_storm() {
     luup.down();
     let mut house = House::of(&daemon, 25);
     house.speak();
-    let mut observer = Observer::new(daemon.addr());
-    let sent = |observer: &mut Observer| observer.status()["notifications"]["sent"].as_u64().unwrap();
+    let mut observer = StatClient::new(daemon.addr());
+    let sent = |observer: &mut StatClient| observer.status()["notifications"]["sent"].as_u64().unwrap();
     let before = sent(&mut observer);
     wait_quietly(&daemon, Duration::from_secs(2));
     let asked = sent(&mut observer) - before;
@@ -224,7 +224,7 @@ fn a_refusal_is_logged_once_and_not_repeated() {
         house.speak();
         wait_told(&luup, "data", 2);
         house.speak();
-        let mut observer = Observer::new(daemon.addr());
+        let mut observer = StatClient::new(daemon.addr());
         observer.wait_notified();
         // Each piece of news is one request, and its refusal the end of it.
         assert_eq!(luup.count(), 6, "status {status}");
@@ -258,7 +258,7 @@ fn an_error_body_is_given_up_after_about_a_minute_and_logged_once() {
     assert!(log.contains("DeviceNum=1&serviceId=svc&action=act&Pid=p1"), "{log}");
     let count = luup.count();
     assert!((8..60).contains(&count), "{count} requests in a minute");
-    Observer::new(daemon.addr()).wait_notified();
+    StatClient::new(daemon.addr()).wait_notified();
     assert_eq!(daemon.log_text().matches("ERROR body").count(), 1, "{}", daemon.log_text());
 }
 
@@ -304,7 +304,7 @@ fn closing_notices_that_wait_are_bounded_and_the_newest_kept() {
         assert_eq!(plugin.command(&format!("NTFY {n} svc act p{n}")), "OK NTFY");
         assert_eq!(plugin.command("QUIT"), "OK QUIT");
     }
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     observer.wait_connections(0);
     let pending = observer.status()["notifications"]["pending"].as_u64().unwrap();
     assert!((10..=12).contains(&pending), "{pending} wait");

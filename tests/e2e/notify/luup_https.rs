@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::luup::Luup;
-use lab::tls::{Authority, Identity, TlsDevice, Validity};
 use nix::sys::signal::Signal;
 use rustls::HandshakeKind::{Full, Resumed};
 use rustls::ServerConfig;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::luup::Luup;
+use testkit::tls::{Authority, Identity, TlsDevice, Validity};
 
 use crate::support::{LIMIT, Nginx, accepted, daemon, echo_mode, with_luup};
 
@@ -131,7 +131,7 @@ fn a_luup_that_nobody_vouches_for_is_told_nothing_until_it_is_accepted() {
     daemon.wait_for_log(LIMIT, |line| line.contains("notifications wait"));
     // It is said once, however often it is tried.
     crate::support::eventually("it is tried again", || {
-        let tried = crate::support::Observer::new(daemon.addr()).status()["notifications"]["sent"].as_u64()?;
+        let tried = crate::support::StatClient::new(daemon.addr()).status()["notifications"]["sent"].as_u64()?;
         (tried >= 4).then_some(())
     });
     assert_eq!(daemon.log_lines().iter().filter(|line| line.contains("no TLS")).count(), 1);
@@ -194,7 +194,7 @@ fn what_is_wrong_with_a_luup_stands_in_the_log() {
 #[test]
 fn a_luup_that_refuses_is_waited_for() {
     let authority = Authority::new("house");
-    let reserved = lab::ports::Reserved::new().unwrap();
+    let reserved = testkit::ports::Reserved::new().unwrap();
     let daemon = notifying(&format!("https://{}", reserved.addr()), "", &authority);
     let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
     remote.write_all(b"x").unwrap();

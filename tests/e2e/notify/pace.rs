@@ -4,11 +4,11 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use lab::device::{Device, Kind};
-use lab::luup::Request;
-use lab::plugin::Plugin;
+use testkit::device::{Device, Kind};
+use testkit::luup::Request;
+use testkit::plugin::Plugin;
 
-use crate::support::{LIMIT, Observer, accepted, echo_mode, stays_quiet, with_luup};
+use crate::support::{LIMIT, StatClient, accepted, echo_mode, stays_quiet, with_luup};
 
 /// The arrival of a request may be seen a little later than it was sent; on a loaded machine, some more than a little.
 const SLACK: Duration = Duration::from_millis(400);
@@ -78,7 +78,7 @@ fn the_end_ignores_the_pace() {
         }
         let requests = luup.wait_for(3, LIMIT);
         assert_eq!(requests[2].event(), Some("closed"), "it tells of the data that waited, too");
-        Observer::new(daemon.addr()).wait_notified();
+        StatClient::new(daemon.addr()).wait_notified();
         assert_eq!(luup.count(), 3);
     }
 }

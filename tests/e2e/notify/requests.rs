@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use lab::device::{Device, Kind};
-use lab::luup::{Behaviour, Luup, Request};
-use lab::plugin::Plugin;
-use lab::ports::Reserved;
+use testkit::device::{Device, Kind};
+use testkit::luup::{Behaviour, Luup, Request};
+use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
 
-use crate::support::{LIMIT, Observer, daemon, echo_mode, refused, with_luup};
+use crate::support::{LIMIT, StatClient, daemon, echo_mode, refused, with_luup};
 
 /// The requests of one connection, by the pid that its plugin has chosen.
 fn of<'a>(requests: &'a [Request], pid: &str) -> Vec<&'a Request> {
@@ -150,7 +150,7 @@ fn data_is_there_when_its_notification_comes() {
 #[test]
 fn a_datagram_notifies_as_data_does() {
     let (luup, daemon) = with_luup("");
-    let device = lab::device::UdpEcho::start();
+    let device = testkit::device::UdpEcho::start();
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "PRTO=udp NTFY=5/s/a/udp EVNT=on");
     assert_eq!(the_one(&luup).event(), Some("connected"));
@@ -200,7 +200,7 @@ fn the_end_is_told_once_whoever_ends() {
         }),
         ("the remote resets", true, &|| {
             let (plugin, remote) = echo("");
-            lab::device::reset(&remote);
+            testkit::device::reset(&remote);
             Some(plugin)
         }),
         ("the remote is silent", true, &|| {
@@ -240,8 +240,8 @@ fn the_end_is_told_once_whoever_ends() {
         let expected = if connected { vec![Some("connected"), Some("closed")] } else { vec![None] };
         assert_eq!(events, expected, "{why}");
         // Twice would be told, too, before the daemon has forgotten the connection.
-        Observer::new(daemon.addr()).wait_connections(0);
-        Observer::new(daemon.addr()).wait_notified();
+        StatClient::new(daemon.addr()).wait_connections(0);
+        StatClient::new(daemon.addr()).wait_notified();
         assert_eq!(luup.count(), count, "{why}");
         luup.forget();
     }
@@ -287,7 +287,7 @@ fn device_0_is_notified_and_none_below() {
         remote.write_all(b"x").unwrap();
         assert_eq!(plugin.bytes(1), b"x");
     }
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     observer.wait_connections(0);
     observer.wait_notified();
     let requests = luup.requests();
@@ -342,7 +342,7 @@ fn data_in_a_burst_is_told_once_more_and_never_forgotten() {
         plugin.bytes(1);
     }
     luup.wait_for(2, LIMIT);
-    Observer::new(daemon.addr()).wait_notified();
+    StatClient::new(daemon.addr()).wait_notified();
     assert_eq!(luup.count(), 2);
     drop(remote);
     luup.wait_for(3, LIMIT);

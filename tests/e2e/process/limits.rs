@@ -5,14 +5,15 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::luup::Luup;
-use lab::plugin::Plugin;
 use socket2::{Domain, Socket, Type};
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::luup::Luup;
+use testkit::plugin::Plugin;
 
 use crate::support::{
-    LIMIT, Observer, accepted, configured, daemon, echo_mode, emulated, eventually, plugin_from, stays_quiet, with_luup,
+    LIMIT, StatClient, accepted, configured, daemon, echo_mode, emulated, eventually, plugin_from, stays_quiet,
+    with_luup,
 };
 
 #[test]
@@ -191,7 +192,7 @@ fn where_descriptors_cannot_be_raised_connections_are_fewer_and_all_of_them_work
     let daemon = daemon().within(&script).start();
     if daemon.log_text().contains("are enough for") {
         let device = Device::start(Kind::Silent);
-        let mut observer = Observer::new(daemon.addr());
+        let mut observer = StatClient::new(daemon.addr());
         let mut count = 0;
         let mut plugins = Vec::new();
         loop {

@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 
-use lab::daemon::{Builder, Daemon};
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::ports::Reserved;
 use nix::sys::signal::Signal;
+use testkit::daemon::{Builder, Daemon};
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
 
 use crate::support::{
     LIMIT, Scratch, accepted, command, daemon, echo_mode, eventually, may_mount, started, wait_listening, with_mounts,

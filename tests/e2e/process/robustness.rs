@@ -5,15 +5,15 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind, reset};
-use lab::luup::Luup;
-use lab::plugin::Plugin;
-use lab::ports::Reserved;
-use lab::random::Random;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind, reset};
+use testkit::luup::Luup;
+use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
+use testkit::random::Random;
 
 use crate::support::{
-    LIMIT, Observer, accepted, both_ways, configured, daemon, echo_mode, emulated, ends, eventually, processor_time,
+    LIMIT, StatClient, accepted, both_ways, configured, daemon, echo_mode, emulated, ends, eventually, processor_time,
     read_to_end, skipped_under_emulation, started, with_luup,
 };
 
@@ -34,7 +34,7 @@ impl Rest {
         let (plugin, remote) = echo_mode(daemon, "");
         both_ways(plugin.stream(), &remote, 1_000_000);
         drop((plugin, remote));
-        Observer::new(daemon.addr()).wait_connections(0);
+        StatClient::new(daemon.addr()).wait_connections(0);
         // And the observer has gone, too.
         eventually("nothing changes any more", || {
             let (before, now) = (daemon.descriptors(), (daemon.descriptors(), daemon.memory().rss));
@@ -46,9 +46,9 @@ impl Rest {
     /// Waits until nothing is left but `descriptors` more, for pools, and asserts that memory has grown by `kb` at most.
     #[track_caller]
     fn is_restored(&self, daemon: &Daemon, descriptors: usize, kb: u64) {
-        Observer::new(daemon.addr()).wait_connections(0);
+        StatClient::new(daemon.addr()).wait_connections(0);
         eventually("descriptors are closed", || (daemon.descriptors() <= self.descriptors + descriptors).then_some(()));
-        assert_eq!(Observer::new(daemon.addr()).status()["buffered"], 0);
+        assert_eq!(StatClient::new(daemon.addr()).status()["buffered"], 0);
         if !emulated() {
             let grown = daemon.memory().rss.saturating_sub(self.rss);
             assert!(grown <= kb, "{grown} kB more than at rest");
@@ -127,7 +127,7 @@ fn connections_that_break_off_leave_nothing_behind() {
         let (luup, daemon): (Luup, Daemon) = with_luup(&format!("[limits]\npipes={pipes}\n"));
         let rest = Rest::of(&daemon);
         break_off_many(&daemon, count / 2);
-        Observer::new(daemon.addr()).wait_notified();
+        StatClient::new(daemon.addr()).wait_notified();
         // Devices take one request at a time; senders end when there is nothing to send.
         assert!((0..5).all(|device| luup.max_concurrent(device) <= 1));
         rest.is_restored(&daemon, kept, 6 * 1024);
@@ -188,7 +188,7 @@ fn devices_that_are_killed_leave_nothing_behind() {
 fn five_thousand_connections_are_held_and_get_their_own_bytes() {
     const MANY: usize = 5000;
     // Two descriptors each, here and in the daemon, which has this process's limit as its own.
-    if lab::process::raise_descriptor_limit() < 2 * MANY as u64 + 500 {
+    if testkit::process::raise_descriptor_limit() < 2 * MANY as u64 + 500 {
         println!("skipped: too few descriptors");
         return;
     }
@@ -284,5 +284,5 @@ fn a_storm_of_connections_is_served() {
         }
     });
     assert_eq!(device.accepted(), 320);
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
 }

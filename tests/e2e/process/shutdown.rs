@@ -4,10 +4,10 @@ use std::io::Read;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::tls::{Identity, TlsDevice};
-use lab::websocket::{CLOSE, Frame, TEXT, close_of};
 use nix::sys::signal::Signal;
+use testkit::daemon::Daemon;
+use testkit::tls::{Identity, TlsDevice};
+use testkit::websocket::{CLOSE, Frame, TEXT, close_of};
 
 use crate::support::{LIMIT, bridged, heard, secured, started, wait_until_taken, with_luup};
 
@@ -82,7 +82,7 @@ fn what_the_plugin_has_said_comes_before_and_a_slow_remote_is_not_waited_for() {
     }
     // Neither is a plugin that reads nothing of what the remote says.
     let (deaf, talker) = bridged(&daemon, "FRAM=RAW");
-    let text = lab::websocket::frame_of(0x82, &[1; 10_000]);
+    let text = testkit::websocket::frame_of(0x82, &[1; 10_000]);
     let mut peer_stream = talker.stream();
     peer_stream.set_nonblocking(true).unwrap();
     while std::io::Write::write(&mut peer_stream, &text).is_ok() {}

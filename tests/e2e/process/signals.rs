@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::ports::{BlackHole, Reserved};
 use nix::sys::signal::Signal;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::ports::{BlackHole, Reserved};
 
 use crate::support::{
-    LIMIT, Observer, Writer, accepted, configured, daemon, echo_mode, ends, plugin_from, started, with_luup,
+    LIMIT, StatClient, Writer, accepted, configured, daemon, echo_mode, ends, plugin_from, started, with_luup,
 };
 
 /// Writes another configuration and has it read; what the log says about it.
@@ -62,7 +62,7 @@ fn the_farewell_does_not_keep_the_processor_busy() {
     let mut after = before;
     let start = Instant::now();
     while daemon.wait_exit(Duration::from_millis(10)).is_none() {
-        after = lab::process::cpu_time(daemon.pid()).unwrap_or(after);
+        after = testkit::process::cpu_time(daemon.pid()).unwrap_or(after);
         assert!(start.elapsed() < LIMIT);
     }
     let (lasted, busy) = (start.elapsed(), after - before);
@@ -95,7 +95,7 @@ fn hup_adds_changes_and_removes_direct_listeners_and_leaves_connections_alone() 
     }
     plugin_remote.write_all(b"alive").unwrap();
     assert_eq!(plugin.bytes(5), b"alive");
-    assert_eq!(Observer::new(daemon.addr()).status()["listeners"].as_array().unwrap().len(), 3);
+    assert_eq!(StatClient::new(daemon.addr()).status()["listeners"].as_array().unwrap().len(), 3);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn usr1_logs_the_table() {
 fn term_and_int_end_it_in_time_whatever_is_under_way() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (luup, mut daemon) = with_luup("");
-        luup.set_behaviour(lab::luup::Behaviour::Hang);
+        luup.set_behaviour(testkit::luup::Behaviour::Hang);
         let mut setup = daemon.plugin();
         let hole = BlackHole::new().unwrap();
         let mut connecting = daemon.plugin();

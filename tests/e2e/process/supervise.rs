@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::time::Duration;
 
-use lab::daemon::Daemon;
-use lab::plugin::Plugin;
-use lab::ports::Reserved;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testkit::daemon::Daemon;
+use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
 
 use crate::support::{LIMIT, daemon, echo_mode, ends, eventually, plugin_from};
 

@@ -3,11 +3,11 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use lab::daemon::Daemon;
-use lab::plugin::Plugin;
+use testkit::daemon::Daemon;
+use testkit::plugin::Plugin;
 
 use crate::support::{
-    Observer, Reader, Writer, both_ways, configured, echo_mode, processor_time, skipped_under_emulation, started,
+    Reader, StatClient, Writer, both_ways, configured, echo_mode, processor_time, skipped_under_emulation, started,
 };
 
 /// Settings under which bytes take other ways: through pipes or not, in buffers of any size.
@@ -82,7 +82,7 @@ fn a_slow_reader_gets_everything() {
 #[test]
 fn what_is_held_is_bounded_by_the_buffer() {
     let daemon = configured("[limits]\nbuffer=16384\npipes=0\n");
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     for to_remote in [true, false] {
         let (from, to) = ends(&daemon, to_remote, "");
         let written = Writer::new(&from, 1).write_until_blocked();
@@ -112,7 +112,7 @@ fn memory_is_bounded_while_many_readers_pause() {
             }
         });
         let grown = daemon.memory().rss.saturating_sub(before);
-        let mut observer = Observer::new(daemon.addr());
+        let mut observer = StatClient::new(daemon.addr());
         let held = observer.status()["buffered"].as_u64().unwrap();
         // Every direction may hold 2 KiB when the bound is used up.
         let bound = 1_048_576 + 2 * CONNECTIONS as u64 * 2048;

@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 
-use lab::device::{Device, Kind};
-use lab::random::Random;
+use testkit::device::{Device, Kind};
+use testkit::random::Random;
 
 use crate::support::{LIMIT, both_ways, echo_mode, started};
 

@@ -2,9 +2,9 @@
 
 use std::net::{Shutdown, TcpStream};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
 
 use crate::support::{LIMIT, all_at_once, configured, echo_mode, eventually, wait_until_taken};
 

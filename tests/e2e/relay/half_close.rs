@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use lab::device::{Device, Kind, reset};
+use testkit::device::{Device, Kind, reset};
 
 use crate::support::{
-    LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, started, stays_quiet, wait_quietly,
+    LIMIT, Reader, StatClient, Writer, accepted, configured, echo_mode, ends, started, stays_quiet, wait_quietly,
 };
 
 /// Everything that the remote has to say, up to its end.
@@ -64,7 +64,7 @@ fn the_end_comes_after_all_that_a_slow_reader_has_still_to_read() {
 #[test]
 fn when_both_have_ended_the_connection_is_forgotten() {
     let daemon = configured("[limits]\nhalfclose=600\n");
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     for plugin_first in [true, false] {
         let (mut plugin, remote) = echo_mode(&daemon, "");
         if plugin_first {
@@ -85,7 +85,7 @@ fn when_both_have_ended_the_connection_is_forgotten() {
 #[test]
 fn a_standstill_after_one_end_closes_both() {
     let daemon = configured("[limits]\nhalfclose=1\n");
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
 
     let (mut plugin, remote) = echo_mode(&daemon, "");
     let start = Instant::now();
@@ -142,7 +142,7 @@ fn a_device_of_one_session_is_free_again_after_a_plugin_has_gone() {
     drop(first);
     // It learns of the end at once, and is rid of the connection soon, though it does not end by itself.
     assert!(ends(&remote));
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     observer.wait_connections(0);
     crate::support::eventually("writing fails", || remote.write_all(b"status\n").err());
 }
@@ -156,14 +156,14 @@ fn a_talking_device_is_free_again_after_a_plugin_has_gone() {
     plugin.conn(device.addr(), "");
     plugin.line();
     drop(plugin);
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
     assert!(device.wait_finished(1, LIMIT));
 }
 
 #[test]
 fn bytes_whose_sender_has_gone_wait_for_a_reader_no_longer_than_the_stall_limit() {
     let daemon = configured("[limits]\nstall=1\nhalfclose=1\n");
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     for to_remote in [true, false] {
         let (plugin, remote) = echo_mode(&daemon, "");
         let (from, to) = if to_remote { (plugin.stream(), &remote) } else { (&remote, plugin.stream()) };
@@ -186,7 +186,7 @@ fn a_devices_last_bytes_wait_for_a_busy_plugin_longer_than_a_standstill() {
     writer.finish();
     drop(remote);
     // Luup may be busy for minutes; here, for three times as long as a half-closed connection may stand still.
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     wait_quietly(&daemon, Duration::from_millis(1500));
     assert_eq!(observer.connection(&pid).expect("it is still there")["state"], "echo");
     assert_eq!(Reader::new(plugin.stream(), 1).rest(), written);

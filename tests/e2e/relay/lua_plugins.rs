@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::ports::Reserved;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::ports::Reserved;
 
-use crate::support::{LIMIT, Observer, started, with_luup};
+use crate::support::{LIMIT, StatClient, started, with_luup};
 
 /// Runs a script with the ports of the proxy, of a device that sends everything back, and of nobody.
 ///
@@ -28,7 +28,7 @@ fn lua(script: &str, daemon: &Daemon, device: &Device) {
 fn the_connect_function_of_the_readme_works_and_leaves_nothing_behind() {
     let daemon = started();
     let device = Device::start(Kind::Echo);
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     lua("readme_connect.lua", &daemon, &device);
     observer.wait_connections(0);
     assert!(device.wait_finished(device.accepted(), LIMIT), "the device is free again");

@@ -3,16 +3,16 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use lab::device::{Device, Kind, reset};
-use lab::plugin::Plugin;
-use lab::random::Random;
+use testkit::device::{Device, Kind, reset};
+use testkit::plugin::Plugin;
+use testkit::random::Random;
 
 use crate::support::{
-    LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, read_to_end, unsent, wait_until_taken,
+    LIMIT, Reader, StatClient, Writer, accepted, configured, echo_mode, ends, read_to_end, unsent, wait_until_taken,
 };
 
 /// A daemon that would wait for ever for the other side of a connection that has only half ended.
-fn patient() -> lab::daemon::Daemon {
+fn patient() -> testkit::daemon::Daemon {
     configured("[limits]\nhalfclose=3600\nstall=3600\n")
 }
 
@@ -27,7 +27,7 @@ fn a_reset_by_the_plugin_ends_the_remote() {
     let (plugin, remote) = echo_mode(&daemon, "");
     plugin.reset();
     assert!(ends(&remote));
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_reset_by_the_remote_ends_the_plugin() {
     let (mut plugin, remote) = echo_mode(&daemon, "");
     break_off(remote);
     assert!(plugin.at_end());
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn what_a_slow_plugin_has_not_read_before_the_remotes_reset_arrives() {
 #[test]
 fn a_reset_after_half_an_end_ends_both() {
     let daemon = patient();
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     let (mut plugin, remote) = echo_mode(&daemon, "");
     plugin.finish();
     assert!(ends(&remote));
@@ -126,7 +126,7 @@ fn a_reset_after_half_an_end_ends_both() {
 #[test]
 fn resets_in_the_middle_of_a_transfer_end_both() {
     let daemon = patient();
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     for to_remote in [true, false] {
         for plugin_breaks in [true, false] {
             let (plugin, remote) = echo_mode(&daemon, "");
@@ -156,13 +156,13 @@ fn a_device_that_is_switched_off_ends_all_its_connections() {
     assert!(device.wait_accepted(10, LIMIT));
     device.reset_all();
     assert!(plugins.iter_mut().all(|plugin| plugin.at_end()));
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
 fn a_plugin_that_resets_in_setup_mode_is_forgotten() {
     let daemon = patient();
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     let plugins: Vec<Plugin> = (0..10).map(|_| daemon.plugin()).collect();
     assert_eq!(observer.connections().len(), 10);
     plugins.into_iter().for_each(Plugin::reset);

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::process::Command;
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::luup::Luup;
-use lab::ports::Reserved;
-use lab::random::Random;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::luup::Luup;
+use testkit::ports::Reserved;
+use testkit::random::Random;
 
 use crate::support::{LIMIT, Scratch, accepted, daemon, started};
 

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::ports::BlackHole;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::ports::BlackHole;
 
-use crate::support::{LIMIT, Observer, Reader, Writer, accepted, configured, echo_mode, ends, started, stays_quiet};
+use crate::support::{LIMIT, Reader, StatClient, Writer, accepted, configured, echo_mode, ends, started, stays_quiet};
 
 const SETUP_1S: &str = "[limits]\nsetup=1\n";
 
@@ -161,7 +161,7 @@ fn rtim_stands_still_while_a_slow_plugin_holds_the_remote_back() {
 fn rtim_holds_for_datagrams() {
     let daemon = started();
     let mut plugin = daemon.plugin();
-    let device = lab::device::UdpEcho::start();
+    let device = testkit::device::UdpEcho::start();
     plugin.conn(device.addr(), "PRTO=udp RTIM=1500");
     let start = Instant::now();
     plugin.send(b"one");
@@ -172,7 +172,7 @@ fn rtim_holds_for_datagrams() {
 #[test]
 fn the_idle_limit_ends_what_is_silent_both_ways() {
     let daemon = configured("[limits]\nidle=3\n");
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     let mut start = Instant::now();
     for side in 0..4 {

@@ -3,11 +3,11 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use lab::device::UdpEcho;
-use lab::plugin::Plugin;
-use lab::random::Random;
+use testkit::device::UdpEcho;
+use testkit::plugin::Plugin;
+use testkit::random::Random;
 
-use crate::support::{LIMIT, Observer, configured, started, stays_quiet};
+use crate::support::{LIMIT, StatClient, configured, started, stays_quiet};
 
 /// The largest payload over IPv4: 65535 bytes less the headers of IP and UDP.
 const LARGEST: usize = 65_507;
@@ -15,7 +15,7 @@ const SIZES: [usize; 10] = [1, 2, 125, 1472, 2047, 2048, 2049, 9000, 65_506, LAR
 
 /// A plugin that speaks to this address in datagrams.
 #[track_caller]
-fn udp(daemon: &lab::daemon::Daemon, to: std::net::SocketAddr, options: &str) -> Plugin {
+fn udp(daemon: &testkit::daemon::Daemon, to: std::net::SocketAddr, options: &str) -> Plugin {
     let mut plugin = daemon.plugin();
     let pid = plugin.conn(to, &format!("PRTO=udp {options}"));
     assert_eq!(pid, plugin.pid());
@@ -166,7 +166,7 @@ fn ports_that_cannot_be_refuse() {
 fn a_plugin_that_goes_ends_it() {
     let daemon = configured("[limits]\nhalfclose=1\n");
     let device = UdpEcho::start();
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     drop(udp(&daemon, device.addr(), ""));
     observer.wait_connections(0);
     udp(&daemon, device.addr(), "").reset();
@@ -210,7 +210,7 @@ fn a_flood_costs_bounded_memory_and_holds_up_nobody() {
             assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
         }
     }
-    let shown = Observer::new(daemon.addr()).connection(plugin.pid()).unwrap();
+    let shown = StatClient::new(daemon.addr()).connection(plugin.pid()).unwrap();
     assert!(shown["buffered"].as_u64().unwrap() <= 70_000, "{shown}");
     if !crate::support::emulated() {
         let grown = daemon.memory().rss.saturating_sub(before);

@@ -1,8 +1,8 @@
 //! FRAM for datagrams: LINE and MESG on the plugin's side, and what happens when its rules are broken.
 
-use lab::daemon::Daemon;
-use lab::device::UdpEcho;
-use lab::plugin::Plugin;
+use testkit::daemon::Daemon;
+use testkit::device::UdpEcho;
+use testkit::plugin::Plugin;
 
 use crate::support::{LIMIT, configured, started, with_luup};
 

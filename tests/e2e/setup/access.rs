@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use lab::device::{Device, Kind, UdpEcho};
-use lab::plugin::Plugin;
-use lab::ports::Reserved;
+use testkit::device::{Device, Kind, UdpEcho};
+use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
 
-use crate::support::{LIMIT, Observer, configured, plugin_from, started};
+use crate::support::{LIMIT, StatClient, configured, plugin_from, started};
 
 /// All that a client from `source` is told, up to the end.
 fn told(source: &str, to: std::net::SocketAddr) -> String {
@@ -63,7 +63,7 @@ fn refusals_are_counted_and_logged_but_not_without_end() {
     for _ in 0..300 {
         told("127.0.0.2", daemon.addr());
     }
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     assert_eq!(observer.status()["refused"], 300);
     let lines = daemon.log_lines().iter().filter(|line| line.contains("127.0.0.2")).count();
     assert!((1..=30).contains(&lines), "{lines} lines for 300 refusals");

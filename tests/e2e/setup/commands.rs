@@ -1,8 +1,8 @@
 //! Part 1's table of commands, byte for byte: what is answered, and whether the connection stays.
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
 
 use crate::support::{LIMIT, started};
 

@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::ports::{BlackHole, Reserved};
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::ports::{BlackHole, Reserved};
 
-use crate::support::{LIMIT, Observer, accepted, configured, refused, started};
+use crate::support::{LIMIT, StatClient, accepted, configured, refused, started};
 
 /// The whole answer to a CONN that must fail, up to the end.
 #[track_caller]
@@ -128,7 +128,7 @@ fn a_target_that_does_not_answer_holds_up_nobody() {
     let mut waiting = daemon.plugin();
     waiting.send(format!("CONN {} CTIM=60000\n", hole.addr()).as_bytes());
     // It is under way as soon as STAT says so.
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     crate::support::eventually("the CONN is under way", || {
         (observer.connection(waiting.pid())?["state"] == "connecting").then_some(())
     });
@@ -181,14 +181,14 @@ fn a_failure_closes_in_order() {
     plugin.send(&[b'x'; 100_000]);
     assert_eq!(String::from_utf8(plugin.rest()).unwrap(), format!("ERR CONN {}\n", refused()));
     drop(plugin);
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
 fn a_plugin_that_leaves_while_connecting_leaves_nothing_behind() {
     let daemon = started();
     let hole = BlackHole::new().unwrap();
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     let mut plugins: Vec<_> = (0..20).map(|_| daemon.plugin()).collect();
     for (at, plugin) in plugins.iter_mut().enumerate() {
         // One that ends its stream may still want the answer; one that resets does not.
@@ -221,7 +221,7 @@ fn a_device_that_speaks_first_is_heard_after_the_reply() {
     for _ in 0..20 {
         let mut plugin = daemon.plugin();
         plugin.conn(device.addr(), "");
-        assert_eq!(plugin.rest(), lab::random::Random::new(3).bytes(100_000));
+        assert_eq!(plugin.rest(), testkit::random::Random::new(3).bytes(100_000));
     }
 }
 

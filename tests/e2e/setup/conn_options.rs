@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::time::Duration;
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
 
-use crate::support::{Observer, accepted, both_ways, echo_mode, processor_time, skipped_under_emulation, started};
+use crate::support::{StatClient, accepted, both_ways, echo_mode, processor_time, skipped_under_emulation, started};
 
 /// The answer to a CONN to a device, after `before`.
 #[track_caller]
@@ -47,7 +47,7 @@ fn a_pid_of_ntfy_stands_in_for_the_greetings() {
 fn plugins_may_share_a_pid() {
     let daemon = started();
     let pairs: Vec<_> = (0..3).map(|_| echo_mode(&daemon, "NTFY=5/s/a/0")).collect();
-    assert_eq!(Observer::new(daemon.addr()).connections().len(), pairs.len());
+    assert_eq!(StatClient::new(daemon.addr()).connections().len(), pairs.len());
 }
 
 #[test]
@@ -107,13 +107,13 @@ fn odd_block_sizes_pass_everything_and_spin_never() {
     let used = processor_time(&daemon, Duration::from_secs(1));
     assert!(used < Duration::from_millis(200), "{used:?} of a second while nothing was to do");
     drop(open);
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
 fn a_block_is_the_largest_datagram_made_of_what_a_plugin_says_at_once() {
     let daemon = started();
-    let device = lab::device::UdpEcho::start();
+    let device = testkit::device::UdpEcho::start();
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "PRTO=udp BLKS=0x64");
     plugin.send(&[b'x'; 250]);

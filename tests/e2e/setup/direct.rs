@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind, UdpEcho};
-use lab::luup::Luup;
-use lab::plugin::Plugin;
-use lab::ports::{BlackHole, Reserved};
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind, UdpEcho};
+use testkit::luup::Luup;
+use testkit::plugin::Plugin;
+use testkit::ports::{BlackHole, Reserved};
 
-use crate::support::{LIMIT, Observer, accepted, both_ways, daemon, refused, stays_quiet};
+use crate::support::{LIMIT, StatClient, accepted, both_ways, daemon, refused, stays_quiet};
 
 /// A daemon with direct listeners for these specifications, and their ports.
 #[track_caller]
@@ -101,7 +101,7 @@ fn options_hold_and_notifications_say_their_own_id() {
 
     let mut client = Plugin::connect_raw(ports[1].addr()).unwrap();
     let _remote = accepted(&device);
-    let shown = Observer::new(daemon.addr()).connections();
+    let shown = StatClient::new(daemon.addr()).connections();
     let second = |shown: &&serde_json::Value| shown["notify"].as_str().is_some_and(|notify| notify.starts_with("56/"));
     let id = shown.iter().find(second).unwrap()["id"].as_str().unwrap().to_owned();
     let hex = id.strip_prefix('L').unwrap_or_else(|| panic!("{id:?}"));
@@ -150,7 +150,7 @@ fn there_is_no_limit_of_setup_mode() {
 fn listeners_are_shown_by_stat_json() {
     let device = Device::start(Kind::Silent);
     let (daemon, ports) = direct(&[format!("CONN {} NTFY=5", device.addr())]);
-    let listeners = Observer::new(daemon.addr()).status()["listeners"].clone();
+    let listeners = StatClient::new(daemon.addr()).status()["listeners"].clone();
     let expected = serde_json::json!({"address": ports[0].addr().to_string(), "target": device.addr().to_string()});
     assert_eq!(listeners[1], expected);
 }

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lab::plugin::Plugin;
+use testkit::plugin::Plugin;
 
-use crate::support::{Observer, daemon, started};
+use crate::support::{StatClient, daemon, started};
 
 /// 2020-01-01T05:00:00Z, from which classic pids count.
 const CLASSIC_EPOCH: u64 = 1_577_854_800;
@@ -64,7 +64,7 @@ fn by_default_every_address_is_listened_on() {
     let port = daemon.port();
     let v4 = Plugin::connect(("127.0.0.1", port));
     Plugin::connect(("127.0.0.2", port));
-    let mut observer = Observer::new(("127.0.0.1", port));
+    let mut observer = StatClient::new(("127.0.0.1", port));
     let shown = observer.connection(v4.pid()).unwrap();
     assert_eq!(shown["client"], "127.0.0.1", "an IPv4 client is shown as one, though the socket speaks IPv6");
     if daemon.addr().is_ipv6() {

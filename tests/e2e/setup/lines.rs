@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::ports::BlackHole;
-use lab::random::Random;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::ports::BlackHole;
+use testkit::random::Random;
 
 use crate::support::{Reader, accepted, configured, skipped_under_emulation, started};
 

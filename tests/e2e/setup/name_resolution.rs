@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::ports::{BlackHole, Reserved};
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::ports::{BlackHole, Reserved};
 
-use crate::support::{Answer, LIMIT, NameServer, Observer, refused};
+use crate::support::{Answer, LIMIT, NameServer, StatClient, refused};
 
 #[track_caller]
 fn conn(daemon: &Daemon, target: &str) -> String {
@@ -93,7 +93,7 @@ fn more_silent_names_than_lookups_at_once_hold_up_no_address() {
 fn a_plugin_that_leaves_while_its_name_is_looked_up_leaves_nothing_behind() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().start();
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     let plugins = waiting(&server, &daemon, 4);
     assert_eq!(observer.connections().len(), 4);
     plugins.into_iter().for_each(Plugin::reset);

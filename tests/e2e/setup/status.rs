@@ -2,13 +2,13 @@
 
 use std::io::{Read, Write};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind, UdpEcho};
-use lab::plugin::Plugin;
-use lab::ports::BlackHole;
 use serde_json::json;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind, UdpEcho};
+use testkit::plugin::Plugin;
+use testkit::ports::BlackHole;
 
-use crate::support::{LIMIT, Observer, accepted, echo_mode, eventually, started, with_luup};
+use crate::support::{LIMIT, StatClient, accepted, echo_mode, eventually, started, with_luup};
 
 const HEADER: &str = " ID       St Idle |Uptim Client           Remote                 #recv  #xmit Notify";
 
@@ -159,7 +159,7 @@ fn json_tells_the_same_and_more() {
     assert_eq!(plugin.bytes(5), b"wxyz!");
     luup.wait_for(1, LIMIT);
     let setup = daemon.plugin();
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     observer.wait_notified();
     let status = observer.status();
     assert_eq!(status["version"], "0.1.0");
@@ -199,7 +199,7 @@ fn json_knows_udp() {
     plugin.conn(device.addr(), "PRTO=udp");
     plugin.send(b"1234");
     assert_eq!(plugin.bytes(4), b"1234");
-    let shown = Observer::new(daemon.addr()).connection(plugin.pid()).unwrap();
+    let shown = StatClient::new(daemon.addr()).connection(plugin.pid()).unwrap();
     assert_eq!((&shown["protocol"], &shown["received"], &shown["sent"]), (&json!("udp"), &json!(4), &json!(4)));
 }
 
@@ -210,7 +210,7 @@ fn json_is_json_whatever_plugins_write() {
     let mut plugin = daemon.plugin();
     plugin.send(&[format!("CONN {} NTFY=5/", device.addr()).as_bytes(), b"\"\\\x01\xff\xfe/{}[],:/\"\n"].concat());
     assert!(plugin.line().starts_with("OK CONN "));
-    assert!(Observer::new(daemon.addr()).connection(plugin.pid()).is_some());
+    assert!(StatClient::new(daemon.addr()).connection(plugin.pid()).is_some());
 }
 
 #[test]

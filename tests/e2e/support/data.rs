@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use lab::random::{Checker, Random};
+use testkit::random::{Checker, Random};
 
 use super::{LIMIT, eventually};
 

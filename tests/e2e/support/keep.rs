@@ -1,11 +1,11 @@
 //! Plugins that come back to a connection that was kept.
 
-use lab::daemon::Daemon;
-use lab::luup::Luup;
-use lab::plugin::Plugin;
-use lab::websocket::{CLOSE, Peer, TEXT, close_of};
+use testkit::daemon::Daemon;
+use testkit::luup::Luup;
+use testkit::plugin::Plugin;
+use testkit::websocket::{CLOSE, Peer, TEXT, close_of};
 
-use super::{LIMIT, Observer, eventually, heard, said_text};
+use super::{LIMIT, StatClient, eventually, heard, said_text};
 
 /// A pid that nobody would guess.
 pub const PID: &str = "k7Xq-9bZ";
@@ -22,7 +22,7 @@ pub fn attached(daemon: &Daemon, options: &str) -> Plugin {
 /// Waits until a connection is parked.
 #[track_caller]
 pub fn wait_parked(daemon: &Daemon) {
-    let mut observer = Observer::new(daemon.addr());
+    let mut observer = StatClient::new(daemon.addr());
     let parked = |shown: &serde_json::Value| shown["state"] == "parked";
     eventually("a connection that is parked", || observer.connections().iter().any(parked).then_some(()));
 }

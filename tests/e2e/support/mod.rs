@@ -3,22 +3,22 @@
 mod data;
 mod keep;
 mod mounts;
-mod names;
+mod name_server;
 mod nginx;
-mod obedient;
-mod observer;
-mod runs;
+mod process;
+mod scripted_server;
+mod stat_client;
 mod tls;
 mod websocket;
 
 pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unsent, wait_until_taken};
 pub use keep::{PID, attached, remote_ends_while_nobody_is_there, wait_parked};
 pub use mounts::{may_mount, with_mounts};
-pub use names::{Answer, NameServer};
+pub use name_server::{Answer, NameServer};
 pub use nginx::{Nginx, cache};
-pub use obedient::Obedient;
-pub use observer::Observer;
-pub use runs::{Run, Scratch, command, run};
+pub use process::{Run, Scratch, command, run};
+pub use scripted_server::ScriptedServer;
+pub use stat_client::StatClient;
 pub use tls::{tls_answered, tls_connected};
 pub use websocket::{
     PATIENT, answer, answered, asking, bridged, connected, heard, heard_close, last_words, redirecting, said,
@@ -30,12 +30,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use lab::daemon::{Builder, Daemon};
-use lab::device::{Device, Kind};
-use lab::luup::Luup;
-use lab::plugin::Plugin;
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
+use testkit::daemon::{Builder, Daemon};
+use testkit::device::{Device, Kind};
+use testkit::luup::Luup;
+use testkit::plugin::Plugin;
 
 /// How long something may take that should be there at once, on a loaded machine or under an emulator.
 pub const LIMIT: Duration = Duration::from_secs(30);

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use lab::daemon::Builder;
+use testkit::daemon::Builder;
 
 /// True where a process may have mounts of its own; where not, says that the test is skipped.
 pub fn may_mount() -> bool {

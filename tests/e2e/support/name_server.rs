@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
-use lab::daemon::Builder;
+use testkit::daemon::Builder;
 
 use super::{LIMIT, may_mount, with_mounts};
 

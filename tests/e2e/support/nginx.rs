@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use lab::ports::Reserved;
-use lab::tls::Identity;
+use testkit::ports::Reserved;
+use testkit::tls::Identity;
 
 use super::{Scratch, eventually};
 

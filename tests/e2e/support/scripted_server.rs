@@ -5,7 +5,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lab::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, Request, TEXT, close_of, frame_of};
+use testkit::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, Request, TEXT, close_of, frame_of};
 
 use super::LIMIT;
 
@@ -21,14 +21,14 @@ use super::LIMIT;
 /// `reserved` (a broken frame), `vanish`, `close [CODE [REASON]]`, `next close` (how the next client closed: `CODE REASON`,
 /// waited for), `quiet` (reads on, and answers nothing any more). A pong is told as `ponged X`. Else a message is echoed.
 #[derive(Clone)]
-pub struct Obedient {
+pub struct ScriptedServer {
     raw: Arc<HashMap<&'static str, &'static str>>,
     commands: Arc<Mutex<HashMap<String, Sender<String>>>>,
     tell_close: Arc<Mutex<Sender<String>>>,
     closes: Arc<Mutex<Receiver<String>>>,
 }
 
-impl Obedient {
+impl ScriptedServer {
     /// `raw`: what the paths below `/raw/` answer; `%accept` in it stands for the line of Sec-WebSocket-Accept,
     /// `%long` for 10 000 bytes.
     pub fn new(raw: &[(&'static str, &'static str)]) -> Self {

@@ -2,20 +2,20 @@
 
 use std::net::ToSocketAddrs;
 
-use lab::plugin::Plugin;
 use serde_json::Value;
+use testkit::plugin::Plugin;
 
 use super::eventually;
 
 /// A connection that asks for the status; it is not counted itself.
-pub struct Observer {
+pub struct StatClient {
     plugin: Plugin,
 }
 
-impl Observer {
+impl StatClient {
     #[track_caller]
-    pub fn new(to: impl ToSocketAddrs) -> Observer {
-        Observer { plugin: Plugin::connect(to) }
+    pub fn new(to: impl ToSocketAddrs) -> StatClient {
+        StatClient { plugin: Plugin::connect(to) }
     }
 
     /// The whole status.

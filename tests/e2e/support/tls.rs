@@ -2,8 +2,8 @@
 
 use std::fmt::Display;
 
-use lab::daemon::Daemon;
-use lab::plugin::Plugin;
+use testkit::daemon::Daemon;
+use testkit::plugin::Plugin;
 
 /// A plugin whose CONN over TLS was answered, and the answer. A busy machine may take its time for a handshake.
 #[track_caller]

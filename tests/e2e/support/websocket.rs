@@ -3,12 +3,12 @@
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::tls::Identity;
-use lab::websocket::{CLOSE, Frame, Peer, Request, Server, TEXT, close_of};
 use rustls::ServerConfig;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::tls::Identity;
+use testkit::websocket::{CLOSE, Frame, Peer, Request, Server, TEXT, close_of};
 
 use super::{LIMIT, accepted, all_at_once, wait_until_taken};
 

@@ -1,8 +1,8 @@
 //! Certificates: the plugin's own, and what is wrong with a server's. The words are the same over TLS and WebSocket.
 
-use lab::daemon::Daemon;
-use lab::tls::{Authority, Identity, TlsDevice, Validity};
-use lab::websocket::Server;
+use testkit::daemon::Daemon;
+use testkit::tls::{Authority, Identity, TlsDevice, Validity};
+use testkit::websocket::Server;
 
 use crate::support::{LIMIT, answer, daemon, redirecting, said_text, say};
 

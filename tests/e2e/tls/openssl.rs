@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use lab::tls::{Authority, Validity};
+use testkit::tls::{Authority, Validity};
 
 use crate::support::{LIMIT, Scratch, daemon, started, tls_answered, tls_connected};
 

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::random::{Checker, Random};
-use lab::tls::{Authority, Identity, TlsDevice, TlsStream, Validity};
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::random::{Checker, Random};
+use testkit::tls::{Authority, Identity, TlsDevice, TlsStream, Validity};
 
 use crate::support::{
-    LIMIT, Observer, PID, Reader, Writer, accepted, attached, daemon, emulated, started, tls_answered, tls_connected,
+    LIMIT, PID, Reader, StatClient, Writer, accepted, attached, daemon, emulated, started, tls_answered, tls_connected,
     wait_parked, with_luup,
 };
 
@@ -208,7 +208,7 @@ fn a_kept_connection_goes_on_where_the_plugin_says() {
     assert!(newer.bytes(25_000) == bytes[15_000..]);
     newer.send(b"again");
     hear(&mut remote, b"again");
-    let shown = &Observer::new(daemon.addr()).connections()[0];
+    let shown = &StatClient::new(daemon.addr()).connections()[0];
     assert_eq!((&shown["protocol"], &shown["tls"]), (&"tls".into(), &"TLSv1.3".into()), "{shown}");
     drop(newer);
     wait_parked(&daemon);
@@ -220,7 +220,7 @@ fn a_kept_connection_goes_on_where_the_plugin_says() {
     let mut plugin = attached(&daemon, "SEEN=40000");
     assert_eq!(plugin.rest(), b"last");
     drop(plugin);
-    Observer::new(daemon.addr()).wait_connections(0);
+    StatClient::new(daemon.addr()).wait_connections(0);
     // Who is dropped says so.
     let (plugin, mut remote) = joined(&daemon, &format!("KEEP=300 NTFY=5/s/a/{PID}"));
     drop(plugin);

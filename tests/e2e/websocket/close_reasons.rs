@@ -1,12 +1,12 @@
 //! The reasons of verawebsockets and what README says they are here: each row of its table is tried.
 
-use lab::device::{Device, Kind};
-use lab::ports::Reserved;
-use lab::websocket::{Peer, Server};
+use testkit::device::{Device, Kind};
+use testkit::ports::Reserved;
+use testkit::websocket::{Peer, Server};
 
 use crate::support::{accepted, started};
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 
 /// The words in backticks.
 fn quoted(text: &str) -> Vec<&str> {

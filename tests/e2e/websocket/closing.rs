@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::websocket::{BINARY, CLOSE, CONTINUATION, PING, PONG, Server, TEXT, close_of, frame_of};
+use testkit::websocket::{BINARY, CLOSE, CONTINUATION, PING, PONG, Server, TEXT, close_of, frame_of};
 
 use crate::support::{
     LIMIT, bridged, configured, emulated, heard, heard_close, last_words, said, said_text, say, started, stays_quiet,

@@ -4,10 +4,10 @@ use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use lab::device::{Device, Kind};
-use lab::ports::Reserved;
-use lab::tls::{Identity, TlsDevice, Validity};
-use lab::websocket::{Peer, Request, Server, TEXT};
+use testkit::device::{Device, Kind};
+use testkit::ports::Reserved;
+use testkit::tls::{Identity, TlsDevice, Validity};
+use testkit::websocket::{Peer, Request, Server, TEXT};
 
 use crate::support::{
     LIMIT, answered, asking, bridged, connected, daemon, redirecting, said, said_text, say, skipped_under_emulation,

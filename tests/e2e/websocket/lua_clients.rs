@@ -3,11 +3,11 @@
 
 use std::process::Command;
 
-use lab::ports::Reserved;
-use lab::tls::{Authority, Validity};
-use lab::websocket::Server;
+use testkit::ports::Reserved;
+use testkit::tls::{Authority, Validity};
+use testkit::websocket::Server;
 
-use crate::support::{Obedient, daemon};
+use crate::support::{ScriptedServer, daemon};
 
 /// Answers to an upgrade that are wrong in the ways that verawebsockets has words for.
 const WRONG: &[(&str, &str)] = &[
@@ -64,8 +64,8 @@ fn lua(script: &str) {
         let (house, stranger) = (Authority::new("house"), Authority::new("stranger"));
         let client = house.issue(&["client"], Validity::Now);
         let identity = house.issue(&["localhost", "127.0.0.1"], Validity::Now);
-        let obedient = Obedient::new(WRONG);
-        let server = |obedient: &Obedient| {
+        let obedient = ScriptedServer::new(WRONG);
+        let server = |obedient: &ScriptedServer| {
             let obedient = obedient.clone();
             move |peer| obedient.serve(peer)
         };

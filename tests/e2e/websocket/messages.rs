@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::thread;
 
-use lab::plugin::Plugin;
-use lab::random::{Checksum, Random};
-use lab::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, Server, TEXT, close_of, frame_of};
+use testkit::plugin::Plugin;
+use testkit::random::{Checksum, Random};
+use testkit::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, Server, TEXT, close_of, frame_of};
 
 use crate::support::{asking, bridged, connected, heard, heard_close, said, said_text, say, started, with_luup};
 

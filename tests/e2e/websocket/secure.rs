@@ -7,14 +7,14 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::random::Random;
-use lab::tls::Identity;
-use lab::websocket::{BINARY, CLOSE, Peer, Server, TEXT, close_of, frame_of};
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::random::Random;
+use testkit::tls::Identity;
+use testkit::websocket::{BINARY, CLOSE, Peer, Server, TEXT, close_of, frame_of};
 
 use crate::support::{
-    LIMIT, Observer, PATIENT, PID, accepted, answer, attached, emulated, heard, redirecting,
+    LIMIT, PATIENT, PID, StatClient, accepted, answer, attached, emulated, heard, redirecting,
     remote_ends_while_nobody_is_there, said, said_text, say, secured, started, wait_parked, with_luup,
 };
 
@@ -27,7 +27,7 @@ fn messages_pass_in_every_version() {
         let server = Server::echo_secure(config);
         let mut plugin = daemon.plugin();
         plugin.conn(server.url("/"), &format!("{PATIENT} MAXM=1000000"));
-        let shown = &Observer::new(daemon.addr()).connections()[0];
+        let shown = &StatClient::new(daemon.addr()).connections()[0];
         assert_eq!((&shown["protocol"], &shown["tls"]), (&"wss".into(), &version.into()), "{shown}");
         let mut random = Random::new(3);
         for length in [0, 1, 125, 126, 16_384, 65_536, 900_000] {
@@ -57,7 +57,7 @@ fn redirects_lead_to_tls_and_never_away_from_it() {
         assert_eq!(requests.recv_timeout(LIMIT).unwrap().header("Authorization"), "Basic dTpw");
         say(&mut plugin, "TEXT", b"hi");
         assert_eq!(said_text(&mut plugin), "TEXT hi");
-        assert_eq!(Observer::new(daemon.addr()).connections()[0]["protocol"], "wss");
+        assert_eq!(StatClient::new(daemon.addr()).connections()[0]["protocol"], "wss");
     }
     // A server of its own that keeps what it hears: nothing.
     let (heard, anything) = channel();

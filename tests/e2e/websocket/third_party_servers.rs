@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-use lab::plugin::Plugin;
-use lab::ports::Reserved;
-use lab::random::Random;
-use lab::tls::{Identity, TlsDevice};
+use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
+use testkit::random::Random;
+use testkit::tls::{Identity, TlsDevice};
 
 use crate::support::{Nginx, Scratch, cache, connected, eventually, said, said_text, say, started};
 
@@ -208,7 +208,7 @@ fn vrfy(url: &str) -> &'static str {
 #[test]
 fn a_plugin_in_lua_reads_messages_as_they_come() {
     let daemon = started();
-    let server = lab::websocket::Server::echo();
+    let server = testkit::websocket::Server::echo();
     let mut command = Command::new("lua5.1");
     command.args(["websocket.lua", &daemon.port().to_string(), &server.addr().port().to_string()]);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lua"));

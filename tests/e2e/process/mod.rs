@@ -1,0 +1,9 @@
+//! The daemon as a process.
+
+mod command_line;
+mod limits;
+mod logging;
+mod robustness;
+mod shutdown;
+mod signals;
+mod supervise;
