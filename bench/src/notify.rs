@@ -55,7 +55,7 @@ pub struct Latencies {
 
 /// Measures in one scenario. The daemon behind `opener` notifies `luup`.
 pub fn measure(opener: &PairOpener, luup: &Luup, scenario: Scenario, plan: Plan) -> io::Result<Latencies> {
-    luup.forget();
+    luup.clear_requests();
     let notify = |device: i64| format!("NTFY={device}/urn:example-com:serviceId:Bench1/HandleReceive/b{device}");
     let mut pair = opener.open(&notify(1))?;
     let mut out = Latencies::default();
@@ -103,7 +103,7 @@ fn single(pair: &mut ConnectionPair, luup: &Luup, plan: Plan, out: &mut Latencie
     for _ in 0..plan.samples {
         // Random intervals, so that no timer of the daemon coincides with them.
         thread::sleep(Duration::from_micros(random.between(4_000, 12_000)));
-        luup.forget();
+        luup.clear_requests();
         let start = Instant::now();
         pair.remote.write_all(&got)?;
         pair.client.read_exact(&mut got)?;
@@ -134,7 +134,7 @@ fn burst(opener: &PairOpener, luup: &Luup, plan: Plan, out: &mut Latencies) -> i
     let mut got = [0u8; 64];
     for _ in 0..plan.bursts {
         thread::sleep(Duration::from_millis(20));
-        luup.forget();
+        luup.clear_requests();
         let start = Instant::now();
         for pair in &mut pairs {
             pair.remote.write_all(&got)?;

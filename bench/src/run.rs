@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use testkit::luup::{Behaviour, Luup};
-use testkit::process::{self, Disturbance};
+use testkit::process::{self, BackgroundLoad};
 
 use crate::cpu_warmer::CpuWarmer;
 use crate::load::{self, Direction, QueueDepth};
@@ -90,11 +90,11 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
         let names: Vec<_> = MEASUREMENTS.iter().map(|(name, _)| *name).collect();
         return Err(io::Error::other(format!("no such measurement; there are {}", names.join(", "))));
     }
-    let disturbance = Disturbance::start();
+    let background = BackgroundLoad::start();
     for (_, measurement) in chosen {
         measurement(&mut bench)?;
     }
-    print!("{}", bench.report.markdown(disturbance.others()));
+    print!("{}", bench.report.markdown(background.processors()));
     Ok(bench.report.is_complete())
 }
 

@@ -51,8 +51,8 @@ fn a_notification_does_not_take_a_second() {
 fn steady_traffic_of_others_starves_no_notification() {
     let (luup, daemon) = with_luup("");
     for options in ["", "NTFY=6/s/a/other"] {
-        luup.forget();
-        let device = Device::start(Kind::Chatty(Duration::from_millis(20)));
+        luup.clear_requests();
+        let device = Device::start(Kind::Ticking(Duration::from_millis(20)));
         let others = busy(&daemon, &device, options);
         let (mut plugin, remote) = echo_mode(&daemon, "NTFY=5/s/a/mine");
         let took = quickest(&luup, &mut plugin, &remote, "mine");
@@ -65,7 +65,7 @@ fn steady_traffic_of_others_starves_no_notification() {
 #[test]
 fn steady_traffic_of_its_own_starves_no_notification() {
     let (luup, daemon) = with_luup("");
-    let device = Device::start(Kind::Chatty(Duration::from_millis(20)));
+    let device = Device::start(Kind::Ticking(Duration::from_millis(20)));
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "NTFY=5/s/a/mine");
     let reading = std::thread::spawn(move || while plugin.try_line().is_ok() {});

@@ -34,7 +34,7 @@ fn rtim_is_kept_while_the_plugin_talks() {
 fn rtim_does_not_close_for_a_silent_plugin() {
     let daemon = started();
     // Somebody else's traffic made the Lua daemon look at its clocks.
-    let device = Device::start(Kind::Chatty(Duration::from_millis(50)));
+    let device = Device::start(Kind::Ticking(Duration::from_millis(50)));
     let mut other = daemon.plugin();
     other.conn(device.addr(), "");
     let reading = std::thread::spawn(move || while other.try_line().is_ok() {});

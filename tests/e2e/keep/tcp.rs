@@ -170,7 +170,7 @@ fn drop_ends_it() {
         assert!(plugin.is_none_or(|mut plugin| plugin.at_end()));
         luup.wait_for(2, LIMIT);
         assert_eq!(events(&luup), ["connected", "closed"]);
-        luup.forget();
+        luup.clear_requests();
     }
     drop(luup);
     StatClient::new(daemon.addr()).wait_connections(0);
@@ -217,7 +217,7 @@ fn the_remote_s_end_waits_with_all_that_came_before() {
         plugin.reset();
         wait_parked(&daemon);
     }
-    luup.forget();
+    luup.clear_requests();
     let mut plugin = attached(&daemon, "SEEN=9");
     assert_eq!(plugin.rest(), b", and a farewell");
     luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();

@@ -65,7 +65,7 @@ fn every_last_notification_arrives(config: &str, begin: impl Fn(&Luup), end: imp
     let count = house.len();
     drop(house);
     StatClient::new(daemon.addr()).wait_connections(0);
-    luup.forget();
+    luup.clear_requests();
     end(&luup);
     wait_told(&luup, "closed", count);
     StatClient::new(daemon.addr()).wait_notified();
@@ -135,11 +135,11 @@ fn luup_restarts_again_and_again() {
     for _ in 0..4 {
         luup.down();
         house.speak();
-        luup.forget();
+        luup.clear_requests();
         luup.up();
         wait_told(&luup, "data", house.len());
     }
-    luup.forget();
+    luup.clear_requests();
     luup.down();
     let count = house.len();
     drop(house);
@@ -162,7 +162,7 @@ fn what_was_told_before_an_outage_is_told_after_it_where_data_came_meanwhile() {
     // The outage must have been noticed: data behind a request that is on its way is news.
     daemon.wait_for_log(LIMIT, |line| line.contains("cannot be reached"));
     house.speak();
-    luup.forget();
+    luup.clear_requests();
     luup.up();
     wait_told(&luup, "data", 1);
     StatClient::new(daemon.addr()).wait_notified();
@@ -239,7 +239,7 @@ fn a_refusal_is_logged_once_and_not_repeated() {
         assert_eq!(count, 2, "one line a target:\n{}", daemon.log_text());
         // A plugin that has been installed meanwhile is told.
         luup.set_behaviour(Behaviour::Ok);
-        luup.forget();
+        luup.clear_requests();
         house.speak();
         wait_told(&luup, "data", 2);
         assert_eq!(observer.status()["notifications"]["failed"], 7);
@@ -280,7 +280,7 @@ fn an_odd_answer_delays_nobody() {
         assert_eq!(plugin.bytes(1), b"x");
         drop(remote);
         wait_told(&luup, "closed", 1);
-        luup.forget();
+        luup.clear_requests();
     }
 }
 

@@ -90,7 +90,7 @@ fn complaint(daemon: &Daemon) -> String {
 #[test]
 fn a_luup_that_the_house_vouches_for_is_notified_over_one_connection() {
     let authority = Authority::new("house");
-    for config in [loopback(&authority).any_server(), loopback(&authority).old_server()] {
+    for config in [loopback(&authority).any_server(), loopback(&authority).tls12_server()] {
         let luup = SecureLuup::start(config, usize::MAX);
         let daemon = notifying(&luup.url(), "ca={dir}/house.pem", &authority);
         for head in notify(&daemon, &luup, 5) {

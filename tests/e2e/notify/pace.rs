@@ -32,7 +32,7 @@ fn the_first_goes_at_once_and_the_last_of_a_burst_when_its_time_has_come() {
         plugin.send(format!("{before}CONN {} NTFY=5/s/a/p {options}\n", device.addr()).as_bytes());
         let remote = accepted(&device);
         while !plugin.line().starts_with("OK CONN") {}
-        luup.forget();
+        luup.clear_requests();
         news(&mut plugin, &remote);
         luup.wait_for(1, Duration::from_millis(1900));
         for _ in 0..5 {
@@ -65,7 +65,7 @@ fn after_a_pause_the_next_goes_at_once() {
 fn the_end_ignores_the_pace() {
     let (luup, daemon) = with_luup("");
     for remote_ends in [true, false] {
-        luup.forget();
+        luup.clear_requests();
         let (mut plugin, remote) = echo_mode(&daemon, "NTFY=5/s/a/p PACE=600 EVNT=on");
         news(&mut plugin, &remote);
         luup.wait_for(2, LIMIT);
@@ -113,7 +113,7 @@ fn the_pace_of_one_connection_holds_up_no_other_of_its_device() {
 fn no_pace_is_no_pace() {
     let (luup, daemon) = with_luup("");
     for options in ["PACE=0", "PACE=-1", "PACE=inf", "PACE=x", "PACE=600 PACE=0"] {
-        luup.forget();
+        luup.clear_requests();
         let (mut plugin, remote) = echo_mode(&daemon, &format!("NTFY=5/s/a/p {options}"));
         for count in 1..4 {
             news(&mut plugin, &remote);

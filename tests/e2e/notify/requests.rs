@@ -20,7 +20,7 @@ fn of<'a>(requests: &'a [Request], pid: &str) -> Vec<&'a Request> {
 fn the_one(luup: &Luup) -> Request {
     let mut requests = luup.wait_for(1, LIMIT);
     assert_eq!(requests.len(), 1, "{requests:#?}");
-    luup.forget();
+    luup.clear_requests();
     requests.remove(0)
 }
 
@@ -243,7 +243,7 @@ fn the_end_is_told_once_whoever_ends() {
         StatClient::new(daemon.addr()).wait_connections(0);
         StatClient::new(daemon.addr()).wait_notified();
         assert_eq!(luup.count(), count, "{why}");
-        luup.forget();
+        luup.clear_requests();
     }
 }
 

@@ -170,7 +170,7 @@ fn both_letters_say_where_luup_is() {
         let (plugin, remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
         drop((plugin, remote));
         luup.wait_for(1, LIMIT);
-        luup.forget();
+        luup.clear_requests();
     }
     assert_eq!(old.count(), 0);
 }

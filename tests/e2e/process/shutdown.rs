@@ -92,7 +92,7 @@ fn what_the_plugin_has_said_comes_before_and_a_slow_remote_is_not_waited_for() {
 
 #[test]
 fn tls_remotes_are_told_close_notify() {
-    for config in [Identity::loopback().any_server(), Identity::loopback().old_server()] {
+    for config in [Identity::loopback().any_server(), Identity::loopback().tls12_server()] {
         let mut daemon = started();
         let (told, ends) = channel();
         let device = TlsDevice::start(config, move |mut stream| {

@@ -151,7 +151,7 @@ fn a_device_of_one_session_is_free_again_after_a_plugin_has_gone() {
 fn a_talking_device_is_free_again_after_a_plugin_has_gone() {
     // A plugin that has gone and one that has ended its stream look alike until the device says something.
     let daemon = configured("[limits]\nhalfclose=600\n");
-    let device = Device::start(Kind::Chatty(Duration::from_millis(20)));
+    let device = Device::start(Kind::Ticking(Duration::from_millis(20)));
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "");
     plugin.line();

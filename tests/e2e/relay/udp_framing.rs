@@ -150,7 +150,7 @@ fn clos_ends_the_connection() {
     let (luup, daemon) = with_luup("");
     let device = UdpEcho::start();
     for clos in [&b"CLOS 1000 0\n"[..], b"CLOS 1001 4\nbye!", b"CLOS 4999 0\n", b"CLOS 1005 0\n"] {
-        luup.forget();
+        luup.clear_requests();
         let mut plugin = daemon.plugin();
         plugin.conn(device.addr(), "PRTO=udp FRAM=MESG NTFY=5/s/a/p");
         plugin.send(clos);

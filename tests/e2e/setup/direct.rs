@@ -97,7 +97,7 @@ fn options_hold_and_notifications_say_their_own_id() {
     drop(remote);
     assert!(client.at_end());
     luup.wait_for(2, LIMIT);
-    luup.forget();
+    luup.clear_requests();
 
     let mut client = Plugin::connect_raw(ports[1].addr()).unwrap();
     let _remote = accepted(&device);

@@ -32,7 +32,7 @@ pub fn wait_parked(daemon: &Daemon) {
 #[track_caller]
 pub fn remote_ends_while_nobody_is_there(luup: &Luup, daemon: &Daemon, mut peer: Peer, seen: u32) {
     wait_parked(daemon);
-    luup.forget();
+    luup.clear_requests();
     peer.send_frame(TEXT, b"last").unwrap();
     peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
     assert_eq!(heard(&mut peer).0, CLOSE);

@@ -85,7 +85,7 @@ impl ScriptedServer {
                     }
                 }
                 opcode if frame.fin => peer.send_frame(opcode, &frame.payload)?,
-                opcode => peer.send_piece(opcode, &frame.payload)?,
+                opcode => peer.send_fragment(opcode, &frame.payload)?,
             }
         }
     }

@@ -128,7 +128,7 @@ fn what_is_wrong_with_a_server_has_a_word_and_a_reason() {
             Some("certificate is not for 127.0.0.1, but for a.example, b.example".into()),
         ),
         (issued(&["a.example"], Validity::Now).any_server(), "CAFL=another.pem SNIH=a.example".into(), None),
-        (identity.old_server(), "TLSV=1.3".into(), Some("no common version of TLS: the server refuses ours".into())),
+        (identity.tls12_server(), "TLSV=1.3".into(), Some("no common version of TLS: the server refuses ours".into())),
     ] {
         // The same words over either protocol.
         let server = Server::echo_secure(config.clone());

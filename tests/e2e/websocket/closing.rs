@@ -17,7 +17,7 @@ fn the_plugins_clos_is_answered() {
         (b"CLOS 4999 0\n", close_of(4999, "")),
         (b"CLOS 1005 0\n", vec![]),
     ] {
-        luup.forget();
+        luup.clear_requests();
         let (mut plugin, mut peer) = bridged(&daemon, "NTFY=5/s/a/p");
         plugin.send(clos);
         assert_eq!(heard(&mut peer), (CLOSE, payload.clone()));
@@ -56,7 +56,7 @@ fn who_vanishes_is_1006() {
     let daemon = started();
     let (mut plugin, mut peer) = bridged(&daemon, "");
     peer.send_frame(TEXT, b"last").unwrap();
-    peer.send_piece(TEXT, b"half").unwrap();
+    peer.send_fragment(TEXT, b"half").unwrap();
     drop(peer);
     assert_eq!(said_text(&mut plugin), "TEXT last");
     assert_eq!(said(&mut plugin).0, "CLOS 1006");

@@ -71,7 +71,7 @@ fn lua(script: &str) {
         };
         let plain = Server::start(server(&obedient));
         let secure = Server::start_secure(identity.any_server(), server(&obedient));
-        let old = Server::start_secure(identity.old_server(), server(&obedient));
+        let old = Server::start_secure(identity.tls12_server(), server(&obedient));
         let private = identity.server(rustls::ALL_VERSIONS, Some(&house));
         let private = Server::start_secure(private, server(&obedient));
         let daemon = daemon()

@@ -105,13 +105,13 @@ fn pieces_of_the_plugin_are_one_message() {
 fn rfc_6455_section_5_4_pieces_of_the_remote_are_one_message() {
     let daemon = started();
     let (mut plugin, mut peer) = bridged(&daemon, "");
-    peer.send_piece(TEXT, b"gr\xc3").unwrap();
+    peer.send_fragment(TEXT, b"gr\xc3").unwrap();
     peer.send_frame(PING, b"between").unwrap();
-    peer.send_piece(CONTINUATION, b"").unwrap();
+    peer.send_fragment(CONTINUATION, b"").unwrap();
     peer.send_frame(CONTINUATION, b"\xbcn").unwrap();
     assert_eq!(said_text(&mut plugin), "TEXT grün");
     assert_eq!(heard(&mut peer), (PONG, b"between".to_vec()));
-    peer.send_piece(BINARY, b"").unwrap();
+    peer.send_fragment(BINARY, b"").unwrap();
     peer.send_frame(CONTINUATION, b"").unwrap();
     assert_eq!(said_text(&mut plugin), "BINA ");
 }
@@ -248,7 +248,7 @@ fn raw_is_a_stream() {
     let daemon = started();
     let (mut plugin, mut peer) = bridged(&daemon, "FRAM=RAW");
     peer.send_frame(TEXT, b"one").unwrap();
-    peer.send_piece(BINARY, b"two").unwrap();
+    peer.send_fragment(BINARY, b"two").unwrap();
     assert_eq!(plugin.bytes(6), b"onetwo", "a piece need not be waited for");
     peer.send_frame(CONTINUATION, b"").unwrap();
     peer.send_frame(BINARY, b"\xffthree").unwrap();

@@ -22,7 +22,7 @@ use crate::support::{
 fn messages_pass_in_every_version() {
     let daemon = started();
     for (config, version) in
-        [(Identity::loopback().any_server(), "TLSv1.3"), (Identity::loopback().old_server(), "TLSv1.2")]
+        [(Identity::loopback().any_server(), "TLSv1.3"), (Identity::loopback().tls12_server(), "TLSv1.2")]
     {
         let server = Server::echo_secure(config);
         let mut plugin = daemon.plugin();

@@ -1,19 +1,18 @@
-//! Stand-ins and load for the tests, the demonstration and the benchmark of sockproxyd.
+//! Test doubles and tools for the tests, the demonstration and the benchmarks of sockproxyd.
 //!
-//! - [`luup`]: a stand-in for Luup's HTTP server that records and misbehaves on demand
+//! - [`daemon`]: the built binary, started in a private directory and observed from outside
+//! - [`luup`]: a stand-in for Luup's HTTP server that records requests and injects faults
+//! - [`plugin`]: the plugin's side of a connection to the daemon
 //! - [`device`]: TCP and UDP remotes
-//! - [`daemon`]: the real binary, started in a private directory and watched
-//! - [`plugin`]: what a plugin says to the daemon
+//! - [`tls`]: certificates of every kind, and a remote that speaks TLS
+//! - [`websocket`]: a WebSocket server that tests script
 //! - [`ports`]: ports that are reserved, refuse, or never answer
 //! - [`process`]: memory, descriptors and processor time of a process
 //! - [`random`]: reproducible data and its checksums
-//! - [`tls`]: certificates of every kind, and a remote that speaks TLS
-//! - [`websocket`]: a WebSocket server that does as it is told
-
 //!
-//! This is test equipment: constructors and waits panic with the reason (and the place in the test)
-//! instead of returning errors which every test would unwrap. Waits are bounded and wait for the
-//! event itself; nothing polls with a sleep where the kernel can tell.
+//! Constructors and waits panic with the reason and the place in the test, where a library would return an error that
+//! every test had to unwrap. Waits have a limit and wait for the event itself; none polls with a sleep if the kernel
+//! can report the event.
 
 pub mod daemon;
 pub mod device;

@@ -1,13 +1,13 @@
-//! What a plugin says to the daemon: connect, greeting, commands, then a plain stream.
+//! A plugin's side of a connection to the daemon: greeting, commands, then a byte stream.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-/// How long an answer may take before a test has failed. Plugins give up after 5 s; a loaded machine gets more.
+/// Time after which a missing answer fails the test. Real plugins give up after 5 s; a loaded test machine needs more.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// A connection to the daemon, with its reading buffered so that lines and bytes can be mixed.
+/// A connection to the daemon with buffered reads, so that a test can read lines and bytes in any order.
 pub struct Plugin {
     stream: TcpStream,
     buffered: Vec<u8>,
@@ -19,19 +19,19 @@ impl Plugin {
     /// Connects and reads the greeting.
     ///
     /// # Panics
-    /// When there is none in time, or not the known one.
+    /// If no greeting comes in time, or an unexpected one.
     #[track_caller]
     pub fn connect(to: impl ToSocketAddrs) -> Plugin {
         let mut plugin = Plugin::connect_raw(to).expect("connect to the daemon");
         let greeting = plugin.line();
         let pid = greeting
             .strip_prefix("OK TOGGLEDBITS-SOCKPROXY 1 ")
-            .unwrap_or_else(|| panic!("strange greeting {greeting:?}"));
+            .unwrap_or_else(|| panic!("unexpected greeting {greeting:?}"));
         plugin.pid = pid.to_string();
         plugin
     }
 
-    /// Connects without reading anything: for `[direct]` ports, and for those who speak first.
+    /// Connects without reading: for `[direct]` ports, and for tests that send before they read.
     pub fn connect_raw(to: impl ToSocketAddrs) -> io::Result<Plugin> {
         let mut last = io::Error::other("no address");
         for addr in to.to_socket_addrs()? {
@@ -46,48 +46,48 @@ impl Plugin {
         Err(last)
     }
 
-    /// Wraps an open stream.
+    /// A plugin over an open stream.
     pub fn from_stream(stream: TcpStream) -> Plugin {
         Plugin { stream, buffered: Vec::new(), pid: String::new(), timeout: ANSWER_LIMIT }
     }
 
-    /// The pid of the greeting.
+    /// The pid in the greeting.
     pub fn pid(&self) -> &str {
         &self.pid
     }
 
-    /// This side's address, as STAT shows it.
+    /// The plugin's address, as STAT shows it.
     pub fn local_addr(&self) -> SocketAddr {
         self.stream.local_addr().expect("local address")
     }
 
-    /// How long reading waits from now on ([`ANSWER_LIMIT`] at first).
+    /// Sets the timeout of later reads (initially [`ANSWER_LIMIT`]).
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     #[track_caller]
     pub fn send(&mut self, data: &[u8]) {
         self.try_send(data).expect("send to the daemon");
     }
 
-    /// As [`Plugin::send`], with the error.
+    /// As [`Plugin::send`], but returns the error.
     pub fn try_send(&mut self, data: &[u8]) -> io::Result<()> {
         self.stream.write_all(data)
     }
 
-    /// Sends a command line and reads one line of answer.
+    /// Sends a command line and returns one line of answer.
     #[track_caller]
     pub fn command(&mut self, line: &str) -> String {
         self.send(format!("{line}\n").as_bytes());
         self.line()
     }
 
-    /// `CONN target options`; the pid of `OK CONN`.
+    /// Sends `CONN target options` and returns the pid in `OK CONN`.
     ///
     /// # Panics
-    /// When it fails. Use [`Plugin::command`] for those that shall.
+    /// If CONN fails. Tests of failures use [`Plugin::command`].
     #[track_caller]
     pub fn conn(&mut self, target: impl std::fmt::Display, options: &str) -> String {
         let answer = self.command(format!("CONN {target} {options}").trim_end());
@@ -97,17 +97,17 @@ impl Plugin {
         }
     }
 
-    /// The next line, without its newline.
+    /// Returns the next line without its newline.
     ///
     /// # Panics
-    /// At the end of the stream, and when time runs out.
+    /// At the end of the stream, and on timeout.
     #[track_caller]
     pub fn line(&mut self) -> String {
         self.try_line().unwrap_or_else(|e| panic!("no line ({e}); so far {:?}", self.buffered_text()))
     }
 
-    /// The next line; `UnexpectedEof` at the end of the stream, `TimedOut` when time runs out.
-    /// What came of an incomplete line stays for the next read.
+    /// Returns the next line; `UnexpectedEof` at the end of the stream, `TimedOut` on timeout. An incomplete line stays
+    /// buffered.
     pub fn try_line(&mut self) -> io::Result<String> {
         let deadline = Instant::now() + self.timeout;
         loop {
@@ -122,10 +122,10 @@ impl Plugin {
         }
     }
 
-    /// The next `n` bytes.
+    /// Returns the next `n` bytes.
     ///
     /// # Panics
-    /// When the stream ends before, or time runs out.
+    /// If the stream ends before, or on timeout.
     #[track_caller]
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
         let deadline = Instant::now() + self.timeout;
@@ -138,10 +138,10 @@ impl Plugin {
         self.buffered.drain(..n).collect()
     }
 
-    /// Everything up to the end of the stream.
+    /// Returns all bytes up to the end of the stream.
     ///
     /// # Panics
-    /// When it does not end in time, or ends with a reset.
+    /// If the stream does not end in time, or ends with a reset.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         let deadline = Instant::now() + self.timeout;
@@ -149,8 +149,7 @@ impl Plugin {
         std::mem::take(&mut self.buffered)
     }
 
-    /// True where the stream ends now, with nothing before (false when something comes, or time runs out).
-    /// A reset counts as an end.
+    /// True if the stream ends before any further byte; a reset counts as an end. False if a byte comes, or on timeout.
     pub fn at_end(&mut self) -> bool {
         let deadline = Instant::now() + self.timeout;
         self.buffered.is_empty()
@@ -160,7 +159,7 @@ impl Plugin {
             }
     }
 
-    /// True where nothing can be read at this moment and the stream is open.
+    /// True if the stream is open and there is nothing to read now.
     pub fn is_quiet(&mut self) -> bool {
         self.stream.set_nonblocking(true).expect("socket");
         let peeked = self.stream.peek(&mut [0u8; 1]);
@@ -168,22 +167,22 @@ impl Plugin {
         self.buffered.is_empty() && matches!(peeked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Ends this side's stream (FIN); reading goes on.
+    /// Ends this side's stream (FIN); reading stays possible.
     pub fn finish(&mut self) {
         self.stream.shutdown(Shutdown::Write).ok();
     }
 
-    /// Ends the connection with a reset.
+    /// Closes the connection with a reset.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).ok();
     }
 
-    /// The socket itself, for options and for those who read by hand (mind what is buffered already).
+    /// The socket, for options and direct reads. Direct reads miss bytes that are already buffered.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// The socket and what was read of it but not taken yet.
+    /// The socket, and the bytes that are already buffered.
     pub fn into_stream(self) -> (TcpStream, Vec<u8>) {
         (self.stream, self.buffered)
     }
@@ -192,7 +191,7 @@ impl Plugin {
         String::from_utf8_lossy(&self.buffered).into_owned()
     }
 
-    /// Reads once; false at the end of the stream.
+    /// Reads once. False at the end of the stream.
     fn more(&mut self, deadline: Instant) -> io::Result<bool> {
         let mut buf = [0u8; 16 * 1024];
         loop {
@@ -219,7 +218,7 @@ mod tests {
     use super::*;
     use crate::device::{Device, Kind};
 
-    /// A plugin and the other end of its connection, after the greeting.
+    /// A plugin that has read the greeting, and the other end of its connection.
     fn pair() -> (Plugin, TcpStream) {
         let device = Device::start(Kind::Manual);
         let opening = TcpStream::connect(device.addr()).unwrap();
@@ -231,13 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_bytes_mix() {
+    fn lines_and_bytes_can_be_read_in_turn() {
         let (mut plugin, mut remote) = pair();
         assert_eq!(plugin.conn("127.0.0.1:1", "BLKS=5"), "1f");
         assert_eq!(plugin.bytes(2), b"da");
-        let mut said = [0u8; 24];
-        remote.read_exact(&mut said).unwrap();
-        assert_eq!(&said, b"CONN 127.0.0.1:1 BLKS=5\n");
+        let mut sent = [0u8; 24];
+        remote.read_exact(&mut sent).unwrap();
+        assert_eq!(&sent, b"CONN 127.0.0.1:1 BLKS=5\n");
         assert!(plugin.is_quiet());
         remote.write_all(b"half").unwrap();
         plugin.set_timeout(Duration::from_millis(30));

@@ -1,5 +1,5 @@
-//! Ports that are known to behave: one reserved for later, one that refuses, one that never answers.
-//! Everything is on loopback and chosen by the kernel.
+//! Loopback ports with known behaviour: one reserved for later, which refuses until then, and one that never answers. The
+//! kernel chooses the numbers.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-/// A port that nobody else is given while this lives. It is bound but does not listen: connections
-/// to it are refused, until [`Reserved::listen`] (or a daemon told to use the port, with SO_REUSEADDR) does.
+/// A port that the kernel gives to no other socket until this is dropped. It is bound without listening: connections are
+/// refused until [`Reserved::listen`], or a daemon that binds with SO_REUSEADDR, listens on it.
 #[derive(Debug)]
 pub struct Reserved {
     socket: Socket,
@@ -28,17 +28,17 @@ impl Reserved {
         Ok(Reserved { socket, addr })
     }
 
-    /// The address reserved.
+    /// The reserved address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The port reserved.
+    /// The reserved port.
     pub fn port(&self) -> u16 {
         self.addr.port()
     }
 
-    /// Listens on the port. May be called again after the listener was dropped.
+    /// Listens on the port. Can be called again after the listener was dropped.
     pub fn listen(&self) -> io::Result<TcpListener> {
         let listener = bound(self.addr)?;
         listener.listen(4096)?;
@@ -46,8 +46,8 @@ impl Reserved {
     }
 }
 
-/// An address where a connect never comes to an end (no answer, no refusal) until this is dropped:
-/// a listener whose queue is full, so that the kernel ignores further SYNs.
+/// An address where connect(2) never completes until this is dropped, neither with success nor with a refusal: the accept
+/// queue of its listener is full, so the kernel ignores further SYNs.
 #[derive(Debug)]
 pub struct BlackHole {
     reserved: Reserved,
@@ -55,12 +55,12 @@ pub struct BlackHole {
 }
 
 impl BlackHole {
-    /// Opens one on 127.0.0.1.
+    /// Opens a black hole on 127.0.0.1.
     pub fn new() -> io::Result<Self> {
         let reserved = Reserved::new()?;
         reserved.socket.listen(0)?;
         let mut queue = Vec::new();
-        // A queue of length 0 holds one connection, some kernels a few more.
+        // A queue of length 0 holds one connection, or a few more on some kernels.
         for _ in 0..64 {
             match TcpStream::connect_timeout(&reserved.addr, Duration::from_millis(150)) {
                 Ok(stream) => queue.push(stream),
@@ -73,7 +73,7 @@ impl BlackHole {
         Err(io::Error::other("the listener's queue does not fill up"))
     }
 
-    /// Where nobody answers.
+    /// The address.
     pub fn addr(&self) -> SocketAddr {
         self.reserved.addr
     }

@@ -1,7 +1,7 @@
-//! Reproducible test data: a small seeded generator, a checksum, and a checker that tells where a
-//! stream went wrong. Owns no randomness of the machine: the same seed gives the same bytes always.
+//! Reproducible test data: a small seeded generator, a checksum, and a checker that reports where a stream differs. The
+//! same seed always gives the same bytes.
 
-/// SplitMix64: tiny, fast, good enough for test data. Not for secrets.
+/// SplitMix64: small, fast, sufficient for test data. Not for secrets.
 ///
 /// Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..bound` (`0` where bound is 0). The slight bias of the modulus is of no matter to tests.
+    /// A number in `0..bound`; 0 if `bound` is 0. The modulus has a slight bias, which tests can ignore.
     pub fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next_u64() % bound }
     }
@@ -36,7 +36,7 @@ impl Random {
         low + self.below(high.saturating_sub(low).saturating_add(1))
     }
 
-    /// Fills `buf` with the next bytes. The byte sequence does not depend on how it is cut into calls.
+    /// Fills `buf` with the next bytes. The byte sequence is the same however calls split it.
     pub fn fill(&mut self, buf: &mut [u8]) {
         let from_spare = self.spare_left.min(buf.len());
         let (head, rest) = buf.split_at_mut(from_spare);
@@ -64,17 +64,17 @@ impl Random {
     }
 }
 
-/// A running 64-bit FNV-1a checksum with a byte count. Independent of how the stream is cut.
+/// A running 64-bit FNV-1a checksum with a byte count. The same however updates split the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checksum {
-    /// Bytes seen.
+    /// The number of bytes.
     pub bytes: u64,
-    /// FNV-1a over them.
+    /// Their FNV-1a hash.
     pub hash: u64,
 }
 
 impl Checksum {
-    /// The checksum of nothing.
+    /// The checksum of no bytes.
     pub fn new() -> Self {
         Checksum { bytes: 0, hash: 0xcbf2_9ce4_8422_2325 }
     }
@@ -114,13 +114,13 @@ impl Default for Checksum {
     }
 }
 
-/// Compares a stream with what `Random::new(seed)` gives, and remembers the first difference.
+/// Compares a stream with the bytes of `Random::new(seed)`, and records the first difference.
 #[derive(Clone, Debug)]
 pub struct Checker {
     random: Random,
-    /// Bytes seen.
+    /// The number of bytes.
     pub bytes: u64,
-    /// Offset of the first byte that was not the expected one.
+    /// The offset of the first byte that differs.
     pub first_wrong: Option<u64>,
     scratch: Vec<u8>,
 }
@@ -131,7 +131,7 @@ impl Checker {
         Checker { random: Random::new(seed), bytes: 0, first_wrong: None, scratch: Vec::new() }
     }
 
-    /// Compares the next `data`; true while everything so far was right.
+    /// Compares the next bytes. True if all bytes so far are the expected ones.
     pub fn check(&mut self, data: &[u8]) -> bool {
         self.scratch.resize(data.len(), 0);
         self.random.fill(&mut self.scratch);
@@ -149,21 +149,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sequence_does_not_depend_on_the_cuts() {
+    fn the_sequence_does_not_depend_on_how_it_is_split() {
         let whole = Random::new(7).bytes(1000);
         for step in [1usize, 3, 7, 8, 9, 64, 999] {
             let mut random = Random::new(7);
-            let mut cut = vec![0; 1000];
-            for part in cut.chunks_mut(step) {
+            let mut split = vec![0; 1000];
+            for part in split.chunks_mut(step) {
                 random.fill(part);
             }
-            assert_eq!(cut, whole, "step {step}");
+            assert_eq!(split, whole, "step {step}");
         }
         assert_ne!(Random::new(8).bytes(1000), whole);
     }
 
     #[test]
-    fn checksum_does_not_depend_on_the_cuts() {
+    fn the_checksum_does_not_depend_on_how_it_is_split() {
         let data = Random::new(1).bytes(20_000);
         let mut sum = Checksum::new();
         for part in data.chunks(777) {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn checker_names_the_first_wrong_byte() {
+    fn the_checker_reports_the_first_wrong_byte() {
         let mut data = Random::new(5).bytes(300);
         let mut checker = Checker::new(5);
         assert!(checker.check(&data[..100]));

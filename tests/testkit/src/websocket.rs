@@ -1,5 +1,5 @@
-//! A WebSocket server that does as it is told, well or badly. Written apart from the daemon's own codec and as plainly
-//! as can be, so that no mistake is made twice; it judges nothing, that is for the tests.
+//! A WebSocket server that tests script, correct or faulty. Its codec is independent of the daemon's and as simple as
+//! possible, so that both do not share a mistake. It checks nothing; the tests do.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,26 +15,26 @@ use rustls::{HandshakeKind, ServerConfig};
 use crate::ports::Reserved;
 use crate::tls::{TlsDevice, TlsStream};
 
-/// How long a peer waits for what shall come.
+/// Timeout of a peer's reads.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A piece of a message.
+/// Opcode: a continuation frame.
 pub const CONTINUATION: u8 = 0;
-/// Text.
+/// Opcode: a text frame.
 pub const TEXT: u8 = 1;
-/// Binary.
+/// Opcode: a binary frame.
 pub const BINARY: u8 = 2;
-/// The closing handshake.
+/// Opcode: a close frame.
 pub const CLOSE: u8 = 8;
-/// A question after life.
+/// Opcode: a ping.
 pub const PING: u8 = 9;
-/// The answer to it.
+/// Opcode: a pong.
 pub const PONG: u8 = 10;
 
-/// The bit of a frame's first byte that says that its message is complete.
+/// The FIN bit of a frame's first byte: this frame ends its message.
 const FIN: u8 = 0x80;
 
-/// A listening server, over TLS or without. A script runs for each connection, in a thread of its own.
+/// A listening server, with or without TLS. A script runs for each connection, in a thread of its own.
 pub struct Server {
     addr: SocketAddr,
     scheme: &'static str,
@@ -46,7 +46,7 @@ enum Listening {
     Secure(TlsDevice),
 }
 
-/// Takes connections until it is dropped.
+/// Accepts connections until it is dropped.
 struct Acceptor {
     listener: TcpListener,
     thread: Option<JoinHandle<()>>,
@@ -62,7 +62,7 @@ impl Server {
         let thread = thread::spawn(move || {
             while let Ok((stream, _)) = accepting.accept() {
                 let script = Arc::clone(&script);
-                // What goes wrong is seen from the other side.
+                // The test sees an error from the other side.
                 thread::spawn(move || script(Peer::new(stream)));
             }
         });
@@ -76,7 +76,7 @@ impl Server {
         Self { addr: device.addr(), scheme: "wss", listening: Listening::Secure(device) }
     }
 
-    /// A server that sends back each frame of a message as it comes, answers pings and closes.
+    /// A server that sends back each data frame, and answers pings and close frames.
     pub fn echo() -> Self {
         Self::start(|mut peer| {
             peer.upgrade()?;
@@ -97,12 +97,12 @@ impl Server {
         self.addr
     }
 
-    /// A URL of it; `path` begins with `/`.
+    /// A URL of this server; `path` begins with `/`.
     pub fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.addr)
     }
 
-    /// How its TLS handshakes were made, in order.
+    /// The kinds of its TLS handshakes, in order.
     pub fn handshakes(&self) -> Vec<HandshakeKind> {
         match &self.listening {
             Listening::Plain { .. } => Vec::new(),
@@ -121,7 +121,7 @@ impl Drop for Acceptor {
     }
 }
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// `GET /path HTTP/1.1`
@@ -131,7 +131,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a whole head, as leniently as can be.
+    /// Parses a whole head leniently.
     pub fn parse(head: &[u8]) -> Self {
         let head = String::from_utf8_lossy(head).into_owned();
         let mut lines = head.trim_end().split("\r\n");
@@ -140,16 +140,16 @@ impl Request {
         Self { line, headers: lines.filter_map(header).collect() }
     }
 
-    /// The values of the headers of that name, in order.
+    /// The values of all headers called `name`, in order.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let of_name = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
         of_name.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The value of a header that must stand once.
+    /// The value of a header that must occur exactly once.
     ///
     /// # Panics
-    /// When it does not.
+    /// If it does not.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
         match self.all(name)[..] {
@@ -158,14 +158,14 @@ impl Request {
         }
     }
 
-    /// The Sec-WebSocket-Accept that its key asks for.
+    /// The Sec-WebSocket-Accept for its key.
     pub fn accept(&self) -> String {
         let key = self.all("Sec-WebSocket-Key").concat();
         let key = [&key, "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
         STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes()))
     }
 
-    /// The 101 that fits, with more header lines.
+    /// The 101 response to this request, with further header lines.
     pub fn upgrade(&self, more: &[&str]) -> String {
         let more: String = more.iter().flat_map(|line| [line, "\r\n"]).collect();
         format!(
@@ -176,22 +176,22 @@ impl Request {
     }
 }
 
-/// A frame as it came, unmasked.
+/// A frame as received, unmasked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// The message is complete.
+    /// The FIN bit: this frame ends its message.
     pub fin: bool,
-    /// The three reserved bits, as they stand in the first byte.
+    /// The three reserved bits in their place in the first byte.
     pub reserved: u8,
-    /// What it is.
+    /// The opcode.
     pub opcode: u8,
-    /// The key it was masked with.
+    /// The masking key.
     pub mask: Option<[u8; 4]>,
-    /// What it holds.
+    /// The payload.
     pub payload: Vec<u8>,
 }
 
-/// The bytes of an unmasked frame; `first` is its first byte whole.
+/// Encodes an unmasked frame; `first` is its whole first byte.
 pub fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
@@ -209,35 +209,35 @@ pub fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The payload of a close frame.
+/// Encodes the payload of a close frame.
 pub fn close_of(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason.as_bytes()].concat()
 }
 
-/// The server's end of a connection. Waiting for what does not come is an error.
+/// The server's end of a connection. Reads fail on timeout.
 pub struct Peer {
-    wire: Wire,
+    transport: Transport,
     buffered: Vec<u8>,
 }
 
-enum Wire {
+enum Transport {
     Plain(TcpStream),
     Secure(Box<TlsStream>),
 }
 
 impl Peer {
-    /// A connection on which nothing was said.
+    /// A new connection.
     pub fn new(stream: TcpStream) -> Self {
-        Self::over(Wire::Plain(stream))
+        Self::over(Transport::Plain(stream))
     }
 
-    /// A connection over TLS, on which nothing was said. It must end by close_notify: any other end is an error.
+    /// A new connection over TLS. It must end with close_notify: any other end is an error.
     pub fn secure(stream: TlsStream) -> Self {
-        Self::over(Wire::Secure(Box::new(stream)))
+        Self::over(Transport::Secure(Box::new(stream)))
     }
 
-    fn over(wire: Wire) -> Self {
-        let peer = Self { wire, buffered: Vec::new() };
+    fn over(transport: Transport) -> Self {
+        let peer = Self { transport, buffered: Vec::new() };
         peer.stream().set_read_timeout(Some(LIMIT)).ok();
         peer.stream().set_nodelay(true).ok();
         peer
@@ -260,18 +260,18 @@ impl Peer {
         self.upgrade_with(&[])
     }
 
-    /// Reads the request and answers 101 with more header lines.
+    /// Reads the request and answers 101 with further header lines.
     pub fn upgrade_with(&mut self, more: &[&str]) -> io::Result<Request> {
         let request = self.request()?;
         self.send(request.upgrade(more).as_bytes())?;
         Ok(request)
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.wire {
-            Wire::Plain(stream) => stream.write_all(bytes),
-            Wire::Secure(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        match &mut self.transport {
+            Transport::Plain(stream) => stream.write_all(bytes),
+            Transport::Secure(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -280,8 +280,8 @@ impl Peer {
         self.send(&frame_of(FIN | opcode, payload))
     }
 
-    /// Sends a piece of a message that is not the last.
-    pub fn send_piece(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
+    /// Sends a frame of a message that is not its last.
+    pub fn send_fragment(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
         self.send(&frame_of(opcode, payload))
     }
 
@@ -302,7 +302,7 @@ impl Peer {
         Ok(Frame { fin: start[0] & FIN != 0, reserved: start[0] & 0x70, opcode: start[0] & 0x0f, mask, payload })
     }
 
-    /// Sends back what comes until the other side closes; then answers that and ends.
+    /// Sends back all frames until the peer closes, then answers the close frame and ends.
     pub fn echo(&mut self) -> io::Result<()> {
         loop {
             let frame = self.frame()?;
@@ -314,14 +314,14 @@ impl Peer {
                 PING => self.send_frame(PONG, &frame.payload)?,
                 PONG => {}
                 opcode if frame.fin => self.send_frame(opcode, &frame.payload)?,
-                opcode => self.send_piece(opcode, &frame.payload)?,
+                opcode => self.send_fragment(opcode, &frame.payload)?,
             }
         }
     }
 
-    /// Ends its stream, and reads to the end of the other's.
+    /// Ends this side's stream, and reads to the end of the peer's.
     pub fn end(&mut self) -> io::Result<()> {
-        if let Wire::Secure(stream) = &mut self.wire {
+        if let Transport::Secure(stream) = &mut self.transport {
             stream.conn.send_close_notify();
             stream.flush()?;
         }
@@ -330,13 +330,13 @@ impl Peer {
         Ok(())
     }
 
-    /// Reads to the end of the stream; what came.
+    /// Reads to the end of the stream and returns the bytes.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
         while self.read()? > 0 {}
         Ok(std::mem::take(&mut self.buffered))
     }
 
-    /// The next bytes as they come.
+    /// Returns the next `count` bytes.
     pub fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.buffered.len() < count {
             self.more()?;
@@ -344,11 +344,11 @@ impl Peer {
         Ok(self.buffered.drain(..count).collect())
     }
 
-    /// The socket itself.
+    /// The socket.
     pub fn stream(&self) -> &TcpStream {
-        match &self.wire {
-            Wire::Plain(stream) => stream,
-            Wire::Secure(stream) => &stream.sock,
+        match &self.transport {
+            Transport::Plain(stream) => stream,
+            Transport::Secure(stream) => &stream.sock,
         }
     }
 
@@ -358,9 +358,9 @@ impl Peer {
 
     fn read(&mut self) -> io::Result<usize> {
         let mut buffer = [0u8; 64 * 1024];
-        let read = match &mut self.wire {
-            Wire::Plain(stream) => stream.read(&mut buffer)?,
-            Wire::Secure(stream) => stream.read(&mut buffer)?,
+        let read = match &mut self.transport {
+            Transport::Plain(stream) => stream.read(&mut buffer)?,
+            Transport::Secure(stream) => stream.read(&mut buffer)?,
         };
         self.buffered.extend_from_slice(&buffer[..read]);
         Ok(read)
@@ -387,8 +387,8 @@ mod tests {
             let frame = frame_of(FIN | BINARY, &vec![7; length]);
             assert_eq!(frame.len(), length + head);
             client.send(&frame).unwrap();
-            let came = client.frame().unwrap();
-            assert_eq!((came.fin, came.opcode, came.payload.len(), came.mask), (true, BINARY, length, None));
+            let frame = client.frame().unwrap();
+            assert_eq!((frame.fin, frame.opcode, frame.payload.len(), frame.mask), (true, BINARY, length, None));
         }
         client.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
         assert_eq!(client.frame().unwrap().payload, b"\x03\xe8bye");

@@ -1,23 +1,23 @@
-//! What the watched process says, in lines, and waiting for it.
+//! The output of the daemon in lines, and waiting for a line.
 
 use std::io::BufRead;
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// The log, filled by the reading threads and waited for by the test.
+/// The log: reading threads fill it, and the test waits for it.
 #[derive(Default)]
 pub(super) struct SharedLog {
     pub(super) state: Mutex<Log>,
     changed: Condvar,
 }
 
-/// What was said so far.
+/// The output so far.
 #[derive(Default)]
 pub(super) struct Log {
     pub(super) lines: Vec<String>,
     pub(super) stdout: Vec<String>,
-    /// Pipes that are still read.
+    /// The number of pipes that have not ended.
     pub(super) readers: usize,
     pub(super) ended: bool,
 }

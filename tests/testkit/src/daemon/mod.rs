@@ -1,7 +1,7 @@
-//! The real binary, started in a private directory, listened to and looked at from outside.
+//! The built binary, started in a private directory and observed from outside.
 //!
-//! Owns the process and its directory; both are gone after drop. Where `SOCKPROXYD` is set, it says
-//! what to start, in words (`qemu-mipsel-static /path/sockproxyd`); otherwise the caller's path is started.
+//! [`Daemon`] owns the process and its directory; drop removes both. `SOCKPROXYD`, if set, is the command to start,
+//! separated by blanks (`qemu-mipsel-static /path/sockproxyd`); otherwise the path that the caller gives is started.
 
 mod log;
 
@@ -22,10 +22,10 @@ use self::log::{Log, SharedLog};
 use crate::plugin::Plugin;
 use crate::process::{self, Memory};
 
-/// How long a daemon may take to listen, an emulated one on a loaded machine included.
+/// Time until a daemon must listen, enough for an emulated one on a loaded machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// How a daemon is to be started. By default: `-a 127.0.0.1 -p 0`, and Luup at a port that refuses.
+/// The command line, files and environment of a daemon. Default: `-a 127.0.0.1 -p 0`, and a Luup port that refuses.
 pub struct Builder {
     program: Vec<String>,
     luup: Option<String>,
@@ -42,7 +42,7 @@ impl Builder {
     fn new(program: Vec<String>) -> Builder {
         Builder {
             program,
-            // Discard: nothing listens there on a machine of this century.
+            // The discard service, which no current machine runs.
             luup: Some("http://127.0.0.1:9".into()),
             config: None,
             address: Some("127.0.0.1".into()),
@@ -54,13 +54,13 @@ impl Builder {
         }
     }
 
-    /// Where Luup is (`-N`).
+    /// The URL of Luup (`-N`).
     pub fn luup(mut self, url: &str) -> Self {
         self.luup = Some(url.to_string());
         self
     }
 
-    /// A configuration file (`-c`, before all other options). `{dir}` in it stands for the private directory.
+    /// A configuration file (`-c`, before all other options). `{dir}` in it is replaced by the private directory.
     pub fn config(mut self, text: &str) -> Self {
         self.config = Some(text.to_string());
         self
@@ -72,25 +72,25 @@ impl Builder {
         self
     }
 
-    /// The port to listen on (`-p`) instead of 0.
+    /// The port to listen on (`-p`), instead of 0.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Gives no `-a`, `-p` and `-N`: the configuration or [`Builder::arg`] say all.
+    /// Omits `-a`, `-p` and `-N`: the configuration or [`Builder::arg`] gives them.
     pub fn bare(mut self) -> Self {
         (self.address, self.port, self.luup) = (None, None, None);
         self
     }
 
-    /// A further argument, behind all others.
+    /// A further argument, after all others.
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_string());
         self
     }
 
-    /// Further arguments, behind all others.
+    /// Further arguments, after all others.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| arg.to_string()));
         self
@@ -102,36 +102,36 @@ impl Builder {
         self
     }
 
-    /// Starts it by a shell script, which ends in `exec "$@"`: the command with all its arguments. What the
-    /// script did before (limits, namespaces) holds for the daemon, whose process id stays the script's.
+    /// Starts the daemon from a shell script, which ends in `exec "$@"`: the command with all its arguments. Limits and
+    /// namespaces that the script sets apply to the daemon, which keeps the script's process id.
     pub fn within(mut self, script: &str) -> Self {
         let program = std::mem::take(&mut self.program);
         self.program = ["/bin/sh", "-c", script, "sh"].map(String::from).into_iter().chain(program).collect();
         self
     }
 
-    /// A file in the private directory, written before the start.
+    /// Writes a file into the private directory before the start.
     pub fn file(mut self, name: &str, content: &[u8]) -> Self {
         self.files.push((name.to_string(), content.to_vec()));
         self
     }
 
-    /// How many `listening on` lines [`Builder::start`] waits for (1; more with `[direct]` ports).
+    /// The number of `listening on` lines that [`Builder::start`] waits for (default: 1; `[direct]` ports add more).
     pub fn listeners(mut self, count: usize) -> Self {
         self.listeners = count;
         self
     }
 
-    /// Starts it and waits until it listens.
+    /// Starts the daemon and waits until it listens.
     ///
     /// # Panics
-    /// When it cannot be started, ends, or does not listen in time; the message has its log.
+    /// If it cannot be started, exits, or does not listen in time; the message contains its log.
     #[track_caller]
     pub fn start(self) -> Daemon {
         self.try_start().unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// As [`Builder::start`], with the reason where that panics.
+    /// As [`Builder::start`], but returns the reason where that panics.
     pub fn try_start(self) -> Result<Daemon, String> {
         let wanted = self.listeners;
         let daemon = self.try_spawn()?;
@@ -142,13 +142,13 @@ impl Builder {
         if count >= wanted {
             return Ok(daemon);
         }
-        Err(format!("the daemon does not listen ({count} of {wanted}); it said:\n{}", daemon.log_text()))
+        Err(format!("the daemon does not listen ({count} of {wanted}); its log:\n{}", daemon.log_text()))
     }
 
-    /// Starts it without waiting for anything: for those that are to fail, or that log elsewhere.
+    /// Starts the daemon without waiting: for runs that fail, and for logs that go elsewhere.
     ///
     /// # Panics
-    /// When the program cannot be run.
+    /// If the program cannot be started.
     #[track_caller]
     pub fn spawn(self) -> Daemon {
         self.try_spawn().unwrap_or_else(|why| panic!("{why}"))
@@ -199,36 +199,36 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon with its defaults; `path` is the binary where SOCKPROXYD does not name another.
+    /// Starts the daemon with its defaults; `path` is the binary unless SOCKPROXYD names another.
     #[track_caller]
     pub fn start(path: &str, luup_url: &str) -> Daemon {
         Daemon::builder(path).luup(luup_url).start()
     }
 
-    /// What to start; `path` is the binary where SOCKPROXYD does not name another.
+    /// A builder; `path` is the binary unless SOCKPROXYD names another.
     pub fn builder(path: &str) -> Builder {
         let words = std::env::var("SOCKPROXYD").unwrap_or_default();
         let program: Vec<String> = words.split_whitespace().map(absolute).collect();
         Builder::new(if program.is_empty() { vec![absolute(path)] } else { program })
     }
 
-    /// As [`Daemon::builder`], but starts this binary whatever SOCKPROXYD says: to compare several.
+    /// As [`Daemon::builder`], but ignores SOCKPROXYD: for comparisons of several binaries.
     pub fn builder_of(path: &Path) -> Builder {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         Builder::new(vec![path.to_string_lossy().into_owned()])
     }
 
-    /// As [`Daemon::builder_of`], by way of an emulator.
+    /// As [`Daemon::builder_of`], under an emulator.
     pub fn builder_under(emulator: &str, path: &Path) -> Builder {
         let mut builder = Daemon::builder_of(path);
         builder.program.insert(0, emulator.to_owned());
         builder
     }
 
-    /// The address of the first `listening on` line: the proxy port comes before `[direct]` ones.
+    /// The address in the first `listening on` line: the proxy port comes before `[direct]` ports.
     #[track_caller]
     pub fn addr(&self) -> SocketAddr {
-        *self.listening().first().expect("the daemon has said no `listening on`")
+        *self.listening().first().expect("the log has no `listening on`")
     }
 
     /// The port of [`Daemon::addr`].
@@ -237,23 +237,23 @@ impl Daemon {
         self.addr().port()
     }
 
-    /// The addresses of all `listening on` lines, in order.
+    /// The addresses in all `listening on` lines, in order.
     pub fn listening(&self) -> Vec<SocketAddr> {
         self.log.lock().listening()
     }
 
-    /// A plugin that has connected and read the greeting.
+    /// Connects a plugin and reads the greeting.
     #[track_caller]
     pub fn plugin(&self) -> Plugin {
         Plugin::connect(self.addr())
     }
 
-    /// Process id (the emulator's, where there is one; the supervisor's with `--supervise`).
+    /// The process id: the emulator's under an emulator, the supervisor's with `--supervise`.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its children (with `--supervise`: the daemon proper).
+    /// Its child processes; with `--supervise` the daemon proper.
     pub fn children(&self) -> Vec<u32> {
         process::children(self.pid())
     }
@@ -263,25 +263,25 @@ impl Daemon {
         &self.dir
     }
 
-    /// Memory now.
+    /// Current memory.
     #[track_caller]
     pub fn memory(&self) -> Memory {
         process::memory(self.pid()).expect("memory of the daemon")
     }
 
-    /// Open descriptors now.
+    /// The current number of open descriptors.
     #[track_caller]
     pub fn descriptors(&self) -> usize {
         process::descriptors(self.pid()).expect("descriptors of the daemon")
     }
 
-    /// Threads now.
+    /// The current number of threads.
     #[track_caller]
     pub fn threads(&self) -> usize {
         process::threads(self.pid()).expect("threads of the daemon")
     }
 
-    /// Processor time so far, user and system.
+    /// User and system time so far.
     #[track_caller]
     pub fn cpu_time(&self) -> Duration {
         process::cpu_time(self.pid()).expect("processor time of the daemon")
@@ -294,10 +294,10 @@ impl Daemon {
         kill(pid, signal).expect("signal to the daemon");
     }
 
-    /// Waits for its end; None when time ran out.
+    /// Waits until it exits; None on timeout.
     pub fn wait_exit(&mut self, timeout: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
-        // Both pipes closed: it has ended, or is about to. Children may hold them open: look now and then.
+        // Closed pipes mean that it has exited or is about to. Children may hold the pipes open, hence the short waits.
         while self.status.is_none() {
             self.status = self.child.try_wait().expect("wait for the daemon");
             let left = timeout.checked_sub(start.elapsed());
@@ -310,30 +310,30 @@ impl Daemon {
         self.status
     }
 
-    /// What it said so far, on stderr and stdout, in lines.
+    /// The lines of stderr and stdout so far.
     pub fn log_lines(&self) -> Vec<String> {
         self.log.lock().lines.clone()
     }
 
-    /// What it said so far, as text.
+    /// The text of stderr and stdout so far.
     pub fn log_text(&self) -> String {
         self.log_lines().join("\n")
     }
 
-    /// What it said on stdout only (`-h`, `--version`), when it has ended.
+    /// The text of stdout alone (`-h`, `--version`), after it has exited.
     pub fn stdout_text(&self) -> String {
         self.log.lock().stdout.join("\n")
     }
 
-    /// Waits for a line that `wanted` accepts (said before or later); that line.
+    /// Waits for a log line, past or future, that `wanted` accepts, and returns it.
     ///
     /// # Panics
-    /// When it does not come in time; the message has the log.
+    /// If no such line comes in time; the message contains the log.
     #[track_caller]
     pub fn wait_for_log(&self, timeout: Duration, wanted: impl Fn(&str) -> bool) -> String {
         let find = |log: &Log| log.lines.iter().find(|line| wanted(line)).cloned();
         let found = find(&self.log.wait(timeout, |log| find(log).is_some()));
-        found.unwrap_or_else(|| panic!("not in the log within {timeout:?}; it is:\n{}", self.log_text()))
+        found.unwrap_or_else(|| panic!("not in the log within {timeout:?}; the log:\n{}", self.log_text()))
     }
 }
 
@@ -343,7 +343,7 @@ impl Drop for Daemon {
             eprintln!("--- the daemon's log ---\n{}\n---", self.log_text());
         }
         if self.wait_exit(Duration::ZERO).is_none() {
-            // From the leaves: a supervisor would else start a new one, or leave one behind.
+            // All descendants, or a supervisor's daemon would stay behind.
             let family = process::family(self.pid());
             self.child.kill().ok();
             for pid in family.into_iter().skip(1) {
@@ -355,7 +355,7 @@ impl Drop for Daemon {
     }
 }
 
-/// The program is run in another directory: a relative path with a slash is made absolute.
+/// Makes a relative path with a slash absolute, since the program runs in another directory.
 fn absolute(word: &str) -> String {
     let path = Path::new(word);
     if !word.contains('/') || path.is_absolute() {
@@ -366,7 +366,7 @@ fn absolute(word: &str) -> String {
 
 fn private_directory() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("sockproxyd-lab-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let name = format!("sockproxyd-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let dir = std::env::temp_dir().join(name);
     fs::create_dir_all(&dir).expect("private directory");
     dir

@@ -1,4 +1,4 @@
-//! The watcher, tried on shell scripts that behave like a daemon.
+//! The builder and its waits, with shell scripts in place of a daemon.
 
 use super::*;
 use std::os::unix::process::ExitStatusExt;
@@ -12,7 +12,7 @@ fn script(text: &str) -> Builder {
 }
 
 #[test]
-fn ports_come_from_the_log() {
+fn ports_are_read_from_the_log() {
     let daemon = script("echo x listening on 127.0.0.1:1234 >&2; echo listening on [::1]:77 >&2; exec sleep 60")
         .listeners(2)
         .start();
@@ -23,7 +23,7 @@ fn ports_come_from_the_log() {
 }
 
 #[test]
-fn its_end_is_seen_with_status_and_last_words() {
+fn the_exit_status_and_the_last_output_are_seen() {
     let mut daemon = script("echo help; echo bad >&2; exit 2").spawn();
     assert_eq!(daemon.wait_exit(LONG).unwrap().code(), Some(2));
     daemon.wait_for_log(LONG, |line| line == "bad");
@@ -32,7 +32,7 @@ fn its_end_is_seen_with_status_and_last_words() {
 }
 
 #[test]
-fn it_is_signalled_and_gone_after_drop() {
+fn signals_arrive_and_drop_ends_all_processes() {
     let mut daemon = script("echo listening on 127.0.0.1:1 >&2; exec sleep 60").start();
     assert!(daemon.wait_exit(Duration::from_millis(5)).is_none());
     daemon.signal(Signal::SIGTERM);
@@ -45,13 +45,13 @@ fn it_is_signalled_and_gone_after_drop() {
     assert!(process::memory(pid).is_none() && !dir.exists());
     let start = Instant::now();
     while fs::read_to_string(format!("/proc/{}/cmdline", children[0])).is_ok_and(|c| c.contains("sleep")) {
-        assert!(start.elapsed() < LONG, "the child is still there");
+        assert!(start.elapsed() < LONG, "the child is still running");
         thread::yield_now();
     }
 }
 
 #[test]
-fn files_and_configuration_lie_in_its_directory() {
+fn files_and_configuration_are_in_its_directory() {
     let daemon = script("cat \"$2\" extra >&2; echo listening on 127.0.0.1:1 >&2; exec sleep 60")
         .config("log={dir}/log\n")
         .file("extra", b"more\n")
@@ -62,15 +62,15 @@ fn files_and_configuration_lie_in_its_directory() {
 }
 
 #[test]
-fn a_script_around_it_sets_what_it_finds() {
+fn a_wrapping_script_sets_the_environment() {
     let inner = script("ulimit -n >&2; echo listening on 127.0.0.1:1 >&2; exec sleep 60");
     let daemon = inner.within("ulimit -n 77; exec \"$@\"").start();
     daemon.wait_for_log(LONG, |line| line == "77");
-    assert!(process::children(daemon.pid()).is_empty(), "the script is not in between");
+    assert!(process::children(daemon.pid()).is_empty(), "the script is a process of its own");
 }
 
 #[test]
 #[should_panic(expected = "does not listen")]
-fn one_that_ends_is_not_waited_for() {
+fn start_fails_at_once_if_the_daemon_exits() {
     script("echo address in use >&2; exit 2").start();
 }

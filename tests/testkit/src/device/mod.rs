@@ -1,7 +1,6 @@
-//! Remotes: TCP devices that echo, swallow, send, chatter or stay silent, each also drivable by hand,
-//! and a UDP echo.
+//! Remotes: TCP devices that echo, read, send, tick or stay silent, which tests can also drive directly, and a UDP echo.
 //!
-//! A device owns its listener, an accepting thread and up to two threads a connection.
+//! A device owns its listener, an accepting thread and up to two threads for each connection.
 
 mod udp;
 
@@ -17,22 +16,22 @@ use std::time::{Duration, Instant};
 use crate::ports::Reserved;
 use crate::random::{Checksum, Random};
 
-/// What a device does with each connection.
+/// What a device does with its connections.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// Nothing: [`Device::accept`] hands the connection over and the test drives it.
+    /// Nothing: [`Device::accept`] returns the connection, and the test drives it.
     Manual,
-    /// Keeps the connection, reads nothing, says nothing (but for [`Device::push`]).
+    /// Keeps the connection open, reads nothing, and sends only what [`Device::push`] is given.
     Silent,
-    /// Sends back what it reads; at the other's end of stream, ends its own.
+    /// Sends back what it reads; ends its stream when the peer's ends.
     Echo,
-    /// Reads everything and sums it up (see [`Device::received`]); at the other's end of stream, ends its own.
+    /// Reads everything into a checksum (see [`Device::received`]); ends its stream when the peer's ends.
     Sink,
-    /// Sends a line `tick <n>\n` each so often, and sums up what it reads.
-    Chatty(Duration),
-    /// Sends the first `bytes` of `Random::new(seed)`, then ends its stream; sums up what it reads.
+    /// Sends a line `tick <n>\n` at this interval, and reads everything into a checksum.
+    Ticking(Duration),
+    /// Sends the first `bytes` of `Random::new(seed)`, then ends its stream; reads everything into a checksum.
     Source {
-        /// How many bytes to send.
+        /// The number of bytes to send.
         bytes: u64,
         /// Their seed.
         seed: u64,
@@ -55,7 +54,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Connections in order of arrival (a Manual device's only until they are handed over).
+    /// Connections in order of arrival; those of a Manual device until [`Device::accept`] returns them.
     arrived: VecDeque<Arc<TcpStream>>,
     open: Vec<Arc<TcpStream>>,
     accepted: usize,
@@ -71,7 +70,7 @@ impl Device {
         Device::listen(reserved, kind).expect("a device cannot listen")
     }
 
-    /// Starts a device on a free port of ::1; None where the machine has no IPv6.
+    /// Starts a device on a free port of ::1; None if the machine has no IPv6.
     pub fn start_v6(kind: Kind) -> Option<Device> {
         let reserved = Reserved::on(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0)).ok()?;
         Device::listen(reserved, kind).ok()
@@ -97,58 +96,58 @@ impl Device {
         self.addr.port()
     }
 
-    /// Its address, as CONN wants it: `127.0.0.1:1234` or `[::1]:1234`.
+    /// Its address in CONN's notation: `127.0.0.1:1234` or `[::1]:1234`.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The next connection that is still open, in order of arrival. A Manual device gives it away: dropping the stream
-    /// closes it. Every other kind keeps it, and this is a second handle to write to or look at.
+    /// Returns the next connection that is still open, in order of arrival. The stream of a Manual device is the only
+    /// handle: dropping it closes the connection. The other kinds keep the connection, and this is a second handle.
     ///
     /// # Panics
-    /// When none comes in time.
+    /// If none arrives in time.
     #[track_caller]
     pub fn accept(&self, timeout: Duration) -> TcpStream {
         self.try_accept(timeout).unwrap_or_else(|| panic!("no connection to the device within {timeout:?}"))
     }
 
-    /// As [`Device::accept`]; None when no connection comes in time.
+    /// As [`Device::accept`], but returns None if no connection arrives in time.
     pub fn try_accept(&self, timeout: Duration) -> Option<TcpStream> {
         let mut state = self.shared.wait(timeout, |state| !state.arrived.is_empty());
         let stream = state.arrived.pop_front()?;
         drop(state);
-        // A Manual device holds no other handle: unwrap gives the only one.
+        // A Manual device holds no other handle, so unwrap returns the only one.
         match Arc::try_unwrap(stream) {
             Ok(only) => Some(only),
             Err(shared) => shared.try_clone().ok(),
         }
     }
 
-    /// How many connections came so far.
+    /// The number of connections so far.
     pub fn accepted(&self) -> usize {
         self.shared.lock().accepted
     }
 
-    /// Waits for so many connections since the start; false when time ran out.
+    /// Waits for `count` connections since the start. False on timeout.
     pub fn wait_accepted(&self, count: usize, timeout: Duration) -> bool {
         self.shared.wait(timeout, |state| state.accepted >= count).accepted >= count
     }
 
-    /// Waits until so many connections have ended (end of stream or error read); false when time ran out.
-    /// Manual and Silent devices do not read and cannot tell.
+    /// Waits until `count` connections have ended, with an end of stream or a read error. False on timeout. Manual and
+    /// Silent devices do not read, so they never count.
     pub fn wait_finished(&self, count: usize, timeout: Duration) -> bool {
         self.shared.wait(timeout, |state| state.finished >= count).finished >= count
     }
 
-    /// Sum of all that was read, over all connections (in the order read).
+    /// The checksum of all bytes read from all connections, in the order read.
     pub fn received(&self) -> Checksum {
         self.shared.lock().received
     }
 
-    /// Waits until at least so many bytes were read; the sum then.
+    /// Waits until at least `bytes` bytes were read, and returns the checksum.
     ///
     /// # Panics
-    /// When they do not come in time.
+    /// If they do not arrive in time.
     #[track_caller]
     pub fn wait_received(&self, bytes: u64, timeout: Duration) -> Checksum {
         let sum = self.shared.wait(timeout, |state| state.received.bytes >= bytes).received;
@@ -156,32 +155,32 @@ impl Device {
         sum
     }
 
-    /// Sends `data` on every open connection; to how many.
+    /// Sends `data` on every open connection, and returns how many took it.
     pub fn push(&self, data: &[u8]) -> usize {
         let open = self.shared.lock().open.clone();
         open.iter().filter(|stream| (&***stream).write_all(data).is_ok()).count()
     }
 
-    /// Ends all connections in order (FIN both ways). Later ones are still accepted.
+    /// Shuts down all connections in both directions. Later connections are still accepted.
     pub fn close_all(&self) {
-        for stream in self.shared.let_go() {
+        for stream in self.shared.take_connections() {
             stream.shutdown(Shutdown::Both).ok();
         }
     }
 
-    /// Resets all connections (RST), as a device does that was switched off and on.
-    /// Reaches the connections that no reading thread holds at once, others when that has let go.
+    /// Resets all connections (RST), as a restarted device does. A connection that a thread is reading is reset as soon
+    /// as that thread has released it.
     pub fn reset_all(&self) {
-        for stream in self.shared.let_go() {
+        for stream in self.shared.take_connections() {
             reset(&stream);
         }
     }
 }
 
-/// Makes the peer see a reset: at the last close of `stream` and of its clones, which are shut for reading here.
+/// Has the kernel send a reset when the last handle of `stream` is closed. Shuts down reading, so that readers release it.
 pub fn reset(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).ok();
-    // Wakes whoever blocks in read(), who then lets the socket go. Says nothing to the peer.
+    // Wakes a thread that blocks in read(), which then closes its handle. Nothing is sent to the peer.
     stream.shutdown(Shutdown::Read).ok();
 }
 
@@ -203,13 +202,13 @@ impl Shared {
         self.state.lock().expect("device lock")
     }
 
-    /// The state, as soon as `enough` holds or `timeout` has passed.
+    /// Returns the state as soon as `enough` accepts it, or after `timeout`.
     fn wait(&self, timeout: Duration, mut enough: impl FnMut(&State) -> bool) -> MutexGuard<'_, State> {
         let guard = self.lock();
         self.changed.wait_timeout_while(guard, timeout, |state| !enough(state)).expect("device lock").0
     }
 
-    fn let_go(&self) -> Vec<Arc<TcpStream>> {
+    fn take_connections(&self) -> Vec<Arc<TcpStream>> {
         let mut state = self.lock();
         state.arrived.clear();
         std::mem::take(&mut state.open)
@@ -230,9 +229,9 @@ impl Shared {
             self.spawn(move |shared| shared.read(&reading));
         }
         match self.kind.clone() {
-            Kind::Chatty(interval) => self.spawn(move |shared| shared.chatter(&stream, interval)),
+            Kind::Ticking(interval) => self.spawn(move |shared| shared.tick(&stream, interval)),
             Kind::Source { bytes, seed } => self.spawn(move |_| send_random(&stream, bytes, seed)),
-            // Before anybody is told: a Manual device's stream shall have one owner.
+            // Before the notification below: the stream of a Manual device must have one owner.
             _ => drop(stream),
         }
         self.changed.notify_all();
@@ -264,12 +263,12 @@ impl Shared {
                 Err(_) => break,
             }
         }
-        // After `reset` there shall be no FIN before the RST.
+        // After `reset` no FIN may precede the RST.
         let to_be_reset = socket2::SockRef::from(socket).linger().is_ok_and(|linger| linger.is_some());
         if matches!(self.kind, Kind::Echo | Kind::Sink) && !to_be_reset {
             socket.shutdown(Shutdown::Write).ok();
         }
-        // Nothing of ours holds its descriptor from here, but for a writer that goes on.
+        // From here on only a thread that is still writing holds the descriptor.
         let mut state = self.lock();
         state.finished += 1;
         state.open.retain(|other| !Arc::ptr_eq(other, stream));
@@ -278,7 +277,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn chatter(&self, stream: &TcpStream, interval: Duration) {
+    fn tick(&self, stream: &TcpStream, interval: Duration) {
         let mut socket = stream;
         for n in 1u64.. {
             let due = Instant::now() + interval;

@@ -1,4 +1,4 @@
-//! The devices, spoken to directly.
+//! The devices, with direct connections.
 
 use super::*;
 use std::net::UdpSocket;
@@ -18,7 +18,7 @@ fn read_all(mut stream: &TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn echo_gives_back_everything_and_the_end() {
+fn echo_sends_back_everything_and_ends_its_stream() {
     let device = Device::start(Kind::Echo);
     let stream = connect(&device);
     let data = Random::new(1).bytes(300_000);
@@ -35,7 +35,7 @@ fn echo_gives_back_everything_and_the_end() {
 }
 
 #[test]
-fn source_sends_its_bytes_and_sink_sums_them() {
+fn source_sends_its_bytes_and_sink_checksums_them() {
     let source = Device::start(Kind::Source { bytes: 200_001, seed: 9 });
     let sink = Device::start(Kind::Sink);
     let data = read_all(&connect(&source));
@@ -45,7 +45,7 @@ fn source_sends_its_bytes_and_sink_sums_them() {
 }
 
 #[test]
-fn silent_says_nothing_until_pushed() {
+fn silent_sends_only_what_is_pushed() {
     let device = Device::start(Kind::Silent);
     let mut stream = connect(&device);
     assert!(device.wait_accepted(1, LONG));
@@ -60,8 +60,8 @@ fn silent_says_nothing_until_pushed() {
 }
 
 #[test]
-fn chatty_ticks() {
-    let device = Device::start(Kind::Chatty(Duration::from_millis(5)));
+fn ticking_sends_lines() {
+    let device = Device::start(Kind::Ticking(Duration::from_millis(5)));
     let mut stream = connect(&device);
     let mut got = [0u8; 14];
     stream.read_exact(&mut got).unwrap();
@@ -87,7 +87,7 @@ fn a_manual_connection_belongs_to_the_test() {
 }
 
 #[test]
-fn reset_all_resets_what_is_being_read() {
+fn reset_all_resets_connections_that_are_being_read() {
     for kind in [Kind::Silent, Kind::Sink] {
         let device = Device::start(kind.clone());
         let mut stream = connect(&device);
@@ -99,7 +99,7 @@ fn reset_all_resets_what_is_being_read() {
 }
 
 #[test]
-fn udp_comes_back_datagram_by_datagram() {
+fn udp_echo_keeps_datagram_boundaries() {
     let device = UdpEcho::start();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(LONG)).unwrap();

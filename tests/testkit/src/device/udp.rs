@@ -1,11 +1,11 @@
-//! A UDP device that sends every datagram back and remembers what came.
+//! A UDP device that sends every datagram back and records all it receives.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// The device. Ends its thread when dropped.
+/// The device. Dropping it ends its thread.
 pub struct UdpEcho {
     socket: UdpSocket,
     addr: SocketAddr,
@@ -20,7 +20,7 @@ struct Shared {
 }
 
 impl UdpEcho {
-    /// Starts on a free port of 127.0.0.1.
+    /// Starts a device on a free port of 127.0.0.1.
     pub fn start() -> UdpEcho {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("no UDP port");
         let addr = socket.local_addr().expect("UDP address");
@@ -30,7 +30,7 @@ impl UdpEcho {
         UdpEcho { socket, addr, shared, thread: Some(thread) }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -40,10 +40,10 @@ impl UdpEcho {
         self.addr.port()
     }
 
-    /// Waits for `count` datagrams since the start; all of them with their senders.
+    /// Waits for `count` datagrams since the start, and returns all of them with their senders.
     ///
     /// # Panics
-    /// When they do not come in time.
+    /// If they do not arrive in time.
     #[track_caller]
     pub fn wait_received(&self, count: usize, timeout: Duration) -> Vec<(Vec<u8>, SocketAddr)> {
         let guard = self.shared.received.lock().expect("UDP lock");
@@ -53,7 +53,7 @@ impl UdpEcho {
         got.clone()
     }
 
-    /// Sends a datagram of its own accord.
+    /// Sends a datagram.
     pub fn send_to(&self, data: &[u8], to: SocketAddr) {
         self.socket.send_to(data, to).expect("UDP send");
     }
@@ -61,7 +61,7 @@ impl UdpEcho {
 
 impl Drop for UdpEcho {
     fn drop(&mut self) {
-        // A datagram from the socket to itself is the sign to end: nobody else can send from there.
+        // A datagram from the socket to itself ends the thread: no other socket can send from this address.
         self.socket.send_to(b"", self.addr).ok();
         if let Some(thread) = self.thread.take() {
             thread.join().ok();

@@ -1,7 +1,6 @@
-//! A stand-in for Luup's HTTP server: records every request and answers as told.
+//! A stand-in for Luup's HTTP server: it records every request and answers as the test sets.
 //!
-//! Owns its listener and one short-lived thread a request. It knows nothing of the daemon. It answers
-//! `Connection: close` always, as Vera does.
+//! It owns its listener and one short-lived thread for each request. Like Vera it always answers `Connection: close`.
 
 mod request;
 
@@ -16,24 +15,24 @@ use std::time::{Duration, Instant};
 
 use crate::ports::Reserved;
 
-/// What to do with a request.
+/// How a request is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// `200 OK` with Luup's usual answer to an action.
     Ok,
-    /// Never answer; the connection stays until the client goes (or the stand-in ends).
+    /// No answer; the connection stays open until the client closes it or the stand-in ends.
     Hang,
-    /// As `Ok`, after this long.
+    /// As `Ok`, after this delay.
     Slow(Duration),
     /// This status and body.
     Status(u16, String),
-    /// `200 OK` and a body `ERROR: <text>`, as Vera says it when the action fails.
+    /// `200 OK` and a body `ERROR: <text>`, as Vera answers when the action fails.
     Error(String),
-    /// Close the connection without an answer.
+    /// The connection is closed without an answer.
     CloseWithoutAnswer,
 }
 
-/// The stand-in. Ends its threads when dropped.
+/// The stand-in. Dropping it ends its threads.
 pub struct Luup {
     shared: Arc<Shared>,
     reserved: Reserved,
@@ -55,10 +54,10 @@ struct Shared {
 struct State {
     requests: Vec<Request>,
     malformed: usize,
-    standing: Option<Behaviour>,
+    default: Option<Behaviour>,
     by_device: HashMap<i64, Behaviour>,
     next: VecDeque<Behaviour>,
-    /// Requests taken and not yet answered, by an id of ours.
+    /// Requests without an answer so far, by an internal number.
     in_flight: HashMap<u64, InFlight>,
     next_id: u64,
     max_concurrent: HashMap<Option<i64>, usize>,
@@ -71,12 +70,12 @@ struct InFlight {
 }
 
 impl Luup {
-    /// Starts on a free port of 127.0.0.1.
+    /// Starts a stand-in on a free port of 127.0.0.1.
     pub fn start() -> Luup {
-        Luup::on(Reserved::new().expect("no port for the stand-in Luup"))
+        Luup::on(Reserved::new().expect("a port for the stand-in Luup"))
     }
 
-    /// Starts on `addr`.
+    /// Starts a stand-in on `addr`.
     pub fn start_at(addr: SocketAddr) -> io::Result<Luup> {
         let luup = Luup::idle(Reserved::on(addr)?);
         luup.try_up()?;
@@ -93,7 +92,7 @@ impl Luup {
         Luup { shared: Arc::default(), reserved, acceptor: Mutex::new(None) }
     }
 
-    /// The port, whether up or down.
+    /// The port; it stays the same while the stand-in is down.
     pub fn port(&self) -> u16 {
         self.reserved.port()
     }
@@ -103,22 +102,22 @@ impl Luup {
         format!("http://{}", self.reserved.addr())
     }
 
-    /// How to treat requests from now on, where nothing else is set for their device.
+    /// Sets the behaviour for later requests whose device has none of its own.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
-        self.shared.lock().standing = Some(behaviour);
+        self.shared.lock().default = Some(behaviour);
     }
 
-    /// How to treat requests for one device from now on.
+    /// Sets the behaviour for later requests to one device.
     pub fn set_device(&self, device: i64, behaviour: Behaviour) {
         self.shared.lock().by_device.insert(device, behaviour);
     }
 
-    /// Adds a behaviour for one coming request (of any device). These go first, in order.
+    /// Queues a behaviour for one later request to any device. Queued behaviours go first, in order.
     pub fn push_next(&self, behaviour: Behaviour) {
         self.shared.lock().next.push_back(behaviour);
     }
 
-    /// Stops listening: connections are refused, requests that hang are cut off.
+    /// Stops listening: connections are refused, and requests that hang lose their connection.
     pub fn down(&self) {
         let Some(acceptor) = self.acceptor.lock().expect("acceptor lock").take() else { return };
         // On Linux this wakes a blocked accept() with EINVAL.
@@ -130,7 +129,7 @@ impl Luup {
         }
     }
 
-    /// Listens again, on the same port.
+    /// Listens again on the same port.
     pub fn up(&self) {
         self.try_up().expect("the stand-in Luup cannot listen");
     }
@@ -147,30 +146,30 @@ impl Luup {
         Ok(())
     }
 
-    /// All requests so far, in order of arrival.
+    /// All requests so far in order of arrival.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.lock().requests.clone()
     }
 
-    /// How many requests came so far.
+    /// The number of requests so far.
     pub fn count(&self) -> usize {
         self.shared.lock().requests.len()
     }
 
-    /// Connections that brought no complete HTTP/1.x head.
+    /// The number of connections without a complete HTTP/1.x head.
     pub fn malformed(&self) -> usize {
         self.shared.lock().malformed
     }
 
-    /// Forgets the requests recorded so far (not the behaviours nor the concurrency seen).
-    pub fn forget(&self) {
+    /// Clears the recorded requests; behaviours and the measured concurrency stay.
+    pub fn clear_requests(&self) {
         self.shared.lock().requests.clear();
     }
 
-    /// Waits for at least `count` requests since the start (or [`Luup::forget`]) and returns all of them.
+    /// Waits for at least `count` requests since the start or [`Luup::clear_requests`], and returns all of them.
     ///
     /// # Panics
-    /// When they do not come in time; the message lists what came.
+    /// If they do not arrive in time; the message lists those that did.
     #[track_caller]
     pub fn wait_for(&self, count: usize, timeout: Duration) -> Vec<Request> {
         self.wait_until(timeout, |requests| requests.len() >= count).unwrap_or_else(|came| {
@@ -179,7 +178,7 @@ impl Luup {
         })
     }
 
-    /// Waits until `enough` says so of the requests so far; all of them, as `Err` when time ran out.
+    /// Waits until `enough` accepts the requests so far, and returns all of them; as `Err` on timeout.
     pub fn wait_until(
         &self,
         timeout: Duration,
@@ -194,7 +193,7 @@ impl Luup {
         if waited.timed_out() { Err(requests) } else { Ok(requests) }
     }
 
-    /// Waits until `count` requests are being held without an answer; false when time ran out.
+    /// Waits until `count` requests are without an answer. False on timeout.
     pub fn wait_in_flight(&self, count: usize, timeout: Duration) -> bool {
         let (_state, waited) = self
             .shared
@@ -204,7 +203,7 @@ impl Luup {
         !waited.timed_out()
     }
 
-    /// The most requests for `device` that were unanswered at one time.
+    /// The largest number of requests to `device` that were without an answer at one time.
     pub fn max_concurrent(&self, device: i64) -> usize {
         self.shared.lock().max_concurrent.get(&Some(device)).copied().unwrap_or(0)
     }
@@ -223,24 +222,24 @@ impl Shared {
         self.state.lock().expect("luup lock")
     }
 
-    /// Records a request, counts it as in flight, and says what to do with it.
+    /// Records a request, counts it as in flight, and returns its behaviour.
     fn take(&self, request: Request, stream: &Arc<TcpStream>) -> (u64, Behaviour) {
         let mut state = self.lock();
         let device = request.device();
-        // Whose client has gone is not in flight any more, though its thread may not have run yet.
-        state.in_flight.retain(|_, other| other.device != device || !peer_has_gone(&other.stream));
+        // A request whose client has closed is no longer in flight, even if its thread has not run yet.
+        state.in_flight.retain(|_, other| other.device != device || !peer_has_closed(&other.stream));
         let id = state.next_id;
         state.next_id += 1;
         state.in_flight.insert(id, InFlight { device, stream: stream.clone() });
         let now = state.in_flight.values().filter(|other| other.device == device).count();
-        let most = state.max_concurrent.entry(device).or_default();
-        *most = now.max(*most);
+        let max = state.max_concurrent.entry(device).or_default();
+        *max = now.max(*max);
 
         let behaviour = state
             .next
             .pop_front()
             .or_else(|| device.and_then(|d| state.by_device.get(&d).cloned()))
-            .or_else(|| state.standing.clone())
+            .or_else(|| state.default.clone())
             .unwrap_or(Behaviour::Ok);
         state.requests.push(request);
         drop(state);
@@ -248,12 +247,12 @@ impl Shared {
         (id, behaviour)
     }
 
-    /// The request is answered (call before the answer is written: its reader may ask again at once).
+    /// Marks the request as answered. Called before the answer is written, since its reader may send the next request at once.
     fn done(&self, id: u64) {
         self.lock().in_flight.remove(&id);
     }
 
-    /// Waits `time`, less where the stand-in ends.
+    /// Waits `time`, or until the stand-in ends.
     fn pause(&self, time: Duration) {
         let guard = self.lock();
         drop(self.changed.wait_timeout_while(guard, time, |state| !state.ended));
@@ -296,7 +295,7 @@ fn serve(stream: TcpStream, shared: &Shared) {
         Behaviour::Status(status, body) => (status, body),
         Behaviour::Error(text) => (200, format!("ERROR: {text}")),
         Behaviour::Hang => {
-            wait_for_the_end(&stream);
+            wait_until_closed(&stream);
             return shared.done(id);
         }
         Behaviour::CloseWithoutAnswer => return shared.done(id),
@@ -308,24 +307,24 @@ fn serve(stream: TcpStream, shared: &Shared) {
         body.len()
     );
     if (&*stream).write_all(answer.as_bytes()).is_ok() {
-        // Read to the client's end, so that closing does not reset what it has not read yet.
+        // Read until the client closes: an early close could reset the connection before the client has read the answer.
         stream.shutdown(Shutdown::Write).ok();
-        wait_for_the_end(&stream);
+        wait_until_closed(&stream);
     }
 }
 
 const OK_BODY: &str = r#"{"u:HandleReceiveDataResponse": {"JobID": "1"}}"#;
 
-/// Reads up to the blank line. None where the client goes before, dawdles, or sends too much.
+/// Reads up to the blank line. None if the client closes before, takes too long, or sends too much.
 fn read_head(mut stream: &TcpStream) -> Option<Vec<u8>> {
-    const MOST: usize = 64 * 1024;
+    const MAX_HEAD: usize = 64 * 1024;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     let mut head = Vec::new();
     let mut buf = [0u8; 4096];
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read(&mut buf) {
             Ok(0) => return None,
-            Ok(n) if head.len() + n <= MOST => head.extend_from_slice(&buf[..n]),
+            Ok(n) if head.len() + n <= MAX_HEAD => head.extend_from_slice(&buf[..n]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             _ => return None,
         }
@@ -334,12 +333,12 @@ fn read_head(mut stream: &TcpStream) -> Option<Vec<u8>> {
     Some(head)
 }
 
-fn wait_for_the_end(mut stream: &TcpStream) {
+fn wait_until_closed(mut stream: &TcpStream) {
     let mut buf = [0u8; 256];
     while matches!(stream.read(&mut buf), Ok(n) if n > 0) {}
 }
 
-fn peer_has_gone(stream: &TcpStream) -> bool {
+fn peer_has_closed(stream: &TcpStream) -> bool {
     use nix::sys::socket::{MsgFlags, recv};
     use std::os::fd::AsRawFd;
     let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;

@@ -1,28 +1,28 @@
-//! One HTTP request as the stand-in saw it.
+//! An HTTP request as the stand-in received it.
 
 use std::time::Instant;
 
-/// A request, recorded when its head was complete.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// When the last byte of the head had been read.
+    /// When the last byte of the head was read.
     pub arrival: Instant,
-    /// The head as it came, blank line included.
+    /// The head as received, with its blank line.
     pub head: Vec<u8>,
     /// `GET`, ...
     pub method: String,
-    /// The target up to `?`, as sent.
+    /// The target up to `?`, as received.
     pub path: String,
-    /// The target behind `?`, as sent (percent-encoded); empty where there is none.
+    /// The target after `?`, still percent-encoded; empty if there is none.
     pub query: String,
     /// The query's parameters in order, percent-decoded (`+` stays `+`).
     pub params: Vec<(String, String)>,
-    /// The headers in order, names as sent.
+    /// The headers in order, names as received.
     pub headers: Vec<(String, String)>,
 }
 
 impl Request {
-    /// Parses a head that ends in a blank line; None where the request line is not one.
+    /// Parses a head that ends in a blank line; None if the request line is malformed.
     pub fn parse(head: &[u8], arrival: Instant) -> Option<Request> {
         let text = String::from_utf8_lossy(head);
         let mut lines = text.split("\r\n");
@@ -56,12 +56,12 @@ impl Request {
         find(&self.params, |n| n == name)
     }
 
-    /// The value of the first header called `name` (any case).
+    /// The value of the first header called `name`, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, |n| n.eq_ignore_ascii_case(name))
     }
 
-    /// `DeviceNum`, where it is an integer.
+    /// `DeviceNum`, if it is an integer.
     pub fn device(&self) -> Option<i64> {
         self.param("DeviceNum")?.parse().ok()
     }
@@ -81,7 +81,7 @@ impl Request {
         self.param("serviceId").unwrap_or("")
     }
 
-    /// `Event`, where there is one.
+    /// `Event`, if there is one.
     pub fn event(&self) -> Option<&str> {
         self.param("Event")
     }
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_not_a_request() {
+    fn a_malformed_request_line_is_refused() {
         for head in ["\r\n\r\n", "GET /\r\n\r\n", "GET / x HTTP/1.1\r\n\r\n", "GET / FTP/1.1\r\n\r\n"] {
             assert!(Request::parse(head.as_bytes(), Instant::now()).is_none(), "{head:?}");
         }
     }
 
     #[test]
-    fn bad_percent_signs_stay() {
+    fn malformed_percent_encodings_stay() {
         assert_eq!(decode("a%3Ab%3a%%4%zz%C3%A4%"), "a:b:%%4%zzä%");
     }
 }

@@ -1,4 +1,4 @@
-//! The stand-in, asked by a plain HTTP client.
+//! The stand-in, with a plain HTTP client.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn answer(luup: &Luup, query: &str) -> String {
 }
 
 #[test]
-fn it_behaves_as_told() {
+fn each_behaviour_is_answered_as_set() {
     let luup = Luup::start();
     assert!(answer(&luup, "DeviceNum=1").starts_with("HTTP/1.1 200 OK\r\n"));
     luup.set_device(2, Behaviour::Status(503, "later".into()));
@@ -37,7 +37,7 @@ fn it_behaves_as_told() {
 }
 
 #[test]
-fn it_hangs_and_counts_what_hangs() {
+fn hanging_requests_are_counted() {
     let luup = Luup::start();
     luup.set_device(7, Behaviour::Hang);
     let one = ask(&luup, "DeviceNum=7").unwrap();
@@ -46,14 +46,14 @@ fn it_hangs_and_counts_what_hangs() {
     assert!(answer(&luup, "DeviceNum=8").starts_with("HTTP/1.1 200"));
     assert_eq!((luup.max_concurrent(7), luup.max_concurrent(8)), (2, 1));
     drop((one, two));
-    // Both have gone: a third is alone.
+    // Both clients have closed: the third is the only one in flight.
     let _three = ask(&luup, "DeviceNum=7").unwrap();
     luup.wait_for(4, LONG);
     assert_eq!(luup.max_concurrent(7), 2);
 }
 
 #[test]
-fn one_after_another_is_never_counted_as_two() {
+fn successive_requests_never_count_as_concurrent() {
     let luup = Luup::start();
     for _ in 0..300 {
         answer(&luup, "DeviceNum=3");
@@ -75,7 +75,7 @@ fn down_refuses_and_up_answers_on_the_same_port() {
     let mut hanging = ask(&luup, "DeviceNum=1").unwrap();
     assert!(luup.wait_in_flight(1, LONG));
     luup.down();
-    assert_eq!(hanging.read(&mut [0u8; 1]).unwrap_or(0), 0, "a hanging request is cut off");
+    assert_eq!(hanging.read(&mut [0u8; 1]).unwrap_or(0), 0, "a hanging request loses its connection");
     assert_eq!(ask(&luup, "").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     luup.up();
     luup.set_behaviour(Behaviour::Ok);
@@ -84,7 +84,7 @@ fn down_refuses_and_up_answers_on_the_same_port() {
 }
 
 #[test]
-fn it_survives_thousands() {
+fn thousands_of_requests_are_answered() {
     let luup = Luup::start();
     thread::scope(|scope| {
         for thread in 0..4 {
@@ -97,17 +97,17 @@ fn it_survives_thousands() {
         }
     });
     assert_eq!(luup.wait_for(3000, LONG).len(), 3000);
-    luup.forget();
+    luup.clear_requests();
     assert_eq!(luup.count(), 0);
 }
 
 #[test]
-fn waiting_is_bounded_and_shows_what_came() {
+fn waiting_has_a_limit_and_returns_what_arrived() {
     let luup = Luup::start();
     answer(&luup, "DeviceNum=1");
     let came = luup.wait_until(Duration::from_millis(20), |r| r.len() == 2).unwrap_err();
     assert_eq!(came.len(), 1);
-    let _nonsense = TcpStream::connect(("127.0.0.1", luup.port())).unwrap().write_all(b"hello\r\n\r\n");
+    let _malformed = TcpStream::connect(("127.0.0.1", luup.port())).unwrap().write_all(b"hello\r\n\r\n");
     answer(&luup, "DeviceNum=2");
     assert_eq!(luup.wait_for(2, LONG)[1].device(), Some(2));
 }

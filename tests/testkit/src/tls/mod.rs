@@ -1,4 +1,4 @@
-//! Certificates of every kind, and what a TLS server needs to have them.
+//! Certificates of every kind, and TLS server configurations with them.
 
 mod server;
 
@@ -15,7 +15,7 @@ use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-/// A certificate authority of its own.
+/// A certificate authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
@@ -26,19 +26,19 @@ pub struct Identity {
     key_pem: String,
 }
 
-/// When a certificate is valid.
+/// The validity period of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
-    /// Whatever the machine's clock says in our lives.
+    /// From 2000-01-01 until 2199-01-01.
     Now,
-    /// It was until 2001-02-03.
+    /// Until 2001-02-03.
     Past,
-    /// It will be from 2199-01-01.
+    /// From 2199-01-01.
     Future,
 }
 
 impl Authority {
-    /// An authority called `name`.
+    /// Makes an authority called `name`.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -52,7 +52,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate for `names` (addresses too).
+    /// Issues a certificate for `names`, which may be addresses.
     pub fn issue(&self, names: &[&str], validity: Validity) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let certificate = params(names, validity).signed_by(&key, &self.0).expect("a certificate");
@@ -61,18 +61,18 @@ impl Authority {
 }
 
 impl Identity {
-    /// A certificate for `names` that only vouches for itself.
+    /// Makes a self-signed certificate for `names`.
     pub fn self_signed(names: &[&str], validity: Validity) -> Self {
         let key = KeyPair::generate().expect("a key");
         Self::new(&params(names, validity).self_signed(&key).expect("a certificate"), &key)
     }
 
-    /// A certificate for this machine that only vouches for itself.
+    /// Makes a self-signed certificate for localhost and 127.0.0.1.
     pub fn loopback() -> Self {
         Self::self_signed(&["localhost", "127.0.0.1"], Validity::Now)
     }
 
-    /// A certificate as openssl(1) makes it: self-signed, and calling itself an authority.
+    /// Makes a certificate as openssl(1) does: self-signed and marked as an authority.
     pub fn self_signed_authority(names: &[&str]) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = params(names, Validity::Now);
@@ -80,7 +80,7 @@ impl Identity {
         Self::new(&params.self_signed(&key).expect("a certificate"), &key)
     }
 
-    /// What stands in two PEM texts.
+    /// Reads a certificate and its key from PEM.
     pub fn from_pem(certificate: &str, key: &str) -> Self {
         Self {
             certificate: CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate"),
@@ -97,13 +97,13 @@ impl Identity {
         }
     }
 
-    /// A server that speaks TLS 1.2 and 1.3.
+    /// A server configuration for TLS 1.2 and 1.3.
     pub fn any_server(&self) -> ServerConfig {
         self.server(rustls::ALL_VERSIONS, None)
     }
 
-    /// A server that speaks TLS 1.2 alone.
-    pub fn old_server(&self) -> ServerConfig {
+    /// A server configuration for TLS 1.2 alone.
+    pub fn tls12_server(&self) -> ServerConfig {
         self.server(&[&rustls::version::TLS12], None)
     }
 
@@ -129,17 +129,17 @@ impl Identity {
         hash.as_ref().try_into().expect("32 bytes")
     }
 
-    /// The fingerprint as PINS wants it.
+    /// The fingerprint in PINS's notation.
     pub fn pin(&self) -> String {
         self.fingerprint().iter().fold("sha256/".into(), |pin, byte| format!("{pin}{byte:02x}"))
     }
 
-    /// A server that has this certificate, speaks `versions`, and wants clients to have one of `clients`' where given.
+    /// A server configuration with this certificate for `versions`. With `clients`, clients need a certificate of that authority.
     pub fn server(&self, versions: &[&'static SupportedProtocolVersion], clients: Option<&Authority>) -> ServerConfig {
         let provider = provider();
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("a key");
         let key = provider.key_provider.load_private_key(key).expect("a key that is supported");
-        // Nobody looks at the certificate here: some tests have bad ones.
+        // No check of the certificate, since some tests use bad ones.
         let certified = CertifiedKey::new(vec![self.certificate.clone()], key);
         let resolver: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
@@ -156,7 +156,7 @@ impl Identity {
     }
 }
 
-/// The provider of all servers here.
+/// The crypto provider of all servers here.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

@@ -7,10 +7,10 @@ use std::thread::{self, JoinHandle};
 
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
-/// A connection whose handshake is done.
+/// A connection after its handshake.
 pub type TlsStream = StreamOwned<ServerConnection, TcpStream>;
 
-/// A remote that speaks TLS, with a thread for each connection. Dropping it ends its listener.
+/// A remote that speaks TLS, with one thread for each connection. Dropping it closes its listener.
 pub struct TlsDevice {
     addr: SocketAddr,
     listener: TcpListener,
@@ -19,17 +19,17 @@ pub struct TlsDevice {
 }
 
 impl TlsDevice {
-    /// A device on a free port of 127.0.0.1 which does `talk` with every connection whose handshake succeeds.
-    pub fn start(config: ServerConfig, talk: impl Fn(TlsStream) + Send + Sync + 'static) -> Self {
+    /// Starts a device on a free port of 127.0.0.1 that calls `serve` with every connection whose handshake succeeds.
+    pub fn start(config: ServerConfig, serve: impl Fn(TlsStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a TLS device cannot listen");
         let addr = listener.local_addr().expect("an address");
-        let (config, talk) = (Arc::new(config), Arc::new(talk));
+        let (config, serve) = (Arc::new(config), Arc::new(serve));
         let accepting = listener.try_clone().expect("a second handle");
         let handshakes: Arc<Mutex<Vec<HandshakeKind>>> = Arc::default();
         let made = Arc::clone(&handshakes);
         let acceptor = thread::spawn(move || {
             while let Ok((mut stream, _)) = accepting.accept() {
-                let (config, talk, made) = (Arc::clone(&config), Arc::clone(&talk), Arc::clone(&made));
+                let (config, serve, made) = (Arc::clone(&config), Arc::clone(&serve), Arc::clone(&made));
                 thread::spawn(move || {
                     let mut connection = ServerConnection::new(config).expect("a connection");
                     while connection.is_handshaking() {
@@ -38,14 +38,14 @@ impl TlsDevice {
                         }
                     }
                     made.lock().expect("handshakes").extend(connection.handshake_kind());
-                    talk(StreamOwned::new(connection, stream));
+                    serve(StreamOwned::new(connection, stream));
                 });
             }
         });
         Self { addr, listener, acceptor: Some(acceptor), handshakes }
     }
 
-    /// Sends back what it reads; at the other's end of stream, ends its own.
+    /// Starts a device that sends back what it reads, and ends its stream when the peer's ends.
     pub fn echo(config: ServerConfig) -> Self {
         Self::start(config, |mut stream| {
             let mut buffer = vec![0; 64 * 1024];
@@ -64,7 +64,7 @@ impl TlsDevice {
         self.addr
     }
 
-    /// How its handshakes were made, in order.
+    /// The kinds of its handshakes, in order.
     pub fn handshakes(&self) -> Vec<HandshakeKind> {
         self.handshakes.lock().expect("handshakes").clone()
     }
