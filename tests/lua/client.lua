@@ -133,7 +133,7 @@ conn, events = open( plain .. "/path?a=b%20c", {
     HDRS = { "X-One: 1, 2", ["Host"] = "elsewhere" }, AUTH = "me:pass word", UAGT = "Lua, of course", ORIG = "http://me",
     SUBP = { "chat", "news" }, MASK = false, RHDR = true, DEFL = true, PNGI = 3600, RTIM = 0, PACE = 0, BLKS = 1000,
 } )
-lib.like( events.next(), "^head HTTP/1.1 101 .*X%-Server: obedient\r\n" )
+lib.like( events.next(), "^head HTTP/1.1 101 .*X%-Server: scripted\r\n" )
 conn:text( "head" )
 local head = events.next()
 for _, line in ipairs {

@@ -9,8 +9,8 @@ use testkit::plugin::Plugin;
 use testkit::websocket::{CLOSE, Peer, TEXT, close_of};
 
 use crate::support::{
-    LIMIT, PID, StatClient, accepted, attached, bridged, configured, eventually, heard, last_words,
-    remote_ends_while_nobody_is_there, said_text, started, wait_parked, with_luup,
+    LIMIT, PID, StatClient, accepted, attached, configured, eventually, read_frame, read_message_text,
+    remote_closes_while_parked, send_last_messages_and_reset, started, wait_parked, websocket_connected, with_luup,
 };
 
 /// The next message in MESG framing: its body.
@@ -68,14 +68,14 @@ fn while_nobody_reads_the_oldest_datagrams_are_dropped() {
     let (plugin, device) = datagrams(&daemon, "FRAM=MESG");
     drop(plugin);
     wait_parked(&daemon);
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     // One at a time, so that none is lost on its way.
     let mut bytes = 0;
     for number in 0..100 {
         let payload = format!("{number:03}{}", "x".repeat(100));
         bytes += payload.len();
         device.send(payload.as_bytes()).unwrap();
-        eventually("it has come", || (observer.connections().first()?["received"] == bytes).then_some(()));
+        eventually("it has come", || (stat.connections().first()?["received"] == bytes).then_some(()));
     }
     let mut plugin = attached(&daemon, "");
     let first: usize = body(&mut plugin)[..3].parse().unwrap();
@@ -88,7 +88,7 @@ fn while_nobody_reads_the_oldest_datagrams_are_dropped() {
 /// A plugin that speaks to a WebSocket and is kept, and its peer.
 #[track_caller]
 fn kept_bridge(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
-    bridged(daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID} {options}"))
+    websocket_connected(daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID} {options}"))
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_websocket_outlives_its_plugin() {
     let (luup, daemon) = with_luup("");
     let (mut plugin, mut peer) = kept_bridge(&daemon, "");
     peer.send_frame(TEXT, b"one").unwrap();
-    assert_eq!(said_text(&mut plugin), "TEXT one");
+    assert_eq!(read_message_text(&mut plugin), "TEXT one");
     plugin.send(b"TEXT 100\nhalf");
     drop(plugin);
     wait_parked(&daemon);
@@ -104,12 +104,12 @@ fn a_websocket_outlives_its_plugin() {
     peer.send_frame(TEXT, b"three").unwrap();
     let mut plugin = attached(&daemon, "SEEN=0");
     for text in ["TEXT one", "TEXT two", "TEXT three"] {
-        assert_eq!(said_text(&mut plugin), text);
+        assert_eq!(read_message_text(&mut plugin), text);
     }
     plugin.send(b"TEXT 5\nagain");
-    assert_eq!(heard(&mut peer), (TEXT, b"again".to_vec()), "the half of the old plugin is forgotten");
+    assert_eq!(read_frame(&mut peer), (TEXT, b"again".to_vec()), "the half of the old plugin is forgotten");
     drop(plugin);
-    remote_ends_while_nobody_is_there(&luup, &daemon, peer, 3);
+    remote_closes_while_parked(&luup, &daemon, peer, 3);
     StatClient::new(daemon.addr()).wait_connections(0);
 }
 
@@ -124,7 +124,7 @@ fn a_websocket_that_ends_for_want_of_a_plugin_says_so() {
             wait_parked(&daemon);
             assert_eq!(daemon.plugin().command(&format!("DROP {PID}")), "OK DROP");
         }
-        assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")));
+        assert_eq!(read_frame(&mut peer), (CLOSE, close_of(1001, "")));
         peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
         peer.end().unwrap();
         StatClient::new(daemon.addr()).wait_connections(0);
@@ -136,9 +136,9 @@ fn the_plugins_clos_ends_a_kept_websocket() {
     let daemon = started();
     let (mut plugin, mut peer) = kept_bridge(&daemon, "");
     plugin.send(b"CLOS 1000 3\nbye");
-    assert_eq!(heard(&mut peer), (CLOSE, close_of(1000, "bye")));
+    assert_eq!(read_frame(&mut peer), (CLOSE, close_of(1000, "bye")));
     peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
-    assert_eq!(said_text(&mut plugin), "CLOS 1000 bye");
+    assert_eq!(read_message_text(&mut plugin), "CLOS 1000 bye");
     assert!(plugin.at_end());
     drop(plugin);
     peer.end().unwrap();
@@ -150,7 +150,7 @@ fn the_plugins_clos_ends_a_kept_websocket() {
 fn the_plugins_clos_ends_a_kept_websocket_even_where_its_connection_breaks() {
     let daemon = started();
     let (plugin, mut peer) = kept_bridge(&daemon, "");
-    last_words(&daemon, plugin, &mut peer);
+    send_last_messages_and_reset(&daemon, plugin, &mut peer);
     peer.send_frame(CLOSE, &close_of(4001, "bye")).unwrap();
     peer.end().unwrap();
     StatClient::new(daemon.addr()).wait_connections(0);
@@ -221,16 +221,16 @@ fn a_luup_that_restarts_a_thousand_times_loses_no_message_of_a_websocket() {
     for restart in 0..RESTARTS {
         for _ in 0..random.below(3) {
             if seen < RESTARTS {
-                assert_eq!(said_text(&mut plugin), format!("TEXT message {seen}"), "restart {restart}");
+                assert_eq!(read_message_text(&mut plugin), format!("TEXT message {seen}"), "restart {restart}");
                 seen += 1;
             }
         }
         plugin = attached(&daemon, &format!("SEEN={seen}"));
     }
     while seen < RESTARTS {
-        assert_eq!(said_text(&mut plugin), format!("TEXT message {seen}"));
+        assert_eq!(read_message_text(&mut plugin), format!("TEXT message {seen}"));
         seen += 1;
     }
     plugin.send(b"TEXT 4\ndone");
-    assert_eq!(heard(&mut talker.join().unwrap()), (TEXT, b"done".to_vec()));
+    assert_eq!(read_frame(&mut talker.join().unwrap()), (TEXT, b"done".to_vec()));
 }

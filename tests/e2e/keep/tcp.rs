@@ -12,7 +12,7 @@ use testkit::random::Checker;
 
 use crate::support::{
     LIMIT, PID, Reader, StatClient, Writer, accepted, attached, configured, ends, eventually, processor_time, started,
-    stays_quiet, wait_parked, wait_until_taken, with_luup,
+    stays_quiet, wait_parked, wait_until_acknowledged, with_luup,
 };
 
 /// A plugin in echo mode on a connection that is kept, and its remote.
@@ -131,8 +131,8 @@ fn an_attached_session_is_taken_over() {
     assert_eq!(new.bytes(15), b"for the new one");
     luup.wait_for(2, LIMIT);
     assert_eq!(events(&luup), ["connected", "data"], "the old one's end is no news");
-    let mut observer = StatClient::new(daemon.addr());
-    observer.wait_connections(1);
+    let mut stat = StatClient::new(daemon.addr());
+    stat.wait_connections(1);
 }
 
 #[test]
@@ -222,8 +222,8 @@ fn the_remote_s_end_waits_with_all_that_came_before() {
     assert_eq!(plugin.rest(), b", and a farewell");
     luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("Event=closed"))).unwrap();
     drop(plugin);
-    let mut observer = StatClient::new(daemon.addr());
-    observer.wait_connections(0);
+    let mut stat = StatClient::new(daemon.addr());
+    stat.wait_connections(0);
     assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid", "it was read to its end");
 }
 
@@ -271,7 +271,7 @@ fn a_pid_is_free_at_once_when_its_plugin_has_just_gone() {
         plugin.conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{PID}"));
         plugin.finish();
         // On a busy machine a kernel may deliver the next one's first word before this one's end.
-        wait_until_taken(plugin.stream());
+        wait_until_acknowledged(plugin.stream());
     }
     StatClient::new(daemon.addr()).wait_connections(1);
 }
@@ -329,14 +329,14 @@ fn a_pid_is_not_found_by_trying() {
 fn others_do_not_learn_the_pid() {
     let daemon = started();
     let (plugin, mut remote) = kept(&daemon, "");
-    let mut observer = StatClient::new(daemon.addr());
-    let shown = observer.connection(plugin.pid()).unwrap();
+    let mut stat = StatClient::new(daemon.addr());
+    let shown = stat.connection(plugin.pid()).unwrap();
     assert_eq!(shown["notify"], "5/s/a/k7Xq*");
     drop(plugin);
     wait_parked(&daemon);
     remote.write_all(b"1234").unwrap();
     let shown = eventually("it is held", || {
-        observer.connections().pop().filter(|connection| connection["buffered"] == 4 && connection["received"] == 4)
+        stat.connections().pop().filter(|connection| connection["buffered"] == 4 && connection["received"] == 4)
     });
     assert_eq!((&shown["state"], &shown["notify"]), (&"parked".into(), &"5/s/a/k7Xq*".into()));
     let mut asker = daemon.plugin();
@@ -369,9 +369,9 @@ fn a_parked_connection_costs_no_time() {
     let (plugin, remote) = kept_as(&daemon, "aaaaaaaa", "");
     let (other, mut leaving) = kept_as(&daemon, "bbbbbbbb", "");
     drop((plugin, other));
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     eventually("both are parked", || {
-        observer.connections().iter().all(|connection| connection["state"] == "parked").then_some(())
+        stat.connections().iter().all(|connection| connection["state"] == "parked").then_some(())
     });
     Writer::new(&remote, 9).write_until_blocked();
     leaving.write_all(b"last words").unwrap();

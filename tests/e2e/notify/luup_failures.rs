@@ -179,11 +179,11 @@ fn a_luup_that_is_down_is_asked_now_and_then_and_not_by_a_storm() {
     luup.down();
     let mut house = House::of(&daemon, 25);
     house.speak();
-    let mut observer = StatClient::new(daemon.addr());
-    let sent = |observer: &mut StatClient| observer.status()["notifications"]["sent"].as_u64().unwrap();
-    let before = sent(&mut observer);
+    let mut stat = StatClient::new(daemon.addr());
+    let sent = |stat: &mut StatClient| stat.status()["notifications"]["sent"].as_u64().unwrap();
+    let before = sent(&mut stat);
     wait_quietly(&daemon, Duration::from_secs(2));
-    let asked = sent(&mut observer) - before;
+    let asked = sent(&mut stat) - before;
     assert!((1..=20).contains(&asked), "{asked} requests in 2 s to a Luup that is down");
     let complaints = daemon.log_lines().iter().filter(|line| line.contains("cannot be reached")).count();
     assert_eq!(complaints, 1, "an outage is told once");
@@ -224,8 +224,8 @@ fn a_refusal_is_logged_once_and_not_repeated() {
         house.speak();
         wait_told(&luup, "data", 2);
         house.speak();
-        let mut observer = StatClient::new(daemon.addr());
-        observer.wait_notified();
+        let mut stat = StatClient::new(daemon.addr());
+        stat.wait_notified();
         // Each piece of news is one request, and its refusal the end of it.
         assert_eq!(luup.count(), 6, "status {status}");
         let count = daemon.log_lines().iter().filter(|line| line.contains(&format!("status {status}:"))).count();
@@ -234,7 +234,7 @@ fn a_refusal_is_logged_once_and_not_repeated() {
         // Another connection for the same action is no news.
         let _another = House::of(&daemon, 1);
         luup.wait_for(7, LIMIT);
-        observer.wait_notified();
+        stat.wait_notified();
         let count = daemon.log_lines().iter().filter(|line| line.contains("given up")).count();
         assert_eq!(count, 2, "one line a target:\n{}", daemon.log_text());
         // A plugin that has been installed meanwhile is told.
@@ -242,7 +242,7 @@ fn a_refusal_is_logged_once_and_not_repeated() {
         luup.clear_requests();
         house.speak();
         wait_told(&luup, "data", 2);
-        assert_eq!(observer.status()["notifications"]["failed"], 7);
+        assert_eq!(stat.status()["notifications"]["failed"], 7);
     }
 }
 
@@ -304,13 +304,13 @@ fn closing_notices_that_wait_are_bounded_and_the_newest_kept() {
         assert_eq!(plugin.command(&format!("NTFY {n} svc act p{n}")), "OK NTFY");
         assert_eq!(plugin.command("QUIT"), "OK QUIT");
     }
-    let mut observer = StatClient::new(daemon.addr());
-    observer.wait_connections(0);
-    let pending = observer.status()["notifications"]["pending"].as_u64().unwrap();
+    let mut stat = StatClient::new(daemon.addr());
+    stat.wait_connections(0);
+    let pending = stat.status()["notifications"]["pending"].as_u64().unwrap();
     assert!((10..=12).contains(&pending), "{pending} wait");
     luup.up();
-    observer.wait_notified();
+    stat.wait_notified();
     let requests = luup.requests();
     assert!(requests.iter().any(|request| request.pid() == "p29"), "{requests:#?}");
-    assert!(observer.status()["notifications"]["dropped"].as_u64().unwrap() >= 18);
+    assert!(stat.status()["notifications"]["dropped"].as_u64().unwrap() >= 18);
 }

@@ -287,9 +287,9 @@ fn device_0_is_notified_and_none_below() {
         remote.write_all(b"x").unwrap();
         assert_eq!(plugin.bytes(1), b"x");
     }
-    let mut observer = StatClient::new(daemon.addr());
-    observer.wait_connections(0);
-    observer.wait_notified();
+    let mut stat = StatClient::new(daemon.addr());
+    stat.wait_connections(0);
+    stat.wait_notified();
     let requests = luup.requests();
     assert!(!requests.is_empty());
     assert_eq!(of(&requests, "zero").len(), requests.len(), "{requests:#?}");

@@ -192,7 +192,7 @@ fn where_descriptors_cannot_be_raised_connections_are_fewer_and_all_of_them_work
     let daemon = daemon().within(&script).start();
     if daemon.log_text().contains("are enough for") {
         let device = Device::start(Kind::Silent);
-        let mut observer = StatClient::new(daemon.addr());
+        let mut stat = StatClient::new(daemon.addr());
         let mut count = 0;
         let mut plugins = Vec::new();
         loop {
@@ -208,7 +208,7 @@ fn where_descriptors_cannot_be_raised_connections_are_fewer_and_all_of_them_work
         }
         assert!((10..80).contains(&count), "{count} connections with 160 descriptors");
         drop(plugins);
-        observer.wait_connections(0);
+        stat.wait_connections(0);
     } else {
         println!("skipped: the limit of descriptors could be raised");
     }

@@ -35,7 +35,7 @@ impl Rest {
         both_ways(plugin.stream(), &remote, 1_000_000);
         drop((plugin, remote));
         StatClient::new(daemon.addr()).wait_connections(0);
-        // And the observer has gone, too.
+        // And the stat has gone, too.
         eventually("nothing changes any more", || {
             let (before, now) = (daemon.descriptors(), (daemon.descriptors(), daemon.memory().rss));
             std::thread::sleep(Duration::from_millis(100));

@@ -9,7 +9,9 @@ use testkit::daemon::Daemon;
 use testkit::tls::{Identity, TlsDevice};
 use testkit::websocket::{CLOSE, Frame, TEXT, close_of};
 
-use crate::support::{LIMIT, bridged, heard, secured, started, wait_until_taken, with_luup};
+use crate::support::{
+    LIMIT, read_frame, started, wait_until_acknowledged, websocket_connected, with_luup, wss_connected,
+};
 
 /// Has the daemon end, by signal or by STOP, and waits for that.
 #[track_caller]
@@ -29,14 +31,14 @@ fn end(daemon: &mut Daemon, by_signal: bool) {
 fn websockets_are_told_1001() {
     for by_signal in [true, false] {
         let (luup, mut daemon) = with_luup("");
-        let (mut plugin, mut plain) = bridged(&daemon, "NTFY=5/s/a/p");
-        let (_secure_plugin, mut secure) = secured(&daemon, "");
+        let (mut plugin, mut plain) = websocket_connected(&daemon, "NTFY=5/s/a/p");
+        let (_secure_plugin, mut secure) = wss_connected(&daemon, "");
         // Nobody is there for this one.
-        let (gone, mut parked) = secured(&daemon, "KEEP=300 NTFY=6/s/a/pid-of-8-characters");
+        let (gone, mut parked) = wss_connected(&daemon, "KEEP=300 NTFY=6/s/a/pid-of-8-characters");
         drop(gone);
         let answering = std::thread::spawn(move || {
             for peer in [&mut plain, &mut secure, &mut parked] {
-                assert_eq!(heard(peer), (CLOSE, close_of(1001, "")));
+                assert_eq!(read_frame(peer), (CLOSE, close_of(1001, "")));
                 peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
                 peer.end().expect("close_notify, where that is spoken");
             }
@@ -51,19 +53,19 @@ fn websockets_are_told_1001() {
 #[test]
 fn a_websocket_that_does_not_answer_is_not_waited_for() {
     let mut daemon = started();
-    let (_plugin, mut plain) = bridged(&daemon, "");
-    let (_secure_plugin, mut secure) = secured(&daemon, "");
+    let (_plugin, mut plain) = websocket_connected(&daemon, "");
+    let (_secure_plugin, mut secure) = wss_connected(&daemon, "");
     end(&mut daemon, true);
-    assert_eq!(heard(&mut plain), (CLOSE, close_of(1001, "")));
+    assert_eq!(read_frame(&mut plain), (CLOSE, close_of(1001, "")));
     assert_eq!(plain.rest().unwrap(), b"");
-    assert_eq!(heard(&mut secure), (CLOSE, close_of(1001, "")));
+    assert_eq!(read_frame(&mut secure), (CLOSE, close_of(1001, "")));
     assert_eq!(secure.rest().expect("close_notify"), b"");
 }
 
 #[test]
 fn what_the_plugin_has_said_comes_before_and_a_slow_remote_is_not_waited_for() {
     let mut daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     plugin.send(b"TEXT 5\nfirst");
     let Frame { opcode, payload, .. } = peer.frame().unwrap();
     assert_eq!((opcode, &*payload), (TEXT, &b"first"[..]));
@@ -81,7 +83,7 @@ fn what_the_plugin_has_said_comes_before_and_a_slow_remote_is_not_waited_for() {
         }
     }
     // Neither is a plugin that reads nothing of what the remote says.
-    let (deaf, talker) = bridged(&daemon, "FRAM=RAW");
+    let (deaf, talker) = websocket_connected(&daemon, "FRAM=RAW");
     let text = testkit::websocket::frame_of(0x82, &[1; 10_000]);
     let mut peer_stream = talker.stream();
     peer_stream.set_nonblocking(true).unwrap();
@@ -103,7 +105,7 @@ fn tls_remotes_are_told_close_notify() {
         let mut plugin = daemon.plugin();
         plugin.conn(device.addr(), "PRTO=tls VRFY=none CTIM=30000");
         plugin.send(b"last words");
-        wait_until_taken(plugin.stream());
+        wait_until_acknowledged(plugin.stream());
         end(&mut daemon, true);
         assert_eq!(ends.recv_timeout(LIMIT).unwrap().expect("close_notify"), b"last words");
     }

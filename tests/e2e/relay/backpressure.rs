@@ -82,16 +82,16 @@ fn a_slow_reader_gets_everything() {
 #[test]
 fn what_is_held_is_bounded_by_the_buffer() {
     let daemon = configured("[limits]\nbuffer=16384\npipes=0\n");
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     for to_remote in [true, false] {
         let (from, to) = ends(&daemon, to_remote, "");
         let written = Writer::new(&from, 1).write_until_blocked();
-        let held = observer.connections()[0]["buffered"].as_u64().unwrap();
+        let held = stat.connections()[0]["buffered"].as_u64().unwrap();
         assert!((1..=16_384).contains(&held), "{held} of {written} bytes held");
-        assert_eq!(observer.status()["buffered"], held);
+        assert_eq!(stat.status()["buffered"], held);
         drop((from, to));
-        observer.wait_connections(0);
-        assert_eq!(observer.status()["buffered"], 0);
+        stat.wait_connections(0);
+        assert_eq!(stat.status()["buffered"], 0);
     }
 }
 
@@ -112,8 +112,8 @@ fn memory_is_bounded_while_many_readers_pause() {
             }
         });
         let grown = daemon.memory().rss.saturating_sub(before);
-        let mut observer = StatClient::new(daemon.addr());
-        let held = observer.status()["buffered"].as_u64().unwrap();
+        let mut stat = StatClient::new(daemon.addr());
+        let held = stat.status()["buffered"].as_u64().unwrap();
         // Every direction may hold 2 KiB when the bound is used up.
         let bound = 1_048_576 + 2 * CONNECTIONS as u64 * 2048;
         assert!(held <= bound, "{held} bytes held");

@@ -6,7 +6,7 @@ use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
 use testkit::plugin::Plugin;
 
-use crate::support::{LIMIT, all_at_once, configured, echo_mode, eventually, wait_until_taken};
+use crate::support::{LIMIT, configured, echo_mode, eventually, wait_until_acknowledged, while_stopped};
 
 /// As after a reload of Luup.
 const CROWD: usize = 20;
@@ -24,8 +24,8 @@ fn logged(daemon: &Daemon, word: &str, count: usize) -> Vec<usize> {
 fn end(plugin: &mut Plugin, remote: &TcpStream) {
     plugin.finish();
     remote.shutdown(Shutdown::Write).unwrap();
-    wait_until_taken(plugin.stream());
-    wait_until_taken(remote);
+    wait_until_acknowledged(plugin.stream());
+    wait_until_acknowledged(remote);
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn who_relays_has_a_turn_before_a_crowd_that_connects() {
     let device = Device::start(Kind::Manual);
     let (mut plugin, remote) = echo_mode(&daemon, "");
     let mut crowd: Vec<Plugin> = (0..CROWD).map(|_| daemon.plugin()).collect();
-    all_at_once(&daemon, || {
+    while_stopped(&daemon, || {
         crowd.iter_mut().for_each(|one| one.send(format!("CONN {}\n", device.addr()).as_bytes()));
         end(&mut plugin, &remote);
     });
@@ -52,7 +52,7 @@ fn who_relays_waits_for_no_crowd_that_comes_in() {
     let daemon = configured("[host]\ndebug=1\n");
     let (mut plugin, remote) = echo_mode(&daemon, "");
     let mut crowd = Vec::new();
-    all_at_once(&daemon, || {
+    while_stopped(&daemon, || {
         crowd.extend((0..CROWD).map(|_| Plugin::connect_raw(daemon.addr()).unwrap()));
         end(&mut plugin, &remote);
     });

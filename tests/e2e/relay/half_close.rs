@@ -64,28 +64,28 @@ fn the_end_comes_after_all_that_a_slow_reader_has_still_to_read() {
 #[test]
 fn when_both_have_ended_the_connection_is_forgotten() {
     let daemon = configured("[limits]\nhalfclose=600\n");
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     for plugin_first in [true, false] {
         let (mut plugin, remote) = echo_mode(&daemon, "");
         if plugin_first {
             plugin.finish();
             assert!(ends(&remote));
-            assert_eq!(observer.connections().len(), 1, "one end is not two");
+            assert_eq!(stat.connections().len(), 1, "one end is not two");
             remote.shutdown(Shutdown::Write).unwrap();
         } else {
             remote.shutdown(Shutdown::Write).unwrap();
             assert!(plugin.at_end());
-            assert_eq!(observer.connections().len(), 1, "one end is not two");
+            assert_eq!(stat.connections().len(), 1, "one end is not two");
             plugin.finish();
         }
-        observer.wait_connections(0);
+        stat.wait_connections(0);
     }
 }
 
 #[test]
 fn a_standstill_after_one_end_closes_both() {
     let daemon = configured("[limits]\nhalfclose=1\n");
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
 
     let (mut plugin, remote) = echo_mode(&daemon, "");
     let start = Instant::now();
@@ -100,7 +100,7 @@ fn a_standstill_after_one_end_closes_both() {
     assert!(plugin.at_end());
     assert!(ends(&remote));
     assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
-    observer.wait_connections(0);
+    stat.wait_connections(0);
 }
 
 #[test]
@@ -142,8 +142,8 @@ fn a_device_of_one_session_is_free_again_after_a_plugin_has_gone() {
     drop(first);
     // It learns of the end at once, and is rid of the connection soon, though it does not end by itself.
     assert!(ends(&remote));
-    let mut observer = StatClient::new(daemon.addr());
-    observer.wait_connections(0);
+    let mut stat = StatClient::new(daemon.addr());
+    stat.wait_connections(0);
     crate::support::eventually("writing fails", || remote.write_all(b"status\n").err());
 }
 
@@ -163,7 +163,7 @@ fn a_talking_device_is_free_again_after_a_plugin_has_gone() {
 #[test]
 fn bytes_whose_sender_has_gone_wait_for_a_reader_no_longer_than_the_stall_limit() {
     let daemon = configured("[limits]\nstall=1\nhalfclose=1\n");
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     for to_remote in [true, false] {
         let (plugin, remote) = echo_mode(&daemon, "");
         let (from, to) = if to_remote { (plugin.stream(), &remote) } else { (&remote, plugin.stream()) };
@@ -171,7 +171,7 @@ fn bytes_whose_sender_has_gone_wait_for_a_reader_no_longer_than_the_stall_limit(
         reset(from);
         let kept = to.try_clone().unwrap();
         drop((plugin, remote));
-        observer.wait_connections(0);
+        stat.wait_connections(0);
         drop(kept);
     }
 }
@@ -186,8 +186,8 @@ fn a_devices_last_bytes_wait_for_a_busy_plugin_longer_than_a_standstill() {
     writer.finish();
     drop(remote);
     // Luup may be busy for minutes; here, for three times as long as a half-closed connection may stand still.
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     wait_quietly(&daemon, Duration::from_millis(1500));
-    assert_eq!(observer.connection(&pid).expect("it is still there")["state"], "echo");
+    assert_eq!(stat.connection(&pid).expect("it is still there")["state"], "echo");
     assert_eq!(Reader::new(plugin.stream(), 1).rest(), written);
 }

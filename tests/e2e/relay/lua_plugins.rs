@@ -28,9 +28,9 @@ fn lua(script: &str, daemon: &Daemon, device: &Device) {
 fn the_connect_function_of_the_readme_works_and_leaves_nothing_behind() {
     let daemon = started();
     let device = Device::start(Kind::Echo);
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     lua("readme_connect.lua", &daemon, &device);
-    observer.wait_connections(0);
+    stat.wait_connections(0);
     assert!(device.wait_finished(device.accepted(), LIMIT), "the device is free again");
 }
 

@@ -8,7 +8,8 @@ use testkit::plugin::Plugin;
 use testkit::random::Random;
 
 use crate::support::{
-    LIMIT, Reader, StatClient, Writer, accepted, configured, echo_mode, ends, read_to_end, unsent, wait_until_taken,
+    LIMIT, Reader, StatClient, Writer, accepted, configured, echo_mode, ends, read_to_end, unacknowledged,
+    wait_until_acknowledged,
 };
 
 /// A daemon that would wait for ever for the other side of a connection that has only half ended.
@@ -47,7 +48,7 @@ fn a_plugins_last_bytes_before_its_reset_arrive() {
         plugin.send(&Random::new(1).bytes(size));
         let mut reader = Reader::new(&remote, 1);
         // Whatever has left the plugin's machine: a reset throws away what has not.
-        wait_until_taken(plugin.stream());
+        wait_until_acknowledged(plugin.stream());
         plugin.reset();
         reader.read(size as u64);
         assert!(ends(&remote), "{size} bytes");
@@ -62,7 +63,7 @@ fn a_remotes_last_bytes_before_its_reset_arrive() {
             let (mut plugin, mut remote) = echo_mode(&daemon, "");
             let data = Random::new(2).bytes(size);
             remote.write_all(&data).unwrap();
-            wait_until_taken(&remote);
+            wait_until_acknowledged(&remote);
             break_off(remote);
             assert!(plugin.bytes(size) == data);
             assert!(plugin.at_end(), "{size} bytes");
@@ -94,7 +95,7 @@ fn what_a_slow_plugin_has_not_read_before_the_remotes_reset_arrives() {
     // Full from end to end. Only what has left the remote's machine can arrive: let that be everything.
     let mut reader = Reader::new(plugin.stream(), 3).slow();
     let mut read = 0;
-    while unsent(&remote) > 0 {
+    while unacknowledged(&remote) > 0 {
         reader.read(100_000);
         read += 100_000;
     }
@@ -106,27 +107,27 @@ fn what_a_slow_plugin_has_not_read_before_the_remotes_reset_arrives() {
 #[test]
 fn a_reset_after_half_an_end_ends_both() {
     let daemon = patient();
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     let (mut plugin, remote) = echo_mode(&daemon, "");
     plugin.finish();
     assert!(ends(&remote));
     break_off(remote);
     assert!(plugin.at_end());
     drop(plugin);
-    observer.wait_connections(0);
+    stat.wait_connections(0);
 
     let (mut plugin, remote) = echo_mode(&daemon, "");
     remote.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(plugin.at_end());
     plugin.reset();
     assert!(ends(&remote));
-    observer.wait_connections(0);
+    stat.wait_connections(0);
 }
 
 #[test]
 fn resets_in_the_middle_of_a_transfer_end_both() {
     let daemon = patient();
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     for to_remote in [true, false] {
         for plugin_breaks in [true, false] {
             let (plugin, remote) = echo_mode(&daemon, "");
@@ -140,7 +141,7 @@ fn resets_in_the_middle_of_a_transfer_end_both() {
                 break_off(remote);
                 read_to_end(plugin.stream());
             }
-            observer.wait_connections(0);
+            stat.wait_connections(0);
         }
     }
 }
@@ -162,16 +163,16 @@ fn a_device_that_is_switched_off_ends_all_its_connections() {
 #[test]
 fn a_plugin_that_resets_in_setup_mode_is_forgotten() {
     let daemon = patient();
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     let plugins: Vec<Plugin> = (0..10).map(|_| daemon.plugin()).collect();
-    assert_eq!(observer.connections().len(), 10);
+    assert_eq!(stat.connections().len(), 10);
     plugins.into_iter().for_each(Plugin::reset);
-    observer.wait_connections(0);
+    stat.wait_connections(0);
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
     plugin.send(format!("CONN {}\n", device.addr()).as_bytes());
     let remote = accepted(&device);
     plugin.reset();
     assert!(ends(&remote));
-    observer.wait_connections(0);
+    stat.wait_connections(0);
 }

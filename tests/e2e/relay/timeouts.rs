@@ -172,7 +172,7 @@ fn rtim_holds_for_datagrams() {
 #[test]
 fn the_idle_limit_ends_what_is_silent_both_ways() {
     let daemon = configured("[limits]\nidle=3\n");
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     let mut start = Instant::now();
     for side in 0..4 {
@@ -186,7 +186,7 @@ fn the_idle_limit_ends_what_is_silent_both_ways() {
         }
     }
     ends_after(&mut plugin, start, Duration::from_secs(3));
-    observer.wait_connections(0);
+    stat.wait_connections(0);
 }
 
 #[test]

@@ -166,11 +166,11 @@ fn ports_that_cannot_be_refuse() {
 fn a_plugin_that_goes_ends_it() {
     let daemon = configured("[limits]\nhalfclose=1\n");
     let device = UdpEcho::start();
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     drop(udp(&daemon, device.addr(), ""));
-    observer.wait_connections(0);
+    stat.wait_connections(0);
     udp(&daemon, device.addr(), "").reset();
-    observer.wait_connections(0);
+    stat.wait_connections(0);
 }
 
 #[test]

@@ -63,8 +63,8 @@ fn refusals_are_counted_and_logged_but_not_without_end() {
     for _ in 0..300 {
         told("127.0.0.2", daemon.addr());
     }
-    let mut observer = StatClient::new(daemon.addr());
-    assert_eq!(observer.status()["refused"], 300);
+    let mut stat = StatClient::new(daemon.addr());
+    assert_eq!(stat.status()["refused"], 300);
     let lines = daemon.log_lines().iter().filter(|line| line.contains("127.0.0.2")).count();
     assert!((1..=30).contains(&lines), "{lines} lines for 300 refusals");
 }

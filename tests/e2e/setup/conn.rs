@@ -128,9 +128,9 @@ fn a_target_that_does_not_answer_holds_up_nobody() {
     let mut waiting = daemon.plugin();
     waiting.send(format!("CONN {} CTIM=60000\n", hole.addr()).as_bytes());
     // It is under way as soon as STAT says so.
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     crate::support::eventually("the CONN is under way", || {
-        (observer.connection(waiting.pid())?["state"] == "connecting").then_some(())
+        (stat.connection(waiting.pid())?["state"] == "connecting").then_some(())
     });
     let device = Device::start(Kind::Manual);
     connects(&daemon, &device.addr().to_string(), &device);
@@ -188,7 +188,7 @@ fn a_failure_closes_in_order() {
 fn a_plugin_that_leaves_while_connecting_leaves_nothing_behind() {
     let daemon = started();
     let hole = BlackHole::new().unwrap();
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     let mut plugins: Vec<_> = (0..20).map(|_| daemon.plugin()).collect();
     for (at, plugin) in plugins.iter_mut().enumerate() {
         // One that ends its stream may still want the answer; one that resets does not.
@@ -196,12 +196,12 @@ fn a_plugin_that_leaves_while_connecting_leaves_nothing_behind() {
         plugin.send(format!("CONN {} CTIM={time}\n", hole.addr()).as_bytes());
     }
     crate::support::eventually("all are connecting", || {
-        observer.connections().iter().all(|shown| shown["state"] == "connecting").then_some(())
+        stat.connections().iter().all(|shown| shown["state"] == "connecting").then_some(())
     });
     for (at, plugin) in plugins.into_iter().enumerate() {
         if at % 2 == 0 { drop(plugin) } else { plugin.reset() }
     }
-    observer.wait_connections(0);
+    stat.wait_connections(0);
 }
 
 #[test]

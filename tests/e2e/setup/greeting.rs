@@ -64,12 +64,12 @@ fn by_default_every_address_is_listened_on() {
     let port = daemon.port();
     let v4 = Plugin::connect(("127.0.0.1", port));
     Plugin::connect(("127.0.0.2", port));
-    let mut observer = StatClient::new(("127.0.0.1", port));
-    let shown = observer.connection(v4.pid()).unwrap();
+    let mut stat = StatClient::new(("127.0.0.1", port));
+    let shown = stat.connection(v4.pid()).unwrap();
     assert_eq!(shown["client"], "127.0.0.1", "an IPv4 client is shown as one, though the socket speaks IPv6");
     if daemon.addr().is_ipv6() {
         let v6 = Plugin::connect(("::1", port));
-        assert_eq!(observer.connection(v6.pid()).unwrap()["client"], "::1");
+        assert_eq!(stat.connection(v6.pid()).unwrap()["client"], "::1");
     } else {
         println!("skipped: this machine has no IPv6");
     }

@@ -93,11 +93,11 @@ fn more_silent_names_than_lookups_at_once_hold_up_no_address() {
 fn a_plugin_that_leaves_while_its_name_is_looked_up_leaves_nothing_behind() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().start();
-    let mut observer = StatClient::new(daemon.addr());
+    let mut stat = StatClient::new(daemon.addr());
     let plugins = waiting(&server, &daemon, 4);
-    assert_eq!(observer.connections().len(), 4);
+    assert_eq!(stat.connections().len(), 4);
     plugins.into_iter().for_each(Plugin::reset);
-    observer.wait_connections(0);
+    stat.wait_connections(0);
 }
 
 #[test]

@@ -159,9 +159,9 @@ fn json_tells_the_same_and_more() {
     assert_eq!(plugin.bytes(5), b"wxyz!");
     luup.wait_for(1, LIMIT);
     let setup = daemon.plugin();
-    let mut observer = StatClient::new(daemon.addr());
-    observer.wait_notified();
-    let status = observer.status();
+    let mut stat = StatClient::new(daemon.addr());
+    stat.wait_notified();
+    let status = stat.status();
     assert_eq!(status["version"], "0.1.0");
     assert_eq!(status["protocol"], 1);
     assert!(status["build"].as_u64().unwrap() > 23068);
@@ -173,7 +173,7 @@ fn json_tells_the_same_and_more() {
     assert_eq!(status["listeners"], json!([{"address": daemon.addr().to_string(), "target": null}]));
     let notifications = json!({"sent": 1, "delivered": 1, "failed": 0, "retried": 0, "dropped": 0, "pending": 0});
     assert_eq!(status["notifications"], notifications);
-    let echo = observer.connection(plugin.pid()).unwrap();
+    let echo = stat.connection(plugin.pid()).unwrap();
     for (key, value) in [
         ("state", json!("echo")),
         ("client", json!("127.0.0.1")),
@@ -188,7 +188,7 @@ fn json_tells_the_same_and_more() {
         assert_eq!(echo[key], value, "{key} in {echo:#}");
     }
     assert!(echo["uptime"].as_f64().unwrap() >= echo["idle"].as_f64().unwrap());
-    assert_eq!(observer.connection(setup.pid()).unwrap()["state"], "setup");
+    assert_eq!(stat.connection(setup.pid()).unwrap()["state"], "setup");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A daemon with its own view of the file system: other files in places that cannot be configured.
+//! A daemon in its own mount namespace, for files whose paths cannot be configured.
 
 use std::process::{Command, Stdio};
 

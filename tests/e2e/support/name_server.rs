@@ -1,4 +1,4 @@
-//! A name server on a loopback address, and a daemon whose C library asks it and nobody else.
+//! A name server on a loopback address, and a daemon whose C library queries this server alone.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use testkit::daemon::Builder;
 
 use super::{LIMIT, may_mount, with_mounts};
 
-/// What is answered for a name.
+/// The answer for a name.
 #[derive(Clone, Debug)]
 pub enum Answer {
     Addresses(Vec<IpAddr>),
@@ -18,7 +18,7 @@ pub enum Answer {
     Silence,
 }
 
-/// The name server. Ends when dropped.
+/// The name server. Dropping it ends its thread.
 pub struct NameServer {
     addr: SocketAddr,
     shared: Arc<Shared>,
@@ -34,17 +34,17 @@ struct Shared {
 #[derive(Default)]
 struct State {
     names: HashMap<String, Answer>,
-    /// Names that were asked for.
+    /// Names that were queried.
     asked: Vec<String>,
 }
 
 impl NameServer {
-    /// Starts one; None, with the reason printed, where this machine does not let us.
+    /// Starts a server. None, with the reason printed, if this machine does not permit it.
     pub fn start() -> Option<NameServer> {
         if !may_mount() {
             return None;
         }
-        // The port cannot be chosen, but there are many addresses.
+        // The port is fixed, so a free address is searched.
         let mut hosts = (1..=250).map(|last| Ipv4Addr::new(127, 53, std::process::id() as u8, last));
         let bound = hosts.find_map(|host| match UdpSocket::bind((host, 53)) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => None,
@@ -64,7 +64,7 @@ impl NameServer {
         Some(NameServer { addr, shared, thread: Some(thread) })
     }
 
-    /// What to answer for `name` from now on. Other names do not exist.
+    /// Sets the answer for `name`. Names without an answer do not exist.
     pub fn set(&self, name: &str, answer: Answer) {
         self.shared.state.lock().expect("names").names.insert(name.to_owned(), answer);
     }
@@ -75,16 +75,16 @@ impl NameServer {
         self.set(name, Answer::Addresses(addresses));
     }
 
-    /// Waits until `name` has been asked for.
+    /// Waits until `name` has been queried.
     #[track_caller]
     pub fn wait_asked(&self, name: &str) {
         let asked = |state: &mut State| !state.asked.iter().any(|asked| asked == name);
         let guard = self.shared.state.lock().expect("names");
         let (_guard, waited) = self.shared.changed.wait_timeout_while(guard, LIMIT, asked).expect("names");
-        assert!(!waited.timed_out(), "nobody asked for {name}");
+        assert!(!waited.timed_out(), "no query for {name}");
     }
 
-    /// A daemon that asks this server.
+    /// A daemon that queries this server.
     pub fn daemon(&self) -> Builder {
         let daemon = super::daemon()
             .file("resolv.conf", format!("nameserver {}\noptions timeout:30 attempts:1\n", self.addr.ip()).as_bytes())
@@ -98,7 +98,7 @@ impl NameServer {
 
 impl Drop for NameServer {
     fn drop(&mut self) {
-        // An empty datagram is the sign to end.
+        // An empty datagram ends the thread.
         UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.send_to(b"", self.addr)).ok();
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
@@ -126,7 +126,7 @@ impl Shared {
     }
 }
 
-/// The name that a query of one question asks for, and the answer to it, if any (RFC 1035 section 4).
+/// Parses a query with one question (RFC 1035 section 4). Returns the name, and the answer if there is one.
 fn answer(query: &[u8], names: &HashMap<String, Answer>) -> Option<(String, Option<Vec<u8>>)> {
     const HEADER: usize = 12;
     let (mut name, mut at) = (Vec::new(), HEADER);
@@ -143,12 +143,12 @@ fn answer(query: &[u8], names: &HashMap<String, Answer>) -> Option<(String, Opti
         Some(Answer::Silence) => return Some((name, None)),
         None => (3, &[][..]),
     };
-    let fitting: Vec<&IpAddr> = addresses.iter().filter(|address| address.is_ipv6() == wants_v6).collect();
+    let matching: Vec<&IpAddr> = addresses.iter().filter(|address| address.is_ipv6() == wants_v6).collect();
     let mut reply = query[..2].to_vec();
-    reply.extend([0x81, 0x80 | code, 0, 1, 0, fitting.len() as u8, 0, 0, 0, 0]);
+    reply.extend([0x81, 0x80 | code, 0, 1, 0, matching.len() as u8, 0, 0, 0, 0]);
     reply.extend(question);
-    for address in fitting {
-        // The name of the question, its class, and no time to be kept.
+    for address in matching {
+        // The name of the question, type and class, and a TTL of 0.
         reply.extend([0xc0, HEADER as u8, 0, if wants_v6 { 28 } else { 1 }, 0, 1, 0, 0, 0, 0]);
         let bytes = match address {
             IpAddr::V4(address) => address.octets().to_vec(),

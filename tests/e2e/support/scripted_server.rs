@@ -1,4 +1,4 @@
-//! A WebSocket server that scripts tell what to do: by the path of the request, and by texts that are commands to it.
+//! A WebSocket server that clients script: the path of the request and text messages are commands to it.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,39 +9,56 @@ use testkit::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, R
 
 use super::LIMIT;
 
-/// What all connections to the server share. Clones are the same.
+/// The state that all connections to the server share, clones included.
 ///
-/// Paths: `/status/403` is refused with that status, `/moved/PORT/PATH` sends to that port of this machine,
-/// `/raw/NAME` answers with the text that was given by that name, `/sub/NAME` agrees to that subprotocol. All others are
-/// agreed to.
+/// | path | response |
+/// | --- | --- |
+/// | `/status/403` | that status |
+/// | `/moved/PORT/PATH` | a redirect to that port of 127.0.0.1 |
+/// | `/raw/NAME` | the text with that name, see [`ScriptedServer::new`] |
+/// | `/sub/NAME` | 101 with that subprotocol |
+/// | any other | 101 |
 ///
-/// Texts: `head` (the request as it came), `name X` and, from another connection, `to X COMMAND` (X obeys, and
-/// hears nothing else until it is told `resume`), `masked`,
-/// `ping X`, `pong X`, `pieces A B...` (a text in pieces), `binary N` (N bytes of 7), `slow X` (a text, byte by byte),
-/// `reserved` (a broken frame), `vanish`, `close [CODE [REASON]]`, `next close` (how the next client closed: `CODE REASON`,
-/// waited for), `quiet` (reads on, and answers nothing any more). A pong is told as `ponged X`. Else a message is echoed.
+/// | text message | reaction |
+/// | --- | --- |
+/// | `head` | sends the request as received |
+/// | `name X` | names this connection X; from then on it takes only commands from `to`, until `resume` |
+/// | `to X COMMAND` | has the connection named X execute the command |
+/// | `masked` | `yes` or `no`: whether this frame was masked |
+/// | `ping X`, `pong X` | sends that control frame |
+/// | `pieces A B...` | sends one text in fragments |
+/// | `binary N` | sends N bytes of value 7 |
+/// | `slow X` | sends a text byte by byte |
+/// | `reserved` | sends a frame with reserved bits set |
+/// | `vanish` | closes TCP without a close frame |
+/// | `close [CODE [REASON]]` | starts the closing handshake |
+/// | `next close` | waits for the next close frame of any client, and sends its `CODE REASON` |
+/// | `quiet` | reads on without answering |
+/// | any other | echoes it |
+///
+/// A pong is answered with the text `ponged X`.
 #[derive(Clone)]
 pub struct ScriptedServer {
     raw: Arc<HashMap<&'static str, &'static str>>,
     commands: Arc<Mutex<HashMap<String, Sender<String>>>>,
-    tell_close: Arc<Mutex<Sender<String>>>,
+    close_sender: Arc<Mutex<Sender<String>>>,
     closes: Arc<Mutex<Receiver<String>>>,
 }
 
 impl ScriptedServer {
-    /// `raw`: what the paths below `/raw/` answer; `%accept` in it stands for the line of Sec-WebSocket-Accept,
-    /// `%long` for 10 000 bytes.
+    /// `raw`: the responses to paths below `/raw/`. `%accept` in them is replaced by the Sec-WebSocket-Accept line, `%long`
+    /// by 10 000 bytes.
     pub fn new(raw: &[(&'static str, &'static str)]) -> Self {
-        let (tell_close, closes) = channel();
+        let (close_sender, closes) = channel();
         Self {
             raw: Arc::new(raw.iter().copied().collect()),
             commands: Arc::default(),
-            tell_close: Arc::new(Mutex::new(tell_close)),
+            close_sender: Arc::new(Mutex::new(close_sender)),
             closes: Arc::new(Mutex::new(closes)),
         }
     }
 
-    /// One connection, from its request to its end.
+    /// Serves one connection, from its request to its end.
     pub fn serve(&self, mut peer: Peer) -> io::Result<()> {
         let request = peer.request()?;
         let path = request.line.split(' ').nth(1).unwrap_or_default();
@@ -53,18 +70,18 @@ impl ScriptedServer {
                 let accept = format!("Sec-WebSocket-Accept: {}", request.accept());
                 self.raw[name].replace("%accept", &accept).replace("%long", &"x,".repeat(5000))
             }
-            _ => return self.talk(peer, &request, &words),
+            _ => return self.execute_messages(peer, &request, &words),
         };
         peer.send(answer.as_bytes())?;
         peer.end()
     }
 
-    fn talk(&self, mut peer: Peer, request: &Request, words: &[&str]) -> io::Result<()> {
+    fn execute_messages(&self, mut peer: Peer, request: &Request, words: &[&str]) -> io::Result<()> {
         let subprotocol = match words {
             ["sub", name] => vec![format!("Sec-WebSocket-Protocol: {name}")],
             _ => vec![],
         };
-        let more: Vec<&str> = subprotocol.iter().map(String::as_str).chain(["X-Server: obedient"]).collect();
+        let more: Vec<&str> = subprotocol.iter().map(String::as_str).chain(["X-Server: scripted"]).collect();
         peer.send(request.upgrade(&more).as_bytes())?;
         loop {
             let frame = peer.frame()?;
@@ -73,14 +90,14 @@ impl ScriptedServer {
                 CLOSE => {
                     let code = frame.payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
                     let reason = text.chars().skip(2).collect::<String>();
-                    lock(&self.tell_close).send(format!("{code} {reason}")).ok();
+                    lock(&self.close_sender).send(format!("{code} {reason}")).ok();
                     peer.send_frame(CLOSE, &frame.payload)?;
                     return peer.end();
                 }
                 PING => peer.send_frame(PONG, &frame.payload)?,
                 PONG => peer.send_frame(TEXT, format!("ponged {text}").as_bytes())?,
                 TEXT if frame.fin => {
-                    if !self.obey(&mut peer, request, &text, &frame)? {
+                    if !self.execute(&mut peer, request, &text, &frame)? {
                         return Ok(());
                     }
                 }
@@ -90,8 +107,8 @@ impl ScriptedServer {
         }
     }
 
-    /// Does what a text says. False where the connection has ended by that.
-    fn obey(&self, peer: &mut Peer, request: &Request, text: &str, frame: &Frame) -> io::Result<bool> {
+    /// Executes the command in a text. False if that has ended the connection.
+    fn execute(&self, peer: &mut Peer, request: &Request, text: &str, frame: &Frame) -> io::Result<bool> {
         let (command, argument) = text.split_once(' ').unwrap_or((text, ""));
         match command {
             "head" => {
@@ -103,9 +120,9 @@ impl ScriptedServer {
                 let (tell, commands) = channel();
                 lock(&self.commands).insert(argument.to_owned(), tell);
                 peer.send_frame(TEXT, b"named")?;
-                // From now on the others command.
+                // From here on other connections send the commands.
                 while let Some(command) = commands.recv_timeout(LIMIT).ok().filter(|command| command != "resume") {
-                    if !self.obey(peer, request, &command, frame)? {
+                    if !self.execute(peer, request, &command, frame)? {
                         return Ok(false);
                     }
                 }

@@ -1,4 +1,4 @@
-//! Watches the daemon by `STAT JSON`, on a connection of its own.
+//! Polls `STAT JSON` on a connection of its own.
 
 use std::net::ToSocketAddrs;
 
@@ -7,7 +7,7 @@ use testkit::plugin::Plugin;
 
 use super::eventually;
 
-/// A connection that asks for the status; it is not counted itself.
+/// A connection that requests the status. It leaves itself out of [`StatClient::connections`].
 pub struct StatClient {
     plugin: Plugin,
 }
@@ -28,7 +28,7 @@ impl StatClient {
         serde_json::from_slice(&body).expect("STAT JSON is JSON")
     }
 
-    /// The connections other than this one.
+    /// All connections except this one.
     #[track_caller]
     pub fn connections(&mut self) -> Vec<Value> {
         let own = Value::from(self.plugin.pid());
@@ -37,19 +37,19 @@ impl StatClient {
         all
     }
 
-    /// The connection of this pid.
+    /// The connection with this pid.
     #[track_caller]
     pub fn connection(&mut self, pid: &str) -> Option<Value> {
         self.connections().into_iter().find(|connection| connection["id"] == pid)
     }
 
-    /// Waits until so many connections other than this one are left.
+    /// Waits until there are exactly `count` connections besides this one.
     #[track_caller]
     pub fn wait_connections(&mut self, count: usize) {
         eventually(&format!("{count} connections"), || (self.connections().len() == count).then_some(()));
     }
 
-    /// Waits until no notification waits or is under way.
+    /// Waits until no notification is queued or in flight.
     #[track_caller]
     pub fn wait_notified(&mut self) {
         eventually("no notification pending", || (self.status()["notifications"]["pending"] == 0).then_some(()));

@@ -4,24 +4,24 @@ use testkit::daemon::Daemon;
 use testkit::tls::{Authority, Identity, TlsDevice, Validity};
 use testkit::websocket::Server;
 
-use crate::support::{LIMIT, answer, daemon, redirecting, said_text, say};
+use crate::support::{LIMIT, conn_answer, daemon, read_message_text, redirecting_server, send_message};
 
 /// For every handshake: a busy machine may take its time.
-const PATIENT: &str = "CTIM=30000 RQTM=60000";
+const LONG_TIMEOUTS: &str = "CTIM=30000 RQTM=60000";
 
 #[test]
 fn a_client_certificate_is_for_the_server_that_the_plugin_named() {
     let clients = Authority::new("clients");
     let (daemon, identity) = with_certificates(&clients);
     let end = Server::echo_secure(identity.server(rustls::ALL_VERSIONS, Some(&clients)));
-    let options = format!("{PATIENT} CERT=client.pem");
+    let options = format!("{LONG_TIMEOUTS} CERT=client.pem");
     let mut plugin = daemon.plugin();
     plugin.conn(end.url("/"), &options);
     // Another port is another server, too: what is entrusted to one is not for the other.
     for host in ["localhost", "127.0.0.1"] {
         let location = format!("wss://{host}:{}/", end.addr().port());
-        let (server, _) = redirecting(Some(identity.any_server()), "302 Found", location);
-        let said = answer(&daemon, &server.url("/"), &options);
+        let (server, _) = redirecting_server(Some(identity.any_server()), "302 Found", location);
+        let said = conn_answer(&daemon, &server.url("/"), &options);
         assert_eq!(said, "ERR CONN SSL_ERROR the server wants a certificate from us", "{host}");
     }
 }
@@ -53,12 +53,12 @@ fn a_server_that_wants_a_certificate_gets_the_right_one_or_says_why_not() {
     let (daemon, identity) = with_certificates(&clients);
     for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
         let server = Server::echo_secure(identity.server(versions, Some(&clients)));
-        let options = |more: &str| format!("{PATIENT} {more}");
+        let options = |more: &str| format!("{LONG_TIMEOUTS} {more}");
         for certificate in ["CERT=client.pem", "CERT=certificate.pem PKEY=key.pem", "CERT=client.pem PKEY=client.pem"] {
             let mut plugin = daemon.plugin();
             plugin.conn(server.url("/"), &options(certificate));
-            say(&mut plugin, "TEXT", b"hi");
-            assert_eq!(said_text(&mut plugin), "TEXT hi");
+            send_message(&mut plugin, "TEXT", b"hi");
+            assert_eq!(read_message_text(&mut plugin), "TEXT hi");
         }
         for (certificate, words) in [
             ("", "the server wants a certificate from us"),
@@ -69,7 +69,7 @@ fn a_server_that_wants_a_certificate_gets_the_right_one_or_says_why_not() {
             ("CERT=missing.pem", "CERT missing.pem: No such file or directory (os error 2)"),
             ("PKEY=key.pem", "PKEY needs CERT"),
         ] {
-            let said = answer(&daemon, &server.url("/"), &options(certificate));
+            let said = conn_answer(&daemon, &server.url("/"), &options(certificate));
             assert_eq!(said, format!("ERR CONN SSL_ERROR {words}"), "{certificate}");
         }
     }
@@ -84,7 +84,7 @@ fn a_server_that_wants_a_certificate_gets_the_right_one_or_says_why_not() {
     assert!(plugin.at_end());
     daemon.wait_for_log(LIMIT, |line| line.contains("SSL_ERROR the server wants a certificate from us"));
     let old = TlsDevice::echo(identity.server(&[&rustls::version::TLS12], Some(&clients)));
-    let said = answer(&daemon, &old.addr().to_string(), "PRTO=tls CTIM=30000");
+    let said = conn_answer(&daemon, &old.addr().to_string(), "PRTO=tls CTIM=30000");
     assert_eq!(said, "ERR CONN SSL_ERROR the server wants a certificate from us");
 }
 
@@ -135,7 +135,7 @@ fn what_is_wrong_with_a_server_has_a_word_and_a_reason() {
         let device = TlsDevice::echo(config);
         let plain = format!("{} PRTO=tls", device.addr());
         for target in [format!("{} RQTM=60000", server.url("/")), plain] {
-            let said = answer(&daemon, &target, &format!("CTIM=30000 {options}"));
+            let said = conn_answer(&daemon, &target, &format!("CTIM=30000 {options}"));
             match &words {
                 None => assert!(said.starts_with("OK CONN "), "{target} {options}: {said}"),
                 Some(words) => {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use testkit::websocket::{BINARY, CLOSE, CONTINUATION, PING, PONG, Server, TEXT, close_of, frame_of};
 
 use crate::support::{
-    LIMIT, bridged, configured, emulated, heard, heard_close, last_words, said, said_text, say, started, stays_quiet,
-    with_luup,
+    LIMIT, configured, emulated, read_close_code, read_frame, read_message, read_message_text,
+    send_last_messages_and_reset, send_message, started, stays_quiet, websocket_connected, with_luup,
 };
 
 #[test]
@@ -18,13 +18,13 @@ fn the_plugins_clos_is_answered() {
         (b"CLOS 1005 0\n", vec![]),
     ] {
         luup.clear_requests();
-        let (mut plugin, mut peer) = bridged(&daemon, "NTFY=5/s/a/p");
+        let (mut plugin, mut peer) = websocket_connected(&daemon, "NTFY=5/s/a/p");
         plugin.send(clos);
-        assert_eq!(heard(&mut peer), (CLOSE, payload.clone()));
+        assert_eq!(read_frame(&mut peer), (CLOSE, payload.clone()));
         peer.send_frame(TEXT, b"still here").unwrap();
         peer.send_frame(CLOSE, &payload).unwrap();
-        assert_eq!(said_text(&mut plugin), "TEXT still here");
-        let (verb, _) = said(&mut plugin);
+        assert_eq!(read_message_text(&mut plugin), "TEXT still here");
+        let (verb, _) = read_message(&mut plugin);
         assert_eq!(verb.as_bytes(), &clos[..9]);
         assert!(plugin.at_end());
         peer.end().unwrap();
@@ -41,11 +41,11 @@ fn the_remotes_close_is_told_and_answered() {
         (close_of(1012, "grüß"), "CLOS 1012 grüß"),
         (vec![], "CLOS 1005 "),
     ] {
-        let (mut plugin, mut peer) = bridged(&daemon, "");
+        let (mut plugin, mut peer) = websocket_connected(&daemon, "");
         peer.send_frame(CLOSE, &payload).unwrap();
-        assert_eq!(said_text(&mut plugin), told);
+        assert_eq!(read_message_text(&mut plugin), told);
         assert!(plugin.at_end());
-        let (opcode, answer) = heard(&mut peer);
+        let (opcode, answer) = read_frame(&mut peer);
         assert_eq!((opcode, answer.get(..2)), (CLOSE, payload.get(..2)), "{told}");
         peer.end().unwrap();
     }
@@ -54,42 +54,42 @@ fn the_remotes_close_is_told_and_answered() {
 #[test]
 fn who_vanishes_is_1006() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     peer.send_frame(TEXT, b"last").unwrap();
     peer.send_fragment(TEXT, b"half").unwrap();
     drop(peer);
-    assert_eq!(said_text(&mut plugin), "TEXT last");
-    assert_eq!(said(&mut plugin).0, "CLOS 1006");
+    assert_eq!(read_message_text(&mut plugin), "TEXT last");
+    assert_eq!(read_message(&mut plugin).0, "CLOS 1006");
     assert!(plugin.at_end());
 }
 
 #[test]
 fn the_plugins_end_is_1001() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
-    say(&mut plugin, "TEXT", b"last");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
+    send_message(&mut plugin, "TEXT", b"last");
     plugin.finish();
-    assert_eq!(heard(&mut peer), (TEXT, b"last".to_vec()));
-    assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")));
-    let (plugin, mut peer) = bridged(&daemon, "");
+    assert_eq!(read_frame(&mut peer), (TEXT, b"last".to_vec()));
+    assert_eq!(read_frame(&mut peer), (CLOSE, close_of(1001, "")));
+    let (plugin, mut peer) = websocket_connected(&daemon, "");
     plugin.reset();
-    assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")));
+    assert_eq!(read_frame(&mut peer), (CLOSE, close_of(1001, "")));
 }
 
 #[test]
 fn what_the_plugin_said_before_its_reset_is_heard() {
     let daemon = started();
-    let (plugin, mut peer) = bridged(&daemon, "");
-    last_words(&daemon, plugin, &mut peer);
+    let (plugin, mut peer) = websocket_connected(&daemon, "");
+    send_last_messages_and_reset(&daemon, plugin, &mut peer);
 }
 
 #[test]
 fn a_close_that_is_never_answered_ends_all_the_same() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     plugin.send(b"CLOS 1000 0\n");
-    assert_eq!(heard(&mut peer).0, CLOSE);
-    assert_eq!(said(&mut plugin).0, "CLOS 1006");
+    assert_eq!(read_frame(&mut peer).0, CLOSE);
+    assert_eq!(read_message(&mut plugin).0, "CLOS 1006");
     assert!(plugin.at_end());
     assert_eq!(peer.rest().unwrap_or_default(), b"");
 }
@@ -114,74 +114,74 @@ fn rfc_6455_what_a_remote_must_not_do_is_1002_1007_or_1009() {
         (frame_of(0x80 | BINARY, &[0; 1001]), 1009),
         ([frame_of(BINARY, &[0; 600]), frame_of(0x80, &[0; 600])].concat(), 1009),
     ] {
-        let (mut plugin, mut peer) = bridged(&daemon, "MAXM=1000");
+        let (mut plugin, mut peer) = websocket_connected(&daemon, "MAXM=1000");
         peer.send(&frames).unwrap();
-        assert_eq!(said(&mut plugin).0, format!("CLOS {code}"), "{frames:x?}");
+        assert_eq!(read_message(&mut plugin).0, format!("CLOS {code}"), "{frames:x?}");
         assert!(plugin.at_end());
-        assert_eq!(heard_close(&mut peer), code, "{frames:x?}");
+        assert_eq!(read_close_code(&mut peer), code, "{frames:x?}");
     }
 }
 
 #[test]
 fn a_message_of_maxm_fits() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "MAXM=1000");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "MAXM=1000");
     peer.send_frame(BINARY, &[7; 1000]).unwrap();
-    assert_eq!(said(&mut plugin), ("BINA".into(), vec![7; 1000]));
+    assert_eq!(read_message(&mut plugin), ("BINA".into(), vec![7; 1000]));
 }
 
 #[test]
 fn ctrl_says_who_answers_a_ping() {
     let daemon = started();
     for (options, shows, answers) in [("", false, true), ("CTRL=show", true, true), ("CTRL=hand", true, false)] {
-        let (mut plugin, mut peer) = bridged(&daemon, options);
+        let (mut plugin, mut peer) = websocket_connected(&daemon, options);
         peer.send_frame(PING, b"are you there").unwrap();
         peer.send_frame(PONG, b"unasked").unwrap();
         peer.send_frame(TEXT, b"end").unwrap();
         if shows {
-            assert_eq!(said_text(&mut plugin), "PING are you there", "{options}");
-            assert_eq!(said_text(&mut plugin), "PONG unasked", "{options}");
+            assert_eq!(read_message_text(&mut plugin), "PING are you there", "{options}");
+            assert_eq!(read_message_text(&mut plugin), "PONG unasked", "{options}");
         }
-        assert_eq!(said_text(&mut plugin), "TEXT end", "{options}");
+        assert_eq!(read_message_text(&mut plugin), "TEXT end", "{options}");
         if answers {
-            assert_eq!(heard(&mut peer), (PONG, b"are you there".to_vec()), "{options}");
+            assert_eq!(read_frame(&mut peer), (PONG, b"are you there".to_vec()), "{options}");
         } else {
-            say(&mut plugin, "PONG", b"by hand");
-            assert_eq!(heard(&mut peer), (PONG, b"by hand".to_vec()));
+            send_message(&mut plugin, "PONG", b"by hand");
+            assert_eq!(read_frame(&mut peer), (PONG, b"by hand".to_vec()));
         }
         // The answer to a ping of its own is always shown.
-        say(&mut plugin, "PING", b"mine");
-        assert_eq!(heard(&mut peer), (PING, b"mine".to_vec()));
+        send_message(&mut plugin, "PING", b"mine");
+        assert_eq!(read_frame(&mut peer), (PING, b"mine".to_vec()));
         peer.send_frame(PONG, b"mine").unwrap();
-        assert_eq!(said_text(&mut plugin), "PONG mine", "{options}");
+        assert_eq!(read_message_text(&mut plugin), "PONG mine", "{options}");
     }
 }
 
 #[test]
 fn pngi_pings_who_is_silent_and_gives_up_who_stays_so() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "PNGI=1");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "PNGI=1");
     for _ in 0..3 {
-        let (opcode, payload) = heard(&mut peer);
+        let (opcode, payload) = read_frame(&mut peer);
         assert_eq!(opcode, PING);
         peer.send_frame(PONG, &payload).unwrap();
     }
     peer.send_frame(TEXT, b"alive").unwrap();
-    assert_eq!(said_text(&mut plugin), "TEXT alive", "these pings are not shown");
-    assert_eq!(said(&mut plugin).0, "CLOS 1006");
+    assert_eq!(read_message_text(&mut plugin), "TEXT alive", "these pings are not shown");
+    assert_eq!(read_message(&mut plugin).0, "CLOS 1006");
     assert!(plugin.at_end());
 }
 
 #[test]
 fn rtim_ends_who_is_silent() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "RTIM=2000");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "RTIM=2000");
     // Together longer than that.
     for _ in 0..3 {
         assert!(stays_quiet(plugin.stream(), Duration::from_millis(700)));
         peer.send_frame(PONG, b"").unwrap();
     }
-    assert_eq!(said(&mut plugin).0, "CLOS 1006");
+    assert_eq!(read_message(&mut plugin).0, "CLOS 1006");
     assert!(plugin.at_end());
 }
 
@@ -213,7 +213,7 @@ fn rfc_7692_a_bomb_is_inflated_as_far_as_maxm_and_no_further() {
         });
         let mut plugin = daemon.plugin();
         plugin.conn(server.url("/"), options);
-        let (verb, body) = said(&mut plugin);
+        let (verb, body) = read_message(&mut plugin);
         if fits {
             assert_eq!((&*verb, body.len()), ("BINA", 1 + 4064 * 258));
             assert!(body.iter().all(|byte| *byte == 0));
@@ -237,7 +237,7 @@ fn a_remote_that_never_stops_is_held_back_by_a_plugin_that_does_not_read() {
     });
     let mut plugin = daemon.plugin();
     plugin.conn(server.url("/"), "");
-    let (verb, _) = said(&mut plugin);
+    let (verb, _) = read_message(&mut plugin);
     assert_eq!(verb, "BINA");
     let before = daemon.memory().rss;
     crate::support::wait_quietly(&daemon, Duration::from_secs(1));
@@ -246,10 +246,10 @@ fn a_remote_that_never_stops_is_held_back_by_a_plugin_that_does_not_read() {
         assert!(grown < 4096, "{grown} KiB more");
     }
     // The others do not wait.
-    let (mut other, mut peer) = bridged(&daemon, "");
+    let (mut other, mut peer) = websocket_connected(&daemon, "");
     peer.send_frame(TEXT, b"hi").unwrap();
-    assert_eq!(said_text(&mut other), "TEXT hi");
+    assert_eq!(read_message_text(&mut other), "TEXT hi");
     for _ in 0..100 {
-        assert_eq!(said(&mut plugin), ("BINA".into(), vec![1; 60_000]));
+        assert_eq!(read_message(&mut plugin), ("BINA".into(), vec![1; 60_000]));
     }
 }

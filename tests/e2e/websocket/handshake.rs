@@ -10,17 +10,17 @@ use testkit::tls::{Identity, TlsDevice, Validity};
 use testkit::websocket::{Peer, Request, Server, TEXT};
 
 use crate::support::{
-    LIMIT, answered, asking, bridged, connected, daemon, redirecting, said, said_text, say, skipped_under_emulation,
-    started,
+    LIMIT, daemon, expect_ok, read_message, read_message_text, redirecting_server, scripted_answer, send_message,
+    skipped_under_emulation, started, websocket_connected, websocket_requested,
 };
 
 /// The request of a CONN with these options.
 #[track_caller]
 fn asked(options: &str) -> Request {
     let daemon = started();
-    let (mut plugin, mut peer) = asking(&daemon, "/a%20b?c=%41+", options);
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/a%20b?c=%41+", options);
     let request = peer.upgrade().expect("a request");
-    connected(&mut plugin);
+    expect_ok(&mut plugin);
     request
 }
 
@@ -91,7 +91,7 @@ fn values_that_would_leave_their_line_are_refused_and_not_repeated() {
 fn failures_have_words() {
     let daemon = started();
     let with = |answer: &'static str| {
-        answered(&daemon, "", move |mut peer: Peer| {
+        scripted_answer(&daemon, "", move |mut peer: Peer| {
             peer.request()?;
             peer.send(answer.as_bytes())?;
             peer.end()
@@ -119,13 +119,13 @@ fn failures_have_words() {
         ("Sec-WebSocket-Protocol: mqtt", "subprotocol not offered: mqtt"),
         ("Upgrade: h2c", "Upgrade to something else"),
     ] {
-        let said = answered(&daemon, "", move |mut peer: Peer| {
+        let said = scripted_answer(&daemon, "", move |mut peer: Peer| {
             peer.upgrade_with(&[more])?;
             peer.end()
         });
         assert_eq!(said, format!("ERR CONN WEBSOCKET_PROTOCOL_ERROR {words}"));
     }
-    let said = answered(&daemon, "", |mut peer: Peer| {
+    let said = scripted_answer(&daemon, "", |mut peer: Peer| {
         peer.request()?;
         let other = Request { line: String::new(), headers: vec![("Sec-WebSocket-Key".into(), "x".into())] };
         peer.send(other.upgrade(&[]).as_bytes())?;
@@ -174,12 +174,12 @@ fn redirects_are_followed() {
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
         let (end, requests) = listening();
         let port = end.addr().port();
-        let (server, _asked) = redirecting(None, status, format!("http://127.0.0.1:{port}/there?x#fragment"));
+        let (server, _asked) = redirecting_server(None, status, format!("http://127.0.0.1:{port}/there?x#fragment"));
         let mut plugin = daemon.plugin();
         plugin.conn(server.url("/start"), "");
         assert_eq!(requests.recv_timeout(LIMIT).unwrap().line, "GET /there?x HTTP/1.1", "{status}");
-        say(&mut plugin, "TEXT", b"hi");
-        assert_eq!(said_text(&mut plugin), "TEXT hi");
+        send_message(&mut plugin, "TEXT", b"hi");
+        assert_eq!(read_message_text(&mut plugin), "TEXT hi");
     }
 }
 
@@ -214,7 +214,7 @@ fn a_plugins_certificate_and_server_name_are_for_its_own_host() {
     let daemon = started();
     let device = TlsDevice::echo(Identity::self_signed(&["a.example"], Validity::Now).any_server());
     let secure = device.addr();
-    let (server, _asked) = redirecting(None, "302 Found", format!("wss://{secure}/"));
+    let (server, _asked) = redirecting_server(None, "302 Found", format!("wss://{secure}/"));
     // Nobody says which directory the file is in; where the host is another one it need not be there.
     let options = "VRFY=none CERT=mine.pem SNIH=not..a..name";
     let answer = |url: &str| daemon.plugin().command(&format!("CONN {url} {options}"));
@@ -227,7 +227,7 @@ fn a_plugins_certificate_and_server_name_are_for_its_own_host() {
 fn redirects_come_to_an_end() {
     let daemon = started();
     for (options, followed) in [("", 4), ("RDIR=1", 1), ("RDIR=0", 0)] {
-        let (server, requests) = redirecting(None, "302 Found", "/again".into());
+        let (server, requests) = redirecting_server(None, "302 Found", "/again".into());
         let answer = daemon.plugin().command(&format!("CONN {} {options}", server.url("/")));
         assert!(answer.starts_with("ERR CONN REDIRECT_MAX"), "{answer}");
         assert_eq!(requests.try_iter().count(), followed + 1, "{options}");
@@ -237,21 +237,21 @@ fn redirects_come_to_an_end() {
 #[test]
 fn rhdr_shows_the_head_first() {
     let daemon = started();
-    let (mut plugin, mut peer) = asking(&daemon, "/", "RHDR=on");
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "RHDR=on");
     let request = peer.request().unwrap();
     let head = request.upgrade(&["Set-Cookie: a=b"]);
     peer.send(head.as_bytes()).unwrap();
     peer.send_frame(TEXT, b"hi").unwrap();
-    connected(&mut plugin);
-    assert_eq!(said(&mut plugin), ("HEAD".into(), head.into_bytes()));
-    assert_eq!(said_text(&mut plugin), "TEXT hi");
+    expect_ok(&mut plugin);
+    assert_eq!(read_message(&mut plugin), ("HEAD".into(), head.into_bytes()));
+    assert_eq!(read_message_text(&mut plugin), "TEXT hi");
 }
 
 #[test]
 fn secrets_stand_neither_in_the_log_nor_in_stat() {
     let daemon = daemon().config("[host]\ndebug=1\n").start();
-    let (_plugin, _peer) = bridged(&daemon, "AUTH=user:hidden1 HDRS=Cookie:hidden2");
-    let refused = answered(&daemon, "AUTH=user:hidden3", |mut peer| -> io::Result<()> {
+    let (_plugin, _peer) = websocket_connected(&daemon, "AUTH=user:hidden1 HDRS=Cookie:hidden2");
+    let refused = scripted_answer(&daemon, "AUTH=user:hidden3", |mut peer| -> io::Result<()> {
         peer.request()?;
         peer.send(b"HTTP/1.1 401 Unauthorized\r\n\r\n")?;
         peer.end()

@@ -1,5 +1,5 @@
-//! The Lua client libraries of `luup/`, in Lua 5.1 with LuaSocket as on a Vera, and in 5.4 where that is installed. The scripts
-//! in `tests/lua` are plugins and the Luup that runs them; here is the rest of the world.
+//! The Lua client libraries of `luup/`, in Lua 5.1 with LuaSocket as on a Vera, and in Lua 5.4 if it is installed. The scripts
+//! in `tests/lua` are the plugins and the Luup that runs them; this file starts the daemon and the servers.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use testkit::websocket::Server;
 
 use crate::support::{ScriptedServer, daemon};
 
-/// Answers to an upgrade that are wrong in the ways that verawebsockets has words for.
+/// Faulty responses to an upgrade request, one for each error message of verawebsockets.
 const WRONG: &[(&str, &str)] = &[
     ("hung-up", ""),
     ("no-status", "\r\n\r\n"),
@@ -41,22 +41,22 @@ const WRONG: &[(&str, &str)] = &[
     ),
 ];
 
-/// The Lua of this machine that the script is to run in.
+/// The Lua interpreters of this machine.
 fn interpreters() -> Vec<&'static str> {
-    let there =
+    let installed =
         |name: &&str| Command::new(name).args(["-e", "require 'socket'"]).output().is_ok_and(|it| it.status.success());
-    assert!(there(&"lua5.1"), "lua5.1 with LuaSocket is needed (apt-get install lua5.1 lua-socket)");
-    if !there(&"lua5.4") {
+    assert!(installed(&"lua5.1"), "lua5.1 with LuaSocket is needed (apt-get install lua5.1 lua-socket)");
+    if !installed(&"lua5.4") {
         println!("skipped: no lua5.4 with LuaSocket, so 5.1 only");
     }
-    ["lua5.1", "lua5.4"].into_iter().filter(there).collect()
+    ["lua5.1", "lua5.4"].into_iter().filter(installed).collect()
 }
 
-/// Runs a script with a proxy, servers that obey it (of `wss` only clients with a certificate of the house's authority on
-/// `private`), a port that refuses, and the port where the proxy looks for Luup.
+/// Runs a script with a proxy, scripted servers, a port that refuses, and the port of the proxy's Luup. The server
+/// `private` requires a client certificate.
 ///
 /// # Panics
-/// When it says anything but `ok`.
+/// If the script prints anything but `ok`.
 #[track_caller]
 fn lua(script: &str) {
     for interpreter in interpreters() {
@@ -64,16 +64,16 @@ fn lua(script: &str) {
         let (house, stranger) = (Authority::new("house"), Authority::new("stranger"));
         let client = house.issue(&["client"], Validity::Now);
         let identity = house.issue(&["localhost", "127.0.0.1"], Validity::Now);
-        let obedient = ScriptedServer::new(WRONG);
-        let server = |obedient: &ScriptedServer| {
-            let obedient = obedient.clone();
-            move |peer| obedient.serve(peer)
+        let server = ScriptedServer::new(WRONG);
+        let script_of = |server: &ScriptedServer| {
+            let server = server.clone();
+            move |peer| server.serve(peer)
         };
-        let plain = Server::start(server(&obedient));
-        let secure = Server::start_secure(identity.any_server(), server(&obedient));
-        let old = Server::start_secure(identity.tls12_server(), server(&obedient));
+        let plain = Server::start(script_of(&server));
+        let secure = Server::start_secure(identity.any_server(), script_of(&server));
+        let old = Server::start_secure(identity.tls12_server(), script_of(&server));
         let private = identity.server(rustls::ALL_VERSIONS, Some(&house));
-        let private = Server::start_secure(private, server(&obedient));
+        let private = Server::start_secure(private, script_of(&server));
         let daemon = daemon()
             .config("[tls]\ndirectory={dir}\n")
             .file("house.pem", house.pem().as_bytes())
@@ -103,12 +103,12 @@ fn lua(script: &str) {
 }
 
 #[test]
-fn messages_are_put_together_from_any_pieces() {
+fn messages_are_assembled_from_any_pieces() {
     lua("client_pieces.lua");
 }
 
 #[test]
-fn the_core_does_all_that_the_bridge_can() {
+fn the_client_library_covers_the_bridge() {
     lua("client.lua");
 }
 

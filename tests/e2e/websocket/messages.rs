@@ -8,7 +8,10 @@ use testkit::plugin::Plugin;
 use testkit::random::{Checksum, Random};
 use testkit::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, Server, TEXT, close_of, frame_of};
 
-use crate::support::{asking, bridged, connected, heard, heard_close, said, said_text, say, started, with_luup};
+use crate::support::{
+    expect_ok, read_close_code, read_frame, read_message, read_message_text, send_message, started,
+    websocket_connected, websocket_requested, with_luup,
+};
 
 /// Reads a message, of however many frames: the opcode of the first, the payload of all.
 #[track_caller]
@@ -26,31 +29,31 @@ fn message(peer: &mut Peer) -> (u8, Vec<u8>) {
 #[test]
 fn text_and_binary_go_both_ways() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
-    say(&mut plugin, "TEXT", "grüß dich".as_bytes());
-    say(&mut plugin, "BINA", b"\0\xff\n");
-    say(&mut plugin, "TEXT", b"");
-    assert_eq!(heard(&mut peer), (TEXT, "grüß dich".into()));
-    assert_eq!(heard(&mut peer), (BINARY, b"\0\xff\n".to_vec()));
-    assert_eq!(heard(&mut peer), (TEXT, vec![]));
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
+    send_message(&mut plugin, "TEXT", "grüß dich".as_bytes());
+    send_message(&mut plugin, "BINA", b"\0\xff\n");
+    send_message(&mut plugin, "TEXT", b"");
+    assert_eq!(read_frame(&mut peer), (TEXT, "grüß dich".into()));
+    assert_eq!(read_frame(&mut peer), (BINARY, b"\0\xff\n".to_vec()));
+    assert_eq!(read_frame(&mut peer), (TEXT, vec![]));
     peer.send_frame(TEXT, "grüß dich".as_bytes()).unwrap();
     peer.send_frame(BINARY, b"\0\xff\n").unwrap();
     peer.send_frame(BINARY, b"").unwrap();
-    assert_eq!(said_text(&mut plugin), "TEXT grüß dich");
-    assert_eq!(said(&mut plugin), ("BINA".into(), b"\0\xff\n".to_vec()));
-    assert_eq!(said(&mut plugin), ("BINA".into(), vec![]));
+    assert_eq!(read_message_text(&mut plugin), "TEXT grüß dich");
+    assert_eq!(read_message(&mut plugin), ("BINA".into(), b"\0\xff\n".to_vec()));
+    assert_eq!(read_message(&mut plugin), ("BINA".into(), vec![]));
 }
 
 #[test]
 fn rfc_6455_section_5_3_every_frame_has_a_mask_of_its_own() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     let mut masks = HashSet::new();
     for _ in 0..100 {
-        say(&mut plugin, "TEXT", b"hi");
+        send_message(&mut plugin, "TEXT", b"hi");
         masks.insert(peer.frame().unwrap().mask.expect("a mask"));
     }
-    say(&mut plugin, "PING", b"p");
+    send_message(&mut plugin, "PING", b"p");
     masks.insert(peer.frame().unwrap().mask.expect("a mask"));
     plugin.finish();
     masks.insert(peer.frame().unwrap().mask.expect("a mask"));
@@ -60,9 +63,9 @@ fn rfc_6455_section_5_3_every_frame_has_a_mask_of_its_own() {
 #[test]
 fn mask_off_masks_nothing() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "MASK=off");
-    say(&mut plugin, "TEXT", b"plain");
-    say(&mut plugin, "PING", b"p");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "MASK=off");
+    send_message(&mut plugin, "TEXT", b"plain");
+    send_message(&mut plugin, "PING", b"p");
     for payload in [&b"plain"[..], b"p"] {
         let frame = peer.frame().unwrap();
         assert_eq!((frame.mask, &frame.payload[..]), (None, payload));
@@ -72,12 +75,12 @@ fn mask_off_masks_nothing() {
 #[test]
 fn pieces_of_the_plugin_are_one_message() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     for (verb, opcode) in [("TEXT", TEXT), ("BINA", BINARY)] {
-        say(&mut plugin, "FRAG", b"ab");
-        say(&mut plugin, "FRAG", b"");
-        say(&mut plugin, "PING", b"between");
-        say(&mut plugin, verb, b"cd");
+        send_message(&mut plugin, "FRAG", b"ab");
+        send_message(&mut plugin, "FRAG", b"");
+        send_message(&mut plugin, "PING", b"between");
+        send_message(&mut plugin, verb, b"cd");
         let mut pings = 0;
         let mut whole = Vec::new();
         let mut first = None;
@@ -96,80 +99,80 @@ fn pieces_of_the_plugin_are_one_message() {
         assert_eq!((first, &whole[..], pings), (Some(opcode), &b"abcd"[..], 1));
     }
     // A character may be cut by a piece.
-    say(&mut plugin, "FRAG", b"\xc3");
-    say(&mut plugin, "TEXT", b"\xa4");
+    send_message(&mut plugin, "FRAG", b"\xc3");
+    send_message(&mut plugin, "TEXT", b"\xa4");
     assert_eq!(message(&mut peer), (TEXT, "ä".into()));
 }
 
 #[test]
 fn rfc_6455_section_5_4_pieces_of_the_remote_are_one_message() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     peer.send_fragment(TEXT, b"gr\xc3").unwrap();
     peer.send_frame(PING, b"between").unwrap();
     peer.send_fragment(CONTINUATION, b"").unwrap();
     peer.send_frame(CONTINUATION, b"\xbcn").unwrap();
-    assert_eq!(said_text(&mut plugin), "TEXT grün");
-    assert_eq!(heard(&mut peer), (PONG, b"between".to_vec()));
+    assert_eq!(read_message_text(&mut plugin), "TEXT grün");
+    assert_eq!(read_frame(&mut peer), (PONG, b"between".to_vec()));
     peer.send_fragment(BINARY, b"").unwrap();
     peer.send_frame(CONTINUATION, b"").unwrap();
-    assert_eq!(said_text(&mut plugin), "BINA ");
+    assert_eq!(read_message_text(&mut plugin), "BINA ");
 }
 
 #[test]
 fn every_length_has_its_form() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "MAXM=200000");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "MAXM=200000");
     let mut random = Random::new(5);
     for length in [0, 1, 124, 125, 126, 127, 255, 256, 65534, 65535, 65536, 65537, 200_000] {
         let data = random.bytes(length);
-        say(&mut plugin, "BINA", &data);
+        send_message(&mut plugin, "BINA", &data);
         assert!(message(&mut peer) == (BINARY, data.clone()), "{length} up");
         peer.send_frame(BINARY, &data).unwrap();
-        assert!(said(&mut plugin) == ("BINA".into(), data), "{length} down");
+        assert!(read_message(&mut plugin) == ("BINA".into(), data), "{length} down");
     }
 }
 
 #[test]
 fn what_comes_with_the_101_is_not_lost() {
     let (luup, daemon) = with_luup("");
-    let (mut plugin, mut peer) = asking(&daemon, "/", "NTFY=7/s/a/p");
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "NTFY=7/s/a/p");
     let request = peer.request().unwrap();
     let first = frame_of(0x80 | TEXT, b"first");
     peer.send(&[request.upgrade(&[]).as_bytes(), &first].concat()).unwrap();
-    connected(&mut plugin);
-    assert_eq!(said_text(&mut plugin), "TEXT first");
+    expect_ok(&mut plugin);
+    assert_eq!(read_message_text(&mut plugin), "TEXT first");
     assert_eq!(luup.wait_for(1, crate::support::LIMIT)[0].device(), Some(7));
 }
 
 #[test]
 fn a_remote_that_says_goodbye_with_the_101_is_heard() {
     let daemon = started();
-    let (mut plugin, mut peer) = asking(&daemon, "/", "");
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "");
     let request = peer.request().unwrap();
     let frames = [frame_of(0x80 | TEXT, b"last"), frame_of(0x80 | CLOSE, &close_of(1013, "later"))].concat();
     peer.send(&[request.upgrade(&[]).as_bytes(), &frames].concat()).unwrap();
     drop(peer);
-    connected(&mut plugin);
-    assert_eq!(said_text(&mut plugin), "TEXT last");
-    assert_eq!(said_text(&mut plugin), "CLOS 1013 later");
+    expect_ok(&mut plugin);
+    assert_eq!(read_message_text(&mut plugin), "TEXT last");
+    assert_eq!(read_message_text(&mut plugin), "CLOS 1013 later");
     assert!(plugin.at_end());
 }
 
 #[test]
 fn what_the_plugin_says_ahead_is_not_lost() {
     let daemon = started();
-    let (mut plugin, mut peer) = asking(&daemon, "/", "");
-    say(&mut plugin, "TEXT", b"ahead");
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "");
+    send_message(&mut plugin, "TEXT", b"ahead");
     peer.request().map(|request| peer.send(request.upgrade(&[]).as_bytes()).unwrap()).unwrap();
-    connected(&mut plugin);
-    assert_eq!(heard(&mut peer), (TEXT, b"ahead".to_vec()));
+    expect_ok(&mut plugin);
+    assert_eq!(read_frame(&mut peer), (TEXT, b"ahead".to_vec()));
 }
 
 #[test]
 fn everything_may_come_byte_by_byte() {
     let daemon = started();
-    let (mut plugin, mut peer) = asking(&daemon, "/", "");
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "");
     let request = peer.request().unwrap();
     let frames = [
         frame_of(TEXT, b"gr\xc3"),
@@ -180,14 +183,14 @@ fn everything_may_come_byte_by_byte() {
     for byte in [request.upgrade(&[]).as_bytes(), &frames.concat()].concat() {
         peer.send(&[byte]).unwrap();
     }
-    connected(&mut plugin);
-    assert_eq!(said_text(&mut plugin), "TEXT grüß");
-    assert_eq!(said(&mut plugin), ("BINA".into(), vec![7; 200]));
-    assert_eq!(heard(&mut peer), (PONG, b"?".to_vec()));
+    expect_ok(&mut plugin);
+    assert_eq!(read_message_text(&mut plugin), "TEXT grüß");
+    assert_eq!(read_message(&mut plugin), ("BINA".into(), vec![7; 200]));
+    assert_eq!(read_frame(&mut peer), (PONG, b"?".to_vec()));
     for byte in b"TEXT 2\nhiFRAG 1\naBINA 1\nb" {
         plugin.send(&[*byte]);
     }
-    assert_eq!(heard(&mut peer), (TEXT, b"hi".to_vec()));
+    assert_eq!(read_frame(&mut peer), (TEXT, b"hi".to_vec()));
     assert_eq!(message(&mut peer), (BINARY, b"ab".to_vec()));
 }
 
@@ -204,25 +207,25 @@ fn a_broken_rule_of_the_plugin_is_told_and_ends_it() {
         (b"CLOS 1000 124\n", 1002),
         (b"PING 126\n", 1002),
     ] {
-        let (mut plugin, mut peer) = bridged(&daemon, "");
-        say(&mut plugin, "TEXT", b"good");
+        let (mut plugin, mut peer) = websocket_connected(&daemon, "");
+        send_message(&mut plugin, "TEXT", b"good");
         plugin.send(broken);
-        let (verb, reason) = said(&mut plugin);
+        let (verb, reason) = read_message(&mut plugin);
         assert_eq!(verb, "CLOS 1002", "{broken:?}");
         assert!(reason.starts_with(b"PARSE "), "{broken:?}: {}", String::from_utf8_lossy(&reason));
         assert!(plugin.at_end());
-        assert_eq!(heard(&mut peer), (TEXT, b"good".to_vec()), "what came before was sent");
-        assert_eq!(heard_close(&mut peer), code, "{broken:?}");
+        assert_eq!(read_frame(&mut peer), (TEXT, b"good".to_vec()), "what came before was sent");
+        assert_eq!(read_close_code(&mut peer), code, "{broken:?}");
     }
 }
 
 #[test]
 fn line_is_text_by_lines() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "FRAM=LINE");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "FRAM=LINE");
     plugin.send("one\ntwo\r\n\n\r\ngrün\nrest".as_bytes());
     for line in ["one", "two", "grün"] {
-        assert_eq!(heard(&mut peer), (TEXT, line.into()));
+        assert_eq!(read_frame(&mut peer), (TEXT, line.into()));
     }
     for (message, line) in [
         (&b"hello"[..], "hello"),
@@ -237,7 +240,7 @@ fn line_is_text_by_lines() {
         assert_eq!(plugin.line(), line, "binary likewise");
     }
     plugin.finish();
-    assert_eq!(heard(&mut peer), (CLOSE, close_of(1001, "")), "half a line is no line");
+    assert_eq!(read_frame(&mut peer), (CLOSE, close_of(1001, "")), "half a line is no line");
     peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
     peer.end().unwrap();
     assert!(plugin.at_end(), "no CLOS in LINE framing");
@@ -246,7 +249,7 @@ fn line_is_text_by_lines() {
 #[test]
 fn raw_is_a_stream() {
     let daemon = started();
-    let (mut plugin, mut peer) = bridged(&daemon, "FRAM=RAW");
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "FRAM=RAW");
     peer.send_frame(TEXT, b"one").unwrap();
     peer.send_fragment(BINARY, b"two").unwrap();
     assert_eq!(plugin.bytes(6), b"onetwo", "a piece need not be waited for");
@@ -254,7 +257,7 @@ fn raw_is_a_stream() {
     peer.send_frame(BINARY, b"\xffthree").unwrap();
     assert_eq!(plugin.bytes(6), b"\xffthree");
     plugin.send(b"TEXT 2\nhi");
-    assert_eq!(heard(&mut peer), (BINARY, b"TEXT 2\nhi".to_vec()));
+    assert_eq!(read_frame(&mut peer), (BINARY, b"TEXT 2\nhi".to_vec()));
     peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
     assert!(plugin.at_end(), "no CLOS in RAW framing");
 }
@@ -274,19 +277,19 @@ fn bulk(options: &str, messages: usize, longest: u64) {
             let length = random.below(longest) as usize;
             let data = random.bytes(length);
             sum.update(&data);
-            say(&mut plugin, "BINA", &data);
+            send_message(&mut plugin, "BINA", &data);
         }
         sum
     });
     let mut sum = Checksum::new();
     for _ in 0..messages {
-        let (verb, body) = said(&mut plugin);
+        let (verb, body) = read_message(&mut plugin);
         assert_eq!(verb, "BINA");
         sum.update(&body);
     }
     assert_eq!(sum, writer.join().unwrap());
-    say(&mut plugin, "CLOS 1000", b"done");
-    assert_eq!(said_text(&mut plugin), "CLOS 1000 done");
+    send_message(&mut plugin, "CLOS 1000", b"done");
+    assert_eq!(read_message_text(&mut plugin), "CLOS 1000 done");
     assert!(plugin.at_end());
 }
 

@@ -14,8 +14,9 @@ use testkit::tls::Identity;
 use testkit::websocket::{BINARY, CLOSE, Peer, Server, TEXT, close_of, frame_of};
 
 use crate::support::{
-    LIMIT, PATIENT, PID, StatClient, accepted, answer, attached, emulated, heard, redirecting,
-    remote_ends_while_nobody_is_there, said, said_text, say, secured, started, wait_parked, with_luup,
+    LIMIT, LONG_TIMEOUTS, PID, StatClient, accepted, attached, conn_answer, emulated, read_frame, read_message,
+    read_message_text, redirecting_server, remote_closes_while_parked, send_message, started, wait_parked, with_luup,
+    wss_connected,
 };
 
 #[test]
@@ -26,17 +27,17 @@ fn messages_pass_in_every_version() {
     {
         let server = Server::echo_secure(config);
         let mut plugin = daemon.plugin();
-        plugin.conn(server.url("/"), &format!("{PATIENT} MAXM=1000000"));
+        plugin.conn(server.url("/"), &format!("{LONG_TIMEOUTS} MAXM=1000000"));
         let shown = &StatClient::new(daemon.addr()).connections()[0];
         assert_eq!((&shown["protocol"], &shown["tls"]), (&"wss".into(), &version.into()), "{shown}");
         let mut random = Random::new(3);
         for length in [0, 1, 125, 126, 16_384, 65_536, 900_000] {
             let noise = random.bytes(length);
-            say(&mut plugin, "BINA", &noise);
-            assert!(said(&mut plugin) == ("BINA".into(), noise), "{length}, {version}");
+            send_message(&mut plugin, "BINA", &noise);
+            assert!(read_message(&mut plugin) == ("BINA".into(), noise), "{length}, {version}");
         }
-        say(&mut plugin, "CLOS 1000", b"bye");
-        assert_eq!(said(&mut plugin).0, "CLOS 1000");
+        send_message(&mut plugin, "CLOS 1000", b"bye");
+        assert_eq!(read_message(&mut plugin).0, "CLOS 1000");
         assert!(plugin.at_end());
     }
 }
@@ -44,19 +45,19 @@ fn messages_pass_in_every_version() {
 #[test]
 fn redirects_lead_to_tls_and_never_away_from_it() {
     let daemon = started();
-    let options = format!("{PATIENT} AUTH=u:p");
+    let options = format!("{LONG_TIMEOUTS} AUTH=u:p");
     let end = Server::echo_secure(Identity::loopback().any_server());
     for (from, location) in [
         (None, end.url("/there")),
         (None, format!("https://{}/there", end.addr())),
         (Some(Identity::loopback().any_server()), end.url("/there")),
     ] {
-        let (server, requests) = redirecting(from, "302 Found", location);
+        let (server, requests) = redirecting_server(from, "302 Found", location);
         let mut plugin = daemon.plugin();
         plugin.conn(server.url("/"), &options);
         assert_eq!(requests.recv_timeout(LIMIT).unwrap().header("Authorization"), "Basic dTpw");
-        say(&mut plugin, "TEXT", b"hi");
-        assert_eq!(said_text(&mut plugin), "TEXT hi");
+        send_message(&mut plugin, "TEXT", b"hi");
+        assert_eq!(read_message_text(&mut plugin), "TEXT hi");
         assert_eq!(StatClient::new(daemon.addr()).connections()[0]["protocol"], "wss");
     }
     // A server of its own that keeps what it hears: nothing.
@@ -66,13 +67,13 @@ fn redirects_lead_to_tls_and_never_away_from_it() {
         Ok(())
     });
     for location in [plain.url("/"), format!("http://{}/", plain.addr())] {
-        let (server, _requests) = redirecting(Some(Identity::loopback().any_server()), "302 Found", location);
-        assert_eq!(answer(&daemon, &server.url("/"), &options), "ERR CONN REDIRECT_MAX redirected from wss to ws");
+        let (server, _requests) = redirecting_server(Some(Identity::loopback().any_server()), "302 Found", location);
+        assert_eq!(conn_answer(&daemon, &server.url("/"), &options), "ERR CONN REDIRECT_MAX redirected from wss to ws");
     }
     // On the way to TLS and back there is no way out either.
-    let (back, _requests) = redirecting(Some(Identity::loopback().any_server()), "302 Found", plain.url("/"));
-    let (server, _asked) = redirecting(None, "302 Found", back.url("/"));
-    assert_eq!(answer(&daemon, &server.url("/"), &options), "ERR CONN REDIRECT_MAX redirected from wss to ws");
+    let (back, _requests) = redirecting_server(Some(Identity::loopback().any_server()), "302 Found", plain.url("/"));
+    let (server, _asked) = redirecting_server(None, "302 Found", back.url("/"));
+    assert_eq!(conn_answer(&daemon, &server.url("/"), &options), "ERR CONN REDIRECT_MAX redirected from wss to ws");
     assert!(anything.try_recv().is_err(), "it has been asked");
 }
 
@@ -99,7 +100,7 @@ fn a_server_that_does_not_come_to_the_point_has_its_time() {
             };
             let start = Instant::now();
             // The time for all holds the handshake, too, which may take long on a busy machine: then it is the same word.
-            let said = answer(&daemon, &server.url("/"), "VRFY=none CTIM=30000 RQTM=700");
+            let said = conn_answer(&daemon, &server.url("/"), "VRFY=none CTIM=30000 RQTM=700");
             assert_eq!(said, "ERR CONN REQUEST_TIMEOUT timeout", "{secure} {trickle}");
             assert!(start.elapsed() >= Duration::from_millis(700));
         }
@@ -136,7 +137,7 @@ fn redirects_share_rqtm_and_each_has_ctim() {
         peer.send(b"HTTP/1.1 302 Found\r\nLocation: /on\r\n\r\n")?;
         peer.end()
     });
-    let said = answer(&daemon, &server.url("/"), "RDIR=100 CTIM=30000 RQTM=1000");
+    let said = conn_answer(&daemon, &server.url("/"), "RDIR=100 CTIM=30000 RQTM=1000");
     assert_eq!(said, "ERR CONN REQUEST_TIMEOUT timeout");
     // What has been connected to is not measured by CTIM.
     let server = Server::start(|mut peer| {
@@ -145,7 +146,7 @@ fn redirects_share_rqtm_and_each_has_ctim() {
         peer.send(b"HTTP/1.1 302 Found\r\nLocation: /on\r\n\r\n")?;
         peer.end()
     });
-    let said = answer(&daemon, &server.url("/"), "RDIR=0 CTIM=2000 RQTM=60000");
+    let said = conn_answer(&daemon, &server.url("/"), "RDIR=0 CTIM=2000 RQTM=60000");
     assert_eq!(said, "ERR CONN REDIRECT_MAX redirected too often");
 }
 
@@ -197,7 +198,7 @@ fn has_not_grown(daemon: &Daemon, before: u64) {
 #[test]
 fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() {
     let daemon = started();
-    let (plugin, mut peer) = secured(&daemon, "");
+    let (plugin, mut peer) = wss_connected(&daemon, "");
     let (mut stream, _) = plugin.into_stream();
     let before = daemon.memory().rss;
     let blocked = Blocked::new(move |number| {
@@ -206,13 +207,13 @@ fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() 
     });
     has_not_grown(&daemon, before);
     // The others do not wait.
-    let (mut other, mut other_peer) = secured(&daemon, "");
+    let (mut other, mut other_peer) = wss_connected(&daemon, "");
     other_peer.send_frame(TEXT, b"hi").unwrap();
-    assert_eq!(said_text(&mut other), "TEXT hi");
+    assert_eq!(read_message_text(&mut other), "TEXT hi");
     blocked.open();
     let mut number = 0;
     loop {
-        let (opcode, payload) = heard(&mut peer);
+        let (opcode, payload) = read_frame(&mut peer);
         if opcode == CLOSE {
             assert_eq!(payload, close_of(1001, ""));
             break;
@@ -226,7 +227,7 @@ fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() 
 #[test]
 fn a_plugin_that_reads_nothing_holds_the_remote_back_and_gets_everything_then() {
     let daemon = started();
-    let (mut plugin, mut peer) = secured(&daemon, "");
+    let (mut plugin, mut peer) = wss_connected(&daemon, "");
     peer.stream().set_write_timeout(Some(2 * LIMIT)).unwrap();
     let before = daemon.memory().rss;
     // It vanishes when it has written the last.
@@ -235,7 +236,7 @@ fn a_plugin_that_reads_nothing_holds_the_remote_back_and_gets_everything_then() 
     blocked.open();
     let mut number = 0;
     loop {
-        let (verb, payload) = said(&mut plugin);
+        let (verb, payload) = read_message(&mut plugin);
         if verb != "BINA" {
             assert_eq!(verb, "CLOS 1006");
             break;
@@ -249,9 +250,9 @@ fn a_plugin_that_reads_nothing_holds_the_remote_back_and_gets_everything_then() 
 #[test]
 fn a_secure_websocket_outlives_its_plugin() {
     let (luup, daemon) = with_luup("");
-    let (mut plugin, mut peer) = secured(&daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID}"));
+    let (mut plugin, mut peer) = wss_connected(&daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID}"));
     peer.send_frame(TEXT, b"one").unwrap();
-    assert_eq!(said_text(&mut plugin), "TEXT one");
+    assert_eq!(read_message_text(&mut plugin), "TEXT one");
     plugin.send(b"TEXT 100\nhalf");
     drop(plugin);
     wait_parked(&daemon);
@@ -262,15 +263,15 @@ fn a_secure_websocket_outlives_its_plugin() {
         peer.send(piece).unwrap();
     }
     let mut plugin = attached(&daemon, "SEEN=0");
-    assert_eq!(said_text(&mut plugin), "TEXT one");
-    assert_eq!(said_text(&mut plugin), "TEXT two");
-    assert!(said(&mut plugin) == ("BINA".into(), long.clone()));
+    assert_eq!(read_message_text(&mut plugin), "TEXT one");
+    assert_eq!(read_message_text(&mut plugin), "TEXT two");
+    assert!(read_message(&mut plugin) == ("BINA".into(), long.clone()));
     // Taken over while the old one is attached.
     let mut newer = attached(&daemon, "SEEN=2");
-    assert!(said(&mut newer) == ("BINA".into(), long));
+    assert!(read_message(&mut newer) == ("BINA".into(), long));
     assert!(plugin.at_end());
     newer.send(b"TEXT 5\nagain");
-    assert_eq!(heard(&mut peer), (TEXT, b"again".to_vec()));
+    assert_eq!(read_frame(&mut peer), (TEXT, b"again".to_vec()));
     drop(newer);
-    remote_ends_while_nobody_is_there(&luup, &daemon, peer, 3);
+    remote_closes_while_parked(&luup, &daemon, peer, 3);
 }

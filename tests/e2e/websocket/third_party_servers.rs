@@ -10,7 +10,9 @@ use testkit::ports::Reserved;
 use testkit::random::Random;
 use testkit::tls::{Identity, TlsDevice};
 
-use crate::support::{Nginx, Scratch, cache, connected, eventually, said, said_text, say, started};
+use crate::support::{
+    Nginx, Scratch, cache, eventually, expect_ok, read_message, read_message_text, send_message, started,
+};
 
 /// A server in a process of its own.
 struct Peer {
@@ -79,13 +81,13 @@ fn talk(port: u16) {
 /// With a server that echoes: a message in pieces, a ping, the close.
 #[track_caller]
 fn pieces_pings_and_the_end(mut plugin: Plugin) {
-    say(&mut plugin, "FRAG", b"gr\xc3");
-    say(&mut plugin, "TEXT", b"\xbcn");
-    assert_eq!(said_text(&mut plugin), "TEXT grün");
-    say(&mut plugin, "PING", b"hello");
-    assert_eq!(said_text(&mut plugin), "PONG hello");
-    say(&mut plugin, "CLOS 1000", b"bye");
-    assert_eq!(said(&mut plugin).0, "CLOS 1000");
+    send_message(&mut plugin, "FRAG", b"gr\xc3");
+    send_message(&mut plugin, "TEXT", b"\xbcn");
+    assert_eq!(read_message_text(&mut plugin), "TEXT grün");
+    send_message(&mut plugin, "PING", b"hello");
+    assert_eq!(read_message_text(&mut plugin), "PONG hello");
+    send_message(&mut plugin, "CLOS 1000", b"bye");
+    assert_eq!(read_message(&mut plugin).0, "CLOS 1000");
     assert!(plugin.at_end());
 }
 
@@ -96,8 +98,8 @@ fn talk_to(url: &str, more: &str) {
     for options in ["", "DEFL=on", "DEFL=on SUBP=a,b"] {
         let mut plugin = daemon.plugin();
         plugin.send(format!("CONN {url} MAXM=1000000 RHDR=on {more} {options}\n").as_bytes());
-        connected(&mut plugin);
-        let (verb, head) = said(&mut plugin);
+        expect_ok(&mut plugin);
+        let (verb, head) = read_message(&mut plugin);
         let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
         assert_eq!(verb, "HEAD");
         assert_eq!(head.contains("sec-websocket-extensions: permessage-deflate"), options.contains("DEFL"), "{head}");
@@ -105,11 +107,11 @@ fn talk_to(url: &str, more: &str) {
         let mut random = Random::new(9);
         for length in [0, 1, 125, 126, 65535, 65536, 900_000] {
             let noise = random.bytes(length);
-            say(&mut plugin, "BINA", &noise);
-            assert!(said(&mut plugin) == ("BINA".into(), noise), "{length} of noise, {options}");
+            send_message(&mut plugin, "BINA", &noise);
+            assert!(read_message(&mut plugin) == ("BINA".into(), noise), "{length} of noise, {options}");
             let text = "grüß dich ".repeat(length / 11);
-            say(&mut plugin, "TEXT", text.as_bytes());
-            assert!(said(&mut plugin) == ("TEXT".into(), text.into_bytes()), "{length} of text, {options}");
+            send_message(&mut plugin, "TEXT", text.as_bytes());
+            assert!(read_message(&mut plugin) == ("TEXT".into(), text.into_bytes()), "{length} of text, {options}");
         }
         pieces_pings_and_the_end(plugin);
     }
@@ -189,12 +191,12 @@ fn tungstenite_understands_us() {
         let mut plugin = daemon.plugin();
         // It knows no compression; so it says none, and messages pass all the same.
         plugin.send(format!("CONN {url} CTIM=30000 RQTM=60000 MAXM=1000000 DEFL=on {}\n", vrfy(&url)).as_bytes());
-        connected(&mut plugin);
+        expect_ok(&mut plugin);
         let mut random = Random::new(9);
         for length in [0, 1, 125, 126, 65535, 65536, 900_000] {
             let noise = random.bytes(length);
-            say(&mut plugin, "BINA", &noise);
-            assert!(said(&mut plugin) == ("BINA".into(), noise), "{length} of noise, {url}");
+            send_message(&mut plugin, "BINA", &noise);
+            assert!(read_message(&mut plugin) == ("BINA".into(), noise), "{length} of noise, {url}");
         }
         pieces_pings_and_the_end(plugin);
     }
