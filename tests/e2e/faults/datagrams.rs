@@ -7,7 +7,7 @@ use testkit::device::UdpEcho;
 use crate::support::{LIMIT, started};
 
 #[test]
-fn one_above_2048_bytes_is_not_cut() {
+fn a_datagram_above_2048_bytes_is_not_truncated() {
     let daemon = started();
     let device = UdpEcho::start();
     let mut plugin = daemon.plugin();
@@ -21,7 +21,7 @@ fn one_above_2048_bytes_is_not_cut() {
 }
 
 #[test]
-fn each_can_be_told_from_the_next() {
+fn datagram_boundaries_are_kept() {
     let daemon = started();
     let device = UdpEcho::start();
     let mut plugin = daemon.plugin();

@@ -1,4 +1,4 @@
-//! Notifications that come at once, whatever others do.
+//! Notifications that arrive at once, whatever other connections do.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -11,10 +11,10 @@ use testkit::plugin::Plugin;
 
 use crate::support::{LIMIT, echo_mode, with_luup};
 
-/// Less than a third of what the Lua daemon took at best; the best of some is taken, since machines are loaded.
+/// Less than a third of the Lua daemon's best time. Tests compare the best of several, since machines are loaded.
 const AT_ONCE: Duration = Duration::from_millis(300);
 
-/// The quickest of five notifications of this connection.
+/// The shortest latency of five notifications of this connection.
 #[track_caller]
 fn quickest(luup: &Luup, plugin: &mut Plugin, mut remote: &TcpStream, pid: &str) -> Duration {
     let mut quickest = LIMIT;
@@ -29,7 +29,7 @@ fn quickest(luup: &Luup, plugin: &mut Plugin, mut remote: &TcpStream, pid: &str)
     quickest
 }
 
-/// Plugins that read what a talkative device says to each of them; they end with the device.
+/// Plugins that read from a device that sends all the time; they end with the device.
 fn busy(daemon: &Daemon, device: &Device, options: &str) -> Vec<std::thread::JoinHandle<()>> {
     let read = |_| {
         let mut plugin = daemon.plugin();
@@ -48,7 +48,7 @@ fn a_notification_does_not_take_a_second() {
 }
 
 #[test]
-fn steady_traffic_of_others_starves_no_notification() {
+fn traffic_of_other_connections_delays_no_notification() {
     let (luup, daemon) = with_luup("");
     for options in ["", "NTFY=6/s/a/other"] {
         luup.clear_requests();
@@ -63,7 +63,7 @@ fn steady_traffic_of_others_starves_no_notification() {
 }
 
 #[test]
-fn steady_traffic_of_its_own_starves_no_notification() {
+fn traffic_of_its_own_connection_delays_no_notification() {
     let (luup, daemon) = with_luup("");
     let device = Device::start(Kind::Ticking(Duration::from_millis(20)));
     let mut plugin = daemon.plugin();
@@ -71,13 +71,13 @@ fn steady_traffic_of_its_own_starves_no_notification() {
     let reading = std::thread::spawn(move || while plugin.try_line().is_ok() {});
     let requests = luup.wait_for(10, LIMIT);
     let shortest = requests.windows(2).map(|pair| pair[1].arrival - pair[0].arrival).min().unwrap();
-    assert!(shortest < AT_ONCE, "{shortest:?} between two");
+    assert!(shortest < AT_ONCE, "{shortest:?} between two notifications");
     drop(device);
     reading.join().unwrap();
 }
 
 #[test]
-fn a_burst_on_many_connections_is_told_within_a_second() {
+fn a_burst_on_many_connections_is_notified_within_a_second() {
     const MANY: usize = 20;
     let (luup, daemon) = with_luup("");
     let mut pairs: Vec<_> = (0..MANY).map(|n| echo_mode(&daemon, &format!("NTFY={n}/s/a/p{n}"))).collect();
@@ -86,9 +86,9 @@ fn a_burst_on_many_connections_is_told_within_a_second() {
     }
     let start = Instant::now();
     let mut pids: Vec<_> = luup.wait_for(MANY, LIMIT).iter().map(|request| request.pid().to_owned()).collect();
-    // The Lua daemon took one second for each of them.
+    // The Lua daemon took one second for each notification.
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     pids.sort();
     pids.dedup();
-    assert_eq!(pids.len(), MANY, "each is told once");
+    assert_eq!(pids.len(), MANY, "each connection is notified once");
 }

@@ -1,4 +1,4 @@
-//! KEEP, ATCH and DROP where messages are told apart: UDP and WebSocket; and a Luup that restarts a thousand times.
+//! KEEP, ATCH and DROP over UDP and WebSocket, and a Luup that restarts a thousand times.
 
 use std::io::Write;
 use std::net::UdpSocket;
@@ -13,7 +13,7 @@ use crate::support::{
     remote_closes_while_parked, send_last_messages_and_reset, started, wait_parked, websocket_connected, with_luup,
 };
 
-/// The next message in MESG framing: its body.
+/// Reads a message in MESG framing; returns its body.
 #[track_caller]
 fn body(plugin: &mut Plugin) -> String {
     let header = plugin.line();
@@ -21,7 +21,7 @@ fn body(plugin: &mut Plugin) -> String {
     String::from_utf8(plugin.bytes(length)).unwrap()
 }
 
-/// A plugin that sends datagrams and is kept, the device, and where the device answers to.
+/// A plugin on a kept UDP connection, and its device.
 #[track_caller]
 fn datagrams(daemon: &Daemon, options: &str) -> (Plugin, UdpSocket) {
     let device = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -37,7 +37,7 @@ fn datagrams(daemon: &Daemon, options: &str) -> (Plugin, UdpSocket) {
 }
 
 #[test]
-fn datagrams_go_on_and_half_a_message_is_forgotten() {
+fn a_kept_udp_connection_goes_on_and_discards_an_incomplete_message() {
     let daemon = started();
     let (mut plugin, device) = datagrams(&daemon, "FRAM=MESG");
     device.send(b"one").unwrap();
@@ -59,42 +59,46 @@ fn datagrams_go_on_and_half_a_message_is_forgotten() {
     assert!(plugin.at_end());
     drop(plugin);
     StatClient::new(daemon.addr()).wait_connections(0);
-    assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid", "the plugin's CLOS ends it");
+    assert_eq!(
+        daemon.plugin().command(&format!("ATCH {PID}")),
+        "ERR ATCH No such pid",
+        "the plugin's CLOS ends the connection"
+    );
 }
 
 #[test]
-fn while_nobody_reads_the_oldest_datagrams_are_dropped() {
+fn a_parked_connection_drops_the_oldest_datagrams() {
     let daemon = configured("[limits]\nbuffer=4096\n");
     let (plugin, device) = datagrams(&daemon, "FRAM=MESG");
     drop(plugin);
     wait_parked(&daemon);
     let mut stat = StatClient::new(daemon.addr());
-    // One at a time, so that none is lost on its way.
+    // One at a time, so that the kernel drops none.
     let mut bytes = 0;
     for number in 0..100 {
         let payload = format!("{number:03}{}", "x".repeat(100));
         bytes += payload.len();
         device.send(payload.as_bytes()).unwrap();
-        eventually("it has come", || (stat.connections().first()?["received"] == bytes).then_some(()));
+        eventually("the datagram is received", || (stat.connections().first()?["received"] == bytes).then_some(()));
     }
     let mut plugin = attached(&daemon, "");
     let first: usize = body(&mut plugin)[..3].parse().unwrap();
-    assert!((50..90).contains(&first), "{first} is the first that is left");
+    assert!((50..90).contains(&first), "{first} is the first datagram left");
     for number in first + 1..100 {
-        assert_eq!(body(&mut plugin)[..3], format!("{number:03}"), "none is missing among the newest");
+        assert_eq!(body(&mut plugin)[..3], format!("{number:03}"), "one of the newest datagrams is missing");
     }
 }
 
-/// A plugin that speaks to a WebSocket and is kept, and its peer.
+/// A plugin on a kept WebSocket, and its peer.
 #[track_caller]
-fn kept_bridge(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
+fn kept_websocket(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
     websocket_connected(daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID} {options}"))
 }
 
 #[test]
 fn a_websocket_outlives_its_plugin() {
     let (luup, daemon) = with_luup("");
-    let (mut plugin, mut peer) = kept_bridge(&daemon, "");
+    let (mut plugin, mut peer) = kept_websocket(&daemon, "");
     peer.send_frame(TEXT, b"one").unwrap();
     assert_eq!(read_message_text(&mut plugin), "TEXT one");
     plugin.send(b"TEXT 100\nhalf");
@@ -107,18 +111,22 @@ fn a_websocket_outlives_its_plugin() {
         assert_eq!(read_message_text(&mut plugin), text);
     }
     plugin.send(b"TEXT 5\nagain");
-    assert_eq!(read_frame(&mut peer), (TEXT, b"again".to_vec()), "the half of the old plugin is forgotten");
+    assert_eq!(
+        read_frame(&mut peer),
+        (TEXT, b"again".to_vec()),
+        "the incomplete message of the old plugin is discarded"
+    );
     drop(plugin);
     remote_closes_while_parked(&luup, &daemon, peer, 3);
     StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
-fn a_websocket_that_ends_for_want_of_a_plugin_says_so() {
+fn a_kept_websocket_without_a_plugin_closes_with_a_reason() {
     let daemon = started();
     for command in [Some("DROP"), None] {
         let keep = if command.is_some() { "" } else { "KEEP=0.2" };
-        let (plugin, mut peer) = kept_bridge(&daemon, keep);
+        let (plugin, mut peer) = kept_websocket(&daemon, keep);
         drop(plugin);
         if command.is_some() {
             wait_parked(&daemon);
@@ -134,7 +142,7 @@ fn a_websocket_that_ends_for_want_of_a_plugin_says_so() {
 #[test]
 fn the_plugins_clos_ends_a_kept_websocket() {
     let daemon = started();
-    let (mut plugin, mut peer) = kept_bridge(&daemon, "");
+    let (mut plugin, mut peer) = kept_websocket(&daemon, "");
     plugin.send(b"CLOS 1000 3\nbye");
     assert_eq!(read_frame(&mut peer), (CLOSE, close_of(1000, "bye")));
     peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
@@ -147,9 +155,9 @@ fn the_plugins_clos_ends_a_kept_websocket() {
 }
 
 #[test]
-fn the_plugins_clos_ends_a_kept_websocket_even_where_its_connection_breaks() {
+fn the_plugins_clos_ends_a_kept_websocket_despite_a_reset() {
     let daemon = started();
-    let (plugin, mut peer) = kept_bridge(&daemon, "");
+    let (plugin, mut peer) = kept_websocket(&daemon, "");
     send_last_messages_and_reset(&daemon, plugin, &mut peer);
     peer.send_frame(CLOSE, &close_of(4001, "bye")).unwrap();
     peer.end().unwrap();
@@ -158,9 +166,9 @@ fn the_plugins_clos_ends_a_kept_websocket_even_where_its_connection_breaks() {
 }
 
 #[test]
-fn a_luup_that_restarts_a_thousand_times_loses_nothing_over_tcp() {
+fn a_thousand_restarts_of_luup_lose_no_byte_over_tcp() {
     const RESTARTS: u64 = 1000;
-    // In all no more than is kept: the old socket may hold everything.
+    // No more in total than is kept, since the old socket may hold all of it.
     const EACH: usize = 60;
     let daemon = started();
     let device = Device::start(Kind::Manual);
@@ -178,7 +186,7 @@ fn a_luup_that_restarts_a_thousand_times_loses_nothing_over_tcp() {
     let (all, mut seen) = (RESTARTS as usize * EACH, 0);
     let mut checker = testkit::random::Checker::new(12);
     for restart in 0..RESTARTS {
-        // It reads some of what is there, and is gone: with or without an end, and its socket may even stay open.
+        // The plugin reads a part, then closes, resets, or leaves its socket open.
         let most = (all - seen) / (RESTARTS - restart) as usize;
         let wanted = random.below(most as u64 + 1) as usize;
         let read = plugin.bytes(wanted);
@@ -206,10 +214,10 @@ fn a_luup_that_restarts_a_thousand_times_loses_nothing_over_tcp() {
 }
 
 #[test]
-fn a_luup_that_restarts_a_thousand_times_loses_no_message_of_a_websocket() {
+fn a_thousand_restarts_of_luup_lose_no_message_over_websocket() {
     const RESTARTS: u64 = 1000;
     let daemon = started();
-    let (mut plugin, mut peer) = kept_bridge(&daemon, "");
+    let (mut plugin, mut peer) = kept_websocket(&daemon, "");
     let talker = std::thread::spawn(move || {
         for number in 0..RESTARTS {
             peer.send_frame(TEXT, format!("message {number}").as_bytes()).unwrap();

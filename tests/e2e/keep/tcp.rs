@@ -1,4 +1,4 @@
-//! KEEP, ATCH and DROP over TCP: a connection outlives the plugin's, and is found again.
+//! KEEP, ATCH and DROP over TCP: a connection outlives that of its plugin, and another plugin attaches to it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +15,7 @@ use crate::support::{
     stays_quiet, wait_parked, wait_until_acknowledged, with_luup,
 };
 
-/// A plugin in echo mode on a connection that is kept, and its remote.
+/// A plugin on a kept connection, and its remote.
 #[track_caller]
 fn kept(daemon: &Daemon, options: &str) -> (Plugin, TcpStream) {
     kept_as(daemon, PID, options)
@@ -29,41 +29,41 @@ fn kept_as(daemon: &Daemon, pid: &str, options: &str) -> (Plugin, TcpStream) {
     (plugin, accepted(&device))
 }
 
-/// The closing and other notices that Luup got for a pid.
+/// The events of Luup's notifications for [`PID`].
 fn events(luup: &Luup) -> Vec<String> {
     luup.requests().iter().map(|request| request.query.rsplit_once("&Event=").unwrap().1.to_owned()).collect()
 }
 
 #[track_caller]
-fn says(remote: &mut TcpStream, expected: &[u8]) {
+fn expect_bytes(remote: &mut TcpStream, expected: &[u8]) {
     let mut came = vec![0; expected.len()];
     remote.read_exact(&mut came).unwrap();
     assert_eq!(came, expected);
 }
 
 #[test]
-fn a_plugin_that_comes_back_goes_on() {
+fn a_plugin_attaches_and_goes_on() {
     let daemon = started();
     let (mut plugin, mut remote) = kept(&daemon, "");
     plugin.send(b"hello");
-    says(&mut remote, b"hello");
+    expect_bytes(&mut remote, b"hello");
     remote.write_all(b"first").unwrap();
     assert_eq!(plugin.bytes(5), b"first");
     drop(plugin);
     wait_parked(&daemon);
-    assert!(stays_quiet(&remote, Duration::from_millis(100)), "the remote knows nothing of it");
+    assert!(stays_quiet(&remote, Duration::from_millis(100)), "the remote notices nothing");
     remote.write_all(b"second").unwrap();
     let mut plugin = daemon.plugin();
     plugin.send(format!("ATCH {PID}\nahead").as_bytes());
     assert_eq!(plugin.line(), format!("OK ATCH {PID}"));
     assert_eq!(plugin.bytes(6), b"second");
-    says(&mut remote, b"ahead");
+    expect_bytes(&mut remote, b"ahead");
     plugin.send(b", and on");
-    says(&mut remote, b", and on");
+    expect_bytes(&mut remote, b", and on");
 }
 
 #[test]
-fn what_the_plugin_said_before_it_went_still_goes_out() {
+fn bytes_of_a_closed_plugin_are_still_sent() {
     let daemon = started();
     let (plugin, remote) = kept(&daemon, "");
     let mut writer = Writer::new(plugin.stream(), 7);
@@ -76,12 +76,12 @@ fn what_the_plugin_said_before_it_went_still_goes_out() {
 }
 
 #[test]
-fn with_seen_nothing_is_lost_and_nothing_comes_twice() {
+fn seen_prevents_loss_and_duplicates() {
     let daemon = started();
     let (mut plugin, mut remote) = kept(&daemon, "");
     remote.write_all(b"0123456789").unwrap();
     assert_eq!(plugin.bytes(10), b"0123456789");
-    // Read by the plugin's kernel, but not by the plugin: it has taken 4 to heart.
+    // The plugin's kernel has received all, but the plugin has processed only 4 bytes.
     drop(plugin);
     let mut plugin = attached(&daemon, "SEEN=4");
     assert_eq!(plugin.bytes(6), b"456789");
@@ -91,7 +91,7 @@ fn with_seen_nothing_is_lost_and_nothing_comes_twice() {
     let mut plugin = attached(&daemon, "SEEN=12");
     assert_eq!(plugin.bytes(1), b"c");
     drop(plugin);
-    // Who does not say what it has goes on with what comes, and counts anew.
+    // A plugin without SEEN gets only later bytes, and counts from there.
     let mut plugin = attached(&daemon, "");
     assert!(stays_quiet(plugin.stream(), Duration::from_millis(100)));
     remote.write_all(b"xyz").unwrap();
@@ -102,7 +102,7 @@ fn with_seen_nothing_is_lost_and_nothing_comes_twice() {
 }
 
 #[test]
-fn what_is_kept_no_more_is_a_gap() {
+fn bytes_that_are_no_longer_kept_are_a_gap() {
     let daemon = configured("[limits]\nhistory=1000\n");
     let (plugin, remote) = kept(&daemon, "");
     Writer::new(&remote, 3).write(5000);
@@ -118,25 +118,25 @@ fn what_is_kept_no_more_is_a_gap() {
 }
 
 #[test]
-fn an_attached_session_is_taken_over() {
+fn a_second_plugin_takes_over_an_attached_session() {
     let (luup, daemon) = with_luup("");
     let (mut old, mut remote) = kept(&daemon, "EVNT=on");
     luup.wait_for(1, LIMIT);
     old.send(b"last words");
-    // Its socket stays open: a child of the old Luup may hold it.
+    // The old socket stays open, since a child process of the old Luup may hold it.
     let mut new = attached(&daemon, "");
     assert!(old.at_end());
-    says(&mut remote, b"last words");
+    expect_bytes(&mut remote, b"last words");
     remote.write_all(b"for the new one").unwrap();
     assert_eq!(new.bytes(15), b"for the new one");
     luup.wait_for(2, LIMIT);
-    assert_eq!(events(&luup), ["connected", "data"], "the old one's end is no news");
+    assert_eq!(events(&luup), ["connected", "data"], "the end of the old plugin is not notified");
     let mut stat = StatClient::new(daemon.addr());
     stat.wait_connections(1);
 }
 
 #[test]
-fn nobody_by_that_name() {
+fn an_unknown_pid_is_refused() {
     let daemon = started();
     let (_plugin, _remote) = kept(&daemon, "");
     let mut other = daemon.plugin();
@@ -152,7 +152,7 @@ fn nobody_by_that_name() {
 }
 
 #[test]
-fn drop_ends_it() {
+fn drop_ends_the_connection() {
     let (luup, daemon) = with_luup("");
     for parked in [true, false] {
         let (plugin, remote) = kept(&daemon, "EVNT=on");
@@ -177,7 +177,7 @@ fn drop_ends_it() {
 }
 
 #[test]
-fn when_nobody_comes_it_ends() {
+fn a_parked_connection_times_out() {
     let (luup, daemon) = with_luup("");
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
@@ -196,7 +196,7 @@ fn when_nobody_comes_it_ends() {
 }
 
 #[test]
-fn the_remote_s_end_waits_with_all_that_came_before() {
+fn the_remotes_end_waits_for_a_plugin_with_all_bytes_before_it() {
     let (luup, daemon) = with_luup("");
     let (plugin, mut remote) = kept(&daemon, "EVNT=on");
     luup.wait_for(1, LIMIT);
@@ -207,10 +207,10 @@ fn the_remote_s_end_waits_with_all_that_came_before() {
     remote.write_all(b", and a farewell").unwrap();
     remote.shutdown(Shutdown::Write).unwrap();
     luup.wait_for(3, LIMIT);
-    assert_eq!(events(&luup), ["connected", "data", "closed"], "the first data, and the end");
+    assert_eq!(events(&luup), ["connected", "data", "closed"], "the first data, and the close");
     drop(remote);
     wait_parked(&daemon);
-    // Whoever comes and goes again without having read the end finds it all once more.
+    // A plugin that disconnects before it has read the end leaves everything to the next one.
     for _ in 0..3 {
         let mut plugin = attached(&daemon, "SEEN=0");
         assert_eq!(plugin.bytes(9), b"something");
@@ -224,23 +224,27 @@ fn the_remote_s_end_waits_with_all_that_came_before() {
     drop(plugin);
     let mut stat = StatClient::new(daemon.addr());
     stat.wait_connections(0);
-    assert_eq!(daemon.plugin().command(&format!("ATCH {PID}")), "ERR ATCH No such pid", "it was read to its end");
+    assert_eq!(
+        daemon.plugin().command(&format!("ATCH {PID}")),
+        "ERR ATCH No such pid",
+        "the connection was read to its end"
+    );
 }
 
 #[test]
-fn a_remote_that_has_ended_is_not_held() {
+fn a_remote_that_has_ended_is_closed_at_once() {
     let daemon = configured("[limits]\nhalfclose=0.3\n");
     let (plugin, remote) = kept(&daemon, "");
     drop(plugin);
     wait_parked(&daemon);
     remote.shutdown(Shutdown::Write).unwrap();
-    assert!(ends(&remote), "a device of one session is free again");
+    assert!(ends(&remote), "the device's connection stays open");
     let mut plugin = attached(&daemon, "");
     assert!(plugin.at_end());
 }
 
 #[test]
-fn a_pid_is_one_connection_s() {
+fn a_pid_belongs_to_one_connection() {
     let (luup, daemon) = with_luup("");
     let (plugin, remote) = kept(&daemon, "EVNT=on");
     luup.wait_for(1, LIMIT);
@@ -252,32 +256,36 @@ fn a_pid_is_one_connection_s() {
     drop(plugin);
     wait_parked(&daemon);
     let mut other = daemon.plugin();
-    assert_eq!(other.command(&command), format!("OK CONN {PID}"), "nobody is attached: replaced");
-    assert!(ends(&remote), "the old one is ended");
+    assert_eq!(other.command(&command), format!("OK CONN {PID}"), "a parked connection is replaced");
+    assert!(ends(&remote), "the old connection stays open");
     let mut remote = accepted(&device);
     remote.write_all(b"new").unwrap();
     assert_eq!(other.bytes(3), b"new");
     luup.wait_for(3, LIMIT);
     StatClient::new(daemon.addr()).wait_notified();
-    assert_eq!(events(&luup), ["connected", "connected", "data"], "the old one's end is no news of the new one");
+    assert_eq!(
+        events(&luup),
+        ["connected", "connected", "data"],
+        "the end of the old connection is not notified for the new one"
+    );
 }
 
 #[test]
-fn a_pid_is_free_at_once_when_its_plugin_has_just_gone() {
+fn a_pid_can_be_used_again_at_once_after_its_plugin_closes() {
     let daemon = started();
     let device = Device::start(Kind::Manual);
     for _ in 0..50 {
         let mut plugin = daemon.plugin();
         plugin.conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{PID}"));
         plugin.finish();
-        // On a busy machine a kernel may deliver the next one's first word before this one's end.
+        // On a busy machine the kernel may deliver the next plugin's first bytes before this plugin's FIN.
         wait_until_acknowledged(plugin.stream());
     }
     StatClient::new(daemon.addr()).wait_connections(1);
 }
 
 #[test]
-fn keep_needs_a_secret() {
+fn keep_requires_an_unguessable_pid() {
     let daemon = started();
     for options in ["KEEP=300", "KEEP=300 NTFY=5/s/a", "KEEP=300 NTFY=5/s/a/1234567"] {
         let mut plugin = daemon.plugin();
@@ -288,11 +296,11 @@ fn keep_needs_a_secret() {
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
     assert_eq!(plugin.command("NTFY 5 s a secretsecret"), "OK NTFY");
-    assert_eq!(plugin.conn(device.addr(), "KEEP=300"), "secretsecret", "the command's pid will do");
+    assert_eq!(plugin.conn(device.addr(), "KEEP=300"), "secretsecret", "the pid of the command counts");
 }
 
 #[test]
-fn there_are_only_so_many() {
+fn kept_connections_are_limited() {
     let daemon = configured("[limits]\nkept=2\n");
     let (first, _remotes) = kept_as(&daemon, "aaaaaaaa", "");
     let _second = kept_as(&daemon, "bbbbbbbb", "");
@@ -301,13 +309,13 @@ fn there_are_only_so_many() {
     assert_eq!(daemon.plugin().command(&command), "ERR CONN Too many kept connections");
     drop(first);
     wait_parked(&daemon);
-    assert_eq!(daemon.plugin().command(&command), "ERR CONN Too many kept connections", "parked ones count");
+    assert_eq!(daemon.plugin().command(&command), "ERR CONN Too many kept connections", "parked connections count");
     assert_eq!(daemon.plugin().command("DROP aaaaaaaa"), "OK DROP");
     assert_eq!(daemon.plugin().command(&command), "OK CONN cccccccc");
 }
 
 #[test]
-fn a_pid_is_not_found_by_trying() {
+fn guesses_of_a_pid_are_rate_limited() {
     let daemon = started();
     let (_plugin, _remote) = kept(&daemon, "");
     let mut guesser = daemon.plugin();
@@ -317,16 +325,16 @@ fn a_pid_is_not_found_by_trying() {
         assert_eq!(guesser.line(), "ERR ATCH No such pid");
         assert_eq!(guesser.line(), "ERR DROP No such pid");
     }
-    assert_eq!(guesser.line(), "ERR ATCH No such pid", "it was right, after too many that were not");
-    assert!(guesser.line().starts_with("OK CAPA"), "setup mode stays");
-    // It passes.
-    eventually("the pid to be found again", || {
+    assert_eq!(guesser.line(), "ERR ATCH No such pid", "the right pid, after too many wrong ones");
+    assert!(guesser.line().starts_with("OK CAPA"), "setup mode goes on");
+    // The limit expires.
+    eventually("the pid is accepted again", || {
         (daemon.plugin().command(&format!("ATCH {PID}")) == format!("OK ATCH {PID}")).then_some(())
     });
 }
 
 #[test]
-fn others_do_not_learn_the_pid() {
+fn stat_and_log_do_not_reveal_the_pid() {
     let daemon = started();
     let (plugin, mut remote) = kept(&daemon, "");
     let mut stat = StatClient::new(daemon.addr());
@@ -335,7 +343,7 @@ fn others_do_not_learn_the_pid() {
     drop(plugin);
     wait_parked(&daemon);
     remote.write_all(b"1234").unwrap();
-    let shown = eventually("it is held", || {
+    let shown = eventually("the bytes are buffered", || {
         stat.connections().pop().filter(|connection| connection["buffered"] == 4 && connection["received"] == 4)
     });
     assert_eq!((&shown["state"], &shown["notify"]), (&"parked".into(), &"5/s/a/k7Xq*".into()));
@@ -349,7 +357,7 @@ fn others_do_not_learn_the_pid() {
 }
 
 #[test]
-fn a_parked_connection_holds_back_its_remote() {
+fn a_parked_connection_applies_backpressure() {
     let daemon = started();
     let (plugin, remote) = kept(&daemon, "");
     drop(plugin);
@@ -364,20 +372,20 @@ fn a_parked_connection_holds_back_its_remote() {
 }
 
 #[test]
-fn a_parked_connection_costs_no_time() {
+fn a_parked_connection_takes_no_processor_time() {
     let daemon = started();
     let (plugin, remote) = kept_as(&daemon, "aaaaaaaa", "");
     let (other, mut leaving) = kept_as(&daemon, "bbbbbbbb", "");
     drop((plugin, other));
     let mut stat = StatClient::new(daemon.addr());
-    eventually("both are parked", || {
+    eventually("both connections are parked", || {
         stat.connections().iter().all(|connection| connection["state"] == "parked").then_some(())
     });
     Writer::new(&remote, 9).write_until_blocked();
     leaving.write_all(b"last words").unwrap();
     drop(leaving);
     let used = processor_time(&daemon, Duration::from_secs(1));
-    assert!(used < Duration::from_millis(100), "{used:?} in a second in which nothing happens");
+    assert!(used < Duration::from_millis(100), "{used:?} of processor time in an idle second");
     let mut plugin = daemon.plugin();
     assert_eq!(plugin.command("ATCH bbbbbbbb"), "OK ATCH bbbbbbbb");
     assert_eq!(plugin.rest(), b"last words");

@@ -1,4 +1,4 @@
-//! A Luup behind `https`: notified over TLS, verified as configured, and what the log says where that fails.
+//! A Luup with an `https` URL: notifications over TLS, verification as configured, and errors in the log.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use testkit::tls::{Authority, Identity, TlsDevice, Validity};
 
 use crate::support::{LIMIT, Nginx, accepted, daemon, echo_mode, with_luup};
 
-/// A Luup behind TLS, which answers `answers` requests on a connection, and says so in the last.
+/// A Luup over TLS. It answers `answers` requests on each connection; its last answer has `Connection: close`.
 struct SecureLuup {
     device: TlsDevice,
     heads: Receiver<String>,
@@ -22,7 +22,7 @@ struct SecureLuup {
 
 impl SecureLuup {
     fn start(config: ServerConfig, answers: usize) -> Self {
-        let (heard, heads) = channel();
+        let (sender, heads) = channel();
         let device = TlsDevice::start(config, move |stream| {
             let mut stream = BufReader::new(stream);
             for left in (0..answers).rev() {
@@ -32,7 +32,7 @@ impl SecureLuup {
                         return;
                     }
                 }
-                let _ = heard.send(head);
+                let _ = sender.send(head);
                 let last = if left == 0 { "Connection: close\r\n" } else { "" };
                 let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{last}\r\nOK");
                 if stream.get_mut().write_all(answer.as_bytes()).is_err() {
@@ -50,7 +50,7 @@ impl SecureLuup {
         format!("https://{}", self.device.addr())
     }
 
-    /// The next request.
+    /// Waits for the next request.
     #[track_caller]
     fn request(&self) -> String {
         self.heads.recv_timeout(LIMIT).expect("a notification")
@@ -61,14 +61,14 @@ fn loopback(authority: &Authority) -> Identity {
     authority.issue(&["127.0.0.1", "localhost"], Validity::Now)
 }
 
-/// A daemon that notifies the Luup at `url`, and has `authority` in house.pem.
+/// A daemon that notifies the Luup at `url`, with `authority` in ca.pem.
 #[track_caller]
 fn notifying(url: &str, tls: &str, authority: &Authority) -> Daemon {
     let config = format!("[limits]\nanswer=2000\n[tls]\n{tls}\n");
-    daemon().config(&config).file("house.pem", authority.pem().as_bytes()).luup(url).start()
+    daemon().config(&config).file("ca.pem", authority.pem().as_bytes()).luup(url).start()
 }
 
-/// Has `count` notifications sent, one after the other, and reads them.
+/// Triggers `count` notifications one after another, and returns the requests.
 #[track_caller]
 fn notify(daemon: &Daemon, luup: &SecureLuup, count: usize) -> Vec<String> {
     let (mut plugin, mut remote) = echo_mode(daemon, "NTFY=5/s/a/p");
@@ -80,19 +80,19 @@ fn notify(daemon: &Daemon, luup: &SecureLuup, count: usize) -> Vec<String> {
     heads.collect()
 }
 
-/// What the log says of TLS to Luup.
+/// The TLS error in the log.
 #[track_caller]
-fn complaint(daemon: &Daemon) -> String {
+fn tls_error(daemon: &Daemon) -> String {
     let line = daemon.wait_for_log(LIMIT, |line| line.contains("no TLS to Luup"));
     line.split_once("no TLS to Luup: ").unwrap().1.to_owned()
 }
 
 #[test]
-fn a_luup_that_the_house_vouches_for_is_notified_over_one_connection() {
-    let authority = Authority::new("house");
+fn a_verified_luup_is_notified_over_one_connection() {
+    let authority = Authority::new("authority");
     for config in [loopback(&authority).any_server(), loopback(&authority).tls12_server()] {
         let luup = SecureLuup::start(config, usize::MAX);
-        let daemon = notifying(&luup.url(), "ca={dir}/house.pem", &authority);
+        let daemon = notifying(&luup.url(), "ca={dir}/ca.pem", &authority);
         for head in notify(&daemon, &luup, 5) {
             let (line, headers) = head.split_once("\r\n").unwrap();
             assert!(line.starts_with("GET /data_request?id=action&") && line.ends_with("&Pid=p HTTP/1.1"), "{line}");
@@ -100,18 +100,18 @@ fn a_luup_that_the_house_vouches_for_is_notified_over_one_connection() {
             assert!(headers.contains(&format!("host: {}\r\n", luup.device.addr())), "{headers}");
             assert!(headers.contains("user-agent: sockproxyd-1\r\n") && !headers.contains("connection:"), "{headers}");
         }
-        // The last is that of the connection's end.
+        // The last request is the closing notice.
         luup.request();
-        assert_eq!(luup.device.handshakes(), [Full], "one connection for all");
+        assert_eq!(luup.device.handshakes(), [Full], "one connection for all requests");
     }
 }
 
 #[test]
-fn a_luup_that_closes_each_connection_has_its_sessions_resumed() {
-    let authority = Authority::new("house");
+fn tls_sessions_are_resumed_if_luup_closes_each_connection() {
+    let authority = Authority::new("authority");
     let luup = SecureLuup::start(loopback(&authority).any_server(), 1);
     let url = format!("https://localhost:{}/", luup.device.addr().port());
-    let daemon = notifying(&url, "ca={dir}/house.pem", &authority);
+    let daemon = notifying(&url, "ca={dir}/ca.pem", &authority);
     assert!(notify(&daemon, &luup, 3)[2].contains(&format!("localhost:{}\r\n", luup.device.addr().port())));
     luup.request();
     assert_eq!(luup.device.handshakes(), [Full, Resumed, Resumed, Resumed]);
@@ -119,18 +119,18 @@ fn a_luup_that_closes_each_connection_has_its_sessions_resumed() {
 }
 
 #[test]
-fn a_luup_that_nobody_vouches_for_is_told_nothing_until_it_is_accepted() {
-    let authority = Authority::new("house");
+fn an_unverified_luup_gets_no_request_until_its_certificate_is_trusted() {
+    let authority = Authority::new("authority");
     let identity = loopback(&authority);
     let luup = SecureLuup::start(identity.any_server(), usize::MAX);
     let daemon = notifying(&luup.url(), "", &authority);
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
     remote.write_all(b"x").unwrap();
     assert_eq!(plugin.bytes(1), b"x");
-    assert_eq!(complaint(&daemon), format!("SSL_ERROR unknown issuer, certificate is {}", identity.pin()));
+    assert_eq!(tls_error(&daemon), format!("SSL_ERROR unknown issuer, certificate is {}", identity.pin()));
     daemon.wait_for_log(LIMIT, |line| line.contains("notifications wait"));
-    // It is said once, however often it is tried.
-    crate::support::eventually("it is tried again", || {
+    // Repeated attempts are logged once.
+    crate::support::eventually("another attempt", || {
         let tried = crate::support::StatClient::new(daemon.addr()).status()["notifications"]["sent"].as_u64()?;
         (tried >= 4).then_some(())
     });
@@ -146,13 +146,13 @@ fn a_luup_that_nobody_vouches_for_is_told_nothing_until_it_is_accepted() {
 }
 
 #[test]
-fn what_is_wrong_with_a_luup_stands_in_the_log() {
-    let house = Authority::new("house");
-    let issue = |names: &[&str], validity| house.issue(names, validity);
+fn the_reason_of_a_failed_verification_is_logged() {
+    let authority = Authority::new("authority");
+    let issue = |names: &[&str], validity| authority.issue(names, validity);
     let ip: &[&str] = &["127.0.0.1"];
     let good = issue(ip, Validity::Now);
     let wrong_pin = format!("luup=sha256/{}", "00".repeat(32));
-    let verified = "ca={dir}/house.pem";
+    let verified = "ca={dir}/ca.pem";
     for (config, tls, words) in [
         (
             issue(ip, Validity::Past).any_server(),
@@ -166,34 +166,34 @@ fn what_is_wrong_with_a_luup_stands_in_the_log() {
             "certificate is not for 127.0.0.1, but for vera",
         ),
         (good.any_server(), &wrong_pin, "pin refused, certificate is sha256/"),
-        (good.server(rustls::ALL_VERSIONS, Some(&house)), verified, "the server wants a certificate from us"),
-        (good.server(&[&rustls::version::TLS12], Some(&house)), verified, "the server wants a certificate from us"),
+        (good.server(rustls::ALL_VERSIONS, Some(&authority)), verified, "the server wants a certificate from us"),
+        (good.server(&[&rustls::version::TLS12], Some(&authority)), verified, "the server wants a certificate from us"),
         (good.any_server(), "ca={dir}/missing.pem", "ca "),
     ] {
         let luup = SecureLuup::start(config, usize::MAX);
-        let daemon = notifying(&luup.url(), tls, &house);
+        let daemon = notifying(&luup.url(), tls, &authority);
         let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
         remote.write_all(b"x").unwrap();
-        let said = complaint(&daemon);
+        let said = tls_error(&daemon);
         assert!(said.starts_with(&format!("SSL_ERROR {words}")), "{words}: {said}");
         daemon.wait_for_log(LIMIT, |line| line.contains("notifications wait"));
     }
-    // Verification is not asked for, and a server that does not speak TLS.
+    // No verification, and a server that does not speak TLS.
     let luup = SecureLuup::start(issue(&["other"], Validity::Past).any_server(), usize::MAX);
-    notify(&notifying(&luup.url(), "luup=none", &house), &luup, 2);
+    notify(&notifying(&luup.url(), "luup=none", &authority), &luup, 2);
     let plain = Device::start(Kind::Manual);
-    let daemon = notifying(&format!("https://{}", plain.addr()), "", &house);
+    let daemon = notifying(&format!("https://{}", plain.addr()), "", &authority);
     let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
     remote.write_all(b"x").unwrap();
     let mut server = accepted(&plain);
     assert!(server.read(&mut [0; 4096]).unwrap() > 0);
     server.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
-    assert_eq!(complaint(&daemon), "SSL_ERROR the server speaks plain HTTP on this port");
+    assert_eq!(tls_error(&daemon), "SSL_ERROR the server speaks plain HTTP on this port");
 }
 
 #[test]
-fn a_luup_that_refuses_is_waited_for() {
-    let authority = Authority::new("house");
+fn notifications_wait_for_a_luup_that_refuses_connections() {
+    let authority = Authority::new("authority");
     let reserved = testkit::ports::Reserved::new().unwrap();
     let daemon = notifying(&format!("https://{}", reserved.addr()), "", &authority);
     let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
@@ -203,12 +203,12 @@ fn a_luup_that_refuses_is_waited_for() {
 }
 
 #[test]
-fn a_handshake_that_hangs_stops_nobody() {
-    let authority = Authority::new("house");
-    // The first connection hangs, as at a server that is stopped; others are passed on.
+fn a_hanging_handshake_delays_no_other_notification() {
+    let authority = Authority::new("authority");
+    // The first connection hangs, as with a stopped server; later connections are passed on.
     let luup = SecureLuup::start(loopback(&authority).any_server(), usize::MAX);
     let front = TcpListener::bind("127.0.0.1:0").unwrap();
-    let daemon = notifying(&format!("https://{}", front.local_addr().unwrap()), "ca={dir}/house.pem", &authority);
+    let daemon = notifying(&format!("https://{}", front.local_addr().unwrap()), "ca={dir}/ca.pem", &authority);
     let (_first, mut first_remote) = echo_mode(&daemon, "NTFY=1/s/a/first");
     first_remote.write_all(b"x").unwrap();
     let _hanging = front.accept().unwrap();
@@ -226,21 +226,21 @@ fn a_handshake_that_hangs_stops_nobody() {
             }
         }
     });
-    assert!(luup.request().contains("second"), "it does not wait for the first");
-    assert_eq!(complaint(&daemon), "SSL_ERROR timeout during the handshake");
-    let again = luup.heads.recv_timeout(LIMIT).expect("the first, again");
+    assert!(luup.request().contains("second"), "the second notification waits for the first");
+    assert_eq!(tls_error(&daemon), "SSL_ERROR timeout during the handshake");
+    let again = luup.heads.recv_timeout(LIMIT).expect("the first notification, repeated");
     assert!(again.contains("first"), "{again}");
 }
 
 #[test]
-fn https_is_for_the_command_line_and_the_file() {
-    let authority = Authority::new("house");
+fn https_works_on_the_command_line_and_in_the_file() {
+    let authority = Authority::new("authority");
     for option in ["-N", "-V"] {
         let luup = SecureLuup::start(loopback(&authority).any_server(), usize::MAX);
         let daemon = daemon()
             .bare()
-            .config("[tls]\nca={dir}/house.pem\n")
-            .file("house.pem", authority.pem().as_bytes())
+            .config("[tls]\nca={dir}/ca.pem\n")
+            .file("ca.pem", authority.pem().as_bytes())
             .args(&["-a", "127.0.0.1", "-p", "0", option, &luup.url()])
             .start();
         notify(&daemon, &luup, 1);
@@ -251,7 +251,7 @@ fn https_is_for_the_command_line_and_the_file() {
 }
 
 #[test]
-fn a_luup_without_tls_is_spoken_to_as_ever() {
+fn a_luup_without_tls_is_notified_over_http() {
     let (luup, daemon) = with_luup("[tls]\nluup=none\n");
     let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
     remote.write_all(b"x").unwrap();
@@ -262,7 +262,7 @@ fn a_luup_without_tls_is_spoken_to_as_ever() {
 
 #[test]
 fn a_luup_behind_nginx() {
-    let authority = Authority::new("house");
+    let authority = Authority::new("authority");
     let luup = Luup::start();
     let port = luup.port();
     let servers = |secure| {
@@ -270,7 +270,7 @@ fn a_luup_behind_nginx() {
     };
     let nginx = Nginx::start(&loopback(&authority), servers);
     let url = format!("https://127.0.0.1:{}", nginx.secure.port());
-    let daemon = notifying(&url, "ca={dir}/house.pem", &authority);
+    let daemon = notifying(&url, "ca={dir}/ca.pem", &authority);
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
     for count in 1..=5 {
         remote.write_all(b"x").unwrap();
@@ -280,7 +280,7 @@ fn a_luup_behind_nginx() {
     drop(plugin);
     luup.wait_for(6, LIMIT);
     assert!(!daemon.log_text().contains("WARN"), "{}", daemon.log_text());
-    // A kept connection is of no use any more when its server has ended; that is no loss.
+    // The server has closed the kept connection; no notification may be lost.
     let secure = nginx.end();
     let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/q");
     remote.write_all(b"x").unwrap();

@@ -1,4 +1,4 @@
-//! Notifications: the request byte for byte, when it is sent, and when not.
+//! Notification requests: their exact bytes, and the events that cause them.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use testkit::ports::Reserved;
 
 use crate::support::{LIMIT, StatClient, daemon, echo_mode, refused, with_luup};
 
-/// The requests of one connection, by the pid that its plugin has chosen.
+/// The requests with this pid.
 fn of<'a>(requests: &'a [Request], pid: &str) -> Vec<&'a Request> {
     requests.iter().filter(|request| request.pid() == pid).collect()
 }
 
-/// Waits for the one next request; it must be the only one.
+/// Waits for the next request, which must be the only one.
 #[track_caller]
-fn the_one(luup: &Luup) -> Request {
+fn only_request(luup: &Luup) -> Request {
     let mut requests = luup.wait_for(1, LIMIT);
     assert_eq!(requests.len(), 1, "{requests:#?}");
     luup.clear_requests();
@@ -25,12 +25,12 @@ fn the_one(luup: &Luup) -> Request {
 }
 
 #[test]
-fn the_request_is_byte_for_byte_the_originals() {
+fn the_request_equals_that_of_the_original_daemon() {
     let (luup, daemon) = with_luup("");
     let (mut plugin, mut remote) =
         echo_mode(&daemon, "NTFY=123/urn:example-com:serviceId:Example1/HandleReceive/1716057f6c0");
     remote.write_all(b"x").unwrap();
-    let request = the_one(&luup);
+    let request = only_request(&luup);
     let head = String::from_utf8(request.head.clone()).unwrap();
     let line = head.lines().next().unwrap();
     assert_eq!(
@@ -46,17 +46,17 @@ fn the_request_is_byte_for_byte_the_originals() {
 }
 
 #[test]
-fn the_own_pid_is_said_where_the_plugin_gives_none() {
+fn the_greetings_pid_is_sent_if_the_plugin_gives_none() {
     let (luup, daemon) = with_luup("");
     for options in ["NTFY=7/s/a", "NTFY=7/s/a/"] {
         let (plugin, remote) = echo_mode(&daemon, options);
         drop(remote);
-        assert_eq!(the_one(&luup).pid(), plugin.pid());
+        assert_eq!(only_request(&luup).pid(), plugin.pid());
     }
 }
 
 #[test]
-fn missing_parts_have_the_originals_defaults_and_empty_ones_stay_empty() {
+fn missing_parts_have_defaults_and_empty_parts_stay_empty() {
     let (luup, daemon) = with_luup("");
     const SERVICE: &str = "urn:toggledbits-com:serviceId:SockProxy1";
     const ACTION: &str = "HandleReceiveData";
@@ -68,13 +68,13 @@ fn missing_parts_have_the_originals_defaults_and_empty_ones_stay_empty() {
     ] {
         let (_plugin, remote) = echo_mode(&daemon, option);
         drop(remote);
-        let request = the_one(&luup);
+        let request = only_request(&luup);
         assert_eq!((request.device(), request.service(), request.action()), (Some(12), service, action), "{option}");
     }
 }
 
 #[test]
-fn the_command_says_the_same_as_the_option() {
+fn the_command_is_equivalent_to_the_option() {
     let (luup, daemon) = with_luup("");
     for (command, query) in [
         ("NTFY 12 svc act pid", "DeviceNum=12&serviceId=svc&action=act&Pid=pid"),
@@ -84,17 +84,17 @@ fn the_command_says_the_same_as_the_option() {
         let mut plugin = daemon.plugin();
         assert_eq!(plugin.command(command), "OK NTFY");
         assert_eq!(plugin.command("QUIT"), "OK QUIT");
-        assert_eq!(the_one(&luup).query, format!("id=action&output_format=json&{query}"));
+        assert_eq!(only_request(&luup).query, format!("id=action&output_format=json&{query}"));
     }
 }
 
 #[test]
-fn everything_but_the_unreserved_is_percent_encoded_in_lower_case() {
+fn all_but_unreserved_characters_are_percent_encoded_in_lower_case() {
     let (luup, daemon) = with_luup("");
     let kept = "ABCXYZabcxyz0189_.~-";
     let mut given = kept.as_bytes().to_vec();
     let mut expected = kept.to_owned();
-    // Blanks and slashes separate, line ends end; every other byte may stand there.
+    // Blanks, slashes and line ends are separators; every other byte is allowed.
     for byte in (1..=255u8).filter(|byte| !kept.as_bytes().contains(byte)) {
         if !byte.is_ascii_alphanumeric() && !b" \t\n\r\x0b\x0c/".contains(&byte) {
             given.push(byte);
@@ -106,24 +106,24 @@ fn everything_but_the_unreserved_is_percent_encoded_in_lower_case() {
     let parts = [&b"5"[..], &given, &given, &given].join(&b'/');
     plugin.send(&[format!("CONN {} NTFY=", closed.addr()).as_bytes(), &parts, b"\n"].concat());
     assert_eq!(plugin.line(), format!("ERR CONN {}", refused()));
-    let request = the_one(&luup);
+    let request = only_request(&luup);
     let common = "id=action&output_format=json&DeviceNum=5";
     assert_eq!(request.query, format!("{common}&serviceId={expected}&action={expected}&Pid={expected}"));
 }
 
 #[test]
-fn device_numbers_are_printed_as_lua_prints_them() {
+fn device_numbers_are_formatted_as_in_lua() {
     let (luup, daemon) = with_luup("");
     for (given, said) in [("12", "12"), ("0x10", "16"), ("1e3", "1000"), ("1.5", "1.5"), ("1e17", "1e+17"), ("0", "0")]
     {
         let (_plugin, remote) = echo_mode(&daemon, &format!("NTFY={given}/s/a/p"));
         drop(remote);
-        assert_eq!(the_one(&luup).param("DeviceNum"), Some(said), "{given}");
+        assert_eq!(only_request(&luup).param("DeviceNum"), Some(said), "{given}");
     }
 }
 
 #[test]
-fn luups_url_may_have_a_path_and_a_slash_at_its_end() {
+fn luups_url_can_have_a_path_and_a_final_slash() {
     let luup = Luup::start();
     for (base, path) in
         [("/", "/data_request"), ("/port_3480", "/port_3480/data_request"), ("/a/b/", "/a/b/data_request")]
@@ -131,50 +131,50 @@ fn luups_url_may_have_a_path_and_a_slash_at_its_end() {
         let daemon = daemon().luup(&format!("{}{base}", luup.url())).start();
         let (_plugin, remote) = echo_mode(&daemon, "NTFY=1/s/a/p");
         drop(remote);
-        assert_eq!(the_one(&luup).path, path);
+        assert_eq!(only_request(&luup).path, path);
     }
 }
 
 #[test]
-fn data_is_there_when_its_notification_comes() {
+fn data_is_readable_when_its_notification_arrives() {
     let (luup, daemon) = with_luup("");
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a");
     for _ in 0..50 {
         remote.write_all(b"news").unwrap();
-        the_one(&luup);
-        assert!(!plugin.is_quiet(), "the plugin was called, and there is nothing to read");
+        only_request(&luup);
+        assert!(!plugin.is_quiet(), "a notification without readable data");
         assert_eq!(plugin.bytes(4), b"news");
     }
 }
 
 #[test]
-fn a_datagram_notifies_as_data_does() {
+fn a_datagram_is_notified() {
     let (luup, daemon) = with_luup("");
     let device = testkit::device::UdpEcho::start();
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "PRTO=udp NTFY=5/s/a/udp EVNT=on");
-    assert_eq!(the_one(&luup).event(), Some("connected"));
+    assert_eq!(only_request(&luup).event(), Some("connected"));
     plugin.send(b"hello");
-    assert_eq!(the_one(&luup).event(), Some("data"));
+    assert_eq!(only_request(&luup).event(), Some("data"));
     assert_eq!(plugin.bytes(5), b"hello");
     drop(plugin);
-    assert_eq!(the_one(&luup).event(), Some("closed"));
+    assert_eq!(only_request(&luup).event(), Some("closed"));
 }
 
 #[test]
-fn what_the_plugin_sends_notifies_nobody() {
+fn bytes_from_the_plugin_cause_no_notification() {
     let (luup, daemon) = with_luup("");
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a EVNT=on");
-    assert_eq!(the_one(&luup).event(), Some("connected"));
+    assert_eq!(only_request(&luup).event(), Some("connected"));
     plugin.send(b"I am the plugin");
     std::io::Read::read_exact(&mut remote, &mut [0; 15]).unwrap();
     drop(remote);
-    assert_eq!(the_one(&luup).event(), Some("closed"));
+    assert_eq!(only_request(&luup).event(), Some("closed"));
 }
 
-/// Every way in which a connection may end; each tells the plugin so once.
+/// Each way to end a connection causes exactly one closing notice.
 #[test]
-fn the_end_is_told_once_whoever_ends() {
+fn every_end_is_notified_once() {
     let (luup, daemon) = with_luup("[limits]\nsetup=1\nhalfclose=1\n");
     let echo = |options: &str| echo_mode(&daemon, &format!("NTFY=5/s/a/p EVNT=on {options}"));
     let setup = || {
@@ -186,7 +186,7 @@ fn the_end_is_told_once_whoever_ends() {
     type End<'a> = &'a dyn Fn() -> Option<Plugin>;
     let ends: [(&str, bool, End<'_>); 10] = [
         ("the remote ends", true, &|| Some(echo("").0)),
-        ("the plugin goes", true, &|| {
+        ("the plugin closes", true, &|| {
             let (plugin, remote) = echo("");
             drop(plugin);
             assert!(crate::support::ends(&remote));
@@ -213,7 +213,7 @@ fn the_end_is_told_once_whoever_ends() {
             assert_eq!(plugin.command("QUIT"), "OK QUIT");
             None
         }),
-        ("the plugin goes after NTFY", false, &|| {
+        ("the plugin closes after NTFY", false, &|| {
             drop(setup());
             None
         }),
@@ -239,7 +239,7 @@ fn the_end_is_told_once_whoever_ends() {
         let events: Vec<_> = requests.iter().map(Request::event).collect();
         let expected = if connected { vec![Some("connected"), Some("closed")] } else { vec![None] };
         assert_eq!(events, expected, "{why}");
-        // Twice would be told, too, before the daemon has forgotten the connection.
+        // A second notice would arrive before the daemon has removed the connection.
         StatClient::new(daemon.addr()).wait_connections(0);
         StatClient::new(daemon.addr()).wait_notified();
         assert_eq!(luup.count(), count, "{why}");
@@ -248,17 +248,17 @@ fn the_end_is_told_once_whoever_ends() {
 }
 
 #[test]
-fn the_end_is_told_when_it_can_be_read_though_the_plugin_has_not_ended() {
+fn the_end_is_notified_as_soon_as_the_plugin_can_read_it() {
     let (luup, daemon) = with_luup("[limits]\nhalfclose=3600\n");
     let (mut plugin, remote) = echo_mode(&daemon, "NTFY=5/s/a/p EVNT=on");
-    assert_eq!(the_one(&luup).event(), Some("connected"));
+    assert_eq!(only_request(&luup).event(), Some("connected"));
     remote.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(the_one(&luup).event(), Some("closed"));
+    assert_eq!(only_request(&luup).event(), Some("closed"));
     assert!(plugin.at_end());
 }
 
 #[test]
-fn stop_and_sigterm_tell_the_end() {
+fn stop_and_sigterm_send_closing_notices() {
     for stop in [true, false] {
         let (luup, mut daemon) = with_luup("");
         let pairs: Vec<_> = (0..5).map(|n| echo_mode(&daemon, &format!("NTFY={n}/s/a/p{n}"))).collect();
@@ -276,7 +276,7 @@ fn stop_and_sigterm_tell_the_end() {
 }
 
 #[test]
-fn device_0_is_notified_and_none_below() {
+fn devices_from_0_on_are_notified() {
     let (luup, daemon) = with_luup("");
     let pairs: Vec<_> = ["0/s/a/zero", "-1/s/a/below", "x/s/a/word", "/s/a/empty", "nan/s/a/nan", "-inf/s/a/inf"]
         .iter()
@@ -296,47 +296,47 @@ fn device_0_is_notified_and_none_below() {
 }
 
 #[test]
-fn events_are_said_only_where_they_were_asked_for() {
+fn events_are_sent_only_with_evnt() {
     let (luup, daemon) = with_luup("");
     for options in ["", "EVNT=off", "EVNT=on EVNT=off", "EVNT=OFF"] {
         let (mut plugin, mut remote) = echo_mode(&daemon, &format!("NTFY=5/s/a/p {options}"));
         remote.write_all(b"x").unwrap();
-        assert_eq!(the_one(&luup).event(), None, "no request says that it is connected");
+        assert_eq!(only_request(&luup).event(), None, "an event without EVNT");
         assert_eq!(plugin.bytes(1), b"x");
         drop(remote);
-        assert_eq!(the_one(&luup).event(), None);
+        assert_eq!(only_request(&luup).event(), None);
     }
     for options in ["EVNT=on", "EVNT=ON"] {
         let (mut plugin, mut remote) = echo_mode(&daemon, &format!("NTFY=5/s/a/p {options}"));
-        let connected = the_one(&luup);
+        let connected = only_request(&luup);
         assert!(connected.query.ends_with("&Pid=p&Event=connected"), "{}", connected.query);
         remote.write_all(b"x").unwrap();
-        assert_eq!(the_one(&luup).event(), Some("data"));
+        assert_eq!(only_request(&luup).event(), Some("data"));
         assert_eq!(plugin.bytes(1), b"x");
         drop(plugin);
-        assert_eq!(the_one(&luup).event(), Some("closed"));
+        assert_eq!(only_request(&luup).event(), Some("closed"));
     }
 }
 
 #[test]
-fn connected_comes_when_ok_conn_can_be_read() {
+fn the_connected_event_follows_ok_conn() {
     let (luup, daemon) = with_luup("");
     let device = Device::start(Kind::Silent);
     let mut plugin = daemon.plugin();
     plugin.send(format!("CONN {} NTFY=5/s/a/p EVNT=on\n", device.addr()).as_bytes());
-    assert_eq!(the_one(&luup).event(), Some("connected"));
+    assert_eq!(only_request(&luup).event(), Some("connected"));
     assert!(!plugin.is_quiet());
     assert_eq!(plugin.line(), "OK CONN p");
 }
 
 #[test]
-fn data_in_a_burst_is_told_once_more_and_never_forgotten() {
+fn a_burst_during_a_request_causes_one_more() {
     let (luup, daemon) = with_luup("");
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
     luup.push_next(Behaviour::Slow(Duration::from_millis(800)));
     remote.write_all(b"x").unwrap();
     luup.wait_for(1, LIMIT);
-    // While the first is under way, all others are one.
+    // All events during the first request are notified by one request.
     for _ in 0..20 {
         remote.write_all(b"x").unwrap();
         plugin.bytes(1);
@@ -349,7 +349,7 @@ fn data_in_a_burst_is_told_once_more_and_never_forgotten() {
 }
 
 #[test]
-fn one_request_at_a_time_is_with_a_device_and_many_with_all() {
+fn a_device_has_one_request_at_a_time_and_devices_run_in_parallel() {
     let (luup, daemon) = with_luup("");
     luup.set_behaviour(Behaviour::Slow(Duration::from_millis(100)));
     let pairs: Vec<_> = (0..12).map(|n| echo_mode(&daemon, &format!("NTFY={}/s/a/p{n}", n % 3))).collect();
@@ -362,14 +362,14 @@ fn one_request_at_a_time_is_with_a_device_and_many_with_all() {
 }
 
 #[test]
-fn a_notification_takes_a_moment_and_not_a_second() {
+fn a_notification_takes_less_than_300_ms() {
     let (luup, daemon) = with_luup("");
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
     let mut best = LIMIT;
     for _ in 0..10 {
         let start = Instant::now();
         remote.write_all(b"x").unwrap();
-        best = best.min(the_one(&luup).arrival - start);
+        best = best.min(only_request(&luup).arrival - start);
         plugin.bytes(1);
     }
     assert!(best < Duration::from_millis(300), "the best of ten took {best:?}");

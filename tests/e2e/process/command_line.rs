@@ -1,4 +1,4 @@
-//! The command line: options in their order, what is printed, errors and their exit status.
+//! The command line: the order of options, output, errors and exit status.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use testkit::ports::Reserved;
 
 use crate::support::{LIMIT, Run, Scratch, accepted, command, daemon, echo_mode, eventually, run, wait_listening};
 
-/// A run that must be refused: status 2, nothing on standard output, one line that names the program.
+/// Runs with wrong arguments. Expects status 2, no output on stdout, and one line on stderr that begins with the program's name.
 #[track_caller]
 fn refused(args: &[&str]) -> String {
     let run = run(args);
@@ -72,7 +72,7 @@ fn bad_values_are_refused_with_their_option() {
 }
 
 #[test]
-fn errors_of_a_file_name_it_and_the_line() {
+fn configuration_errors_name_the_file_and_the_line() {
     let scratch = Scratch::new();
     for (text, line, about) in [
         ("[host]\nport=x\n", 2, "port"),
@@ -100,7 +100,7 @@ fn errors_of_a_file_name_it_and_the_line() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_refused() {
+fn an_unreadable_configuration_is_refused() {
     let scratch = Scratch::new();
     for path in [scratch.path("missing.cf"), scratch.path("")] {
         assert!(refused(&["-c", &path]).starts_with(&path));
@@ -117,12 +117,12 @@ fn a_configuration_can_be_checked() {
 }
 
 #[test]
-fn the_sample_configuration_can_be_loaded_as_it_is_and_with_every_key_uncommented() {
+fn the_sample_configuration_loads_as_it_is_and_with_every_key_uncommented() {
     let scratch = Scratch::new();
     let sample = printed(&["--sample-config"]);
     let path = scratch.write("sample.cf", &sample);
     assert_eq!(run(&["-t", "-c", &path]).status, Some(0));
-    // Keys stand behind a semicolon and one blank, text behind more.
+    // A key follows a semicolon and one blank; text follows more blanks.
     let is_key =
         |line: &str| line.strip_prefix("; ").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
     let (head, body) = sample.split_once("\n[host]").unwrap();
@@ -137,7 +137,7 @@ fn the_sample_configuration_can_be_loaded_as_it_is_and_with_every_key_uncommente
 }
 
 #[test]
-fn what_comes_later_holds() {
+fn later_options_take_precedence() {
     let scratch = Scratch::new();
     let (one, two) = (Reserved::new().unwrap(), Reserved::new().unwrap());
     let file = scratch.write("two.cf", format!("[host]\nport={}\nip=127.0.0.1\n", two.port()));
@@ -163,7 +163,7 @@ fn a_second_file_overrides_the_first_and_keeps_the_rest() {
 }
 
 #[test]
-fn both_letters_say_where_luup_is() {
+fn both_options_set_the_url_of_luup() {
     let (old, luup) = (Luup::start(), Luup::start());
     for letter in ["-N", "-V"] {
         let daemon = daemon().luup(&old.url()).args(&[letter, &luup.url()]).start();
@@ -176,17 +176,17 @@ fn both_letters_say_where_luup_is() {
 }
 
 #[test]
-fn the_log_goes_where_it_is_told() {
+fn the_log_goes_to_the_configured_file() {
     let scratch = Scratch::new();
     let (log, port) = (scratch.path("log"), Reserved::new().unwrap());
     let daemon = daemon().port(port.port()).args(&["-L", &log]).spawn();
     let plugin = wait_listening(port.addr());
     assert!(scratch.read("log").contains(plugin.pid()), "{}", scratch.read("log"));
-    assert_eq!(daemon.log_text(), "", "and nowhere else");
+    assert_eq!(daemon.log_text(), "", "log lines on standard error");
 }
 
 #[test]
-fn debug_says_more() {
+fn debug_logs_more() {
     let talk = |daemon: &Daemon| {
         let device = Device::start(Kind::Manual);
         let mut plugin = daemon.plugin();
@@ -202,7 +202,7 @@ fn debug_says_more() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_an_error_of_one_line() {
+fn an_address_in_use_is_an_error_of_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let error = |run: Run| {
@@ -215,7 +215,7 @@ fn an_address_that_is_taken_is_an_error_of_one_line() {
     let scratch = Scratch::new();
     let file = scratch.write("direct.cf", format!("[direct]\n{port}=CONN 127.0.0.1:1\n"));
     error(run(&["-a", "127.0.0.1", "-p", "0", "-c", &file]));
-    // With the log elsewhere the error is still said here.
+    // With the log in a file the error also appears on standard error.
     let log = scratch.path("log");
     let run = run(&["-a", "127.0.0.1", "-p", &port, "-L", &log]);
     assert!(scratch.read("log").contains("in use"), "{run:?}");
@@ -223,12 +223,12 @@ fn an_address_that_is_taken_is_an_error_of_one_line() {
 }
 
 #[test]
-fn an_address_that_is_not_here_is_an_error() {
+fn an_address_of_another_machine_is_an_error() {
     assert!(refused(&["-a", "192.0.2.77", "-p", "0"]).len() > 10);
 }
 
 #[test]
-fn where_the_log_cannot_be_written_standard_error_gets_it() {
+fn an_unwritable_log_goes_to_standard_error() {
     let scratch = Scratch::new();
     let path = scratch.path("stick/log");
     for log in [&path, &scratch.path("")] {
@@ -242,15 +242,15 @@ fn where_the_log_cannot_be_written_standard_error_gets_it() {
     let run = run(&["-a", "127.0.0.1", "-p", &taken.local_addr().unwrap().port().to_string(), "-L", &path]);
     assert_eq!((run.status, run.err.lines().count()), (Some(2), 2), "a warning, and one line of error: {run:?}");
 
-    // When the stick is there, HUP is enough.
+    // After the folder has appeared, HUP opens the log.
     let daemon = daemon().args(&["-L", &path]).start();
     std::fs::create_dir(scratch.path("stick")).unwrap();
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
-    eventually("it is there", || scratch.read("stick/log").contains("read anew").then_some(()));
+    eventually("the log file exists", || scratch.read("stick/log").contains("read anew").then_some(()));
 }
 
 #[test]
-fn a_probe_asks_whether_the_proxy_is_there() {
+fn a_probe_reports_whether_the_proxy_answers() {
     let probe = |args: &[&str]| run(&[args, &["--probe"]].concat());
     let daemon = daemon().start();
     let port = daemon.port().to_string();
@@ -270,7 +270,7 @@ fn a_probe_asks_whether_the_proxy_is_there() {
         assert!(run.status == Some(1) && one_line, "{why}: {run:?}");
     };
     failed(&Reserved::new().unwrap().addr().to_string(), "refused");
-    // The kernel accepts for one that hangs.
+    // A proxy that hangs: the kernel accepts for it.
     let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
     failed(&hangs.local_addr().unwrap().to_string(), "timeout");
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -280,47 +280,47 @@ fn a_probe_asks_whether_the_proxy_is_there() {
     server.join().unwrap();
 }
 
-/// A probe of that port that is under way, with so many seconds.
-fn asking(port: u16, seconds: u32) -> Child {
+/// Starts a probe of `port` with a timeout of `seconds`.
+fn start_probe(port: u16, seconds: u32) -> Child {
     let port = port.to_string();
     let mut command = command(&["-a", "127.0.0.1", "-p", &port, &format!("--probe={seconds}")]);
     command.stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// What a probe came to: its status, and what it says.
-fn answer(asking: Child) -> (Option<i32>, String) {
-    let output = asking.wait_with_output().unwrap();
+/// Waits for a probe; returns its status and output.
+fn finish_probe(probe: Child) -> (Option<i32>, String) {
+    let output = probe.wait_with_output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 const GREETED: (Option<i32>, String) = (Some(0), String::new());
 
 #[test]
-fn a_patient_probe_asks_until_the_proxy_is_there() {
+fn a_probe_with_a_timeout_retries_until_the_proxy_answers() {
     let there = daemon().start();
-    assert_eq!(answer(asking(there.port(), 2)), GREETED);
+    assert_eq!(finish_probe(start_probe(there.port(), 2)), GREETED);
 
-    // Nobody is there at first.
+    // At first the port is closed.
     let later = Reserved::new().unwrap();
-    let probe = asking(later.port(), 60);
+    let probe = start_probe(later.port(), 60);
     let _daemon = daemon().port(later.port()).start();
-    assert_eq!(answer(probe), GREETED);
+    assert_eq!(finish_probe(probe), GREETED);
 
-    // Somebody else is, who says something or hangs, and makes way when he has been asked.
+    // At first another server has the port. It sends something or hangs, and closes the port after the first probe.
     for says in ["220 mail\r\n", ""] {
         let taken = Reserved::new().unwrap();
-        let stranger = taken.listen().unwrap();
-        let probe = asking(taken.port(), 60);
-        let mut asked = stranger.accept().unwrap().0;
+        let other_server = taken.listen().unwrap();
+        let probe = start_probe(taken.port(), 60);
+        let mut asked = other_server.accept().unwrap().0;
         asked.write_all(says.as_bytes()).unwrap();
-        drop(stranger);
+        drop(other_server);
         let _daemon = daemon().port(taken.port()).start();
-        assert_eq!(answer(probe), GREETED, "{says:?}");
+        assert_eq!(finish_probe(probe), GREETED, "{says:?}");
     }
 }
 
 #[test]
-fn a_patient_probe_gives_up_when_its_seconds_have_passed() {
+fn a_probe_with_a_timeout_gives_up_in_time() {
     let nobody = Reserved::new().unwrap();
     let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -334,25 +334,25 @@ fn a_patient_probe_gives_up_when_its_seconds_have_passed() {
         }
     });
     let began = Instant::now();
-    let probes = ports.map(|port| asking(port, 2));
+    let probes = ports.map(|port| start_probe(port, 2));
     for (probe, why) in probes.into_iter().zip(["refused", "timeout", "220 mail"]) {
-        let (status, said) = answer(probe);
+        let (status, said) = finish_probe(probe);
         let one_line = said.lines().count() == 1 && said.starts_with("sockproxyd: ") && said.contains(why);
         assert!(status == Some(1) && one_line, "{why}: {status:?} {said}");
     }
-    // The last pause may end it a little earlier.
+    // The last pause may shorten it a little.
     assert!(began.elapsed() >= Duration::from_millis(1700), "{:?}", began.elapsed());
     assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
-    assert!(asked.load(Ordering::Relaxed) > 1, "it did not ask again");
+    assert!(asked.load(Ordering::Relaxed) > 1, "no second attempt");
 }
 
 #[test]
-fn a_port_is_free_again_at_once() {
+fn a_port_can_be_bound_again_at_once() {
     let port = Reserved::new().unwrap();
     for _ in 0..5 {
         let daemon = daemon().port(port.port()).start();
         let (mut plugin, remote): (Plugin, _) = echo_mode(&daemon, "");
-        // The daemon closes first: its side lingers.
+        // The daemon closes first, so its side is in TIME_WAIT.
         drop(daemon);
         assert!(plugin.at_end() && crate::support::ends(&remote));
     }

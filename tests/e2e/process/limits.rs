@@ -17,30 +17,33 @@ use crate::support::{
 };
 
 #[test]
-fn one_more_than_the_limit_is_refused_until_there_is_room() {
+fn connections_beyond_the_limit_are_refused() {
     let daemon = configured("[limits]\nconnections=3\n");
     let mut plugins: Vec<Plugin> = (0..3).map(|_| daemon.plugin()).collect();
     for _ in 0..3 {
         let mut refused = Plugin::connect_raw(daemon.addr()).unwrap();
         assert_eq!(refused.rest(), b"ERR ACCESS Too many connections\n");
     }
-    assert!(plugins.iter_mut().all(|plugin| plugin.command("CAPA").starts_with("OK CAPA")), "the others live on");
+    assert!(
+        plugins.iter_mut().all(|plugin| plugin.command("CAPA").starts_with("OK CAPA")),
+        "the other connections go on"
+    );
     assert_eq!(plugins.pop().unwrap().command("QUIT"), "OK QUIT");
-    eventually("there is room again", || {
+    eventually("a connection is accepted again", || {
         let mut plugin = Plugin::connect_raw(daemon.addr()).ok()?;
         plugin.line().starts_with("OK TOGGLEDBITS").then_some(())
     });
 }
 
 #[test]
-fn loopback_is_exempt_from_the_limit_of_an_address() {
+fn loopback_is_exempt_from_the_limit_for_each_address() {
     let daemon = configured("[limits]\nperaddress=1\n");
     let _plugins: Vec<Plugin> = (0..5).map(|_| daemon.plugin()).collect();
     assert!(plugin_from("127.0.0.2", daemon.addr()).line().starts_with("OK "));
 }
 
-/// A plugin that asks for STAT until the proxy can say no more, and reads nothing.
-fn deaf(daemon: &Daemon) -> TcpStream {
+/// A plugin that sends STAT until the socket is full, and reads nothing.
+fn full_of_stat(daemon: &Daemon) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&daemon.addr().into()).unwrap();
@@ -52,31 +55,31 @@ fn deaf(daemon: &Daemon) -> TcpStream {
 }
 
 #[test]
-fn who_does_not_read_what_stat_says_is_not_waited_for() {
+fn a_plugin_that_does_not_read_stat_times_out() {
     let daemon = configured("[limits]\nsetup=1\n");
     let mut watcher = daemon.plugin();
     watcher.send(b"STAT\nBLKS 1\n");
     while watcher.line() != "OK BLKS" {}
-    let _deaf = deaf(&daemon);
+    let _deaf = full_of_stat(&daemon);
     daemon.wait_for_log(LIMIT, |line| line.contains("silent in setup mode"));
-    assert_eq!(watcher.command("BLKS 1"), "OK BLKS", "who reads stays");
+    assert_eq!(watcher.command("BLKS 1"), "OK BLKS", "a plugin that reads stays connected");
 }
 
 #[test]
-fn answers_that_nobody_reads_are_bounded() {
+fn unread_replies_are_limited() {
     let daemon = configured("[limits]\nbuffers=65536\n");
-    // They make the table long: some 25 KB.
+    // Many connections make the table long, some 25 KB.
     let _idle: Vec<Plugin> = (0..250).map(|_| daemon.plugin()).collect();
-    // Each holds up to that much; how much, the kernel decides.
-    let mut deaf_ones = Vec::new();
+    // Each plugin holds up to one table; the kernel's buffers decide how much.
+    let mut unread = Vec::new();
     while !daemon.log_text().contains("gets no STAT") {
-        assert!(deaf_ones.len() < 50, "answers pile up");
-        deaf_ones.push(deaf(&daemon));
+        assert!(unread.len() < 50, "unread replies are not limited");
+        unread.push(full_of_stat(&daemon));
     }
     assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
 }
 
-/// Leaves `more` descriptors to the daemon, whatever it has open. False where this machine has no way to.
+/// Limits the daemon to `more` descriptors beyond those that are open. False if this machine has no prlimit.
 fn leave_descriptors(daemon: &Daemon, more: usize) -> bool {
     let limit = daemon.descriptors() + more;
     let mut command = Command::new("prlimit");
@@ -88,7 +91,7 @@ fn leave_descriptors(daemon: &Daemon, more: usize) -> bool {
     set
 }
 
-/// Connects until the daemon has no descriptor left to accept with. The last one has not been greeted.
+/// Connects until the daemon has no descriptor left to accept with. The last plugin has not been greeted.
 fn fill(daemon: &Daemon) -> Vec<Plugin> {
     let mut plugins = Vec::new();
     loop {
@@ -100,7 +103,11 @@ fn fill(daemon: &Daemon) -> Vec<Plugin> {
         match greeting {
             Ok(greeting) => assert!(greeting.starts_with("OK TOGGLEDBITS"), "{greeting}"),
             Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "who comes then waits: {error}");
+                assert_eq!(
+                    error.kind(),
+                    std::io::ErrorKind::TimedOut,
+                    "the next connection is not left waiting: {error}"
+                );
                 return plugins;
             }
         }
@@ -108,7 +115,7 @@ fn fill(daemon: &Daemon) -> Vec<Plugin> {
 }
 
 #[test]
-fn out_of_descriptors_it_waits_without_spinning_and_goes_on_later() {
+fn without_descriptors_accepting_pauses_without_a_busy_loop() {
     let daemon = crate::support::started();
     let (mut echo, mut remote) = echo_mode(&daemon, "");
     if !leave_descriptors(&daemon, 10) {
@@ -116,26 +123,26 @@ fn out_of_descriptors_it_waits_without_spinning_and_goes_on_later() {
     }
     let mut plugins = fill(&daemon);
     let mut waiting = plugins.pop().unwrap();
-    assert!(plugins.len() >= 4, "{} came in", plugins.len());
+    assert!(plugins.len() >= 4, "{} were accepted", plugins.len());
     if !emulated() {
         let before = daemon.cpu_time();
         assert!(stays_quiet(echo.stream(), Duration::from_secs(2)));
         let used = daemon.cpu_time() - before;
-        assert!(used < Duration::from_millis(400), "{used:?} of two seconds");
+        assert!(used < Duration::from_millis(400), "{used:?} of processor time in two seconds");
     }
-    // Who is in is served all the while.
+    // Accepted connections are served meanwhile.
     remote.write_all(b"still here").unwrap();
     assert_eq!(echo.bytes(10), b"still here");
     assert!(plugins[0].command("CAPA").starts_with("OK CAPA"));
     assert!(waiting.is_quiet());
-    let complaints = daemon.log_lines().iter().filter(|line| line.contains("cannot accept")).count();
-    assert!((1..=3).contains(&complaints), "{}", daemon.log_text());
+    let warnings = daemon.log_lines().iter().filter(|line| line.contains("cannot accept")).count();
+    assert!((1..=3).contains(&warnings), "{}", daemon.log_text());
     plugins.truncate(2);
-    assert!(waiting.line().starts_with("OK TOGGLEDBITS"), "who has waited comes in");
+    assert!(waiting.line().starts_with("OK TOGGLEDBITS"), "the waiting connection is accepted");
 }
 
 #[test]
-fn out_of_descriptors_a_conn_fails_with_a_reason() {
+fn without_descriptors_conn_fails_with_a_reason() {
     let daemon = crate::support::started();
     let device = Device::start(Kind::Silent);
     if !leave_descriptors(&daemon, 8) {
@@ -146,12 +153,12 @@ fn out_of_descriptors_a_conn_fails_with_a_reason() {
     assert!(answer.starts_with("ERR CONN ") && answer.len() > 9, "{answer:?}");
     assert!(plugins[0].at_end());
     drop(plugins);
-    // And with descriptors it works.
+    // With descriptors it works again.
     assert!(daemon.plugin().command(&format!("CONN {}", device.addr())).starts_with("OK CONN "));
 }
 
 #[test]
-fn out_of_descriptors_notifications_are_late_and_not_lost() {
+fn without_descriptors_notifications_are_late_but_not_lost() {
     let (luup, daemon): (Luup, Daemon) = with_luup("");
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
@@ -169,7 +176,7 @@ fn out_of_descriptors_notifications_are_late_and_not_lost() {
 }
 
 #[test]
-fn descriptors_are_raised_as_far_as_the_limit_of_connections_needs() {
+fn the_descriptor_limit_is_raised_for_the_configured_connections() {
     let daemon = daemon().config("[limits]\nconnections=300\n").within("ulimit -Sn 64; exec \"$@\"").start();
     let device = Device::start(Kind::Silent);
     let mut plugins: Vec<Plugin> = (0..300).map(|_| daemon.plugin()).collect();
@@ -180,8 +187,8 @@ fn descriptors_are_raised_as_far_as_the_limit_of_connections_needs() {
 }
 
 #[test]
-fn where_descriptors_cannot_be_raised_connections_are_fewer_and_all_of_them_work() {
-    // Root may raise even the hard limit; without that capability, nobody may.
+fn a_fixed_descriptor_limit_reduces_the_connections() {
+    // Without the capability not even root can raise the hard limit.
     let no_capability = "setpriv --bounding-set -sys_resource --inh-caps -sys_resource";
     let may = Command::new("setpriv").args(no_capability.split(' ').skip(1)).arg("true").output();
     let script = if may.is_ok_and(|output| output.status.success()) {

@@ -1,4 +1,4 @@
-//! The log: what is in it, its file and its size, and the system's log.
+//! The log: its content, its file and size, and the system log.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -13,7 +13,7 @@ use crate::support::{
     LIMIT, Scratch, accepted, command, daemon, echo_mode, eventually, may_mount, started, wait_listening, with_mounts,
 };
 
-/// A daemon that logs to a file, and its port.
+/// A daemon that logs to a file, and the port it listens on.
 struct Filed {
     daemon: Daemon,
     port: Reserved,
@@ -29,8 +29,8 @@ impl Filed {
         Filed { daemon, port }
     }
 
-    /// A connection that leaves lines in the log.
-    fn come_and_go(&self) -> String {
+    /// Opens and closes a connection, which is logged; returns its pid.
+    fn connect_and_quit(&self) -> String {
         let mut plugin = Plugin::connect(self.port.addr());
         assert_eq!(plugin.command("QUIT"), "OK QUIT");
         plugin.pid().to_owned()
@@ -38,7 +38,7 @@ impl Filed {
 }
 
 #[test]
-fn a_connection_leaves_its_story() {
+fn a_connection_is_logged_from_beginning_to_end() {
     let daemon = started();
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
@@ -56,7 +56,7 @@ fn a_connection_leaves_its_story() {
 }
 
 #[test]
-fn what_a_plugin_writes_makes_no_lines_of_its_own() {
+fn control_characters_from_a_plugin_do_not_break_the_log() {
     let daemon = daemon().arg("-D").start();
     let mut plugin = daemon.plugin();
     plugin.send(b"CONN \x1b[2Jhost\x07:80 NTFY=5/a\x0bb/c\x85\x9b\n");
@@ -73,36 +73,36 @@ fn what_a_plugin_writes_makes_no_lines_of_its_own() {
 fn hup_reopens_a_file_that_was_renamed() {
     let scratch = Scratch::new();
     let filed = Filed::start("", &scratch.path("log"));
-    let first = filed.come_and_go();
+    let first = filed.connect_and_quit();
     fs::rename(scratch.path("log"), scratch.path("log.1")).unwrap();
-    let second = filed.come_and_go();
-    eventually("it is in the file", || scratch.read("log.1").contains(&second).then_some(()));
+    let second = filed.connect_and_quit();
+    eventually("the line is in the file", || scratch.read("log.1").contains(&second).then_some(()));
     filed.daemon.signal(Signal::SIGHUP);
     eventually("there is a new file", || scratch.read("log").contains("read anew").then_some(()));
-    let third = filed.come_and_go();
-    eventually("it is in the new file", || scratch.read("log").contains(&third).then_some(()));
+    let third = filed.connect_and_quit();
+    eventually("the line is in the new file", || scratch.read("log").contains(&third).then_some(()));
     assert!(scratch.read("log.1").contains(&first) && !scratch.read("log.1").contains(&third));
 }
 
 #[test]
-fn hup_moves_the_log_to_where_the_configuration_says() {
+fn hup_moves_the_log_to_the_configured_file() {
     let scratch = Scratch::new();
     let filed = Filed::start("", &scratch.path("one"));
     fs::write(filed.daemon.dir().join("sockproxyd.conf"), format!("[host]\nlog={}\n", scratch.path("two"))).unwrap();
     filed.daemon.signal(Signal::SIGHUP);
-    eventually("it is there", || scratch.read("two").contains("read anew").then_some(()));
+    eventually("the line is there", || scratch.read("two").contains("read anew").then_some(()));
 }
 
 #[test]
-fn a_log_that_cannot_be_reopened_stays_where_it_was() {
+fn a_log_that_cannot_be_reopened_stays_in_the_old_file() {
     let scratch = Scratch::new();
     let filed = Filed::start("", &scratch.path("log"));
     let config = format!("[host]\nlog={}\n", scratch.path("no/such/directory/log"));
     fs::write(filed.daemon.dir().join("sockproxyd.conf"), config).unwrap();
     filed.daemon.signal(Signal::SIGHUP);
-    eventually("it is told", || scratch.read("log").contains("no/such/directory").then_some(()));
-    let pid = filed.come_and_go();
-    eventually("it goes on", || scratch.read("log").contains(&pid).then_some(()));
+    eventually("the error is logged", || scratch.read("log").contains("no/such/directory").then_some(()));
+    let pid = filed.connect_and_quit();
+    eventually("logging goes on", || scratch.read("log").contains(&pid).then_some(()));
 }
 
 #[test]
@@ -110,39 +110,39 @@ fn a_file_is_appended_to() {
     let scratch = Scratch::new();
     let path = scratch.write("log", "what was before\n");
     let filed = Filed::start("", &path);
-    let pid = filed.come_and_go();
-    eventually("it is there", || scratch.read("log").contains(&pid).then_some(()));
+    let pid = filed.connect_and_quit();
+    eventually("the line is there", || scratch.read("log").contains(&pid).then_some(()));
     assert!(scratch.read("log").starts_with("what was before\n"));
 }
 
 #[test]
-fn file_and_predecessor_stay_within_logmax_and_the_newest_lines_are_there() {
+fn the_log_and_its_predecessor_stay_within_logmax_with_the_newest_lines() {
     const BOUND: usize = 8000;
     let scratch = Scratch::new();
     let filed = Filed::start(&format!("logmax={BOUND}"), &scratch.path("log"));
     let mut last = String::new();
     for _ in 0..300 {
-        last = filed.come_and_go();
+        last = filed.connect_and_quit();
         let size = |name| fs::metadata(scratch.path(name)).map_or(0, |data| data.len() as usize);
         let (new, old) = (size("log"), size("log.old"));
         assert!(new + old <= BOUND, "{new} + {old} bytes");
     }
     eventually("the last line is there", || scratch.read("log").contains(&last).then_some(()));
     let both = scratch.read("log.old") + &scratch.read("log");
-    assert!(both.len() > BOUND / 4, "and not much less than allowed: {}", both.len());
+    assert!(both.len() > BOUND / 4, "the files are smaller than needed: {}", both.len());
 }
 
 #[test]
-fn logmax_0_is_no_bound() {
+fn logmax_0_disables_the_limit() {
     let scratch = Scratch::new();
     let filed = Filed::start("logmax=0", &scratch.path("log"));
-    let first = filed.come_and_go();
-    let last = (0..200).fold(None, |_, _| Some(filed.come_and_go())).unwrap();
-    eventually("all is there", || scratch.read("log").contains(&last).then_some(()));
+    let first = filed.connect_and_quit();
+    let last = (0..200).fold(None, |_, _| Some(filed.connect_and_quit())).unwrap();
+    eventually("all lines are there", || scratch.read("log").contains(&last).then_some(()));
     assert!(scratch.read("log").contains(&first) && scratch.read("log.old").is_empty());
 }
 
-/// A daemon whose `/dev` has a log socket of ours, or none.
+/// A daemon whose `/dev` has the test's log socket, or none.
 fn with_dev(scratch: &Scratch, builder: Builder) -> Builder {
     let dev = scratch.path("dev");
     let devices = "null zero random urandom";
@@ -152,7 +152,7 @@ fn with_dev(scratch: &Scratch, builder: Builder) -> Builder {
 }
 
 #[test]
-fn the_systems_log_gets_lines_with_priority_name_and_pid() {
+fn syslog_lines_have_priority_name_and_pid() {
     if !may_mount() {
         return;
     }
@@ -178,7 +178,7 @@ fn the_systems_log_gets_lines_with_priority_name_and_pid() {
 }
 
 #[test]
-fn where_there_is_no_system_log_standard_error_gets_the_lines() {
+fn without_a_system_log_lines_go_to_standard_error() {
     if !may_mount() {
         return;
     }
@@ -187,7 +187,7 @@ fn where_there_is_no_system_log_standard_error_gets_the_lines() {
     let daemon = with_dev(&scratch, daemon().args(&["-L", "syslog"])).start();
     let (plugin, _remote) = echo_mode(&daemon, "");
     daemon.wait_for_log(LIMIT, |line| line.contains(plugin.pid()) && line.contains("connected to"));
-    // And one that comes up later is found.
+    // A system log that starts later is used.
     let socket = UnixDatagram::bind(scratch.path("dev/log")).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     let plugin = daemon.plugin();
@@ -196,9 +196,9 @@ fn where_there_is_no_system_log_standard_error_gets_the_lines() {
     assert!(String::from_utf8_lossy(&line[..length]).contains(plugin.pid()));
 }
 
-/// Regression: a standard error that nobody reads stopped the daemon once its pipe was full.
+/// Regression: the daemon blocked when standard error was a full pipe.
 #[test]
-fn a_standard_error_that_nobody_reads_stops_nothing() {
+fn an_unread_standard_error_does_not_block_the_daemon() {
     use std::io::{BufRead, BufReader, Read};
     let mut command = command(&["-a", "127.0.0.1", "-p", "0", "-D"]);
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
@@ -206,7 +206,7 @@ fn a_standard_error_that_nobody_reads_stops_nothing() {
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();
     let address: std::net::SocketAddr = line.trim().rsplit(' ').next().unwrap().parse().unwrap();
-    // Each of these is worth three lines of some 50 bytes; a pipe holds 64 KiB.
+    // Each connection logs three lines of some 50 bytes; a pipe holds 64 KiB.
     for _ in 0..1000 {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();

@@ -1,4 +1,4 @@
-//! Whatever clients and devices do to it, nothing is left behind: no descriptor, no entry of STAT, no memory.
+//! Leaks: aborted connections of clients and devices leave no descriptor, no entry in STAT and no memory behind.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,33 +17,33 @@ use crate::support::{
     read_to_end, skipped_under_emulation, started, with_luup,
 };
 
-/// True where the tests of this module are to last.
+/// True if the tests of this module run longer (`SOAK=1`).
 fn soak() -> bool {
     std::env::var_os("SOAK").is_some()
 }
 
-/// What the daemon holds at rest, to be compared with later.
+/// The resources of the idle daemon, for later comparison.
 struct Rest {
     descriptors: usize,
     rss: u64,
 }
 
 impl Rest {
-    /// After a first connection has come and gone, so that everything is there that is made once.
+    /// Measures after a first connection, so that everything that is created once exists.
     fn of(daemon: &Daemon) -> Rest {
         let (plugin, remote) = echo_mode(daemon, "");
         both_ways(plugin.stream(), &remote, 1_000_000);
         drop((plugin, remote));
         StatClient::new(daemon.addr()).wait_connections(0);
-        // And the stat has gone, too.
-        eventually("nothing changes any more", || {
+        // Waits until the connection of the StatClient is closed, too.
+        eventually("the number of descriptors is stable", || {
             let (before, now) = (daemon.descriptors(), (daemon.descriptors(), daemon.memory().rss));
             std::thread::sleep(Duration::from_millis(100));
             (before == daemon.descriptors()).then_some(Rest { descriptors: now.0, rss: now.1 })
         })
     }
 
-    /// Waits until nothing is left but `descriptors` more, for pools, and asserts that memory has grown by `kb` at most.
+    /// Waits until at most `descriptors` more are open (for pools), and asserts that memory has grown by at most `kb`.
     #[track_caller]
     fn is_restored(&self, daemon: &Daemon, descriptors: usize, kb: u64) {
         StatClient::new(daemon.addr()).wait_connections(0);
@@ -51,14 +51,14 @@ impl Rest {
         assert_eq!(StatClient::new(daemon.addr()).status()["buffered"], 0);
         if !emulated() {
             let grown = daemon.memory().rss.saturating_sub(self.rss);
-            assert!(grown <= kb, "{grown} kB more than at rest");
+            assert!(grown <= kb, "{grown} kB more than before");
         }
     }
 }
 
-/// One connection that breaks off at some moment, from some side.
-fn break_off(daemon: &Daemon, source: &Device, manual: &Device, random: &mut Random) {
-    let Ok(mut plugin) = Plugin::connect_raw(daemon.addr()) else { panic!("the daemon does not accept any more") };
+/// Aborts a connection at a random moment, from a random side.
+fn abort_one(daemon: &Daemon, source: &Device, manual: &Device, random: &mut Random) {
+    let Ok(mut plugin) = Plugin::connect_raw(daemon.addr()) else { panic!("the daemon does not accept") };
     let ntfy = match random.below(2) {
         0 => String::new(),
         _ => format!("NTFY={}/s/a/p", random.below(5)),
@@ -67,15 +67,15 @@ fn break_off(daemon: &Daemon, source: &Device, manual: &Device, random: &mut Ran
     match random.below(8) {
         0 => {}
         1 => plugin.send(b"CO"),
-        // While the proxy connects, or right after.
+        // During CONN, or right after.
         2 => plugin.send(conn(source).as_bytes()),
-        // In the middle of what the device sends.
+        // While the device sends.
         3 | 4 => {
             plugin.send(conn(source).as_bytes());
             let most = random.between(50, 300_000);
             plugin.bytes(most as usize);
         }
-        // In the middle of what the plugin sends; nobody reads it.
+        // While the plugin sends and the device does not read.
         5 => {
             plugin.send(conn(manual).as_bytes());
             let remote = accepted(manual);
@@ -83,14 +83,14 @@ fn break_off(daemon: &Daemon, source: &Device, manual: &Device, random: &mut Ran
             while plugin.try_send(&[7; 50_000]).is_ok() {}
             drop(remote);
         }
-        // The device breaks off, having sent something.
+        // The device aborts after it has sent something.
         6 => {
             plugin.send(conn(manual).as_bytes());
             let mut remote = accepted(manual);
             remote.write_all(&[7; 10_000]).unwrap();
             reset(&remote);
         }
-        // One after the other.
+        // Both sides one after another.
         _ => {
             plugin.send(conn(manual).as_bytes());
             let remote = accepted(manual);
@@ -102,8 +102,8 @@ fn break_off(daemon: &Daemon, source: &Device, manual: &Device, random: &mut Ran
     plugin.reset();
 }
 
-/// Lets `count` connections break off, from several threads.
-fn break_off_many(daemon: &Daemon, count: usize) {
+/// Aborts `count` connections from several threads.
+fn abort_many(daemon: &Daemon, count: usize) {
     const THREADS: usize = 8;
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -112,7 +112,7 @@ fn break_off_many(daemon: &Daemon, count: usize) {
                 let manual = Device::start(Kind::Manual);
                 let mut random = Random::new(thread as u64);
                 for _ in 0..count / THREADS {
-                    break_off(daemon, &source, &manual, &mut random);
+                    abort_one(daemon, &source, &manual, &mut random);
                 }
             });
         }
@@ -120,15 +120,15 @@ fn break_off_many(daemon: &Daemon, count: usize) {
 }
 
 #[test]
-fn connections_that_break_off_leave_nothing_behind() {
+fn aborted_connections_leave_nothing_behind() {
     let count = if soak() { 10_000 } else { 2000 };
-    // With pipes and without; pipes stay in their pool.
+    // With and without pipes; pipes stay in their pool.
     for (pipes, kept) in [(0, 0), (16, 32)] {
         let (luup, daemon): (Luup, Daemon) = with_luup(&format!("[limits]\npipes={pipes}\n"));
         let rest = Rest::of(&daemon);
-        break_off_many(&daemon, count / 2);
+        abort_many(&daemon, count / 2);
         StatClient::new(daemon.addr()).wait_notified();
-        // Devices take one request at a time; senders end when there is nothing to send.
+        // A device gets one request at a time; sender threads end when the queue is empty.
         assert!((0..5).all(|device| luup.max_concurrent(device) <= 1));
         rest.is_restored(&daemon, kept, 6 * 1024);
         let (plugin, remote) = echo_mode(&daemon, "");
@@ -136,7 +136,7 @@ fn connections_that_break_off_leave_nothing_behind() {
     }
 }
 
-/// A process that sends for ever, or listens and sends for ever.
+/// A process that sends without end; `address` makes it connect or listen.
 fn endless(address: &str) -> Child {
     let mut command = Command::new("socat");
     command.args(["-u", "OPEN:/dev/zero", address]).stderr(Stdio::null());
@@ -160,7 +160,7 @@ fn clients_that_are_killed_leave_nothing_behind() {
         let client = endless(&format!("TCP:{}", port.addr()));
         device.wait_received(device.received().bytes + 200_000, LIMIT);
         kill(client);
-        assert!(device.wait_finished(round, LIMIT), "the device is not told");
+        assert!(device.wait_finished(round, LIMIT), "the device does not see the end");
     }
     rest.is_restored(&daemon, 0, 2048);
 }
@@ -185,20 +185,20 @@ fn devices_that_are_killed_leave_nothing_behind() {
 }
 
 #[test]
-fn five_thousand_connections_are_held_and_get_their_own_bytes() {
+fn five_thousand_connections_get_their_own_bytes() {
     const MANY: usize = 5000;
-    // Two descriptors each, here and in the daemon, which has this process's limit as its own.
+    // Two descriptors each, in this process and in the daemon, which inherits this process's limit.
     if testkit::process::raise_descriptor_limit() < 2 * MANY as u64 + 500 {
         println!("skipped: too few descriptors");
         return;
     }
     let daemon = configured(&format!("[limits]\nconnections={}\n", MANY + 10));
     let rest = Rest::of(&daemon);
-    let held = hold(&daemon, MANY, rest.rss);
-    // Allocators keep what they may need again; the next ones use that.
+    let held = open_and_check(&daemon, MANY, rest.rss);
+    // The allocator keeps freed memory, which the next connections use.
     rest.is_restored(&daemon, 32, MANY as u64);
     let again = Rest::of(&daemon);
-    hold(&daemon, MANY, rest.rss);
+    open_and_check(&daemon, MANY, rest.rss);
     again.is_restored(&daemon, 32, 1024);
     if !emulated() {
         println!("{MANY} connections take {held} kB");
@@ -206,8 +206,8 @@ fn five_thousand_connections_are_held_and_get_their_own_bytes() {
     }
 }
 
-/// Opens `count` connections, and sends other bytes through each, both ways. How much memory they take, in kB.
-fn hold(daemon: &Daemon, count: usize, rss_before: u64) -> u64 {
+/// Opens `count` connections and sends distinct bytes through each in both directions. Returns the memory in kB.
+fn open_and_check(daemon: &Daemon, count: usize, rss_before: u64) -> u64 {
     let device = Device::start(Kind::Manual);
     let open = |_| {
         let mut plugin = daemon.plugin();
@@ -230,7 +230,7 @@ fn hold(daemon: &Daemon, count: usize, rss_before: u64) -> u64 {
 }
 
 #[test]
-fn idle_connections_cost_no_processor_time() {
+fn idle_connections_take_no_processor_time() {
     if skipped_under_emulation("processor time is the emulator's") {
         return;
     }
@@ -238,11 +238,11 @@ fn idle_connections_cost_no_processor_time() {
     let _setup: Vec<Plugin> = (0..200).map(|_| daemon.plugin()).collect();
     let _echo: Vec<_> = (0..100).map(|_| echo_mode(&daemon, "RTIM=60000 NTFY=5/s/a")).collect();
     let used = processor_time(&daemon, Duration::from_secs(2));
-    assert!(used < Duration::from_millis(50), "{used:?} in two seconds without an event");
+    assert!(used < Duration::from_millis(50), "{used:?} of processor time in two idle seconds");
 }
 
 #[test]
-fn garbage_is_refused_and_harms_nobody() {
+fn garbage_is_refused_without_harm() {
     let daemon = started();
     let (mut other, mut other_remote) = echo_mode(&daemon, "");
     for seed in 0..300 {
@@ -253,7 +253,7 @@ fn garbage_is_refused_and_harms_nobody() {
                 let length = random.between(1, 3000) as usize;
                 random.bytes(length)
             }
-            // Something that begins well.
+            // Garbage after a valid beginning.
             1 => [&b"CONN 127.0.0.1:9 NTFY="[..], &random.bytes(200), b"\n"].concat(),
             _ => [&b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..], &random.bytes(500)].concat(),
         };
@@ -268,7 +268,7 @@ fn garbage_is_refused_and_harms_nobody() {
 }
 
 #[test]
-fn a_storm_of_connections_is_served() {
+fn a_burst_of_connections_is_served() {
     let daemon = started();
     let device = Device::start(Kind::Echo);
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The daemon's end as remotes see it: a close frame with 1001, close_notify.
+//! Shutdown as remotes see it: a close frame with 1001, close_notify.
 
 use std::io::Read;
 use std::sync::mpsc::channel;
@@ -13,7 +13,7 @@ use crate::support::{
     LIMIT, read_frame, started, wait_until_acknowledged, websocket_connected, with_luup, wss_connected,
 };
 
-/// Has the daemon end, by signal or by STOP, and waits for that.
+/// Ends the daemon by signal or by STOP, and waits until it has exited.
 #[track_caller]
 fn end(daemon: &mut Daemon, by_signal: bool) {
     let start = Instant::now();
@@ -22,25 +22,25 @@ fn end(daemon: &mut Daemon, by_signal: bool) {
     } else {
         assert_eq!(daemon.plugin().command("STOP"), "OK STOP");
     }
-    assert_eq!(daemon.wait_exit(LIMIT).expect("it goes on").code(), Some(0));
-    // Two seconds, and what a loaded machine takes on top.
+    assert_eq!(daemon.wait_exit(LIMIT).expect("the daemon exits").code(), Some(0));
+    // Two seconds, plus time for a loaded machine.
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 #[test]
-fn websockets_are_told_1001() {
+fn websockets_are_closed_with_1001() {
     for by_signal in [true, false] {
         let (luup, mut daemon) = with_luup("");
         let (mut plugin, mut plain) = websocket_connected(&daemon, "NTFY=5/s/a/p");
         let (_secure_plugin, mut secure) = wss_connected(&daemon, "");
-        // Nobody is there for this one.
+        // This connection is parked.
         let (gone, mut parked) = wss_connected(&daemon, "KEEP=300 NTFY=6/s/a/pid-of-8-characters");
         drop(gone);
         let answering = std::thread::spawn(move || {
             for peer in [&mut plain, &mut secure, &mut parked] {
                 assert_eq!(read_frame(peer), (CLOSE, close_of(1001, "")));
                 peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
-                peer.end().expect("close_notify, where that is spoken");
+                peer.end().expect("close_notify over TLS");
             }
         });
         end(&mut daemon, by_signal);
@@ -51,7 +51,7 @@ fn websockets_are_told_1001() {
 }
 
 #[test]
-fn a_websocket_that_does_not_answer_is_not_waited_for() {
+fn shutdown_does_not_wait_for_a_websocket_that_does_not_answer() {
     let mut daemon = started();
     let (_plugin, mut plain) = websocket_connected(&daemon, "");
     let (_secure_plugin, mut secure) = wss_connected(&daemon, "");
@@ -63,13 +63,13 @@ fn a_websocket_that_does_not_answer_is_not_waited_for() {
 }
 
 #[test]
-fn what_the_plugin_has_said_comes_before_and_a_slow_remote_is_not_waited_for() {
+fn the_plugins_bytes_precede_the_close_and_a_slow_remote_does_not_delay_it() {
     let mut daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     plugin.send(b"TEXT 5\nfirst");
     let Frame { opcode, payload, .. } = peer.frame().unwrap();
     assert_eq!((opcode, &*payload), (TEXT, &b"first"[..]));
-    // The remote reads nothing more, and everything on the way to it is full.
+    // The remote stops reading, and all buffers towards it are full.
     let message = [&b"BINA 60000\n"[..], &[7; 60_000]].concat();
     plugin.stream().set_nonblocking(true).unwrap();
     let mut full = 0;
@@ -82,7 +82,7 @@ fn what_the_plugin_has_said_comes_before_and_a_slow_remote_is_not_waited_for() {
             }
         }
     }
-    // Neither is a plugin that reads nothing of what the remote says.
+    // A plugin that does not read the remote's bytes does not delay it either.
     let (deaf, talker) = websocket_connected(&daemon, "FRAM=RAW");
     let text = testkit::websocket::frame_of(0x82, &[1; 10_000]);
     let mut peer_stream = talker.stream();
@@ -93,13 +93,13 @@ fn what_the_plugin_has_said_comes_before_and_a_slow_remote_is_not_waited_for() {
 }
 
 #[test]
-fn tls_remotes_are_told_close_notify() {
+fn tls_remotes_get_close_notify() {
     for config in [Identity::loopback().any_server(), Identity::loopback().tls12_server()] {
         let mut daemon = started();
         let (told, ends) = channel();
         let device = TlsDevice::start(config, move |mut stream| {
             let mut said = Vec::new();
-            // An end without close_notify is an error.
+            // Without close_notify this is an error.
             let _ = told.send(stream.read_to_end(&mut said).map(|_| said));
         });
         let mut plugin = daemon.plugin();

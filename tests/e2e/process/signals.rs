@@ -1,4 +1,4 @@
-//! Signals: HUP rereads the configuration, USR1 logs the table, TERM and INT end the proxy in good order.
+//! Signals: HUP rereads the configuration, USR1 logs the table of connections, TERM and INT shut down.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::support::{
     LIMIT, StatClient, Writer, accepted, configured, daemon, echo_mode, ends, plugin_from, started, with_luup,
 };
 
-/// Writes another configuration and has it read; what the log says about it.
+/// Writes another configuration, sends HUP, and returns the log line about it.
 #[track_caller]
 fn reconfigure(daemon: &Daemon, text: &str) -> String {
     std::fs::write(daemon.dir().join("sockproxyd.conf"), text).unwrap();
@@ -34,7 +34,7 @@ fn hup_applies_the_access_lists() {
     reconfigure(&daemon, "[host]\nallow=127.0.0.2\nstop=127.0.0.3\n");
     assert!(plugin_from("127.0.0.2", daemon.addr()).line().starts_with("OK "));
     assert_eq!(plugin_from("127.0.0.1", daemon.addr()).line(), "ERR ACCESS Not allowed");
-    assert!(inside.command("CAPA").starts_with("OK CAPA"), "who is in stays");
+    assert!(inside.command("CAPA").starts_with("OK CAPA"), "open connections stay");
     assert_eq!(inside.command("STOP"), "ERR STOP Not allowed");
 }
 
@@ -43,7 +43,7 @@ fn hup_applies_limits() {
     let daemon = configured("");
     let mut quiet = daemon.plugin();
     reconfigure(&daemon, "[limits]\nsetup=0.3\nconnections=2\n");
-    assert!(quiet.at_end(), "its deadline has come nearer");
+    assert!(quiet.at_end(), "the shorter timeout does not apply");
     let hole = BlackHole::new().unwrap();
     reconfigure(&daemon, "[limits]\nconnect=200\nconnections=1\n");
     let mut plugin = daemon.plugin();
@@ -51,9 +51,9 @@ fn hup_applies_limits() {
     assert_eq!(plugin.command(&format!("CONN {}", hole.addr())), "ERR CONN timeout");
 }
 
-/// Regression: the farewell looked at timers that it never ran, and went round as fast as it could.
+/// Regression: during shutdown due timers were not run, which made a busy loop.
 #[test]
-fn the_farewell_does_not_keep_the_processor_busy() {
+fn shutdown_has_no_busy_loop() {
     let mut daemon = started();
     let _held: Vec<_> = (0..5).map(|_| echo_mode(&daemon, "RTIM=300")).collect();
     let before = daemon.cpu_time();
@@ -66,12 +66,12 @@ fn the_farewell_does_not_keep_the_processor_busy() {
         assert!(start.elapsed() < LIMIT);
     }
     let (lasted, busy) = (start.elapsed(), after - before);
-    assert!(lasted > Duration::from_millis(500), "a client that stays is waited for: {lasted:?}");
+    assert!(lasted > Duration::from_millis(500), "shutdown does not wait for an open client: {lasted:?}");
     assert!(busy < Duration::from_millis(150), "{busy:?} of {lasted:?}");
 }
 
 #[test]
-fn hup_adds_changes_and_removes_direct_listeners_and_leaves_connections_alone() {
+fn hup_changes_direct_listeners_and_keeps_connections() {
     let (one, two) = (Device::start(Kind::Manual), Device::start(Kind::Manual));
     let ports: Vec<Reserved> = (0..3).map(|_| Reserved::new().unwrap()).collect();
     let spec = |port: &Reserved, device: &Device| format!("{}=CONN {}\n", port.port(), device.addr());
@@ -83,10 +83,10 @@ fn hup_adds_changes_and_removes_direct_listeners_and_leaves_connections_alone() 
     };
     let mut before = [open(&ports[0], &one), open(&ports[1], &one)];
 
-    // The first changes its target, the second goes, a third comes.
+    // The first listener changes its target, the second is removed, a third is added.
     let said = reconfigure(&daemon, &format!("[direct]\n{}{}", spec(&ports[0], &two), spec(&ports[2], &one)));
     assert!(said.contains("read anew"), "{said}");
-    assert!(Plugin::connect_raw(ports[1].addr()).is_err(), "nobody listens there any more");
+    assert!(Plugin::connect_raw(ports[1].addr()).is_err(), "the port is still open");
     let mut after = [open(&ports[0], &two), open(&ports[2], &one)];
 
     for (client, remote) in before.iter_mut().chain(&mut after) {
@@ -99,7 +99,7 @@ fn hup_adds_changes_and_removes_direct_listeners_and_leaves_connections_alone() 
 }
 
 #[test]
-fn hup_with_a_bad_configuration_changes_nothing_and_says_what_is_wrong() {
+fn hup_with_a_bad_configuration_changes_nothing_and_logs_the_error() {
     let daemon = configured("[host]\nallow=127.0.0.1\n");
     let said = reconfigure(&daemon, "[host]\nallow=127.0.0.2\nport=x\n");
     assert!(said.contains("not changed") && said.contains("sockproxyd.conf:3: "), "{said}");
@@ -111,17 +111,21 @@ fn hup_with_a_bad_configuration_changes_nothing_and_says_what_is_wrong() {
 }
 
 #[test]
-fn hup_whose_direct_port_is_taken_says_so_and_goes_on() {
+fn hup_with_a_direct_port_in_use_logs_that_and_goes_on() {
     let daemon = configured("");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     reconfigure(&daemon, &format!("[host]\nallow=127.0.0.1\n[direct]\n{port}=CONN 127.0.0.1:1\n"));
     daemon.wait_for_log(LIMIT, |line| line.contains(&port.to_string()) && line.contains("in use"));
-    assert_eq!(plugin_from("127.0.0.2", daemon.addr()).line(), "ERR ACCESS Not allowed", "the rest holds");
+    assert_eq!(
+        plugin_from("127.0.0.2", daemon.addr()).line(),
+        "ERR ACCESS Not allowed",
+        "the rest of the configuration does not apply"
+    );
 }
 
 #[test]
-fn hup_says_what_takes_a_restart() {
+fn hup_logs_settings_that_need_a_restart() {
     let daemon = daemon().bare().config("[host]\nip=127.0.0.1\nport=0\nvera=http://127.0.0.1:9\n").start();
     reconfigure(&daemon, "[host]\nip=127.0.0.2\nport=1\nvera=http://127.0.0.1:10\n");
     daemon.wait_for_log(LIMIT, |line| line.contains("restart"));
@@ -129,7 +133,7 @@ fn hup_says_what_takes_a_restart() {
 }
 
 #[test]
-fn many_hups_in_a_row_harm_nothing() {
+fn many_hups_in_a_row_do_no_harm() {
     let daemon = started();
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     for _ in 0..200 {
@@ -153,7 +157,7 @@ fn usr1_logs_the_table() {
 }
 
 #[test]
-fn term_and_int_end_it_in_time_whatever_is_under_way() {
+fn term_and_int_end_the_daemon_in_time_in_any_state() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (luup, mut daemon) = with_luup("");
         luup.set_behaviour(testkit::luup::Behaviour::Hang);
@@ -168,16 +172,16 @@ fn term_and_int_end_it_in_time_whatever_is_under_way() {
         assert!(luup.wait_in_flight(1, LIMIT));
         let start = Instant::now();
         daemon.signal(signal);
-        let status = daemon.wait_exit(LIMIT).expect("it goes on");
+        let status = daemon.wait_exit(LIMIT).expect("the daemon exits");
         assert_eq!(status.code(), Some(0), "{signal}");
-        // Two seconds, and what a loaded machine takes on top.
+        // Two seconds, plus time for a loaded machine.
         assert!(start.elapsed() < Duration::from_secs(4), "{signal}: {:?}", start.elapsed());
         assert!(setup.at_end() && connecting.at_end() && idle.at_end() && ends(&idle_remote));
     }
 }
 
 #[test]
-fn term_without_anything_to_say_ends_at_once() {
+fn term_without_connections_ends_at_once() {
     let mut daemon = started();
     let _pairs: Vec<_> = (0..5).map(|_| echo_mode(&daemon, "")).collect();
     let start = Instant::now();
@@ -187,7 +191,7 @@ fn term_without_anything_to_say_ends_at_once() {
 }
 
 #[test]
-fn a_pipe_that_has_closed_is_no_end() {
+fn a_closed_pipe_on_standard_error_does_not_end_the_daemon() {
     let daemon = started();
     daemon.signal(Signal::SIGPIPE);
     assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));

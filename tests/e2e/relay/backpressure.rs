@@ -1,4 +1,4 @@
-//! Backpressure: a slow reader slows down its writer, costs bounded memory, and nobody else anything.
+//! Backpressure: a slow reader slows down its writer, takes a bounded amount of memory, and delays no other connection.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use crate::support::{
     Reader, StatClient, Writer, both_ways, configured, echo_mode, processor_time, skipped_under_emulation, started,
 };
 
-/// Settings under which bytes take other ways: through pipes or not, in buffers of any size.
-const WAYS: [&str; 4] = [
+/// Configurations in which the relay moves bytes differently: with or without pipes, with buffers of several sizes.
+const CONFIGS: [&str; 4] = [
     "[limits]\n",
     "[limits]\npipes=0\n",
     "[limits]\npipes=1\nbuffer=4096\n",
     "[limits]\npipes=0\nbuffer=2048\nbuffers=65536\n",
 ];
 
-/// The writer's and the reader's end of a connection, whose bytes go from the plugin to the remote or back.
+/// The writer's and the reader's end of a connection; `to_remote` selects the direction.
 fn ends(daemon: &Daemon, to_remote: bool, options: &str) -> (TcpStream, TcpStream) {
     let (plugin, remote) = echo_mode(daemon, options);
     let (plugin, early) = plugin.into_stream();
@@ -26,14 +26,14 @@ fn ends(daemon: &Daemon, to_remote: bool, options: &str) -> (TcpStream, TcpStrea
     if to_remote { (plugin, remote) } else { (remote, plugin) }
 }
 
-/// Runs `check` for each way, and to the remote and back.
-fn every_way(check: impl Fn(&Daemon, bool) + Sync) {
+/// Runs `check` for each configuration and each direction.
+fn for_each_configuration(check: impl Fn(&Daemon, bool) + Sync) {
     let check = &check;
     std::thread::scope(|scope| {
-        for way in WAYS {
+        for config in CONFIGS {
             scope.spawn(move || {
-                println!("{way:?}");
-                let daemon = configured(way);
+                println!("{config:?}");
+                let daemon = configured(config);
                 check(&daemon, true);
                 check(&daemon, false);
             });
@@ -42,13 +42,13 @@ fn every_way(check: impl Fn(&Daemon, bool) + Sync) {
 }
 
 #[test]
-fn a_reader_that_pauses_loses_nothing() {
-    every_way(|daemon, to_remote| {
+fn a_reader_that_pauses_loses_no_byte() {
+    for_each_configuration(|daemon, to_remote| {
         let (from, to) = ends(daemon, to_remote, "");
         let mut writer = Writer::new(&from, 7);
         let held = writer.write_until_blocked();
         let mut reader = Reader::new(&to, 7);
-        // Some room, then again none: stopping and starting, as a busy Luup does.
+        // Reads a little, then pauses again, as a busy Luup does.
         reader.read(held / 3);
         let total = writer.write_until_blocked();
         reader.read(held / 3);
@@ -64,7 +64,7 @@ fn a_reader_that_pauses_loses_nothing() {
 #[test]
 fn a_slow_reader_gets_everything() {
     const MANY: u64 = 2_000_000;
-    every_way(|daemon, to_remote| {
+    for_each_configuration(|daemon, to_remote| {
         for options in ["", "BLKS=700"] {
             let (from, to) = ends(daemon, to_remote, options);
             let reader = Reader::new(&to, 8).slow();
@@ -80,7 +80,7 @@ fn a_slow_reader_gets_everything() {
 }
 
 #[test]
-fn what_is_held_is_bounded_by_the_buffer() {
+fn the_buffer_size_limits_what_a_connection_holds() {
     let daemon = configured("[limits]\nbuffer=16384\npipes=0\n");
     let mut stat = StatClient::new(daemon.addr());
     for to_remote in [true, false] {
@@ -114,11 +114,11 @@ fn memory_is_bounded_while_many_readers_pause() {
         let grown = daemon.memory().rss.saturating_sub(before);
         let mut stat = StatClient::new(daemon.addr());
         let held = stat.status()["buffered"].as_u64().unwrap();
-        // Every direction may hold 2 KiB when the bound is used up.
+        // Each direction may hold 2 KiB when the memory limit is reached.
         let bound = 1_048_576 + 2 * CONNECTIONS as u64 * 2048;
         assert!(held <= bound, "{held} bytes held");
-        assert!(grown < bound / 1024 + 1024, "{CONNECTIONS} connections that stand still took {grown} kB");
-        // And one more, of which nobody pauses, gets through.
+        assert!(grown < bound / 1024 + 1024, "{CONNECTIONS} blocked connections took {grown} kB");
+        // One more connection without a pause completes.
         let (plugin, remote) = echo_mode(&daemon, "");
         both_ways(plugin.stream(), &remote, 500_000);
         pairs.clear();
@@ -126,10 +126,10 @@ fn memory_is_bounded_while_many_readers_pause() {
 }
 
 #[test]
-fn when_all_memory_is_used_up_nobody_waits_for_another() {
+fn connections_do_not_wait_for_each_other_at_the_memory_limit() {
     const CONNECTIONS: usize = 60;
     const MANY: u64 = 300_000;
-    // 64 KiB in all for 120 directions.
+    // 64 KiB for 120 directions together.
     let daemon = configured("[limits]\nbuffers=65536\npipes=0\n");
     std::thread::scope(|scope| {
         for _ in 0..CONNECTIONS {
@@ -145,7 +145,7 @@ fn when_all_memory_is_used_up_nobody_waits_for_another() {
 }
 
 #[test]
-fn both_sides_may_write_before_they_read() {
+fn both_sides_can_write_before_they_read() {
     let daemon = started();
     let (plugin, remote) = echo_mode(&daemon, "");
     let (mut up, mut down) = (Writer::new(plugin.stream(), 1), Writer::new(&remote, 2));
@@ -158,7 +158,7 @@ fn both_sides_may_write_before_they_read() {
 }
 
 #[test]
-fn a_reader_that_pauses_one_way_does_not_hold_up_the_other() {
+fn a_reader_that_pauses_does_not_block_the_other_direction() {
     let daemon = started();
     let (plugin, remote) = echo_mode(&daemon, "");
     let full = Writer::new(&remote, 1).write_until_blocked();
@@ -170,7 +170,7 @@ fn a_reader_that_pauses_one_way_does_not_hold_up_the_other() {
 }
 
 #[test]
-fn connections_that_stand_still_cost_no_processor_time() {
+fn blocked_connections_take_no_processor_time() {
     if skipped_under_emulation("processor time is the emulator's") {
         return;
     }
@@ -181,5 +181,5 @@ fn connections_that_stand_still_cost_no_processor_time() {
         Writer::new(plugin.stream(), 2).write_until_blocked();
     }
     let used = processor_time(&daemon, Duration::from_secs(1));
-    assert!(used < Duration::from_millis(200), "{used:?} in a second in which nothing could move");
+    assert!(used < Duration::from_millis(200), "{used:?} of processor time in a second without progress");
 }

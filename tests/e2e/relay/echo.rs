@@ -1,4 +1,4 @@
-//! Echo mode: bytes pass both ways unmodified and complete.
+//! Echo mode: bytes pass in both directions, unmodified and complete.
 
 use std::io::{Read, Write};
 
@@ -7,11 +7,11 @@ use testkit::random::Random;
 
 use crate::support::{LIMIT, both_ways, echo_mode, started};
 
-/// Where buffers, pipes and WebSocket lengths have their edges.
+/// Sizes around the limits of buffers, pipes and WebSocket lengths.
 const SIZES: [usize; 12] = [0, 1, 2, 125, 126, 127, 4096, 65_535, 65_536, 65_537, 200_000, 1_000_000];
 
 #[test]
-fn every_size_passes_to_the_remote_with_its_end() {
+fn every_size_and_the_end_reach_the_remote() {
     let daemon = started();
     for size in SIZES {
         let (mut plugin, mut remote) = echo_mode(&daemon, "");
@@ -30,7 +30,7 @@ fn every_size_passes_to_the_remote_with_its_end() {
 }
 
 #[test]
-fn every_size_passes_to_the_plugin_with_its_end() {
+fn every_size_and_the_end_reach_the_plugin() {
     let daemon = started();
     for size in SIZES {
         let device = Device::start(Kind::Source { bytes: size as u64, seed: 5 });
@@ -42,7 +42,7 @@ fn every_size_passes_to_the_plugin_with_its_end() {
 }
 
 #[test]
-fn every_size_comes_back_on_a_connection_that_stays() {
+fn every_size_comes_back_on_an_open_connection() {
     let daemon = started();
     let device = Device::start(Kind::Echo);
     let mut plugin = daemon.plugin();
@@ -59,7 +59,7 @@ fn every_size_comes_back_on_a_connection_that_stays() {
 }
 
 #[test]
-fn ten_megabytes_both_ways_at_once() {
+fn ten_megabytes_pass_in_both_directions_at_once() {
     const MANY: u64 = 10_000_000;
     let daemon = started();
     for options in ["", "BLKS=65536", "BLKS=2048"] {
@@ -69,7 +69,7 @@ fn ten_megabytes_both_ways_at_once() {
 }
 
 #[test]
-fn a_byte_at_a_time_arrives_at_once() {
+fn single_bytes_arrive_without_delay() {
     let daemon = started();
     let device = Device::start(Kind::Echo);
     let mut plugin = daemon.plugin();
@@ -94,7 +94,7 @@ fn commands_in_echo_mode_are_data() {
 }
 
 #[test]
-fn many_connections_at_once_keep_their_bytes_apart() {
+fn many_connections_do_not_mix_their_bytes() {
     let daemon = started();
     std::thread::scope(|scope| {
         for _ in 0..12 {
@@ -107,7 +107,7 @@ fn many_connections_at_once_keep_their_bytes_apart() {
 }
 
 #[test]
-fn two_connections_to_one_device_are_two() {
+fn two_connections_to_one_device_are_independent() {
     let daemon = started();
     let device = Device::start(Kind::Sink);
     let (mut one, mut two) = (daemon.plugin(), daemon.plugin());
@@ -118,13 +118,13 @@ fn two_connections_to_one_device_are_two() {
     one.finish();
     assert!(device.wait_finished(1, LIMIT));
     assert!(one.at_end());
-    assert!(two.is_quiet(), "the other one is still open");
+    assert!(two.is_quiet(), "the other connection is still open");
     two.send(b"678");
     assert_eq!(device.wait_received(8, LIMIT).bytes, 8);
 }
 
 #[test]
-fn urgent_bytes_are_bytes_in_their_place() {
+fn urgent_data_passes_in_order_as_ordinary_data() {
     let daemon = started();
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     plugin.send(b"before");

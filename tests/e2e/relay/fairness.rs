@@ -1,4 +1,4 @@
-//! Twenty plugins that come at once keep nobody else waiting, and none of them is forgotten.
+//! Twenty plugins that connect at once delay no other connection, and each of them is served.
 
 use std::net::{Shutdown, TcpStream};
 
@@ -8,10 +8,10 @@ use testkit::plugin::Plugin;
 
 use crate::support::{LIMIT, configured, echo_mode, eventually, wait_until_acknowledged, while_stopped};
 
-/// As after a reload of Luup.
-const CROWD: usize = 20;
+/// The number of plugins that connect at once, as after a reload of Luup.
+const BURST: usize = 20;
 
-/// The log's lines with `word`, when there are so many: which ones they are.
+/// Waits until the log has `count` lines with `word`, and returns their line numbers.
 fn logged(daemon: &Daemon, word: &str, count: usize) -> Vec<usize> {
     eventually(word, || {
         let lines = daemon.log_lines();
@@ -20,7 +20,7 @@ fn logged(daemon: &Daemon, word: &str, count: usize) -> Vec<usize> {
     })
 }
 
-/// The last event of all, of which the daemon's kernel knows when this returns. That the daemon has seen it stands in the log.
+/// Ends both streams, as the last event. The kernel has it when this returns; the log shows when the daemon has seen it.
 fn end(plugin: &mut Plugin, remote: &TcpStream) {
     plugin.finish();
     remote.shutdown(Shutdown::Write).unwrap();
@@ -29,11 +29,11 @@ fn end(plugin: &mut Plugin, remote: &TcpStream) {
 }
 
 #[test]
-fn who_relays_has_a_turn_before_a_crowd_that_connects() {
+fn a_relay_runs_before_a_burst_of_conns() {
     let daemon = configured("[host]\ndebug=1\n");
     let device = Device::start(Kind::Manual);
     let (mut plugin, remote) = echo_mode(&daemon, "");
-    let mut crowd: Vec<Plugin> = (0..CROWD).map(|_| daemon.plugin()).collect();
+    let mut crowd: Vec<Plugin> = (0..BURST).map(|_| daemon.plugin()).collect();
     while_stopped(&daemon, || {
         crowd.iter_mut().for_each(|one| one.send(format!("CONN {}\n", device.addr()).as_bytes()));
         end(&mut plugin, &remote);
@@ -42,25 +42,25 @@ fn who_relays_has_a_turn_before_a_crowd_that_connects() {
         assert!(one.line().starts_with("OK CONN"));
         device.accept(LIMIT);
     }
-    let connects = logged(&daemon, " connects to ", 1 + CROWD);
+    let connects = logged(&daemon, " connects to ", 1 + BURST);
     let closed = logged(&daemon, " closed: ", 1);
     assert!(closed[0] < connects[1], "{}", daemon.log_text());
 }
 
 #[test]
-fn who_relays_waits_for_no_crowd_that_comes_in() {
+fn a_relay_does_not_wait_for_a_burst_of_new_connections() {
     let daemon = configured("[host]\ndebug=1\n");
     let (mut plugin, remote) = echo_mode(&daemon, "");
     let mut crowd = Vec::new();
     while_stopped(&daemon, || {
-        crowd.extend((0..CROWD).map(|_| Plugin::connect_raw(daemon.addr()).unwrap()));
+        crowd.extend((0..BURST).map(|_| Plugin::connect_raw(daemon.addr()).unwrap()));
         end(&mut plugin, &remote);
     });
     for one in &mut crowd {
         assert!(one.line().starts_with("OK TOGGLEDBITS-SOCKPROXY 1 "));
     }
-    let came_in = logged(&daemon, " connection from ", 1 + CROWD);
+    let came_in = logged(&daemon, " connection from ", 1 + BURST);
     let closed = logged(&daemon, " closed: ", 1);
-    // One is let in at the same time.
+    // One connection is accepted in the same turn.
     assert!(closed[0] < came_in[2], "{}", daemon.log_text());
 }

@@ -1,4 +1,4 @@
-//! One side ends its stream: it is passed on after all that came before, and the other direction may go on.
+//! Half-close: the end of one stream is passed on after all bytes before it, and the other direction can go on.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -10,7 +10,7 @@ use crate::support::{
     LIMIT, Reader, StatClient, Writer, accepted, configured, echo_mode, ends, started, stays_quiet, wait_quietly,
 };
 
-/// Everything that the remote has to say, up to its end.
+/// Reads everything up to the end of the stream.
 fn all(mut remote: &std::net::TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     remote.read_to_end(&mut all).unwrap();
@@ -18,7 +18,7 @@ fn all(mut remote: &std::net::TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn a_late_answer_to_a_plugin_that_has_ended_arrives() {
+fn a_late_answer_reaches_a_plugin_that_has_sent_fin() {
     let daemon = started();
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     plugin.send(b"GET / HTTP/1.0\r\n\r\n");
@@ -33,7 +33,7 @@ fn a_late_answer_to_a_plugin_that_has_ended_arrives() {
 }
 
 #[test]
-fn a_plugin_may_go_on_after_the_remote_has_ended() {
+fn a_plugin_can_send_after_the_remote_has_sent_fin() {
     let daemon = started();
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     remote.write_all(b"bye").unwrap();
@@ -49,7 +49,7 @@ fn a_plugin_may_go_on_after_the_remote_has_ended() {
 }
 
 #[test]
-fn the_end_comes_after_all_that_a_slow_reader_has_still_to_read() {
+fn the_end_follows_all_bytes_for_a_slow_reader() {
     let daemon = started();
     for to_remote in [true, false] {
         let (plugin, remote) = echo_mode(&daemon, "");
@@ -62,7 +62,7 @@ fn the_end_comes_after_all_that_a_slow_reader_has_still_to_read() {
 }
 
 #[test]
-fn when_both_have_ended_the_connection_is_forgotten() {
+fn a_connection_is_closed_when_both_sides_have_ended() {
     let daemon = configured("[limits]\nhalfclose=600\n");
     let mut stat = StatClient::new(daemon.addr());
     for plugin_first in [true, false] {
@@ -70,12 +70,12 @@ fn when_both_have_ended_the_connection_is_forgotten() {
         if plugin_first {
             plugin.finish();
             assert!(ends(&remote));
-            assert_eq!(stat.connections().len(), 1, "one end is not two");
+            assert_eq!(stat.connections().len(), 1, "one end does not close the connection");
             remote.shutdown(Shutdown::Write).unwrap();
         } else {
             remote.shutdown(Shutdown::Write).unwrap();
             assert!(plugin.at_end());
-            assert_eq!(stat.connections().len(), 1, "one end is not two");
+            assert_eq!(stat.connections().len(), 1, "one end does not close the connection");
             plugin.finish();
         }
         stat.wait_connections(0);
@@ -83,7 +83,7 @@ fn when_both_have_ended_the_connection_is_forgotten() {
 }
 
 #[test]
-fn a_standstill_after_one_end_closes_both() {
+fn a_stall_after_half_close_ends_the_connection() {
     let daemon = configured("[limits]\nhalfclose=1\n");
     let mut stat = StatClient::new(daemon.addr());
 
@@ -104,12 +104,12 @@ fn a_standstill_after_one_end_closes_both() {
 }
 
 #[test]
-fn progress_after_one_end_keeps_the_other_direction_open() {
+fn progress_after_half_close_keeps_the_other_direction_open() {
     let daemon = configured("[limits]\nhalfclose=3\n");
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     plugin.finish();
     assert!(ends(&remote));
-    // Longer in all than the limit, never so long without a byte.
+    // Longer than the limit in total, with a byte more often than the limit.
     for _ in 0..5 {
         plugin.set_timeout(Duration::from_secs(1));
         assert!(plugin.try_line().is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut));
@@ -122,7 +122,7 @@ fn progress_after_one_end_keeps_the_other_direction_open() {
 }
 
 #[test]
-fn five_seconds_are_the_default_for_a_standstill() {
+fn the_default_stall_limit_is_five_seconds() {
     let daemon = started();
     let (mut plugin, remote) = echo_mode(&daemon, "");
     let start = Instant::now();
@@ -133,14 +133,14 @@ fn five_seconds_are_the_default_for_a_standstill() {
 }
 
 #[test]
-fn a_device_of_one_session_is_free_again_after_a_plugin_has_gone() {
+fn a_device_with_one_connection_is_released_after_a_plugin_disconnects() {
     let daemon = configured("[limits]\nhalfclose=1\n");
     let device = Device::start(Kind::Manual);
     let mut first = daemon.plugin();
     first.conn(device.addr(), "");
     let mut remote = accepted(&device);
     drop(first);
-    // It learns of the end at once, and is rid of the connection soon, though it does not end by itself.
+    // The device gets the FIN at once, and loses the connection soon after, although it does not close.
     assert!(ends(&remote));
     let mut stat = StatClient::new(daemon.addr());
     stat.wait_connections(0);
@@ -148,8 +148,8 @@ fn a_device_of_one_session_is_free_again_after_a_plugin_has_gone() {
 }
 
 #[test]
-fn a_talking_device_is_free_again_after_a_plugin_has_gone() {
-    // A plugin that has gone and one that has ended its stream look alike until the device says something.
+fn a_sending_device_is_released_after_a_plugin_disconnects() {
+    // A closed plugin and one that has only sent FIN look alike until the device sends something.
     let daemon = configured("[limits]\nhalfclose=600\n");
     let device = Device::start(Kind::Ticking(Duration::from_millis(20)));
     let mut plugin = daemon.plugin();
@@ -161,7 +161,7 @@ fn a_talking_device_is_free_again_after_a_plugin_has_gone() {
 }
 
 #[test]
-fn bytes_whose_sender_has_gone_wait_for_a_reader_no_longer_than_the_stall_limit() {
+fn bytes_of_a_closed_sender_wait_for_a_reader_up_to_the_stall_limit() {
     let daemon = configured("[limits]\nstall=1\nhalfclose=1\n");
     let mut stat = StatClient::new(daemon.addr());
     for to_remote in [true, false] {
@@ -177,7 +177,7 @@ fn bytes_whose_sender_has_gone_wait_for_a_reader_no_longer_than_the_stall_limit(
 }
 
 #[test]
-fn a_devices_last_bytes_wait_for_a_busy_plugin_longer_than_a_standstill() {
+fn a_devices_last_bytes_wait_for_a_busy_plugin_beyond_the_stall_limit() {
     let daemon = configured("[limits]\nhalfclose=0.5\n");
     let (plugin, remote) = echo_mode(&daemon, "");
     let pid = plugin.pid().to_owned();
@@ -185,9 +185,9 @@ fn a_devices_last_bytes_wait_for_a_busy_plugin_longer_than_a_standstill() {
     let written = writer.write_until_blocked();
     writer.finish();
     drop(remote);
-    // Luup may be busy for minutes; here, for three times as long as a half-closed connection may stand still.
+    // Luup can be busy for minutes; here, for three times the stall limit of a half-closed connection.
     let mut stat = StatClient::new(daemon.addr());
     wait_quietly(&daemon, Duration::from_millis(1500));
-    assert_eq!(stat.connection(&pid).expect("it is still there")["state"], "echo");
+    assert_eq!(stat.connection(&pid).expect("the connection still exists")["state"], "echo");
     assert_eq!(Reader::new(plugin.stream(), 1).rest(), written);
 }

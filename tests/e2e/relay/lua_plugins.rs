@@ -1,4 +1,4 @@
-//! Plugins as they are: Lua 5.1 with LuaSocket. The scripts stand in `tests/lua`.
+//! Plugins in Lua 5.1 with LuaSocket. The scripts are in `tests/lua`.
 
 use std::process::Command;
 
@@ -8,10 +8,10 @@ use testkit::ports::Reserved;
 
 use crate::support::{LIMIT, StatClient, started, with_luup};
 
-/// Runs a script with the ports of the proxy, of a device that sends everything back, and of nobody.
+/// Runs a script with the ports of the proxy, of an echo device, and of no listener.
 ///
 /// # Panics
-/// When it says anything but `ok`, and where Lua or LuaSocket is missing.
+/// If it prints anything but `ok`, and if Lua or LuaSocket is missing.
 #[track_caller]
 fn lua(script: &str, daemon: &Daemon, device: &Device) {
     let closed = Reserved::new().unwrap();
@@ -31,7 +31,7 @@ fn the_connect_function_of_the_readme_works_and_leaves_nothing_behind() {
     let mut stat = StatClient::new(daemon.addr());
     lua("readme_connect.lua", &daemon, &device);
     stat.wait_connections(0);
-    assert!(device.wait_finished(device.accepted(), LIMIT), "the device is free again");
+    assert!(device.wait_finished(device.accepted(), LIMIT), "the device's connections have ended");
 }
 
 #[test]
@@ -45,16 +45,16 @@ fn the_connect_function_of_luws_works_and_is_notified() {
 }
 
 #[test]
-fn every_way_of_receiving_works() {
+fn every_receive_pattern_works() {
     lua("receive.lua", &started(), &Device::start(Kind::Echo));
 }
 
 #[test]
-fn a_conversation_in_setup_mode_works() {
+fn a_sequence_of_setup_commands_works() {
     lua("setup_mode.lua", &started(), &Device::start(Kind::Echo));
 }
 
 #[test]
-fn ten_megabytes_both_ways_are_right() {
+fn ten_megabytes_pass_unchanged_in_both_directions() {
     lua("bulk.lua", &started(), &Device::start(Kind::Echo));
 }

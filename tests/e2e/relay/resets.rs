@@ -1,4 +1,4 @@
-//! Connections that break: a reset ends both sides, and what came before it is not lost.
+//! Resets: a reset ends both sides, and bytes before it are not lost.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -12,19 +12,19 @@ use crate::support::{
     wait_until_acknowledged,
 };
 
-/// A daemon that would wait for ever for the other side of a connection that has only half ended.
-fn patient() -> testkit::daemon::Daemon {
+/// A daemon with a stall limit that never ends a half-closed connection.
+fn without_stall_limit() -> testkit::daemon::Daemon {
     configured("[limits]\nhalfclose=3600\nstall=3600\n")
 }
 
 /// Closes with a reset.
-fn break_off(remote: TcpStream) {
+fn close_with_reset(remote: TcpStream) {
     reset(&remote);
 }
 
 #[test]
 fn a_reset_by_the_plugin_ends_the_remote() {
-    let daemon = patient();
+    let daemon = without_stall_limit();
     let (plugin, remote) = echo_mode(&daemon, "");
     plugin.reset();
     assert!(ends(&remote));
@@ -33,21 +33,21 @@ fn a_reset_by_the_plugin_ends_the_remote() {
 
 #[test]
 fn a_reset_by_the_remote_ends_the_plugin() {
-    let daemon = patient();
+    let daemon = without_stall_limit();
     let (mut plugin, remote) = echo_mode(&daemon, "");
-    break_off(remote);
+    close_with_reset(remote);
     assert!(plugin.at_end());
     StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
 fn a_plugins_last_bytes_before_its_reset_arrive() {
-    let daemon = patient();
+    let daemon = without_stall_limit();
     for size in [1, 5000, 100_000] {
         let (mut plugin, remote) = echo_mode(&daemon, "");
         plugin.send(&Random::new(1).bytes(size));
         let mut reader = Reader::new(&remote, 1);
-        // Whatever has left the plugin's machine: a reset throws away what has not.
+        // Acknowledged bytes only: a reset discards what the kernel has not sent.
         wait_until_acknowledged(plugin.stream());
         plugin.reset();
         reader.read(size as u64);
@@ -57,14 +57,14 @@ fn a_plugins_last_bytes_before_its_reset_arrive() {
 
 #[test]
 fn a_remotes_last_bytes_before_its_reset_arrive() {
-    let daemon = patient();
+    let daemon = without_stall_limit();
     for size in [1, 5000, 100_000] {
         for _ in 0..10 {
             let (mut plugin, mut remote) = echo_mode(&daemon, "");
             let data = Random::new(2).bytes(size);
             remote.write_all(&data).unwrap();
             wait_until_acknowledged(&remote);
-            break_off(remote);
+            close_with_reset(remote);
             assert!(plugin.bytes(size) == data);
             assert!(plugin.at_end(), "{size} bytes");
         }
@@ -72,12 +72,12 @@ fn a_remotes_last_bytes_before_its_reset_arrive() {
 }
 
 #[test]
-fn a_remotes_last_bytes_arrive_though_the_plugin_has_just_spoken_into_the_reset() {
-    let daemon = patient();
+fn a_remotes_last_bytes_arrive_although_the_plugin_writes_into_the_reset() {
+    let daemon = without_stall_limit();
     for _ in 0..20 {
         let (mut plugin, mut remote) = echo_mode(&daemon, "");
         remote.write_all(b"goodbye, wrong password").unwrap();
-        // Closing with something unread makes the kernel reset the connection.
+        // close(2) with unread data makes the kernel reset the connection.
         plugin.send(b"more");
         let mut peeked = [0; 4];
         while remote.peek(&mut peeked).unwrap() < 4 {}
@@ -88,30 +88,30 @@ fn a_remotes_last_bytes_arrive_though_the_plugin_has_just_spoken_into_the_reset(
 }
 
 #[test]
-fn what_a_slow_plugin_has_not_read_before_the_remotes_reset_arrives() {
-    let daemon = patient();
+fn a_slow_plugin_reads_all_bytes_before_the_remotes_reset() {
+    let daemon = without_stall_limit();
     let (plugin, remote) = echo_mode(&daemon, "");
     let written = Writer::new(&remote, 3).write_until_blocked();
-    // Full from end to end. Only what has left the remote's machine can arrive: let that be everything.
+    // All buffers are full. Only acknowledged bytes can arrive, so wait until all are.
     let mut reader = Reader::new(plugin.stream(), 3).slow();
     let mut read = 0;
     while unacknowledged(&remote) > 0 {
         reader.read(100_000);
         read += 100_000;
     }
-    assert!(read < written, "nothing is left that could be lost");
-    break_off(remote);
+    assert!(read < written, "all bytes were read before the reset");
+    close_with_reset(remote);
     assert_eq!(reader.rest(), written);
 }
 
 #[test]
-fn a_reset_after_half_an_end_ends_both() {
-    let daemon = patient();
+fn a_reset_after_half_close_ends_both_sides() {
+    let daemon = without_stall_limit();
     let mut stat = StatClient::new(daemon.addr());
     let (mut plugin, remote) = echo_mode(&daemon, "");
     plugin.finish();
     assert!(ends(&remote));
-    break_off(remote);
+    close_with_reset(remote);
     assert!(plugin.at_end());
     drop(plugin);
     stat.wait_connections(0);
@@ -125,8 +125,8 @@ fn a_reset_after_half_an_end_ends_both() {
 }
 
 #[test]
-fn resets_in_the_middle_of_a_transfer_end_both() {
-    let daemon = patient();
+fn resets_during_a_transfer_end_both_sides() {
+    let daemon = without_stall_limit();
     let mut stat = StatClient::new(daemon.addr());
     for to_remote in [true, false] {
         for plugin_breaks in [true, false] {
@@ -138,7 +138,7 @@ fn resets_in_the_middle_of_a_transfer_end_both() {
                 plugin.reset();
                 read_to_end(&remote);
             } else {
-                break_off(remote);
+                close_with_reset(remote);
                 read_to_end(plugin.stream());
             }
             stat.wait_connections(0);
@@ -147,8 +147,8 @@ fn resets_in_the_middle_of_a_transfer_end_both() {
 }
 
 #[test]
-fn a_device_that_is_switched_off_ends_all_its_connections() {
-    let daemon = patient();
+fn a_device_that_resets_everything_ends_all_its_plugins() {
+    let daemon = without_stall_limit();
     let device = Device::start(Kind::Silent);
     let mut plugins: Vec<Plugin> = (0..10).map(|_| daemon.plugin()).collect();
     plugins.iter_mut().for_each(|plugin| {
@@ -161,8 +161,8 @@ fn a_device_that_is_switched_off_ends_all_its_connections() {
 }
 
 #[test]
-fn a_plugin_that_resets_in_setup_mode_is_forgotten() {
-    let daemon = patient();
+fn a_reset_in_setup_mode_closes_the_connection() {
+    let daemon = without_stall_limit();
     let mut stat = StatClient::new(daemon.addr());
     let plugins: Vec<Plugin> = (0..10).map(|_| daemon.plugin()).collect();
     assert_eq!(stat.connections().len(), 10);

@@ -1,4 +1,4 @@
-//! Clients from the outside world: nc, BusyBox's nc, socat and curl.
+//! Third-party clients: nc, BusyBox's nc, socat and curl.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -15,10 +15,10 @@ use crate::support::{LIMIT, Scratch, accepted, daemon, started};
 const PROGRAMS: [(&str, &str); 4] =
     [("nc", "netcat-openbsd"), ("busybox", "busybox-static"), ("socat", "socat"), ("curl", "curl")];
 
-/// The standard output of a shell script; `$PORT` in it is `port`.
+/// Runs a shell script with `$PORT` set to `port`, and returns its standard output.
 ///
 /// # Panics
-/// When it fails or does not end, and where a program that it names is missing.
+/// If it fails or does not end, and if a program that it names is missing.
 #[track_caller]
 fn shell(script: &str, port: u16) -> Vec<u8> {
     for (program, package) in PROGRAMS.iter().filter(|(program, _)| script.contains(program)) {
@@ -32,7 +32,7 @@ fn shell(script: &str, port: u16) -> Vec<u8> {
     output.stdout
 }
 
-/// A daemon with a direct listener that leads to `target`.
+/// Starts a daemon with a direct listener for `target`.
 #[track_caller]
 fn direct(target: &str) -> (Daemon, Reserved) {
     let port = Reserved::new().unwrap();
@@ -41,49 +41,49 @@ fn direct(target: &str) -> (Daemon, Reserved) {
 }
 
 #[test]
-fn people_talk_to_it_with_nc() {
+fn setup_mode_works_with_nc() {
     let daemon = started();
     for nc in ["nc", "busybox nc"] {
-        let said = shell(&format!("printf 'CAPA\\nSTAT\\nQUIT\\n' | {nc} 127.0.0.1 $PORT"), daemon.port());
-        let said = String::from_utf8(said).unwrap();
-        let lines: Vec<&str> = said.lines().collect();
-        assert!(lines[0].starts_with("OK TOGGLEDBITS-SOCKPROXY 1 "), "{nc}: {said}");
-        assert!(lines[1].starts_with("OK CAPA BLKS RTIM NTFY CONN UDP"), "{nc}: {said}");
-        assert!(lines[2].starts_with(" ID       St Idle |Uptim") && lines[3].starts_with('*'), "{nc}: {said}");
+        let output = shell(&format!("printf 'CAPA\\nSTAT\\nQUIT\\n' | {nc} 127.0.0.1 $PORT"), daemon.port());
+        let output = String::from_utf8(output).unwrap();
+        let lines: Vec<&str> = output.lines().collect();
+        assert!(lines[0].starts_with("OK TOGGLEDBITS-SOCKPROXY 1 "), "{nc}: {output}");
+        assert!(lines[1].starts_with("OK CAPA BLKS RTIM NTFY CONN UDP"), "{nc}: {output}");
+        assert!(lines[2].starts_with(" ID       St Idle |Uptim") && lines[3].starts_with('*'), "{nc}: {output}");
         assert_eq!(lines[4..], ["OK QUIT"], "{nc}");
     }
 }
 
 #[test]
-fn echo_stop_into_nc_stops_it() {
+fn stop_works_with_nc_and_socat() {
     for nc in ["nc", "busybox nc", "socat -t 20 - TCP:127.0.0.1:$PORT #"] {
         let mut daemon = started();
-        let said = shell(&format!("echo STOP | {nc} 127.0.0.1 $PORT"), daemon.port());
-        assert!(said.ends_with(b"\nOK STOP\n"), "{nc}: {}", String::from_utf8_lossy(&said));
-        assert_eq!(daemon.wait_exit(LIMIT).expect("it goes on").code(), Some(0), "{nc}");
+        let output = shell(&format!("echo STOP | {nc} 127.0.0.1 $PORT"), daemon.port());
+        assert!(output.ends_with(b"\nOK STOP\n"), "{nc}: {}", String::from_utf8_lossy(&output));
+        assert_eq!(daemon.wait_exit(LIMIT).expect("the daemon exits").code(), Some(0), "{nc}");
     }
 }
 
 #[test]
-fn a_file_goes_to_a_device_and_back() {
+fn a_file_passes_to_a_device_and_back() {
     let scratch = Scratch::new();
     let data = Random::new(1).bytes(3_000_000);
     let file = scratch.write("data", &data);
     let daemon = started();
     let device = Device::start(Kind::Echo);
     let conn = format!("(echo CONN {}; cat {file})", device.addr());
-    // nc -N ends its stream at the end of its input; BusyBox's always does.
+    // nc -N sends FIN at the end of its input; BusyBox's nc always does.
     for nc in ["nc -N", "busybox nc"] {
-        let said = shell(&format!("{conn} | {nc} 127.0.0.1 $PORT"), daemon.port());
-        let start = said.len() - data.len().min(said.len());
-        let head = String::from_utf8_lossy(&said[..start]).into_owned();
+        let output = shell(&format!("{conn} | {nc} 127.0.0.1 $PORT"), daemon.port());
+        let start = output.len() - data.len().min(output.len());
+        let head = String::from_utf8_lossy(&output[..start]).into_owned();
         assert!(head.starts_with("OK TOGGLEDBITS") && head.contains("\nOK CONN "), "{nc}: {head}");
-        assert!(said[start..] == data, "{nc}: {} bytes came back", said.len());
+        assert!(output[start..] == data, "{nc}: {} bytes came back", output.len());
     }
 }
 
 #[test]
-fn socat_and_nc_talk_through_a_direct_listener() {
+fn socat_and_nc_work_through_a_direct_listener() {
     let scratch = Scratch::new();
     let data = Random::new(2).bytes(3_000_000);
     let file = scratch.write("data", &data);
@@ -96,7 +96,7 @@ fn socat_and_nc_talk_through_a_direct_listener() {
 }
 
 #[test]
-fn curl_asks_luup_through_a_direct_listener() {
+fn curl_reaches_luup_through_a_direct_listener() {
     let luup = Luup::start();
     let (_daemon, port) = direct(&format!("127.0.0.1:{}", luup.port()));
     let answer = shell("curl -sSf --max-time 20 'http://127.0.0.1:'$PORT'/data_request?id=alive&x=1'", port.port());
@@ -105,7 +105,7 @@ fn curl_asks_luup_through_a_direct_listener() {
 }
 
 #[test]
-fn curl_sends_and_fetches_much() {
+fn curl_uploads_and_downloads_large_bodies() {
     let scratch = Scratch::new();
     let data = Random::new(3).bytes(5_000_000);
     let file = scratch.write("data", &data);
@@ -114,7 +114,7 @@ fn curl_sends_and_fetches_much() {
     let length = data.len();
     let server = std::thread::spawn(move || {
         let mut stream = accepted(&device);
-        // The body ends the request; its head is smaller than what is left out at the front.
+        // Reads until the head and the whole body have arrived.
         let mut request = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
         let body = loop {

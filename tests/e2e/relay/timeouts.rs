@@ -1,4 +1,4 @@
-//! The time limits of setup mode and of echo mode (RTIM, idle).
+//! The timeouts of setup mode and of echo mode (RTIM, idle).
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -11,22 +11,22 @@ use crate::support::{LIMIT, Reader, StatClient, Writer, accepted, configured, ec
 
 const SETUP_1S: &str = "[limits]\nsetup=1\n";
 
-/// The plugin's stream ends, not before `least` after `start` and not much later.
+/// The plugin's stream ends at least `min` after `start`, and not much later.
 #[track_caller]
-fn ends_after(plugin: &mut Plugin, start: Instant, least: Duration) {
-    assert!(plugin.at_end(), "it does not end");
+fn ends_after(plugin: &mut Plugin, start: Instant, min: Duration) {
+    assert!(plugin.at_end(), "the stream does not end");
     let took = start.elapsed();
-    assert!((least..least + Duration::from_secs(12)).contains(&took), "{took:?} instead of {least:?}");
+    assert!((min..min + Duration::from_secs(12)).contains(&took), "{took:?} instead of {min:?}");
 }
 
-/// Nothing comes for `time`.
+/// The plugin's stream stays open and silent for `time`.
 #[track_caller]
 fn quiet_for(plugin: &Plugin, time: Duration) {
-    assert!(stays_quiet(plugin.stream(), time), "it has ended, or said something");
+    assert!(stays_quiet(plugin.stream(), time), "the stream has ended, or a byte has come");
 }
 
 #[test]
-fn silence_in_setup_mode_is_ended() {
+fn setup_mode_times_out() {
     let daemon = configured(SETUP_1S);
     let start = Instant::now();
     ends_after(&mut daemon.plugin(), start, Duration::from_secs(1));
@@ -37,7 +37,7 @@ fn silence_in_setup_mode_is_ended() {
 }
 
 #[test]
-fn thirty_seconds_of_silence_are_the_default() {
+fn the_default_timeout_of_setup_mode_is_thirty_seconds() {
     let daemon = started();
     let start = Instant::now();
     let mut plugin = daemon.plugin();
@@ -46,10 +46,10 @@ fn thirty_seconds_of_silence_are_the_default() {
 }
 
 #[test]
-fn each_byte_starts_the_clock_of_setup_mode_anew() {
+fn each_byte_restarts_the_timeout_of_setup_mode() {
     let daemon = configured("[limits]\nsetup=3\n");
     let mut plugin = daemon.plugin();
-    // Four and a half seconds, with no line ended.
+    // Four and a half seconds without the end of a line.
     for byte in [b"B", b"I", b"L"] {
         plugin.send(byte);
         quiet_for(&plugin, Duration::from_millis(1500));
@@ -58,12 +58,12 @@ fn each_byte_starts_the_clock_of_setup_mode_anew() {
 }
 
 #[test]
-fn stat_lifts_the_limit_of_setup_mode() {
+fn stat_disables_the_timeout_of_setup_mode() {
     let daemon = configured(SETUP_1S);
     for stat in ["STAT", "STAT JSON", "stat all"] {
         let mut watcher = daemon.plugin();
         watcher.send(format!("{stat}\n").as_bytes());
-        // Whoever comes later and says nothing is gone first; more than once.
+        // A later, silent connection times out first, more than once.
         for _ in 0..2 {
             assert!(daemon.plugin().at_end());
         }
@@ -73,7 +73,7 @@ fn stat_lifts_the_limit_of_setup_mode() {
 }
 
 #[test]
-fn the_clock_of_setup_mode_stands_still_while_a_conn_is_under_way() {
+fn the_timeout_of_setup_mode_is_suspended_during_conn() {
     let daemon = configured(SETUP_1S);
     let hole = BlackHole::new().unwrap();
     let mut plugin = daemon.plugin();
@@ -83,7 +83,7 @@ fn the_clock_of_setup_mode_stands_still_while_a_conn_is_under_way() {
 }
 
 #[test]
-fn there_is_no_clock_of_setup_mode_in_echo_mode() {
+fn the_timeout_of_setup_mode_does_not_apply_in_echo_mode() {
     let daemon = configured(SETUP_1S);
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     quiet_for(&plugin, Duration::from_millis(2500));
@@ -92,7 +92,7 @@ fn there_is_no_clock_of_setup_mode_in_echo_mode() {
 }
 
 #[test]
-fn rtim_ends_a_connection_whose_remote_is_silent_exactly_then() {
+fn rtim_ends_a_connection_with_a_silent_remote_in_time() {
     let daemon = started();
     for (before, options) in [("", "RTIM=800"), ("RTIM 800\n", ""), ("RTIM 99999\n", "RTIM=99999 RTIM=800")] {
         let device = Device::start(Kind::Manual);
@@ -108,20 +108,20 @@ fn rtim_ends_a_connection_whose_remote_is_silent_exactly_then() {
 }
 
 #[test]
-fn what_the_plugin_says_is_no_sign_of_life_of_the_remote() {
+fn bytes_from_the_plugin_do_not_restart_rtim() {
     let daemon = started();
     let start = Instant::now();
     let (mut plugin, _remote) = echo_mode(&daemon, "RTIM=1000");
     plugin.set_timeout(Duration::from_millis(200));
     while plugin.try_line().is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
-        assert!(start.elapsed() < LIMIT, "not ended though the remote is silent");
+        assert!(start.elapsed() < LIMIT, "the connection stays although the remote is silent");
         plugin.try_send(b"are you there?").ok();
     }
     assert!((1.0..5.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
 }
 
 #[test]
-fn what_the_remote_says_starts_rtim_anew() {
+fn bytes_from_the_remote_restart_rtim() {
     let daemon = started();
     let (mut plugin, mut remote) = echo_mode(&daemon, "RTIM=3000");
     let mut start = Instant::now();
@@ -135,21 +135,21 @@ fn what_the_remote_says_starts_rtim_anew() {
 }
 
 #[test]
-fn rtim_0_is_never() {
+fn rtim_0_disables_the_timeout() {
     let daemon = started();
     let (plugin, _remote) = echo_mode(&daemon, "RTIM=500 RTIM=0");
     quiet_for(&plugin, Duration::from_millis(1500));
 }
 
 #[test]
-fn rtim_stands_still_while_a_slow_plugin_holds_the_remote_back() {
+fn rtim_is_suspended_while_backpressure_blocks_the_remote() {
     let daemon = started();
     let (plugin, remote) = echo_mode(&daemon, "RTIM=1500");
     let mut writer = Writer::new(&remote, 6);
     let written = writer.write_until_blocked();
-    // The remote wants to go on and cannot; for longer than RTIM.
+    // The remote is blocked for longer than RTIM.
     assert!(stays_quiet(&remote, Duration::from_millis(3500)));
-    // It counts again from when the plugin has taken everything, which is later than this.
+    // RTIM restarts when the plugin has read everything, which is after this instant.
     let start = Instant::now();
     let mut reader = Reader::new(plugin.stream(), 6);
     reader.read(written);
@@ -158,7 +158,7 @@ fn rtim_stands_still_while_a_slow_plugin_holds_the_remote_back() {
 }
 
 #[test]
-fn rtim_holds_for_datagrams() {
+fn rtim_applies_to_datagrams() {
     let daemon = started();
     let mut plugin = daemon.plugin();
     let device = testkit::device::UdpEcho::start();
@@ -170,7 +170,7 @@ fn rtim_holds_for_datagrams() {
 }
 
 #[test]
-fn the_idle_limit_ends_what_is_silent_both_ways() {
+fn the_idle_limit_ends_a_connection_silent_in_both_directions() {
     let daemon = configured("[limits]\nidle=3\n");
     let mut stat = StatClient::new(daemon.addr());
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
@@ -190,7 +190,7 @@ fn the_idle_limit_ends_what_is_silent_both_ways() {
 }
 
 #[test]
-fn by_default_a_silent_connection_is_never_ended() {
+fn by_default_a_silent_connection_stays_open() {
     let daemon = configured("[limits]\nsetup=0.2\nhalfclose=0.2\nstall=0.2\nconnect=200\nanswer=200\n");
     let (plugin, _remote) = echo_mode(&daemon, "");
     quiet_for(&plugin, Duration::from_secs(2));

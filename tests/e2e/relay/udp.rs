@@ -1,4 +1,4 @@
-//! Datagrams: sizes, boundaries, strangers, and how such a connection ends.
+//! UDP: sizes, boundaries, other senders, and the end of a connection.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use testkit::random::Random;
 
 use crate::support::{LIMIT, StatClient, configured, started, stays_quiet};
 
-/// The largest payload over IPv4: 65535 bytes less the headers of IP and UDP.
+/// The largest payload over IPv4: 65535 bytes minus the IP and UDP headers.
 const LARGEST: usize = 65_507;
 const SIZES: [usize; 10] = [1, 2, 125, 1472, 2047, 2048, 2049, 9000, 65_506, LARGEST];
 
-/// A plugin that speaks to this address in datagrams.
+/// A plugin connected to this address over UDP.
 #[track_caller]
 fn udp(daemon: &testkit::daemon::Daemon, to: std::net::SocketAddr, options: &str) -> Plugin {
     let mut plugin = daemon.plugin();
@@ -22,14 +22,14 @@ fn udp(daemon: &testkit::daemon::Daemon, to: std::net::SocketAddr, options: &str
     plugin
 }
 
-/// A device that is driven by hand.
+/// A device that the test drives.
 fn manual() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     socket
 }
 
-/// The next datagram and its sender.
+/// Receives a datagram; returns it and its sender.
 #[track_caller]
 fn receive(socket: &UdpSocket) -> (Vec<u8>, std::net::SocketAddr) {
     let mut buffer = vec![0; 65_536];
@@ -38,12 +38,12 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, std::net::SocketAddr) {
 }
 
 #[test]
-fn datagrams_of_every_size_go_whole_both_ways() {
+fn datagrams_of_every_size_pass_whole_in_both_directions() {
     let daemon = started();
     let device = manual();
     let mut plugin = udp(&daemon, device.local_addr().unwrap(), "");
     for size in SIZES {
-        // RAW: what is read at once is one datagram. A send on loopback is read at once where there is room for it.
+        // RAW: the bytes of one read are one datagram. One send on loopback is one read if the buffer is large enough.
         let data = Random::new(size as u64).bytes(size);
         plugin.send(&data);
         let (mut came, proxy) = receive(&device);
@@ -57,7 +57,7 @@ fn datagrams_of_every_size_go_whole_both_ways() {
 }
 
 #[test]
-fn the_largest_datagrams_are_one_each_in_mesg() {
+fn mesg_keeps_the_largest_datagrams_whole() {
     let daemon = started();
     let device = manual();
     let address = device.local_addr().unwrap();
@@ -74,7 +74,7 @@ fn the_largest_datagrams_are_one_each_in_mesg() {
 }
 
 #[test]
-fn raw_joins_what_comes_and_mesg_keeps_it_apart() {
+fn raw_joins_datagrams_and_mesg_keeps_them_apart() {
     let daemon = started();
     let device = manual();
     let address = device.local_addr().unwrap();
@@ -97,24 +97,24 @@ fn raw_joins_what_comes_and_mesg_keeps_it_apart() {
 }
 
 #[test]
-fn answers_are_taken_from_anyone() {
+fn answers_from_any_sender_are_accepted() {
     let daemon = started();
-    let (device, stranger) = (manual(), manual());
+    let (device, other_sender) = (manual(), manual());
     let mut raw = udp(&daemon, device.local_addr().unwrap(), "");
     let mut mesg = udp(&daemon, device.local_addr().unwrap(), "FRAM=MESG");
     raw.send(b"who is there?");
     let (_, to_raw) = receive(&device);
     mesg.send(b"TEXT 13\nwho is there?");
     let (_, to_mesg) = receive(&device);
-    stranger.send_to(b"me", to_raw).unwrap();
+    other_sender.send_to(b"me", to_raw).unwrap();
     assert_eq!(raw.bytes(2), b"me");
-    stranger.send_to(b"me", to_mesg).unwrap();
-    assert_eq!(mesg.line(), format!("DGRM 2 {}", stranger.local_addr().unwrap()));
+    other_sender.send_to(b"me", to_mesg).unwrap();
+    assert_eq!(mesg.line(), format!("DGRM 2 {}", other_sender.local_addr().unwrap()));
     assert_eq!(mesg.bytes(2), b"me");
 }
 
 #[test]
-fn a_port_that_nobody_listens_on_is_no_failure() {
+fn a_closed_port_does_not_end_the_connection() {
     let daemon = started();
     let device = manual();
     let address = device.local_addr().unwrap();
@@ -123,7 +123,7 @@ fn a_port_that_nobody_listens_on_is_no_failure() {
     for _ in 0..3 {
         plugin.send(b"TEXT 5\nhello");
     }
-    assert!(stays_quiet(plugin.stream(), Duration::from_millis(300)), "refusals by ICMP end nothing");
+    assert!(stays_quiet(plugin.stream(), Duration::from_millis(300)), "an ICMP refusal has ended the connection");
     let device = UdpSocket::bind(address).unwrap();
     device.set_read_timeout(Some(LIMIT)).unwrap();
     plugin.send(b"TEXT 5\nhello");
@@ -154,7 +154,7 @@ fn ipv6_and_names() {
 }
 
 #[test]
-fn ports_that_cannot_be_refuse() {
+fn impossible_ports_are_reported_as_refused() {
     let daemon = started();
     for port in ["0", "99999"] {
         let answer = daemon.plugin().command(&format!("CONN 127.0.0.1:{port} PRTO=udp"));
@@ -163,7 +163,7 @@ fn ports_that_cannot_be_refuse() {
 }
 
 #[test]
-fn a_plugin_that_goes_ends_it() {
+fn the_end_of_the_plugin_ends_the_connection() {
     let daemon = configured("[limits]\nhalfclose=1\n");
     let device = UdpEcho::start();
     let mut stat = StatClient::new(daemon.addr());
@@ -174,7 +174,7 @@ fn a_plugin_that_goes_ends_it() {
 }
 
 #[test]
-fn answers_to_a_plugin_that_has_ended_its_stream_still_come() {
+fn answers_reach_a_plugin_that_has_sent_fin() {
     let daemon = configured("[limits]\nhalfclose=2\n");
     let device = manual();
     let mut plugin = udp(&daemon, device.local_addr().unwrap(), "FRAM=LINE");
@@ -192,7 +192,7 @@ fn answers_to_a_plugin_that_has_ended_its_stream_still_come() {
 }
 
 #[test]
-fn a_flood_costs_bounded_memory_and_holds_up_nobody() {
+fn a_flood_takes_bounded_memory_and_delays_no_other_connection() {
     let daemon = started();
     let device = manual();
     let plugin = {
@@ -202,7 +202,7 @@ fn a_flood_costs_bounded_memory_and_holds_up_nobody() {
     };
     let (_, proxy) = receive(&device);
     let before = if crate::support::emulated() { 0 } else { daemon.memory().rss };
-    // The plugin reads nothing. What does not fit is lost, as datagrams are.
+    // The plugin reads nothing, so datagrams that do not fit are dropped.
     let datagram = vec![7; 60_000];
     for at in 0..2000 {
         device.send_to(&datagram, proxy).unwrap();

@@ -1,4 +1,4 @@
-//! FRAM for datagrams: LINE and MESG on the plugin's side, and what happens when its rules are broken.
+//! FRAM for datagrams: LINE and MESG on the plugin's side, and framing errors.
 
 use testkit::daemon::Daemon;
 use testkit::device::UdpEcho;
@@ -26,12 +26,12 @@ fn lines_are_datagrams() {
     plugin.send(b"one\ntwo\r\n\n\r\nthree\r\r\nf\0ur\xff\nrest");
     let expected: [&[u8]; 4] = [b"one", b"two", b"three\r", b"f\0ur\xff"];
     assert_eq!(payloads(&device, 4), expected);
-    // The echo: line ends inside become blanks, those at the end go.
+    // The echo: line ends within a datagram become blanks, those at its end are removed.
     for line in [&b"one\n"[..], b"two\n", b"three\n", b"f\0ur\xff\n"] {
         assert_eq!(plugin.bytes(line.len()), line);
     }
     plugin.finish();
-    assert!(plugin.at_end(), "half a line at the end is no line, and nothing answers");
+    assert!(plugin.at_end(), "an incomplete line at the end is not sent");
     assert_eq!(device.wait_received(4, LIMIT).len(), 4);
 }
 
@@ -57,7 +57,7 @@ fn line_ends_in_datagrams_become_blanks() {
 }
 
 #[test]
-fn mesg_has_text_binary_pieces_and_addresses() {
+fn mesg_has_text_binary_fragments_and_addresses() {
     let daemon = started();
     let (device, other) = (UdpEcho::start(), UdpEcho::start());
     let mut plugin = framed(&daemon, &device, "MESG");
@@ -84,7 +84,7 @@ fn mesg_has_text_binary_pieces_and_addresses() {
 }
 
 #[test]
-fn mesg_may_come_in_any_pieces() {
+fn mesg_can_arrive_in_any_pieces() {
     let daemon = started();
     let device = UdpEcho::start();
     let script = b"TEXT 11\nhello worldBINA 0\nFRAG 4\none BINA 3\ntwo";
@@ -101,7 +101,7 @@ fn mesg_may_come_in_any_pieces() {
 }
 
 #[test]
-fn broken_rules_are_told_and_end_the_connection() {
+fn framing_errors_are_reported_and_end_the_connection() {
     let daemon = started();
     let device = UdpEcho::start();
     for (broken, what) in [
@@ -136,7 +136,7 @@ fn broken_rules_are_told_and_end_the_connection() {
 }
 
 #[test]
-fn what_came_before_a_broken_rule_was_sent() {
+fn messages_before_a_framing_error_are_sent() {
     let daemon = started();
     let device = UdpEcho::start();
     let mut plugin = framed(&daemon, &device, "MESG");
@@ -160,7 +160,7 @@ fn clos_ends_the_connection() {
 }
 
 #[test]
-fn a_stream_has_no_messages() {
+fn framing_options_are_refused_for_tcp() {
     let daemon = started();
     for framing in ["MESG", "LINE"] {
         let answer = daemon.plugin().command(&format!("CONN 127.0.0.1:9 FRAM={framing}"));
@@ -169,7 +169,7 @@ fn a_stream_has_no_messages() {
 }
 
 #[test]
-fn messages_that_never_end_are_bounded() {
+fn unfinished_messages_are_limited() {
     let daemon = configured("[limits]\nhalfclose=1\n");
     let device = UdpEcho::start();
     let mut plugin = framed(&daemon, &device, "LINE");

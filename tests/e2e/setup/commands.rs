@@ -1,4 +1,4 @@
-//! Part 1's table of commands, byte for byte: what is answered, and whether the connection stays.
+//! The commands of setup mode, byte for byte: the reply, and whether the connection stays open.
 
 use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
@@ -6,7 +6,7 @@ use testkit::plugin::Plugin;
 
 use crate::support::{LIMIT, started};
 
-/// Sends a line; the whole answer and, where the connection stays, the build number that proves it.
+/// Sends a line, and expects `reply` and an open connection, which a second command shows.
 #[track_caller]
 fn stays(daemon: &Daemon, line: &str, reply: &str) {
     let mut plugin = daemon.plugin();
@@ -16,7 +16,7 @@ fn stays(daemon: &Daemon, line: &str, reply: &str) {
     build_number(&plugin.line());
 }
 
-/// Sends a line; the answer must be all that comes before the end.
+/// Sends a line, and expects `reply` and the end of the stream.
 #[track_caller]
 fn closes(daemon: &Daemon, line: &str, reply: &str) {
     let mut plugin = daemon.plugin();
@@ -31,7 +31,7 @@ fn build_number(line: &str) -> u64 {
 }
 
 #[test]
-fn commands_that_set_something_answer_ok_and_stay() {
+fn commands_with_a_setting_answer_ok_and_keep_the_connection() {
     let daemon = started();
     for (line, reply) in [
         ("NTFY 12 urn:x-com:serviceId:X1 Act", "OK NTFY\n"),
@@ -47,7 +47,7 @@ fn commands_that_set_something_answer_ok_and_stay() {
 }
 
 #[test]
-fn numbers_are_read_as_lua_reads_them() {
+fn numbers_are_parsed_as_in_lua() {
     let daemon = started();
     for number in ["0x10", "0X1F", "1e3", "1E3", "1.5", ".5", "5.", "inf", "1e99", "+7", " 12", "12 ", "1000\r"] {
         stays(&daemon, &format!("BLKS {number}"), "OK BLKS\n");
@@ -68,7 +68,7 @@ fn bad_numbers_are_refused_and_close() {
 }
 
 #[test]
-fn capa_says_the_classic_words_first_and_then_known_ones() {
+fn capa_lists_the_original_words_first() {
     let daemon = started();
     let answer = daemon.plugin().command("CAPA");
     let ours = answer.strip_prefix("OK CAPA BLKS RTIM NTFY CONN UDP").unwrap_or_else(|| panic!("{answer:?}"));
@@ -81,7 +81,7 @@ fn capa_says_the_classic_words_first_and_then_known_ones() {
 }
 
 #[test]
-fn bild_is_above_the_last_lua_daemons() {
+fn bild_exceeds_the_last_build_of_the_lua_daemon() {
     let daemon = started();
     assert!(build_number(&daemon.plugin().command("BILD")) > 23068);
 }
@@ -118,12 +118,12 @@ fn stop_answers_closes_all_and_ends_the_daemon() {
     stopper.send(b"STOP\n");
     assert_eq!(stopper.rest(), b"OK STOP\n");
     assert!(idle.at_end() && busy.at_end() && crate::support::ends(&remote));
-    assert_eq!(daemon.wait_exit(LIMIT).expect("it goes on").code(), Some(0));
-    assert!(Plugin::connect_raw(daemon.addr()).is_err(), "nobody listens any more");
+    assert_eq!(daemon.wait_exit(LIMIT).expect("the daemon exits").code(), Some(0));
+    assert!(Plugin::connect_raw(daemon.addr()).is_err(), "the port is closed");
 }
 
 #[test]
-fn anything_else_is_invalid_and_closes() {
+fn any_other_line_is_invalid_and_closes() {
     let daemon = started();
     for line in [
         "HELLO",
@@ -146,7 +146,7 @@ fn anything_else_is_invalid_and_closes() {
 }
 
 #[test]
-fn an_error_is_the_last_thing_said() {
+fn an_error_is_the_last_reply() {
     let daemon = started();
     closes(&daemon, "BLKS 0\nCAPA\nBILD", "ERR BLKS Invalid block size\n");
     closes(&daemon, "nonsense\nCAPA", "ERR INVALID COMMAND\n");

@@ -1,4 +1,4 @@
-//! CONN: where it leads, what it answers, and why it fails.
+//! CONN: its targets, its replies, and its errors.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use testkit::ports::{BlackHole, Reserved};
 
 use crate::support::{LIMIT, StatClient, accepted, configured, refused, started};
 
-/// The whole answer to a CONN that must fail, up to the end.
+/// The whole reply to a CONN that must fail, up to the end of the stream.
 #[track_caller]
 fn failure(daemon: &Daemon, conn: &str) -> String {
     let mut plugin = daemon.plugin();
@@ -18,7 +18,7 @@ fn failure(daemon: &Daemon, conn: &str) -> String {
     String::from_utf8(plugin.rest()).unwrap()
 }
 
-/// Sends a word and back through a connection that CONN has opened.
+/// Opens a connection with CONN, and sends bytes in both directions.
 #[track_caller]
 fn connects(daemon: &Daemon, target: &str, device: &Device) {
     let mut plugin = daemon.plugin();
@@ -77,14 +77,14 @@ fn invalid_options() {
 }
 
 #[test]
-fn a_closed_port_refuses() {
+fn a_closed_port_is_reported_as_refused() {
     let daemon = started();
     let closed = Reserved::new().unwrap();
     assert_eq!(failure(&daemon, &closed.addr().to_string()), format!("ERR CONN {}\n", refused()));
 }
 
 #[test]
-fn ports_that_cannot_be_refuse() {
+fn impossible_ports_are_reported_as_refused() {
     let daemon = started();
     for port in ["0", "00", "65536", "99999", "4294967296", "99999999999999999999999"] {
         assert_eq!(failure(&daemon, &format!("127.0.0.1:{port}")), "ERR CONN connection refused\n", "{port}");
@@ -92,7 +92,7 @@ fn ports_that_cannot_be_refuse() {
 }
 
 #[test]
-fn ctim_is_the_time_for_connecting() {
+fn ctim_is_the_connect_timeout() {
     let daemon = started();
     let hole = BlackHole::new().unwrap();
     for ms in [200, 1200] {
@@ -103,7 +103,7 @@ fn ctim_is_the_time_for_connecting() {
 }
 
 #[test]
-fn the_default_time_for_connecting_is_below_what_plugins_wait() {
+fn the_default_connect_timeout_is_shorter_than_that_of_plugins() {
     let daemon = started();
     let hole = BlackHole::new().unwrap();
     let start = Instant::now();
@@ -113,7 +113,7 @@ fn the_default_time_for_connecting_is_below_what_plugins_wait() {
 }
 
 #[test]
-fn the_default_time_for_connecting_is_configurable() {
+fn the_default_connect_timeout_is_configurable() {
     let daemon = configured("[limits]\nconnect=300\n");
     let hole = BlackHole::new().unwrap();
     let start = Instant::now();
@@ -122,14 +122,14 @@ fn the_default_time_for_connecting_is_configurable() {
 }
 
 #[test]
-fn a_target_that_does_not_answer_holds_up_nobody() {
+fn a_target_that_does_not_answer_delays_no_other_connection() {
     let daemon = started();
     let hole = BlackHole::new().unwrap();
     let mut waiting = daemon.plugin();
     waiting.send(format!("CONN {} CTIM=60000\n", hole.addr()).as_bytes());
-    // It is under way as soon as STAT says so.
+    // STAT shows when the CONN is in progress.
     let mut stat = StatClient::new(daemon.addr());
-    crate::support::eventually("the CONN is under way", || {
+    crate::support::eventually("the CONN is in progress", || {
         (stat.connection(waiting.pid())?["state"] == "connecting").then_some(())
     });
     let device = Device::start(Kind::Manual);
@@ -153,7 +153,7 @@ fn ipv4_ipv6_and_names() {
 }
 
 #[test]
-fn a_refusing_ipv6_port_refuses() {
+fn a_closed_ipv6_port_is_reported_as_refused() {
     let daemon = started();
     let Some(device) = Device::start_v6(Kind::Silent) else {
         println!("skipped: this machine has no IPv6");
@@ -165,18 +165,18 @@ fn a_refusing_ipv6_port_refuses() {
 }
 
 #[test]
-fn words_directly_behind_the_port_are_options() {
+fn text_directly_after_the_port_is_an_option() {
     let daemon = started();
     let device = Device::start(Kind::Manual);
     assert_eq!(failure(&daemon, &format!("{}x", device.addr())), "ERR CONN Invalid option x\n");
 }
 
 #[test]
-fn a_failure_closes_in_order() {
+fn a_failed_conn_closes_without_a_reset() {
     let daemon = started();
     let closed = Reserved::new().unwrap();
     let mut plugin = daemon.plugin();
-    // With bytes that nobody will read: closing at once would reset, and lose the reason.
+    // With unread bytes: an immediate close would reset the connection and lose the reply.
     plugin.send(format!("CONN {}\n", closed.addr()).as_bytes());
     plugin.send(&[b'x'; 100_000]);
     assert_eq!(String::from_utf8(plugin.rest()).unwrap(), format!("ERR CONN {}\n", refused()));
@@ -185,13 +185,13 @@ fn a_failure_closes_in_order() {
 }
 
 #[test]
-fn a_plugin_that_leaves_while_connecting_leaves_nothing_behind() {
+fn a_plugin_that_disconnects_during_conn_leaves_nothing_behind() {
     let daemon = started();
     let hole = BlackHole::new().unwrap();
     let mut stat = StatClient::new(daemon.addr());
     let mut plugins: Vec<_> = (0..20).map(|_| daemon.plugin()).collect();
     for (at, plugin) in plugins.iter_mut().enumerate() {
-        // One that ends its stream may still want the answer; one that resets does not.
+        // A plugin that sends FIN may still read the reply; one that resets cannot.
         let time = if at % 2 == 0 { 2000 } else { 600_000 };
         plugin.send(format!("CONN {} CTIM={time}\n", hole.addr()).as_bytes());
     }
@@ -205,7 +205,7 @@ fn a_plugin_that_leaves_while_connecting_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_device_that_closes_at_once_is_connected_and_closed() {
+fn a_device_that_closes_at_once_gives_ok_and_then_the_end() {
     let daemon = started();
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
@@ -215,7 +215,7 @@ fn a_device_that_closes_at_once_is_connected_and_closed() {
 }
 
 #[test]
-fn a_device_that_speaks_first_is_heard_after_the_reply() {
+fn bytes_of_a_device_that_sends_first_follow_the_reply() {
     let daemon = started();
     let device = Device::start(Kind::Source { bytes: 100_000, seed: 3 });
     for _ in 0..20 {
@@ -226,7 +226,7 @@ fn a_device_that_speaks_first_is_heard_after_the_reply() {
 }
 
 #[test]
-fn one_connection_does_not_hear_another() {
+fn connections_do_not_receive_each_others_bytes() {
     let daemon = started();
     let device = Device::start(Kind::Echo);
     let mut plugins: Vec<_> = (0..50).map(|_| daemon.plugin()).collect();

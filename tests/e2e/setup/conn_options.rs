@@ -1,4 +1,4 @@
-//! The options of CONN and the commands that stand for them: which holds, and how odd values are taken.
+//! The options of CONN and the equivalent commands: which one takes precedence, and how odd values are treated.
 
 use std::io::Write;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use testkit::device::{Device, Kind};
 
 use crate::support::{StatClient, accepted, both_ways, echo_mode, processor_time, skipped_under_emulation, started};
 
-/// The answer to a CONN to a device, after `before`.
+/// Sends the commands `before`, then CONN to a device. Returns its reply and the plugin's own pid.
 #[track_caller]
 fn answer(daemon: &Daemon, before: &[&str], options: &str) -> (String, String) {
     let device = Device::start(Kind::Silent);
@@ -20,7 +20,7 @@ fn answer(daemon: &Daemon, before: &[&str], options: &str) -> (String, String) {
 }
 
 #[test]
-fn a_pid_of_ntfy_stands_in_for_the_greetings() {
+fn the_pid_of_ntfy_replaces_that_of_the_greeting() {
     let daemon = started();
     for (before, options, pid) in [
         (&[][..], "NTFY=5/s/a/mine", Some("mine")),
@@ -44,7 +44,7 @@ fn a_pid_of_ntfy_stands_in_for_the_greetings() {
 }
 
 #[test]
-fn plugins_may_share_a_pid() {
+fn plugins_can_share_a_pid() {
     let daemon = started();
     let pairs: Vec<_> = (0..3).map(|_| echo_mode(&daemon, "NTFY=5/s/a/0")).collect();
     assert_eq!(StatClient::new(daemon.addr()).connections().len(), pairs.len());
@@ -80,9 +80,9 @@ fn bad_numbers_in_options_are_ignored() {
     }
 }
 
-/// The original read 0 bytes for ever, with all of a processor.
+/// The original daemon read 0 bytes in an endless loop.
 #[test]
-fn odd_block_sizes_pass_everything_and_spin_never() {
+fn odd_block_sizes_pass_everything_without_a_busy_loop() {
     let daemon = started();
     let mut open = Vec::new();
     for block in ["0", "-1", "-inf", "inf", "0.5", "1e-300", "nan", "x", "99999999", "1", "0x10", "65536"] {
@@ -105,19 +105,23 @@ fn odd_block_sizes_pass_everything_and_spin_never() {
         return;
     }
     let used = processor_time(&daemon, Duration::from_secs(1));
-    assert!(used < Duration::from_millis(200), "{used:?} of a second while nothing was to do");
+    assert!(used < Duration::from_millis(200), "{used:?} of processor time in an idle second");
     drop(open);
     StatClient::new(daemon.addr()).wait_connections(0);
 }
 
 #[test]
-fn a_block_is_the_largest_datagram_made_of_what_a_plugin_says_at_once() {
+fn the_block_size_is_the_largest_datagram_made_from_one_read() {
     let daemon = started();
     let device = testkit::device::UdpEcho::start();
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "PRTO=udp BLKS=0x64");
     plugin.send(&[b'x'; 250]);
-    let came = device.wait_received(3, crate::support::LIMIT);
-    assert_eq!(came.iter().map(|(data, _)| data.len()).sum::<usize>(), 250);
-    assert!(came.iter().all(|(data, _)| data.len() <= 100), "{:?}", came.iter().map(|c| c.0.len()).collect::<Vec<_>>());
+    let datagrams = device.wait_received(3, crate::support::LIMIT);
+    assert_eq!(datagrams.iter().map(|(data, _)| data.len()).sum::<usize>(), 250);
+    assert!(
+        datagrams.iter().all(|(data, _)| data.len() <= 100),
+        "{:?}",
+        datagrams.iter().map(|c| c.0.len()).collect::<Vec<_>>()
+    );
 }

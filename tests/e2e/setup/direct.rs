@@ -1,4 +1,4 @@
-//! `[direct]` listeners: a port that leads straight to a target.
+//! `[direct]` listeners: ports that connect to a fixed target.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -12,7 +12,7 @@ use testkit::ports::{BlackHole, Reserved};
 
 use crate::support::{LIMIT, StatClient, accepted, both_ways, daemon, refused, stays_quiet};
 
-/// A daemon with direct listeners for these specifications, and their ports.
+/// Starts a daemon with direct listeners for `specs`, and returns their ports, too.
 #[track_caller]
 fn direct(specs: &[String]) -> (Daemon, Vec<Reserved>) {
     let ports: Vec<Reserved> = specs.iter().map(|_| Reserved::new().unwrap()).collect();
@@ -29,7 +29,7 @@ fn both_spellings_lead_to_the_target_without_a_greeting() {
     for (port, spelling) in ports.iter().zip(&spellings) {
         let mut client = Plugin::connect_raw(port.addr()).unwrap();
         let mut remote = accepted(&device);
-        assert!(stays_quiet(client.stream(), Duration::from_millis(100)), "{spelling:?}: it says something");
+        assert!(stays_quiet(client.stream(), Duration::from_millis(100)), "{spelling:?}: bytes from the daemon");
         client.send(b"CAPA\n");
         remote.read_exact(&mut [0; 5]).unwrap();
         remote.write_all(b"answer").unwrap();
@@ -38,7 +38,7 @@ fn both_spellings_lead_to_the_target_without_a_greeting() {
 }
 
 #[test]
-fn bytes_of_a_client_that_speaks_first_arrive() {
+fn bytes_of_a_client_that_sends_first_arrive() {
     let device = Device::start(Kind::Manual);
     let (_daemon, ports) = direct(&[device.addr().to_string()]);
     for _ in 0..20 {
@@ -46,9 +46,9 @@ fn bytes_of_a_client_that_speaks_first_arrive() {
         client.send(b"GET / HTTP/1.0\r\n\r\n");
         client.finish();
         let mut remote = accepted(&device);
-        let mut came = Vec::new();
-        remote.read_to_end(&mut came).unwrap();
-        assert_eq!(came, b"GET / HTTP/1.0\r\n\r\n");
+        let mut received = Vec::new();
+        remote.read_to_end(&mut received).unwrap();
+        assert_eq!(received, b"GET / HTTP/1.0\r\n\r\n");
         remote.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
         remote.shutdown(Shutdown::Write).unwrap();
         assert_eq!(client.rest(), b"HTTP/1.0 200 OK\r\n\r\n");
@@ -66,7 +66,7 @@ fn data_passes_both_ways() {
 }
 
 #[test]
-fn a_failure_is_told_with_its_reason() {
+fn a_failure_is_reported_with_its_reason() {
     let (closed, hole) = (Reserved::new().unwrap(), BlackHole::new().unwrap());
     let (_daemon, ports) = direct(&[closed.addr().to_string(), format!("CONN {} CTIM=300", hole.addr())]);
     let reasons = [refused(), "timeout"];
@@ -77,7 +77,7 @@ fn a_failure_is_told_with_its_reason() {
 }
 
 #[test]
-fn options_hold_and_notifications_say_their_own_id() {
+fn options_apply_and_notifications_have_their_own_pid() {
     let device = Device::start(Kind::Manual);
     let ports = [Reserved::new().unwrap(), Reserved::new().unwrap()];
     let config = format!(
@@ -106,13 +106,13 @@ fn options_hold_and_notifications_say_their_own_id() {
     let id = shown.iter().find(second).unwrap()["id"].as_str().unwrap().to_owned();
     let hex = id.strip_prefix('L').unwrap_or_else(|| panic!("{id:?}"));
     assert!(u64::from_str_radix(hex, 16).is_ok() && hex == hex.to_ascii_lowercase(), "{id:?}");
-    assert!(client.at_end(), "RTIM holds");
+    assert!(client.at_end(), "RTIM applies");
     let request = &luup.wait_for(1, LIMIT)[0];
     assert_eq!((request.device(), request.pid()), (Some(56), &*id));
 }
 
 #[test]
-fn several_may_lead_to_one_target_and_one_to_a_name() {
+fn several_ports_can_share_a_target_and_a_target_can_be_a_name() {
     let device = Device::start(Kind::Echo);
     let name = format!("CONN localhost:{}", device.port());
     let (_daemon, ports) = direct(&[device.addr().to_string(), device.addr().to_string(), name]);
@@ -124,7 +124,7 @@ fn several_may_lead_to_one_target_and_one_to_a_name() {
 }
 
 #[test]
-fn datagrams_too() {
+fn a_target_can_be_udp() {
     let device = UdpEcho::start();
     let (_daemon, ports) = direct(&[format!("CONN {} PRTO=udp FRAM=MESG", device.addr())]);
     let mut client = Plugin::connect_raw(ports[0].addr()).unwrap();
@@ -134,7 +134,7 @@ fn datagrams_too() {
 }
 
 #[test]
-fn there_is_no_limit_of_setup_mode() {
+fn the_timeout_of_setup_mode_does_not_apply() {
     let device = Device::start(Kind::Manual);
     let port = Reserved::new().unwrap();
     let config = format!("[limits]\nsetup=0.3\n[direct]\n{}={}\n", port.port(), device.addr());

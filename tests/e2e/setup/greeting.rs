@@ -1,4 +1,4 @@
-//! What the proxy says first, to whom, and on which addresses.
+//! The greeting, its pid, and the addresses that the daemon listens on.
 
 use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,15 +7,15 @@ use testkit::plugin::Plugin;
 
 use crate::support::{StatClient, daemon, started};
 
-/// 2020-01-01T05:00:00Z, from which classic pids count.
-const CLASSIC_EPOCH: u64 = 1_577_854_800;
+/// 2020-01-01T05:00:00Z, the origin of the original daemon's pids.
+const PID_EPOCH: u64 = 1_577_854_800;
 
-fn classic_now() -> u64 {
-    (SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - CLASSIC_EPOCH) / 10
+fn pid_now() -> u64 {
+    (SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - PID_EPOCH) / 10
 }
 
 #[test]
-fn it_is_one_line_byte_for_byte_and_comes_unasked() {
+fn the_greeting_is_one_exact_line() {
     let daemon = started();
     let mut plugin = Plugin::connect_raw(daemon.addr()).unwrap();
     let greeting = plugin.line();
@@ -23,22 +23,22 @@ fn it_is_one_line_byte_for_byte_and_comes_unasked() {
     assert!((1..=8).contains(&pid.len()), "{pid:?}");
     assert!(pid.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{pid:?}");
     assert!(!pid.starts_with('0'), "{pid:?}");
-    assert!(plugin.is_quiet(), "there is nothing behind the greeting");
+    assert!(plugin.is_quiet(), "no bytes follow the greeting");
 }
 
 #[test]
-fn pids_are_the_classic_clock_and_unique() {
-    let before = classic_now();
+fn pids_count_from_the_original_epoch_and_are_unique() {
+    let before = pid_now();
     let daemon = started();
     let plugins: Vec<Plugin> = (0..60).map(|_| daemon.plugin()).collect();
     let first = u64::from_str_radix(plugins[0].pid(), 16).unwrap();
-    assert!((before..=classic_now()).contains(&first), "{first:x} is not now ({before:x})");
+    assert!((before..=pid_now()).contains(&first), "{first:x} is not now ({before:x})");
     let different: HashSet<&str> = plugins.iter().map(Plugin::pid).collect();
     assert_eq!(different.len(), plugins.len());
 }
 
 #[test]
-fn pids_are_not_given_again_after_a_connection_has_gone() {
+fn the_pid_of_a_closed_connection_is_not_reused() {
     let daemon = started();
     let mut seen = HashSet::new();
     for _ in 0..20 {
@@ -50,7 +50,7 @@ fn pids_are_not_given_again_after_a_connection_has_gone() {
 }
 
 #[test]
-fn a_client_that_speaks_first_is_greeted_first() {
+fn the_greeting_comes_first_even_if_the_client_sends_first() {
     let daemon = started();
     let mut plugin = Plugin::connect_raw(daemon.addr()).unwrap();
     plugin.send(b"BILD\n");
@@ -59,14 +59,14 @@ fn a_client_that_speaks_first_is_greeted_first() {
 }
 
 #[test]
-fn by_default_every_address_is_listened_on() {
+fn the_daemon_listens_on_all_addresses_by_default() {
     let daemon = daemon().bare().args(&["-p", "0", "-N", "http://127.0.0.1:9"]).start();
     let port = daemon.port();
     let v4 = Plugin::connect(("127.0.0.1", port));
     Plugin::connect(("127.0.0.2", port));
     let mut stat = StatClient::new(("127.0.0.1", port));
     let shown = stat.connection(v4.pid()).unwrap();
-    assert_eq!(shown["client"], "127.0.0.1", "an IPv4 client is shown as one, though the socket speaks IPv6");
+    assert_eq!(shown["client"], "127.0.0.1", "an IPv4 client of an IPv6 socket has its IPv4 address");
     if daemon.addr().is_ipv6() {
         let v6 = Plugin::connect(("::1", port));
         assert_eq!(stat.connection(v6.pid()).unwrap()["client"], "::1");
@@ -76,7 +76,7 @@ fn by_default_every_address_is_listened_on() {
 }
 
 #[test]
-fn an_address_that_is_given_is_the_only_one() {
+fn a_configured_address_is_the_only_one() {
     let daemon = daemon().address("127.0.0.3").start();
     Plugin::connect(("127.0.0.3", daemon.port()));
     assert!(Plugin::connect_raw(("127.0.0.1", daemon.port())).is_err());

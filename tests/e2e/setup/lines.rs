@@ -1,4 +1,4 @@
-//! Lines in setup mode: how they may be written, in which pieces they may come, and how long they may be.
+//! Lines in setup mode: accepted spellings, arrival in pieces, and the maximum length.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,7 +12,7 @@ use testkit::random::Random;
 use crate::support::{Reader, accepted, configured, skipped_under_emulation, started};
 
 #[test]
-fn forgiven_forms() {
+fn accepted_spellings() {
     let daemon = started();
     let mut plugin = daemon.plugin();
     let (capa, bild) = (plugin.command("CAPA"), plugin.command("BILD"));
@@ -38,7 +38,7 @@ fn forgiven_forms() {
 }
 
 #[test]
-fn forgiven_forms_of_conn() {
+fn accepted_spellings_of_conn() {
     let daemon = started();
     let device = Device::start(Kind::Echo);
     let port = device.port();
@@ -58,7 +58,7 @@ fn forgiven_forms_of_conn() {
     }
 }
 
-/// Everything that is answered to `pieces`, sent one after the other, up to the end.
+/// Sends `pieces` one after another, and returns all replies up to the end of the stream.
 fn answers<'a>(daemon: &Daemon, pieces: impl Iterator<Item = &'a [u8]>) -> String {
     let mut plugin = daemon.plugin();
     for piece in pieces {
@@ -68,7 +68,7 @@ fn answers<'a>(daemon: &Daemon, pieces: impl Iterator<Item = &'a [u8]>) -> Strin
 }
 
 #[test]
-fn lines_may_come_in_any_pieces_and_several_in_one() {
+fn lines_can_arrive_in_any_pieces_and_several_at_once() {
     let daemon = started();
     let script = b"capa\r\n\n BILD\nNTFY 3 s a p\nRTIM 5\nPACE 1\nBLKS 7\nHELP\nCAPA\nQUIT\n";
     let whole = answers(&daemon, std::iter::once(&script[..]));
@@ -81,7 +81,7 @@ fn lines_may_come_in_any_pieces_and_several_in_one() {
     }
 }
 
-/// CONN to a device that reads, with what follows in one send; the device's end of the connection.
+/// Sends CONN and `behind` in one write. Returns the plugin and the device's end of the connection.
 fn conn_with(daemon: &Daemon, behind: &[u8]) -> (Plugin, TcpStream) {
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
@@ -98,9 +98,9 @@ fn bytes_behind_conn_belong_to_the_remote() {
     for behind in [&b"hello"[..], b"hello\n", b"CAPA\nQUIT\n", b"\n", b"\r\n\0\xff"] {
         let (plugin, mut remote) = conn_with(&daemon, behind);
         plugin.stream().shutdown(Shutdown::Write).unwrap();
-        let mut came = Vec::new();
-        remote.read_to_end(&mut came).unwrap();
-        assert_eq!(came, behind);
+        let mut received = Vec::new();
+        remote.read_to_end(&mut received).unwrap();
+        assert_eq!(received, behind);
     }
 }
 
@@ -112,7 +112,7 @@ fn many_bytes_behind_conn_belong_to_the_remote() {
     let mut plugin = daemon.plugin();
     let line = format!("CONN {}\n", device.addr());
     let stream = plugin.stream().try_clone().unwrap();
-    // All in one go, before anybody has answered.
+    // Everything in one write, before the reply.
     let sender = std::thread::spawn(move || {
         let all = [line.into_bytes(), Random::new(9).bytes(MANY)].concat();
         (&stream).write_all(&all).unwrap();
@@ -124,27 +124,27 @@ fn many_bytes_behind_conn_belong_to_the_remote() {
 }
 
 #[test]
-fn bytes_sent_while_conn_is_under_way_belong_to_the_remote() {
+fn bytes_sent_during_conn_belong_to_the_remote() {
     let daemon = started();
     let hole = BlackHole::new().unwrap();
-    // The first address of the two does not answer; nothing is connected until a name has been looked up either.
+    // Two CONNs that take time: one to an address that does not answer, one with a name to look up.
     let mut slow = daemon.plugin();
     slow.send(format!("CONN {} CTIM=1000\n", hole.addr()).as_bytes());
     slow.send(b"QUIT\nCAPA\n");
-    assert_eq!(slow.rest(), b"ERR CONN timeout\n", "they are not commands");
+    assert_eq!(slow.rest(), b"ERR CONN timeout\n", "the bytes are not commands");
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
     for byte in format!("CONN localhost:{}\nQUIT\n", device.port()).bytes() {
         plugin.send(&[byte]);
     }
     assert!(plugin.line().starts_with("OK CONN "));
-    let mut came = [0; 5];
-    accepted(&device).read_exact(&mut came).unwrap();
-    assert_eq!(&came, b"QUIT\n");
+    let mut received = [0; 5];
+    accepted(&device).read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"QUIT\n");
 }
 
 #[test]
-fn a_line_may_have_16384_bytes_and_no_more() {
+fn a_line_has_at_most_16384_bytes() {
     let daemon = started();
     let mut plugin = daemon.plugin();
     let capa = plugin.command("CAPA");
@@ -159,11 +159,11 @@ fn a_line_may_have_16384_bytes_and_no_more() {
 }
 
 #[test]
-fn a_line_without_end_is_refused_and_not_held() {
+fn a_line_without_end_is_refused_and_not_buffered() {
     let daemon = started();
     let mut plugin = daemon.plugin();
     let memory = daemon.memory();
-    // What has been sent when the refusal comes is up to the kernels; the refusal is read all the same.
+    // The kernel decides how much is sent before the refusal, which must arrive in any case.
     for _ in 0..64 {
         if plugin.try_send(&[b'x'; 64 * 1024]).is_err() {
             break;
@@ -177,7 +177,7 @@ fn a_line_without_end_is_refused_and_not_held() {
 }
 
 #[test]
-fn the_limit_of_a_line_is_configurable() {
+fn the_maximum_length_of_a_line_is_configurable() {
     let daemon = configured("[limits]\nline=600\n");
     let mut plugin = daemon.plugin();
     let capa = plugin.command("CAPA");
@@ -193,7 +193,7 @@ fn replies_wait_for_a_plugin_that_does_not_read() {
     let capa = plugin.command("CAPA");
     const COMMANDS: usize = 200_000;
     let mut sending = plugin.stream().try_clone().unwrap();
-    // More answers than the sockets hold: whoever sends is held back until somebody reads.
+    // More replies than the socket buffers hold: the writer blocks until the test reads.
     let sender = std::thread::spawn(move || {
         sending.write_all(&b"CAPA\n".repeat(COMMANDS)).unwrap();
         sending.shutdown(Shutdown::Write).unwrap();

@@ -1,4 +1,4 @@
-//! CONN to names: what the name server answers, late or never, and several addresses of one name.
+//! CONN to names: answers, errors and silence of the name server, and names with several addresses.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn conn(daemon: &Daemon, target: &str) -> String {
     daemon.plugin().command(&format!("CONN {target}"))
 }
 
-/// Plugins whose CONN waits for names that nobody answers for.
+/// Plugins whose CONN waits for names that the server does not answer.
 fn waiting(server: &NameServer, daemon: &Daemon, count: usize) -> Vec<Plugin> {
     let wait = |number| {
         let name = format!("silent{number}.example");
@@ -29,18 +29,18 @@ fn waiting(server: &NameServer, daemon: &Daemon, count: usize) -> Vec<Plugin> {
 }
 
 #[test]
-fn unknown_names_fail_in_the_words_of_luasocket() {
+fn unknown_names_fail_with_the_messages_of_luasocket() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().start();
     assert_eq!(conn(&daemon, "no-such-name.example:80"), "ERR CONN host or service not provided, or not known");
     server.set("broken.example", Answer::ServerFailure);
-    // Some C libraries ask again until time is up.
+    // Some C libraries repeat the query until the timeout.
     let answer = conn(&daemon, "broken.example:80");
     assert!(["ERR CONN temporary failure in name resolution", "ERR CONN timeout"].contains(&&*answer), "{answer}");
 }
 
 #[test]
-fn a_known_name_leads_to_its_address_of_now() {
+fn a_name_is_looked_up_anew_for_each_conn() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().start();
     let first = Device::start(Kind::Silent);
@@ -50,11 +50,11 @@ fn a_known_name_leads_to_its_address_of_now() {
     assert!(conn(&daemon, &format!("device.example:{}", first.port())).starts_with("OK CONN "));
     server.set_addresses("device.example", &["127.0.0.2"]);
     assert!(conn(&daemon, &format!("Device.Example:{}", first.port())).starts_with("OK CONN "));
-    assert!(first.wait_accepted(1, LIMIT) && second.wait_accepted(1, LIMIT), "nobody keeps an old address");
+    assert!(first.wait_accepted(1, LIMIT) && second.wait_accepted(1, LIMIT), "an old address was used");
 }
 
 #[test]
-fn a_name_server_that_is_silent_times_out() {
+fn a_silent_name_server_times_out() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().start();
     server.set("silent.example", Answer::Silence);
@@ -64,7 +64,7 @@ fn a_name_server_that_is_silent_times_out() {
 }
 
 #[test]
-fn a_name_server_that_is_silent_holds_up_nobody() {
+fn a_silent_name_server_delays_no_other_connection() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().start();
     let device = Device::start(Kind::Silent);
@@ -78,7 +78,7 @@ fn a_name_server_that_is_silent_holds_up_nobody() {
 }
 
 #[test]
-fn more_silent_names_than_lookups_at_once_hold_up_no_address() {
+fn connections_by_address_do_not_wait_for_a_full_lookup_queue() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().config("[limits]\nresolvers=2\n").start();
     let device = Device::start(Kind::Silent);
@@ -90,7 +90,7 @@ fn more_silent_names_than_lookups_at_once_hold_up_no_address() {
 }
 
 #[test]
-fn a_plugin_that_leaves_while_its_name_is_looked_up_leaves_nothing_behind() {
+fn a_plugin_that_disconnects_during_a_lookup_leaves_nothing_behind() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().start();
     let mut stat = StatClient::new(daemon.addr());
@@ -112,13 +112,13 @@ fn several_addresses_are_tried_until_one_answers() {
 }
 
 #[test]
-fn an_address_that_does_not_answer_does_not_use_up_the_time_of_the_others() {
+fn an_address_that_does_not_answer_leaves_time_for_the_others() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().start();
     let hole = BlackHole::new().unwrap();
     let answering = std::net::SocketAddr::from(([127, 0, 0, 2], hole.addr().port()));
     let device = Device::start_at(answering, Kind::Silent).unwrap();
-    // The C library sorts them; whichever comes first, one of the two names begins with the hole.
+    // The C library sorts addresses; with either order one of the two names begins with the black hole.
     server.set_addresses("hole-first.example", &["127.0.0.1", "127.0.0.2"]);
     server.set_addresses("hole-last.example", &["127.0.0.2", "127.0.0.1"]);
     for name in ["hole-first.example", "hole-last.example"] {
@@ -129,7 +129,7 @@ fn an_address_that_does_not_answer_does_not_use_up_the_time_of_the_others() {
 }
 
 #[test]
-fn when_all_addresses_refuse_the_reason_is_theirs() {
+fn refusals_of_all_addresses_are_reported_as_refused() {
     let Some(server) = NameServer::start() else { return };
     let daemon = server.daemon().start();
     server.set_addresses("all-refuse.example", &["127.0.0.1", "127.0.0.2", "::1"]);

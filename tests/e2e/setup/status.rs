@@ -1,4 +1,4 @@
-//! STAT and STAT JSON: the table in its old columns, and the same for programs.
+//! STAT's table with the columns of the original daemon, and STAT JSON.
 
 use std::io::{Read, Write};
 
@@ -12,10 +12,10 @@ use crate::support::{LIMIT, StatClient, accepted, echo_mode, eventually, started
 
 const HEADER: &str = " ID       St Idle |Uptim Client           Remote                 #recv  #xmit Notify";
 
-/// STAT's table without its header, as `plugin` sees it.
+/// STAT's table without its header, requested by `plugin`.
 #[track_caller]
 fn table(plugin: &mut Plugin) -> Vec<String> {
-    // What comes next ends the table.
+    // The reply to the second command marks the end of the table.
     plugin.send(b"STAT\nBLKS 1\n");
     assert_eq!(plugin.line(), HEADER);
     std::iter::from_fn(|| Some(plugin.line()).filter(|line| line != "OK BLKS")).collect()
@@ -28,7 +28,7 @@ fn row(daemon: &Daemon, pid: &str) -> String {
     rows.iter().find(|row| row[1..].starts_with(pid)).unwrap_or_else(|| panic!("no {pid} in {rows:#?}")).clone()
 }
 
-/// `row` with its times, whatever they are, as `MMmSS`.
+/// `row` with `MMmSS` in place of its times.
 fn without_times(row: &str) -> String {
     let mut row = row.to_owned();
     for at in [13, 19] {
@@ -56,7 +56,7 @@ fn a_connection_in_setup_mode_byte_for_byte() {
     assert_eq!(rows.len(), 2, "{rows:#?}");
     assert_row(&rows[0], '*', asker.pid(), 1, "", (0, 0), "");
     assert_row(&rows[1], ' ', other.pid(), 1, "", (0, 0), "");
-    assert_eq!(rows[0].matches("00m0").count(), 2, "it has just come and just spoken: {}", rows[0]);
+    assert_eq!(rows[0].matches("00m0").count(), 2, "both times are below ten seconds: {}", rows[0]);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_connection_in_echo_mode_byte_for_byte() {
 }
 
 #[test]
-fn the_column_notify() {
+fn the_notify_column() {
     let daemon = started();
     const SERVICE: &str = "urn:toggledbits-com:serviceId:SockProxy1";
     for (option, shown) in [
@@ -96,7 +96,7 @@ fn the_column_notify() {
 }
 
 #[test]
-fn connections_stand_in_the_order_in_which_they_came() {
+fn connections_are_listed_in_order_of_arrival() {
     let daemon = started();
     let mut plugins: Vec<Plugin> = (0..20).map(|_| daemon.plugin()).collect();
     let rows = table(&mut plugins[7]);
@@ -108,18 +108,19 @@ fn connections_stand_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn a_conn_under_way_is_shown_with_its_target() {
+fn a_conn_in_progress_is_shown_with_its_target() {
     let daemon = started();
     let hole = BlackHole::new().unwrap();
     let mut plugin = daemon.plugin();
     plugin.send(format!("CONN {} CTIM=600000\n", hole.addr()).as_bytes());
     let remote = hole.addr().to_string();
-    let row = eventually("it connects", || Some(row(&daemon, plugin.pid())).filter(|row| row.contains(&remote)));
+    let row =
+        eventually("the CONN is in progress", || Some(row(&daemon, plugin.pid())).filter(|row| row.contains(&remote)));
     assert_row(&row, ' ', plugin.pid(), 1, &remote, (0, 0), "");
 }
 
 #[test]
-fn a_name_is_shown_as_it_was_written() {
+fn a_name_is_shown_as_the_plugin_wrote_it() {
     let daemon = started();
     let device = Device::start(Kind::Silent);
     let mut plugin = daemon.plugin();
@@ -129,7 +130,7 @@ fn a_name_is_shown_as_it_was_written() {
 }
 
 #[test]
-fn what_a_plugin_wrote_makes_no_lines_of_its_own() {
+fn control_characters_from_a_plugin_do_not_break_the_table() {
     let daemon = started();
     let device = Device::start(Kind::Silent);
     let mut plugin = daemon.plugin();
@@ -140,17 +141,17 @@ fn what_a_plugin_wrote_makes_no_lines_of_its_own() {
 }
 
 #[test]
-fn those_that_have_gone_are_not_shown() {
+fn closed_connections_are_not_shown() {
     let daemon = started();
     let mut asker = daemon.plugin();
     let pairs: Vec<_> = (0..5).map(|_| echo_mode(&daemon, "")).collect();
     assert_eq!(table(&mut asker).len(), 6);
     drop(pairs);
-    eventually("they are gone", || (table(&mut asker).len() == 1).then_some(()));
+    eventually("the connections are closed", || (table(&mut asker).len() == 1).then_some(()));
 }
 
 #[test]
-fn json_tells_the_same_and_more() {
+fn json_contains_the_table_and_more() {
     let (luup, daemon) = with_luup("[limits]\nconnections=77\nsenders=5\n");
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/svc/act/mine");
     plugin.send(b"abc");
@@ -192,7 +193,7 @@ fn json_tells_the_same_and_more() {
 }
 
 #[test]
-fn json_knows_udp() {
+fn json_shows_udp() {
     let daemon = started();
     let device = UdpEcho::start();
     let mut plugin = daemon.plugin();
@@ -204,7 +205,7 @@ fn json_knows_udp() {
 }
 
 #[test]
-fn json_is_json_whatever_plugins_write() {
+fn json_is_valid_with_any_bytes_from_plugins() {
     let daemon = started();
     let device = Device::start(Kind::Silent);
     let mut plugin = daemon.plugin();
@@ -214,7 +215,7 @@ fn json_is_json_whatever_plugins_write() {
 }
 
 #[test]
-fn a_table_of_many_is_complete() {
+fn a_table_of_500_connections_is_complete() {
     let daemon = started();
     let mut plugins: Vec<Plugin> = (0..500).map(|_| daemon.plugin()).collect();
     let rows = table(&mut plugins[0]);

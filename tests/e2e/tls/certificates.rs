@@ -1,4 +1,4 @@
-//! Certificates: the plugin's own, and what is wrong with a server's. The words are the same over TLS and WebSocket.
+//! Certificates: the plugin's, and errors of the server's. The messages are the same over TLS and WebSocket.
 
 use testkit::daemon::Daemon;
 use testkit::tls::{Authority, Identity, TlsDevice, Validity};
@@ -6,18 +6,18 @@ use testkit::websocket::Server;
 
 use crate::support::{LIMIT, conn_answer, daemon, read_message_text, redirecting_server, send_message};
 
-/// For every handshake: a busy machine may take its time.
+/// Long timeouts, for handshakes on a busy machine.
 const LONG_TIMEOUTS: &str = "CTIM=30000 RQTM=60000";
 
 #[test]
-fn a_client_certificate_is_for_the_server_that_the_plugin_named() {
+fn a_client_certificate_is_sent_only_to_the_server_that_the_plugin_named() {
     let clients = Authority::new("clients");
     let (daemon, identity) = with_certificates(&clients);
     let end = Server::echo_secure(identity.server(rustls::ALL_VERSIONS, Some(&clients)));
     let options = format!("{LONG_TIMEOUTS} CERT=client.pem");
     let mut plugin = daemon.plugin();
     plugin.conn(end.url("/"), &options);
-    // Another port is another server, too: what is entrusted to one is not for the other.
+    // Another port counts as another server, which must not get the certificate.
     for host in ["localhost", "127.0.0.1"] {
         let location = format!("wss://{host}:{}/", end.addr().port());
         let (server, _) = redirecting_server(Some(identity.any_server()), "302 Found", location);
@@ -26,29 +26,29 @@ fn a_client_certificate_is_for_the_server_that_the_plugin_named() {
     }
 }
 
-/// A daemon that has client.pem (of `clients`), other.pem (of somebody else) and house.pem, and a server's identity that
+/// A daemon with client.pem (issued by `clients`), other.pem (of another authority) and ca.pem, and a server's identity that
 /// it trusts.
 #[track_caller]
 fn with_certificates(clients: &Authority) -> (Daemon, Identity) {
-    let house = Authority::new("house");
+    let authority = Authority::new("authority");
     let both = |identity: &Identity| [identity.pem(), identity.key_pem()].concat();
     let client = clients.issue(&["client"], Validity::Now);
     let other = Authority::new("other").issue(&["client"], Validity::Now);
     let expired = clients.issue(&["client"], Validity::Past);
     let daemon = daemon()
-        .config("[tls]\nca={dir}/house.pem\ndirectory={dir}\n")
-        .file("house.pem", house.pem().as_bytes())
+        .config("[tls]\nca={dir}/ca.pem\ndirectory={dir}\n")
+        .file("ca.pem", authority.pem().as_bytes())
         .file("client.pem", both(&client).as_bytes())
         .file("certificate.pem", client.pem().as_bytes())
         .file("key.pem", client.key_pem().as_bytes())
         .file("other.pem", both(&other).as_bytes())
         .file("expired.pem", both(&expired).as_bytes())
         .start();
-    (daemon, house.issue(&["127.0.0.1", "localhost"], Validity::Now))
+    (daemon, authority.issue(&["127.0.0.1", "localhost"], Validity::Now))
 }
 
 #[test]
-fn a_server_that_wants_a_certificate_gets_the_right_one_or_says_why_not() {
+fn client_certificates_are_accepted_or_refused_with_a_reason() {
     let clients = Authority::new("clients");
     let (daemon, identity) = with_certificates(&clients);
     for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
@@ -73,7 +73,7 @@ fn a_server_that_wants_a_certificate_gets_the_right_one_or_says_why_not() {
             assert_eq!(said, format!("ERR CONN SSL_ERROR {words}"), "{certificate}");
         }
     }
-    // A plain stream over TLS 1.3 is open before the server has looked: the plugin sees an end, the log says why.
+    // With TLS 1.3 the stream is open before the server has checked the certificate: the plugin sees an end, the log has the reason.
     let device = TlsDevice::echo(identity.server(&[&rustls::version::TLS13], Some(&clients)));
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "PRTO=tls CTIM=30000 CERT=client.pem");
@@ -89,13 +89,13 @@ fn a_server_that_wants_a_certificate_gets_the_right_one_or_says_why_not() {
 }
 
 #[test]
-fn what_is_wrong_with_a_server_has_a_word_and_a_reason() {
+fn errors_of_the_servers_certificate_are_reported_with_a_reason() {
     let clients = Authority::new("unused");
     let (daemon, identity) = with_certificates(&clients);
-    let house = Authority::new("another house");
-    let issued = |names: &[&str], validity| house.issue(names, validity);
+    let authority = Authority::new("another authority");
+    let issued = |names: &[&str], validity| authority.issue(names, validity);
     let directory = daemon.dir().to_owned();
-    std::fs::write(directory.join("another.pem"), house.pem()).unwrap();
+    std::fs::write(directory.join("another.pem"), authority.pem()).unwrap();
     let unknown = issued(&["127.0.0.1"], Validity::Now);
     let own = Identity::self_signed_authority(&["127.0.0.1"]);
     let no_name = Identity::self_signed(&[], Validity::Now);
@@ -130,7 +130,7 @@ fn what_is_wrong_with_a_server_has_a_word_and_a_reason() {
         (issued(&["a.example"], Validity::Now).any_server(), "CAFL=another.pem SNIH=a.example".into(), None),
         (identity.tls12_server(), "TLSV=1.3".into(), Some("no common version of TLS: the server refuses ours".into())),
     ] {
-        // The same words over either protocol.
+        // The same messages over both protocols.
         let server = Server::echo_secure(config.clone());
         let device = TlsDevice::echo(config);
         let plain = format!("{} PRTO=tls", device.addr());

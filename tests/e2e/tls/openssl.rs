@@ -1,4 +1,4 @@
-//! openssl(1) as a server: versions, ciphers, RSA, client certificates, new keys, and renegotiation, which we refuse.
+//! openssl(1) as a server: versions, ciphers, RSA, client certificates, key updates, and renegotiation, which is refused.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -8,12 +8,12 @@ use testkit::tls::{Authority, Validity};
 
 use crate::support::{LIMIT, Scratch, daemon, started, tls_answered, tls_connected};
 
-/// `openssl s_server`; ended when dropped.
+/// `openssl s_server`. Dropping it ends the process.
 struct OpenSsl {
     child: Child,
     address: String,
     stdin: ChildStdin,
-    said: Receiver<String>,
+    output: Receiver<String>,
 }
 
 impl OpenSsl {
@@ -29,25 +29,25 @@ impl OpenSsl {
             .unwrap_or_else(|error| panic!("openssl: {error} (apt-get install openssl)"));
         let stdin = child.stdin.take().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (tell, said) = channel();
+        let (tell, output) = channel();
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
-        let mut server = Self { child, address: String::new(), stdin, said };
+        let mut server = Self { child, address: String::new(), stdin, output };
         server.address = server.wait("ACCEPT ").trim_start_matches("ACCEPT ").trim().to_owned();
         server
     }
 
-    /// Waits for a line that begins so.
+    /// Waits for a line that begins with `beginning`.
     #[track_caller]
     fn wait(&self, beginning: &str) -> String {
         loop {
-            let line = self.said.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("openssl does not say {beginning}"));
+            let line = self.output.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("openssl does not print {beginning}"));
             if line.starts_with(beginning) {
                 return line;
             }
         }
     }
 
-    /// Types a line.
+    /// Writes a line to its standard input.
     fn type_line(&mut self, line: &str) {
         self.stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
         self.stdin.flush().unwrap();
@@ -61,7 +61,7 @@ impl Drop for OpenSsl {
     }
 }
 
-/// A certificate with an RSA key, as a device makes one for itself: its file, and its fingerprint in openssl's words.
+/// Makes a self-signed certificate with an RSA key. Returns its file, and its fingerprint as openssl prints it.
 #[track_caller]
 fn rsa(scratch: &Scratch) -> (String, String) {
     let file = scratch.path("rsa.pem");
@@ -80,7 +80,7 @@ fn rsa(scratch: &Scratch) -> (String, String) {
 }
 
 #[test]
-fn openssl_understands_us_in_every_version_and_cipher() {
+fn openssl_connects_with_every_version_and_cipher() {
     let scratch = Scratch::new();
     let (file, fingerprint) = rsa(&scratch);
     let daemon = started();
@@ -103,12 +103,12 @@ fn openssl_understands_us_in_every_version_and_cipher() {
         plugin.finish();
         assert_eq!(plugin.rest(), b"", "{options:?}");
     }
-    // The fingerprint is told as openssl computes it, too.
+    // The reported fingerprint equals openssl's.
     let server = OpenSsl::serve(&["-rev", "-cert", &file]);
     let plain: String = fingerprint.to_ascii_lowercase().split(':').collect();
     let (_, answer) = tls_answered(&daemon, &server.address, "");
     assert_eq!(answer, format!("ERR CONN SSL_ERROR unknown issuer (self-signed), certificate is sha256/{plain}"));
-    // What was given up long ago.
+    // Obsolete ciphers and versions.
     for (options, words) in [
         (&["-tls1_2", "-cipher", "AES128-SHA"][..], "the server finds no common ground (handshake_failure)"),
         (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "no common version of TLS: the server refuses ours"),
@@ -120,17 +120,17 @@ fn openssl_understands_us_in_every_version_and_cipher() {
 }
 
 #[test]
-fn openssl_wants_a_certificate() {
-    let (house, clients) = (Authority::new("house"), Authority::new("clients"));
-    let server = house.issue(&["127.0.0.1"], Validity::Now);
+fn openssl_requires_a_client_certificate() {
+    let (authority, clients) = (Authority::new("authority"), Authority::new("clients"));
+    let server = authority.issue(&["127.0.0.1"], Validity::Now);
     let client = clients.issue(&["client"], Validity::Now);
     let other = Authority::new("other").issue(&["client"], Validity::Now);
     let scratch = Scratch::new();
     let file = scratch.write("server.pem", [server.pem(), server.key_pem()].concat().as_bytes()).to_string();
     let ca = scratch.write("clients.pem", clients.pem().as_bytes()).to_string();
     let daemon = daemon()
-        .config("[tls]\nca={dir}/house.pem\ndirectory={dir}\n")
-        .file("house.pem", house.pem().as_bytes())
+        .config("[tls]\nca={dir}/ca.pem\ndirectory={dir}\n")
+        .file("ca.pem", authority.pem().as_bytes())
         .file("client.pem", [client.pem(), client.key_pem()].concat().as_bytes())
         .file("other.pem", [other.pem(), other.key_pem()].concat().as_bytes())
         .start();
@@ -149,7 +149,7 @@ fn openssl_wants_a_certificate() {
             if version == "-tls1_2" {
                 assert!(answer.starts_with(&format!("ERR CONN SSL_ERROR {words}")), "{answer}");
             } else {
-                // The server looks only when it has been answered: the plugin sees an end, the log says why.
+                // The server checks the certificate after the handshake: the plugin sees an end, the log has the reason.
                 assert!(answer.starts_with("OK CONN "), "{answer}");
                 assert!(plugin.at_end());
                 daemon.wait_for_log(LIMIT, |line| line.contains(&format!("SSL_ERROR {words}")));
@@ -159,11 +159,11 @@ fn openssl_wants_a_certificate() {
 }
 
 #[test]
-fn openssl_changes_its_keys_and_may_not_renegotiate() {
+fn openssl_updates_its_keys_and_cannot_renegotiate() {
     let scratch = Scratch::new();
     let (file, _) = rsa(&scratch);
     let daemon = started();
-    // Typed at its beginning: K changes both sides' keys (TLS 1.3), R asks for a new handshake (TLS 1.2).
+    // At the beginning of a line, K updates both sides' keys (TLS 1.3) and R requests a renegotiation (TLS 1.2).
     for (version, letter) in [("-tls1_3", "K"), ("-tls1_2", "R")] {
         let mut server = OpenSsl::serve(&["-cert", &file, version]);
         let mut plugin = tls_connected(&daemon, &server.address, "VRFY=none");
@@ -173,7 +173,7 @@ fn openssl_changes_its_keys_and_may_not_renegotiate() {
         server.wait("from the plugin");
         server.type_line(letter);
         if letter == "R" {
-            // It insists, and so ends; the plugin is not kept waiting.
+            // openssl insists and ends the connection; the plugin sees that.
             plugin.send(b"after\n");
             assert!(plugin.rest().is_empty());
             continue;

@@ -1,4 +1,4 @@
-//! TLS towards remotes: handshakes, verification, bulk, ends, and servers that are none.
+//! TLS towards remotes: handshakes, verification, bulk, ends, and servers without TLS.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::support::{
 };
 
 #[test]
-fn bytes_pass_both_ways_in_every_version() {
+fn bytes_pass_in_both_directions_in_every_version() {
     let daemon = started();
     for config in [Identity::loopback().any_server(), Identity::loopback().tls12_server()] {
         let device = TlsDevice::echo(config);
         let mut plugin = tls_connected(&daemon, device.addr(), "VRFY=none");
         plugin.send(b"hello\n");
         assert_eq!(plugin.line(), "hello");
-        // Enough to fill every buffer on the way.
+        // Enough to fill all buffers.
         let mut bytes = vec![0; 3_000_000];
         Random::new(1).fill(&mut bytes);
         let (stream, ahead) = plugin.into_stream();
@@ -42,12 +42,10 @@ fn bytes_pass_both_ways_in_every_version() {
 }
 
 #[test]
-fn the_server_is_verified_unless_told_otherwise() {
-    let authority = Authority::new("house");
-    let daemon = daemon()
-        .config("[tls]\nca={dir}/house.pem\ndirectory={dir}\n")
-        .file("house.pem", authority.pem().as_bytes())
-        .start();
+fn the_server_is_verified_by_default() {
+    let authority = Authority::new("authority");
+    let daemon =
+        daemon().config("[tls]\nca={dir}/ca.pem\ndirectory={dir}\n").file("ca.pem", authority.pem().as_bytes()).start();
     let good = authority.issue(&["localhost", "127.0.0.1"], Validity::Now);
     let device = TlsDevice::echo(good.any_server());
     tls_connected(&daemon, device.addr(), "");
@@ -64,7 +62,7 @@ fn the_server_is_verified_unless_told_otherwise() {
     assert!(reply.starts_with("ERR CONN SSL_ERROR certificate expired at 2001-02-03T00:00:00Z"), "{reply}");
     tls_connected(&daemon, device.addr(), "VRFY=none");
 
-    // An authority that only the plugin trusts, and one that nobody does.
+    // An authority that only the plugin's CAFL trusts, and an unknown one.
     let other = Authority::new("plugin");
     let identity = other.issue(&["127.0.0.1"], Validity::Now);
     let device = TlsDevice::echo(identity.any_server());
@@ -77,12 +75,12 @@ fn the_server_is_verified_unless_told_otherwise() {
 }
 
 #[test]
-fn a_second_connection_resumes_the_first_ones_session() {
+fn a_second_connection_resumes_the_tls_session() {
     let daemon = started();
     let device = TlsDevice::echo(Identity::loopback().any_server());
     for _ in 0..3 {
         let mut plugin = tls_connected(&daemon, device.addr(), "VRFY=none");
-        // With the answer, the ticket has come, too.
+        // The ticket has arrived before the answer.
         plugin.send(b"x\n");
         assert_eq!(plugin.line(), "x");
     }
@@ -91,7 +89,7 @@ fn a_second_connection_resumes_the_first_ones_session() {
 }
 
 #[test]
-fn an_end_reaches_the_plugin_whether_announced_or_not() {
+fn an_end_with_or_without_close_notify_reaches_the_plugin() {
     let daemon = started();
     for announced in [true, false] {
         let device = TlsDevice::start(Identity::loopback().any_server(), move |mut stream| {
@@ -106,9 +104,9 @@ fn an_end_reaches_the_plugin_whether_announced_or_not() {
     }
 }
 
-/// A plugin in echo mode, and the server's end of its connection.
+/// A plugin in echo mode over TLS, and the server's end of its connection.
 #[track_caller]
-fn joined(daemon: &Daemon, options: &str) -> (Plugin, TlsStream) {
+fn tls_pair(daemon: &Daemon, options: &str) -> (Plugin, TlsStream) {
     let (come, streams) = channel();
     let device = TlsDevice::start(Identity::loopback().any_server(), move |stream| drop(come.send(stream)));
     let plugin = tls_connected(daemon, device.addr(), &format!("VRFY=none {options}"));
@@ -116,9 +114,9 @@ fn joined(daemon: &Daemon, options: &str) -> (Plugin, TlsStream) {
 }
 
 #[test]
-fn a_remote_that_reads_slowly_holds_the_plugin_back_and_gets_everything() {
+fn a_slow_remote_applies_backpressure_and_gets_everything() {
     let daemon = started();
-    let (plugin, mut remote) = joined(&daemon, "");
+    let (plugin, mut remote) = tls_pair(&daemon, "");
     let mut writer = Writer::new(plugin.stream(), 7);
     let before = daemon.memory().rss;
     let held = writer.write_until_blocked();
@@ -126,8 +124,8 @@ fn a_remote_that_reads_slowly_holds_the_plugin_back_and_gets_everything() {
         let grown = daemon.memory().rss.saturating_sub(before);
         assert!(grown < 2048, "{grown} KiB more for {held} bytes");
     }
-    // The others do not wait.
-    let (mut other, mut other_remote) = joined(&daemon, "");
+    // Other connections do not wait.
+    let (mut other, mut other_remote) = tls_pair(&daemon, "");
     other_remote.write_all(b"hi\n").unwrap();
     assert_eq!(other.line(), "hi");
     let sender = std::thread::spawn(move || {
@@ -149,9 +147,9 @@ fn a_remote_that_reads_slowly_holds_the_plugin_back_and_gets_everything() {
 }
 
 #[test]
-fn a_plugin_that_reads_slowly_holds_the_remote_back_and_gets_everything() {
+fn a_slow_plugin_applies_backpressure_and_gets_everything() {
     let daemon = started();
-    let (plugin, mut remote) = joined(&daemon, "");
+    let (plugin, mut remote) = tls_pair(&daemon, "");
     let before = daemon.memory().rss;
     let (progress, steps) = channel();
     let stop = Arc::new(AtomicBool::new(false));
@@ -160,19 +158,19 @@ fn a_plugin_that_reads_slowly_holds_the_remote_back_and_gets_everything() {
         let mut random = Random::new(8);
         let mut written = 0;
         while !stopped.load(Ordering::Relaxed) {
-            assert!(written < 1 << 28, "nothing holds it back");
+            assert!(written < 1 << 28, "no backpressure");
             remote.write_all(&random.bytes(10_000)).unwrap();
             written += 10_000;
             progress.send(()).ok();
         }
         remote.conn.send_close_notify();
         remote.flush().unwrap();
-        // Until the other end has read it all.
+        // Waits until the other end has read everything.
         let _ = remote.read(&mut [0]);
         written
     });
     while steps.recv_timeout(Duration::from_secs(1)).is_ok() {}
-    assert!(!sender.is_finished(), "nothing holds it back");
+    assert!(!sender.is_finished(), "no backpressure");
     if !emulated() {
         let grown = daemon.memory().rss.saturating_sub(before);
         assert!(grown < 2048, "{grown} KiB more");
@@ -184,9 +182,9 @@ fn a_plugin_that_reads_slowly_holds_the_remote_back_and_gets_everything() {
 }
 
 #[test]
-fn a_kept_connection_goes_on_where_the_plugin_says() {
+fn a_kept_connection_resumes_at_seen() {
     let (luup, daemon) = with_luup("");
-    let (mut plugin, mut remote) = joined(&daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID}"));
+    let (mut plugin, mut remote) = tls_pair(&daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID}"));
     let hear = |remote: &mut TlsStream, expected: &[u8]| {
         let mut came = vec![0; expected.len()];
         remote.read_exact(&mut came).unwrap();
@@ -194,7 +192,7 @@ fn a_kept_connection_goes_on_where_the_plugin_says() {
     };
     plugin.send(b"hello");
     hear(&mut remote, b"hello");
-    // More than a record.
+    // More than one TLS record.
     let bytes = Random::new(4).bytes(40_000);
     remote.write_all(&bytes[..20_000]).unwrap();
     assert!(plugin.bytes(10_000) == bytes[..10_000]);
@@ -221,8 +219,8 @@ fn a_kept_connection_goes_on_where_the_plugin_says() {
     assert_eq!(plugin.rest(), b"last");
     drop(plugin);
     StatClient::new(daemon.addr()).wait_connections(0);
-    // Who is dropped says so.
-    let (plugin, mut remote) = joined(&daemon, &format!("KEEP=300 NTFY=5/s/a/{PID}"));
+    // DROP sends close_notify.
+    let (plugin, mut remote) = tls_pair(&daemon, &format!("KEEP=300 NTFY=5/s/a/{PID}"));
     drop(plugin);
     wait_parked(&daemon);
     assert_eq!(daemon.plugin().command(&format!("DROP {PID}")), "OK DROP");
@@ -230,7 +228,7 @@ fn a_kept_connection_goes_on_where_the_plugin_says() {
 }
 
 #[test]
-fn servers_that_do_not_speak_tls_are_named_as_such() {
+fn servers_without_tls_are_reported_as_such() {
     let daemon = started();
     for (answer, words) in [
         (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "the server speaks plain HTTP on this port"),
@@ -241,7 +239,7 @@ fn servers_that_do_not_speak_tls_are_named_as_such() {
         let mut plugin = daemon.plugin();
         plugin.send(format!("CONN {} PRTO=tls\n", device.addr()).as_bytes());
         let mut remote = accepted(&device);
-        // Its hello is read, or closing would be a reset.
+        // Reads the ClientHello, since close(2) with unread data would reset the connection.
         std::io::Read::read(&mut remote, &mut [0; 4096]).unwrap();
         remote.write_all(answer).unwrap();
         drop(remote);
@@ -250,7 +248,7 @@ fn servers_that_do_not_speak_tls_are_named_as_such() {
 }
 
 #[test]
-fn a_server_that_stalls_harms_nobody_else() {
+fn a_stalling_server_delays_no_other_connection() {
     let daemon = started();
     let silent = Device::start(Kind::Silent);
     let device = TlsDevice::echo(Identity::loopback().any_server());

@@ -1,4 +1,4 @@
-//! The reasons of verawebsockets and what README says they are here: each row of its table is tried.
+//! The table in README that maps error reasons of verawebsockets to those of the proxy: every row is tested.
 
 use testkit::device::{Device, Kind};
 use testkit::ports::Reserved;
@@ -8,12 +8,12 @@ use crate::support::{accepted, started};
 
 const README: &str = include_str!("../../../README.md");
 
-/// The words in backticks.
+/// The texts in backticks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// The rows of the table: the reasons on its left, and what is said here.
+/// The rows of the table: the reasons of verawebsockets, and those of the proxy.
 fn rows() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
     let table = README.split("| verawebsockets | here |\n| --- | --- |\n").nth(1).expect("a table");
     let rows = table.lines().take_while(|line| line.starts_with('|'));
@@ -22,9 +22,9 @@ fn rows() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
         .collect()
 }
 
-/// What a CONN is answered by a server that answers with `answer`; its good 101 is made from `%more`.
+/// The reply to a CONN whose server answers with `answer`. `%more` in it is replaced by a valid 101.
 #[track_caller]
-fn after(answer: &'static str) -> String {
+fn reply_after(answer: &'static str) -> String {
     let server = Server::start(move |mut peer: Peer| {
         let request = peer.request()?;
         let accept = request.accept();
@@ -38,7 +38,7 @@ fn after(answer: &'static str) -> String {
     started().plugin().command(&format!("CONN {} DEFL=on SUBP=a", server.url("/")))
 }
 
-/// Provokes what verawebsockets has this reason for. `None`: that is not one.
+/// Provokes the error that verawebsockets reports with this reason. None if it is not an error.
 #[track_caller]
 fn provoked(reason: &str) -> Option<String> {
     let daemon = started();
@@ -56,45 +56,45 @@ fn provoked(reason: &str) -> Option<String> {
             drop(remote);
             plugin.line()
         }
-        "Peer hung up" => after(""),
-        "HS: URI missing" => after("\r\n\r\n"),
-        "HS: Redirect code but no Location" => after("HTTP/1.1 302 Found\r\n\r\n"),
-        "HS: URI did not parse" => after("HTTP/1.1 302 Found\r\nLocation: ws://:x/\r\n\r\n"),
+        "Peer hung up" => reply_after(""),
+        "HS: URI missing" => reply_after("\r\n\r\n"),
+        "HS: Redirect code but no Location" => reply_after("HTTP/1.1 302 Found\r\n\r\n"),
+        "HS: URI did not parse" => reply_after("HTTP/1.1 302 Found\r\nLocation: ws://:x/\r\n\r\n"),
         "HS: Redirect failed" => {
             let closed = Reserved::new().unwrap();
             let answer = format!("HTTP/1.1 302 Found\r\nLocation: ws://{}/\r\n\r\n", closed.addr());
-            after(Box::leak(answer.into_boxed_str()))
+            reply_after(Box::leak(answer.into_boxed_str()))
         }
-        "HS: ws upgrade response not 101" => after("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        "HS: ACCEPT missing" => after("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
-        "HS: Accept hash wrong" => {
-            after("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n")
-        }
-        "HS: UPGRADE missing" => after("HTTP/1.1 101 X\r\nConnection: Upgrade\r\n%accept\r\n\r\n"),
+        "HS: ws upgrade response not 101" => reply_after("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        "HS: ACCEPT missing" => reply_after("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
+        "HS: Accept hash wrong" => reply_after(
+            "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
+        ),
+        "HS: UPGRADE missing" => reply_after("HTTP/1.1 101 X\r\nConnection: Upgrade\r\n%accept\r\n\r\n"),
         "HS: Upgrade to something other than websocket" => {
-            after("HTTP/1.1 101 X\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n%accept\r\n\r\n")
+            reply_after("HTTP/1.1 101 X\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n%accept\r\n\r\n")
         }
-        "HS: CONNECTION missing" => after("HTTP/1.1 101 X\r\nUpgrade: websocket\r\n%accept\r\n\r\n"),
+        "HS: CONNECTION missing" => reply_after("HTTP/1.1 101 X\r\nUpgrade: websocket\r\n%accept\r\n\r\n"),
         "HS: UPGRADE malformed" => {
-            after("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: close\r\n%accept\r\n\r\n")
+            reply_after("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: close\r\n%accept\r\n\r\n")
         }
-        "HS: PROTOCOL malformed" => after("%more Sec-WebSocket-Protocol: b"),
-        "HS: EXT: unknown ext" => after("%more Sec-WebSocket-Extensions: x-unheard-of"),
-        "HS: EXT: failed parsing options" => after("%more Sec-WebSocket-Extensions: permessage-deflate; a=b"),
+        "HS: PROTOCOL malformed" => reply_after("%more Sec-WebSocket-Protocol: b"),
+        "HS: EXT: unknown ext" => reply_after("%more Sec-WebSocket-Extensions: x-unheard-of"),
+        "HS: EXT: failed parsing options" => reply_after("%more Sec-WebSocket-Extensions: permessage-deflate; a=b"),
         "HS: EXT: list too big" => {
-            after(Box::leak(format!("%more Sec-WebSocket-Extensions: {}", "x,".repeat(5000)).into_boxed_str()))
+            reply_after(Box::leak(format!("%more Sec-WebSocket-Extensions: {}", "x,".repeat(5000)).into_boxed_str()))
         }
         _ => return None,
     })
 }
 
 #[test]
-fn every_row_of_the_table_is_true() {
+fn every_row_of_the_table_is_correct() {
     let rows = rows();
     assert_eq!(rows.len(), 18);
     for (reasons, words) in rows {
         let provoked: Vec<String> = reasons.iter().filter_map(|reason| provoked(reason)).collect();
-        // Timeouts have no reason there; websocket_secure tries them.
+        // Timeouts have no reason there; the module secure tests them.
         assert_eq!(provoked.is_empty(), reasons.is_empty(), "{reasons:?}");
         for said in provoked {
             assert!(said.starts_with(&format!("ERR CONN {}", words[0])), "{reasons:?}: {said}");

@@ -1,4 +1,4 @@
-//! The closing handshake, control frames, and how much may be held.
+//! The closing handshake, control frames, and memory limits.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn the_plugins_clos_is_answered() {
 }
 
 #[test]
-fn the_remotes_close_is_told_and_answered() {
+fn the_remotes_close_is_reported_and_answered() {
     let daemon = started();
     for (payload, told) in [
         (close_of(1000, "bye"), "CLOS 1000 bye"),
@@ -52,7 +52,7 @@ fn the_remotes_close_is_told_and_answered() {
 }
 
 #[test]
-fn who_vanishes_is_1006() {
+fn an_end_without_close_frame_is_1006() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     peer.send_frame(TEXT, b"last").unwrap();
@@ -77,14 +77,14 @@ fn the_plugins_end_is_1001() {
 }
 
 #[test]
-fn what_the_plugin_said_before_its_reset_is_heard() {
+fn messages_before_the_plugins_reset_are_sent() {
     let daemon = started();
     let (plugin, mut peer) = websocket_connected(&daemon, "");
     send_last_messages_and_reset(&daemon, plugin, &mut peer);
 }
 
 #[test]
-fn a_close_that_is_never_answered_ends_all_the_same() {
+fn an_unanswered_close_times_out() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     plugin.send(b"CLOS 1000 0\n");
@@ -95,7 +95,7 @@ fn a_close_that_is_never_answered_ends_all_the_same() {
 }
 
 #[test]
-fn rfc_6455_what_a_remote_must_not_do_is_1002_1007_or_1009() {
+fn rfc_6455_violations_by_the_remote_are_1002_1007_or_1009() {
     let daemon = started();
     for (frames, code) in [
         (frame_of(0xc0 | TEXT, b"hi"), 1002),
@@ -123,7 +123,7 @@ fn rfc_6455_what_a_remote_must_not_do_is_1002_1007_or_1009() {
 }
 
 #[test]
-fn a_message_of_maxm_fits() {
+fn a_message_of_maxm_bytes_passes() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "MAXM=1000");
     peer.send_frame(BINARY, &[7; 1000]).unwrap();
@@ -131,7 +131,7 @@ fn a_message_of_maxm_fits() {
 }
 
 #[test]
-fn ctrl_says_who_answers_a_ping() {
+fn ctrl_selects_whether_the_proxy_or_the_plugin_answers_pings() {
     let daemon = started();
     for (options, shows, answers) in [("", false, true), ("CTRL=show", true, true), ("CTRL=hand", true, false)] {
         let (mut plugin, mut peer) = websocket_connected(&daemon, options);
@@ -149,7 +149,7 @@ fn ctrl_says_who_answers_a_ping() {
             send_message(&mut plugin, "PONG", b"by hand");
             assert_eq!(read_frame(&mut peer), (PONG, b"by hand".to_vec()));
         }
-        // The answer to a ping of its own is always shown.
+        // The pong to a plugin's own ping is always passed on.
         send_message(&mut plugin, "PING", b"mine");
         assert_eq!(read_frame(&mut peer), (PING, b"mine".to_vec()));
         peer.send_frame(PONG, b"mine").unwrap();
@@ -158,7 +158,7 @@ fn ctrl_says_who_answers_a_ping() {
 }
 
 #[test]
-fn pngi_pings_who_is_silent_and_gives_up_who_stays_so() {
+fn pngi_pings_a_silent_remote_and_then_ends_the_connection() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "PNGI=1");
     for _ in 0..3 {
@@ -167,16 +167,16 @@ fn pngi_pings_who_is_silent_and_gives_up_who_stays_so() {
         peer.send_frame(PONG, &payload).unwrap();
     }
     peer.send_frame(TEXT, b"alive").unwrap();
-    assert_eq!(read_message_text(&mut plugin), "TEXT alive", "these pings are not shown");
+    assert_eq!(read_message_text(&mut plugin), "TEXT alive", "pongs to these pings are not passed on");
     assert_eq!(read_message(&mut plugin).0, "CLOS 1006");
     assert!(plugin.at_end());
 }
 
 #[test]
-fn rtim_ends_who_is_silent() {
+fn rtim_ends_a_connection_with_a_silent_remote() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "RTIM=2000");
-    // Together longer than that.
+    // Longer than RTIM in total.
     for _ in 0..3 {
         assert!(stays_quiet(plugin.stream(), Duration::from_millis(700)));
         peer.send_frame(PONG, b"").unwrap();
@@ -185,10 +185,10 @@ fn rtim_ends_who_is_silent() {
     assert!(plugin.at_end());
 }
 
-/// Everything that compresses to nothing, as one message: 1 MiB of zeros in a thousandth of that.
+/// A decompression bomb: 1 MiB of zeros in one message of about 1 KiB.
 fn bomb() -> Vec<u8> {
-    // One fixed block (RFC 1951): a literal 0, then 4064 copies of 258 bytes at distance 1, then its end. The bits come
-    // from the lowest on, codes from their highest.
+    // One fixed block (RFC 1951): a literal 0, then 4064 copies of 258 bytes at distance 1, then its end. Bits are packed
+    // from the lowest on, Huffman codes from their highest.
     let mut bits: Vec<bool> = vec![false, true, false];
     let mut code = |value: u32, length: u32| bits.extend((0..length).rev().map(|at| value >> at & 1 == 1));
     code(0b0011_0000, 8);
@@ -197,13 +197,13 @@ fn bomb() -> Vec<u8> {
         code(0, 5);
     }
     code(0, 7);
-    // An empty stored block follows, of which only the head is sent.
+    // An empty stored block follows, of which only the header is sent.
     bits.extend([false; 3]);
     bits.chunks(8).map(|byte| byte.iter().enumerate().fold(0, |sum, (at, bit)| sum | u8::from(*bit) << at)).collect()
 }
 
 #[test]
-fn rfc_7692_a_bomb_is_inflated_as_far_as_maxm_and_no_further() {
+fn rfc_7692_a_decompression_bomb_is_inflated_up_to_maxm() {
     let daemon = started();
     for (options, fits) in [("DEFL=on MAXM=2000000", true), ("DEFL=on MAXM=100000", false)] {
         let server = Server::start(|mut peer| {
@@ -224,12 +224,12 @@ fn rfc_7692_a_bomb_is_inflated_as_far_as_maxm_and_no_further() {
 }
 
 #[test]
-fn a_remote_that_never_stops_is_held_back_by_a_plugin_that_does_not_read() {
+fn a_plugin_that_does_not_read_applies_backpressure() {
     let daemon = configured("");
     let server = Server::start(|mut peer| {
         peer.upgrade()?;
         let frame = frame_of(0x80 | BINARY, &vec![1; 60_000]);
-        // A gigabyte, or as much as is taken.
+        // A gigabyte, or as much as the sockets take.
         for _ in 0..1_000_000_000 / 60_000 {
             peer.send(&frame)?;
         }
@@ -245,7 +245,7 @@ fn a_remote_that_never_stops_is_held_back_by_a_plugin_that_does_not_read() {
         let grown = daemon.memory().rss.saturating_sub(before);
         assert!(grown < 4096, "{grown} KiB more");
     }
-    // The others do not wait.
+    // Other connections do not wait.
     let (mut other, mut peer) = websocket_connected(&daemon, "");
     peer.send_frame(TEXT, b"hi").unwrap();
     assert_eq!(read_message_text(&mut other), "TEXT hi");

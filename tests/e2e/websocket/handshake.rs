@@ -1,4 +1,4 @@
-//! The opening handshake: what the server is asked, what a failure is called, and where redirects lead.
+//! The opening handshake: the request, errors, and redirects.
 
 use std::io;
 use std::sync::mpsc;
@@ -14,9 +14,9 @@ use crate::support::{
     skipped_under_emulation, started, websocket_connected, websocket_requested,
 };
 
-/// The request of a CONN with these options.
+/// The request that a CONN with these options sends.
 #[track_caller]
-fn asked(options: &str) -> Request {
+fn request_of(options: &str) -> Request {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_requested(&daemon, "/a%20b?c=%41+", options);
     let request = peer.upgrade().expect("a request");
@@ -24,8 +24,8 @@ fn asked(options: &str) -> Request {
     request
 }
 
-/// A server that echoes, and what it is asked.
-fn listening() -> (Server, mpsc::Receiver<Request>) {
+/// An echo server, and the requests that it receives.
+fn recording_server() -> (Server, mpsc::Receiver<Request>) {
     let (heard, requests) = mpsc::channel();
     let server = Server::start(move |mut peer| {
         heard.send(peer.upgrade()?).ok();
@@ -36,8 +36,8 @@ fn listening() -> (Server, mpsc::Receiver<Request>) {
 
 #[test]
 fn rfc_6455_section_4_1_the_request() {
-    let request = asked("");
-    assert_eq!(request.line, "GET /a%20b?c=%41+ HTTP/1.1", "a URL is never decoded");
+    let request = request_of("");
+    assert_eq!(request.line, "GET /a%20b?c=%41+ HTTP/1.1", "the URL was decoded");
     assert!(request.header("Host").starts_with("127.0.0.1:"));
     assert_eq!(request.header("Upgrade"), "websocket");
     assert_eq!(request.header("Connection"), "Upgrade");
@@ -47,12 +47,12 @@ fn rfc_6455_section_4_1_the_request() {
     for name in ["Origin", "Authorization", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"] {
         assert!(request.all(name).is_empty(), "{name}");
     }
-    assert_ne!(request.header("Sec-WebSocket-Key"), asked("").header("Sec-WebSocket-Key"), "every key is new");
+    assert_ne!(request.header("Sec-WebSocket-Key"), request_of("").header("Sec-WebSocket-Key"), "the key was reused");
 }
 
 #[test]
-fn options_make_headers() {
-    let request = asked(
+fn options_set_headers() {
+    let request = request_of(
         "SUBP=b,a UAGT=me%20too ORIG=http://here AUTH=u%3a:p:q HDRS=X-A:%201%2c2 HDRS=X-A:+ HDRS=Host:other DEFL=on",
     );
     assert_eq!(request.header("Sec-WebSocket-Protocol"), "b, a");
@@ -61,11 +61,11 @@ fn options_make_headers() {
     assert_eq!(request.all("X-A"), ["1,2", "+"]);
     assert_eq!(request.header("Host"), "other");
     assert!(request.header("Sec-WebSocket-Extensions").starts_with("permessage-deflate; "));
-    assert_eq!(asked("AUTH=Aladdin:open%20sesame").header("Authorization"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    assert_eq!(request_of("AUTH=Aladdin:open%20sesame").header("Authorization"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
 }
 
 #[test]
-fn values_that_would_leave_their_line_are_refused_and_not_repeated() {
+fn values_with_line_ends_are_refused_and_not_repeated_in_the_error() {
     let daemon = started();
     for (name, value) in [
         ("HDRS", "X:hidden%0d%0aY:z"),
@@ -88,7 +88,7 @@ fn values_that_would_leave_their_line_are_refused_and_not_repeated() {
 }
 
 #[test]
-fn failures_have_words() {
+fn failures_are_reported_by_name() {
     let daemon = started();
     let with = |answer: &'static str| {
         scripted_answer(&daemon, "", move |mut peer: Peer| {
@@ -143,7 +143,7 @@ fn failures_have_words() {
 }
 
 #[test]
-fn nobody_there_is_could_not_connect() {
+fn a_closed_port_is_could_not_connect() {
     if skipped_under_emulation("errors have other numbers") {
         return;
     }
@@ -153,7 +153,7 @@ fn nobody_there_is_could_not_connect() {
 }
 
 #[test]
-fn a_server_that_says_nothing_has_rqtm() {
+fn a_silent_server_times_out_after_rqtm() {
     let daemon = started();
     for begun in ["", "HTTP/1.1 101 Switching"] {
         let device = Device::start(Kind::Silent);
@@ -172,7 +172,7 @@ fn a_server_that_says_nothing_has_rqtm() {
 fn redirects_are_followed() {
     let daemon = started();
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
-        let (end, requests) = listening();
+        let (end, requests) = recording_server();
         let port = end.addr().port();
         let (server, _asked) = redirecting_server(None, status, format!("http://127.0.0.1:{port}/there?x#fragment"));
         let mut plugin = daemon.plugin();
@@ -184,10 +184,10 @@ fn redirects_are_followed() {
 }
 
 #[test]
-fn a_relative_redirect_keeps_credentials_and_another_host_gets_none() {
+fn redirects_send_credentials_only_to_the_same_host() {
     let daemon = started();
     let (heard, requests) = mpsc::channel();
-    let (end, elsewhere) = listening();
+    let (end, elsewhere) = recording_server();
     let port = end.addr().port();
     let server = Server::start(move |mut peer| {
         let request = peer.request()?;
@@ -210,21 +210,21 @@ fn a_relative_redirect_keeps_credentials_and_another_host_gets_none() {
 }
 
 #[test]
-fn a_plugins_certificate_and_server_name_are_for_its_own_host() {
+fn redirects_use_certificate_and_server_name_only_for_the_same_host() {
     let daemon = started();
     let device = TlsDevice::echo(Identity::self_signed(&["a.example"], Validity::Now).any_server());
     let secure = device.addr();
     let (server, _asked) = redirecting_server(None, "302 Found", format!("wss://{secure}/"));
-    // Nobody says which directory the file is in; where the host is another one it need not be there.
+    // No directory for certificate files is configured, so CERT is an error, but only for the plugin's own host.
     let options = "VRFY=none CERT=mine.pem SNIH=not..a..name";
     let answer = |url: &str| daemon.plugin().command(&format!("CONN {url} {options}"));
     assert!(answer(&format!("wss://{secure}/")).starts_with("ERR CONN SSL_ERROR"));
-    // It sends back what it is asked.
+    // This server sends the request back.
     assert_eq!(answer(&server.url("/")), "ERR CONN PARSE_ERROR_HEADERS no HTTP");
 }
 
 #[test]
-fn redirects_come_to_an_end() {
+fn the_number_of_redirects_is_limited() {
     let daemon = started();
     for (options, followed) in [("", 4), ("RDIR=1", 1), ("RDIR=0", 0)] {
         let (server, requests) = redirecting_server(None, "302 Found", "/again".into());
@@ -235,7 +235,7 @@ fn redirects_come_to_an_end() {
 }
 
 #[test]
-fn rhdr_shows_the_head_first() {
+fn rhdr_passes_the_response_head_to_the_plugin() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "RHDR=on");
     let request = peer.request().unwrap();
@@ -248,7 +248,7 @@ fn rhdr_shows_the_head_first() {
 }
 
 #[test]
-fn secrets_stand_neither_in_the_log_nor_in_stat() {
+fn neither_log_nor_stat_contains_secrets() {
     let daemon = daemon().config("[host]\ndebug=1\n").start();
     let (_plugin, _peer) = websocket_connected(&daemon, "AUTH=user:hidden1 HDRS=Cookie:hidden2");
     let refused = scripted_answer(&daemon, "AUTH=user:hidden3", |mut peer| -> io::Result<()> {
@@ -257,7 +257,7 @@ fn secrets_stand_neither_in_the_log_nor_in_stat() {
         peer.end()
     });
     assert_eq!(refused, "ERR CONN BAD_HTTP_STATUS 401 Unauthorized");
-    // Names that are not known may have been meant to be.
+    // An unknown option may be a misspelt secret.
     let misspelt = daemon.plugin().command("CONN ws://127.0.0.1:1/ auth=user:hidden4");
     assert_eq!(misspelt, "ERR CONN Invalid option auth=user:hidden4");
     let mut asker = daemon.plugin();

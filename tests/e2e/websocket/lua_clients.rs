@@ -61,9 +61,9 @@ fn interpreters() -> Vec<&'static str> {
 fn lua(script: &str) {
     for interpreter in interpreters() {
         let (luup, closed) = (Reserved::new().unwrap(), Reserved::new().unwrap());
-        let (house, stranger) = (Authority::new("house"), Authority::new("stranger"));
-        let client = house.issue(&["client"], Validity::Now);
-        let identity = house.issue(&["localhost", "127.0.0.1"], Validity::Now);
+        let (authority, other) = (Authority::new("authority"), Authority::new("other"));
+        let client = authority.issue(&["client"], Validity::Now);
+        let identity = authority.issue(&["localhost", "127.0.0.1"], Validity::Now);
         let server = ScriptedServer::new(WRONG);
         let script_of = |server: &ScriptedServer| {
             let server = server.clone();
@@ -72,12 +72,12 @@ fn lua(script: &str) {
         let plain = Server::start(script_of(&server));
         let secure = Server::start_secure(identity.any_server(), script_of(&server));
         let old = Server::start_secure(identity.tls12_server(), script_of(&server));
-        let private = identity.server(rustls::ALL_VERSIONS, Some(&house));
+        let private = identity.server(rustls::ALL_VERSIONS, Some(&authority));
         let private = Server::start_secure(private, script_of(&server));
         let daemon = daemon()
             .config("[tls]\ndirectory={dir}\n")
-            .file("house.pem", house.pem().as_bytes())
-            .file("stranger.pem", stranger.pem().as_bytes())
+            .file("ca.pem", authority.pem().as_bytes())
+            .file("other-ca.pem", other.pem().as_bytes())
             .file("client.pem", client.pem().as_bytes())
             .file("client.key", client.key_pem().as_bytes())
             .luup(&format!("http://127.0.0.1:{}", luup.port()))

@@ -1,4 +1,4 @@
-//! Messages through a WebSocket: what a plugin says and hears in MESG, LINE and RAW, and how it travels.
+//! Messages over WebSocket: MESG, LINE and RAW on the plugin's side, and the frames on the remote's side.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -13,7 +13,7 @@ use crate::support::{
     websocket_connected, websocket_requested, with_luup,
 };
 
-/// Reads a message, of however many frames: the opcode of the first, the payload of all.
+/// Reads a message of any number of frames; returns the first opcode and the whole payload.
 #[track_caller]
 fn message(peer: &mut Peer) -> (u8, Vec<u8>) {
     let Frame { mut fin, opcode, mut payload, .. } = peer.frame().expect("a frame");
@@ -27,7 +27,7 @@ fn message(peer: &mut Peer) -> (u8, Vec<u8>) {
 }
 
 #[test]
-fn text_and_binary_go_both_ways() {
+fn text_and_binary_pass_in_both_directions() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     send_message(&mut plugin, "TEXT", "grüß dich".as_bytes());
@@ -61,7 +61,7 @@ fn rfc_6455_section_5_3_every_frame_has_a_mask_of_its_own() {
 }
 
 #[test]
-fn mask_off_masks_nothing() {
+fn mask_off_sends_unmasked_frames() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "MASK=off");
     send_message(&mut plugin, "TEXT", b"plain");
@@ -73,7 +73,7 @@ fn mask_off_masks_nothing() {
 }
 
 #[test]
-fn pieces_of_the_plugin_are_one_message() {
+fn fragments_of_the_plugin_are_one_message() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     for (verb, opcode) in [("TEXT", TEXT), ("BINA", BINARY)] {
@@ -98,14 +98,14 @@ fn pieces_of_the_plugin_are_one_message() {
         }
         assert_eq!((first, &whole[..], pings), (Some(opcode), &b"abcd"[..], 1));
     }
-    // A character may be cut by a piece.
+    // A fragment may split a UTF-8 character.
     send_message(&mut plugin, "FRAG", b"\xc3");
     send_message(&mut plugin, "TEXT", b"\xa4");
     assert_eq!(message(&mut peer), (TEXT, "ä".into()));
 }
 
 #[test]
-fn rfc_6455_section_5_4_pieces_of_the_remote_are_one_message() {
+fn rfc_6455_section_5_4_fragments_of_the_remote_are_one_message() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "");
     peer.send_fragment(TEXT, b"gr\xc3").unwrap();
@@ -120,7 +120,7 @@ fn rfc_6455_section_5_4_pieces_of_the_remote_are_one_message() {
 }
 
 #[test]
-fn every_length_has_its_form() {
+fn every_length_encoding_works() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "MAXM=200000");
     let mut random = Random::new(5);
@@ -134,7 +134,7 @@ fn every_length_has_its_form() {
 }
 
 #[test]
-fn what_comes_with_the_101_is_not_lost() {
+fn frames_together_with_the_101_are_not_lost() {
     let (luup, daemon) = with_luup("");
     let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "NTFY=7/s/a/p");
     let request = peer.request().unwrap();
@@ -146,7 +146,7 @@ fn what_comes_with_the_101_is_not_lost() {
 }
 
 #[test]
-fn a_remote_that_says_goodbye_with_the_101_is_heard() {
+fn a_close_frame_together_with_the_101_is_reported() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "");
     let request = peer.request().unwrap();
@@ -160,7 +160,7 @@ fn a_remote_that_says_goodbye_with_the_101_is_heard() {
 }
 
 #[test]
-fn what_the_plugin_says_ahead_is_not_lost() {
+fn messages_sent_before_ok_are_not_lost() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "");
     send_message(&mut plugin, "TEXT", b"ahead");
@@ -170,7 +170,7 @@ fn what_the_plugin_says_ahead_is_not_lost() {
 }
 
 #[test]
-fn everything_may_come_byte_by_byte() {
+fn all_bytes_can_arrive_one_by_one() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "");
     let request = peer.request().unwrap();
@@ -195,7 +195,7 @@ fn everything_may_come_byte_by_byte() {
 }
 
 #[test]
-fn a_broken_rule_of_the_plugin_is_told_and_ends_it() {
+fn framing_errors_of_the_plugin_are_reported_and_end_the_connection() {
     let daemon = started();
     for (broken, code) in [
         (&b"HELLO 5\nworld"[..], 1002),
@@ -214,13 +214,13 @@ fn a_broken_rule_of_the_plugin_is_told_and_ends_it() {
         assert_eq!(verb, "CLOS 1002", "{broken:?}");
         assert!(reason.starts_with(b"PARSE "), "{broken:?}: {}", String::from_utf8_lossy(&reason));
         assert!(plugin.at_end());
-        assert_eq!(read_frame(&mut peer), (TEXT, b"good".to_vec()), "what came before was sent");
+        assert_eq!(read_frame(&mut peer), (TEXT, b"good".to_vec()), "the message before the error was not sent");
         assert_eq!(read_close_code(&mut peer), code, "{broken:?}");
     }
 }
 
 #[test]
-fn line_is_text_by_lines() {
+fn line_framing_maps_lines_to_text_messages() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "FRAM=LINE");
     plugin.send("one\ntwo\r\n\n\r\ngrün\nrest".as_bytes());
@@ -237,22 +237,22 @@ fn line_is_text_by_lines() {
         peer.send_frame(TEXT, message).unwrap();
         assert_eq!(plugin.line(), line);
         peer.send_frame(BINARY, message).unwrap();
-        assert_eq!(plugin.line(), line, "binary likewise");
+        assert_eq!(plugin.line(), line, "the same for binary");
     }
     plugin.finish();
-    assert_eq!(read_frame(&mut peer), (CLOSE, close_of(1001, "")), "half a line is no line");
+    assert_eq!(read_frame(&mut peer), (CLOSE, close_of(1001, "")), "an incomplete line is not sent");
     peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
     peer.end().unwrap();
     assert!(plugin.at_end(), "no CLOS in LINE framing");
 }
 
 #[test]
-fn raw_is_a_stream() {
+fn raw_framing_is_a_byte_stream() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "FRAM=RAW");
     peer.send_frame(TEXT, b"one").unwrap();
     peer.send_fragment(BINARY, b"two").unwrap();
-    assert_eq!(plugin.bytes(6), b"onetwo", "a piece need not be waited for");
+    assert_eq!(plugin.bytes(6), b"onetwo", "a fragment is passed on at once");
     peer.send_frame(CONTINUATION, b"").unwrap();
     peer.send_frame(BINARY, b"\xffthree").unwrap();
     assert_eq!(plugin.bytes(6), b"\xffthree");
@@ -262,7 +262,7 @@ fn raw_is_a_stream() {
     assert!(plugin.at_end(), "no CLOS in RAW framing");
 }
 
-/// Echoes `messages` messages of up to `longest` bytes while both sides go as fast as they can.
+/// Echoes `messages` messages of up to `longest` bytes as fast as possible.
 #[track_caller]
 fn bulk(options: &str, messages: usize, longest: u64) {
     let daemon = started();
@@ -294,17 +294,17 @@ fn bulk(options: &str, messages: usize, longest: u64) {
 }
 
 #[test]
-fn ten_thousand_small_messages_come_back_right() {
+fn ten_thousand_small_messages_come_back_unchanged() {
     bulk("", 10_000, 300);
 }
 
 #[test]
-fn thirty_megabytes_of_large_messages_come_back_right() {
+fn thirty_megabytes_of_large_messages_come_back_unchanged() {
     bulk("MAXM=1000000", 60, 1_000_000);
 }
 
 #[test]
-fn thirty_megabytes_of_raw_stream_come_back_right() {
+fn thirty_megabytes_of_raw_stream_come_back_unchanged() {
     const BYTES: u64 = 30_000_000;
     let daemon = started();
     let server = Server::echo();

@@ -1,4 +1,4 @@
-//! WebSocket over TLS: messages, redirects, time limits, backpressure, and plugins that go away.
+//! WebSocket over TLS: messages, redirects, timeouts, backpressure, and KEEP.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ fn messages_pass_in_every_version() {
 }
 
 #[test]
-fn redirects_lead_to_tls_and_never_away_from_it() {
+fn redirects_can_lead_to_tls_but_not_away_from_it() {
     let daemon = started();
     let options = format!("{LONG_TIMEOUTS} AUTH=u:p");
     let end = Server::echo_secure(Identity::loopback().any_server());
@@ -60,7 +60,7 @@ fn redirects_lead_to_tls_and_never_away_from_it() {
         assert_eq!(read_message_text(&mut plugin), "TEXT hi");
         assert_eq!(StatClient::new(daemon.addr()).connections()[0]["protocol"], "wss");
     }
-    // A server of its own that keeps what it hears: nothing.
+    // A server that records its requests, of which there must be none.
     let (heard, anything) = channel();
     let plain = Server::start(move |mut peer| {
         heard.send(peer.request()).ok();
@@ -70,15 +70,15 @@ fn redirects_lead_to_tls_and_never_away_from_it() {
         let (server, _requests) = redirecting_server(Some(Identity::loopback().any_server()), "302 Found", location);
         assert_eq!(conn_answer(&daemon, &server.url("/"), &options), "ERR CONN REDIRECT_MAX redirected from wss to ws");
     }
-    // On the way to TLS and back there is no way out either.
+    // The same after a redirect from ws to wss.
     let (back, _requests) = redirecting_server(Some(Identity::loopback().any_server()), "302 Found", plain.url("/"));
     let (server, _asked) = redirecting_server(None, "302 Found", back.url("/"));
     assert_eq!(conn_answer(&daemon, &server.url("/"), &options), "ERR CONN REDIRECT_MAX redirected from wss to ws");
-    assert!(anything.try_recv().is_err(), "it has been asked");
+    assert!(anything.try_recv().is_err(), "the server got a request");
 }
 
 #[test]
-fn a_server_that_does_not_come_to_the_point_has_its_time() {
+fn slow_servers_time_out() {
     let daemon = started();
     for secure in [false, true] {
         for trickle in [false, true] {
@@ -99,13 +99,13 @@ fn a_server_that_does_not_come_to_the_point_has_its_time() {
                 Server::start(script)
             };
             let start = Instant::now();
-            // The time for all holds the handshake, too, which may take long on a busy machine: then it is the same word.
+            // The total timeout includes the TLS handshake, which may take long on a busy machine; the error is the same then.
             let said = conn_answer(&daemon, &server.url("/"), "VRFY=none CTIM=30000 RQTM=700");
             assert_eq!(said, "ERR CONN REQUEST_TIMEOUT timeout", "{secure} {trickle}");
             assert!(start.elapsed() >= Duration::from_millis(700));
         }
     }
-    // A server that takes the connection, and then nothing, or half of its hello, ever so slowly.
+    // A server that accepts and sends nothing, or half a ServerHello very slowly.
     for trickle in [false, true] {
         for (options, word) in [("CTIM=400 RQTM=60000", "CONNECT_TIMEOUT"), ("CTIM=30000 RQTM=400", "REQUEST_TIMEOUT")]
         {
@@ -116,7 +116,7 @@ fn a_server_that_does_not_come_to_the_point_has_its_time() {
             let mut remote = accepted(&device);
             let hello = b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03";
             for byte in hello.iter().filter(|_| trickle) {
-                // It may have lost patience already.
+                // The connection may have timed out already.
                 let _ = remote.write_all(&[*byte]);
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -130,7 +130,7 @@ fn a_server_that_does_not_come_to_the_point_has_its_time() {
 #[test]
 fn redirects_share_rqtm_and_each_has_ctim() {
     let daemon = started();
-    // Each hop takes a while; none of them too long, all of them together are.
+    // Each hop is within CTIM; all together exceed RQTM.
     let server = Server::start(|mut peer| {
         peer.request()?;
         std::thread::sleep(Duration::from_millis(300));
@@ -139,7 +139,7 @@ fn redirects_share_rqtm_and_each_has_ctim() {
     });
     let said = conn_answer(&daemon, &server.url("/"), "RDIR=100 CTIM=30000 RQTM=1000");
     assert_eq!(said, "ERR CONN REQUEST_TIMEOUT timeout");
-    // What has been connected to is not measured by CTIM.
+    // CTIM does not apply after the connection is established.
     let server = Server::start(|mut peer| {
         peer.request()?;
         std::thread::sleep(Duration::from_millis(2200));
@@ -150,8 +150,8 @@ fn redirects_share_rqtm_and_each_has_ctim() {
     assert_eq!(said, "ERR CONN REDIRECT_MAX redirected too often");
 }
 
-/// Runs `write`, a message of some 25 KB a call, until it has stood still for a second; `open` lets it go on then, and ends
-/// it after that message. How many messages there are.
+/// Calls `write`, which sends a message of some 25 KB, until it has blocked for a second. `open` then waits for that last
+/// message. Counts the messages.
 struct Blocked {
     stop: Arc<AtomicBool>,
     writing: JoinHandle<u32>,
@@ -166,7 +166,7 @@ impl Blocked {
         let writing = std::thread::spawn(move || {
             let mut written = 0;
             while !stopped.load(Ordering::Relaxed) {
-                assert!(written < 10_000, "nothing holds it back");
+                assert!(written < 10_000, "no backpressure");
                 write(written);
                 written += 1;
                 progress.send(()).ok();
@@ -174,7 +174,7 @@ impl Blocked {
             written
         });
         while steps.recv_timeout(Duration::from_secs(1)).is_ok() {}
-        assert!(!writing.is_finished(), "nothing holds it back");
+        assert!(!writing.is_finished(), "no backpressure");
         Self { stop, writing }
     }
 
@@ -196,7 +196,7 @@ fn has_not_grown(daemon: &Daemon, before: u64) {
 }
 
 #[test]
-fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() {
+fn a_remote_that_pauses_applies_backpressure_and_gets_everything() {
     let daemon = started();
     let (plugin, mut peer) = wss_connected(&daemon, "");
     let (mut stream, _) = plugin.into_stream();
@@ -206,7 +206,7 @@ fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() 
         stream.write_all(&[format!("BINA {}\n", body.len()).as_bytes(), &body].concat()).unwrap();
     });
     has_not_grown(&daemon, before);
-    // The others do not wait.
+    // Other connections do not wait.
     let (mut other, mut other_peer) = wss_connected(&daemon, "");
     other_peer.send_frame(TEXT, b"hi").unwrap();
     assert_eq!(read_message_text(&mut other), "TEXT hi");
@@ -225,12 +225,12 @@ fn a_remote_that_reads_nothing_holds_the_plugin_back_and_gets_everything_then() 
 }
 
 #[test]
-fn a_plugin_that_reads_nothing_holds_the_remote_back_and_gets_everything_then() {
+fn a_plugin_that_pauses_applies_backpressure_and_gets_everything() {
     let daemon = started();
     let (mut plugin, mut peer) = wss_connected(&daemon, "");
     peer.stream().set_write_timeout(Some(2 * LIMIT)).unwrap();
     let before = daemon.memory().rss;
-    // It vanishes when it has written the last.
+    // The remote closes TCP after the last message.
     let blocked = Blocked::new(move |number| peer.send(&frame_of(0x80 | BINARY, &body(number))).unwrap());
     has_not_grown(&daemon, before);
     blocked.open();
@@ -256,7 +256,7 @@ fn a_secure_websocket_outlives_its_plugin() {
     plugin.send(b"TEXT 100\nhalf");
     drop(plugin);
     wait_parked(&daemon);
-    // Several records, more than a record, and half a frame in each.
+    // Several TLS records; each ends within a frame.
     let long = Random::new(5).bytes(50_000);
     let frames = [frame_of(0x80 | TEXT, b"two"), frame_of(0x80 | BINARY, &long)].concat();
     for piece in frames.chunks(7_777) {
@@ -266,7 +266,7 @@ fn a_secure_websocket_outlives_its_plugin() {
     assert_eq!(read_message_text(&mut plugin), "TEXT one");
     assert_eq!(read_message_text(&mut plugin), "TEXT two");
     assert!(read_message(&mut plugin) == ("BINA".into(), long.clone()));
-    // Taken over while the old one is attached.
+    // Taken over while the old plugin is attached.
     let mut newer = attached(&daemon, "SEEN=2");
     assert!(read_message(&mut newer) == ("BINA".into(), long));
     assert!(plugin.at_end());

@@ -1,5 +1,5 @@
-//! Servers from the outside world: Python's websockets, Node's ws, the latter behind HAProxy and behind nginx with TLS,
-//! tungstenite; and a plugin in Lua.
+//! Third-party servers: Python's websockets, Node's ws, also behind HAProxy and behind nginx with TLS, and tungstenite; and
+//! a plugin in Lua.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use crate::support::{
     Nginx, Scratch, cache, eventually, expect_ok, read_message, read_message_text, send_message, started,
 };
 
-/// A server in a process of its own.
+/// A server process.
 struct Peer {
     child: Child,
     port: u16,
@@ -72,15 +72,15 @@ fn haproxy(server: &Peer) -> (Peer, (Scratch, Reserved)) {
     (peer, (scratch, reserved))
 }
 
-/// Messages of every kind there and back, with and without compression, to the end.
+/// Exchanges messages of every kind, with and without compression, and closes.
 #[track_caller]
-fn talk(port: u16) {
-    talk_to(&format!("ws://127.0.0.1:{port}/x"), "");
+fn exchange(port: u16) {
+    exchange_with_options(&format!("ws://127.0.0.1:{port}/x"), "");
 }
 
-/// With a server that echoes: a message in pieces, a ping, the close.
+/// With an echo server: a fragmented message, a ping, and the closing handshake.
 #[track_caller]
-fn pieces_pings_and_the_end(mut plugin: Plugin) {
+fn fragments_ping_and_close(mut plugin: Plugin) {
     send_message(&mut plugin, "FRAG", b"gr\xc3");
     send_message(&mut plugin, "TEXT", b"\xbcn");
     assert_eq!(read_message_text(&mut plugin), "TEXT grün");
@@ -91,9 +91,9 @@ fn pieces_pings_and_the_end(mut plugin: Plugin) {
     assert!(plugin.at_end());
 }
 
-/// As [`talk`], with further options.
+/// As [`exchange`], with further options.
 #[track_caller]
-fn talk_to(url: &str, more: &str) {
+fn exchange_with_options(url: &str, more: &str) {
     let daemon = started();
     for options in ["", "DEFL=on", "DEFL=on SUBP=a,b"] {
         let mut plugin = daemon.plugin();
@@ -113,29 +113,29 @@ fn talk_to(url: &str, more: &str) {
             send_message(&mut plugin, "TEXT", text.as_bytes());
             assert!(read_message(&mut plugin) == ("TEXT".into(), text.into_bytes()), "{length} of text, {options}");
         }
-        pieces_pings_and_the_end(plugin);
+        fragments_ping_and_close(plugin);
     }
 }
 
 #[test]
-fn pythons_websockets_understands_us() {
-    talk(python().port);
+fn pythons_websockets_works() {
+    exchange(python().port);
 }
 
 #[test]
-fn nodes_ws_understands_us() {
-    talk(node().port);
+fn nodes_ws_works() {
+    exchange(node().port);
 }
 
 #[test]
-fn haproxy_lets_us_through() {
+fn a_server_behind_haproxy_works() {
     let server = node();
     let (front, _kept) = haproxy(&server);
-    talk(front.port);
+    exchange(front.port);
 }
 
 #[test]
-fn nginx_lets_us_through_to_tls_and_speaks_it() {
+fn a_server_behind_nginx_with_tls_works() {
     let server = node();
     let identity = Identity::self_signed_authority(&["localhost"]);
     let nginx = Nginx::start(&identity, |secure| {
@@ -149,10 +149,10 @@ fn nginx_lets_us_through_to_tls_and_speaks_it() {
     });
     let patient = format!("CTIM=30000 RQTM=60000 PINS={}", identity.pin());
     for version in ["TLSV=1.2", "TLSV=1.3"] {
-        talk_to(&format!("wss://127.0.0.1:{}/x", nginx.secure.port()), &format!("{patient} {version}"));
+        exchange_with_options(&format!("wss://127.0.0.1:{}/x", nginx.secure.port()), &format!("{patient} {version}"));
     }
-    // Plain requests are sent on to TLS, as a house is set up today.
-    talk_to(&format!("ws://localhost:{}/x", nginx.plain.port()), &patient);
+    // The plain port redirects to TLS, as is usual today.
+    exchange_with_options(&format!("ws://localhost:{}/x", nginx.plain.port()), &patient);
     let daemon = started();
     let url = format!("wss://127.0.0.1:{}", nginx.secure.port());
     for (path, words) in
@@ -167,7 +167,7 @@ fn nginx_lets_us_through_to_tls_and_speaks_it() {
     assert_eq!(said, "ERR CONN SSL_ERROR the server speaks plain HTTP on this port");
 }
 
-/// tungstenite as a server.
+/// Serves a connection with tungstenite.
 fn echo(stream: impl Read + Write) {
     let Ok(mut socket) = tungstenite::accept(stream) else { return };
     while let Ok(message) = socket.read() {
@@ -178,7 +178,7 @@ fn echo(stream: impl Read + Write) {
 }
 
 #[test]
-fn tungstenite_understands_us() {
+fn tungstenite_works() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let plain = format!("ws://{}/x", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -189,7 +189,7 @@ fn tungstenite_understands_us() {
     let daemon = started();
     for url in [plain, secure] {
         let mut plugin = daemon.plugin();
-        // It knows no compression; so it says none, and messages pass all the same.
+        // tungstenite has no compression, so it declines it.
         plugin.send(format!("CONN {url} CTIM=30000 RQTM=60000 MAXM=1000000 DEFL=on {}\n", vrfy(&url)).as_bytes());
         expect_ok(&mut plugin);
         let mut random = Random::new(9);
@@ -198,17 +198,17 @@ fn tungstenite_understands_us() {
             send_message(&mut plugin, "BINA", &noise);
             assert!(read_message(&mut plugin) == ("BINA".into(), noise), "{length} of noise, {url}");
         }
-        pieces_pings_and_the_end(plugin);
+        fragments_ping_and_close(plugin);
     }
 }
 
-/// What a URL needs.
+/// The options for a URL.
 fn vrfy(url: &str) -> &'static str {
     if url.starts_with("wss") { "VRFY=none" } else { "" }
 }
 
 #[test]
-fn a_plugin_in_lua_reads_messages_as_they_come() {
+fn a_plugin_in_lua_reads_messages() {
     let daemon = started();
     let server = testkit::websocket::Server::echo();
     let mut command = Command::new("lua5.1");
