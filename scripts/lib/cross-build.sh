@@ -1,27 +1,8 @@
 # shellcheck shell=bash
 # How a target is built and finished. Source it behind cross-toolchain.sh.
 
-# In the order of their worth to us: the Veras first.
-CROSS_TARGETS=(
-    mipsel-unknown-linux-musl      # Vera, OpenWrt on MediaTek and Ralink: soft float, MIPS32 release 2
-    armv7-unknown-linux-musleabihf # Raspberry Pi 2 and later
-    aarch64-unknown-linux-musl     # Raspberry Pi 3 and later with a 64-bit system
-    arm-unknown-linux-musleabi     # Raspberry Pi 1 and Zero, older routers: ARMv6, soft float
-    mips-unknown-linux-musl        # OpenWrt on Atheros: big endian, soft float
-    x86_64-unknown-linux-musl      # Docker, openLuup on a PC
-)
-
-# Prints the full name of the target $1, which may be given by its first word (mipsel).
-cross_target() {
-    local target
-    for target in "${CROSS_TARGETS[@]}"; do
-        if [ "$1" = "$target" ] || [ "$1" = "${target%%-*}" ]; then
-            printf '%s\n' "$target"
-            return 0
-        fi
-    done
-    die "unknown target $1; one of: all ${CROSS_TARGETS[*]}"
-}
+# shellcheck source=scripts/lib/targets.sh
+. "$ROOT/scripts/lib/targets.sh"
 
 # Where cargo puts target $1's binaries of profile $2.
 cross_output() {

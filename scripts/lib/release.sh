@@ -1,11 +1,8 @@
 # shellcheck shell=bash
 # What the scripts that make packages share. Source it behind common.sh.
 
-# shellcheck disable=SC2034 # for those who source this
-RELEASE_TARGETS=(
-    mipsel-unknown-linux-musl mips-unknown-linux-musl armv7-unknown-linux-musleabihf arm-unknown-linux-musleabi
-    aarch64-unknown-linux-musl x86_64-unknown-linux-musl
-)
+# shellcheck source=scripts/lib/targets.sh
+. "$ROOT/scripts/lib/targets.sh"
 
 # What plugins require: the client libraries, in luup/. What else is there is the SockProxy plugin's own.
 # shellcheck disable=SC2034
@@ -44,18 +41,6 @@ release_epoch() {
     fi
 }
 
-# Prints the whole name of target $1, which may be its first word only.
-release_target() {
-    local target
-    for target in "${RELEASE_TARGETS[@]}"; do
-        if [ "$1" = "$target" ] || [ "$1" = "${target%%-*}" ]; then
-            printf '%s\n' "$target"
-            return 0
-        fi
-    done
-    die "no target $1; there are: ${RELEASE_TARGETS[*]}"
-}
-
 # Prints the path of the binary for target $1, made by scripts/cross if it is missing.
 release_binary() {
     local path=${CARGO_TARGET_DIR:-$ROOT/target}/$1/firmware/sockproxyd
@@ -64,26 +49,6 @@ release_binary() {
     # As it is in the middle of a build of scripts/cross.
     ! grep -aqF .symtab "$path" || die "$path is not stripped; run scripts/cross $1"
     printf '%s\n' "$path"
-}
-
-# Prints what a CPU is called, and what of an ELF file's header shows it (see openwrt/ipk/preinst), in one line.
-release_cpu_words() {
-    case $1 in
-        mipsel-*) echo 'MIPS little-endian|1|1|010||' ;;
-        mips-*) echo 'MIPS big-endian|1|2|010||' ;;
-        armv7-*) echo 'ARMv7 with floating point|1|1|050|7|yes' ;;
-        arm-*) echo 'ARMv6|1|1|050|6|' ;;
-        aarch64-*) echo 'ARM64|2|1|267||' ;;
-        x86_64-*) echo 'x86-64|2|1|076||' ;;
-        *) die "no package for $1" ;;
-    esac
-}
-
-# Prints what the CPU of target $1 is called.
-release_cpu() {
-    local words
-    words=$(release_cpu_words "$1")
-    printf '%s\n' "${words%%|*}"
 }
 
 # release_tree BINARY FOLDER: lays out what a package for OpenWrt installs.
@@ -101,9 +66,9 @@ release_tree() {
 
 # release_maintainer_scripts TARGET FOLDER: puts the package's scripts there, preinst made for the target's CPU.
 release_maintainer_scripts() {
-    local words cpu class order machine least_arm vfp
-    words=$(release_cpu_words "$1")
-    IFS='|' read -r cpu class order machine least_arm vfp <<<"$words"
+    local fields cpu class order machine least_arm vfp
+    fields=$(target_cpu_fields "$1")
+    IFS='|' read -r cpu class order machine least_arm vfp <<<"$fields"
     install -m 755 "$ROOT"/openwrt/ipk/{preinst,postinst,prerm,postrm} "$2/"
     sed -i -e "s/@CPU@/$cpu/; s/@CLASS@/00$class/; s/@ORDER@/00$order/; s/@MACHINE@/$machine/" \
         -e "s/@LEAST_ARM@/$least_arm/; s/@VFP@/$vfp/" "$2/preinst"
