@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts that make packages share. Source it behind common.sh.
+# Functions that the packaging scripts share. Source it after common.sh.
 
 # shellcheck source=scripts/lib/targets.sh
 . "$ROOT/scripts/lib/targets.sh"
@@ -27,12 +27,12 @@ release_version() {
 }
 
 release_maintainer() {
-    local who
-    who=$(release_field authors)
-    printf '%s\n' "${who:-the sockproxyd maintainers}"
+    local authors
+    authors=$(release_field authors)
+    printf '%s\n' "${authors:-the sockproxyd maintainers}"
 }
 
-# The time that everything in a package has.
+# Prints the modification time of all files in a package.
 release_epoch() {
     if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then
         printf '%s\n' "$SOURCE_DATE_EPOCH"
@@ -41,21 +41,21 @@ release_epoch() {
     fi
 }
 
-# Prints the path of the binary for target $1, made by scripts/cross if it is missing.
+# Prints the path of the binary for target $1; scripts/cross builds it if it is missing.
 release_binary() {
     local path=${CARGO_TARGET_DIR:-$ROOT/target}/$1/firmware/sockproxyd
     [ -f "$path" ] || "$ROOT/scripts/cross" -q "$1" >&2
-    [ -f "$path" ] || die "scripts/cross left no $path"
-    # As it is in the middle of a build of scripts/cross.
+    [ -f "$path" ] || die "scripts/cross did not build $path"
+    # The binary has symbols while scripts/cross is still building it.
     ! grep -aqF .symtab "$path" || die "$path is not stripped; run scripts/cross $1"
     printf '%s\n' "$path"
 }
 
-# release_tree BINARY FOLDER: lays out what a package for OpenWrt installs.
+# release_tree BINARY FOLDER: creates the files that a package for OpenWrt installs.
 release_tree() {
     local name
     install -d -m 755 "$2" "$2"/{etc,etc/init.d,usr,usr/lib,usr/lib/lua,usr/sbin}
-    # Where OpenWrt's Lua looks.
+    # A folder in the search path of OpenWrt's Lua.
     for name in "${RELEASE_LUA[@]}"; do
         install -m 644 "$ROOT/luup/$name" "$2/usr/lib/lua/$name"
     done
@@ -64,7 +64,7 @@ release_tree() {
     install -m 644 "$ROOT/openwrt/files/sockproxyd.cf" "$2/etc/sockproxyd.cf"
 }
 
-# release_maintainer_scripts TARGET FOLDER: puts the package's scripts there, preinst made for the target's CPU.
+# release_maintainer_scripts TARGET FOLDER: installs the package's scripts there, preinst with the data of the target's CPU.
 release_maintainer_scripts() {
     local fields cpu class order machine least_arm vfp
     fields=$(target_cpu_fields "$1")
@@ -72,5 +72,5 @@ release_maintainer_scripts() {
     install -m 755 "$ROOT"/openwrt/ipk/{preinst,postinst,prerm,postrm} "$2/"
     sed -i -e "s/@CPU@/$cpu/; s/@CLASS@/00$class/; s/@ORDER@/00$order/; s/@MACHINE@/$machine/" \
         -e "s/@LEAST_ARM@/$least_arm/; s/@VFP@/$vfp/" "$2/preinst"
-    ! grep -q '@[A-Z_]*@' "$2/preinst" || die "a placeholder is left in preinst"
+    ! grep -q '@[A-Z_]*@' "$2/preinst" || die "preinst has an unknown placeholder"
 }

@@ -1,10 +1,10 @@
-"""Judges what Autobahn has found, against the golden file.
+"""Compares Autobahn's report with the golden file.
 
-usage: judge.py INDEX.JSON GOLDEN AGENT COUNT [--bless]
+usage: compare.py INDEX.JSON GOLDEN AGENT COUNT [--bless]
 
-Fails where a case is missing, is not in the golden file, or has another verdict than there ("OK|NON-STRICT": either): any
-change is to be looked at. With --bless, writes the verdicts that differ into the golden file instead. Prints the verdicts
-of all cases, one a line, to standard output.
+Fails if a case is missing, is not in the golden file, or has another verdict than there ("OK|NON-STRICT" permits both).
+With --bless, writes verdicts that differ into the golden file instead. Prints the verdicts of all cases, one on each line,
+to standard output.
 """
 
 import json
@@ -29,7 +29,7 @@ def main():
     heading = [line for line in lines if line.startswith("#")]
     expected = dict(line.split(" ", 1) for line in lines if not line.startswith("#"))
     if len(cases) != int(count) or not cases:
-        print(f"{len(cases)} cases have a verdict, {count} were run", file=sys.stderr)
+        print(f"{len(cases)} of {count} cases have a verdict", file=sys.stderr)
         return 1
     differ = {}
     for case in sorted(cases, key=key):
