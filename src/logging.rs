@@ -180,7 +180,7 @@ fn fitted(line: &str) -> Cow<'_, str> {
     if line.len() <= libc::PIPE_BUF {
         return line.into();
     }
-    let end = line.floor_char_boundary(libc::PIPE_BUF - 1);
+    let end = (0..libc::PIPE_BUF).rev().find(|&at| line.is_char_boundary(at)).unwrap_or_default();
     format!("{}\n", &line[..end]).into()
 }
 

@@ -29,8 +29,8 @@ pub fn encode(code: u16, reason: &str) -> Vec<u8> {
     if !is_valid(code) {
         return Vec::new();
     }
-    let reason = &reason[..reason.floor_char_boundary(REASON_LIMIT)];
-    [&code.to_be_bytes(), reason.as_bytes()].concat()
+    let end = (0..=REASON_LIMIT).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or_default();
+    [&code.to_be_bytes(), &reason.as_bytes()[..end]].concat()
 }
 
 /// The code in the payload of a close frame; the rest is the reason.
