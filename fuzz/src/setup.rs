@@ -1,32 +1,32 @@
-//! Setup mode: whatever a plugin says, in whatever pieces, leads to the same actions, and little is held for it.
+//! Setup mode: any input, in any pieces, leads to the same actions, and at most one line is buffered.
 //!
-//! Input: how it is split, the limit of a line, and what the plugin says.
+//! Input: the split, the maximum length of a line, and the plugin's bytes.
 
 use sockproxyd::protocol::options::Parameters;
 use sockproxyd::protocol::setup::{Action, Setup};
 
 use super::input::{Input, expand, pieces};
 
-/// What came of a conversation.
+/// The result of one run.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     actions: Vec<Action>,
     parameters: Parameters,
-    /// The bytes behind a CONN, which are the remote's.
+    /// The bytes behind a CONN, which belong to the remote.
     rest: Option<Vec<u8>>,
 }
 
-/// The target's body.
+/// The body of the target.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (split, limit) = (input.byte(), 16 + input.below(256));
     let text = expand(input.rest());
-    let whole = converse(&[&text], limit);
-    assert_eq!(converse(&pieces(&text, split), limit), whole, "the split matters");
+    let whole = run_pieces(&[&text], limit);
+    assert_eq!(run_pieces(&pieces(&text, split), limit), whole, "the result depends on the split");
     check(&whole);
 }
 
-fn converse(pieces: &[&[u8]], limit: usize) -> Outcome {
+fn run_pieces(pieces: &[&[u8]], limit: usize) -> Outcome {
     let mut setup = Setup::new(limit);
     let mut parameters = Parameters::default();
     let mut actions = Vec::new();
@@ -43,7 +43,7 @@ fn converse(pieces: &[&[u8]], limit: usize) -> Outcome {
             }
         }
     }
-    assert!(setup.into_rest().len() <= limit, "more than a line is held");
+    assert!(setup.into_rest().len() <= limit, "more than one line is buffered");
     Outcome { actions, parameters, rest: None }
 }
 
@@ -51,10 +51,16 @@ fn check(outcome: &Outcome) {
     for action in &outcome.actions {
         match action {
             Action::Reply(reply) | Action::Close(reply) => {
-                assert!(reply.ends_with(b"\n"), "a reply ends its line");
-                assert!(reply.iter().all(|&byte| byte >= b' ' || byte == b'\n'), "a reply holds no control characters");
+                assert!(reply.ends_with(b"\n"), "a reply ends with a newline");
+                assert!(
+                    reply.iter().all(|&byte| byte >= b' ' || byte == b'\n'),
+                    "a reply contains no control characters"
+                );
                 let is_answer = reply.starts_with(b"OK ") || reply.starts_with(b"ERR ");
-                assert!(!is_answer || reply.iter().filter(|&&byte| byte == b'\n').count() == 1, "an answer is a line");
+                assert!(
+                    !is_answer || reply.iter().filter(|&&byte| byte == b'\n').count() == 1,
+                    "an answer is one line"
+                );
             }
             Action::Connect(target) => {
                 let endpoint = target.endpoint();
@@ -62,7 +68,7 @@ fn check(outcome: &Outcome) {
                 assert!(endpoint.reachable_port().is_none_or(|port| u32::from(port) == endpoint.port));
             }
             Action::Attach(pid, _) | Action::Drop(pid) => {
-                assert!(!pid.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "a pid is a word: {pid:?}");
+                assert!(!pid.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "a pid has no blanks: {pid:?}");
             }
             Action::Stat | Action::StatJson | Action::Stop => {}
         }
@@ -70,14 +76,14 @@ fn check(outcome: &Outcome) {
     let Parameters { receive_timeout, pace, connect_timeout, block, notify, keep, .. } = &outcome.parameters;
     let longest = 3650 * 86_400;
     for limit in [receive_timeout, pace, connect_timeout, keep].into_iter().flatten() {
-        assert!(!limit.is_zero(), "a limit of nothing");
+        assert!(!limit.is_zero(), "a timeout of zero");
         assert!(limit.as_secs() <= longest, "adding {limit:?} to an instant may overflow");
     }
     assert!(block.is_none_or(|block| (1..=65536).contains(&block)));
     if let Some(notify) = notify {
         let query = notify.query(b"1716058a");
-        assert!(query.bytes().all(|byte| byte.is_ascii_graphic()), "a request line holds {query:?}");
-        assert_eq!(query.matches('&').count(), 5, "a plugin's words made a parameter: {query}");
-        assert_eq!(query.matches(['?', '/', '#']).count(), 2, "a plugin's words left their place: {query}");
+        assert!(query.bytes().all(|byte| byte.is_ascii_graphic()), "invalid characters in the request line: {query:?}");
+        assert_eq!(query.matches('&').count(), 5, "the plugin has injected a parameter: {query}");
+        assert_eq!(query.matches(['?', '/', '#']).count(), 2, "the plugin has injected a delimiter: {query}");
     }
 }
