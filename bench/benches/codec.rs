@@ -1,9 +1,9 @@
-//! How fast WebSocket frames are read and written, beside tungstenite in the same run: masked binary frames of 64 KiB and
-//! masked texts of 40 bytes, as a server reads and a client writes them.
+//! Speed of reading and writing WebSocket frames, compared with tungstenite in the same run: masked binary frames of 64 KiB
+//! and masked texts of 40 bytes, as a server reads and a client writes them.
 //!
-//!     cargo bench --bench codec
+//!     cargo bench -p bench --bench codec
 //!
-//! Both read from, and write to, memory; both are given the bytes afresh, since both unmask in place.
+//! Both implementations read from and write to memory. Both get fresh bytes for each run, since both unmask in place.
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};
@@ -14,7 +14,7 @@ use sockproxyd::websocket::{Connection, Control, Entropy, Event, Kind, Role, Set
 use tungstenite::protocol::Role as TheirRole;
 use tungstenite::{Bytes, Message, Utf8Bytes, WebSocket};
 
-/// What is read from the transport at once.
+/// Buffer size of one read.
 const READ: usize = 16 * 1024;
 
 struct Case {
@@ -33,8 +33,8 @@ fn cases() -> [Case; 2] {
     ]
 }
 
-/// Keys as fast as they come: what draws them is not what is measured. (tungstenite's rand draws from ChaCha, and that
-/// does count on its side: see `write`.)
+/// A fast source of masking keys, which are not part of the measurement. tungstenite draws its keys from ChaCha, which does
+/// count for it: see `write`.
 struct Keys(u32);
 
 impl Entropy for Keys {
@@ -50,17 +50,17 @@ fn connection(role: Role) -> Connection {
     Connection::new(settings, Instant::now())
 }
 
-/// The messages of a case as a client writes them.
+/// The messages of a case, encoded by a client.
 fn encoded(case: &Case) -> Vec<u8> {
     let mut client = connection(Role::Client);
     let mut keys = Keys(1);
     for _ in 0..case.count {
-        client.send(case.kind, &case.payload, true, &mut keys).expect("it is open");
+        client.send(case.kind, &case.payload, true, &mut keys).expect("the connection is open");
     }
     client.poll_transmit(&mut keys).to_vec()
 }
 
-/// A transport that gives the same bytes again after each `rewind`, and forgets what it is written.
+/// A transport that reads from memory and discards writes.
 struct Memory<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -91,7 +91,7 @@ fn group<'a>(criterion: &'a mut Criterion, name: String, case: &Case) -> Benchma
     group
 }
 
-/// Reads all there is, and hands over what it comes to.
+/// Reads everything, and calls `take` for each event.
 #[inline]
 fn events(server: &mut Connection, bytes: &[u8], buffer: &mut [u8], now: Instant, mut take: impl FnMut(Event<'_>)) {
     let mut transport = Memory { bytes, at: 0 };
@@ -127,7 +127,7 @@ fn read(criterion: &mut Criterion) {
                 assert_eq!((messages, length), (case.count, case.count * case.payload.len()));
             });
         });
-        // Whole messages, as tungstenite gives them: what a framing that needs them pays.
+        // Assembles whole messages, as tungstenite does: the cost for a framing that needs them.
         let mut whole = Vec::new();
         group.bench_function("ours, assembled", |bencher| {
             bencher.iter(|| {
@@ -163,7 +163,7 @@ fn write(criterion: &mut Criterion) {
         let mut group = group(criterion, format!("write {}", case.name), &case);
         for (role, theirs, name) in [
             (Role::Client, TheirRole::Client, "masked"),
-            // Without masks, and so without what draws the keys.
+            // Without masks, and so without the cost of keys.
             (Role::Server, TheirRole::Server, "plain"),
         ] {
             let mut ours = connection(role);
@@ -171,14 +171,14 @@ fn write(criterion: &mut Criterion) {
             group.bench_function(format!("ours, {name}"), |bencher| {
                 bencher.iter(|| {
                     for _ in 0..case.count {
-                        ours.send(case.kind, &case.payload, true, &mut keys).expect("it is open");
+                        ours.send(case.kind, &case.payload, true, &mut keys).expect("the connection is open");
                         let written = black_box(ours.poll_transmit(&mut keys)).len();
                         ours.handle_transmitted(written);
                     }
                 });
             });
-            let mut opponent = WebSocket::from_raw_socket(Memory { bytes: &[], at: 0 }, theirs, None);
-            // Made once: only a count of references is copied with it.
+            let mut tungstenite = WebSocket::from_raw_socket(Memory { bytes: &[], at: 0 }, theirs, None);
+            // Created once: a clone copies only a reference count.
             let message = match case.kind {
                 Kind::Binary => Message::Binary(Bytes::from(case.payload.clone())),
                 Kind::Text => Message::Text(Utf8Bytes::try_from(case.payload.clone()).expect("UTF-8")),
@@ -186,7 +186,7 @@ fn write(criterion: &mut Criterion) {
             group.bench_function(format!("tungstenite, {name}"), |bencher| {
                 bencher.iter(|| {
                     for _ in 0..case.count {
-                        opponent.send(message.clone()).expect("it is open");
+                        tungstenite.send(message.clone()).expect("the connection is open");
                     }
                 });
             });

@@ -68,8 +68,8 @@ pub fn bulk(
         let mut progress = false;
         for stream in &mut streams {
             if sending && stream.in_flight() < ahead {
-                let most = (ahead - stream.in_flight()).min(CHUNK as u64) as usize;
-                progress |= stream.send(&data[..most])?;
+                let max = (ahead - stream.in_flight()).min(CHUNK as u64) as usize;
+                progress |= stream.send(&data[..max])?;
             }
             progress |= stream.receive(&mut discarded)?;
         }

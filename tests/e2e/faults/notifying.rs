@@ -16,17 +16,17 @@ const AT_ONCE: Duration = Duration::from_millis(300);
 
 /// The shortest latency of five notifications of this connection.
 #[track_caller]
-fn quickest(luup: &Luup, plugin: &mut Plugin, mut remote: &TcpStream, pid: &str) -> Duration {
-    let mut quickest = LIMIT;
+fn shortest_latency(luup: &Luup, plugin: &mut Plugin, mut remote: &TcpStream, pid: &str) -> Duration {
+    let mut shortest_latency = LIMIT;
     for count in 1..=5 {
         let start = Instant::now();
         remote.write_all(b"x").unwrap();
-        let told = luup.wait_until(LIMIT, |all| all.iter().filter(|request| request.pid() == pid).count() >= count);
-        assert!(told.is_ok(), "notification {count} does not come");
-        quickest = quickest.min(start.elapsed());
+        let arrived = luup.wait_until(LIMIT, |all| all.iter().filter(|request| request.pid() == pid).count() >= count);
+        assert!(arrived.is_ok(), "notification {count} does not come");
+        shortest_latency = shortest_latency.min(start.elapsed());
         assert_eq!(plugin.bytes(1), b"x");
     }
-    quickest
+    shortest_latency
 }
 
 /// Plugins that read from a device that sends all the time; they end with the device.
@@ -43,7 +43,7 @@ fn busy(daemon: &Daemon, device: &Device, options: &str) -> Vec<std::thread::Joi
 fn a_notification_does_not_take_a_second() {
     let (luup, daemon) = with_luup("");
     let (mut plugin, remote) = echo_mode(&daemon, "NTFY=5/s/a/mine");
-    let took = quickest(&luup, &mut plugin, &remote, "mine");
+    let took = shortest_latency(&luup, &mut plugin, &remote, "mine");
     assert!(took < AT_ONCE, "{took:?}");
 }
 
@@ -55,7 +55,7 @@ fn traffic_of_other_connections_delays_no_notification() {
         let device = Device::start(Kind::Ticking(Duration::from_millis(20)));
         let others = busy(&daemon, &device, options);
         let (mut plugin, remote) = echo_mode(&daemon, "NTFY=5/s/a/mine");
-        let took = quickest(&luup, &mut plugin, &remote, "mine");
+        let took = shortest_latency(&luup, &mut plugin, &remote, "mine");
         assert!(took < AT_ONCE, "{took:?}");
         drop(device);
         others.into_iter().for_each(|other| other.join().unwrap());

@@ -88,7 +88,7 @@ fn keep_alive_is_enabled_on_both_sides() {
     let remote = device.accept(LIMIT);
     for (own, of) in [(plugin.stream(), "plugin"), (&remote, "remote")] {
         // The daemon's socket has the same two addresses, swapped.
-        let (here, there) = (own.local_addr().unwrap(), own.peer_addr().unwrap());
-        eventually(of, || keep_alive_is_on(there, here).then_some(()));
+        let (own_addr, peer_addr) = (own.local_addr().unwrap(), own.peer_addr().unwrap());
+        eventually(of, || keep_alive_is_on(peer_addr, own_addr).then_some(()));
     }
 }

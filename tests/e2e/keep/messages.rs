@@ -50,9 +50,9 @@ fn a_kept_udp_connection_goes_on_and_discards_an_incomplete_message() {
     let mut plugin = attached(&daemon, "SEEN=1");
     assert_eq!((body(&mut plugin), body(&mut plugin)), ("two".into(), "three".into()));
     plugin.send(b"TEXT 5\nagain");
-    let mut came = [0; 100];
-    assert_eq!(device.recv(&mut came).unwrap(), 5);
-    assert_eq!(&came[..5], b"again");
+    let mut received = [0; 100];
+    assert_eq!(device.recv(&mut received).unwrap(), 5);
+    assert_eq!(&received[..5], b"again");
     let mut plugin = attached(&daemon, "SEEN=2");
     assert_eq!(body(&mut plugin), "three");
     plugin.send(b"CLOS 1000 0\n");
@@ -177,9 +177,9 @@ fn a_thousand_restarts_of_luup_lose_no_byte_over_tcp() {
     let mut remote = accepted(&device);
     let mut random = testkit::random::Random::new(11);
     let talker = std::thread::spawn(move || {
-        let mut said = testkit::random::Random::new(12);
+        let mut random = testkit::random::Random::new(12);
         for _ in 0..RESTARTS {
-            remote.write_all(&said.bytes(EACH)).unwrap();
+            remote.write_all(&random.bytes(EACH)).unwrap();
         }
         remote
     });
@@ -187,8 +187,8 @@ fn a_thousand_restarts_of_luup_lose_no_byte_over_tcp() {
     let mut checker = testkit::random::Checker::new(12);
     for restart in 0..RESTARTS {
         // The plugin reads a part, then closes, resets, or leaves its socket open.
-        let most = (all - seen) / (RESTARTS - restart) as usize;
-        let wanted = random.below(most as u64 + 1) as usize;
+        let max = (all - seen) / (RESTARTS - restart) as usize;
+        let wanted = random.below(max as u64 + 1) as usize;
         let read = plugin.bytes(wanted);
         assert!(checker.check(&read), "after {seen} bytes");
         seen += read.len();
@@ -207,9 +207,9 @@ fn a_thousand_restarts_of_luup_lose_no_byte_over_tcp() {
     assert!(checker.check(&rest));
     let mut remote = talker.join().unwrap();
     plugin.send(b"done");
-    let mut came = [0; 4];
-    std::io::Read::read_exact(&mut remote, &mut came).unwrap();
-    assert_eq!(&came, b"done");
+    let mut received = [0; 4];
+    std::io::Read::read_exact(&mut remote, &mut received).unwrap();
+    assert_eq!(&received, b"done");
     StatClient::new(daemon.addr()).wait_connections(1);
 }
 

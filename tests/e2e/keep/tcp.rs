@@ -36,9 +36,9 @@ fn events(luup: &Luup) -> Vec<String> {
 
 #[track_caller]
 fn expect_bytes(remote: &mut TcpStream, expected: &[u8]) {
-    let mut came = vec![0; expected.len()];
-    remote.read_exact(&mut came).unwrap();
-    assert_eq!(came, expected);
+    let mut received = vec![0; expected.len()];
+    remote.read_exact(&mut received).unwrap();
+    assert_eq!(received, expected);
 }
 
 #[test]
@@ -366,9 +366,9 @@ fn a_parked_connection_applies_backpressure() {
     let written = writer.write_until_blocked();
     assert!(StatClient::new(daemon.addr()).status()["buffered"].as_u64().unwrap() <= 2 * 65536);
     writer.finish();
-    let came = attached(&daemon, "").rest();
-    assert_eq!(came.len() as u64, written);
-    assert!(Checker::new(9).check(&came));
+    let received = attached(&daemon, "").rest();
+    assert_eq!(received.len() as u64, written);
+    assert!(Checker::new(9).check(&received));
 }
 
 #[test]

@@ -185,8 +185,8 @@ fn a_luup_that_is_down_is_retried_at_intervals() {
     wait_quietly(&daemon, Duration::from_secs(2));
     let asked = sent(&mut stat) - before;
     assert!((1..=20).contains(&asked), "{asked} requests in 2 s to a Luup that is down");
-    let complaints = daemon.log_lines().iter().filter(|line| line.contains("cannot be reached")).count();
-    assert_eq!(complaints, 1, "an outage is logged once");
+    let warnings = daemon.log_lines().iter().filter(|line| line.contains("cannot be reached")).count();
+    assert_eq!(warnings, 1, "an outage is logged once");
 }
 
 #[test]

@@ -174,8 +174,8 @@ fn the_reason_of_a_failed_verification_is_logged() {
         let daemon = notifying(&luup.url(), tls, &authority);
         let (_plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
         remote.write_all(b"x").unwrap();
-        let said = tls_error(&daemon);
-        assert!(said.starts_with(&format!("SSL_ERROR {words}")), "{words}: {said}");
+        let error = tls_error(&daemon);
+        assert!(error.starts_with(&format!("SSL_ERROR {words}")), "{words}: {error}");
         daemon.wait_for_log(LIMIT, |line| line.contains("notifications wait"));
     }
     // No verification, and a server that does not speak TLS.

@@ -114,11 +114,12 @@ fn all_but_unreserved_characters_are_percent_encoded_in_lower_case() {
 #[test]
 fn device_numbers_are_formatted_as_in_lua() {
     let (luup, daemon) = with_luup("");
-    for (given, said) in [("12", "12"), ("0x10", "16"), ("1e3", "1000"), ("1.5", "1.5"), ("1e17", "1e+17"), ("0", "0")]
+    for (given, formatted) in
+        [("12", "12"), ("0x10", "16"), ("1e3", "1000"), ("1.5", "1.5"), ("1e17", "1e+17"), ("0", "0")]
     {
         let (_plugin, remote) = echo_mode(&daemon, &format!("NTFY={given}/s/a/p"));
         drop(remote);
-        assert_eq!(only_request(&luup).param("DeviceNum"), Some(said), "{given}");
+        assert_eq!(only_request(&luup).param("DeviceNum"), Some(formatted), "{given}");
     }
 }
 

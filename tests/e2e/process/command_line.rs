@@ -297,8 +297,8 @@ const GREETED: (Option<i32>, String) = (Some(0), String::new());
 
 #[test]
 fn a_probe_with_a_timeout_retries_until_the_proxy_answers() {
-    let there = daemon().start();
-    assert_eq!(finish_probe(start_probe(there.port(), 2)), GREETED);
+    let running = daemon().start();
+    assert_eq!(finish_probe(start_probe(running.port(), 2)), GREETED);
 
     // At first the port is closed.
     let later = Reserved::new().unwrap();
@@ -321,10 +321,10 @@ fn a_probe_with_a_timeout_retries_until_the_proxy_answers() {
 
 #[test]
 fn a_probe_with_a_timeout_gives_up_in_time() {
-    let nobody = Reserved::new().unwrap();
+    let closed = Reserved::new().unwrap();
     let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
-    let ports = [nobody.port(), hangs.local_addr().unwrap().port(), other.local_addr().unwrap().port()];
+    let ports = [closed.port(), hangs.local_addr().unwrap().port(), other.local_addr().unwrap().port()];
     let asked = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&asked);
     std::thread::spawn(move || {
@@ -336,9 +336,9 @@ fn a_probe_with_a_timeout_gives_up_in_time() {
     let began = Instant::now();
     let probes = ports.map(|port| start_probe(port, 2));
     for (probe, why) in probes.into_iter().zip(["refused", "timeout", "220 mail"]) {
-        let (status, said) = finish_probe(probe);
-        let one_line = said.lines().count() == 1 && said.starts_with("sockproxyd: ") && said.contains(why);
-        assert!(status == Some(1) && one_line, "{why}: {status:?} {said}");
+        let (status, output) = finish_probe(probe);
+        let one_line = output.lines().count() == 1 && output.starts_with("sockproxyd: ") && output.contains(why);
+        assert!(status == Some(1) && one_line, "{why}: {status:?} {output}");
     }
     // The last pause may shorten it a little.
     assert!(began.elapsed() >= Duration::from_millis(1700), "{:?}", began.elapsed());

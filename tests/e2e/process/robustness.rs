@@ -23,14 +23,14 @@ fn soak() -> bool {
 }
 
 /// The resources of the idle daemon, for later comparison.
-struct Rest {
+struct Baseline {
     descriptors: usize,
     rss: u64,
 }
 
-impl Rest {
+impl Baseline {
     /// Measures after a first connection, so that everything that is created once exists.
-    fn of(daemon: &Daemon) -> Rest {
+    fn of(daemon: &Daemon) -> Baseline {
         let (plugin, remote) = echo_mode(daemon, "");
         both_ways(plugin.stream(), &remote, 1_000_000);
         drop((plugin, remote));
@@ -39,7 +39,7 @@ impl Rest {
         eventually("the number of descriptors is stable", || {
             let (before, now) = (daemon.descriptors(), (daemon.descriptors(), daemon.memory().rss));
             std::thread::sleep(Duration::from_millis(100));
-            (before == daemon.descriptors()).then_some(Rest { descriptors: now.0, rss: now.1 })
+            (before == daemon.descriptors()).then_some(Baseline { descriptors: now.0, rss: now.1 })
         })
     }
 
@@ -72,8 +72,8 @@ fn abort_one(daemon: &Daemon, source: &Device, manual: &Device, random: &mut Ran
         // While the device sends.
         3 | 4 => {
             plugin.send(conn(source).as_bytes());
-            let most = random.between(50, 300_000);
-            plugin.bytes(most as usize);
+            let count = random.between(50, 300_000);
+            plugin.bytes(count as usize);
         }
         // While the plugin sends and the device does not read.
         5 => {
@@ -125,12 +125,12 @@ fn aborted_connections_leave_nothing_behind() {
     // With and without pipes; pipes stay in their pool.
     for (pipes, kept) in [(0, 0), (16, 32)] {
         let (luup, daemon): (Luup, Daemon) = with_luup(&format!("[limits]\npipes={pipes}\n"));
-        let rest = Rest::of(&daemon);
+        let baseline = Baseline::of(&daemon);
         abort_many(&daemon, count / 2);
         StatClient::new(daemon.addr()).wait_notified();
         // A device gets one request at a time; sender threads end when the queue is empty.
         assert!((0..5).all(|device| luup.max_concurrent(device) <= 1));
-        rest.is_restored(&daemon, kept, 6 * 1024);
+        baseline.is_restored(&daemon, kept, 6 * 1024);
         let (plugin, remote) = echo_mode(&daemon, "");
         both_ways(plugin.stream(), &remote, 1_000_000);
     }
@@ -155,21 +155,21 @@ fn clients_that_are_killed_leave_nothing_behind() {
     let port = Reserved::new().unwrap();
     let config = format!("[limits]\npipes=0\n[direct]\n{}=CONN {}\n", port.port(), device.addr());
     let daemon = daemon().config(&config).listeners(2).start();
-    let rest = Rest::of(&daemon);
+    let baseline = Baseline::of(&daemon);
     for round in 1..=count {
         let client = endless(&format!("TCP:{}", port.addr()));
         device.wait_received(device.received().bytes + 200_000, LIMIT);
         kill(client);
         assert!(device.wait_finished(round, LIMIT), "the device does not see the end");
     }
-    rest.is_restored(&daemon, 0, 2048);
+    baseline.is_restored(&daemon, 0, 2048);
 }
 
 #[test]
 fn devices_that_are_killed_leave_nothing_behind() {
     let count = if soak() { 300 } else { 30 };
     let daemon = configured("[limits]\npipes=0\n");
-    let rest = Rest::of(&daemon);
+    let baseline = Baseline::of(&daemon);
     for _ in 0..count {
         let port = Reserved::new().unwrap().port();
         let device = endless(&format!("TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr"));
@@ -181,7 +181,7 @@ fn devices_that_are_killed_leave_nothing_behind() {
         kill(device);
         read_to_end(plugin.stream());
     }
-    rest.is_restored(&daemon, 0, 2048);
+    baseline.is_restored(&daemon, 0, 2048);
 }
 
 #[test]
@@ -193,12 +193,12 @@ fn five_thousand_connections_get_their_own_bytes() {
         return;
     }
     let daemon = configured(&format!("[limits]\nconnections={}\n", MANY + 10));
-    let rest = Rest::of(&daemon);
-    let held = open_and_check(&daemon, MANY, rest.rss);
+    let baseline = Baseline::of(&daemon);
+    let held = open_and_check(&daemon, MANY, baseline.rss);
     // The allocator keeps freed memory, which the next connections use.
-    rest.is_restored(&daemon, 32, MANY as u64);
-    let again = Rest::of(&daemon);
-    open_and_check(&daemon, MANY, rest.rss);
+    baseline.is_restored(&daemon, 32, MANY as u64);
+    let again = Baseline::of(&daemon);
+    open_and_check(&daemon, MANY, baseline.rss);
     again.is_restored(&daemon, 32, 1024);
     if !emulated() {
         println!("{MANY} connections take {held} kB");

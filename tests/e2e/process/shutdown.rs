@@ -34,8 +34,8 @@ fn websockets_are_closed_with_1001() {
         let (mut plugin, mut plain) = websocket_connected(&daemon, "NTFY=5/s/a/p");
         let (_secure_plugin, mut secure) = wss_connected(&daemon, "");
         // This connection is parked.
-        let (gone, mut parked) = wss_connected(&daemon, "KEEP=300 NTFY=6/s/a/pid-of-8-characters");
-        drop(gone);
+        let (parked_plugin, mut parked) = wss_connected(&daemon, "KEEP=300 NTFY=6/s/a/pid-of-8-characters");
+        drop(parked_plugin);
         let answering = std::thread::spawn(move || {
             for peer in [&mut plain, &mut secure, &mut parked] {
                 assert_eq!(read_frame(peer), (CLOSE, close_of(1001, "")));
@@ -83,24 +83,24 @@ fn the_plugins_bytes_precede_the_close_and_a_slow_remote_does_not_delay_it() {
         }
     }
     // A plugin that does not read the remote's bytes does not delay it either.
-    let (deaf, talker) = websocket_connected(&daemon, "FRAM=RAW");
+    let (unread, sending_peer) = websocket_connected(&daemon, "FRAM=RAW");
     let text = testkit::websocket::frame_of(0x82, &[1; 10_000]);
-    let mut peer_stream = talker.stream();
+    let mut peer_stream = sending_peer.stream();
     peer_stream.set_nonblocking(true).unwrap();
     while std::io::Write::write(&mut peer_stream, &text).is_ok() {}
     end(&mut daemon, true);
-    drop(deaf);
+    drop(unread);
 }
 
 #[test]
 fn tls_remotes_get_close_notify() {
     for config in [Identity::loopback().any_server(), Identity::loopback().tls12_server()] {
         let mut daemon = started();
-        let (told, ends) = channel();
+        let (sender, ends) = channel();
         let device = TlsDevice::start(config, move |mut stream| {
-            let mut said = Vec::new();
+            let mut received = Vec::new();
             // Without close_notify this is an error.
-            let _ = told.send(stream.read_to_end(&mut said).map(|_| said));
+            let _ = sender.send(stream.read_to_end(&mut received).map(|_| received));
         });
         let mut plugin = daemon.plugin();
         plugin.conn(device.addr(), "PRTO=tls VRFY=none CTIM=30000");

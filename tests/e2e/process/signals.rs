@@ -84,8 +84,8 @@ fn hup_changes_direct_listeners_and_keeps_connections() {
     let mut before = [open(&ports[0], &one), open(&ports[1], &one)];
 
     // The first listener changes its target, the second is removed, a third is added.
-    let said = reconfigure(&daemon, &format!("[direct]\n{}{}", spec(&ports[0], &two), spec(&ports[2], &one)));
-    assert!(said.contains("read anew"), "{said}");
+    let line = reconfigure(&daemon, &format!("[direct]\n{}{}", spec(&ports[0], &two), spec(&ports[2], &one)));
+    assert!(line.contains("read anew"), "{line}");
     assert!(Plugin::connect_raw(ports[1].addr()).is_err(), "the port is still open");
     let mut after = [open(&ports[0], &two), open(&ports[2], &one)];
 
@@ -101,8 +101,8 @@ fn hup_changes_direct_listeners_and_keeps_connections() {
 #[test]
 fn hup_with_a_bad_configuration_changes_nothing_and_logs_the_error() {
     let daemon = configured("[host]\nallow=127.0.0.1\n");
-    let said = reconfigure(&daemon, "[host]\nallow=127.0.0.2\nport=x\n");
-    assert!(said.contains("not changed") && said.contains("sockproxyd.conf:3: "), "{said}");
+    let line = reconfigure(&daemon, "[host]\nallow=127.0.0.2\nport=x\n");
+    assert!(line.contains("not changed") && line.contains("sockproxyd.conf:3: "), "{line}");
     assert!(plugin_from("127.0.0.1", daemon.addr()).line().starts_with("OK "));
     std::fs::remove_file(daemon.dir().join("sockproxyd.conf")).unwrap();
     daemon.signal(Signal::SIGHUP);

@@ -22,9 +22,9 @@ fn every_size_and_the_end_reach_the_remote() {
             plugin.finish();
             plugin
         });
-        let mut came = Vec::new();
-        remote.read_to_end(&mut came).unwrap();
-        assert!(came == expected, "{size} bytes sent, {} came", came.len());
+        let mut received = Vec::new();
+        remote.read_to_end(&mut received).unwrap();
+        assert!(received == expected, "{size} bytes sent, {} received", received.len());
         sender.join().unwrap();
     }
 }
@@ -36,8 +36,8 @@ fn every_size_and_the_end_reach_the_plugin() {
         let device = Device::start(Kind::Source { bytes: size as u64, seed: 5 });
         let mut plugin = daemon.plugin();
         plugin.conn(device.addr(), "");
-        let came = plugin.rest();
-        assert!(came == Random::new(5).bytes(size), "{size} bytes sent, {} came", came.len());
+        let received = plugin.rest();
+        assert!(received == Random::new(5).bytes(size), "{size} bytes sent, {} received", received.len());
     }
 }
 
@@ -86,9 +86,9 @@ fn commands_in_echo_mode_are_data() {
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     let words = b"QUIT\nSTOP\nCONN a:1\n\xff\xf4\0";
     plugin.send(words);
-    let mut came = vec![0; words.len()];
-    remote.read_exact(&mut came).unwrap();
-    assert_eq!(came, words);
+    let mut received = vec![0; words.len()];
+    remote.read_exact(&mut received).unwrap();
+    assert_eq!(received, words);
     remote.write_all(words).unwrap();
     assert_eq!(plugin.bytes(words.len()), words);
 }
@@ -130,9 +130,9 @@ fn urgent_data_passes_in_order_as_ordinary_data() {
     plugin.send(b"before");
     assert_eq!(socket2::SockRef::from(plugin.stream()).send_out_of_band(b"!").unwrap(), 1);
     plugin.send(b"after");
-    let mut came = [0; 12];
-    remote.read_exact(&mut came).unwrap();
-    assert_eq!(&came, b"before!after");
+    let mut received = [0; 12];
+    remote.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"before!after");
     assert_eq!(socket2::SockRef::from(&remote).send_out_of_band(b"?").unwrap(), 1);
     remote.write_all(b"answer").unwrap();
     assert_eq!(plugin.bytes(7), b"?answer");

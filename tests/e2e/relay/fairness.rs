@@ -33,12 +33,12 @@ fn a_relay_runs_before_a_burst_of_conns() {
     let daemon = configured("[host]\ndebug=1\n");
     let device = Device::start(Kind::Manual);
     let (mut plugin, remote) = echo_mode(&daemon, "");
-    let mut crowd: Vec<Plugin> = (0..BURST).map(|_| daemon.plugin()).collect();
+    let mut burst: Vec<Plugin> = (0..BURST).map(|_| daemon.plugin()).collect();
     while_stopped(&daemon, || {
-        crowd.iter_mut().for_each(|one| one.send(format!("CONN {}\n", device.addr()).as_bytes()));
+        burst.iter_mut().for_each(|plugin| plugin.send(format!("CONN {}\n", device.addr()).as_bytes()));
         end(&mut plugin, &remote);
     });
-    for one in &mut crowd {
+    for one in &mut burst {
         assert!(one.line().starts_with("OK CONN"));
         device.accept(LIMIT);
     }
@@ -51,16 +51,16 @@ fn a_relay_runs_before_a_burst_of_conns() {
 fn a_relay_does_not_wait_for_a_burst_of_new_connections() {
     let daemon = configured("[host]\ndebug=1\n");
     let (mut plugin, remote) = echo_mode(&daemon, "");
-    let mut crowd = Vec::new();
+    let mut burst = Vec::new();
     while_stopped(&daemon, || {
-        crowd.extend((0..BURST).map(|_| Plugin::connect_raw(daemon.addr()).unwrap()));
+        burst.extend((0..BURST).map(|_| Plugin::connect_raw(daemon.addr()).unwrap()));
         end(&mut plugin, &remote);
     });
-    for one in &mut crowd {
+    for one in &mut burst {
         assert!(one.line().starts_with("OK TOGGLEDBITS-SOCKPROXY 1 "));
     }
-    let came_in = logged(&daemon, " connection from ", 1 + BURST);
+    let accepted_lines = logged(&daemon, " connection from ", 1 + BURST);
     let closed = logged(&daemon, " closed: ", 1);
     // One connection is accepted in the same turn.
-    assert!(closed[0] < came_in[2], "{}", daemon.log_text());
+    assert!(closed[0] < accepted_lines[2], "{}", daemon.log_text());
 }

@@ -40,9 +40,9 @@ fn a_plugin_can_send_after_the_remote_has_sent_fin() {
     remote.shutdown(Shutdown::Write).unwrap();
     assert_eq!(plugin.rest(), b"bye");
     plugin.send(b"one more thing");
-    let mut came = [0; 14];
-    remote.read_exact(&mut came).unwrap();
-    assert_eq!(&came, b"one more thing");
+    let mut received = [0; 14];
+    remote.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"one more thing");
     plugin.send(b", and that is it");
     plugin.finish();
     assert_eq!(all(&remote), b", and that is it");

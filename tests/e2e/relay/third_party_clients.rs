@@ -90,8 +90,8 @@ fn socat_and_nc_work_through_a_direct_listener() {
     let device = Device::start(Kind::Echo);
     let (_daemon, port) = direct(&device.addr().to_string());
     for client in ["socat -t 20 - TCP:127.0.0.1:$PORT", "nc -N 127.0.0.1 $PORT", "busybox nc 127.0.0.1 $PORT"] {
-        let came = shell(&format!("{client} < {file}"), port.port());
-        assert!(came == data, "{client}: {} bytes came back", came.len());
+        let received = shell(&format!("{client} < {file}"), port.port());
+        assert!(received == data, "{client}: {} bytes came back", received.len());
     }
 }
 

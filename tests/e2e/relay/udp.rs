@@ -46,11 +46,11 @@ fn datagrams_of_every_size_pass_whole_in_both_directions() {
         // RAW: the bytes of one read are one datagram. One send on loopback is one read if the buffer is large enough.
         let data = Random::new(size as u64).bytes(size);
         plugin.send(&data);
-        let (mut came, proxy) = receive(&device);
-        while came.len() < size {
-            came.extend(receive(&device).0);
+        let (mut received, proxy) = receive(&device);
+        while received.len() < size {
+            received.extend(receive(&device).0);
         }
-        assert!(came == data, "{size} bytes to the device");
+        assert!(received == data, "{size} bytes to the device");
         device.send_to(&data, proxy).unwrap();
         assert!(plugin.bytes(size) == data, "{size} bytes to the plugin");
     }
@@ -65,8 +65,8 @@ fn mesg_keeps_the_largest_datagrams_whole() {
     for size in SIZES.into_iter().chain([0]) {
         let data = Random::new(size as u64).bytes(size);
         plugin.send(&[format!("BINA {size}\n").as_bytes(), &data].concat());
-        let (came, proxy) = receive(&device);
-        assert!(came == data, "{size} bytes to the device, {} came", came.len());
+        let (received, proxy) = receive(&device);
+        assert!(received == data, "{size} bytes to the device, {} received", received.len());
         device.send_to(&data, proxy).unwrap();
         assert_eq!(plugin.line(), format!("DGRM {size} {address}"));
         assert!(plugin.bytes(size) == data, "{size} bytes to the plugin");
@@ -146,8 +146,8 @@ fn ipv6_and_names() {
     let address = v6.local_addr().unwrap();
     let mut plugin = udp(&daemon, address, "FRAM=MESG");
     plugin.send(b"BINA 2\nv6");
-    let (came, proxy) = receive(&v6);
-    assert_eq!(came, b"v6");
+    let (received, proxy) = receive(&v6);
+    assert_eq!(received, b"v6");
     v6.send_to(b"back", proxy).unwrap();
     assert_eq!(plugin.line(), format!("DGRM 4 {address}"));
     assert_eq!(plugin.bytes(4), b"back");
@@ -180,8 +180,8 @@ fn answers_reach_a_plugin_that_has_sent_fin() {
     let mut plugin = udp(&daemon, device.local_addr().unwrap(), "FRAM=LINE");
     plugin.send(b"M-SEARCH\n");
     plugin.finish();
-    let (came, proxy) = receive(&device);
-    assert_eq!(came, b"M-SEARCH");
+    let (received, proxy) = receive(&device);
+    assert_eq!(received, b"M-SEARCH");
     for _ in 0..2 {
         device.send_to(b"found", proxy).unwrap();
         assert_eq!(plugin.line(), "found");

@@ -94,9 +94,9 @@ fn mesg_can_arrive_in_any_pieces() {
         for piece in script.chunks(size) {
             plugin.send(piece);
         }
-        let came = payloads(&device, before + 3);
+        let received = payloads(&device, before + 3);
         let expected: [&[u8]; 3] = [b"hello world", b"", b"one two"];
-        assert_eq!(came[before..], expected, "in pieces of {size}");
+        assert_eq!(received[before..], expected, "in pieces of {size}");
     }
 }
 

@@ -21,8 +21,8 @@ fn a_client_certificate_is_sent_only_to_the_server_that_the_plugin_named() {
     for host in ["localhost", "127.0.0.1"] {
         let location = format!("wss://{host}:{}/", end.addr().port());
         let (server, _) = redirecting_server(Some(identity.any_server()), "302 Found", location);
-        let said = conn_answer(&daemon, &server.url("/"), &options);
-        assert_eq!(said, "ERR CONN SSL_ERROR the server wants a certificate from us", "{host}");
+        let reply = conn_answer(&daemon, &server.url("/"), &options);
+        assert_eq!(reply, "ERR CONN SSL_ERROR the server wants a certificate from us", "{host}");
     }
 }
 
@@ -69,8 +69,8 @@ fn client_certificates_are_accepted_or_refused_with_a_reason() {
             ("CERT=missing.pem", "CERT missing.pem: No such file or directory (os error 2)"),
             ("PKEY=key.pem", "PKEY needs CERT"),
         ] {
-            let said = conn_answer(&daemon, &server.url("/"), &options(certificate));
-            assert_eq!(said, format!("ERR CONN SSL_ERROR {words}"), "{certificate}");
+            let reply = conn_answer(&daemon, &server.url("/"), &options(certificate));
+            assert_eq!(reply, format!("ERR CONN SSL_ERROR {words}"), "{certificate}");
         }
     }
     // With TLS 1.3 the stream is open before the server has checked the certificate: the plugin sees an end, the log has the reason.
@@ -84,8 +84,8 @@ fn client_certificates_are_accepted_or_refused_with_a_reason() {
     assert!(plugin.at_end());
     daemon.wait_for_log(LIMIT, |line| line.contains("SSL_ERROR the server wants a certificate from us"));
     let old = TlsDevice::echo(identity.server(&[&rustls::version::TLS12], Some(&clients)));
-    let said = conn_answer(&daemon, &old.addr().to_string(), "PRTO=tls CTIM=30000");
-    assert_eq!(said, "ERR CONN SSL_ERROR the server wants a certificate from us");
+    let reply = conn_answer(&daemon, &old.addr().to_string(), "PRTO=tls CTIM=30000");
+    assert_eq!(reply, "ERR CONN SSL_ERROR the server wants a certificate from us");
 }
 
 #[test]
@@ -135,11 +135,11 @@ fn errors_of_the_servers_certificate_are_reported_with_a_reason() {
         let device = TlsDevice::echo(config);
         let plain = format!("{} PRTO=tls", device.addr());
         for target in [format!("{} RQTM=60000", server.url("/")), plain] {
-            let said = conn_answer(&daemon, &target, &format!("CTIM=30000 {options}"));
+            let reply = conn_answer(&daemon, &target, &format!("CTIM=30000 {options}"));
             match &words {
-                None => assert!(said.starts_with("OK CONN "), "{target} {options}: {said}"),
+                None => assert!(reply.starts_with("OK CONN "), "{target} {options}: {reply}"),
                 Some(words) => {
-                    assert!(said.starts_with(&format!("ERR CONN SSL_ERROR {words}")), "{target} {options}: {said}");
+                    assert!(reply.starts_with(&format!("ERR CONN SSL_ERROR {words}")), "{target} {options}: {reply}");
                 }
             }
         }

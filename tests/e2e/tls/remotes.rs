@@ -133,16 +133,16 @@ fn a_slow_remote_applies_backpressure_and_gets_everything() {
         writer.finish();
     });
     let mut checker = Checker::new(7);
-    let (mut came, mut piece) = (0, [0; 3000]);
+    let (mut received, mut piece) = (0, [0; 3000]);
     loop {
         let read = remote.read(&mut piece).expect("close_notify at the end");
         if read == 0 {
             break;
         }
-        assert!(checker.check(&piece[..read]), "behind {came} bytes");
-        came += read as u64;
+        assert!(checker.check(&piece[..read]), "behind {received} bytes");
+        received += read as u64;
     }
-    assert_eq!(came, held + 1_000_000);
+    assert_eq!(received, held + 1_000_000);
     sender.join().unwrap();
 }
 
@@ -176,9 +176,9 @@ fn a_slow_plugin_applies_backpressure_and_gets_everything() {
         assert!(grown < 2048, "{grown} KiB more");
     }
     stop.store(true, Ordering::Relaxed);
-    let came = Reader::new(plugin.stream(), 8).rest();
+    let received = Reader::new(plugin.stream(), 8).rest();
     drop(plugin);
-    assert_eq!(came, sender.join().unwrap());
+    assert_eq!(received, sender.join().unwrap());
 }
 
 #[test]
@@ -186,9 +186,9 @@ fn a_kept_connection_resumes_at_seen() {
     let (luup, daemon) = with_luup("");
     let (mut plugin, mut remote) = tls_pair(&daemon, &format!("KEEP=300 EVNT=on NTFY=5/s/a/{PID}"));
     let hear = |remote: &mut TlsStream, expected: &[u8]| {
-        let mut came = vec![0; expected.len()];
-        remote.read_exact(&mut came).unwrap();
-        assert_eq!(came, expected);
+        let mut received = vec![0; expected.len()];
+        remote.read_exact(&mut received).unwrap();
+        assert_eq!(received, expected);
     };
     plugin.send(b"hello");
     hear(&mut remote, b"hello");

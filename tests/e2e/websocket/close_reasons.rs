@@ -96,8 +96,8 @@ fn every_row_of_the_table_is_correct() {
         let provoked: Vec<String> = reasons.iter().filter_map(|reason| provoked(reason)).collect();
         // Timeouts have no reason there; the module secure tests them.
         assert_eq!(provoked.is_empty(), reasons.is_empty(), "{reasons:?}");
-        for said in provoked {
-            assert!(said.starts_with(&format!("ERR CONN {}", words[0])), "{reasons:?}: {said}");
+        for reply in provoked {
+            assert!(reply.starts_with(&format!("ERR CONN {}", words[0])), "{reasons:?}: {reply}");
         }
     }
 }

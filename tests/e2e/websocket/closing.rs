@@ -35,7 +35,7 @@ fn the_plugins_clos_is_answered() {
 #[test]
 fn the_remotes_close_is_reported_and_answered() {
     let daemon = started();
-    for (payload, told) in [
+    for (payload, expected) in [
         (close_of(1000, "bye"), "CLOS 1000 bye"),
         (close_of(4999, ""), "CLOS 4999 "),
         (close_of(1012, "grüß"), "CLOS 1012 grüß"),
@@ -43,10 +43,10 @@ fn the_remotes_close_is_reported_and_answered() {
     ] {
         let (mut plugin, mut peer) = websocket_connected(&daemon, "");
         peer.send_frame(CLOSE, &payload).unwrap();
-        assert_eq!(read_message_text(&mut plugin), told);
+        assert_eq!(read_message_text(&mut plugin), expected);
         assert!(plugin.at_end());
         let (opcode, answer) = read_frame(&mut peer);
-        assert_eq!((opcode, answer.get(..2)), (CLOSE, payload.get(..2)), "{told}");
+        assert_eq!((opcode, answer.get(..2)), (CLOSE, payload.get(..2)), "{expected}");
         peer.end().unwrap();
     }
 }

@@ -26,9 +26,9 @@ fn request_of(options: &str) -> Request {
 
 /// An echo server, and the requests that it receives.
 fn recording_server() -> (Server, mpsc::Receiver<Request>) {
-    let (heard, requests) = mpsc::channel();
+    let (sender, requests) = mpsc::channel();
     let server = Server::start(move |mut peer| {
-        heard.send(peer.upgrade()?).ok();
+        sender.send(peer.upgrade()?).ok();
         peer.echo()
     });
     (server, requests)
@@ -111,27 +111,27 @@ fn failures_are_reported_by_name() {
         ("HTTP/1.1 101", "SOCKET_ERROR "),
         ("", "SOCKET_ERROR "),
     ] {
-        let said = with(answer);
-        assert!(said.starts_with(&format!("ERR CONN {words}")), "{answer:?}: {said}");
+        let reply = with(answer);
+        assert!(reply.starts_with(&format!("ERR CONN {words}")), "{answer:?}: {reply}");
     }
     for (more, words) in [
         ("Sec-WebSocket-Extensions: permessage-deflate", "extension not offered: permessage-deflate"),
         ("Sec-WebSocket-Protocol: mqtt", "subprotocol not offered: mqtt"),
         ("Upgrade: h2c", "Upgrade to something else"),
     ] {
-        let said = scripted_answer(&daemon, "", move |mut peer: Peer| {
+        let reply = scripted_answer(&daemon, "", move |mut peer: Peer| {
             peer.upgrade_with(&[more])?;
             peer.end()
         });
-        assert_eq!(said, format!("ERR CONN WEBSOCKET_PROTOCOL_ERROR {words}"));
+        assert_eq!(reply, format!("ERR CONN WEBSOCKET_PROTOCOL_ERROR {words}"));
     }
-    let said = scripted_answer(&daemon, "", |mut peer: Peer| {
+    let reply = scripted_answer(&daemon, "", |mut peer: Peer| {
         peer.request()?;
         let other = Request { line: String::new(), headers: vec![("Sec-WebSocket-Key".into(), "x".into())] };
         peer.send(other.upgrade(&[]).as_bytes())?;
         peer.end()
     });
-    assert_eq!(said, "ERR CONN WEBSOCKET_PROTOCOL_ERROR wrong Sec-WebSocket-Accept");
+    assert_eq!(reply, "ERR CONN WEBSOCKET_PROTOCOL_ERROR wrong Sec-WebSocket-Accept");
     for (url, words) in [
         ("ws://", "INVALID_URL"),
         ("ws://h/#x", "INVALID_URL"),
@@ -186,14 +186,14 @@ fn redirects_are_followed() {
 #[test]
 fn redirects_send_credentials_only_to_the_same_host() {
     let daemon = started();
-    let (heard, requests) = mpsc::channel();
+    let (sender, requests) = mpsc::channel();
     let (end, elsewhere) = recording_server();
     let port = end.addr().port();
     let server = Server::start(move |mut peer| {
         let request = peer.request()?;
         let location =
             if request.line.contains("/a/start") { "../b".into() } else { format!("ws://127.0.0.1:{port}/c") };
-        heard.send(request).ok();
+        sender.send(request).ok();
         peer.send(format!("HTTP/1.1 307 X\r\nLocation: {location}\r\n\r\n").as_bytes())?;
         peer.end()
     });

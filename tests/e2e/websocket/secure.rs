@@ -61,9 +61,9 @@ fn redirects_can_lead_to_tls_but_not_away_from_it() {
         assert_eq!(StatClient::new(daemon.addr()).connections()[0]["protocol"], "wss");
     }
     // A server that records its requests, of which there must be none.
-    let (heard, anything) = channel();
+    let (sender, anything) = channel();
     let plain = Server::start(move |mut peer| {
-        heard.send(peer.request()).ok();
+        sender.send(peer.request()).ok();
         Ok(())
     });
     for location in [plain.url("/"), format!("http://{}/", plain.addr())] {
@@ -100,8 +100,8 @@ fn slow_servers_time_out() {
             };
             let start = Instant::now();
             // The total timeout includes the TLS handshake, which may take long on a busy machine; the error is the same then.
-            let said = conn_answer(&daemon, &server.url("/"), "VRFY=none CTIM=30000 RQTM=700");
-            assert_eq!(said, "ERR CONN REQUEST_TIMEOUT timeout", "{secure} {trickle}");
+            let reply = conn_answer(&daemon, &server.url("/"), "VRFY=none CTIM=30000 RQTM=700");
+            assert_eq!(reply, "ERR CONN REQUEST_TIMEOUT timeout", "{secure} {trickle}");
             assert!(start.elapsed() >= Duration::from_millis(700));
         }
     }
@@ -137,8 +137,8 @@ fn redirects_share_rqtm_and_each_has_ctim() {
         peer.send(b"HTTP/1.1 302 Found\r\nLocation: /on\r\n\r\n")?;
         peer.end()
     });
-    let said = conn_answer(&daemon, &server.url("/"), "RDIR=100 CTIM=30000 RQTM=1000");
-    assert_eq!(said, "ERR CONN REQUEST_TIMEOUT timeout");
+    let reply = conn_answer(&daemon, &server.url("/"), "RDIR=100 CTIM=30000 RQTM=1000");
+    assert_eq!(reply, "ERR CONN REQUEST_TIMEOUT timeout");
     // CTIM does not apply after the connection is established.
     let server = Server::start(|mut peer| {
         peer.request()?;
@@ -146,8 +146,8 @@ fn redirects_share_rqtm_and_each_has_ctim() {
         peer.send(b"HTTP/1.1 302 Found\r\nLocation: /on\r\n\r\n")?;
         peer.end()
     });
-    let said = conn_answer(&daemon, &server.url("/"), "RDIR=0 CTIM=2000 RQTM=60000");
-    assert_eq!(said, "ERR CONN REDIRECT_MAX redirected too often");
+    let reply = conn_answer(&daemon, &server.url("/"), "RDIR=0 CTIM=2000 RQTM=60000");
+    assert_eq!(reply, "ERR CONN REDIRECT_MAX redirected too often");
 }
 
 /// Calls `write`, which sends a message of some 25 KB, until it has blocked for a second. `open` then waits for that last

@@ -158,13 +158,13 @@ fn a_server_behind_nginx_with_tls_works() {
     for (path, words) in
         [("/denied", "BAD_HTTP_STATUS 403 Forbidden"), ("/moved", "REDIRECT_MAX redirected from wss to ws")]
     {
-        let said = daemon.plugin().command(&format!("CONN {url}{path} {patient}"));
-        assert_eq!(said, format!("ERR CONN {words}"));
+        let reply = daemon.plugin().command(&format!("CONN {url}{path} {patient}"));
+        assert_eq!(reply, format!("ERR CONN {words}"));
     }
-    let said = daemon.plugin().command(&format!("CONN ws://127.0.0.1:{}/ {patient}", nginx.secure.port()));
-    assert_eq!(said, "ERR CONN BAD_HTTP_STATUS 400 Bad Request");
-    let said = daemon.plugin().command(&format!("CONN wss://127.0.0.1:{}/ {patient}", nginx.plain.port()));
-    assert_eq!(said, "ERR CONN SSL_ERROR the server speaks plain HTTP on this port");
+    let reply = daemon.plugin().command(&format!("CONN ws://127.0.0.1:{}/ {patient}", nginx.secure.port()));
+    assert_eq!(reply, "ERR CONN BAD_HTTP_STATUS 400 Bad Request");
+    let reply = daemon.plugin().command(&format!("CONN wss://127.0.0.1:{}/ {patient}", nginx.plain.port()));
+    assert_eq!(reply, "ERR CONN SSL_ERROR the server speaks plain HTTP on this port");
 }
 
 /// Serves a connection with tungstenite.
