@@ -1,5 +1,5 @@
-//! Speed of reading and writing WebSocket frames, compared with tungstenite in the same run: masked binary frames of 64 KiB
-//! and masked texts of 40 bytes, as a server reads and a client writes them.
+//! Speed of reading and writing WebSocket frames, compared with tungstenite in the same run: masked binary frames of 64
+//! KiB and masked texts of 40 bytes, as a server reads and a client writes them.
 //!
 //!     cargo bench -p bench --bench codec
 //!
@@ -33,8 +33,8 @@ fn cases() -> [Case; 2] {
     ]
 }
 
-/// A fast source of masking keys, which are not part of the measurement. tungstenite draws its keys from ChaCha, which does
-/// count for it: see `write`.
+/// A fast source of masking keys, which are not part of the measurement. tungstenite draws its keys from ChaCha, which
+/// does count for it: see `write`.
 struct Keys(u32);
 
 impl Entropy for Keys {

@@ -81,8 +81,8 @@ impl Decoder {
         Self { codec, header: Vec::new(), first: 0, remaining: 0, key: None }
     }
 
-    /// Decodes `bytes`. Calls `take` with each piece of payload, unmasked; at the beginning of a frame also with its first
-    /// byte and its length. A frame that is not data is an error.
+    /// Decodes `bytes`. Calls `take` with each piece of payload, unmasked; at the beginning of a frame also with its
+    /// first byte and its length. A frame that is not data is an error.
     pub fn decode(&mut self, mut bytes: &mut [u8], mut take: impl FnMut(Option<(u8, usize)>, &[u8])) -> io::Result<()> {
         match self.codec {
             Codec::Raw => take(None, bytes),

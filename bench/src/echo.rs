@@ -36,8 +36,8 @@ pub struct Load {
     pub time: Duration,
 }
 
-/// Sends messages over every pair, and one more for each that has come back. Compares what comes back. `codecs`: those of
-/// client and remote.
+/// Sends messages over every pair, and one more for each that has come back. Compares what comes back. `codecs`: those
+/// of client and remote.
 pub fn echo(
     pairs: &[ConnectionPair],
     codecs: (Codec, Codec),
@@ -195,7 +195,8 @@ mod tests {
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
         let opener = PairOpener { via: Via::Direct, backend: &backend };
         let pairs = opener.open_many(3, "").unwrap();
-        // A direct connection, so the remote decodes what the client encodes. The largest messages exceed the socket buffers.
+        // A direct connection, so the remote decodes what the client encodes. The largest messages exceed the socket
+        // buffers.
         let time = Duration::from_millis(20);
         for (size, in_flight) in [(1, 1), (128, 7), (4 << 20, 2)] {
             let echoed = echo(&pairs, (Codec::Raw, Codec::Raw), Load { size, in_flight, time }).unwrap();

@@ -30,7 +30,8 @@ impl HandshakeFlood {
     }
 }
 
-/// The helper process of a [`HandshakeFlood`]: makes handshakes until its standard input ends, then prints their number.
+/// The helper process of a [`HandshakeFlood`]: makes handshakes until its standard input ends, then prints their
+/// number.
 pub fn run_flood(port: u16, concurrent: usize) -> io::Result<()> {
     let server = Server::start(concurrent + 1)?;
     let conn = server.conn(&server.pin());

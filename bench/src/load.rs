@@ -173,8 +173,8 @@ pub fn ping_pong_while(
     Ok(times)
 }
 
-/// Sends a request in two small writes 0.3 ms apart, as careless plugins do, and answers it when it is complete. A relay
-/// that holds back the second write until the first is acknowledged shows here. The times include the gap.
+/// Sends a request in two small writes 0.3 ms apart, as careless plugins do, and answers it when it is complete. A
+/// relay that holds back the second write until the first is acknowledged shows here. The times include the gap.
 pub fn two_writes(pair: &mut ConnectionPair, count: usize) -> io::Result<Vec<Duration>> {
     const GAP: Duration = Duration::from_micros(300);
     let half = [b'x'; 32];

@@ -5,7 +5,7 @@
 //!
 //! - [`run`]: the measurements in order; [`websocket_tls`] has those of WebSocket and TLS
 //! - [`targets`]: starts each relay that is measured
-//! - [`connection_pair`], [`load`], [`echo`], [`codec`], [`notify`], [`setup_exchange`], [`tls_handshakes`],
+//! - [`connection_pair`], [`mod@load`], [`echo`], [`codec`], [`notify`], [`setup_exchange`], [`tls_handshakes`],
 //!   [`rustls_baseline`], [`reconnect_burst`], [`handshake_flood`]: the load
 //! - [`cpu_warmer`], [`helper_process`]: processes beside the load
 //! - [`report`], [`stats`]: the table of results

@@ -1,5 +1,5 @@
-//! Notification latency, from the remote's write to the arrival of the request at Luup: without other load, under load, in
-//! bursts, and while one Luup device hangs.
+//! Notification latency, from the remote's write to the arrival of the request at Luup: without other load, under load,
+//! in bursts, and while one Luup device hangs.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

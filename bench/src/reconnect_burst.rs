@@ -44,8 +44,8 @@ impl ReconnectBurst {
         Ok(Self { server, port, plugins, conn, handshakes: 0 })
     }
 
-    /// Times round trips of 64 bytes on `pair`, each burst from its CONN lines until the last answer. Bursts repeat until
-    /// there are `count` round trips.
+    /// Times round trips of 64 bytes on `pair`, each burst from its CONN lines until the last answer. Bursts repeat
+    /// until there are `count` round trips.
     pub fn round_trips(
         &mut self,
         pair: &mut ConnectionPair,

@@ -248,7 +248,8 @@ impl Bench {
                 eprintln!("round {round} of {}: {name}", self.rounds);
                 for kind in self.kinds.clone().iter().filter(|kind| kind.notifies()) {
                     let slow = matches!(kind, Kind::Original { .. });
-                    // The original takes a second for each notification and loses some under load: one round shows that.
+                    // The original takes a second for each notification and loses some under load: one round shows
+                    // that.
                     if slow && round > 1 {
                         continue;
                     }

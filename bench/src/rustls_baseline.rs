@@ -1,5 +1,5 @@
-//! The baseline for handshakes a second: two threads, each of which accepts a plugin, greets it, reads its CONN, connects,
-//! has rustls make the handshake, answers and closes. A daemon can hardly be faster than this loop.
+//! The baseline for handshakes a second: two threads, each of which accepts a plugin, greets it, reads its CONN,
+//! connects, has rustls make the handshake, answers and closes. A daemon can hardly be faster than this loop.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -17,8 +17,8 @@ pub fn connect(port: u16) -> io::Result<TcpStream> {
     Ok(plugin)
 }
 
-/// Repeats the exchange on `plugins` connections at once for `time`. The daemon listens on `port`; `conn` is the line that
-/// each plugin sends. One thread drives all plugins, so that the load takes little from what is measured.
+/// Repeats the exchange on `plugins` connections at once for `time`. The daemon listens on `port`; `conn` is the line
+/// that each plugin sends. One thread drives all plugins, so that the load takes little from what is measured.
 pub fn exchange_many(port: u16, conn: &str, plugins: usize, time: Duration) -> io::Result<HandshakeStats> {
     let epoll = Epoll::new(EpollCreateFlags::empty())?;
     let begin = |at: usize| {

@@ -111,8 +111,8 @@ impl Kind {
         matches!(self, Kind::Ours { .. } | Kind::Original { .. })
     }
 
-    /// How many of `wanted` connections it can serve: socat needs a process for each, and the original's select() ends at
-    /// 509.
+    /// How many of `wanted` connections it can serve: socat needs a process for each, and the original's select() ends
+    /// at 509.
     pub fn connections(&self, wanted: usize) -> usize {
         match self {
             Kind::Socat => wanted.min(100),

@@ -140,8 +140,8 @@ impl Bench {
     }
 
     /// Round trips of one connection: alone, while twenty other plugins connect or make a handshake at once, and during
-    /// an endless flood of handshakes. Runs without [`crate::cpu_warmer`]: to the scheduler a spinner is work, so it would
-    /// find no idle processor to move a process to.
+    /// an endless flood of handshakes. Runs without [`crate::cpu_warmer`]: to the scheduler a spinner is work, so it
+    /// would find no idle processor to move a process to.
     pub(crate) fn flood(&mut self) -> io::Result<()> {
         let count = if self.quick { 2_000 } else { 10_000 };
         let kinds = self.kinds.iter().filter(|kind| matches!(kind, Kind::Ours { .. } | Kind::Emulated { .. }));

@@ -1,5 +1,5 @@
-//! The relay between a stream and datagrams: whatever the sockets do, the plugin's messages become datagrams in order, the
-//! plugin receives every datagram that the relay has read, and turns are short.
+//! The relay between a stream and datagrams: whatever the sockets do, the plugin's messages become datagrams in order,
+//! the plugin receives every datagram that the relay has read, and turns are short.
 //!
 //! Input: the framing and the block size, then operations of one byte, each followed by its argument.
 

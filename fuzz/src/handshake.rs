@@ -1,5 +1,5 @@
-//! The opening handshake: any input from a server, a client or a plugin, in any pieces, has the same result. Accepted options
-//! of a plugin make exactly one request, which a server reads as intended.
+//! The opening handshake: any input from a server, a client or a plugin, in any pieces, has the same result. Accepted
+//! options of a plugin make exactly one request, which a server reads as intended.
 //!
 //! Input: the split, the side that is fuzzed, the offer, and the bytes.
 

@@ -1,5 +1,5 @@
-//! Inflation: any message, in any pieces, has the same result. No call returns more than the window, every run ends, and
-//! the result equals that of zlib-rs if that succeeds. What zlib-rs deflates is inflated unchanged.
+//! Inflation: any message, in any pieces, has the same result. No call returns more than the window, every run ends,
+//! and the result equals that of zlib-rs if that succeeds. What zlib-rs deflates is inflated unchanged.
 //!
 //! Input: the split, the window in bits and the direction, and the message.
 

@@ -32,7 +32,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Introduces a repetition: a count follows, then the byte that is repeated count * [`UNIT`] times. Valid texts do not contain it.
+/// Introduces a repetition: a count follows, then the byte that is repeated count * [`UNIT`] times. Valid texts do not
+/// contain it.
 const REPEAT: u8 = 0x1a;
 /// The unit of the count of a repetition.
 const UNIT: usize = 257;
@@ -57,8 +58,8 @@ pub fn expand(data: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Splits `text` into pieces whose sizes depend on `seed`: 0 gives one piece, 1 gives single bytes (or hundreds of equal
-/// pieces), any other value mixed sizes.
+/// Splits `text` into pieces whose sizes depend on `seed`: 0 gives one piece, 1 gives single bytes (or hundreds of
+/// equal pieces), any other value mixed sizes.
 pub fn pieces(text: &[u8], seed: u8) -> Vec<&[u8]> {
     match seed {
         0 => return vec![text],

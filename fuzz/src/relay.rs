@@ -1,8 +1,8 @@
-//! The relay of streams: whatever the sockets do, all bytes arrive in order, ends are passed on, readiness is not lost, and
-//! turns are short.
+//! The relay of streams: whatever the sockets do, all bytes arrive in order, ends are passed on, readiness is not lost,
+//! and turns are short.
 //!
-//! Input: the sizes, then operations of one byte, each followed by its argument. The sockets are modelled as the kernel's
-//! under edge-triggered epoll: readiness is reported once.
+//! Input: the sizes, then operations of one byte, each followed by its argument. The sockets are modelled as the
+//! kernel's under edge-triggered epoll: readiness is reported once.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The schedule of notifications: whatever plugins, Luup and the clock do, the rules hold, and in the end every plugin is
-//! notified of its last event.
+//! The schedule of notifications: whatever plugins, Luup and the clock do, the rules hold, and in the end every plugin
+//! is notified of its last event.
 //!
 //! Input: the limits, then operations of one byte, each followed by its arguments.
 

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # Installs the Autobahn WebSocket test suite for scripts/autobahn. Source it after lib/common.sh.
 #
-# The suite needs Python 2.7, last packaged in Debian 11. Its packages are downloaded from the mirror that this machine's
-# apt uses, by an apt with its own lists and status, and unpacked without installing, so the machine stays unchanged. The
-# suite and its dependencies come from the Python package index.
+# The suite needs Python 2.7, last packaged in Debian 11. Its packages are downloaded from the mirror that this
+# machine's apt uses, by an apt with its own lists and status, and unpacked without installing, so the machine stays
+# unchanged. The suite and its dependencies come from the Python package index.
 
 # The last releases for Python 2.7 of the suite and its dependencies.
 AUTOBAHN_PINS=(
@@ -53,8 +53,9 @@ autobahn_python() {
     rm -rf "$apt"
 }
 
-# autobahn_run DIR ARGUMENT...: replaces this shell by Python 2.7 of DIR with the suite in its path; call it in a subshell.
-# AUTOBAHN_SITE is the folder of its packages: namespace packages (zope) must also be registered with the module site.
+# autobahn_run DIR ARGUMENT...: replaces this shell by Python 2.7 of DIR with the suite in its path; call it in a
+# subshell. AUTOBAHN_SITE is the folder of its packages: namespace packages (zope) must also be registered with the
+# module site.
 autobahn_run() {
     local dir=$1 libraries wheels
     shift

@@ -64,7 +64,8 @@ release_tree() {
     install -m 644 "$ROOT/openwrt/files/sockproxyd.cf" "$2/etc/sockproxyd.cf"
 }
 
-# release_maintainer_scripts TARGET FOLDER: installs the package's scripts there, preinst with the data of the target's CPU.
+# release_maintainer_scripts TARGET FOLDER: installs the package's scripts there, preinst with the data of the target's
+# CPU.
 release_maintainer_scripts() {
     local fields cpu class order machine least_arm vfp
     fields=$(target_cpu_fields "$1")

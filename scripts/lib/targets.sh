@@ -2,8 +2,8 @@
 # The table of targets that releases are built for. Source it after common.sh.
 
 # One line for each target: its name, the name of its CPU for users, and five fields of the ELF header by which a
-# package's preinst recognises binaries of that CPU (see openwrt/ipk/preinst): class, byte order, machine in octal, least
-# version of ARM, and whether it needs floating point in hardware.
+# package's preinst recognises binaries of that CPU (see openwrt/ipk/preinst): class, byte order, machine in octal,
+# least version of ARM, and whether it needs floating point in hardware.
 TARGET_TABLE='
 mipsel-unknown-linux-musl|MIPS little-endian|1|1|010||
 armv7-unknown-linux-musleabihf|ARMv7 with floating point|1|1|050|7|yes

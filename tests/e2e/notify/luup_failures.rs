@@ -1,5 +1,5 @@
-//! Failures of Luup: it hangs, is slow, answers errors, stops and restarts. No last notification is lost, and one device
-//! that hangs delays no other.
+//! Failures of Luup: it hangs, is slow, answers errors, stops and restarts. No last notification is lost, and one
+//! device that hangs delays no other.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -54,8 +54,8 @@ fn wait_notified(luup: &Luup, event: &str, count: usize) {
     }
 }
 
-/// Makes Luup fail with `begin` while connections open, transfer data and close, then lets it recover with `end`. The close
-/// of each connection must be notified.
+/// Makes Luup fail with `begin` while connections open, transfer data and close, then lets it recover with `end`. The
+/// close of each connection must be notified.
 #[track_caller]
 fn every_last_notification_arrives(config: &str, begin: impl Fn(&Luup), end: impl Fn(&Luup)) {
     let (luup, daemon) = with_luup(config);

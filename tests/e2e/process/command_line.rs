@@ -15,7 +15,8 @@ use testkit::ports::Reserved;
 
 use crate::support::{LIMIT, Run, Scratch, accepted, command, daemon, echo_mode, eventually, run, wait_listening};
 
-/// Runs with wrong arguments. Expects status 2, no output on stdout, and one line on stderr that begins with the program's name.
+/// Runs with wrong arguments. Expects status 2, no output on stdout, and one line on stderr that begins with the
+/// program's name.
 #[track_caller]
 fn refused(args: &[&str]) -> String {
     let run = run(args);

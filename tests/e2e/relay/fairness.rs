@@ -20,7 +20,8 @@ fn logged(daemon: &Daemon, word: &str, count: usize) -> Vec<usize> {
     })
 }
 
-/// Ends both streams, as the last event. The kernel has it when this returns; the log shows when the daemon has seen it.
+/// Ends both streams, as the last event. The kernel has it when this returns; the log shows when the daemon has seen
+/// it.
 fn end(plugin: &mut Plugin, remote: &TcpStream) {
     plugin.finish();
     remote.shutdown(Shutdown::Write).unwrap();

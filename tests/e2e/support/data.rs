@@ -189,8 +189,8 @@ fn kernel_line(local: SocketAddr, peer: SocketAddr) -> Option<Vec<String>> {
     })
 }
 
-/// Bytes written to an IPv4 socket that the peer's kernel has not acknowledged yet; the FIN counts as one byte. 0 after the
-/// connection has ended.
+/// Bytes written to an IPv4 socket that the peer's kernel has not acknowledged yet; the FIN counts as one byte. 0 after
+/// the connection has ended.
 pub fn unacknowledged(stream: &TcpStream) -> u64 {
     let Ok(peer) = stream.peer_addr() else { return 0 };
     let Some(line) = kernel_line(stream.local_addr().expect("socket"), peer) else { return 0 };

@@ -27,8 +27,8 @@ pub fn wait_parked(daemon: &Daemon) {
     eventually("a connection is parked", || stat.connections().iter().any(parked).then_some(()));
 }
 
-/// The plugin of a kept WebSocket (with `EVNT=on`) has just disconnected after `seen` messages. The remote sends one more
-/// message and closes; both must reach the plugin that attaches next.
+/// The plugin of a kept WebSocket (with `EVNT=on`) has just disconnected after `seen` messages. The remote sends one
+/// more message and closes; both must reach the plugin that attaches next.
 #[track_caller]
 pub fn remote_closes_while_parked(luup: &Luup, daemon: &Daemon, mut peer: Peer, seen: u32) {
     wait_parked(daemon);

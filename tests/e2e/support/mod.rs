@@ -89,8 +89,8 @@ pub fn skipped_under_emulation(why: &str) -> bool {
     emulated()
 }
 
-/// The reason of a CONN to a closed port. QEMU's user mode before version 8 gives the guest the host's errno in SO_ERROR,
-/// which differs from that of MIPS.
+/// The reason of a CONN to a closed port. QEMU's user mode before version 8 gives the guest the host's errno in
+/// SO_ERROR, which differs from that of MIPS.
 pub fn refused() -> &'static str {
     if emulator_mixes_up_errors() { "Unknown errno" } else { "connection refused" }
 }

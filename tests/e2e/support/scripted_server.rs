@@ -46,8 +46,8 @@ pub struct ScriptedServer {
 }
 
 impl ScriptedServer {
-    /// `raw`: the responses to paths below `/raw/`. `%accept` in them is replaced by the Sec-WebSocket-Accept line, `%long`
-    /// by 10 000 bytes.
+    /// `raw`: the responses to paths below `/raw/`. `%accept` in them is replaced by the Sec-WebSocket-Accept line,
+    /// `%long` by 10 000 bytes.
     pub fn new(raw: &[(&'static str, &'static str)]) -> Self {
         let (close_sender, closes) = channel();
         Self {

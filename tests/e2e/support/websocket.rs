@@ -30,7 +30,8 @@ pub fn websocket_connected(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
     (plugin, peer)
 }
 
-/// Options of a CONN over TLS: long timeouts for handshakes on a busy machine, and no verification of the self-signed server.
+/// Options of a CONN over TLS: long timeouts for handshakes on a busy machine, and no verification of the self-signed
+/// server.
 pub const LONG_TIMEOUTS: &str = "VRFY=none CTIM=30000 RQTM=60000";
 
 /// As [`websocket_connected`], over TLS.
@@ -120,8 +121,8 @@ pub fn read_frame(peer: &mut Peer) -> (u8, Vec<u8>) {
     (opcode, payload)
 }
 
-/// The plugin sends a text and CLOS, then resets its connection, as close(2) does with unread data. The daemon finds all of
-/// this at once; the server must receive the text and the close frame.
+/// The plugin sends a text and CLOS, then resets its connection, as close(2) does with unread data. The daemon finds
+/// all of this at once; the server must receive the text and the close frame.
 #[track_caller]
 pub fn send_last_messages_and_reset(daemon: &Daemon, mut plugin: Plugin, peer: &mut Peer) {
     while_stopped(daemon, || {

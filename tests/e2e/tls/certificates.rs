@@ -26,8 +26,8 @@ fn a_client_certificate_is_sent_only_to_the_server_that_the_plugin_named() {
     }
 }
 
-/// A daemon with client.pem (issued by `clients`), other.pem (of another authority) and ca.pem, and a server's identity that
-/// it trusts.
+/// A daemon with client.pem (issued by `clients`), other.pem (of another authority) and ca.pem, and a server's identity
+/// that it trusts.
 #[track_caller]
 fn with_certificates(clients: &Authority) -> (Daemon, Identity) {
     let authority = Authority::new("authority");
@@ -73,7 +73,8 @@ fn client_certificates_are_accepted_or_refused_with_a_reason() {
             assert_eq!(reply, format!("ERR CONN SSL_ERROR {words}"), "{certificate}");
         }
     }
-    // With TLS 1.3 the stream is open before the server has checked the certificate: the plugin sees an end, the log has the reason.
+    // With TLS 1.3 the stream is open before the server has checked the certificate: the plugin sees an end, the log
+    // has the reason.
     let device = TlsDevice::echo(identity.server(&[&rustls::version::TLS13], Some(&clients)));
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "PRTO=tls CTIM=30000 CERT=client.pem");

@@ -1,4 +1,5 @@
-//! openssl(1) as a server: versions, ciphers, RSA, client certificates, key updates, and renegotiation, which is refused.
+//! openssl(1) as a server: versions, ciphers, RSA, client certificates, key updates, and renegotiation, which is
+//! refused.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -149,7 +150,8 @@ fn openssl_requires_a_client_certificate() {
             if version == "-tls1_2" {
                 assert!(answer.starts_with(&format!("ERR CONN SSL_ERROR {words}")), "{answer}");
             } else {
-                // The server checks the certificate after the handshake: the plugin sees an end, the log has the reason.
+                // The server checks the certificate after the handshake: the plugin sees an end, the log has the
+                // reason.
                 assert!(answer.starts_with("OK CONN "), "{answer}");
                 assert!(plugin.at_end());
                 daemon.wait_for_log(LIMIT, |line| line.contains(&format!("SSL_ERROR {words}")));

@@ -187,8 +187,8 @@ fn rtim_ends_a_connection_with_a_silent_remote() {
 
 /// A decompression bomb: 1 MiB of zeros in one message of about 1 KiB.
 fn bomb() -> Vec<u8> {
-    // One fixed block (RFC 1951): a literal 0, then 4064 copies of 258 bytes at distance 1, then its end. Bits are packed
-    // from the lowest on, Huffman codes from their highest.
+    // One fixed block (RFC 1951): a literal 0, then 4064 copies of 258 bytes at distance 1, then its end. Bits are
+    // packed from the lowest on, Huffman codes from their highest.
     let mut bits: Vec<bool> = vec![false, true, false];
     let mut code = |value: u32, length: u32| bits.extend((0..length).rev().map(|at| value >> at & 1 == 1));
     code(0b0011_0000, 8);

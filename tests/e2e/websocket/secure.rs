@@ -99,7 +99,8 @@ fn slow_servers_time_out() {
                 Server::start(script)
             };
             let start = Instant::now();
-            // The total timeout includes the TLS handshake, which may take long on a busy machine; the error is the same then.
+            // The total timeout includes the TLS handshake, which may take long on a busy machine; the error is the
+            // same then.
             let reply = conn_answer(&daemon, &server.url("/"), "VRFY=none CTIM=30000 RQTM=700");
             assert_eq!(reply, "ERR CONN REQUEST_TIMEOUT timeout", "{secure} {trickle}");
             assert!(start.elapsed() >= Duration::from_millis(700));
@@ -150,8 +151,8 @@ fn redirects_share_rqtm_and_each_has_ctim() {
     assert_eq!(reply, "ERR CONN REDIRECT_MAX redirected too often");
 }
 
-/// Calls `write`, which sends a message of some 25 KB, until it has blocked for a second. `open` then waits for that last
-/// message. Counts the messages.
+/// Calls `write`, which sends a message of some 25 KB, until it has blocked for a second. `open` then waits for that
+/// last message. Counts the messages.
 struct Blocked {
     stop: Arc<AtomicBool>,
     writing: JoinHandle<u32>,

@@ -1,5 +1,5 @@
-//! Third-party servers: Python's websockets, Node's ws, also behind HAProxy and behind nginx with TLS, and tungstenite; and
-//! a plugin in Lua.
+//! Third-party servers: Python's websockets, Node's ws, also behind HAProxy and behind nginx with TLS, and tungstenite;
+//! and a plugin in Lua.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

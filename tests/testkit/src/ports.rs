@@ -1,5 +1,5 @@
-//! Loopback ports with known behaviour: one reserved for later, which refuses until then, and one that never answers. The
-//! kernel chooses the numbers.
+//! Loopback ports with known behaviour: one reserved for later, which refuses until then, and one that never answers.
+//! The kernel chooses the numbers.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-/// A port that the kernel gives to no other socket until this is dropped. It is bound without listening: connections are
-/// refused until [`Reserved::listen`], or a daemon that binds with SO_REUSEADDR, listens on it.
+/// A port that the kernel gives to no other socket until this is dropped. It is bound without listening: connections
+/// are refused until [`Reserved::listen`], or a daemon that binds with SO_REUSEADDR, listens on it.
 #[derive(Debug)]
 pub struct Reserved {
     socket: Socket,
@@ -46,8 +46,8 @@ impl Reserved {
     }
 }
 
-/// An address where connect(2) never completes until this is dropped, neither with success nor with a refusal: the accept
-/// queue of its listener is full, so the kernel ignores further SYNs.
+/// An address where connect(2) never completes until this is dropped, neither with success nor with a refusal: the
+/// accept queue of its listener is full, so the kernel ignores further SYNs.
 #[derive(Debug)]
 pub struct BlackHole {
     reserved: Reserved,

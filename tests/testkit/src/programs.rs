@@ -1,5 +1,5 @@
-//! `testkit luup` and `testkit device`. Both print one line for each event, with the wall-clock time, and run until they
-//! are killed.
+//! `testkit luup` and `testkit device`. Both print one line for each event, with the wall-clock time, and run until
+//! they are killed.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -22,8 +22,8 @@ pub fn luup(port: u16) -> io::Result<()> {
     }
 }
 
-/// A device on `port` (0: any). It sends a reading each `interval`, answers each line, and closes after `bye`. Each line
-/// that it sends ends in ` @` and the wall-clock time of the write.
+/// A device on `port` (0: any). It sends a reading each `interval`, answers each line, and closes after `bye`. Each
+/// line that it sends ends in ` @` and the wall-clock time of the write.
 pub fn device(port: u16, interval: Duration) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     print_event(&format!("listening on 127.0.0.1:{}", listener.local_addr()?.port()));

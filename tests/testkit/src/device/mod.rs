@@ -1,4 +1,5 @@
-//! Remotes: TCP devices that echo, read, send, tick or stay silent, which tests can also drive directly, and a UDP echo.
+//! Remotes: TCP devices that echo, read, send, tick or stay silent, which tests can also drive directly, and a UDP
+//! echo.
 //!
 //! A device owns its listener, an accepting thread and up to two threads for each connection.
 
@@ -177,7 +178,8 @@ impl Device {
     }
 }
 
-/// Has the kernel send a reset when the last handle of `stream` is closed. Shuts down reading, so that readers release it.
+/// Has the kernel send a reset when the last handle of `stream` is closed. Shuts down reading, so that readers release
+/// it.
 pub fn reset(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).ok();
     // Wakes a thread that blocks in read(), which then closes its handle. Nothing is sent to the peer.

@@ -247,7 +247,8 @@ impl Shared {
         (id, behaviour)
     }
 
-    /// Marks the request as answered. Called before the answer is written, since its reader may send the next request at once.
+    /// Marks the request as answered. Called before the answer is written, since its reader may send the next request
+    /// at once.
     fn done(&self, id: u64) {
         self.lock().in_flight.remove(&id);
     }
@@ -307,7 +308,8 @@ fn serve(stream: TcpStream, shared: &Shared) {
         body.len()
     );
     if (&*stream).write_all(answer.as_bytes()).is_ok() {
-        // Read until the client closes: an early close could reset the connection before the client has read the answer.
+        // Read until the client closes: an early close could reset the connection before the client has read the
+        // answer.
         stream.shutdown(Shutdown::Write).ok();
         wait_until_closed(&stream);
     }

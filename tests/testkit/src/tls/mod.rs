@@ -134,7 +134,8 @@ impl Identity {
         self.fingerprint().iter().fold("sha256/".into(), |pin, byte| format!("{pin}{byte:02x}"))
     }
 
-    /// A server configuration with this certificate for `versions`. With `clients`, clients need a certificate of that authority.
+    /// A server configuration with this certificate for `versions`. With `clients`, clients need a certificate of that
+    /// authority.
     pub fn server(&self, versions: &[&'static SupportedProtocolVersion], clients: Option<&Authority>) -> ServerConfig {
         let provider = provider();
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("a key");
