@@ -1,13 +1,13 @@
 #!/bin/sh
-# Installs sockproxyd from the archive that this script came in, or removes it: for boxes without opkg, such as OpenWrt
-# from 25.12 on, and for openLuup on Debian, a Raspberry Pi or in a container. Run it as root.
+# Installs sockproxyd from the archive that contains this script, or removes it: for systems without opkg,
+# such as OpenWrt from 25.12 on, and for openLuup on Debian, on a Raspberry Pi or in a container. Needs root.
 #
-# usage: ./install.sh [install]        installs, or upgrades what is installed, and starts it
-#        ./install.sh uninstall        ends it and removes it; a configuration that was edited stays
-#        ./install.sh --purge          as uninstall, the configuration included
-#        ./install.sh detect           says what starts services here: openwrt, systemd, sysv or none
+# usage: ./install.sh [install]        installs or upgrades, and starts the daemon
+#        ./install.sh uninstall        stops and removes it; an edited configuration stays
+#        ./install.sh --purge          like uninstall, and removes the configuration
+#        ./install.sh detect           prints the service manager: openwrt, systemd, sysv or none
 #
-# exit status: 0; 1 what cannot be done, and why, on standard error; 2 wrong usage
+# exit status: 0; 1 on failure, with the reason on standard error; 2 wrong usage
 
 set -eu
 umask 022
@@ -37,7 +37,7 @@ detect() {
     fi
 }
 
-# put MODE FROM TO: as a new file, so that who runs the old one is not disturbed.
+# put MODE FROM TO: writes a new file and renames it, so that a running program keeps the old one.
 put() {
     mkdir -p "${3%/*}"
     cp "$here/$2" "$3.new"
@@ -45,7 +45,8 @@ put() {
     mv -f "$3.new" "$3"
 }
 
-# The processes of the Lua daemon, whoever started it: "lua5.1 /usr/local/bin/sockproxyd ...", ".../sockproxyd.lua".
+# Prints the processes of the Lua daemon, however it was started: "lua5.1 /usr/local/bin/sockproxyd ...",
+# ".../sockproxyd.lua".
 lua_daemons() {
     for process in /proc/[0-9]*; do
         tr '\000' '\n' 2>/dev/null <"$process/cmdline" | awk -v "id=${process#/proc/}" '
@@ -54,35 +55,37 @@ lua_daemons() {
     done
 }
 
-# What has our names and is not ours: the Lua daemon's script or unit, most likely. Kept here until we are removed.
+# A script or unit with our name and another content, most likely the Lua daemon's. It is kept here until
+# sockproxyd is removed.
 unit=/etc/systemd/system/sockproxyd.service
 kept=/etc/sockproxyd.before
-keep_stranger() {
+save_foreign() {
     [ -f "$1" ] || return 0
     ! grep -q 'Socket proxy for Luup plugins\|sockproxyd-init:' "$1" || return 0
     mkdir -p $kept
     mv -f "$1" $kept/
-    say "kept the $1 that was there in $kept"
+    say "moved the existing $1 to $kept"
 }
-put_back() {
+restore_foreign() {
     [ -f "$kept/${1##*/}" ] || return 0
     mv -f "$kept/${1##*/}" "$1"
     rmdir $kept 2>/dev/null || :
-    say "put back the $1 that was there before; it is not started"
+    say "restored the previous $1; it is not started"
 }
 
-# Says who else may start the Lua daemon, now or at the next boot: then two would want one port.
-name_strangers() {
+# Names other files that start the Lua daemon, now or at the next boot: two daemons would compete for one
+# port.
+warn_other_starters() {
     grep -ls 'sockproxyd' /etc/systemd/system/*.service /lib/systemd/system/*.service /etc/rc.local /etc/inittab /etc/crontab \
         /etc/cron.d/* /var/spool/cron/crontabs/* | while read -r file; do
         [ "$file" = "$unit" ] || ! grep -v '^[[:blank:]]*[#;]' "$file" | grep -q 'sockproxyd\.lua\|lua.*sockproxyd' ||
-            say "$file starts the Lua daemon: take that out, or disable it, for both want the same port"
+            say "$file starts the Lua daemon: remove that line or disable it, because both daemons need the same port"
     done
 }
 
-# Ends it: it has our port. Its script does not know us, nor ours it.
+# Ends the Lua daemon, which has the port. Neither init script knows the other daemon.
 end_lua_daemon() {
-    [ -z "$(lua_daemons)" ] || say "ending the Lua daemon, for this one takes its place"
+    [ -z "$(lua_daemons)" ] || say "ending the Lua daemon, which sockproxyd replaces"
     left=5
     while found=$(lua_daemons) && [ -n "$found" ] && [ $left -ge 0 ]; do
         signal=TERM
@@ -94,14 +97,14 @@ end_lua_daemon() {
     done
 }
 
-# --- OpenWrt, with procd or without: the maintainer scripts of the package know how ---
+# --- OpenWrt, with procd or without: the package's maintainer scripts do the work ---
 
 install_openwrt() {
-    # On a box where preinst refuses, nothing is changed.
+    # If preinst refuses this CPU, nothing is changed.
     sh "$here/openwrt/preinst" install
     put 755 sockproxyd "$program"
     put 755 openwrt/sockproxyd /etc/init.d/sockproxyd
-    # New firmware keeps what is named here.
+    # A firmware upgrade keeps the files that are named here.
     if [ -d /lib/upgrade/keep.d ]; then
         printf '%s\n' "$program" "$conf" /etc/init.d/sockproxyd /etc/rc.d/S80sockproxyd /etc/rc.d/K80sockproxyd \
             /lib/upgrade/keep.d/sockproxyd >/lib/upgrade/keep.d/sockproxyd
@@ -117,7 +120,7 @@ uninstall_openwrt() {
     sh "$here/openwrt/postrm" remove
 }
 
-# --- where Lua looks for what plugins require ---
+# --- the Lua modules, in Lua's search path ---
 
 install_lua() {
     for file in "$here"/lua/*.lua; do
@@ -130,7 +133,7 @@ uninstall_lua() {
     done
 }
 
-# --- where people read manuals ---
+# --- the manual page ---
 
 manual=/usr/local/share/man/man8/sockproxyd.8
 install_manual() {
@@ -140,7 +143,7 @@ install_manual() {
 # --- systemd ---
 
 install_systemd() {
-    keep_stranger $unit
+    save_foreign $unit
     put 755 sockproxyd "$program"
     install_manual
     put 644 systemd/sockproxyd.service $unit
@@ -151,9 +154,9 @@ install_systemd() {
 uninstall_systemd() {
     systemctl disable --now sockproxyd.service 2>/dev/null || :
     rm -f $unit "$program" $manual
-    # Where the unit's LogsDirectory= is, with DynamicUser=.
+    # With DynamicUser=, the unit's LogsDirectory= is in one of these.
     rm -rf /var/log/sockproxyd /var/log/private/sockproxyd
-    put_back $unit
+    restore_foreign $unit
     systemctl daemon-reload
 }
 
@@ -170,11 +173,11 @@ links() {
 install_sysv() {
     if ! grep -q '^sockproxyd:' /etc/passwd && have useradd; then
         useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sockproxyd ||
-            say "no user of its own; it will run as root"
+            say "cannot create the user sockproxyd; the daemon will run as root"
     fi
     put 755 sockproxyd "$program"
     install_manual
-    keep_stranger /etc/init.d/sockproxyd
+    save_foreign /etc/init.d/sockproxyd
     put 755 sysv/sockproxyd /etc/init.d/sockproxyd
     if have update-rc.d; then
         update-rc.d sockproxyd defaults
@@ -199,36 +202,36 @@ uninstall_sysv() {
     if grep -q '^sockproxyd:' /etc/passwd && have userdel; then
         userdel sockproxyd
     fi
-    put_back /etc/init.d/sockproxyd
+    restore_foreign /etc/init.d/sockproxyd
 }
 
-# --- nothing that starts services: a container, say ---
+# --- no service manager, as in a container ---
 
 install_none() {
     put 755 sockproxyd "$program"
-    say "nothing here starts services. Start it yourself, before openLuup:"
+    say "this system has no service manager. Start the daemon before openLuup:"
     say "  $program -c $conf --supervise &"
 }
 uninstall_none() {
     rm -f "$program"
 }
 
-# --- what all have in common ---
+# --- common steps ---
 
 may_change() {
-    [ "$(id -u)" = 0 ] || fail "run this as root"
+    [ "$(id -u)" = 0 ] || fail "this needs root"
     for list in /usr/lib/opkg/info/sockproxyd.list /usr/lib/opkg/info/sockproxyd.control; do
-        [ ! -f $list ] || fail "it is installed as a package; use opkg"
+        [ ! -f $list ] || fail "sockproxyd is installed as a package; use opkg"
     done
     if have apk && apk info -e sockproxyd >/dev/null 2>&1; then
-        fail "it is installed as a package; use apk"
+        fail "sockproxyd is installed as a package; use apk"
     fi
 }
 
 do_install() {
     may_change
     version=$("$here/sockproxyd" --version 2>&1) ||
-        fail "what is in this archive does not run here; is it for another CPU than $(uname -m)? $version"
+        fail "the program in this archive does not run here; is the archive for another CPU than $(uname -m)? $version"
     if [ -f $conf ]; then
         say "keeping $conf"
     else
@@ -237,7 +240,7 @@ do_install() {
     end_lua_daemon
     install_lua
     "install_$kind"
-    name_strangers
+    warn_other_starters
     say "installed $version ($kind)"
 }
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run by the packages feed's CI on the installed package: test.sh NAME VERSION
+# The packages feed's CI runs this on the installed package: test.sh NAME VERSION
 set -eu
 
 [ "$1" = sockproxyd ] || exit 0

@@ -1,101 +1,105 @@
-//! The command line. Its options are kept in the order given, since what comes later holds.
+//! The parser of the command line, and the text of `--help`. Depends on `config` for its result.
 
 use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 
 use lexopt::{Arg, Parser};
 
-use crate::config::Step;
-use crate::probe::SECONDS;
+use crate::config::ConfigSource;
 
-/// What the command line asks for.
+/// Range of the value of `--probe`, in seconds.
+const PROBE_SECONDS: RangeInclusive<u32> = 1..=3600;
+
+/// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Invocation {
-    /// The configuration, to be applied in order.
-    pub steps: Vec<Step>,
-    /// What to do.
-    pub action: Action,
+pub struct CommandLine {
+    /// The sources of the configuration, in the order of the options.
+    pub sources: Vec<ConfigSource>,
+    /// What the process does.
+    pub mode: Mode,
 }
 
-/// What to do.
+/// What the process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Serve.
+pub enum Mode {
+    /// Runs the proxy.
     Run,
-    /// Serve, under a parent that starts it anew when it dies.
+    /// Runs the proxy in a child process, and restarts it when it dies.
     Supervise,
-    /// Check the configuration.
+    /// Checks the configuration.
     Check,
-    /// Ask a running proxy whether it is there; with a number, again and again for so many seconds.
+    /// Checks that a running proxy answers: once, or repeatedly for this number of seconds.
     Probe(Option<u32>),
-    /// Print the help.
+    /// Prints the help.
     Help,
-    /// Print the version.
+    /// Prints the version.
     Version,
-    /// Print the sample configuration.
+    /// Prints the sample configuration.
     Sample,
 }
 
-/// The help.
+/// The text of `--help`.
 pub const HELP: &str = "\
 sockproxyd: socket proxy for Luup plugins
 
 usage: sockproxyd [options]
 
-Options are applied in the order given; what comes later holds.
+Options are applied in the order given; a later one overrides.
 
   -c FILE          read this configuration file
-  -a ADDRESS       listen on this address (default *, all of them)
+  -a ADDRESS       listen on this address (default *, all addresses)
   -p PORT          listen on this port (default 2504)
-  -L FILE          log to this file, to syslog or to stderr (default stderr)
-  -N URL, -V URL   where Luup takes its requests (default http://127.0.0.1:3480)
-  -D               log everything that is done
-  -t               check the configuration, and exit
+  -L FILE          log to this file, or to syslog or stderr (default stderr)
+  -N URL, -V URL   base URL of Luup (default http://127.0.0.1:3480)
+  -D               log debug messages
+  -t               check the configuration and exit
   --probe[=SECONDS]
-                   ask the proxy that runs with this configuration whether it is there, and exit: 0 if it greets, else
-                   1. With SECONDS (1 to 3600) keep asking, so long at most; without, ask once and wait 5 s
-  --supervise      start a parent that starts the proxy anew when it dies
+                   check that a proxy with this configuration answers, and exit with 0 if it sends its greeting, with
+                   1 if not. With SECONDS (1 to 3600), try until this time has passed; without, try once for 5 s
+  --supervise      run the proxy in a child process, and restart it when it dies
   --sample-config  print a configuration file that documents every key
   -h, --help       print this help
   --version        print the version
 
-Signals: HUP reopens the log and reads the configuration anew, USR1 logs the table of connections, TERM and INT end
-the proxy. Exit status: 0 after STOP, TERM or INT; 1 if something went wrong; 2 for a bad option, a bad configuration or
-an address that cannot be listened on.
+Signals: HUP reopens the log and reloads the configuration, USR1 logs the table of connections, TERM and INT stop the
+proxy. Exit status: 0 after STOP, TERM or INT; 1 after a failure; 2 for an invalid option, an invalid configuration or
+an address that the proxy cannot listen on.
 ";
 
-/// Reads the command line, without the program's name. An error is one line for people.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
+/// Parses the arguments, without the name of the program. The error is a message of one line.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLine, String> {
     let mut parser = Parser::from_args(arguments);
-    let mut invocation = Invocation { steps: Vec::new(), action: Action::Run };
+    let mut command_line = CommandLine { sources: Vec::new(), mode: Mode::Run };
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
-        let (option, key) = match argument {
+        let (name, key) = match argument {
             Arg::Short('c') => {
                 let file = parser.value().map_err(|error| error.to_string())?;
-                invocation.steps.push(Step::File(file.into()));
+                command_line.sources.push(ConfigSource::File(file.into()));
                 continue;
             }
             Arg::Short('D') => {
-                invocation.steps.push(Step::Set("-D", "debug", "on".into()));
+                command_line.sources.push(ConfigSource::Option { name: "-D", key: "debug", value: "on".into() });
                 continue;
             }
             Arg::Short('t') => {
-                invocation.action = Action::Check;
+                command_line.mode = Mode::Check;
                 continue;
             }
             Arg::Long("probe") => {
-                invocation.action = Action::Probe(parser.optional_value().map(|value| seconds(&value)).transpose()?);
+                command_line.mode =
+                    Mode::Probe(parser.optional_value().map(|value| probe_seconds(&value)).transpose()?);
                 continue;
             }
             Arg::Long("supervise") => {
-                if invocation.action == Action::Run {
-                    invocation.action = Action::Supervise;
+                if command_line.mode == Mode::Run {
+                    command_line.mode = Mode::Supervise;
                 }
                 continue;
             }
-            // These want nothing else, whatever else is asked for.
-            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation { action: Action::Help, ..invocation }),
-            Arg::Long("version") => return Ok(Invocation { action: Action::Version, ..invocation }),
-            Arg::Long("sample-config") => return Ok(Invocation { action: Action::Sample, ..invocation }),
+            // These ignore all other options.
+            Arg::Short('h') | Arg::Long("help") => return Ok(CommandLine { mode: Mode::Help, ..command_line }),
+            Arg::Long("version") => return Ok(CommandLine { mode: Mode::Version, ..command_line }),
+            Arg::Long("sample-config") => return Ok(CommandLine { mode: Mode::Sample, ..command_line }),
             Arg::Short('a') => ("-a", "ip"),
             Arg::Short('p') => ("-p", "port"),
             Arg::Short('L') => ("-L", "log"),
@@ -104,17 +108,18 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             other => return Err(other.unexpected().to_string()),
         };
         let value = parser.value().map_err(|error| error.to_string())?;
-        let value = value.into_string().map_err(|_| format!("the value of {option} is not UTF-8"))?;
-        invocation.steps.push(Step::Set(option, key, value));
+        let value = value.into_string().map_err(|_| format!("the value of {name} is not UTF-8"))?;
+        command_line.sources.push(ConfigSource::Option { name, key, value });
     }
-    Ok(invocation)
+    Ok(command_line)
 }
 
-/// The value of `--probe`.
-fn seconds(value: &OsStr) -> Result<u32, String> {
-    let given = value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| SECONDS.contains(seconds));
+/// Parses the value of `--probe`.
+fn probe_seconds(value: &OsStr) -> Result<u32, String> {
+    let given = value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| PROBE_SECONDS.contains(seconds));
     given.ok_or_else(|| {
-        format!("--probe takes whole seconds from {} to {}, not {value:?}", SECONDS.start(), SECONDS.end())
+        let (min, max) = PROBE_SECONDS.into_inner();
+        format!("--probe takes whole seconds from {min} to {max}, not {value:?}")
     })
 }
 
@@ -122,45 +127,49 @@ fn seconds(value: &OsStr) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<Invocation, String> {
+    fn parsed(line: &str) -> Result<CommandLine, String> {
         parse(line.split(' ').filter(|word| !word.is_empty()).map(Into::into))
+    }
+
+    fn option(name: &'static str, key: &'static str, value: String) -> ConfigSource {
+        ConfigSource::Option { name, key, value }
     }
 
     #[test]
     fn options_keep_their_order() {
-        let invocation = parsed("-p 7 -c a.cf -a 1.2.3.4 -c b.cf -D -N http://x:1 -V http://y:2 -L /tmp/l").unwrap();
-        assert_eq!(invocation.action, Action::Run);
+        let command_line = parsed("-p 7 -c a.cf -a 1.2.3.4 -c b.cf -D -N http://x:1 -V http://y:2 -L /tmp/l").unwrap();
+        assert_eq!(command_line.mode, Mode::Run);
         assert_eq!(
-            invocation.steps,
+            command_line.sources,
             [
-                Step::Set("-p", "port", "7".into()),
-                Step::File("a.cf".into()),
-                Step::Set("-a", "ip", "1.2.3.4".into()),
-                Step::File("b.cf".into()),
-                Step::Set("-D", "debug", "on".into()),
-                Step::Set("-N", "vera", "http://x:1".into()),
-                Step::Set("-V", "vera", "http://y:2".into()),
-                Step::Set("-L", "log", "/tmp/l".into()),
+                option("-p", "port", "7".into()),
+                ConfigSource::File("a.cf".into()),
+                option("-a", "ip", "1.2.3.4".into()),
+                ConfigSource::File("b.cf".into()),
+                option("-D", "debug", "on".into()),
+                option("-N", "vera", "http://x:1".into()),
+                option("-V", "vera", "http://y:2".into()),
+                option("-L", "log", "/tmp/l".into()),
             ]
         );
     }
 
     #[test]
-    fn actions() {
-        for (line, action) in [
-            ("", Action::Run),
-            ("--supervise", Action::Supervise),
-            ("-t --supervise", Action::Check),
-            ("--supervise -t", Action::Check),
-            ("--probe -p 7", Action::Probe(None)),
-            ("--probe --supervise", Action::Probe(None)),
-            ("--probe=1", Action::Probe(Some(1))),
-            ("-p 7 --probe=3600 -D", Action::Probe(Some(3600))),
-            ("-D -h", Action::Help),
-            ("--version", Action::Version),
-            ("--sample-config", Action::Sample),
+    fn modes() {
+        for (line, mode) in [
+            ("", Mode::Run),
+            ("--supervise", Mode::Supervise),
+            ("-t --supervise", Mode::Check),
+            ("--supervise -t", Mode::Check),
+            ("--probe -p 7", Mode::Probe(None)),
+            ("--probe --supervise", Mode::Probe(None)),
+            ("--probe=1", Mode::Probe(Some(1))),
+            ("-p 7 --probe=3600 -D", Mode::Probe(Some(3600))),
+            ("-D -h", Mode::Help),
+            ("--version", Mode::Version),
+            ("--sample-config", Mode::Sample),
         ] {
-            assert_eq!(parsed(line).unwrap().action, action, "{line}");
+            assert_eq!(parsed(line).unwrap().mode, mode, "{line}");
         }
     }
 
@@ -176,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_does_not_know() {
+    fn rejects_unknown_options_and_bad_values() {
         for line in [
             "-x",
             "--port 7",

@@ -14,12 +14,13 @@
 //! | [`relay`] | bytes from one side to the other, with backpressure and bounds |
 //! | [`notify`] | when a plugin is told, and the telling |
 //! | [`tls`] | TLS towards remotes: settings, verification, handshakes off the loop |
-//! | [`net`] | sockets, names, who may come in |
+//! | [`net`] | sockets and names |
 //! | [`config`], [`cli`], [`logging`] | what the owner says, and what is said to the owner |
-//! | [`workers`] | threads for what can only block |
-//! | [`spare`] | memory that goes from hand to hand |
+//! | [`thread_pool`] | threads for calls that block or compute for long |
 //! | [`protocol`] | what plugins say, sans-IO |
 //! | [`websocket`] | RFC 6455 and 7692, sans-IO |
+//! | [`access`] | lists of addresses and targets that are allowed, sans-IO |
+//! | [`buffer_pool`] | a thread-local free list of buffers |
 //!
 //! Beside the house stands [`testing`]: what simulations and fuzz targets put in the place of sockets.
 //!
@@ -34,6 +35,8 @@
 //! Nothing that comes in from outside may make the daemon panic. A broken promise of our own code does, and since the
 //! firmware's build aborts then, a supervisor (procd, systemd, or `--supervise`) starts it anew.
 
+pub mod access;
+pub mod buffer_pool;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -44,10 +47,9 @@ pub mod probe;
 pub mod protocol;
 pub mod relay;
 pub mod session;
-pub mod spare;
 pub mod status;
 pub mod supervise;
 pub mod testing;
+pub mod thread_pool;
 pub mod tls;
 pub mod websocket;
-pub mod workers;

@@ -1,6 +1,7 @@
-//! The log: to standard error, a file of bounded size, or the system's log.
+//! The log: to standard error, to a file of limited size, or to the system log.
 //!
-//! A line is written at once; nothing is held. What cannot be written is lost: a daemon does not stop for its log.
+//! Each line is written at once, without a buffer. A line that cannot be written without blocking is lost, because the
+//! daemon must not wait for its log.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
@@ -18,45 +19,45 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use syslog::{Facility, LoggerBackend, Severity};
 
 use crate::config::{Config, LogTarget};
-use crate::workers::lock;
+use crate::thread_pool::lock;
 
-/// Where lines go.
+/// The destination of lines.
 enum Sink {
     Stderr,
     Syslog(SystemLog),
     File(LogFile),
 }
 
-/// A log file. When it has grown to half of its bound, it becomes the old one, and a new one begins.
+/// A log file. When it has reached half of the limit, it is renamed to `.old`, and a new one begins.
 struct LogFile {
     path: PathBuf,
     file: File,
     size: u64,
-    /// Of this file and the old one together, in bytes; 0 is none.
-    bound: u64,
+    /// Limit on this file and the old one together, in bytes. 0: no limit.
+    max_size: u64,
 }
 
 struct Logger(Mutex<Sink>);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Opens the log that `config` names. Where it cannot be opened (a stick that is not plugged in), standard error gets
-/// the lines, and this one first: a box works without its log. True where lines go elsewhere than to standard error.
+/// Opens the log that `config` names. If it cannot be opened (a USB stick that is not plugged in), the log goes to standard
+/// error and begins with the reason. Returns true if the log does not go to standard error.
 pub fn start(config: &Config) -> bool {
-    let (sink, trouble) = match Sink::open(config) {
+    let (sink, error) = match Sink::open(config) {
         Ok(sink) => (sink, None),
         Err(error) => (Sink::Stderr, Some(error)),
     };
-    let elsewhere = !matches!(sink, Sink::Stderr);
+    let is_elsewhere = !matches!(sink, Sink::Stderr);
     install(sink, config);
-    if let Some(trouble) = trouble {
-        log::warn!("{trouble}; logging to standard error");
+    if let Some(error) = error {
+        log::warn!("{error}; logging to standard error");
     }
-    elsewhere
+    is_elsewhere
 }
 
-/// Opens the log that `config` names, in place of the one that is open. An error tells what could not be opened, and
-/// then nothing changes.
+/// Replaces the open log by the one that `config` names. After an error, which says what cannot be opened, the open log
+/// stays.
 pub fn reopen(config: &Config) -> Result<(), String> {
     install(Sink::open(config)?, config);
     Ok(())
@@ -67,15 +68,15 @@ fn install(sink: Sink, config: &Config) {
         Some(logger) => *logger.sink() = sink,
         None => {
             let logger = LOGGER.get_or_init(|| Logger(Mutex::new(sink)));
-            // It fails where there is a logger, and there is none but ours.
+            // It fails if there is a logger already, and ours is the only one.
             let _ = log::set_logger(logger);
         }
     }
     log::set_max_level(if config.debug { LevelFilter::Debug } else { LevelFilter::Info });
 }
 
-/// Writes one line without keeping anything open: for the supervisor, which has little to say.
-pub fn say_once(config: &Config, level: Level, text: &str) {
+/// Opens the log, writes one line and closes the log, for the supervisor, which writes few lines.
+pub fn log_once(config: &Config, level: Level, text: &str) {
     Sink::open(config).unwrap_or(Sink::Stderr).write(level, text);
 }
 
@@ -91,7 +92,7 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // What the libraries have to say is of use only to who debugs them.
+        // Messages of libraries are not logged.
         if self.enabled(record.metadata()) && record.target().starts_with(env!("CARGO_PKG_NAME")) {
             self.sink().write(record.level(), &record.args().to_string());
         }
@@ -113,83 +114,83 @@ impl Sink {
     }
 
     fn write(&mut self, level: Level, text: &str) {
-        // What a plugin wrote may be quoted; it makes no lines of its own, and plays no tricks on terminals.
+        // The text may quote a plugin: no control character begins a new line or controls a terminal.
         let text = text.replace(char::is_control, "?");
         let line = || format!("{} {level:<5} {text}\n", timestamp(SystemTime::now()));
-        // An error is nowhere to be told.
+        // There is no place to report an error to.
         let _ = match self {
             Self::Stderr => write_stderr(&line()),
             Self::File(file) => file.write(line().as_bytes()),
-            // Early at boot, or in a container, there may be none: somebody may still read standard error.
+            // Early at boot and in containers there may be no system log; standard error may still be read.
             Self::Syslog(log) => log.write(level, &text).or_else(|_| write_stderr(&line())),
         };
     }
 }
 
 impl LogFile {
-    fn open(path: PathBuf, bound: u64) -> io::Result<Self> {
-        // Neither does a pipe that nobody reads hold us up.
+    fn open(path: PathBuf, max_size: u64) -> io::Result<Self> {
+        // Opening or writing a FIFO without a reader must not block.
         let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
         let metadata = file.metadata()?;
-        // What is no file does not grow, and /dev/null is not ours to rename.
-        let bound = if metadata.is_file() { bound } else { 0 };
-        Ok(Self { path, file, size: metadata.len(), bound })
+        // Only regular files grow, and a device such as /dev/null must not be renamed.
+        let max_size = if metadata.is_file() { max_size } else { 0 };
+        Ok(Self { path, file, size: metadata.len(), max_size })
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.bound > 0 && self.size > 0 && self.size + line.len() as u64 > self.bound / 2 {
+        if self.max_size > 0 && self.size > 0 && self.size + line.len() as u64 > self.max_size / 2 {
             self.rotate();
         }
         self.size += line.len() as u64;
         self.file.write_all(line)
     }
 
-    /// Begins a new file. Where that fails, the line goes to the old one, and the next rotation is tried later:
-    /// somebody may have removed the file, or descriptors are scarce.
+    /// Renames the file to `.old` and begins a new one. If that fails (the file was removed, or descriptors are scarce), the
+    /// line goes to the old file, which may grow by another half of the limit.
     fn rotate(&mut self) {
         let mut old = self.path.clone().into_os_string();
         old.push(".old");
         if let Err(error) = std::fs::rename(&self.path, old)
             && error.kind() != io::ErrorKind::NotFound
         {
-            // The folder is not ours to write; the bound holds all the same.
+            // The directory is not writable. The limit still holds.
             let _ = self.file.set_len(0);
             self.size = 0;
             return;
         }
-        match Self::open(self.path.clone(), self.bound) {
+        match Self::open(self.path.clone(), self.max_size) {
             Ok(new) => *self = new,
             Err(_) => self.size = 0,
         }
     }
 }
 
-/// Writes a line to standard error, unless that would block: whoever started us with a pipe may not read it, and the
-/// house does not stand still for that. A pipe that is writable takes PIPE_BUF bytes at once (pipe(7)).
+/// Writes a line to standard error, unless that would block: standard error may be a pipe that its reader does not read. A
+/// pipe that is writable accepts PIPE_BUF bytes at once (pipe(7)).
 fn write_stderr(line: &str) -> io::Result<()> {
     let stderr = io::stderr();
     let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     if poll(&mut fds, PollTimeout::ZERO)? == 0 {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    stderr.lock().write_all(fitted(line).as_bytes())
+    stderr.lock().write_all(truncate(line).as_bytes())
 }
 
-/// The line itself, or as much of its beginning as one write takes.
-fn fitted(line: &str) -> Cow<'_, str> {
+/// Truncates a line to PIPE_BUF bytes, its newline included.
+fn truncate(line: &str) -> Cow<'_, str> {
     if line.len() <= libc::PIPE_BUF {
         return line.into();
     }
-    let end = (0..libc::PIPE_BUF).rev().find(|&at| line.is_char_boundary(at)).unwrap_or_default();
+    let end = (0..libc::PIPE_BUF).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
     format!("{}\n", &line[..end]).into()
 }
 
-/// The local system log. It may come and go: each line looks for it where it is not connected.
+/// The local system log. The log daemon may restart: without a connection, each line connects.
 #[derive(Default)]
 struct SystemLog(Option<LoggerBackend>);
 
 impl SystemLog {
-    /// Writes `<priority>name[pid]: text` (RFC 3164 without the stamp, which the receiver adds).
+    /// Writes `<priority>name[pid]: text` (RFC 3164 without the timestamp, which the receiver adds).
     fn write(&mut self, level: Level, text: &str) -> io::Result<()> {
         let severity = match level {
             Level::Error => Severity::LOG_ERR,
@@ -201,10 +202,10 @@ impl SystemLog {
         let line = format!("<{priority}>{}[{}]: {text}", env!("CARGO_PKG_NAME"), std::process::id());
         if let Some(backend) = &mut self.0 {
             match backend.write(line.as_bytes()) {
-                // A log daemon that is stuck loses lines; we do not wait for it.
+                // The log daemon hangs. The line is lost.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Ok(_) => return Ok(()),
-                // It has gone, or was restarted.
+                // The log daemon has ended, or was restarted.
                 Err(_) => self.0 = None,
             }
         }
@@ -223,7 +224,7 @@ impl SystemLog {
     }
 }
 
-/// `2026-11-21 09:15:02.123`, in local time, as Luup's own log has it.
+/// `2026-11-21 09:15:02.123`, in local time, as in Luup's log.
 fn timestamp(now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let parts = local_time(since.as_secs());
@@ -239,10 +240,10 @@ fn timestamp(now: SystemTime) -> String {
     )
 }
 
-/// localtime_r(3), which neither std nor nix has.
+/// Calls localtime_r(3), for which std and nix have no function.
 fn local_time(seconds: u64) -> libc::tm {
     let seconds = seconds.try_into().unwrap_or_default();
-    // SAFETY: `tm` is plain data, for which zeros are valid, and both pointers are good for the call.
+    // SAFETY: `tm` is plain data, for which zeros are valid, and both pointers are valid during the call.
     unsafe {
         let mut parts = std::mem::zeroed();
         libc::localtime_r(&seconds, &mut parts);
@@ -255,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_keeps_to_its_bound() {
+    fn a_file_stays_within_its_limit() {
         let directory = std::env::temp_dir().join(format!("sockproxyd-log-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("log");
@@ -269,13 +270,13 @@ mod tests {
         let both = old + &new;
         assert!(both.ends_with("line 0199\n"));
         let lines: Vec<u32> = both.lines().map(|line| line[5..].parse().unwrap()).collect();
-        assert!(lines.windows(2).all(|pair| pair[1] == pair[0] + 1), "nothing is lost in between");
+        assert!(lines.windows(2).all(|pair| pair[1] == pair[0] + 1), "a line is lost");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// Regression: a log file that somebody removed was never written to again.
+    /// Regression: after a log file was removed, no line was written to a file again.
     #[test]
-    fn a_file_that_is_removed_comes_back() {
+    fn a_removed_file_is_created_again() {
         let directory = std::env::temp_dir().join(format!("sockproxyd-log-gone-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("log");
@@ -289,9 +290,9 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// Regression: /dev/null became a file when its bound was reached, and /dev/null.old the device.
+    /// Regression: when the limit was reached, /dev/null was renamed, and a regular file took its place.
     #[test]
-    fn what_is_no_file_is_left_where_it_is() {
+    fn only_regular_files_are_renamed() {
         let directory = std::env::temp_dir().join(format!("sockproxyd-log-device-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("log");
@@ -303,28 +304,28 @@ mod tests {
         assert!(path.is_symlink() && !directory.join("log.old").exists());
         let pipe = directory.join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(LogFile::open(pipe, 100).is_err(), "nobody reads, and nobody is waited for");
+        assert!(LogFile::open(pipe, 100).is_err(), "opening a FIFO without a reader must fail at once");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// Regression: a line that was cut had lost its newline, and the next one was glued to it.
+    /// Regression: a truncated line had no newline, so that the next line continued it.
     #[test]
-    fn a_long_line_is_cut_and_stays_a_line() {
-        assert_eq!(fitted("short\n"), "short\n");
+    fn a_long_line_is_truncated_before_its_newline() {
+        assert_eq!(truncate("short\n"), "short\n");
         let longest = "x".repeat(libc::PIPE_BUF - 1) + "\n";
-        assert_eq!(fitted(&longest), longest);
+        assert_eq!(truncate(&longest), longest);
         for long in ["x".repeat(libc::PIPE_BUF) + "\n", "ä".repeat(libc::PIPE_BUF) + "\n"] {
-            let cut = fitted(&long);
+            let short = truncate(&long);
             assert!(
-                cut.ends_with('\n') && cut.len() > libc::PIPE_BUF - 2 && cut.len() <= libc::PIPE_BUF,
+                short.ends_with('\n') && short.len() > libc::PIPE_BUF - 2 && short.len() <= libc::PIPE_BUF,
                 "{}",
-                cut.len()
+                short.len()
             );
         }
     }
 
     #[test]
-    fn stamps() {
+    fn timestamps() {
         let stamp = timestamp(UNIX_EPOCH + std::time::Duration::from_millis(86_400_123 * 400));
         assert!(stamp.starts_with("1971-02-0") && stamp.len() == 23, "{stamp}");
     }

@@ -1,8 +1,14 @@
 //! The sockproxyd daemon: arguments, configuration, log, daemon.
 
+#[cfg(all(target_env = "musl", target_pointer_width = "32"))]
+mod time32;
+
+use std::fs::File;
+use std::hash::RandomState;
 use std::process::ExitCode;
 
-use sockproxyd::cli::{self, Action, Invocation};
+use nix::libc;
+use sockproxyd::cli::{self, CommandLine, Mode};
 use sockproxyd::config::Config;
 use sockproxyd::config::sample::sample;
 use sockproxyd::daemon::Daemon;
@@ -22,26 +28,34 @@ enum Exit {
 
 fn main() -> ExitCode {
     ExitCode::from(match cli::parse(std::env::args_os().skip(1)) {
-        Ok(invocation) => perform(invocation),
+        Ok(command_line) => perform(command_line),
         Err(error) => fail(Exit::Unusable, &format!("{error} (-h for help)")),
     } as u8)
 }
 
-fn perform(Invocation { steps, action }: Invocation) -> Exit {
-    match action {
-        Action::Help => return print(cli::HELP),
-        Action::Version => return print(concat!("sockproxyd ", env!("CARGO_PKG_VERSION"), "\n")),
-        Action::Sample => return print(&sample()),
-        Action::Run | Action::Supervise | Action::Check | Action::Probe(_) => {}
+fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
+    match mode {
+        Mode::Help => return print(cli::HELP),
+        Mode::Version => return print(concat!("sockproxyd ", env!("CARGO_PKG_VERSION"), "\n")),
+        Mode::Sample => return print(&sample()),
+        // Before anything can open a descriptor: libraries keep some, /dev/urandom above all, and know only their numbers.
+        Mode::Supervise => supervise::close_inherited(),
+        Mode::Run | Mode::Check | Mode::Probe(_) => {}
     }
-    let config = match Config::load(&steps) {
+    if let Err(error) = open_random_source() {
+        return fail(
+            Exit::Unusable,
+            &format!("no random numbers: the kernel has no getrandom(2), and /dev/urandom: {error}"),
+        );
+    }
+    let config = match Config::load(&sources) {
         Ok(config) => config,
         Err(error) => return fail(Exit::Unusable, &error.to_string()),
     };
-    if action == Action::Check {
+    if mode == Mode::Check {
         return print("configuration is fine\n");
     }
-    if let Action::Probe(seconds) = action {
+    if let Mode::Probe(seconds) = mode {
         return match probe(&config.address, config.port, seconds) {
             Ok(()) => Exit::Done,
             Err(error) => fail(Exit::Failed, &error),
@@ -49,7 +63,7 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
     }
     let serve = |config: Config| {
         let elsewhere = logging::start(&config);
-        let outcome = Daemon::new(config, steps.clone()).map_err(|error| (Exit::Unusable, error));
+        let outcome = Daemon::new(config, sources.clone()).map_err(|error| (Exit::Unusable, error));
         match outcome.and_then(|daemon| daemon.run().map_err(|error| (Exit::Failed, error))) {
             Ok(()) => Exit::Done,
             Err((exit, error)) => {
@@ -60,18 +74,36 @@ fn perform(Invocation { steps, action }: Invocation) -> Exit {
             }
         }
     };
-    if action == Action::Run {
+    if mode == Mode::Run {
         return serve(config);
     }
-    let say = |text: &str| logging::say_once(&config, log::Level::Warn, text);
+    let say = |text: &str| logging::log_once(&config, log::Level::Warn, text);
     // A daemon that is started anew goes by what it would read now; if that is broken, by what held at first.
-    let latest = || Config::load(&steps).unwrap_or_else(|_| config.clone());
+    let latest = || Config::load(&sources).unwrap_or_else(|_| config.clone());
     match supervise::run(|| serve(latest()) as i32, say) {
         Ok(0) => Exit::Done,
         Ok(2) => Exit::Unusable,
         Ok(_) => Exit::Failed,
         Err(error) => fail(Exit::Failed, &format!("cannot supervise: {error}")),
     }
+}
+
+/// Has the standard library open /dev/urandom where the kernel has no getrandom(2), as before Linux 3.17.
+///
+/// It does so for its first hash table, keeps the descriptor, and ends the process where it cannot: now, and with a message,
+/// rather than when descriptors have run out.
+fn open_random_source() -> std::io::Result<()> {
+    let mut byte = 0u8;
+    let answers = |flags| {
+        // SAFETY: the buffer has room for the one byte that the call may write.
+        unsafe { libc::getrandom((&raw mut byte).cast(), 1, flags) == 1 }
+    };
+    // As the standard library asks. Neither flag waits for the kernel to have gathered entropy.
+    if ![libc::GRND_INSECURE, libc::GRND_NONBLOCK].into_iter().any(answers) {
+        File::open("/dev/urandom")?;
+    }
+    let _ = RandomState::new();
+    Ok(())
 }
 
 /// Says why it cannot go on, in one line.

@@ -1,64 +1,59 @@
-//! `--probe`: asks a proxy on this machine whether it is there, as init scripts and watchdogs want to know. Owns the tries
-//! and the time that they may take; what is asked for, and where, the caller says.
+//! `--probe`: checks that a proxy on this machine answers, for init scripts and watchdogs. Blocks.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::net::{blocking, reason};
 use crate::protocol::reply::is_greeting;
 
-/// How long a probe may be told to try again, in seconds.
-pub const SECONDS: RangeInclusive<u32> = 1..=3600;
+/// Time limit of a single attempt. On a machine that boots, a healthy proxy may need seconds.
+const SINGLE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit of each of several attempts. The next one finds out whether another process has the port by then.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between two attempts.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// Bytes that are read; a greeting is shorter.
+const MAX_GREETING_LEN: u64 = 128;
 
-/// A single try may take this long: a box that boots keeps a proxy that is well waiting for seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// One of several tries may take this long: then it is time to ask whether somebody else has the port by now.
-const SILENCE: Duration = Duration::from_secs(1);
-/// Between two tries.
-const PAUSE: Duration = Duration::from_millis(20);
-/// More than a greeting has.
-const LONGEST: u64 = 128;
-
-/// Connects to where a proxy that listens on `address` (as in the configuration: `*`, a literal address or a name) and
-/// `port` can be found, and waits for its greeting. With `seconds`, tries again, whatever is wrong, until it greets or they
-/// have passed; without, there is one try. An error is one line for people.
+/// Connects to the proxy that listens on `address` (as in the configuration: `*`, a literal address or a name) and `port`,
+/// and waits for its greeting. With `seconds`, repeats a failed attempt until this time has passed; without, there is one
+/// attempt. The error is a message of one line.
 pub fn probe(address: &str, port: u16, seconds: Option<u32>) -> Result<(), String> {
-    let Some(seconds) = seconds else { return attempt(address, port, Instant::now() + PATIENCE) };
-    let until = Instant::now() + Duration::from_secs(seconds.into());
-    let mut known = None;
+    let Some(seconds) = seconds else { return attempt(address, port, Instant::now() + SINGLE_ATTEMPT_TIMEOUT) };
+    let deadline = Instant::now() + Duration::from_secs(seconds.into());
+    let mut last = None;
     loop {
-        let outcome = attempt(address, port, until.min(Instant::now() + SILENCE));
-        let left = until.saturating_duration_since(Instant::now());
-        if outcome.is_err() && left.is_zero() {
-            // It was cut short, and knows less than the one before it.
-            return known.unwrap_or(outcome);
+        let result = attempt(address, port, deadline.min(Instant::now() + ATTEMPT_TIMEOUT));
+        let left = deadline.saturating_duration_since(Instant::now());
+        if result.is_err() && left.is_zero() {
+            // The deadline cut this attempt short; the error of the attempt before says more.
+            return last.unwrap_or(result);
         }
-        if outcome.is_ok() || left <= PAUSE {
-            return outcome;
+        if result.is_ok() || left <= RETRY_INTERVAL {
+            return result;
         }
-        known = Some(outcome);
-        thread::sleep(PAUSE);
+        last = Some(result);
+        thread::sleep(RETRY_INTERVAL);
     }
 }
 
-/// One try, until `until` at the latest.
-fn attempt(address: &str, port: u16, until: Instant) -> Result<(), String> {
+/// One attempt at each address, until `deadline`.
+fn attempt(address: &str, port: u16, deadline: Instant) -> Result<(), String> {
     let mut errors = Vec::new();
-    for address in reachable(address, port).map_err(|error| format!("{address}: {}", reason(&error)))? {
-        match greeted(address, until) {
+    for address in local_addresses(address, port).map_err(|error| format!("{address}: {}", reason(&error)))? {
+        match read_line(address, deadline) {
             Ok(line) if is_greeting(&line) => return Ok(()),
-            Ok(line) => errors.push(format!("{address} is no proxy, or does not let us in: {}", shown(&line))),
+            Ok(line) => errors.push(format!("{address} is not a proxy, or refuses access: {}", printable(&line))),
             Err(error) => errors.push(format!("no greeting from {address}: {}", reason(&error))),
         }
     }
     Err(errors.join("; "))
 }
 
-/// The addresses at which such a listener is reached from this machine.
-fn reachable(address: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// The addresses at which this machine reaches a listener on `address` and `port`.
+fn local_addresses(address: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let loopback: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
     if address == "*" {
         return Ok(loopback.to_vec());
@@ -74,37 +69,33 @@ fn reachable(address: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         .collect())
 }
 
-/// The first line that is said at `address`.
-fn greeted(address: SocketAddr, until: Instant) -> io::Result<Vec<u8>> {
-    let mut stream = blocking::connect(address, left(until)?)?;
+/// The first line that the server at `address` sends, or what it has sent of it at the end of the connection.
+fn read_line(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut stream = blocking::connect(address, time_left(deadline)?)?;
     let mut line = Vec::new();
-    while line.last() != Some(&b'\n') && (line.len() as u64) < LONGEST {
-        stream.set_read_timeout(Some(left(until)?))?;
+    while line.last() != Some(&b'\n') && (line.len() as u64) < MAX_GREETING_LEN {
+        stream.set_read_timeout(Some(time_left(deadline)?))?;
         let mut byte = [0];
         match stream.read(&mut byte) {
             Ok(0) => break,
             Ok(_) => line.push(byte[0]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What a read says whose time is up.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_late()),
+            // The read timeout has passed (socket(7), SO_RCVTIMEO).
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
             Err(error) => return Err(error),
         }
     }
     Ok(line)
 }
 
-fn left(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(too_late()) } else { Ok(left) }
+fn time_left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-fn too_late() -> io::Error {
-    io::ErrorKind::TimedOut.into()
-}
-
-fn shown(line: &[u8]) -> String {
+fn printable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line.trim_ascii_end()).replace(char::is_control, "?");
-    if text.is_empty() { "it says nothing".into() } else { text }
+    if text.is_empty() { "it sends nothing".into() } else { text }
 }
 
 #[cfg(test)]
@@ -114,9 +105,9 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn everywhere_is_here() {
+    fn a_wildcard_address_is_reached_by_loopback() {
         let texts =
-            |address| -> Vec<String> { reachable(address, 7).unwrap().iter().map(ToString::to_string).collect() };
+            |address| -> Vec<String> { local_addresses(address, 7).unwrap().iter().map(ToString::to_string).collect() };
         assert_eq!(texts("*"), ["127.0.0.1:7", "[::1]:7"]);
         assert_eq!(texts("0.0.0.0"), ["127.0.0.1:7"]);
         assert_eq!(texts("::"), ["[::1]:7"]);
@@ -125,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_says_is_told_although_nobody_is_beside_it() {
-        // At both, so that nobody else is at the second either.
-        let stranger = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
-        let port = stranger.local_addr().unwrap().port();
+    fn the_error_quotes_another_server_although_one_address_refuses() {
+        // The server listens on both addresses and stops after one connection, so that the second attempt is refused.
+        let listener = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
+        let port = listener.local_addr().unwrap().port();
         let server = thread::spawn(move || {
-            let mut caller = stranger.accept().unwrap().0;
-            drop(stranger);
-            caller.write_all(b"220 mail\r\n").unwrap();
+            let mut client = listener.accept().unwrap().0;
+            drop(listener);
+            client.write_all(b"220 mail\r\n").unwrap();
         });
         let error = probe("*", port, None).unwrap_err();
         assert!(error.contains("220 mail"), "{error}");

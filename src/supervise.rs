@@ -34,10 +34,8 @@ enum Fate {
 
 /// Runs `daemon` in a child, again and again. `say` tells of its deaths. Returns the exit status.
 ///
-/// Must be called before any thread is started, and while nothing is open but the standard descriptors: others are
-/// closed.
+/// Must be called before any thread is started.
 pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
-    close_inherited();
     let mut signals = SigSet::empty();
     PASSED_ON.iter().chain([&Signal::SIGCHLD]).for_each(|&signal| signals.add(signal));
     signals.thread_block()?;
@@ -80,10 +78,12 @@ pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
     }
 }
 
-/// Closes what whoever started us has left open, but for the three standard ones: a lock of a package manager would be
-/// held for years.
-fn close_inherited() {
-    // Reading the folder takes a descriptor of its own, which is gone before the first is closed.
+/// Closes all descriptors above the three standard ones. Those that the parent process left open would stay open for
+/// years, the lock of a package manager among them. Best effort; errors are ignored.
+///
+/// Must be called before anything opens a descriptor to keep: its number would later stand for another file or none.
+pub fn close_inherited() {
+    // Reading the directory takes a descriptor of its own, which is gone before the first is closed.
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
     let numbers: Vec<RawFd> = numbers.filter(|&number| number > 2).collect();

@@ -6,7 +6,7 @@ use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sockproxyd::config::{Config, Step};
+use sockproxyd::config::{Config, ConfigSource};
 
 /// A configuration file for each thread, removed when the thread ends.
 struct Scratch {
@@ -43,7 +43,7 @@ thread_local! {
 pub fn run(data: &[u8]) {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.fill(data);
-        let file = Step::File(scratch.path.clone());
+        let file = ConfigSource::File(scratch.path.clone());
         let name = scratch.path.display().to_string();
         match Config::load(std::slice::from_ref(&file)) {
             Err(error) => {

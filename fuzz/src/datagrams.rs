@@ -7,13 +7,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sockproxyd::net::endpoint::{DatagramEndpoint, SocketEndpoint};
+use sockproxyd::net::readiness::Readiness;
 use sockproxyd::net::socket::Datagrams;
-use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, Item, encode_datagram};
-use sockproxyd::relay::buffers::Buffers;
+use sockproxyd::protocol::framing::{Decoder, Framing, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
 use sockproxyd::relay::datagram::DatagramRelay;
-use sockproxyd::relay::{End, Ready, Relay, SCRATCH, Timing};
-use sockproxyd::testing::Surroundings;
-use sockproxyd::testing::wire::{Manners, Wire};
+use sockproxyd::relay::memory_budget::MemoryBudget;
+use sockproxyd::relay::{CloseReason, Relay, SCRATCH_SIZE, Timing};
+use sockproxyd::testing::TestContext;
+use sockproxyd::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 
 use super::input::Input;
 
@@ -22,8 +24,14 @@ const MAX_CALLS: usize = 600;
 /// The maximum number of operations.
 const MAX_STEPS: usize = 200;
 
-const TIMING: Timing =
-    Timing { receive: None, idle: None, half_close: Duration::from_secs(5), stall: Duration::from_secs(60) };
+const TIMING: Timing = Timing {
+    receive: None,
+    idle: None,
+    half_close: Duration::from_secs(5),
+    stall: Duration::from_secs(60),
+    plugin_read_closed: false,
+    remote_read_closed: false,
+};
 
 /// Messages of a plugin, complete and incomplete, valid and invalid. The last is the longest: see [`plugin_bytes`].
 const WORDS: [&[u8]; 16] = [
@@ -49,7 +57,7 @@ const WORDS: [&[u8]; 16] = [
 fn plugin_bytes(argument: usize) -> Vec<u8> {
     let word = WORDS[argument % WORDS.len()];
     match argument / WORDS.len() {
-        0..=7 if word.is_empty() => vec![b'x'; DATAGRAM_LIMIT],
+        0..=7 if word.is_empty() => vec![b'x'; MAX_DATAGRAM_LEN],
         0..=7 => word.to_vec(),
         times => word.repeat(times * 50),
     }
@@ -64,7 +72,7 @@ struct Remote {
     got: Vec<(Vec<u8>, SocketAddr)>,
     room: usize,
     wants_room: bool,
-    news: Ready,
+    news: Readiness,
     calls: usize,
 }
 
@@ -101,12 +109,12 @@ fn may_send(to: SocketAddr) -> bool {
 }
 
 struct World {
-    around: Surroundings,
+    around: TestContext,
     framing: Framing,
-    plugin: Wire,
-    remote: Remote,
+    plugin: WireEndpoint,
+    remote: DatagramEndpoint<Remote>,
     relay: DatagramRelay,
-    end: Option<End>,
+    end: Option<CloseReason>,
     /// A timeout is active.
     limited: bool,
 }
@@ -115,13 +123,13 @@ struct World {
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let framing = [Framing::Raw, Framing::Line, Framing::Mesg][input.below(3)];
-    let mut around = Surroundings::new(Buffers::new(1 << 20, 1 << 16), SCRATCH);
+    let mut around = TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE);
     around.block = Some(input.below(64)).filter(|&block| block > 0);
     let mut world = World {
         framing,
-        plugin: Wire::new(Manners::default()),
-        remote: Remote::default(),
-        relay: DatagramRelay::new(around.now, peer(), framing, b"", Ready::fresh()),
+        plugin: SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH),
+        remote: DatagramEndpoint::new(Remote::default()),
+        relay: DatagramRelay::new(around.now, peer(), framing, b""),
         around,
         end: None,
         limited: false,
@@ -135,27 +143,28 @@ pub fn run(data: &[u8]) {
     }
     world.settle();
     world.check();
-    world.relay.release(&mut world.around.buffers, &mut world.around.pipes);
-    assert_eq!(world.around.buffers.held(), 0, "all memory is given back");
+    world.relay.release(&mut world.around.budget, &mut world.around.pipes);
+    assert_eq!(world.around.budget.held(), 0, "all memory is given back");
 }
 
 impl World {
     fn happen(&mut self, input: &mut Input<'_>) {
         let (kind, argument) = (input.below(8), usize::from(input.byte()));
         match kind {
-            0 | 1 if !self.plugin.is_closed() && self.plugin.said.len() < 200_000 => {
-                self.plugin.say(&plugin_bytes(argument))
+            0 | 1 if !self.plugin.stream().is_closed() && self.plugin.stream().sent.len() < 200_000 => {
+                self.plugin.stream_mut().send_bytes(&plugin_bytes(argument))
             }
             2 => {
-                self.remote.waiting.push(vec![b'\n'; argument % 4 * argument]);
-                self.remote.news.readable = true;
+                self.remote.socket_mut().waiting.push(vec![b'\n'; argument % 4 * argument]);
+                self.remote.socket_mut().news.readable = true;
             }
-            3 => self.plugin.make_room(argument * argument),
+            3 => self.plugin.stream_mut().make_room(argument * argument),
             4 => {
-                self.remote.room += argument;
-                self.remote.news.writable |= self.remote.room > 0 && std::mem::take(&mut self.remote.wants_room);
+                let remote = self.remote.socket_mut();
+                remote.room += argument;
+                remote.news.writable |= remote.room > 0 && std::mem::take(&mut remote.wants_room);
             }
-            5 if argument > 200 => self.plugin.close(),
+            5 if argument > 200 => self.plugin.stream_mut().close(),
             6 => {
                 self.around.now += Duration::from_millis(argument as u64 * 100);
                 self.end = self.relay.handle_timeout(&TIMING, self.around.now);
@@ -166,10 +175,9 @@ impl World {
 
     /// Delivers an event for everything since the last one.
     fn tell(&mut self) {
-        self.plugin.tell(self.relay.plugin_ready());
-        let (news, ready) = (std::mem::take(&mut self.remote.news), self.relay.remote_ready());
-        ready.readable |= news.readable;
-        ready.writable |= news.writable;
+        deliver_event(&mut self.plugin);
+        let event = std::mem::take(&mut self.remote.socket_mut().news);
+        self.remote.handle_event(event);
     }
 
     /// Runs one turn, and further ones as long as the relay asks for them.
@@ -178,10 +186,10 @@ impl World {
             return;
         }
         let Self { around, plugin, remote, relay, limited, .. } = self;
-        let turn = around.turns(|env| {
-            let now = env.now;
-            let turn = relay.run(plugin, remote, &may_send, env);
-            let calls = plugin.take_calls() + std::mem::take(&mut remote.calls);
+        let turn = around.turns(|cx| {
+            let now = cx.now;
+            let turn = relay.run(plugin, remote, &may_send, cx);
+            let calls = plugin.stream_mut().take_calls() + std::mem::take(&mut remote.socket_mut().calls);
             assert!(calls <= MAX_CALLS, "{calls} calls in a turn");
             if let (false, Some(due), None) = (*limited, relay.deadline(&TIMING), turn.end) {
                 assert!(due >= now + TIMING.half_close, "the timeout began too early");
@@ -195,42 +203,43 @@ impl World {
     /// Makes room everywhere and delivers all events; then everything must have arrived.
     fn settle(&mut self) {
         for _ in 0..4 {
-            self.plugin.make_room(usize::MAX / 8);
-            self.remote.room = usize::MAX / 2;
-            self.remote.news.writable |= std::mem::take(&mut self.remote.wants_room);
+            self.plugin.stream_mut().make_room(usize::MAX / 8);
+            self.remote.socket_mut().room = usize::MAX / 2;
+            let remote = self.remote.socket_mut();
+            remote.news.writable |= std::mem::take(&mut remote.wants_room);
             self.tell();
             self.turn();
         }
     }
 
-    fn check(&self) {
-        let timed_out = matches!(self.end, Some(End::HalfClosed));
+    fn check(&mut self) {
+        let timed_out = matches!(self.end, Some(CloseReason::HalfClosed));
         let ended = self.end.is_some();
-        assert!(timed_out || ended || self.plugin.unread() == 0, "the plugin's bytes are read");
-        assert!(timed_out || ended || self.remote.waiting.is_empty(), "the remote's datagrams are read");
+        assert!(timed_out || ended || self.plugin.stream().unread() == 0, "the plugin's bytes are read");
+        assert!(timed_out || ended || self.remote.socket().waiting.is_empty(), "the remote's datagrams are read");
         let mut heard = Vec::new();
-        for datagram in &self.remote.taken {
+        for datagram in &self.remote.socket().taken {
             encode_datagram(self.framing, datagram, peer(), &mut heard);
         }
         let (expected, error) = self.expected();
         heard.extend(error);
-        assert!(heard.starts_with(&self.plugin.heard) || timed_out, "the plugin receives other bytes");
-        assert!(timed_out || heard.len() == self.plugin.heard.len(), "the plugin misses bytes");
+        assert!(heard.starts_with(&self.plugin.stream().received) || timed_out, "the plugin receives other bytes");
+        assert!(timed_out || heard.len() == self.plugin.stream().received.len(), "the plugin misses bytes");
         if self.framing == Framing::Raw {
             let flat =
                 |items: &[(Vec<u8>, SocketAddr)]| items.iter().flat_map(|(payload, _)| payload.clone()).collect();
-            let (got, expected): (Vec<u8>, Vec<u8>) = (flat(&self.remote.got), flat(&expected));
+            let (got, expected): (Vec<u8>, Vec<u8>) = (flat(&self.remote.socket().got), flat(&expected));
             assert!(expected.starts_with(&got) && (timed_out || got.len() == expected.len()), "other bytes");
         } else {
-            assert!(expected.starts_with(&self.remote.got), "other datagrams");
-            assert!(timed_out || self.remote.got.len() == expected.len(), "a datagram is missing");
+            assert!(expected.starts_with(&self.remote.socket().got), "other datagrams");
+            assert!(timed_out || self.remote.socket().got.len() == expected.len(), "a datagram is missing");
         }
     }
 
     /// The datagrams that the plugin's bytes encode, and the error reply to invalid ones.
     fn expected(&self) -> (Vec<(Vec<u8>, SocketAddr)>, Vec<u8>) {
-        let mut decoder = Decoder::new(self.framing, Dialect::Datagrams, DATAGRAM_LIMIT);
-        decoder.handle_input(&self.plugin.said[..self.plugin.read]);
+        let mut decoder = Decoder::new(self.framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
+        decoder.handle_input(&self.plugin.stream().sent[..self.plugin.stream().read]);
         let mut datagrams = Vec::new();
         while let Some(item) = decoder.poll_item() {
             match item {

@@ -5,7 +5,9 @@
 
 use std::net::SocketAddr;
 
-use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, FramingError, Item, encode_datagram};
+use sockproxyd::protocol::framing::{
+    Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram,
+};
 use sockproxyd::websocket::Kind;
 
 use super::input::{Input, expand, pieces};
@@ -47,19 +49,19 @@ enum Decoded {
 type Items = Vec<Decoded>;
 
 fn decode(framing: Framing, pieces: &[&[u8]]) -> Items {
-    let mut decoder = Decoder::new(framing, Dialect::Datagrams, DATAGRAM_LIMIT);
+    let mut decoder = Decoder::new(framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
     let mut items = Items::new();
     for piece in pieces {
         decoder.handle_input(piece);
         while !matches!(items.last(), Some(Decoded::Wrong(_) | Decoded::Close(..))) {
             let Some(item) = decoder.poll_item() else {
-                let most = 2 * DATAGRAM_LIMIT + HEADER;
+                let most = 2 * MAX_DATAGRAM_LEN + HEADER;
                 assert!(decoder.buffered() <= most, "{} bytes are buffered", decoder.buffered());
                 break;
             };
             items.push(match item {
                 Ok(Item::Message { kind, payload, to }) => {
-                    assert!(framing == Framing::Raw || payload.len() <= DATAGRAM_LIMIT);
+                    assert!(framing == Framing::Raw || payload.len() <= MAX_DATAGRAM_LEN);
                     Decoded::Message(kind, payload.to_vec(), to)
                 }
                 Ok(Item::Ping(_) | Item::Pong(_)) => panic!("datagrams have no pings or pongs"),
@@ -88,7 +90,7 @@ fn lines(text: &[u8]) -> Items {
     while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
         let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
         rest = &rest[end + 1..];
-        if line.len() > DATAGRAM_LIMIT {
+        if line.len() > MAX_DATAGRAM_LEN {
             items.push(Decoded::Wrong(FramingError::TooLong));
             return items;
         }
@@ -97,7 +99,7 @@ fn lines(text: &[u8]) -> Items {
         }
     }
     // Longer than any valid line with its CR, so a later newline does not matter.
-    if rest.len() > DATAGRAM_LIMIT + 1 {
+    if rest.len() > MAX_DATAGRAM_LEN + 1 {
         items.push(Decoded::Wrong(FramingError::TooLong));
     }
     items
@@ -105,7 +107,7 @@ fn lines(text: &[u8]) -> Items {
 
 /// Encodes a datagram for the plugin and checks the result.
 fn to_plugin(text: &[u8]) {
-    let datagram = &text[..text.len().min(DATAGRAM_LIMIT)];
+    let datagram = &text[..text.len().min(MAX_DATAGRAM_LEN)];
     let sender = "192.0.2.1:1900".parse().expect("an address");
     let encoded = |framing| {
         let mut out = Vec::new();

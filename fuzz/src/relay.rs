@@ -6,11 +6,13 @@
 
 use std::time::Duration;
 
-use sockproxyd::relay::buffers::{Buffers, RESERVE};
+use sockproxyd::net::endpoint::{Endpoint, SocketEndpoint};
+use sockproxyd::net::readiness::Readiness;
+use sockproxyd::relay::memory_budget::{MemoryBudget, RESERVE};
 use sockproxyd::relay::stream::StreamRelay;
-use sockproxyd::relay::{End, Ready, Relay, Timing};
-use sockproxyd::testing::Surroundings;
-use sockproxyd::testing::wire::{Manners, Wire};
+use sockproxyd::relay::{CloseReason, Relay, Timing};
+use sockproxyd::testing::TestContext;
+use sockproxyd::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 
 use super::input::Input;
 
@@ -26,17 +28,19 @@ const TIMING: Timing = Timing {
     idle: None,
     half_close: Duration::from_secs(5),
     stall: Duration::from_secs(60),
+    plugin_read_closed: false,
+    remote_read_closed: false,
 };
 
 struct World {
-    around: Surroundings,
-    plugin: Wire,
-    remote: Wire,
+    around: TestContext,
+    plugin: WireEndpoint,
+    remote: WireEndpoint,
     /// Values that distinguish the bytes of both sides.
     salts: [u8; 2],
     relay: StreamRelay,
     each: usize,
-    end: Option<End>,
+    end: Option<CloseReason>,
 }
 
 /// The body of the target.
@@ -53,25 +57,27 @@ pub fn run(data: &[u8]) {
         world.check();
     }
     world.settle();
-    world.relay.release(&mut world.around.buffers, &mut world.around.pipes);
-    assert_eq!(world.around.buffers.held(), 0, "all memory is given back");
+    world.relay.release(&mut world.around.budget, &mut world.around.pipes);
+    assert_eq!(world.around.budget.held(), 0, "all memory is given back");
 }
 
 /// The next `count` bytes on a wire.
 fn bytes(wire: &Wire, salt: u8, count: usize) -> Vec<u8> {
-    (wire.said.len()..wire.said.len() + count).map(|at| (at as u8).wrapping_mul(167) ^ (at >> 8) as u8 ^ salt).collect()
+    (wire.sent.len()..wire.sent.len() + count).map(|at| (at as u8).wrapping_mul(167) ^ (at >> 8) as u8 ^ salt).collect()
 }
 
 impl World {
     fn new(input: &mut Input<'_>, each: usize) -> Self {
-        let mut around = Surroundings::new(Buffers::new(each + 100, each), each);
+        let mut around = TestContext::new(MemoryBudget::new(each + 100, each), each);
         let salts = [0x5a, 0];
-        let mut plugin = Wire::new(Manners::default());
+        let mut plugin = Wire::new(FaultProfile::default());
         let ahead = bytes(&plugin, salts[0], input.below(200));
-        plugin.say_ahead(&ahead);
+        plugin.send_ahead(&ahead);
         around.block = Some(input.below(64)).filter(|&block| block > 0);
-        let relay = StreamRelay::new(around.now, ahead, (Ready::fresh(), Ready::default()), &mut around.buffers);
-        Self { around, plugin, remote: Wire::new(Manners::default()), salts, relay, each, end: None }
+        let relay = StreamRelay::new(around.now, ahead, &mut around.budget);
+        let plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
+        let remote = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
+        Self { around, plugin, remote, salts, relay, each, end: None }
     }
 
     /// Executes one operation: an action of a peer, or the delivery of an event.
@@ -79,21 +85,24 @@ impl World {
         let (kind, argument) = (input.byte(), usize::from(input.byte()));
         if kind >= 0xf0 {
             self.around.now += Duration::from_millis(argument as u64 * 100);
-            if let Some(end) = self.relay.handle_timeout(&TIMING, self.around.now) {
+            if let Some(end) = self.relay.handle_timeout(&self.timing(), self.around.now) {
                 self.end = Some(end);
             }
             return;
         }
-        let (wire, salt, ready) = match kind & 1 {
-            0 => (&mut self.plugin, self.salts[0], self.relay.plugin_ready()),
-            _ => (&mut self.remote, self.salts[1], self.relay.remote_ready()),
+        let (wire, salt) = match kind & 1 {
+            0 => (&mut self.plugin, self.salts[0]),
+            _ => (&mut self.remote, self.salts[1]),
         };
         match kind >> 1 & 7 {
-            0..=2 if !wire.is_closed() && !wire.is_broken() => wire.say(&bytes(wire, salt, argument * CHUNK / 16)),
-            3 => wire.make_room(argument * CHUNK / 16),
-            4 if argument > 100 && !wire.is_broken() => wire.close(),
-            5 if argument > 200 => wire.break_off(),
-            _ => wire.tell(ready),
+            0..=2 if !wire.stream().is_closed() && !wire.stream().is_broken() => {
+                let next = bytes(wire.stream(), salt, argument * CHUNK / 16);
+                wire.stream_mut().send_bytes(&next);
+            }
+            3 => wire.stream_mut().make_room(argument * CHUNK / 16),
+            4 if argument > 100 && !wire.stream().is_broken() => wire.stream_mut().close(),
+            5 if argument > 200 => wire.stream_mut().break_off(),
+            _ => deliver_event(wire),
         }
     }
 
@@ -105,20 +114,29 @@ impl World {
         let Self { around, plugin, remote, relay, .. } = self;
         let turn = around.turns(|env| {
             let turn = relay.run(plugin, remote, env);
-            let calls = plugin.take_calls() + remote.take_calls();
+            let calls = plugin.stream_mut().take_calls() + remote.stream_mut().take_calls();
             assert!(calls <= MAX_CALLS, "{calls} calls in a turn");
             turn
         });
         self.end = turn.end;
     }
 
+    fn timing(&self) -> Timing {
+        Timing {
+            plugin_read_closed: self.plugin.is_read_closed(),
+            remote_read_closed: self.remote.is_read_closed(),
+            ..TIMING
+        }
+    }
+
     fn check(&mut self) {
+        let timing = self.timing();
         let Self { plugin, remote, relay, .. } = self;
         self.around.check_streams(relay, plugin, remote, 2 * self.each.max(RESERVE));
-        let gone = [&*plugin, &*remote].iter().any(|wire| wire.is_closed() || wire.is_broken());
-        let known = self.end.is_some() || plugin.has_news() || remote.has_news();
+        let gone = [plugin.stream(), remote.stream()].iter().any(|wire| wire.is_closed() || wire.is_broken());
+        let known = self.end.is_some() || plugin.stream().has_news() || remote.stream().has_news();
         assert!(
-            !gone || known || relay.deadline(&TIMING).is_some(),
+            !gone || known || relay.deadline(&timing).is_some(),
             "one side has closed without a pending event or timeout"
         );
     }
@@ -130,21 +148,25 @@ impl World {
         }
         for _ in 0..4 {
             for wire in [&mut self.plugin, &mut self.remote] {
-                wire.make_room(usize::MAX / 8);
+                wire.stream_mut().make_room(usize::MAX / 8);
             }
-            self.plugin.tell(self.relay.plugin_ready());
-            self.remote.tell(self.relay.remote_ready());
+            deliver_event(&mut self.plugin);
+            deliver_event(&mut self.remote);
             self.turn();
         }
         self.check();
+        let timing = self.timing();
         let Self { plugin, remote, .. } = self;
-        if !plugin.is_broken() && !remote.is_broken() {
-            assert_eq!(remote.written(), plugin.said.len(), "to the remote");
-            assert_eq!(plugin.written(), remote.said.len(), "to the plugin");
-            let (told, ended) = ((plugin.is_told(), remote.is_told()), (remote.is_closed(), plugin.is_closed()));
+        if !plugin.stream().is_broken() && !remote.stream().is_broken() {
+            assert_eq!(remote.stream().written(), plugin.stream().sent.len(), "to the remote");
+            assert_eq!(plugin.stream().written(), remote.stream().sent.len(), "to the plugin");
+            let (told, ended) = (
+                (plugin.stream().is_told(), remote.stream().is_told()),
+                (remote.stream().is_closed(), plugin.stream().is_closed()),
+            );
             assert_eq!(told, ended, "ends are passed on");
         } else {
-            let ends = self.end.is_some() || self.relay.deadline(&TIMING).is_some();
+            let ends = self.end.is_some() || self.relay.deadline(&timing).is_some();
             assert!(ends, "a broken connection without a pending event or timeout");
         }
     }

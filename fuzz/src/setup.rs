@@ -2,15 +2,16 @@
 //!
 //! Input: the split, the maximum length of a line, and the plugin's bytes.
 
+use sockproxyd::protocol::command::KeptRequest;
 use sockproxyd::protocol::options::Parameters;
-use sockproxyd::protocol::setup::{Action, Setup};
+use sockproxyd::protocol::setup::{SetupAction, SetupParser};
 
 use super::input::{Input, expand, pieces};
 
 /// The result of one run.
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    actions: Vec<Action>,
+    actions: Vec<SetupAction>,
     parameters: Parameters,
     /// The bytes behind a CONN, which belong to the remote.
     rest: Option<Vec<u8>>,
@@ -27,14 +28,14 @@ pub fn run(data: &[u8]) {
 }
 
 fn run_pieces(pieces: &[&[u8]], limit: usize) -> Outcome {
-    let mut setup = Setup::new(limit);
+    let mut setup = SetupParser::new(limit);
     let mut parameters = Parameters::default();
     let mut actions = Vec::new();
     for (at, piece) in pieces.iter().enumerate() {
         setup.handle_input(piece);
         while let Some(action) = setup.poll_action(&mut parameters) {
-            let over = matches!(action, Action::Close(_) | Action::Connect(_) | Action::Stop);
-            let connects = matches!(action, Action::Connect(_));
+            let over = matches!(action, SetupAction::Close(_) | SetupAction::Connect(_) | SetupAction::Stop);
+            let connects = matches!(action, SetupAction::Connect(_));
             actions.push(action);
             if over {
                 let mut rest = setup.into_rest();
@@ -50,7 +51,7 @@ fn run_pieces(pieces: &[&[u8]], limit: usize) -> Outcome {
 fn check(outcome: &Outcome) {
     for action in &outcome.actions {
         match action {
-            Action::Reply(reply) | Action::Close(reply) => {
+            SetupAction::Reply(reply) | SetupAction::Close(reply) => {
                 assert!(reply.ends_with(b"\n"), "a reply ends with a newline");
                 assert!(
                     reply.iter().all(|&byte| byte >= b' ' || byte == b'\n'),
@@ -62,24 +63,25 @@ fn check(outcome: &Outcome) {
                     "an answer is one line"
                 );
             }
-            Action::Connect(target) => {
+            SetupAction::Connect(target) => {
                 let endpoint = target.endpoint();
                 assert!(!endpoint.host.is_empty());
                 assert!(endpoint.reachable_port().is_none_or(|port| u32::from(port) == endpoint.port));
             }
-            Action::Attach(pid, _) | Action::Drop(pid) => {
+            SetupAction::Kept(KeptRequest::Claim) => unreachable!("no line is a claim"),
+            SetupAction::Kept(KeptRequest::Attach { pid, .. } | KeptRequest::Drop { pid }) => {
                 assert!(!pid.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "a pid has no blanks: {pid:?}");
             }
-            Action::Stat | Action::StatJson | Action::Stop => {}
+            SetupAction::Stat | SetupAction::StatJson | SetupAction::Help | SetupAction::Stop => {}
         }
     }
-    let Parameters { receive_timeout, pace, connect_timeout, block, notify, keep, .. } = &outcome.parameters;
+    let Parameters { receive_timeout, pace, connect_timeout, block_size, notify, keep, .. } = &outcome.parameters;
     let longest = 3650 * 86_400;
     for limit in [receive_timeout, pace, connect_timeout, keep].into_iter().flatten() {
         assert!(!limit.is_zero(), "a timeout of zero");
         assert!(limit.as_secs() <= longest, "adding {limit:?} to an instant may overflow");
     }
-    assert!(block.is_none_or(|block| (1..=65536).contains(&block)));
+    assert!(block_size.is_none_or(|block| (1..=65536).contains(&block)));
     if let Some(notify) = notify {
         let query = notify.query(b"1716058a");
         assert!(query.bytes().all(|byte| byte.is_ascii_graphic()), "invalid characters in the request line: {query:?}");

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use sockproxyd::testing::Keys;
+use sockproxyd::testing::TestEntropy;
 use sockproxyd::websocket::{Connection, Control, Deflate, Event, Kind, Role, Settings};
 
 use super::input::{Input, expand, pieces};
@@ -65,7 +65,7 @@ fn read(settings: &Settings, pieces: &[&[u8]]) -> Received {
     let mut received = Received::default();
     let mut open: Option<(Kind, Vec<u8>)> = None;
     let mut answers = Vec::new();
-    let mut keys = Keys::default();
+    let mut keys = TestEntropy::default();
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut at = 0;

@@ -4,12 +4,9 @@
 # shellcheck source=scripts/lib/targets.sh
 . "$ROOT/scripts/lib/targets.sh"
 
-# What plugins require: the client libraries, in luup/. What else is there is the SockProxy plugin's own.
+# The Lua modules that plugins require, in every package. The folder decides: luup/plugin is the SockProxy plugin's own.
 # shellcheck disable=SC2034
-RELEASE_LUA=(
-    L_SockProxyClient.lua L_SockProxyDoor.lua L_SockProxyHeaders.lua L_SockProxyLuWS.lua L_SockProxyOptions.lua
-    L_SockProxyTurbo.lua L_SockProxyVeraWebSockets.lua L_SockProxyWire.lua
-)
+RELEASE_LUA=("$ROOT"/luup/{client,compat}/L_*.lua)
 
 # Prints the value of key $1 in [package] of Cargo.toml.
 release_field() {
@@ -53,12 +50,9 @@ release_binary() {
 
 # release_tree BINARY FOLDER: creates the files that a package for OpenWrt installs.
 release_tree() {
-    local name
     install -d -m 755 "$2" "$2"/{etc,etc/init.d,usr,usr/lib,usr/lib/lua,usr/sbin}
     # A folder in the search path of OpenWrt's Lua.
-    for name in "${RELEASE_LUA[@]}"; do
-        install -m 644 "$ROOT/luup/$name" "$2/usr/lib/lua/$name"
-    done
+    install -m 644 "${RELEASE_LUA[@]}" "$2/usr/lib/lua/"
     install -m 755 "$1" "$2/usr/sbin/sockproxyd"
     install -m 755 "$ROOT/init.d/sockproxyd" "$2/etc/init.d/sockproxyd"
     install -m 644 "$ROOT/openwrt/files/sockproxyd.cf" "$2/etc/sockproxyd.cf"

@@ -1,4 +1,4 @@
-//! Reads a configuration file, line by line through rust-ini, so that every error knows its line.
+//! The parser of configuration files. It parses line by line with rust-ini, so that every error has its line number.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use ini::{Ini, ParseOption};
 
 use super::{Config, ConfigError};
 
-/// Largest file that is read: far more than any configuration has, and no device file goes on for ever.
-const FILE_LIMIT: u64 = 1 << 20;
+/// Bytes of a file that are read: more than any configuration has. Protects against device files, which have no end.
+const MAX_FILE_LEN: u64 = 1 << 20;
 
-/// The text of the file at `path`.
+/// Reads the file at `path`.
 pub fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     read_limited(path).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
 }
@@ -17,7 +17,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
 fn read_limited(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut text = Vec::new();
-    std::fs::File::open(path)?.take(FILE_LIMIT).read_to_end(&mut text)?;
+    std::fs::File::open(path)?.take(MAX_FILE_LEN).read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -27,49 +27,54 @@ pub fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), ConfigE
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     for (number, line) in text.split(|&b| b == b'\n').enumerate() {
         let place = || format!("{name}:{}", number + 1);
-        let fail = |what: &str| ConfigError::new(place(), what);
+        let fail = |reason: &str| ConfigError::new(place(), reason);
         let line = std::str::from_utf8(line).map_err(|_| fail("the line is not UTF-8"))?.trim();
         match parse_line(line).map_err(fail)? {
-            Line::Nothing => {}
-            Line::Section(found) if ["host", "limits", "tls", "direct"].contains(&found.as_str()) => section = found,
-            Line::Section(found) => return Err(fail(&format!("unknown section [{found}]"))),
-            Line::Key(key, _) if section.is_empty() => {
-                return Err(fail(&format!("'{key}' stands before the first section")));
+            ConfigLine::Blank => {}
+            ConfigLine::Section(found) if ["host", "limits", "tls", "direct"].contains(&found.as_str()) => {
+                section = found
             }
-            Line::Key(key, value) => config.set(&section, &key, value.as_deref()).map_err(|what| fail(&what))?,
+            ConfigLine::Section(found) => return Err(fail(&format!("unknown section [{found}]"))),
+            ConfigLine::Key(key, _) if section.is_empty() => {
+                return Err(fail(&format!("'{key}' comes before the first section")));
+            }
+            ConfigLine::Key(key, value) => {
+                config.set(&section, &key, value.as_deref()).map_err(|reason| fail(&reason))?
+            }
         }
     }
     Ok(())
 }
 
-enum Line {
-    Nothing,
-    /// In lower case.
+enum ConfigLine {
+    /// Blank, or a comment.
+    Blank,
+    /// A section, in lower case.
     Section(String),
-    /// The key in lower case, and its value where there is one.
+    /// A key in lower case, and its value. A bare key has none.
     Key(String, Option<String>),
 }
 
-/// One line by rust-ini's grammar, and bare keys, which it does not know.
-fn parse_line(line: &str) -> Result<Line, &'static str> {
+/// Parses a line with rust-ini's grammar, extended by bare keys.
+fn parse_line(line: &str) -> Result<ConfigLine, &'static str> {
     if line.is_empty() || line.starts_with([';', '#']) {
-        return Ok(Line::Nothing);
+        return Ok(ConfigLine::Blank);
     }
     if line.starts_with('[') && !line.ends_with(']') {
         return Err("neither a [section] nor key=value");
     }
     if !line.starts_with('[') && !line.contains('=') {
-        return Ok(Line::Key(line.to_ascii_lowercase(), None));
+        return Ok(ConfigLine::Key(line.to_ascii_lowercase(), None));
     }
     let options = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
     let ini = Ini::load_from_str_opt(line, options).map_err(|_| "neither a [section] nor key=value")?;
-    let mut line = Line::Nothing;
+    let mut line = ConfigLine::Blank;
     for (section, keys) in ini.iter() {
         if let Some(section) = section {
-            line = Line::Section(section.trim().to_ascii_lowercase());
+            line = ConfigLine::Section(section.trim().to_ascii_lowercase());
         }
         for (key, value) in keys.iter() {
-            line = Line::Key(key.trim().to_ascii_lowercase(), Some(value.trim().to_owned()));
+            line = ConfigLine::Key(key.trim().to_ascii_lowercase(), Some(value.trim().to_owned()));
         }
     }
     Ok(line)

@@ -1,7 +1,9 @@
-//! The configuration: from the command line's steps and the files they name to a validated [`Config`].
+//! The configuration: from files and command-line options to a validated [`Config`].
 //!
-//! Every setting is declared once, in [`settings::SETTINGS`]; the parser and the [`sample`] come from there.
+//! Each setting is declared once, in [`settings::SETTINGS`], with its parser, default and help. The [`sample`]
+//! configuration is made from these declarations. Depends on `access` and `protocol`.
 
+mod base_url;
 mod file;
 pub mod sample;
 pub mod settings;
@@ -10,172 +12,180 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::net::access::{AccessList, TargetList};
+use crate::access::{AccessList, TargetList};
 use crate::protocol::command::parse_connect;
+use crate::protocol::framing::Framing;
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
-use crate::tls::Verify;
+use crate::protocol::tls_settings::TlsVerify;
 
-/// Direct listeners there may be. Each is a descriptor and a number in a token.
-const MOST_DIRECT: usize = 1000;
+/// Direct listeners. Each takes a descriptor, and a number in a token.
+const MAX_DIRECT_LISTENERS: usize = 1000;
 
-/// One thing the command line says. They are applied in order, so that what comes later holds.
+/// A part of the configuration that the command line gives. Sources are applied in order; a later one overrides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// `-c file`.
+pub enum ConfigSource {
+    /// A configuration file (`-c`).
     File(PathBuf),
-    /// An option that sets a key of `[host]`: the option, the key, the value.
-    Set(&'static str, &'static str, String),
+    /// A command-line option that sets a key of `[host]`.
+    Option {
+        /// The option, for error messages.
+        name: &'static str,
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+    },
 }
 
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The address to listen on: `*`, a literal one or a name.
+    /// The address to listen on: `*`, a literal address or a name.
     pub address: String,
-    /// The port to listen on; 0 lets the system choose.
+    /// The port to listen on. 0: the system chooses one.
     pub port: u16,
-    /// Luup's base URL.
+    /// Luup's base URL, http or https, valid, without a slash at its end.
     pub luup: String,
-    /// Where the log goes.
+    /// The destination of the log.
     pub log: LogTarget,
-    /// Largest size of a log file in bytes, with the one before it; 0 is no bound.
+    /// Largest size in bytes of the log file and its predecessor together. 0: no limit.
     pub log_max: u64,
-    /// True where the log says everything.
+    /// Log debug messages.
     pub debug: bool,
-    /// Who may connect.
+    /// Clients that may connect.
     pub allow: AccessList,
-    /// Who may STOP.
+    /// Clients that may STOP.
     pub stop: AccessList,
-    /// Where CONN may go.
+    /// Targets that CONN may reach.
     pub targets: TargetList,
-    /// Bounds and time limits.
+    /// Limits on numbers, sizes and times.
     pub limits: Limits,
-    /// Listeners that connect at once.
-    pub direct: Vec<Direct>,
-    /// TLS.
-    pub tls: Tls,
+    /// Listeners without setup mode.
+    pub direct: Vec<DirectListener>,
+    /// TLS settings that are not a plugin's.
+    pub tls: TlsConfig,
 }
 
-/// What TLS goes by. The reasons stand in [`settings::SETTINGS`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificates (PEM) that are trusted in addition to the built-in roots.
+/// The section `[tls]`. See [`settings::SETTINGS`] for the reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// File of certificates (PEM) to trust in addition to the built-in roots.
     pub ca: Option<PathBuf>,
-    /// Where the files lie that plugins may name.
+    /// Directory of the files that plugins may name. `None`: plugins may name none.
     pub directory: Option<PathBuf>,
-    /// How a Luup behind `https` proves who it is.
-    pub luup: Verify,
+    /// How the certificate of a Luup at `https` is verified.
+    pub luup: TlsVerify,
 }
 
-/// Where the log goes.
+/// The destination of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
     /// Standard error.
     Stderr,
-    /// The system's log.
+    /// The system log.
     Syslog,
     /// A file.
     File(PathBuf),
 }
 
-/// Bounds and time limits. Their reasons stand beside their declarations in [`settings::SETTINGS`].
+/// The section `[limits]`. See [`settings::SETTINGS`] for ranges and reasons.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Connections in all.
+    /// Connections in total.
     pub connections: usize,
-    /// Connections from one address that is not loopback.
+    /// Connections from one address other than loopback.
     pub per_address: usize,
     /// Longest line in setup mode, in bytes.
     pub line: usize,
     /// Longest silence in setup mode.
     pub setup: Duration,
-    /// Longest standstill once one side has ended.
+    /// Longest time without a byte after one side has ended.
     pub half_close: Duration,
-    /// Longest standstill of a plugin that has yet to read what a device left behind.
+    /// Longest time without a byte while a plugin reads the last bytes of a remote that has ended.
     pub stall: Duration,
-    /// Longest silence of both sides in echo mode.
+    /// Longest silence of both sides in echo mode. `None`: no limit.
     pub idle: Option<Duration>,
-    /// Bytes held for one direction of one connection.
+    /// Bytes held for each direction of a connection.
     pub buffer: usize,
-    /// Bytes held in all.
+    /// Bytes held in total.
     pub buffers: usize,
-    /// Connections that outlive their plugins', with or without one.
+    /// Kept connections, with or without an attached plugin.
     pub kept: usize,
-    /// Bytes kept for a plugin that comes back.
+    /// Bytes of a kept connection that are held after the plugin has received them.
     pub history: usize,
-    /// Time for name, connection and TLS, where CTIM says nothing.
+    /// Time limit for name resolution, connecting and TLS if CTIM is not given.
     pub connect: Duration,
     /// Names looked up at once.
     pub resolvers: usize,
-    /// Closing notices kept for a Luup that is away.
+    /// Closing notices held while Luup does not answer.
     pub notices: usize,
     /// Notifications sent at once.
     pub senders: usize,
-    /// Time for Luup's answer.
+    /// Time limit for Luup's answer to a notification.
     pub answer: Duration,
-    /// Pipes for bulk transfers; 0 turns splicing off.
+    /// Pipes for bulk transfers. 0: no splicing.
     pub pipes: usize,
-    /// Silence after which TCP asks whether the peer is there; `None`: never.
+    /// Silence after which TCP probes the peer. `None`: never.
     pub keep_alive: Option<Duration>,
 }
 
-/// A port on which a connection leads straight to a target.
+/// A listener whose connections lead to one target, without setup mode.
 #[derive(Clone, Debug)]
-pub struct Direct {
-    /// The port.
+pub struct DirectListener {
+    /// The port to listen on.
     pub port: u16,
-    /// What was configured, to see whether it has changed.
+    /// The configured text, to detect changes on reload.
     pub spec: String,
-    /// Where it leads.
+    /// The target.
     pub target: Target,
-    /// With which options.
+    /// The options of the CONN.
     pub parameters: Parameters,
 }
 
-/// What is wrong with the configuration, and where.
+/// What is wrong with the configuration, and where: a file with a line number, or a command-line option.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError {
     place: String,
-    what: String,
+    reason: String,
 }
 
 impl ConfigError {
-    fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { place: place.into(), what: what.into() }
+    fn new(place: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { place: place.into(), reason: reason.into() }
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.what)
+        write!(f, "{}: {}", self.place, self.reason)
     }
 }
 
 impl std::error::Error for ConfigError {}
 
 impl Config {
-    /// The configuration that `steps` make, starting from the defaults.
-    pub fn load(steps: &[Step]) -> Result<Self, ConfigError> {
+    /// The configuration that `sources` give, starting from the defaults.
+    pub fn load(sources: &[ConfigSource]) -> Result<Self, ConfigError> {
         let mut config = Self::default();
-        for step in steps {
-            match step {
-                Step::File(path) => config.apply_text(&path.display().to_string(), &file::read(path)?)?,
-                Step::Set(option, key, value) => {
-                    config.set("host", key, Some(value)).map_err(|what| ConfigError::new(*option, what))?;
+        for source in sources {
+            match source {
+                ConfigSource::File(path) => config.apply_text(&path.display().to_string(), &file::read(path)?)?,
+                ConfigSource::Option { name, key, value } => {
+                    config.set("host", key, Some(value)).map_err(|reason| ConfigError::new(*name, reason))?;
                 }
             }
         }
         Ok(config)
     }
 
-    /// Applies the text of a file called `name` on top. After an error, what stood before it has been applied.
+    /// Applies the text of a file called `name`. After an error, the lines before it are applied.
     pub fn apply_text(&mut self, name: &str, text: &[u8]) -> Result<(), ConfigError> {
         file::apply(name, text, self)
     }
 
-    /// Sets one key. A bare key has no value. An error says what is wrong, without the place.
+    /// Sets one key. A bare key has no value. The error is the reason, without the place.
     fn set(&mut self, section: &str, key: &str, value: Option<&str>) -> Result<(), String> {
         if section == "direct" {
             return self.add_direct(key, value.unwrap_or_default());
@@ -189,34 +199,34 @@ impl Config {
             (None, Some(bare)) => bare,
             (None, None) => return Err(format!("'{key}' needs a value: {key}={}", setting.value)),
         };
-        (setting.apply)(self, value).map_err(|what| format!("bad value '{value}' for '{key}': {what}"))
+        (setting.apply)(self, value).map_err(|reason| format!("bad value '{value}' for '{key}': {reason}"))
     }
 
-    /// A later listener on the same port replaces an earlier one: a second file may override the first.
+    /// Adds a direct listener. It replaces an earlier one on the same port, so that a second file can override the first.
     fn add_direct(&mut self, key: &str, spec: &str) -> Result<(), String> {
         let port =
-            key.parse().ok().filter(|&port| port != 0).ok_or_else(|| format!("'{key}' is no port to listen on"))?;
-        // What stands behind these may be a secret, and errors of a reload are logged.
+            key.parse().ok().filter(|&port| port != 0).ok_or_else(|| format!("'{key}' is not a port (1 to 65535)"))?;
+        // The text after these characters may be a secret, and errors of a reload are logged.
         let shown = spec.split(['?', '=']).next().unwrap_or_default();
         let text = crate::protocol::trim(spec.as_bytes());
         let (word, rest) = crate::protocol::first_word(text);
         let text = if word.eq_ignore_ascii_case(b"CONN") { rest } else { text };
         let (target, mut parameters) = parse_connect(text, &Parameters::default()).map_err(|error| {
-            let refusal = reply::refused(&error);
+            let refusal = reply::command_failed(&error);
             let reason = String::from_utf8_lossy(&refusal);
             format!("bad target '{shown}' for port {port}: {}", reason.trim_end().trim_start_matches("ERR CONN "))
         })?;
         if parameters.keep.is_some() {
-            // Nobody there could come back: a direct listener's client says neither who it is nor ATCH.
+            // A client of a direct listener cannot send ATCH.
             return Err(format!("bad target '{shown}' for port {port}: KEEP is for connections made in setup mode"));
         }
-        // Who speaks to such a port knows nothing of framing, unless it is asked for.
-        parameters.framing.get_or_insert_default();
+        // Clients of a direct listener expect a byte stream, unless FRAM says otherwise.
+        parameters.framing.get_or_insert(Framing::Raw);
         self.direct.retain(|other| other.port != port);
-        if self.direct.len() >= MOST_DIRECT {
-            return Err(format!("more than {MOST_DIRECT} direct listeners"));
+        if self.direct.len() >= MAX_DIRECT_LISTENERS {
+            return Err(format!("more than {MAX_DIRECT_LISTENERS} direct listeners"));
         }
-        self.direct.push(Direct { port, spec: spec.to_owned(), target, parameters });
+        self.direct.push(DirectListener { port, spec: spec.to_owned(), target, parameters });
         Ok(())
     }
 }
@@ -254,12 +264,12 @@ impl Default for Config {
                 keep_alive: None,
             },
             direct: Vec::new(),
-            tls: Tls::default(),
+            tls: TlsConfig { ca: None, directory: None, luup: TlsVerify::Peer },
         };
-        // Every default stands once, as text, in its declaration; a test sets them all.
+        // Each default is declared once, as text, in SETTINGS. A test covers them all.
         for setting in settings::SETTINGS {
-            let outcome = (setting.apply)(&mut config, setting.default);
-            debug_assert!(outcome.is_ok(), "default of {}: {outcome:?}", setting.key);
+            let result = (setting.apply)(&mut config, setting.default);
+            debug_assert!(result.is_ok(), "default of {}: {result:?}", setting.key);
         }
         config
     }

@@ -1,13 +1,13 @@
-//! The sample configuration, out of what is declared in [`super::settings`].
+//! The sample configuration, made from the declarations in [`super::settings`].
 
 use super::settings::SETTINGS;
 
-/// The sample configuration: every key, commented out, with its default.
+/// The sample configuration: every key with its help and default, commented out.
 pub fn sample() -> String {
     let mut text = String::from(
-        "; Sample configuration of sockproxyd. A line that begins with a semicolon is a comment. Every key stands here\n\
-         ; with its default; remove the semicolon in front of a key to change it. Sections and keys may be written in\n\
-         ; any case. Check the file with: sockproxyd -t -c FILE\n",
+        "; Sample configuration of sockproxyd. A line that begins with a semicolon is a comment. The file lists every key\n\
+         ; with its default; to change one, remove the semicolon before the key. Sections and keys are case-insensitive.\n\
+         ; Check the file with: sockproxyd -t -c FILE\n",
     );
     let mut section = "";
     for setting in SETTINGS {
@@ -17,7 +17,7 @@ pub fn sample() -> String {
             section = setting.section;
             text.push_str(&format!("\n[{section}]\n"));
         }
-        text.push_str(&wrapped(setting.help));
+        text.push_str(&wrap(setting.help));
         let line = match setting.bare {
             Some(_) => format!("; {}", setting.key),
             None => format!("; {}={}", setting.key, setting.default),
@@ -27,14 +27,14 @@ pub fn sample() -> String {
     }
     text.push_str(
         "\n[direct]\n\
-         ;   Ports on which a connection leads straight to a target, without setup mode: port=CONN and all its options.\n\
+         ;   Listeners without setup mode: a connection to the port leads to the target. port=CONN and its options.\n\
          ; 8125=CONN mail.example.com:25 NTFY=55/urn:example-com:serviceId:MailProxy1/HandleReceive/0\n",
     );
     text
 }
 
-/// Help as comment lines of at most 110 characters.
-fn wrapped(help: &str) -> String {
+/// Wraps a help text into comment lines of at most 110 characters.
+fn wrap(help: &str) -> String {
     let mut text = String::new();
     let mut line = String::from(";  ");
     for word in help.split(' ') {

@@ -1,12 +1,12 @@
-//! All settings, each declared once: section, key, form of the value, default, and what it is for and costs.
+//! The declarations of all settings: section, key, syntax of the value, default, help with costs, and parser.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::base_url::parse_base_url;
 use super::{Config, LogTarget};
-use crate::net::access::{AccessList, TargetList};
-use crate::protocol::FOR_EVER;
-use crate::tls::Verify;
+use crate::access::{AccessList, TargetList};
+use crate::protocol::tls_settings::TlsVerify;
 
 /// One setting of the configuration file.
 pub struct Setting {
@@ -14,13 +14,13 @@ pub struct Setting {
     pub section: &'static str,
     /// The key, in lower case.
     pub key: &'static str,
-    /// The form of its value.
+    /// The syntax of the value.
     pub value: &'static str,
-    /// The value that holds where it is not given.
+    /// The value if the key is not given.
     pub default: &'static str,
-    /// The value that the bare key means, where it may stand alone.
+    /// The value of the bare key. `None`: the key needs a value.
     pub bare: Option<&'static str>,
-    /// What it is for, what it costs, and why its default is what it is.
+    /// What the setting does, what it costs, and why the default is what it is.
     pub help: &'static str,
     pub(super) apply: fn(&mut Config, &str) -> Result<(), String>,
 }
@@ -50,13 +50,13 @@ pub static SETTINGS: &[Setting] = &[
         "ip",
         "address",
         "*",
-        "The address on which the proxy listens; * is all of them, IPv6 where there is any.",
+        "Address to listen on. * means all addresses: IPv4 and, if the system has it, IPv6.",
         |c, v| {
             c.address = v.to_owned();
             if v.is_empty() { Err("an address is needed".into()) } else { Ok(()) }
         },
     ),
-    Setting::new("host", "port", "number", "2504", "The port of setup mode. Plugins expect 2504.", |c, v| {
+    Setting::new("host", "port", "number", "2504", "Port of setup mode. Plugins expect 2504.", |c, v| {
         number(v, 0, 65535).map(|n| c.port = n as u16)
     }),
     Setting::new(
@@ -64,9 +64,9 @@ pub static SETTINGS: &[Setting] = &[
         "vera",
         "url",
         "http://127.0.0.1:3480",
-        "Where Luup takes its requests: http, or https for one behind TLS (see luup below).",
+        "Base URL of Luup: http, or https if Luup is behind TLS (see luup below).",
         |c, v| {
-            c.luup = base_url(v)?;
+            c.luup = parse_base_url(v).ok_or("a URL such as http://127.0.0.1:3480 is needed")?;
             Ok(())
         },
     ),
@@ -75,7 +75,7 @@ pub static SETTINGS: &[Setting] = &[
         "log",
         "file|syslog|stderr",
         "stderr",
-        "Where the log goes. On a box, prefer syslog or a file in /tmp: flash wears out.",
+        "Destination of the log. On a router, prefer syslog or a file in /tmp: flash memory wears out.",
         |c, v| {
             c.log = match v {
                 "" => return Err("a file, syslog or stderr is needed".into()),
@@ -91,7 +91,7 @@ pub static SETTINGS: &[Setting] = &[
         "logmax",
         "bytes",
         "262144",
-        "Largest log file, together with the one before it (.old); /tmp is memory. 0 is no bound.",
+        "Largest size of the log file and its predecessor (.old) together. /tmp is in RAM. 0: no limit.",
         |c, v| number(v, 0, u64::MAX >> 1).map(|n| c.log_max = n),
     ),
     Setting::new(
@@ -99,7 +99,7 @@ pub static SETTINGS: &[Setting] = &[
         "debug",
         "on|off",
         "off",
-        "Log everything that is done. Costs a system call or two for each event.",
+        "Log debug messages. Costs one or two system calls for each event.",
         |c, v| switch(v).map(|on| c.debug = on),
     )
     .bare("on"),
@@ -108,9 +108,9 @@ pub static SETTINGS: &[Setting] = &[
         "allow",
         "networks",
         "local",
-        "Who may connect: addresses and networks (10.0.0.0/8), local (loopback, private, link-local and unique-local ones), loopback, or *. Whoever may connect may reach what this box can reach.",
+        "Clients that may connect: addresses and networks (10.0.0.0/8), local (loopback, private, link-local and unique-local addresses), loopback, or *. Such a client can reach whatever this machine can reach.",
         |c, v| {
-            c.allow = AccessList::parse(v).map_err(no_network)?;
+            c.allow = AccessList::parse(v).map_err(not_a_network)?;
             Ok(())
         },
     ),
@@ -119,9 +119,9 @@ pub static SETTINGS: &[Setting] = &[
         "stop",
         "networks",
         "loopback",
-        "Who may end the proxy by STOP; the same words as for allow.",
+        "Clients that may stop the proxy with STOP, in the syntax of allow.",
         |c, v| {
-            c.stop = AccessList::parse(v).map_err(no_network)?;
+            c.stop = AccessList::parse(v).map_err(not_a_network)?;
             Ok(())
         },
     ),
@@ -130,9 +130,9 @@ pub static SETTINGS: &[Setting] = &[
         "targets",
         "hosts",
         "",
-        "Where CONN may go: names, addresses and networks, each with :port or without, and *:port. Empty: anywhere.",
+        "Targets that CONN may reach: names, addresses and networks, each with or without :port, and *:port. Empty: all targets.",
         |c, v| {
-            c.targets = TargetList::parse(v).map_err(|word| format!("'{word}' is no host, network or port"))?;
+            c.targets = TargetList::parse(v).map_err(|word| format!("'{word}' is not a host, network or port"))?;
             Ok(())
         },
     ),
@@ -141,7 +141,7 @@ pub static SETTINGS: &[Setting] = &[
         "connections",
         "number",
         "1024",
-        "Connections in all. An idle one costs about 1.5 KiB here and two descriptors; the limit of descriptors is raised as far as it goes.",
+        "Connections in total. An idle one takes about 1.5 KiB of memory and two descriptors. The proxy raises its limit of descriptors as far as the system allows.",
         |c, v| number(v, 1, 200_000).map(|n| c.limits.connections = n as usize),
     ),
     Setting::new(
@@ -149,7 +149,7 @@ pub static SETTINGS: &[Setting] = &[
         "peraddress",
         "number",
         "256",
-        "Connections from one address; loopback is exempt, since the whole house lives there.",
+        "Connections from one address. Loopback is exempt, because the plugins on this machine share it.",
         |c, v| number(v, 1, 200_000).map(|n| c.limits.per_address = n as usize),
     ),
     Setting::new(
@@ -168,7 +168,7 @@ pub static SETTINGS: &[Setting] = &[
         "halfclose",
         "seconds",
         "5",
-        "When one side has ended, the other may go on; so long without a byte, and both are closed. A device that takes one session is held no longer by a plugin that has gone.",
+        "After one side has ended, the other may continue until this time passes without a byte. The limit frees devices that accept a single connection from plugins that have gone.",
         |c, v| seconds(v).map(|d| c.limits.half_close = d),
     ),
     Setting::new(
@@ -176,7 +176,7 @@ pub static SETTINGS: &[Setting] = &[
         "stall",
         "seconds",
         "300",
-        "What a device has left behind waits so long for a plugin that does not read. Luup may be busy for minutes.",
+        "How long the last bytes of a remote that has ended wait for a plugin that does not read. Luup may be busy for minutes.",
         |c, v| seconds(v).map(|d| c.limits.stall = d),
     ),
     Setting::new(
@@ -184,7 +184,7 @@ pub static SETTINGS: &[Setting] = &[
         "idle",
         "seconds",
         "0",
-        "Longest silence of both sides in echo mode; 0 is no limit, as plugins expect.",
+        "Longest silence of both sides in echo mode. 0: no limit, as plugins expect.",
         |c, v| seconds_or_none(v).map(|d| c.limits.idle = d),
     ),
     Setting::new(
@@ -192,7 +192,7 @@ pub static SETTINGS: &[Setting] = &[
         "buffer",
         "bytes",
         "65536",
-        "Bytes held for one direction of one connection whose reader is slow. What is full stops reading.",
+        "Bytes held for each direction of a connection whose reader is slow. If they are used up, the proxy stops reading.",
         |c, v| number(v, 2048, 1 << 24).map(|n| c.limits.buffer = n as usize),
     ),
     Setting::new(
@@ -200,7 +200,7 @@ pub static SETTINGS: &[Setting] = &[
         "buffers",
         "bytes",
         "4194304",
-        "Bytes held in all. When they are used up, every connection may still hold 2 KiB, so that none waits for another.",
+        "Bytes held in total. If they are used up, each connection may still hold 2 KiB, so that none waits for another.",
         |c, v| number(v, 65536, 1 << 31).map(|n| c.limits.buffers = n as usize),
     ),
     Setting::new(
@@ -208,7 +208,7 @@ pub static SETTINGS: &[Setting] = &[
         "kept",
         "number",
         "64",
-        "Connections made with KEEP=, with a plugin attached or without.",
+        "Connections made with KEEP=, with or without an attached plugin.",
         |c, v| number(v, 0, 200_000).map(|n| c.limits.kept = n as usize),
     ),
     Setting::new(
@@ -216,7 +216,7 @@ pub static SETTINGS: &[Setting] = &[
         "history",
         "bytes",
         "65536",
-        "Bytes of a kept connection (KEEP=) that are kept after they were handed over, for a plugin that comes back and says what it has read. In all they may take half as much as 'buffers', beyond that 2 KiB each.",
+        "Bytes of a kept connection (KEEP=) that are held after the plugin has received them, for a plugin that comes back and says how much it has read. In total they may take half of 'buffers'; beyond that, 2 KiB for each connection.",
         |c, v| number(v, 0, 1 << 24).map(|n| c.limits.history = n as usize),
     ),
     Setting::new(
@@ -224,7 +224,7 @@ pub static SETTINGS: &[Setting] = &[
         "connect",
         "ms",
         "4500",
-        "Time for finding a name, connecting and TLS, where CTIM= says nothing. Plugins wait 5 s.",
+        "Time limit for name resolution, connecting and TLS, if CTIM= is not given. Plugins wait 5 s.",
         |c, v| number(v, 1, 600_000).map(|n| c.limits.connect = Duration::from_millis(n)),
     ),
     Setting::new(
@@ -232,7 +232,7 @@ pub static SETTINGS: &[Setting] = &[
         "resolvers",
         "number",
         "8",
-        "Names looked up at once; each is a thread while it lasts (about 20 KiB).",
+        "Names looked up at once. Each lookup takes a thread (about 20 KiB).",
         |c, v| number(v, 1, 64).map(|n| c.limits.resolvers = n as usize),
     ),
     Setting::new(
@@ -240,7 +240,7 @@ pub static SETTINGS: &[Setting] = &[
         "notices",
         "number",
         "1024",
-        "Closing notices kept for a Luup that is away; each is about 0.5 KiB.",
+        "Closing notices held while Luup does not answer. Each takes about 0.5 KiB.",
         |c, v| number(v, 1, 1_000_000).map(|n| c.limits.notices = n as usize),
     ),
     Setting::new(
@@ -248,10 +248,10 @@ pub static SETTINGS: &[Setting] = &[
         "senders",
         "number",
         "16",
-        "Notifications sent at once; each is a thread while it is needed (about 30 KiB). Devices that hang take at most half of them.",
+        "Notifications sent at once. Each takes a thread (about 30 KiB). Devices that do not answer take at most half of them.",
         |c, v| number(v, 1, 64).map(|n| c.limits.senders = n as usize),
     ),
-    Setting::new("limits", "answer", "ms", "5000", "Time for Luup's answer to a notification.", |c, v| {
+    Setting::new("limits", "answer", "ms", "5000", "Time limit for Luup's answer to a notification.", |c, v| {
         number(v, 100, 600_000).map(|n| c.limits.answer = Duration::from_millis(n))
     }),
     Setting::new(
@@ -259,7 +259,7 @@ pub static SETTINGS: &[Setting] = &[
         "pipes",
         "number",
         "16",
-        "Pipes for bulk transfers, which then never pass through this process: two descriptors and at most 256 KiB of kernel memory each, while in use. 0 turns that off.",
+        "Pipes for bulk transfers, whose bytes then stay in the kernel. Each takes two descriptors, and up to 256 KiB of kernel memory while in use. 0: no pipes.",
         |c, v| number(v, 0, 1024).map(|n| c.limits.pipes = n as usize),
     ),
     Setting::new(
@@ -267,7 +267,7 @@ pub static SETTINGS: &[Setting] = &[
         "keepalive",
         "seconds",
         "60",
-        "Silence after which TCP asks whether the other end is still there; 0 never.",
+        "Silence after which TCP probes whether the peer is still there. 0: never.",
         |c, v| seconds_or_none(v).map(|d| c.limits.keep_alive = d),
     ),
     Setting::new(
@@ -275,7 +275,7 @@ pub static SETTINGS: &[Setting] = &[
         "ca",
         "file",
         "",
-        "A file of certificates (PEM) that are trusted in addition to the built-in ones of Mozilla: your own authority's, so that VRFY=peer accepts your devices.",
+        "File of certificates (PEM) to trust in addition to the built-in roots of Mozilla, such as that of your own authority, so that VRFY=peer accepts your devices.",
         |c, v| {
             c.tls.ca = path(v);
             Ok(())
@@ -286,7 +286,7 @@ pub static SETTINGS: &[Setting] = &[
         "directory",
         "directory",
         "/etc/sockproxyd.d",
-        "Where the files lie that plugins may name by CAFL=, CERT= and PKEY=. Whoever may connect may use them, and none outside of it. It is not there until you make it; empty: plugins may name none.",
+        "Directory of the files that plugins may name with CAFL=, CERT= and PKEY=. Every client that may connect can use them, and no file outside. Create the directory if you need it. Empty: plugins may name no files.",
         |c, v| {
             c.tls.directory = path(v);
             Ok(())
@@ -297,12 +297,12 @@ pub static SETTINGS: &[Setting] = &[
         "luup",
         "verify|none|sha256/<hex>[,...]",
         "verify",
-        "How a Luup at https:// proves who it is: by a certificate that is valid and for its name, with the authorities above; not at all; or by having exactly one of these certificates. The log says what is wrong with another, and what to write here to accept it.",
+        "How the certificate of a Luup at https:// is verified: its chain (with the authorities above), name and validity period; not at all; or its fingerprint, which must be one of those listed. If a certificate is rejected, the log gives the reason, and what to write here to accept it.",
         |c, v| {
             c.tls.luup = match v {
-                "verify" => Verify::Peer,
-                "none" => Verify::None,
-                pins => Verify::pinned(pins.split(',').map(str::trim))
+                "verify" => TlsVerify::Peer,
+                "none" => TlsVerify::None,
+                pins => TlsVerify::pinned(pins.split(',').map(str::trim))
                     .ok_or("verify, none or sha256/ and 64 hexadecimal digits are needed")?,
             };
             Ok(())
@@ -310,9 +310,12 @@ pub static SETTINGS: &[Setting] = &[
     ),
 ];
 
-fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
-    let number = text.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
-    number.ok_or_else(|| format!("a whole number from {least} to {most} is needed"))
+/// Longest time that a setting can have: ten years, which can be added to an instant without overflow.
+pub const MAX_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
+
+fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| format!("a whole number from {min} to {max} is needed"))
 }
 
 fn path(text: &str) -> Option<PathBuf> {
@@ -320,7 +323,7 @@ fn path(text: &str) -> Option<PathBuf> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= FOR_EVER.as_secs_f64());
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= MAX_SECONDS);
     let duration = seconds.map(Duration::from_secs_f64).filter(|duration| !duration.is_zero());
     duration.ok_or_else(|| "seconds above 0 are needed".into())
 }
@@ -337,21 +340,6 @@ fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-fn no_network(word: String) -> String {
-    format!("'{word}' is no address or network")
-}
-
-/// A base URL without a slash at its end.
-fn base_url(text: &str) -> Result<String, String> {
-    let wrong = || String::from("a URL such as http://127.0.0.1:3480 is needed");
-    let url = text.trim_end_matches('/');
-    let uri: ureq::http::Uri = url.parse().map_err(|_| wrong())?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(wrong()) };
-    // The type takes any digits for a port, and silently cuts off a fragment.
-    let has_port = authority.as_str().len() > authority.host().len();
-    let is_base = uri.query().is_none() && !url.contains('#') && (!has_port || uri.port_u16().is_some());
-    match scheme {
-        "http" | "https" if is_base && !authority.host().is_empty() => Ok(url.to_owned()),
-        _ => Err(wrong()),
-    }
+fn not_a_network(word: String) -> String {
+    format!("'{word}' is not an address or network")
 }

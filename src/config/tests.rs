@@ -6,8 +6,8 @@ fn load(text: &str) -> Result<Config, String> {
     config.apply_text("test.cf", text.as_bytes()).map(|()| config).map_err(|error| error.to_string())
 }
 
-fn set(option: &'static str, key: &'static str, value: &str) -> Step {
-    Step::Set(option, key, value.into())
+fn option(name: &'static str, key: &'static str, value: &str) -> ConfigSource {
+    ConfigSource::Option { name, key, value: value.into() }
 }
 
 #[test]
@@ -20,13 +20,13 @@ fn defaults_are_the_documented_ones() {
     assert!(config.allow.allows("192.168.0.1".parse().unwrap()) && !config.allow.allows("8.8.8.8".parse().unwrap()));
     assert!(config.stop.allows("127.0.0.1".parse().unwrap()) && !config.stop.allows("192.168.0.1".parse().unwrap()));
     assert_eq!(config.limits.connections, 1024);
-    assert_eq!(config.limits.line, crate::protocol::LINE_LIMIT);
+    assert_eq!(config.limits.line, 16384);
     assert_eq!(config.limits.idle, None);
-    assert_eq!(config.tls, Tls { ca: None, directory: Some("/etc/sockproxyd.d".into()), luup: Verify::Peer });
+    assert_eq!(config.tls, TlsConfig { ca: None, directory: Some("/etc/sockproxyd.d".into()), luup: TlsVerify::Peer });
 }
 
 #[test]
-fn reads_the_seeds_sample() {
+fn parses_every_section() {
     let config = load(
         "; a comment\n\n[host]\nip=127.0.0.1\nport=2505\nvera=http://127.0.0.1:3481/\nlog=/tmp/sockproxyd.log\ndebug\n\
          [direct]\n8125=CONN mail.example.com:25 NTFY=55/urn:example-com:serviceId:MailProxy1/HandleReceive/0\n\
@@ -50,31 +50,31 @@ fn sections_and_keys_in_any_case() {
 }
 
 #[test]
-fn every_error_names_its_line() {
+fn every_error_gives_its_line() {
     for (text, error) in [
         ("[host]\n\nprt=1\n", "test.cf:3: unknown key 'prt' in [host]"),
         ("[hosts]\n", "test.cf:1: unknown section [hosts]"),
-        ("port=1\n", "test.cf:1: 'port' stands before the first section"),
+        ("port=1\n", "test.cf:1: 'port' comes before the first section"),
         ("[host]\nport=x", "test.cf:2: bad value 'x' for 'port': a whole number from 0 to 65535 is needed"),
         ("[host]\nport", "test.cf:2: 'port' needs a value: port=number"),
         ("[host]\ndebug=perhaps", "test.cf:2: bad value 'perhaps' for 'debug': on or off is needed"),
         (
             "[host]\nallow=10.0.0.0/33",
-            "test.cf:2: bad value '10.0.0.0/33' for 'allow': '10.0.0.0/33' is no address or network",
+            "test.cf:2: bad value '10.0.0.0/33' for 'allow': '10.0.0.0/33' is not an address or network",
         ),
         (
             "[host]\nvera=127.0.0.1",
             "test.cf:2: bad value '127.0.0.1' for 'vera': a URL such as http://127.0.0.1:3480 is needed",
         ),
         ("[limits]\nsetup=0", "test.cf:2: bad value '0' for 'setup': seconds above 0 are needed"),
-        ("[direct]\nx=a:1", "test.cf:2: 'x' is no port to listen on"),
+        ("[direct]\nx=a:1", "test.cf:2: 'x' is not a port (1 to 65535)"),
         ("[direct]\n7=nowhere", "test.cf:2: bad target 'nowhere' for port 7: Invalid host:port"),
         ("[direct]\n7=CONN a:1 b", "test.cf:2: bad target 'CONN a:1 b' for port 7: Invalid option b"),
         (
             "[direct]\n7=CONN ws://h/?key=hidden AUTH=hidden",
             "test.cf:2: bad target 'CONN ws://h/' for port 7: Invalid option AUTH",
         ),
-        ("[direct]\n0=a:1", "test.cf:2: '0' is no port to listen on"),
+        ("[direct]\n0=a:1", "test.cf:2: '0' is not a port (1 to 65535)"),
         ("[host] port=5", "test.cf:1: neither a [section] nor key=value"),
         (
             "[host]\nvera=http://h:99999",
@@ -94,20 +94,20 @@ fn every_error_names_its_line() {
 }
 
 #[test]
-fn steps_are_applied_in_order() {
+fn sources_are_applied_in_order() {
     let directory = std::env::temp_dir().join(format!("sockproxyd-config-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join("a.cf");
     std::fs::write(&path, "[host]\nport=1\nip=1.1.1.1\n").unwrap();
-    let file = Step::File(path.clone());
-    let before = Config::load(&[set("-p", "port", "2"), file.clone()]).unwrap();
-    assert_eq!(before.port, 1, "the file comes later");
-    let after = Config::load(&[file, set("-p", "port", "2")]).unwrap();
+    let file = ConfigSource::File(path.clone());
+    let before = Config::load(&[option("-p", "port", "2"), file.clone()]).unwrap();
+    assert_eq!(before.port, 1, "the file is the later source");
+    let after = Config::load(&[file, option("-p", "port", "2")]).unwrap();
     assert_eq!((after.port, after.address.as_str()), (2, "1.1.1.1"));
     std::fs::remove_dir_all(&directory).unwrap();
-    let error = Config::load(&[Step::File(path)]).unwrap_err().to_string();
+    let error = Config::load(&[ConfigSource::File(path)]).unwrap_err().to_string();
     assert!(error.contains("a.cf") && error.contains("No such file"), "{error}");
-    let error = Config::load(&[set("-p", "port", "x")]).unwrap_err().to_string();
+    let error = Config::load(&[option("-p", "port", "x")]).unwrap_err().to_string();
     assert_eq!(error, "-p: bad value 'x' for 'port': a whole number from 0 to 65535 is needed");
 }
 
@@ -124,7 +124,7 @@ fn the_sample_documents_every_key_and_changes_nothing() {
     let config = load(&sample).unwrap();
     assert_eq!(config.limits, Config::default().limits);
     let mut switched_on = load(&uncommented).unwrap();
-    assert!(switched_on.debug, "the bare key means on");
+    assert!(switched_on.debug, "the bare key must mean on");
     switched_on.debug = false;
     assert_eq!(format!("{switched_on:?}"), format!("{:?}", Config::default()));
 }
@@ -132,7 +132,54 @@ fn the_sample_documents_every_key_and_changes_nothing() {
 #[test]
 fn the_packages_ship_the_sample() {
     let shipped = include_str!("../../openwrt/files/sockproxyd.cf");
-    assert_eq!(shipped, sample::sample(), "make it anew: sockproxyd --sample-config > openwrt/files/sockproxyd.cf");
+    assert_eq!(shipped, sample::sample(), "renew it with: sockproxyd --sample-config > openwrt/files/sockproxyd.cf");
+}
+
+/// True where the file may have this line in this section.
+fn accepts(section: &str, key: &str, value: impl std::fmt::Display) -> bool {
+    load(&format!("[{section}]\n{key}={value}\n")).is_ok()
+}
+
+/// Whether `range`, as the document has it, is what the key takes.
+fn is_range_of(section: &str, key: &str, range: &str) -> bool {
+    let most_seconds = super::settings::MAX_SECONDS;
+    let (inside, outside) = match (range, range.split_once(" to ")) {
+        // Not a number.
+        ("-", _) => {
+            return accepts(section, key, "x") || ![7, 1000, 70000].iter().any(|n| accepts(section, key, n));
+        }
+        ("above 0", _) => (vec![0.001, most_seconds], vec![0.0, most_seconds + 1.0]),
+        ("0 or above", _) => (vec![0.0, 0.001, most_seconds], vec![-1.0, most_seconds + 1.0]),
+        (_, Some((least, most))) => {
+            let (Ok(least), Ok(most)) = (least.parse::<u64>(), most.parse::<u64>()) else { return false };
+            let below = least.checked_sub(1).is_none_or(|below| !accepts(section, key, below));
+            return below
+                && accepts(section, key, least)
+                && accepts(section, key, most)
+                && !accepts(section, key, most + 1);
+        }
+        _ => return false,
+    };
+    inside.iter().all(|value| accepts(section, key, value)) && !outside.iter().any(|value| accepts(section, key, value))
+}
+
+#[test]
+fn the_document_shows_every_setting() {
+    let document = include_str!("../../docs/configuration.md");
+    let mut shown = 0;
+    for Setting { section, key, value, default, help, .. } in settings::SETTINGS {
+        let part = document.split(&format!("\n### [{section}]\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+        let part = part.split("\n### ").next().unwrap();
+        let default = if default.is_empty() { "empty".to_owned() } else { format!("`{default}`") };
+        let start = format!("| `{key}` | `{}` | {default} | ", value.replace('|', "\\|"));
+        let end = format!(" | {help} |");
+        let row = part.lines().find_map(|line| line.strip_prefix(&start)?.strip_suffix(&end));
+        let range = row.unwrap_or_else(|| panic!("docs/configuration.md should have: {start}RANGE{end}"));
+        assert!(is_range_of(section, key, range), "docs/configuration.md: {key} has another range than {range}");
+        shown += 1;
+    }
+    let rows = document.lines().filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 4).count();
+    assert_eq!(rows, shown, "docs/configuration.md shows a setting that there is not");
 }
 
 #[test]
@@ -146,18 +193,18 @@ fn the_manual_names_every_key() {
 }
 
 #[test]
-fn where_tls_finds_its_files() {
-    let config = load("[tls]\nca=/etc/house.pem\ndirectory=\n").unwrap();
-    assert_eq!(config.tls, Tls { ca: Some("/etc/house.pem".into()), directory: None, luup: Verify::Peer });
+fn files_for_tls() {
+    let config = load("[tls]\nca=/etc/ca.pem\ndirectory=\n").unwrap();
+    assert_eq!(config.tls, TlsConfig { ca: Some("/etc/ca.pem".into()), directory: None, luup: TlsVerify::Peer });
 }
 
 #[test]
 fn a_luup_behind_tls() {
     let config = load("[host]\nvera=https://[::1]/\n[tls]\nluup=none\n").unwrap();
-    assert_eq!((config.luup.as_str(), config.tls.luup), ("https://[::1]", Verify::None));
+    assert_eq!((config.luup.as_str(), config.tls.luup), ("https://[::1]", TlsVerify::None));
     let pin = format!("sha256/{}", "0a".repeat(32));
     let config = load(&format!("[tls]\nluup={pin}, {pin}\n")).unwrap();
-    assert_eq!(config.tls.luup, Verify::Pins(vec![[10; 32]; 2]));
+    assert_eq!(config.tls.luup, TlsVerify::Pins(vec![[10; 32]; 2]));
     assert_eq!(
         load("[tls]\nluup=sha256/0a").unwrap_err(),
         "test.cf:2: bad value 'sha256/0a' for 'luup': verify, none or sha256/ and 64 hexadecimal digits are needed"

@@ -1,4 +1,4 @@
-//! Who is let in: by address, and while there is room. Refusals are logged, but not without end.
+//! Which connections are admitted: by address, and while there is room. Refusals are logged, with a bound.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::protocol::reply;
 
-/// So many refusals are logged in each period.
-const LOGGED: u32 = 10;
+/// Refusals that are logged in each period.
+const MAX_LOGGED: u32 = 10;
 /// The period.
-const PERIOD: Duration = Duration::from_secs(60);
+const LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// Counts who is in.
+/// Counts the connections that are admitted.
 #[derive(Debug)]
 pub struct Admission {
     per_address: HashMap<IpAddr, usize>,
-    /// Connections there may be in all.
-    most: usize,
+    /// Connections that may be admitted in all.
+    limit: usize,
     /// Refusals since the start.
     refused: u64,
     period: Option<Instant>,
@@ -25,23 +25,24 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Nobody is in; there is room for `most`.
-    pub fn new(most: usize) -> Self {
-        Self { per_address: HashMap::new(), most, refused: 0, period: None, in_period: 0 }
+    /// Admits up to `limit` connections.
+    pub fn new(limit: usize) -> Self {
+        Self { per_address: HashMap::new(), limit, refused: 0, period: None, in_period: 0 }
     }
 
-    /// Changes the room there is. Who is in stays.
-    pub fn set_most(&mut self, most: usize) {
-        self.most = most;
+    /// Changes the limit. Connections that are admitted stay.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
     }
 
-    /// Lets `address` in, of which [`Admission::leave`] must tell the end; or answers the line that refuses it.
-    pub fn enter(&mut self, address: IpAddr, in_all: usize, config: &Config, now: Instant) -> Result<(), Vec<u8>> {
+    /// Admits a connection from `address`, whose end [`Admission::release`] must be told, or returns the line that refuses
+    /// it. `admitted`: connections that are admitted already.
+    pub fn admit(&mut self, address: IpAddr, admitted: usize, config: &Config, now: Instant) -> Result<(), Vec<u8>> {
         let limits = &config.limits;
         let own = self.per_address.get(&address).copied().unwrap_or(0);
         let (reply, why) = if !config.allow.allows(address) {
             (reply::access_refused(), "its address is not allowed")
-        } else if in_all >= self.most {
+        } else if admitted >= self.limit {
             (reply::too_many(""), "there are too many connections")
         } else if own >= limits.per_address && !address.is_loopback() {
             (reply::too_many(" from your address"), "it has too many connections")
@@ -54,8 +55,8 @@ impl Admission {
         Err(reply)
     }
 
-    /// `address` has one connection less.
-    pub fn leave(&mut self, address: IpAddr) {
+    /// A connection from `address` has ended.
+    pub fn release(&mut self, address: IpAddr) {
         if let Some(count) = self.per_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -70,15 +71,15 @@ impl Admission {
     }
 
     fn log(&mut self, address: IpAddr, why: &str, now: Instant) {
-        if self.period.is_none_or(|start| now - start >= PERIOD) {
-            let unlogged = self.in_period.saturating_sub(LOGGED);
+        if self.period.is_none_or(|start| now - start >= LOG_PERIOD) {
+            let unlogged = self.in_period.saturating_sub(MAX_LOGGED);
             if unlogged > 0 {
                 log::warn!("{unlogged} more refused");
             }
             (self.period, self.in_period) = (Some(now), 0);
         }
         self.in_period += 1;
-        if self.in_period <= LOGGED {
+        if self.in_period <= MAX_LOGGED {
             log::warn!("{address} refused: {why}");
         }
     }
@@ -89,28 +90,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lets_in_whom_it_may() {
+    fn admits_by_address_and_while_there_is_room() {
         let mut config = Config::default();
         config.limits.per_address = 2;
         let mut admission = Admission::new(5);
         let now = Instant::now();
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let (home, here, stranger) = (ip("192.168.0.9"), ip("127.0.0.1"), ip("8.8.8.8"));
-        assert_eq!(admission.enter(stranger, 0, &config, now), Err(b"ERR ACCESS Not allowed\n".to_vec()));
-        assert_eq!(admission.enter(home, 0, &config, now), Ok(()));
-        assert_eq!(admission.enter(home, 1, &config, now), Ok(()));
+        assert_eq!(admission.admit(stranger, 0, &config, now), Err(b"ERR ACCESS Not allowed\n".to_vec()));
+        assert_eq!(admission.admit(home, 0, &config, now), Ok(()));
+        assert_eq!(admission.admit(home, 1, &config, now), Ok(()));
         assert_eq!(
-            admission.enter(home, 2, &config, now),
+            admission.admit(home, 2, &config, now),
             Err(b"ERR ACCESS Too many connections from your address\n".to_vec())
         );
-        for in_all in 2..5 {
-            assert_eq!(admission.enter(here, in_all, &config, now), Ok(()), "loopback is exempt");
+        for admitted in 2..5 {
+            assert_eq!(admission.admit(here, admitted, &config, now), Ok(()), "loopback is exempt");
         }
-        assert_eq!(admission.enter(here, 5, &config, now), Err(b"ERR ACCESS Too many connections\n".to_vec()));
-        admission.leave(home);
-        assert_eq!(admission.enter(home, 4, &config, now), Ok(()));
-        admission.leave(home);
-        admission.leave(home);
+        assert_eq!(admission.admit(here, 5, &config, now), Err(b"ERR ACCESS Too many connections\n".to_vec()));
+        admission.release(home);
+        assert_eq!(admission.admit(home, 4, &config, now), Ok(()));
+        admission.release(home);
+        admission.release(home);
         assert!(!admission.per_address.contains_key(&home));
         assert_eq!(admission.refused(), 3);
     }

@@ -1,85 +1,93 @@
-//! The loop: poll, dispatch, timers, signals. What an event means is decided elsewhere.
+//! The loop: poll, dispatch, timers, signals. Sessions decide what an event means.
 //!
-//! A turn of the loop waits for events, tells them to those they concern, lets sessions that have something to do do
-//! it (see `turns`), and hands requests to the senders. Who is not done asks for another turn, and the others have
-//! theirs before.
+//! A turn of the loop polls for events, tells sessions theirs, gives turns to the sessions that have something to do (see
+//! [`run_queue`]), and hands requests to the notification senders. A session that is not done asks for another turn, and
+//! the others have theirs before.
 
 mod admission;
-mod descriptors;
-mod doors;
-mod farewell;
-mod kept;
-mod owner;
-mod report;
+mod fd_limit;
+mod kept_registry;
+mod listeners;
+mod run_queue;
 mod sessions;
+mod signals;
 mod timers;
 mod tokens;
-mod turns;
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::event::Event;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Waker};
-use nix::sys::signalfd::SignalFd;
-use slab::Slab;
+use mio::{Events, Poll, Token, Waker};
 
-use crate::config::{Config, Step};
-use crate::net::random::Randomness;
+use crate::config::{Config, ConfigSource};
+use crate::logging;
+use crate::net::network::MioNetwork;
+use crate::net::random::RandomSource;
 use crate::net::resolver::Resolver;
+use crate::net::socket::{INTEREST, TcpSocket};
 use crate::notify::{Schedule, Senders, Trust};
+use crate::protocol::command::KeptRequest;
 use crate::protocol::reply;
-use crate::relay::SCRATCH;
-use crate::relay::buffers::Buffers;
-use crate::relay::pipes::Pipes;
-use crate::session::{Ask, Context, Key, PidSource};
+use crate::relay::SCRATCH_SIZE;
+use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::pipe_pool::PipePool;
+use crate::session::{
+    DaemonRequest, KeptEnd, KeptState, Key, PidSource, Session, SessionContext, Snapshot, TurnResult,
+};
+use crate::status;
 use crate::tls::{self, Handshakes};
 use admission::Admission;
-use doors::Doors;
-use kept::Directory;
-use sessions::{Slot, key, remote_token, slot_of};
+use kept_registry::KeptRegistry;
+use listeners::{Accepted, Listeners};
+use run_queue::RunQueue;
+use sessions::{SessionTable, remote_token};
+use signals::{SignalRequest, Signals};
 use timers::Timers;
 use tokens::{Side, Source};
-use turns::Turns;
 
 /// Events taken in one turn.
-const EVENTS: usize = 256;
+const MAX_EVENTS: usize = 256;
 
-/// TLS handshakes made at once. They are all computing: more threads than cores gain nothing.
-const HANDSHAKES: usize = 2;
+/// Threads that compute TLS handshakes: more threads than cores gain nothing.
+const HANDSHAKE_THREADS: usize = 2;
+
+/// Turns in which what an attached plugin has sent is relayed before another takes its place. What is left then is what
+/// the remote does not take.
+const ATTACH_TURNS: usize = 16;
+
+/// Time at the end for closing notifications to reach Luup, and for remotes to be told.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything that a session's turn may need. Apart from the sessions, so that both can be borrowed.
-struct House {
+struct Resources {
     poll: Poll,
+    network: MioNetwork,
     config: Config,
     scratch: Vec<u8>,
-    buffers: Buffers,
-    pipes: Pipes,
+    budget: MemoryBudget,
+    pipes: PipePool,
     resolver: Resolver<Key>,
     handshakes: Handshakes<Key>,
-    randomness: Randomness,
+    random: RandomSource,
     schedule: Schedule,
 }
 
 /// The daemon.
 pub struct Daemon {
-    house: House,
-    steps: Vec<Step>,
-    signals: SignalFd,
-    doors: Doors,
+    resources: Resources,
+    /// Where the configuration came from, to be read again on SIGHUP.
+    steps: Vec<ConfigSource>,
+    signals: Signals,
+    listeners: Listeners,
     senders: Senders,
-    sessions: Slab<Slot>,
-    /// The generation that the next session in a slot gets.
-    generations: Vec<u16>,
-    turns: Turns<Key>,
+    sessions: SessionTable,
+    run_queue: RunQueue<Key>,
     timers: Timers<Key>,
     admission: Admission,
     pids: PidSource,
-    /// Kept connections by the pids that their plugins gave them.
-    directory: Directory,
+    kept: KeptRegistry,
     accepted: u64,
     started: Instant,
     now: Instant,
@@ -90,53 +98,51 @@ pub struct Daemon {
 impl Daemon {
     /// Opens everything that `config` names. An error is one line for people: what could not be had.
     ///
-    /// Must be called before any thread is started, since signals are taken from all of them. `steps` are those that
+    /// Must be called before any thread is started, since signals are blocked for all of them. `steps` are those that
     /// made `config`, to be gone through again on SIGHUP.
-    pub fn new(config: Config, steps: Vec<Step>) -> Result<Self, String> {
-        let signals = owner::take_signals().map_err(|errno| format!("no signals: {errno}"))?;
+    pub fn new(config: Config, steps: Vec<ConfigSource>) -> Result<Self, String> {
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
-        let signal_fd = signals.as_raw_fd();
-        let registered = poll.registry().register(&mut SourceFd(&signal_fd), tokens::SIGNALS, Interest::READABLE);
-        registered.map_err(|error| format!("no signals: {error}"))?;
+        let signals = Signals::new(poll.registry(), tokens::SIGNALS).map_err(|error| format!("no signals: {error}"))?;
         let waker = Waker::new(poll.registry(), tokens::WAKER).map_err(|error| format!("no waker: {error}"))?;
         let waker = Arc::new(waker);
         let wake = move || {
             let waker = Arc::clone(&waker);
             move || {
-                // It fails only when the daemon is at its end.
+                // Fails only at the end of the daemon.
                 let _ = waker.wake();
             }
         };
-        // Before anybody can come in: who looks at the limit, or sets it, then finds it as it stays.
-        let connections = descriptors::provide(&config);
-        let doors = Doors::open(&config, poll.registry())?;
+        // Before the listeners accept anything: a client that looks at the limit, or sets it, finds it as it stays.
+        let connections = fd_limit::raise_for(&config);
+        let listeners = Listeners::open(&config, poll.registry())?;
+        let network = MioNetwork::new(poll.registry().try_clone().map_err(|error| format!("no epoll: {error}"))?);
         let limits = &config.limits;
         let now = Instant::now();
-        let tls = tls_house(&config);
+        let tls = tls_context(&config);
         let trust = trust(&tls, &config);
         Ok(Self {
             senders: Senders::new(&config.luup, limits.senders, limits.answer, trust, wake()),
-            house: House {
-                scratch: vec![0; SCRATCH],
-                buffers: Buffers::new(limits.buffers, limits.buffer),
-                pipes: Pipes::new(limits.pipes),
+            resources: Resources {
+                scratch: vec![0; SCRATCH_SIZE],
+                budget: MemoryBudget::new(limits.buffers, limits.buffer),
+                pipes: PipePool::new(limits.pipes),
                 resolver: Resolver::new(limits.resolvers, wake()),
-                handshakes: Handshakes::new(tls, HANDSHAKES, wake()),
-                randomness: Randomness::default(),
+                handshakes: Handshakes::new(tls, HANDSHAKE_THREADS, wake()),
+                random: RandomSource::default(),
                 schedule: Schedule::new(limits.senders, limits.notices),
                 poll,
+                network,
                 config,
             },
             steps,
             signals,
-            doors,
-            sessions: Slab::new(),
-            generations: Vec::new(),
-            turns: Turns::new(),
+            listeners,
+            sessions: SessionTable::default(),
+            run_queue: RunQueue::new(),
             timers: Timers::new(),
             admission: Admission::new(connections),
             pids: PidSource::default(),
-            directory: Directory::default(),
+            kept: KeptRegistry::default(),
             accepted: 0,
             started: now,
             now,
@@ -146,18 +152,29 @@ impl Daemon {
 
     /// Serves until it is told to end. An error is one line for people.
     pub fn run(mut self) -> Result<(), String> {
-        log::info!("sockproxyd {} ready, Luup at {}", env!("CARGO_PKG_VERSION"), self.house.config.luup);
-        let mut events = Events::with_capacity(EVENTS);
+        log::info!("sockproxyd {} ready, Luup at {}", env!("CARGO_PKG_VERSION"), self.resources.config.luup);
+        let mut events = Events::with_capacity(MAX_EVENTS);
         while self.ending.is_none() {
             self.turn(&mut events)?;
         }
-        self.say_farewell(&mut events)
+        self.shut_down(&mut events);
+        Ok(())
     }
 
     /// One turn of the loop.
     fn turn(&mut self, events: &mut Events) -> Result<(), String> {
-        match self.house.poll.poll(events, self.timeout()) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(format!("poll: {error}")),
+        let timeout = self.timeout();
+        self.poll(events, timeout).map_err(|error| format!("poll: {error}"))?;
+        self.accept_pending();
+        self.run_sessions();
+        self.send_notifications();
+        Ok(())
+    }
+
+    /// Waits for events, and dispatches them and what is due.
+    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.resources.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         self.now = Instant::now();
@@ -165,18 +182,15 @@ impl Daemon {
             self.dispatch(event);
         }
         self.run_timers();
-        self.let_in();
-        self.run_sessions();
-        self.send_notifications();
         Ok(())
     }
 
     /// How long the loop may sleep.
     fn timeout(&self) -> Option<Duration> {
-        if !self.turns.is_empty() || self.doors.is_ready() {
+        if !self.run_queue.is_empty() || self.listeners.is_ready() {
             return Some(Duration::ZERO);
         }
-        let next = [self.timers.next(), self.house.schedule.poll_timeout(), self.doors.deadline()];
+        let next = [self.timers.next(), self.resources.schedule.poll_timeout(), self.listeners.deadline()];
         // From now, not from the turn's beginning: what was due meanwhile is due at once.
         next.into_iter().flatten().min().map(|due| due.saturating_duration_since(Instant::now()))
     }
@@ -185,46 +199,56 @@ impl Daemon {
         match tokens::source(event.token()) {
             Source::Waker => self.take_results(),
             Source::Signals => self.handle_signals(),
-            Source::Listener(door) => self.doors.handle_event(door),
+            Source::Listener(listener) => self.listeners.handle_event(listener),
             Source::Session(slot, generation, side) => {
-                // A late event of a session that has gone, or of a slot that is somebody else's now, means nothing.
-                let Some(found) = self.sessions.get_mut(slot).filter(|found| found.generation == generation) else {
-                    return;
-                };
+                let key = sessions::key(slot, generation);
+                // A late event of a session that is gone finds none.
+                let Some(found) = self.sessions.get_mut(key) else { return };
                 match side {
-                    Side::Plugin => found.session.handle_plugin_event(event),
-                    Side::Remote => found.session.handle_remote_event(event),
+                    Side::Plugin => found.session.handle_plugin_event(event.into()),
+                    Side::Remote => found.session.handle_remote_event(event.into()),
                 }
-                self.enqueue(key(slot, generation));
+                self.enqueue(key);
             }
         }
     }
 
-    /// What threads have found out.
+    /// Takes what threads have found out.
     fn take_results(&mut self) {
         for (line, outcome) in self.senders.take_outcomes() {
-            self.house.schedule.handle_outcome(line, outcome, self.now);
+            self.resources.schedule.handle_outcome(line, outcome, self.now);
         }
-        for (key, step) in self.house.handshakes.take_results() {
-            if let Some(slot) = slot_of(&self.sessions, key) {
-                self.sessions[slot].session.handle_secured(step);
+        for (key, step) in self.resources.handshakes.take_results() {
+            if let Some(found) = self.sessions.get_mut(key) {
+                found.session.handle_tls_step(step);
                 self.enqueue(key);
             }
         }
-        for (key, host, answer) in self.house.resolver.take_answers() {
-            if let Some(slot) = slot_of(&self.sessions, key) {
-                self.sessions[slot].session.handle_resolved(&host, answer);
+        for (key, host, answer) in self.resources.resolver.take_results() {
+            if let Some(found) = self.sessions.get_mut(key) {
+                found.session.handle_resolved(&host, answer);
                 self.enqueue(key);
             }
         }
     }
 
-    /// Gives those a turn whose timer has come up. Whether they are really late is asked afterwards: what has come for
-    /// them meanwhile counts.
+    fn handle_signals(&mut self) {
+        while let Some(request) = self.signals.next() {
+            match request {
+                SignalRequest::Reload => self.reload(),
+                SignalRequest::LogStatus => {
+                    String::from_utf8_lossy(&self.status_table(None)).lines().for_each(|line| log::info!("{line}"));
+                }
+                SignalRequest::End(why) => self.ending = Some(why),
+            }
+        }
+    }
+
+    /// Gives a turn to each session whose timer is due. Whether the session is really late is asked after that turn: what
+    /// has come for it meanwhile counts.
     fn run_timers(&mut self) {
         while let Some((due, key)) = self.timers.pop(self.now) {
-            let Some(slot) = slot_of(&self.sessions, key) else { continue };
-            let found = &mut self.sessions[slot];
+            let Some(found) = self.sessions.get_mut(key) else { continue };
             if found.armed == Some(due) {
                 found.armed = None;
             }
@@ -232,29 +256,142 @@ impl Daemon {
         }
     }
 
-    /// Does what a session has asked for.
-    fn perform(&mut self, slot: usize, key: Key, ask: Ask) {
-        match ask {
-            Ask::Stat | Ask::StatJson if self.unread() > self.house.config.limits.buffers => {
-                let session = &mut self.sessions[slot].session;
-                log::warn!("{} gets no STAT: too many wait to be read", session.pid());
-                session.dismiss(Vec::new(), &mut self.house.context(key, self.now));
+    /// Accepts connections that are waiting.
+    fn accept_pending(&mut self) {
+        for accepted in self.listeners.accept(self.run_queue.accept_limit(), self.now) {
+            self.add_session(accepted);
+        }
+    }
+
+    fn add_session(&mut self, Accepted { mut stream, peer, listener }: Accepted) {
+        let address = peer.ip().to_canonical();
+        let admitted = self.admission.admit(address, self.sessions.len(), &self.resources.config, self.now);
+        if let Err(refusal) = admitted {
+            // Best effort; a fresh socket takes a line at once.
+            let _ = io::Write::write(&mut stream, &refusal);
+            return;
+        }
+        let key = self.sessions.next_key();
+        if let Err(error) = self.resources.poll.registry().register(&mut stream, Token(key), INTEREST) {
+            log::warn!("cannot register a connection from {address}: {error}");
+            self.admission.release(address);
+            return;
+        }
+        self.accepted += 1;
+        let direct = self.listeners.direct(listener);
+        let pid = self.pids.next(SystemTime::now(), direct.is_some());
+        log::info!("{pid} connection from {address}");
+        let mut cx = self.resources.context(key, self.now);
+        let session = match direct {
+            Some(direct) => Session::direct(pid, TcpSocket(stream), peer, direct, &mut cx),
+            None => Session::greet(pid, TcpSocket(stream), peer, &cx),
+        };
+        self.sessions.insert(Box::new(session));
+        self.enqueue(key);
+    }
+
+    /// Queues the session of `key` for a turn.
+    fn enqueue(&mut self, key: Key) {
+        if let Some(found) = self.sessions.get_mut(key) {
+            self.run_queue.add(key, found.session.is_relaying(), &mut found.queued);
+        }
+    }
+
+    /// Gives the sessions of this round their turns.
+    fn run_sessions(&mut self) {
+        self.run_queue.begin_round();
+        while let Some(key) = self.run_queue.next() {
+            self.run_session(key);
+        }
+    }
+
+    fn run_session(&mut self, key: Key) {
+        let Some(found) = self.sessions.get_mut(key) else { return };
+        found.queued = false;
+        let mut cx = self.resources.context(key, self.now);
+        let is_late = |session: &Session, cx: &SessionContext<'_, MioNetwork>| {
+            session.deadline(cx.config).is_some_and(|due| due <= cx.now)
+        };
+        let mut result = found.session.turn(&mut cx);
+        if result == TurnResult::Wait && is_late(&found.session, &cx) {
+            found.session.assume_readable();
+            result = found.session.turn(&mut cx);
+        }
+        if result == TurnResult::Wait && is_late(&found.session, &cx) {
+            found.session.handle_timeout(&mut cx);
+            result = found.session.turn(&mut cx);
+        }
+        match result {
+            TurnResult::Wait => {}
+            TurnResult::Again => self.enqueue(key),
+            TurnResult::Request(request) => {
+                self.perform(key, request);
+                self.enqueue(key);
             }
-            Ask::Stat => {
-                let table = self.table(Some(slot));
-                self.sessions[slot].session.answer(table);
+            TurnResult::Closed => return self.remove_session(key),
+        }
+        self.arm_timer(key);
+    }
+
+    /// Brings the timer of a session in line with its deadline.
+    fn arm_timer(&mut self, key: Key) {
+        if let Some(found) = self.sessions.get_mut(key) {
+            let due = found.session.deadline(&self.resources.config);
+            self.timers.arm(key, due, &mut found.armed);
+        }
+    }
+
+    fn remove_session(&mut self, key: Key) {
+        let Some(session) = self.sessions.remove(key) else { return };
+        if let Some(pid) = session.kept_pid() {
+            self.kept.remove(pid, key);
+        }
+        self.admission.release(session.address());
+        self.listeners.handle_session_end();
+        if self.sessions.is_empty() {
+            // Memory that many sessions have needed is freed when they are gone.
+            crate::buffer_pool::clear();
+            self.sessions.shrink();
+            self.run_queue.shrink();
+        }
+        let sessions = &self.sessions;
+        self.timers.prune(sessions.len(), |key, due| sessions.get(key).is_some_and(|found| found.armed == Some(due)));
+    }
+
+    /// Does what the session of `key` has asked for.
+    fn perform(&mut self, key: Key, request: DaemonRequest) {
+        match request {
+            DaemonRequest::Kept(KeptRequest::Claim) => self.claim(key),
+            DaemonRequest::Kept(KeptRequest::Attach { pid, seen }) => {
+                if let Err(reason) = self.attach(key, &pid, seen) {
+                    self.reply(key, &reply::kept_failed("ATCH", reason));
+                }
             }
-            Ask::StatJson => {
-                let answer = reply::stat_json(&self.json());
-                self.sessions[slot].session.answer(answer);
+            DaemonRequest::Kept(KeptRequest::Drop { pid }) => {
+                let answer = match self.look_up_kept(&pid) {
+                    Some(kept) => {
+                        self.with_session(kept, |session, cx| session.end_kept(KeptEnd::Dropped, cx));
+                        self.enqueue(kept);
+                        reply::ok("DROP")
+                    }
+                    None => reply::kept_failed("DROP", reply::NO_SUCH_PID),
+                };
+                self.reply(key, &answer);
             }
-            Ask::Kept => self.perform_kept(slot, key),
-            Ask::Stop => {
-                let session = &mut self.sessions[slot].session;
-                let (pid, address) = (session.pid(), session.address());
-                let allowed = self.house.config.stop.allows(address);
+            DaemonRequest::Stat | DaemonRequest::StatJson if self.unread() > self.resources.config.limits.buffers => {
+                self.with_session(key, |session, cx| {
+                    log::warn!("{} gets no STAT: too many replies wait to be read", session.pid());
+                    session.reject(Vec::new(), cx);
+                });
+            }
+            DaemonRequest::Stat => self.reply(key, &self.status_table(Some(key))),
+            DaemonRequest::StatJson => self.reply(key, &reply::stat_json(&self.status_json())),
+            DaemonRequest::Stop => {
+                let Some(found) = self.sessions.get(key) else { return };
+                let (pid, address) = (found.session.pid(), found.session.address());
+                let allowed = self.resources.config.stop.allows(address);
                 let answer = if allowed { reply::ok("STOP") } else { reply::stop_refused() };
-                session.dismiss(answer, &mut self.house.context(key, self.now));
+                self.with_session(key, |session, cx| session.reject(answer, cx));
                 if allowed {
                     self.ending = Some("STOP");
                 } else {
@@ -264,41 +401,251 @@ impl Daemon {
         }
     }
 
+    /// Calls `work` with the session of `key` and its context.
+    fn with_session<T>(
+        &mut self,
+        key: Key,
+        work: impl FnOnce(&mut Session, &mut SessionContext<'_, MioNetwork>) -> T,
+    ) -> Option<T> {
+        let found = self.sessions.get_mut(key)?;
+        Some(work(&mut found.session, &mut self.resources.context(key, self.now)))
+    }
+
+    /// Answers the request of the session of `key`.
+    fn reply(&mut self, key: Key, bytes: &[u8]) {
+        if let Some(found) = self.sessions.get_mut(key) {
+            found.session.reply(bytes);
+        }
+    }
+
+    /// The kept session of `pid`, unless it is ending.
+    fn find_kept(&self, pid: &[u8]) -> Option<Key> {
+        let key = self.kept.find(pid)?;
+        let found = self.sessions.get(key)?;
+        (found.session.kept_state() != KeptState::Over).then_some(key)
+    }
+
+    /// The kept session of a `pid` that a client has named. Clients that name too many wrong pids find none.
+    fn look_up_kept(&mut self, pid: &[u8]) -> Option<Key> {
+        if !self.kept.allow_lookup(self.now) {
+            return None;
+        }
+        let found = self.find_kept(pid);
+        if found.is_none() {
+            self.kept.record_wrong_pid(self.now);
+        }
+        found
+    }
+
+    /// The session of `key` wants to connect, and to be found again by its pid.
+    fn claim(&mut self, key: Key) {
+        let Some(found) = self.sessions.get(key) else { return };
+        let pid: Box<[u8]> = found.session.kept_pid().unwrap_or_default().into();
+        let claim = match self.find_kept(&pid) {
+            Some(older) => {
+                let taken = self.with_session(older, |session, cx| {
+                    // Its plugin may just have gone, which no event has reported yet.
+                    session.assume_readable();
+                    session.turn(cx);
+                    let taken = session.kept_state() == KeptState::Taken;
+                    if !taken {
+                        session.end_kept(KeptEnd::Replaced, cx);
+                    }
+                    taken
+                });
+                self.enqueue(older);
+                if taken == Some(true) { Err(reply::PID_IN_USE) } else { Ok(()) }
+            }
+            None if self.kept.find(&pid).is_none() && self.kept.len() >= self.resources.config.limits.kept => {
+                Err(reply::TOO_MANY_KEPT)
+            }
+            None => Ok(()),
+        };
+        if claim.is_ok() {
+            self.kept.insert(&pid, key);
+        }
+        self.with_session(key, |session, cx| session.handle_claimed(claim, cx));
+    }
+
+    /// The connection of the session of `key` takes the place of that of the kept session of `pid`. An error is the reason
+    /// why not.
+    fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>) -> Result<(), &'static str> {
+        let kept = self.look_up_kept(pid).ok_or(reply::NO_SUCH_PID)?;
+        let resumed = self.with_session(kept, |session, cx| {
+            // What the plugin before has sent is relayed first, as far as it goes.
+            session.assume_readable();
+            for _ in 0..ATTACH_TURNS {
+                if session.turn(cx) != TurnResult::Again {
+                    break;
+                }
+            }
+            session.resume(seen)
+        });
+        // Whatever comes of it, these turns may have left the session something to do, or another deadline.
+        self.enqueue(kept);
+        resumed.ok_or(reply::NO_SUCH_PID)??;
+        let connection = self.sessions.get_mut(key).and_then(|found| found.session.take_connection());
+        let Some(connection) = connection else { return Ok(()) };
+        let attached = self.with_session(kept, |session, cx| session.attach(connection, cx));
+        let Some((peer, registered)) = attached else { return Ok(()) };
+        if let Err(error) = registered {
+            log::warn!("cannot register a connection: {error}");
+        }
+        if let Some(found) = self.sessions.get_mut(key) {
+            found.session.set_peer(peer);
+        }
+        Ok(())
+    }
+
+    /// Hands requests that are due to the senders.
     fn send_notifications(&mut self) {
-        while let Some(job) = self.house.schedule.poll_job(self.now) {
+        while let Some(job) = self.resources.schedule.poll_job(self.now) {
             if let Some((line, outcome)) = self.senders.submit(job) {
-                self.house.schedule.handle_outcome(line, outcome, self.now);
+                self.resources.schedule.handle_outcome(line, outcome, self.now);
             }
         }
+    }
+
+    /// Reads the configuration again. An error in it changes nothing.
+    fn reload(&mut self) {
+        match Config::load(&self.steps) {
+            Ok(config) => {
+                let old = std::mem::replace(&mut self.resources.config, config);
+                self.apply(&old);
+            }
+            Err(error) => {
+                if let Err(log_error) = logging::reopen(&self.resources.config) {
+                    log::error!("{log_error}");
+                }
+                log::error!("configuration not changed: {error}");
+            }
+        }
+    }
+
+    /// Brings everything in line with a configuration that has replaced `old`.
+    fn apply(&mut self, old: &Config) {
+        let resources = &mut self.resources;
+        if let Err(error) = logging::reopen(&resources.config) {
+            log::error!("{error}");
+        }
+        let limits = &resources.config.limits;
+        resources.budget.set_limits(limits.buffers, limits.buffer);
+        resources.pipes.set_limit(limits.pipes);
+        resources.schedule.set_limits(limits.senders, limits.notices);
+        resources.resolver.set_max_threads(limits.resolvers);
+        // The files may have changed, whatever their names.
+        let tls = tls_context(&resources.config);
+        self.senders.set_trust(trust(&tls, &resources.config));
+        resources.handshakes.set_house(tls);
+        self.senders.set_most(limits.senders);
+        self.admission.set_limit(fd_limit::raise_for(&resources.config));
+        let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
+        if fixed(old) != fixed(&resources.config) {
+            log::warn!("changes of ip, port, vera and answer take a restart");
+            let config = &mut resources.config;
+            (config.address, config.port, config.luup, config.limits.answer) = fixed(old);
+        }
+        self.listeners.reload(&resources.config, resources.poll.registry());
+        // Deadlines may be earlier now.
+        let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.arm_timer(key);
+        }
+        log::info!("configuration read anew");
+    }
+
+    /// Bytes of replies that plugins in setup mode have yet to read.
+    fn unread(&self) -> usize {
+        self.sessions.iter().map(|(_, found)| found.session.unread()).sum()
+    }
+
+    fn snapshots(&self) -> impl Iterator<Item = (Key, Snapshot)> {
+        self.sessions.iter().filter_map(|(key, found)| {
+            found.session.snapshot(&self.resources.schedule, self.now).map(|shown| (key, shown))
+        })
+    }
+
+    /// STAT's answer, as the session of `own` sees it.
+    fn status_table(&self, own: Option<Key>) -> Vec<u8> {
+        let mut table = status::header();
+        for (key, shown) in self.snapshots() {
+            table.extend(status::row(&shown, own == Some(key)));
+        }
+        table
+    }
+
+    /// STAT JSON's answer.
+    fn status_json(&self) -> String {
+        let overview = status::DaemonStatus {
+            uptime: self.now - self.started,
+            buffered: self.resources.budget.held(),
+            history: self.resources.budget.history(),
+            accepted: self.accepted,
+            refused: self.admission.refused(),
+            listeners: self.listeners.list(),
+            notifications: self.resources.schedule.counters(),
+            pending: self.resources.schedule.pending(),
+        };
+        let sessions: Vec<Snapshot> = self.snapshots().map(|(_, shown)| shown).collect();
+        status::json(&overview, &self.resources.config.limits, &sessions)
+    }
+
+    /// Closes everything, and gives closing notifications time to reach Luup, and remotes time to be told.
+    fn shut_down(mut self, events: &mut Events) {
+        log::info!("ending: {}", self.ending.unwrap_or_default());
+        self.listeners.close();
+        let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.with_session(key, Session::shut_down);
+            self.enqueue(key);
+        }
+        let until = self.now + SHUTDOWN_TIMEOUT;
+        loop {
+            self.run_sessions();
+            self.send_notifications();
+            let left = until.saturating_duration_since(Instant::now());
+            let done = self.sessions.is_empty() && self.resources.schedule.pending() == 0;
+            if done || left.is_zero() {
+                break;
+            }
+            let wait = self.timeout().map_or(left, |timeout| timeout.min(left));
+            if self.poll(events, Some(wait)).is_err() {
+                break;
+            }
+        }
+        for (_, left) in self.sessions.iter_mut() {
+            left.session.abort();
+        }
+        log::info!("ended");
     }
 }
 
 /// What TLS connections share. Draws the first randomness meanwhile.
-fn tls_house(config: &Config) -> Arc<tls::House> {
-    let house = Arc::new(tls::House::new(config.tls.directory.clone(), config.tls.ca.clone()));
-    house.warm_up();
-    house
+fn tls_context(config: &Config) -> Arc<tls::House> {
+    let context = Arc::new(tls::House::new(config.tls.directory.clone(), config.tls.ca.clone()));
+    context.warm_up();
+    context
 }
 
-/// How Luup proves who it is.
-fn trust(house: &Arc<tls::House>, config: &Config) -> Trust {
-    Trust { house: Arc::clone(house), verify: config.tls.luup.clone() }
+/// How Luup is verified.
+fn trust(context: &Arc<tls::House>, config: &Config) -> Trust {
+    Trust { house: Arc::clone(context), verify: config.tls.luup.clone() }
 }
 
-impl House {
-    fn context(&mut self, key: Key, now: Instant) -> Context<'_> {
-        Context {
+impl Resources {
+    fn context(&mut self, key: Key, now: Instant) -> SessionContext<'_, MioNetwork> {
+        SessionContext {
             now,
             key,
             remote_token: remote_token(key),
-            registry: self.poll.registry(),
+            network: &mut self.network,
             config: &self.config,
             scratch: &mut self.scratch,
-            buffers: &mut self.buffers,
+            budget: &mut self.budget,
             pipes: &mut self.pipes,
             resolver: &mut self.resolver,
             handshakes: &mut self.handshakes,
-            randomness: &mut self.randomness,
+            random: &mut self.random,
             schedule: &mut self.schedule,
         }
     }

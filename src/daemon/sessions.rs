@@ -1,151 +1,112 @@
-//! Sessions come in, have their turns, and go.
+//! The table of sessions: which session a key names, and what the loop remembers of it.
 
-use std::io;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use mio::Token;
 use slab::Slab;
 
-use super::Daemon;
-use super::doors::Arrival;
 use super::tokens::{self, Side, Source};
-use crate::net::socket::INTEREST;
-use crate::session::{Context, Key, Session, Verdict};
+use crate::session::{Key, Session};
 
 /// A session, and what the loop remembers of it.
 #[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) session: Box<Session>,
-    pub(super) generation: u16,
-    /// It stands in the queue.
-    queued: bool,
+pub struct Slot {
+    /// The session.
+    pub session: Box<Session>,
+    /// It waits in the run queue.
+    pub queued: bool,
     /// What its timer is armed for.
-    pub(super) armed: Option<Instant>,
+    pub armed: Option<Instant>,
+    key: Key,
 }
 
-impl Daemon {
-    /// Lets in who is waiting at the doors.
-    pub(super) fn let_in(&mut self) {
-        for Arrival { mut stream, peer, door } in self.doors.accept(self.turns.arrivals(), self.now) {
-            let address = peer.ip().to_canonical();
-            let in_all = self.sessions.len();
-            if let Err(refusal) = self.admission.enter(address, in_all, &self.house.config, self.now) {
-                // A fresh socket takes a line at once; if not, there is nobody to tell.
-                let _ = io::Write::write(&mut stream, &refusal);
-                continue;
-            }
-            let slot = self.sessions.vacant_key();
-            if self.generations.len() <= slot {
-                self.generations.resize(slot + 1, 0);
-            }
-            let generation = self.generations[slot];
-            let key = key(slot, generation);
-            if let Err(error) = self.house.poll.registry().register(&mut stream, Token(key), INTEREST) {
-                log::warn!("cannot watch a connection from {address}: {error}");
-                self.admission.leave(address);
-                continue;
-            }
-            self.accepted += 1;
-            let direct = self.doors.direct(door);
-            let pid = self.pids.next(SystemTime::now(), direct.is_some());
-            log::info!("{pid} connection from {address}");
-            let mut cx = self.house.context(key, self.now);
-            let session = match direct {
-                Some(direct) => Session::direct(pid, stream, peer, direct, &mut cx),
-                None => Session::greet(pid, stream, peer, &cx),
-            };
-            self.sessions.insert(Slot { session: Box::new(session), generation, queued: false, armed: None });
-            self.enqueue(key);
-        }
-    }
-
-    /// Gives those a turn whose turn it is.
-    pub(super) fn run_sessions(&mut self) {
-        self.turns.begin();
-        while let Some(key) = self.turns.next() {
-            let Some(slot) = slot_of(&self.sessions, key) else { continue };
-            self.sessions[slot].queued = false;
-            self.run_session(slot, key);
-        }
-    }
-
-    fn run_session(&mut self, slot: usize, key: Key) {
-        let found = &mut self.sessions[slot];
-        let mut cx = self.house.context(key, self.now);
-        let mut verdict = found.session.turn(&mut cx);
-        let late = |session: &Session, cx: &Context<'_>| session.deadline(cx.config).is_some_and(|due| due <= cx.now);
-        if verdict == Verdict::WAIT && late(&found.session, &cx) {
-            // Before anybody is judged for silence, the sockets themselves are asked: the word may have come while the
-            // machine slept, and its event is yet to be fetched.
-            found.session.look_again();
-            verdict = found.session.turn(&mut cx);
-        }
-        if verdict == Verdict::WAIT && late(&found.session, &cx) {
-            found.session.handle_timeout(&mut cx);
-            verdict = found.session.turn(&mut cx);
-        }
-        match verdict {
-            Verdict { closed: true, .. } => return self.forget(slot),
-            Verdict { ask: Some(ask), .. } => {
-                self.perform(slot, key, ask);
-                self.enqueue(key);
-            }
-            Verdict { again: true, .. } => self.enqueue(key),
-            _ => {}
-        }
-        let found = &mut self.sessions[slot];
-        let due = found.session.deadline(&self.house.config);
-        self.timers.arm(key, due, &mut found.armed);
-    }
-
-    /// Has the session of `key` wait for a turn.
-    pub(super) fn enqueue(&mut self, key: Key) {
-        if let Some(slot) = slot_of(&self.sessions, key) {
-            let found = &mut self.sessions[slot];
-            self.turns.add(key, found.session.relays(), &mut found.queued);
-        }
-    }
-
-    fn forget(&mut self, slot: usize) {
-        let gone = self.sessions.remove(slot);
-        self.generations[slot] = tokens::next_generation(gone.generation);
-        if let Some(pid) = gone.session.kept_pid() {
-            self.directory.remove(pid, key(slot, gone.generation));
-        }
-        self.admission.leave(gone.session.address());
-        self.doors.handle_room();
-        if self.sessions.is_empty() {
-            // What a crowd has needed is given back when it has gone.
-            crate::spare::clear();
-            self.sessions.shrink_to_fit();
-            self.turns.shrink();
-        }
-        let sessions = &self.sessions;
-        self.timers.prune(sessions.len(), |key, due| {
-            slot_of(sessions, key).is_some_and(|slot| sessions[slot].armed == Some(due))
-        });
-    }
+/// All sessions. A slot that is used again has another generation, and so another key: a late event or result for the
+/// session before finds nothing.
+#[derive(Debug, Default)]
+pub struct SessionTable {
+    slots: Slab<Slot>,
+    /// The generation that the next session in a slot gets.
+    generations: Vec<u16>,
 }
 
-/// A session's key is its plugin socket's token.
-pub(super) fn key(slot: usize, generation: u16) -> Key {
-    tokens::session(slot, generation, Side::Plugin).0
+impl SessionTable {
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The key that the next session gets.
+    pub fn next_key(&mut self) -> Key {
+        let slot = self.slots.vacant_key();
+        if self.generations.len() <= slot {
+            self.generations.resize(slot + 1, 0);
+        }
+        tokens::session(slot, self.generations[slot], Side::Plugin).0
+    }
+
+    /// Adds `session`, which gets [`SessionTable::next_key`].
+    pub fn insert(&mut self, session: Box<Session>) -> Key {
+        let key = self.next_key();
+        self.slots.insert(Slot { session, queued: false, armed: None, key });
+        key
+    }
+
+    /// The session that `key` names, if it is still there.
+    pub fn get(&self, key: Key) -> Option<&Slot> {
+        self.slots.get(slot_of(key)?).filter(|found| found.key == key)
+    }
+
+    /// The session that `key` names, if it is still there.
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut Slot> {
+        self.slots.get_mut(slot_of(key)?).filter(|found| found.key == key)
+    }
+
+    /// Removes the session that `key` names.
+    pub fn remove(&mut self, key: Key) -> Option<Box<Session>> {
+        self.get(key)?;
+        let slot = slot_of(key)?;
+        let Source::Session(_, generation, _) = tokens::source(Token(key)) else { return None };
+        self.generations[slot] = tokens::next_generation(generation);
+        Some(self.slots.remove(slot).session)
+    }
+
+    /// All sessions with their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &Slot)> {
+        self.slots.iter().map(|(_, slot)| (slot.key, slot))
+    }
+
+    /// All sessions with their keys.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Slot)> {
+        self.slots.iter_mut().map(|(_, slot)| (slot.key, slot))
+    }
+
+    /// Frees memory that many sessions have needed.
+    pub fn shrink(&mut self) {
+        self.slots.shrink_to_fit();
+    }
 }
 
 /// The token of the remote's sockets of the session that `key` names.
-pub(super) fn remote_token(key: Key) -> Token {
+pub fn remote_token(key: Key) -> Token {
     match tokens::source(Token(key)) {
         Source::Session(slot, generation, _) => tokens::session(slot, generation, Side::Remote),
         _ => Token(key),
     }
 }
 
-/// The slot of the session that `key` names, if it is still that session's.
-pub(super) fn slot_of(sessions: &Slab<Slot>, key: Key) -> Option<usize> {
+/// A session's key is its plugin socket's token.
+pub fn key(slot: usize, generation: u16) -> Key {
+    tokens::session(slot, generation, Side::Plugin).0
+}
+
+fn slot_of(key: Key) -> Option<usize> {
     match tokens::source(Token(key)) {
-        Source::Session(slot, generation, _) => {
-            sessions.get(slot).filter(|found| found.generation == generation).map(|_| slot)
-        }
+        Source::Session(slot, _, _) => Some(slot),
         _ => None,
     }
 }

@@ -6,10 +6,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// As many entries may be out of date before anybody looks.
-const SLACK: usize = 256;
+/// Entries that may be out of date before the heap is pruned.
+const MAX_STALE: usize = 256;
 
-/// A timer: when, and for whom.
+/// A timer: when it is due, and its key.
 type Entry<K> = Reverse<(Instant, K)>;
 
 /// Timers of `K`.
@@ -24,7 +24,7 @@ impl<K: Ord + Copy> Timers<K> {
         Self { heap: BinaryHeap::new() }
     }
 
-    /// Sees to it that `key` comes up at `due`. `armed` is what it is armed for, and is kept by the caller.
+    /// Arms a timer so that `key` comes up at `due`. The caller keeps `armed`: what the key's timer is armed for.
     pub fn arm(&mut self, key: K, due: Option<Instant>, armed: &mut Option<Instant>) {
         if let Some(due) = due
             && armed.is_none_or(|armed| due < armed)
@@ -34,7 +34,7 @@ impl<K: Ord + Copy> Timers<K> {
         }
     }
 
-    /// The next that comes up at `now`. The caller looks whether it is really due, and arms it anew.
+    /// The next key whose timer is due at `now`. The caller checks whether it is really due, and arms it anew.
     pub fn pop(&mut self, now: Instant) -> Option<(Instant, K)> {
         let &Reverse((due, _)) = self.heap.peek()?;
         if due > now {
@@ -43,16 +43,16 @@ impl<K: Ord + Copy> Timers<K> {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// Forgets what is out of date, where that has become most of it. `live` is how many keys there are; `is_armed`
-    /// says whether a key is armed for that instant.
+    /// Removes entries that are out of date, if they are most of the heap. `live`: how many keys there are. `is_armed`: true
+    /// if a key is armed for that instant.
     pub fn prune(&mut self, live: usize, is_armed: impl Fn(K, Instant) -> bool) {
-        if self.heap.len() > 4 * live + SLACK {
+        if self.heap.len() > 4 * live + MAX_STALE {
             self.heap.retain(|&Reverse((due, key))| is_armed(key, due));
             self.heap.shrink_to_fit();
         }
     }
 
-    /// When the next comes up.
+    /// When the next timer is due.
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|&Reverse((due, _))| due)
     }
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(timers.pop(at(2)), None);
         assert_eq!(timers.pop(at(4)), Some((at(3), 1)));
         assert_eq!(timers.pop(at(4)), None);
-        assert_eq!(timers.pop(at(9)), Some((at(5), 1)), "out of date; the caller knows");
+        assert_eq!(timers.pop(at(9)), Some((at(5), 1)), "out of date; the caller checks");
     }
 
     #[test]
@@ -90,6 +90,6 @@ mod tests {
             timers.arm(key, Some(due), &mut None);
             timers.prune(10, |key, _| key % 10_000 == 0);
         }
-        assert!(timers.heap.len() <= 4 * 10 + SLACK + 1, "{}", timers.heap.len());
+        assert!(timers.heap.len() <= 4 * 10 + MAX_STALE + 1, "{}", timers.heap.len());
     }
 }

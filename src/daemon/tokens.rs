@@ -12,12 +12,12 @@ pub const SIGNALS: Token = Token(1);
 /// The first token of a listener; the rest follow.
 const LISTENERS: usize = 2;
 
-/// A listener's token lies below this; a session's above.
+/// The first token of a session; those of listeners are lower.
 const SESSIONS: usize = 1 << 12;
 
 const SLOT_BITS: u32 = 18;
 const GENERATION_BITS: u32 = 12;
-/// Slots that a token can tell apart: as many sessions there can be.
+/// Slots that a token can tell apart: the most sessions that there can be.
 pub const SLOTS: usize = 1 << SLOT_BITS;
 
 /// Which of a session's sockets.
@@ -36,7 +36,7 @@ pub enum Source {
     Waker,
     /// A signal has come.
     Signals,
-    /// Somebody wants in, at this listener.
+    /// A connection is waiting at this listener.
     Listener(usize),
     /// A session's socket: slot, generation, side.
     Session(usize, u16, Side),

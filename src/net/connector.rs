@@ -5,110 +5,126 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use mio::{Registry, Token};
+use mio::Token;
 
-use super::socket::INTEREST;
+use super::endpoint::SocketEndpoint;
+use super::network::Network;
+use super::readiness::Readiness;
 
-/// An attempt gets so much of a start before the next address is tried as well (RFC 8305 section 5).
-const STAGGER: Duration = Duration::from_millis(250);
+/// An attempt runs alone for this long before the next address is tried as well (RFC 8305 section 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Attempts under way and addresses still to try.
 #[derive(Debug)]
-pub struct Connector {
+pub struct Connector<N: Network> {
     waiting: VecDeque<SocketAddr>,
-    racing: Vec<TcpStream>,
-    next: Instant,
+    racing: Vec<(SocketAddr, N::Stream)>,
+    /// What events have reported of the attempts, taken together: an event does not say which attempt it is of. The
+    /// connection that stands in the end needs no more than that, since a remote that answers and ends at once may
+    /// never be reported again.
+    readiness: Readiness,
+    next_attempt: Instant,
     last_error: Option<io::Error>,
 }
 
-/// How it stands.
+/// What [`Connector::poll`] came to.
 #[derive(Debug)]
-pub enum Progress {
-    /// Nobody has answered yet.
+pub enum ConnectorProgress<N: Network> {
+    /// No attempt has succeeded yet.
     Pending,
-    /// This one has, with this address. It is registered.
-    Connected(TcpStream, SocketAddr),
-    /// All have failed; the last one so.
+    /// The connection stands, with this address. It is registered.
+    Connected(SocketEndpoint<N::Stream>, SocketAddr),
+    /// All attempts have failed; this is the error of the last one.
     Failed(io::Error),
 }
 
-impl Connector {
+impl<N: Network> Connector<N> {
     /// A race between `addresses`, of which none is tried yet.
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) -> Self {
-        Self { waiting: addresses.into_iter().collect(), racing: Vec::new(), next: now, last_error: None }
+        Self {
+            waiting: addresses.into_iter().collect(),
+            racing: Vec::new(),
+            readiness: Readiness::default(),
+            next_attempt: now,
+            last_error: None,
+        }
+    }
+
+    /// Adds what an event of one of the attempts reports.
+    pub fn handle_event(&mut self, event: Readiness) {
+        self.readiness.merge(event);
     }
 
     /// When [`Connector::poll`] has something to do even without an event.
     pub fn deadline(&self) -> Option<Instant> {
-        (!self.waiting.is_empty()).then_some(self.next)
+        (!self.waiting.is_empty()).then_some(self.next_attempt)
     }
 
-    /// Looks after the attempts: to be called at first, on each event for `token`, and at the deadline.
-    pub fn poll(&mut self, registry: &Registry, token: Token, now: Instant) -> Progress {
+    /// Looks after the attempts: to be called at first, after each event for `token`, and at the deadline.
+    pub fn poll(&mut self, network: &mut N, token: Token, now: Instant) -> ConnectorProgress<N> {
+        if let Some(connected) = self.poll_attempts(network) {
+            return connected;
+        }
+        while (self.racing.is_empty() || self.next_attempt <= now)
+            && let Some(address) = self.waiting.pop_front()
+        {
+            self.next_attempt = now + ATTEMPT_DELAY;
+            match network.connect(address, token) {
+                Ok(stream) => self.racing.push((address, stream)),
+                Err(error) => self.last_error = Some(error),
+            }
+            // This machine has answered before connect(2) returns: that saves a turn of the loop.
+            if address.ip().to_canonical().is_loopback()
+                && let Some(connected) = self.poll_attempts(network)
+            {
+                return connected;
+            }
+        }
+        if self.racing.is_empty() {
+            let no_address = || io::Error::from(io::ErrorKind::AddrNotAvailable);
+            return ConnectorProgress::Failed(self.last_error.take().unwrap_or_else(no_address));
+        }
+        ConnectorProgress::Pending
+    }
+
+    /// The attempt that has succeeded, if one has. Failed attempts are dropped.
+    fn poll_attempts(&mut self, network: &mut N) -> Option<ConnectorProgress<N>> {
         let mut at = 0;
         while at < self.racing.len() {
-            match outcome(&self.racing[at]) {
-                Ok(None) => at += 1,
-                Ok(Some(peer)) => return Progress::Connected(self.racing.swap_remove(at), peer),
+            let (address, stream) = &self.racing[at];
+            match network.poll_connected(stream, *address) {
+                Ok(false) => at += 1,
+                Ok(true) => {
+                    let (peer, stream) = self.racing.swap_remove(at);
+                    let readiness = Readiness { readable: true, writable: true, ..self.readiness };
+                    return Some(ConnectorProgress::Connected(SocketEndpoint::new(stream, readiness), peer));
+                }
                 Err(error) => {
                     self.racing.swap_remove(at);
                     self.last_error = Some(error);
                 }
             }
         }
-        while (self.racing.is_empty() || self.next <= now)
-            && let Some(address) = self.waiting.pop_front()
-        {
-            self.next = now + STAGGER;
-            match attempt(address, registry, token) {
-                Ok(stream) => self.racing.push(stream),
-                Err(error) => self.last_error = Some(error),
-            }
-        }
-        if self.racing.is_empty() {
-            let nobody = || io::Error::from(io::ErrorKind::AddrNotAvailable);
-            return Progress::Failed(self.last_error.take().unwrap_or_else(nobody));
-        }
-        Progress::Pending
-    }
-}
-
-fn attempt(address: SocketAddr, registry: &Registry, token: Token) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(address)?;
-    registry.register(&mut stream, token, INTEREST)?;
-    Ok(stream)
-}
-
-/// The address with which an attempt has succeeded. Events may be spurious, so that the socket itself is asked.
-fn outcome(stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
-    if let Some(error) = stream.take_error()? {
-        return Err(error);
-    }
-    match stream.peer_addr() {
-        // Where nobody listens on a local port of the ephemeral range, TCP may connect to itself (RFC 9293, simultaneous
-        // open): the plugin would read what it wrote, and the service that belongs there could not start.
-        Ok(peer) if stream.local_addr().is_ok_and(|own| own == peer) => Err(io::ErrorKind::ConnectionRefused.into()),
-        Ok(peer) => Ok(Some(peer)),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(None),
-        // Linux says EINVAL of a connection that was made and reset before anybody looked.
-        Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::net::TcpListener;
 
+    use super::*;
+    use crate::net::network::MioNetwork;
+
     /// Runs a race to its end.
-    fn run(addresses: Vec<SocketAddr>) -> Progress {
+    fn run(addresses: Vec<SocketAddr>) -> ConnectorProgress<MioNetwork> {
         let mut poll = mio::Poll::new().unwrap();
+        let mut network = MioNetwork::new(poll.registry().try_clone().unwrap());
         let mut events = mio::Events::with_capacity(8);
         let mut connector = Connector::new(addresses, Instant::now());
         loop {
-            match connector.poll(poll.registry(), Token(1), Instant::now()) {
-                Progress::Pending => {}
+            match connector.poll(&mut network, Token(1), Instant::now()) {
+                ConnectorProgress::Pending => {}
                 ended => return ended,
             }
             let timeout = connector.deadline().map(|due| due.saturating_duration_since(Instant::now()));
@@ -124,14 +140,14 @@ mod tests {
     fn goes_on_to_the_next_address_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let Progress::Connected(stream, peer) = run(vec![refusing(), refusing(), address]) else { panic!() };
-        assert_eq!((stream.peer_addr().unwrap(), peer), (address, address));
+        let ConnectorProgress::Connected(stream, peer) = run(vec![refusing(), refusing(), address]) else { panic!() };
+        assert_eq!((stream.stream().0.peer_addr().unwrap(), peer), (address, address));
     }
 
     #[test]
     fn says_why_the_last_one_failed() {
-        let Progress::Failed(error) = run(vec![refusing()]) else { panic!() };
+        let ConnectorProgress::Failed(error) = run(vec![refusing()]) else { panic!() };
         assert_eq!(crate::net::reason(&error), "connection refused");
-        assert!(matches!(run(vec![]), Progress::Failed(_)));
+        assert!(matches!(run(vec![]), ConnectorProgress::Failed(_)));
     }
 }

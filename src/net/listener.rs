@@ -9,12 +9,13 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::socket::set_options;
 
-/// Connections that may wait to be accepted: a house full of plugins that reconnect after a Luup reload.
+/// Connections that wait to be accepted: after a Luup reload, all plugins reconnect at once.
 const BACKLOG: i32 = 128;
 
-/// Listens on `address` (`*`, a literal one or a name) and `port`; 0 lets the system choose.
+/// Listens on `address` (`*`, a literal address or a name) and `port`. 0: the system chooses a port.
 ///
-/// `*` is every IPv6 and IPv4 address, or every IPv4 one where the kernel has no IPv6. `keep_alive`: see [`set_options`].
+/// `*` means all IPv6 and IPv4 addresses, or all IPv4 addresses if the kernel has no IPv6. Of the addresses of a name, the
+/// first that can be bound is used. For `keep_alive` see [`set_options`]. The error is that of the last address.
 pub fn listen(address: &str, port: u16, keep_alive: Option<Duration>) -> io::Result<TcpListener> {
     if address == "*" {
         return bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).into(), keep_alive)
@@ -33,7 +34,7 @@ pub fn listen(address: &str, port: u16, keep_alive: Option<Duration>) -> io::Res
 
 fn bind(address: SocketAddr, keep_alive: Option<Duration>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    // A daemon that comes back finds its port still held by connections that linger.
+    // After a restart, connections in TIME_WAIT still hold the port.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listens_where_it_is_told() {
+    fn listens_on_literal_addresses_names_and_all_addresses() {
         let listener = listen("127.0.0.1", 0, None).unwrap();
         let port = listener.local_addr().unwrap().port();
         assert_eq!(listen("127.0.0.1", port, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -58,21 +59,21 @@ mod tests {
         assert!(listen("192.0.2.1", 0, None).is_err());
         let any = listen("*", 0, None).unwrap();
         let port = any.local_addr().unwrap().port();
-        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(), "v4 comes in, too");
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(), "IPv4 clients cannot connect");
     }
 
     #[test]
-    fn connections_inherit_what_the_listener_has() {
+    fn accepted_sockets_inherit_the_options_of_the_listener() {
         let silence = Some(Duration::from_secs(77));
         for (listener, client) in [("127.0.0.1", "127.0.0.1"), ("*", "127.0.0.1"), ("*", "::1"), ("::1", "::1")] {
             let Ok(listener) = listen(listener, 0, silence) else { continue };
             let Ok(client) = std::net::TcpStream::connect((client, listener.local_addr().unwrap().port())) else {
-                assert!(client.contains(':'), "nobody listens");
+                assert!(client.contains(':'), "the listener does not answer on IPv4");
                 continue;
             };
             let own = client.local_addr().unwrap();
             let accepted = loop {
-                // It may not have got there yet.
+                // The connection may not be in the backlog yet.
                 match listener.accept() {
                     Ok((accepted, _)) => break accepted,
                     Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
@@ -82,8 +83,8 @@ mod tests {
             assert!(socket.tcp_nodelay().unwrap(), "{own}");
             assert!(socket.out_of_band_inline().unwrap(), "{own}");
             assert!(socket.keepalive().unwrap(), "{own}");
-            let asks = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval(), socket.tcp_keepalive_retries());
-            let (time, interval, retries) = (asks.0.ok(), asks.1.ok(), asks.2.ok());
+            let probes = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval(), socket.tcp_keepalive_retries());
+            let (time, interval, retries) = (probes.0.ok(), probes.1.ok(), probes.2.ok());
             assert_eq!(
                 (time, interval, retries),
                 (silence, Some(KEEP_ALIVE_INTERVAL), Some(KEEP_ALIVE_PROBES)),

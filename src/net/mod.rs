@@ -1,10 +1,15 @@
 //! Sockets, names and addresses. Nothing here knows what a connection is for.
+//!
+//! [`readiness`] has the rules of edge-triggered readiness; [`endpoint`] is a stream and its readiness in one value;
+//! [`network`] is what a session asks for, so that a simulation can stand in for the kernel.
 
-pub mod access;
 pub mod blocking;
 pub mod connector;
+pub mod endpoint;
 pub mod listener;
+pub mod network;
 pub mod random;
+pub mod readiness;
 pub mod resolver;
 pub mod socket;
 
@@ -12,16 +17,16 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// A socket's error in the words that LuaSocket has for it, which plugins may look for.
+/// A socket's error in LuaSocket's words, which plugins may look for.
 pub fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => return "connection refused".into(),
-        // Also of what std says without a number.
+        // Also for errors that std makes without a number.
         io::ErrorKind::TimedOut => return "timeout".into(),
         _ => {}
     }
     match error.raw_os_error().map(Errno::from_raw) {
-        // More exact than what the kinds of std tell apart.
+        // std's kinds do not tell these apart.
         Some(Errno::EACCES | Errno::EPERM) => "permission denied".into(),
         Some(Errno::ECONNRESET | Errno::ECONNABORTED) => "closed".into(),
         Some(Errno::EADDRINUSE) => "address already in use".into(),

@@ -1,9 +1,9 @@
-//! Unpredictable bytes for WebSocket's keys and masks.
+//! Unpredictable bytes for the keys and masks of WebSocket.
 //!
-//! They need not be secret for ever, but no page, proxy or server may foretell them (RFC 6455 sections 5.3 and 10.3), and
-//! drawing them may never hold up the loop: on an old kernel that has gathered no entropy yet, a box at boot, asking
-//! the system for strong bytes can wait for minutes. The standard library seeds its hashes without waiting; a keyed
-//! SipHash of a counter is a pseudo-random function, and costs no system call.
+//! No page, proxy or server may predict them (RFC 6455 sections 5.3 and 10.3); they need not stay secret. Drawing them must
+//! not block: at boot, an old kernel without enough entropy can let a request for strong bytes wait for minutes. The
+//! standard library seeds its hash keys without blocking. A keyed SipHash of a counter is a pseudo-random function, and
+//! takes no system call.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -11,18 +11,18 @@ use crate::websocket::Entropy;
 
 /// A source of unpredictable bytes.
 #[derive(Debug, Default)]
-pub struct Randomness {
+pub struct RandomSource {
     keys: RandomState,
-    drawn: u64,
+    counter: u64,
 }
 
-impl Randomness {
+impl RandomSource {
     fn draw(&mut self) -> [u8; 8] {
-        self.drawn = self.drawn.wrapping_add(1);
-        self.keys.hash_one(self.drawn).to_ne_bytes()
+        self.counter = self.counter.wrapping_add(1);
+        self.keys.hash_one(self.counter).to_ne_bytes()
     }
 
-    /// The nonce of an opening handshake (RFC 6455 section 4.1): no two are equal but by chance.
+    /// The nonce of an opening handshake (RFC 6455 section 4.1).
     pub fn nonce(&mut self) -> [u8; 16] {
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.draw());
@@ -31,7 +31,7 @@ impl Randomness {
     }
 }
 
-impl Entropy for Randomness {
+impl Entropy for RandomSource {
     fn mask(&mut self) -> [u8; 4] {
         let [a, b, c, d, ..] = self.draw();
         [a, b, c, d]
@@ -45,11 +45,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_drawn_differs() {
-        let (mut one, mut other) = (Randomness::default(), Randomness::default());
+    fn nonces_and_masks_differ() {
+        let (mut one, mut other) = (RandomSource::default(), RandomSource::default());
         let nonces: HashSet<_> = (0..1000).flat_map(|_| [one.nonce(), other.nonce()]).collect();
         assert_eq!(nonces.len(), 2000);
-        // Of 1000 masks of 32 bits, two are equal once in 8600 runs; three never.
+        // Of 1000 masks of 32 bits, two are equal in one of 8600 runs.
         let masks: HashSet<_> = (0..1000).map(|_| one.mask()).collect();
         assert!(masks.len() > 997);
     }

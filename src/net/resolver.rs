@@ -1,184 +1,168 @@
-//! Names to addresses, off the loop: getaddrinfo(3) on threads of its own.
+//! Name resolution off the event loop: getaddrinfo(3) on threads of its own.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType};
 
-use crate::workers::{Pool, Workers};
+use crate::thread_pool::{JobClass, ThreadPool, ThreadPoolSettings};
 
-/// getaddrinfo of musl and glibc take some 10 KiB of stack each; NSS modules more.
-const STACK: usize = 256 * 1024;
-/// As many addresses of a name are tried.
-const MOST_ADDRESSES: usize = 16;
+/// Stack of a thread in bytes. getaddrinfo of musl and glibc take about 10 KiB each, NSS modules more.
+const STACK_SIZE: usize = 256 * 1024;
+/// Addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 16;
+/// Requests that wait for a result. Further ones fail at once, however slow the name servers are.
+const MAX_REQUESTS: usize = 2048;
 
-/// As many wait for answers, however slow the name servers: who comes then is refused at once.
-const MOST_ASKERS: usize = 2048;
+/// A lookup that takes this long makes its name a slow host.
+const SLOW_LOOKUP: Duration = Duration::from_secs(2);
+/// A slow host is remembered at least this long after its last lookup.
+const SLOW_HOST_TTL: Duration = Duration::from_secs(120);
+/// Slow hosts that are remembered.
+const MAX_SLOW_HOSTS: usize = 256;
 
-/// The addresses of a name, or why there are none, in LuaSocket's words.
-pub type Answer = Result<Vec<SocketAddr>, &'static str>;
+/// The addresses of a name, at least one, or the reason why there are none, in LuaSocket's words.
+pub type ResolveResult = Result<Vec<SocketAddr>, &'static str>;
 
-/// A lookup that takes longer makes its name a suspect.
-const SLOW: Duration = Duration::from_secs(2);
-/// When there are too many suspects, those are forgotten that nobody has asked for in so long.
-const SUSPECTED: Duration = Duration::from_secs(120);
-/// As many suspects are remembered.
-const MOST_SUSPECTS: usize = 256;
+/// Looks up names without blocking. `K` identifies a request; its result comes back with it.
+///
+/// A trait, so that a test can run a session without threads.
+pub trait NameResolver<K> {
+    /// Requests the addresses of `host`. `Some`: the lookup cannot even be tried, and this is the result.
+    fn resolve(&mut self, host: &str, key: K) -> Option<ResolveResult>;
 
-/// Looks up names. `K` is what the asker wants back with the answer.
+    /// Drops the request of `key` for `host`. A name without requests is not looked up.
+    fn cancel(&mut self, host: &str, key: K);
+}
+
+/// The [`NameResolver`] that calls getaddrinfo(3). Results are fetched by [`Resolver::take_results`].
 pub struct Resolver<K> {
-    workers: Workers<Arc<str>, Lookup>,
-    most: usize,
-    /// Names that wait for a thread, first come first served.
-    queue: VecDeque<Arc<str>>,
-    /// Who waits for which name: asked twice, looked up once.
-    waiting: HashMap<Arc<str>, Vec<K>>,
-    askers: usize,
-    in_flight: usize,
-    suspects_in_flight: usize,
-    suspects: HashMap<Arc<str>, Instant>,
+    pool: ThreadPool<Arc<str>, Lookup>,
+    /// The requests for each name that is being looked up or waits for a thread: two requests share a lookup.
+    requests: HashMap<Arc<str>, Vec<K>>,
+    request_count: usize,
+    /// The names whose last lookup was slow, and when it ended.
+    slow_hosts: HashMap<Arc<str>, Instant>,
 }
 
 /// A lookup that is done.
 struct Lookup {
     host: Arc<str>,
-    answer: Answer,
-    took: Duration,
+    result: ResolveResult,
+    latency: Duration,
 }
 
 impl<K: PartialEq> Resolver<K> {
-    /// A resolver of at most `most` names at once; `wake` is called when there is an answer.
-    pub fn new(most: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
+    /// A resolver that looks up at most `max_threads` names at once. `wake` is called on another thread when there
+    /// are results.
+    pub fn new(max_threads: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let work = |host: Arc<str>| {
             let started = Instant::now();
-            let answer = look_up(&host);
-            Lookup { host, answer, took: started.elapsed() }
+            let result = look_up(&host);
+            Lookup { host, result, latency: started.elapsed() }
         };
-        let pool = Pool { name: "resolve", most, stack: STACK, nice: 0, work: Box::new(work), wake: Box::new(wake) };
-        Self {
-            workers: Workers::new(pool),
-            most,
-            queue: VecDeque::new(),
-            waiting: HashMap::new(),
-            askers: 0,
-            in_flight: 0,
-            suspects_in_flight: 0,
-            suspects: HashMap::new(),
-        }
+        let pool = ThreadPool::new(ThreadPoolSettings {
+            name: "resolve",
+            max_threads,
+            stack_size: STACK_SIZE,
+            nice: 0,
+            work: Box::new(work),
+            wake: Box::new(wake),
+        });
+        Self { pool, requests: HashMap::new(), request_count: 0, slow_hosts: HashMap::new() }
     }
 
-    /// Asks for the addresses of `host`. Where that cannot even be tried, the answer is there at once.
-    pub fn ask(&mut self, host: &str, asker: K) -> Option<Answer> {
-        if self.askers >= MOST_ASKERS {
-            return Some(Err(NOT_NOW));
+    /// The results since the last call, each with its request's key and the name in lower case. The ports are 0.
+    pub fn take_results(&mut self) -> Vec<(K, Arc<str>, ResolveResult)> {
+        let mut results = Vec::new();
+        for Lookup { host, result, latency } in self.pool.take_results() {
+            self.record_latency(&host, latency);
+            for key in self.requests.remove(&host).unwrap_or_default() {
+                self.request_count -= 1;
+                results.push((key, Arc::clone(&host), result.clone()));
+            }
         }
-        self.askers += 1;
-        let host = folded(host);
-        match self.waiting.get_mut(&host) {
-            Some(askers) => askers.push(asker),
+        results
+    }
+
+    /// Changes the maximum of names looked up at once.
+    pub fn set_max_threads(&mut self, max_threads: usize) {
+        self.pool.set_max_threads(max_threads);
+    }
+
+    /// Slow hosts take at most half of the threads: if a name server is dead, the names in /etc/hosts still resolve.
+    fn job_class(&self, host: &Arc<str>) -> JobClass {
+        if self.slow_hosts.contains_key(host) { JobClass::Slow } else { JobClass::Normal }
+    }
+
+    /// Remembers the name if its lookup was slow, and forgets it otherwise.
+    fn record_latency(&mut self, host: &Arc<str>, latency: Duration) {
+        let now = Instant::now();
+        self.slow_hosts.remove(host);
+        if latency >= SLOW_LOOKUP {
+            if self.slow_hosts.len() >= MAX_SLOW_HOSTS {
+                self.slow_hosts.retain(|_, since| now - *since < SLOW_HOST_TTL);
+            }
+            if self.slow_hosts.len() < MAX_SLOW_HOSTS {
+                self.slow_hosts.insert(Arc::clone(host), now);
+            }
+        }
+    }
+}
+
+impl<K: PartialEq> NameResolver<K> for Resolver<K> {
+    fn resolve(&mut self, host: &str, key: K) -> Option<ResolveResult> {
+        if self.request_count >= MAX_REQUESTS {
+            return Some(Err(TRY_AGAIN));
+        }
+        self.request_count += 1;
+        let host = lower_case(host);
+        match self.requests.get_mut(&host) {
+            Some(keys) => keys.push(key),
             None => {
-                self.waiting.insert(Arc::clone(&host), vec![asker]);
-                self.queue.push_back(host);
-                self.start();
+                self.requests.insert(Arc::clone(&host), vec![key]);
+                // Without any thread the request waits: for the next one that can start a thread, or for its time limit.
+                self.pool.submit(self.job_class(&host), host);
             }
         }
         None
     }
 
-    /// The asker of `host` waits no more. A name that nobody waits for is not looked up.
-    pub fn withdraw(&mut self, host: &str, asker: K) {
-        let host = folded(host);
-        if let Some(askers) = self.waiting.get_mut(&host)
-            && let Some(at) = askers.iter().position(|other| *other == asker)
+    fn cancel(&mut self, host: &str, key: K) {
+        let host = lower_case(host);
+        if let Some(keys) = self.requests.get_mut(&host)
+            && let Some(at) = keys.iter().position(|other| *other == key)
         {
-            askers.swap_remove(at);
-            self.askers -= 1;
-            if askers.is_empty() && self.queue.contains(&host) {
-                self.waiting.remove(&host);
-                self.queue.retain(|queued| *queued != host);
-            }
-        }
-    }
-
-    /// The answers since the last call, each with its asker and the name in lower case. Their ports are 0.
-    pub fn take_answers(&mut self) -> Vec<(K, Arc<str>, Answer)> {
-        let mut answers = Vec::new();
-        for Lookup { host, answer, took } in self.workers.take_results() {
-            self.in_flight -= 1;
-            self.suspects_in_flight -= usize::from(self.suspects.contains_key(&host));
-            self.judge(&host, took);
-            for asker in self.waiting.remove(&host).unwrap_or_default() {
-                self.askers -= 1;
-                answers.push((asker, Arc::clone(&host), answer.clone()));
-            }
-        }
-        self.start();
-        answers
-    }
-
-    /// Changes the bound on names looked up at once.
-    pub fn set_most(&mut self, most: usize) {
-        self.most = most;
-        self.workers.set_most(most);
-    }
-
-    /// Gives names to threads, while there are any for them. Suspects take at most half of the threads: a name server
-    /// that is dead must not keep those from their addresses whose names stand in /etc/hosts.
-    fn start(&mut self) {
-        while self.in_flight < self.most {
-            let room_for_suspects = self.suspects_in_flight < self.most.div_ceil(2);
-            let may = |host: &Arc<str>| room_for_suspects || !self.suspects.contains_key(host);
-            let Some(at) = self.queue.iter().position(may) else { return };
-            let Some(host) = self.queue.remove(at) else { return };
-            let suspect = self.suspects.contains_key(&host);
-            if let Err(host) = self.workers.submit(host) {
-                // Not even one thread: it waits for better times, and its askers for their time limits.
-                self.queue.push_front(host);
-                return;
-            }
-            self.in_flight += 1;
-            self.suspects_in_flight += usize::from(suspect);
-        }
-    }
-
-    /// Remembers names that took long. Called while none of that name is in flight.
-    fn judge(&mut self, host: &Arc<str>, took: Duration) {
-        let now = Instant::now();
-        self.suspects.remove(host);
-        if took >= SLOW {
-            if self.suspects.len() >= MOST_SUSPECTS {
-                // Those under way are counted as what they were when they started.
-                let waiting = &self.waiting;
-                self.suspects.retain(|name, since| waiting.contains_key(name) || now - *since < SUSPECTED);
-            }
-            if self.suspects.len() < MOST_SUSPECTS {
-                self.suspects.insert(Arc::clone(host), now);
+            keys.swap_remove(at);
+            self.request_count -= 1;
+            if keys.is_empty() && self.pool.cancel(|queued| *queued == host) > 0 {
+                self.requests.remove(&host);
             }
         }
     }
 }
 
-/// A name as it is looked up: in lower case, since musl compares what stands in /etc/hosts byte by byte.
-fn folded(host: &str) -> Arc<str> {
+/// Lookups use lower case: musl compares the names in /etc/hosts byte by byte.
+fn lower_case(host: &str) -> Arc<str> {
     host.to_ascii_lowercase().into()
 }
 
-fn look_up(host: &str) -> Answer {
+fn look_up(host: &str) -> ResolveResult {
     let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
-    let found = dns_lookup::getaddrinfo(Some(host), None, Some(hints)).map_err(|error| reason(&error))?;
+    let found = dns_lookup::getaddrinfo(Some(host), None, Some(hints)).map_err(|error| lua_socket_reason(&error))?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found.filter_map(Result::ok).map(|info| info.sockaddr) {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
-    if addresses.is_empty() { Err(NOT_KNOWN) } else { Ok(interleaved(addresses)) }
+    if addresses.is_empty() { Err(UNKNOWN_NAME) } else { Ok(interleave(addresses)) }
 }
 
-/// Takes turns between the families, beginning with that of the first (RFC 8305 section 4).
-fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+/// Alternates between the address families, beginning with the family of the first address (RFC 8305 section 4).
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
@@ -186,25 +170,26 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         let pair = [first.next(), second.next()];
         pair.iter().any(Option::is_some).then_some(pair)
     });
-    pairs.flatten().flatten().take(MOST_ADDRESSES).collect()
+    pairs.flatten().flatten().take(MAX_ADDRESSES).collect()
 }
 
-/// The address that a literal host is, with port 0.
+/// A literal address as [`NameResolver::resolve`] would return it: with port 0.
 pub fn literal(host: IpAddr) -> SocketAddr {
     (host, 0).into()
 }
 
-const NOT_NOW: &str = "temporary failure in name resolution";
-const NOT_KNOWN: &str = "host or service not provided, or not known";
+const TRY_AGAIN: &str = "temporary failure in name resolution";
+const UNKNOWN_NAME: &str = "host or service not provided, or not known";
 
-fn reason(error: &LookupError) -> &'static str {
+/// The error in the words that LuaSocket has for it, which plugins may look for.
+fn lua_socket_reason(error: &LookupError) -> &'static str {
     match error.kind() {
-        LookupErrorKind::Again => NOT_NOW,
+        LookupErrorKind::Again => TRY_AGAIN,
         LookupErrorKind::Fail => "non-recoverable failure in name resolution",
         LookupErrorKind::Family => "ai_family not supported",
         LookupErrorKind::Memory => "memory allocation failure",
         LookupErrorKind::System | LookupErrorKind::IO => "system error in name resolution",
-        _ => NOT_KNOWN,
+        _ => UNKNOWN_NAME,
     }
 }
 
@@ -214,69 +199,96 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn finds_names_and_says_why_not() {
-        let (woken, wake) = mpsc::channel();
+    fn resolves_names_and_gives_reasons() {
+        let (wake, woken) = mpsc::channel();
         let mut resolver = Resolver::new(2, move || {
-            let _ = woken.send(());
+            let _ = wake.send(());
         });
-        assert_eq!(resolver.ask("localhost", 1), None);
-        assert_eq!(resolver.ask("LocalHost", 2), None, "asked twice");
-        assert_eq!(resolver.waiting.len(), 1, "and looked up once, in lower case");
-        assert_eq!(resolver.ask("no.such.name.invalid", 3), None);
-        let mut answers = Vec::new();
-        while answers.len() < 3 {
-            wake.recv().unwrap();
-            answers.extend(resolver.take_answers());
+        assert_eq!(resolver.resolve("localhost", 1), None);
+        assert_eq!(resolver.resolve("LocalHost", 2), None);
+        assert_eq!(resolver.requests.len(), 1, "two requests for a name, in any case, share a lookup");
+        assert_eq!(resolver.resolve("no.such.name.invalid", 3), None);
+        let mut results = Vec::new();
+        while results.len() < 3 {
+            woken.recv().unwrap();
+            results.extend(resolver.take_results());
         }
-        answers.sort_by_key(|(asker, _, _)| *asker);
-        for (_, host, answer) in &answers[..2] {
+        results.sort_by_key(|(key, _, _)| *key);
+        for (_, host, result) in &results[..2] {
             assert_eq!(**host, *"localhost");
-            assert!(answer.as_ref().unwrap().iter().all(|address| address.ip().is_loopback()));
+            assert!(result.as_ref().unwrap().iter().all(|address| address.ip().is_loopback()));
         }
-        assert!(answers[2].2.is_err());
-        assert!(resolver.waiting.is_empty() && resolver.askers == 0);
+        assert!(results[2].2.is_err());
+        assert!(resolver.requests.is_empty() && resolver.request_count == 0);
     }
 
     #[test]
-    fn what_nobody_waits_for_is_not_looked_up() {
-        let (woken, wake) = mpsc::channel();
+    fn a_cancelled_request_has_no_result() {
+        let (wake, woken) = mpsc::channel();
         let mut resolver = Resolver::new(1, move || {
-            let _ = woken.send(());
+            let _ = wake.send(());
         });
-        assert_eq!(resolver.ask("localhost", 1), None);
-        assert_eq!(resolver.ask("never.asked.invalid", 2), None);
-        assert_eq!(resolver.ask("localhost.", 3), None);
-        resolver.withdraw("Never.Asked.Invalid", 2);
-        resolver.withdraw("localhost", 1);
-        assert_eq!(resolver.queue.len(), 1);
-        let mut answers = Vec::new();
-        while answers.is_empty() {
-            wake.recv().unwrap();
-            answers = resolver.take_answers();
+        assert_eq!(resolver.resolve("localhost", 1), None);
+        assert_eq!(resolver.resolve("localhost", 2), None);
+        resolver.cancel("LocalHost", 1);
+        assert_eq!(resolver.request_count, 1);
+        let mut results = Vec::new();
+        while results.is_empty() {
+            woken.recv().unwrap();
+            results = resolver.take_results();
         }
-        assert_eq!((answers.len(), answers[0].0), (1, 3));
-        assert_eq!((resolver.askers, resolver.in_flight, resolver.waiting.len()), (0, 0, 0));
+        assert_eq!((results.len(), results[0].0), (1, 2));
+        assert_eq!((resolver.request_count, resolver.requests.len()), (0, 0));
     }
 
     #[test]
-    fn slow_names_take_half_of_the_threads() {
+    fn a_name_without_requests_is_not_looked_up() {
+        // No thread ever takes a job: the only thread waits for the end of the test.
+        let (release, released) = mpsc::channel::<()>();
+        let mut resolver: Resolver<u32> = Resolver::new(1, || {});
+        let released = std::sync::Mutex::new(released);
+        resolver.pool = ThreadPool::new(ThreadPoolSettings {
+            name: "test",
+            max_threads: 1,
+            stack_size: STACK_SIZE,
+            nice: 0,
+            work: Box::new(move |host| {
+                let _ = crate::thread_pool::lock(&released).recv();
+                Lookup { host, result: Err(UNKNOWN_NAME), latency: Duration::ZERO }
+            }),
+            wake: Box::new(|| {}),
+        });
+        for (host, key) in [("first.invalid", 1), ("second.invalid", 2), ("third.invalid", 3), ("third.invalid", 4)] {
+            assert_eq!(resolver.resolve(host, key), None);
+        }
+        resolver.cancel("Second.Invalid", 2);
+        resolver.cancel("third.invalid", 3);
+        assert!(!resolver.requests.contains_key("second.invalid"), "the lookup is dropped");
+        assert_eq!(resolver.pool.cancel(|host| **host == *"second.invalid"), 0, "the job is dropped");
+        assert_eq!(resolver.pool.cancel(|host| **host == *"third.invalid"), 1, "one request is left");
+        drop(release);
+    }
+
+    #[test]
+    fn slow_hosts_are_remembered_until_a_fast_lookup() {
         let mut resolver: Resolver<u32> = Resolver::new(4, || {});
-        for name in 0..6 {
-            resolver.judge(&format!("slow{name}.invalid").into(), SLOW);
+        let host: Arc<str> = "slow.invalid".into();
+        resolver.record_latency(&host, SLOW_LOOKUP);
+        assert_eq!(resolver.job_class(&host), JobClass::Slow);
+        assert_eq!(resolver.job_class(&"other.invalid".into()), JobClass::Normal);
+        resolver.record_latency(&host, SLOW_LOOKUP - Duration::from_millis(1));
+        assert_eq!(resolver.job_class(&host), JobClass::Normal);
+        for number in 0..2 * MAX_SLOW_HOSTS {
+            resolver.record_latency(&format!("slow{number}.invalid").into(), SLOW_LOOKUP);
         }
-        for name in 0..6 {
-            assert_eq!(resolver.ask(&format!("slow{name}.invalid"), name), None);
-        }
-        assert_eq!((resolver.in_flight, resolver.queue.len()), (2, 4));
-        assert_eq!(resolver.ask("localhost", 9), None);
-        assert_eq!((resolver.in_flight, resolver.queue.len()), (3, 4), "the others pass them");
+        assert_eq!(resolver.slow_hosts.len(), MAX_SLOW_HOSTS);
     }
 
     #[test]
-    fn families_take_turns() {
+    fn address_families_alternate() {
         let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
         assert_eq!(
-            interleaved(addresses(&["[::1]:0", "[::2]:0", "[::3]:0", "1.1.1.1:0", "2.2.2.2:0"])),
+            interleave(addresses(&["[::1]:0", "[::2]:0", "[::3]:0", "1.1.1.1:0", "2.2.2.2:0"])),
             addresses(&["[::1]:0", "1.1.1.1:0", "[::2]:0", "2.2.2.2:0", "[::3]:0"])
         );
     }

@@ -1,4 +1,4 @@
-//! Sockets that bytes pass through: what may be asked of them, and those of the kernel with the options that suit.
+//! The kernel's sockets, and the traits through which everything else reads and writes them.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
@@ -9,20 +9,33 @@ use mio::Interest;
 use mio::net::{TcpStream, UdpSocket};
 use socket2::{SockRef, TcpKeepalive};
 
-/// A connected byte stream, non-blocking: a socket, or what is wrapped around one.
+/// A connected byte stream, non-blocking: a socket, or a layer on top of one.
 pub trait Stream {
     /// Reads what is there; 0 is the end.
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes what there is room for. Less than all of it, or `WouldBlock`, says that the socket below is full.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
-    /// Pushes out what the stream itself still holds, for instance encrypted bytes: true when nothing is left. False,
-    /// or `WouldBlock`, says that the socket below is full. The relay calls it in every turn where the socket may be
-    /// writable.
+    /// Writes what the stream itself holds, for instance encrypted bytes: true if nothing is left. False, or
+    /// `WouldBlock`, says that the socket below is full.
     fn flush(&mut self) -> io::Result<bool> {
         Ok(true)
     }
-    /// Tells the peer that nothing more comes, once what the stream holds is out.
+    /// Tells the peer that nothing more comes, once what the stream holds is written.
     fn shutdown_write(&mut self);
+    /// True for a layer that may hold received bytes back, so that a short read is no sign of there being no more.
+    fn is_layered(&self) -> bool {
+        false
+    }
+    /// Bytes that the stream holds for its peer, and that [`Stream::flush`] writes.
+    fn unsent(&self) -> usize {
+        0
+    }
+    /// Bytes that the stream holds, either way.
+    fn held(&self) -> usize {
+        0
+    }
+    /// Bounds what the stream may hold for its peer, in bytes.
+    fn set_send_limit(&mut self, _bytes: usize) {}
     /// The descriptor, where bytes may be spliced.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -37,11 +50,11 @@ pub trait Datagrams {
     fn send_to(&mut self, payload: &[u8], to: SocketAddr) -> io::Result<usize>;
 }
 
-/// What every connection is watched for, once and for all: readiness is remembered, not asked for. Urgent data is
-/// watched for because a read stops short at its mark, and that is then no sign of there being nothing more.
+/// What epoll watches of every connection, from its registration on: readiness is remembered, not asked for. Urgent data
+/// is watched because a read stops short at its mark.
 pub const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 
-/// Probes that go unanswered before the peer counts as gone.
+/// Unanswered probes after which a peer counts as gone.
 pub(super) const KEEP_ALIVE_PROBES: u32 = 4;
 /// Time between two probes.
 pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -51,27 +64,40 @@ pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 pub struct TcpSocket(pub TcpStream);
 
 impl TcpSocket {
-    /// A connection that this machine has made. One that came in has its options already, from its listener.
-    pub fn outgoing(stream: TcpStream, keep_alive: Option<Duration>) -> Self {
-        set_options(SockRef::from(&stream), keep_alive);
-        Self(stream)
+    /// Sets the options of a connection that this process has made, but for keep-alive. An accepted connection has them
+    /// from its listener: see [`set_options`].
+    pub fn set_options(&self) {
+        set_stream_options(&SockRef::from(&self.0));
+    }
+
+    /// Has the peer probed after `silence`. Best effort; errors are ignored.
+    pub fn set_keep_alive(&self, silence: Duration) {
+        set_keep_alive(&SockRef::from(&self.0), silence);
     }
 }
 
-/// Sets the options of a connection, or of a listener, whose connections inherit them (on Linux): no Nagle, since two
-/// small writes would wait 40 ms for each other, keep-alive, since a peer that lost its power says nothing, and urgent
-/// bytes (telnet's data mark) in their place among the others. None is vital, so failure is none.
+/// Sets the options of a listener, whose connections inherit them on Linux: no Nagle, since two small writes would wait
+/// 40 ms for each other; urgent bytes (telnet's data mark) in their place among the others; and keep-alive probes, since
+/// a peer that lost its power sends nothing. Best effort; errors are ignored.
 ///
-/// `keep_alive`: the silence after which the peer is asked whether it is still there.
+/// `keep_alive`: the silence before the first probe. `None`: no probes.
 pub fn set_options(socket: SockRef<'_>, keep_alive: Option<Duration>) {
+    set_stream_options(&socket);
+    match keep_alive {
+        Some(silence) => set_keep_alive(&socket, silence),
+        None => drop(socket.set_keepalive(false)),
+    }
+}
+
+fn set_stream_options(socket: &SockRef<'_>) {
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_out_of_band_inline(true);
-    let _ = match keep_alive {
-        Some(silence) => socket.set_tcp_keepalive(
-            &TcpKeepalive::new().with_time(silence).with_interval(KEEP_ALIVE_INTERVAL).with_retries(KEEP_ALIVE_PROBES),
-        ),
-        None => socket.set_keepalive(false),
-    };
+}
+
+fn set_keep_alive(socket: &SockRef<'_>, silence: Duration) {
+    let probes =
+        TcpKeepalive::new().with_time(silence).with_interval(KEEP_ALIVE_INTERVAL).with_retries(KEEP_ALIVE_PROBES);
+    let _ = socket.set_tcp_keepalive(&probes);
 }
 
 impl Stream for TcpSocket {
@@ -84,7 +110,7 @@ impl Stream for TcpSocket {
     }
 
     fn shutdown_write(&mut self) {
-        // It fails where the connection has broken meanwhile, and then there is nobody to tell.
+        // Fails only if the connection has broken meanwhile, and then no peer is left to tell.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
@@ -93,7 +119,7 @@ impl Stream for TcpSocket {
     }
 }
 
-/// A datagram socket.
+/// A UDP socket.
 #[derive(Debug)]
 pub struct DatagramSocket(pub UdpSocket);
 

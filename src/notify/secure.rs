@@ -16,8 +16,8 @@ use ureq::{Error, Timeout};
 
 use crate::net::socket::{Stream, TcpSocket};
 use crate::net::{blocking, reason};
+use crate::thread_pool::lock;
 use crate::tls::{Failure, House, Outcome, Settings, TlsStream, Verify, handshake};
-use crate::workers::lock;
 
 /// Most that is read of a handshake at once.
 const READ: usize = 16 * 1024;
@@ -159,7 +159,11 @@ fn open(addresses: &[SocketAddr], due: Due) -> Result<TcpSocket, Error> {
         let connected = blocking::connect(*address, share);
         let connected = connected.and_then(|stream| stream.set_nonblocking(true).map(|()| stream));
         match connected {
-            Ok(stream) => return Ok(TcpSocket::outgoing(mio::net::TcpStream::from_std(stream), None)),
+            Ok(stream) => {
+                let socket = TcpSocket(mio::net::TcpStream::from_std(stream));
+                socket.set_options();
+                return Ok(socket);
+            }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => outcome = Err(Error::Timeout(due.reason)),
             Err(error) => outcome = Err(error.into()),
         }

@@ -16,8 +16,8 @@ use ureq::{Agent, Error};
 use super::schedule::Job;
 use super::secure::{SecureConnector, Trust};
 use super::{LineId, Outcome, line};
+use crate::thread_pool::{JobClass, ThreadPool, ThreadPoolSettings, lock};
 use crate::tls::Failure;
-use crate::workers::{Pool, Workers, lock};
 
 /// What the daemon calls itself, as its predecessor did.
 const USER_AGENT: &str = "sockproxyd-1";
@@ -35,7 +35,7 @@ const KEPT_FOR: Duration = Duration::from_secs(15);
 
 /// The senders.
 pub struct Senders {
-    workers: Workers<Job, (LineId, Outcome)>,
+    pool: ThreadPool<Job, (LineId, Outcome)>,
     connector: SecureConnector,
 }
 
@@ -63,8 +63,15 @@ impl Senders {
             }
             (job.line, outcome)
         };
-        let pool = Pool { name: "notify", most, stack: STACK, nice: 0, work: Box::new(work), wake: Box::new(wake) };
-        Self { workers: Workers::new(pool), connector }
+        let pool = ThreadPool::new(ThreadPoolSettings {
+            name: "notify",
+            max_threads: most,
+            stack_size: STACK,
+            nice: 0,
+            work: Box::new(work),
+            wake: Box::new(wake),
+        });
+        Self { pool, connector }
     }
 
     /// From now on, servers must be ones to `trust`.
@@ -74,17 +81,22 @@ impl Senders {
 
     /// Sends a request; its outcome comes later, or at once where there is no thread to send it.
     pub fn submit(&self, job: Job) -> Option<(LineId, Outcome)> {
-        self.workers.submit(job).err().map(|job| (job.line, Outcome::NotSent))
+        let line = job.line;
+        if self.pool.submit(JobClass::Normal, job) {
+            return None;
+        }
+        self.pool.cancel(|queued| queued.line == line);
+        Some((line, Outcome::NotSent))
     }
 
     /// The outcomes since the last call.
     pub fn take_outcomes(&self) -> Vec<(LineId, Outcome)> {
-        self.workers.take_results()
+        self.pool.take_results()
     }
 
     /// Changes the bound on requests at once.
     pub fn set_most(&self, most: usize) {
-        self.workers.set_most(most);
+        self.pool.set_max_threads(most);
     }
 }
 

@@ -1,29 +1,29 @@
-//! The commands of setup mode. Each is declared once, in [`COMMANDS`]: the parser and HELP come from there.
+//! The commands of setup mode. Each is declared once, in [`COMMANDS`]: parser, arguments and help. HELP is made from
+//! these declarations.
 
 use std::time::Duration;
 
-use super::notify::NotifyTarget;
-use super::options::{OptionError, Parameters, block_size, limit};
-use super::target::{Target, TargetError};
+use super::connect_error::ConnectError;
+use super::notify_target::NotifyTarget;
+use super::options::{Parameters, block_size, time_limit};
+use super::target::Target;
 use super::{first_word, number, trim};
 
-/// A command, understood.
+/// A parsed command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// `CONN target [KEY=value ...]`: the target, and the parameters with the options applied.
     Connect(Target, Parameters),
     /// `NTFY dev sid action [pid]`.
     Notify(NotifyTarget),
-    /// `BLKS n`.
-    Block(Option<u32>),
+    /// `BLKS n`: bytes, see [`Parameters::block_size`].
+    BlockSize(Option<u32>),
     /// `RTIM ms`.
     ReceiveTimeout(Option<Duration>),
     /// `PACE seconds`.
     Pace(Option<Duration>),
-    /// `ATCH pid [SEEN=n]`: the pid, and how many messages or bytes the plugin has read.
-    Attach(Box<[u8]>, Option<u64>),
-    /// `DROP pid`.
-    Drop(Box<[u8]>),
+    /// `ATCH pid [SEEN=n]` or `DROP pid`.
+    Kept(KeptRequest),
     /// `STAT`.
     Stat,
     /// `STAT JSON`.
@@ -40,26 +40,44 @@ pub enum Command {
     Stop,
 }
 
-/// Why a line is refused. Each is answered by one line, and the connection is closed.
+/// What a plugin asks about kept connections. The request passes unchanged from the parser to the daemon, which knows the
+/// pids of all sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptRequest {
+    /// `CONN ... KEEP=`: the pid in the parameters must be free.
+    Claim,
+    /// `ATCH`: attach to the kept connection with this pid.
+    Attach {
+        /// The pid.
+        pid: Box<[u8]>,
+        /// The number of messages (RAW: bytes) that the plugin has read.
+        seen: Option<u64>,
+    },
+    /// `DROP`: end the kept connection with this pid.
+    Drop {
+        /// The pid.
+        pid: Box<[u8]>,
+    },
+}
+
+/// Why a line is rejected. The proxy replies with one line and closes the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandError {
-    /// No such command, or a line that is too long.
+    /// Unknown command, or a line that is too long.
     Unknown,
-    /// CONN without a usable target.
-    Target(TargetError),
-    /// CONN with a bad option.
-    Option(OptionError),
-    /// A command's argument is no number in its range: the command and what is wrong.
+    /// CONN without a valid target, or with an invalid option.
+    Connect(ConnectError),
+    /// Invalid argument: the command, and the reason in the reply.
     Argument(&'static str, &'static str),
 }
 
-/// One command, as HELP shows it.
+/// The declaration of a command.
 pub struct CommandSpec {
     /// Four upper-case letters.
     pub name: &'static str,
-    /// Its arguments.
+    /// The syntax of the arguments, as HELP shows it.
     pub arguments: &'static str,
-    /// One sentence.
+    /// A phrase that says what the command does.
     pub help: &'static str,
     parse: fn(&[u8], &Parameters) -> Result<Command, CommandError>,
 }
@@ -87,34 +105,34 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "RTIM",
         arguments: "ms",
-        help: "Longest silence of the remote in milliseconds (default 0, no limit)",
+        help: "Longest silence of the remote in milliseconds (default 0: no limit)",
         parse: |rest, _| match number::parse(rest) {
-            Some(ms) if ms >= 0.0 => Ok(Command::ReceiveTimeout(limit(ms, 0.001))),
+            Some(ms) if ms >= 0.0 => Ok(Command::ReceiveTimeout(time_limit(ms, 0.001))),
             _ => Err(CommandError::Argument("RTIM", "Invalid timeout")),
         },
     },
     CommandSpec {
         name: "PACE",
         arguments: "seconds",
-        help: "Shortest time between two notifications of data in seconds (default 0, none)",
+        help: "Shortest time between two notifications of data in seconds (default 0: no limit)",
         parse: |rest, _| match number::parse(rest) {
-            Some(seconds) if seconds >= 0.0 => Ok(Command::Pace(limit(seconds, 1.0))),
+            Some(seconds) if seconds >= 0.0 => Ok(Command::Pace(time_limit(seconds, 1.0))),
             _ => Err(CommandError::Argument("PACE", "Invalid pace")),
         },
     },
     CommandSpec {
         name: "BLKS",
         arguments: "bytes",
-        help: "Largest chunk handed over at once, 1 to 65536 bytes",
+        help: "Largest chunk passed on at once, 1 to 65536 bytes",
         parse: |rest, _| match number::parse(rest) {
-            Some(bytes) if bytes > 0.0 => Ok(Command::Block(block_size(bytes))),
+            Some(bytes) if bytes > 0.0 => Ok(Command::BlockSize(block_size(bytes))),
             _ => Err(CommandError::Argument("BLKS", "Invalid block size")),
         },
     },
     CommandSpec {
         name: "NTFY",
         arguments: "dev sid action [pid]",
-        help: "The Luup action to invoke when there is something to read",
+        help: "Luup action to invoke when there is something to read",
         parse: |rest, _| Ok(Command::Notify(NotifyTarget::from_command(rest))),
     },
     CommandSpec {
@@ -126,18 +144,18 @@ pub static COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "ATCH",
         arguments: "pid [SEEN=n]",
-        help: "Go on with a connection made with KEEP=, behind n messages (RAW: bytes) where n is given (enters echo mode)",
+        help: "Attach to a connection made with KEEP=, after the first n messages (RAW: bytes) if n is given (enters echo mode)",
         parse: |rest, _| parse_attach(rest),
     },
     CommandSpec {
         name: "DROP",
         arguments: "pid",
         help: "End a connection made with KEEP=",
-        parse: |rest, _| Ok(Command::Drop(first_word(rest).0.into())),
+        parse: |rest, _| Ok(Command::Kept(KeptRequest::Drop { pid: first_word(rest).0.into() })),
     },
 ];
 
-/// Reads what follows the word ATCH.
+/// Parses the arguments of ATCH.
 fn parse_attach(text: &[u8]) -> Result<Command, CommandError> {
     let (pid, mut rest) = first_word(text);
     let mut seen = None;
@@ -151,20 +169,21 @@ fn parse_attach(text: &[u8]) -> Result<Command, CommandError> {
         }
         rest = more;
     }
-    Ok(Command::Attach(pid.into(), seen))
+    Ok(Command::Kept(KeptRequest::Attach { pid: pid.into(), seen }))
 }
 
-/// Reads what follows the word CONN: also the value of a `[direct]` listener.
+/// Parses the arguments of CONN, which are also the value of a `[direct]` listener.
 pub fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Target, Parameters), CommandError> {
-    let (target, options) = Target::split_off(text).map_err(CommandError::Target)?;
+    let (target, options) =
+        Target::parse_prefix(text).map_err(|error| CommandError::Connect(ConnectError::Target(error)))?;
     let mut parameters = parameters.clone();
-    parameters.apply(&target, options).map_err(CommandError::Option)?;
+    parameters.apply(&target, options).map_err(|error| CommandError::Connect(ConnectError::Option(error)))?;
     Ok((target, parameters))
 }
 
-/// Reads one line, without its newline. `Ok(None)` for a blank one.
+/// Parses one line, without its newline. `Ok(None)`: the line is blank.
 ///
-/// `parameters` are those that commands have set so far; the options of a CONN come on top of them.
+/// `parameters` are those that earlier commands have set. CONN applies its options to a copy of them.
 pub fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Command>, CommandError> {
     let line = trim(line);
     if line.is_empty() {
@@ -179,6 +198,7 @@ pub fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Command>, Co
 #[cfg(test)]
 mod tests {
     use super::super::options::options;
+    use super::super::target::TargetError;
     use super::*;
 
     fn line(text: &str) -> Result<Option<Command>, CommandError> {
@@ -186,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn forgives_what_the_protocol_forgives() {
+    fn ignores_case_further_words_and_blank_lines() {
         assert_eq!(line("CAPA"), Ok(Some(Command::Capabilities)));
         assert_eq!(line(" \tcapa some words\r"), Ok(Some(Command::Capabilities)));
         assert_eq!(line("QUIT now"), Ok(Some(Command::Quit)));
@@ -201,7 +221,7 @@ mod tests {
         assert_eq!(line("RTIM 0"), Ok(Some(Command::ReceiveTimeout(None))));
         assert_eq!(line("RTIM 1e3"), Ok(Some(Command::ReceiveTimeout(Some(Duration::from_secs(1))))));
         assert_eq!(line("PACE 1.5"), Ok(Some(Command::Pace(Some(Duration::from_millis(1500))))));
-        assert_eq!(line("BLKS inf"), Ok(Some(Command::Block(Some(65536)))));
+        assert_eq!(line("BLKS inf"), Ok(Some(Command::BlockSize(Some(65536)))));
         for (text, name, what) in [
             ("RTIM -1", "RTIM", "Invalid timeout"),
             ("RTIM", "RTIM", "Invalid timeout"),
@@ -216,8 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn attaching_and_dropping() {
-        let attach = |pid: &[u8], seen| Ok(Some(Command::Attach(pid.into(), seen)));
+    fn attach_and_drop() {
+        let attach = |pid: &[u8], seen| Ok(Some(Command::Kept(KeptRequest::Attach { pid: pid.into(), seen })));
         assert_eq!(line("ATCH abcdefgh"), attach(b"abcdefgh", None));
         assert_eq!(line(" atch  abcdefgh\tSEEN=0 \r"), attach(b"abcdefgh", Some(0)));
         assert_eq!(line("ATCH p SEEN=1 SEEN=18446744073709551615"), attach(b"p", Some(u64::MAX)));
@@ -234,19 +254,22 @@ mod tests {
         ] {
             assert_eq!(line(bad), Err(CommandError::Argument("ATCH", "Invalid option")), "{bad}");
         }
-        assert_eq!(line("DROP abcdefgh and more"), Ok(Some(Command::Drop(b"abcdefgh"[..].into()))));
-        assert_eq!(line("drop"), Ok(Some(Command::Drop(b""[..].into()))));
+        assert_eq!(
+            line("DROP abcdefgh and more"),
+            Ok(Some(Command::Kept(KeptRequest::Drop { pid: b"abcdefgh"[..].into() })))
+        );
+        assert_eq!(line("drop"), Ok(Some(Command::Kept(KeptRequest::Drop { pid: b""[..].into() }))));
     }
 
     #[test]
-    fn conn_takes_its_options_on_top_of_what_commands_set() {
+    fn conn_applies_its_options_to_the_parameters_of_earlier_commands() {
         let before = Parameters { pace: Some(Duration::from_secs(5)), ..Parameters::default() };
         let Ok(Some(Command::Connect(target, with))) = parse(b"CONN host:80  RTIM=100 ", &before) else { panic!() };
         assert_eq!(target.to_string(), "host:80");
         assert_eq!((with.pace, with.receive_timeout), (before.pace, Some(Duration::from_millis(100))));
-        assert_eq!(line("CONN"), Err(CommandError::Target(TargetError::Endpoint)));
-        assert_eq!(line("CONN host"), Err(CommandError::Target(TargetError::Endpoint)));
-        assert!(matches!(line("CONN host:1 x"), Err(CommandError::Option(_))));
+        assert_eq!(line("CONN"), Err(CommandError::Connect(ConnectError::Target(TargetError::Endpoint))));
+        assert_eq!(line("CONN host"), Err(CommandError::Connect(ConnectError::Target(TargetError::Endpoint))));
+        assert!(matches!(line("CONN host:1 x"), Err(CommandError::Connect(ConnectError::Option(_)))));
     }
 
     #[test]
@@ -257,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn no_option_of_ours_shares_its_name_with_a_verb() {
+    fn no_option_beyond_part_1_has_the_name_of_a_command() {
         let classic = ["RTIM", "PACE", "BLKS", "NTFY"];
         for option in options().filter(|option| !classic.contains(&option.name)) {
             assert!(COMMANDS.iter().all(|command| command.name != option.name), "{}", option.name);

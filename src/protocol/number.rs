@@ -1,11 +1,11 @@
 //! Numbers as Lua 5.1 reads them with `tonumber` and prints them with `%.14g`.
 //!
-//! Plugins were written against a daemon that was a Lua script: `0x10`, `1e3`, `1.5` and `inf` are numbers to it.
+//! Plugins were written for a daemon that was a Lua script, so `0x10`, `1e3`, `1.5` and `inf` are numbers in commands.
 
 use super::trim;
 
-/// Reads a number as Lua's `tonumber` does: decimal, hexadecimal, with fraction and exponent, `inf` and `nan`,
-/// white space around it. Anything else is `None`.
+/// Parses a number as Lua's `tonumber` does: decimal or hexadecimal, with fraction and exponent, `inf` and `nan`, with
+/// white space around it. `None`: `text` is not a number.
 pub fn parse(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(trim(text)).ok()?;
     let (negative, digits) = match text.as_bytes().first()? {
@@ -16,14 +16,14 @@ pub fn parse(text: &[u8]) -> Option<f64> {
     let lower = digits.to_ascii_lowercase();
     let magnitude = match lower.strip_prefix("0x") {
         Some(hex) => parse_hex(hex)?,
-        // Rust's own parser takes the same grammar, but for a second sign and "infinity" and "nan" in any case.
+        // Rust's parser accepts the same grammar, and in addition a second sign.
         None if lower.starts_with(['+', '-']) => return None,
         None => lower.parse().ok()?,
     };
     Some(if negative { -magnitude } else { magnitude })
 }
 
-/// `1f`, `1.8`, `1p4`: what may follow `0x`.
+/// Parses what follows `0x`: `1f`, `1.8`, `1p4`.
 fn parse_hex(text: &str) -> Option<f64> {
     let (mantissa, exponent) = match text.split_once('p') {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
@@ -45,7 +45,7 @@ fn parse_hex(text: &str) -> Option<f64> {
     Some(value * f64::from(exponent).exp2())
 }
 
-/// Prints a number as Lua 5.1 does (`%.14g`): `12`, `1.5`, `1e+17`, `inf`.
+/// Formats a number as Lua 5.1 does (`%.14g`): `12`, `1.5`, `1e+17`, `inf`.
 pub fn format(value: f64) -> String {
     if value.is_nan() {
         return if value.is_sign_negative() { "-nan" } else { "nan" }.into();
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_lua_reads() {
+    fn parses_what_lua_parses() {
         for (text, value) in [
             ("0", 0.0),
             ("12", 12.0),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_lua_refuses() {
+    fn rejects_what_lua_rejects() {
         for text in ["", " ", "x", "12x", "1 2", "--1", "+-1", "0x", "0xg", "1e", "0x1p", "e3", "\u{fc}"] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn prints_what_lua_prints() {
+    fn formats_as_lua_does() {
         for (value, text) in [
             (0.0, "0"),
             (12.0, "12"),

@@ -1,6 +1,7 @@
-//! Percent-encoding (RFC 3986 section 2.1), both ways.
+//! Percent-encoding and decoding (RFC 3986 section 2.1).
 
-/// Appends `bytes` to `out`, all but `A-Za-z0-9_.~-` as `%xx` in lower-case hexadecimal, as the Lua daemon does.
+/// Appends `bytes` to `out`. All bytes except the unreserved ones (`A-Za-z0-9_.~-`) become `%xx` in lower-case
+/// hexadecimal, as in the Lua daemon.
 pub fn encode(bytes: &[u8], out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     for &byte in bytes {
@@ -14,7 +15,7 @@ pub fn encode(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// Undoes percent-encoding; `+` stays `+`. `None` where a `%` is not followed by two hexadecimal digits.
+/// Decodes percent-encoding; `+` stays `+`. `None`: a `%` is not followed by two hexadecimal digits.
 pub fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;

@@ -1,31 +1,33 @@
-//! Every line that the proxy says to a plugin is made here.
+//! The replies of setup mode. Each function returns whole lines, with their newlines.
+
+use std::time::Duration;
 
 use super::command::{COMMANDS, CommandError};
-use super::options::options;
-use super::target::TargetError;
+use super::connect_error::ConnectError;
+use super::options::{Protocol, options};
 
-/// The name of the protocol in the greeting. It never changes.
+/// The name of the protocol in the greeting. Plugins check it.
 pub const IDENT: &str = "TOGGLEDBITS-SOCKPROXY";
-/// The version of the protocol in the greeting. It never changes.
+/// The version of the protocol in the greeting. Plugins check it.
 pub const PROTOCOL_VERSION: u32 = 1;
-/// What BILD answers: year and day of the year of this release, above the last Lua daemon's 23068.
+/// The build number that BILD returns: year and day of the year. The last Lua daemon had 23068; plugins compare.
 pub const BUILD: u32 = 26325;
 
-/// Why there is no going on: there is no kept connection of that pid.
+/// Reason of `ERR ATCH` and `ERR DROP`: no kept connection has that pid.
 pub const NO_SUCH_PID: &str = "No such pid";
-/// Why there is no going on: what the plugin has not read is not kept any more.
+/// Reason of `ERR ATCH`: some messages that the plugin has not read are no longer kept.
 pub const GAP: &str = "Gap";
-/// Why a CONN with KEEP is refused: a plugin is attached to a kept connection of that pid.
+/// Reason of `ERR CONN` with KEEP: a plugin is attached to a kept connection with that pid.
 pub const PID_IN_USE: &str = "Pid in use";
-/// Why a CONN with KEEP is refused: there are as many as there may be.
+/// Reason of `ERR CONN` with KEEP: the limit `kept` is reached.
 pub const TOO_MANY_KEPT: &str = "Too many kept connections";
 
-/// `OK TOGGLEDBITS-SOCKPROXY 1 <pid>`, said at once to whoever connects.
+/// `OK TOGGLEDBITS-SOCKPROXY 1 <pid>`, sent as soon as a plugin has connected.
 pub fn greeting(pid: &[u8]) -> Vec<u8> {
     line(&[format!("OK {IDENT} {PROTOCOL_VERSION} ").as_bytes(), pid])
 }
 
-/// True where `line` is a greeting.
+/// True if `line` is a greeting, with its newline.
 pub fn is_greeting(line: &[u8]) -> bool {
     line.ends_with(b"\n") && line.starts_with(format!("OK {IDENT} {PROTOCOL_VERSION} ").as_bytes())
 }
@@ -35,9 +37,9 @@ pub fn connected(pid: &[u8]) -> Vec<u8> {
     line(&[b"OK CONN ", pid])
 }
 
-/// `ERR CONN <reason>`.
-pub fn connect_failed(reason: &[u8]) -> Vec<u8> {
-    line(&[b"ERR CONN ", reason])
+/// `ERR CONN <reason>`. `protocol`: what is spoken with the target.
+pub fn connect_failed(error: &ConnectError, protocol: Protocol) -> Vec<u8> {
+    line(&[b"ERR CONN ", &error.reason(protocol)])
 }
 
 /// `OK ATCH <pid>`.
@@ -45,8 +47,8 @@ pub fn attached(pid: &[u8]) -> Vec<u8> {
     line(&[b"OK ATCH ", pid])
 }
 
-/// `ERR <command> <reason>`: what was asked of a kept connection cannot be had.
-pub fn kept_refused(command: &str, reason: &str) -> Vec<u8> {
+/// `ERR <command> <reason>`: ATCH or DROP failed.
+pub fn kept_failed(command: &str, reason: &str) -> Vec<u8> {
     line(&[format!("ERR {command} {reason}").as_bytes()])
 }
 
@@ -60,18 +62,19 @@ pub fn build() -> Vec<u8> {
     line(&[format!("OK {BUILD}").as_bytes()])
 }
 
-/// `OK CAPA ...`: the words of part 1, then ours, each where what it stands for is there.
+/// `OK CAPA ...`: the words of part 1, then those of the declared options.
 pub fn capabilities() -> Vec<u8> {
     const ORDER: [&str; 10] = ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON"];
-    let there =
+    let is_supported =
         |word: &&str| matches!(*word, "V6" | "JSON") || options().any(|option| option.capabilities.contains(word));
     let mut words = vec!["OK CAPA BLKS RTIM NTFY CONN UDP"];
-    words.extend(ORDER.iter().copied().filter(there));
+    words.extend(ORDER.iter().copied().filter(is_supported));
     line(&[words.join(" ").as_bytes()])
 }
 
-/// HELP: a line a command, and a line an option.
-pub fn help() -> Vec<u8> {
+/// HELP: a line for each command, then a line for each option of CONN. `connect_timeout` is the configured one, which is
+/// the default of CTIM.
+pub fn help(connect_timeout: Duration) -> Vec<u8> {
     let mut text = String::new();
     for command in COMMANDS {
         let usage = [command.name, command.arguments].join(" ");
@@ -83,45 +86,49 @@ pub fn help() -> Vec<u8> {
             option.name,
             option.value,
             option.help,
-            option.targets.name(),
-            option.default
+            option.scope.name(),
+            option.default.text(connect_timeout)
         ));
     }
     text.into_bytes()
 }
 
-/// The line that refuses a command.
-pub fn refused(error: &CommandError) -> Vec<u8> {
+/// The reply to a line that is rejected.
+pub fn command_failed(error: &CommandError) -> Vec<u8> {
     match error {
         CommandError::Unknown => line(&[b"ERR INVALID COMMAND"]),
-        CommandError::Target(TargetError::Endpoint) => connect_failed(b"Invalid host:port"),
-        CommandError::Target(TargetError::Url(failure)) => connect_failed(failure.to_string().as_bytes()),
-        CommandError::Option(error) => connect_failed(&error.reason()),
+        // These errors have the same reason for all protocols.
+        CommandError::Connect(error) => connect_failed(error, Protocol::Tcp),
         CommandError::Argument(command, what) => line(&[format!("ERR {command} {what}").as_bytes()]),
     }
 }
 
-/// STOP from an address that may not.
+/// The reply to a line that is too long.
+pub fn line_too_long() -> Vec<u8> {
+    command_failed(&CommandError::Unknown)
+}
+
+/// `ERR STOP`: the client's address is not in the list `stop`.
 pub fn stop_refused() -> Vec<u8> {
     line(&[b"ERR STOP Not allowed"])
 }
 
-/// Said to a client whose address may not come in.
+/// `ERR ACCESS`: the client's address is not in the list `allow`.
 pub fn access_refused() -> Vec<u8> {
     line(&[b"ERR ACCESS Not allowed"])
 }
 
-/// Said to a client for whom there is no room.
-pub fn too_many(what: &str) -> Vec<u8> {
-    line(&[format!("ERR ACCESS Too many connections{what}").as_bytes()])
+/// `ERR ACCESS`: a limit of connections is reached. `suffix` names the limit.
+pub fn too_many(suffix: &str) -> Vec<u8> {
+    line(&[format!("ERR ACCESS Too many connections{suffix}").as_bytes()])
 }
 
-/// The head of STAT JSON's answer: `OK STAT <bytes that follow>`.
+/// The reply to STAT JSON: `OK STAT <length>`, then `body`, whose length in bytes that is.
 pub fn stat_json(body: &str) -> Vec<u8> {
     [format!("OK STAT {}\n", body.len()).as_bytes(), body.as_bytes()].concat()
 }
 
-/// Joins `parts` to one line. A reply is one line whatever a plugin wrote: control characters become blanks.
+/// Joins `parts` to one line. Control characters become blanks, because parts may quote what a plugin wrote.
 fn line(parts: &[&[u8]]) -> Vec<u8> {
     let mut line = parts.concat();
     line.iter_mut().filter(|byte| **byte < b' ').for_each(|byte| *byte = b' ');
@@ -132,6 +139,7 @@ fn line(parts: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::super::options::OptionError;
+    use super::super::target::TargetError;
     use super::*;
 
     fn text(reply: Vec<u8>) -> String {
@@ -144,36 +152,44 @@ mod tests {
         assert_eq!(text(connected(b"0")), "OK CONN 0\n");
         assert_eq!(text(ok("NTFY")), "OK NTFY\n");
         assert!(text(capabilities()).starts_with("OK CAPA BLKS RTIM NTFY CONN UDP "));
-        assert_eq!(text(refused(&CommandError::Unknown)), "ERR INVALID COMMAND\n");
-        assert_eq!(text(refused(&CommandError::Target(TargetError::Endpoint))), "ERR CONN Invalid host:port\n");
+        assert_eq!(text(command_failed(&CommandError::Unknown)), "ERR INVALID COMMAND\n");
         assert_eq!(
-            text(refused(&CommandError::Option(OptionError::Invalid(b"hello"[..].into())))),
+            text(command_failed(&CommandError::Connect(ConnectError::Target(TargetError::Endpoint)))),
+            "ERR CONN Invalid host:port\n"
+        );
+        assert_eq!(
+            text(command_failed(&CommandError::Connect(ConnectError::Option(OptionError::Invalid(
+                b"hello"[..].into()
+            ))))),
             "ERR CONN Invalid option hello\n"
         );
-        assert_eq!(text(refused(&CommandError::Argument("PACE", "Invalid pace"))), "ERR PACE Invalid pace\n");
+        assert_eq!(text(command_failed(&CommandError::Argument("PACE", "Invalid pace"))), "ERR PACE Invalid pace\n");
     }
 
     #[test]
-    fn build_is_above_the_lua_daemons() {
+    fn build_is_above_that_of_the_lua_daemon() {
         let number: u32 = text(build()).trim_start_matches("OK ").trim().parse().unwrap();
         assert!(number > 23068);
     }
 
     #[test]
-    fn our_capabilities_follow_the_classic_ones() {
+    fn capabilities_beyond_part_1_come_last() {
         assert_eq!(text(capabilities()), "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT JSON\n");
     }
 
     #[test]
-    fn help_has_a_line_for_everything() {
-        let help = text(help());
+    fn help_has_a_line_for_every_command_and_option() {
+        let help = text(help(Duration::from_millis(1234)));
         assert_eq!(help.lines().count(), COMMANDS.len() + options().count());
         assert!(help.contains("CONN target [KEY=value ...] - Connect to host:port or to a URL, ws://"));
         assert!(help.contains("  PACE=seconds - "));
+        let line = help.lines().find(|line| line.starts_with("  CTIM=")).unwrap();
+        assert!(line.ends_with("default 1234)"), "{line}");
     }
 
     #[test]
     fn a_reply_is_one_line() {
-        assert_eq!(text(connect_failed(b"Invalid option a\rb\tc")), "ERR CONN Invalid option a b c\n");
+        let error = ConnectError::Option(OptionError::Invalid((*b"a\rb\tc").into()));
+        assert_eq!(text(connect_failed(&error, Protocol::Tcp)), "ERR CONN Invalid option a b c\n");
     }
 }

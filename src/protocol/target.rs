@@ -1,11 +1,11 @@
-//! Where a CONN goes: `host:port`, `[v6]:port`, or a `ws://` or `wss://` URL.
+//! The target of a CONN: `host:port`, `[v6]:port`, or a `ws://` or `wss://` URL.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::websocket::handshake::{Failure, Url};
 
-/// Where a CONN goes.
+/// The target of a CONN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A host and a port.
@@ -14,23 +14,23 @@ pub enum Target {
     WebSocket(Url),
 }
 
-/// Why a target is none.
+/// Why a target cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetError {
-    /// It is no `host:port`.
+    /// Not a `host:port`.
     Endpoint,
-    /// It is no URL.
+    /// Not a valid URL.
     Url(Failure),
 }
 
 impl Target {
-    /// Splits a target off the front of what follows `CONN`: `(target, rest)`.
-    pub fn split_off(text: &[u8]) -> Result<(Self, &[u8]), TargetError> {
+    /// Parses the target at the beginning of `text`, which follows `CONN`. Returns the target and the rest of the text.
+    pub fn parse_prefix(text: &[u8]) -> Result<(Self, &[u8]), TargetError> {
         let is_url = [&b"ws://"[..], b"wss://"]
             .iter()
             .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
         if !is_url {
-            return Endpoint::split_off(text)
+            return Endpoint::parse_prefix(text)
                 .map(|(endpoint, rest)| (Self::Endpoint(endpoint), rest))
                 .ok_or(TargetError::Endpoint);
         }
@@ -39,7 +39,7 @@ impl Target {
         Ok((Self::WebSocket(url), &text[end..]))
     }
 
-    /// The host and the port that are connected to.
+    /// The host and the port to connect to.
     pub fn endpoint(&self) -> Endpoint {
         match self {
             Self::Endpoint(endpoint) => endpoint.clone(),
@@ -48,7 +48,7 @@ impl Target {
     }
 }
 
-/// As logs and STAT show it: without the query of a URL, in which secrets travel.
+/// As shown in logs and STAT: without the query of a URL, which may hold secrets.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -61,26 +61,26 @@ impl fmt::Display for Target {
     }
 }
 
-/// A host and a port, as a plugin wrote them.
+/// A host and a port, as the plugin wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// A name or a literal address, without brackets.
     pub host: Box<str>,
-    /// The port as written: 0 and numbers above 65535 are legal to say and impossible to reach.
+    /// The port as written. 0 and numbers above 65535 are accepted here, as in the Lua daemon, and fail on connect.
     pub port: u32,
 }
 
 impl Endpoint {
-    /// Splits an endpoint off the front of `text`: `(endpoint, rest)`.
+    /// Parses the endpoint at the beginning of `text`. Returns the endpoint and the rest of the text.
     ///
-    /// As the Lua daemon's pattern has it, the host is what stands before the first colon and the digits behind it
-    /// are the port; in addition an IPv6 address may stand in brackets. `None`: "Invalid host:port".
-    pub fn split_off(text: &[u8]) -> Option<(Self, &[u8])> {
+    /// The rule is the pattern of the Lua daemon: the host ends at the first colon, and the digits after it are the
+    /// port. In addition an IPv6 address may stand in brackets. `None`: not a `host:port`.
+    pub fn parse_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
         let (host, rest) = match text.strip_prefix(b"[") {
             Some(inner) => {
                 let end = inner.iter().position(|&b| b == b']')?;
                 let host = std::str::from_utf8(&inner[..end]).ok()?;
-                // A zone (fe80::1%eth0) is left for the resolver to judge.
+                // The resolver checks the zone (fe80::1%eth0).
                 host.split('%').next()?.parse::<Ipv6Addr>().ok()?;
                 (host, inner[end + 1..].strip_prefix(b":")?)
             }
@@ -99,12 +99,12 @@ impl Endpoint {
         Some((Self { host: host.into(), port }, &rest[digits..]))
     }
 
-    /// The port, where it is one that can be connected to (1 to 65535).
+    /// The port if it is one that a connection can use (1 to 65535).
     pub fn reachable_port(&self) -> Option<u16> {
         u16::try_from(self.port).ok().filter(|&port| port != 0)
     }
 
-    /// The address, where the host is a literal one.
+    /// The address if the host is a literal address.
     pub fn literal(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
@@ -125,12 +125,12 @@ mod tests {
     use super::*;
 
     fn split(text: &str) -> Option<(String, String)> {
-        Endpoint::split_off(text.as_bytes())
+        Endpoint::parse_prefix(text.as_bytes())
             .map(|(endpoint, rest)| (endpoint.to_string(), String::from_utf8(rest.to_vec()).unwrap()))
     }
 
     #[test]
-    fn takes_what_the_lua_daemon_takes() {
+    fn accepts_what_the_lua_daemon_accepts() {
         assert_eq!(split("host:80"), Some(("host:80".into(), "".into())));
         assert_eq!(split("1.2.3.4:0 RTIM=5"), Some(("1.2.3.4:0".into(), " RTIM=5".into())));
         assert_eq!(split("host:99999"), Some(("host:99999".into(), "".into())));
@@ -141,33 +141,33 @@ mod tests {
     }
 
     #[test]
-    fn takes_v6_in_brackets() {
+    fn accepts_ipv6_in_brackets() {
         assert_eq!(split("[::1]:80 x"), Some(("[::1]:80".into(), " x".into())));
-        assert_eq!(Endpoint::split_off(b"[::1]:80").unwrap().0.literal(), Some("::1".parse().unwrap()));
+        assert_eq!(Endpoint::parse_prefix(b"[::1]:80").unwrap().0.literal(), Some("::1".parse().unwrap()));
         for bad in ["[::1]", "[::1]80", "[host]:80", "[::1", "[]:80", "[1.2.3.4]:80"] {
             assert_eq!(split(bad), None, "{bad}");
         }
     }
 
     #[test]
-    fn knows_reachable_ports() {
+    fn reachable_ports() {
         for (port, reachable) in
             [("0", None), ("1", Some(1)), ("65535", Some(65535)), ("65536", None), ("99999999999", None)]
         {
-            let (endpoint, _) = Endpoint::split_off(format!("h:{port}").as_bytes()).unwrap();
+            let (endpoint, _) = Endpoint::parse_prefix(format!("h:{port}").as_bytes()).unwrap();
             assert_eq!(endpoint.reachable_port(), reachable, "{port}");
         }
     }
 
     #[test]
-    fn takes_urls() {
-        let (target, rest) = Target::split_off(b"WSS://host:8443/p/q?token=1 RTIM=5").unwrap();
-        assert_eq!(target.to_string(), "wss://host:8443/p/q", "the query is nobody's business");
+    fn accepts_urls() {
+        let (target, rest) = Target::parse_prefix(b"WSS://host:8443/p/q?token=1 RTIM=5").unwrap();
+        assert_eq!(target.to_string(), "wss://host:8443/p/q", "the query is not shown");
         assert_eq!(target.endpoint().to_string(), "host:8443");
         assert_eq!(rest, b" RTIM=5");
-        assert_eq!(Target::split_off(b"ws://[::1]/").unwrap().0.endpoint().to_string(), "[::1]:80");
-        assert!(matches!(Target::split_off(b"ws://"), Err(TargetError::Url(_))));
-        assert_eq!(Target::split_off(b"http://1:2"), Err(TargetError::Endpoint));
-        assert_eq!(Target::split_off(b"ws:80").unwrap().0.to_string(), "ws:80", "a host may be called ws");
+        assert_eq!(Target::parse_prefix(b"ws://[::1]/").unwrap().0.endpoint().to_string(), "[::1]:80");
+        assert!(matches!(Target::parse_prefix(b"ws://"), Err(TargetError::Url(_))));
+        assert_eq!(Target::parse_prefix(b"http://1:2"), Err(TargetError::Endpoint));
+        assert_eq!(Target::parse_prefix(b"ws:80").unwrap().0.to_string(), "ws:80", "a host may be called ws");
     }
 }

@@ -1,36 +1,28 @@
-//! One way of a relay: from a source to a sink.
+//! One direction of a relay: from a source to a sink.
 //!
-//! What was read and could not be written is held, and while anything is held nothing is read: the kernel's buffers
-//! do the rest, and their filling up is what slows down the sender.
+//! Bytes that were read and could not be written are pending, and while any are pending nothing is read: the kernel's
+//! buffers do the rest, and their filling up is what slows down the sender.
 
 use std::io;
 use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::buffers::Buffers;
-use super::pipes::{Pipe, Pipes};
-use super::{Env, Ready, TURN_BYTES, TURN_CALLS, interrupted, would_block};
-use crate::net::socket::Stream;
+use super::memory_budget::MemoryBudget;
+use super::pipe_pool::{Pipe, PipePool};
+use super::{RelayContext, TURN_BYTES, TURN_CALLS};
+use crate::net::endpoint::{Endpoint, Transfer};
 
-/// A read of this size is a sign of bulk.
+/// A read of this many bytes is a sign of bulk.
 const BULK_READ: usize = 16 * 1024;
-/// So many in a row, and bytes go through a pipe.
+/// After this many such reads in a row, bytes go through a pipe.
 const BULK_AFTER: u8 = 3;
-/// Less than this from a pipe is no bulk any more: reading it costs less.
-const BULK_LEAST: usize = 4 * 1024;
-
-/// A side of the relay, as a direction sees it.
-pub struct Side<'a, S> {
-    /// The socket.
-    pub stream: &'a mut S,
-    /// What is known of it.
-    pub ready: &'a mut Ready,
-}
+/// Fewer bytes than this in a pipe are no bulk any more: reading them costs less.
+const MIN_BULK: usize = 4 * 1024;
 
 /// Bytes that were read and not yet written.
 #[derive(Debug, Default)]
-enum Held {
+enum Pending {
     #[default]
     Nothing,
     Bytes {
@@ -45,19 +37,19 @@ enum Held {
 
 /// How far a direction has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Phase {
+pub enum DirectionPhase {
     /// The source may send.
     #[default]
     Open,
-    /// The source has ended; what came before is still being passed on.
+    /// The source has ended; what came before is still being written.
     Ending,
-    /// The end has been passed on, or there is nobody to pass anything to.
+    /// The sink was told the end, or takes nothing more.
     Ended,
 }
 
 /// Which side failed, and how.
 #[derive(Debug)]
-pub enum Failure {
+pub enum DirectionError {
     /// Reading failed.
     Source(io::Error),
     /// Writing failed.
@@ -66,38 +58,49 @@ pub enum Failure {
 
 /// What [`Direction::pump`] did.
 #[derive(Debug, Default)]
-pub struct Pumped {
+pub struct PumpResult {
     /// Bytes were read.
     pub read: bool,
     /// Bytes were written.
     pub written: bool,
     /// It stopped because its turn was over.
     pub again: bool,
-    /// The end was passed on.
+    /// The sink was told the end.
     pub ended: bool,
-    /// A socket failed.
-    pub failure: Option<Failure>,
+    /// A side failed.
+    pub error: Option<DirectionError>,
 }
 
-/// One way of a relay.
+/// One direction of a relay.
 #[derive(Debug)]
 pub struct Direction {
-    held: Held,
-    phase: Phase,
-    /// Full reads in a row.
-    bulk: u8,
+    pending: Pending,
+    phase: DirectionPhase,
+    /// Bulk reads in a row.
+    bulk_reads: u8,
     moved: u64,
     progress: Instant,
+}
+
+/// What a step of [`Direction::pump`] leads to.
+type StepResult = Result<Flow, DirectionError>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    /// There may be more to do.
+    Continue,
+    /// Nothing more can be done now.
+    Stop,
 }
 
 impl Direction {
     /// A direction through which nothing has passed.
     pub fn new(now: Instant) -> Self {
-        Self { held: Held::Nothing, phase: Phase::Open, bulk: 0, moved: 0, progress: now }
+        Self { pending: Pending::Nothing, phase: DirectionPhase::Open, bulk_reads: 0, moved: 0, progress: now }
     }
 
     /// How far it has come.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> DirectionPhase {
         self.phase
     }
 
@@ -106,218 +109,235 @@ impl Direction {
         self.moved
     }
 
-    /// When bytes last moved, or the waiting began.
+    /// When bytes last moved, or the clock was restarted.
     pub fn progress(&self) -> Instant {
         self.progress
     }
 
-    /// The waiting begins anew.
+    /// Lets time limits begin anew.
     pub fn restart_clock(&mut self, now: Instant) {
         self.progress = now;
     }
 
     /// True while a slow sink holds back the source.
     pub fn is_held_back(&self) -> bool {
-        !matches!(self.held, Held::Nothing)
+        !matches!(self.pending, Pending::Nothing)
     }
 
-    /// Bytes held.
+    /// Bytes that are pending.
     pub fn held(&self) -> usize {
-        match &self.held {
-            Held::Nothing => 0,
-            Held::Bytes { bytes, written } => bytes.len() - written,
-            Held::Pipe { len, .. } => *len,
+        match &self.pending {
+            Pending::Nothing => 0,
+            Pending::Bytes { bytes, written } => bytes.len() - written,
+            Pending::Pipe { len, .. } => *len,
         }
     }
 
-    /// Holds `bytes` for the sink: what a plugin sent behind its CONN. Only on a direction that holds nothing.
-    pub fn preload(&mut self, bytes: Vec<u8>, buffers: &mut Buffers) {
+    /// Holds `bytes` for the sink: what a plugin sent behind its CONN. Only for a direction in which nothing is pending.
+    pub fn preload(&mut self, bytes: Vec<u8>, budget: &mut MemoryBudget) {
         debug_assert!(!self.is_held_back());
         if !bytes.is_empty() {
-            buffers.hold(bytes.len());
-            self.held = Held::Bytes { bytes: bytes.into(), written: 0 };
+            budget.hold(bytes.len());
+            self.pending = Pending::Bytes { bytes: bytes.into(), written: 0 };
         }
     }
 
-    /// Nothing more can be read; what is held is still passed on.
+    /// The source sends nothing more; what is pending is still written.
     pub fn end_source(&mut self) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::Ending;
+        if self.phase == DirectionPhase::Open {
+            self.phase = DirectionPhase::Ending;
         }
     }
 
-    /// Nothing more can be written; what is held is lost.
-    pub fn abandon(&mut self, buffers: &mut Buffers, pipes: &mut Pipes) {
-        self.drop_held(buffers, pipes);
-        self.phase = Phase::Ended;
+    /// The sink takes nothing more; what is pending is dropped.
+    pub fn abandon(&mut self, budget: &mut MemoryBudget, pipes: &mut PipePool) {
+        match std::mem::take(&mut self.pending) {
+            Pending::Nothing => {}
+            Pending::Bytes { bytes, written } => budget.release(bytes.len() - written),
+            Pending::Pipe { pipe, .. } => pipes.discard(pipe),
+        }
+        self.phase = DirectionPhase::Ended;
     }
 
-    /// Moves bytes until one of the sockets has had enough, or the turn is over.
-    pub fn pump<A: Stream, B: Stream>(&mut self, source: Side<'_, A>, sink: Side<'_, B>, env: &mut Env<'_>) -> Pumped {
-        let mut pumped = Pumped::default();
-        let mut work = Work { source, sink, env, pumped: &mut pumped };
+    /// Moves bytes until one of the sides blocks, or the turn is over.
+    pub fn pump(
+        &mut self,
+        source: &mut dyn Endpoint,
+        sink: &mut dyn Endpoint,
+        cx: &mut RelayContext<'_>,
+    ) -> PumpResult {
+        let mut result = PumpResult::default();
         let start = self.moved;
         for call in 0.. {
             if call == TURN_CALLS || self.moved - start >= TURN_BYTES as u64 {
-                work.pumped.again = true;
+                result.again = true;
                 break;
             }
-            match self.step(&mut work) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(failure) => {
-                    work.pumped.failure = Some(failure);
+            match self.step(source, sink, cx, &mut result) {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Stop) => break,
+                Err(error) => {
+                    result.error = Some(error);
                     break;
                 }
             }
         }
-        if self.moved != start || pumped.read {
-            self.progress = env.now;
+        result.written = self.moved != start;
+        if result.written || result.read {
+            self.progress = cx.now;
         }
-        pumped
+        result
     }
 
-    /// One step. `Ok(false)`: nothing more can be done now.
-    fn step<A: Stream, B: Stream>(&mut self, work: &mut Work<'_, '_, A, B>) -> Result<bool, Failure> {
+    fn step(
+        &mut self,
+        source: &mut dyn Endpoint,
+        sink: &mut dyn Endpoint,
+        cx: &mut RelayContext<'_>,
+        result: &mut PumpResult,
+    ) -> StepResult {
         if self.is_held_back() {
-            return self.flush(work);
+            return self.write_pending(sink, cx);
         }
         match self.phase {
-            Phase::Ending => {
-                work.sink.stream.shutdown_write();
-                self.phase = Phase::Ended;
-                work.pumped.ended = true;
-                return Ok(false);
+            DirectionPhase::Ending => {
+                sink.shutdown_write();
+                self.phase = DirectionPhase::Ended;
+                result.ended = true;
+                Ok(Flow::Stop)
             }
-            Phase::Ended => return Ok(false),
-            Phase::Open => {}
+            DirectionPhase::Ended => Ok(Flow::Stop),
+            DirectionPhase::Open if !source.is_readable() => Ok(Flow::Stop),
+            DirectionPhase::Open if self.bulk_reads >= BULK_AFTER && cx.block.is_none() => {
+                self.fill_pipe(source, sink, cx, result)
+            }
+            DirectionPhase::Open => self.copy(source, sink, cx, result),
         }
-        if !work.source.ready.readable {
-            return Ok(false);
-        }
-        if self.bulk >= BULK_AFTER && work.env.block.is_none() { self.fill_pipe(work) } else { self.fill_bytes(work) }
     }
 
-    /// Reads into the shared buffer and writes at once; what does not go is held.
-    fn fill_bytes<A: Stream, B: Stream>(&mut self, work: &mut Work<'_, '_, A, B>) -> Result<bool, Failure> {
-        let env = &mut *work.env;
-        let room = env.scratch.len().min(env.buffers.room()).min(env.block.unwrap_or(usize::MAX)).max(1);
-        let read = match work.source.stream.recv(&mut env.scratch[..room]) {
-            Ok(0) => {
-                self.phase = Phase::Ending;
-                return Ok(true);
+    /// Reads into the shared buffer and writes at once; what the sink does not take is pending.
+    fn copy(
+        &mut self,
+        source: &mut dyn Endpoint,
+        sink: &mut dyn Endpoint,
+        cx: &mut RelayContext<'_>,
+        result: &mut PumpResult,
+    ) -> StepResult {
+        let room = cx.scratch.len().min(cx.budget.available()).min(cx.block.unwrap_or(usize::MAX)).max(1);
+        let read = match source.try_read(&mut cx.scratch[..room]) {
+            Transfer::Bytes(0) => return Ok(Flow::Continue),
+            Transfer::Bytes(read) => read,
+            Transfer::Eof => {
+                self.phase = DirectionPhase::Ending;
+                return Ok(Flow::Continue);
             }
-            Ok(read) => read,
-            Err(error) if interrupted(&error) => return Ok(true),
-            Err(error) if would_block(&error) => {
-                work.source.ready.readable = false;
-                return Ok(false);
-            }
-            Err(error) => return Err(Failure::Source(error)),
+            Transfer::Blocked => return Ok(Flow::Stop),
+            Transfer::Broken(error) => return Err(DirectionError::Source(error)),
         };
-        work.pumped.read = true;
-        if read < room && !work.source.ready.insists() {
-            work.source.ready.readable = false;
-        }
-        self.bulk = if read >= BULK_READ { self.bulk.saturating_add(1) } else { 0 };
-        let mut written = 0;
-        if work.sink.ready.writable {
-            match send(&mut work.sink, &env.scratch[..read]) {
-                Ok(sent) => written = sent,
-                Err(error) => return Err(Failure::Sink(error)),
-            }
-        }
-        self.count(written, work.pumped);
+        result.read = true;
+        self.bulk_reads = if read >= BULK_READ { self.bulk_reads.saturating_add(1) } else { 0 };
+        let written = match sink.try_write(&cx.scratch[..read]) {
+            Transfer::Bytes(written) => written,
+            Transfer::Broken(error) => return Err(DirectionError::Sink(error)),
+            Transfer::Eof | Transfer::Blocked => 0,
+        };
+        self.moved += written as u64;
         if written < read {
-            let rest = &work.env.scratch[written..read];
-            work.env.buffers.hold(rest.len());
-            self.held = Held::Bytes { bytes: rest.into(), written: 0 };
-            return Ok(false);
+            let rest = &cx.scratch[written..read];
+            cx.budget.hold(rest.len());
+            self.pending = Pending::Bytes { bytes: rest.into(), written: 0 };
         }
-        Ok(true)
+        // An interrupted write goes on at once; a full sink says so without another call.
+        Ok(Flow::Continue)
     }
 
-    /// Moves bytes into a pipe. Whatever is unclear is left to [`Direction::fill_bytes`] to find out.
-    fn fill_pipe<A: Stream, B: Stream>(&mut self, work: &mut Work<'_, '_, A, B>) -> Result<bool, Failure> {
-        let (Some(source), Some(_)) = (work.source.stream.fd(), work.sink.stream.fd()) else {
-            return self.fill_bytes(work);
-        };
-        let Some(pipe) = work.env.pipes.take() else { return self.fill_bytes(work) };
-        let filled = pipe.fill(source);
+    /// Moves bytes into a pipe. [`Direction::copy`] finds out what splice(2) does not say.
+    fn fill_pipe(
+        &mut self,
+        source: &mut dyn Endpoint,
+        sink: &mut dyn Endpoint,
+        cx: &mut RelayContext<'_>,
+        result: &mut PumpResult,
+    ) -> StepResult {
+        let (Some(fd), Some(_)) = (source.fd(), sink.fd()) else { return self.copy(source, sink, cx, result) };
+        let Some(pipe) = cx.pipes.take() else { return self.copy(source, sink, cx, result) };
+        let filled = pipe.fill(fd);
         if let Ok(len) = filled
             && len > 0
         {
-            if len < BULK_LEAST {
-                self.bulk = 0;
+            if len < MIN_BULK {
+                self.bulk_reads = 0;
             }
-            work.pumped.read = true;
-            self.held = Held::Pipe { pipe, len };
-            return Ok(true);
+            result.read = true;
+            self.pending = Pending::Pipe { pipe, len };
+            return Ok(Flow::Continue);
         }
-        work.env.pipes.give(pipe);
+        cx.pipes.give(pipe);
         match filled {
-            // The pipe was empty, so it is the socket that has nothing. Old kernels say so at the end of the stream,
-            // too; a hang-up that was announced is therefore looked into by reading.
-            Err(Errno::EAGAIN) if !work.source.ready.insists() => {
-                work.source.ready.readable = false;
-                Ok(false)
-            }
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EBADF | Errno::EPERM) => {
-                work.env.pipes.turn_off();
-                self.bulk = 0;
-                Ok(true)
-            }
-            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {
-                self.bulk = 0;
-                Ok(true)
-            }
-            Err(errno) => Err(Failure::Source(errno.into())),
-        }
-    }
-
-    /// Writes what is held. `Ok(false)`: the sink has had enough.
-    fn flush<A: Stream, B: Stream>(&mut self, work: &mut Work<'_, '_, A, B>) -> Result<bool, Failure> {
-        if !work.sink.ready.writable {
-            return Ok(false);
-        }
-        match &mut self.held {
-            Held::Nothing => {}
-            Held::Bytes { bytes, written } => {
-                let sent = send(&mut work.sink, &bytes[*written..]).map_err(Failure::Sink)?;
-                *written += sent;
-                let done = *written == bytes.len();
-                work.env.buffers.release(sent);
-                self.count(sent, work.pumped);
-                if done {
-                    self.held = Held::Nothing;
+            Err(Errno::EAGAIN) => {
+                // The pipe was empty, so it is the socket that has nothing.
+                source.clear_readable();
+                if !source.is_readable() {
+                    return Ok(Flow::Stop);
                 }
             }
-            Held::Pipe { pipe, len } => {
-                let Some(sink) = work.sink.stream.fd() else { return Ok(false) };
-                match pipe.empty(sink, *len) {
-                    Ok(0) | Err(Errno::EAGAIN) => work.sink.ready.writable = false,
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EBADF | Errno::EPERM) => cx.pipes.turn_off(),
+            Ok(_) | Err(Errno::EINTR) => {}
+            // The kernel reports a socket's error once: a read after this would return the end.
+            Err(errno) => return Err(DirectionError::Source(errno.into())),
+        }
+        self.bulk_reads = 0;
+        Ok(Flow::Continue)
+    }
+
+    /// Writes what is pending.
+    fn write_pending(&mut self, sink: &mut dyn Endpoint, cx: &mut RelayContext<'_>) -> StepResult {
+        if !sink.is_writable() {
+            return Ok(Flow::Stop);
+        }
+        match &mut self.pending {
+            Pending::Nothing => {}
+            Pending::Bytes { bytes, written } => match sink.try_write(&bytes[*written..]) {
+                Transfer::Bytes(sent) => {
+                    *written += sent;
+                    self.moved += sent as u64;
+                    cx.budget.release(sent);
+                    if *written == bytes.len() {
+                        self.pending = Pending::Nothing;
+                    }
+                }
+                Transfer::Broken(error) => return Err(DirectionError::Sink(error)),
+                Transfer::Eof | Transfer::Blocked => {}
+            },
+            Pending::Pipe { pipe, len } => {
+                let Some(fd) = sink.fd() else { return Ok(Flow::Stop) };
+                match pipe.empty(fd, *len) {
+                    Ok(0) | Err(Errno::EAGAIN) => sink.clear_writable(),
                     Ok(sent) => {
                         *len -= sent;
-                        let rest = *len;
-                        self.count(sent, work.pumped);
-                        if rest == 0
-                            && let Held::Pipe { pipe, .. } = std::mem::take(&mut self.held)
+                        self.moved += sent as u64;
+                        if *len == 0
+                            && let Pending::Pipe { pipe, .. } = std::mem::take(&mut self.pending)
                         {
-                            work.env.pipes.give(pipe);
+                            cx.pipes.give(pipe);
                         }
                     }
                     Err(Errno::EINTR) => {}
-                    Err(Errno::EINVAL) => self.unsplice(work.env)?,
-                    Err(errno) => return Err(Failure::Sink(errno.into())),
+                    Err(errno) => {
+                        if errno == Errno::EINVAL {
+                            cx.pipes.turn_off();
+                        }
+                        self.unsplice(cx)?;
+                    }
                 }
             }
         }
-        Ok(true)
+        Ok(Flow::Continue)
     }
 
-    /// Takes bytes back out of a pipe whose sink does not take them spliced.
-    fn unsplice(&mut self, env: &mut Env<'_>) -> Result<(), Failure> {
-        let Held::Pipe { pipe, len } = std::mem::take(&mut self.held) else { return Ok(()) };
+    /// Takes bytes back out of a pipe, if the sink does not take them spliced. Writing them tells why.
+    fn unsplice(&mut self, cx: &mut RelayContext<'_>) -> Result<(), DirectionError> {
+        let Pending::Pipe { pipe, len } = std::mem::take(&mut self.pending) else { return Ok(()) };
         let mut bytes = vec![0; len];
         let mut at = 0;
         let outcome = loop {
@@ -325,59 +345,17 @@ impl Direction {
                 Ok(0) => break Ok(()),
                 Ok(read) => at += read,
                 Err(Errno::EINTR) => {}
-                Err(errno) => break Err(Failure::Sink(errno.into())),
+                Err(errno) => break Err(DirectionError::Sink(errno.into())),
             }
             if at == len {
                 break Ok(());
             }
         };
-        env.pipes.discard(pipe);
-        env.pipes.turn_off();
-        self.bulk = 0;
+        cx.pipes.discard(pipe);
+        self.bulk_reads = 0;
         bytes.truncate(at);
-        env.buffers.hold(at);
-        self.held = Held::Bytes { bytes: bytes.into(), written: 0 };
+        cx.budget.hold(at);
+        self.pending = Pending::Bytes { bytes: bytes.into(), written: 0 };
         outcome
-    }
-
-    fn drop_held(&mut self, buffers: &mut Buffers, pipes: &mut Pipes) {
-        match std::mem::take(&mut self.held) {
-            Held::Nothing => {}
-            Held::Bytes { bytes, written } => buffers.release(bytes.len() - written),
-            Held::Pipe { pipe, .. } => pipes.discard(pipe),
-        }
-    }
-
-    fn count(&mut self, written: usize, pumped: &mut Pumped) {
-        self.moved += written as u64;
-        pumped.written |= written > 0;
-    }
-}
-
-/// What a step works with.
-struct Work<'a, 'e, A, B> {
-    source: Side<'a, A>,
-    sink: Side<'a, B>,
-    env: &'a mut Env<'e>,
-    pumped: &'a mut Pumped,
-}
-
-/// Writes once; what does not fit says that the socket is full.
-fn send<S: Stream>(sink: &mut Side<'_, S>, bytes: &[u8]) -> io::Result<usize> {
-    loop {
-        match sink.stream.send(bytes) {
-            Ok(sent) => {
-                if sent < bytes.len() {
-                    sink.ready.writable = false;
-                }
-                return Ok(sent);
-            }
-            Err(error) if interrupted(&error) => {}
-            Err(error) if would_block(&error) => {
-                sink.ready.writable = false;
-                return Ok(0);
-            }
-            Err(error) => return Err(error),
-        }
     }
 }

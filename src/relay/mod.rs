@@ -1,101 +1,54 @@
-//! Bytes from one side to the other, with backpressure, half-close and bounds.
+//! Relays bytes between a plugin and a remote, with backpressure, half-close and bounds.
 //!
 //! [`stream`] relays two byte streams, [`datagram`] a byte stream and a datagram socket, [`websocket`] a byte stream
-//! and messages over another; [`direction`] is one way of a stream. They speak to sockets through the traits of
-//! [`crate::net::socket`] and take the time as an argument, so that a simulation can stand in for both.
-//!
-//! # Readiness
-//!
-//! mio is edge-triggered: the kernel says once that a socket became ready. [`Ready`] remembers it. Three rules:
-//!
-//! 1. A bit is cleared only by the socket saying `WouldBlock`, or by a short read or write, which means the same but
-//!    where [`Ready::insists`].
-//! 2. Who stops on purpose, for want of room or because its turn is over, leaves the bit, and asks for another turn.
-//! 3. Bytes put aside for a socket are offered to it in the same turn.
+//! and messages over another; [`direction`] is one way of a stream. Relays see both sides as
+//! [`crate::net::endpoint::Endpoint`]s, where readiness and its rules live, and take the time as an argument, so that a
+//! simulation can stand in for both.
 
-pub mod buffers;
 pub mod datagram;
 pub mod direction;
-pub mod pipes;
+pub mod memory_budget;
+pub mod pipe_pool;
+mod receive_timer;
 pub mod stream;
 pub mod websocket;
 
 #[cfg(test)]
 mod simulation;
 
-use std::io;
 use std::time::{Duration, Instant};
 
-use buffers::Buffers;
-use pipes::Pipes;
+use memory_budget::MemoryBudget;
+use pipe_pool::PipePool;
 
 use crate::websocket::Entropy;
 
-/// Bytes that one direction may move in one turn before others have theirs: a millisecond's work on a slow box.
+/// Bytes that one direction may move in one turn before other sessions have theirs: a millisecond's work on a slow box.
 pub const TURN_BYTES: usize = 256 * 1024;
-/// Calls that one direction may make in one turn. A plugin that wants its bytes one by one costs no more than others.
+/// Calls that one direction may make in one turn: a plugin that asks for its bytes one by one costs no more than others.
 pub const TURN_CALLS: usize = 64;
-/// Size of the buffer that all connections share for reading: what many senders write at once, 64 KiB, and before it a
-/// frame's header or a line of MESG, so that one call takes it whole and knows that there is no more. Larger ones gain
-/// nothing: bulk goes through pipes.
-pub const SCRATCH: usize = (64 + 4) * 1024;
-
-/// What is known of a socket's readiness. See the module's rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ready {
-    /// Reading may give something.
-    pub readable: bool,
-    /// Writing may take something.
-    pub writable: bool,
-    /// The peer has ended, or the connection broke.
-    pub hangup: bool,
-    /// The peer has sent urgent data, at whose mark reads stop short.
-    pub urgent: bool,
-    /// The connection is gone both ways: nobody reads what is written.
-    pub broken: bool,
-    /// What stands before the socket (TLS) may hold bytes back, and gives a record at a time.
-    pub layered: bool,
-}
-
-impl Ready {
-    /// Adds what an event says.
-    pub fn handle_event(&mut self, event: &mio::event::Event) {
-        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
-        self.hangup |= event.is_read_closed() || event.is_error();
-        self.urgent |= event.is_priority();
-        self.broken |= event.is_error() || event.is_write_closed();
-    }
-
-    /// True where a short read is no sign of there being nothing more: reading goes on until the socket itself says so.
-    pub fn insists(&self) -> bool {
-        self.hangup || self.urgent || self.layered
-    }
-
-    /// A connection that has just been made: it may be read and written until it says otherwise.
-    pub fn fresh() -> Self {
-        Self { readable: true, writable: true, ..Self::default() }
-    }
-}
+/// Size in bytes of the buffer that all connections share for reading: what many senders write at once, 64 KiB, and
+/// before it a frame's header or a line of MESG, so that one call takes it whole and knows that there is no more. Larger
+/// ones gain nothing: bulk goes through pipes.
+pub const SCRATCH_SIZE: usize = (64 + 4) * 1024;
 
 /// What a turn needs from outside: the time, the shared memory, and the bounds.
-pub struct Env<'a> {
+pub struct RelayContext<'a> {
     /// When this turn of the loop began.
     pub now: Instant,
-    /// The buffer that all connections share for reading, [`SCRATCH`] bytes.
+    /// The buffer that all connections share for reading, [`SCRATCH_SIZE`] bytes.
     pub scratch: &'a mut [u8],
     /// The bound on bytes held in all.
-    pub buffers: &'a mut Buffers,
+    pub budget: &'a mut MemoryBudget,
     /// Pipes to splice through.
-    pub pipes: &'a mut Pipes,
+    pub pipes: &'a mut PipePool,
     /// Unpredictable bytes.
     pub entropy: &'a mut dyn Entropy,
-    /// Most that is read for the plugin at once, where it gave a size (BLKS). In a byte stream nobody sees how it was
-    /// written.
+    /// Most bytes that are read for the plugin at once, if it gave a size (BLKS).
     pub block: Option<usize>,
 }
 
-/// The time limits of a relay.
+/// The time limits of a relay, and what else decides when they begin.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
     /// Longest silence of the remote (RTIM).
@@ -106,62 +59,63 @@ pub struct Timing {
     pub half_close: Duration,
     /// Longest standstill of a plugin that has yet to read what a remote left behind.
     pub stall: Duration,
+    /// An event reported the end of the plugin's side. A direction that holds bytes does not read, so it learns that in
+    /// no other way; likewise for the remote.
+    pub plugin_read_closed: bool,
+    /// An event reported the end of the remote's side.
+    pub remote_read_closed: bool,
 }
 
-/// What can be asked of a relay, whatever it relays.
+/// What every relay answers, whatever it relays.
 pub trait Relay {
-    /// What is known of the plugin's socket.
-    fn plugin_ready(&mut self) -> &mut Ready;
-    /// What is known of the remote's socket.
-    fn remote_ready(&mut self) -> &mut Ready;
-    /// The time limits in force: when, and what passing it means.
-    fn limits(&self, timing: &Timing) -> [Option<(Instant, End)>; 3];
-    /// Another plugin has taken the place of the one before, of which `ready` is known: half a message of the old one is
-    /// forgotten, and the time limits of the plugin's side begin anew.
-    fn handle_new_plugin(&mut self, ready: Ready, now: Instant);
-    /// Lets go of everything that is held.
-    fn release(&mut self, buffers: &mut Buffers, pipes: &mut Pipes);
-    /// Bytes received from the remote and handed over.
+    /// The time limits in force: each instant, and what passing it means.
+    fn limits(&self, timing: &Timing) -> [Option<(Instant, CloseReason)>; 3];
+    /// Another plugin has taken the place of the one before: half a message of the old one is discarded, and the time
+    /// limits of the plugin's side begin anew.
+    fn handle_new_plugin(&mut self, now: Instant);
+    /// Drops everything that is held, and gives it back to `budget` and `pipes`.
+    fn release(&mut self, budget: &mut MemoryBudget, pipes: &mut PipePool);
+    /// Bytes received from the remote and written to the plugin.
     fn received(&self) -> u64;
     /// Bytes sent to the remote.
     fn sent(&self) -> u64;
     /// Bytes held for slow readers.
     fn held(&self) -> usize;
-    /// When the remote was last heard.
+    /// When the remote last sent something.
     fn last_heard(&self) -> Instant;
-    /// Whole messages received and sent, where there are messages.
+    /// Whole messages received and sent. `None` for relays of plain bytes.
     fn messages(&self) -> Option<(u64, u64)> {
         None
     }
 
-    /// When [`Relay::handle_timeout`] should be called, if nothing happens before.
+    /// When [`Relay::handle_timeout`] is to be called, if no event comes before.
     fn deadline(&self, timing: &Timing) -> Option<Instant> {
         self.limits(timing).into_iter().flatten().map(|(due, _)| due).min()
     }
 
-    /// Says whether a time limit has passed, and which.
-    fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<End> {
+    /// The time limit that has passed, if one has.
+    fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<CloseReason> {
         self.limits(timing).into_iter().flatten().find(|&(due, _)| due <= now).map(|(_, end)| end)
     }
 }
 
-/// What a turn has done.
+/// What a relay did in one turn.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Turn {
-    /// Bytes from the remote were handed over to the plugin.
-    pub handed_over: bool,
+pub struct RelayTurn {
+    /// Bytes from the remote were written to the plugin.
+    pub delivered: bool,
     /// The plugin was told that nothing more comes.
-    pub told_end: bool,
-    /// There is more to do at once: the turn ended because others have theirs.
+    pub end_delivered: bool,
+    /// There is more to do at once: the turn ended because other sessions have theirs.
     pub again: bool,
-    /// All is over.
-    pub end: Option<End>,
+    /// The relay is over.
+    pub end: Option<CloseReason>,
 }
 
-/// Why a relay is over; displays as the log says it.
+/// Why a relay is over; displays as the log shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Both sides have ended, and everything was passed on.
+pub enum CloseReason {
+    /// Both sides have ended, and everything was relayed.
     Done,
     /// The plugin's connection broke.
     PluginLost,
@@ -171,21 +125,21 @@ pub enum End {
     RemoteSilent,
     /// Both sides were silent for the idle limit.
     Idle,
-    /// One side had ended, and the other stood still.
+    /// One side had ended, and the other moved nothing.
     HalfClosed,
-    /// One side had ended, and the other did not take its last bytes.
+    /// One side had ended, and the other did not read its last bytes.
     Stalled,
-    /// The plugin said goodbye in its framing.
+    /// The plugin ended the connection in its framing (CLOS).
     Goodbye,
-    /// The plugin broke the rules of its framing.
+    /// The plugin violated its framing.
     BadFraming,
-    /// The remote said goodbye.
+    /// The remote ended the connection in its protocol (a close frame).
     RemoteGoodbye,
-    /// The remote broke the rules of its protocol.
+    /// The remote violated its protocol.
     BadRemote,
 }
 
-impl std::fmt::Display for End {
+impl std::fmt::Display for CloseReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Done => "both sides ended",
@@ -201,14 +155,4 @@ impl std::fmt::Display for End {
             Self::BadRemote => "remote broke the protocol",
         })
     }
-}
-
-/// True where a call on a non-blocking socket should be tried again later.
-fn would_block(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-}
-
-/// True where a call should be tried again at once.
-fn interrupted(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::Interrupted
 }

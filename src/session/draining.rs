@@ -1,67 +1,74 @@
-//! The last words: what is still to be said is said, and the plugin gets the time to hear it.
+//! The end of a plugin's connection: the last reply is written, and the plugin gets time to read it.
 //!
-//! Closing a socket with unread bytes in it makes the kernel reset the connection, and the other end may then lose
-//! what it was told last. So whatever still comes is read and thrown away, until the plugin closes or time is up.
+//! Closing a socket with unread bytes in it makes the kernel reset the connection, and the peer may then lose what it
+//! was sent last. So whatever still comes is read and dropped, until the plugin closes or time is up.
 
-use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use super::TURN_READS;
 use super::outbox::Outbox;
-use super::{Context, Stage, Step, TURN_READS, Verdict};
-use crate::net::socket::Stream;
-use crate::relay::Ready;
+use crate::net::endpoint::{Endpoint, Transfer};
 
-/// The time a plugin gets.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time for the plugin to read and close.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection that is ending.
 #[derive(Debug)]
 pub struct Draining {
     outbox: Outbox,
-    /// What is known of the plugin's socket.
-    pub ready: Ready,
-    told: bool,
+    end_sent: bool,
     due: Instant,
 }
 
+/// What a turn leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainOutcome {
+    /// Nothing more to do until something happens.
+    Wait,
+    /// There is more to do at once.
+    Again,
+    /// The plugin has closed its side, or is gone.
+    Done,
+}
+
 impl Draining {
-    /// Ends after `outbox` has been said.
-    pub fn new(outbox: Outbox, ready: Ready, now: Instant) -> Self {
-        Self { outbox, ready, told: false, due: now + PATIENCE }
+    /// Ends after `outbox` is written.
+    pub fn new(outbox: Outbox, now: Instant) -> Self {
+        Self { outbox, end_sent: false, due: now + DRAIN_TIMEOUT }
     }
 
-    /// When patience ends.
+    /// When time is up.
     pub fn deadline(&self) -> Instant {
         self.due
     }
 
-    /// Says what is left, then waits for the plugin to close.
-    pub fn step(&mut self, socket: &mut impl Stream, cx: &mut Context<'_>) -> Step {
-        match self.outbox.flush(socket, &mut self.ready) {
-            Ok(true) if !self.told => {
-                socket.shutdown_write();
-                self.told = true;
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        self.outbox.unwritten()
+    }
+
+    /// Writes what is left, then waits for the plugin to close.
+    pub fn turn(&mut self, plugin: &mut dyn Endpoint, scratch: &mut [u8]) -> DrainOutcome {
+        match self.outbox.flush(plugin) {
+            Ok(true) if !self.end_sent => {
+                plugin.shutdown_write();
+                self.end_sent = true;
             }
             Ok(_) => {}
-            Err(_) => return Step::Next(Stage::Closed),
+            Err(_) => return DrainOutcome::Done,
         }
         for _ in 0..TURN_READS {
-            if !self.ready.readable {
-                return Step::Stay(Verdict::WAIT);
+            if !plugin.is_readable() {
+                return DrainOutcome::Wait;
             }
-            match socket.recv(cx.scratch) {
-                // With something left to say, an end of sending is no end of listening.
-                Ok(0) if !self.told => {
-                    self.ready.readable = false;
-                    return Step::Stay(Verdict::WAIT);
-                }
-                Ok(0) => return Step::Next(Stage::Closed),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.ready.readable = false,
-                Err(_) => return Step::Next(Stage::Closed),
+            match plugin.try_read(scratch) {
+                // A plugin that has ended its side may still read its reply.
+                Transfer::Eof if !self.end_sent => return DrainOutcome::Wait,
+                Transfer::Eof | Transfer::Broken(_) => return DrainOutcome::Done,
+                Transfer::Bytes(_) => {}
+                Transfer::Blocked => return DrainOutcome::Wait,
             }
         }
-        Step::Stay(Verdict::AGAIN)
+        DrainOutcome::Again
     }
 }

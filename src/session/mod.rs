@@ -1,374 +1,769 @@
 //! One plugin connection, from its greeting to its end.
 //!
 //! ```text
-//! Setup -> Connecting -> Relaying -> Draining -> closed
+//!          CONN                    connected            remote ended
+//! Setup ---------> Connecting -----------------> Relaying ----------> Draining ----> closed
+//!   |  `-> Claiming -^   | failed                    |  (KEEP) `----> UnreadTail --> closed
+//!   +--------------------+---------------------------+------------------------------> closed
 //! ```
 //!
-//! A session owns the plugin's socket, the remote's, and the line on which the plugin is notified. It knows nothing
-//! of other sessions: what concerns them (STAT, STOP) it asks of the daemon by way of `Verdict::ask`.
+//! A session owns the plugin's side, the remote's, and the plugin's notifications. Each stage is a type of its own that
+//! knows neither the session nor its siblings: its turn returns an outcome, and [`Session::turn`] makes the next stage of
+//! it. A session knows nothing of other sessions: what concerns them it asks of the daemon, by [`TurnResult::Request`].
 //!
-//! Contract: after every `handle_*`, call [`Session::turn`] until its verdict asks for no more, then arm a timer for
-//! [`Session::deadline`].
+//! Contract: after every `handle_*`, call [`Session::turn`] until it no longer returns [`TurnResult::Again`], then arm a
+//! timer for [`Session::deadline`]. Where the deadline has passed, call [`Session::assume_readable`] and
+//! [`Session::turn`] first: bytes may have come while the machine slept, and no event has reported them yet. Only then
+//! [`Session::handle_timeout`], and another turn.
 
 mod connecting;
+pub mod context;
 mod draining;
-mod hop;
-mod keeping;
 mod kept;
-mod left;
-mod notices;
+mod notifier;
 mod outbox;
 mod pid;
 mod plugin;
 mod relaying;
 mod remote;
-mod securing;
 mod setup;
 mod snapshot;
-mod upgrading;
 
-pub use keeping::Keeping;
+pub use context::{DaemonRequest, Key, SessionContext, TurnResult};
 pub use pid::{Pid, PidSource};
-pub use setup::Request;
 pub use snapshot::{Snapshot, State};
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use mio::event::Event;
-use mio::net::TcpStream;
-use mio::{Registry, Token};
+use mio::Token;
 
-use crate::config::{Config, Direct};
-use crate::net::random::Randomness;
-use crate::net::resolver::{Answer, Resolver};
-use crate::net::socket::TcpSocket;
+use crate::config::{Config, DirectListener};
+use crate::net::endpoint::{Endpoint, SocketEndpoint};
+use crate::net::network::{MioNetwork, Network};
+use crate::net::readiness::Readiness;
+use crate::net::resolver::ResolveResult;
 use crate::notify::Schedule;
-use crate::protocol::options::Parameters;
-use crate::relay::Ready;
-use crate::relay::buffers::Buffers;
-use crate::relay::pipes::Pipes;
-use crate::tls::{self, Handshakes};
-use connecting::Connecting;
-use draining::Draining;
-use left::Left;
-use notices::Notices;
+use crate::notify::schedule::Subscription;
+use crate::protocol::command::KeptRequest;
+use crate::protocol::connect_error::ConnectError;
+use crate::protocol::options::{Parameters, Protocol};
+use crate::protocol::reply;
+use crate::protocol::target::Target;
+use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::{CloseReason, RelayTurn, Timing};
+use crate::tls::Step as TlsStep;
+use connecting::{ConnectOutcome, Connected, Connecting};
+use draining::{DrainOutcome, Draining};
+use kept::unread::{TailOutcome, UnreadTail};
+use kept::{Gap, KeptPlugin};
+use notifier::Notifier;
 use outbox::Outbox;
 use plugin::PluginSide;
 use relaying::Relaying;
-use setup::SettingUp;
+use setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
 
-/// Reads in one turn before others have theirs, outside of echo mode: what stands before a socket (TLS) may have nothing
-/// to show for them, and who only says last words might never end.
+/// Reads in one turn before other sessions have theirs, outside of echo mode: a layer (TLS) may return nothing for many
+/// reads, and a plugin that is ending may never stop sending.
 const TURN_READS: usize = 16;
 
-/// Names a session to the daemon, and back in answers from elsewhere.
-pub type Key = usize;
-
-/// What a session needs from the daemon for a turn.
-pub struct Context<'a> {
-    /// When this turn of the loop began.
-    pub now: Instant,
-    /// The session's own key.
-    pub key: Key,
-    /// The token of the remote's sockets.
-    pub remote_token: Token,
-    /// Where sockets are registered.
-    pub registry: &'a Registry,
-    /// The configuration in force.
-    pub config: &'a Config,
-    /// The shared buffer for reading.
-    pub scratch: &'a mut [u8],
-    /// The bound on bytes held.
-    pub buffers: &'a mut Buffers,
-    /// Pipes to splice through.
-    pub pipes: &'a mut Pipes,
-    /// Who finds addresses.
-    pub resolver: &'a mut Resolver<Key>,
-    /// Who makes TLS handshakes.
-    pub handshakes: &'a mut Handshakes<Key>,
-    /// Unpredictable bytes.
-    pub randomness: &'a mut Randomness,
-    /// Who notifies plugins.
-    pub schedule: &'a mut Schedule,
-}
-
-/// What a session asks of the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// The table of connections, by [`Session::answer`].
-    Stat,
-    /// The same as JSON.
-    StatJson,
-    /// The end of everything, where this client may.
-    Stop,
-    /// Something about kept connections: see [`Session::take_request`].
-    Kept,
-}
-
-/// What a turn comes to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// There is more to do at once, when others have had their turn.
-    pub again: bool,
-    /// Something is asked of the daemon.
-    pub ask: Option<Ask>,
-    /// The session is over and may be forgotten.
-    pub closed: bool,
-}
-
-impl Verdict {
-    /// Nothing more to do until something happens.
-    pub const WAIT: Self = Self { again: false, ask: None, closed: false };
-    const AGAIN: Self = Self { again: true, ask: None, closed: false };
-    const CLOSED: Self = Self { again: false, ask: None, closed: true };
-
-    fn ask(ask: Ask) -> Self {
-        Self { ask: Some(ask), ..Self::WAIT }
-    }
-}
+/// Longer than any connection lasts.
+const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// One plugin connection.
 #[derive(Debug)]
-pub struct Session {
+pub struct Session<N: Network = MioNetwork> {
     pid: Pid,
     peer: SocketAddr,
     started: Instant,
-    plugin: PluginSide,
+    plugin: PluginSide<N::Stream>,
     parameters: Parameters,
-    notices: Notices,
-    stage: Stage,
+    notifier: Notifier,
+    stage: Stage<N>,
+    /// Bytes of the stage that are counted in the budget. Relays and a kept plugin count their own.
+    counted: usize,
 }
 
-/// Where a session stands. Each stage owns what only it needs. Boxed, since the longest stage of most sessions, relaying,
-/// is to cost little.
+/// Where a session stands. Each stage owns what only it needs. Boxed, so that relaying, in which most sessions are, costs
+/// little.
 #[derive(Debug)]
-enum Stage {
-    Setup(Box<SettingUp>),
-    Connecting(Box<Connecting>),
-    Relaying(Box<Relaying>),
+enum Stage<N: Network> {
+    /// Commands are read.
+    Setup(Box<Setup>),
+    /// A CONN with KEEP waits for the daemon to say whether its pid is free.
+    Claiming(Box<ConnectRequest>),
+    /// A CONN is under way.
+    Connecting(Box<Connecting<N>>),
+    /// Bytes pass.
+    Relaying(Box<Relaying<N>>),
+    /// The remote has ended; a kept plugin reads what it left.
+    UnreadTail(Box<UnreadTail>),
+    /// The plugin gets time to read its last reply.
     Draining(Draining),
-    Left(Box<Left>),
+    /// The session is over.
     Closed,
 }
 
-/// What a step of a stage leads to.
-enum Step {
-    /// Nothing more to do now.
-    Stay(Verdict),
+/// What a turn of a stage leads to.
+enum Next<N: Network> {
+    /// The stage stays.
+    Stay(TurnResult),
     /// The next stage takes over at once.
-    Next(Stage),
+    Enter(Stage<N>),
 }
 
-impl Session {
-    /// A plugin that has just come in. It is greeted.
-    pub fn greet(pid: Pid, stream: TcpStream, peer: SocketAddr, cx: &Context<'_>) -> Self {
-        let stage = Stage::Setup(Box::new(SettingUp::new(pid, cx.now, cx.config.limits.line)));
-        Self::new(pid, stream, peer, Parameters::default(), stage, cx)
+/// How a kept session stands towards a request for its pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptState {
+    /// It is connecting, or a plugin is attached.
+    Taken,
+    /// No plugin is attached.
+    Parked,
+    /// It is ending, or was never kept.
+    Over,
+}
+
+/// Why a session is kept no longer; displays as the log shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptEnd {
+    /// KEEP has run out.
+    Expired,
+    /// By DROP.
+    Dropped,
+    /// A new connection has taken its pid: the plugin is not notified.
+    Replaced,
+}
+
+impl fmt::Display for KeptEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "no plugin has come for it",
+            Self::Dropped => "DROP",
+            Self::Replaced => "replaced by a new connection",
+        })
+    }
+}
+
+/// A plugin's connection on its way from a session in setup mode to a kept one (ATCH).
+#[derive(Debug)]
+pub struct PluginConnection<S> {
+    socket: SocketEndpoint<S>,
+    /// What the plugin has sent behind its ATCH.
+    sent_ahead: Vec<u8>,
+    peer: SocketAddr,
+}
+
+impl<N: Network> Session<N> {
+    /// A plugin that has just connected. It is greeted.
+    pub fn greet(pid: Pid, stream: N::Stream, peer: SocketAddr, cx: &SessionContext<'_, N>) -> Self {
+        let greeting = reply::greeting(pid.to_string().as_bytes());
+        let stage = Stage::Setup(Box::new(Setup::new(greeting, cx.now, cx.config.limits.line)));
+        Self::new(pid, stream, peer, Parameters::default(), stage, cx.now)
     }
 
     /// A client of a direct listener: no greeting, no setup mode.
-    pub fn direct(pid: Pid, stream: TcpStream, peer: SocketAddr, direct: &Direct, cx: &mut Context<'_>) -> Self {
-        let mut session = Self::new(pid, stream, peer, direct.parameters.clone(), Stage::Closed, cx);
-        // A fresh socket takes what is written to it; whatever it cannot, its first event will say.
-        let ready = Ready::fresh();
-        session.stage = Connecting::begin(pid, direct.target.clone(), Vec::new(), ready, &session.parameters, cx);
+    pub fn direct(
+        pid: Pid,
+        stream: N::Stream,
+        peer: SocketAddr,
+        direct: &DirectListener,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Self {
+        let parameters = direct.parameters.clone();
+        let request = ConnectRequest { target: direct.target.clone(), sent_ahead: Vec::new() };
+        let mut session = Self::new(pid, stream, peer, parameters, Stage::Closed, cx.now);
+        session.stage = session.connect(request, cx);
         session
     }
 
     fn new(
         pid: Pid,
-        stream: TcpStream,
+        stream: N::Stream,
         peer: SocketAddr,
         parameters: Parameters,
-        stage: Stage,
-        cx: &Context<'_>,
+        stage: Stage<N>,
+        now: Instant,
     ) -> Self {
-        let plugin = PluginSide::Attached(TcpSocket(stream));
-        Self { pid, peer, started: cx.now, plugin, parameters, notices: Notices::None, stage }
+        let plugin = PluginSide::Attached(SocketEndpoint::new(stream, Readiness::ACCEPTED));
+        let notifier = Notifier::Unopened;
+        Self { pid, peer, started: now, plugin, parameters, notifier, stage, counted: 0 }
     }
 
-    /// The name that the proxy gave to this connection.
+    /// The proxy's name for this connection.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// The plugin's address, v4 where it is one.
+    /// The plugin's address, IPv4 if it is v4-mapped.
     pub fn address(&self) -> IpAddr {
         self.peer.ip().to_canonical()
     }
 
-    /// True where bytes pass, for which somebody waits: not while it is being set up, nor at its end.
-    pub fn relays(&self) -> bool {
+    /// True in echo mode.
+    pub fn is_relaying(&self) -> bool {
         matches!(self.stage, Stage::Relaying(_))
     }
 
+    /// Bytes of replies in setup mode that the plugin has yet to read.
+    pub fn unread(&self) -> usize {
+        if let Stage::Setup(setup) = &self.stage { setup.unread() } else { 0 }
+    }
+
     /// An event of the plugin's socket.
-    pub fn handle_plugin_event(&mut self, event: &Event) {
-        if self.note_kept_event(event) {
-            return;
-        }
-        match &mut self.stage {
-            Stage::Setup(stage) => stage.ready.handle_event(event),
-            Stage::Connecting(stage) => stage.handle_plugin_event(event),
-            Stage::Relaying(stage) => stage.relay_mut().plugin_ready().handle_event(event),
-            Stage::Draining(stage) => stage.ready.handle_event(event),
-            Stage::Left(_) | Stage::Closed => {}
-        }
+    pub fn handle_plugin_event(&mut self, event: Readiness) {
+        self.plugin.handle_event(event);
     }
 
     /// An event of one of the remote's sockets.
-    pub fn handle_remote_event(&mut self, event: &Event) {
+    pub fn handle_remote_event(&mut self, event: Readiness) {
         match &mut self.stage {
-            Stage::Connecting(stage) => stage.remote_ready.handle_event(event),
-            Stage::Relaying(stage) => stage.relay_mut().remote_ready().handle_event(event),
-            Stage::Setup(_) | Stage::Draining(_) | Stage::Left(_) | Stage::Closed => {}
+            Stage::Connecting(connecting) => connecting.handle_remote_event(event),
+            Stage::Relaying(relaying) => relaying.handle_remote_event(event),
+            Stage::Setup(_) | Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => {}
         }
     }
 
     /// The addresses of `host`, or why there are none.
-    pub fn handle_resolved(&mut self, host: &str, answer: Answer) {
-        if let Stage::Connecting(stage) = &mut self.stage {
-            stage.handle_resolved(host, answer);
+    pub fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
+        if let Stage::Connecting(connecting) = &mut self.stage {
+            connecting.handle_resolved(host, answer);
         }
     }
 
-    /// A part of a TLS handshake is done.
-    pub fn handle_secured(&mut self, step: tls::Step) {
-        if let Stage::Connecting(stage) = &mut self.stage {
-            stage.handle_secured(step);
+    /// A part of a TLS handshake is computed.
+    pub fn handle_tls_step(&mut self, step: TlsStep) {
+        if let Stage::Connecting(connecting) = &mut self.stage {
+            connecting.handle_tls_step(step);
         }
     }
 
-    /// What was asked of the daemon.
-    pub fn answer(&mut self, bytes: Vec<u8>) {
-        if let Stage::Setup(stage) = &mut self.stage {
-            stage.answer(bytes);
+    /// The daemon's answer to a request.
+    pub fn reply(&mut self, bytes: &[u8]) {
+        if let Stage::Setup(setup) = &mut self.stage {
+            setup.reply(bytes);
         }
     }
 
-    /// Bytes of replies in setup mode that the plugin has yet to take.
-    pub fn unread(&self) -> usize {
-        if let Stage::Setup(stage) = &self.stage { stage.unread() } else { 0 }
-    }
-
-    /// Says a last word to a plugin in setup mode, and ends.
-    pub fn dismiss(&mut self, bytes: Vec<u8>, cx: &mut Context<'_>) {
-        if let Stage::Setup(stage) = &self.stage {
-            let draining = Draining::new(Outbox::new(bytes), stage.ready, cx.now);
-            self.enter(Stage::Draining(draining), cx);
-        }
+    /// The daemon's answer to [`KeptRequest::Claim`]: the pid is free, or why it cannot be had. In that case its owner is
+    /// not notified: it is another session's plugin.
+    pub fn handle_claimed(&mut self, claim: Result<(), &'static str>, cx: &mut SessionContext<'_, N>) {
+        let Stage::Claiming(request) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
+        let next = match claim {
+            Ok(()) => self.connect(*request, cx),
+            Err(reason) => {
+                self.notifier = Notifier::Closed;
+                let protocol = Protocol::of(&request.target, self.parameters.transport);
+                refuse(self.pid, &request.target, protocol, &ConnectError::Pid(reason), cx.now)
+            }
+        };
+        self.enter(next, cx);
     }
 
     /// Does what can be done now.
-    pub fn turn(&mut self, cx: &mut Context<'_>) -> Verdict {
-        loop {
-            let Self { plugin, parameters, stage, pid, .. } = self;
-            let step = match stage {
-                Stage::Setup(setup) => setup.step(*pid, plugin, parameters, cx),
-                Stage::Connecting(connecting) => connecting.step(*pid, parameters, cx),
-                Stage::Relaying(_) => self.relay(cx),
-                Stage::Draining(draining) => draining.step(plugin, cx),
-                Stage::Left(_) => self.leave(cx),
-                Stage::Closed => Step::Stay(Verdict::CLOSED),
+    pub fn turn(&mut self, cx: &mut SessionContext<'_, N>) -> TurnResult {
+        let result = loop {
+            let next = match self.stage {
+                Stage::Setup(_) => self.setup_turn(cx),
+                Stage::Claiming(_) => Next::Stay(TurnResult::Wait),
+                Stage::Connecting(_) => self.connecting_turn(cx),
+                Stage::Relaying(_) => self.relaying_turn(cx),
+                Stage::UnreadTail(_) => self.tail_turn(cx),
+                Stage::Draining(_) => self.draining_turn(cx),
+                Stage::Closed => Next::Stay(TurnResult::Closed),
             };
-            match step {
-                Step::Stay(verdict) => return verdict,
-                Step::Next(next) => self.enter(next, cx),
+            match next {
+                Next::Stay(result) => break result,
+                Next::Enter(stage) => self.enter(stage, cx),
+            }
+        };
+        self.account(cx.budget);
+        result
+    }
+
+    fn setup_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Stage::Setup(setup) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        let plugin = self.plugin.endpoint_mut();
+        let connect_timeout = cx.config.limits.connect;
+        let mut setup_cx = SetupContext { now: cx.now, scratch: cx.scratch, budget: cx.budget, connect_timeout };
+        match setup.turn(plugin, &mut self.parameters, &mut setup_cx) {
+            SetupOutcome::Wait => Next::Stay(TurnResult::Wait),
+            SetupOutcome::Again => Next::Stay(TurnResult::Again),
+            SetupOutcome::Request(request) => Next::Stay(TurnResult::Request(request)),
+            SetupOutcome::Connect(request) if self.parameters.keep.is_some() => {
+                self.stage = Stage::Claiming(Box::new(request));
+                Next::Stay(TurnResult::Request(DaemonRequest::Kept(KeptRequest::Claim)))
+            }
+            SetupOutcome::Connect(request) => Next::Enter(self.connect(request, cx)),
+            SetupOutcome::Close(reply) => {
+                // What stands behind an unknown name may be a secret all the same.
+                let shown = reply.split(|&byte| byte == b'=').next().unwrap_or_default();
+                log::debug!("{} closes setup mode: {}", self.pid, String::from_utf8_lossy(shown).trim_end());
+                Next::Enter(Stage::Draining(Draining::new(Outbox::new(reply), cx.now)))
+            }
+            SetupOutcome::Lost => {
+                log::info!("{} left in setup mode", self.pid);
+                Next::Enter(Stage::Closed)
             }
         }
     }
 
-    /// When [`Session::handle_timeout`] should be called, if nothing happens before.
+    /// The stage that a CONN leads to.
+    fn connect(&self, request: ConnectRequest, cx: &mut SessionContext<'_, N>) -> Stage<N> {
+        log::debug!("{} connects to {}", self.pid, request.target);
+        Stage::Connecting(Box::new(Connecting::new(self.pid, request, &self.parameters, cx)))
+    }
+
+    fn connecting_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Stage::Connecting(connecting) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        // A plugin that has only ended its side may still want the answer.
+        if self.plugin.endpoint().is_closed() {
+            log::info!("{} left while connecting to {}", self.pid, connecting.target());
+            return Next::Enter(Stage::Closed);
+        }
+        match connecting.turn(&self.parameters, cx) {
+            ConnectOutcome::Wait => Next::Stay(TurnResult::Wait),
+            ConnectOutcome::Again => Next::Stay(TurnResult::Again),
+            ConnectOutcome::Connected(connected) => Next::Enter(self.relay(connected, cx)),
+            ConnectOutcome::Failed(error) => {
+                let (target, protocol) = (connecting.target(), connecting.protocol());
+                Next::Enter(refuse(self.pid, target, protocol, &error, cx.now))
+            }
+        }
+    }
+
+    /// The stage that a CONN leads to which has succeeded. A direct listener's client is not greeted.
+    fn relay(&mut self, connected: Connected<N>, cx: &mut SessionContext<'_, N>) -> Stage<N> {
+        let given = self.parameters.notify.as_deref().and_then(|notify| notify.pid());
+        let greeting = match given {
+            _ if self.pid.is_direct() => Vec::new(),
+            Some(given) => reply::connected(given),
+            None => reply::connected(self.pid.to_string().as_bytes()),
+        };
+        let relaying = Relaying::new(connected, greeting, &self.parameters, cx);
+        let what = if relaying.protocol() == Protocol::Udp { "sends datagrams" } else { "connected" };
+        log::info!("{} {what} to {}", self.pid, relaying.target());
+        if let Some(version) = relaying.tls_version() {
+            log::debug!("{} speaks {version}", self.pid);
+        }
+        self.parameters.drop_connect_settings();
+        Stage::Relaying(Box::new(relaying))
+    }
+
+    fn relaying_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Stage::Relaying(relaying) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        if !relaying.is_greeted() {
+            match relaying.greet(self.plugin.endpoint_mut()) {
+                Ok(true) => {}
+                Ok(false) => return Next::Stay(TurnResult::Wait),
+                Err(_) => return Next::Enter(self.end_relay(CloseReason::PluginLost, cx.now)),
+            }
+            // From now on the plugin may go away.
+            if self.parameters.keep.is_some()
+                && let PluginSide::Attached(socket) = std::mem::replace(&mut self.plugin, PluginSide::GONE)
+            {
+                let protocol = relaying.protocol();
+                let framing = self.parameters.framing(protocol);
+                let plugin = KeptPlugin::new(socket, framing, protocol == Protocol::Udp, cx.now);
+                self.plugin = PluginSide::Kept(Box::new(plugin));
+            }
+            if self.parameters.events {
+                let subscription = || subscription(&self.parameters, self.pid);
+                self.notifier.notify_connected(subscription, cx.schedule, cx.now);
+            }
+        }
+        if let Some(plugin) = self.plugin.kept_mut() {
+            plugin.begin_turn(cx.config.limits.history, cx.budget);
+        }
+        let mut turn = relaying.turn(self.plugin.endpoint_mut(), &self.parameters, self.counted, cx);
+        let mut parked = false;
+        if let Some(plugin) = self.plugin.kept_mut() {
+            parked = plugin.end_turn(&mut turn, cx.now, cx.budget);
+        }
+        self.notify(&turn, parked, cx);
+        match turn.end {
+            Some(end) => Next::Enter(self.end_relay(end, cx.now)),
+            // A plugin that was cut off just now has room of another kind, which no event reports.
+            None if turn.again || parked => Next::Stay(TurnResult::Again),
+            None => Next::Stay(TurnResult::Wait),
+        }
+    }
+
+    /// The stage that follows a relay that ended for the reason `end`.
+    fn end_relay(&mut self, end: CloseReason, now: Instant) -> Stage<N> {
+        let Stage::Relaying(relaying) = &self.stage else { return Stage::Closed };
+        let relay = relaying.relay();
+        log::info!("{} closed: {end}; received {}, sent {}", self.pid, relay.received(), relay.sent());
+        match (end, &mut self.plugin) {
+            (CloseReason::Done, _) => Stage::Closed,
+            (_, PluginSide::Kept(plugin)) => {
+                plugin.shutdown_write();
+                let ended_by_plugin = matches!(end, CloseReason::Goodbye | CloseReason::BadFraming);
+                let kept = !ended_by_plugin && !plugin.is_given_up();
+                let (target, protocol) = (relaying.target().clone(), relaying.protocol());
+                Stage::UnreadTail(Box::new(UnreadTail::new(target, protocol, relaying.relay(), kept, now)))
+            }
+            (CloseReason::PluginLost, _) => Stage::Closed,
+            _ => Stage::Draining(Draining::new(Outbox::default(), now)),
+        }
+    }
+
+    fn tail_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let (Stage::UnreadTail(tail), PluginSide::Kept(plugin)) = (&self.stage, &mut self.plugin) else {
+            return Next::Enter(Stage::Closed);
+        };
+        match tail.turn(plugin, cx.config.limits.history, cx.scratch, cx.budget, cx.now) {
+            TailOutcome::Done => Next::Enter(Stage::Closed),
+            TailOutcome::Wait { turn, parked } => {
+                self.notify(&turn, parked, cx);
+                Next::Stay(if turn.again { TurnResult::Again } else { TurnResult::Wait })
+            }
+        }
+    }
+
+    fn draining_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Stage::Draining(draining) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        match draining.turn(self.plugin.endpoint_mut(), cx.scratch) {
+            DrainOutcome::Wait => Next::Stay(TurnResult::Wait),
+            DrainOutcome::Again => Next::Stay(TurnResult::Again),
+            DrainOutcome::Done => Next::Enter(Stage::Closed),
+        }
+    }
+
+    /// Enters a stage. The end of the connection is news for the plugin.
+    fn enter(&mut self, stage: Stage<N>, cx: &mut SessionContext<'_, N>) {
+        match &mut self.stage {
+            Stage::Connecting(connecting) => connecting.cancel(cx),
+            Stage::Relaying(relaying) => relaying.relay_mut().release(cx.budget, cx.pipes),
+            Stage::Setup(_) | Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => {}
+        }
+        if matches!(stage, Stage::Draining(_) | Stage::Closed) {
+            self.notify_closed(cx);
+            self.plugin.release(cx.budget);
+        }
+        self.stage = stage;
+        self.account(cx.budget);
+    }
+
+    /// Notifies the plugin of what a turn has brought, and logs that the connection was `parked` in it.
+    fn notify(&mut self, turn: &RelayTurn, parked: bool, cx: &mut SessionContext<'_, N>) {
+        if parked {
+            let time = self.parameters.keep.unwrap_or_default().as_secs_f64();
+            log::info!("{} parked, its plugin has gone; kept for {time} s", self.pid);
+        }
+        if turn.delivered {
+            let subscription = || subscription(&self.parameters, self.pid);
+            self.notifier.notify_data(subscription, cx.schedule, cx.now);
+        }
+        if turn.end_delivered {
+            // For the plugin this is the end: there is nothing more to read, whatever it may still send.
+            self.notify_closed(cx);
+        }
+    }
+
+    /// Makes the closing notification, once.
+    fn notify_closed(&mut self, cx: &mut SessionContext<'_, N>) {
+        let subscription = || subscription(&self.parameters, self.pid);
+        self.notifier.notify_closed(subscription, cx.schedule, cx.now);
+    }
+
+    /// Counts in the budget what the stage holds.
+    fn account(&mut self, budget: &mut MemoryBudget) {
+        let held = match &self.stage {
+            Stage::Setup(setup) => setup.held(),
+            Stage::Claiming(request) => request.sent_ahead.len(),
+            Stage::Connecting(connecting) => connecting.held(),
+            Stage::Relaying(relaying) => relaying.held(),
+            Stage::Draining(draining) => draining.held(),
+            Stage::UnreadTail(_) | Stage::Closed => 0,
+        };
+        budget.adjust(&mut self.counted, held);
+    }
+
+    /// When [`Session::handle_timeout`] is to be called, if no event comes before.
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         match &self.stage {
-            Stage::Setup(stage) => stage.deadline(config),
-            Stage::Connecting(stage) => stage.deadline(),
-            Stage::Relaying(stage) => {
-                let limits = [stage.deadline(&self.timing(config)), self.keep_deadline()];
+            Stage::Setup(setup) => setup.deadline(config.limits.setup),
+            Stage::Connecting(connecting) => connecting.deadline(),
+            Stage::Relaying(relaying) => {
+                let limits = [relaying.deadline(&self.timing(relaying, config)), self.keep_deadline()];
                 limits.into_iter().flatten().min()
             }
-            Stage::Draining(stage) => Some(stage.deadline()),
-            Stage::Left(_) => self.keep_deadline(),
-            Stage::Closed => None,
+            Stage::UnreadTail(_) => self.keep_deadline(),
+            Stage::Draining(draining) => Some(draining.deadline()),
+            Stage::Claiming(_) | Stage::Closed => None,
         }
     }
 
-    /// Takes nothing for granted that is known of the sockets: the next turn reads, whatever events have said.
-    pub fn look_again(&mut self) {
-        match &mut self.stage {
-            Stage::Setup(stage) => stage.ready.readable = true,
-            Stage::Relaying(stage) => {
-                let relay = stage.relay_mut();
-                relay.plugin_ready().readable = true;
-                relay.remote_ready().readable = true;
-            }
-            // Who leaves looks for itself.
-            Stage::Connecting(_) | Stage::Draining(_) | Stage::Left(_) | Stage::Closed => {}
+    /// Has the next turn read the sockets, whatever events have reported.
+    pub fn assume_readable(&mut self) {
+        self.plugin.endpoint_mut().assume_readable();
+        if let Stage::Relaying(relaying) = &mut self.stage {
+            relaying.assume_readable();
         }
     }
 
     /// The deadline has passed, and a turn has not moved it. To be followed by another turn.
-    pub fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+    pub fn handle_timeout(&mut self, cx: &mut SessionContext<'_, N>) {
         if self.keep_deadline().is_some_and(|due| due <= cx.now) {
-            return self.end_keeping("nobody has come for it", cx);
+            return self.end_kept(KeptEnd::Expired, cx);
         }
-        let timing = self.timing(cx.config);
-        let next = match &mut self.stage {
-            Stage::Setup(stage) if stage.deadline(cx.config).is_some_and(|due| due <= cx.now) => {
+        let next = match &self.stage {
+            Stage::Setup(setup) if setup.deadline(cx.config.limits.setup).is_some_and(|due| due <= cx.now) => {
                 log::info!("{} silent in setup mode for too long", self.pid);
                 Stage::Closed
             }
-            Stage::Relaying(stage) => match stage.handle_timeout(&timing, cx.now) {
-                Some(end) => self.end_relay(end, cx),
+            Stage::Relaying(relaying) => match relaying.handle_timeout(&self.timing(relaying, cx.config), cx.now) {
+                Some(end) => self.end_relay(end, cx.now),
                 None => return,
             },
-            Stage::Draining(stage) if stage.deadline() <= cx.now => Stage::Closed,
-            // A connecting session looks at its deadline in its turn: an answer may have come at the last moment.
+            Stage::Draining(draining) if draining.deadline() <= cx.now => Stage::Closed,
+            // A connecting session enforces its limits in its turn: a result may have come at the last moment.
             _ => return,
         };
         self.enter(next, cx);
     }
 
-    /// Ends, whatever was under way; for the end of the daemon. Last words are still said, and remotes told where their
-    /// protocol has a word for it. To be followed by turns until it is over, and by [`Session::hang_up`] where there is
-    /// no time for that.
-    pub fn shut(&mut self, cx: &mut Context<'_>) {
-        let leaves = match &mut self.stage {
-            Stage::Draining(_) => return,
-            Stage::Relaying(stage) => stage.begin_leaving(),
-            _ => false,
+    /// The time limits of the relay. A plugin that is not there is neither silent nor slow.
+    fn timing(&self, relaying: &Relaying<N>, config: &Config) -> Timing {
+        let mut timing = Timing {
+            receive: self.parameters.receive_timeout,
+            idle: config.limits.idle,
+            half_close: config.limits.half_close,
+            stall: config.limits.stall,
+            plugin_read_closed: self.plugin.endpoint().is_read_closed(),
+            remote_read_closed: relaying.is_remote_read_closed(),
         };
-        if leaves {
-            // The connection goes on until the remote has taken its leave, too, or the daemon's time is up.
-            self.notify_closed(cx);
-            self.plugin.release(cx.buffers);
-            self.plugin = PluginSide::Gone;
-        } else {
-            self.release_relay(cx);
-            self.enter(Stage::Closed, cx);
+        if let Some(plugin) = self.plugin.kept() {
+            if plugin.parked_since().is_some() {
+                // What is buffered waits until KEEP runs out.
+                (timing.idle, timing.stall) = (None, NO_LIMIT);
+            } else if plugin.is_behind() {
+                timing.half_close = timing.half_close.max(timing.stall);
+            }
+        }
+        timing
+    }
+
+    /// When KEEP runs out, or the time of a plugin that does not read what is left.
+    fn keep_deadline(&self) -> Option<Instant> {
+        let plugin = self.plugin.kept()?;
+        let keep = self.parameters.keep;
+        match (plugin.parked_since(), &self.stage) {
+            // The relay has its own limits for its last bytes.
+            (_, Stage::Relaying(_)) if plugin.is_given_up() => None,
+            (Some(since), _) => Some(since + keep.unwrap_or(Duration::ZERO)),
+            (None, Stage::UnreadTail(tail)) => Some(tail.deadline(plugin.progress(), keep)),
+            (None, _) => None,
         }
     }
 
-    /// There is no time left. What stands before the remote's socket says so.
-    pub fn hang_up(&mut self) {
-        if let Stage::Relaying(stage) = &mut self.stage {
-            stage.hang_up();
+    /// The name by which the plugin finds this connection again, if it is to be kept.
+    pub fn kept_pid(&self) -> Option<&[u8]> {
+        self.parameters.kept_pid()
+    }
+
+    /// How the session stands towards a request for its pid.
+    pub fn kept_state(&self) -> KeptState {
+        match (&self.stage, &self.plugin) {
+            (Stage::UnreadTail(tail), _) if !tail.kept => KeptState::Over,
+            (_, PluginSide::Kept(plugin)) if plugin.is_given_up() => KeptState::Over,
+            (Stage::Relaying(_) | Stage::UnreadTail(_), PluginSide::Kept(plugin)) => match plugin.parked_since() {
+                Some(_) => KeptState::Parked,
+                None => KeptState::Taken,
+            },
+            (Stage::Claiming(_) | Stage::Connecting(_) | Stage::Relaying(_), _) => KeptState::Taken,
+            _ => KeptState::Over,
         }
     }
 
-    /// Takes on a stage. The end of the connection is news for the plugin.
-    fn enter(&mut self, stage: Stage, cx: &mut Context<'_>) {
-        if let Stage::Connecting(connecting) = &self.stage {
-            connecting.withdraw(cx);
+    /// Goes on behind the first `seen` messages, or with what was not sent. An error is the reason, and changes nothing.
+    /// To be followed by [`Session::attach`].
+    pub fn resume(&mut self, seen: Option<u64>) -> Result<(), &'static str> {
+        match (self.kept_state(), &mut self.plugin) {
+            (KeptState::Taken | KeptState::Parked, PluginSide::Kept(plugin)) => {
+                plugin.resume(seen).map_err(|Gap| reply::GAP)
+            }
+            _ => Err(reply::NO_SUCH_PID),
         }
-        if matches!(stage, Stage::Draining(_) | Stage::Closed) {
-            self.notify_closed(cx);
-            self.plugin.release(cx.buffers);
-        }
-        if matches!(stage, Stage::Relaying(_)) {
-            self.parameters.handle_connected();
-        }
-        self.stage = stage;
     }
+
+    /// Takes the plugin's connection out of a session in setup mode, which is over then and notifies no plugin.
+    pub fn take_connection(&mut self) -> Option<PluginConnection<N::Stream>> {
+        let Stage::Setup(setup) = &mut self.stage else { return None };
+        let sent_ahead = setup.take_rest();
+        let PluginSide::Attached(socket) = std::mem::replace(&mut self.plugin, PluginSide::GONE) else { return None };
+        (self.stage, self.notifier) = (Stage::Closed, Notifier::Closed);
+        Some(PluginConnection { socket, sent_ahead, peer: self.peer })
+    }
+
+    /// Attaches a plugin's connection to this kept session. Returns the peer of the connection before, which
+    /// [`Session::set_peer`] gives to the session that the new one is from: each address keeps as many connections as it
+    /// has. An error says that events of the connection cannot be had; no plugin is attached then.
+    pub fn attach(
+        &mut self,
+        connection: PluginConnection<N::Stream>,
+        cx: &mut SessionContext<'_, N>,
+    ) -> (SocketAddr, std::io::Result<()>) {
+        let PluginConnection { mut socket, sent_ahead, peer } = connection;
+        let before = std::mem::replace(&mut self.peer, peer);
+        let PluginSide::Kept(plugin) = &mut self.plugin else { return (before, Ok(())) };
+        if let Err(error) = cx.network.reregister(socket.stream_mut(), Token(cx.key)) {
+            return (before, Err(error));
+        }
+        log::info!("{} goes on with a connection from {}", self.pid, peer.ip().to_canonical());
+        let pid = self.parameters.kept_pid().unwrap_or_default();
+        plugin.attach(socket, sent_ahead, reply::attached(pid), cx.now);
+        if let Stage::Relaying(relaying) = &mut self.stage {
+            relaying.relay_mut().handle_new_plugin(cx.now);
+        }
+        if matches!(self.notifier, Notifier::Closed) {
+            // What the plugin before was notified of is news for this one, too.
+            self.notifier = Notifier::Unopened;
+        }
+        (before, Ok(()))
+    }
+
+    /// See [`Session::attach`].
+    pub fn set_peer(&mut self, peer: SocketAddr) {
+        self.peer = peer;
+    }
+
+    /// Ends a session in setup mode with a last reply.
+    pub fn reject(&mut self, reply: Vec<u8>, cx: &mut SessionContext<'_, N>) {
+        if let Stage::Setup(_) = &self.stage {
+            self.enter(Stage::Draining(Draining::new(Outbox::new(reply), cx.now)), cx);
+        }
+    }
+
+    /// Ends a kept session. The remote is told as by a plugin that goes; a plugin that is attached is told the end.
+    pub fn end_kept(&mut self, why: KeptEnd, cx: &mut SessionContext<'_, N>) {
+        log::info!("{} ends: {why}", self.pid);
+        if why == KeptEnd::Replaced {
+            self.notifier.silence(|| subscription(&self.parameters, self.pid), cx.schedule);
+        }
+        let next = match (&mut self.stage, &mut self.plugin) {
+            (Stage::Relaying(relaying), PluginSide::Kept(plugin)) => {
+                plugin.give_up();
+                if relaying.protocol() != Protocol::Udp {
+                    return self.notify_closed(cx);
+                }
+                self.end_relay(CloseReason::PluginLost, cx.now)
+            }
+            _ => Stage::Closed,
+        };
+        self.enter(next, cx);
+    }
+
+    /// Ends for the end of the daemon. A remote whose protocol has an end of its own is told, which takes further turns;
+    /// [`Session::abort`] follows if there is no time for them.
+    pub fn shut_down(&mut self, cx: &mut SessionContext<'_, N>) {
+        match &mut self.stage {
+            Stage::Draining(_) => {}
+            Stage::Relaying(relaying) if relaying.says_goodbye() => {
+                // The connection goes on without its plugin until the remote has answered.
+                self.notify_closed(cx);
+                self.plugin.release(cx.budget);
+                self.plugin = PluginSide::GONE;
+            }
+            _ => self.enter(Stage::Closed, cx),
+        }
+    }
+
+    /// Ends without another turn: the outgoing side of the remote's stream is ended as far as that goes at once.
+    pub fn abort(&mut self) {
+        if let Stage::Relaying(relaying) = &mut self.stage {
+            relaying.shutdown_write();
+        }
+    }
+
+    /// What STAT shows of the session. `None` for one that is only draining.
+    pub fn snapshot(&self, schedule: &Schedule, now: Instant) -> Option<Snapshot> {
+        let pid = self.pid.to_string();
+        let mut shown = Snapshot {
+            state: State::Setup,
+            idle: Duration::ZERO,
+            uptime: now.saturating_duration_since(self.started),
+            client: self.address().to_string(),
+            remote: String::new(),
+            protocol: Protocol::Tcp,
+            tls_version: None,
+            subprotocol: None,
+            messages: None,
+            received: 0,
+            sent: 0,
+            buffered: self.counted,
+            notify: match self.parameters.notify.as_deref() {
+                // The pid of a kept connection is a secret, and STAT is asked on another connection.
+                Some(notify) if self.parameters.keep.is_some() => notify.redacted_column(pid.as_bytes()),
+                Some(notify) => notify.column(pid.as_bytes()),
+                None => Vec::new(),
+            },
+            last_notification: match self.notifier {
+                Notifier::Open(line) => schedule.last_outcome(line),
+                Notifier::Unopened | Notifier::Closed => None,
+            },
+            pid,
+        };
+        match &self.stage {
+            Stage::Setup(_) => {}
+            Stage::Claiming(request) => {
+                shown.state = State::Connecting;
+                shown.remote = request.target.to_string();
+                shown.protocol = Protocol::of(&request.target, self.parameters.transport);
+            }
+            Stage::Connecting(connecting) => {
+                shown.state = State::Connecting;
+                shown.remote = connecting.target().to_string();
+                shown.protocol = connecting.protocol();
+            }
+            Stage::Relaying(relaying) => {
+                let relay = relaying.relay();
+                shown.state = State::Relaying;
+                shown.remote = relaying.target().to_string();
+                shown.protocol = relaying.protocol();
+                shown.tls_version = relaying.tls_version();
+                shown.subprotocol = relaying.subprotocol().map(str::to_owned);
+                shown.messages = relay.messages();
+                shown.idle = now.saturating_duration_since(relay.last_heard());
+                (shown.received, shown.sent) = (relay.received(), relay.sent());
+                shown.buffered += relay.held();
+            }
+            Stage::UnreadTail(tail) => {
+                shown.state = State::Relaying;
+                shown.remote = tail.target.to_string();
+                (shown.protocol, shown.messages) = (tail.protocol, tail.messages);
+                shown.idle = now.saturating_duration_since(tail.last_heard);
+                (shown.received, shown.sent) = (tail.received, tail.sent);
+            }
+            Stage::Draining(_) | Stage::Closed => return None,
+        }
+        if let Some(plugin) = self.plugin.kept() {
+            shown.buffered += plugin.waiting();
+        }
+        if self.kept_state() == KeptState::Parked {
+            shown.state = State::Parked;
+        }
+        Some(shown)
+    }
+}
+
+/// The stage that a failed CONN leads to.
+fn refuse<N: Network>(pid: Pid, target: &Target, protocol: Protocol, error: &ConnectError, now: Instant) -> Stage<N> {
+    let reason = error.reason(protocol);
+    log::info!("{pid} not connected to {target}: {}", String::from_utf8_lossy(&reason));
+    Stage::Draining(Draining::new(Outbox::new(reply::connect_failed(error, protocol)), now))
+}
+
+/// What the plugin has subscribed to, if anything.
+fn subscription(parameters: &Parameters, pid: Pid) -> Option<Subscription> {
+    let notify = parameters.notify.as_deref().filter(|notify| notify.notifies())?;
+    Some(Subscription {
+        device: notify.device().into(),
+        query: Arc::from(notify.query(pid.to_string().as_bytes())),
+        events: parameters.events,
+        pace: parameters.pace,
+        secret: parameters.keep.is_some(),
+    })
 }

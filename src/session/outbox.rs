@@ -1,11 +1,10 @@
-//! What the proxy itself has to say to a plugin, and the plugin has not taken yet.
+//! What the proxy itself says to a plugin, until the plugin's socket has taken it.
 
 use std::io;
 
-use crate::net::socket::Stream;
-use crate::relay::Ready;
+use crate::net::endpoint::{Endpoint, Transfer};
 
-/// Replies on their way. Nothing new is asked for before it is empty, so it holds one reply at most.
+/// Replies that are not written yet. No command is read before it is empty, so it holds one reply at most.
 #[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
@@ -19,29 +18,25 @@ impl Outbox {
     }
 
     /// Adds a reply.
-    pub fn say(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Bytes that are still to be written.
-    pub fn left(&self) -> usize {
+    pub fn unwritten(&self) -> usize {
         self.bytes.len() - self.written
     }
 
-    /// Writes what can be written. True where all has been said.
-    pub fn flush(&mut self, socket: &mut impl Stream, ready: &mut Ready) -> io::Result<bool> {
-        while self.written < self.bytes.len() && ready.writable {
-            match socket.send(&self.bytes[self.written..]) {
-                Ok(sent) => self.written += sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.writable = false,
-                Err(error) => return Err(error),
+    /// Writes what can be written. True if nothing is left.
+    pub fn flush(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
+        while self.written < self.bytes.len() {
+            match plugin.try_write(&self.bytes[self.written..]) {
+                Transfer::Bytes(sent) => self.written += sent,
+                Transfer::Blocked | Transfer::Eof => return Ok(false),
+                Transfer::Broken(error) => return Err(error),
             }
         }
-        let done = self.written == self.bytes.len();
-        if done {
-            *self = Self::default();
-        }
-        Ok(done)
+        *self = Self::default();
+        Ok(true)
     }
 }

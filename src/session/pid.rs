@@ -1,4 +1,4 @@
-//! The names that the proxy gives to connections.
+//! The proxy's names for connections.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,7 +28,7 @@ impl fmt::Display for Pid {
     }
 }
 
-/// Gives out names: units of ten seconds since the classic epoch, plus one where that is taken.
+/// Gives out names: units of ten seconds since the classic epoch, plus one if that is taken.
 #[derive(Debug, Default)]
 pub struct PidSource {
     last: u32,
@@ -39,7 +39,7 @@ impl PidSource {
     pub fn next(&mut self, clock: SystemTime, direct: bool) -> Pid {
         let units = clock.duration_since(UNIX_EPOCH + CLASSIC_EPOCH).map_or(0, |since| since.as_secs() / UNIT);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
-        // A clock that stands before the epoch, or goes back, makes no name twice.
+        // A clock that stands before the epoch, or is set back, makes no name twice.
         let next = units.max(self.last.wrapping_add(1)).max(1);
         self.last = next;
         Pid { number: next, direct }

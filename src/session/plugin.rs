@@ -1,70 +1,106 @@
 //! The plugin's side of a session: its connection, or what stands in for one that may go away.
 
-use std::io;
-use std::os::fd::BorrowedFd;
-
 use super::kept::KeptPlugin;
-use crate::net::socket::{Stream, TcpSocket};
-use crate::relay::buffers::Buffers;
+use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
+use crate::net::readiness::Readiness;
+use crate::net::socket::Stream;
+use crate::relay::memory_budget::MemoryBudget;
+use std::io;
 
 /// The plugin's side.
 #[derive(Debug)]
-pub enum PluginSide {
-    /// The connection itself: its end is the end.
-    Attached(TcpSocket),
+pub enum PluginSide<S> {
+    /// The connection itself: its end is the session's end.
+    Attached(SocketEndpoint<S>),
     /// A connection that may go away, and another one take its place (KEEP).
-    Kept(Box<KeptPlugin>),
-    /// None: the connection is another session's now (ATCH).
-    Gone,
+    Kept(Box<KeptPlugin<S>>),
+    /// None: another session has taken the connection over (ATCH), or the daemon ends.
+    Gone(NoPlugin),
 }
 
-impl PluginSide {
-    /// Lets go of everything that is held.
-    pub fn release(&mut self, buffers: &mut Buffers) {
-        if let Self::Kept(kept) = self {
-            kept.release(buffers);
+/// The endpoint of a plugin that is gone: reading returns the end, writing fails.
+#[derive(Debug)]
+pub struct NoPlugin;
+
+impl<S: Stream> PluginSide<S> {
+    /// The side of a session that has no plugin.
+    pub const GONE: Self = Self::Gone(NoPlugin);
+
+    /// Adds what an event of the plugin's socket reports.
+    pub fn handle_event(&mut self, event: Readiness) {
+        match self {
+            Self::Attached(socket) => socket.handle_event(event),
+            Self::Kept(plugin) => plugin.handle_event(event),
+            Self::Gone(_) => {}
+        }
+    }
+
+    /// The kept plugin, if the session is kept.
+    pub fn kept(&self) -> Option<&KeptPlugin<S>> {
+        if let Self::Kept(plugin) = self { Some(plugin) } else { None }
+    }
+
+    /// The kept plugin, if the session is kept.
+    pub fn kept_mut(&mut self) -> Option<&mut KeptPlugin<S>> {
+        if let Self::Kept(plugin) = self { Some(plugin) } else { None }
+    }
+
+    /// Drops everything that is held.
+    pub fn release(&mut self, budget: &mut MemoryBudget) {
+        if let Self::Kept(plugin) = self {
+            plugin.release(budget);
+        }
+    }
+
+    /// As stages and relays see it.
+    pub fn endpoint(&self) -> &dyn Endpoint {
+        match self {
+            Self::Attached(socket) => socket,
+            Self::Kept(plugin) => plugin.as_ref(),
+            Self::Gone(none) => none,
+        }
+    }
+
+    /// As stages and relays see it.
+    pub fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
+        match self {
+            Self::Attached(socket) => socket,
+            Self::Kept(plugin) => plugin.as_mut(),
+            Self::Gone(none) => none,
         }
     }
 }
 
-impl Stream for PluginSide {
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Attached(socket) => socket.recv(buffer),
-            Self::Kept(kept) => kept.recv(buffer),
-            Self::Gone => Ok(0),
-        }
+impl Endpoint for NoPlugin {
+    fn try_read(&mut self, _: &mut [u8]) -> Transfer {
+        Transfer::Eof
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Attached(socket) => socket.send(bytes),
-            Self::Kept(kept) => kept.send(bytes),
-            Self::Gone => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+    fn try_write(&mut self, _: &[u8]) -> Transfer {
+        Transfer::Broken(io::ErrorKind::BrokenPipe.into())
     }
 
     fn flush(&mut self) -> io::Result<bool> {
-        match self {
-            Self::Attached(socket) => socket.flush(),
-            Self::Kept(kept) => kept.flush(),
-            Self::Gone => Ok(true),
-        }
+        Ok(true)
     }
 
-    fn shutdown_write(&mut self) {
-        match self {
-            Self::Attached(socket) => socket.shutdown_write(),
-            Self::Kept(kept) => kept.shutdown_write(),
-            Self::Gone => {}
-        }
+    fn shutdown_write(&mut self) {}
+
+    fn is_readable(&self) -> bool {
+        true
     }
 
-    /// What may go away is never spliced into: what a pipe holds could not be given again.
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Attached(socket) => socket.fd(),
-            Self::Kept(_) | Self::Gone => None,
-        }
+    fn assume_readable(&mut self) {}
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn is_read_closed(&self) -> bool {
+        true
+    }
+
+    fn is_closed(&self) -> bool {
+        true
     }
 }

@@ -1,169 +1,222 @@
 //! Echo mode: bytes pass both ways.
 
 use std::io;
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::draining::Draining;
+use super::connecting::{Connected, ConnectedLink};
+use super::context::SessionContext;
 use super::outbox::Outbox;
-use super::plugin::PluginSide;
-use super::remote::Remote;
-use super::{Context, Pid, Session, Stage, Step, Verdict};
-use crate::config::Config;
-use crate::net::socket::{DatagramSocket, Stream};
-use crate::protocol::framing::Framing;
+use super::remote::RemoteStream;
+use crate::net::endpoint::{DatagramEndpoint, Endpoint, SocketEndpoint};
+use crate::net::network::Network;
+use crate::net::readiness::Readiness;
 use crate::protocol::options::{Parameters, Protocol};
-use crate::protocol::reply;
 use crate::protocol::target::Target;
 use crate::relay::datagram::DatagramRelay;
 use crate::relay::stream::StreamRelay;
-use crate::relay::websocket::{WebSocketRelay, Wishes};
-use crate::relay::{End, Env, Ready, Relay, Timing, Turn};
-use crate::websocket::handshake::Upgraded;
+use crate::relay::websocket::{RelayOptions, WebSocketRelay};
+use crate::relay::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
 use crate::websocket::{Connection, Role, Settings};
+
+/// A connection lasts this long before its remote is probed for being alive at all. Setting that up takes four system
+/// calls, which short dialogues are spared.
+const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(1);
 
 /// A connection in echo mode.
 #[derive(Debug)]
-pub struct Relaying {
+pub struct Relaying<N: Network> {
     target: Target,
-    /// `OK CONN`, until the plugin has taken it. No byte of the remote goes before it.
-    outbox: Outbox,
-    announced: bool,
-    link: Link,
+    /// `OK CONN`, until it is written. No byte of the remote goes before it.
+    greeting: Option<Outbox>,
+    /// When keep-alive is to be set up, until it is.
+    keep_alive_due: Option<Instant>,
+    link: Link<N>,
 }
 
-/// The remote and the relay that fits it.
+/// The remote, and the relay that fits it.
 #[derive(Debug)]
-enum Link {
-    Stream { remote: Remote, relay: StreamRelay },
-    Datagrams { remote: DatagramSocket, relay: Box<DatagramRelay> },
-    WebSocket { remote: Remote, relay: Box<WebSocketRelay>, subprotocol: Option<Box<str>> },
+enum Link<N: Network> {
+    Stream {
+        remote: SocketEndpoint<RemoteStream<N::Stream>>,
+        relay: StreamRelay,
+    },
+    Datagrams {
+        remote: DatagramEndpoint<N::Datagrams>,
+        relay: Box<DatagramRelay>,
+    },
+    WebSocket {
+        remote: SocketEndpoint<RemoteStream<N::Stream>>,
+        relay: Box<WebSocketRelay>,
+        subprotocol: Option<Box<str>>,
+    },
 }
 
-impl Relaying {
-    fn new(target: Target, link: Link) -> Self {
-        Self { target, outbox: Outbox::default(), announced: false, link }
-    }
-
-    /// Echo mode over TCP or TLS. `ready` is what is known of the plugin's socket and of the remote's.
-    pub fn stream(target: Target, remote: Remote, ahead: Vec<u8>, ready: (Ready, Ready), cx: &mut Context<'_>) -> Self {
-        let relay = StreamRelay::new(cx.now, ahead, ready, cx.buffers);
-        Self::new(target, Link::Stream { remote, relay })
-    }
-
-    /// Echo mode over WebSocket. `ready` as for a stream.
-    pub fn websocket(
-        target: Target,
-        remote: Remote,
-        upgraded: Upgraded,
-        ahead: &[u8],
-        ready: (Ready, Ready),
+impl<N: Network> Relaying<N> {
+    /// Echo mode over what `connected` has led to. `greeting` is written to the plugin first.
+    pub fn new(
+        connected: Connected<N>,
+        greeting: Vec<u8>,
         parameters: &Parameters,
-        cx: &Context<'_>,
+        cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let bridge = parameters.bridge.as_deref().cloned().unwrap_or_default();
-        let settings = Settings {
-            role: Role::Client,
-            mask: bridge.mask,
-            control: bridge.control,
-            max_message: bridge.max_message,
-            deflate: upgraded.deflate,
-            ping_interval: bridge.ping_interval,
+        let Connected { request, link } = connected;
+        let link = match link {
+            ConnectedLink::Stream(remote) => {
+                Link::Stream { remote, relay: StreamRelay::new(cx.now, request.sent_ahead, cx.budget) }
+            }
+            ConnectedLink::Datagrams(remote, to) => {
+                let framing = parameters.framing(Protocol::Udp);
+                Link::Datagrams {
+                    remote,
+                    relay: Box::new(DatagramRelay::new(cx.now, to, framing, &request.sent_ahead)),
+                }
+            }
+            ConnectedLink::WebSocket(remote, upgraded) => {
+                let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
+                let settings = Settings {
+                    role: Role::Client,
+                    mask: bridge.mask,
+                    control: bridge.control,
+                    max_message: bridge.max_message,
+                    deflate: upgraded.deflate,
+                    ping_interval: bridge.ping_interval,
+                };
+                let options = RelayOptions {
+                    framing: parameters.framing(Protocol::Ws),
+                    max_message: bridge.max_message,
+                    receive: parameters.receive_timeout,
+                };
+                let ahead = (&request.sent_ahead[..], upgraded.rest);
+                let connection = Connection::new(settings, cx.now);
+                let relay = WebSocketRelay::new(cx.now, connection, &options, ahead, upgraded.head.as_deref());
+                Link::WebSocket { remote, relay: Box::new(relay), subprotocol: upgraded.subprotocol }
+            }
         };
-        let wishes = Wishes {
-            framing: parameters.framing(Protocol::Ws),
-            max_message: bridge.max_message,
-            receive: parameters.receive_timeout,
-        };
-        let connection = Connection::new(settings, cx.now);
-        let head = upgraded.head.as_deref();
-        let relay = WebSocketRelay::new(cx.now, connection, &wishes, (ahead, upgraded.rest), head, ready);
-        Self::new(target, Link::WebSocket { remote, relay: Box::new(relay), subprotocol: upgraded.subprotocol })
+        let keep_alive_due = (cx.config.limits.keep_alive.is_some() && !matches!(link, Link::Datagrams { .. }))
+            .then(|| cx.now + KEEP_ALIVE_DELAY);
+        Self { target: request.target, greeting: Some(Outbox::new(greeting)), keep_alive_due, link }
     }
 
-    /// Echo mode over UDP.
-    pub fn datagrams(
-        target: Target,
-        remote: DatagramSocket,
-        to: SocketAddr,
-        framing: Framing,
-        ahead: &[u8],
-        ready: Ready,
-        now: Instant,
-    ) -> Self {
-        let relay = Box::new(DatagramRelay::new(now, to, framing, ahead, ready));
-        Self::new(target, Link::Datagrams { remote, relay })
+    /// True if the plugin has been greeted; nothing may be moved before.
+    pub fn is_greeted(&self) -> bool {
+        self.greeting.is_none()
     }
 
-    /// The stage, with the reply that leads into echo mode; a direct listener's client hears nothing.
-    pub fn greeted(mut self, pid: Pid, parameters: &Parameters) -> Stage {
-        if !pid.is_direct() {
-            let own = pid.to_string();
-            let given = parameters.notify.as_deref().and_then(|notify| notify.pid());
-            self.outbox.say(&reply::connected(given.unwrap_or(own.as_bytes())));
+    /// Greets the plugin. True when that is done.
+    pub fn greet(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
+        if let Some(greeting) = &mut self.greeting
+            && !greeting.flush(plugin)?
+        {
+            return Ok(false);
         }
-        Stage::Relaying(Box::new(self))
+        self.greeting = None;
+        Ok(true)
     }
 
-    /// True where `OK CONN` has been written.
-    pub fn is_announced(&self) -> bool {
-        self.announced
+    /// An event of the remote's socket.
+    pub fn handle_remote_event(&mut self, event: Readiness) {
+        match &mut self.link {
+            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.handle_event(event),
+            Link::Datagrams { remote, .. } => remote.handle_event(event),
+        }
     }
 
-    /// Writes `OK CONN`. True when that is done; nothing may be moved before.
-    pub fn announce(&mut self, plugin: &mut impl Stream) -> io::Result<bool> {
-        self.announced = self.outbox.flush(plugin, self.link.relay_mut().plugin_ready())?;
-        Ok(self.announced)
+    /// Has the next turn read the remote's socket, whatever events have reported.
+    pub fn assume_readable(&mut self) {
+        match &mut self.link {
+            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.assume_readable(),
+            Link::Datagrams { remote, .. } => remote.assume_readable(),
+        }
     }
 
-    /// Moves what can be moved.
-    pub fn step(&mut self, plugin: &mut impl Stream, parameters: &Parameters, cx: &mut Context<'_>) -> Turn {
-        let mut env = Env {
+    /// Moves what can be moved. `counted`: bytes of this stage that are counted in the budget.
+    pub fn turn(
+        &mut self,
+        plugin: &mut dyn Endpoint,
+        parameters: &Parameters,
+        counted: usize,
+        cx: &mut SessionContext<'_, N>,
+    ) -> RelayTurn {
+        if self.keep_alive_due.is_some_and(|due| due <= cx.now) {
+            self.set_keep_alive(cx);
+        }
+        let send_limit = cx.budget.available_with(counted);
+        let targets = &cx.config.targets;
+        let mut relay_cx = RelayContext {
             now: cx.now,
             scratch: cx.scratch,
-            buffers: cx.buffers,
+            budget: cx.budget,
             pipes: cx.pipes,
-            entropy: cx.randomness,
-            block: parameters.block.map(|block| block as usize),
+            entropy: cx.random,
+            block: parameters.block_size.map(|block| block as usize),
         };
-        let targets = &cx.config.targets;
         match &mut self.link {
-            Link::Stream { remote, relay } => relay.run(plugin, remote, &mut env),
-            Link::WebSocket { remote, relay, .. } => relay.run(plugin, remote, &mut env),
+            Link::Stream { remote, relay } => {
+                remote.set_send_limit(send_limit);
+                relay.run(plugin, remote, &mut relay_cx)
+            }
+            Link::WebSocket { remote, relay, .. } => {
+                remote.set_send_limit(send_limit);
+                relay.run(plugin, remote, &mut relay_cx)
+            }
             Link::Datagrams { remote, relay } => {
                 let own = relay.target();
-                let may_send = |to: SocketAddr| to == own || targets.allows("", to.ip(), to.port());
-                relay.run(plugin, remote, &may_send, &mut env)
+                let may_send = |to: std::net::SocketAddr| to == own || targets.allows("", to.ip(), to.port());
+                relay.run(plugin, remote, &may_send, &mut relay_cx)
             }
         }
     }
 
-    /// There is no plugin any more, and the daemon ends. True where the remote is to be told in so many words: a close
-    /// frame, close_notify. That takes further steps.
-    pub fn begin_leaving(&mut self) -> bool {
-        if !matches!(&self.link, Link::WebSocket { .. } | Link::Stream { remote: Remote::Tls(_), .. }) {
-            return false;
+    fn set_keep_alive(&mut self, cx: &mut SessionContext<'_, N>) {
+        self.keep_alive_due = None;
+        if let (Link::Stream { remote, .. } | Link::WebSocket { remote, .. }, Some(silence)) =
+            (&self.link, cx.config.limits.keep_alive)
+        {
+            cx.network.set_keep_alive(remote.stream().socket(), silence);
         }
-        // As with a plugin that has vanished.
-        let ready = self.link.relay_mut().plugin_ready();
-        (ready.broken, ready.readable) = (true, true);
-        true
     }
 
-    /// Ends the outgoing side of what stands before the remote's socket, without another step.
-    pub fn hang_up(&mut self) {
+    /// Bytes held outside of the relay: by the remote's stream, and of the greeting.
+    pub fn held(&self) -> usize {
+        let stream = match &self.link {
+            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.held(),
+            Link::Datagrams { .. } => 0,
+        };
+        stream + self.greeting.as_ref().map_or(0, Outbox::unwritten)
+    }
+
+    /// True if the remote's protocol has an end of its own to be told: a close frame, or close_notify.
+    pub fn says_goodbye(&self) -> bool {
+        match &self.link {
+            Link::Stream { remote, .. } => remote.stream().tls_version().is_some(),
+            Link::WebSocket { .. } => true,
+            Link::Datagrams { .. } => false,
+        }
+    }
+
+    /// Ends the outgoing side of the remote's stream, without another turn.
+    pub fn shutdown_write(&mut self) {
         if let Link::Stream { remote, .. } | Link::WebSocket { remote, .. } = &mut self.link {
             remote.shutdown_write();
         }
     }
 
-    /// When a time limit passes.
-    pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
-        self.relay().deadline(timing)
+    /// True if an event reported the end of the remote's side.
+    pub fn is_remote_read_closed(&self) -> bool {
+        match &self.link {
+            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.is_read_closed(),
+            Link::Datagrams { .. } => false,
+        }
     }
 
-    /// Which time limit has passed, if any.
-    pub fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<End> {
+    /// When a time limit passes, or a turn is needed even without an event.
+    pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
+        let keep_alive_due = self.keep_alive_due.filter(|_| self.is_greeted());
+        [self.relay().deadline(timing), keep_alive_due].into_iter().flatten().min()
+    }
+
+    /// The time limit that has passed, if one has.
+    pub fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<CloseReason> {
         self.relay().handle_timeout(timing, now)
     }
 
@@ -171,18 +224,18 @@ impl Relaying {
     pub fn protocol(&self) -> Protocol {
         match &self.link {
             Link::Datagrams { .. } => Protocol::Udp,
-            Link::Stream { remote, .. } if remote.tls_version().is_some() => Protocol::Tls,
+            Link::Stream { remote, .. } if remote.stream().tls_version().is_some() => Protocol::Tls,
             Link::Stream { .. } => Protocol::Tcp,
-            Link::WebSocket { remote, .. } if remote.tls_version().is_some() => Protocol::Wss,
+            Link::WebSocket { remote, .. } if remote.stream().tls_version().is_some() => Protocol::Wss,
             Link::WebSocket { .. } => Protocol::Ws,
         }
     }
 
-    /// The version of TLS, where that is spoken.
+    /// The version of TLS, if that is spoken.
     pub fn tls_version(&self) -> Option<&'static str> {
         match &self.link {
             Link::Datagrams { .. } => None,
-            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.tls_version(),
+            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.stream().tls_version(),
         }
     }
 
@@ -190,11 +243,11 @@ impl Relaying {
     pub fn subprotocol(&self) -> Option<&str> {
         match &self.link {
             Link::WebSocket { subprotocol, .. } => subprotocol.as_deref(),
-            _ => None,
+            Link::Stream { .. } | Link::Datagrams { .. } => None,
         }
     }
 
-    /// The target as it is shown in STAT.
+    /// The target as the plugin wrote it.
     pub fn target(&self) -> &Target {
         &self.target
     }
@@ -210,94 +263,10 @@ impl Relaying {
 
     /// The relay, to be told something.
     pub fn relay_mut(&mut self) -> &mut dyn Relay {
-        self.link.relay_mut()
-    }
-}
-
-impl Link {
-    fn relay_mut(&mut self) -> &mut dyn Relay {
-        match self {
-            Self::Stream { relay, .. } => relay,
-            Self::Datagrams { relay, .. } => relay.as_mut(),
-            Self::WebSocket { relay, .. } => relay.as_mut(),
+        match &mut self.link {
+            Link::Stream { relay, .. } => relay,
+            Link::Datagrams { relay, .. } => relay.as_mut(),
+            Link::WebSocket { relay, .. } => relay.as_mut(),
         }
-    }
-}
-
-impl Session {
-    /// Announces the connection, if that is still to be done, and moves what can be moved.
-    pub(super) fn relay(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.announce(cx) {
-            Ok(true) => {}
-            Ok(false) => return Step::Stay(Verdict::WAIT),
-            Err(_) => return Step::Next(self.end_relay(End::PluginLost, cx)),
-        }
-        let Stage::Relaying(stage) = &mut self.stage else { return Step::Stay(Verdict::WAIT) };
-        if let PluginSide::Kept(plugin) = &mut self.plugin {
-            plugin.begin(cx.config.limits.history, cx.buffers);
-            stage.relay_mut().plugin_ready().writable |= plugin.has_room();
-        }
-        let mut turn = stage.step(&mut self.plugin, &self.parameters, cx);
-        let parked = match &mut self.plugin {
-            PluginSide::Kept(plugin) => plugin.settle(&mut turn, cx.now, cx.buffers),
-            _ => false,
-        };
-        if parked {
-            // What the plugin has said before it went is still there to be read.
-            stage.relay_mut().plugin_ready().readable = true;
-        }
-        self.tell(&turn, parked, cx);
-        match turn.end {
-            Some(end) => Step::Next(self.end_relay(end, cx)),
-            // Nothing says twice that there is room for a plugin that has just been cut off.
-            None => Step::Stay(Verdict { again: turn.again || parked, ..Verdict::WAIT }),
-        }
-    }
-
-    /// Writes `OK CONN`, and does what follows from its being written. True where that is done.
-    fn announce(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let Stage::Relaying(stage) = &mut self.stage else { return Ok(false) };
-        if stage.is_announced() {
-            return Ok(true);
-        }
-        if !stage.announce(&mut self.plugin)? {
-            return Ok(false);
-        }
-        if self.parameters.keep.is_some() {
-            self.begin_keeping(cx.now);
-        }
-        self.notify_connected(cx);
-        Ok(true)
-    }
-
-    /// The relay is over, for the reason `end`: the stage that follows.
-    pub(super) fn end_relay(&mut self, end: End, cx: &mut Context<'_>) -> Stage {
-        let Stage::Relaying(stage) = &mut self.stage else { return Stage::Closed };
-        let relay = stage.relay_mut();
-        log::info!("{} closed: {end}; received {}, sent {}", self.pid, relay.received(), relay.sent());
-        relay.release(cx.buffers, cx.pipes);
-        let ready = *relay.plugin_ready();
-        match end {
-            _ if matches!(self.plugin, PluginSide::Kept(_)) => self.leave_to_plugin(end, cx.now),
-            End::Done | End::PluginLost => Stage::Closed,
-            _ => Stage::Draining(Draining::new(Outbox::default(), ready, cx.now)),
-        }
-    }
-
-    /// Gives back what the relay holds of what all share.
-    pub(super) fn release_relay(&mut self, cx: &mut Context<'_>) {
-        if let Stage::Relaying(stage) = &mut self.stage {
-            stage.relay_mut().release(cx.buffers, cx.pipes);
-        }
-    }
-}
-
-/// The time limits that the plugin and the configuration ask for.
-pub fn timing(parameters: &Parameters, config: &Config) -> Timing {
-    Timing {
-        receive: parameters.receive_timeout,
-        idle: config.limits.idle,
-        half_close: config.limits.half_close,
-        stall: config.limits.stall,
     }
 }

@@ -1,69 +1,86 @@
-//! The remote's side of a stream, with whatever stands between the socket and its bytes.
+//! The remote's stream: the socket, or TLS on top of it.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use crate::net::socket::{Stream, TcpSocket};
-use crate::relay::Ready;
+use crate::net::socket::Stream;
 use crate::tls::TlsStream;
 
-/// A connected remote.
+/// A connected remote's stream over a socket `S`.
 #[derive(Debug)]
-pub enum Remote {
+pub enum RemoteStream<S> {
     /// The bytes are the socket's.
-    Plain(TcpSocket),
+    Plain(S),
     /// The socket's bytes are encrypted.
-    Tls(Box<TlsStream<TcpSocket>>),
+    Tls(Box<TlsStream<S>>),
 }
 
-impl Remote {
-    /// What is to be taken for granted of it, given what events have said of its socket.
-    pub fn readiness(&self, heard: Ready) -> Ready {
-        Ready { readable: true, writable: true, layered: matches!(self, Self::Tls(_)), ..heard }
-    }
-
-    /// The version of TLS, where that is spoken.
+impl<S: Stream> RemoteStream<S> {
+    /// The version of TLS, if that is spoken.
     pub fn tls_version(&self) -> Option<&'static str> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream.version()),
         }
     }
+
+    /// The socket below.
+    pub fn socket(&self) -> &S {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref(),
+        }
+    }
+
+    fn stream(&self) -> &dyn Stream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.as_ref(),
+        }
+    }
+
+    fn stream_mut(&mut self) -> &mut dyn Stream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.as_mut(),
+        }
+    }
 }
 
-impl Stream for Remote {
+impl<S: Stream> Stream for RemoteStream<S> {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.recv(buffer),
-            Self::Tls(stream) => stream.recv(buffer),
-        }
+        self.stream_mut().recv(buffer)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.send(bytes),
-            Self::Tls(stream) => stream.send(bytes),
-        }
-    }
-
-    fn shutdown_write(&mut self) {
-        match self {
-            Self::Plain(socket) => socket.shutdown_write(),
-            Self::Tls(stream) => stream.shutdown_write(),
-        }
+        self.stream_mut().send(bytes)
     }
 
     fn flush(&mut self) -> io::Result<bool> {
-        match self {
-            Self::Plain(_) => Ok(true),
-            Self::Tls(stream) => Stream::flush(stream.as_mut()),
-        }
+        self.stream_mut().flush()
+    }
+
+    fn shutdown_write(&mut self) {
+        self.stream_mut().shutdown_write();
+    }
+
+    fn is_layered(&self) -> bool {
+        self.stream().is_layered()
+    }
+
+    fn unsent(&self) -> usize {
+        self.stream().unsent()
+    }
+
+    fn held(&self) -> usize {
+        self.stream().held()
+    }
+
+    fn set_send_limit(&mut self, bytes: usize) {
+        self.stream_mut().set_send_limit(bytes);
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Plain(socket) => socket.fd(),
-            Self::Tls(_) => None,
-        }
+        self.stream().fd()
     }
 }

@@ -1,174 +1,171 @@
 //! Setup mode: the plugin says what it wants.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::connecting::Connecting;
-use super::draining::Draining;
+use super::context::DaemonRequest;
 use super::outbox::Outbox;
-use super::{Ask, Context, Pid, Stage, Step, Verdict};
-use crate::config::Config;
-use crate::net::socket::Stream;
+use crate::net::endpoint::{Endpoint, Transfer};
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
-use crate::protocol::setup::{Action, Setup};
+use crate::protocol::setup::{SetupAction, SetupParser};
 use crate::protocol::target::Target;
-use crate::relay::Ready;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 
-/// Commands that are answered in one turn before others have theirs.
+/// Commands that are answered in one turn before other sessions have theirs.
 const TURN_COMMANDS: usize = 64;
 
 /// A plugin in setup mode.
 #[derive(Debug)]
-pub struct SettingUp {
-    setup: Setup,
+pub struct Setup {
+    parser: SetupParser,
     outbox: Outbox,
-    /// What is known of the plugin's socket.
-    pub ready: Ready,
-    /// Since when the plugin has neither said nor taken anything.
+    /// Since when the plugin has neither sent nor read anything.
     silent_since: Instant,
-    /// STAT has lifted the limit on silence, but for a plugin that does not take its replies.
+    /// STAT has lifted the limit on silence, except for a plugin that does not read its replies.
     watches: bool,
-    /// What is asked of the daemon concerning kept connections.
-    request: Option<Request>,
 }
 
-/// What is asked of the daemon, since it concerns other connections.
+/// What a turn in setup mode needs from outside.
+pub struct SetupContext<'a> {
+    /// When this turn of the loop began.
+    pub now: Instant,
+    /// The buffer that all connections share for reading.
+    pub scratch: &'a mut [u8],
+    /// The bound on bytes held in all.
+    pub budget: &'a MemoryBudget,
+    /// The default of CTIM, for HELP.
+    pub connect_timeout: Duration,
+}
+
+/// A CONN: where to, and what the plugin has sent behind it for the remote.
 #[derive(Debug)]
-pub enum Request {
-    /// CONN with KEEP: the pid, which the parameters hold, must be free.
-    Connect(Target),
-    /// Going on with the kept connection of this pid, behind so many messages.
-    Attach(Box<[u8]>, Option<u64>),
-    /// Ending the kept connection of this pid.
-    Drop(Box<[u8]>),
+pub struct ConnectRequest {
+    /// The target.
+    pub target: Target,
+    /// Bytes for the remote.
+    pub sent_ahead: Vec<u8>,
 }
 
-impl SettingUp {
-    /// A plugin that is to be greeted.
-    pub fn new(pid: Pid, now: Instant, line_limit: usize) -> Self {
-        Self {
-            setup: Setup::new(line_limit),
-            outbox: Outbox::new(reply::greeting(pid.to_string().as_bytes())),
-            // A fresh socket takes what is written to it; what it has sent, an event will say.
-            ready: Ready { writable: true, ..Ready::default() },
-            silent_since: now,
-            watches: false,
-            request: None,
-        }
+/// What a turn in setup mode leads to.
+#[derive(Debug)]
+pub enum SetupOutcome {
+    /// Nothing more to do until something happens.
+    Wait,
+    /// There is more to do at once.
+    Again,
+    /// The daemon is to answer, by [`Setup::reply`] or otherwise.
+    Request(DaemonRequest),
+    /// The plugin has said CONN.
+    Connect(ConnectRequest),
+    /// The plugin gets this reply, and setup mode ends.
+    Close(Vec<u8>),
+    /// The plugin's connection has ended.
+    Lost,
+}
+
+enum ReadOutcome {
+    Some,
+    Nothing,
+    NoMemory,
+    End,
+}
+
+impl Setup {
+    /// A plugin that is to be greeted with `greeting`; its lines may be `line_limit` bytes long.
+    pub fn new(greeting: Vec<u8>, now: Instant, line_limit: usize) -> Self {
+        Self { parser: SetupParser::new(line_limit), outbox: Outbox::new(greeting), silent_since: now, watches: false }
     }
 
-    /// What [`Ask::Kept`] asks for.
-    pub fn take_request(&mut self) -> Option<Request> {
-        self.request.take()
-    }
-
-    /// What was said behind the last command. Nothing more is asked of the plugin.
+    /// Bytes that the plugin has sent behind the last command. No further command is read.
     pub fn take_rest(&mut self) -> Vec<u8> {
-        std::mem::replace(&mut self.setup, Setup::new(0)).into_rest()
+        std::mem::replace(&mut self.parser, SetupParser::new(0)).into_rest()
     }
 
-    /// Says what the daemon was asked for.
-    pub fn answer(&mut self, bytes: Vec<u8>) {
-        self.outbox.say(&bytes);
+    /// Answers a request.
+    pub fn reply(&mut self, bytes: &[u8]) {
+        self.outbox.push(bytes);
     }
 
-    /// When the plugin will have been silent for too long.
-    pub fn deadline(&self, config: &Config) -> Option<Instant> {
-        let lifted = self.watches && self.outbox.left() == 0;
-        (!lifted).then(|| self.silent_since + config.limits.setup)
+    /// When the plugin has been silent for `limit`. `None` while STAT has lifted the limit.
+    pub fn deadline(&self, limit: Duration) -> Option<Instant> {
+        let lifted = self.watches && self.outbox.unwritten() == 0;
+        (!lifted).then(|| self.silent_since + limit)
     }
 
-    /// Bytes of replies that the plugin has yet to take.
+    /// Bytes of replies that the plugin has yet to read.
     pub fn unread(&self) -> usize {
-        self.outbox.left()
+        self.outbox.unwritten()
+    }
+
+    /// Bytes held: replies, and what the plugin has sent and no command has taken.
+    pub fn held(&self) -> usize {
+        self.outbox.unwritten() + self.parser.held()
     }
 
     /// Answers commands until there are none, or one needs something else.
-    pub fn step(
+    pub fn turn(
         &mut self,
-        pid: Pid,
-        socket: &mut impl Stream,
+        plugin: &mut dyn Endpoint,
         parameters: &mut Parameters,
-        cx: &mut Context<'_>,
-    ) -> Step {
+        cx: &mut SetupContext<'_>,
+    ) -> SetupOutcome {
         for _ in 0..TURN_COMMANDS {
-            let left = self.outbox.left();
-            let flushed = self.outbox.flush(socket, &mut self.ready);
-            if self.outbox.left() < left {
+            let unwritten = self.outbox.unwritten();
+            let flushed = self.outbox.flush(plugin);
+            if self.outbox.unwritten() < unwritten {
                 self.silent_since = cx.now;
             }
             match flushed {
                 Ok(true) => {}
-                Ok(false) => return Step::Stay(Verdict::WAIT),
-                Err(_) => return Step::Next(Stage::Closed),
+                Ok(false) => return SetupOutcome::Wait,
+                Err(_) => return SetupOutcome::Lost,
             }
-            match self.setup.poll_action(parameters) {
-                Some(Action::Reply(reply)) => self.outbox.say(&reply),
-                Some(Action::Close(reply)) => {
-                    // What stands behind a name that is none of ours may be a secret all the same.
-                    let told = reply.split(|&byte| byte == b'=').next().unwrap_or_default();
-                    log::debug!("{pid} closes setup mode: {}", String::from_utf8_lossy(told).trim_end());
-                    return Step::Next(Stage::Draining(Draining::new(Outbox::new(reply), self.ready, cx.now)));
-                }
-                Some(Action::Stat) => {
+            match self.parser.poll_action(parameters) {
+                Some(SetupAction::Reply(reply)) => self.outbox.push(&reply),
+                Some(SetupAction::Close(reply)) => return SetupOutcome::Close(reply),
+                Some(SetupAction::Stat) => {
                     self.watches = true;
-                    return Step::Stay(Verdict::ask(Ask::Stat));
+                    return SetupOutcome::Request(DaemonRequest::Stat);
                 }
-                Some(Action::StatJson) => {
+                Some(SetupAction::StatJson) => {
                     self.watches = true;
-                    return Step::Stay(Verdict::ask(Ask::StatJson));
+                    return SetupOutcome::Request(DaemonRequest::StatJson);
                 }
-                Some(Action::Stop) => return Step::Stay(Verdict::ask(Ask::Stop)),
-                Some(Action::Connect(target)) if parameters.keep.is_none() => {
-                    return Step::Next(Connecting::begin(pid, target, self.take_rest(), self.ready, parameters, cx));
+                Some(SetupAction::Help) => self.outbox.push(&reply::help(cx.connect_timeout)),
+                Some(SetupAction::Stop) => return SetupOutcome::Request(DaemonRequest::Stop),
+                Some(SetupAction::Connect(target)) => {
+                    return SetupOutcome::Connect(ConnectRequest { target, sent_ahead: self.take_rest() });
                 }
-                Some(Action::Connect(target)) => return self.ask(Request::Connect(target)),
-                Some(Action::Attach(kept, seen)) => return self.ask(Request::Attach(kept, seen)),
-                Some(Action::Drop(kept)) => return self.ask(Request::Drop(kept)),
-                None => match self.read(socket, cx) {
-                    Read::Some => {}
-                    Read::Nothing => return Step::Stay(Verdict::WAIT),
-                    Read::End => {
-                        log::info!("{pid} left in setup mode");
-                        return Step::Next(Stage::Closed);
-                    }
+                Some(SetupAction::Kept(request)) => return SetupOutcome::Request(DaemonRequest::Kept(request)),
+                None => match self.read(plugin, cx) {
+                    ReadOutcome::Some => {}
+                    ReadOutcome::Nothing => return SetupOutcome::Wait,
+                    ReadOutcome::NoMemory => return SetupOutcome::Close(reply::line_too_long()),
+                    ReadOutcome::End => return SetupOutcome::Lost,
                 },
             }
         }
-        Step::Stay(Verdict::AGAIN)
+        SetupOutcome::Again
     }
 
-    fn ask(&mut self, request: Request) -> Step {
-        self.request = Some(request);
-        Step::Stay(Verdict::ask(Ask::Kept))
-    }
-
-    fn read(&mut self, socket: &mut impl Stream, cx: &mut Context<'_>) -> Read {
-        if !self.ready.readable {
-            return Read::Nothing;
+    fn read(&mut self, plugin: &mut dyn Endpoint, cx: &mut SetupContext<'_>) -> ReadOutcome {
+        if !plugin.is_readable() {
+            return ReadOutcome::Nothing;
         }
-        let room = cx.scratch.len().min(self.setup.room());
-        match socket.recv(&mut cx.scratch[..room]) {
-            Ok(0) => Read::End,
-            Ok(read) => {
-                self.setup.handle_input(&cx.scratch[..read]);
+        // Half a line that waits for memory could wait for another one that waits for memory, too.
+        let memory = cx.budget.left().max(RESERVE.saturating_sub(self.parser.held()));
+        if memory == 0 {
+            return ReadOutcome::NoMemory;
+        }
+        let room = cx.scratch.len().min(self.parser.wanted()).min(memory);
+        match plugin.try_read(&mut cx.scratch[..room]) {
+            Transfer::Bytes(read) => {
+                self.parser.handle_input(&cx.scratch[..read]);
                 self.silent_since = cx.now;
-                Read::Some
+                ReadOutcome::Some
             }
-            Err(error) => match error.kind() {
-                std::io::ErrorKind::Interrupted => Read::Some,
-                std::io::ErrorKind::WouldBlock => {
-                    self.ready.readable = false;
-                    Read::Nothing
-                }
-                _ => Read::End,
-            },
+            Transfer::Blocked => ReadOutcome::Nothing,
+            Transfer::Eof | Transfer::Broken(_) => ReadOutcome::End,
         }
     }
-}
-
-enum Read {
-    Some,
-    Nothing,
-    End,
 }

@@ -1,26 +1,26 @@
-//! STAT JSON: the same for programs, and more.
+//! STAT JSON.
 
 use serde_json::{Value, json};
 
-use super::Overview;
+use super::DaemonStatus;
 use crate::config::Limits;
 use crate::protocol::reply::{BUILD, PROTOCOL_VERSION};
 use crate::session::Snapshot;
 
-/// Everything, as one JSON object. Times are in seconds, sizes in bytes.
-pub fn json(overview: &Overview, limits: &Limits, sessions: &[Snapshot]) -> String {
-    let counters = overview.notifications;
+/// The status as one JSON object. Times are in seconds, sizes in bytes.
+pub fn json(daemon: &DaemonStatus, limits: &Limits, sessions: &[Snapshot]) -> String {
+    let counters = daemon.notifications;
     let listeners: Vec<Value> =
-        overview.listeners.iter().map(|(address, target)| json!({"address": address, "target": target})).collect();
+        daemon.listeners.iter().map(|(address, target)| json!({"address": address, "target": target})).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "build": BUILD,
         "protocol": PROTOCOL_VERSION,
-        "uptime": overview.uptime.as_secs_f64(),
-        "accepted": overview.accepted,
-        "refused": overview.refused,
-        "buffered": overview.buffered,
-        "history": overview.history,
+        "uptime": daemon.uptime.as_secs_f64(),
+        "accepted": daemon.accepted,
+        "refused": daemon.refused,
+        "buffered": daemon.buffered,
+        "history": daemon.history,
         "limits": {
             "connections": limits.connections,
             "peraddress": limits.per_address,
@@ -40,29 +40,29 @@ pub fn json(overview: &Overview, limits: &Limits, sessions: &[Snapshot]) -> Stri
             "failed": counters.failed,
             "retried": counters.retried,
             "dropped": counters.dropped,
-            "pending": overview.pending,
+            "pending": daemon.pending,
         },
         "connections": sessions.iter().map(connection).collect::<Vec<Value>>(),
     })
     .to_string()
 }
 
-fn connection(shown: &Snapshot) -> Value {
+fn connection(session: &Snapshot) -> Value {
     json!({
-        "id": shown.pid,
-        "state": shown.state.name(),
-        "client": shown.client,
-        "target": shown.remote,
-        "protocol": shown.protocol.name(),
-        "tls": shown.tls_version,
-        "subprotocol": shown.subprotocol,
-        "uptime": shown.uptime.as_secs_f64(),
-        "idle": shown.idle.as_secs_f64(),
-        "received": shown.received,
-        "sent": shown.sent,
-        "messages": shown.messages.map(|(received, sent)| json!({"received": received, "sent": sent})),
-        "buffered": shown.buffered,
-        "notify": String::from_utf8_lossy(&shown.notify),
-        "notification": shown.last_notification.map(|outcome| outcome.name()),
+        "id": session.pid,
+        "state": session.state.name(),
+        "client": session.client,
+        "target": session.remote,
+        "protocol": session.protocol.name(),
+        "tls": session.tls_version,
+        "subprotocol": session.subprotocol,
+        "uptime": session.uptime.as_secs_f64(),
+        "idle": session.idle.as_secs_f64(),
+        "received": session.received,
+        "sent": session.sent,
+        "messages": session.messages.map(|(received, sent)| json!({"received": received, "sent": sent})),
+        "buffered": session.buffered,
+        "notify": String::from_utf8_lossy(&session.notify),
+        "notification": session.last_notification.map(|outcome| outcome.name()),
     })
 }

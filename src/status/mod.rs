@@ -1,4 +1,4 @@
-//! What the proxy tells of itself: STAT's table and STAT JSON.
+//! The status of the proxy: the table of STAT, and STAT JSON. Formats what the daemon and the sessions report.
 
 mod json;
 mod table;
@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use crate::notify::schedule::Counters;
 
-/// What is told of the daemon as a whole.
+/// The status of the daemon, without its sessions.
 #[derive(Clone, Debug, Default)]
-pub struct Overview {
-    /// Since the start.
+pub struct DaemonStatus {
+    /// Time since the start.
     pub uptime: Duration,
-    /// Bytes held for slow readers, in all.
+    /// Bytes held for slow readers, in total.
     pub buffered: usize,
-    /// Bytes of kept connections that were handed over, and are kept in case they are asked for again, in all.
+    /// Bytes of kept connections that are held after the plugin has received them, in total.
     pub history: usize,
     /// Connections accepted since the start.
     pub accepted: u64,
     /// Connections refused since the start.
     pub refused: u64,
-    /// Where the proxy listens, and where direct listeners lead.
+    /// The addresses of the listeners, and the targets of those that are direct.
     pub listeners: Vec<(String, Option<String>)>,
-    /// Notifications since the start.
+    /// Counters of notifications since the start.
     pub notifications: Counters,
-    /// Notices that wait or are under way.
+    /// Notifications that wait, or wait for their answer.
     pub pending: usize,
 }

@@ -1,30 +1,31 @@
-//! STAT's table: columns that people and plugins have read for years.
+//! The table of STAT. Plugins and scripts parse its columns, so they stay as in the Lua daemon.
 
 use std::time::Duration;
 
 use crate::session::Snapshot;
 
-/// The line above the table.
+/// The header line.
 pub fn header() -> Vec<u8> {
     columns(b' ', ["ID", "St", "Idle", "Uptim", "Client", "Remote", "#recv", "#xmit"], b"Notify")
 }
 
-/// A connection's line; `own` marks the asker's.
-pub fn row(shown: &Snapshot, own: bool) -> Vec<u8> {
-    let (state, received, sent) = (shown.state.digit().to_string(), shown.received.to_string(), shown.sent.to_string());
+/// The line of a connection. `is_own`: the connection that sent STAT, which is marked with a star.
+pub fn row(session: &Snapshot, is_own: bool) -> Vec<u8> {
+    let (state, received, sent) =
+        (session.state.digit().to_string(), session.received.to_string(), session.sent.to_string());
     columns(
-        if own { b'*' } else { b' ' },
+        if is_own { b'*' } else { b' ' },
         [
-            &shown.pid,
+            &session.pid,
             &state,
-            &duration(shown.idle),
-            &duration(shown.uptime),
-            &shown.client,
-            &shown.remote,
+            &duration(session.idle),
+            &duration(session.uptime),
+            &session.client,
+            &session.remote,
             &received,
             &sent,
         ],
-        &shown.notify,
+        &session.notify,
     )
 }
 
@@ -34,13 +35,13 @@ fn columns(mark: u8, [id, state, idle, uptime, client, remote, received, sent]: 
         format!("{id:<8} {state:<2} {idle:<5}|{uptime:<5} {client:<16} {remote:<21} {received:>6} {sent:>6} ")
             .as_bytes(),
     );
-    // A plugin may have put anything there; a line stays a line.
+    // The plugin chose these bytes. A control character must not end the line.
     line.extend(notify.iter().map(|&byte| if byte < b' ' { b' ' } else { byte }));
     line.push(b'\n');
     line
 }
 
-/// `MMmSS`, and `HHhMM` from 100 minutes.
+/// `MMmSS`, or from 100 minutes on `HHhMM`.
 fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (units, letter) = if seconds >= 6000 { (seconds / 60, 'h') } else { (seconds, 'm') };
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_the_classic_one() {
+    fn the_header_is_that_of_the_lua_daemon() {
         assert_eq!(
             String::from_utf8(header()).unwrap(),
             " ID       St Idle |Uptim Client           Remote                 #recv  #xmit Notify\n"

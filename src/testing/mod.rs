@@ -1,99 +1,107 @@
 //! What stands in for the kernel in simulations and fuzz targets: [`wire`] is a connection and the peer behind it,
-//! [`Surroundings`] what a relay's turn needs from outside, [`pieces`] cuts what is read in pieces. The daemon uses none
-//! of it, so none of it is in the binary.
+//! [`TestContext`] what a relay's turn needs from outside, [`pieces`] splits what is read. The daemon uses none of it, so
+//! none of it is in the binary.
 
 pub mod pieces;
 pub mod wire;
 
 use std::time::Instant;
 
-use crate::relay::buffers::Buffers;
-use crate::relay::pipes::Pipes;
+use crate::net::endpoint::SocketEndpoint;
+use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::pipe_pool::PipePool;
 use crate::relay::stream::StreamRelay;
-use crate::relay::{Env, Relay, Turn};
+use crate::relay::{Relay, RelayContext, RelayTurn};
 use crate::websocket::Entropy;
 use wire::Wire;
 
-/// Turns that follow each other at once, before that counts as a loop without end.
-const MOST_TURNS: usize = 100_000;
+/// Turns that follow each other at once, before that counts as an endless loop.
+const MAX_TURNS: usize = 100_000;
 
-/// Keys that differ, and repeat with every run. Their first byte is never ASCII, so that nobody takes one for words.
+/// Masks that differ, and repeat with every run. Their first byte is never ASCII, so that none is taken for text.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Keys(u32);
+pub struct TestEntropy(u32);
 
-impl Entropy for Keys {
+impl Entropy for TestEntropy {
     fn mask(&mut self) -> [u8; 4] {
         self.0 += 1;
         (self.0.wrapping_mul(0x9e37_79b9) | 0x8000_0000).to_be_bytes()
     }
 }
 
-/// What a turn needs from outside: the time stands still unless it is moved, and the bounds are the test's.
+/// What a turn needs from outside: the time stands still unless the test moves it, and the bounds are the test's.
 #[derive(Debug)]
-pub struct Surroundings {
-    /// When it is.
+pub struct TestContext {
+    /// The time.
     pub now: Instant,
     /// The bound on bytes held in all.
-    pub buffers: Buffers,
+    pub budget: MemoryBudget,
     /// No pipes: nothing can be spliced here.
-    pub pipes: Pipes,
-    /// Most that is read for the plugin at once.
+    pub pipes: PipePool,
+    /// Most bytes that are read for the plugin at once.
     pub block: Option<usize>,
-    keys: Keys,
+    entropy: TestEntropy,
     scratch: Vec<u8>,
 }
 
-impl Surroundings {
-    /// Surroundings whose shared buffer for reading has `scratch` bytes.
-    pub fn new(buffers: Buffers, scratch: usize) -> Self {
+impl TestContext {
+    /// A context whose shared buffer for reading has `scratch` bytes.
+    pub fn new(budget: MemoryBudget, scratch: usize) -> Self {
         Self {
             now: Instant::now(),
-            buffers,
-            pipes: Pipes::new(0),
+            budget,
+            pipes: PipePool::new(0),
             block: None,
-            keys: Keys::default(),
+            entropy: TestEntropy::default(),
             scratch: vec![0; scratch],
         }
     }
 
     /// What one turn gets of it.
-    pub fn env(&mut self) -> Env<'_> {
-        Env {
+    pub fn relay(&mut self) -> RelayContext<'_> {
+        RelayContext {
             now: self.now,
             scratch: &mut self.scratch,
-            buffers: &mut self.buffers,
+            budget: &mut self.budget,
             pipes: &mut self.pipes,
-            entropy: &mut self.keys,
+            entropy: &mut self.entropy,
             block: self.block,
         }
     }
 
-    /// What holds for a relay of streams at any time: what arrives is what was said, and no more than `most` bytes are
+    /// What holds for a relay of streams at any time: bytes arrive as they were sent, and no more than `limit` bytes are
     /// held.
     ///
     /// # Panics
     ///
-    /// Where it does not.
-    pub fn check_streams(&self, relay: &StreamRelay, plugin: &mut Wire, remote: &mut Wire, most: usize) {
-        plugin.check_passed(remote);
-        remote.check_passed(plugin);
-        assert_eq!(relay.held(), self.buffers.held());
-        assert!(relay.held() <= most, "{} bytes are held", relay.held());
-        assert_eq!((relay.sent(), relay.received()), (remote.written() as u64, plugin.written() as u64));
+    /// If it does not hold.
+    pub fn check_streams(
+        &self,
+        relay: &StreamRelay,
+        plugin: &mut SocketEndpoint<Wire>,
+        remote: &mut SocketEndpoint<Wire>,
+        limit: usize,
+    ) {
+        plugin.stream_mut().check_passed(remote.stream());
+        remote.stream_mut().check_passed(plugin.stream());
+        assert_eq!(relay.held(), self.budget.held());
+        assert!(relay.held() <= limit, "{} bytes are held", relay.held());
+        let written = (remote.stream().written() as u64, plugin.stream().written() as u64);
+        assert_eq!((relay.sent(), relay.received()), written);
     }
 
-    /// A turn, and those that it asks for. Gives what they have done together.
+    /// Runs a turn, and those that it asks for. Returns what they did together.
     ///
     /// # Panics
     ///
-    /// Where they have no end, or something is said twice.
-    pub fn turns(&mut self, mut run: impl FnMut(&mut Env<'_>) -> Turn) -> Turn {
-        let mut all = Turn::default();
-        for _ in 0..MOST_TURNS {
-            let turn = run(&mut self.env());
-            assert!(!(all.told_end && turn.told_end), "the end is told twice");
-            all.handed_over |= turn.handed_over;
-            all.told_end |= turn.told_end;
+    /// If they have no end, or the end is delivered twice.
+    pub fn turns(&mut self, mut run: impl FnMut(&mut RelayContext<'_>) -> RelayTurn) -> RelayTurn {
+        let mut all = RelayTurn::default();
+        for _ in 0..MAX_TURNS {
+            let turn = run(&mut self.relay());
+            assert!(!(all.end_delivered && turn.end_delivered), "the end is delivered twice");
+            all.delivered |= turn.delivered;
+            all.end_delivered |= turn.end_delivered;
             all.end = turn.end;
             if !turn.again || turn.end.is_some() {
                 return all;

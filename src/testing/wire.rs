@@ -1,68 +1,70 @@
-//! A connection as the kernel has it under edge-triggered epoll, and the peer behind it: what has been said once is not
-//! said again.
+//! A connection as the kernel has it under edge-triggered epoll, and the peer behind it: readiness is reported once.
 
 use std::io;
 
+use crate::net::endpoint::SocketEndpoint;
+use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
-use crate::relay::Ready;
 
-/// What is between the relay and the socket, and how it behaves.
+/// How the stream between the relay and the socket misbehaves.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Manners {
-    /// How much the stream takes in beyond what there is room for, as one that encrypts does.
-    pub pouch: usize,
-    /// A read gives no more than that at once, as one of a record does. 0: whatever is there.
-    pub record: usize,
-    /// Every so many calls one is interrupted. 0: none.
-    pub hiccup: usize,
+pub struct FaultProfile {
+    /// Bytes that the stream takes beyond what there is room for, as one that encrypts does.
+    pub buffer: usize,
+    /// A read returns no more bytes than this, as one of a record does. 0: whatever is there.
+    pub record_size: usize,
+    /// Every this many calls one is interrupted. 0: none.
+    pub eintr_every: usize,
+    /// The stream may hold received bytes back, as one that decrypts does.
+    pub layered: bool,
 }
 
-/// The kernel's end of a connection and what the peer has said and heard over it. The relay reads and writes it as a
+/// The kernel's end of a connection, and what its peer has sent and received. The relay reads and writes it as a
 /// [`Stream`]; the test is the peer.
 #[derive(Debug, Default)]
 pub struct Wire {
-    /// All that the peer has said.
-    pub said: Vec<u8>,
-    /// So much of it has been read.
+    /// All that the peer has sent.
+    pub sent: Vec<u8>,
+    /// How much of it is read.
     pub read: usize,
-    /// All that the peer has heard.
-    pub heard: Vec<u8>,
-    /// How much may be written now.
+    /// All that the peer has received.
+    pub received: Vec<u8>,
+    /// Bytes that may be written now.
     pub room: usize,
-    manners: Manners,
-    /// What the stream has taken in and not pushed out to the peer.
+    faults: FaultProfile,
+    /// What the stream has taken and not written to the peer.
     withheld: Vec<u8>,
     closed: bool,
     told: bool,
     broken: bool,
-    /// Somebody has met a full socket: room is worth an event.
+    /// A write has met a full socket: room is worth an event.
     wants_room: bool,
-    news: Ready,
+    news: Readiness,
     calls: usize,
     counted_calls: usize,
-    /// So much of what was heard has been found right.
+    /// How much of what was received is checked.
     checked: usize,
 }
 
 impl Wire {
-    /// A connection over which nothing has been said, with no room.
-    pub fn new(manners: Manners) -> Self {
-        Self { manners, ..Self::default() }
+    /// A connection over which nothing was sent, with no room.
+    pub fn new(faults: FaultProfile) -> Self {
+        Self { faults, ..Self::default() }
     }
 
-    /// The peer has said something that was read before the relay began.
-    pub fn say_ahead(&mut self, bytes: &[u8]) {
-        self.said.extend_from_slice(bytes);
-        self.read = self.said.len();
+    /// The peer has sent something that was read before the relay began.
+    pub fn send_ahead(&mut self, bytes: &[u8]) {
+        self.sent.extend_from_slice(bytes);
+        self.read = self.sent.len();
     }
 
-    /// The peer says something.
-    pub fn say(&mut self, bytes: &[u8]) {
-        self.said.extend_from_slice(bytes);
+    /// The peer sends something.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.sent.extend_from_slice(bytes);
         self.news.readable |= !bytes.is_empty();
     }
 
-    /// The peer has room for so much more.
+    /// The peer has room for `bytes` more.
     pub fn make_room(&mut self, bytes: usize) {
         self.room += bytes;
         if self.wants_room && self.room > 0 {
@@ -70,103 +72,99 @@ impl Wire {
         }
     }
 
-    /// The peer says no more.
+    /// The peer ends its side.
     pub fn close(&mut self) {
         self.closed = true;
-        self.news = Ready { readable: true, hangup: true, broken: self.told || self.news.broken, ..self.news };
+        self.news = Readiness { readable: true, read_closed: true, closed: self.told || self.news.closed, ..self.news };
     }
 
     /// The connection breaks: what has come before can still be read.
     pub fn break_off(&mut self) {
         self.broken = true;
-        self.news = Ready { readable: true, writable: true, hangup: true, broken: true, ..self.news };
+        self.news = Readiness { readable: true, writable: true, read_closed: true, closed: true, ..self.news };
     }
 
-    /// An event says what has happened since the last one.
-    pub fn tell(&mut self, ready: &mut Ready) {
-        let news = std::mem::take(&mut self.news);
-        ready.readable |= news.readable;
-        ready.writable |= news.writable;
-        ready.hangup |= news.hangup;
-        ready.broken |= news.broken;
+    /// The event that reports what has happened since the last one.
+    pub fn take_event(&mut self) -> Readiness {
+        std::mem::take(&mut self.news)
     }
 
-    /// True where something has happened that no event has told of.
+    /// True if something has happened that no event has reported.
     pub fn has_news(&self) -> bool {
-        self.news != Ready::default()
+        self.news != Readiness::default()
     }
 
-    /// What has been said and not read.
+    /// Bytes that were sent and not read.
     pub fn unread(&self) -> usize {
-        self.said.len() - self.read
+        self.sent.len() - self.read
     }
 
-    /// All that was written, heard by the peer or not.
+    /// Bytes that were written, whether or not the peer has received them.
     pub fn written(&self) -> usize {
-        self.heard.len() + self.withheld.len()
+        self.received.len() + self.withheld.len()
     }
 
-    /// What the stream has taken in and not pushed out to the peer.
+    /// What the stream has taken and not written to the peer.
     pub fn withheld(&self) -> &[u8] {
         &self.withheld
     }
 
-    /// The peer says no more.
+    /// The peer has ended its side.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// The connection broke.
+    /// The connection is broken.
     pub fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// The peer has been told that nothing more comes.
+    /// The peer was told that nothing more comes.
     pub fn is_told(&self) -> bool {
         self.told
     }
 
-    /// A reader would get something: bytes, the end, or an error.
+    /// True if a read returns something: bytes, the end, or an error.
     pub fn is_readable(&self) -> bool {
         self.unread() > 0 || self.closed || self.broken
     }
 
-    /// A writer would get something: room or an error.
+    /// True if a write returns something: room or an error.
     pub fn is_writable(&self) -> bool {
         self.room > 0 || self.broken
     }
 
-    /// Calls since this was asked last.
+    /// Calls since this was last called.
     pub fn take_calls(&mut self) -> usize {
         self.calls - std::mem::replace(&mut self.counted_calls, self.calls)
     }
 
-    /// What was written is what `source` has said, and all of it where the end was told. What has been found right is
-    /// not looked at again.
+    /// Checks that what was written is what `source` has sent, and all of it if the end was told. What is checked is not
+    /// checked again.
     ///
     /// # Panics
     ///
-    /// Where it is not.
+    /// If it is not.
     pub fn check_passed(&mut self, source: &Self) {
-        let heard = self.heard.len();
-        let right = self.written() <= source.said.len()
-            && self.heard[self.checked..] == source.said[self.checked..heard]
-            && source.said[heard..].starts_with(&self.withheld);
+        let received = self.received.len();
+        let right = self.written() <= source.sent.len()
+            && self.received[self.checked..] == source.sent[self.checked..received]
+            && source.sent[received..].starts_with(&self.withheld);
         assert!(right, "other bytes");
-        self.checked = heard;
-        let whole = !self.told || source.broken || self.written() == source.said.len();
+        self.checked = received;
+        let whole = !self.told || source.broken || self.written() == source.sent.len();
         assert!(whole, "the end was told before all was passed on");
     }
 
-    fn push_out(&mut self) {
+    fn write_out(&mut self) {
         let length = self.withheld.len().min(self.room);
         self.room -= length;
-        self.heard.extend(self.withheld.drain(..length));
+        self.received.extend(self.withheld.drain(..length));
     }
 
     fn call(&mut self) -> io::Result<()> {
         self.calls += 1;
-        match self.manners.hiccup {
+        match self.faults.eintr_every {
             0 => Ok(()),
             every if self.calls.is_multiple_of(every) => Err(io::ErrorKind::Interrupted.into()),
             _ => Ok(()),
@@ -178,10 +176,10 @@ impl Stream for Wire {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         assert!(!buffer.is_empty(), "a read of nothing looks like the end");
         self.call()?;
-        let most = if self.manners.record == 0 { usize::MAX } else { self.manners.record };
+        let most = if self.faults.record_size == 0 { usize::MAX } else { self.faults.record_size };
         let length = buffer.len().min(self.unread()).min(most);
         if length > 0 {
-            buffer[..length].copy_from_slice(&self.said[self.read..self.read + length]);
+            buffer[..length].copy_from_slice(&self.sent[self.read..self.read + length]);
             self.read += length;
             return Ok(length);
         }
@@ -193,19 +191,19 @@ impl Stream for Wire {
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        assert!(!bytes.is_empty() && !self.told, "nothing is said behind the end");
+        assert!(!bytes.is_empty() && !self.told, "nothing is written behind the end");
         self.call()?;
         if self.broken {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        self.push_out();
-        let length = bytes.len().min((self.room + self.manners.pouch).saturating_sub(self.withheld.len()));
+        self.write_out();
+        let length = bytes.len().min((self.room + self.faults.buffer).saturating_sub(self.withheld.len()));
         self.wants_room |= length < bytes.len();
         if length == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.withheld.extend_from_slice(&bytes[..length]);
-        self.push_out();
+        self.write_out();
         Ok(length)
     }
 
@@ -214,7 +212,7 @@ impl Stream for Wire {
         if self.broken && !self.withheld.is_empty() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        self.push_out();
+        self.write_out();
         self.wants_room |= !self.withheld.is_empty();
         match self.withheld.is_empty() {
             // Both are allowed.
@@ -223,10 +221,27 @@ impl Stream for Wire {
         }
     }
 
+    fn is_layered(&self) -> bool {
+        self.faults.layered
+    }
+
+    fn unsent(&self) -> usize {
+        self.withheld.len()
+    }
+
     fn shutdown_write(&mut self) {
         assert!(!self.told, "the end is told twice");
         self.told = true;
         // Both ways shut: the kernel says so.
-        self.news.broken |= self.closed;
+        self.news.closed |= self.closed;
     }
+}
+
+/// An endpoint over a [`Wire`], as a simulation drives it.
+pub type WireEndpoint = SocketEndpoint<Wire>;
+
+/// Reports to `endpoint` what has happened to its wire.
+pub fn deliver_event(endpoint: &mut WireEndpoint) {
+    let event = endpoint.stream_mut().take_event();
+    endpoint.handle_event(event);
 }

@@ -3,7 +3,7 @@
 //! The loop keeps the socket. It hands what it has received to [`Handshakes::advance`], sends what a [`Step`] says,
 //! and makes a [`super::TlsStream`] of the connection in the end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use super::connection::{Connection, Reached};
 use super::error::{self, Failure};
 use super::{House, Settings};
-use crate::workers::{Pool, Workers};
+use crate::thread_pool::{JobClass, ThreadPool, ThreadPoolSettings};
 
 /// rustls and webpki need some 40 KiB of stack, most of it for checking chains.
 const STACK: usize = 256 * 1024;
@@ -25,14 +25,9 @@ const NICE: i32 = 10;
 /// Makes handshakes on threads of its own. `K` is what the asker wants back with a step.
 pub struct Handshakes<K> {
     house: Arc<House>,
-    workers: Workers<Job<K>, Done<K>>,
-    most: usize,
-    in_flight: usize,
+    pool: ThreadPool<Job<K>, Done<K>>,
     /// Who waits for a step, and for which: an asker that has withdrawn may ask again.
     waiting: HashMap<K, Ticket>,
-    /// Handshakes that have begun go before those that have not: better that some are done than that all are late.
-    begun: VecDeque<Job<K>>,
-    fresh: VecDeque<Job<K>>,
 }
 
 /// A handshake that waits for the server's next bytes.
@@ -108,43 +103,39 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
             let step = (!ticket.load(Ordering::Relaxed)).then(|| task.perform());
             Done { asker, ticket, step }
         };
-        let pool = Pool { name: "tls", most, stack: STACK, nice: NICE, work: Box::new(work), wake: Box::new(wake) };
-        Self {
-            house,
-            workers: Workers::new(pool),
-            most,
-            in_flight: 0,
-            waiting: HashMap::new(),
-            begun: VecDeque::new(),
-            fresh: VecDeque::new(),
-        }
+        let pool = ThreadPool::new(ThreadPoolSettings {
+            name: "tls",
+            max_threads: most,
+            stack_size: STACK,
+            nice: NICE,
+            work: Box::new(work),
+            wake: Box::new(wake),
+        });
+        Self { house, pool, waiting: HashMap::new() }
     }
 
     /// Begins a handshake with `host`, a name or a literal address (without brackets). An asker has one at a time.
     pub fn begin(&mut self, asker: K, host: &str, settings: &Settings) {
         let job = self.job(asker, Task::Begin(Arc::clone(&self.house), host.into(), settings.clone()));
-        self.fresh.push_back(job);
-        self.start();
+        self.pool.submit(JobClass::Normal, job);
     }
 
     /// Goes on with what the server has sent. Nothing means that it has ended.
     pub fn advance(&mut self, asker: K, pending: Pending, received: Vec<u8>) {
         let job = self.job(asker, Task::Advance(pending, received));
-        self.begun.push_back(job);
-        self.start();
+        // It is better that some handshakes are done than that all are late.
+        self.pool.submit(JobClass::Urgent, job);
     }
 
     /// The steps since the last call.
     pub fn take_results(&mut self) -> Vec<(K, Step)> {
         let mut steps = Vec::new();
-        for Done { asker, ticket, step } in self.workers.take_results() {
-            self.in_flight -= 1;
+        for Done { asker, ticket, step } in self.pool.take_results() {
             if self.waiting.get(&asker).is_some_and(|waiting| Arc::ptr_eq(waiting, &ticket)) {
                 self.waiting.remove(&asker);
                 steps.extend(step.map(|step| (asker, step)));
             }
         }
-        self.start();
         steps
     }
 
@@ -152,9 +143,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
     pub fn withdraw(&mut self, asker: &K) {
         if let Some(ticket) = self.waiting.remove(asker) {
             ticket.store(true, Ordering::Relaxed);
-            let stays = |job: &Job<K>| !Arc::ptr_eq(&job.ticket, &ticket);
-            self.begun.retain(stays);
-            self.fresh.retain(stays);
+            self.pool.cancel(|job| Arc::ptr_eq(&job.ticket, &ticket));
         }
     }
 
@@ -168,20 +157,6 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
         let ticket = Ticket::default();
         self.waiting.insert(asker.clone(), Arc::clone(&ticket));
         Job { asker, ticket, task }
-    }
-
-    /// Gives jobs to threads, while there are any for them. Where there are none, jobs wait for better times, and
-    /// their askers for their time limits.
-    fn start(&mut self) {
-        while self.in_flight < self.most {
-            let Some(job) = self.begun.pop_front().or_else(|| self.fresh.pop_front()) else { return };
-            if let Err(job) = self.workers.submit(job) {
-                let queue = if matches!(job.task, Task::Advance(..)) { &mut self.begun } else { &mut self.fresh };
-                queue.push_front(job);
-                return;
-            }
-            self.in_flight += 1;
-        }
     }
 }
 

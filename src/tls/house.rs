@@ -15,16 +15,16 @@ use rustls::sign::SigningKey;
 use rustls::{ClientConfig, Error, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, crypto, version};
 
 use super::files::{File, Stamp, read_owners, read_plugins};
-use super::settings::{Settings, Verify, Version};
 use super::verify::Verifier;
 use super::{Failure, error};
-use crate::workers::lock;
+use super::{Settings, Verify, Version};
+use crate::thread_pool::lock;
 
 /// As many configurations are kept. A house with more kinds of settings than that makes some of them anew.
 const MOST_CONFIGS: usize = 32;
 /// rustls keeps sessions of an eighth as many servers for each configuration.
 const SESSIONS: usize = 256;
-/// Randomness that takes longer is worth a line in the log.
+/// RandomSource that takes longer is worth a line in the log.
 const SLOW_RANDOMNESS: Duration = Duration::from_secs(1);
 
 /// What all TLS connections share.
@@ -125,7 +125,7 @@ impl House {
             Verify::None => Verifier::none(&self.provider),
             Verify::Pins(pins) => Verifier::pins(pins, &self.provider),
         };
-        let versions: &[&SupportedProtocolVersion] = match settings.lowest {
+        let versions: &[&SupportedProtocolVersion] = match settings.min_version {
             Version::V12 => &[&version::TLS13, &version::TLS12],
             Version::V13 => &[&version::TLS13],
         };

@@ -2,7 +2,6 @@
 //!
 //! | room | what lives there |
 //! | --- | --- |
-//! | [`settings`] | what a plugin asks for |
 //! | [`house`] | what all connections share: roots, configurations, sessions to be resumed |
 //! | `files` | PEM files below the configured directory |
 //! | `verify`, `x509` | who the server is |
@@ -18,7 +17,6 @@ pub mod error;
 mod files;
 pub mod handshake;
 pub mod house;
-pub mod settings;
 pub mod stream;
 mod verify;
 mod x509;
@@ -26,8 +24,8 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
+pub use crate::protocol::tls_settings::{TlsSettings as Settings, TlsVerify as Verify, TlsVersion as Version};
 pub use error::Failure;
 pub use handshake::{Handshakes, Outcome, Pending, Step, TlsConnection};
 pub use house::House;
-pub use settings::{Settings, Verify, Version};
 pub use stream::TlsStream;

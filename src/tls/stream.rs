@@ -14,8 +14,8 @@ const READ: usize = 16 * 1024;
 const READ_LEAST: usize = 2 * 1024;
 /// As much goes into a record.
 const RECORD: usize = 16 * 1024;
-/// As much may wait for the stream below, where nothing else was set.
-const LIMIT: usize = 16 * 1024;
+/// Encrypted bytes that may wait for the stream below, at most.
+const MAX_UNSENT: usize = 16 * 1024;
 
 thread_local! {
     /// Where all connections of this thread have their bytes for the time of a call.
@@ -91,7 +91,12 @@ impl<S: Stream> TlsStream<S> {
     pub fn new(inner: S, TlsConnection { connection, plain, closed }: TlsConnection, unsent: Vec<u8>) -> Self {
         let reading = if closed { Reading::Closed } else { Reading::Open };
         let writing = Writing::Open;
-        Self { inner, connection, plain, taken: 0, unsent, limit: LIMIT, reading, writing, early: false }
+        Self { inner, connection, plain, taken: 0, unsent, limit: MAX_UNSENT, reading, writing, early: false }
+    }
+
+    /// The stream below.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
     }
 
     /// The stream below.
@@ -102,21 +107,6 @@ impl<S: Stream> TlsStream<S> {
     /// The version that is spoken, in OpenSSL's words: `TLSv1.3`.
     pub fn version(&self) -> &'static str {
         self.connection.version()
-    }
-
-    /// About how many encrypted bytes may wait for the stream below. What does not fit is not taken.
-    pub fn set_buffer_limit(&mut self, bytes: usize) {
-        self.limit = bytes.max(1);
-    }
-
-    /// Encrypted bytes that wait for the stream below.
-    pub fn unsent(&self) -> usize {
-        self.unsent.len()
-    }
-
-    /// Bytes held in all, either way.
-    pub fn held(&self) -> usize {
-        self.unsent.len() + self.plain.len() - self.taken + self.connection.rest().len()
     }
 
     /// True where receiving may give something at once, bytes or the end, whatever the stream below would say. Events do
@@ -244,7 +234,8 @@ impl<S: Stream> Stream for TlsStream<S> {
         let mut goes = self.flush()?;
         let mut taken = 0;
         while taken < bytes.len() {
-            let room = if goes { RECORD } else { self.limit.saturating_sub(self.unsent.len()).min(RECORD) };
+            let room =
+                if goes { RECORD.min(self.limit) } else { self.limit.saturating_sub(self.unsent.len()).min(RECORD) };
             if room == 0 {
                 break;
             }
@@ -272,6 +263,23 @@ impl<S: Stream> Stream for TlsStream<S> {
             self.inner.shutdown_write();
         }
         Ok(true)
+    }
+
+    fn is_layered(&self) -> bool {
+        true
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent.len()
+    }
+
+    fn held(&self) -> usize {
+        self.unsent.len() + self.plain.len() - self.taken + self.connection.rest().len()
+    }
+
+    /// What does not fit is not taken. A record is no longer than that, either.
+    fn set_send_limit(&mut self, bytes: usize) {
+        self.limit = bytes.clamp(1, MAX_UNSENT);
     }
 
     fn shutdown_write(&mut self) {

@@ -44,7 +44,7 @@ impl Sender {
         debug_assert!(bytes <= self.queued(), "{bytes} bytes of {} are written", self.queued());
         self.written = (self.written + bytes).min(self.out.len());
         if self.written == self.out.len() {
-            crate::spare::give(std::mem::take(&mut self.out));
+            crate::buffer_pool::give(std::mem::take(&mut self.out));
             self.written = 0;
         }
     }
@@ -72,7 +72,7 @@ impl Sender {
         let mask = self.masked.then(|| entropy.mask());
         let length = super::frame::HEADER_LIMIT + payload.len();
         match self.out.capacity() {
-            0 => self.out = crate::spare::take(length),
+            0 => self.out = crate::buffer_pool::take(length),
             _ => self.out.reserve(length),
         }
         Header { mask, length: payload.len() as u64, ..header }.encode(&mut self.out);

@@ -1,4 +1,4 @@
--- A plugin that uses the core of the client libraries, in a Luup that it is invoked by: everything that the bridge can do.
+-- A plugin that uses L_SockProxyClient in a simulated Luup: everything that the proxy supports.
 --
 -- usage: lua5.1 client.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
 
@@ -9,7 +9,7 @@ local proxy = require "L_SockProxyClient"
 
 local at = lib.arguments()
 engine.listen( at.luup )
--- Whoever shares the machine with others has patience.
+-- The machine may be busy with other tests.
 proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
 
 local SERVICE = "urn:example-com:serviceId:Example1"
@@ -20,7 +20,7 @@ engine.actions.HandleReceive = function( device, parameters )
     proxy.handle( group, parameters.Pid )
 end
 
--- A connection whose events go into one queue.
+-- Opens a connection whose events go into one queue.
 local function open( target, options )
     local events = engine.queue()
     local function on( name )
@@ -42,7 +42,7 @@ local function open( target, options )
 end
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
 
--- Messages, both ways: empty, with everything that a line may not hold, and long; invoked by notifications alone.
+-- Messages in both directions: empty, with bytes that a line cannot contain, and long. Only notifications trigger the reads.
 local conn, events = open( plain .. "/", { MAXM = 200000 } )
 lib.check( conn:is_open() and not conn.kept )
 lib.like( conn.pid, "^%x+$" )
@@ -53,7 +53,7 @@ end
 lib.equal( conn:binary( "\0\255\n" ), true )
 lib.equal( events.next(), "message \0\255\n BINA" )
 lib.equal( conn.seen, 5 )
--- In pieces, both ways, and byte by byte on the wire.
+-- In fragments, in both directions, and byte by byte from the server.
 lib.equal( conn:send( "FRAG", "pie" ) and conn:send( "FRAG", "c" ) and conn:binary( "es" ), true )
 lib.equal( events.next(), "message pieces BINA" )
 conn:text( "pieces a bc def" )
@@ -62,12 +62,12 @@ conn:text( "slow and steady" )
 lib.equal( events.next(), "message and steady TEXT" )
 conn:text( "masked" )
 lib.equal( events.next(), "message yes TEXT" )
--- Pings: the proxy answers those of the server; those of the plugin are answered.
+-- Pings: the proxy answers the server's, and the server answers the plugin's.
 conn:text( "ping there" )
 lib.equal( events.next(), "message ponged there TEXT" )
 conn:ping( "here" )
 lib.equal( events.next(), "pong here" )
--- The closing handshake, begun by either.
+-- The closing handshake, started by either side.
 conn:text( "close 4001 why not" )
 lib.equal( events.next(), "close 4001 why not" )
 lib.check( conn.state == "closed" and conn.code == 4001 and conn.reason == "why not" )
@@ -82,12 +82,12 @@ conn, events = open( plain .. "/", { MAXM = 1000 } )
 conn:text( "binary 1001" )
 lib.like( events.next(), "^close 1009" )
 
--- How a plugin closes, with much unread: the server hears all of it.
-local judge, judged = open( plain .. "/", {} )
+-- The plugin closes with many unread messages: the server still receives everything that it sent.
+local watcher, watcher_events = open( plain .. "/", {} )
 local function closed_with( words )
     repeat
-        judge:text( "next close" )
-        local said = judged.next():match( "^message (.*) TEXT$" )
+        watcher:text( "next close" )
+        local said = watcher_events.next():match( "^message (.*) TEXT$" )
         if said == "nobody closed" then error( "nobody closed with " .. words, 2 ) end
     until said == words
 end
@@ -104,7 +104,7 @@ conn = open( plain .. "/", {} )
 conn:close( 1005 )
 closed_with "1005 "
 
--- Refused: waited for, and not.
+-- Refused connections, with a wait and without.
 lib.equal( open( plain .. "/status/403", {} ), "BAD_HTTP_STATUS 403 Because" )
 lib.like( open( "ws://127.0.0.1:" .. at.closed, {} ), "^COULD_NOT_CONNECT" )
 lib.like( open( "ws://:/", {} ), "^INVALID_URL" )
@@ -113,13 +113,13 @@ lib.like( open( plain .. "/", { XXXX = 1 } ), "^Invalid option XXXX" )
 conn, events = open( plain .. "/status/404", { timeout = 0 } )
 lib.equal( select( 2, conn:text( "early" ) ), "not connected" )
 lib.equal( events.next(), "error BAD_HTTP_STATUS 404 Because" )
-lib.equal( next( group, judge ) == nil and next( group ) == judge, true )
+lib.equal( next( group, watcher ) == nil and next( group ) == watcher, true )
 conn, events = open( plain .. "/", { timeout = 0 } )
 lib.equal( events.next(), "open" )
 conn:text( "now" )
 lib.equal( events.next(), "message now TEXT" )
 conn:close()
--- Somebody who takes connections and never answers: the proxy's limit, and the plugin's own.
+-- A server that accepts connections and never answers: the proxy's timeout, and the plugin's own.
 local mute = assert( socket.bind( "127.0.0.1", 0 ) )
 local silent = "ws://127.0.0.1:" .. select( 2, mute:getsockname() )
 lib.equal( open( silent, { RQTM = 200 } ), "REQUEST_TIMEOUT timeout" )
@@ -128,7 +128,7 @@ lib.like( open( silent:gsub( "^ws", "wss" ), { CTIM = 200 } ), "^CONNECT_TIMEOUT
 lib.like( select( 2, proxy.open( plain, { port = at.closed } ) ), "^no proxy at 127.0.0.1:%d+: " )
 lib.like( select( 2, proxy.open( plain, { port = select( 2, mute:getsockname() ), patience = 0.2 } ) ), "does not greet: timeout$" )
 
--- What is said to the server.
+-- The request's head.
 conn, events = open( plain .. "/path?a=b%20c", {
     HDRS = { "X-One: 1, 2", ["Host"] = "elsewhere" }, AUTH = "me:pass word", UAGT = "Lua, of course", ORIG = "http://me",
     SUBP = { "chat", "news" }, MASK = false, RHDR = true, DEFL = true, PNGI = 3600, RTIM = 0, PACE = 0, BLKS = 1000,
@@ -155,7 +155,7 @@ lib.check( conn:is_open() )
 conn:close()
 lib.like( open( plain .. "/moved/" .. at.server .. "/there", { RDIR = 0 } ), "^REDIRECT_MAX" )
 
--- Control frames in the plugin's own hands, or only shown.
+-- Control frames answered by the plugin, or only shown to it.
 conn, events = open( plain .. "/", { CTRL = "hand" } )
 conn:text( "ping you" )
 lib.equal( events.next(), "ping you" )
@@ -204,7 +204,7 @@ conn = open( private, { VRFY = "none", CERT = "client.pem", PKEY = "client.key" 
 lib.check( type( conn ) == "table", conn )
 conn:close()
 
--- TCP: the proxy itself is somebody to talk to. TLS: the server's first line.
+-- TCP, with the proxy itself as the remote. TLS, with the server's first line.
 conn, events = open( "127.0.0.1:" .. at.proxy, {} )
 lib.like( events.next(), "^message OK TOGGLEDBITS%-SOCKPROXY 1 %x+\n BINA$" )
 conn:binary( "QUIT\n" )
@@ -215,7 +215,7 @@ conn:binary( "GET /status/418 HTTP/1.1\r\n\r\n" )
 lib.like( events.next(), "^message HTTP/1.1 418 Because" )
 conn:close()
 
--- UDP, its datagrams told apart.
+-- UDP with datagrams as messages.
 local device = socket.udp()
 device:setsockname( "127.0.0.1", 0 )
 device:settimeout( 30 )
@@ -229,8 +229,8 @@ conn:datagram( "thanks", sender )
 lib.equal( device:receive(), "thanks" )
 conn:close()
 
--- Kept over a Luup reload, with messages coming meanwhile; nothing is lost and nothing comes twice. The reload takes the
--- sockets, and all of Lua's state but what the plugin has stored.
+-- Kept over a Luup reload while messages arrive: no message is lost or delivered twice. The reload destroys the sockets and
+-- all Lua state except what the plugin has stored.
 local stored = { pid = proxy.secret(), seen = 0 }
 local function resume( options )
     options = options or {}
@@ -246,8 +246,8 @@ conn:text( "name kept" )
 lib.equal( events.next(), "message named TEXT" )
 local function server_says( ... )
     for _, command in ipairs { ... } do
-        judge:text( "to kept " .. command )
-        lib.equal( judged.next(), "message told TEXT" )
+        watcher:text( "to kept " .. command )
+        lib.equal( watcher_events.next(), "message told TEXT" )
     end
 end
 server_says( "one" )
@@ -255,14 +255,14 @@ lib.equal( events.next(), "message one TEXT" )
 lib.equal( stored.seen, 2 )
 for round = 1, 3 do
     if round == 2 then
-        -- Read by a socket that went before it could be stored: it comes again.
+        -- The old socket had read it, but it was not stored: it is sent again.
         group[conn] = nil
         server_says( "unread" )
-        local _, why = conn.wire:fill( 30 )
+        local _, why = conn.transport:fill( 30 )
         lib.equal( why, nil )
     end
-    -- Round 3: the old socket is still held open, by a child of Luup, say.
-    if round < 3 then conn.wire:close() end
+    -- Round 3: the old socket stays open, as in a child process of Luup.
+    if round < 3 then conn.transport:close() end
     group[conn] = nil
     server_says( "two" .. round, "binary 20000", "three" )
     for name in pairs( package.loaded ) do
@@ -277,7 +277,7 @@ for round = 1, 3 do
     end
     lib.equal( #events, 0 )
 end
--- More was missed than is kept: that is told, and there is a new connection.
+-- The plugin missed more than the proxy keeps: conn.gap is set, and the connection is new.
 server_says( "binary 60000", "binary 60000", "binary 60000" )
 for _ = 1, 3 do events.next() end
 conn:leave()
@@ -287,7 +287,7 @@ lib.equal( resume(), false )
 lib.equal( conn.gap, true )
 conn:text( "new" )
 lib.equal( events.next(), "message new TEXT" )
--- By its pid alone; ended by its pid alone.
+-- Resumed by its pid alone, and dropped by its pid alone.
 conn:leave()
 conn = assert( proxy.attach( stored.pid, { seen = stored.seen } ) )
 lib.check( conn.kept and conn.pid == stored.pid )
@@ -295,7 +295,7 @@ conn:leave()
 lib.equal( proxy.drop( stored.pid ), true )
 lib.equal( select( 2, proxy.drop( stored.pid ) ), "No such pid" )
 lib.equal( select( 2, proxy.attach( stored.pid ) ), "No such pid" )
--- A plugin that closes means it, kept or not; a stream, too.
+-- close() also ends a kept connection, of a WebSocket or of a stream.
 lib.equal( resume(), false )
 conn:close( 4002, "over" )
 closed_with "4002 over"
@@ -305,14 +305,14 @@ lib.equal( resume { FRAM = "RAW" }, false )
 conn:close()
 lib.equal( select( 2, proxy.attach( stored.pid, { FRAM = "RAW" } ) ), "No such pid" )
 
--- Without notifications: polled, at a timeout of zero, while a message trickles in.
-local heard = {}
-conn = assert( proxy.open( plain .. "/", { on_message = function( _, text ) heard[#heard + 1] = text end } ) )
+-- Without notifications: polled with a timeout of zero while a message arrives slowly.
+local received = {}
+conn = assert( proxy.open( plain .. "/", { on_message = function( _, text ) received[#received + 1] = text end } ) )
 local long = string.rep( "0123456789", 100 )
 conn:text( "slow " .. long )
 conn:text( "after" )
-engine.poll_until( function() return conn.wire.sock end, function() conn:poll() end, function() return #heard == 2 end, "polled" )
-lib.equal( heard[1] .. heard[2], long .. "after" )
+engine.poll_until( function() return conn.transport.sock end, function() conn:poll() end, function() return #received == 2 end, "polled" )
+lib.equal( received[1] .. received[2], long .. "after" )
 lib.equal( conn:poll(), false )
 
 lib.no_new_globals()

@@ -1,20 +1,21 @@
--- The client libraries without a daemon: messages in every split, what is said in CONN, and proxies that are none.
+-- The client libraries without a daemon: messages split at every place, the line of CONN, and servers that are not the
+-- proxy.
 --
 -- usage: lua5.1 client_pieces.lua, in this directory
 
 local lib = require "lib"
 local socket = require "socket"
-local Wire = require "L_SockProxyWire"
+local Transport = require "L_SockProxyTransport"
 local Options = require "L_SockProxyOptions"
 local proxy = require "L_SockProxyClient"
 
--- A socket as LuaSocket's are, whose other side has sent these pieces, one for each receive; then `ending`, or nothing yet.
--- It takes `room` bytes a send, where given.
+-- A fake of LuaSocket's socket. Its peer has sent these pieces, one for each receive; then comes `ending`, or nothing yet. A
+-- send accepts `room` bytes, if given.
 local function fake( pieces, ending, room )
     local sock = { pieces = pieces, taken = {}, closed = false }
     function sock.settimeout() return 1 end
     function sock:receive( wanted )
-        lib.check( type( wanted ) == "number" and wanted > 0, "LuaSocket may wait for ever for nothing" )
+        lib.check( type( wanted ) == "number" and wanted > 0, "some versions of LuaSocket never return from a read of zero bytes" )
         local piece
         repeat piece = table.remove( self.pieces, 1 ) until piece ~= ""
         if not piece then return nil, ending or "timeout", "" end
@@ -36,16 +37,16 @@ local function fake( pieces, ending, room )
     return sock
 end
 
-local function said( sock ) return table.concat( sock.taken ) end
+local function sent_bytes( sock ) return table.concat( sock.taken ) end
 
--- All messages of these bytes, as one string.
+-- Returns all messages in these bytes as one string.
 local function read( framing, pieces, chunk )
-    local wire = Wire.new( fake( pieces, "closed" ), chunk )
+    local transport = Transport.new( fake( pieces, "closed" ), chunk )
     local got = {}
     while true do
-        local _, why = wire:fill()
+        local _, why = transport:fill()
         while true do
-            local verb, body, detail = wire:message( framing )
+            local verb, body, detail = transport:message( framing )
             if not verb then
                 lib.check( not body, body )
                 break
@@ -60,7 +61,7 @@ local mesg = "TEXT 0\nTEXT 5\nhelloBINA 3\n\0\n\255PING 1\np" .. "DGRM 2 [fe80::
 local messages = "TEXT[]TEXT[hello]BINA[\0\n\255]PING[p]DGRM([fe80::1]:1900)[hi]HEAD[a\r\n\r]CLOS(1000)[bye]"
 local line, lines = "one\n\n{\"a\": 2}\nthree\n", "TEXT[one]TEXT[]TEXT[{\"a\": 2}]TEXT[three]"
 
--- In two pieces, at every place; byte by byte; and in chunks of every size.
+-- In two pieces, split at every place; byte by byte; and in chunks of every size.
 for _, case in ipairs { { "MESG", mesg, messages }, { "LINE", line, lines } } do
     local framing, bytes, expected = case[1], case[2], case[3]
     for at = 0, #bytes do
@@ -73,7 +74,7 @@ for _, case in ipairs { { "MESG", mesg, messages }, { "LINE", line, lines } } do
 end
 lib.equal( read( "RAW", { "a\n", "b" } ), "BINA[a\n]BINA[b]" )
 
--- A long message in small pieces, then a short one in the same piece as its end.
+-- A long message in small pieces, and a short one in the piece that ends it.
 local long = string.rep( "0123456789", 10000 )
 local pieces = {}
 for at = 1, #long, 997 do pieces[#pieces + 1] = long:sub( at, at + 996 ) end
@@ -81,27 +82,27 @@ table.insert( pieces, 1, "BINA " .. #long .. "\n" )
 pieces[#pieces] = pieces[#pieces] .. "TEXT 2\nok"
 lib.equal( read( "MESG", pieces ), "BINA[" .. long .. "]TEXT[ok]" )
 
--- What is none.
+-- Bytes that are not a message.
 for _, bytes in ipairs { "hello\n", "TEXT\n", "TEXT -1\n", "TEXT 1 2\n", "CLOS 1\n", "text 1\na", string.rep( "x", 64 ) } do
-    local wire = Wire.new( fake { bytes } )
-    wire:fill()
-    local verb, why = wire:message( "MESG" )
+    local transport = Transport.new( fake { bytes } )
+    transport:fill()
+    local verb, why = transport:message( "MESG" )
     lib.check( verb == nil and why, bytes )
 end
 
--- Out: in pieces of every size, and nothing is said twice or left out.
+-- Sending in pieces of every size: no byte is sent twice or left out.
 for room = 1, 9 do
     local sock = fake( {}, nil, room )
-    local wire = Wire.new( sock )
-    wire:push( "first" )
-    wire:flush()
-    wire:push( "second" )
-    while wire:queued() > 0 do wire:flush() end
-    lib.equal( said( sock ), "firstsecond" )
-    lib.equal( wire:flush(), true )
+    local transport = Transport.new( sock )
+    transport:push( "first" )
+    transport:flush()
+    transport:push( "second" )
+    while transport:queued() > 0 do transport:flush() end
+    lib.equal( sent_bytes( sock ), "firstsecond" )
+    lib.equal( transport:flush(), true )
 end
 
--- What is said in a CONN.
+-- The line of CONN.
 local function command( target, options ) return ( Options.command( target, options ) ) end
 lib.equal( command( "1.2.3.4:5", { RTIM = 0, BLKS = 100, other = 1 } ), "CONN 1.2.3.4:5 BLKS=100 RTIM=0" )
 lib.equal( command( "ws://h/?a=%20,b", { notify = { device = 7, service = "urn:x", action = "A" } } ),
@@ -113,7 +114,7 @@ lib.equal( command( "wss://h/", { SUBP = { "a,b", "c" }, PINS = "sha256/00, sha2
 lib.equal( command( "ws://h/", { HDRS = { "X-A: 1, 2", ["X-B"] = "c d" }, AUTH = "u:p ss%\n" } ),
     "CONN ws://h/ AUTH=u:p%20ss%25%0a HDRS=X-A:1%2c%202 HDRS=X-B:c%20d" )
 lib.equal( command( "ws://h/", { HDRS = "X-A:1" } ), "CONN ws://h/ HDRS=X-A:1" )
--- Nobody gets a second command into it.
+-- A value cannot add a second command.
 lib.equal( command( "ws://h/\nSTOP", {} ), nil )
 lib.equal( command( "ws://h/ x", {} ), nil )
 lib.equal( command( "h:1", { RTIM = "1\nSTOP" } ), nil )
@@ -124,7 +125,7 @@ for _, option in ipairs { "UAGT", "ORIG", "SUBP", "HDRS", "CAFL", "SNIH", "FRAM"
     lib.check( not command( "ws://h/", { [option] = "a\r\nSTOP" } ):find( "[\r\n]" ), option )
 end
 
--- A proxy that is none, one that is silent, and the Lua daemon, which is told from ours before CONN.
+-- A server that is not the proxy, a silent one, and the Lua daemon, which is recognised before CONN.
 local function against( replies, options, ending )
     local sock = fake( replies, ending )
     options.connect = function( host, port )
@@ -138,8 +139,8 @@ local function against( replies, options, ending )
 end
 local GREETING = "OK TOGGLEDBITS-SOCKPROXY 1 a1\n"
 local ALL = "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT JSON\n"
-lib.equal( against( { "220 mail\r\n" }, {} ), "who listens at 10.0.0.1:99 is no proxy" )
-lib.equal( against( { "ERR Access denied\n" }, {} ), "the proxy at 10.0.0.1:99 says: ERR Access denied" )
+lib.equal( against( { "220 mail\r\n" }, {} ), "the program at 10.0.0.1:99 is not sockproxyd" )
+lib.equal( against( { "ERR Access denied\n" }, {} ), "the proxy at 10.0.0.1:99 replies: ERR Access denied" )
 lib.like( against( {}, {} ), "does not greet: timeout$" )
 lib.like( against( {}, {}, "closed" ), "does not greet: closed$" )
 local old = "the proxy at 10.0.0.1:99 is the Lua daemon or too old: it lacks "
@@ -148,57 +149,57 @@ lib.equal( against( { GREETING, "ERR INVALID COMMAND\n" }, { KEEP = 1, notify = 
     old .. "WS MESG KEEP" )
 local why, sock = against( { GREETING }, { target = "wss://h/", DEFL = true, timeout = 0, notify = { device = 1 } }, "closed" )
 lib.equal( why, old .. "WS TLS MESG EVNT DEFL" )
-lib.equal( said( sock ), "CAPA\n" )
+lib.equal( sent_bytes( sock ), "CAPA\n" )
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, { target = "[::1]:80", FRAM = "LINE" } ), old .. "LINE V6" )
--- It does for what it can do, and is not asked.
+-- The Lua daemon is accepted for what it supports, and is not asked for CAPA then.
 local conn
 conn, sock = against( { GREETING .. "OK CONN a1\n" }, { target = "h:1", NTFY = "1/s/a" } )
 lib.equal( conn:is_open(), true )
-lib.equal( said( sock ), "CONN h:1 NTFY=1/s/a\n" )
+lib.equal( sent_bytes( sock ), "CONN h:1 NTFY=1/s/a\n" )
 lib.equal( conn.pid, "a1" )
 
--- The reply of CONN in every split, with messages behind it and the end; waited for, and polled.
+-- The reply to CONN, split at every place, with messages and the end behind it; with a wait, and polled.
 local replies = GREETING .. ALL .. "OK CONN a1\nTEXT 2\nhiCLOS 1000 3\nbye"
 for at = 0, #replies do
     for _, timeout in ipairs { 5, 0 } do
-        local heard, seen = {}, nil
-        local function hear( word ) return function( _, ... ) heard[#heard + 1] = word .. table.concat( { ... }, " " ) end end
+        local received, seen = {}, nil
+        local function record( word ) return function( _, ... ) received[#received + 1] = word .. table.concat( { ... }, " " ) end end
         conn = against( { replies:sub( 1, at ), replies:sub( at + 1 ) }, {
-            timeout = timeout, on_open = hear "open ", on_message = hear "message ", on_close = hear "close ",
+            timeout = timeout, on_open = record "open ", on_message = record "message ", on_close = record "close ",
             on_seen = function( _, count ) seen = count end,
         }, "closed" )
         lib.check( type( conn ) == "table", conn )
         for _ = 1, 10 do conn:poll() end
-        lib.equal( table.concat( heard, ";" ),
+        lib.equal( table.concat( received, ";" ),
             ( timeout == 0 and "open ;" or "" ) .. "message hi TEXT;close 1000 bye" )
         lib.equal( seen, 2 )
         lib.equal( select( 2, conn:poll() ), "bye" )
     end
 end
 
--- CONN refused, in every split; polled, on_error has it and nothing else.
+-- CONN is refused, split at every place. Polled, only on_error is called.
 local refused = GREETING .. ALL .. "ERR CONN BAD_HTTP_STATUS 403 Forbidden\n"
 for at = 0, #refused do
     lib.equal( against( { refused:sub( 1, at ), refused:sub( at + 1 ) }, {}, "closed" ), "BAD_HTTP_STATUS 403 Forbidden" )
     local errors = {}
     conn = against( { refused:sub( 1, at ), refused:sub( at + 1 ) }, { timeout = 0,
         on_error = function( _, words ) errors[#errors + 1] = words end,
-        on_close = function() error "it never was open" end }, "closed" )
+        on_close = function() error "the connection was never open" end }, "closed" )
     for _ = 1, 5 do conn:poll() end
     lib.equal( table.concat( errors, ";" ), "BAD_HTTP_STATUS 403 Forbidden" )
 end
 
--- Nobody answers CONN in time.
-local fakes, clock = socket.gettime, 0
+-- CONN gets no reply in time.
+local real_gettime, now = socket.gettime, 0
 socket.gettime = function()
-    clock = clock + 1
-    return clock
+    now = now + 1
+    return now
 end
 lib.equal( against( { GREETING, ALL }, { timeout = 5, patience = 100 } ), "timeout" )
--- The clock is set back by decades meanwhile: it does not wait for decades.
+-- A clock that is set back by decades does not extend the wait by decades.
 socket.gettime = function()
-    clock = clock - 1000000000
-    return clock
+    now = now - 1000000000
+    return now
 end
 local longest = 0
 local slow = fake { GREETING, ALL, "OK CO", "NN a1\n" }
@@ -206,14 +207,15 @@ function slow.settimeout( _, seconds ) longest = math.max( longest, seconds ) en
 conn = proxy.open( "ws://h/", { connect = function() return slow end } )
 lib.equal( conn:is_open(), true )
 lib.check( longest <= 5, longest )
-socket.gettime = fakes
+socket.gettime = real_gettime
 
--- A callback that fails is logged, and nothing behind it is lost; one that closes is the last; one that polls is harmless.
-local logged, heard = {}, {}
+-- A callback that fails is logged, and the messages behind it are delivered. No callback follows one that closes. A callback
+-- may poll.
+local logged, received = {}, {}
 conn = against( { GREETING .. ALL .. "OK CONN a1\n", "TEXT 1\naTEXT 1\nbTEXT 1\ncTEXT 1\nd" }, {
     log = function( words ) logged[#logged + 1] = words end,
     on_message = function( self, text )
-        heard[#heard + 1] = text
+        received[#received + 1] = text
         lib.equal( self:poll(), false )
         if text == "a" then error "oops" end
         if text == "c" then self:close() end
@@ -221,11 +223,11 @@ conn = against( { GREETING .. ALL .. "OK CONN a1\n", "TEXT 1\naTEXT 1\nbTEXT 1\n
     on_close = function() error "the plugin has closed it itself" end,
 } )
 lib.equal( conn:poll(), nil )
-lib.equal( table.concat( heard ), "abc" )
+lib.equal( table.concat( received ), "abc" )
 lib.equal( #logged, 1 )
 lib.like( logged[1], "^SockProxyClient: on_message: .*oops" )
 
--- A remote that never stops is left for the next call.
+-- A remote that sends without end: the rest is left for the next call.
 local endless = fake {}
 local flood = "TEXT 8192\n" .. string.rep( "x", 8192 )
 local opening = { GREETING, ALL, "OK CONN a1\n" }
@@ -247,7 +249,7 @@ socket.gettime = real
 lib.equal( more, true )
 lib.check( bytes >= 100 * 8192 and bytes <= 210 * 8192, bytes )
 
--- What a plugin may say.
+-- The messages and closes that a plugin may send.
 conn, sock = against( { GREETING, ALL, "OK CONN a1\n" }, {} )
 lib.equal( conn:ping( string.rep( "p", 126 ) ), nil )
 lib.equal( conn:close( 1006 ), nil )
@@ -256,9 +258,9 @@ lib.equal( conn:text( "t" ) and conn:binary( "" ) and conn:send( "FRAG", "f" ) a
 lib.equal( conn:datagram( "d", "h:1\nSTOP" ), nil )
 lib.equal( conn:close( 4000, "bye" ), true )
 lib.equal( conn:close(), true )
-lib.like( said( sock ), "\nTEXT 1\ntBINA 0\nFRAG 1\nfDGRM 1 h:1\ndCLOS 4000 3\nbye$" )
+lib.like( sent_bytes( sock ), "\nTEXT 1\ntBINA 0\nFRAG 1\nfDGRM 1 h:1\ndCLOS 4000 3\nbye$" )
 lib.equal( select( 2, conn:text( "late" ) ), "closed" )
--- The socket waits for the proxy's end, and is closed by whatever is called then.
+-- The socket waits until the proxy has closed, and the next call of the module closes it.
 lib.equal( sock.closed, false )
 function sock.receive() return nil, "closed", "CLOS 4000 3\nbye" end
 proxy.handle( {} )
@@ -268,38 +270,38 @@ lib.equal( conn:text( "a\nb" ), nil )
 lib.equal( conn:ping(), nil )
 lib.equal( conn:text( "a" ), true )
 
--- What the remote does not take is queued to a bound, and goes out later, in order.
+-- Bytes that the remote does not read are queued up to a limit, and sent later, in order.
 local full = fake( { GREETING, ALL, "OK CONN a1\n" } )
 conn = proxy.open( "ws://h/", { connect = function() return full end } )
 local send = full.send
 function full.send() return nil, "timeout", 0 end
 lib.equal( conn:text( string.rep( "x", 1024 * 1024 ) ), true )
 lib.equal( conn:is_queued(), true )
-lib.equal( select( 2, conn:text( "more" ) ), "too much is waiting to be sent" )
+lib.equal( select( 2, conn:text( "more" ) ), "send queue is full" )
 full.send, full.taken = send, {}
 conn:poll()
-lib.equal( said( full ), "TEXT 1048576\n" .. string.rep( "x", 1024 * 1024 ) )
+lib.equal( sent_bytes( full ), "TEXT 1048576\n" .. string.rep( "x", 1024 * 1024 ) )
 lib.equal( conn:is_queued(), false )
 
--- KEEP wants a secret; one that is made is one.
+-- KEEP needs a secret, and secret() returns a new one each time.
 lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300 } ) ), "^KEEP needs notify.pid" )
 lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300, notify = { device = 1, pid = "short" } } ) ), "^KEEP needs notify.pid" )
 lib.like( proxy.secret(), "^%x+$" )
 lib.equal( #proxy.secret(), 32 )
-lib.check( proxy.secret() ~= proxy.secret(), "it is always the same" )
+lib.check( proxy.secret() ~= proxy.secret(), "secret() returns the same value twice" )
 
--- Kept: goes on; gone; and with a gap, where what is left is dropped and made anew.
+-- Kept connections: resumed, gone, and with a gap, where the old one is dropped and a new one opened.
 local keep = { KEEP = 300, seen = 7, notify = { device = 1, service = "s", action = "a", pid = "12345678" } }
 local CONN = "CONN ws://h/ KEEP=300 NTFY=1/s/a/12345678\n"
 local ATCH = "CAPA\nATCH 12345678 SEEN=7\n"
 conn, sock = against( { GREETING, ALL, "OK ATCH 12345678\n" }, keep )
-lib.equal( said( sock ), ATCH )
+lib.equal( sent_bytes( sock ), ATCH )
 lib.check( conn.kept and conn.seen == 7 and conn.pid == "12345678" and not conn.gap )
 conn, sock = against( { GREETING, ALL, "ERR ATCH No such pid\n", "OK CONN 12345678\n" }, keep )
-lib.equal( said( sock ), ATCH .. CONN )
+lib.equal( sent_bytes( sock ), ATCH .. CONN )
 lib.check( not conn.kept and conn.seen == 0 and not conn.gap )
 conn, sock = against( { GREETING, ALL, "ERR ATCH Gap\n", "OK DROP\n", "OK CONN 12345678\n" }, keep )
-lib.equal( said( sock ), ATCH .. "DROP 12345678\n" .. CONN )
+lib.equal( sent_bytes( sock ), ATCH .. "DROP 12345678\n" .. CONN )
 lib.check( not conn.kept and conn.seen == 0 and conn.gap )
 
 lib.no_new_globals()

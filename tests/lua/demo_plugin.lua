@@ -1,13 +1,12 @@
--- A Luup plugin that talks to a device through sockproxyd, inside a stand-in for the Luup engine.
+-- A Luup plugin that talks to a device through sockproxyd, inside a simulated Luup engine.
 --
 -- usage: lua5.1 demo_plugin.lua PROXY_PORT LUUP_PORT DEVICE_PORT REFUSING_PORT
 --
--- scripts/demo starts it. The engine below does what Luup does and no more: it is one thread, it
--- serves HTTP, and when asked for an action it answers at once and then runs the plugin's job. The
--- plugin is written as the developer's guide says: its connect function tries the proxy and falls back
--- to the device, and its HandleReceive action reads what is there. It never waits and never polls.
+-- scripts/demo starts it. The engine below works like Luup: it has one thread, serves HTTP, answers a request for an action
+-- at once and then runs the plugin's job. The plugin follows the developer's guide: its connect function tries the proxy and
+-- falls back to the device, and its HandleReceive action reads what has arrived. The plugin never waits and never polls.
 --
--- Exit status: 0 when each step went right, 1 otherwise.
+-- Exit status: 0 if every step succeeded, else 1.
 
 local socket = require "socket"
 
@@ -18,12 +17,12 @@ local DEVICE_NUMBER = 123
 local SERVICE = "urn:example-com:serviceId:Demo1"
 local ACTION = "HandleReceive"
 
--- A person would call a lamp slow at about this; the daemon takes about a thousandth of it.
+-- Seconds. Users notice a lamp's delay from about this on; the daemon takes about a thousandth of it.
 local SLOW = 0.5
 local READINGS = 5
 
 ------------------------------------------------------------------------------------------------
--- Telling the story
+-- Output
 
 local COLOUR = os.getenv("DEMO_COLOUR") == "yes"
 
@@ -38,14 +37,14 @@ local function step(title)
     io.flush()
 end
 
-local function tell(from, arrow, to, text)
+local function show(from, arrow, to, text)
     io.write(("   %s %s %s  %s\n"):format(
         colour("36", ("%-6s"):format(from)), arrow, colour("36", ("%-6s"):format(to)), text))
     io.flush()
 end
 
 local function failed(why)
-    io.write("\n", colour("31", "WRONG: " .. why), "\n")
+    io.write("\n", colour("31", "FAILED: " .. why), "\n")
     os.exit(1)
 end
 
@@ -55,7 +54,7 @@ local function check(condition, why)
 end
 
 ------------------------------------------------------------------------------------------------
--- The stand-in for Luup: one thread, HTTP, actions
+-- The simulated Luup: one thread, HTTP, actions
 
 local luup = { actions = {}, requests = {} }
 
@@ -64,27 +63,27 @@ local function decode(text)
 end
 
 function luup.listen(port)
-    luup.server = check(socket.bind("127.0.0.1", port), "Luup's port " .. port .. " is taken")
+    luup.server = check(socket.bind("127.0.0.1", port), "Luup's port " .. port .. " is in use")
 end
 
--- Serves one request and runs the action's job. False when none came in time.
+-- Serves one request and runs the action's job. Returns false if no request arrives in time.
 function luup.serve(timeout)
     luup.server:settimeout(timeout)
     local client = luup.server:accept()
     if not client then return false end
     client:settimeout(5)
     local request = client:receive("*l")
-    check(request, "a request without a line")
+    check(request, "an empty request")
     local arrival = socket.gettime()
     repeat local header = client:receive("*l") until not header or header == ""
 
-    local query = check(request:match("^GET /data_request%?(%S+) HTTP/1%.[01]$"), "strange request: " .. request)
+    local query = check(request:match("^GET /data_request%?(%S+) HTTP/1%.[01]$"), "unexpected request: " .. request)
     local params = {}
     for name, value in query:gmatch("([^&=]+)=([^&]*)") do params[name] = decode(value) end
     if #luup.requests == 0 then
-        tell("Luup", "<-", "proxy", "GET /data_request?" .. query)
+        show("Luup", "<-", "proxy", "GET /data_request?" .. query)
     else
-        tell("Luup", "<-", "proxy", ("the same for device %s: %s, Pid %s"):format(
+        show("Luup", "<-", "proxy", ("the same for device %s: %s, Pid %s"):format(
             tostring(params.DeviceNum), tostring(params.action), tostring(params.Pid)))
     end
 
@@ -92,18 +91,18 @@ function luup.serve(timeout)
     local body = job and '{"u:' .. params.action .. 'Response":{"JobID":"1"}}' or "ERROR: Invalid Service"
     client:send(("HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"):format(#body, body))
     client:close()
-    check(job, "Luup knows no such action: " .. query)
+    check(job, "unknown action: " .. query)
     table.insert(luup.requests, params)
     job(tonumber(params.DeviceNum), params, arrival)
     return true
 end
 
--- The engine's life until `done()`; wrong when that takes too long.
+-- Serves requests until `done()` is true; fails if that takes too long.
 function luup.run_until(done, what)
     local deadline = socket.gettime() + 10
     while not done() do
         local left = deadline - socket.gettime()
-        check(left > 0 and luup.serve(left), "no notification, though " .. what)
+        check(left > 0 and luup.serve(left), "no notification although " .. what)
     end
 end
 
@@ -112,39 +111,39 @@ end
 
 local plugin = { received = {}, latencies = {}, buffer = "" }
 
--- Tries the proxy first, then the device itself. Returns the socket and whether it is the proxy's.
+-- Tries the proxy first, then the device itself. Returns the socket, whether it leads through the proxy, and the pid.
 function plugin.connect(ip, port, proxy_port)
     local sock = socket.tcp()
     sock:settimeout(10)
     if sock:connect("127.0.0.1", proxy_port) then
         local greeting = sock:receive("*l")
         if greeting and greeting:match("^OK TOGGLEDBITS%-SOCKPROXY 1 ") then
-            tell("plugin", "<-", "proxy", greeting)
+            show("plugin", "<-", "proxy", greeting)
             local conn = ("CONN %s:%d NTFY=%d/%s/%s"):format(ip, port, DEVICE_NUMBER, SERVICE, ACTION)
             sock:send(conn .. "\n")
-            tell("plugin", "->", "proxy", conn)
+            show("plugin", "->", "proxy", conn)
             local answer = sock:receive("*l")
-            tell("plugin", "<-", "proxy", tostring(answer))
+            show("plugin", "<-", "proxy", tostring(answer))
             if answer and answer:match("^OK CONN") then
                 return sock, true, answer:match("^OK CONN (%S+)")
             end
         end
         sock:shutdown("both")
     else
-        tell("plugin", "->", "proxy", "(nobody there)")
+        show("plugin", "->", "proxy", "(connection refused)")
     end
     sock:close()
     sock = socket.tcp()
     sock:settimeout(10)
     if sock:connect(ip, port) then
-        tell("plugin", "->", "device", "(connects by itself)")
+        show("plugin", "->", "device", "(connects directly)")
         return sock, false
     end
     sock:close()
     return nil
 end
 
--- Takes what the socket has, in lines, without waiting. Returns false when the connection has ended.
+-- Reads complete lines from the socket, without waiting. Returns false if the connection has ended.
 function plugin.read()
     plugin.sock:settimeout(0)
     while true do
@@ -159,7 +158,7 @@ function plugin.read()
     end
 end
 
--- The action that the proxy invokes (a <job>, as the guide recommends).
+-- The action that the proxy calls (a <job>, as the guide recommends).
 luup.actions[ACTION] = function(device, params, arrival)
     check(device == DEVICE_NUMBER, "notification for device " .. tostring(device))
     check(params.Pid == plugin.pid, "notification with pid " .. tostring(params.Pid))
@@ -167,17 +166,17 @@ luup.actions[ACTION] = function(device, params, arrival)
     plugin.open = plugin.read()
     for n = before + 1, #plugin.received do
         local text, sent = plugin.received[n]:match("^(.*) @([%d.]+)$")
-        check(text, "the device never said " .. plugin.received[n])
+        check(text, "unexpected line from the device: " .. plugin.received[n])
         plugin.received[n] = text
         local latency = arrival - tonumber(sent)
-        -- What came together with a notification that was under way already says nothing of latency.
+        -- Lines that arrive while a notification is in flight do not measure latency.
         if latency >= 0 then
             table.insert(plugin.latencies, latency)
             text = ("%-22s %s"):format(text, colour("32", ("%.2f ms after the device sent it"):format(latency * 1000)))
         end
-        tell("plugin", "<-", "device", text)
+        show("plugin", "<-", "device", text)
     end
-    if not plugin.open then tell("plugin", "<-", "device", "(end of the connection)") end
+    if not plugin.open then show("plugin", "<-", "device", "(end of the connection)") end
 end
 
 function plugin.has(text)
@@ -188,7 +187,7 @@ function plugin.has(text)
 end
 
 ------------------------------------------------------------------------------------------------
--- The story
+-- The steps
 
 luup.listen(LUUP_PORT)
 
@@ -198,50 +197,50 @@ plugin.sock, through_proxy, plugin.pid = plugin.connect("127.0.0.1", DEVICE_PORT
 check(plugin.sock and through_proxy, "no connection through the proxy")
 plugin.open = true
 
-step("It asks the device something and goes back to Luup; the proxy calls when the answer is there")
+step("It sends a request and returns to Luup; the proxy notifies it when the answer arrives")
 plugin.sock:send("status\n")
-tell("plugin", "->", "device", "status")
+show("plugin", "->", "device", "status")
 luup.run_until(function() return plugin.has("OK status") end, "the device was asked")
 
-step("The device speaks when it likes; nobody polls")
+step("The device sends on its own; the plugin does not poll")
 local wanted = #plugin.received + READINGS
-luup.run_until(function() return #plugin.received >= wanted end, "the device talks")
+luup.run_until(function() return #plugin.received >= wanted end, "the device sends")
 
-step("What the proxy knows: STAT, from another connection (nc works as well)")
-local human = check(socket.connect("127.0.0.1", PROXY_PORT), "the proxy is gone")
-human:settimeout(10)
-human:receive("*l")
-human:send("STAT\nQUIT\n")
+step("The proxy's state: STAT, over another connection (nc works as well)")
+local client = check(socket.connect("127.0.0.1", PROXY_PORT), "the proxy does not answer")
+client:settimeout(10)
+client:receive("*l")
+client:send("STAT\nQUIT\n")
 local listed
 repeat
-    local line = check(human:receive("*l"), "STAT ends early")
+    local line = check(client:receive("*l"), "STAT ends early")
     if line ~= "OK QUIT" then io.write("   ", line, "\n") end
     listed = listed or line:find(tostring(DEVICE_NUMBER) .. "/" .. SERVICE, 1, true)
 until line == "OK QUIT"
-human:close()
+client:close()
 check(listed, "STAT does not list the plugin's connection")
 
-step("The device hangs up; the proxy tells the plugin that, too")
+step("The device closes the connection; the proxy notifies the plugin of that, too")
 plugin.sock:send("bye\n")
-tell("plugin", "->", "device", "bye")
-luup.run_until(function() return plugin.has("OK bye") and not plugin.open end, "the device hung up")
+show("plugin", "->", "device", "bye")
+luup.run_until(function() return plugin.has("OK bye") and not plugin.open end, "the device closed the connection")
 plugin.sock:close()
 
-step("The same connect function where no proxy runs: the plugin works as before, only slower")
+step("The same connect function without a proxy: the plugin works as before, but has to wait for answers")
 local direct, proxied = plugin.connect("127.0.0.1", DEVICE_PORT, REFUSING_PORT)
 check(direct and not proxied, "no connection without the proxy")
 direct:settimeout(10)
 direct:send("status\n")
-tell("plugin", "->", "device", "status")
+show("plugin", "->", "device", "status")
 local answer
 repeat answer = check(direct:receive("*l"), "the device does not answer") until answer:match("^OK status ")
-tell("plugin", "<-", "device", (answer:gsub(" @[%d.]+$", "")) .. "  (it had to wait or to poll for that)")
+show("plugin", "<-", "device", (answer:gsub(" @[%d.]+$", "")) .. "  (the plugin had to wait for it)")
 direct:close()
 
 table.sort(plugin.latencies)
 local count = #plugin.latencies
 check(count >= READINGS, "only " .. count .. " notifications could be timed")
 local median, worst = plugin.latencies[math.ceil(count / 2)], plugin.latencies[count]
-io.write("\n", colour("1", ("All went right. From the device's word to Luup's door: median %.2f ms, slowest %.2f ms, of %d.")
+io.write("\n", colour("1", ("All steps passed. From the device to Luup: median %.2f ms, slowest %.2f ms, of %d.")
     :format(median * 1000, worst * 1000, count)), "\n")
-check(median < SLOW, "that is slow")
+check(median < SLOW, "the median is too slow")

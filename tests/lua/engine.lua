@@ -1,18 +1,18 @@
--- A stand-in for the Luup engine, inside the script: one thread that serves HTTP and runs the job of an action. Not a script.
+-- A simulated Luup engine inside the script: one thread that serves HTTP and runs the job of an action. Not a script.
 
 local socket = require "socket"
 local lib = require "lib"
 
 local engine = {
     actions = {},       -- by name: function( device, parameters )
-    notifications = 0,  -- how many came
-    logged = {},        -- what was given to luup.log
+    notifications = 0,  -- the number of received notifications
+    logged = {},        -- the lines that luup.log got
 }
 
--- Longer than a busy machine ever takes. Nothing waits for it that goes well.
+-- Seconds. Longer than a busy machine takes; a test that passes never waits for it.
 local LIMIT = 60
 
--- What a plugin's code sees of Luup.
+-- Sets the global table `luup` that a plugin's code uses.
 function engine.provide()
     rawset( _G, "luup", { log = function( words ) engine.logged[#engine.logged + 1] = words end } )
 end
@@ -27,7 +27,7 @@ local function decode( text )
     return ( text:gsub( "%%(%x%x)", function( digits ) return string.char( tonumber( digits, 16 ) ) end ) )
 end
 
--- Serves one request; false when none comes in time.
+-- Serves one request. Returns false if none arrives in time.
 function engine.serve( seconds )
     engine.server:settimeout( seconds )
     local client = engine.server:accept()
@@ -46,7 +46,7 @@ function engine.serve( seconds )
     return true
 end
 
--- The engine's life until `done()`.
+-- Serves requests until `done()` is true.
 function engine.run_until( done, what )
     local stop = socket.gettime() + LIMIT
     while not done() do
@@ -55,19 +55,19 @@ function engine.run_until( done, what )
     end
 end
 
--- Polls by hand until `done()`, as a plugin without notifications does. `step` takes what is there.
+-- Calls `step`, which reads what has arrived, until `done()` is true, as a plugin without notifications does.
 function engine.poll_until( connection_socket, step, done, what )
     local stop = socket.gettime() + LIMIT
     while true do
         step()
         if done() then return end
         local sock = connection_socket()
-        if socket.gettime() > stop or not sock then error( "it does not come: " .. what, 2 ) end
+        if socket.gettime() > stop or not sock then error( "timed out: " .. what, 2 ) end
         socket.select( { sock }, nil, 1 )
     end
 end
 
--- A queue of what came, which can be waited for.
+-- Returns a queue of received items. Its `next` waits for an item.
 function engine.queue()
     local queue = {}
     function queue.put( item ) queue[#queue + 1] = item end

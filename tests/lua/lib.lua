@@ -1,13 +1,13 @@
--- What the scripts beside this one share. Not a script.
+-- Helpers of the other scripts in this directory. Not a script.
 
 local socket = require "socket"
 
 local lib = {}
 
--- The client libraries, as they stand in the sources.
-package.path = "../../luup/?.lua;" .. package.path
+-- The client libraries in the source tree.
+package.path = "../../luup/client/?.lua;../../luup/compat/?.lua;" .. package.path
 
--- Ends the script with a reason unless `condition` holds.
+-- Raises an error with the reason unless `condition` is true.
 function lib.check( condition, why )
     if not condition then error( why or "wrong", 2 ) end
     return condition
@@ -19,7 +19,7 @@ function lib.equal( got, expected )
     end
 end
 
--- Plugins know the proxy's port by heart; here it is another one. Whoever connects to `port` reaches `instead`.
+-- Plugins use a fixed port for the proxy; the tests use another. A connection to `port` goes to `instead`.
 local methods = getmetatable( socket.tcp() ).__index
 local connect = methods.connect
 function lib.redirect( port, instead )
@@ -29,19 +29,19 @@ function lib.redirect( port, instead )
     end
 end
 
--- A connection in echo mode, with the options given.
+-- Opens a connection in echo mode with these options of CONN.
 function lib.echo_mode( proxy, device, options )
     local sock = socket.tcp()
     sock:settimeout( 20 )
-    lib.check( sock:connect( "127.0.0.1", proxy ), "nobody listens on the proxy's port" )
-    lib.check( sock:receive( "*l" ):match( "^OK TOGGLEDBITS%-SOCKPROXY 1 %x+$" ), "strange greeting" )
+    lib.check( sock:connect( "127.0.0.1", proxy ), "the proxy's port is closed" )
+    lib.check( sock:receive( "*l" ):match( "^OK TOGGLEDBITS%-SOCKPROXY 1 %x+$" ), "unexpected greeting" )
     sock:send( string.format( "CONN 127.0.0.1:%d %s\n", device, options or "" ) )
     lib.check( sock:receive( "*l" ):match( "^OK CONN %x+$" ), "not connected" )
     return sock
 end
 
--- A connect function as LuWS documents it for its option `connect`: it reads the greeting, then says CONN with everything
--- in it, and connects by itself where there is no proxy. The table says whether the proxy is used.
+-- A connect function as LuWS documents it for its option `connect`: it reads the greeting, then sends CONN with all options,
+-- and connects directly if no proxy answers. Returns the function, and a table that says whether the proxy is used.
 function lib.documented_connect( device, service, action )
     local used = { proxy = false }
     return function( ip, port )
@@ -69,7 +69,7 @@ function lib.documented_connect( device, service, action )
     end, used
 end
 
--- The arguments NAME=VALUE of the script, numbers as numbers.
+-- Returns the script's arguments NAME=VALUE as a table, numbers as numbers.
 function lib.arguments()
     local arguments = {}
     for _, word in ipairs( arg ) do
@@ -79,10 +79,10 @@ function lib.arguments()
     return arguments
 end
 
--- What a function gives, and that it raises no error but this one.
+-- Checks that a function raises an error that matches the pattern.
 function lib.fails( pattern, call, ... )
-    local sound, why = pcall( call, ... )
-    if sound or not tostring( why ):match( pattern ) then
+    local ok, why = pcall( call, ... )
+    if ok or not tostring( why ):match( pattern ) then
         error( string.format( "%q instead of an error with %q", tostring( why ), pattern ), 2 )
     end
 end
@@ -93,14 +93,14 @@ function lib.like( got, pattern )
     end
 end
 
--- Everything that the script leaves in the global table is a mistake of a library.
+-- Checks that the libraries leave no new global variable.
 local known = {}
 for name in pairs( _G ) do known[name] = true end
 function lib.no_new_globals()
     for name in pairs( _G ) do
-        -- LuaSocket 2 leaves these itself.
+        -- LuaSocket 2 creates these itself.
         if not known[name] and name ~= "socket" and name ~= "mime" and name ~= "ltn12" then
-            error( "a global that was not there: " .. name, 2 )
+            error( "a new global: " .. name, 2 )
         end
     end
 end

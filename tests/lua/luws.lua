@@ -1,4 +1,4 @@
--- A plugin written for LuWS, with the facade of its name: each function, option and error word that LuWS documents.
+-- A plugin written for LuWS, with L_SockProxyLuWS: each function, option and error text that LuWS documents.
 --
 -- usage: lua5.1 luws.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
 
@@ -9,13 +9,13 @@ local engine = require "engine"
 local at = lib.arguments()
 engine.listen( at.luup )
 
--- What the plugin changes is this line.
+-- The plugin changes only this line.
 local luws = require( "L_SockProxyLuWS" ).with { port = at.proxy, patience = 30, timeout = 30, RQTM = 60000, CTIM = 30000 }
 
 local NOTIFY = { device = 123, service = "urn:example-com:serviceId:Example1", action = "HandleReceive" }
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
 
--- As the plugin has it: one handler that puts what comes where it belongs, errors too.
+-- One handler for messages and errors, as plugins have it.
 local got = engine.queue()
 local function message_handler( _, opcode, data, ... )
     local words = { tostring( opcode ), data }
@@ -38,7 +38,7 @@ local function open( path, options )
     return conn or err
 end
 
--- wsopen, wssend, wsreceive through the action: messages are complete, of either kind.
+-- wsopen, wssend, and wsreceive called by the action: messages of both kinds are complete.
 lib.like( open( "/" ), "^luws%-websock%[" )
 lib.equal( luws.wssend( conn, 1, "hello" ), true )
 lib.equal( got.next(), "1 hello" )
@@ -48,14 +48,14 @@ lib.equal( luws.wssend( conn, 1, 42 ), true )
 lib.equal( got.next(), "1 42" )
 luws.wssend( conn, 1, "pieces a bc def" )
 lib.equal( got.next(), "1 abcdef" )
--- Longer than LuWS's frames could be, both ways.
+-- Longer than LuWS's frames, in both directions.
 local long = string.rep( "0123456789", 6500 )
 luws.wssend( conn, 1, long )
 lib.equal( got.next(), "1 " .. long )
 lib.check( math.abs( luws.wslastping( conn ) - socket.gettime() ) < 60 )
 lib.equal( luws.wslastping( nil ), 0 )
 
--- LTN12 sources: in pieces, empty, one that fails and one that raises an error.
+-- LTN12 sources: in pieces, empty, one that returns an error and one that raises an error.
 local function source( ... )
     local pieces = { ... }
     return function() return table.remove( pieces, 1 ) end
@@ -78,14 +78,14 @@ open "/"
 lib.like( select( 2, luws.wssend( conn, 1, function() error "broken" end ) ), "broken" )
 luws.wsclose( conn )
 
--- wssend's ping is answered without a word to the message handler; a close is one.
+-- The message handler does not see the answer to wssend's ping. wssend with opcode 8 starts a close.
 open "/"
 lib.equal( luws.wssend( conn, 9, "there?" ), true )
 luws.wssend( conn, 1, "ping me" )
 lib.equal( got.next(), "1 ponged me" )
 lib.equal( luws.wssend( conn, 10, "unasked" ), true )
 lib.equal( got.next(), "1 ponged unasked" )
-lib.equal( select( 2, luws.wssend( conn, 5, "x" ) ), "no opcode of a message: 5" )
+lib.equal( select( 2, luws.wssend( conn, 5, "x" ) ), "invalid opcode: 5" )
 lib.equal( luws.wssend( conn, 8, "\15\160bye" ), true )
 lib.equal( select( 2, luws.wssend( conn, 1, "x" ) ), "closing" )
 lib.equal( got.next(), "false receiver error: closed" )
@@ -93,14 +93,14 @@ lib.check( conn.code == 4000 and conn.reason == "bye" )
 lib.equal( luws.wssend( conn, 1, "x" ), false )
 lib.equal( select( 2, luws.wsreceive( conn ) ), "not connected" )
 
--- The end that the other side makes, with a close, without, and by a broken frame.
+-- The server ends the connection: with a close, without one, and by an invalid frame.
 for _, command in ipairs { "close", "close 1000 bye", "vanish", "reserved" } do
     open "/"
     luws.wssend( conn, 1, command )
     lib.equal( got.next(), "false receiver error: closed" )
     luws.wsclose( conn )
 end
--- wsclose may come at any time, and is a close frame without a code.
+-- wsclose may be called at any time, and sends a close frame without a code.
 luws.wsclose( nil )
 luws.wsclose( conn )
 open "/"
@@ -112,21 +112,21 @@ conn = watcher
 repeat
     luws.wssend( conn, 1, "next close" )
     local said = got.next()
-    lib.check( said ~= "1 nobody closed", "wsclose is not heard" )
+    lib.check( said ~= "1 nobody closed", "the server did not receive wsclose's close frame" )
 until said == "1 1005 "
 luws.wsclose( conn )
 
--- Errors of wsopen are its second result.
+-- wsopen returns errors as its second result.
 lib.equal( open "/status/403", "BAD_HTTP_STATUS 403 Because" )
 lib.like( select( 2, luws.wsopen( "ws://127.0.0.1:" .. at.closed, message_handler ) ), "^COULD_NOT_CONNECT" )
 lib.equal( select( 2, luws.wsopen( "http://h/", message_handler ) ), "Invalid protocol/address for WebSocket open in http://h/" )
 lib.equal( luws.wsopen( "wss://", message_handler ), false )
 lib.like( select( 2, luws.wsopen( plain, message_handler, { port = at.closed } ) ), "^no proxy at " )
--- Not waited for: the message handler has it.
+-- Without a wait, the message handler gets the error.
 open( "/status/404", { timeout = 0 } )
 lib.equal( got.next(), "false BAD_HTTP_STATUS 404 Because" )
 
--- Option by option. handler_args:
+-- Each option. handler_args:
 open( "/", { handler_args = { "more", "words" } } )
 luws.wssend( conn, 1, "x" )
 lib.equal( got.next(), "1 x more words" )
@@ -135,7 +135,7 @@ luws.wsclose( conn )
 open( "/", { receive_timeout = 0.2 } )
 luws.wssend( conn, 1, "quiet" )
 lib.equal( got.next(), "false message timeout" )
--- receive_chunk_size: what a socket is asked for at most.
+-- receive_chunk_size: the most that is read at once.
 local asked = 0
 open( "/", { receive_chunk_size = 7, connect = function( host, port )
     local sock = assert( socket.connect( host, port ) )
@@ -174,7 +174,7 @@ open( "/", { upgrade_headers = { ["X-Token"] = "a b" } } )
 luws.wssend( conn, 1, "head" )
 lib.check( got.next():find( "\nX-Token: a b", 1, true ), "no header" )
 luws.wsclose( conn )
--- control_handler: called before; what it returns false for is not done.
+-- control_handler: called first. Returning false suppresses the default.
 local controls, refuse = {}, false
 local function control_handler( _, opcode, data, argument )
     controls[#controls + 1] = opcode .. " " .. data .. " " .. argument
@@ -200,7 +200,7 @@ luws.wssend( conn, 1, "close" )
 engine.run_until( function() return #controls == 2 end, "the close" )
 lib.equal( table.concat( controls, ";" ), "9 four arg;8  arg" )
 lib.equal( #got, 0 )
--- ssl_verify: none unless said; ssl_protocol, ssl_options, ssl_mode.
+-- ssl_verify (default: none), ssl_protocol, ssl_options, ssl_mode.
 local function secured( options, url )
     local answer, trouble = luws.wsopen( url or secure, message_handler, options )
     if answer then luws.wsclose( answer ) end
@@ -216,14 +216,14 @@ local old = "wss://127.0.0.1:" .. at.old
 for _, version in ipairs { "all", "any", "tlsv1_2", "tlsv1" } do lib.equal( secured( { ssl_protocol = version }, old ), "open" ) end
 lib.like( secured( { ssl_protocol = "tlsv1_3" }, old ), "^SSL_ERROR" )
 lib.equal( secured { ssl_protocol = "tlsv1_3" }, "open" )
-lib.equal( secured { ssl_protocol = "sslv3" }, "ssl_protocol sslv3 is not spoken here" )
+lib.equal( secured { ssl_protocol = "sslv3" }, "ssl_protocol sslv3 is not supported" )
 lib.equal( secured( { ssl_options = { "all" } }, old ), "open" )
 lib.like( secured( { ssl_options = "all,no_tlsv1_2" }, old ), "^SSL_ERROR" )
 lib.equal( secured { ssl_mode = "client" }, "open" )
 lib.equal( secured { ssl_mode = "server" }, "ssl_mode must be client" )
 
--- connect: the function of LuWS's documentation, which itself goes to the proxy, with the notification that it asks for;
--- and without a proxy where it thinks that one is, its direct way.
+-- connect: the function of LuWS's documentation, which connects through the proxy and asks for a notification; and without a
+-- proxy at the expected port, its direct connection.
 local connect, used = lib.documented_connect( 123, NOTIFY.service, NOTIFY.action )
 lib.redirect( 2504, at.proxy )
 open( "/", { connect = connect, notify = false } )
@@ -234,9 +234,9 @@ luws.wsclose( conn )
 lib.redirect( 2504, at.closed )
 open( "/", { connect = connect, notify = false } )
 lib.equal( used.proxy, false )
--- Not notified: wsreceive() now and then, at a timeout of zero, while a message trickles in.
+-- Without notifications: wsreceive() at intervals, with a timeout of zero, while a message arrives slowly.
 luws.wssend( conn, 1, "slow " .. long:sub( 1, 500 ) )
-engine.poll_until( function() return conn.conn.wire.sock end,
+engine.poll_until( function() return conn.conn.transport.sock end,
     function() lib.equal( ( luws.wsreceive( conn ) ), false ) end, function() return #got > 0 end, "a message" )
 lib.equal( table.remove( got, 1 ), "1 " .. long:sub( 1, 500 ) )
 lib.equal( select( 2, luws.wsreceive( conn ) ), 0 )
@@ -244,7 +244,7 @@ luws.wsclose( conn )
 lib.equal( select( 2, luws.wsopen( plain, message_handler, { connect = function() return nil, "no way" end } ) ),
     "no proxy at 127.0.0.1:" .. at.proxy .. ": no way" )
 
--- handle(pid): the action need not know which connection it is.
+-- handle(pid): the action does not have to know the connection.
 local first, second = {}, {}
 local function into( list ) return function( _, _, data ) list[#list + 1] = data end end
 local one = luws.wsopen( plain, into( first ), { notify = NOTIFY } )

@@ -1,5 +1,5 @@
--- A connect function as LuWS documents it for its option `connect`: it reads the greeting, then says CONN with
--- everything in it, and says whether the proxy is used.
+-- A connect function as LuWS documents it for its option `connect`: it reads the greeting, sends CONN with all options, and
+-- reports whether the proxy is used.
 --
 -- usage: lua5.1 luws_connect.lua PROXY_PORT DEVICE_PORT CLOSED_PORT, in this directory
 
@@ -14,7 +14,7 @@ local function talk( sock )
     lib.equal( sock:receive( "*l" ), "GET /ws HTTP/1.1" )
     lib.equal( sock:receive( "*l" ), "Upgrade: websocket" )
     lib.equal( sock:receive( "*l" ), "" )
-    -- What follows is binary, and read in pieces at a timeout of zero, as wsreceive() does.
+    -- The following bytes are binary, and are read in pieces with a timeout of zero, as wsreceive() does.
     local frames = string.char( 0x81, 0x7e, 0, 200 ) .. string.rep( "\0\255", 100 )
     sock:send( frames )
     sock:settimeout( 0 )
@@ -35,5 +35,5 @@ lib.check( used.proxy, "the proxy was not used" )
 lib.check( not connect( "127.0.0.1", arg[3] ), "connected to a closed port" )
 lib.redirect( 2504, arg[3] )
 talk( connect( "127.0.0.1", arg[2] ) )
-lib.check( not used.proxy, "a proxy was used that is not there" )
+lib.check( not used.proxy, "the function reports a proxy although none runs" )
 print "ok"

@@ -1,7 +1,7 @@
--- The connect function as the README of the Lua daemon prints it, to the letter: plugins were written from it.
+-- The connect function as the README of the Lua daemon prints it, verbatim: plugins were written from it.
 --
--- It takes the greeting for the answer to its CONN, finds it unhappy, and connects directly. So it must go on working,
--- and the proxy must let go of the connection that nobody has waited for.
+-- It takes the greeting for the reply to its CONN, does not recognise it, and connects directly. That must keep working, and
+-- the proxy must close the connection that the function abandons.
 --
 -- usage: lua5.1 readme_connect.lua PROXY_PORT DEVICE_PORT CLOSED_PORT, in this directory
 
@@ -40,7 +40,7 @@ lib.check( sock:send( "hello\n" ) == 6, "not sent" )
 lib.equal( sock:receive( "*l" ), "hello" )
 sock:close()
 
--- And without a proxy.
+-- Without a proxy.
 lib.redirect( 2504, arg[3] )
 ok, sock = connect( "127.0.0.1", arg[2] )
 lib.check( ok and sock, "no connection without the proxy" )

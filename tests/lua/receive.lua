@@ -1,4 +1,4 @@
--- All ways in which LuaSocket reads, through the proxy.
+-- All ways of reading of LuaSocket, through the proxy.
 --
 -- usage: lua5.1 receive.lua PROXY_PORT DEVICE_PORT, in this directory
 
@@ -11,16 +11,16 @@ local sock = lib.echo_mode( arg[1], arg[2] )
 sock:send( "one\ntwo\r\n\nfour\n" )
 for _, line in ipairs { "one", "two", "", "four" } do lib.equal( sock:receive( "*l" ), line ) end
 
--- So many bytes.
+-- A number of bytes.
 sock:send( "0123456789" )
 lib.equal( sock:receive( 4 ), "0123" )
 lib.equal( sock:receive( 6 ), "456789" )
 
--- With what was there before in front.
+-- With a prefix.
 sock:send( "world" )
 lib.equal( sock:receive( 10, "hello" ), "helloworld" )
 
--- At a timeout of zero: what there is, and the rest later.
+-- With a timeout of zero: what has arrived, and the rest later.
 sock:settimeout( 0 )
 local whole, err, part = sock:receive( 5 )
 lib.equal( whole, nil )
@@ -29,7 +29,7 @@ lib.equal( part, "" )
 sock:send( "abc" )
 local got = ""
 while #got < 3 do
-    lib.check( #socket.select( { sock }, nil, 20 ) == 1, "nothing comes" )
+    lib.check( #socket.select( { sock }, nil, 20 ) == 1, "nothing arrives" )
     whole, err, part = sock:receive( 5 )
     lib.equal( whole, nil )
     lib.equal( err, "timeout" )
@@ -52,7 +52,7 @@ repeat
 until whole
 lib.equal( pending, "half a line" )
 
--- The end: everything before it, then "closed".
+-- The end: every byte before it, then "closed".
 sock:settimeout( 20 )
 sock:send( "last words" )
 sock:shutdown( "send" )

@@ -1,4 +1,4 @@
--- A plugin's conversation in setup mode, read by lines.
+-- A plugin's requests and replies in setup mode, read as lines.
 --
 -- usage: lua5.1 setup_mode.lua PROXY_PORT DEVICE_PORT CLOSED_PORT, in this directory
 
@@ -8,7 +8,7 @@ local lib = require "lib"
 local function open()
     local sock = socket.tcp()
     sock:settimeout( 20 )
-    lib.check( sock:connect( "127.0.0.1", arg[1] ), "nobody listens on the proxy's port" )
+    lib.check( sock:connect( "127.0.0.1", arg[1] ), "the proxy's port is closed" )
     return sock, sock:receive( "*l" ):match( "^OK TOGGLEDBITS%-SOCKPROXY 1 (%x+)$" )
 end
 
@@ -19,8 +19,8 @@ end
 
 local sock, pid = open()
 lib.check( pid, "no pid" )
-lib.check( ask( sock, "CAPA" ):match( "^OK CAPA BLKS RTIM NTFY CONN UDP" ), "strange CAPA" )
-lib.check( tonumber( ask( sock, "BILD" ):match( "^OK (%d+)$" ) ) > 23068, "strange BILD" )
+lib.check( ask( sock, "CAPA" ):match( "^OK CAPA BLKS RTIM NTFY CONN UDP" ), "unexpected CAPA" )
+lib.check( tonumber( ask( sock, "BILD" ):match( "^OK (%d+)$" ) ) > 23068, "unexpected BILD" )
 lib.equal( ask( sock, "RTIM 5000" ), "OK RTIM" )
 lib.equal( ask( sock, "PACE 1" ), "OK PACE" )
 lib.equal( ask( sock, "NTFY -1 svc act mine" ), "OK NTFY" )

@@ -1,5 +1,5 @@
--- A plugin written for turbo.websocket's client, with the facade of its name: each method, argument, callback and error of
--- turbo's documentation.
+-- A plugin written for turbo.websocket's client, with L_SockProxyTurbo: each method, argument, callback and error of turbo's
+-- documentation.
 --
 -- usage: lua5.1 turbo.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
 
@@ -11,7 +11,7 @@ local Headers = require "L_SockProxyHeaders"
 local at = lib.arguments()
 engine.listen( at.luup )
 
--- What the plugin changes is this line, and the action below is new.
+-- The plugin changes this line, and adds the action below.
 local turbo = require( "L_SockProxyTurbo" ).with {
     notify = { device = 123, service = "urn:example-com:serviceId:Example1", action = "HandleReceive" },
     port = at.proxy, patience = 30, connect_timeout = 30,
@@ -23,7 +23,7 @@ end
 local errors = turbo.websocket.errors
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
 
--- All callbacks of turbo's example, in one queue; a callback of the test comes in the place of its own.
+-- All callbacks of turbo's example put their events into one queue. A test's own callback is called in addition.
 local events = engine.queue()
 local function client( address, kwargs )
     kwargs = kwargs or {}
@@ -51,14 +51,14 @@ local function closes( ws )
     lib.equal( events.next(), "close" )
 end
 
--- The example: on_connect writes, on_message closes, on_close is called.
+-- turbo's example: on_connect writes, on_message closes, on_close is called.
 client( plain .. "/ws", {
     on_connect = function( self ) self:write_message( "Hello World!" ) end,
     on_message = function( self ) self:close() end,
 } )
 for _, expected in ipairs { "connect", "message Hello World!", "close" } do lib.equal( events.next(), expected ) end
 
--- write_message: strings, bytes, tables as JSON; an error once it is closed.
+-- write_message: strings, bytes, tables as JSON; an error after the close.
 local ws = connected( plain )
 ws:write_message( "gr\195\188n" )
 lib.equal( events.next(), "message gr\195\188n" )
@@ -66,14 +66,14 @@ ws:write_message( "\255\0", true )
 lib.equal( events.next(), "message \255\0" )
 ws:write_message { id = 1, type = 'a "b"\n\1', list = { 1.5, true, {} }, nested = { x = "y" } }
 lib.equal( events.next(), 'message {"id":1,"list":[1.5,true,[]],"nested":{"x":"y"},"type":"a \\"b\\"\\n\\u0001"}' )
-lib.fails( "cannot say a function", ws.write_message, ws, { print } )
+lib.fails( "cannot encode a function", ws.write_message, ws, { print } )
 lib.fails( "no such number", ws.write_message, ws, { 1 / 0 } )
-local round = {}
-round[1] = round
-lib.fails( "nested too deep", ws.write_message, ws, round )
+local cycle = {}
+cycle[1] = cycle
+lib.fails( "nested too deep", ws.write_message, ws, cycle )
 ws:write_message( "pieces a bc def" )
 lib.equal( events.next(), "message abcdef" )
--- ping: the callback has the pong, with its argument or without.
+-- ping: the callback gets the pong, with or without its argument.
 local pongs = engine.queue()
 ws:ping( "one", function( ... ) pongs.put( table.concat( { ... }, "|" ) ) end )
 lib.equal( pongs.next(), "one" )
@@ -86,25 +86,25 @@ closes( ws )
 ws:close()
 lib.fails( "has been closed", ws.write_message, ws, "late" )
 lib.fails( "has been closed", ws.ping, ws, "late" )
--- Nothing is open before on_connect; one that is given up before has no on_close.
+-- Before on_connect nothing can be sent. A connection that is closed before it opens has no on_close.
 ws = client( plain )
 lib.fails( "not open yet", ws.write_message, ws, "early" )
 ws:close()
 lib.equal( ws:closed(), true )
--- on_ping in the place of the answer.
+-- on_ping replaces the automatic answer.
 ws = connected( plain, { on_ping = function( self, data ) self:pong( data:upper() ) end } )
 ws:write_message( "ping loud" )
 lib.equal( events.next(), "message ponged LOUD" )
 closes( ws )
 
--- on_close, graceful and not.
+-- on_close, after a closing handshake and without one.
 for _, command in ipairs { "close", "close 1000 bye", "vanish" } do
     ws = connected( plain )
     ws:write_message( command )
     lib.equal( events.next(), "close" )
     lib.equal( ws:closed(), true )
 end
--- Broken rules: an error, then on_close.
+-- A violation of the protocol: on_error, then on_close.
 ws = connected( plain )
 ws:write_message( "reserved" )
 lib.like( events.next(), "^error " .. ( "%s" ):format( errors.WEBSOCKET_PROTOCOL_ERROR ):gsub( "%-", "%%-" ) .. " " )
@@ -118,7 +118,7 @@ ws:write_message( "binary 1000000" )
 lib.equal( events.next(), "message " .. string.rep( "\7", 1000000 ) )
 closes( ws )
 
--- Every error that there is, by its number; and on_close is not called for what never was open.
+-- Every error by its number. on_close is not called for a connection that never opened.
 local function error_of( address, kwargs )
     client( address, kwargs )
     local code, reason = events.next():match( "^error (%-?%d+) (.*)$" )
@@ -148,14 +148,14 @@ for _, case in ipairs {
     local began = socket.gettime()
     local name, reason = error_of( case[2], case[3] )
     -- turbo's own limits are 20 and 60 seconds.
-    lib.check( socket.gettime() - began < 15, case[1] .. " takes long" )
+    lib.check( socket.gettime() - began < 15, case[1] .. " takes too long" )
     if name ~= case[1] then error( string.format( "%s is %s %s, not %s", case[2], tostring( name ), tostring( reason ), case[1] ) ) end
 end
 local count = 0
 for _ in pairs( errors ) do count = count + 1 end
 lib.equal( count, 16 )
 lib.equal( #events, 0 )
--- CALLBACK_ERROR: of each callback, and of the ping's.
+-- CALLBACK_ERROR for each callback, and for the callback of ping.
 for _, name in ipairs { "modify_headers", "on_headers", "on_connect", "on_message", "on_ping", "ping" } do
     local function broken() error( "oops in " .. name ) end
     local kwargs = { [name] = broken }
@@ -225,7 +225,7 @@ lib.equal( reviewed:get( "x-server" ), "scripted" )
 closes( ws )
 client( plain, { on_headers = function( self ) self:close() end } )
 lib.equal( events.next(), "close" )
--- TLS: verify_ca, ca_path, cert_file, priv_file; as such, and as ssl_options.
+-- TLS: verify_ca, ca_path, cert_file and priv_file, as arguments and within ssl_options.
 for _, kwargs in ipairs {
     { verify_ca = false }, { ca_path = "ca.pem" }, { ca_path = "/etc/ssl/ca.pem", verify_ca = true },
     { ssl_options = { verify_ca = false } }, { PINS = at.pin },
@@ -239,7 +239,7 @@ lib.equal( error_of( private, { verify_ca = false } ), "SSL_ERROR" )
 ws = connected( private, { verify_ca = false, cert_file = "/etc/client.pem", priv_file = "client.key" } )
 closes( ws )
 
--- Kept over a Luup reload: the client of after goes on where that of before was.
+-- Kept over a Luup reload: the client after it resumes the connection of the client before it.
 local pid, seen = require( "L_SockProxyClient" ).secret(), 0
 local function kept()
     return {
@@ -258,7 +258,8 @@ ws:write_message( "after" )
 lib.equal( events.next(), "message after" )
 closes( ws )
 
--- The IO loop: in Luup start() runs what was added and returns; a script of its own is called back in it.
+-- The IO loop: in Luup, start() runs the added functions and returns. In a script outside of Luup, it serves the
+-- connections.
 engine.provide()
 local ran
 turbo.ioloop.instance():add_callback( function( word ) ran = word end, "ran" ):start()
@@ -280,7 +281,7 @@ alone.ioloop.instance():add_callback( function()
     } )
 end ):start()
 lib.equal( table.concat( heard, " " ), "one closed added" )
--- close() ends it while a connection is open.
+-- close() ends the loop while a connection is open.
 local open
 alone.ioloop.instance():add_callback( function()
     open = alone.websocket.WebSocketClient:new( plain, { on_connect = function() alone.ioloop.instance():close() end } )

@@ -1,4 +1,4 @@
--- A plugin written for verawebsockets, with the facade of its name: each function, event and reason of its wiki.
+-- A plugin written for verawebsockets, with L_SockProxyVeraWebSockets: each function, event and reason of its wiki.
 --
 -- usage: lua5.1 verawebsockets.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
 
@@ -10,7 +10,7 @@ local at = lib.arguments()
 engine.listen( at.luup )
 local logged = {}
 
--- What the plugin changes is this line, and the action below is new.
+-- The plugin changes this line, and adds the action below.
 local vws = require( "L_SockProxyVeraWebSockets" ).with {
     notify = { device = 123, service = "urn:example-com:serviceId:Example1", action = "HandleReceive" },
     port = at.proxy, patience = 30, RQTM = 60000, CTIM = 30000, log = function( words ) logged[#logged + 1] = words end,
@@ -23,7 +23,7 @@ end
 local CONNECTION_ERROR, ESTABLISHED, CLOSED, RECEIVE = 1, 3, 4, 8
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
 
--- Callbacks are global functions, by their names.
+-- Callbacks are global functions, given by name.
 local events = engine.queue()
 local function event( name )
     return function( ... ) events.put( table.concat( { name, ... }, "|" ) ) end
@@ -41,9 +41,9 @@ local function connect( path, ssl_settings, options, url )
     return events.next()
 end
 
--- create, connect, and the four events, without parameters where the wiki says so.
+-- create, connect and the four events, without parameters where the wiki has none.
 lib.equal( connect "/", "established" )
-vws.connect( wso ) -- it is
+vws.connect( wso ) -- connected already: no effect
 lib.equal( vws.send( wso, "hello" ), true )
 lib.equal( events.next(), "receive|hello" )
 vws.send( wso, "\0\255", true )
@@ -65,7 +65,7 @@ vws.connect( wso )
 lib.equal( events.next(), "established" )
 vws.send( wso, "vanish" )
 lib.equal( events.next(), "closed" )
--- One that is given up before it is there.
+-- Closed before it is open.
 vws.connect( wso )
 lib.equal( vws.close( wso ), true )
 vws.connect( wso )
@@ -73,7 +73,7 @@ lib.equal( events.next(), "established" )
 vws.close( wso )
 lib.equal( events.next(), "closed" )
 
--- Event 1 with the reason: as verawebsockets had it, then in the proxy's words.
+-- Event 1: verawebsockets' reason, then the proxy's error.
 local closed = "ws://127.0.0.1:" .. at.closed
 local mute = assert( socket.bind( "127.0.0.1", 0 ) )
 local silent = "ws://127.0.0.1:" .. select( 2, mute:getsockname() )
@@ -108,14 +108,14 @@ for _, case in ipairs {
     if said:sub( 1, #expected ) ~= expected then error( string.format( "%s%s: %q, not %q", case[4] or "", case[2], said, expected ) ) end
     lib.equal( wso.conn, nil )
 end
--- A name that nobody can have, so that no name server is asked.
+-- An invalid name, so that no name server is asked.
 lib.like( connect( "", nil, nil, "ws://a..b/" ), "^error|getaddrinfo %(ipv4%) failed|COULD_NOT_CONNECT" )
--- No proxy: event 1, too, before connect returns.
+-- Without a proxy: event 1 before connect returns.
 wso = vws.create( plain, handlers, {}, false, { port = at.closed } )
 vws.connect( wso )
 lib.like( table.remove( events, 1 ), "^error|no proxy at " )
 
--- SSL settings: the file as the proxy knows it, by its whole path or not.
+-- SSL settings: the file name that the proxy knows, with or without a path.
 local private = "wss://127.0.0.1:" .. at.private
 lib.like( connect( "", {}, { VRFY = "none" }, private ), "^error|lws_ssl_client_connect2 failed" )
 for _, path in ipairs { "", "./", "/", "/etc/cmh-ludl/" } do
@@ -148,18 +148,18 @@ lib.equal( logs( 3 ), "500" )
 lib.equal( logs( "err,warn" ), "500" )
 lib.equal( logs( 15 ), "500 established closed" )
 lib.equal( logs( "INFO | ERR" ), "established closed" )
--- A callback that is not there, or fails, is logged.
+-- A callback that does not exist or fails is logged.
 vws.set_log_level( 1 )
-handlers[RECEIVE] = "nobody"
+handlers[RECEIVE] = "no_such_function"
 handlers[CLOSED] = function() error "oops" end
 logged = {}
 connect "/"
 vws.send( wso, "x" )
 vws.send( wso, "close" )
 engine.run_until( function() return #logged == 2 end, "the log" )
-lib.equal( logged[1], "verawebsockets: no function nobody" )
+lib.equal( logged[1], "verawebsockets: no function no_such_function" )
 lib.like( logged[2], "^verawebsockets: event 4: .*oops" )
--- In Luup, names are those of the plugin's own environment, where it has one.
+-- In Luup, names are looked up in the plugin's own environment, if it has one.
 if setfenv then
     local heard
     local environment = setmetatable( { mine = function( data ) heard = data end }, { __index = _G } )
@@ -174,31 +174,31 @@ if setfenv then
     engine.run_until( function() return not wso.conn end, "closed" )
 end
 
--- In Luup loop() does not wait; a script of its own is called back in it, until the last connection has ended.
+-- In Luup, loop() returns at once. In a script outside of Luup, it serves the connections until the last one has closed.
 engine.provide()
 connect "/"
 vws.loop()
 lib.check( wso.conn:is_open() )
 wso.conn:close()
 engine.withdraw()
-local alone = require( "L_SockProxyVeraWebSockets" ).with { port = at.proxy, patience = 30 }
+local standalone = require( "L_SockProxyVeraWebSockets" ).with { port = at.proxy, patience = 30 }
 local heard = {}
 local two = {}
 for index = 1, 2 do
-    two[index] = alone.create( plain, {
+    two[index] = standalone.create( plain, {
         [ESTABLISHED] = function()
             heard[#heard + 1] = "established"
-            alone.send( two[index], "hi" )
+            standalone.send( two[index], "hi" )
         end,
         [RECEIVE] = function( data )
             heard[#heard + 1] = data
-            alone.send( two[index], "close" )
+            standalone.send( two[index], "close" )
         end,
         [CLOSED] = function() heard[#heard + 1] = "closed" end,
     }, {}, true )
-    alone.connect( two[index] )
+    standalone.connect( two[index] )
 end
-alone.loop()
+standalone.loop()
 table.sort( heard )
 lib.equal( table.concat( heard, " " ), "closed closed established established hi hi" )
 

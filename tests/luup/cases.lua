@@ -1,14 +1,14 @@
---- Runs one of the cases of tests/luup/run, on a box of its own; they are in the folder cases.
+--- Runs one case of tests/luup/run in its own sandbox. The cases are in the folder cases.
 -- usage: lua5.1 cases.lua NAME | --list
 
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = here .. "/?.lua;/usr/share/lua/5.1/?.lua"
-local Box = require "box"
+local System = require "system"
 local Engine = require "luup"
 
 local cases, order = {}, {}
 
--- A case that is not in the list.
+-- A case that --list does not show.
 local function hidden(name, run)
     cases[name] = run
 end
@@ -18,11 +18,11 @@ local function case(name, run)
     order[#order + 1] = name
 end
 
--- A case that counts on both kinds of box: a Lite or 3 without procd, an Edge, Plus or Secure with it.
-local function both(name, run)
+-- A case for case_both kinds of Vera: without procd (Lite, 3), and with it (Edge, Plus, Secure).
+local function case_both(name, run)
     case(name, run)
     case(name .. " (procd)", function()
-        Box.procd()
+        System.procd()
         run()
     end)
 end
@@ -47,38 +47,39 @@ local function equal(is, should)
     if is ~= should then error(string.format("expected %q, not %q", tostring(should), tostring(is)), 2) end
 end
 
--- No call of the plugin may hold up Luup for longer: the engine's other plugins wait meanwhile.
-local LONGEST = 2
+-- Seconds. No call of the plugin may block Luup for longer: the engine's other plugins wait meanwhile.
+local MAX_BLOCKED = 2
 
--- Runs the engine until what the plugin is doing is done.
-local function settle(engine)
+-- Runs the engine until the plugin's task is done.
+local function wait_for_task(engine)
     local Task = require "L_SockProxyTask"
     assert(engine.run(function() return not Task.busy() end), "the plugin does not finish: " .. message(engine))
-    assert(engine.slowest < LONGEST, "Luup was held up for " .. engine.slowest .. " s")
+    assert(engine.slowest < MAX_BLOCKED, "Luup was blocked for " .. engine.slowest .. " s")
     return message(engine)
 end
 
 local function started(variables)
     local engine = Engine.start { variables = variables }
     equal(engine.started, true)
-    settle(engine)
+    wait_for_task(engine)
     return engine
 end
 
--- The box has the daemon of this upload, and nothing else.
+-- Checks that the daemon of this upload is installed and runs.
 local function assert_ours(upload)
-    local files = Box.manifest(upload or "real")
-    equal(Box.read(Box.INIT), files.init)
-    like(Box.read(Box.PROGRAM), "# sockproxyd%-launcher:")
-    like(Box.output("ls /etc/rc.d"), "S%d%dsockproxyd")
-    assert(Box.build() > 23068, "not our daemon")
-    assert(Box.pid(Box.RUNNING), "not started from " .. Box.RUNNING)
+    local files = System.manifest(upload or "real")
+    equal(System.read(System.INIT), files.init)
+    like(System.read(System.PROGRAM), "# sockproxyd%-launcher:")
+    like(System.output("ls /etc/rc.d"), "S%d%dsockproxyd")
+    assert(System.build() > 23068, "not our daemon")
+    assert(System.pid(System.RUNNING), "not started from " .. System.RUNNING)
 end
 
--- What the files of cases see.
+-- What the files in cases get.
 local tools = {
-    hidden = hidden, case = case, both = both, Box = Box, Engine = Engine, SID = SID, LONGEST = LONGEST, like = like,
-    equal = equal, variable = variable, message = message, settle = settle, started = started, assert_ours = assert_ours,
+    hidden = hidden, case = case, case_both = case_both, System = System, Engine = Engine, SID = SID, MAX_BLOCKED = MAX_BLOCKED,
+    like = like, equal = equal, variable = variable, message = message, wait_for_task = wait_for_task, started = started,
+    assert_ours = assert_ours,
 }
 for _, subject in ipairs { "install", "replace", "trouble", "owners", "life" } do
     assert(loadfile(here .. "/cases/" .. subject .. ".lua"))(tools)
@@ -94,11 +95,11 @@ if not run then
     io.stderr:write("no case ", tostring(arg[1]), "\n")
     os.exit(2)
 end
--- The system log, as on every Vera; with busybox, though theirs may be another program.
-Box.must("busybox syslogd -O /tmp/run/messages")
-local sound, why = xpcall(run, debug.traceback)
-if not sound then
+-- The system log, as on every Vera. It is BusyBox's here; a Vera may have another program.
+System.must("busybox syslogd -O /tmp/run/messages")
+local ok, why = xpcall(run, debug.traceback)
+if not ok then
     print(why)
-    print(Box.output("ps; netstat -tan; ls -lR /etc/cmh-ludl /etc/init.d /etc/rc.d /usr/sbin /tmp; df -k; cat /tmp/run/messages"))
+    print(System.output("ps; netstat -tan; ls -lR /etc/cmh-ludl /etc/init.d /etc/rc.d /usr/sbin /tmp; df -k; cat /tmp/run/messages"))
     os.exit(1)
 end

@@ -1,13 +1,13 @@
---- A stand-in for the Luup engine, as far as the SockProxy plugin can tell.
--- Reads the plugin as a Vera does: from /etc/cmh-ludl, where every file lies compressed as NAME.lzo,
--- beginning with the device's XML files. Timed calls run one after another, `SPEED` times as
--- fast as they say; those that lie far ahead only when a test says so.
+--- A simulated Luup engine, as far as the SockProxy plugin uses it.
+-- Loads the plugin as a Vera does: from /etc/cmh-ludl, where every file is stored compressed as NAME.lzo,
+-- starting with the device's XML files. Timed calls run one after another, `SPEED` times faster than requested;
+-- calls that lie far ahead run only when a test calls Engine.fire.
 
 local socket = require "socket"
 
 local Engine = { SPEED = 5, files = "/etc/cmh-ludl" }
 
--- Seconds; what is timed further ahead waits for Engine.fire.
+-- Seconds. Calls that are further ahead wait for Engine.fire.
 local FAR = 100
 
 local function slurp(path)
@@ -18,7 +18,7 @@ local function slurp(path)
     return text
 end
 
---- The content of a file of the plugin, compressed or not.
+--- Returns the content of a plugin file, compressed or not.
 function Engine.file(name)
     local packed = Engine.files .. "/" .. name .. ".lzo"
     if slurp(packed) then
@@ -46,9 +46,9 @@ local function element(xml, name)
     return xml:match("<" .. name .. ">(.-)</" .. name .. ">")
 end
 
---- Starts the engine anew, with the plugin's files as they are now, as after a Luup reload. Variables and the device's number
--- stay as a Vera keeps them. `options.open` makes it an openLuup; `options.before` is called before the plugin starts.
--- Returns the engine, with the device started.
+--- Starts the engine with the plugin's current files, as a Luup reload does. Variables and the device's number
+-- persist as on a Vera. `options.open` simulates openLuup; `options.before` is called before the plugin starts.
+-- Returns the engine with the device started.
 function Engine.start(options)
     options = options or {}
     local self = {
@@ -77,7 +77,7 @@ function Engine.start(options)
     end
     _G.luup = luup
 
-    -- Runs a function as Luup runs it, and keeps the longest time that any one took.
+    -- Runs a function as Luup does, and records the longest run time.
     function self.timed(run, ...)
         local before = socket.gettime()
         local results = { run(...) }
@@ -85,7 +85,8 @@ function Engine.start(options)
         return unpack(results)
     end
 
-    --- Runs timed calls until `ready()` or for as many real seconds. Returns what ready() gave.
+    --- Runs timed calls until `ready()` is true, or for `seconds` of real time. Returns false if `ready()` did not
+    -- become true.
     function self.run(ready, seconds)
         local stop_at = socket.gettime() + (seconds or 60)
         while not ready() do
@@ -102,7 +103,7 @@ function Engine.start(options)
         return true
     end
 
-    --- Runs the calls that lie far ahead, now.
+    --- Runs the calls that lie far ahead. Returns their number.
     function self.fire()
         local calls = {}
         for index = #self.queue, 1, -1 do

@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# Makes the boxes that the packaging tests use, and counts their checks. Sourced by scripts/test-packaging
-# behind common.sh. Reads: $work (a scratch folder), $daemon (the program to put into boxes).
+# Makes the boxes of the packaging tests: sandboxes with their own root folder, processes and network. Sourced
+# by scripts/test-packaging after common.sh. Reads $work (a scratch folder) and $daemon (the program to install
+# in boxes).
 
 PACKAGING=$ROOT/tests/packaging
 
-# result NAME COMMAND...: one check on this side of the box; its output is shown only if it fails.
+# result NAME COMMAND...: one check outside of a box; its output is shown only if it fails.
 result() {
     local name=$1 output
     shift
@@ -15,7 +16,7 @@ result() {
     fi
 }
 
-# this_machine: prints the name that packages have for this machine.
+# this_machine: prints this machine's name in package names.
 this_machine() {
     case $(uname -m) in
         x86_64) echo x86_64 ;;
@@ -25,19 +26,19 @@ this_machine() {
     esac
 }
 
-# put_program FILE BOX [PATH]: copies a program of this machine, with the libraries that it asks for.
+# put_program FILE BOX [PATH]: copies a program of this machine, with its shared libraries.
 put_program() {
     local library
     install -D "$1" "$2/${3:-$1}"
-    # Static ones have none: ldd says so by its status.
+    # ldd fails for a static program, which has none.
     { ldd "$1" 2>/dev/null | grep -o '/[^ )]*' || :; } | while read -r library; do
         [ -e "$2$library" ] || install -D "$library" "$2$library"
     done
 }
 
 # box NAME SHELL APPLET...: makes $work/NAME with BusyBox and prints its path. SHELL: ash, or dash for a box
-# whose shell knows only what POSIX promises, and which has only what is in the folders of PATH. APPLET...:
-# what there is; none: all that BusyBox has.
+# with a strict POSIX shell that runs only programs in the folders of PATH. APPLET...: the applets of the box;
+# default: all that BusyBox has.
 box() {
     local root=$work/$1 shell=$2 applet
     shift 2
@@ -63,14 +64,14 @@ box() {
     printf '%s\n' "$root"
 }
 
-# What the smallest of BusyBoxes that Luup ever ran on has and the init script may count on: not
-# nc, start-stop-daemon, usleep; and its sleep knows whole seconds only.
-SPARE=(bin/awk bin/basename bin/cat bin/chmod bin/cp bin/cut bin/echo bin/grep bin/gunzip bin/head bin/kill bin/ln bin/ls
+# The applets of the smallest BusyBox that Luup ever ran on, which the init script may use: without nc,
+# start-stop-daemon and usleep; and its sleep takes whole seconds only.
+MINIMAL=(bin/awk bin/basename bin/cat bin/chmod bin/cp bin/cut bin/echo bin/grep bin/gunzip bin/head bin/kill bin/ln bin/ls
     bin/mkdir bin/mknod bin/mv bin/pidof bin/printf bin/ps bin/readlink bin/rm bin/sed bin/sort bin/tail bin/tar bin/test
     bin/touch bin/tr bin/true bin/wc)
 
-# openwrt BOX FLAVOUR: makes it look like OpenWrt of that age (see rc.common), with the stand-in for procd
-# where it had one.
+# openwrt BOX FLAVOUR: adds the files of OpenWrt of that age (see rc.common), with the simulated procd if that
+# age has one.
 openwrt() {
     local root=$1
     install "$PACKAGING/rc.common" "$root/etc/rc.common"
@@ -88,12 +89,12 @@ openwrt() {
     esac
 }
 
-# inside BOX SCRIPT [ARGUMENT]...: runs a script of tests/packaging in it.
+# inside BOX SCRIPT [ARGUMENT]...: runs a script of tests/packaging in the box.
 inside() {
     local root=$1 name=$2
     shift 2
     install "$PACKAGING/$name" "$root/test/$name"
-    # A box that hangs is a failure, not the end of the tests.
+    # A box that hangs counts as a failure and does not stop the tests.
     timeout -k 5 300 "$PACKAGING/enter" "$root" /test/busybox sh "/test/$name" "$@" </dev/null ||
         echo "FAIL  ${root##*/}: $name ended with status $?"
 }

@@ -1,11 +1,11 @@
 # shellcheck shell=sh
-# What the tests inside a box share. Each check prints one line, "ok    NAME" or "FAIL  NAME" and what was seen.
+# Functions of the tests inside a box. Each check prints one line, "ok    NAME" or "FAIL  NAME" with the output.
 
 service() {
     /etc/init.d/sockproxyd "$@"
 }
 
-# check NAME COMMAND...: passes if the command succeeds.
+# check NAME COMMAND...: passes if the command succeeds. $box is the name of the box.
 check() {
     check_name=$1
     shift
@@ -16,12 +16,12 @@ check() {
     fi
 }
 
-# The opposite of a command, as a command.
+# not COMMAND...: succeeds if the command fails.
 not() {
     ! "$@"
 }
 
-# eventually COMMAND...: waits until it succeeds, 10 s at most.
+# eventually COMMAND...: waits until the command succeeds, 10 s at most.
 eventually() {
     read -r eventually_from _ </proc/uptime
     until "$@"; do
@@ -36,7 +36,8 @@ equal() {
     [ "$1" = "$2" ] || { echo "'$1', expected '$2'"; return 1; }
 }
 
-# says PATTERN COMMAND...: its output, of both kinds, matches; whatever its status.
+# says PATTERN COMMAND...: succeeds if the command's standard output or standard error matches, whatever its
+# status.
 says() {
     pattern=$1
     shift
@@ -44,7 +45,7 @@ says() {
     echo "$said" | grep -q -e "$pattern" || { echo "said: $said"; return 1; }
 }
 
-# The greeting at port $1, address $2.
+# greeting [PORT [ADDRESS]]: prints the greeting.
 greeting() {
     echo QUIT | /test/busybox timeout 5 /test/busybox nc "${2:-127.0.0.1}" "${1:-2504}" 2>/dev/null | head -n 1
 }
@@ -52,22 +53,22 @@ greets() {
     greeting "$@" | grep -q '^OK TOGGLEDBITS-SOCKPROXY 1 '
 }
 
-# The proxy's processes, oldest first, in one line.
+# Prints the proxy's processes, oldest first, in one line.
 proxies() {
     /test/busybox ps -o pid,args | awk '$3 == "-L" && $2 ~ /sockproxyd$/ { print $1 }' | sort -n | tr '\n' ' '
 }
-# The number of its processes.
+# Prints the number of the proxy's processes.
 count() {
     proxies | wc -w | tr -d ' '
 }
 number() {
     [ "$(count)" = "$1" ]
 }
-# Process $1's field $2 of /proc/PID/status.
+# field PID NAME: prints a field of /proc/PID/status.
 field() {
     awk -v "want=$2:" '$1 == want { print $2 }' "/proc/$1/status"
 }
-# Of its two processes, the one that supervises and the one that works.
+# Print the supervisor, and the worker, of the proxy's two processes.
 supervisor() {
     for one in $(proxies); do [ "$(field "$one" PPid)" != 1 ] || echo "$one"; done
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Inside a box without procd: the init script in all its verbs, and what may go wrong around it.
-# usage: classic.sh BOX     BOX: the name of the box, for the lines that are printed
+# Inside a box without procd: all commands of the init script, and failures around it.
+# usage: classic.sh BOX     BOX: the name of the box in the output
 box=$1
 . /test/check.sh
 pidfile=/var/run/sockproxyd.pid
@@ -13,23 +13,23 @@ configure 'log=/tmp/proxy.log'
 
 # --- at boot ---
 
-check "nothing runs before" equal "$(count)" 0
-check "status says so" says '^not running$' service status
-check "status fails" not service status
+check "nothing runs before the first start" equal "$(count)" 0
+check "status reports that" says '^not running$' service status
+check "status fails before the first start" not service status
 service enable
-check "enable links it before Luup" test -x /etc/rc.d/S80sockproxyd
-check "enable links its end" test -x /etc/rc.d/K80sockproxyd
-check "enabled" service enabled
+check "enable adds the start link, before Luup's" test -x /etc/rc.d/S80sockproxyd
+check "enable adds the stop link" test -x /etc/rc.d/K80sockproxyd
+check "enabled succeeds" service enabled
 
-# As rcS does: output into a pipe, whose end the boot waits for. As Luup does: with sockets inherited,
-# here files. A descriptor of two digits, where this shell can have one.
+# As rcS calls it: the output goes into a pipe, whose end the boot waits for. As Luup calls it: with inherited
+# sockets, here files. The descriptor has two digits, if this shell supports them.
 echo marker >/tmp/inherited
 wide=$(/bin/sh -c "(eval 'exec 10>&-') 2>/dev/null && echo yes")
 [ -z "$wide" ] || eval 'exec 27</tmp/inherited'
 booted=$(/test/busybox timeout 20 /etc/rc.d/S80sockproxyd boot 5</tmp/inherited 9</tmp/inherited 2>&1)
-check "boot returns and lets go of the pipe" equal $? 0
-check "boot says nothing" equal "$booted" ""
-check "it greets when boot has returned" greets
+check "boot returns and closes the pipe" equal $? 0
+check "boot prints nothing" equal "$booted" ""
+check "the proxy greets when boot has returned" greets
 [ -z "$wide" ] || eval 'exec 27<&-'
 check "two processes: supervisor and proxy" equal "$(count)" 2
 for one in $(proxies); do
@@ -43,35 +43,35 @@ check "status succeeds" service status
 # --- start, twice ---
 
 before=$(proxies)
-check "a second start says that it runs" says 'runs already' service start
+check "a second start reports that the proxy runs" says 'already running' service start
 check "a second start succeeds" service start
 check "a second start changes nothing" equal "$(proxies)" "$before"
 
-# --- deaths ---
+# --- killed processes ---
 
 first=$(worker)
 parent=$(supervisor)
 kill -9 "$first"
-check "killed, it comes back" eventually another_worker "$first"
-check "killed, it greets again" eventually greets
-check "under the same supervisor" equal "$(supervisor)" "$parent"
-check "and no one else" eventually number 2
+check "a killed worker is replaced" eventually another_worker "$first"
+check "the new worker greets" eventually greets
+check "the supervisor is the same" equal "$(supervisor)" "$parent"
+check "no third process runs" eventually number 2
 
 kill -9 "$parent"
-# Which takes it a moment on a busy machine.
+# The exit takes a moment on a busy machine.
 gone() {
     ! proxies | grep -qw "$1"
 }
 eventually gone "$parent"
-check "its supervisor killed, start makes it whole" service start
-check "supervised again" equal "$(count)" 2
-check "by another supervisor" not equal "$(cat $pidfile)" "$parent"
-check "and it greets" greets
+check "start after the supervisor was killed" service start
+check "two processes run again" equal "$(count)" 2
+check "the supervisor is another" not equal "$(cat $pidfile)" "$parent"
+check "the proxy greets again" greets
 
 rm -f $pidfile
-check "its pid file lost, start makes it whole" service start
-check "the pid file is back" equal "$(cat $pidfile)" "$(supervisor)"
-check "still two processes" equal "$(count)" 2
+check "start after the pid file was removed" service start
+check "the pid file exists again" equal "$(cat $pidfile)" "$(supervisor)"
+check "two processes run" equal "$(count)" 2
 
 # --- reload ---
 
@@ -82,133 +82,133 @@ check "reload reopens the log" eventually test -f /tmp/proxy.log
 check "reload keeps the processes" equal "$(proxies)" "$before"
 configure 'log=/tmp/proxy.log' 'broken'
 check "reload refuses a broken configuration" says 'sockproxyd.cf:3' service reload
-check "and keeps the processes" equal "$(proxies)" "$before"
-check "restart refuses it as well" not service restart
-check "and keeps the processes, too" equal "$(proxies)" "$before"
+check "the refused reload keeps the processes" equal "$(proxies)" "$before"
+check "restart refuses it, too" not service restart
+check "the refused restart keeps the processes" equal "$(proxies)" "$before"
 configure 'log=/tmp/proxy.log'
 
 # --- restart ---
 
 check "restart" service restart
-check "restart makes new processes" not equal "$(proxies)" "$before"
-check "two of them" equal "$(count)" 2
-check "it greets when restart has returned" greets
+check "restart starts new processes" not equal "$(proxies)" "$before"
+check "restart starts two processes" equal "$(count)" 2
+check "the proxy greets when restart has returned" greets
 for one in $(proxies); do
-    # Bit 14: rc.common's restart ignores TERM for itself.
+    # Bit 14 is TERM, which rc.common's restart ignores for itself.
     check "TERM is not ignored ($one)" equal $((0x$(field "$one" SigIgn) >> 14 & 1)) 0
 done
 
 # --- stop ---
 
 check "stop" service stop
-check "nothing is left when stop has returned" equal "$(count)" 0
-check "no pid file either" not test -e $pidfile
+check "no process is left when stop has returned" equal "$(count)" 0
+check "the pid file is removed" not test -e $pidfile
 check "the port is free" not greets
 check "a second stop succeeds" service stop
-check "stopped is not started by its status" says '^not running$' service status
+check "status does not start a stopped proxy" says '^not running$' service status
 
 # --- stale pid files ---
 
 echo 99999 >$pidfile
 check "start with the pid file of a dead process" service start
-check "the pid file is right again" equal "$(cat $pidfile)" "$(supervisor)"
+check "the pid file is correct again" equal "$(cat $pidfile)" "$(supervisor)"
 service stop
 /test/busybox nc -ll -p 9999 -e /test/busybox true &
-innocent=$!
-echo $innocent >$pidfile
+other=$!
+echo $other >$pidfile
 check "stop with the pid file of another process" service stop
-check "leaves that alone" test -n "$(field $innocent Name)"
-echo $innocent >$pidfile
+check "stop does not end that process" test -n "$(field $other Name)"
+echo $other >$pidfile
 check "start with the pid file of another process" service start
-check "leaves that alone, too" test -n "$(field $innocent Name)"
-check "and runs" greets
-kill $innocent
+check "start does not end that process" test -n "$(field $other Name)"
+check "the proxy greets beside that process" greets
+kill $other
 echo 'no number' >$pidfile
-check "stop with nonsense in the pid file" service stop
-check "ends it all the same" equal "$(count)" 0
+check "stop with an invalid pid file" service stop
+check "stop with an invalid pid file ends the proxy" equal "$(count)" 0
 
-# --- reload, restart from nothing; the protocol's own end ---
+# --- reload and restart of a stopped proxy; the protocol's STOP ---
 
-check "reload starts what does not run" service reload
-check "started" greets
+check "reload starts a stopped proxy" service reload
+check "the proxy greets after reload" greets
 printf 'STOP\n' | /test/busybox timeout 5 /test/busybox nc 127.0.0.1 2504 >/dev/null
 check "STOP ends supervisor and proxy" eventually number 0
-check "restart starts what does not run" service restart
-check "started again" greets
+check "restart starts a stopped proxy" service restart
+check "the proxy greets after restart" greets
 service stop
 
 # --- configurations ---
 
 configure 'broken'
 check "start refuses a broken configuration" not service start
-check "and says where it is broken" says 'sockproxyd.cf:2' service start
-check "and starts nothing" equal "$(count)" 0
+check "start reports the line of the error" says 'sockproxyd.cf:2' service start
+check "start starts no process then" equal "$(count)" 0
 configure '  Port = 2611 ' '; port = 1' 'ip = 127.0.0.1'
 check "start with another port" service start
-check "it greets there" greets 2611
+check "the proxy greets at that port" greets 2611
 service stop
 rm /etc/sockproxyd.cf
 check "start without a configuration" service start
-check "it greets at the usual port" greets
-check "it logs to memory" test -s /tmp/sockproxyd.log
+check "the proxy greets at the default port" greets
+check "the proxy logs to memory" test -s /tmp/sockproxyd.log
 service stop
 /test/busybox syslogd -n -O /tmp/messages &
 syslogd=$!
 eventually test -S /dev/log
 check "start with a system log" service start
-check "it logs there" eventually grep -q sockproxyd /tmp/messages
+check "the proxy logs to the system log" eventually grep -q sockproxyd /tmp/messages
 service stop
 kill $syslogd
 rm -f /dev/log
 mkdir -p /etc/config
 printf "config sockproxyd 'main'\n\toption port '2612'\n\toption log '/tmp/uci.log'\n" >/etc/config/sockproxyd
 check "start with /etc/config/sockproxyd" service start
-check "it greets at that port" greets 2612
-check "it logs where that says" test -s /tmp/uci.log
+check "the proxy greets at the port of that file" greets 2612
+check "the proxy logs to the file of that setting" test -s /tmp/uci.log
 service stop
 printf "config sockproxyd 'main'\n\toption enabled '0'\n" >/etc/config/sockproxyd
-check "start of a disabled one succeeds" service start
-check "but starts nothing" equal "$(count)" 0
+check "start of a disabled proxy succeeds" service start
+check "start of a disabled proxy starts no process" equal "$(count)" 0
 rm /etc/config/sockproxyd
 
-# --- strangers ---
+# --- other programs on the port ---
 
 configure 'log=/tmp/proxy.log'
-# Takes connections and says nothing, for ever.
+# Accepts connections and sends nothing.
 /test/busybox nc -ll -p 2504 -e /test/busybox sleep 1000 &
-stranger=$!
+other=$!
 eventually grep -q ':09C8 ' /proc/net/tcp /proc/net/tcp6
 read -r from _ </proc/uptime
-check "start with the port taken fails" not service start
+check "start fails if another program has the port" not service start
 read -r to _ </proc/uptime
-check "in bounded time" test $((${to%.*} - ${from%.*})) -le 8
-check "and says so" says 'no greeting' service start
-check "leaving no probe behind" not sh -c "/test/busybox ps -o args | grep '[ ]--probe'"
-kill $stranger
+check "start fails within 8 s" test $((${to%.*} - ${from%.*})) -le 8
+check "start reports that" says 'no greeting' service start
+check "no probe is left" not sh -c "/test/busybox ps -o args | grep '[ ]--probe'"
+kill $other
 service stop
-check "nothing is left after that" equal "$(count)" 0
+check "no process is left after that" equal "$(count)" 0
 mv /usr/sbin/sockproxyd /usr/sbin/away
-check "start without the program says so" says 'is missing' service start
+check "start reports a missing program" says 'is missing' service start
 mv /usr/sbin/away /usr/sbin/sockproxyd
 
-# --- the way Vera's plugin installs it: a script that becomes the proxy ---
+# --- as Vera's plugin installs it: a script that replaces itself by the proxy ---
 
 mv /usr/sbin/sockproxyd /tmp/sockproxyd
 printf '#!/bin/sh\nexec /tmp/sockproxyd "$@"\n' >/usr/sbin/sockproxyd
 chmod 755 /usr/sbin/sockproxyd
-check "start by a launcher" service start
-check "it greets" greets
-check "two processes of the launcher" equal "$(count)" 2
+check "start with a launcher" service start
+check "the launched proxy greets" greets
+check "the launcher starts two processes" equal "$(count)" 2
 before=$(proxies)
-check "a second start sees that it runs" says 'runs already' service start
-check "and changes nothing" equal "$(proxies)" "$before"
-check "stop" service stop
-check "ends them" equal "$(count)" 0
+check "a second start with a launcher reports that the proxy runs" says 'already running' service start
+check "a second start with a launcher changes nothing" equal "$(proxies)" "$before"
+check "stop with a launcher" service stop
+check "stop ends both processes" equal "$(count)" 0
 mv /tmp/sockproxyd /usr/sbin/sockproxyd
 
-# --- no longer at boot ---
+# --- disabled at boot ---
 
 service disable
-check "disable removes the links" not ls /etc/rc.d/S80sockproxyd
-check "both" not ls /etc/rc.d/K80sockproxyd
-check "not enabled" not service enabled
+check "disable removes the start link" not ls /etc/rc.d/S80sockproxyd
+check "disable removes the stop link" not ls /etc/rc.d/K80sockproxyd
+check "enabled fails" not service enabled

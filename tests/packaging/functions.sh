@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# A stand-in for the part of OpenWrt's functions.sh that reads /etc/config: one section, plain options.
+# A simulation of the part of OpenWrt's functions.sh that reads /etc/config: one section, plain options.
 
 config_load() {
     config_text=$(awk '

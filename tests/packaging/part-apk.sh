@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Part "apk": what the packages for OpenWrt of today are made of, and their life under a stand-in for apk; with APK_STATIC
-# (the path of a real one, version 3), under that as well.
+# Part "apk": the contents of the packages for today's OpenWrt, and installing them with a simulated apk. With
+# APK_STATIC (the path of a real apk, version 3) also with that.
 
 here=$(this_machine)
 
@@ -11,7 +11,7 @@ make_apk() {
 }
 { cat "$daemon"; echo; echo "version one"; } >"$apks/one"
 { cat "$daemon"; echo; echo "version two"; } >"$apks/two"
-# Nothing that runs here: 32-bit, little-endian, executable, machine 8.
+# Not a program for this machine: 32-bit, little-endian, executable, machine 8.
 printf '\177ELF\1\1\1\0\0\0\0\0\0\0\0\0\2\0\10\0\1\0\0\0' >"$apks/elsewhere"
 one=$(make_apk -o "$apks" -b "$apks/one" "$here")
 named=$(make_apk -o "$apks/named" -a some_arch -b "$apks/one" "$here")
@@ -19,7 +19,7 @@ wrong=$(make_apk -o "$apks/wrong" -b "$apks/elsewhere" mipsel)
 (umask 077; make_apk -o "$apks/again" -b "$apks/one" "$here" >/dev/null)
 result "apk: the same input gives the same package" cmp "$one" "$apks/again/${one##*/}"
 
-# Python tells the two streams apart, which no tool of BusyBox does.
+# Python separates the two streams; no tool of BusyBox does.
 cat >"$apks/streams.py" <<'STREAMS'
 import hashlib, io, sys, tarfile, zlib
 rest, streams = open(sys.argv[1], "rb").read(), []
@@ -30,7 +30,7 @@ while rest:
     rest = gzip.unused_data
 assert len(streams) == 2, len(streams)
 (head, _), (_, data) = streams
-# An end here would hide the files behind it.
+# An end-of-archive marker here would hide the files that follow.
 assert head[-512:] != bytes(512)
 with tarfile.open(fileobj=io.BytesIO(head)) as control:
     assert control.getnames()[0] == ".PKGINFO", control.getnames()
@@ -53,7 +53,7 @@ streams() {
 result "apk: its streams, for every architecture by name" streams "$one" noarch
 result "apk: an architecture by name" streams "$named" some_arch
 
-# later NUMBER: a later version, with another program and another sample; prints its path.
+# later NUMBER: makes a later version with another program and another sample. Prints its path.
 later() {
     local change=$apks/change-$1
     mkdir -p "$change"/{data,control}
@@ -66,16 +66,16 @@ later() {
     printf '%s\n' "$apks/later-$1.apk"
 }
 
-for kind in stand-in ${APK_STATIC:+real}; do
+for kind in simulated ${APK_STATIC:+real}; do
     root=$(box "apk-$kind" ash)
     openwrt "$root" main
-    # For its libraries; on a box the program is static.
+    # For the program's shared libraries. A released program is static.
     put_program "$daemon" "$root" test/daemon
-    # What tells the CPU has to be a program, not a link.
+    # preinst reads the CPU from a program, not from a link.
     install /bin/busybox "$root/bin/busybox"
     if [ "$kind" = real ]; then
         put_program "$APK_STATIC" "$root" sbin/apk
-        # An empty database for it.
+        # An empty database.
         mkdir -p "$root"/{etc/apk,lib/apk/db,var/cache/apk,var/log}
         uname -m >"$root/etc/apk/arch"
         : >"$root/etc/apk/world"

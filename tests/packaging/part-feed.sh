@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Part "feed": the Makefile in openwrt/, under a stand-in for the part of OpenWrt's build system that it meets.
-# Prepares the sources, installs a program as if it had been compiled, and looks at what came out.
+# Part "feed": the Makefile in openwrt/, under a simulation of the part of OpenWrt's build system that it uses.
+# Prepares the sources, installs a program as if it had been compiled, and checks the result.
 
 have make || apt_install make
 top=$work/feed/top
 mkdir -p "$top/include" "$top/feeds/packages/lang/rust" "$top/package" "$work/feed/install/bin"
-# As the README says.
+# As docs/install.md says.
 ln -s "$ROOT/openwrt" "$top/package/sockproxyd"
 cat >"$top/rules.mk" <<'RULES'
 INCLUDE_DIR:=$(TOPDIR)/include
@@ -46,14 +46,14 @@ variables=$(feed_make -n variables)
 result "feed: its version is the crate's" grep -q "^version=$(release_version) release=[0-9]* depends=rust/host$" <<<"$variables"
 result "feed: panic is abort, as in Cargo.toml" grep -q '^cargo .*PANIC=unwind CARGO_PROFILE_RELEASE_PANIC=abort' <<<"$variables"
 result "feed: prepare" feed_make prepare
-result "feed: what is prepared can be built" cargo metadata --quiet --locked --offline --no-deps --format-version 1 \
+result "feed: the prepared sources can be built" cargo metadata --quiet --locked --offline --no-deps --format-version 1 \
     --manifest-path "$work/feed/build/Cargo.toml"
-result "feed: without what is not source" sh -c "! ls -d '$work/feed/build/target' '$work/feed/build/.git' 2>/dev/null"
+result "feed: the prepared sources contain no build output" sh -c "! ls -d '$work/feed/build/target' '$work/feed/build/.git' 2>/dev/null"
 result "feed: install" feed_make install
 installed=$work/feed/root
 expected=$work/feed/expected
 {
-    printf '644 ./usr/lib/lua/%s\n' "${RELEASE_LUA[@]}"
+    printf '644 ./usr/lib/lua/%s\n' "${RELEASE_LUA[@]##*/}"
     cat <<'FILES'
 644 ./etc/config/sockproxyd
 644 ./etc/sockproxyd.cf
@@ -62,7 +62,7 @@ expected=$work/feed/expected
 FILES
 } | sort >"$expected"
 result "feed: the files" diff "$expected" <(cd "$installed" && find . -type f -printf '%m %p\n' | sort)
-result "feed: the init script is the one that is tested" cmp "$installed/etc/init.d/sockproxyd" "$ROOT/init.d/sockproxyd"
+result "feed: the init script is the tested one" cmp "$installed/etc/init.d/sockproxyd" "$ROOT/init.d/sockproxyd"
 for conf in /etc/config/sockproxyd /etc/sockproxyd.cf; do
     result "feed: $conf is a conffile" grep -qx "$conf" <<<"$variables"
 done
@@ -70,5 +70,5 @@ feed_test() {
     sed "s|/etc/sockproxyd.cf|$installed&|" "$ROOT/openwrt/test.sh" |
         PATH=$installed/usr/sbin:$PATH sh -s sockproxyd "$1"
 }
-result "feed: test.sh is content with this version" feed_test "$(release_version)"
-result "feed: test.sh is not content with another" sh -c "! (sed 1d '$ROOT/openwrt/test.sh' | PATH='$installed/usr/sbin:$PATH' sh -s sockproxyd 98.7.6)"
+result "feed: test.sh accepts this version" feed_test "$(release_version)"
+result "feed: test.sh refuses another version" sh -c "! (sed 1d '$ROOT/openwrt/test.sh' | PATH='$installed/usr/sbin:$PATH' sh -s sockproxyd 98.7.6)"

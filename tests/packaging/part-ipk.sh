@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Part "ipk": what the packages are made of, and their life under a stand-in for opkg of both ages.
+# Part "ipk": the contents of the packages, and installing them with a simulated opkg of both ages.
 
 # shellcheck source=scripts/lib/release.sh
 . "$ROOT/scripts/lib/release.sh"
 here=$(this_machine)
 other=mipsel
 
-# One version, a later one, and one for another CPU: what makes the versions differ is behind the program's end.
+# One version, a later one, and one for another CPU. The versions differ in bytes appended to the program.
 ipk=$work/ipk
 mkdir -p "$ipk/later"
 make_ipk() {
@@ -19,7 +19,8 @@ wrong=$(make_ipk -o "$ipk" -b "$ipk/one" "$other")
 two=$(make_ipk -o "$ipk/later" -b "$ipk/two" "$here")
 named=$(make_ipk -o "$ipk" -a "some_arch" -b "$ipk/one" "$here")
 
-# A later version, another sample: what a release changes, done to the package. later NUMBER: prints its path.
+# later NUMBER: makes a later version by editing the package: another version number and another sample. Prints
+# its path.
 later() {
     local change=$ipk/change-$1 member
     mkdir -p "$change"/{outer,control,data}
@@ -48,15 +49,16 @@ equal() {
 result "ipk: its members, in order" equal "$(tar -tzf "$one" | tr '\n' ' ')" "./debian-binary ./data.tar.gz ./control.tar.gz "
 result "ipk: debian-binary" equal "$(cat "$outer/debian-binary")" 2.0
 for member in data control; do
-    # "ustar" and two blanks: GNU's format. opkg unpacks nothing of PAX's, and says nothing.
+    # "ustar" and two blanks: GNU's format. opkg silently unpacks nothing from PAX's.
     result "ipk: $member is of GNU's tar format" equal "$(gunzip -c "$outer/$member.tar.gz" | dd bs=1 skip=257 count=7 2>/dev/null)" "ustar  "
     result "ipk: $member has no PAX headers" equal "$(gunzip -c "$outer/$member.tar.gz" | tar -tvf - | grep -c '^[xg]')" 0
     result "ipk: $member belongs to root" equal "$(tar -tvzf "$outer/$member.tar.gz" --numeric-owner | awk '$2 != "0/0"')" ""
 done
 result "ipk: times are SOURCE_DATE_EPOCH" equal "$(TZ=UTC tar -tvzf "$outer/data.tar.gz" | awk '{ print $4 }' | sort -u)" 2023-11-14
-result "ipk: the Lua libraries" equal "$(tar -tzf "$outer/data.tar.gz" | sed -n 's|^./usr/lib/lua/\(.\)|\1|p' | tr '\n' ' ')" "${RELEASE_LUA[*]} "
+result "ipk: the Lua libraries" diff <(printf '%s\n' "${RELEASE_LUA[@]##*/}" | LC_ALL=C sort) \
+    <(tar -tzf "$outer/data.tar.gz" | sed -n 's|^./usr/lib/lua/\(.\)|\1|p' | LC_ALL=C sort)
 control=$(tar -xOzf "$outer/control.tar.gz" ./control)
-result "ipk: for every architecture by name" grep -qx 'Architecture: all' <<<"$control"
+result "ipk: the package declares every architecture" grep -qx 'Architecture: all' <<<"$control"
 version=$("$daemon" --version)
 result "ipk: the version is the program's" grep -qx "Version: ${version#sockproxyd }-1" <<<"$control"
 result "ipk: the configuration is a conffile" equal "$(tar -xOzf "$outer/control.tar.gz" ./conffiles)" /etc/sockproxyd.cf
@@ -68,9 +70,9 @@ for kind in aa:2011 bb:2011 main:2024; do
     root=$(box "ipk-$flavour" ash)
     openwrt "$root" "$flavour"
     mkdir -p "$root/usr/lib/opkg/info"
-    # For its libraries; on a box the program is static.
+    # For the program's shared libraries. A released program is static.
     put_program "$daemon" "$root" test/daemon
-    # What tells the CPU has to be a program, not a link.
+    # preinst reads the CPU from a program, not from a link.
     install /bin/busybox "$root/bin/busybox"
     install "$PACKAGING/opkg" "$root/bin/opkg"
     echo "${kind#*:}" >"$root/etc/opkg-age"

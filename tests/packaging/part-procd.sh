@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Part "procd": boxes with a stand-in for procd, of Vera's time and of today.
+# Part "procd": boxes with a simulated procd, of Vera's age and of today.
 
 for flavour in bb main; do
     root=$(box "procd-$flavour" ash)

@@ -1,37 +1,37 @@
 #!/bin/sh
-# Inside a box with the stand-in for procd: what the init script tells it, and in which order.
+# Inside a box with the simulated procd: the parameters that the init script passes, and their order.
 # usage: procd-service.sh BOX
 box=$1
 . /test/check.sh
 read -r flavour </etc/flavour
-saying=/var/run/procd/said
+parameters=/var/run/procd/current
 
 printf '[host]\nlog=/tmp/proxy.log\n' >/etc/sockproxyd.cf
 echo 'sockproxyd:x:250:250::/var:/bin/false' >>/etc/passwd
 
-# The process that procd keeps: one, which does not supervise itself.
+# Prints the process that procd runs: one, which does not supervise itself.
 kept() {
     cat /var/run/procd/pid 2>/dev/null
 }
 
 service enable
-check "enable links it before Luup" test -x /etc/rc.d/S80sockproxyd
+check "enable adds the start link, before Luup's" test -x /etc/rc.d/S80sockproxyd
 check "boot" service boot
-check "it greets when boot has returned" greets
-check "one process, procd's" equal "$(proxies)" "$(kept) "
-check "it is told what to run" grep -qx 'command /usr/sbin/sockproxyd -L /tmp/sockproxyd.log -c /etc/sockproxyd.cf' $saying
-check "procd is never to give up" grep -q '^respawn [0-9]* 1 0$' $saying
-check "it is told which files count" grep -q '^file .*/usr/sbin/sockproxyd$' $saying
-check "the configuration is one" grep -q '^file .*/etc/sockproxyd.cf$' $saying
-check "it is told to watch /etc/config/sockproxyd" grep -q '^trigger config.change sockproxyd /etc/init.d/sockproxyd start$' $saying
+check "the proxy greets when boot has returned" greets
+check "one process runs, procd's" equal "$(proxies)" "$(kept) "
+check "procd gets the command" grep -qx 'command /usr/sbin/sockproxyd -L /tmp/sockproxyd.log -c /etc/sockproxyd.cf' $parameters
+check "procd restarts without a limit" grep -q '^respawn [0-9]* 1 0$' $parameters
+check "procd gets the program as a file" grep -q '^file .*/usr/sbin/sockproxyd$' $parameters
+check "procd gets the configuration as a file" grep -q '^file .*/etc/sockproxyd.cf$' $parameters
+check "procd watches /etc/config/sockproxyd" grep -q '^trigger config.change sockproxyd /etc/init.d/sockproxyd start$' $parameters
 if [ "$flavour" = main ]; then
-    check "it is told to run it as its own user" grep -q '^user sockproxyd$' $saying
-    check "and to log what it says" grep -q '^stderr 1$' $saying
+    check "procd runs the proxy as its own user" grep -q '^user sockproxyd$' $parameters
+    check "procd logs standard error" grep -q '^stderr 1$' $parameters
 fi
 
 before=$(kept)
 check "a second start" service start
-check "changes nothing" equal "$(kept)" "$before"
+check "a second start changes nothing" equal "$(kept)" "$before"
 check "status" service status
 mv /tmp/proxy.log /tmp/proxy.log.1
 check "reload" service reload
@@ -43,44 +43,44 @@ cp /usr/sbin/sockproxyd /usr/sbin/sockproxyd.new
 echo >>/usr/sbin/sockproxyd.new
 mv /usr/sbin/sockproxyd.new /usr/sbin/sockproxyd
 check "start with a new program" service start
-check "starts that" not equal "$(kept)" "$before"
-check "it greets" greets
-check "the old one is gone" equal "$(proxies)" "$(kept) "
+check "start runs the new program" not equal "$(kept)" "$before"
+check "the new program greets" greets
+check "the old process has ended" equal "$(proxies)" "$(kept) "
 
 before=$(kept)
 check "restart" service restart
-check "restart starts anew" not equal "$(kept)" "$before"
-check "it greets when restart has returned" greets
-check "alone" equal "$(proxies)" "$(kept) "
+check "restart starts a new process" not equal "$(kept)" "$before"
+check "the proxy greets when restart has returned" greets
+check "one process runs after restart" equal "$(proxies)" "$(kept) "
 
 before=$(kept)
 printf '[host]\nbroken\n' >/etc/sockproxyd.cf
 check "start refuses a broken configuration" says 'sockproxyd.cf:2' service start
-check "restart as well" not service restart
-check "reload as well" not service reload
-check "what runs goes on" equal "$(proxies)" "$before "
-check "and greets" greets
+check "restart refuses it, too" not service restart
+check "reload refuses it, too" not service reload
+check "the running proxy continues" equal "$(proxies)" "$before "
+check "the running proxy greets" greets
 
 printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
 check "start with another port" service start
-check "it greets there" greets 2611
+check "the proxy greets at that port" greets 2611
 mkdir -p /etc/config
 printf "config sockproxyd 'main'\n\toption port '2612'\n\toption debug '1'\n" >/etc/config/sockproxyd
 check "start with /etc/config/sockproxyd" service start
-check "it greets at that port" greets 2612
-check "its settings follow the configuration" grep -qx 'command .* -c /etc/sockproxyd.cf -p 2612 -D' $saying
+check "the proxy greets at the port of that file" greets 2612
+check "its settings come after the configuration" grep -qx 'command .* -c /etc/sockproxyd.cf -p 2612 -D' $parameters
 printf "config sockproxyd 'main'\n\toption enabled '0'\n" >/etc/config/sockproxyd
-check "start of a disabled one" service start
-check "ends it" eventually number 0
+check "start of a disabled proxy" service start
+check "start of a disabled proxy ends it" eventually number 0
 rm /etc/config/sockproxyd
 
-check "reload starts what does not run" service reload
-check "it greets" greets 2611
+check "reload starts a stopped proxy" service reload
+check "the proxy greets after reload" greets 2611
 check "stop" service stop
-check "it goes" eventually not greets 2611
-check "status, stopped" not service status
+check "the proxy ends" eventually not greets 2611
+check "status of a stopped proxy fails" not service status
 
-# --- a slow box: the program takes its time to come and to go ---
+# --- a slow machine: the program starts and ends slowly ---
 
 mv /usr/sbin/sockproxyd /tmp/sockproxyd
 cat >/usr/sbin/sockproxyd <<'SLOW'
@@ -93,11 +93,11 @@ trap 'sleep 1.5; kill $it; wait $it; exit 0' TERM
 wait $it
 SLOW
 chmod 755 /usr/sbin/sockproxyd
-check "start of a slow one" service start
-check "it greets when start has returned" greets 2611
+check "start of a slow proxy" service start
+check "the slow proxy greets when start has returned" greets 2611
 before=$(proxies)
-check "restart of a slow one" service restart
-check "it greets when restart has returned" greets 2611
-check "which is another process" not equal "$(proxies)" "$before"
-check "alone" number 1
+check "restart of a slow proxy" service restart
+check "the slow proxy greets when restart has returned" greets 2611
+check "the slow proxy is another process" not equal "$(proxies)" "$before"
+check "one slow process runs" number 1
 check "stop" service stop

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Behind procd.sh: what procd has learnt since its first API.
+# Appended to procd.sh: the parameters that procd has added since its first API.
 
 procd_knows() {
     case $1 in

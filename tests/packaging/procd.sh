@@ -1,25 +1,25 @@
 # shellcheck shell=sh
-# A stand-in for OpenWrt's procd.sh and procd: keeps what an init script says of its service below
-# /var/run/procd, starts it, and, like procd, starts it anew only if what it said has changed. Like procd's,
-# its stop does not wait. It restarts nothing that dies: that takes the real one.
-# The functions and parameters of the first API.
+# A simulation of OpenWrt's procd.sh and procd: stores the parameters of a service below /var/run/procd and
+# starts it. Like procd, it restarts the service only if the parameters have changed, and its stop does not
+# wait. It does not restart a service that has ended; only the real procd does.
+# Implements the functions and parameters of the first API.
 
-said=/var/run/procd/said
-saying=/var/run/procd/saying
+procd_current=/var/run/procd/current
+procd_pending=/var/run/procd/pending
 running=/var/run/procd/pid
 
 procd_open_service() {
     mkdir -p /var/run/procd
-    : >"$saying"
+    : >"$procd_pending"
 }
 procd_open_instance() { :; }
 procd_close_instance() { :; }
 procd_open_trigger() { :; }
 procd_close_trigger() { :; }
-procd_add_config_trigger() { echo "trigger $*" >>"$saying"; }
-procd_add_reload_trigger() { echo "trigger config.change $1 reload" >>"$saying"; }
+procd_add_config_trigger() { echo "trigger $*" >>"$procd_pending"; }
+procd_add_reload_trigger() { echo "trigger config.change $1 reload" >>"$procd_pending"; }
 
-# Today's API says otherwise: see procd-today.sh.
+# procd-today.sh replaces this for today's API.
 procd_knows() {
     return 1
 }
@@ -30,14 +30,14 @@ procd_set_param() {
         file)
             shift
             for named; do
-                [ ! -f "$named" ] || echo "file $(md5sum "$named")" >>"$saying"
+                [ ! -f "$named" ] || echo "file $(md5sum "$named")" >>"$procd_pending"
             done
             return
             ;;
         *) procd_knows "$1" || return 0 ;;
     esac
     [ "$1" != command ] || (shift; printf '%s\n' "$@") >/var/run/procd/command
-    echo "$*" >>"$saying"
+    echo "$*" >>"$procd_pending"
 }
 
 procd_runs() {
@@ -46,22 +46,22 @@ procd_runs() {
 
 procd_close_service() {
     service_triggers
-    if procd_runs && cmp -s "$saying" "$said"; then
+    if procd_runs && cmp -s "$procd_pending" "$procd_current"; then
         return
     fi
     ! procd_runs || procd_restart_wait
-    mv "$saying" "$said"
-    grep -q '^command ' "$said" || return 0
+    mv "$procd_pending" "$procd_current"
+    grep -q '^command ' "$procd_current" || return 0
     set --
     while read -r word; do
         set -- "$@" "$word"
     done </var/run/procd/command
-    # No descriptor of the caller: procd starts it, not the init script.
+    # The process gets no descriptor of the caller: procd starts it, not the init script.
     setsid "$@" </dev/null >/dev/null 2>/var/run/procd/stderr 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
     echo $! >"$running"
 }
 
-# procd starts a changed service when the process before it has gone.
+# procd starts a changed service after the previous process has ended.
 procd_restart_wait() {
     kill "$(cat "$running")"
     while procd_runs; do
@@ -69,10 +69,10 @@ procd_restart_wait() {
     done
 }
 
-# Does not wait, and forgets it: what is started next may meet it at the port.
+# Does not wait and drops the service, so that a service that starts next may find the port in use.
 procd_kill() {
     ! procd_runs || kill "$(cat "$running")"
-    rm -f "$said" "$running"
+    rm -f "$procd_current" "$running"
 }
 
 procd_status() {

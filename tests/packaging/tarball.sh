@@ -1,6 +1,6 @@
 #!/bin/sh
-# Inside a box that has an archive unpacked at /test/archive and a later one at /test/later: install, upgrade, uninstall.
-# usage: tarball.sh BOX KIND PROGRAM     KIND: what install.sh should find the box to be
+# Inside a box with an archive at /test/archive and a later one at /test/later: installing, upgrading, removing.
+# usage: tarball.sh BOX KIND PROGRAM     KIND: the kind that install.sh should detect
 box=$1 kind=$2 program=$3
 . /test/check.sh
 
@@ -13,8 +13,8 @@ files() {
 left() {
     files | grep -v -x -F -f /tmp/files.before
 }
-# The kinds that can be started here.
-starts() {
+# True for the kinds whose services can run in a box.
+has_services() {
     [ "$kind" = openwrt ] || [ "$kind" = sysv ]
 }
 serving() {
@@ -22,110 +22,110 @@ serving() {
 }
 
 files >/tmp/files.before
-check "the kind of box" equal "$(sh $install detect)" "$kind"
+check "detect prints the kind" equal "$(sh $install detect)" "$kind"
 check "wrong usage" sh -c "sh $install --no-such 2>/dev/null; [ \$? = 2 ]"
 mv /test/archive/sockproxyd /test/archive/away
 printf '#!/bin/sh\necho "not for this CPU" >&2\nexit 126\n' >/test/archive/sockproxyd
 chmod 755 /test/archive/sockproxyd
 check "a program that does not run here is refused" says 'does not run here' sh $install
-check "and nothing is installed" equal "$(left)" ""
+check "the refused install leaves no file" equal "$(left)" ""
 mv /test/archive/away /test/archive/sockproxyd
 
 check "install" sh $install
-check "the program is there" cmp /test/archive/sockproxyd "$program"
+check "the program is installed" cmp /test/archive/sockproxyd "$program"
 case $kind in
     openwrt) modules=/usr/lib/lua ;;
     *) modules=/usr/local/share/lua/5.1 ;;
 esac
-check "the Lua libraries are there" sh -c "cd /test/archive/lua && for f in L_*.lua; do cmp \$f $modules/\$f || exit; done"
-check "the configuration is there" cmp /test/archive/sockproxyd.cf /etc/sockproxyd.cf
+check "the Lua libraries are installed" sh -c "cd /test/archive/lua && for f in L_*.lua; do cmp \$f $modules/\$f || exit; done"
+check "the configuration is installed" cmp /test/archive/sockproxyd.cf /etc/sockproxyd.cf
 case $kind in
     openwrt)
-        check "enabled" test -x /etc/rc.d/S80sockproxyd
-        check "new firmware keeps it" grep -qx "$program" /lib/upgrade/keep.d/sockproxyd
-        check "and the Lua libraries" grep -qx "$modules/L_SockProxyClient.lua" /lib/upgrade/keep.d/sockproxyd
+        check "install enables the proxy" test -x /etc/rc.d/S80sockproxyd
+        check "a firmware upgrade keeps the program" grep -qx "$program" /lib/upgrade/keep.d/sockproxyd
+        check "a firmware upgrade keeps the Lua libraries" grep -qx "$modules/L_SockProxyClient.lua" /lib/upgrade/keep.d/sockproxyd
         ;;
     sysv)
-        check "enabled" test -x /etc/rc2.d/S20sockproxyd
-        check "ended at the end" test -x /etc/rc0.d/K20sockproxyd
+        check "install adds the start link" test -x /etc/rc2.d/S20sockproxyd
+        check "install adds the stop link" test -x /etc/rc0.d/K20sockproxyd
         ;;
     systemd)
-        check "the unit is there" test -f /etc/systemd/system/sockproxyd.service
-        check "systemd is told" equal "$(tr '\n' ';' </tmp/calls)" "daemon-reload;enable sockproxyd.service;restart sockproxyd.service;"
+        check "the unit is installed" test -f /etc/systemd/system/sockproxyd.service
+        check "install calls systemctl" equal "$(tr '\n' ';' </tmp/calls)" "daemon-reload;enable sockproxyd.service;restart sockproxyd.service;"
         ;;
 esac
-if starts; then
-    check "it greets when install has returned" greets
+if has_services; then
+    check "the proxy greets when install has returned" greets
 fi
 
 before=$(proxies)
 printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
 check "upgrade" sh $upgrade
-check "the program is the later one" cmp /test/later/sockproxyd "$program"
-check "the user's configuration is still there" grep -q port=2611 /etc/sockproxyd.cf
-if starts; then
-    check "it greets at the user's port" greets 2611
-    check "it is another process" not equal "$(proxies)" "$before"
-    check "of the later program" says 'version two' tail -n 1 "/proc/$(serving)/exe"
+check "the upgrade installs the later program" cmp /test/later/sockproxyd "$program"
+check "the edited configuration is kept" grep -q port=2611 /etc/sockproxyd.cf
+if has_services; then
+    check "the proxy greets at the configured port" greets 2611
+    check "the upgrade starts another process" not equal "$(proxies)" "$before"
+    check "that process runs the later program" says 'version two' tail -n 1 "/proc/$(serving)/exe"
 fi
 
 : >/tmp/calls
 check "uninstall keeps an edited configuration" says 'was edited and stays' sh $upgrade uninstall
-check "it is still there" grep -q port=2611 /etc/sockproxyd.cf
-check "nothing runs" eventually number 0
-check "nothing else is left" equal "$(left)" /etc/sockproxyd.cf
-[ "$kind" != systemd ] || check "systemd is told" equal "$(tr '\n' ';' </tmp/calls)" "disable --now sockproxyd.service;daemon-reload;"
+check "the edited configuration is still there" grep -q port=2611 /etc/sockproxyd.cf
+check "uninstall ends the proxy" eventually number 0
+check "uninstall leaves no other file" equal "$(left)" /etc/sockproxyd.cf
+[ "$kind" != systemd ] || check "uninstall calls systemctl" equal "$(tr '\n' ';' </tmp/calls)" "disable --now sockproxyd.service;daemon-reload;"
 rm -f /etc/sockproxyd.cf
 
 check "install again" sh $install
 check "uninstall" sh $install uninstall
-check "leaves nothing" equal "$(left)" ""
+check "uninstall leaves no file" equal "$(left)" ""
 check "install again, for purge" sh $install
 echo '; edited' >>/etc/sockproxyd.cf
 check "purge" sh $install --purge
-check "leaves nothing, either" equal "$(left)" ""
-check "nothing runs in the end" eventually number 0
+check "purge leaves no file" equal "$(left)" ""
+check "no process runs after purge" eventually number 0
 
-# In place of the Lua daemon, which has the port, whoever started it. Here our own program goes by its name.
-if starts; then
+# Replacing a Lua daemon that has the port, however it was started. Our own program, renamed, takes foreign part.
+if has_services; then
     mkdir /tmp/old
     cp /test/archive/sockproxyd /tmp/old/lua5.1
-    # "./sockproxyd" is its log.
+    # "./sockproxyd" is its log file.
     (cd /tmp/old && exec /tmp/old/lua5.1 -L ./sockproxyd) &
     check "the Lua daemon has the port" eventually greets
-    check "install in its place" says 'ending the Lua daemon' sh $install
-    check "it has ended" not pidof lua5.1
-    check "and ours greets" greets
-    check "as a program of its own" says 'version one' tail -n 1 "/proc/$(serving)/exe"
+    check "install while the Lua daemon runs" says 'ending the Lua daemon' sh $install
+    check "install ends the Lua daemon" not pidof lua5.1
+    check "the proxy greets in its place" greets
+    check "the installed program runs in its place" says 'version one' tail -n 1 "/proc/$(serving)/exe"
     sh $install --purge >/dev/null
 fi
 
-# What started it, and how to go back.
+# The Lua daemon's own script or unit, and its restoration.
 case $kind in
-    sysv) its=/etc/init.d/sockproxyd ;;
-    systemd) its=/etc/systemd/system/sockproxyd.service ;;
-    *) its= ;;
+    sysv) foreign=/etc/init.d/sockproxyd ;;
+    systemd) foreign=/etc/systemd/system/sockproxyd.service ;;
+    *) foreign= ;;
 esac
-if [ -n "$its" ]; then
-    printf '#!/bin/sh\n# starts lua5.1 /opt/sockproxyd.lua\n' >"$its"
-    cp "$its" /tmp/its
-    check "a script of another's is kept" says "kept the $its" sh $install
-    check "and ours takes its place" grep -q 'Socket proxy for Luup plugins' "$its"
+if [ -n "$foreign" ]; then
+    printf '#!/bin/sh\n# starts lua5.1 /opt/sockproxyd.lua\n' >"$foreign"
+    cp "$foreign" /tmp/foreign
+    check "a foreign script is saved" says "moved the existing $foreign" sh $install
+    check "our script replaces it" grep -q 'Socket proxy for Luup plugins' "$foreign"
     sh $upgrade >/dev/null
-    check "uninstall puts it back, after an upgrade, too" says "put back the $its" sh $upgrade --purge
-    check "as it was" cmp /tmp/its "$its"
-    rm -f "$its" /tmp/its
+    check "uninstall restores it, after an upgrade, too" says "restored the previous $foreign" sh $upgrade --purge
+    check "the restored file is unchanged" cmp /tmp/foreign "$foreign"
+    rm -f "$foreign" /tmp/foreign
     : >/tmp/calls
 fi
 printf '@reboot root lua5.1 /opt/sockproxyd.lua &\n' >/etc/crontab
-check "who else starts the Lua daemon is named" says '/etc/crontab starts the Lua daemon' sh $install
+check "another file that starts the Lua daemon is named" says '/etc/crontab starts the Lua daemon' sh $install
 printf '# lua5.1 /opt/sockproxyd.lua\n@reboot root /usr/local/sbin/sockproxyd --supervise\n' >/etc/crontab
-check "but who starts ours is not" not sh -c "sh $install 2>&1 | grep crontab"
+check "a file that starts our proxy is not named" not sh -c "sh $install 2>&1 | grep crontab"
 rm -f /etc/crontab
 sh $install --purge >/dev/null
-check "and nothing is left of all that" equal "$(left | grep -v '^/tmp/old/')" ""
+check "the last purge leaves no file" equal "$(left | grep -v '^/tmp/old/')" ""
 
 mkdir -p /usr/lib/opkg/info
 : >/usr/lib/opkg/info/sockproxyd.list
-check "what opkg has installed is refused" says 'use opkg' sh $install
+check "install refuses beside an opkg package" says 'use opkg' sh $install
 rm -f /usr/lib/opkg/info/sockproxyd.list

@@ -1,108 +1,108 @@
-//! Reads messages from what a plugin sends, in pieces of any size.
+//! The decoder of messages from a plugin, for input in pieces of any size.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use super::mesg::{FramingError, HEADER_LIMIT, Verb, parse_header};
-use super::{Dialect, Framing};
-use crate::spare;
+use super::mesg::{FramingError, MAX_HEADER_LEN, Verb, parse_header};
+use super::{Framing, FramingKind};
+use crate::buffer_pool;
 use crate::websocket::Kind;
 
-/// What a plugin said. It lies in the decoder until that is asked for the next.
+/// A decoded item. It borrows from the decoder until the next one is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
-    /// A whole message, to the target or to an address that the plugin named.
+    /// A whole message.
     Message {
-        /// What it holds.
+        /// Text or binary.
         kind: Kind,
         /// The payload.
         payload: &'a [u8],
-        /// Where to, if not to the target.
+        /// The address of a DGRM. `None`: the target.
         to: Option<SocketAddr>,
     },
     /// A ping, its payload at most 125 bytes.
     Ping(&'a [u8]),
     /// A pong, its payload at most 125 bytes.
     Pong(&'a [u8]),
-    /// The end.
+    /// The end of the connection.
     Close {
-        /// The code, one that may be sent.
+        /// The close code: one that an endpoint may send, or 1005.
         code: u16,
         /// The reason, at most 123 bytes.
         reason: &'a str,
     },
 }
 
-/// Reads messages in one framing.
+/// Decodes messages in one framing.
 ///
-/// Contract: after [`Decoder::handle_input`], call [`Decoder::poll_item`] until it answers `None`. After an error or
-/// a [`Item::Close`] there is nothing more to ask.
+/// Contract: after [`Decoder::handle_input`], call [`Decoder::poll_item`] until it returns `None`. After an error or an
+/// [`Item::Close`], do not call it again.
 #[derive(Debug)]
 pub struct Decoder {
     framing: Framing,
-    dialect: Dialect,
+    kind: FramingKind,
     /// Longest message in bytes.
-    limit: usize,
-    /// What was sent. At most a header, the longest body and one read are not yet taken.
+    max_len: usize,
+    /// Input from the plugin: besides the decoded part at most a header, the longest body and one read.
     input: Vec<u8>,
-    /// How much of `input` has been taken.
-    taken: usize,
-    /// How much of what is not taken holds no newline: it is not searched again.
+    /// Bytes of `input` that are decoded.
+    decoded: usize,
+    /// Bytes after the decoded ones that are known to hold no newline, so that they are not searched again.
     searched: usize,
-    /// Pieces of a message that FRAG has begun, at most `limit` bytes.
-    pieces: Vec<u8>,
-    /// They were a whole message, which has been given out.
-    pieces_taken: bool,
+    /// Fragments of a message that FRAG has begun, at most `max_len` bytes.
+    fragments: Vec<u8>,
+    /// The fragments were a whole message, which the last poll has returned.
+    fragments_done: bool,
 }
 
 impl Decoder {
-    /// A decoder that has seen nothing; messages may be `limit` bytes long.
-    pub fn new(framing: Framing, dialect: Dialect, limit: usize) -> Self {
-        let (input, pieces) = (Vec::new(), Vec::new());
-        Self { framing, dialect, limit, input, taken: 0, searched: 0, pieces, pieces_taken: false }
+    /// A decoder without input. Messages may be up to `max_len` bytes long.
+    pub fn new(framing: Framing, kind: FramingKind, max_len: usize) -> Self {
+        let (input, fragments) = (Vec::new(), Vec::new());
+        Self { framing, kind, max_len, input, decoded: 0, searched: 0, fragments, fragments_done: false }
     }
 
-    /// Takes what the plugin sent.
+    /// Adds bytes from the plugin.
     pub fn handle_input(&mut self, bytes: &[u8]) {
-        self.let_go();
-        spare::append(&mut self.input, bytes);
+        self.discard_decoded();
+        buffer_pool::append(&mut self.input, bytes);
     }
 
-    /// Forgets what was sent and not yet taken: somebody else speaks from now on, or nobody.
+    /// Discards the input, for a plugin that has gone. Another one may follow.
     pub fn reset(&mut self) {
-        *self = Self::new(self.framing, self.dialect, self.limit);
+        *self = Self::new(self.framing, self.kind, self.max_len);
     }
 
-    /// Bytes held, for STAT.
+    /// Bytes held in memory.
     pub fn buffered(&self) -> usize {
-        self.input.len() + self.pieces.len()
+        self.input.len() + self.fragments.len()
     }
 
-    fn waiting(&self) -> &[u8] {
-        &self.input[self.taken..]
+    fn rest(&self) -> &[u8] {
+        &self.input[self.decoded..]
     }
 
-    /// Takes the next `length` bytes: where in `input` they are.
+    /// Marks the next `length` bytes as decoded, and returns their place in `input`.
     fn take(&mut self, length: usize) -> Range<usize> {
-        let start = self.taken;
-        self.taken += length;
-        start..self.taken
+        let start = self.decoded;
+        self.decoded += length;
+        start..self.decoded
     }
 
-    /// Nothing is held of what has been taken.
-    fn let_go(&mut self) {
-        if self.taken == self.input.len() {
-            spare::give(std::mem::take(&mut self.input));
+    /// Frees the memory of the decoded input.
+    fn discard_decoded(&mut self) {
+        if self.decoded == self.input.len() {
+            buffer_pool::give(std::mem::take(&mut self.input));
         } else {
-            self.input.drain(..self.taken);
+            self.input.drain(..self.decoded);
         }
-        self.taken = 0;
+        self.decoded = 0;
     }
 
-    /// The next message, if it is there whole.
+    /// The next item, if its input is complete.
     pub fn poll_item(&mut self) -> Option<Result<Item<'_>, FramingError>> {
-        if std::mem::take(&mut self.pieces_taken) {
-            spare::give(std::mem::take(&mut self.pieces));
+        if std::mem::take(&mut self.fragments_done) {
+            buffer_pool::give(std::mem::take(&mut self.fragments));
         }
         match self.framing {
             Framing::Raw => self.poll_raw(),
@@ -111,25 +111,25 @@ impl Decoder {
         }
     }
 
-    /// Everything that was read at once.
+    /// The whole input is one message.
     fn poll_raw(&mut self) -> Option<Result<Item<'_>, FramingError>> {
-        if self.waiting().is_empty() {
-            self.let_go();
+        if self.rest().is_empty() {
+            self.discard_decoded();
             return None;
         }
-        let payload = self.take(self.waiting().len());
+        let payload = self.take(self.rest().len());
         Some(Ok(Item::Message { kind: Kind::Binary, payload: &self.input[payload], to: None }))
     }
 
-    /// LF ends a message, one CR before it is dropped, an empty line says nothing.
+    /// LF ends a message. One CR before it is removed. Empty lines are skipped.
     fn poll_line(&mut self) -> Result<Option<Item<'_>>, FramingError> {
         let line = loop {
             let searched = std::mem::take(&mut self.searched);
-            let Some(end) = self.waiting()[searched..].iter().position(|&b| b == b'\n') else {
-                self.let_go();
+            let Some(end) = self.rest()[searched..].iter().position(|&b| b == b'\n') else {
+                self.discard_decoded();
                 self.searched = self.input.len();
-                // One more than the longest may be the CR before the LF.
-                return if self.input.len() > self.limit + 1 { Err(FramingError::TooLong) } else { Ok(None) };
+                // One byte beyond the limit may be the CR before the LF.
+                return if self.input.len() > self.max_len + 1 { Err(FramingError::TooLong) } else { Ok(None) };
             };
             let mut line = self.take(searched + end + 1);
             line.end -= 1;
@@ -139,11 +139,11 @@ impl Decoder {
             }
         };
         let payload = &self.input[line];
-        if payload.len() > self.limit {
+        if payload.len() > self.max_len {
             return Err(FramingError::TooLong);
         }
-        // Datagrams are anything; a WebSocket's text is UTF-8.
-        if self.dialect == Dialect::WebSocket && std::str::from_utf8(payload).is_err() {
+        // A datagram may hold any bytes. A text message of WebSocket is UTF-8 (RFC 6455 section 5.6).
+        if self.kind == FramingKind::WebSocket && std::str::from_utf8(payload).is_err() {
             return Err(FramingError::Utf8);
         }
         Ok(Some(Item::Message { kind: Kind::Text, payload, to: None }))
@@ -151,29 +151,29 @@ impl Decoder {
 
     fn poll_mesg(&mut self) -> Result<Option<Item<'_>>, FramingError> {
         let (verb, body) = loop {
-            let waiting = self.waiting();
-            let header = &waiting[..waiting.len().min(HEADER_LIMIT)];
+            let rest = self.rest();
+            let header = &rest[..rest.len().min(MAX_HEADER_LEN)];
             let whole = match header.iter().position(|&b| b == b'\n') {
-                None if header.len() < HEADER_LIMIT => None,
+                None if header.len() < MAX_HEADER_LEN => None,
                 None => return Err(FramingError::LongHeader),
                 Some(end) => {
-                    let (verb, length) = parse_header(&header[..end], self.dialect, self.limit - self.pieces.len())?;
-                    (waiting.len() > end + length).then_some((verb, end + 1, length))
+                    let (verb, length) = parse_header(&header[..end], self.kind, self.max_len - self.fragments.len())?;
+                    (rest.len() > end + length).then_some((verb, end + 1, length))
                 }
             };
             let Some((verb, header, length)) = whole else {
-                self.let_go();
+                self.discard_decoded();
                 return Ok(None);
             };
-            self.taken += header;
+            self.decoded += header;
             let body = self.take(length);
             match verb {
-                Verb::Frag => self.pieces.extend_from_slice(&self.input[body]),
+                Verb::Frag => self.fragments.extend_from_slice(&self.input[body]),
                 verb => break (verb, body),
             }
         };
         let (kind, to) = match verb {
-            // Control messages do not wait for the message that FRAG has begun.
+            // Control messages may come between the fragments of a message.
             Verb::Clos(code) => {
                 let reason = std::str::from_utf8(&self.input[body]).map_err(|_| FramingError::Utf8)?;
                 return Ok(Some(Item::Close { code, reason }));
@@ -185,10 +185,10 @@ impl Decoder {
             Verb::Bina | Verb::Frag => (Kind::Binary, None),
         };
         let mut payload = &self.input[body];
-        if !self.pieces.is_empty() {
-            self.pieces.extend_from_slice(payload);
-            self.pieces_taken = true;
-            payload = &self.pieces;
+        if !self.fragments.is_empty() {
+            self.fragments.extend_from_slice(payload);
+            self.fragments_done = true;
+            payload = &self.fragments;
         }
         if kind == Kind::Text && std::str::from_utf8(payload).is_err() {
             return Err(FramingError::Utf8);
@@ -199,11 +199,11 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::DATAGRAM_LIMIT;
+    use super::super::MAX_DATAGRAM_LEN;
     use super::*;
     use crate::testing::pieces;
 
-    /// Each as it is shown, since an item lives no longer than until the next.
+    /// Items as debug text, since an item is valid only until the next one is polled.
     type Items = Vec<String>;
 
     fn shown(item: Result<Item<'_>, FramingError>) -> String {
@@ -211,11 +211,11 @@ mod tests {
     }
 
     fn decoded<'a>(framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>) -> Items {
-        decoded_of(Dialect::Datagrams, framing, pieces)
+        decoded_of(FramingKind::Datagrams, framing, pieces)
     }
 
-    fn decoded_of<'a>(dialect: Dialect, framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>) -> Items {
-        let mut decoder = Decoder::new(framing, dialect, DATAGRAM_LIMIT);
+    fn decoded_of<'a>(kind: FramingKind, framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>) -> Items {
+        let mut decoder = Decoder::new(framing, kind, MAX_DATAGRAM_LEN);
         let (mut items, mut ended) = (Vec::new(), false);
         for piece in pieces {
             decoder.handle_input(piece);
@@ -229,12 +229,12 @@ mod tests {
     }
 
     fn at_every_split(framing: Framing, input: &[u8]) -> Items {
-        at_every_split_of(Dialect::Datagrams, framing, input)
+        at_every_split_of(FramingKind::Datagrams, framing, input)
     }
 
     /// The items of `input` as a whole, after checking that no split changes them.
-    fn at_every_split_of(dialect: Dialect, framing: Framing, input: &[u8]) -> Items {
-        pieces::at_every_split(input, |pieces| decoded_of(dialect, framing, pieces.iter().copied()))
+    fn at_every_split_of(kind: FramingKind, framing: Framing, input: &[u8]) -> Items {
+        pieces::at_every_split(input, |pieces| decoded_of(kind, framing, pieces.iter().copied()))
     }
 
     fn message(kind: Kind, payload: &[u8]) -> String {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_is_what_is_read_at_once() {
+    fn in_raw_each_input_is_a_message() {
         assert_eq!(decoded(Framing::Raw, [&b"ab"[..], b"c"]), [binary(b"ab"), binary(b"c")]);
     }
 
@@ -258,26 +258,26 @@ mod tests {
     fn lines() {
         let items = at_every_split(Framing::Line, b"one\r\n\n\r\ntwo\r\r\nrest");
         assert_eq!(items, [text("one"), text("two\r")]);
-        let longest = [&vec![b'x'; DATAGRAM_LIMIT][..], b"\r\n"].concat();
-        let (most, newline) = longest.split_at(longest.len() - 1);
-        assert_eq!(decoded(Framing::Line, [most, newline]), decoded(Framing::Line, [&longest[..]]));
-        let long = vec![b'x'; DATAGRAM_LIMIT + 2];
+        let longest = [&vec![b'x'; MAX_DATAGRAM_LEN][..], b"\r\n"].concat();
+        let (line, newline) = longest.split_at(longest.len() - 1);
+        assert_eq!(decoded(Framing::Line, [line, newline]), decoded(Framing::Line, [&longest[..]]));
+        let long = vec![b'x'; MAX_DATAGRAM_LEN + 2];
         assert_eq!(decoded(Framing::Line, [&long[..]]), [shown(Err(FramingError::TooLong))]);
     }
 
     #[test]
-    fn a_line_in_drips_is_searched_once() {
-        let mut decoder = Decoder::new(Framing::Line, Dialect::Datagrams, DATAGRAM_LIMIT);
-        for _ in 0..DATAGRAM_LIMIT {
+    fn input_is_searched_for_a_newline_once() {
+        let mut decoder = Decoder::new(Framing::Line, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
+        for _ in 0..MAX_DATAGRAM_LEN {
             decoder.handle_input(b"x");
             assert_eq!(decoder.poll_item(), None);
-            assert_eq!(decoder.searched, decoder.buffered(), "the next drip costs no search of these");
+            assert_eq!(decoder.searched, decoder.buffered(), "these bytes are searched again");
         }
         decoder.handle_input(b"\nnext\n");
-        assert_eq!(decoder.poll_item().map(shown), Some(message(Kind::Text, &vec![b'x'; DATAGRAM_LIMIT])));
+        assert_eq!(decoder.poll_item().map(shown), Some(message(Kind::Text, &vec![b'x'; MAX_DATAGRAM_LEN])));
         assert_eq!(decoder.poll_item().map(shown), Some(message(Kind::Text, b"next")));
         assert_eq!(decoder.poll_item(), None);
-        assert_eq!((decoder.buffered(), decoder.input.capacity()), (0, 0), "nothing is held of what has been taken");
+        assert_eq!((decoder.buffered(), decoder.input.capacity()), (0, 0), "decoded input is still held");
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_messages() {
+    fn malformed_messages() {
         for (input, error) in [
             (&b"TEXT 1\n\xff"[..], FramingError::Utf8),
             (b"CLOS 1000 1\n\xff", FramingError::Utf8),
@@ -307,7 +307,7 @@ mod tests {
         ] {
             let mut input = input.to_vec();
             if error == FramingError::TooLong && input.starts_with(b"FRAG") {
-                input.extend_from_slice(&vec![0; DATAGRAM_LIMIT]);
+                input.extend_from_slice(&vec![0; MAX_DATAGRAM_LEN]);
                 input.extend_from_slice(b"BINA 1\n");
             }
             assert_eq!(decoded(Framing::Mesg, [&input[..]]), [shown(Err(error))]);
@@ -318,7 +318,7 @@ mod tests {
     fn messages_for_a_websocket() {
         let input = b"FRAG 1\naPING 2\nhiPONG 0\nTEXT 1\nbBINA 1\n\xffCLOS 1005 0\n";
         assert_eq!(
-            at_every_split_of(Dialect::WebSocket, Framing::Mesg, input),
+            at_every_split_of(FramingKind::WebSocket, Framing::Mesg, input),
             [
                 shown(Ok(Item::Ping(b"hi"))),
                 shown(Ok(Item::Pong(b""))),
@@ -327,7 +327,7 @@ mod tests {
                 shown(Ok(Item::Close { code: 1005, reason: "" })),
             ]
         );
-        let items = at_every_split_of(Dialect::WebSocket, Framing::Line, b"one\n\xff\n");
+        let items = at_every_split_of(FramingKind::WebSocket, Framing::Line, b"one\n\xff\n");
         assert_eq!(items, [text("one"), shown(Err(FramingError::Utf8))]);
     }
 }

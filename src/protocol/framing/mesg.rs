@@ -2,49 +2,50 @@
 
 use std::net::SocketAddr;
 
-use super::Dialect;
+use super::FramingKind;
 use crate::websocket::{CONTROL_LIMIT, close};
 
-/// Longest header, its newline included. The longest legal one is a DGRM to an IPv6 address.
-pub const HEADER_LIMIT: usize = 64;
+/// Longest header in bytes, its newline included. The longest is that of a DGRM with an IPv6 address of 39 characters and
+/// a scope ID of 4 digits, which is the number of a network interface.
+pub const MAX_HEADER_LEN: usize = 64;
 
-/// A message's header, as a plugin may send it.
+/// The verb of a message from a plugin, with its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// A whole text message, UTF-8.
     Text,
     /// A whole binary message.
     Bina,
-    /// A piece of a message that the following TEXT or BINA ends.
+    /// A fragment of a message. The next TEXT or BINA is the last fragment.
     Frag,
-    /// A datagram to an address of the plugin's choice.
+    /// A datagram to this address.
     Dgrm(SocketAddr),
     /// A ping with a payload.
     Ping,
     /// A pong with a payload.
     Pong,
-    /// The end of the conversation, with its code.
+    /// The end of the connection, with the close code.
     Clos(u16),
 }
 
-/// What is wrong with what a plugin sent; displays as what follows `PARSE`.
+/// Why the input from a plugin cannot be decoded. Displayed after the word `PARSE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramingError {
     /// No newline within 64 bytes.
     LongHeader,
-    /// A word that is no verb here.
+    /// A word that is not a verb for this kind of remote.
     Verb,
-    /// A length that is no plain decimal number.
+    /// A length that is not a plain decimal number.
     Length,
-    /// More bytes than a message may have.
+    /// A message longer than the limit.
     TooLong,
-    /// DGRM without a usable address.
+    /// DGRM without a valid address.
     Address,
-    /// CLOS with a code that may not be sent.
+    /// CLOS with a code that an endpoint must not send.
     Code,
-    /// TEXT that is no UTF-8.
+    /// A text or a reason that is not UTF-8.
     Utf8,
-    /// The proxy has no memory left for the rest of a message.
+    /// The memory limit leaves no room for the rest of the message.
     NoMemory,
 }
 
@@ -64,36 +65,35 @@ impl std::fmt::Display for FramingError {
 }
 
 impl FramingError {
-    /// The message that tells the plugin: the last one it reads.
+    /// The CLOS message to the plugin, the last one on the connection.
     pub fn close_message(self) -> Vec<u8> {
         let mut message = Vec::new();
         encode_close(1002, &self.reason(), &mut message);
         message
     }
 
-    /// The reason that goes with it.
+    /// The reason in the CLOS message: `PARSE <error>`.
     pub fn reason(self) -> String {
         format!("PARSE {self}")
     }
 
-    /// What a WebSocket's remote is told (RFC 6455 section 7.4.1).
+    /// The close code for a WebSocket remote (RFC 6455 section 7.4.1).
     pub fn close_code(self) -> u16 {
         if self == Self::Utf8 { 1007 } else { 1002 }
     }
 }
 
-/// Reads a header, without its newline: the verb and the length of the body in bytes, which a message may have up to
-/// `limit`.
-pub fn parse_header(line: &[u8], dialect: Dialect, limit: usize) -> Result<(Verb, usize), FramingError> {
+/// Parses a header without its newline. Returns the verb and the length of the body in bytes, at most `max_len`.
+pub fn parse_header(line: &[u8], kind: FramingKind, max_len: usize) -> Result<(Verb, usize), FramingError> {
     let line = std::str::from_utf8(line).map_err(|_| FramingError::Verb)?;
     let (word, rest) = line.split_once(' ').ok_or(FramingError::Verb)?;
     let (verb, length) = match word {
         "TEXT" => (Verb::Text, rest),
         "BINA" => (Verb::Bina, rest),
         "FRAG" => (Verb::Frag, rest),
-        "PING" if dialect == Dialect::WebSocket => (Verb::Ping, rest),
-        "PONG" if dialect == Dialect::WebSocket => (Verb::Pong, rest),
-        "DGRM" if dialect == Dialect::Datagrams => {
+        "PING" if kind == FramingKind::WebSocket => (Verb::Ping, rest),
+        "PONG" if kind == FramingKind::WebSocket => (Verb::Pong, rest),
+        "DGRM" if kind == FramingKind::Datagrams => {
             let (length, address) = rest.split_once(' ').ok_or(FramingError::Address)?;
             (Verb::Dgrm(address.parse().map_err(|_| FramingError::Address)?), length)
         }
@@ -103,32 +103,49 @@ pub fn parse_header(line: &[u8], dialect: Dialect, limit: usize) -> Result<(Verb
         }
         _ => return Err(FramingError::Verb),
     };
-    let limit = match verb {
+    let max_len = match verb {
         Verb::Clos(_) => close::REASON_LIMIT,
         Verb::Ping | Verb::Pong => CONTROL_LIMIT,
-        _ => limit,
+        _ => max_len,
     };
-    Ok((verb, parse_length(length, limit)?))
+    Ok((verb, parse_length(length, max_len)?))
 }
 
-/// Appends a close message to what the plugin is to read.
+/// See [`super::message_len`]. The length of the body is the second word of the header, in CLOS the third.
+pub fn message_len(bytes: impl Iterator<Item = u8>) -> Option<usize> {
+    let mut header = [0; MAX_HEADER_LEN];
+    let mut len = 0;
+    for byte in bytes.take(MAX_HEADER_LEN) {
+        if byte == b'\n' {
+            let mut words = header[..len].split(|&byte| byte == b' ');
+            let digits = if words.next() == Some(b"CLOS") { words.nth(1) } else { words.next() };
+            let body = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0);
+            return Some((len + 1).saturating_add(body));
+        }
+        header[len] = byte;
+        len += 1;
+    }
+    (len == MAX_HEADER_LEN).then_some(len)
+}
+
+/// Appends a CLOS message to the bytes for the plugin.
 pub fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("CLOS {code} {}\n{reason}", reason.len()).as_bytes());
 }
 
-/// The codes that a plugin may send: what a close frame may carry, and 1005 for none.
+/// Parses a close code that a plugin may send: one that a close frame may carry, or 1005 for a frame without a code.
 fn parse_code(text: &str) -> Result<u16, FramingError> {
     let code = parse_length(text, 4999).map_err(|_| FramingError::Code)? as u16;
     if close::is_valid(code) || code == close::NO_CODE { Ok(code) } else { Err(FramingError::Code) }
 }
 
-/// Decimal, without sign and without leading zero.
-fn parse_length(text: &str, limit: usize) -> Result<usize, FramingError> {
+/// Parses a decimal number up to `max`, without sign and leading zeros.
+fn parse_length(text: &str, max: usize) -> Result<usize, FramingError> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if !plain {
         return Err(FramingError::Length);
     }
-    text.parse().ok().filter(|&length| length <= limit).ok_or(FramingError::TooLong)
+    text.parse().ok().filter(|&length| length <= max).ok_or(FramingError::TooLong)
 }
 
 #[cfg(test)]
@@ -137,7 +154,7 @@ mod tests {
 
     #[test]
     fn headers() {
-        let header = |line: &str| parse_header(line.as_bytes(), Dialect::Datagrams, 1000);
+        let header = |line: &str| parse_header(line.as_bytes(), FramingKind::Datagrams, 1000);
         assert_eq!(header("TEXT 5"), Ok((Verb::Text, 5)));
         assert_eq!(header("BINA 0"), Ok((Verb::Bina, 0)));
         assert_eq!(header("FRAG 1000"), Ok((Verb::Frag, 1000)));
@@ -168,8 +185,8 @@ mod tests {
         ] {
             assert_eq!(header(line), Err(error), "{line}");
         }
-        assert_eq!(parse_header(b"\xff 5", Dialect::Datagrams, 10), Err(FramingError::Verb));
-        let header = |line: &str| parse_header(line.as_bytes(), Dialect::WebSocket, 1000);
+        assert_eq!(parse_header(b"\xff 5", FramingKind::Datagrams, 10), Err(FramingError::Verb));
+        let header = |line: &str| parse_header(line.as_bytes(), FramingKind::WebSocket, 1000);
         assert_eq!(header("PING 125"), Ok((Verb::Ping, 125)));
         assert_eq!(header("PONG 0"), Ok((Verb::Pong, 0)));
         assert_eq!(header("PING 126"), Err(FramingError::TooLong));
@@ -177,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_plugin() {
+    fn an_error_becomes_a_close_message() {
         assert_eq!(FramingError::Verb.close_message(), b"CLOS 1002 18\nPARSE unknown verb");
     }
 }

@@ -1,35 +1,35 @@
-//! Framing on the plugin's side: how messages are told apart in the byte stream between plugin and proxy.
+//! Framing: how messages are delimited in the byte stream between plugin and proxy. Sans-IO.
 //!
-//! Sans-IO. [`Decoder`] reads what the plugin sends, the `encode_` functions write what the remote sent.
+//! [`Decoder`] decodes the messages of the plugin. The `encode_` functions encode the messages of the remote, and
+//! [`message_len`] finds the end of an encoded message.
 
 mod decode;
 mod mesg;
 
 pub use decode::{Decoder, Item};
-pub use mesg::{FramingError, encode_close};
+pub use mesg::{FramingError, MAX_HEADER_LEN, encode_close};
 
 use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::websocket::Kind;
 
-/// The largest payload of a UDP datagram over IPv4 (65535 less the headers of IP and UDP).
-pub const DATAGRAM_LIMIT: usize = 65507;
+/// Largest payload of a UDP datagram over IPv4, in bytes: 65535 without the headers of IP and UDP.
+pub const MAX_DATAGRAM_LEN: usize = 65507;
 
-/// How messages are told apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// FRAM: how messages are delimited on the plugin's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Not at all: a byte stream; what is read at once is one message.
-    #[default]
+    /// Not delimited: a byte stream. The bytes of one read are one message.
     Raw,
-    /// A line is a message.
+    /// A message is a line.
     Line,
-    /// `VERB n` and n bytes are a message; nothing is lost.
+    /// A message is the header line `VERB n` and n bytes. Messages pass unchanged, with their kind.
     Mesg,
 }
 
 impl Framing {
-    /// Reads the value of FRAM, in any case.
+    /// Parses the value of FRAM, in any case.
     pub fn from_name(name: &[u8]) -> Option<Self> {
         [Self::Raw, Self::Line, Self::Mesg]
             .into_iter()
@@ -46,16 +46,30 @@ impl Framing {
     }
 }
 
-/// With whom a plugin speaks: what MESG's verbs are.
+/// The kind of remote, which determines the verbs of MESG.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
+pub enum FramingKind {
     /// DGRM besides TEXT and BINA.
     Datagrams,
     /// PING and PONG besides TEXT and BINA.
     WebSocket,
 }
 
-/// Appends a whole message of `kind` to what the plugin is to read.
+/// The length in bytes, header included, of the encoded message that begins at the first of `bytes`. `None`: its header,
+/// or in LINE its end, is not among `bytes` yet. The message itself may end after `bytes`.
+///
+/// In RAW every byte counts as a message. In MESG, [`MAX_HEADER_LEN`] bytes without a newline, which no `encode_`
+/// function writes, count as a message.
+pub fn message_len<'a>(framing: Framing, bytes: impl IntoIterator<Item = &'a u8>) -> Option<usize> {
+    let mut bytes = bytes.into_iter();
+    match framing {
+        Framing::Raw => bytes.next().map(|_| 1),
+        Framing::Line => bytes.position(|&byte| byte == b'\n').map(|at| at + 1),
+        Framing::Mesg => mesg::message_len(bytes.copied()),
+    }
+}
+
+/// Appends a whole message of `kind` to the bytes for the plugin.
 pub fn encode_message(framing: Framing, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
     match framing {
         Framing::Raw => out.extend_from_slice(payload),
@@ -64,14 +78,14 @@ pub fn encode_message(framing: Framing, kind: Kind, payload: &[u8], out: &mut Ve
     }
 }
 
-/// Appends what has a verb and a body only: TEXT, BINA, PING, PONG, HEAD.
+/// Appends a message that has only a verb and a body: TEXT, BINA, PING, PONG, HEAD.
 pub fn encode_body(verb: &str, payload: &[u8], out: &mut Vec<u8>) {
-    // To memory that cannot fail.
+    // Writing to memory cannot fail.
     let _ = writeln!(out, "{verb} {}", payload.len());
     out.extend_from_slice(payload);
 }
 
-/// Appends a datagram from `sender` to what the plugin is to read.
+/// Appends a datagram from `sender` to the bytes for the plugin.
 pub fn encode_datagram(framing: Framing, payload: &[u8], sender: SocketAddr, out: &mut Vec<u8>) {
     match framing {
         Framing::Raw => out.extend_from_slice(payload),
@@ -83,7 +97,7 @@ pub fn encode_datagram(framing: Framing, payload: &[u8], sender: SocketAddr, out
     }
 }
 
-/// A message as one line: each CRLF, CR and LF inside becomes one space, those at the end go.
+/// Appends a message as one line: each CRLF, CR or LF inside becomes a space, those at the end are removed.
 fn encode_line(payload: &[u8], out: &mut Vec<u8>) {
     let end = payload.iter().rposition(|&b| b != b'\r' && b != b'\n').map_or(0, |at| at + 1);
     let mut bytes = payload[..end].iter().copied().peekable();
@@ -115,7 +129,7 @@ mod tests {
         assert_eq!(encoded(Framing::Raw, b"a\nb"), b"a\nb");
         assert_eq!(encoded(Framing::Line, b"a\r\nb\rc\nd\n\r\n"), b"a b c d\n");
         assert_eq!(encoded(Framing::Line, b"\n"), b"\n");
-        assert_eq!(encoded(Framing::Line, b"a\n\rb"), b"a  b\n", "LF and CR are two line ends");
+        assert_eq!(encoded(Framing::Line, b"a\n\rb"), b"a  b\n", "LF CR are two line ends");
         assert_eq!(encoded(Framing::Mesg, b"a\nb"), b"DGRM 3 192.0.2.1:1900\na\nb");
         assert_eq!(encoded(Framing::Mesg, b""), b"DGRM 0 192.0.2.1:1900\n");
         let mut out = Vec::new();
@@ -134,6 +148,59 @@ mod tests {
         assert_eq!(encoded(Framing::Line, Kind::Binary), b"a b\n");
         assert_eq!(encoded(Framing::Mesg, Kind::Text), b"TEXT 3\na\nb");
         assert_eq!(encoded(Framing::Mesg, Kind::Binary), b"BINA 3\na\nb");
+    }
+
+    /// Checks the length of the first message of `bytes`, given 0, 1, 2 and more of them: `known` is the number of bytes
+    /// from which on it is known.
+    fn check_message_len(framing: Framing, bytes: &[u8], len: usize, known: usize) {
+        for given in 0..=bytes.len() {
+            let found = message_len(framing, &bytes[..given]);
+            assert_eq!(found, (given >= known).then_some(len), "{framing:?}: {given} bytes");
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_message_is_known_from_its_header_on() {
+        check_message_len(Framing::Raw, b"abc", 1, 1);
+        check_message_len(Framing::Line, b"abc\nd\n", 4, 4);
+        check_message_len(Framing::Line, b"\n\n", 1, 1);
+        check_message_len(Framing::Mesg, b"TEXT 3\na\nbTEXT 1\nx", 10, 7);
+        check_message_len(Framing::Mesg, b"BINA 0\nrest", 7, 7);
+        check_message_len(Framing::Mesg, b"CLOS 1000 2\nbyTEXT 1\n", 14, 12);
+        check_message_len(Framing::Mesg, b"DGRM 2 192.0.2.1:1900\nxyz", 24, 22);
+        check_message_len(Framing::Mesg, b"PING 65535\nxyz", 65546, 11);
+        // Headers that the proxy does not write: without a length, with one that overflows, and one that is too long.
+        check_message_len(Framing::Mesg, b"TEXT\n3\n", 5, 5);
+        check_message_len(Framing::Mesg, b"TEXT 99999999999999999999\nx", 26, 26);
+        check_message_len(Framing::Mesg, &[b'x'; 2 * MAX_HEADER_LEN], MAX_HEADER_LEN, MAX_HEADER_LEN);
+        let longest = [&[b'x'; MAX_HEADER_LEN - 3][..], b" 5\nmore"].concat();
+        check_message_len(Framing::Mesg, &longest, MAX_HEADER_LEN + 5, MAX_HEADER_LEN);
+    }
+
+    #[test]
+    fn every_encoded_message_has_its_length() {
+        for framing in [Framing::Line, Framing::Mesg] {
+            let mut messages: Vec<Vec<u8>> = vec![Vec::new(); 5];
+            encode_message(framing, Kind::Text, b"text", &mut messages[0]);
+            encode_message(framing, Kind::Binary, &[7; 300], &mut messages[1]);
+            encode_datagram(framing, b"", "192.0.2.1:9".parse().unwrap(), &mut messages[2]);
+            let address = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%9999]:65535".parse().unwrap();
+            encode_datagram(framing, &[7; MAX_DATAGRAM_LEN], address, &mut messages[3]);
+            encode_message(framing, Kind::Text, b"", &mut messages[4]);
+            if framing == Framing::Mesg {
+                messages.push(Vec::new());
+                encode_body("HEAD", b"a: b\r\n", &mut messages[5]);
+                messages.push(Vec::new());
+                encode_close(1000, "by", &mut messages[6]);
+            }
+            let stream: std::collections::VecDeque<u8> = messages.concat().into();
+            let mut start = 0;
+            for message in &messages {
+                assert_eq!(message_len(framing, stream.range(start..)), Some(message.len()));
+                start += message.len();
+            }
+            assert_eq!(start, stream.len());
+        }
     }
 
     #[test]

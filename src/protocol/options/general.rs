@@ -1,36 +1,37 @@
-//! The options that part 1 of the protocol has, and ours that are not about one kind of target.
+//! The options of part 1 of the protocol, and the later ones that are not only for TLS or WebSocket.
 
-use super::values::{LONGEST_CONNECT, block_size, lenient, limit, one_of};
-use super::{Framing, NotifyTarget, OptionSpec, Refused, Targets, Transport};
+use super::OptionDefault::{ConnectTimeout, Unset, Value};
+use super::values::{MAX_CONNECT_TIMEOUT, block_size, lenient, one_of, time_limit};
+use super::{Framing, NotifyTarget, OptionScope, OptionSpec, Transport, ValueError};
 use crate::protocol::number;
 
-/// A kept connection is kept no longer than this: a day, in seconds. Nobody restarts that slowly.
-const LONGEST_KEEP: f64 = 86400.0;
+/// Longest KEEP in seconds: a day. No restart of Luup takes longer.
+const MAX_KEEP_SECONDS: f64 = 86400.0;
 
-/// Part 1's first.
+/// The options of part 1 come first.
 pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "RTIM",
         "ms",
-        Targets::All,
-        "0",
-        "close when the remote has been silent that long; 0 never",
-        |parameters, value| lenient(value, |ms| parameters.receive_timeout = limit(ms, 0.001)),
+        OptionScope::All,
+        Value("0"),
+        "close after this much silence of the remote; 0: never",
+        |parameters, value| lenient(value, |ms| parameters.receive_timeout = time_limit(ms, 0.001)),
     ),
     OptionSpec::new(
         "BLKS",
         "bytes",
-        Targets::All,
-        "as is fastest",
-        "largest chunk handed over at once, 1 to 65536",
-        |parameters, value| lenient(value, |bytes| parameters.block = block_size(bytes)),
+        OptionScope::All,
+        Unset("chosen by the proxy"),
+        "largest chunk passed on at once, 1 to 65536",
+        |parameters, value| lenient(value, |bytes| parameters.block_size = block_size(bytes)),
     ),
     OptionSpec::new(
         "NTFY",
         "dev/sid/action[/pid]",
-        Targets::All,
-        "nobody is notified",
-        "invoke this action when there is something to read",
+        OptionScope::All,
+        Unset("no notifications"),
+        "Luup action to invoke when there is something to read",
         |parameters, value| {
             parameters.notify = Some(Box::new(NotifyTarget::from_option(value)));
             Ok(())
@@ -39,38 +40,47 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "PACE",
         "seconds",
-        Targets::All,
-        "0",
-        "shortest time between two notifications of data; 0 none",
-        |parameters, value| lenient(value, |seconds| parameters.pace = limit(seconds, 1.0)),
+        OptionScope::All,
+        Value("0"),
+        "shortest time between two notifications of data; 0: no limit",
+        |parameters, value| lenient(value, |seconds| parameters.pace = time_limit(seconds, 1.0)),
     ),
-    OptionSpec::new("PRTO", "tcp|udp|tls", Targets::Endpoints, "tcp", "what carries the bytes", |parameters, value| {
-        let name = value.to_ascii_lowercase();
-        parameters.transport = match name.as_slice() {
-            b"tcp" => Transport::Tcp,
-            b"udp" => Transport::Udp,
-            b"tls" => Transport::Tls,
-            _ => return Err(Refused::Transport(name.into())),
-        };
-        Ok(())
-    })
+    OptionSpec::new(
+        "PRTO",
+        "tcp|udp|tls",
+        OptionScope::Endpoints,
+        Value("tcp"),
+        "transport protocol",
+        |parameters, value| {
+            let name = value.to_ascii_lowercase();
+            parameters.transport = match name.as_slice() {
+                b"tcp" => Transport::Tcp,
+                b"udp" => Transport::Udp,
+                b"tls" => Transport::Tls,
+                _ => return Err(ValueError::UnknownProtocol(name.into())),
+            };
+            Ok(())
+        },
+    )
     .capable(&["TLS"]),
     OptionSpec::new(
         "CTIM",
         "ms",
-        Targets::All,
-        "4500",
-        "time for finding the name, connecting and TLS",
+        OptionScope::All,
+        ConnectTimeout,
+        "time limit for name resolution, connecting and the TLS handshake",
         |parameters, value| {
-            lenient(value, |ms| parameters.connect_timeout = Some(limit(ms, 0.001).unwrap_or(LONGEST_CONNECT)))
+            lenient(value, |ms| {
+                parameters.connect_timeout = Some(time_limit(ms, 0.001).unwrap_or(MAX_CONNECT_TIMEOUT));
+            })
         },
     ),
     OptionSpec::new(
         "EVNT",
         "on|off",
-        Targets::All,
-        "off",
-        "notifications say why: Event=connected, data or closed",
+        OptionScope::All,
+        Value("off"),
+        "notifications give their reason: Event=connected, data or closed",
         |parameters, value| {
             parameters.events = one_of(value, &[("on", true), ("off", false)])?;
             Ok(())
@@ -80,12 +90,12 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "KEEP",
         "seconds",
-        Targets::All,
-        "0",
-        "outlive the plugin's connection, to be found again by ATCH; needs NTFY with a pid of 8 characters or more",
+        OptionScope::All,
+        Value("0"),
+        "keep the connection for ATCH after the plugin's own has ended; needs NTFY with a pid of 8 characters or more",
         |parameters, value| {
-            let seconds = number::parse(value).filter(|&seconds| seconds >= 0.0).ok_or(Refused::Value)?;
-            parameters.keep = limit(seconds.min(LONGEST_KEEP), 1.0);
+            let seconds = number::parse(value).filter(|&seconds| seconds >= 0.0).ok_or(ValueError::Invalid)?;
+            parameters.keep = time_limit(seconds.min(MAX_KEEP_SECONDS), 1.0);
             Ok(())
         },
     )
@@ -93,11 +103,11 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "FRAM",
         "RAW|LINE|MESG",
-        Targets::Messages,
-        "MESG for ws, else RAW",
-        "how messages are told apart on the plugin's side",
+        OptionScope::Messages,
+        Unset("MESG for ws, else RAW"),
+        "how messages are delimited on the plugin's side",
         |parameters, value| {
-            parameters.framing = Some(Framing::from_name(value).ok_or(Refused::Value)?);
+            parameters.framing = Some(Framing::from_name(value).ok_or(ValueError::Invalid)?);
             Ok(())
         },
     )

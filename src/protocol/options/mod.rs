@@ -1,41 +1,44 @@
-//! The options of CONN. Each is declared once, in one of the tables that [`options`] lists: the parser, HELP, CAPA and
-//! the table of the README come from there.
+//! The options of CONN.
+//!
+//! Each option is declared once, in one of the tables that [`options`] lists: name, default, help and parser. HELP, CAPA
+//! and the table in the documentation are made from these declarations, and [`Parameters::default`],
+//! [`TlsSettings::default`] and [`WebSocketSettings::default`] parse their default texts.
 
 mod general;
 mod tls;
 mod values;
 mod websocket;
 
-pub use values::{block_size, limit};
-pub use websocket::Bridge;
+pub use values::{block_size, time_limit};
+pub use websocket::WebSocketSettings;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::framing::Framing;
-use super::notify::NotifyTarget;
+use super::notify_target::NotifyTarget;
 use super::target::Target;
-use crate::tls::Settings;
+use super::tls_settings::TlsSettings;
 
-/// What carries the bytes to a `host:port`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// PRTO: the transport protocol to a `host:port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// A TCP stream.
-    #[default]
+    /// TCP.
     Tcp,
-    /// Unconnected UDP: datagrams go to the target, answers are taken from anyone.
+    /// Unconnected UDP: datagrams go to the target, and are accepted from every sender.
     Udp,
     /// TLS over TCP.
     Tls,
 }
 
-/// What is spoken with a target.
+/// The protocol between the proxy and the remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// A TCP stream.
+    /// TCP.
     Tcp,
-    /// Datagrams.
+    /// UDP.
     Udp,
-    /// TLS.
+    /// TLS over TCP.
     Tls,
     /// WebSocket over TCP.
     Ws,
@@ -44,7 +47,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// What is spoken with `target` over `transport`. A URL says it by itself.
+    /// The protocol for `target`. `transport` matters for a `host:port` only.
     pub fn of(target: &Target, transport: Transport) -> Self {
         match (target, transport) {
             (Target::WebSocket(url), _) if url.secure => Self::Wss,
@@ -55,7 +58,7 @@ impl Protocol {
         }
     }
 
-    /// Its name in STAT JSON.
+    /// The name in STAT JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -66,59 +69,85 @@ impl Protocol {
         }
     }
 
-    /// True where messages are spoken over a stream.
+    /// True for ws and wss.
     pub fn is_websocket(self) -> bool {
         matches!(self, Self::Ws | Self::Wss)
     }
 }
 
-/// A kept connection's pid has so many bytes at least, so that nobody hits it by chance.
-const KEPT_PID_LEAST: usize = 8;
+/// Shortest pid of a kept connection, in bytes. The pid is a secret that must be hard to guess.
+const MIN_KEPT_PID_LEN: usize = 8;
 
-/// Everything that commands and options of CONN can set for a connection.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Everything that commands and the options of CONN can set for a connection.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
-    /// RTIM: the longest silence of the remote. `None`: no limit.
+    /// RTIM: longest silence of the remote. `None`: no limit.
     pub receive_timeout: Option<Duration>,
-    /// BLKS: the largest chunk handed over at once, 1 to 65536 bytes. `None`: as is fastest.
-    pub block: Option<u32>,
-    /// PACE: the shortest time between two notifications of data. `None`: no limit.
+    /// BLKS: largest chunk passed on at once, 1 to 65536 bytes. `None`: the proxy chooses.
+    pub block_size: Option<u32>,
+    /// PACE: shortest time between two notifications of data. `None`: no limit.
     pub pace: Option<Duration>,
-    /// NTFY: whom to tell. Boxed, since most of a connection's life nobody looks at it.
+    /// NTFY: the Luup action to invoke. Boxed to keep sessions small.
     pub notify: Option<Box<NotifyTarget>>,
-    /// PRTO.
+    /// PRTO: the transport protocol to a `host:port`.
     pub transport: Transport,
-    /// CTIM: time for the name and the connection. `None`: the configured default.
+    /// CTIM: time limit for name resolution, connecting and the TLS handshake. `None`: the configured one.
     pub connect_timeout: Option<Duration>,
-    /// EVNT: notifications say why they come.
+    /// EVNT: notifications give their reason.
     pub events: bool,
-    /// KEEP: how long the connection outlives the plugin's. `None`: not at all.
+    /// KEEP: how long the connection is kept after the plugin's own has ended. `None`: not at all.
     pub keep: Option<Duration>,
-    /// FRAM: messages on the plugin's side. `None`: the target's default.
+    /// FRAM: how messages are delimited on the plugin's side. `None`: the default of the protocol.
     pub framing: Option<Framing>,
-    /// The options for TLS, where any was given.
-    pub tls: Option<Box<Settings>>,
-    /// The options for WebSocket, where any was given.
-    pub bridge: Option<Box<Bridge>>,
+    /// The options for TLS. `None`: none was given, so [`TlsSettings::default`] holds.
+    pub tls: Option<Box<TlsSettings>>,
+    /// The options for WebSocket. `None`: none was given, so [`WebSocketSettings::default`] holds.
+    pub websocket: Option<Box<WebSocketSettings>>,
+}
+
+impl Default for Parameters {
+    /// The parameters that the default texts of the options give.
+    fn default() -> Self {
+        let mut parameters = Self::UNSET;
+        apply_defaults(general::OPTIONS, &mut parameters);
+        parameters
+    }
 }
 
 impl Parameters {
-    /// The framing in force with a remote that speaks `protocol`.
+    /// Parameters to apply options to. The values of options that have a default text mean nothing yet.
+    const UNSET: Self = Self {
+        receive_timeout: None,
+        block_size: None,
+        pace: None,
+        notify: None,
+        transport: Transport::Tcp,
+        connect_timeout: None,
+        events: false,
+        keep: None,
+        framing: None,
+        tls: None,
+        websocket: None,
+    };
+
+    /// The framing with a remote that speaks `protocol`.
     pub fn framing(&self, protocol: Protocol) -> Framing {
         self.framing.unwrap_or(if protocol.is_websocket() { Framing::Mesg } else { Framing::Raw })
     }
 
-    /// The remote is connected: what was only needed for that is forgotten.
-    pub fn handle_connected(&mut self) {
-        (self.tls, self.bridge) = (None, None);
+    /// Frees the settings that only connecting needs.
+    pub fn drop_connect_settings(&mut self) {
+        (self.tls, self.websocket) = (None, None);
     }
 
-    /// The name by which the plugin finds a kept connection again. It is a secret that only the plugin knows.
+    /// The pid by which ATCH finds the kept connection. It is the plugin's secret. `None`: the connection is not kept, or
+    /// has no pid.
     pub fn kept_pid(&self) -> Option<&[u8]> {
         self.keep.and(self.notify.as_deref()?.pid())
     }
 
-    /// Applies the options that follow `target`, `KEY=value` separated by blanks. The last of two equal ones holds.
+    /// Applies the options that follow `target`: `KEY=value`, separated by blanks. If an option is given twice, the last
+    /// one holds.
     pub fn apply(&mut self, target: &Target, options: &[u8]) -> Result<(), OptionError> {
         let mut given = Vec::new();
         for option in options.split(|&b| super::is_blank(b)).filter(|option| !option.is_empty()) {
@@ -126,19 +155,19 @@ impl Parameters {
             let equals = option.iter().position(|&b| b == b'=').ok_or_else(unknown)?;
             let (name, value) = (&option[..equals], &option[equals + 1..]);
             let spec = self::options().find(|spec| spec.name.as_bytes() == name).ok_or_else(unknown)?;
-            (spec.apply)(self, value).map_err(|refused| refused.of(spec, option))?;
+            (spec.apply)(self, value).map_err(|error| error.into_option_error(spec, option))?;
             given.push((spec, option));
         }
         let protocol = Protocol::of(target, self.transport);
-        if let Some((spec, option)) = given.into_iter().find(|(spec, _)| !spec.targets.include(protocol)) {
-            return Err(Refused::Value.of(spec, option));
+        if let Some((spec, option)) = given.into_iter().find(|(spec, _)| !spec.scope.includes(protocol)) {
+            return Err(ValueError::Invalid.into_option_error(spec, option));
         }
         if let Some(keep) = self.keep
-            && self.kept_pid().is_none_or(|pid| pid.len() < KEPT_PID_LEAST)
+            && self.kept_pid().is_none_or(|pid| pid.len() < MIN_KEPT_PID_LEN)
         {
             return Err(OptionError::Keep(keep));
         }
-        // Framing a stream of which nothing marks the messages would invent them.
+        // A byte stream has no messages that the framing could delimit.
         if matches!(protocol, Protocol::Tcp | Protocol::Tls) && self.framing(protocol) != Framing::Raw {
             return Err(OptionError::Invalid(format!("FRAM={}", self.framing(protocol).name()).into_bytes().into()));
         }
@@ -146,25 +175,25 @@ impl Parameters {
     }
 }
 
-/// Why the options of a CONN are refused; displays as the reason that `ERR CONN` gives.
+/// Why the options of a CONN are rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OptionError {
-    /// No such option, no value, or a value that is none: the option as written, of a secret one its name.
+    /// Unknown option, missing or malformed value: the option as written, or only its name if the value is a secret.
     Invalid(Box<[u8]>),
-    /// A protocol that is not spoken, in lower case.
+    /// Unknown value of PRTO, in lower case.
     Protocol(Box<[u8]>),
-    /// KEEP without a pid that nobody else would think of.
+    /// KEEP without a pid that is long enough: the value of KEEP.
     Keep(Duration),
 }
 
 impl OptionError {
-    /// The reason, as bytes, since a plugin may write any.
+    /// The reason in `ERR CONN <reason>`. It quotes the plugin, so it need not be UTF-8.
     pub fn reason(&self) -> Vec<u8> {
         match self {
             Self::Invalid(option) => [b"Invalid option ", &option[..]].concat(),
             Self::Protocol(protocol) => [b"Invalid protocol ", &protocol[..]].concat(),
             Self::Keep(keep) => format!(
-                "Invalid option KEEP={}: it needs NTFY with a pid of {KEPT_PID_LEAST} characters or more",
+                "Invalid option KEEP={}: it needs NTFY with a pid of {MIN_KEPT_PID_LEN} characters or more",
                 keep.as_secs_f64()
             )
             .into_bytes(),
@@ -172,42 +201,42 @@ impl OptionError {
     }
 }
 
-/// Why one option's value is refused.
-enum Refused {
-    Value,
-    Transport(Box<[u8]>),
+/// Why the value of an option is rejected.
+enum ValueError {
+    Invalid,
+    UnknownProtocol(Box<[u8]>),
 }
 
-impl Refused {
-    /// The refusal of `option`, which is one of `spec`.
-    fn of(self, spec: &OptionSpec, option: &[u8]) -> OptionError {
+impl ValueError {
+    /// The error of `option`, which `spec` declares and the plugin wrote.
+    fn into_option_error(self, spec: &OptionSpec, option: &[u8]) -> OptionError {
         match self {
-            Self::Transport(name) => OptionError::Protocol(name),
-            Self::Value if spec.secret => OptionError::Invalid(spec.name.as_bytes().into()),
-            Self::Value => OptionError::Invalid(option.into()),
+            Self::UnknownProtocol(name) => OptionError::Protocol(name),
+            Self::Invalid if spec.is_secret => OptionError::Invalid(spec.name.as_bytes().into()),
+            Self::Invalid => OptionError::Invalid(option.into()),
         }
     }
 }
 
-/// For which targets an option is.
+/// The targets for which an option is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Targets {
-    /// Every one.
+pub enum OptionScope {
+    /// All targets.
     All,
-    /// Those that are written as host and port.
+    /// Targets written as `host:port`.
     Endpoints,
-    /// Those that mark where a message ends.
+    /// Protocols that have messages.
     Messages,
-    /// Those that speak TLS, or may be redirected to one that does.
+    /// TLS, and WebSocket, whose server may redirect to TLS.
     Tls,
-    /// URLs.
+    /// WebSocket URLs.
     WebSocket,
 }
 
-impl Targets {
-    fn include(self, protocol: Protocol) -> bool {
+impl OptionScope {
+    fn includes(self, protocol: Protocol) -> bool {
         match self {
-            // With a stream, framing has its own say.
+            // `Parameters::apply` checks the framing itself, after all options.
             Self::All | Self::Messages => true,
             Self::Endpoints => !protocol.is_websocket(),
             Self::Tls => protocol == Protocol::Tls || protocol.is_websocket(),
@@ -215,7 +244,7 @@ impl Targets {
         }
     }
 
-    /// As HELP and the README say it.
+    /// The word for it in HELP and in the documentation.
     pub fn name(self) -> &'static str {
         match self {
             Self::All => "all",
@@ -227,49 +256,80 @@ impl Targets {
     }
 }
 
+/// What holds if an option is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionDefault {
+    /// This value, in the syntax of the option. The option's own parser reads it.
+    Value(&'static str),
+    /// No value. The text says what the proxy does instead.
+    Unset(&'static str),
+    /// The configured time limit for connecting (`connect=`).
+    ConnectTimeout,
+}
+
+impl OptionDefault {
+    /// The default as HELP and the documentation show it. `connect_timeout` is the configured one.
+    pub fn text(self, connect_timeout: Duration) -> Cow<'static, str> {
+        match self {
+            Self::Value(text) | Self::Unset(text) => text.into(),
+            Self::ConnectTimeout => connect_timeout.as_millis().to_string().into(),
+        }
+    }
+}
+
 /// One option of CONN.
 pub struct OptionSpec {
     /// Four upper-case letters.
     pub name: &'static str,
-    /// The form of its value, as HELP prints it.
+    /// The syntax of the value, as HELP shows it.
     pub value: &'static str,
-    /// Which targets it is for.
-    pub targets: Targets,
-    /// What holds where it is not given.
-    pub default: &'static str,
-    /// One sentence.
+    /// The targets for which the option is valid.
+    pub scope: OptionScope,
+    /// What holds if the option is not given.
+    pub default: OptionDefault,
+    /// A phrase that says what the option does.
     pub help: &'static str,
-    /// What CAPA says where this option is there; part 1's options have none.
+    /// The words that the option adds to CAPA. The options of part 1 add none.
     pub capabilities: &'static [&'static str],
-    /// Its value is never repeated to anybody.
-    pub secret: bool,
-    apply: fn(&mut Parameters, &[u8]) -> Result<(), Refused>,
+    /// The value never appears in replies and logs.
+    pub is_secret: bool,
+    apply: fn(&mut Parameters, &[u8]) -> Result<(), ValueError>,
 }
 
 impl OptionSpec {
     const fn new(
         name: &'static str,
         value: &'static str,
-        targets: Targets,
-        default: &'static str,
+        scope: OptionScope,
+        default: OptionDefault,
         help: &'static str,
-        apply: fn(&mut Parameters, &[u8]) -> Result<(), Refused>,
+        apply: fn(&mut Parameters, &[u8]) -> Result<(), ValueError>,
     ) -> Self {
-        Self { name, value, targets, default, help, capabilities: &[], secret: false, apply }
+        Self { name, value, scope, default, help, capabilities: &[], is_secret: false, apply }
     }
 
-    const fn capable(mut self, of: &'static [&'static str]) -> Self {
-        self.capabilities = of;
+    const fn capable(mut self, words: &'static [&'static str]) -> Self {
+        self.capabilities = words;
         self
     }
 
     const fn secret(mut self) -> Self {
-        self.secret = true;
+        self.is_secret = true;
         self
     }
 }
 
-/// All options of CONN, part 1's first.
+/// Applies the default texts of `options`.
+fn apply_defaults(options: &[OptionSpec], parameters: &mut Parameters) {
+    for option in options {
+        if let OptionDefault::Value(text) = option.default {
+            let is_valid = (option.apply)(parameters, text.as_bytes()).is_ok();
+            debug_assert!(is_valid, "default of {}: {text}", option.name);
+        }
+    }
+}
+
+/// All options of CONN, those of part 1 first.
 pub fn options() -> impl Iterator<Item = &'static OptionSpec> {
     [general::OPTIONS, tls::OPTIONS, websocket::OPTIONS].into_iter().flatten()
 }

@@ -1,9 +1,10 @@
 //! Tests of the options.
 
 use super::*;
+use crate::protocol::tls_settings::{TlsVerify, TlsVersion};
 
 fn endpoint() -> Target {
-    Target::split_off(b"host:80").unwrap().0
+    Target::parse_prefix(b"host:80").unwrap().0
 }
 
 fn applied(options: &str) -> Parameters {
@@ -21,7 +22,7 @@ fn reason(options: &str) -> String {
 fn applies_every_option() {
     let all = applied("RTIM=1500  BLKS=0x10\tNTFY=3/s/a PACE=2 PRTO=UDP CTIM=100 EVNT=on FRAM=mesg");
     assert_eq!(all.receive_timeout, Some(Duration::from_millis(1500)));
-    assert_eq!(all.block, Some(16));
+    assert_eq!(all.block_size, Some(16));
     assert!(all.notify.unwrap().notifies());
     assert_eq!(all.pace, Some(Duration::from_secs(2)));
     assert_eq!(all.transport, Transport::Udp);
@@ -31,25 +32,25 @@ fn applies_every_option() {
 }
 
 #[test]
-fn the_last_of_two_holds() {
-    assert_eq!(applied("BLKS=1 BLKS=2").block, Some(2));
+fn the_last_of_two_values_holds() {
+    assert_eq!(applied("BLKS=1 BLKS=2").block_size, Some(2));
     assert_eq!(applied("RTIM=1 RTIM=0").receive_timeout, None);
 }
 
 #[test]
-fn bad_numbers_are_ignored_and_odd_ones_brought_into_range() {
+fn malformed_numbers_are_ignored_and_others_clamped() {
     assert_eq!(applied("RTIM=5 RTIM=x").receive_timeout, Some(Duration::from_millis(5)));
     for none in ["0", "-1", "inf", "nan", "1e99", "1e-9", "1e-300"] {
         assert_eq!(applied(&format!("RTIM={none}")).receive_timeout, None, "{none}");
     }
     for (text, block) in [("0", None), ("-1", None), ("0.5", Some(1)), ("inf", Some(65536)), ("99999", Some(65536))] {
-        assert_eq!(applied(&format!("BLKS={text}")).block, block, "{text}");
+        assert_eq!(applied(&format!("BLKS={text}")).block_size, block, "{text}");
     }
-    assert_eq!(applied("CTIM=0").connect_timeout, Some(values::LONGEST_CONNECT));
+    assert_eq!(applied("CTIM=0").connect_timeout, Some(values::MAX_CONNECT_TIMEOUT));
 }
 
 #[test]
-fn refuses_with_the_words_of_the_lua_daemon() {
+fn rejects_in_the_words_of_the_lua_daemon() {
     assert_eq!(reason("hello"), "Invalid option hello");
     assert_eq!(reason("XXXX=1"), "Invalid option XXXX=1");
     assert_eq!(reason("rtim=1"), "Invalid option rtim=1", "option names are upper case");
@@ -77,6 +78,47 @@ fn keep_needs_a_pid_that_is_a_secret() {
     }
 }
 
+/// Parameters in which no option has its default value.
+fn without_defaults() -> Parameters {
+    let mut parameters = Parameters::UNSET;
+    let others = [
+        ("RTIM", "7"),
+        ("PACE", "7"),
+        ("PRTO", "tls"),
+        ("EVNT", "on"),
+        ("KEEP", "7"),
+        ("VRFY", "none"),
+        ("TLSV", "1.3"),
+        ("RDIR", "7"),
+        ("RQTM", "7"),
+        ("PNGI", "7"),
+        ("MAXM", "7"),
+        ("DEFL", "on"),
+        ("MASK", "off"),
+        ("CTRL", "hand"),
+        ("RHDR", "on"),
+    ];
+    for option in options().filter(|option| matches!(option.default, OptionDefault::Value(_))) {
+        let (_, value) = others.iter().find(|(name, _)| *name == option.name).expect(option.name);
+        assert!((option.apply)(&mut parameters, value.as_bytes()).is_ok(), "{}={value}", option.name);
+    }
+    parameters
+}
+
+#[test]
+fn every_default_is_what_its_text_says() {
+    let mut parameters = without_defaults();
+    for option in options() {
+        if let OptionDefault::Value(text) = option.default {
+            let before = parameters.clone();
+            assert!((option.apply)(&mut parameters, text.as_bytes()).is_ok(), "{}={text}", option.name);
+            assert_ne!(parameters, before, "{}={text} has no effect", option.name);
+        }
+    }
+    let (tls, websocket) = (Some(Box::default()), Some(Box::default()));
+    assert_eq!(parameters, Parameters { tls, websocket, ..Parameters::default() });
+}
+
 #[test]
 fn names_are_four_upper_case_letters_and_stand_once() {
     for (at, spec) in options().enumerate() {
@@ -85,20 +127,75 @@ fn names_are_four_upper_case_letters_and_stand_once() {
     }
 }
 
-/// The README's table of options.
+/// The document that describes the protocol.
+const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
+
+/// Its table of options.
 fn table() -> String {
+    let connect_timeout = crate::config::Config::default().limits.connect;
     let row = |option: &OptionSpec| {
         let value = option.value.replace('|', "\\|");
-        format!("| `{}={value}` | {} | {} | {} |\n", option.name, option.targets.name(), option.help, option.default)
+        let default = option.default.text(connect_timeout);
+        format!("| `{}={value}` | {} | {} | {default} |\n", option.name, option.scope.name(), option.help)
     };
     let head = "| option | for | meaning | default |\n| --- | --- | --- | --- |\n";
     head.to_owned() + &options().map(row).collect::<String>()
 }
 
 #[test]
-fn the_readme_shows_every_option() {
-    let readme = include_str!("../../../README.md");
-    assert!(readme.contains(&table()), "the README's table should be:\n{}", table());
+fn the_document_shows_every_option() {
+    assert!(DOCUMENT.contains(&table()), "the table in docs/protocol.md should be:\n{}", table());
+}
+
+#[test]
+fn the_document_shows_every_command_and_its_errors() {
+    use crate::protocol::command::{COMMANDS, parse};
+    use crate::protocol::reply;
+
+    let table = DOCUMENT.split("| command | replies | what it does |\n| --- | --- | --- |\n").nth(1).unwrap();
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), COMMANDS.len());
+    for command in COMMANDS {
+        let usage = [command.name, command.arguments].join(" ");
+        let row = rows.iter().find(|row| row.starts_with(&format!("| `{}` |", usage.trim_end())));
+        let row = row.unwrap_or_else(|| panic!("docs/protocol.md has no row of `{}`", usage.trim_end()));
+        // Each takes an argument that is none, or none at all.
+        let refused = parse(format!("{} -1 nonsense", command.name).as_bytes(), &Parameters::default()).err();
+        let Some(refused) = refused.filter(|_| command.name != "CONN") else { continue };
+        let error = String::from_utf8(reply::command_failed(&refused)).unwrap();
+        assert!(row.contains(&format!("`{}`", error.trim_end())), "{row} lacks {error}");
+    }
+}
+
+#[test]
+fn the_document_names_every_capability_and_error_word() {
+    use crate::websocket::handshake::Word;
+
+    let capabilities = String::from_utf8(crate::protocol::reply::capabilities()).unwrap();
+    // In the first column of a table.
+    let named = |word: &str| {
+        let cells = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        cells.into_iter().any(|cell| cell.contains(&format!("`{word}`")))
+    };
+    for word in capabilities.split_whitespace().skip(2) {
+        assert!(named(word), "docs/protocol.md lacks {word} of CAPA");
+    }
+    for word in [
+        Word::InvalidUrl,
+        Word::InvalidSchema,
+        Word::CouldNotConnect,
+        Word::ConnectTimeout,
+        Word::RequestTimeout,
+        Word::ParseErrorHeaders,
+        Word::BadHttpStatus,
+        Word::RedirectMax,
+        Word::WebsocketProtocolError,
+        Word::SocketError,
+    ] {
+        assert!(named(word.name()), "docs/protocol.md lacks {word}");
+    }
+    let failed = crate::tls::Failure::new("").to_string();
+    assert!(named(failed.trim_end()), "docs/protocol.md lacks {failed}");
 }
 
 #[test]
@@ -114,7 +211,7 @@ fn the_manual_names_every_command_and_option() {
 }
 
 fn bridged(options: &str) -> Result<Parameters, OptionError> {
-    let target = Target::split_off(b"ws://host/").unwrap().0;
+    let target = Target::parse_prefix(b"ws://host/").unwrap().0;
     let mut parameters = Parameters::default();
     parameters.apply(&target, options.as_bytes()).map(|()| parameters)
 }
@@ -127,7 +224,7 @@ fn applies_every_option_of_websocket() {
     )
     .unwrap();
     assert_eq!(all.framing(Protocol::Ws), Framing::Line);
-    let bridge = *all.bridge.unwrap();
+    let bridge = *all.websocket.unwrap();
     assert_eq!(bridge.offer.subprotocols, ["a".into(), "b-c".into()]);
     assert_eq!(bridge.offer.headers, [("X-A".into(), "1 2".into()), ("Host".into(), "h".into())]);
     assert_eq!(bridge.offer.auth, Some(("me".into(), "pass:word".into())));
@@ -149,15 +246,15 @@ fn applies_every_option_of_tls() {
     let all =
         applied(&format!("PRTO=tls VRFY=none TLSV=1.3 SNIH=n CAFL=a.pem CERT=b.pem PKEY=c.pem PINS=sha256/{pin}"));
     let tls = *all.tls.unwrap();
-    assert_eq!(tls.verify, crate::tls::Verify::Pins(vec![[15; 32]]));
-    assert_eq!(tls.lowest, crate::tls::Version::V13);
+    assert_eq!(tls.verify, TlsVerify::Pins(vec![[15; 32]]));
+    assert_eq!(tls.min_version, TlsVersion::V13);
     let texts =
         [tls.server_name, tls.ca_file, tls.certificate, tls.private_key].map(|text| text.unwrap().into_string());
     assert_eq!(texts, ["n", "a.pem", "b.pem", "c.pem"]);
 }
 
 #[test]
-fn what_ends_a_line_is_refused_and_secrets_are_not_repeated() {
+fn line_ends_are_rejected_and_secrets_are_not_repeated() {
     let reason = |options: &str| String::from_utf8(bridged(options).unwrap_err().reason()).unwrap();
     for (name, value) in [("UAGT", "a%0ab"), ("ORIG", "a%0d"), ("SUBP", "a%00"), ("SUBP", ""), ("SUBP", "a%20b")] {
         assert_eq!(reason(&format!("{name}={value}")), format!("Invalid option {name}={value}"));
@@ -170,11 +267,11 @@ fn what_ends_a_line_is_refused_and_secrets_are_not_repeated() {
 }
 
 #[test]
-fn an_option_is_for_its_targets_only() {
-    assert_eq!(reason("VRFY=none"), "Invalid option VRFY=none", "there is nothing to verify");
+fn an_option_is_valid_for_its_scope_only() {
+    assert_eq!(reason("VRFY=none"), "Invalid option VRFY=none", "tcp has no certificate");
     assert_eq!(reason("MASK=off PRTO=tls"), "Invalid option MASK=off");
     assert_eq!(reason("AUTH=me:secret"), "Invalid option AUTH");
     assert_eq!(reason("PRTO=tls FRAM=LINE"), "Invalid option FRAM=LINE");
     assert!(bridged("VRFY=none").is_ok(), "a redirect may lead to TLS");
-    assert!(bridged("PRTO=tcp").is_err(), "the URL says it");
+    assert!(bridged("PRTO=tcp").is_err(), "a URL determines the transport");
 }

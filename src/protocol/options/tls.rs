@@ -1,10 +1,28 @@
 //! The options for TLS.
 
+use super::OptionDefault::{Unset, Value};
 use super::values::{list, one_of, text};
-use super::{OptionSpec, Parameters, Refused, Targets};
-use crate::tls::{Settings, Verify, Version};
+use super::{OptionScope, OptionSpec, Parameters, ValueError, apply_defaults};
+use crate::protocol::tls_settings::{TlsSettings, TlsVerify, TlsVersion};
 
-fn settings_of(parameters: &mut Parameters) -> &mut Settings {
+impl Default for TlsSettings {
+    /// The settings that the default texts of the options give.
+    fn default() -> Self {
+        let unset = Self {
+            verify: TlsVerify::None,
+            min_version: TlsVersion::V12,
+            server_name: None,
+            ca_file: None,
+            certificate: None,
+            private_key: None,
+        };
+        let mut parameters = Parameters { tls: Some(Box::new(unset)), ..Parameters::UNSET };
+        apply_defaults(OPTIONS, &mut parameters);
+        *parameters.tls.unwrap_or_else(|| unreachable!())
+    }
+}
+
+fn settings(parameters: &mut Parameters) -> &mut TlsSettings {
     parameters.tls.get_or_insert_default()
 }
 
@@ -13,14 +31,14 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "VRFY",
         "peer|none",
-        Targets::Tls,
-        "peer",
-        "verify the certificate's chain, name and expiry",
+        OptionScope::Tls,
+        Value("peer"),
+        "verify the certificate's chain, name and validity period",
         |parameters, value| {
-            let verify = one_of(value, &[("peer", Verify::Peer), ("none", Verify::None)])?;
-            let settings = settings_of(parameters);
-            // Pins are stricter than both.
-            if !matches!(settings.verify, Verify::Pins(_)) {
+            let verify = one_of(value, &[("peer", TlsVerify::Peer), ("none", TlsVerify::None)])?;
+            let settings = settings(parameters);
+            // PINS is stricter than both values, and holds in any order of the options.
+            if !matches!(settings.verify, TlsVerify::Pins(_)) {
                 settings.verify = verify;
             }
             Ok(())
@@ -29,47 +47,61 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "PINS",
         "sha256/<hex>[,...]",
-        Targets::Tls,
-        "-",
-        "accept exactly these certificates, in place of chain, name and expiry",
+        OptionScope::Tls,
+        Unset("-"),
+        "accept only certificates with these fingerprints; their chain, name and validity period are not verified",
         |parameters, value| {
-            settings_of(parameters).verify =
-                Verify::pinned(list(value)?.iter().map(Box::as_ref)).ok_or(Refused::Value)?;
+            settings(parameters).verify =
+                TlsVerify::pinned(list(value)?.iter().map(Box::as_ref)).ok_or(ValueError::Invalid)?;
             Ok(())
         },
     ),
-    OptionSpec::new("TLSV", "1.2|1.3", Targets::Tls, "1.2", "lowest version of TLS", |parameters, value| {
-        settings_of(parameters).lowest = one_of(value, &[("1.2", Version::V12), ("1.3", Version::V13)])?;
+    OptionSpec::new("TLSV", "1.2|1.3", OptionScope::Tls, Value("1.2"), "lowest version of TLS", |parameters, value| {
+        settings(parameters).min_version = one_of(value, &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)])?;
         Ok(())
     }),
     OptionSpec::new(
         "SNIH",
         "name",
-        Targets::Tls,
-        "the host",
-        "server name to ask for and to verify",
+        OptionScope::Tls,
+        Unset("the host"),
+        "server name to request and to verify",
         |parameters, value| {
-            settings_of(parameters).server_name = Some(text(value)?);
+            settings(parameters).server_name = Some(text(value)?);
             Ok(())
         },
     ),
     OptionSpec::new(
         "CAFL",
         "file",
-        Targets::Tls,
-        "-",
-        "further certificate authorities: a PEM file of the configured directory",
+        OptionScope::Tls,
+        Unset("-"),
+        "additional certificate authorities: a PEM file in the configured directory",
         |parameters, value| {
-            settings_of(parameters).ca_file = Some(text(value)?);
+            settings(parameters).ca_file = Some(text(value)?);
             Ok(())
         },
     ),
-    OptionSpec::new("CERT", "file", Targets::Tls, "-", "the client's certificate, likewise", |parameters, value| {
-        settings_of(parameters).certificate = Some(text(value)?);
-        Ok(())
-    }),
-    OptionSpec::new("PKEY", "file", Targets::Tls, "-", "its private key, likewise", |parameters, value| {
-        settings_of(parameters).private_key = Some(text(value)?);
-        Ok(())
-    }),
+    OptionSpec::new(
+        "CERT",
+        "file",
+        OptionScope::Tls,
+        Unset("-"),
+        "client certificate: a PEM file in the configured directory",
+        |parameters, value| {
+            settings(parameters).certificate = Some(text(value)?);
+            Ok(())
+        },
+    ),
+    OptionSpec::new(
+        "PKEY",
+        "file",
+        OptionScope::Tls,
+        Unset("-"),
+        "private key of the client certificate: a PEM file in the configured directory",
+        |parameters, value| {
+            settings(parameters).private_key = Some(text(value)?);
+            Ok(())
+        },
+    ),
 ];

@@ -2,150 +2,181 @@
 
 use std::time::Duration;
 
-use super::values::{LONGEST_CONNECT, decoded, lenient, limit, one_of};
-use super::{OptionSpec, Parameters, Refused, Targets};
+use super::OptionDefault::{Unset, Value};
+use super::values::{MAX_CONNECT_TIMEOUT, decoded, lenient, one_of, time_limit};
+use super::{OptionScope, OptionSpec, Parameters, ValueError, apply_defaults};
 use crate::websocket::Control;
 use crate::websocket::handshake::{Offer, OfferError};
 
-/// What a plugin asks of the bridge.
+/// The WebSocket settings of one connection.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Bridge {
-    /// What the opening handshake offers.
+pub struct WebSocketSettings {
+    /// What the opening handshake offers to the server.
     pub offer: Offer,
-    /// RDIR: redirects followed.
+    /// RDIR: redirects to follow, 0 to 20.
     pub redirects: u32,
-    /// RQTM: time for everything up to the 101, redirects included.
+    /// RQTM: time limit until the 101 response, redirects included.
     pub request_timeout: Duration,
-    /// PNGI: silence of the remote after which it is pinged. `None`: never.
+    /// PNGI: silence of the remote after which a ping is sent. `None`: never.
     pub ping_interval: Option<Duration>,
-    /// MAXM: longest message from the remote in bytes.
+    /// MAXM: longest message from the remote, in bytes, 1 to 2^30.
     pub max_message: u64,
-    /// MASK.
+    /// MASK: outgoing frames are masked.
     pub mask: bool,
-    /// CTRL.
+    /// CTRL: how control frames are handled.
     pub control: Control,
 }
 
-impl Default for Bridge {
+impl Default for WebSocketSettings {
+    /// The settings that the default texts of the options give.
     fn default() -> Self {
-        Self {
+        let unset = Self {
             offer: Offer::default(),
-            redirects: 4,
-            request_timeout: Duration::from_secs(15),
+            redirects: 0,
+            request_timeout: Duration::ZERO,
             ping_interval: None,
-            max_message: 65536,
-            mask: true,
-            control: Control::Auto,
-        }
+            max_message: 0,
+            mask: false,
+            control: Control::Hand,
+        };
+        let mut parameters = Parameters { websocket: Some(Box::new(unset)), ..Parameters::UNSET };
+        apply_defaults(OPTIONS, &mut parameters);
+        *parameters.websocket.unwrap_or_else(|| unreachable!())
     }
 }
 
-/// The largest MAXM: what a process of 32 bits could ever hold in one piece.
-const LARGEST_MESSAGE: f64 = (1u32 << 30) as f64;
+/// Largest MAXM in bytes: a 32-bit process cannot allocate more in one piece.
+const MAX_MESSAGE_LEN: f64 = (1u32 << 30) as f64;
 
-fn bridge(parameters: &mut Parameters) -> &mut Bridge {
-    parameters.bridge.get_or_insert_default()
+fn settings(parameters: &mut Parameters) -> &mut WebSocketSettings {
+    parameters.websocket.get_or_insert_default()
 }
 
-fn switch(value: &[u8]) -> Result<bool, Refused> {
+fn switch(value: &[u8]) -> Result<bool, ValueError> {
     one_of(value, &[("on", true), ("off", false)])
 }
 
-impl From<OfferError> for Refused {
+impl From<OfferError> for ValueError {
     fn from(_: OfferError) -> Self {
-        Self::Value
+        Self::Invalid
     }
 }
 
 /// The options for WebSocket.
 pub static OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("SUBP", "a,b", Targets::WebSocket, "-", "subprotocols offered", |parameters, value| {
+    OptionSpec::new("SUBP", "a,b", OptionScope::WebSocket, Unset("-"), "subprotocols to offer", |parameters, value| {
         let names: Vec<_> = value.split(|&b| b == b',').map(decoded).collect::<Result<_, _>>()?;
-        Ok(bridge(parameters).offer.set_subprotocols(names.iter().map(Vec::as_slice))?)
+        Ok(settings(parameters).offer.set_subprotocols(names.iter().map(Vec::as_slice))?)
     })
     .capable(&["WS"]),
     OptionSpec::new(
         "HDRS",
         "Name:value",
-        Targets::WebSocket,
-        "-",
-        "a header of the request, repeatable; replaces ours",
-        |parameters, value| Ok(bridge(parameters).offer.add_header(&decoded(value)?)?),
+        OptionScope::WebSocket,
+        Unset("-"),
+        "header of the request, repeatable; replaces the proxy's own",
+        |parameters, value| Ok(settings(parameters).offer.add_header(&decoded(value)?)?),
     )
     .secret(),
-    OptionSpec::new("AUTH", "user:password", Targets::WebSocket, "-", "basic authentication", |parameters, value| {
-        Ok(bridge(parameters).offer.set_auth(&decoded(value)?)?)
-    })
+    OptionSpec::new(
+        "AUTH",
+        "user:password",
+        OptionScope::WebSocket,
+        Unset("-"),
+        "HTTP basic authentication",
+        |parameters, value| Ok(settings(parameters).offer.set_auth(&decoded(value)?)?),
+    )
     .secret(),
-    OptionSpec::new("UAGT", "text", Targets::WebSocket, "sockproxyd/x.y", "User-Agent", |parameters, value| {
-        Ok(bridge(parameters).offer.set_user_agent(&decoded(value)?)?)
+    OptionSpec::new(
+        "UAGT",
+        "text",
+        OptionScope::WebSocket,
+        Unset("sockproxyd/x.y"),
+        "User-Agent header",
+        |parameters, value| Ok(settings(parameters).offer.set_user_agent(&decoded(value)?)?),
+    ),
+    OptionSpec::new("ORIG", "url", OptionScope::WebSocket, Unset("-"), "Origin header", |parameters, value| {
+        Ok(settings(parameters).offer.set_origin(&decoded(value)?)?)
     }),
-    OptionSpec::new("ORIG", "url", Targets::WebSocket, "-", "Origin", |parameters, value| {
-        Ok(bridge(parameters).offer.set_origin(&decoded(value)?)?)
-    }),
-    OptionSpec::new("RDIR", "n", Targets::WebSocket, "4", "redirects followed", |parameters, value| {
-        lenient(value, |n| bridge(parameters).redirects = n.clamp(0.0, 20.0) as u32)
+    OptionSpec::new("RDIR", "n", OptionScope::WebSocket, Value("4"), "redirects to follow", |parameters, value| {
+        lenient(value, |n| settings(parameters).redirects = n.clamp(0.0, 20.0) as u32)
     }),
     OptionSpec::new(
         "RQTM",
         "ms",
-        Targets::WebSocket,
-        "15000",
-        "time for everything up to the 101, redirects included",
+        OptionScope::WebSocket,
+        Value("15000"),
+        "time limit until the 101 response, redirects included",
         |parameters, value| {
-            lenient(value, |ms| bridge(parameters).request_timeout = limit(ms, 0.001).unwrap_or(LONGEST_CONNECT))
+            lenient(value, |ms| {
+                settings(parameters).request_timeout = time_limit(ms, 0.001).unwrap_or(MAX_CONNECT_TIMEOUT)
+            })
         },
     ),
     OptionSpec::new(
         "PNGI",
         "seconds",
-        Targets::WebSocket,
-        "0",
-        "ping after that much silence; unanswered as long again: lost",
-        |parameters, value| lenient(value, |seconds| bridge(parameters).ping_interval = limit(seconds, 1.0)),
+        OptionScope::WebSocket,
+        Value("0"),
+        "send a ping after this much silence, and close if there is no answer for as long again; 0: no pings",
+        |parameters, value| lenient(value, |seconds| settings(parameters).ping_interval = time_limit(seconds, 1.0)),
     ),
     OptionSpec::new(
         "MAXM",
         "bytes",
-        Targets::WebSocket,
-        "65536",
+        OptionScope::WebSocket,
+        Value("65536"),
         "longest message from the remote",
         |parameters, value| {
             lenient(value, |bytes| {
-                let most = if bytes > 0.0 { bytes.clamp(1.0, LARGEST_MESSAGE) } else { LARGEST_MESSAGE };
-                bridge(parameters).max_message = most as u64;
+                let limit = if bytes > 0.0 { bytes.clamp(1.0, MAX_MESSAGE_LEN) } else { MAX_MESSAGE_LEN };
+                settings(parameters).max_message = limit as u64;
             })
         },
     ),
-    OptionSpec::new("DEFL", "on|off", Targets::WebSocket, "off", "permessage-deflate", |parameters, value| {
-        bridge(parameters).offer.deflate = switch(value)?;
-        Ok(())
-    })
+    OptionSpec::new(
+        "DEFL",
+        "on|off",
+        OptionScope::WebSocket,
+        Value("off"),
+        "permessage-deflate",
+        |parameters, value| {
+            settings(parameters).offer.deflate = switch(value)?;
+            Ok(())
+        },
+    )
     .capable(&["DEFL"]),
-    OptionSpec::new("MASK", "on|off", Targets::WebSocket, "on", "mask what is sent", |parameters, value| {
-        bridge(parameters).mask = switch(value)?;
-        Ok(())
-    }),
+    OptionSpec::new(
+        "MASK",
+        "on|off",
+        OptionScope::WebSocket,
+        Value("on"),
+        "mask outgoing frames",
+        |parameters, value| {
+            settings(parameters).mask = switch(value)?;
+            Ok(())
+        },
+    ),
     OptionSpec::new(
         "CTRL",
         "auto|show|hand",
-        Targets::WebSocket,
-        "auto",
-        "control frames answered, answered and shown, or left to the plugin",
+        OptionScope::WebSocket,
+        Value("auto"),
+        "control frames are answered, answered and shown, or left to the plugin",
         |parameters, value| {
             let ways = [("auto", Control::Auto), ("show", Control::Show), ("hand", Control::Hand)];
-            bridge(parameters).control = one_of(value, &ways)?;
+            settings(parameters).control = one_of(value, &ways)?;
             Ok(())
         },
     ),
     OptionSpec::new(
         "RHDR",
         "on|off",
-        Targets::WebSocket,
-        "off",
-        "the peer's header block as the first message (HEAD)",
+        OptionScope::WebSocket,
+        Value("off"),
+        "the header of the server's response is the first message (HEAD)",
         |parameters, value| {
-            bridge(parameters).offer.keep_head = switch(value)?;
+            settings(parameters).offer.keep_head = switch(value)?;
             Ok(())
         },
     ),

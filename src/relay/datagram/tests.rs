@@ -3,10 +3,19 @@ use std::io;
 use std::time::Duration;
 
 use super::*;
-use crate::net::random::Randomness;
+use crate::net::endpoint::SocketEndpoint;
+use crate::net::random::RandomSource;
+use crate::net::readiness::Readiness;
+use crate::net::socket::Stream;
 
-const TIMING: Timing =
-    Timing { receive: None, idle: None, half_close: Duration::from_secs(5), stall: Duration::from_secs(300) };
+const TIMING: Timing = Timing {
+    receive: None,
+    idle: None,
+    half_close: Duration::from_secs(5),
+    stall: Duration::from_secs(300),
+    plugin_read_closed: false,
+    remote_read_closed: false,
+};
 
 /// A plugin that says `said`, then ends where `ends`, and takes `room` bytes.
 #[derive(Default)]
@@ -71,10 +80,10 @@ fn target() -> SocketAddr {
 
 struct World {
     now: Instant,
-    plugin: Plugin,
-    remote: Chatty,
+    plugin: SocketEndpoint<Plugin>,
+    remote: DatagramEndpoint<Chatty>,
     relay: DatagramRelay,
-    buffers: Buffers,
+    buffers: MemoryBudget,
     block: Option<usize>,
 }
 
@@ -83,21 +92,24 @@ impl World {
         let now = Instant::now();
         Self {
             now,
-            plugin: Plugin { said: said.to_vec(), room: usize::MAX, ..Plugin::default() },
-            remote: Chatty { datagram: datagram.to_vec(), got: Vec::new() },
-            relay: DatagramRelay::new(now, target(), framing, b"", Ready::fresh()),
-            buffers: Buffers::new(1 << 20, 1 << 16),
+            plugin: SocketEndpoint::new(
+                Plugin { said: said.to_vec(), room: usize::MAX, ..Plugin::default() },
+                Readiness::FRESH,
+            ),
+            remote: DatagramEndpoint::new(Chatty { datagram: datagram.to_vec(), got: Vec::new() }),
+            relay: DatagramRelay::new(now, target(), framing, b""),
+            buffers: MemoryBudget::new(1 << 20, 1 << 16),
             block: None,
         }
     }
 
-    fn turn(&mut self) -> Turn {
-        let mut env = Env {
+    fn turn(&mut self) -> RelayTurn {
+        let mut env = RelayContext {
             now: self.now,
-            scratch: &mut vec![0; super::super::SCRATCH],
-            buffers: &mut self.buffers,
-            pipes: &mut Pipes::new(0),
-            entropy: &mut Randomness::default(),
+            scratch: &mut vec![0; super::super::SCRATCH_SIZE],
+            budget: &mut self.buffers,
+            pipes: &mut PipePool::new(0),
+            entropy: &mut RandomSource::default(),
             block: self.block,
         };
         let turn = self.relay.run(&mut self.plugin, &mut self.remote, &|_| true, &mut env);
@@ -111,39 +123,39 @@ fn a_small_block_makes_no_long_turn() {
     let mut world = World::new(Framing::Raw, &[b'x'; 1000], &[b'y'; 60_000]);
     world.block = Some(1);
     assert!(world.turn().again);
-    assert!(world.plugin.calls.get() <= 3 * TURN_DATAGRAMS, "{} calls", world.plugin.calls.get());
-    assert!(world.remote.got.iter().all(|datagram| datagram == b"x"), "reads are of a block");
+    assert!(world.plugin.stream().calls.get() <= 3 * TURN_DATAGRAMS, "{} calls", world.plugin.stream().calls.get());
+    assert!(world.remote.socket_mut().got.iter().all(|datagram| datagram == b"x"), "reads are of a block");
 }
 
 #[test]
 fn nothing_follows_what_the_plugin_is_told_at_the_end() {
     let mut world = World::new(Framing::Mesg, b"nonsense\n", b"hello");
-    world.plugin.room = 10;
+    world.plugin.stream_mut().room = 10;
     assert_eq!(world.turn().end, None);
-    world.plugin.room = usize::MAX;
-    world.relay.plugin_ready().writable = true;
-    world.relay.remote_ready().readable = true;
-    assert_eq!(world.turn().end, Some(End::BadFraming));
-    assert_eq!(world.plugin.heard, b"DGRM 5 192.0.2.1:1900\nhelloCLOS 1002 18\nPARSE unknown verb");
+    world.plugin.stream_mut().room = usize::MAX;
+    world.plugin.handle_event(Readiness::FRESH);
+    world.remote.assume_readable();
+    assert_eq!(world.turn().end, Some(CloseReason::BadFraming));
+    assert_eq!(world.plugin.stream().heard, b"DGRM 5 192.0.2.1:1900\nhelloCLOS 1002 18\nPARSE unknown verb");
 }
 
 #[test]
 fn the_time_of_half_close_begins_with_it() {
     let mut world = World::new(Framing::Raw, b"ask", b"");
     world.turn();
-    assert_eq!(world.remote.got, [b"ask"]);
+    assert_eq!(world.remote.socket_mut().got, [b"ask"]);
     assert_eq!(world.relay.deadline(&TIMING), None);
     world.now += Duration::from_secs(60);
-    world.plugin.ends = true;
-    world.relay.plugin_ready().readable = true;
+    world.plugin.stream_mut().ends = true;
+    world.plugin.assume_readable();
     assert_eq!(world.turn().end, None);
     assert_eq!(world.relay.deadline(&TIMING), Some(world.now + TIMING.half_close));
     world.now += Duration::from_secs(4);
-    world.remote.datagram = b"answer".to_vec();
-    world.plugin.room = 6;
-    world.relay.remote_ready().readable = true;
+    world.remote.socket_mut().datagram = b"answer".to_vec();
+    world.plugin.stream_mut().room = 6;
+    world.remote.assume_readable();
     world.turn();
-    assert_eq!(world.plugin.heard, b"answer");
+    assert_eq!(world.plugin.stream().heard, b"answer");
     assert_eq!(world.relay.deadline(&TIMING), Some(world.now + TIMING.half_close), "an answer is progress");
 }
 
@@ -152,17 +164,17 @@ fn half_a_message_is_failed_when_memory_has_run_out() {
     let (head, rest) = ([b"BINA 60000\n".as_slice(), &[b'x'; 30_000]].concat(), vec![b'x'; 30_000]);
     let mut world = World::new(Framing::Mesg, &head, b"");
     assert_eq!((world.turn().end, world.relay.held()), (None, head.len()), "what has been read is counted");
-    world.plugin.said = rest;
-    world.relay.plugin_ready().readable = true;
+    world.plugin.stream_mut().said = rest;
+    world.plugin.assume_readable();
     assert_eq!((world.turn().end, world.relay.held()), (None, 0));
-    assert_eq!(world.remote.got, [vec![b'x'; 60_000]]);
+    assert_eq!(world.remote.socket_mut().got, [vec![b'x'; 60_000]]);
 
     let mut world = World::new(Framing::Mesg, &head, b"");
-    world.buffers = Buffers::new(20_000, 20_000);
-    assert_eq!((world.turn().end, world.relay.held()), (Some(End::BadFraming), 0));
-    assert_eq!(world.plugin.heard, FramingError::NoMemory.close_message());
+    world.buffers = MemoryBudget::new(20_000, 20_000);
+    assert_eq!((world.turn().end, world.relay.held()), (Some(CloseReason::BadFraming), 0));
+    assert_eq!(world.plugin.stream().heard, FramingError::NoMemory.close_message());
 
     let mut world = World::new(Framing::Mesg, b"BINA 60000\nhello", b"");
-    world.buffers = Buffers::new(0, 0);
+    world.buffers = MemoryBudget::new(0, 0);
     assert_eq!(world.turn().end, None, "a little is always held");
 }

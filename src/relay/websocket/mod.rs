@@ -5,91 +5,93 @@
 //! | the plugin | the remote | what happens |
 //! | --- | --- | --- |
 //! | open | open | both run |
-//! | said CLOS, or ended | open | it gets our close; what it still says is passed on until its answer, 5 s at most |
-//! | gone | open | likewise, but nobody listens |
-//! | any | ended | the plugin gets what is left, CLOS, and its end; the remote is given 5 s to close the connection |
+//! | sent CLOS, or ended | open | it gets our close; what it still sends is passed on until its answer, 5 s at most |
+//! | gone | open | likewise, but what it sends is dropped |
+//! | any | ended | the plugin gets what is left, CLOS, and its end; the remote has 5 s to close the connection |
 //! | told or gone | closed the connection | over |
 
-mod downward;
-mod pumps;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod to_plugin;
+mod to_remote;
 
 use std::time::{Duration, Instant};
 
-use super::buffers::Buffers;
-use super::pipes::Pipes;
-use super::{End, Env, Ready, Relay, Timing, Turn};
-use crate::net::socket::Stream;
-use crate::protocol::framing::{Decoder, Dialect, Framing};
-use crate::websocket::{Connection, Lost, close};
-use downward::Downward;
+use super::memory_budget::{MemoryBudget, RESERVE};
+use super::pipe_pool::PipePool;
+use super::receive_timer::ReceiveTimer;
+use super::{CloseReason, Relay, RelayContext, RelayTurn, SCRATCH_SIZE, TURN_BYTES, TURN_CALLS, Timing};
+use crate::net::endpoint::{Endpoint, Transfer};
+use crate::net::reason;
+use crate::protocol::framing::Framing;
+use crate::websocket::{Connection, Event, Lost, close};
+use to_plugin::ToPlugin;
+use to_remote::{PluginEnd, ToRemote};
 
-/// What waits for a slow plugin beyond this holds back the remote. A message is never cut.
-const HIGH: usize = 64 * 1024;
-/// What waits for a slow remote beyond this holds back the plugin; less is gathered, to be sent at once.
+/// More bytes than this waiting for a slow plugin hold back the remote. A message is never cut.
+const HIGH_WATER: usize = 64 * 1024;
+/// More bytes than this waiting for a slow remote hold back the plugin; less is gathered, to be sent at once.
 const BATCH: usize = 16 * 1024;
 /// What a message or a control frame costs of a turn besides its bytes.
 const MESSAGE_COST: usize = 256;
-/// A plugin's own message may be as long as those it takes, and this long at least.
-const LEAST_LIMIT: usize = 64 * 1024;
+/// A plugin's own message may be as long as those it takes, and this many bytes at least.
+const MIN_MESSAGE_LIMIT: usize = 64 * 1024;
 
 /// How the plugin's side stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plugin {
-    /// It may speak.
+enum PluginState {
+    /// It may send.
     Open,
-    /// It has said its last word, and may still listen.
+    /// It sends nothing more, and may still read.
     Ended,
-    /// There is nobody.
+    /// Its connection is gone.
     Gone,
 }
 
 /// How the remote's side stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Remote {
-    /// It may speak.
+enum RemoteState {
+    /// It may send.
     Open,
-    /// It says nothing more; the connection still stands.
+    /// It takes nothing more, and what it sent before is still to be read.
+    WriteFailed,
+    /// It sends nothing more; the connection still stands.
     Ended,
-    /// There is no connection any more.
+    /// Its connection is gone.
     Gone,
+}
+
+impl RemoteState {
+    /// True if there may be something to read that concerns the plugin.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::WriteFailed)
+    }
 }
 
 /// The relay of a plugin and a WebSocket.
 #[derive(Debug)]
 pub struct WebSocketRelay {
-    plugin_ready: Ready,
-    remote_ready: Ready,
-    plugin: Plugin,
-    remote: Remote,
+    plugin: PluginState,
+    remote: RemoteState,
     connection: Connection,
-    framing: Framing,
-    limit: usize,
-    decoder: Decoder,
-    down: Downward,
-    /// What was read and not yet understood, because the plugin is slow.
-    unread: Vec<u8>,
-    /// The connection may have more to say even without input.
-    more: bool,
-    /// The plugin knows the end.
-    told: bool,
+    to_plugin: ToPlugin,
+    to_remote: ToRemote,
+    /// The plugin was told the end.
+    end_delivered: bool,
     /// Why it ends.
-    why: Option<End>,
+    why: Option<CloseReason>,
     /// Longest silence of the remote.
     receive: Option<Duration>,
-    /// Since when the remote has been silent though we were reading. `None` while a slow plugin holds it back.
-    silent_since: Option<Instant>,
-    /// Bytes that the bound on all knows of.
+    receive_timer: ReceiveTimer,
+    /// Bytes that are counted in the budget.
     counted: usize,
-    sent: u64,
     progress: Instant,
 }
 
 /// What a plugin has asked of the relay.
-pub struct Wishes {
+pub struct RelayOptions {
     /// Framing on the plugin's side.
     pub framing: Framing,
     /// Longest message in bytes.
@@ -99,186 +101,413 @@ pub struct Wishes {
 }
 
 impl WebSocketRelay {
-    /// A relay that begins now, with what each side has sent ahead, and what is known of the plugin's socket and of the
-    /// remote's.
+    /// A relay that begins now, with what the plugin has sent behind its CONN and the remote behind its response, and
+    /// with the response's header block if the plugin asked for it.
     pub fn new(
         now: Instant,
         connection: Connection,
-        wishes: &Wishes,
-        (plugin_ahead, remote_ahead): (&[u8], Vec<u8>),
+        options: &RelayOptions,
+        (sent_ahead, received_ahead): (&[u8], Vec<u8>),
         head: Option<&[u8]>,
-        (plugin_ready, remote_ready): (Ready, Ready),
     ) -> Self {
-        let limit = usize::try_from(wishes.max_message).unwrap_or(usize::MAX).max(LEAST_LIMIT);
-        let mut decoder = Decoder::new(wishes.framing, Dialect::WebSocket, limit);
-        decoder.handle_input(plugin_ahead);
-        let mut down = Downward::new(wishes.framing);
+        let limit = usize::try_from(options.max_message).unwrap_or(usize::MAX).max(MIN_MESSAGE_LIMIT);
+        let mut to_plugin = ToPlugin::new(options.framing, received_ahead);
         if let Some(head) = head {
-            down.handle_head(head);
+            to_plugin.handle_head(head);
         }
         Self {
-            plugin_ready,
-            remote_ready,
-            plugin: Plugin::Open,
-            remote: Remote::Open,
+            plugin: PluginState::Open,
+            remote: RemoteState::Open,
             connection,
-            framing: wishes.framing,
-            limit,
-            decoder,
-            down,
-            more: !remote_ahead.is_empty(),
-            unread: remote_ahead,
-            told: false,
+            to_plugin,
+            to_remote: ToRemote::new(options.framing, limit, sent_ahead),
+            end_delivered: false,
             why: None,
-            receive: wishes.receive,
-            silent_since: Some(now),
+            receive: options.receive,
+            receive_timer: ReceiveTimer::new(now),
             counted: 0,
-            sent: 0,
             progress: now,
         }
     }
 
     /// Moves what can be moved.
-    pub fn run<P: Stream, R: Stream>(&mut self, plugin: &mut P, remote: &mut R, env: &mut Env<'_>) -> Turn {
-        let mut turn = Turn::default();
-        if self.plugin_ready.broken {
-            self.hear_last_words(plugin, env);
-            self.lose_plugin(env);
+    pub fn run(
+        &mut self,
+        plugin: &mut dyn Endpoint,
+        remote: &mut dyn Endpoint,
+        cx: &mut RelayContext<'_>,
+    ) -> RelayTurn {
+        let mut turn = RelayTurn::default();
+        let writes_failed = self.remote == RemoteState::WriteFailed;
+        if plugin.is_closed() {
+            self.read_last_bytes(plugin, cx);
+            self.lose_plugin(cx);
         }
-        // Before the remote is judged for its silence its socket is asked: the word may wait there.
-        self.remote_ready.readable |= self.is_due(env.now);
-        turn.again |= self.pump_down(plugin, remote, env, &mut turn);
-        self.handle_due(env);
-        turn.again |= self.pump_up(plugin, remote, env);
-        // What the plugin is told of its own faults leaves in the same turn.
-        self.write_plugin(plugin, env, &mut turn);
-        self.tell_end(plugin, &mut turn);
-        self.flush(remote, env);
+        if self.is_due(cx.now) {
+            // Before the remote is judged for its silence its socket is asked: what it sent may wait there.
+            remote.assume_readable();
+        }
+        turn.again |= self.pump_to_plugin(plugin, remote, cx, &mut turn);
+        self.handle_due(cx);
+        turn.again |= self.pump_to_remote(plugin, remote, cx);
+        // What the plugin is told of its own violations leaves in the same turn.
+        self.write_plugin(plugin, cx, &mut turn);
+        self.deliver_end(plugin, &mut turn);
+        self.write_remote(remote, cx);
+        // What the remote sent before it failed is still to be read, and no event reports it.
+        turn.again |= !writes_failed && self.remote == RemoteState::WriteFailed;
 
         let held_back = self.is_held_back();
-        self.connection.set_reading(!held_back, env.now);
-        self.silent_since = match (held_back, self.silent_since) {
-            (true, _) => None,
-            (false, None) => Some(env.now),
-            (false, since) => since,
-        };
+        self.connection.set_reading(!held_back, cx.now);
+        self.receive_timer.set_held_back(held_back, cx.now);
+        self.receive_timer.handle_received(self.connection.last_frame());
         let held = self.held();
-        env.buffers.recount(&mut self.counted, held);
+        cx.budget.adjust(&mut self.counted, held);
         turn.end = self.end(remote);
         turn
     }
 
     fn is_held_back(&self) -> bool {
-        !self.down.waiting().is_empty()
+        !self.to_plugin.waiting().is_empty()
     }
 
-    /// True where a time limit has passed that leads to last words, or to a ping.
+    /// True if a time limit has passed that leads to a close, or to a ping.
     fn is_due(&self, now: Instant) -> bool {
-        [self.connection.poll_timeout(), self.silence_due()].into_iter().flatten().any(|due| due <= now)
+        [self.connection.poll_timeout(), self.silence_deadline()].into_iter().flatten().any(|due| due <= now)
     }
 
-    /// The time limits that lead to last words.
-    fn handle_due(&mut self, env: &mut Env<'_>) {
-        if self.connection.poll_timeout().is_some_and(|due| due <= env.now)
-            && let Some(lost) = self.connection.handle_timeout(env.now)
+    /// Enforces the time limits that lead to a close.
+    fn handle_due(&mut self, cx: &mut RelayContext<'_>) {
+        if self.connection.poll_timeout().is_some_and(|due| due <= cx.now)
+            && let Some(lost) = self.connection.handle_timeout(cx.now)
         {
             log::debug!("WebSocket lost: {lost:?}");
             let reason = if lost == Lost::Silent { "no answer to a ping" } else { "no answer to a close" };
-            self.end_remote(close::ABNORMAL, reason, End::RemoteLost);
-            self.remote = Remote::Gone;
+            self.end_remote(close::ABNORMAL, reason, CloseReason::RemoteLost);
+            self.remote = RemoteState::Gone;
         }
-        if self.silence_due().is_some_and(|due| due <= env.now) {
-            self.end_remote(close::ABNORMAL, "silent for too long", End::RemoteSilent);
-            self.connection.close(close::GOING_AWAY, "silent for too long", env.now, env.entropy);
+        if self.silence_deadline().is_some_and(|due| due <= cx.now) {
+            self.end_remote(close::ABNORMAL, "silent for too long", CloseReason::RemoteSilent);
+            self.connection.close(close::GOING_AWAY, "silent for too long", cx.now, cx.entropy);
         }
     }
 
-    /// When the remote will have been silent for too long.
-    fn silence_due(&self) -> Option<Instant> {
-        let since = self.silent_since.filter(|_| self.remote == Remote::Open)?.max(self.connection.last_frame());
-        self.receive.map(|limit| since + limit)
+    /// When the remote has been silent for RTIM.
+    fn silence_deadline(&self) -> Option<Instant> {
+        let mut timer = self.receive_timer;
+        timer.handle_received(self.connection.last_frame());
+        timer.deadline(self.receive).filter(|_| self.remote.is_open())
     }
 
-    /// The remote says nothing more.
-    fn end_remote(&mut self, code: u16, reason: &str, why: End) {
-        if self.remote == Remote::Open {
-            self.remote = Remote::Ended;
-            self.down.handle_end(code, reason);
-            self.unread = Vec::new();
-            self.more = false;
+    /// Reads from the remote and writes to the plugin. True if it stopped because its turn was over.
+    fn pump_to_plugin(
+        &mut self,
+        plugin: &mut dyn Endpoint,
+        remote: &mut dyn Endpoint,
+        cx: &mut RelayContext<'_>,
+        turn: &mut RelayTurn,
+    ) -> bool {
+        let mut budget = TURN_BYTES;
+        for _ in 0..TURN_CALLS {
+            self.write_plugin(plugin, cx, turn);
+            if self.is_held_back() || self.remote == RemoteState::Gone {
+                return false;
+            }
+            if budget == 0 {
+                break;
+            }
+            if self.to_plugin.more {
+                let mut undecoded = std::mem::take(&mut self.to_plugin.undecoded);
+                let used = self.decode_remote(&mut undecoded, &mut budget, cx);
+                if self.remote.is_open() {
+                    undecoded.drain(..used);
+                    self.to_plugin.undecoded = undecoded;
+                }
+                continue;
+            }
+            if !remote.is_readable() {
+                return false;
+            }
+            match remote.try_read(cx.scratch) {
+                Transfer::Eof => self.handle_eof("closed without goodbye"),
+                Transfer::Bytes(read) => {
+                    // Taken out for a moment, since decoding needs the rest of the context, too.
+                    let scratch = std::mem::take(&mut cx.scratch);
+                    let used = self.decode_remote(&mut scratch[..read], &mut budget, cx);
+                    if used < read && self.remote.is_open() {
+                        self.to_plugin.undecoded = scratch[used..read].to_vec();
+                    }
+                    cx.scratch = scratch;
+                }
+                Transfer::Blocked => {}
+                Transfer::Broken(error) => {
+                    log::debug!("remote's connection lost: {error}");
+                    self.handle_eof(&reason(&error));
+                }
+            }
+        }
+        true
+    }
+
+    /// Decodes what the remote has sent, until the plugin has enough to read, or the turn's `budget` is used up: a few
+    /// bytes may inflate to very many. Returns how many bytes of `input` it took.
+    fn decode_remote(&mut self, input: &mut [u8], budget: &mut usize, cx: &mut RelayContext<'_>) -> usize {
+        let mut taken = 0;
+        loop {
+            if !self.remote.is_open() {
+                return taken;
+            }
+            self.to_plugin.more = self.to_plugin.waiting().len() >= HIGH_WATER || *budget == 0;
+            if self.to_plugin.more {
+                return taken;
+            }
+            let (used, event) = self.connection.handle_input(&mut input[taken..], cx.now);
+            taken += used;
+            let cost = match event {
+                None => used,
+                Some(Event::Data(bytes)) => bytes.len(),
+                Some(_) => MESSAGE_COST,
+            };
+            *budget = budget.saturating_sub(cost);
+            match event {
+                None if used == 0 => return taken,
+                None => {}
+                Some(Event::Closed { code, reason }) => {
+                    self.remote = RemoteState::Ended;
+                    self.to_plugin.handle_end(code, reason);
+                    self.why.get_or_insert(CloseReason::RemoteGoodbye);
+                }
+                Some(Event::Failed(failure)) => {
+                    log::info!("remote broke the protocol: {failure}");
+                    self.end_remote(failure.code, failure.why, CloseReason::BadRemote);
+                }
+                Some(event) if self.to_plugin.handle_event(event, cx.budget.left() + RESERVE) => {}
+                Some(_) => {
+                    // Half a message must not wait for memory: others may wait for its own.
+                    self.end_remote(close::TOO_BIG, "no memory for the message", CloseReason::BadRemote);
+                    self.connection.close(close::TOO_BIG, "", cx.now, cx.entropy);
+                }
+            }
+        }
+    }
+
+    /// Writes to the plugin what waits for it.
+    fn write_plugin(&mut self, plugin: &mut dyn Endpoint, cx: &mut RelayContext<'_>, turn: &mut RelayTurn) {
+        while self.is_held_back() {
+            match plugin.try_write(self.to_plugin.waiting()) {
+                Transfer::Bytes(sent) => {
+                    self.to_plugin.handle_written(sent);
+                    turn.delivered |= sent > 0;
+                    self.progress = cx.now;
+                }
+                Transfer::Blocked | Transfer::Eof => return,
+                Transfer::Broken(_) => {
+                    self.read_last_bytes(plugin, cx);
+                    self.lose_plugin(cx);
+                }
+            }
+        }
+    }
+
+    /// Tells the plugin that nothing more comes, once it has everything.
+    fn deliver_end(&mut self, plugin: &mut dyn Endpoint, turn: &mut RelayTurn) {
+        if !self.remote.is_open() && !self.end_delivered && !self.is_held_back() {
+            plugin.shutdown_write();
+            self.end_delivered = true;
+            turn.end_delivered = true;
+        }
+    }
+
+    /// Reads from the plugin and writes to the remote. True if it stopped because its turn was over.
+    fn pump_to_remote(
+        &mut self,
+        plugin: &mut dyn Endpoint,
+        remote: &mut dyn Endpoint,
+        cx: &mut RelayContext<'_>,
+    ) -> bool {
+        let mut budget = TURN_BYTES;
+        for _ in 0..TURN_CALLS {
+            if !self.write_remote(remote, cx) || self.plugin != PluginState::Open || !self.remote.is_open() {
+                return false;
+            }
+            self.encode_plugin(&mut budget, cx);
+            if budget == 0 {
+                break;
+            }
+            if self.connection.queued() > 0 {
+                continue;
+            }
+            if !plugin.is_readable() {
+                return false;
+            }
+            match plugin.try_read(cx.scratch) {
+                Transfer::Eof => {
+                    self.why.get_or_insert(CloseReason::Done);
+                    self.end_plugin(close::GOING_AWAY, cx);
+                }
+                Transfer::Bytes(read) => {
+                    self.progress = cx.now;
+                    budget = budget.saturating_sub(read);
+                    self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
+                    if self.to_remote.held() > SCRATCH_SIZE && cx.budget.left() == 0 {
+                        self.end_remote(close::TOO_BIG, "no memory for the message", CloseReason::BadFraming);
+                        self.end_plugin(close::GOING_AWAY, cx);
+                    }
+                }
+                Transfer::Blocked => {}
+                Transfer::Broken(_) => self.lose_plugin(cx),
+            }
+        }
+        true
+    }
+
+    /// Encodes what the plugin has sent.
+    fn encode_plugin(&mut self, budget: &mut usize, cx: &mut RelayContext<'_>) {
+        match self.to_remote.encode(&mut self.connection, budget, cx.now, cx.entropy) {
+            None => {}
+            Some(PluginEnd::Closed) => {
+                self.plugin = PluginState::Ended;
+                self.why.get_or_insert(CloseReason::Goodbye);
+            }
+            Some(PluginEnd::Violation(error)) => {
+                // The plugin is told what it did, and that is the end.
+                self.end_remote(close::PROTOCOL, &error.reason(), CloseReason::BadFraming);
+                self.end_plugin(error.close_code(), cx);
+            }
+        }
+    }
+
+    /// Reads what the plugin sent before its connection broke, its CLOS above all: as much as the remote takes at once.
+    fn read_last_bytes(&mut self, plugin: &mut dyn Endpoint, cx: &mut RelayContext<'_>) {
+        let mut budget = TURN_BYTES;
+        while self.plugin == PluginState::Open && self.remote.is_open() && budget > 0 {
+            self.encode_plugin(&mut budget, cx);
+            if self.connection.queued() >= BATCH || self.plugin != PluginState::Open {
+                return;
+            }
+            let Transfer::Bytes(read) = plugin.try_read(cx.scratch) else { return };
+            budget = budget.saturating_sub(read.max(MESSAGE_COST));
+            self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
+        }
+    }
+
+    /// Writes to the remote what waits for it. False if something is left.
+    fn write_remote(&mut self, remote: &mut dyn Endpoint, cx: &mut RelayContext<'_>) -> bool {
+        while !matches!(self.remote, RemoteState::Gone | RemoteState::WriteFailed) {
+            let waiting = self.connection.poll_transmit(cx.entropy);
+            let outcome = if waiting.is_empty() {
+                match remote.flush() {
+                    Ok(flushed) => return flushed,
+                    Err(error) => Transfer::Broken(error),
+                }
+            } else {
+                remote.try_write(waiting)
+            };
+            match outcome {
+                Transfer::Bytes(sent) => {
+                    self.connection.handle_transmitted(sent);
+                    self.progress = cx.now;
+                }
+                Transfer::Blocked | Transfer::Eof => return false,
+                Transfer::Broken(error) => {
+                    log::debug!("remote takes nothing more: {error}");
+                    if self.remote == RemoteState::Open {
+                        // What it sent before is still read; that ends in the same error.
+                        self.remote = RemoteState::WriteFailed;
+                    } else {
+                        self.handle_eof(&reason(&error));
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// The remote's connection has ended.
+    fn handle_eof(&mut self, reason: &str) {
+        let known = self.connection.handle_eof();
+        debug_assert!(!known || !self.remote.is_open());
+        self.end_remote(close::ABNORMAL, reason, CloseReason::RemoteLost);
+        self.remote = RemoteState::Gone;
+    }
+
+    /// The remote sends nothing more that concerns the plugin.
+    fn end_remote(&mut self, code: u16, reason: &str, why: CloseReason) {
+        if self.remote.is_open() {
+            self.remote = RemoteState::Ended;
+            self.to_plugin.handle_end(code, reason);
             self.why.get_or_insert(why);
         }
     }
 
-    /// There is nobody at the plugin's side any more.
-    fn lose_plugin(&mut self, env: &mut Env<'_>) {
-        if self.plugin != Plugin::Gone {
-            self.plugin = Plugin::Gone;
-            self.down.forget();
-            self.told = true;
-            self.why.get_or_insert(End::PluginLost);
-            self.connection.close(close::GOING_AWAY, "", env.now, env.entropy);
+    /// The plugin sends nothing more: the remote is told so with `code`.
+    fn end_plugin(&mut self, code: u16, cx: &mut RelayContext<'_>) {
+        self.plugin = PluginState::Ended;
+        self.connection.close(code, "", cx.now, cx.entropy);
+    }
+
+    /// The plugin's connection is gone.
+    fn lose_plugin(&mut self, cx: &mut RelayContext<'_>) {
+        if self.plugin != PluginState::Gone {
+            self.plugin = PluginState::Gone;
+            self.to_plugin.discard();
+            self.end_delivered = true;
+            self.why.get_or_insert(CloseReason::PluginLost);
+            self.connection.close(close::GOING_AWAY, "", cx.now, cx.entropy);
         }
     }
 
     /// Why it is over, if it is.
-    fn end<R: Stream>(&mut self, remote: &mut R) -> Option<End> {
-        if !self.told || self.remote != Remote::Gone {
+    fn end(&mut self, remote: &mut dyn Endpoint) -> Option<CloseReason> {
+        if !self.end_delivered || self.remote != RemoteState::Gone {
             return None;
         }
-        // The last words of what stands before the socket (TLS), as far as they go.
+        // A layer's own end (close_notify), as far as it can be written.
         remote.shutdown_write();
         let _ = remote.flush();
-        Some(self.why.unwrap_or(End::Done))
+        Some(self.why.unwrap_or(CloseReason::Done))
     }
 }
 
 impl Relay for WebSocketRelay {
-    fn plugin_ready(&mut self) -> &mut Ready {
-        &mut self.plugin_ready
-    }
-
-    fn remote_ready(&mut self) -> &mut Ready {
-        &mut self.remote_ready
-    }
-
-    fn limits(&self, timing: &Timing) -> [Option<(Instant, End)>; 3] {
-        let both_open = self.plugin == Plugin::Open && self.remote == Remote::Open;
+    fn limits(&self, timing: &Timing) -> [Option<(Instant, CloseReason)>; 3] {
+        let both_open = self.plugin == PluginState::Open && self.remote.is_open();
         let idle = timing.idle.filter(|_| both_open);
-        let idle = idle.map(|idle| (self.progress.max(self.connection.last_frame()) + idle, End::Idle));
-        let stalled =
-            (self.remote != Remote::Open && self.is_held_back()).then(|| (self.progress + timing.stall, End::Stalled));
-        [idle, stalled, None]
+        let idle = idle.map(|idle| (self.progress.max(self.connection.last_frame()) + idle, CloseReason::Idle));
+        let plugin_stalls = !self.remote.is_open() && self.is_held_back();
+        let plugin_stalled = plugin_stalls.then(|| (self.progress + timing.stall, CloseReason::Stalled));
+        // The plugin's end is not read while the remote takes nothing. A device is not held for a plugin that has gone.
+        let remote_stalls = both_open && timing.plugin_read_closed;
+        let remote_stalled = remote_stalls.then(|| (self.progress + timing.half_close, CloseReason::Stalled));
+        [idle, plugin_stalled, remote_stalled]
     }
 
     fn deadline(&self, timing: &Timing) -> Option<Instant> {
         let limits = self.limits(timing).into_iter().flatten().map(|(due, _)| due);
-        limits.chain(self.connection.poll_timeout()).chain(self.silence_due()).min()
+        limits.chain(self.connection.poll_timeout()).chain(self.silence_deadline()).min()
     }
 
-    fn handle_new_plugin(&mut self, ready: Ready, now: Instant) {
-        self.plugin_ready = ready;
-        self.decoder.reset();
+    fn handle_new_plugin(&mut self, now: Instant) {
+        self.to_remote.reset();
         self.progress = now;
     }
 
-    fn release(&mut self, buffers: &mut Buffers, _: &mut Pipes) {
-        buffers.recount(&mut self.counted, 0);
-        self.down.forget();
-        self.unread = Vec::new();
-        self.decoder = Decoder::new(self.framing, Dialect::WebSocket, self.limit);
+    fn release(&mut self, budget: &mut MemoryBudget, _: &mut PipePool) {
+        budget.adjust(&mut self.counted, 0);
+        self.to_plugin.clear();
+        self.to_remote.clear();
     }
 
     fn received(&self) -> u64 {
-        self.down.received()
+        self.to_plugin.received()
     }
 
     fn sent(&self) -> u64 {
-        self.sent
+        self.to_remote.sent()
     }
 
     fn held(&self) -> usize {
-        self.down.held() + self.unread.len() + self.decoder.buffered() + self.connection.queued()
+        self.to_plugin.held() + self.to_remote.held() + self.connection.queued()
     }
 
     fn last_heard(&self) -> Instant {

@@ -1,64 +1,71 @@
 //! A plugin's side that outlives the plugin's connection (`KEEP=`).
 //!
-//! [`KeptPlugin`] stands between a relay and the plugin's socket, and is itself a [`Stream`], so that no relay knows of
-//! it: it takes what the remote sends while there is room, whoever may be there to read it, and a plugin that goes away
-//! is for the relay one that says nothing. What must be decided about time, notices and the session's end is decided
-//! by the session, from what [`KeptPlugin::settle`] tells.
+//! [`KeptPlugin`] stands between a relay and the plugin's socket, and is itself an [`Endpoint`], so that no relay knows
+//! of it. It is writable while its buffer has room, whether or not a plugin reads it, and a plugin that goes away looks
+//! to the relay like one that sends nothing. The session decides about time, notifications and its end, from what
+//! [`KeptPlugin::end_turn`] reports.
 //!
-//! A plugin is *cut off* when its connection has broken, or when it has ended its side: who restarts cannot tell the
-//! one from the other. What it has sent before is still read. The one exception is a plugin that was told the remote's
-//! end: its own end says that it has read everything.
+//! A plugin is *cut off* when its connection has broken, or when it has ended its side: a plugin that restarts looks
+//! like either. What it sent before is still read. The one exception is a plugin that was told the remote's end: its own
+//! end then says that it has read everything.
+//!
+//! ```text
+//! attached --cut off--> parked --ATCH--> attached
+//!     |                    |
+//!     +--- DROP, KEEP over-+--> given up: the relay sees a closed plugin
+//! ```
 
-mod outlet;
+mod replay;
 #[cfg(test)]
 mod simulation;
+pub mod unread;
 
-pub use outlet::Gap;
+pub use replay::Gap;
 
 use std::io;
 use std::time::Instant;
 
+use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
+use crate::net::readiness::Readiness;
 use crate::net::socket::{Stream, TcpSocket};
 use crate::protocol::framing::Framing;
-use crate::relay::buffers::Buffers;
-use crate::relay::{Ready, Turn};
-use outlet::Outlet;
+use crate::relay::RelayTurn;
+use crate::relay::memory_budget::MemoryBudget;
+use replay::ReplayBuffer;
 
-/// When the oldest are dropped, so much of the bound is left to those that wait: dropping costs less in one go.
-const LEFT_AFTER_DROPPING: usize = 4;
+/// When the oldest datagrams are dropped, this part of the bound is freed: dropping costs less in one go.
+const DROPPED_PART: usize = 4;
 
 /// A plugin's side that outlives the plugin's connection.
 #[derive(Debug)]
 pub struct KeptPlugin<S = TcpSocket> {
-    /// The plugin's connection, while there is something to read from it or somebody to write to.
-    socket: Option<S>,
-    /// What is known of that connection. The relay is told only what concerns it.
-    ready: Ready,
+    /// The plugin's connection, while there is something to read from it or it may be written to.
+    socket: Option<SocketEndpoint<S>>,
     /// What the plugin has sent behind its ATCH.
-    ahead: Vec<u8>,
-    /// What is to be said before anything of the remote.
+    sent_ahead: Vec<u8>,
+    /// The answer to ATCH, which goes before anything of the remote.
     reply: Vec<u8>,
-    outlet: Outlet,
-    remote: RemoteSide,
-    /// Nobody is held back for a plugin that is not there: the oldest are dropped (UDP).
+    buffer: ReplayBuffer,
+    remote: RemoteEnd,
+    /// The oldest bytes are dropped for a plugin that is cut off, rather than holding the remote back (UDP).
     lossy: bool,
     /// Bytes that may wait.
     bound: usize,
-    /// Bytes that are kept after they were handed over.
+    /// Bytes that are kept after they were sent.
     history: usize,
-    /// What stands in the books: bytes that wait, and bytes that are kept.
+    /// What is counted in the budget: bytes that wait, and bytes that are kept.
     counted: (usize, usize),
     parked: Option<Parked>,
-    /// Nobody comes back any more.
+    /// The connection is not kept any longer.
     given_up: bool,
-    news: News,
+    changes: Changes,
     progress: Instant,
 }
 
-/// What a plugin is to know of the remote's side.
+/// What the plugin knows of the remote's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RemoteSide {
-    /// More may come.
+enum RemoteEnd {
+    /// The remote has not ended.
     Open,
     /// It has ended; the plugin has yet to be told.
     Ended,
@@ -66,7 +73,7 @@ enum RemoteSide {
     Told,
 }
 
-/// Nobody reads.
+/// A plugin's side without a plugin.
 #[derive(Clone, Copy, Debug)]
 struct Parked {
     since: Instant,
@@ -74,9 +81,9 @@ struct Parked {
     announced: bool,
 }
 
-/// What has happened since somebody asked.
+/// What has happened since the turn began.
 #[derive(Clone, Copy, Debug, Default)]
-struct News {
+struct Changes {
     /// The remote has sent something.
     arrived: bool,
     /// Something was written to the plugin's connection.
@@ -86,150 +93,139 @@ struct News {
 }
 
 impl<S: Stream> KeptPlugin<S> {
-    /// The side of a plugin that has just been told `OK CONN`. `ready` is what is known of its connection.
-    pub fn new(socket: S, ready: Ready, framing: Framing, lossy: bool, now: Instant) -> Self {
+    /// The side of a plugin that was just told `OK CONN`. `lossy`: see [`Endpoint::try_write`].
+    pub fn new(socket: SocketEndpoint<S>, framing: Framing, lossy: bool, now: Instant) -> Self {
         Self {
             socket: Some(socket),
-            ready,
-            ahead: Vec::new(),
+            sent_ahead: Vec::new(),
             reply: Vec::new(),
-            outlet: Outlet::new(framing),
-            remote: RemoteSide::Open,
+            buffer: ReplayBuffer::new(framing),
+            remote: RemoteEnd::Open,
             lossy,
             bound: 0,
             history: 0,
             counted: (0, 0),
             parked: None,
             given_up: false,
-            news: News::default(),
+            changes: Changes::default(),
             progress: now,
         }
     }
 
-    /// What is known of the plugin's connection, to be told of its events.
-    pub fn ready_mut(&mut self) -> &mut Ready {
-        &mut self.ready
+    /// Adds what an event of the plugin's connection reports.
+    pub fn handle_event(&mut self, event: Readiness) {
+        if let Some(socket) = &mut self.socket {
+            socket.handle_event(event);
+        }
     }
 
-    /// What the relay may know of the plugin's connection. A connection that is cut off is none of its business, and
-    /// so only the end of a plugin that was told the remote's is one.
-    pub fn relay_ready(&self) -> Ready {
-        let hangup = self.given_up || (self.remote == RemoteSide::Told && self.ready.hangup);
-        Ready { hangup, urgent: self.ready.urgent, broken: self.given_up, ..Ready::fresh() }
-    }
-
-    /// Nobody comes back any more. For the relay, the plugin has gone: the remote is to be told. A plugin that is
-    /// attached is told the end.
+    /// Keeps the connection no longer: to the relay the plugin is closed, and a plugin that is attached is told the end.
     pub fn give_up(&mut self) {
         self.given_up = true;
         self.shutdown_write();
     }
 
-    /// True where nobody comes back any more.
+    /// True after [`KeptPlugin::give_up`].
     pub fn is_given_up(&self) -> bool {
         self.given_up
     }
 
-    /// Since when nobody has read.
+    /// Since when the side has been without a plugin.
     pub fn parked_since(&self) -> Option<Instant> {
         self.parked.map(|parked| parked.since)
     }
 
-    /// When bytes were last handed over, or the plugin came.
+    /// When bytes were last written, or the plugin came.
     pub fn progress(&self) -> Instant {
         self.progress
     }
 
-    /// True where the plugin has yet to be told something: bytes, or the remote's end.
+    /// True if the plugin has yet to be sent something: bytes, or the remote's end.
     pub fn is_behind(&self) -> bool {
-        self.outlet.waiting() > 0 || self.remote == RemoteSide::Ended
+        self.buffer.waiting() > 0 || self.remote == RemoteEnd::Ended
     }
 
-    /// Bytes that wait for somebody.
-    pub fn held(&self) -> usize {
-        self.outlet.waiting() + self.ahead.len()
+    /// Bytes that wait, either way.
+    pub fn waiting(&self) -> usize {
+        self.buffer.waiting() + self.sent_ahead.len()
     }
 
-    /// Begins a turn: looks up the bounds, and writes what can be written. `history` is how much may be kept for a
-    /// plugin that says what it has read.
-    pub fn begin(&mut self, history: usize, buffers: &Buffers) {
-        self.bound = buffers.room_beside(self.counted.0);
-        self.history = history.min(buffers.history_room(self.counted.1));
+    /// Begins a turn: looks up the bounds, and writes what can be written. `history`: bytes that may be kept for a plugin
+    /// that says what it has read.
+    pub fn begin_turn(&mut self, history: usize, budget: &MemoryBudget) {
+        self.bound = budget.available_with(self.counted.0);
+        self.history = history.min(budget.history_available(self.counted.1));
         self.write();
     }
 
-    /// True where the outlet takes something.
-    pub fn has_room(&self) -> bool {
-        self.outlet.waiting() < self.bound || (self.lossy && self.is_cut_off())
-    }
-
-    /// Ends a turn: brings the books in order, and says in `turn` what the plugin should know. True where the plugin
-    /// was cut off in this turn.
+    /// Ends a turn: counts what is held in the budget, and corrects in `turn` what the plugin is to be notified of. True
+    /// if the plugin was cut off in this turn.
     ///
-    /// Data is news when it was written to the plugin's connection, and for a parked plugin the first time that some
-    /// arrives. The end is news when the connection was told, and for a parked plugin at once.
-    pub fn settle(&mut self, turn: &mut Turn, now: Instant, buffers: &mut Buffers) -> bool {
-        let News { arrived, written, told } = std::mem::take(&mut self.news);
+    /// Data is news when it was written to the plugin's connection, and for a parked plugin when the first of it arrives.
+    /// The end is news when the connection was told, and for a parked plugin at once.
+    pub fn end_turn(&mut self, turn: &mut RelayTurn, now: Instant, budget: &mut MemoryBudget) -> bool {
+        let Changes { arrived, written, told } = std::mem::take(&mut self.changes);
         let newly_parked = self.parked.is_none() && self.is_cut_off();
         if newly_parked {
-            self.outlet.rewind_half();
+            self.buffer.rewind_to_message();
             self.parked = Some(Parked { since: now, announced: false });
         }
         if written {
             self.progress = now;
         }
-        turn.handed_over = written;
-        turn.told_end = told;
+        turn.delivered = written;
+        turn.end_delivered = told;
         if let Some(parked) = &mut self.parked {
-            turn.handed_over |= arrived && !parked.announced;
+            turn.delivered |= arrived && !parked.announced;
             parked.announced |= arrived;
-            turn.told_end |= self.remote != RemoteSide::Open;
+            turn.end_delivered |= self.remote != RemoteEnd::Open;
         }
-        self.count(buffers);
+        self.account(budget);
         newly_parked
     }
 
-    /// Goes on behind the first `seen` messages, or without that with what was not handed over whole. An error changes
-    /// nothing. To be followed by [`KeptPlugin::attach`].
+    /// Goes on behind the first `seen` messages, or without that with what was not sent whole. An error changes nothing.
+    /// To be followed by [`KeptPlugin::attach`].
     pub fn resume(&mut self, seen: Option<u64>) -> Result<(), Gap> {
         match seen {
-            Some(seen) => self.outlet.resume(seen)?,
-            None => self.outlet.forget(),
+            Some(seen) => self.buffer.resume(seen)?,
+            None => self.buffer.discard_sent(),
         }
         Ok(())
     }
 
-    /// A plugin has come. It is told `reply` before anything else; `ahead` is what it has sent already, for the remote.
-    /// The connection before, if there is one still, is closed.
-    pub fn attach(&mut self, socket: S, ready: Ready, ahead: Vec<u8>, reply: Vec<u8>, now: Instant) {
-        (self.ahead, self.reply) = (ahead, reply);
+    /// Attaches a plugin. It is sent `reply` before anything else; `sent_ahead` is what it has sent already, for the
+    /// remote. The connection before, if there is one, is closed.
+    pub fn attach(&mut self, mut socket: SocketEndpoint<S>, sent_ahead: Vec<u8>, reply: Vec<u8>, now: Instant) {
+        socket.handle_event(Readiness::FRESH);
+        (self.sent_ahead, self.reply) = (sent_ahead, reply);
         self.socket = Some(socket);
-        self.ready = Ready { readable: true, writable: true, ..ready };
         self.parked = None;
         self.progress = now;
-        if self.remote == RemoteSide::Told {
-            self.remote = RemoteSide::Ended;
+        if self.remote == RemoteEnd::Told {
+            self.remote = RemoteEnd::Ended;
         }
     }
 
-    /// Lets go of everything that is held.
-    pub fn release(&mut self, buffers: &mut Buffers) {
-        (self.ahead, self.reply) = (Vec::new(), Vec::new());
-        self.outlet.clear();
-        self.count(buffers);
+    /// Drops everything that is held.
+    pub fn release(&mut self, budget: &mut MemoryBudget) {
+        (self.sent_ahead, self.reply) = (Vec::new(), Vec::new());
+        self.buffer.clear();
+        self.account(budget);
     }
 
-    fn count(&mut self, buffers: &mut Buffers) {
-        let (held, history) = (self.held(), self.outlet.history());
-        buffers.recount(&mut self.counted.0, held);
-        buffers.recount_history(&mut self.counted.1, history);
+    fn account(&mut self, budget: &mut MemoryBudget) {
+        let (waiting, history) = (self.waiting() + self.reply.len(), self.buffer.history());
+        budget.adjust(&mut self.counted.0, waiting);
+        budget.adjust_history(&mut self.counted.1, history);
     }
 
-    /// True where nobody reads what is written.
+    /// True if what is written reaches no plugin.
     fn is_cut_off(&self) -> bool {
-        // Who was told the end is written nothing more, and reading shows how it ends.
-        let gone = self.remote != RemoteSide::Told && (self.ready.hangup || self.ready.broken);
-        self.socket.is_none() || gone
+        // To a plugin that was told the end nothing more is written, and reading shows how it ends.
+        self.socket
+            .as_ref()
+            .is_none_or(|socket| self.remote != RemoteEnd::Told && (socket.is_read_closed() || socket.is_closed()))
     }
 
     /// Writes what can be written.
@@ -238,114 +234,118 @@ impl<S: Stream> KeptPlugin<S> {
             return;
         }
         let Some(socket) = &mut self.socket else { return };
-        while self.ready.writable {
-            let next = if self.reply.is_empty() { self.outlet.next() } else { &self.reply[..] };
+        loop {
+            let next = if self.reply.is_empty() { self.buffer.next() } else { &self.reply[..] };
             if next.is_empty() {
                 break;
             }
-            match socket.send(next) {
-                Ok(sent) => {
-                    self.ready.writable = sent == next.len();
-                    if self.reply.is_empty() {
-                        self.outlet.hand_over(sent);
-                        self.news.written = true;
-                    } else {
-                        self.reply.drain(..sent);
-                    }
+            match socket.try_write(next) {
+                Transfer::Bytes(sent) if self.reply.is_empty() => {
+                    self.buffer.mark_sent(sent);
+                    self.changes.written |= sent > 0;
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => self.ready.writable = false,
-                    _ => {
-                        // What it has sent before is still read.
-                        self.ready.broken = true;
-                        self.ready.readable = true;
-                        return;
-                    }
-                },
+                Transfer::Bytes(sent) => drop(self.reply.drain(..sent)),
+                Transfer::Blocked | Transfer::Eof => break,
+                // Now it is cut off; what it sent before is still read.
+                Transfer::Broken(_) => return,
             }
         }
-        self.outlet.trim(self.history);
-        if self.remote == RemoteSide::Ended && self.outlet.waiting() == 0 && self.reply.is_empty() {
+        self.buffer.trim(self.history);
+        if self.remote == RemoteEnd::Ended && self.buffer.waiting() == 0 && self.reply.is_empty() {
             socket.shutdown_write();
-            self.remote = RemoteSide::Told;
-            self.news.told = true;
+            self.remote = RemoteEnd::Told;
+            self.changes.told = true;
         }
     }
 
-    /// Reads what the plugin says, in place of a relay. `Ok(0)` is the end of a plugin that was told the remote's.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let Some(socket) = &mut self.socket else { break };
-            match socket.recv(&mut buffer[filled..]) {
-                Ok(0) if self.remote == RemoteSide::Told => return Ok(filled),
-                Ok(0) => self.socket = None,
-                Ok(read) => {
-                    filled += read;
-                    // The relay takes a short read for a sign of there being nothing more: then it must be one.
-                    if filled < buffer.len() && !self.ready.insists() {
-                        break;
-                    }
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => break,
-                    _ => self.socket = None,
-                },
+    /// Reads from the plugin's connection. [`Transfer::Eof`] is the end of a plugin that was told the remote's; any other
+    /// end leaves the side without a connection.
+    fn read_socket(&mut self, buffer: &mut [u8]) -> Transfer {
+        let Some(socket) = &mut self.socket else { return Transfer::Blocked };
+        match socket.try_read(buffer) {
+            Transfer::Eof if self.remote == RemoteEnd::Told => Transfer::Eof,
+            Transfer::Eof | Transfer::Broken(_) => {
+                self.socket = None;
+                Transfer::Blocked
             }
+            transfer => transfer,
         }
-        if filled == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(filled) }
     }
 }
 
-impl<S: Stream> Stream for KeptPlugin<S> {
-    /// What was sent ahead, then what the plugin's connection gives. 0 is the end of a plugin that was told the
-    /// remote's; any other end is no end.
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl<S: Stream> Endpoint for KeptPlugin<S> {
+    /// What was sent behind ATCH, then what the plugin's connection has.
+    fn try_read(&mut self, buffer: &mut [u8]) -> Transfer {
         if self.given_up {
-            return Ok(0);
+            return Transfer::Eof;
         }
-        let ahead = self.ahead.len().min(buffer.len());
-        if ahead == 0 {
-            return self.read(buffer);
+        if self.sent_ahead.is_empty() {
+            return self.read_socket(buffer);
         }
-        buffer[..ahead].copy_from_slice(&self.ahead[..ahead]);
-        self.ahead.drain(..ahead);
-        match self.read(&mut buffer[ahead..]) {
-            Ok(read) => Ok(ahead + read),
-            Err(_) => Ok(ahead),
-        }
+        let length = self.sent_ahead.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.sent_ahead[..length]);
+        self.sent_ahead.drain(..length);
+        Transfer::Bytes(length)
     }
 
-    /// Takes bytes for the plugin while there is room, and writes what can be written.
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.bound.saturating_sub(self.outlet.waiting());
+    /// Takes bytes for the plugin while there is room, and writes what can be written. A lossy side of a plugin that is
+    /// cut off takes everything, and drops the oldest.
+    fn try_write(&mut self, bytes: &[u8]) -> Transfer {
+        let room = self.bound.saturating_sub(self.buffer.waiting());
         let taken = if self.lossy && self.is_cut_off() {
             if room < bytes.len() {
-                self.outlet.rewind_half();
-                let left = (self.bound - self.bound / LEFT_AFTER_DROPPING).saturating_sub(bytes.len());
-                let dropped = self.outlet.drop_oldest(left);
-                log::debug!("{dropped} bytes dropped, nobody reads them");
+                self.buffer.rewind_to_message();
+                let left = (self.bound - self.bound / DROPPED_PART).saturating_sub(bytes.len());
+                let dropped = self.buffer.drop_oldest(left);
+                log::debug!("{dropped} bytes dropped, no plugin reads them");
             }
             bytes.len()
         } else {
             bytes.len().min(room)
         };
         if taken == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
+            return Transfer::Blocked;
         }
-        self.outlet.push(&bytes[..taken]);
-        self.news.arrived = true;
+        self.buffer.push(&bytes[..taken]);
+        self.changes.arrived = true;
         self.write();
-        Ok(taken)
+        Transfer::Bytes(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        Ok(true)
     }
 
     /// Notes the remote's end, which is passed on behind what waits.
     fn shutdown_write(&mut self) {
-        if self.remote == RemoteSide::Open {
-            self.remote = RemoteSide::Ended;
+        if self.remote == RemoteEnd::Open {
+            self.remote = RemoteEnd::Ended;
         }
         self.write();
+    }
+
+    fn is_readable(&self) -> bool {
+        self.given_up || !self.sent_ahead.is_empty() || self.socket.as_ref().is_some_and(Endpoint::is_readable)
+    }
+
+    fn assume_readable(&mut self) {
+        if let Some(socket) = &mut self.socket {
+            socket.assume_readable();
+        }
+    }
+
+    /// True if the buffer takes something, whatever the plugin's socket takes.
+    fn is_writable(&self) -> bool {
+        self.buffer.waiting() < self.bound || (self.lossy && self.is_cut_off())
+    }
+
+    /// A connection that is cut off does not concern the relay, so only the end of a plugin that was told the remote's
+    /// end is reported.
+    fn is_read_closed(&self) -> bool {
+        self.given_up || (self.remote == RemoteEnd::Told && self.socket.as_ref().is_some_and(Endpoint::is_read_closed))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.given_up
     }
 }

@@ -12,10 +12,12 @@ use std::time::Instant;
 use testkit::random::Random;
 
 use super::KeptPlugin;
+use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
+use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
 use crate::protocol::framing::Framing;
-use crate::relay::buffers::Buffers;
-use crate::relay::{Ready, Turn};
+use crate::relay::RelayTurn;
+use crate::relay::memory_budget::MemoryBudget;
 
 /// Restarts in one run.
 const RESTARTS: usize = 1000;
@@ -59,11 +61,16 @@ impl Stream for Socket {
     }
 }
 
+/// A connection that was made just now.
+fn fresh(peer: &Rc<RefCell<Peer>>) -> SocketEndpoint<Socket> {
+    SocketEndpoint::new(Socket(Rc::clone(peer)), Readiness::FRESH)
+}
+
 struct World {
     random: Random,
     framing: Framing,
     kept: KeptPlugin<Socket>,
-    buffers: Buffers,
+    budget: MemoryBudget,
     now: Instant,
     peer: Rc<RefCell<Peer>>,
     /// All that the remote has said, and where each message ends.
@@ -86,8 +93,8 @@ impl World {
         Self {
             random: Random::new(seed),
             framing,
-            kept: KeptPlugin::new(Socket(Rc::clone(&peer)), Ready::fresh(), framing, false, now),
-            buffers: Buffers::new(1 << 20, 3000),
+            kept: KeptPlugin::new(fresh(&peer), framing, false, now),
+            budget: MemoryBudget::new(1 << 20, 3000),
             now,
             peer,
             said: Vec::new(),
@@ -121,21 +128,23 @@ impl World {
 
     /// A turn of the relay.
     fn turn(&mut self) {
-        self.kept.begin(HISTORY, &self.buffers);
+        self.kept.begin_turn(HISTORY, &self.budget);
         while !self.unsent.is_empty() {
             let piece = 1 + self.pick(self.unsent.len());
-            match self.kept.send(&self.unsent[..piece]) {
-                Ok(sent) => drop(self.unsent.drain(..sent)),
-                Err(_) => break,
+            match self.kept.try_write(&self.unsent[..piece]) {
+                Transfer::Bytes(sent) => drop(self.unsent.drain(..sent)),
+                _ => break,
             }
         }
         // Nothing is said by this plugin, but its end must be seen.
-        let _ = self.kept.recv(&mut [0; 16]);
-        self.kept.settle(&mut Turn::default(), self.now, &mut self.buffers);
-        let held = self.kept.held();
-        assert_eq!(self.buffers.held(), held);
+        if self.kept.is_readable() {
+            self.kept.try_read(&mut [0; 16]);
+        }
+        self.kept.end_turn(&mut RelayTurn::default(), self.now, &mut self.budget);
+        let held = self.budget.held();
+        assert!(held >= self.kept.waiting());
         assert!(held <= 3000 + HISTORY + SOCKET, "{held} bytes are held");
-        assert!(self.buffers.history() <= HISTORY + SOCKET + 400, "{} bytes are kept", self.buffers.history());
+        assert!(self.budget.history() <= HISTORY + SOCKET + 400, "{} bytes are kept", self.budget.history());
     }
 
     /// The plugin reads some of what its socket holds.
@@ -147,7 +156,8 @@ impl World {
         let room = self.pick(600);
         let mut peer = self.peer.borrow_mut();
         peer.room = (peer.room + room).min(SOCKET - peer.taken.len());
-        self.kept.ready_mut().writable = true;
+        drop(peer);
+        self.kept.handle_event(Readiness { writable: true, ..Readiness::default() });
     }
 
     /// How many whole messages end in `said` at or before `at`.
@@ -164,7 +174,8 @@ impl World {
         // The end is seen at once, or only when the next comes.
         if self.pick(2) == 0 {
             self.peer.borrow_mut().closed = true;
-            self.kept.ready_mut().hangup = self.pick(2) == 0;
+            let reported = self.pick(2) == 0;
+            self.kept.handle_event(Readiness { readable: true, read_closed: reported, ..Readiness::default() });
             for _ in 0..self.pick(4) {
                 self.say();
                 self.turn();
@@ -176,8 +187,7 @@ impl World {
         self.peer = Rc::new(RefCell::new(Peer { room: self.pick(200), ..Peer::default() }));
         let reply = b"OK ATCH\n";
         self.peer.borrow_mut().room += reply.len();
-        let socket = Socket(Rc::clone(&self.peer));
-        self.kept.attach(socket, Ready::fresh(), Vec::new(), reply.to_vec(), self.now);
+        self.kept.attach(fresh(&self.peer), Vec::new(), reply.to_vec(), self.now);
         self.turn();
         let said: Vec<u8> = self.peer.borrow_mut().taken.drain(..reply.len()).collect();
         assert_eq!(said, reply, "the reply comes first");

@@ -12,7 +12,7 @@ fn every_version_that_both_speak() {
     let authority = Authority::new("us");
     let (house, _directory) = trusting(&authority);
     let identity = authority.issue(&["device.example"], Validity::Now);
-    let from_13 = Settings { lowest: Version::V13, ..Settings::default() };
+    let from_13 = Settings { min_version: Version::V13, ..Settings::default() };
     for (versions, settings, version) in [
         (BOTH, Settings::default(), "TLSv1.3"),
         (V13, Settings::default(), "TLSv1.3"),
@@ -125,7 +125,7 @@ fn sessions_are_resumed_across_connections() {
             exchange(shaken);
             kind
         };
-        let settings = Settings { lowest: Version::V12, ..Settings::default() };
+        let settings = Settings { min_version: Version::V12, ..Settings::default() };
         assert_eq!(kind("device.example", &settings), HandshakeKind::Full);
         assert_eq!(kind("device.example", &settings), HandshakeKind::Resumed);
         assert_eq!(kind("device.example", &settings.clone()), HandshakeKind::Resumed);
@@ -201,7 +201,12 @@ fn who_has_withdrawn_hears_nothing_of_it() {
 fn those_that_have_begun_go_first() {
     let identity = Identity::self_signed(&["device.example"], Validity::Now);
     let config = Arc::new(identity.server(BOTH, None));
-    let (mut handshakes, wake) = handshakes(House::new(None, None), 1);
+    // The thread waits in this callback after each result.
+    let (woken, wake) = mpsc::sync_channel(0);
+    let wake_up = move || {
+        let _ = woken.send(());
+    };
+    let mut handshakes = Handshakes::new(Arc::new(House::new(None, None)), 1, wake_up);
     handshakes.begin(0, "device.example", &unverified());
     let Some((0, Step { to_send, outcome: Outcome::More(pending) })) = steps(&mut handshakes, &wake, 1).pop() else {
         panic!()
@@ -211,6 +216,6 @@ fn those_that_have_begun_go_first() {
     (1..5).for_each(|asker| handshakes.begin(asker, "device.example", &unverified()));
     handshakes.advance(0, pending, drain(&mut server));
     let order: Vec<u32> = steps(&mut handshakes, &wake, 5).into_iter().map(|(asker, _)| asker).collect();
-    // The first of the others had a thread before.
-    assert_eq!(order, [1, 0, 2, 3, 4]);
+    // The thread may have taken the first of the others before.
+    assert!(order == [1, 0, 2, 3, 4] || order == [0, 1, 2, 3, 4], "{order:?}");
 }

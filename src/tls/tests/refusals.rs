@@ -77,7 +77,7 @@ fn who_does_not_have_the_key_is_refused_however_little_is_verified() {
 #[test]
 fn no_common_version() {
     let identity = Identity::self_signed(&["a.example"], Validity::Now);
-    let settings = Settings { lowest: Version::V13, ..unverified() };
+    let settings = Settings { min_version: Version::V13, ..unverified() };
     let told = words(&House::new(None, None), "a.example", &settings, &Arc::new(identity.server(V12, None)));
     assert!(told.starts_with("SSL_ERROR no common version of TLS"), "{told}");
     // A server of TLS 1.1, which answers in its own version.

@@ -131,7 +131,7 @@ fn bytes_pass_in_order_whatever_the_wire_does() {
         let mut pair = Pair::new(if seed % 2 == 0 { V13 } else { V12 });
         pair.wire.borrow_mut().window = 0;
         let limit = [1, 100, 5000, 100_000][pick(4)];
-        pair.stream.set_buffer_limit(limit);
+        pair.stream.set_send_limit(limit);
         let sizes = [3, 100, 2000, 20_000, 70_000];
         let (mut said, mut got) = (Vec::new(), Vec::new());
         let (mut sent, mut heard) = (Vec::new(), Vec::new());
@@ -334,27 +334,27 @@ fn a_server_of_1_3_refuses_us_behind_the_handshake() {
 
 #[test]
 fn a_relay_passes_on_an_end_that_no_event_announces() {
-    use crate::relay::buffers::Buffers;
+    use crate::net::endpoint::{Endpoint, SocketEndpoint};
+    use crate::net::readiness::Readiness;
+    use crate::relay::memory_budget::MemoryBudget;
     use crate::relay::stream::StreamRelay;
-    use crate::relay::{Ready, Relay};
-    use crate::testing::Surroundings;
-    let mut pair = Pair::new(V13);
-    let plugin = Rc::new(RefCell::new(Wire { window: usize::MAX, ..Wire::default() }));
-    let mut around = Surroundings::new(Buffers::new(100_000, 10_000), 10_000);
-    let layered = Ready { layered: true, ..Ready::fresh() };
-    let mut relay = StreamRelay::new(around.now, Vec::new(), (Ready::fresh(), layered), &mut around.buffers);
-    let mut run = |pair: &mut Pair, relay: &mut StreamRelay| {
-        relay.run(&mut End(Rc::clone(&plugin)), &mut pair.stream, &mut around.env())
-    };
-    run(&mut pair, &mut relay);
-    assert!(!relay.remote_ready().readable);
-    pair.server.writer().write_all(b"last words").unwrap();
-    pair.server.send_close_notify();
-    pair.deliver();
-    relay.remote_ready().readable = true;
-    run(&mut pair, &mut relay);
-    assert_eq!(plugin.borrow().outbound, b"last words");
-    assert!(plugin.borrow().shut, "the plugin was not told of the end");
+    use crate::testing::TestContext;
+    let Pair { stream, wire, mut server } = Pair::new(V13);
+    let plugin_wire = Rc::new(RefCell::new(Wire { window: usize::MAX, ..Wire::default() }));
+    let mut plugin = SocketEndpoint::new(End(Rc::clone(&plugin_wire)), Readiness::FRESH);
+    let mut remote = SocketEndpoint::new(stream, Readiness::FRESH);
+    let mut cx = TestContext::new(MemoryBudget::new(100_000, 10_000), 10_000);
+    let mut relay = StreamRelay::new(cx.now, Vec::new(), &mut cx.budget);
+    relay.run(&mut plugin, &mut remote, &mut cx.relay());
+    assert!(!remote.is_readable());
+    server.writer().write_all(b"last words").unwrap();
+    server.send_close_notify();
+    let sent = drain(&mut server);
+    wire.borrow_mut().inbound.extend(sent);
+    remote.assume_readable();
+    relay.run(&mut plugin, &mut remote, &mut cx.relay());
+    assert_eq!(plugin_wire.borrow().outbound, b"last words");
+    assert!(plugin_wire.borrow().shut, "the plugin was not told of the end");
 }
 
 #[test]

@@ -72,6 +72,11 @@ impl ClientHandshake {
         self.transmitted = (self.transmitted + count).min(self.request.len());
     }
 
+    /// Bytes held: what is left to be sent, and what has come of the response.
+    pub fn held(&self) -> usize {
+        self.transmit().len() + self.head.bytes().len()
+    }
+
     /// Takes what the server says. Anything but [`Progress::Pending`] ends the handshake; bytes after that are nobody's.
     pub fn handle_input(&mut self, bytes: &[u8]) -> Progress {
         self.read(bytes).unwrap_or_else(Progress::Failed)

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
 use testkit::plugin::Plugin;
-use testkit::websocket::{CLOSE, Peer, TEXT, close_of};
+use testkit::websocket::{BINARY, CLOSE, Peer, TEXT, close_of};
 
 use crate::support::{
     LIMIT, PID, StatClient, accepted, attached, configured, eventually, read_frame, read_message_text,
@@ -119,6 +119,37 @@ fn a_websocket_outlives_its_plugin() {
     drop(plugin);
     remote_closes_while_parked(&luup, &daemon, peer, 3);
     StatClient::new(daemon.addr()).wait_connections(0);
+}
+
+/// The bytes that a plugin with `framing` reads for `count` binary messages of `length` bytes without line ends.
+fn framed(framing: &str, count: usize, length: usize) -> Vec<u8> {
+    let message = match framing {
+        "RAW" => vec![b'x'; length],
+        "LINE" => [vec![b'x'; length], b"\n".to_vec()].concat(),
+        _ => [format!("BINA {length}\n").into_bytes(), vec![b'x'; length]].concat(),
+    };
+    message.repeat(count)
+}
+
+#[test]
+fn a_kept_plugin_that_reads_at_once_gets_more_than_is_buffered_for_it() {
+    let daemon = started();
+    for framing in ["RAW", "LINE", "MESG"] {
+        for (count, length) in [(1, 66_000), (1, 200_000), (1000, 1000)] {
+            let (mut plugin, mut peer) = kept_websocket(&daemon, &format!("MAXM=1000000 FRAM={framing}"));
+            let sender = std::thread::spawn(move || {
+                for _ in 0..count {
+                    peer.send_frame(BINARY, &vec![b'x'; length]).unwrap();
+                }
+                peer
+            });
+            let expected = framed(framing, count, length);
+            assert!(plugin.bytes(expected.len()) == expected, "{framing}, {count} messages of {length} bytes");
+            assert_eq!(daemon.plugin().command(&format!("DROP {PID}")), "OK DROP");
+            drop((plugin, sender.join().unwrap()));
+            StatClient::new(daemon.addr()).wait_connections(0);
+        }
+    }
 }
 
 #[test]

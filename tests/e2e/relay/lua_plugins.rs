@@ -45,6 +45,11 @@ fn the_connect_function_of_luws_works_and_is_notified() {
 }
 
 #[test]
+fn the_functions_in_docs_protocol_for_manual_use_work() {
+    lua("docs_by_hand.lua", &started(), &Device::start(Kind::Echo));
+}
+
+#[test]
 fn every_receive_pattern_works() {
     lua("receive.lua", &started(), &Device::start(Kind::Echo));
 }

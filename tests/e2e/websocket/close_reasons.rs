@@ -1,4 +1,4 @@
-//! The table in README that maps error reasons of verawebsockets to those of the proxy: every row is tested.
+//! The table in docs/protocol.md that maps error reasons of verawebsockets to those of the proxy: every row is tested.
 
 use testkit::device::{Device, Kind};
 use testkit::ports::Reserved;
@@ -6,7 +6,7 @@ use testkit::websocket::{Peer, Server};
 
 use crate::support::{accepted, started};
 
-const README: &str = include_str!("../../../README.md");
+const PROTOCOL: &str = include_str!("../../../docs/protocol.md");
 
 /// The texts in backticks.
 fn quoted(text: &str) -> Vec<&str> {
@@ -15,7 +15,7 @@ fn quoted(text: &str) -> Vec<&str> {
 
 /// The rows of the table: the reasons of verawebsockets, and those of the proxy.
 fn rows() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
-    let table = README.split("| verawebsockets | here |\n| --- | --- |\n").nth(1).expect("a table");
+    let table = PROTOCOL.split("| verawebsockets | here |\n| --- | --- |\n").nth(1).expect("a table");
     let rows = table.lines().take_while(|line| line.starts_with('|'));
     rows.map(|row| row.trim_matches(['|', ' ']).split_once(" | ").unwrap())
         .map(|(left, right)| (quoted(left), quoted(right)))

@@ -1,4 +1,4 @@
-//! The Lua client libraries of `luup/`, in Lua 5.1 with LuaSocket as on a Vera, and in Lua 5.4 if it is installed. The
+//! The Lua client libraries of `luup/client/` and `luup/compat/`, in Lua 5.1 with LuaSocket as on a Vera, and in Lua 5.4 if it is installed. The
 //! scripts in `tests/lua` are the plugins and the Luup that runs them; this file starts the daemon and the servers.
 
 use std::process::Command;
@@ -128,6 +128,6 @@ fn a_plugin_for_turbo_works() {
 }
 
 #[test]
-fn the_examples_of_the_readme_work() {
-    lua("readme_clients.lua");
+fn the_examples_of_the_documents_work() {
+    lua("docs_clients.lua");
 }

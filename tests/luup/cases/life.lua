@@ -1,56 +1,58 @@
---- What an installed plugin does: actions, looks, and the platforms where it is a guest.
--- See tests/luup/cases.lua, which gives what is used here.
+--- What an installed plugin does: actions, checks, and platforms where it only monitors.
+-- The names come from tests/luup/cases.lua.
 
 local T = ...
-local hidden, case, both, Box, Engine, LONGEST, like, equal, variable, message, settle, started, assert_ours =
-    T.hidden, T.case, T.both, T.Box, T.Engine, T.LONGEST, T.like, T.equal, T.variable, T.message, T.settle, T.started, T.assert_ours
+local hidden, case, case_both, System, Engine, MAX_BLOCKED, like, equal, variable, message, wait_for_task, started,
+    assert_ours =
+    T.hidden, T.case, T.case_both, T.System, T.Engine, T.MAX_BLOCKED, T.like, T.equal, T.variable, T.message,
+    T.wait_for_task, T.started, T.assert_ours
 
-both("uninstall, and install again", function()
-    Box.upload("real")
+case_both("uninstall, and install again", function()
+    System.upload("real")
     local engine = started()
     equal(engine.action("Uninstall"), 4)
-    like(settle(engine), "^Uninstalled")
-    equal(Box.build(), nil)
-    equal(Box.pid(Box.RUNNING), nil)
-    equal(Box.output("ls /etc/init.d /etc/rc.d /usr/sbin | grep sockproxyd; ls -d /tmp/sockproxyd-run 2>/dev/null"), "")
-    equal(Box.output("ls %s | grep bin", Box.UPLOADS), "")
-    -- It is not put back at the next look, nor at the next Luup start.
+    like(wait_for_task(engine), "^Uninstalled")
+    equal(System.build(), nil)
+    equal(System.pid(System.RUNNING), nil)
+    equal(System.output("ls /etc/init.d /etc/rc.d /usr/sbin | grep sockproxyd; ls -d /tmp/sockproxyd-run 2>/dev/null"), "")
+    equal(System.output("ls %s | grep bin", System.UPLOADS), "")
+    -- Neither the next check nor the next Luup start installs it again.
     for _ = 1, 3 do engine.fire() end
-    settle(engine)
+    wait_for_task(engine)
     engine = started(engine.variables)
     like(message(engine), "^Down; sockproxyd%-here.bin is not in")
-    equal(Box.build(), nil)
-    Box.upload("real")
+    equal(System.build(), nil)
+    System.upload("real")
     like(message(started(engine.variables)), "^Up; ")
     assert_ours()
 end)
 
-both("restart", function()
-    Box.upload("real")
+case_both("restart", function()
+    System.upload("real")
     local engine = started()
-    local pid = Box.pid(Box.RUNNING)
+    local pid = System.pid(System.RUNNING)
     equal(engine.action("Restart"), 4)
-    equal(engine.action("Restart"), 2) -- one thing at a time
-    like(settle(engine), "^Up; ")
-    assert(Box.pid(Box.RUNNING) ~= pid, "not restarted")
+    equal(engine.action("Restart"), 2) -- one task at a time
+    like(wait_for_task(engine), "^Up; ")
+    assert(System.pid(System.RUNNING) ~= pid, "not restarted")
     assert_ours()
 end)
 
-case("a daemon that has vanished is started again, not at once", function()
-    Box.upload("real")
+case("a daemon that was stopped is started again at the second check", function()
+    System.upload("real")
     local engine = started()
-    Box.must("%s stop >/dev/null", Box.INIT)
-    Box.await("it has ended", function() return not Box.build() end)
+    System.must("%s stop >/dev/null", System.INIT)
+    System.await("the daemon has ended", function() return not System.build() end)
     equal(engine.fire(), 1)
-    like(settle(engine), "^Down; nobody answers")
+    like(wait_for_task(engine), "^Down; no answer on port 2504")
     equal(variable(engine, "Status"), "0")
     equal(engine.fire(), 1)
-    like(settle(engine), "^Up; ")
+    like(wait_for_task(engine), "^Up; ")
     assert_ours()
 end)
 
 case("notifications of the default action are answered", function()
-    Box.upload("real")
+    System.upload("real")
     local engine = started()
     equal(engine.action("HandleReceive", { Pid = "1" }), 4)
     equal(engine.action("HandleReceiveData", { Pid = "1" }), 4)
@@ -58,54 +60,54 @@ case("notifications of the default action are answered", function()
 end)
 
 case("other plugins find the client libraries where Luup keeps its files", function()
-    Box.upload("real")
+    System.upload("real")
     started()
     for _, name in ipairs { "LuWS", "VeraWebSockets", "Turbo" } do assert(type(require("L_SockProxy" .. name).with) == "function") end
-    -- The proxy itself is somebody to talk to.
+    -- The proxy itself is the remote.
     local heard
     local conn = assert(require("L_SockProxyClient").open("127.0.0.1:2504", { on_message = function(_, text) heard = text end }))
     conn:binary("BILD\nQUIT\n")
-    Box.await("the answers", function()
+    System.await("the answers", function()
         conn:poll()
         return heard
     end)
     like(heard, "^OK TOGGLEDBITS%-SOCKPROXY 1 ")
 end)
 
-case("openLuup: only looks", function()
-    Box.upload("real")
-    local before = Box.snapshot("/etc", "/usr/sbin")
+case("openLuup: monitors only", function()
+    System.upload("real")
+    local before = System.snapshot("/etc", "/usr/sbin")
     local engine = Engine.start { open = true }
     equal(engine.started, true)
     assert(engine.run(function() return message(engine) ~= "" end))
-    like(message(engine), "^Down; nobody answers on port 2504: install the sockproxyd service on this machine")
+    like(message(engine), "^Down; no answer on port 2504: install the sockproxyd service on this machine")
     equal(engine.action("Install"), 2)
     equal(engine.action("Uninstall"), 2)
-    Box.must("cp /test/uploads/real/sockproxyd-here.bin /tmp/daemon && chmod 755 /tmp/daemon")
+    System.must("cp /test/uploads/real/sockproxyd-here.bin /tmp/daemon && chmod 755 /tmp/daemon")
     os.execute("/tmp/daemon >/dev/null 2>&1 &")
-    Box.await("it answers", function() return (Box.build() or 0) > 23068 end)
+    System.await("the daemon answers", function() return (System.build() or 0) > 23068 end)
     equal(engine.fire(), 1)
     like(message(engine), "^Up; sockproxyd %(build %d+%)$")
     equal(variable(engine, "Status"), "1")
-    equal(Box.snapshot("/etc", "/usr/sbin"), before)
-    assert(engine.slowest < LONGEST)
+    equal(System.snapshot("/etc", "/usr/sbin"), before)
+    assert(engine.slowest < MAX_BLOCKED)
 end)
 
--- Only where there is one: see tests/luup/run.
+-- Runs only where the daemon for Veras and binfmt_misc are available: see tests/luup/run.
 local MIPSEL = "the daemon for Veras, on an emulated MIPS"
 hidden(MIPSEL, function()
     local name = "sockproxyd-mipsel.bin"
-    Box.must("/test/register-mipsel")
-    Box.upload("mipsel")
+    System.must("/test/register-mipsel")
+    System.upload("mipsel")
     local engine = Engine.start {
-        before = function() require("L_SockProxyBox").paths.self = "/test/uploads/mipsel/" .. name end,
+        before = function() require("L_SockProxySystem").paths.engine = "/test/uploads/mipsel/" .. name end,
     }
-    like(settle(engine), "^Up; sockproxyd %S+ %(build %d+%)$")
-    equal(Box.read(Box.RUNNING), Box.read("/test/uploads/mipsel/" .. name))
-    equal(Box.read(Box.RUNNING):sub(1, 6), "\127ELF\1\1")
+    like(wait_for_task(engine), "^Up; sockproxyd %S+ %(build %d+%)$")
+    equal(System.read(System.RUNNING), System.read("/test/uploads/mipsel/" .. name))
+    equal(System.read(System.RUNNING):sub(1, 6), "\127ELF\1\1")
     equal(engine.action("Restart"), 4)
-    like(settle(engine), "^Up; ")
+    like(wait_for_task(engine), "^Up; ")
     equal(engine.action("Uninstall"), 4)
-    like(settle(engine), "^Uninstalled")
-    equal(Box.build(), nil)
+    like(wait_for_task(engine), "^Uninstalled")
+    equal(System.build(), nil)
 end)

@@ -1,5 +1,5 @@
--- A stand-in for the Lua daemon of old: just what the plugin can see of it from outside. It answers on
--- port 2504 until somebody says STOP or ends it. With a file /tmp/lua-daemon.deaf it ignores STOP.
+-- A simulation of the Lua daemon, as far as the plugin sees it. It answers on port 2504 until it receives STOP or
+-- a signal. With a file /tmp/lua-daemon.ignores-stop it ignores STOP.
 local socket = require "socket"
 
 local server = assert(socket.tcp())
@@ -14,7 +14,7 @@ while true do
         local line = peer:receive("*l")
         if line == "BILD" then
             peer:send("OK 23068\n")
-        elseif line == "STOP" and not io.open("/tmp/lua-daemon.deaf") then
+        elseif line == "STOP" and not io.open("/tmp/lua-daemon.ignores-stop") then
             peer:send("OK STOP\n")
             os.exit(0)
         elseif line then

@@ -1,10 +1,10 @@
-/* A stand-in for Vera's pluto-lzo: "pluto-lzo c|d SOURCE TARGET".
+/* A simulation of Vera's pluto-lzo: "pluto-lzo c|d SOURCE TARGET".
  *
- * The format: the length of the content as four bytes, least first, then one raw LZO1X stream. Like the
- * real one, it takes whole files into memory, and like the one reimplementation that is known it ends
- * with 0 whatever it thinks of the content: whoever calls it has to look for himself.
+ * The format: the length of the content as four bytes, little-endian, then one raw LZO1X stream. Like the
+ * real program, it reads whole files into memory. Like the one known reimplementation, it exits with 0
+ * even for damaged content, so the caller has to verify the result.
  *
- * With a file /tmp/pluto-lzo.hangs it never ends, for tests of patience.
+ * With a file /tmp/pluto-lzo.hangs it never ends, for tests of timeouts.
  */
 #include <lzo/lzo1x.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
-/* A stand-in for the daemon where a test needs one that differs from the real: another version, or
- * one that fails. Takes any option, and minds --version, -t and --probe. Compiled with
+/* A simulated daemon for tests that need another version or a failure. Accepts any option and implements
+ * --version, -t and --probe. Compile-time options:
  *
- *   -DVERSION="9.9.9"   what --version says
- *   -DBROKEN            ends at once with status 1, as a program for another kernel or libc may
+ *   -DVERSION="9.9.9"   the version that --version prints
+ *   -DBROKEN            exits at once with status 1, as a program for another kernel or libc may
  *   -DMUTE              runs, but never listens
  */
 #include <arpa/inet.h>
@@ -32,7 +32,7 @@ static int serve(int listener)
     }
 }
 
-/* Whether somebody greets, within 2 s. */
+/* Returns 0 if a greeting arrives within 2 s. */
 static int probe(struct sockaddr_in where)
 {
     where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

@@ -2,6 +2,7 @@
 //!
 //! - [`daemon`]: the built binary, started in a private directory and observed from outside
 //! - [`luup`]: a stand-in for Luup's HTTP server that records requests and injects faults
+//! - [`old_kernel`]: runs a program with the system calls of Linux 2.6.37
 //! - [`plugin`]: the plugin's side of a connection to the daemon
 //! - [`device`]: TCP and UDP remotes
 //! - [`tls`]: certificates of every kind, and a remote that speaks TLS
@@ -17,6 +18,7 @@
 pub mod daemon;
 pub mod device;
 pub mod luup;
+pub mod old_kernel;
 pub mod plugin;
 pub mod ports;
 pub mod process;

@@ -7,8 +7,8 @@ use super::*;
 impl World {
     /// How the plugin reads what has come.
     fn reading(&mut self) -> Reading {
-        let lenient = self.speaker.pings > 8 || self.relay.remote != Remote::Open;
-        self.reader.read(&self.plugin.heard, &self.server.said, self.remote.read, lenient)
+        let lenient = self.speaker.pings > 8 || !self.relay.remote.is_open();
+        self.reader.read(&self.plugin.stream().received, &self.server.said, self.remote.stream().read, lenient)
     }
 
     pub fn check(&mut self) {
@@ -25,11 +25,12 @@ impl World {
     }
 
     fn check_held(&self) {
-        assert_eq!(self.relay.held(), self.around.buffers.held());
+        assert_eq!(self.relay.held(), self.around.budget.held());
         // One message beyond what holds the remote back, one that comes in, what was read at once; one message of the
         // plugin's and what was read at once; what gathers for the remote and a last message; pongs and a close frame.
-        let down = HIGH + 2 * self.max_message + self.read + 2 * 200;
-        let up = self.relay.limit + self.read + BATCH + self.relay.limit + 40 * 131;
+        let down = HIGH_WATER + 2 * self.max_message + self.read + 2 * 200;
+        let limit = self.max_message.max(MIN_MESSAGE_LIMIT);
+        let up = limit + self.read + BATCH + limit + 40 * 131;
         let held = self.relay.held();
         assert!(held <= down + up, "{held} bytes are held");
     }
@@ -39,12 +40,12 @@ impl World {
         let Some((code, reason)) = &reading.close else { return };
         let last = self.server.said.last().map(|said| &said.word);
         let relay = &self.relay;
-        assert!(relay.remote != Remote::Open, "CLOS while the remote is there");
+        assert!(!relay.remote.is_open(), "CLOS while the remote is there");
         let cause = match (code, reason.as_str()) {
             (1006, "no answer to a ping") => self.pings,
             (1006, "no answer to a close") => self.speaker.done || self.plugin_gone || self.poor,
             (1006, "silent for too long") => relay.receive.is_some(),
-            (1006, _) => self.remote_gone || self.remote.is_closed(),
+            (1006, _) => self.remote_gone || self.remote.stream().is_closed(),
             (1009, "no memory for the message") => self.poor,
             (1002, reason) if reason.starts_with("PARSE ") => {
                 self.speaker.said.iter().any(|said| matches!(said.word, Word::Fault(..)))
@@ -60,12 +61,13 @@ impl World {
 
     /// Where the end has been told, all is there that came before it, unless something cut it short.
     fn check_end(&mut self) {
-        if !self.plugin.is_told() || self.plugin.is_broken() {
+        if !self.plugin.stream().is_told() || self.plugin.stream().is_broken() {
             return;
         }
         let reading = self.reading();
-        let cut_short = self.poor || self.pings || self.relay.receive.is_some() || self.relay.plugin != Plugin::Open;
-        let came = self.server.said.iter().take_while(|said| said.end <= self.remote.read).count();
+        let cut_short =
+            self.poor || self.pings || self.relay.receive.is_some() || self.relay.plugin != PluginState::Open;
+        let came = self.server.said.iter().take_while(|said| said.end <= self.remote.stream().read).count();
         if !cut_short {
             assert!(reading.words >= came, "{} words of {came} have passed: {:?}", reading.words, self.relay.why);
         }
@@ -86,12 +88,15 @@ impl World {
         if self.reader.framing == Framing::Raw {
             let said = said.map(|said| said.word.message()).collect::<Vec<_>>().concat();
             let heard = heard.map(Word::message).collect::<Vec<_>>().concat();
-            assert!(said.starts_with(&heard) && heard.len() <= self.plugin.read, "the server hears other bytes");
+            assert!(
+                said.starts_with(&heard) && heard.len() <= self.plugin.stream().read,
+                "the server hears other bytes"
+            );
         } else {
             for heard in heard {
                 let said = said.next().expect("the server hears more than was said");
                 assert_eq!(&said.word, heard, "the server hears something else");
-                assert!(said.end <= self.plugin.read);
+                assert!(said.end <= self.plugin.stream().read);
             }
         }
         let mut asked = self.server.said.iter().filter_map(|said| match &said.word {
@@ -131,15 +136,15 @@ impl World {
         let messages = |words: &[Said], end: usize| {
             words.iter().filter(|said| said.end <= end && matches!(said.word, Word::Message(..))).count() as u64
         };
-        assert!(received <= messages(&self.server.said, self.remote.read), "messages that nobody sent");
-        if self.relay.plugin != Plugin::Gone {
+        assert!(received <= messages(&self.server.said, self.remote.stream().read), "messages that nobody sent");
+        if self.relay.plugin != PluginState::Gone {
             let passed = &self.server.said[..reading.words];
             // With RAW nobody sees the end of a message of which all bytes have come.
-            let passed = messages(passed, self.remote.read);
+            let passed = messages(passed, self.remote.stream().read);
             assert!(self.reader.framing == Framing::Raw || passed <= received, "messages that nobody counted");
         }
         if self.reader.framing != Framing::Raw {
-            assert!(sent <= messages(&self.speaker.said, self.plugin.read), "messages that nobody said");
+            assert!(sent <= messages(&self.speaker.said, self.plugin.stream().read), "messages that nobody said");
         }
         let heard = self.server.heard.iter().filter(|word| matches!(word, Word::Message(..))).count() as u64;
         assert!(heard <= sent, "messages that nobody sent");
@@ -148,23 +153,26 @@ impl World {
     /// What can move has moved.
     fn check_rest(&self) {
         let Self { plugin, remote, relay, .. } = self;
-        let (plugin_known, remote_known) = (!plugin.has_news(), !remote.has_news());
-        if plugin_known && relay.plugin != Plugin::Gone {
-            assert!(!relay.is_held_back() || !plugin.is_writable(), "the plugin has room, and is not told");
-            assert!(!plugin.is_broken(), "the plugin has gone, and nobody notices");
+        let (plugin_known, remote_known) = (!plugin.stream().has_news(), !remote.stream().has_news());
+        if plugin_known && relay.plugin != PluginState::Gone {
+            assert!(!relay.is_held_back() || !plugin.stream().is_writable(), "the plugin has room, and is not told");
+            assert!(!plugin.stream().is_broken(), "the plugin has gone, and nobody notices");
         }
-        if remote_known && relay.remote != Remote::Gone {
-            assert!(relay.connection.queued() == 0 || !remote.is_writable(), "the remote has room, and is not told");
-            assert!(relay.is_held_back() || !remote.is_readable(), "the remote speaks, and nobody listens");
-            assert!(remote.withheld().is_empty() || !remote.is_writable(), "the stream was not asked to push out");
+        if remote_known && relay.remote != RemoteState::Gone {
+            // A remote that has failed takes nothing more.
+            let has_room = remote.stream().is_writable() && relay.remote != RemoteState::WriteFailed;
+            assert!(relay.connection.queued() == 0 || !has_room, "the remote has room, and is not told");
+            assert!(relay.is_held_back() || !remote.stream().is_readable(), "the remote speaks, and nobody listens");
+            assert!(remote.stream().withheld().is_empty() || !has_room, "the stream was not asked to push out");
         }
-        let listens = relay.plugin == Plugin::Open && relay.remote == Remote::Open && relay.connection.queued() == 0;
-        if plugin_known && remote_known && listens && remote.withheld().is_empty() {
-            assert!(!plugin.is_readable(), "the plugin speaks, and nobody listens");
+        let listens =
+            relay.plugin == PluginState::Open && relay.remote == RemoteState::Open && relay.connection.queued() == 0;
+        if plugin_known && remote_known && listens && remote.stream().withheld().is_empty() {
+            assert!(!plugin.stream().is_readable(), "the plugin speaks, and nobody listens");
         }
-        let ends = relay.plugin != Plugin::Open || relay.remote != Remote::Open;
-        if ends && relay.remote != Remote::Gone {
-            let due = relay.deadline(&TIMING);
+        let ends = relay.plugin != PluginState::Open || !relay.remote.is_open();
+        if ends && relay.remote != RemoteState::Gone {
+            let due = relay.deadline(&self.timing());
             let (plugin, remote, why) = (relay.plugin, relay.remote, relay.why);
             assert!(due.is_some(), "nobody waits for the last words: {plugin:?}, {remote:?}, {why:?}");
             let due = due.unwrap_or(self.around.now);
@@ -174,17 +182,31 @@ impl World {
 
     /// Without news nothing moves.
     fn check_still(&mut self) {
-        let before = (self.plugin.written(), self.remote.written(), self.plugin.read, self.remote.read);
-        let ready = (*self.relay.plugin_ready(), *self.relay.remote_ready());
-        let turn = self.relay.run(&mut self.plugin, &mut self.remote, &mut self.around.env());
-        let after = (self.plugin.written(), self.remote.written(), self.plugin.read, self.remote.read);
+        let before = (
+            self.plugin.stream().written(),
+            self.remote.stream().written(),
+            self.plugin.stream().read,
+            self.remote.stream().read,
+        );
+        let turn = self.relay.run(&mut self.plugin, &mut self.remote, &mut self.around.relay());
+        let after = (
+            self.plugin.stream().written(),
+            self.remote.stream().written(),
+            self.plugin.stream().read,
+            self.remote.stream().read,
+        );
         // A ready bit that is still set says that the next call will tell; but something that could move has moved.
-        assert!(turn == Turn::default() && before == after, "something moves without news: {turn:?}, {ready:?}");
+        assert!(
+            turn == RelayTurn::default() && before == after,
+            "something moves without news: {turn:?}, {:?}, {:?}",
+            self.plugin,
+            self.remote
+        );
     }
 
     /// Both are there and all is calm: everything has passed.
     pub fn check_calm(&mut self) {
-        if self.end.is_some() || self.relay.remote != Remote::Open || self.relay.plugin != Plugin::Open {
+        if self.end.is_some() || !self.relay.remote.is_open() || self.relay.plugin != PluginState::Open {
             return;
         }
         let reading = self.reading();
@@ -196,7 +218,11 @@ impl World {
             let said: Vec<Word> = self.speaker.said.iter().map(|said| said.word.clone()).collect();
             assert_eq!(words(&self.server.heard), words(&said), "the server misses something");
         }
-        assert_eq!((self.plugin.unread(), self.relay.connection.queued()), (0, 0), "the server misses something");
+        assert_eq!(
+            (self.plugin.stream().unread(), self.relay.connection.queued()),
+            (0, 0),
+            "the server misses something"
+        );
         let ping = self.server.said.iter().rev().find(|said| matches!(said.word, Word::Ping(_)));
         if let (Some(said), true) = (ping, self.control != Control::Hand)
             && let Word::Ping(payload) = &said.word
@@ -209,7 +235,7 @@ impl World {
     pub fn check_farewell(&self) {
         let heard = self.server.heard.iter().filter(|word| matches!(word, Word::Message(..))).count();
         let said = self.speaker.said.iter().filter(|said| matches!(said.word, Word::Message(..))).count();
-        if self.reader.framing != Framing::Raw && !self.plugin.is_broken() {
+        if self.reader.framing != Framing::Raw && !self.plugin.stream().is_broken() {
             assert_eq!(heard, said, "the last words are lost");
         }
     }

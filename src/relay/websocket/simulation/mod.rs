@@ -14,8 +14,10 @@ use std::time::Duration;
 use testkit::random::Random;
 
 use super::*;
-use crate::testing::Surroundings;
-use crate::testing::wire::{Manners, Wire};
+use crate::net::endpoint::{Endpoint, SocketEndpoint};
+use crate::net::readiness::Readiness;
+use crate::testing::TestContext;
+use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 use crate::websocket::{Control, Role, Settings};
 use plugin::{Reader, Speaker};
 use server::Server;
@@ -25,8 +27,14 @@ const MOST_CALLS: usize = 600;
 const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
 const IDLE: Duration = Duration::from_secs(3600);
-const TIMING: Timing =
-    Timing { receive: None, idle: Some(IDLE), half_close: Duration::from_secs(5), stall: Duration::from_secs(300) };
+const TIMING: Timing = Timing {
+    receive: None,
+    idle: Some(IDLE),
+    half_close: Duration::from_secs(5),
+    stall: Duration::from_secs(300),
+    plugin_read_closed: false,
+    remote_read_closed: false,
+};
 
 fn pick(random: &mut Random, below: usize) -> usize {
     random.below(below as u64) as usize
@@ -34,9 +42,9 @@ fn pick(random: &mut Random, below: usize) -> usize {
 
 struct World {
     random: Random,
-    around: Surroundings,
-    plugin: Wire,
-    remote: Wire,
+    around: TestContext,
+    plugin: WireEndpoint,
+    remote: WireEndpoint,
     relay: WebSocketRelay,
     server: Server,
     speaker: Speaker,
@@ -53,7 +61,7 @@ struct World {
     /// Who has vanished without a word.
     plugin_gone: bool,
     remote_gone: bool,
-    end: Option<End>,
+    end: Option<CloseReason>,
 }
 
 impl World {
@@ -66,10 +74,10 @@ impl World {
         let receive = (pick(&mut random, 4) == 0).then(|| Duration::from_secs(15));
         let deflates = pick(&mut random, 2) == 0;
         let poor = pick(&mut random, 8) == 0;
-        let buffers = Buffers::new(if poor { 3000 } else { 4 << 20 }, 65_536);
+        let buffers = MemoryBudget::new(if poor { 3000 } else { 4 << 20 }, 65_536);
         // Reads of few bytes are many, so that turns end before there is nothing more.
         let read = [200, 8192][pick(&mut random, 2)];
-        let around = Surroundings::new(buffers, read);
+        let around = TestContext::new(buffers, read);
         let settings = Settings {
             role: Role::Client,
             mask: pick(&mut random, 4) > 0,
@@ -83,10 +91,16 @@ impl World {
         let head = (pick(&mut random, 4) == 0).then_some(HEAD);
         let faults = pick(&mut random, 3) == 0;
         let layered = pick(&mut random, 3) == 0;
-        let mut plugin = Wire::new(Manners { hiccup: [0, 7][pick(&mut random, 2)], ..Manners::default() });
+        let mut plugin =
+            Wire::new(FaultProfile { eintr_every: [0, 7][pick(&mut random, 2)], ..FaultProfile::default() });
         let mut remote = Wire::new(match layered {
-            false => Manners { hiccup: [0, 9][pick(&mut random, 2)], ..Manners::default() },
-            true => Manners { pouch: pick(&mut random, 2000), record: 1 + pick(&mut random, 3000), hiccup: 11 },
+            false => FaultProfile { eintr_every: [0, 9][pick(&mut random, 2)], ..FaultProfile::default() },
+            true => FaultProfile {
+                buffer: pick(&mut random, 2000),
+                record_size: 1 + pick(&mut random, 3000),
+                eintr_every: 11,
+                layered,
+            },
         });
         for _ in 0..pick(&mut random, 4) {
             server.speak(&mut random, faults, around.now);
@@ -96,12 +110,13 @@ impl World {
             (pick(&mut random, server.pending.len() + 1), pick(&mut random, speaker.pending.len() + 1));
         let server_ahead: Vec<u8> = server.pending.drain(..server_ahead).collect();
         let plugin_ahead: Vec<u8> = speaker.pending.drain(..plugin_ahead).collect();
-        remote.say_ahead(&server_ahead);
-        plugin.say_ahead(&plugin_ahead);
+        remote.send_ahead(&server_ahead);
+        plugin.send_ahead(&plugin_ahead);
         let connection = Connection::new(settings, around.now);
-        let wishes = Wishes { framing, max_message: max_message as u64, receive };
-        let ready = (Ready::fresh(), Ready { layered, ..Ready::fresh() });
-        let relay = WebSocketRelay::new(around.now, connection, &wishes, (&plugin_ahead, server_ahead), head, ready);
+        let wishes = RelayOptions { framing, max_message: max_message as u64, receive };
+        let relay = WebSocketRelay::new(around.now, connection, &wishes, (&plugin_ahead, server_ahead), head);
+        let plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
+        let remote = SocketEndpoint::new(remote, Readiness::FRESH);
         Self {
             random,
             around,
@@ -142,9 +157,9 @@ impl World {
             3 | 4 => self.speaker.speak(&mut self.random, self.faults),
             5..=7 => self.deliver_from_server(amount),
             8 | 9 => self.deliver_from_plugin(amount),
-            10 => self.plugin.make_room(amount),
-            11 => self.remote.make_room(amount),
-            12 => self.server.listen(&self.remote, self.around.now),
+            10 => self.plugin.stream_mut().make_room(amount),
+            11 => self.remote.stream_mut().make_room(amount),
+            12 => self.server.listen(self.remote.stream(), self.around.now),
             13 if rare => self.lose_plugin_or_its_words(),
             14 if rare => self.lose_remote(),
             15 => {
@@ -159,7 +174,7 @@ impl World {
         if !self.remote_gone {
             let amount = amount.min(self.server.pending.len());
             let bytes: Vec<u8> = self.server.pending.drain(..amount).collect();
-            self.remote.say(&bytes);
+            self.remote.stream_mut().send_bytes(&bytes);
         }
     }
 
@@ -167,7 +182,7 @@ impl World {
         if !self.plugin_gone {
             let amount = amount.min(self.speaker.pending.len());
             let bytes: Vec<u8> = self.speaker.pending.drain(..amount).collect();
-            self.plugin.say(&bytes);
+            self.plugin.stream_mut().send_bytes(&bytes);
         }
     }
 
@@ -175,11 +190,11 @@ impl World {
     fn lose_plugin_or_its_words(&mut self) {
         match self.pick(3) {
             _ if self.plugin_gone => return,
-            0 => self.plugin.break_off(),
-            1 => self.plugin.close(),
+            0 => self.plugin.stream_mut().break_off(),
+            1 => self.plugin.stream_mut().close(),
             _ => {
                 self.deliver_from_plugin(usize::MAX);
-                self.plugin.close();
+                self.plugin.stream_mut().close();
             }
         }
         (self.plugin_gone, self.speaker.done) = (true, true);
@@ -188,17 +203,17 @@ impl World {
     fn lose_remote(&mut self) {
         if !self.remote_gone {
             if self.pick(2) == 0 {
-                self.remote.break_off()
+                self.remote.stream_mut().break_off()
             } else {
-                self.remote.close()
+                self.remote.stream_mut().close()
             }
             (self.remote_gone, self.server.done) = (true, true);
         }
     }
 
     fn tell(&mut self) {
-        self.plugin.tell(self.relay.plugin_ready());
-        self.remote.tell(self.relay.remote_ready());
+        deliver_event(&mut self.plugin);
+        deliver_event(&mut self.remote);
     }
 
     /// Turns, as the daemon gives them: once more with a look at the sockets where a deadline has passed, before the
@@ -206,18 +221,26 @@ impl World {
     fn live(&mut self) {
         self.turns();
         if self.is_late() {
-            self.relay.plugin_ready().readable = true;
-            self.relay.remote_ready().readable = true;
+            self.plugin.assume_readable();
+            self.remote.assume_readable();
             self.turns();
         }
         if self.is_late() {
-            self.end = self.relay.handle_timeout(&TIMING, self.around.now);
+            self.end = self.relay.handle_timeout(&self.timing(), self.around.now);
             assert!(self.end.is_some(), "a deadline lies in the past, and nothing comes of it");
         }
     }
 
+    fn timing(&self) -> Timing {
+        Timing {
+            plugin_read_closed: self.plugin.is_read_closed(),
+            remote_read_closed: self.remote.is_read_closed(),
+            ..TIMING
+        }
+    }
+
     fn is_late(&self) -> bool {
-        self.end.is_none() && self.relay.deadline(&TIMING).is_some_and(|due| due <= self.around.now)
+        self.end.is_none() && self.relay.deadline(&self.timing()).is_some_and(|due| due <= self.around.now)
     }
 
     fn turns(&mut self) {
@@ -225,21 +248,25 @@ impl World {
             return;
         }
         let Self { around, plugin, remote, relay, server, .. } = self;
-        let (heard, told) = (plugin.written(), plugin.is_told());
-        let whole = server.said.iter().any(|said| (remote.read + 1..=remote.said.len()).contains(&said.end));
-        let unheard = whole && !relay.is_held_back() && relay.remote == Remote::Open;
+        let (heard, told) = (plugin.stream().written(), plugin.stream().is_told());
+        let whole =
+            server.said.iter().any(|said| (remote.stream().read + 1..=remote.stream().sent.len()).contains(&said.end));
+        let unheard = whole && !relay.is_held_back() && relay.remote.is_open();
         let open = relay.why.is_none();
         let turn = around.turns(|env| {
-            plugin.take_calls();
-            remote.take_calls();
+            plugin.stream_mut().take_calls();
+            remote.stream_mut().take_calls();
             let turn = relay.run(plugin, remote, env);
-            let calls = plugin.take_calls() + remote.take_calls();
+            let calls = plugin.stream_mut().take_calls() + remote.stream_mut().take_calls();
             assert!(calls <= MOST_CALLS, "{calls} calls in a turn");
             turn
         });
-        assert_eq!(turn.handed_over, plugin.written() > heard, "handed over is what was written");
-        assert_eq!(turn.told_end, plugin.is_told() && !told, "the end is told once");
-        assert!(!(open && unheard && relay.why == Some(End::RemoteSilent)), "silent, and its words wait to be read");
+        assert_eq!(turn.delivered, plugin.stream().written() > heard, "handed over is what was written");
+        assert_eq!(turn.end_delivered, plugin.stream().is_told() && !told, "the end is told once");
+        assert!(
+            !(open && unheard && relay.why == Some(CloseReason::RemoteSilent)),
+            "silent, and its words wait to be read"
+        );
         self.end = turn.end;
     }
 
@@ -252,21 +279,26 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..100 {
             let passed = |world: &Self| {
-                (world.plugin.heard.len(), world.remote.heard.len(), world.plugin.read, world.remote.read)
+                (
+                    world.plugin.stream().received.len(),
+                    world.remote.stream().received.len(),
+                    world.plugin.stream().read,
+                    world.remote.stream().read,
+                )
             };
             let before = passed(self);
             self.deliver_from_plugin(usize::MAX);
             self.deliver_from_server(usize::MAX);
-            self.plugin.make_room(1 << 24);
-            self.remote.make_room(1 << 24);
-            self.server.listen(&self.remote, self.around.now);
+            self.plugin.stream_mut().make_room(1 << 24);
+            self.remote.stream_mut().make_room(1 << 24);
+            self.server.listen(self.remote.stream(), self.around.now);
             if self.server.done && self.server.goodbye().is_some() && self.server.pending.is_empty() {
                 self.close_remote();
             }
             self.tell();
             self.step();
             let pending = !self.remote_gone && !self.server.pending.is_empty();
-            let news = self.plugin.has_news() || self.remote.has_news() || pending;
+            let news = self.plugin.stream().has_news() || self.remote.stream().has_news() || pending;
             if self.end.is_some() || (before == passed(self) && !news) {
                 return;
             }
@@ -275,20 +307,20 @@ impl World {
     }
 
     fn close_remote(&mut self) {
-        if !self.remote.is_closed() {
-            self.remote.close();
+        if !self.remote.stream().is_closed() {
+            self.remote.stream_mut().close();
         }
     }
 
     /// Somebody ends it, and the others help or do not; then it is over.
-    fn finish(&mut self) -> End {
+    fn finish(&mut self) -> CloseReason {
         let settles = self.pick(4) > 0;
         if settles {
             self.settle();
             self.check_calm();
         }
         let helps = self.pick(2) == 0;
-        let both_open = self.relay.remote == Remote::Open && self.relay.plugin == Plugin::Open;
+        let both_open = self.relay.remote.is_open() && self.relay.plugin == PluginState::Open;
         let calm = settles && both_open && self.end.is_none();
         match self.pick(5) {
             0 => self.server.say_goodbye(&mut self.random, self.around.now),
@@ -299,7 +331,7 @@ impl World {
         if helps {
             self.settle();
         } else {
-            (self.plugin.room, self.remote.room) = (0, 0);
+            (self.plugin.stream_mut().room, self.remote.stream_mut().room) = (0, 0);
             self.deliver_from_plugin(usize::MAX);
             self.deliver_from_server(usize::MAX);
             self.tell();
@@ -316,22 +348,24 @@ impl World {
         }
         let start = self.around.now;
         while self.end.is_none() {
-            let due = self.relay.deadline(&TIMING).expect("it waits for nothing");
+            let due = self.relay.deadline(&self.timing()).expect("it waits for nothing");
             self.around.now = self.around.now.max(due);
             let waited = self.around.now - start;
             // Who holds back the other does not let its end be heard.
-            let blocked = self.relay.is_held_back() || self.relay.connection.queued() > 0;
+            let blocked = self.relay.is_held_back()
+                || self.relay.connection.queued() > 0
+                || !self.remote.stream().withheld().is_empty();
             let patience = if blocked { IDLE + TIMING.stall } else { TIMING.stall };
             assert!(waited <= patience + Duration::from_secs(60), "it takes {waited:?} to end");
             self.step();
         }
-        self.relay.release(&mut self.around.buffers, &mut self.around.pipes);
-        assert_eq!(self.around.buffers.held(), 0);
-        self.end.unwrap_or(End::Done)
+        self.relay.release(&mut self.around.budget, &mut self.around.pipes);
+        assert_eq!(self.around.budget.held(), 0);
+        self.end.unwrap_or(CloseReason::Done)
     }
 }
 
-fn run(seed: u64) -> End {
+fn run(seed: u64) -> CloseReason {
     let mut world = World::new(seed);
     for _ in 0..60 + world.pick(100) {
         world.happen();
@@ -358,15 +392,15 @@ fn messages_arrive_in_order_and_whole_whatever_the_sockets_do() {
     }
     // The simulation is worth something only if it sees every kind of end.
     for end in [
-        End::Done,
-        End::PluginLost,
-        End::RemoteLost,
-        End::RemoteSilent,
-        End::Stalled,
-        End::Goodbye,
-        End::BadFraming,
-        End::RemoteGoodbye,
-        End::BadRemote,
+        CloseReason::Done,
+        CloseReason::PluginLost,
+        CloseReason::RemoteLost,
+        CloseReason::RemoteSilent,
+        CloseReason::Stalled,
+        CloseReason::Goodbye,
+        CloseReason::BadFraming,
+        CloseReason::RemoteGoodbye,
+        CloseReason::BadRemote,
     ] {
         assert!(ends.contains_key(&end.to_string()), "{end} never happened: {ends:?}");
     }

@@ -8,7 +8,7 @@ use testkit::random::Random;
 use testkit::websocket::frame_of as frame;
 
 use super::pick;
-use crate::testing::Keys;
+use crate::testing::TestEntropy;
 use crate::testing::wire::Wire;
 use crate::websocket::{Connection, Control, Deflate, Event, Kind, Role, Settings, close};
 
@@ -64,7 +64,7 @@ pub struct Server {
     compress: Option<Compress>,
     max_message: usize,
     /// Its entropy; a server masks nothing.
-    none: Keys,
+    none: TestEntropy,
 }
 
 impl Server {
@@ -91,7 +91,7 @@ impl Server {
             done: false,
             compress,
             max_message,
-            none: Keys::default(),
+            none: TestEntropy::default(),
         }
     }
 
@@ -239,8 +239,8 @@ impl Server {
 
     /// Hears what the wire has heard, and answers: pings at once, a close with its last word.
     pub fn listen(&mut self, wire: &Wire, now: Instant) {
-        let mut bytes = wire.heard[self.fed..].to_vec();
-        self.fed = wire.heard.len();
+        let mut bytes = wire.received[self.fed..].to_vec();
+        self.fed = wire.received.len();
         let mut at = 0;
         let mut pings = Vec::new();
         loop {

@@ -1,25 +1,33 @@
 //! Who is waited for, and for how long.
 
 use super::super::*;
-use crate::relay::SCRATCH;
-use crate::testing::Surroundings;
-use crate::testing::wire::{Manners, Wire};
+use crate::net::endpoint::SocketEndpoint;
+use crate::net::readiness::Readiness;
+use crate::relay::SCRATCH_SIZE;
+use crate::testing::TestContext;
+use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 use crate::websocket::{Control, Role, Settings};
 
-const TIMING: Timing =
-    Timing { receive: None, idle: None, half_close: Duration::from_secs(5), stall: Duration::from_secs(300) };
+const TIMING: Timing = Timing {
+    receive: None,
+    idle: None,
+    half_close: Duration::from_secs(5),
+    stall: Duration::from_secs(300),
+    plugin_read_closed: false,
+    remote_read_closed: false,
+};
 
 struct World {
-    around: Surroundings,
-    plugin: Wire,
-    remote: Wire,
+    around: TestContext,
+    plugin: WireEndpoint,
+    remote: WireEndpoint,
     relay: WebSocketRelay,
 }
 
 impl World {
     /// A plugin that reads MESG, and a remote, with room for everything; nothing has been said.
     fn new(receive: Option<Duration>, ping_interval: Option<Duration>) -> Self {
-        let around = Surroundings::new(Buffers::new(1 << 20, 1 << 16), SCRATCH);
+        let around = TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE);
         let settings = Settings {
             role: Role::Client,
             mask: false,
@@ -28,26 +36,25 @@ impl World {
             deflate: None,
             ping_interval,
         };
-        let wishes = Wishes { framing: Framing::Mesg, max_message: 1000, receive };
+        let wishes = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive };
         let connection = Connection::new(settings, around.now);
-        let ready = (Ready::fresh(), Ready::fresh());
-        let relay = WebSocketRelay::new(around.now, connection, &wishes, (b"", Vec::new()), None, ready);
-        let mut world =
-            Self { around, plugin: Wire::new(Manners::default()), remote: Wire::new(Manners::default()), relay };
-        world.plugin.make_room(1 << 20);
-        world.remote.make_room(1 << 20);
+        let relay = WebSocketRelay::new(around.now, connection, &wishes, (b"", Vec::new()), None);
+        let wire = || SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
+        let mut world = Self { around, plugin: wire(), remote: wire(), relay };
+        world.plugin.stream_mut().make_room(1 << 20);
+        world.remote.stream_mut().make_room(1 << 20);
         world
     }
 
-    fn turn(&mut self) -> Turn {
+    fn turn(&mut self) -> RelayTurn {
         let Self { around, plugin, remote, relay } = self;
         around.turns(|env| relay.run(plugin, remote, env))
     }
 
     /// The remote says something, and the kernel tells.
     fn remote_says(&mut self, bytes: &[u8]) {
-        self.remote.say(bytes);
-        self.remote.tell(self.relay.remote_ready());
+        self.remote.stream_mut().send_bytes(bytes);
+        deliver_event(&mut self.remote);
     }
 
     fn due(&self) -> Duration {
@@ -60,11 +67,11 @@ fn a_remote_that_broke_the_protocol_and_stays_is_let_go() {
     let mut world = World::new(None, None);
     world.remote_says(b"\x83\x00");
     assert_eq!(world.turn().end, None, "the remote has yet to read why");
-    assert_eq!(world.plugin.heard, b"CLOS 1002 14\nunknown opcode");
-    assert_eq!(world.remote.heard, b"\x88\x10\x03\xeaunknown opcode");
+    assert_eq!(world.plugin.stream().received, b"CLOS 1002 14\nunknown opcode");
+    assert_eq!(world.remote.stream().received, b"\x88\x10\x03\xeaunknown opcode");
     assert_eq!(world.due(), Duration::from_secs(1));
     world.around.now += Duration::from_secs(1);
-    assert_eq!(world.turn().end, Some(End::BadRemote));
+    assert_eq!(world.turn().end, Some(CloseReason::BadRemote));
 }
 
 #[test]
@@ -72,9 +79,9 @@ fn a_remote_that_broke_the_protocol_and_ends_is_not_waited_for() {
     let mut world = World::new(None, None);
     world.remote_says(b"\x83\x00");
     world.turn();
-    world.remote.close();
-    world.remote.tell(world.relay.remote_ready());
-    assert_eq!(world.turn().end, Some(End::BadRemote));
+    world.remote.stream_mut().close();
+    deliver_event(&mut world.remote);
+    assert_eq!(world.turn().end, Some(CloseReason::BadRemote));
 }
 
 #[test]
@@ -84,19 +91,19 @@ fn a_word_that_waits_to_be_read_is_no_silence() {
         for is_told in [true, false] {
             let mut world = World::new(receive, ping_interval);
             world.turn();
-            while world.due() < limit && world.remote.heard.is_empty() {
+            while world.due() < limit && world.remote.stream().received.is_empty() {
                 world.around.now += limit / 2;
                 world.turn();
             }
             // The machine slept; meanwhile the word has come, and its event may be yet to be fetched.
             world.around.now += 3 * limit;
-            world.remote.say(b"\x81\x05hello");
+            world.remote.stream_mut().send_bytes(b"\x81\x05hello");
             if is_told {
-                world.remote.tell(world.relay.remote_ready());
+                deliver_event(&mut world.remote);
             }
             assert_eq!(world.turn().end, None);
-            assert_eq!(world.plugin.heard, b"TEXT 5\nhello");
-            assert!(!world.plugin.is_told() && world.relay.deadline(&TIMING) > Some(world.around.now));
+            assert_eq!(world.plugin.stream().received, b"TEXT 5\nhello");
+            assert!(!world.plugin.stream().is_told() && world.relay.deadline(&TIMING) > Some(world.around.now));
         }
     }
 }

@@ -4,8 +4,11 @@ use std::io;
 use std::time::Instant;
 
 use super::super::*;
-use crate::relay::{SCRATCH, TURN_BYTES};
-use crate::testing::Surroundings;
+use crate::net::endpoint::SocketEndpoint;
+use crate::net::readiness::Readiness;
+use crate::net::socket::Stream;
+use crate::relay::{SCRATCH_SIZE, TURN_BYTES};
+use crate::testing::TestContext;
 use crate::websocket::{Control, Deflate, Role, Settings};
 
 /// A side that gives the same bytes over and over, and takes everything.
@@ -66,6 +69,10 @@ impl Stream for Counted {
     fn shutdown_write(&mut self) {}
 }
 
+fn fresh<S>(stream: S) -> SocketEndpoint<S> {
+    SocketEndpoint::new(stream, Readiness::FRESH)
+}
+
 fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
     let deflate = Deflate {
         peer_window_bits: 12,
@@ -81,13 +88,12 @@ fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
         deflate: Some(deflate),
         ping_interval: None,
     };
-    let wishes = Wishes { framing, max_message: 65536, receive: None };
-    let ready = (Ready::fresh(), Ready::fresh());
-    WebSocketRelay::new(now, Connection::new(settings, now), &wishes, (&[], Vec::new()), None, ready)
+    let wishes = RelayOptions { framing, max_message: 65536, receive: None };
+    WebSocketRelay::new(now, Connection::new(settings, now), &wishes, (&[], Vec::new()), None)
 }
 
-fn new_surroundings() -> Surroundings {
-    Surroundings::new(Buffers::new(1 << 20, 1 << 16), SCRATCH)
+fn new_surroundings() -> TestContext {
+    TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE)
 }
 
 /// Messages received and bytes sent to the remote in one turn, with a plugin and a remote that say these things without
@@ -96,15 +102,15 @@ fn new_surroundings() -> Surroundings {
 fn turn_of(framing: Framing, plugin: &[u8], remote: &[u8]) -> (u64, usize) {
     let mut around = new_surroundings();
     let mut relay = new_relay(framing, around.now);
-    let (mut plugin, mut remote) = (Endless::new(plugin.to_vec()), Endless::new(remote.to_vec()));
-    let turn = relay.run(&mut plugin, &mut remote, &mut around.env());
+    let (mut plugin, mut remote) = (fresh(Endless::new(plugin.to_vec())), fresh(Endless::new(remote.to_vec())));
+    let turn = relay.run(&mut plugin, &mut remote, &mut around.relay());
     assert_eq!((turn.again, turn.end), (true, None));
     let first = relay.messages().unwrap().0;
     // What was read and not yet looked at is looked at in the next.
-    relay.run(&mut plugin, &mut remote, &mut around.env());
+    relay.run(&mut plugin, &mut remote, &mut around.relay());
     let second = relay.messages().unwrap().0 - first;
     assert!(second * 2 >= first && second <= first * 2, "{first} messages, then {second}");
-    (first, remote.taken)
+    (first, remote.stream().taken)
 }
 
 /// The frame of a compressed text.
@@ -145,16 +151,16 @@ fn what_a_plugin_says_without_bytes_costs_its_share() {
 fn a_message_of_64_kib_takes_one_call_a_side() {
     for framing in [Framing::Mesg, Framing::Raw] {
         let header = if framing == Framing::Mesg { "BINA 65536\n" } else { "" };
-        let says = |header: &[u8]| Counted { bytes: [header, &[b'x'; 65536]].concat(), ..Counted::default() };
+        let says = |header: &[u8]| fresh(Counted { bytes: [header, &[b'x'; 65536]].concat(), ..Counted::default() });
         let mut around = new_surroundings();
         let (mut relay, mut plugin, mut remote) =
-            (new_relay(framing, around.now), says(header.as_bytes()), Counted::default());
-        relay.run(&mut plugin, &mut remote, &mut around.env());
-        assert_eq!((plugin.reads, remote.writes), (1, 1), "up, {framing:?}");
+            (new_relay(framing, around.now), says(header.as_bytes()), fresh(Counted::default()));
+        relay.run(&mut plugin, &mut remote, &mut around.relay());
+        assert_eq!((plugin.stream().reads, remote.stream().writes), (1, 1), "up, {framing:?}");
         let mut around = new_surroundings();
-        let (mut relay, mut plugin) = (new_relay(framing, around.now), Counted::default());
+        let (mut relay, mut plugin) = (new_relay(framing, around.now), fresh(Counted::default()));
         let mut remote = says(&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
-        relay.run(&mut plugin, &mut remote, &mut around.env());
-        assert_eq!((remote.reads, plugin.writes), (1, 1), "down, {framing:?}");
+        relay.run(&mut plugin, &mut remote, &mut around.relay());
+        assert_eq!((remote.stream().reads, plugin.stream().writes), (1, 1), "down, {framing:?}");
     }
 }

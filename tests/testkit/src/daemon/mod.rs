@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use self::log::{Log, SharedLog};
+use crate::old_kernel;
 use crate::plugin::Plugin;
 use crate::process::{self, Memory};
 
@@ -36,6 +37,7 @@ pub struct Builder {
     env: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     listeners: usize,
+    old_kernel: bool,
 }
 
 impl Builder {
@@ -51,6 +53,7 @@ impl Builder {
             env: Vec::new(),
             files: Vec::new(),
             listeners: 1,
+            old_kernel: false,
         }
     }
 
@@ -107,6 +110,12 @@ impl Builder {
     pub fn within(mut self, script: &str) -> Self {
         let program = std::mem::take(&mut self.program);
         self.program = ["/bin/sh", "-c", script, "sh"].map(String::from).into_iter().chain(program).collect();
+        self
+    }
+
+    /// Starts the daemon behind the filter of [`crate::old_kernel`].
+    pub fn old_kernel(mut self) -> Self {
+        self.old_kernel = true;
         self
     }
 
@@ -178,6 +187,9 @@ impl Builder {
         }
         command.args(&self.args).envs(self.env).current_dir(&dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if self.old_kernel {
+            old_kernel::behind_filter(&mut command);
+        }
         let mut child = command.spawn().map_err(|e| format!("cannot start {:?}: {e}", self.program))?;
 
         let log = Arc::<SharedLog>::default();

@@ -1,0 +1,170 @@
+--- The line of a CONN: the target and its options, encoded so that a value cannot add a word or a line.
+-- Owns which options are lists, which are percent-decoded by the proxy, which capabilities of the proxy they need, and
+-- which values a plugin may give. Opens no connection.
+-- MIT licence; part of sockproxyd.
+
+local Options = {}
+
+-- The proxy does not percent-decode these: they are older than the decoding.
+local PLAIN = { BLKS = true, NTFY = true, PACE = true, PRTO = true, RTIM = true }
+-- Options with several values, separated by commas.
+local LISTS = { PINS = true, SUBP = true }
+
+local function hex(byte)
+    return string.format("%%%02x", byte:byte())
+end
+
+--- Logs a line by `options.log`, else by Luup's log, else on standard error.
+function Options.log(options, words)
+    local luup = rawget(_G, "luup")
+    local log = options.log or (luup and luup.log)
+    if log then log(words) else io.stderr:write(words, "\n") end
+end
+
+--- Percent-encodes what would end an option or an item of a list. Slashes and colons stay readable.
+function Options.encoded(text)
+    return (tostring(text):gsub("[^%w_.~:/=-]", hex))
+end
+
+--- Percent-encodes a name or a value of a URL's query.
+function Options.query_encoded(text)
+    return (tostring(text):gsub("[^%w_.~-]", hex))
+end
+
+-- The names of CONN's options, sorted, so that equal options give equal lines. All other keys belong to the client.
+local function sorted(options)
+    local names = {}
+    for name in pairs(options) do
+        if type(name) == "string" and name:match("^%u%u%u%u$") then names[#names + 1] = name end
+    end
+    table.sort(names)
+    return names
+end
+
+local function list(value)
+    local items = {}
+    if type(value) ~= "table" then
+        local words = {}
+        for word in tostring(value):gmatch("[^,]+") do words[#words + 1] = word:match("^%s*(.-)%s*$") end
+        value = words
+    end
+    for _, item in ipairs(value) do items[#items + 1] = Options.encoded(item) end
+    return table.concat(items, ",")
+end
+
+-- HDRS is one "Name: value", a list of them, or a table of names and values.
+local function headers(value)
+    if type(value) ~= "table" then return { (tostring(value):gsub(":%s+", ":", 1)) } end
+    local lines = {}
+    for _, line in ipairs(value) do lines[#lines + 1] = (tostring(line):gsub(":%s+", ":", 1)) end
+    local named = {}
+    for name, text in pairs(value) do
+        if type(name) == "string" then named[#named + 1] = name .. ":" .. tostring(text) end
+    end
+    table.sort(named)
+    for _, line in ipairs(named) do lines[#lines + 1] = line end
+    return lines
+end
+
+local function on_off(value)
+    if value == true then return "on" elseif value == false then return "off" end
+    return value
+end
+
+--- Returns the value of NTFY for `{ device =, service =, action =, pid = }`, or nil and the reason.
+function Options.notify(notify)
+    local device = tonumber(notify.device)
+    if not device then return nil, "notify: no device" end
+    local words = { string.format("%d", device), notify.service or "", notify.action or "", notify.pid }
+    for index = 2, #words do
+        if tostring(words[index]):find("[%s%c/]") then return nil, "notify: blanks or slashes in " .. words[index] end
+    end
+    return table.concat(words, "/")
+end
+
+--- Returns the CONN line for a target, without its line end, or nil and the reason. Takes the keys of `options` that
+-- are four capitals, and `options.notify`.
+function Options.command(target, options)
+    if type(target) ~= "string" or target == "" or target:find("[%s%c]") then
+        return nil, "INVALID_URL " .. tostring(target):gsub("[%s%c]", "?")
+    end
+    local words = { "CONN", target }
+    local function add(name, value) words[#words + 1] = name .. "=" .. value end
+    for _, name in ipairs(sorted(options)) do
+        local value = options[name]
+        if name == "HDRS" then
+            for _, line in ipairs(headers(value)) do add(name, Options.encoded(line)) end
+        elseif LISTS[name] then
+            add(name, list(value))
+        elseif PLAIN[name] then
+            if tostring(value):find("[%s%c]") then return nil, "Invalid option " .. name end
+            add(name, tostring(value))
+        else
+            add(name, Options.encoded(on_off(value)))
+        end
+    end
+    if options.notify then
+        local notify, why = Options.notify(options.notify)
+        if not notify then return nil, why end
+        add("NTFY", notify)
+    end
+    return table.concat(words, " ")
+end
+
+--- Returns a random pid for KEEP, which another program cannot guess. The plugin stores it in a variable of its device.
+function Options.secret()
+    local file = assert(io.open("/dev/urandom", "rb"))
+    local bytes = file:read(16)
+    file:close()
+    return (bytes:gsub(".", function(byte) return string.format("%02x", byte:byte()) end))
+end
+
+--- Returns the pid of a kept connection, or nil and the reason if the options have no valid one.
+function Options.kept_pid(options)
+    local pid = options.notify and options.notify.pid
+    if type(pid) ~= "string" or #pid < 8 or pid:find("[%s%c/]") then
+        return nil, "KEEP needs notify.pid: a secret of 8 characters or more, see proxy.secret()"
+    end
+    return pid
+end
+
+--- Returns true if a plugin may close with that code and reason, else nil and the reason.
+function Options.check_close(code, reason)
+    local valid = type(code) == "number" and (code >= 1000 and code <= 1003 or code == 1005 or code >= 1007 and code <= 1014
+        or code >= 3000 and code <= 4999)
+    if not valid then return nil, "invalid close code: " .. tostring(code) end
+    if #reason > 123 then return nil, "a reason has at most 123 bytes" end
+    return true
+end
+
+--- Returns true for a ws or wss URL, else nil and the error that the proxy gives for it.
+function Options.check_websocket_url(url)
+    local scheme = tostring(url):match("^(%a[%w+.-]*)://[^/?#]")
+    if not scheme then return nil, "INVALID_URL" end
+    if scheme:lower() == "ws" or scheme:lower() == "wss" then return true end
+    return nil, "INVALID_SCHEMA " .. scheme
+end
+
+--- The framing on the plugin's side: "MESG", "LINE" or "RAW".
+function Options.framing(target, options)
+    if options.FRAM then return tostring(options.FRAM):upper() end
+    return target:match("^[Ww][Ss][Ss]?://") and "MESG" or "RAW"
+end
+
+--- The words of CAPA that the target and the options need.
+function Options.required_capabilities(target, options)
+    local needs = {}
+    local function need(word, condition) if condition then needs[#needs + 1] = word end end
+    local scheme = (target:match("^(%a+)://") or ""):lower()
+    need("WS", scheme == "ws" or scheme == "wss")
+    need("TLS", scheme == "wss" or options.PRTO == "tls")
+    need("MESG", Options.framing(target, options) == "MESG")
+    need("LINE", Options.framing(target, options) == "LINE")
+    need("V6", target:find("^%[") or target:find("://%["))
+    need("KEEP", options.KEEP)
+    need("EVNT", on_off(options.EVNT) == "on")
+    need("DEFL", on_off(options.DEFL) == "on")
+    return needs
+end
+
+return Options

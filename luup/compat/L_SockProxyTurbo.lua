@@ -1,0 +1,299 @@
+--- The client of turbo.websocket on top of the proxy: a plugin written for turbo changes its `require` and names, once,
+-- the action that the proxy calls.
+--
+--     local turbo = require("L_SockProxyTurbo").with { notify = { device = dev, service = SID, action = "HandleReceive" } }
+--     turbo.websocket.WebSocketClient("wss://host/path", { on_message = function(self, msg) end, ... })
+--     function handleReceive(device, settings) turbo.handle(settings.Pid) end      -- the action
+--
+-- Owns the arguments, callbacks and error codes of turbo.websocket's client. L_SockProxyClient does the rest. Differences
+-- from turbo:
+--
+-- * The client returns at once. handle() calls the callbacks; the action that the proxy calls runs it, or the plugin runs it
+--   at intervals. turbo.ioloop exists for scripts outside of Luup, as far as the client needs it. In Luup, which must not
+--   block, its start() runs the added functions and returns.
+-- * The proxy accepts no WebSocket clients, so WebSocketHandler (open, on_message, on_close, on_error, prepare, subprotocol)
+--   and turbo.web do not exist. Neither does class(): nothing here can be subclassed.
+-- * `body` is ignored, as turbo ignored it here. NO_HEADERS, REQUIRES_BODY, INVALID_BODY and BUSY therefore never occur.
+-- * modify_headers cannot change Upgrade, Connection and Sec-WebSocket-* (except -Protocol), which belong to the proxy. A
+--   redirect to another host does not get the plugin's headers, `cookie` included.
+-- * `priv_file`, `cert_file` and `ca_path` are files below `directory` of [tls] in the proxy's configuration; only the last
+--   part of a path is used. Without `ca_path` the proxy's authorities apply, which are Mozilla's.
+-- * A message over `max_buffer_size` (1 MiB) ends the connection: WEBSOCKET_PROTOCOL_ERROR.
+--
+-- New: with(), handle(), and options of CONN by name (PINS, PNGI, KEEP with `seen`, ...) except HDRS: see modify_headers.
+-- MIT licence; part of sockproxyd.
+
+local Client = require "L_SockProxyClient"
+local Options = require "L_SockProxyOptions"
+local Headers = require "L_SockProxyHeaders"
+
+local errors = {
+    INVALID_URL = -1, INVALID_SCHEMA = -2, COULD_NOT_CONNECT = -3, PARSE_ERROR_HEADERS = -4, CONNECT_TIMEOUT = -5,
+    REQUEST_TIMEOUT = -6, NO_HEADERS = -7, REQUIRES_BODY = -8, INVALID_BODY = -9, SOCKET_ERROR = -10, SSL_ERROR = -11, BUSY = -12,
+    REDIRECT_MAX = -13, CALLBACK_ERROR = -14, BAD_HTTP_STATUS = -15, WEBSOCKET_PROTOCOL_ERROR = -16,
+}
+
+-- Headers that the proxy sets.
+local RESERVED = {
+    upgrade = true, connection = true, ["sec-websocket-key"] = true, ["sec-websocket-version"] = true,
+    ["sec-websocket-extensions"] = true, ["sec-websocket-accept"] = true,
+}
+
+-- Converts a path to the file name below the proxy's directory.
+local function file_of(path)
+    return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
+end
+
+local Stream = {}
+Stream.__index = Stream
+
+local function report(self, code, words)
+    local callback = self.kwargs.on_error
+    if type(callback) ~= "function" then return end
+    local ok, err = pcall(callback, self, code, words)
+    if not ok then Options.log(self.kwargs, "turbo.websocket: on_error: " .. tostring(err)) end
+end
+
+local call_back
+
+-- Calls on_close once, and only if the connection was open.
+local function call_on_close(self)
+    self._closed = true
+    if self.was_open then
+        self.was_open = false
+        call_back(self, "on_close", self.kwargs.on_close, self)
+    end
+end
+
+-- Reports an error and closes the connection.
+local function fail(self, code, words)
+    if self.conn then self.conn:close(code == errors.CALLBACK_ERROR and 1011 or 1000) end
+    self._closed = true
+    report(self, code, words)
+    call_on_close(self)
+end
+
+-- Calls a callback of the plugin. Returns false if it failed; a failed callback closes the connection, as in turbo.
+function call_back(self, name, callback, ...)
+    if type(callback) ~= "function" then return true end
+    local ok, err = pcall(callback, ...)
+    if not ok then
+        fail(self, errors.CALLBACK_ERROR, string.format('error in callback "%s": %s', name, tostring(err)))
+    end
+    return ok
+end
+
+-- Reports an error of the client under turbo's error code.
+local function open_failed(self, words)
+    local code = errors[words:match("^[%u_]+") or ""]
+    -- With redirects forbidden, a redirect is a status other than 101.
+    if code == errors.REDIRECT_MAX and self.kwargs.allow_redirects == false then code = errors.BAD_HTTP_STATUS end
+    if not code then code = words:match("^no proxy") and errors.COULD_NOT_CONNECT or errors.SOCKET_ERROR end
+    self._closed = true
+    report(self, code, words)
+end
+
+local function send(self, verb, data)
+    if self._closed then error("WebSocket connection has been closed. Can not write message.", 3) end
+    if not (self.conn and self.conn:is_open()) then error("WebSocket connection is not open yet.", 3) end
+    local sent, why = self.conn:send(verb, data)
+    if not sent then fail(self, errors.SOCKET_ERROR, why) end
+end
+
+--- Sends a string, or a table as JSON; `binary`: as bytes. Raises an error if the connection is not open.
+function Stream:write_message(msg, binary)
+    if type(msg) == "table" then msg = Headers.json(msg) end
+    send(self, binary and "BINA" or "TEXT", msg)
+end
+
+--- Sends a ping. When its pong arrives, `callback(callback_arg, data)` is called, or `callback(data)` if callback_arg is
+-- nil.
+function Stream:ping(data, callback, callback_arg)
+    self.ping_callback, self.ping_argument = callback, callback_arg
+    send(self, "PING", data or "")
+end
+
+--- Answers a ping. Needed only with on_ping, which replaces the automatic answer.
+function Stream:pong(data)
+    send(self, "PONG", data or "")
+end
+
+--- Closes the connection; on_close follows.
+function Stream:close()
+    if self._closed then return end
+    self._closed = true
+    if not self.conn then return end
+    if self.conn:is_open() then self.conn:shut(1005) else self.conn:close() end
+end
+
+--- True if either side has closed the connection, else nil.
+function Stream:closed()
+    return self._closed
+end
+
+-- Lets modify_headers change the request's headers and converts them to options of CONN. Returns false if that callback
+-- failed.
+local function set_headers(self, address, settings)
+    local kwargs, headers = self.kwargs, Headers.new()
+    local host = address:match("^%a+://([^/?#]*)")
+    headers:add("Host", host)
+    if kwargs.user_agent then headers:add("User-Agent", kwargs.user_agent) end
+    if kwargs.cookie then headers:add("Cookie", kwargs.cookie) end
+    headers:add("Upgrade", "websocket")
+    headers:add("Connection", "Upgrade")
+    headers:add("Sec-WebSocket-Version", "13")
+    if kwargs.websocket_protocol then headers:add("Sec-WebSocket-Protocol", kwargs.websocket_protocol) end
+    if not call_back(self, "modify_headers", kwargs.modify_headers, self, headers) then return false end
+    settings.HDRS = {}
+    for _, line in ipairs(headers.lines) do
+        local name = line.name:lower()
+        if name == "sec-websocket-protocol" then
+            settings.SUBP = line.value
+        elseif name == "user-agent" then
+            settings.UAGT = line.value
+        elseif not RESERVED[name] and not (name == "host" and line.value == host) then
+            table.insert(settings.HDRS, line.name .. ":" .. line.value)
+        end
+    end
+    return true
+end
+
+-- Converts turbo's keyword arguments to options of CONN.
+local function settings_of(kwargs)
+    local function either(name)
+        local value = kwargs[name]
+        if value == nil and kwargs.ssl_options then value = kwargs.ssl_options[name] end
+        return value
+    end
+    local settings = {
+        timeout = 0,
+        RQTM = (kwargs.request_timeout or 60) * 1000,
+        CTIM = (kwargs.connect_timeout or 20) * 1000,
+        RDIR = kwargs.allow_redirects == false and 0 or kwargs.max_redirects or 4,
+        MAXM = kwargs.max_buffer_size or 1024 * 1024,
+        CERT = file_of(either("cert_file")), PKEY = file_of(either("priv_file")), CAFL = file_of(either("ca_path")),
+        VRFY = either("verify_ca") == false and "none" or "peer",
+        CTRL = kwargs.on_ping and "hand" or "auto",
+        RHDR = kwargs.on_headers ~= nil,
+        AUTH = kwargs.auth_username and kwargs.auth_username .. ":" .. (kwargs.auth_password or ""),
+    }
+    for _, name in ipairs { "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect" } do
+        settings[name] = kwargs[name]
+    end
+    for name, value in pairs(kwargs) do
+        if type(name) == "string" and name:match("^%u%u%u%u$") then settings[name] = value end
+    end
+    return settings
+end
+
+-- Called when the connection is open and its headers, if requested, have arrived.
+local function connected(self)
+    self.was_open = true
+    if not self._closed then call_back(self, "on_connect", self.kwargs.on_connect, self) end
+end
+
+local function start(self, group)
+    local address, kwargs = Headers.with_query(tostring(self.address), self.kwargs.params or {}), self.kwargs
+    local valid, why = Options.check_websocket_url(address)
+    if not valid then return open_failed(self, why) end
+    local settings = settings_of(kwargs)
+    settings.group = group
+    if not set_headers(self, address, settings) then return end
+    function settings.on_error(_, words) open_failed(self, words) end
+    -- With on_headers, the response's head arrives before all messages.
+    function settings.on_open()
+        if not kwargs.on_headers then connected(self) end
+    end
+    function settings.on_head(_, head)
+        self.was_open = true
+        if call_back(self, "on_headers", kwargs.on_headers, self, Headers.new(head)) then connected(self) end
+    end
+    function settings.on_message(_, data)
+        if not self._closed then call_back(self, "on_message", kwargs.on_message, self, data) end
+    end
+    function settings.on_ping(_, data)
+        if not self._closed then call_back(self, "on_ping", kwargs.on_ping, self, data) end
+    end
+    function settings.on_pong(_, data)
+        local callback, argument = self.ping_callback, self.ping_argument
+        self.ping_callback, self.ping_argument = nil, nil
+        if argument ~= nil then call_back(self, "ping", callback, argument, data) else call_back(self, "ping", callback, data) end
+    end
+    function settings.on_close(_, code, reason)
+        -- The proxy uses these codes for a server that broke a rule of the protocol; a server may send them to report the
+        -- plugin's error.
+        if code == 1002 or code == 1007 or code == 1009 then
+            self._closed = true
+            report(self, errors.WEBSOCKET_PROTOCOL_ERROR, reason)
+        end
+        call_on_close(self)
+    end
+    local conn
+    conn, why = Client.open(address, settings)
+    if not conn then return open_failed(self, why) end
+    self.conn = conn
+    if conn.kept then connected(self) end
+end
+
+-- Returns the functions. `defaults`: keyword arguments for calls that do not set them.
+local function library(defaults)
+    local turbo, group, callbacks, running = { websocket = {}, ioloop = {} }, {}, {}, false
+
+    turbo.websocket.errors = errors
+    turbo.websocket.WebSocketStream = Stream
+
+    --- Starts a connection; on_connect or on_error follows. Without a proxy, on_error is called before this function
+    -- returns.
+    local function new(_, address, kwargs)
+        local all = {}
+        for name, value in pairs(defaults) do all[name] = value end
+        for name, value in pairs(kwargs or {}) do all[name] = value end
+        local self = setmetatable({ address = address, kwargs = all }, Stream)
+        start(self, group)
+        return self
+    end
+    turbo.websocket.WebSocketClient = setmetatable({ new = new }, { __call = new, __index = Stream })
+
+    local loop = {}
+
+    --- Adds a function that start() calls.
+    function loop:add_callback(callback, argument)
+        callbacks[#callbacks + 1] = function() callback(argument) end
+        return self
+    end
+
+    --- Calls the added functions. Outside of Luup it also serves the connections until the last one has closed or close() is
+    -- called.
+    function loop.start()
+        running = true
+        repeat
+            while callbacks[1] do table.remove(callbacks, 1)() end
+            if not rawget(_G, "luup") then Client.loop(group, function() return not running or callbacks[1] end) end
+        until not running or not callbacks[1]
+        running = false
+    end
+
+    --- Makes start() return.
+    function loop.close()
+        running = false
+    end
+
+    function turbo.ioloop.instance()
+        return loop
+    end
+
+    --- For the action that the proxy calls: reads what has arrived on the connection with that Pid, or on all, and calls the
+    -- callbacks. Returns true if there may be more.
+    function turbo.handle(pid)
+        return Client.handle(group, pid)
+    end
+
+    --- Returns this library with other defaults, such as `notify`, for one plugin.
+    function turbo.with(kwargs)
+        return library(kwargs)
+    end
+
+    return turbo
+end
+
+return library({})

@@ -1,0 +1,111 @@
+#!/bin/sh
+# sockproxyd-launcher: starts the daemon on a Vera; written by the SockProxy plugin
+#
+# The daemon is stored compressed where Vera's "Luup files" page put it. This script expands it into memory,
+# verifies that it is the plugin's own version, and replaces itself by it with exec: at boot, when the init
+# script starts it in place of the daemon, and when the plugin installs or updates the daemon. The flash,
+# which is often nearly full, holds one compressed copy and no other.
+#
+# usage:        sockproxyd [option of the daemon]...
+# environment:  SOCKPROXYD_LAUNCHER=expand   expand and verify, then exit without starting the daemon
+# exit status:  that of the daemon, or the launcher's own: 72 the uploaded file is missing, 73 memory is
+#               full, 74 the uploaded file is damaged or of another version, 75 the daemon does not run here
+#
+# Do not edit: the plugin overwrites it. The plugin's Uninstall action removes the plugin's files.
+
+# Runs in BusyBox ash from 1.17 on: no pipefail, and only the basic tools.
+set -eu
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+umask 022
+
+name='@NAME@'
+size='@SIZE@'
+md5='@MD5@'
+version='@VERSION@'
+uploads='@UPLOADS@'
+runtime='@RUNTIME@'
+
+program=$runtime/sockproxyd
+new=$runtime/new.$$
+
+# Reports an error on standard error and in the system log, and exits.
+fail() {
+    status=$1
+    shift
+    echo "$*" >&2
+    logger -t sockproxyd "launcher: $*" 2>/dev/null || :
+    exit "$status"
+}
+
+# True if file $1 is the plugin's daemon, byte for byte.
+is_daemon() {
+    [ -f "$1" ] || return 1
+    # shellcheck disable=SC2046 # BusyBox wc pads the number with blanks
+    [ $(wc -c <"$1") -eq "$size" ] || return 1
+    # Without md5sum, the size and --version have to suffice.
+    command -v md5sum >/dev/null 2>&1 || return 0
+    sum=$(md5sum <"$1")
+    [ "${sum%% *}" = "$md5" ]
+}
+
+# Expands upload $1 to $new.
+expand() {
+    case $1 in
+        *.lzo)
+            command -v pluto-lzo >/dev/null 2>&1 || return 1
+            # pluto-lzo exits with 0 even for damaged content; is_daemon checks the result.
+            pluto-lzo d "$1" "$new" >/dev/null 2>&1 || :
+            ;;
+        *) cp "$1" "$new" 2>/dev/null || : ;;
+    esac
+}
+
+# Sets $free: the free space of $runtime in KiB. df may break its line in two.
+measure_free() {
+    free=$(df -k "$runtime" | awk 'NR > 1 { line = line " " $0 } END { n = split(line, f, " "); print f[n - 2] + 0 }')
+}
+
+unpack() {
+    mkdir -p "$runtime"
+    # Remove what a killed launcher has left.
+    for old in "$runtime"/new.*; do
+        [ -e "$old" ] || continue
+        kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"
+    done
+
+    # The newer upload first: Luup may leave an older copy of the other kind.
+    plain=$uploads/$name packed=$uploads/$name.lzo
+    # shellcheck disable=SC3013 # not POSIX, but every ash, dash and bash has -nt
+    if [ -f "$plain" ] && [ -f "$packed" ] && [ "$plain" -nt "$packed" ]; then
+        set -- "$plain" "$packed"
+    else
+        set -- "$packed" "$plain"
+    fi
+
+    trap 'rm -f "$new"' EXIT
+    trap 'exit 143' HUP INT TERM
+    measure_free
+    found=
+    for upload in "$@"; do
+        [ -f "$upload" ] || continue
+        found="$found ${upload##*/}"
+        # Leave 256 KiB to the other programs that use this memory.
+        needed=$((size / 1024 + 256))
+        [ "$free" -ge "$needed" ] || fail 73 "not enough memory in $runtime: $free KiB free, $needed KiB needed"
+        expand "$upload" || continue
+        is_daemon "$new" || continue
+        chmod 755 "$new"
+        output=$("$new" --version 2>&1 </dev/null) || output="exit status $? $output"
+        [ "$output" = "sockproxyd $version" ] || fail 75 "$name does not run on this device: $output"
+        mv -f "$new" "$program"
+        trap - EXIT HUP INT TERM
+        return 0
+    done
+    [ -n "$found" ] || fail 72 "$name is not in $uploads"
+    fail 74 "damaged or of another version:$found; upload all files again"
+}
+
+is_daemon "$program" || unpack
+[ "${SOCKPROXYD_LAUNCHER:-}" != expand ] || exit 0
+exec "$program" "$@"

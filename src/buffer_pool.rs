@@ -1,0 +1,99 @@
+//! A thread-local free list of buffers. Depends on nothing.
+//!
+//! A long message needs a buffer in the framing, in the WebSocket codec and in the relay, each for a short time. To
+//! allocate it each time, with pages that the kernel fills with zeros, costs more than the rest of the work on the
+//! message. An idle connection holds no buffer.
+
+use std::cell::RefCell;
+
+/// Smallest pooled capacity in bytes. The allocator is as fast for smaller buffers.
+const MIN_CAPACITY: usize = 4 * 1024;
+/// Largest pooled capacity in bytes: a message of the default MAXM (64 KiB) in a buffer that has doubled beyond it. The pool
+/// must suit a router with little memory.
+const MAX_CAPACITY: usize = 128 * 1024;
+/// Pooled buffers: a relay holds a message twice, in each of two directions.
+const MAX_POOLED: usize = 4;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Returns an empty buffer with a capacity of at least `capacity` bytes.
+pub fn take(capacity: usize) -> Vec<u8> {
+    if capacity >= MIN_CAPACITY {
+        let found = POOL.with_borrow_mut(|pool| {
+            let at = pool.iter().position(|buffer| buffer.capacity() >= capacity);
+            at.map(|at| pool.swap_remove(at))
+        });
+        if let Some(buffer) = found {
+            return buffer;
+        }
+    }
+    Vec::with_capacity(capacity)
+}
+
+/// Returns a buffer to the pool, whatever it contains. If the pool is full, the buffer replaces a smaller one or is freed.
+pub fn give(mut buffer: Vec<u8>) {
+    if (MIN_CAPACITY..=MAX_CAPACITY).contains(&buffer.capacity()) {
+        buffer.clear();
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < MAX_POOLED {
+                pool.push(buffer);
+            } else if let Some(smallest) = pool.iter_mut().min_by_key(|buffer| buffer.capacity())
+                && smallest.capacity() < buffer.capacity()
+            {
+                *smallest = buffer;
+            }
+        });
+    }
+}
+
+/// Frees the pooled buffers of this thread.
+pub fn clear() {
+    POOL.take();
+}
+
+/// Appends `bytes` to `buffer`. A buffer without capacity is replaced by one from the pool.
+pub fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    if buffer.capacity() == 0 {
+        *buffer = take(bytes.len());
+    }
+    buffer.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_and_empty() {
+        clear();
+        let mut buffer = take(MIN_CAPACITY);
+        buffer.push(1);
+        let at = buffer.as_ptr();
+        give(buffer);
+        let (larger, again, other) = (take(2 * MIN_CAPACITY), take(MIN_CAPACITY), take(MIN_CAPACITY));
+        assert_eq!((again.as_ptr(), again.len()), (at, 0));
+        assert!(larger.as_ptr() != at && other.as_ptr() != at, "a buffer that is too small, or in use, was returned");
+    }
+
+    #[test]
+    fn few_buffers_are_pooled() {
+        clear();
+        let count = || POOL.with_borrow(Vec::len);
+        for length in [0, 1, MIN_CAPACITY - 1, MAX_CAPACITY + 1] {
+            give(Vec::with_capacity(length));
+        }
+        assert_eq!(count(), 0);
+        (0..10).for_each(|_| give(Vec::with_capacity(MIN_CAPACITY)));
+        assert_eq!(count(), MAX_POOLED);
+        give(Vec::with_capacity(MAX_CAPACITY));
+        assert_eq!(
+            (count(), take(MAX_CAPACITY).capacity(), count()),
+            (MAX_POOLED, MAX_CAPACITY, MAX_POOLED - 1),
+            "a larger buffer replaces a smaller one"
+        );
+        clear();
+        assert_eq!(count(), 0);
+    }
+}

@@ -1,0 +1,247 @@
+//! The listening sockets: the port of setup mode, and the direct listeners.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry};
+use nix::errno::Errno;
+use socket2::SockRef;
+
+use super::tokens;
+use crate::config::{Config, DirectListener};
+use crate::net::listener::listen;
+use crate::net::socket::set_options;
+
+/// When nothing can be accepted for want of descriptors or memory, the next try is made after this, or when a connection
+/// has ended.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Log accept(2) exhaustion at most once per minute.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A listening socket, and what it serves.
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    /// `None`: setup mode.
+    direct: Option<Box<DirectListener>>,
+    /// A connection may be waiting.
+    ready: bool,
+}
+
+/// All listening sockets. A listener keeps its number, which its token carries.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    listeners: Vec<Option<Listener>>,
+    paused_until: Option<Instant>,
+    /// When exhaustion was last logged.
+    logged: Option<Instant>,
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Its peer.
+    pub peer: SocketAddr,
+    /// The number of the listener.
+    pub listener: usize,
+}
+
+impl Listeners {
+    /// Opens the listener of setup mode and the direct ones. An error says in one line which could not be opened.
+    pub fn open(config: &Config, registry: &Registry) -> Result<Self, String> {
+        let mut listeners = Self::default();
+        listeners.add(config, config.port, None, registry)?;
+        for direct in &config.direct {
+            listeners.add(config, direct.port, Some(direct), registry)?;
+        }
+        Ok(listeners)
+    }
+
+    /// Brings the direct listeners in line with a configuration that was read anew. Connections live on.
+    pub fn reload(&mut self, config: &Config, registry: &Registry) {
+        for listener in &mut self.listeners {
+            let keep = listener.as_mut().is_none_or(|listener| match &mut listener.direct {
+                None => true,
+                Some(direct) => match config.direct.iter().find(|new| new.port == direct.port) {
+                    Some(new) => {
+                        **direct = new.clone();
+                        true
+                    }
+                    None => {
+                        log::info!("no longer listening on {}", listener.address);
+                        false
+                    }
+                },
+            });
+            if !keep {
+                *listener = None;
+            }
+        }
+        for listener in self.listeners.iter().flatten() {
+            set_options(SockRef::from(&listener.socket), config.limits.keep_alive);
+        }
+        for direct in &config.direct {
+            let known = self
+                .listeners
+                .iter()
+                .flatten()
+                .any(|listener| listener.direct.as_ref().is_some_and(|old| old.port == direct.port));
+            if !known && let Err(error) = self.add(config, direct.port, Some(direct), registry) {
+                log::error!("{error}");
+            }
+        }
+    }
+
+    /// Closes all listeners.
+    pub fn close(&mut self) {
+        self.listeners.clear();
+    }
+
+    /// An event of a listener: a connection is waiting.
+    pub fn handle_event(&mut self, listener: usize) {
+        if let Some(Some(listener)) = self.listeners.get_mut(listener) {
+            listener.ready = true;
+        }
+    }
+
+    /// A connection has ended, which may have freed what another one needs.
+    pub fn handle_session_end(&mut self) {
+        self.paused_until = None;
+    }
+
+    /// Accepts up to `limit` connections of each listener. To be called again while [`Listeners::is_ready`].
+    pub fn accept(&mut self, limit: usize, now: Instant) -> Vec<Accepted> {
+        let mut accepted = Vec::new();
+        if self.paused_until.is_some_and(|until| until > now) {
+            return accepted;
+        }
+        self.paused_until = None;
+        for (number, listener) in self.listeners.iter_mut().enumerate() {
+            let Some(listener) = listener else { continue };
+            for _ in 0..limit {
+                if !listener.ready {
+                    break;
+                }
+                match listener.socket.accept() {
+                    Ok((stream, peer)) => accepted.push(Accepted { stream, peer, listener: number }),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.ready = false,
+                    Err(error) if is_exhaustion(&error) => {
+                        if self.logged.is_none_or(|before| now - before >= LOG_INTERVAL) {
+                            log::warn!("cannot accept for now: {error}");
+                            self.logged = Some(now);
+                        }
+                        self.paused_until = Some(now + ACCEPT_RETRY_INTERVAL);
+                        break;
+                    }
+                    // That connection has ended already (accept(2)); the next may be waiting.
+                    Err(_) => {}
+                }
+            }
+        }
+        accepted
+    }
+
+    /// True if a connection may be waiting that can be accepted.
+    pub fn is_ready(&self) -> bool {
+        self.paused_until.is_none() && self.listeners.iter().flatten().any(|listener| listener.ready)
+    }
+
+    /// When to try again after exhaustion.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.paused_until.filter(|_| self.listeners.iter().flatten().any(|listener| listener.ready))
+    }
+
+    /// The configuration of a direct listener. `None` for that of setup mode.
+    pub fn direct(&self, listener: usize) -> Option<&DirectListener> {
+        self.listeners.get(listener)?.as_ref()?.direct.as_deref()
+    }
+
+    /// The addresses of all listeners, and the targets of the direct ones.
+    pub fn list(&self) -> Vec<(String, Option<String>)> {
+        let target = |listener: &Listener| listener.direct.as_ref().map(|direct| direct.target.to_string());
+        self.listeners.iter().flatten().map(|listener| (listener.address.to_string(), target(listener))).collect()
+    }
+
+    fn add(
+        &mut self,
+        config: &Config,
+        port: u16,
+        direct: Option<&DirectListener>,
+        registry: &Registry,
+    ) -> Result<(), String> {
+        let number = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
+        let opened = listen(&config.address, port, config.limits.keep_alive).and_then(|mut listener| {
+            registry.register(&mut listener, tokens::listener(number), Interest::READABLE)?;
+            let address = listener.local_addr()?;
+            Ok(Listener { socket: listener, address, direct: direct.cloned().map(Box::new), ready: true })
+        });
+        let listener = opened.map_err(|error| {
+            let why =
+                error.raw_os_error().map_or_else(|| error.to_string(), |errno| Errno::from_raw(errno).desc().into());
+            format!("cannot listen on {}:{port}: {why}", config.address)
+        })?;
+        match &listener.direct {
+            None => log::info!("listening on {}", listener.address),
+            Some(direct) => log::info!("listening on {} for {}", listener.address, direct.target),
+        }
+        if number == self.listeners.len() {
+            self.listeners.push(Some(listener));
+        } else {
+            self.listeners[number] = Some(listener);
+        }
+        Ok(())
+    }
+}
+
+/// True if no connection can be accepted for now, rather than one that has ended (accept(2)).
+fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream as Client;
+
+    use super::*;
+
+    /// The options of a connection that the only listener accepts.
+    fn options(listeners: &mut Listeners) -> (bool, bool, Option<Duration>) {
+        let address = listeners.listeners[0].as_ref().unwrap().socket.local_addr().unwrap();
+        let client = Client::connect(("127.0.0.1", address.port())).unwrap();
+        let start = Instant::now();
+        loop {
+            listeners.handle_event(0);
+            if let Some(Accepted { stream, peer, .. }) = listeners.accept(1, Instant::now()).pop() {
+                assert_eq!(peer.port(), client.local_addr().unwrap().port());
+                let socket = SockRef::from(&stream);
+                let asks = socket.keepalive().unwrap();
+                let silence = asks.then(|| socket.tcp_keepalive_time().unwrap());
+                return (socket.tcp_nodelay().unwrap(), socket.out_of_band_inline().unwrap(), silence);
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "no connection is accepted");
+        }
+    }
+
+    #[test]
+    fn accepted_connections_have_the_options_of_the_configuration_in_force() {
+        let poll = mio::Poll::new().unwrap();
+        let mut config = Config { port: 0, ..Config::default() };
+        config.limits.keep_alive = Some(Duration::from_secs(77));
+        for address in ["127.0.0.1", "*"] {
+            config.address = address.into();
+            let mut listeners = Listeners::open(&config, poll.registry()).unwrap();
+            for silence in [Some(77), None, Some(5)].map(|silence| silence.map(Duration::from_secs)) {
+                config.limits.keep_alive = silence;
+                listeners.reload(&config, poll.registry());
+                assert_eq!(options(&mut listeners), (true, true, silence), "{address}");
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The order in which sessions have their turns.
+//!
+//! A plugin waits for each byte that a relay passes on, and passing it on takes a few system calls. Accepting a plugin,
+//! connecting it, its handshake and its end take many, and twenty that come at once (after each reload of Luup) would
+//! make every byte wait for all of them. So relaying sessions go first, and few of the others have a turn before the loop
+//! polls again for events of relays.
+
+use std::collections::VecDeque;
+
+/// Sessions that do not relay and have a turn in one round, if few relay. One takes as long as passing on some bytes. To
+/// poll after each costs next to nothing beside it: measured, as many handshakes are made.
+const MIN_OTHERS: usize = 1;
+/// A connection has about this many turns before it relays.
+const TURNS_BEFORE_RELAYING: usize = 4;
+
+/// Sessions that wait for a turn. A round is what happens in one turn of the loop.
+#[derive(Debug)]
+pub struct RunQueue<K> {
+    relays: VecDeque<K>,
+    others: VecDeque<K>,
+    /// How many of each are still to come in this round.
+    left: (usize, usize),
+}
+
+impl<K: Copy> RunQueue<K> {
+    /// An empty queue.
+    pub fn new() -> Self {
+        Self { relays: VecDeque::new(), others: VecDeque::new(), left: (0, 0) }
+    }
+
+    /// Queues `key`, unless `queued` says that it is queued already. The caller keeps `queued`, and clears it when
+    /// [`RunQueue::next`] returns the key. `relays`: bytes pass through the session.
+    pub fn add(&mut self, key: K, relays: bool, queued: &mut bool) {
+        if !std::mem::replace(queued, true) {
+            let line = if relays { &mut self.relays } else { &mut self.others };
+            line.push_back(key);
+        }
+    }
+
+    /// How many of the others have a turn in a round that begins now. Beside many busy relays it is as many as those,
+    /// since such a round takes long and so there are few rounds.
+    fn share(&self) -> usize {
+        self.relays.len().max(MIN_OTHERS)
+    }
+
+    /// How many connections may be accepted before a round that begins now, so that those accepted before keep up.
+    pub fn accept_limit(&self) -> usize {
+        self.share().div_ceil(TURNS_BEFORE_RELAYING)
+    }
+
+    /// Begins a round. A session that is queued from now on waits for the next one.
+    pub fn begin_round(&mut self) {
+        self.left = (self.relays.len(), self.others.len().min(self.share()));
+    }
+
+    /// The next session in this round.
+    pub fn next(&mut self) -> Option<K> {
+        let (relays, others) = &mut self.left;
+        let (left, line) = if *relays > 0 { (relays, &mut self.relays) } else { (others, &mut self.others) };
+        *left = left.checked_sub(1)?;
+        line.pop_front()
+    }
+
+    /// True if no session waits.
+    pub fn is_empty(&self) -> bool {
+        self.relays.is_empty() && self.others.is_empty()
+    }
+
+    /// Frees memory that many sessions have needed.
+    pub fn shrink(&mut self) {
+        self.relays.shrink_to_fit();
+        self.others.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    /// A queue of sessions named by a letter, of which the small ones relay.
+    struct TestQueue {
+        queue: RunQueue<char>,
+        queued: HashMap<char, bool>,
+    }
+
+    impl TestQueue {
+        fn new() -> Self {
+            Self { queue: RunQueue::new(), queued: HashMap::new() }
+        }
+
+        fn add(&mut self, names: &str) {
+            for name in names.chars() {
+                self.queue.add(name, name.is_lowercase(), self.queued.entry(name).or_default());
+            }
+        }
+
+        /// The sessions that have a turn in a round; `again` is what each adds when it has.
+        fn round(&mut self, again: impl Fn(char) -> &'static str) -> String {
+            self.queue.begin_round();
+            let mut had = String::new();
+            while let Some(name) = self.queue.next() {
+                self.queued.insert(name, false);
+                had.push(name);
+                self.add(again(name));
+            }
+            had
+        }
+    }
+
+    #[test]
+    fn relays_go_first_and_others_one_at_a_time() {
+        let mut line = TestQueue::new();
+        line.add("AxBC");
+        assert_eq!(line.round(|_| ""), "xA");
+        line.add("Dw");
+        assert_eq!(line.round(|_| ""), "wB", "first come, first served");
+        assert_eq!(["C", "D", ""], [line.round(|_| ""), line.round(|_| ""), line.round(|_| "")]);
+        assert!(line.queue.is_empty());
+    }
+
+    #[test]
+    fn a_queued_session_has_one_turn() {
+        let mut line = TestQueue::new();
+        line.add("xAxxAA");
+        assert_eq!(line.round(|_| ""), "xA");
+        line.add("Ax");
+        assert_eq!(line.round(|_| ""), "xA");
+        assert!(line.queue.is_empty());
+    }
+
+    #[test]
+    fn a_session_that_wants_another_turn_waits_for_the_next_round() {
+        let mut line = TestQueue::new();
+        line.add("xABCD");
+        let same = |name| match name {
+            'x' => "x",
+            'A' => "yA",
+            _ => "",
+        };
+        assert_eq!(line.round(same), "xA", "y has come in this round");
+        assert_eq!(line.round(|_| ""), "xyBC");
+        assert_eq!(["D", "A"], [line.round(|_| ""), line.round(|_| "")], "behind those who waited before");
+        assert!(line.queue.is_empty());
+    }
+
+    #[test]
+    fn beside_many_relays_others_have_as_many_turns() {
+        let mut line = TestQueue::new();
+        line.add("ABCDEFGHI");
+        assert_eq!(line.queue.accept_limit(), 1);
+        line.add("stuvwxyz");
+        assert_eq!(line.queue.accept_limit(), 2);
+        assert_eq!(line.round(|_| ""), "stuvwxyzABCDEFGH");
+        assert_eq!(line.round(|_| ""), "I");
+    }
+
+    #[test]
+    fn no_session_is_left_out_however_busy_the_others_are() {
+        let mut line = TestQueue::new();
+        let names: Vec<char> = ('a'..='z').chain('A'..='Z').collect();
+        line.add(&names[22..].iter().collect::<String>());
+        let mut turns = HashMap::new();
+        let always: HashMap<char, &'static str> = names.iter().map(|name| (*name, &*name.to_string().leak())).collect();
+        for _ in 0..26 {
+            for name in line.round(|name| always[&name]).chars() {
+                *turns.entry(name).or_insert(0) += 1;
+            }
+        }
+        for name in &names[22..] {
+            assert_eq!(turns[name], if name.is_lowercase() { 26 } else { 4 }, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_that_has_begun_to_relay_meanwhile_keeps_its_place() {
+        let mut queue = RunQueue::new();
+        let mut queued = false;
+        queue.add(1, false, &mut queued);
+        queue.add(1, true, &mut queued);
+        queue.begin_round();
+        assert_eq!((queue.next(), queue.next(), queue.is_empty()), (Some(1), None, true));
+    }
+}

@@ -1,0 +1,308 @@
+//! One end of a connection: a stream together with what is known of its readiness.
+//!
+//! An endpoint passes from stage to stage of a session as one value. Relays know only the trait, so that a plugin's
+//! side that outlives its socket can stand in for one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+use super::readiness::Readiness;
+use super::socket::{Datagrams, Stream};
+
+/// What a read or a write came to.
+#[derive(Debug)]
+pub enum Transfer {
+    /// This many bytes were read or written. 0: the call was interrupted or made progress below; try again.
+    Bytes(usize),
+    /// The peer has ended its side. Only of reads.
+    Eof,
+    /// Nothing can be moved before an event reports so.
+    Blocked,
+    /// The connection broke.
+    Broken(io::Error),
+}
+
+/// One end of a connection, as a relay sees it.
+pub trait Endpoint {
+    /// Reads what is there into `buffer`, which must not be empty. To be called while [`Endpoint::is_readable`].
+    fn try_read(&mut self, buffer: &mut [u8]) -> Transfer;
+
+    /// Writes as much of `bytes`, which must not be empty, as there is room for. [`Transfer::Blocked`] without a call
+    /// where nothing can be written.
+    fn try_write(&mut self, bytes: &[u8]) -> Transfer;
+
+    /// Writes what the endpoint itself holds for its peer. True if nothing is left; false if the socket below is full.
+    fn flush(&mut self) -> io::Result<bool>;
+
+    /// Tells the peer that nothing more comes, once what the endpoint holds is written.
+    fn shutdown_write(&mut self);
+
+    /// True if reading may return something: bytes, the end, or an error.
+    fn is_readable(&self) -> bool;
+
+    /// Has the next read ask the socket, whatever events have reported.
+    fn assume_readable(&mut self);
+
+    /// True if writing may accept something.
+    fn is_writable(&self) -> bool;
+
+    /// True if an event reported the end of the peer's side, or of both.
+    fn is_read_closed(&self) -> bool;
+
+    /// True if an event reported the end of both sides: nothing that is written reaches the peer.
+    fn is_closed(&self) -> bool;
+
+    /// Bytes that the endpoint holds, either way.
+    fn held(&self) -> usize {
+        0
+    }
+
+    /// Bounds what the endpoint may hold for its peer, in bytes.
+    fn set_send_limit(&mut self, _bytes: usize) {}
+
+    /// The descriptor, where bytes may be spliced.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// splice(2) said that the socket has nothing to read.
+    fn clear_readable(&mut self) {}
+
+    /// splice(2) said that the socket has no room.
+    fn clear_writable(&mut self) {}
+}
+
+/// A stream and its readiness.
+#[derive(Debug)]
+pub struct SocketEndpoint<S> {
+    stream: S,
+    readiness: Readiness,
+}
+
+impl<S> SocketEndpoint<S> {
+    /// `stream`, of which `readiness` is known.
+    pub fn new(stream: S, readiness: Readiness) -> Self {
+        Self { stream, readiness }
+    }
+
+    /// Adds what an event reports.
+    pub fn handle_event(&mut self, event: Readiness) {
+        self.readiness.merge(event);
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// The stream, for what is no transfer of bytes.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Puts another layer on the stream: TLS, say. The layer may hold bytes already, so it counts as readable.
+    pub fn wrap<T>(self, layer: impl FnOnce(S) -> T) -> SocketEndpoint<T> {
+        let readiness = Readiness { readable: true, writable: true, ..self.readiness };
+        SocketEndpoint { stream: layer(self.stream), readiness }
+    }
+}
+
+impl<S: Stream> SocketEndpoint<S> {
+    /// True if a short read does not mean that there is nothing more. Reading goes on until the socket itself says so:
+    /// behind a reported end the end is still to be read and no further event comes; a read stops short at the mark of
+    /// urgent data; and a layer such as TLS may hold bytes back.
+    fn reads_until_blocked(&self) -> bool {
+        self.readiness.read_closed || self.readiness.urgent || self.stream.is_layered()
+    }
+}
+
+impl<S: Stream> Endpoint for SocketEndpoint<S> {
+    fn try_read(&mut self, buffer: &mut [u8]) -> Transfer {
+        match self.stream.recv(buffer) {
+            Ok(0) => Transfer::Eof,
+            Ok(read) => {
+                if read < buffer.len() && !self.reads_until_blocked() {
+                    self.readiness.readable = false;
+                }
+                Transfer::Bytes(read)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Transfer::Bytes(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readiness.readable = false;
+                Transfer::Blocked
+            }
+            Err(error) => Transfer::Broken(error),
+        }
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> Transfer {
+        if !self.readiness.writable {
+            return Transfer::Blocked;
+        }
+        match self.stream.send(bytes) {
+            Ok(sent) => {
+                self.readiness.writable = sent == bytes.len();
+                Transfer::Bytes(sent)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Transfer::Bytes(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readiness.writable = false;
+                Transfer::Blocked
+            }
+            Err(error) => {
+                // What the peer sent before is still there to be read, and no further event reports it.
+                self.readiness = Readiness { readable: true, read_closed: true, ..self.readiness };
+                Transfer::Broken(error)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        loop {
+            if self.stream.unsent() > 0 && !self.readiness.writable {
+                return Ok(false);
+            }
+            match self.stream.flush() {
+                Ok(true) => return Ok(true),
+                Ok(false) => self.readiness.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.writable = false,
+                Err(error) => {
+                    self.readiness = Readiness { readable: true, read_closed: true, ..self.readiness };
+                    return Err(error);
+                }
+            }
+            return Ok(false);
+        }
+    }
+
+    fn shutdown_write(&mut self) {
+        self.stream.shutdown_write();
+    }
+
+    fn is_readable(&self) -> bool {
+        self.readiness.readable
+    }
+
+    fn assume_readable(&mut self) {
+        self.readiness.readable = true;
+    }
+
+    fn is_writable(&self) -> bool {
+        self.readiness.writable
+    }
+
+    fn is_read_closed(&self) -> bool {
+        self.readiness.read_closed
+    }
+
+    fn is_closed(&self) -> bool {
+        self.readiness.closed
+    }
+
+    fn held(&self) -> usize {
+        self.stream.held()
+    }
+
+    fn set_send_limit(&mut self, bytes: usize) {
+        self.stream.set_send_limit(bytes);
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.fd()
+    }
+
+    fn clear_readable(&mut self) {
+        // Old kernels answer EAGAIN at the end of a stream, too: a reported end is looked into by reading.
+        if !self.reads_until_blocked() {
+            self.readiness.readable = false;
+        }
+    }
+
+    fn clear_writable(&mut self) {
+        self.readiness.writable = false;
+    }
+}
+
+/// What receiving a datagram came to.
+#[derive(Debug)]
+pub enum Received {
+    /// A datagram of this many bytes, and its sender.
+    Datagram(usize, SocketAddr),
+    /// An error of an earlier datagram, or an interrupted call: it says nothing about the next datagram.
+    Failed,
+    /// Nothing is there before an event reports so.
+    Blocked,
+}
+
+/// A datagram socket and its readiness.
+#[derive(Debug)]
+pub struct DatagramEndpoint<D> {
+    socket: D,
+    readiness: Readiness,
+}
+
+impl<D: Datagrams> DatagramEndpoint<D> {
+    /// A socket that was opened just now.
+    pub fn new(socket: D) -> Self {
+        Self { socket, readiness: Readiness::FRESH }
+    }
+
+    /// Adds what an event reports.
+    pub fn handle_event(&mut self, event: Readiness) {
+        self.readiness.merge(event);
+    }
+
+    /// Marks the socket readable, so that the next turn reads it whatever events have reported.
+    pub fn assume_readable(&mut self) {
+        self.readiness.readable = true;
+    }
+
+    /// True if a datagram may be there.
+    pub fn is_readable(&self) -> bool {
+        self.readiness.readable
+    }
+
+    /// True if the socket may have room for a datagram.
+    pub fn is_writable(&self) -> bool {
+        self.readiness.writable
+    }
+
+    /// Receives one datagram into `buffer`. To be called while [`DatagramEndpoint::is_readable`].
+    pub fn try_receive(&mut self, buffer: &mut [u8]) -> Received {
+        match self.socket.recv_from(buffer) {
+            Ok((length, sender)) => Received::Datagram(length, sender),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readiness.readable = false;
+                Received::Blocked
+            }
+            Err(_) => Received::Failed,
+        }
+    }
+
+    /// Sends one datagram. [`Transfer::Broken`] is the error of this datagram alone.
+    pub fn try_send(&mut self, payload: &[u8], to: SocketAddr) -> Transfer {
+        loop {
+            return match self.socket.send_to(payload, to) {
+                Ok(sent) => Transfer::Bytes(sent),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readiness.writable = false;
+                    Transfer::Blocked
+                }
+                Err(error) => Transfer::Broken(error),
+            };
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &D {
+        &self.socket
+    }
+
+    /// The socket.
+    pub fn socket_mut(&mut self) -> &mut D {
+        &mut self.socket
+    }
+}

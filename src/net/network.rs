@@ -1,0 +1,108 @@
+//! What a session asks of the network. A simulation stands in for it in tests.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+use super::socket::{DatagramSocket, Datagrams, INTEREST, Stream, TcpSocket};
+
+/// Makes sockets and registers them for events.
+pub trait Network {
+    /// A connection.
+    type Stream: Stream + Debug;
+    /// A socket for datagrams.
+    type Datagrams: Datagrams + Debug;
+
+    /// Begins to connect to `to`. Events come for `token`.
+    fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<Self::Stream>;
+
+    /// True if the connection to `to` stands; false if it is still being made. Events may be spurious, so the socket
+    /// itself is asked.
+    fn poll_connected(&mut self, stream: &Self::Stream, to: SocketAddr) -> io::Result<bool>;
+
+    /// Sets the options that a connection needs from its first byte on.
+    fn set_options(&mut self, stream: &Self::Stream);
+
+    /// Has the peer probed after `silence`.
+    fn set_keep_alive(&mut self, stream: &Self::Stream, silence: Duration);
+
+    /// Opens a socket for datagrams that can reach `target`. Events come for `token`.
+    fn open_datagrams(&mut self, target: SocketAddr, token: Token) -> io::Result<Self::Datagrams>;
+
+    /// Has the events of a registered connection come for another token.
+    fn reregister(&mut self, stream: &mut Self::Stream, token: Token) -> io::Result<()>;
+}
+
+/// The kernel's sockets under mio.
+#[derive(Debug)]
+pub struct MioNetwork {
+    registry: Registry,
+}
+
+impl MioNetwork {
+    /// Registers sockets with `registry`.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry }
+    }
+
+    /// Where sockets are registered.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+/// Ports below this are no system's choice for an outgoing connection (ip_local_port_range begins at 1024 or above).
+const MIN_LOCAL_PORT: u16 = 1024;
+
+impl Network for MioNetwork {
+    type Stream = TcpSocket;
+    type Datagrams = DatagramSocket;
+
+    fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<TcpSocket> {
+        let mut stream = TcpStream::connect(to)?;
+        self.registry.register(&mut stream, token, INTEREST)?;
+        Ok(TcpSocket(stream))
+    }
+
+    /// connect(2) a second time answers for both SO_ERROR and getpeername(2): success, EALREADY, or the error.
+    fn poll_connected(&mut self, TcpSocket(stream): &TcpSocket, to: SocketAddr) -> io::Result<bool> {
+        match SockRef::from(stream).connect(&to.into()) {
+            Ok(()) => {}
+            Err(error) => match error.raw_os_error() {
+                Some(nix::libc::EALREADY | nix::libc::EINPROGRESS) => return Ok(false),
+                Some(nix::libc::EISCONN) => {}
+                _ if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+                _ => return Err(error),
+            },
+        }
+        // If no socket listens on a local port of the ephemeral range, TCP may connect to itself (RFC 9293, simultaneous
+        // open): the plugin would read what it wrote, and the service that belongs there could not start.
+        if to.port() >= MIN_LOCAL_PORT && stream.local_addr().is_ok_and(|own| own == to) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(true)
+    }
+
+    fn set_options(&mut self, stream: &TcpSocket) {
+        stream.set_options();
+    }
+
+    fn set_keep_alive(&mut self, stream: &TcpSocket, silence: Duration) {
+        stream.set_keep_alive(silence);
+    }
+
+    fn open_datagrams(&mut self, target: SocketAddr, token: Token) -> io::Result<DatagramSocket> {
+        let mut socket = DatagramSocket::reaching(target)?;
+        self.registry.register(&mut socket.0, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(socket)
+    }
+
+    fn reregister(&mut self, stream: &mut TcpSocket, token: Token) -> io::Result<()> {
+        self.registry.reregister(&mut stream.0, token, INTEREST)
+    }
+}

@@ -1,0 +1,81 @@
+//! Why a CONN came to nothing. The reason of every `ERR CONN` is made here.
+
+use std::borrow::Cow;
+
+use super::options::{OptionError, Protocol};
+use super::target::TargetError;
+use crate::websocket::handshake::{Failure, Word};
+
+/// Why a CONN came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// The target cannot be read.
+    Target(TargetError),
+    /// An option cannot be read, or does not fit the target.
+    Option(OptionError),
+    /// KEEP: the pid cannot be had.
+    Pid(&'static str),
+    /// There is no connection. `tcp` and `udp` say the reason as LuaSocket does; `tls`, `ws` and `wss` with its word of
+    /// turbo.websocket's table in front.
+    Connection(Word, Cow<'static, str>),
+    /// The opening handshake of WebSocket failed, or the connection was lost while it was made.
+    Handshake(Failure),
+    /// TLS failed: its words begin with `SSL_ERROR`.
+    Tls(Box<str>),
+}
+
+impl ConnectError {
+    /// Connecting to one host took too long (CTIM).
+    pub const CONNECT_TIMEOUT: Self = Self::Connection(Word::ConnectTimeout, Cow::Borrowed("timeout"));
+    /// Everything up to the answer took too long (RQTM).
+    pub const REQUEST_TIMEOUT: Self = Self::Connection(Word::RequestTimeout, Cow::Borrowed("timeout"));
+
+    /// No connection can be made, for a reason in LuaSocket's words.
+    pub fn could_not_connect(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Connection(Word::CouldNotConnect, reason.into())
+    }
+
+    /// The reason of `ERR CONN`. Bytes, since it may repeat what the plugin wrote. `protocol`: what is spoken with the
+    /// target.
+    pub fn reason(&self, protocol: Protocol) -> Vec<u8> {
+        match self {
+            Self::Target(TargetError::Endpoint) => b"Invalid host:port".to_vec(),
+            Self::Target(TargetError::Url(failure)) | Self::Handshake(failure) => failure.to_string().into_bytes(),
+            Self::Option(error) => error.reason(),
+            Self::Pid(reason) => reason.as_bytes().to_vec(),
+            Self::Connection(_, reason) if matches!(protocol, Protocol::Tcp | Protocol::Udp) => {
+                reason.as_bytes().to_vec()
+            }
+            Self::Connection(word, reason) => Failure::new(*word, reason.as_ref()).to_string().into_bytes(),
+            Self::Tls(words) => words.as_bytes().to_vec(),
+        }
+    }
+}
+
+impl From<Failure> for ConnectError {
+    fn from(failure: Failure) -> Self {
+        Self::Handshake(failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_protocols_of_ours_put_a_word_in_front() {
+        let refused = ConnectError::could_not_connect("connection refused");
+        for (protocol, reason) in [
+            (Protocol::Tcp, "connection refused"),
+            (Protocol::Udp, "connection refused"),
+            (Protocol::Tls, "COULD_NOT_CONNECT connection refused"),
+            (Protocol::Ws, "COULD_NOT_CONNECT connection refused"),
+            (Protocol::Wss, "COULD_NOT_CONNECT connection refused"),
+        ] {
+            assert_eq!(refused.reason(protocol), reason.as_bytes());
+        }
+        assert_eq!(ConnectError::CONNECT_TIMEOUT.reason(Protocol::Tcp), b"timeout");
+        assert_eq!(ConnectError::REQUEST_TIMEOUT.reason(Protocol::Ws), b"REQUEST_TIMEOUT timeout");
+        assert_eq!(ConnectError::Tls("SSL_ERROR expired".into()).reason(Protocol::Tls), b"SSL_ERROR expired");
+    }
+}

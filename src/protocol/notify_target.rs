@@ -1,0 +1,177 @@
+//! The Luup action that notifications invoke: the four parts of `NTFY`, as an option (`dev/sid/action[/pid]`) and as a
+//! command (`dev sid action [pid]`).
+
+use super::{is_blank, number, percent};
+
+/// The service if `NTFY` names none.
+pub const DEFAULT_SERVICE: &[u8] = b"urn:toggledbits-com:serviceId:SockProxy1";
+/// The action if `NTFY` names none.
+pub const DEFAULT_ACTION: &[u8] = b"HandleReceiveData";
+
+/// Bytes of a kept connection's pid that other clients see.
+const SHOWN_PID_LEN: usize = 4;
+
+/// An action of a Luup device, and the plugin's identifier of the connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NotifyTarget {
+    /// Luup's device number. Negative: no notifications. A Lua number, so it need not be an integer.
+    device: f64,
+    service: Option<Box<[u8]>>,
+    action: Option<Box<[u8]>>,
+    pid: Option<Box<[u8]>>,
+}
+
+impl NotifyTarget {
+    /// Parses the value of the option `NTFY=dev/sid/action[/pid]`.
+    pub fn from_option(value: &[u8]) -> Self {
+        Self::from_parts(value.split(|&b| b == b'/'), value.last() == Some(&b'/'))
+    }
+
+    /// Parses the arguments of the command `NTFY`: the same parts, separated by single blanks.
+    pub fn from_command(words: &[u8]) -> Self {
+        Self::from_parts(words.split(|&b| is_blank(b)), false)
+    }
+
+    /// An empty part in the middle is an empty service or action. An empty pid counts as absent, and so does an empty
+    /// last part, because the Lua daemon's `split` dropped it.
+    fn from_parts<'a>(parts: impl Iterator<Item = &'a [u8]>, ends_in_separator: bool) -> Self {
+        let mut parts: Vec<&[u8]> = parts.take(5).collect();
+        if ends_in_separator && parts.last().is_some_and(|part| part.is_empty()) {
+            parts.pop();
+        }
+        let part = |at: usize| parts.get(at).map(|&part| Box::from(part));
+        Self {
+            device: parts
+                .first()
+                .and_then(|device| number::parse(device))
+                .filter(|device| !device.is_nan())
+                .unwrap_or(-1.0),
+            service: part(1),
+            action: part(2),
+            pid: part(3).filter(|pid| !pid.is_empty()),
+        }
+    }
+
+    /// True if there is a device to notify. Device 0 is one.
+    pub fn notifies(&self) -> bool {
+        self.device >= 0.0
+    }
+
+    /// The device number as requests show it.
+    pub fn device(&self) -> String {
+        number::format(self.device)
+    }
+
+    /// The pid that the plugin chose for the connection. It replaces the proxy's own.
+    pub fn pid(&self) -> Option<&[u8]> {
+        self.pid.as_deref()
+    }
+
+    /// The path and query of the request that invokes the action, without `&Event=`.
+    ///
+    /// `own_pid` is the proxy's pid of the connection, for a plugin that chose none.
+    pub fn query(&self, own_pid: &[u8]) -> String {
+        let mut query = format!("/data_request?id=action&output_format=json&DeviceNum={}&serviceId=", self.device());
+        percent::encode(self.service(), &mut query);
+        query.push_str("&action=");
+        percent::encode(self.action(), &mut query);
+        query.push_str("&Pid=");
+        percent::encode(self.pid().unwrap_or(own_pid), &mut query);
+        query
+    }
+
+    /// STAT's last column: `dev/sid/action/pid`. Empty for device 0 and without a device, as in the Lua daemon.
+    pub fn column(&self, own_pid: &[u8]) -> Vec<u8> {
+        if self.device > 0.0 { self.joined(own_pid) } else { Vec::new() }
+    }
+
+    /// The column as other clients see it: of the plugin's pid, which is a secret, the first 4 bytes and a star.
+    pub fn redacted_column(&self, own_pid: &[u8]) -> Vec<u8> {
+        let mut column = self.column(own_pid);
+        let hidden = self.pid().unwrap_or_default().len().saturating_sub(SHOWN_PID_LEN);
+        if !column.is_empty() && hidden > 0 {
+            column.truncate(column.len() - hidden);
+            column.push(b'*');
+        }
+        column
+    }
+
+    /// `dev/sid/action/pid`.
+    pub fn joined(&self, own_pid: &[u8]) -> Vec<u8> {
+        let device = self.device();
+        [device.as_bytes(), self.service(), self.action(), self.pid().unwrap_or(own_pid)].join(&b'/')
+    }
+
+    fn service(&self) -> &[u8] {
+        self.service.as_deref().unwrap_or(DEFAULT_SERVICE)
+    }
+
+    fn action(&self) -> &[u8] {
+        self.action.as_deref().unwrap_or(DEFAULT_ACTION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(value: &str) -> String {
+        String::from_utf8(NotifyTarget::from_option(value.as_bytes()).joined(b"own")).unwrap()
+    }
+
+    fn command(words: &str) -> String {
+        String::from_utf8(NotifyTarget::from_command(words.as_bytes()).joined(b"own")).unwrap()
+    }
+
+    #[test]
+    fn missing_parts_have_defaults() {
+        let defaults = "12/urn:toggledbits-com:serviceId:SockProxy1/HandleReceiveData/own";
+        assert_eq!(option("12"), defaults);
+        assert_eq!(option("12/"), defaults);
+        assert_eq!(command("12"), defaults);
+        assert_eq!(option("12/svc"), "12/svc/HandleReceiveData/own");
+        assert_eq!(option("12/svc/"), "12/svc/HandleReceiveData/own");
+        assert_eq!(option("12//Act"), "12//Act/own", "an empty service stays empty");
+        assert_eq!(option("12/svc/Act/"), "12/svc/Act/own");
+        assert_eq!(option("12/svc/Act/0"), "12/svc/Act/0");
+        assert_eq!(option("12/svc/Act/0/more"), "12/svc/Act/0", "words after the fourth are ignored");
+        assert_eq!(command("12 svc Act pid more"), "12/svc/Act/pid");
+        assert_eq!(command("12 svc Act"), "12/svc/Act/own");
+    }
+
+    #[test]
+    fn devices_are_lua_numbers() {
+        assert_eq!(option("0x10/s/a"), "16/s/a/own");
+        assert_eq!(option("1.5/s/a"), "1.5/s/a/own");
+        assert_eq!(option("1e17/s/a"), "1e+17/s/a/own");
+        for (value, notifies) in [("0", true), ("-1", false), ("x", false), ("", false), ("nan", false), ("7", true)] {
+            assert_eq!(NotifyTarget::from_option(value.as_bytes()).notifies(), notifies, "{value}");
+        }
+    }
+
+    #[test]
+    fn device_0_is_notified_and_has_no_column() {
+        let target = NotifyTarget::from_option(b"0/s/a");
+        assert!(target.notifies());
+        assert_eq!(target.column(b"own"), b"");
+        assert_eq!(NotifyTarget::from_option(b"3/s/a").column(b"own"), b"3/s/a/own");
+    }
+
+    #[test]
+    fn a_redacted_pid_shows_its_first_four_bytes() {
+        let column = |option: &[u8]| NotifyTarget::from_option(option).redacted_column(b"own");
+        assert_eq!(column(b"3/s/a/abcdefgh"), b"3/s/a/abcd*");
+        assert_eq!(column(b"0/s/a/abcdefgh"), b"");
+        assert_eq!(column(b"3/s/a/abcd"), b"3/s/a/abcd");
+    }
+
+    #[test]
+    fn the_query_is_that_of_the_lua_daemon() {
+        let target = NotifyTarget::from_option(b"123/urn:example-com:serviceId:Example1/HandleReceive");
+        assert_eq!(
+            target.query(b"1716058a"),
+            "/data_request?id=action&output_format=json&DeviceNum=123\
+             &serviceId=urn%3aexample-com%3aserviceId%3aExample1&action=HandleReceive&Pid=1716058a"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! What the plugin sends, on its way to the remote: bytes in the plugin's framing in, frames out.
+
+use std::time::Instant;
+
+use super::{BATCH, MESSAGE_COST};
+use crate::protocol::framing::{Decoder, Framing, FramingError, FramingKind, Item};
+use crate::websocket::{Connection, Entropy, Kind};
+
+/// The plugin's way to the remote.
+#[derive(Debug)]
+pub struct ToRemote {
+    framing: Framing,
+    /// Longest message in bytes.
+    limit: usize,
+    decoder: Decoder,
+    sent: u64,
+}
+
+/// How the plugin ends its side.
+#[derive(Debug)]
+pub enum PluginEnd {
+    /// With CLOS.
+    Closed,
+    /// By violating its framing.
+    Violation(FramingError),
+}
+
+impl ToRemote {
+    /// A way through which nothing has passed, but for `sent_ahead`, which waits to be encoded.
+    pub fn new(framing: Framing, limit: usize, sent_ahead: &[u8]) -> Self {
+        let mut decoder = Decoder::new(framing, FramingKind::WebSocket, limit);
+        decoder.handle_input(sent_ahead);
+        Self { framing, limit, decoder, sent: 0 }
+    }
+
+    /// Takes bytes that were just read from the plugin.
+    pub fn decode(&mut self, bytes: &[u8], connection: &mut Connection, entropy: &mut dyn Entropy) {
+        if self.framing != Framing::Raw {
+            self.decoder.handle_input(bytes);
+        } else if connection.send(Kind::Binary, bytes, true, entropy).is_ok() {
+            // In RAW what is read at once is a message: it is encoded from where it lies.
+            self.sent += bytes.len() as u64;
+        }
+    }
+
+    /// Encodes what the plugin has sent, until enough waits for the remote or the turn's `budget` is used up. Once a
+    /// close is under way the connection takes nothing more (RFC 6455 section 5.5.1), and drops it.
+    pub fn encode(
+        &mut self,
+        connection: &mut Connection,
+        budget: &mut usize,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+    ) -> Option<PluginEnd> {
+        while connection.queued() < BATCH && *budget > 0 {
+            let item = self.decoder.poll_item()?;
+            *budget = budget.saturating_sub(MESSAGE_COST);
+            match item {
+                Ok(Item::Message { kind, payload, .. }) => {
+                    if connection.send(kind, payload, true, entropy).is_ok() {
+                        self.sent += payload.len() as u64;
+                    }
+                }
+                Ok(Item::Ping(payload)) => drop(connection.send_ping(payload, entropy)),
+                Ok(Item::Pong(payload)) => drop(connection.send_pong(payload, entropy)),
+                Ok(Item::Close { code, reason }) => {
+                    connection.close(code, reason, now, entropy);
+                    return Some(PluginEnd::Closed);
+                }
+                Err(error) => return Some(PluginEnd::Violation(error)),
+            }
+        }
+        None
+    }
+
+    /// Drops half a message.
+    pub fn reset(&mut self) {
+        self.decoder.reset();
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.decoder = Decoder::new(self.framing, FramingKind::WebSocket, self.limit);
+    }
+
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        self.decoder.buffered()
+    }
+
+    /// Bytes of messages sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+}

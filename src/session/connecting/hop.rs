@@ -1,0 +1,154 @@
+//! One place that a CONN leads to, and where a redirect may lead from there.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use crate::access::NetworkScope;
+use crate::net::network::Network;
+use crate::net::resolver::{ResolveResult, literal};
+use crate::protocol::connect_error::ConnectError;
+use crate::protocol::options::{Parameters, Protocol};
+use crate::protocol::target::{Endpoint, Target};
+use crate::session::context::SessionContext;
+use crate::tls::Settings;
+use crate::websocket::handshake::{Failure, Url, UrlError, Word};
+
+/// One place that a CONN leads to.
+#[derive(Debug)]
+pub struct Hop {
+    /// Where it is, for people.
+    pub target: Target,
+    /// The host and the port that are connected to.
+    pub endpoint: Endpoint,
+    /// What is spoken with it.
+    pub protocol: Protocol,
+    /// When it must be connected to, TLS included (CTIM).
+    pub due: Instant,
+    /// The plugin's credentials are for this host, too.
+    pub trusted: bool,
+    /// Redirects that may still be followed.
+    redirects: u32,
+    /// The nearest scope that it may be in. A public server must not have this machine connect to a service that only
+    /// this machine can reach: Luup's, say.
+    min_scope: NetworkScope,
+    /// The scope that it is in. Public until it is connected to.
+    scope: NetworkScope,
+}
+
+/// Where a redirect leads, if it may be followed.
+fn follow(from: &Url, location: &str, left: u32) -> Result<Url, Failure> {
+    if left == 0 {
+        return Err(Failure::new(Word::RedirectMax, "redirected too often"));
+    }
+    let to = from.join(location)?;
+    if from.secure && !to.secure {
+        return Err(Failure::new(Word::RedirectMax, "redirected from wss to ws"));
+    }
+    Ok(to)
+}
+
+/// Those of `addresses` that are in `scope` or a wider one.
+fn at_or_beyond(mut addresses: Vec<SocketAddr>, scope: NetworkScope) -> Vec<SocketAddr> {
+    addresses.retain(|address| NetworkScope::of(address.ip()) >= scope);
+    addresses
+}
+
+impl Hop {
+    /// Where the plugin wants to go. `redirects`: how many may be followed.
+    pub fn first<N: Network>(
+        target: Target,
+        redirects: u32,
+        parameters: &Parameters,
+        cx: &SessionContext<'_, N>,
+    ) -> Self {
+        Self::new(target, (redirects, true, NetworkScope::Loopback), parameters, cx)
+    }
+
+    /// Where the server here redirects to. Credentials go no farther than the server's own host.
+    pub fn redirected<N: Network>(
+        &self,
+        location: &str,
+        parameters: &Parameters,
+        cx: &SessionContext<'_, N>,
+    ) -> Result<Self, Failure> {
+        let Target::WebSocket(from) = &self.target else { return Err(UrlError::Schema.into()) };
+        let to = follow(from, location, self.redirects)?;
+        let trusted = self.trusted && to.same_host(from);
+        Ok(Self::new(Target::WebSocket(to), (self.redirects - 1, trusted, self.scope), parameters, cx))
+    }
+
+    fn new<N: Network>(
+        target: Target,
+        (redirects, trusted, min_scope): (u32, bool, NetworkScope),
+        parameters: &Parameters,
+        cx: &SessionContext<'_, N>,
+    ) -> Self {
+        let protocol = Protocol::of(&target, parameters.transport);
+        let due = cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect);
+        let endpoint = target.endpoint();
+        Self { target, endpoint, protocol, due, trusted, redirects, min_scope, scope: NetworkScope::Public }
+    }
+
+    /// It was connected to at `address`.
+    pub fn handle_connected(&mut self, address: IpAddr) {
+        self.scope = NetworkScope::of(address);
+    }
+
+    /// What is asked of TLS here. The plugin's certificate identifies the plugin, and SNIH is a name of the host that it
+    /// wrote: both are for that host alone.
+    pub fn tls_settings(&self, parameters: &Parameters) -> Settings {
+        let settings = parameters.tls.as_deref().cloned().unwrap_or_default();
+        if self.trusted {
+            return settings;
+        }
+        Settings { certificate: None, private_key: None, server_name: None, ..settings }
+    }
+
+    /// Looks its addresses up. Some if they are known at once.
+    pub fn resolve<N: Network>(&self, cx: &mut SessionContext<'_, N>) -> Option<ResolveResult> {
+        match self.endpoint.literal() {
+            Some(address) => Some(Ok(vec![literal(address)])),
+            None => cx.resolver.resolve(&self.endpoint.host, cx.key),
+        }
+    }
+
+    /// The addresses, with the port, to which this CONN may go: at least one.
+    pub fn reachable<N: Network>(
+        &self,
+        found: Vec<SocketAddr>,
+        cx: &SessionContext<'_, N>,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
+        // As LuaSocket has it for ports that cannot exist.
+        let port = self.endpoint.reachable_port().ok_or(ConnectError::could_not_connect("connection refused"))?;
+        let allowed: Vec<SocketAddr> = found
+            .into_iter()
+            .filter(|address| cx.config.targets.allows(&self.endpoint.host, address.ip(), port))
+            .map(|mut address| {
+                address.set_port(port);
+                address
+            })
+            .collect();
+        if allowed.is_empty() {
+            return Err(ConnectError::could_not_connect("Target not allowed"));
+        }
+        let far_enough = at_or_beyond(allowed, self.min_scope);
+        if far_enough.is_empty() {
+            return Err(ConnectError::could_not_connect("redirected to an address that is nearer"));
+        }
+        Ok(far_enough)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_leads_to_no_address_that_is_nearer() {
+        let all: Vec<SocketAddr> =
+            ["127.0.0.1:3480", "192.168.1.9:80", "[fd00::1]:80", "8.8.8.8:80"].map(|text| text.parse().unwrap()).into();
+        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Public), all[3..]);
+        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Local), all[1..]);
+        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Loopback), all);
+    }
+}

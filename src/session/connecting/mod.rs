@@ -1,0 +1,345 @@
+//! A CONN under way, up to the connection that bytes can pass through.
+//!
+//! ```text
+//! Resolving -> Resolved -> Racing -> [TLS handshake] -> [WebSocket handshake] -> ConnectOutcome::Connected
+//!     ^                                                        | redirect
+//!     +--------------------------------------------------------+
+//! ```
+//!
+//! UDP ends at Resolved. Contract: after every `handle_*`, call [`Connecting::turn`], which also enforces the time limits.
+
+mod hop;
+mod tls;
+mod upgrade;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::context::SessionContext;
+use super::pid::Pid;
+use super::remote::RemoteStream;
+use super::setup::ConnectRequest;
+use crate::net::connector::{Connector, ConnectorProgress};
+use crate::net::endpoint::{DatagramEndpoint, SocketEndpoint};
+use crate::net::network::Network;
+use crate::net::readiness::Readiness;
+use crate::net::reason;
+use crate::net::resolver::ResolveResult;
+use crate::protocol::connect_error::ConnectError;
+use crate::protocol::options::{Parameters, Protocol};
+use crate::protocol::target::Target;
+use crate::tls::Step as TlsStep;
+use crate::websocket::handshake::{ClientHandshake, Failure, Upgraded, Word};
+use hop::Hop;
+use tls::{TlsHandshake, TlsProgress, TlsWorkers};
+use upgrade::{WsHandshake, WsProgress};
+
+/// A CONN under way.
+#[derive(Debug)]
+pub struct Connecting<N: Network> {
+    /// For log lines.
+    pid: Pid,
+    request: ConnectRequest,
+    /// Where the request leads by now: redirects may have changed it.
+    hop: Hop,
+    /// When everything must be done (RQTM).
+    request_due: Option<Instant>,
+    attempt: Attempt<N>,
+}
+
+#[derive(Debug)]
+enum Attempt<N: Network> {
+    /// The name is being looked up.
+    Resolving,
+    /// The addresses are known, nothing is tried yet.
+    Resolved(ResolveResult),
+    /// Attempts to connect are under way.
+    Racing(Connector<N>),
+    /// A TLS handshake is under way.
+    Tls(TlsHandshake<N::Stream>),
+    /// An opening handshake of WebSocket is under way.
+    WebSocket(Box<WsHandshake<N::Stream>>),
+    /// Nothing is under way: only within a turn.
+    Over,
+}
+
+/// What a turn leads to.
+pub enum ConnectOutcome<N: Network> {
+    /// Nothing more to do until something happens.
+    Wait,
+    /// There is more to do at once.
+    Again,
+    /// Bytes can pass.
+    Connected(Connected<N>),
+    /// There is no connection.
+    Failed(ConnectError),
+}
+
+/// A CONN that has succeeded.
+pub struct Connected<N: Network> {
+    /// What the plugin asked for.
+    pub request: ConnectRequest,
+    /// The connection.
+    pub link: ConnectedLink<N>,
+}
+
+/// The connection to a remote.
+pub enum ConnectedLink<N: Network> {
+    /// TCP or TLS.
+    Stream(SocketEndpoint<RemoteStream<N::Stream>>),
+    /// UDP, and where datagrams go.
+    Datagrams(DatagramEndpoint<N::Datagrams>, SocketAddr),
+    /// WebSocket, and what its handshake agreed on.
+    WebSocket(SocketEndpoint<RemoteStream<N::Stream>>, Upgraded),
+}
+
+/// What a step of an attempt leads to.
+enum AttemptOutcome<N: Network> {
+    /// Something must happen first.
+    Wait(Attempt<N>),
+    /// The attempt goes on at once.
+    Continue(Attempt<N>),
+    Connected(ConnectedLink<N>),
+    Failed(ConnectError),
+}
+
+impl<N: Network> Connecting<N> {
+    /// Begins what `request` and `parameters` ask for.
+    pub fn new(pid: Pid, request: ConnectRequest, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> Self {
+        let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
+        let hop = Hop::first(request.target.clone(), bridge.redirects, parameters, cx);
+        let request_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
+        let attempt = Attempt::begin(&hop, cx);
+        Self { pid, request, hop, request_due, attempt }
+    }
+
+    /// The target as the plugin wrote it.
+    pub fn target(&self) -> &Target {
+        &self.request.target
+    }
+
+    /// What is spoken with it.
+    pub fn protocol(&self) -> Protocol {
+        self.hop.protocol
+    }
+
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        let attempt = match &self.attempt {
+            Attempt::Tls(handshake) => handshake.held(),
+            Attempt::WebSocket(handshake) => handshake.held(),
+            Attempt::Resolving | Attempt::Resolved(_) | Attempt::Racing(_) | Attempt::Over => 0,
+        };
+        self.request.sent_ahead.len() + attempt
+    }
+
+    /// An event of one of the remote's sockets.
+    pub fn handle_remote_event(&mut self, event: Readiness) {
+        match &mut self.attempt {
+            Attempt::Racing(connector) => connector.handle_event(event),
+            Attempt::Tls(handshake) => handshake.socket_mut().handle_event(event),
+            Attempt::WebSocket(handshake) => handshake.remote_mut().handle_event(event),
+            Attempt::Resolving | Attempt::Resolved(_) | Attempt::Over => {}
+        }
+    }
+
+    /// The addresses of `host`, if that is what was asked for.
+    pub fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
+        if matches!(self.attempt, Attempt::Resolving) && self.hop.endpoint.host.eq_ignore_ascii_case(host) {
+            self.attempt = Attempt::Resolved(answer);
+        }
+    }
+
+    /// A thread has done its part of a TLS handshake.
+    pub fn handle_tls_step(&mut self, step: TlsStep) {
+        if let Attempt::Tls(handshake) = &mut self.attempt {
+            handshake.handle_step(step);
+        }
+    }
+
+    /// Cancels what was asked of threads.
+    pub fn cancel(&self, cx: &mut SessionContext<'_, N>) {
+        match self.attempt {
+            Attempt::Resolving => cx.resolver.cancel(&self.hop.endpoint.host, cx.key),
+            Attempt::Tls(_) => cx.handshakes.cancel(cx.key),
+            Attempt::Resolved(_) | Attempt::Racing(_) | Attempt::WebSocket(_) | Attempt::Over => {}
+        }
+    }
+
+    /// When a turn is needed even without an event.
+    pub fn deadline(&self) -> Option<Instant> {
+        let next_attempt = match &self.attempt {
+            Attempt::Racing(connector) => connector.deadline(),
+            _ => None,
+        };
+        let hop_due = (!self.is_connected()).then_some(self.hop.due);
+        [next_attempt, hop_due, self.request_due].into_iter().flatten().min()
+    }
+
+    /// True if only the response to an opening handshake is missing.
+    fn is_connected(&self) -> bool {
+        matches!(self.attempt, Attempt::WebSocket(_))
+    }
+
+    /// Goes on as far as it can.
+    pub fn turn(&mut self, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> ConnectOutcome<N> {
+        loop {
+            let outcome = match std::mem::replace(&mut self.attempt, Attempt::Over) {
+                waiting @ (Attempt::Resolving | Attempt::Over) => AttemptOutcome::Wait(waiting),
+                Attempt::Resolved(answer) => self.connect(answer, cx),
+                Attempt::Racing(connector) => self.race(connector, parameters, cx),
+                Attempt::Tls(handshake) => self.secure(handshake, parameters, cx),
+                Attempt::WebSocket(handshake) => self.upgrade(*handshake, parameters, cx),
+            };
+            match outcome {
+                AttemptOutcome::Wait(attempt) => {
+                    self.attempt = attempt;
+                    break;
+                }
+                AttemptOutcome::Continue(attempt) => self.attempt = attempt,
+                AttemptOutcome::Connected(link) => {
+                    let (target, sent_ahead) =
+                        (self.request.target.clone(), std::mem::take(&mut self.request.sent_ahead));
+                    return ConnectOutcome::Connected(Connected {
+                        request: ConnectRequest { target, sent_ahead },
+                        link,
+                    });
+                }
+                AttemptOutcome::Failed(error) => return ConnectOutcome::Failed(error),
+            }
+        }
+        if self.request_due.is_some_and(|due| due <= cx.now) {
+            return ConnectOutcome::Failed(ConnectError::REQUEST_TIMEOUT);
+        }
+        if !self.is_connected() && self.hop.due <= cx.now {
+            return ConnectOutcome::Failed(ConnectError::CONNECT_TIMEOUT);
+        }
+        match &self.attempt {
+            Attempt::WebSocket(handshake) if handshake.is_readable() => ConnectOutcome::Again,
+            _ => ConnectOutcome::Wait,
+        }
+    }
+
+    /// The addresses are known: attempts begin.
+    fn connect(&mut self, answer: ResolveResult, cx: &mut SessionContext<'_, N>) -> AttemptOutcome<N> {
+        let found = answer.map_err(ConnectError::could_not_connect);
+        let addresses = match found.and_then(|found| self.hop.reachable(found, cx)) {
+            Ok(addresses) => addresses,
+            Err(error) => return AttemptOutcome::Failed(error),
+        };
+        if self.hop.protocol != Protocol::Udp {
+            return AttemptOutcome::Continue(Attempt::Racing(Connector::new(addresses, cx.now)));
+        }
+        // UDP has no answer by which to choose an address; and plugins know UDP as IPv4.
+        let to = *addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
+        match cx.network.open_datagrams(to, cx.remote_token) {
+            Ok(socket) => AttemptOutcome::Connected(ConnectedLink::Datagrams(DatagramEndpoint::new(socket), to)),
+            Err(error) => AttemptOutcome::Failed(ConnectError::could_not_connect(reason(&error))),
+        }
+    }
+
+    /// Attempts to connect are under way.
+    fn race(
+        &mut self,
+        mut connector: Connector<N>,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> AttemptOutcome<N> {
+        let (socket, peer) = match connector.poll(cx.network, cx.remote_token, cx.now) {
+            ConnectorProgress::Pending => return AttemptOutcome::Wait(Attempt::Racing(connector)),
+            ConnectorProgress::Failed(error) => {
+                return AttemptOutcome::Failed(ConnectError::could_not_connect(reason(&error)));
+            }
+            ConnectorProgress::Connected(socket, peer) => (socket, peer),
+        };
+        self.hop.handle_connected(peer.ip());
+        cx.network.set_options(socket.stream());
+        match self.hop.protocol {
+            Protocol::Tls | Protocol::Wss => {
+                let settings = self.hop.tls_settings(parameters);
+                let handshake = TlsHandshake::begin(socket, &self.hop.endpoint.host, &settings, workers(cx));
+                AttemptOutcome::Continue(Attempt::Tls(handshake))
+            }
+            Protocol::Tcp | Protocol::Udp | Protocol::Ws => {
+                self.handle_stream(socket.wrap(RemoteStream::Plain), parameters, cx)
+            }
+        }
+    }
+
+    /// A TLS handshake is under way.
+    fn secure(
+        &mut self,
+        handshake: TlsHandshake<N::Stream>,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> AttemptOutcome<N> {
+        let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+        match handshake.turn(cx.scratch, cx.budget, workers) {
+            TlsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::Tls(handshake)),
+            TlsProgress::Failed(error) => AttemptOutcome::Failed(error),
+            TlsProgress::Done(socket) => {
+                self.handle_stream(socket.wrap(|stream| RemoteStream::Tls(Box::new(stream))), parameters, cx)
+            }
+        }
+    }
+
+    /// The remote's stream stands.
+    fn handle_stream(
+        &mut self,
+        remote: SocketEndpoint<RemoteStream<N::Stream>>,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> AttemptOutcome<N> {
+        let Target::WebSocket(url) = &self.hop.target else {
+            return AttemptOutcome::Connected(ConnectedLink::Stream(remote));
+        };
+        let offer = parameters.websocket.as_deref().map(|bridge| bridge.offer.clone()).unwrap_or_default();
+        let handshake = ClientHandshake::new(url, &offer, cx.random.nonce(), self.hop.trusted);
+        AttemptOutcome::Continue(Attempt::WebSocket(Box::new(WsHandshake::begin(remote, handshake))))
+    }
+
+    /// An opening handshake of WebSocket is under way.
+    fn upgrade(
+        &mut self,
+        handshake: WsHandshake<N::Stream>,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> AttemptOutcome<N> {
+        match handshake.turn(cx.scratch) {
+            WsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::WebSocket(Box::new(handshake))),
+            WsProgress::Failed(error) => AttemptOutcome::Failed(error),
+            WsProgress::Upgraded(remote, upgraded) => {
+                AttemptOutcome::Connected(ConnectedLink::WebSocket(remote, upgraded))
+            }
+            WsProgress::Redirect(location) => match self.hop.redirected(&location, parameters, cx) {
+                Ok(hop) => {
+                    log::info!("{} redirected to {}", self.pid, hop.target);
+                    self.hop = hop;
+                    AttemptOutcome::Continue(Attempt::begin(&self.hop, cx))
+                }
+                Err(failure) => AttemptOutcome::Failed(failure.into()),
+            },
+        }
+    }
+}
+
+impl<N: Network> Attempt<N> {
+    /// Has the addresses of `hop` looked up.
+    fn begin(hop: &Hop, cx: &mut SessionContext<'_, N>) -> Self {
+        hop.resolve(cx).map_or(Self::Resolving, Self::Resolved)
+    }
+}
+
+fn workers<'a, N: Network>(cx: &'a mut SessionContext<'_, N>) -> TlsWorkers<'a> {
+    TlsWorkers { queue: &mut *cx.handshakes, key: cx.key }
+}
+
+/// A connection that broke before bytes could pass.
+fn lost(error: &io::Error) -> ConnectError {
+    if error.kind() == io::ErrorKind::InvalidData {
+        // A TLS error has its own words: a server may refuse the plugin's certificate after the handshake.
+        return ConnectError::Tls(reason(error).into());
+    }
+    Failure::new(Word::SocketError, reason(error)).into()
+}

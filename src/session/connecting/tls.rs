@@ -1,0 +1,124 @@
+//! A TLS handshake under way: the socket is here, the computing is done on other threads.
+
+use super::lost;
+use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
+use crate::net::socket::Stream;
+use crate::protocol::connect_error::ConnectError;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::session::context::{HandshakeQueue, Key};
+use crate::tls::{Failure, Outcome, Pending, Settings, Step, TlsConnection, TlsStream};
+
+/// Most bytes that are read of a handshake at once. A flight with a long chain has some 6 KiB.
+const MAX_READ: usize = 16 * 1024;
+
+/// A handshake under way.
+#[derive(Debug)]
+pub struct TlsHandshake<S> {
+    socket: SocketEndpoint<S>,
+    to_send: Vec<u8>,
+    state: TlsHandshakeState,
+}
+
+#[derive(Debug)]
+enum TlsHandshakeState {
+    /// A thread computes, with this many received bytes.
+    Computing(usize),
+    /// The server is to answer.
+    Waiting(Pending),
+    /// The handshake is done.
+    Done(TlsConnection),
+    /// The handshake has failed; what is to be sent tells the server why.
+    Failed(Failure),
+}
+
+/// How far a handshake has come.
+pub enum TlsProgress<S> {
+    /// Not yet done.
+    Pending(TlsHandshake<S>),
+    /// The connection stands.
+    Done(SocketEndpoint<TlsStream<S>>),
+    /// There is no connection.
+    Failed(ConnectError),
+}
+
+/// Where handshakes are computed, and for which session.
+pub struct TlsWorkers<'a> {
+    /// The threads.
+    pub queue: &'a mut dyn HandshakeQueue,
+    /// The session.
+    pub key: Key,
+}
+
+impl<S: Stream> TlsHandshake<S> {
+    /// Begins a handshake over `socket` with the server called `host`.
+    pub fn begin(socket: SocketEndpoint<S>, host: &str, settings: &Settings, workers: TlsWorkers<'_>) -> Self {
+        workers.queue.begin(workers.key, host, settings);
+        Self { socket, to_send: Vec::new(), state: TlsHandshakeState::Computing(0) }
+    }
+
+    /// A thread has done its part.
+    pub fn handle_step(&mut self, step: Step) {
+        self.to_send.extend_from_slice(&step.to_send);
+        self.state = match step.outcome {
+            Outcome::More(pending) => TlsHandshakeState::Waiting(pending),
+            Outcome::Done(connection) => TlsHandshakeState::Done(connection),
+            Outcome::Failed(failure) => TlsHandshakeState::Failed(failure),
+        };
+    }
+
+    /// The socket, to be told of its events.
+    pub fn socket_mut(&mut self) -> &mut SocketEndpoint<S> {
+        &mut self.socket
+    }
+
+    /// Bytes held, those that a thread works on included.
+    pub fn held(&self) -> usize {
+        let received = if let TlsHandshakeState::Computing(received) = self.state { received } else { 0 };
+        self.to_send.len() + received
+    }
+
+    /// Sends and receives what can be sent and received.
+    pub fn turn(mut self, scratch: &mut [u8], budget: &MemoryBudget, workers: TlsWorkers<'_>) -> TlsProgress<S> {
+        if let Err(error) = self.send() {
+            // What the server sent before it went says more than the loss of the connection.
+            if !matches!(self.state, TlsHandshakeState::Waiting(_)) {
+                return TlsProgress::Failed(lost(&error));
+            }
+        }
+        match self.state {
+            TlsHandshakeState::Waiting(pending) if self.socket.is_readable() => {
+                let room = MAX_READ.min(scratch.len()).min(budget.left().max(RESERVE));
+                let received = match self.socket.try_read(&mut scratch[..room]) {
+                    Transfer::Bytes(0) | Transfer::Blocked => None,
+                    Transfer::Bytes(read) => Some(read),
+                    Transfer::Eof => Some(0),
+                    Transfer::Broken(error) => return TlsProgress::Failed(lost(&error)),
+                };
+                self.state = match received {
+                    None => TlsHandshakeState::Waiting(pending),
+                    Some(read) => {
+                        workers.queue.advance(workers.key, pending, scratch[..read].to_vec());
+                        TlsHandshakeState::Computing(read)
+                    }
+                };
+                TlsProgress::Pending(self)
+            }
+            TlsHandshakeState::Computing(_) | TlsHandshakeState::Waiting(_) => TlsProgress::Pending(self),
+            TlsHandshakeState::Done(connection) => {
+                TlsProgress::Done(self.socket.wrap(|socket| TlsStream::new(socket, connection, self.to_send)))
+            }
+            TlsHandshakeState::Failed(failure) => TlsProgress::Failed(ConnectError::Tls(failure.to_string().into())),
+        }
+    }
+
+    fn send(&mut self) -> std::io::Result<()> {
+        while !self.to_send.is_empty() {
+            match self.socket.try_write(&self.to_send) {
+                Transfer::Bytes(sent) => drop(self.to_send.drain(..sent)),
+                Transfer::Blocked | Transfer::Eof => break,
+                Transfer::Broken(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! The opening handshake of WebSocket under way.
+
+use std::io;
+
+use super::lost;
+use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
+use crate::net::socket::Stream;
+use crate::protocol::connect_error::ConnectError;
+use crate::session::TURN_READS;
+use crate::session::remote::RemoteStream;
+use crate::websocket::handshake::{ClientHandshake, Progress, Upgraded};
+
+/// Most bytes that are read at once: what comes behind the response waits in the kernel.
+const MAX_READ: usize = 4 * 1024;
+
+/// An opening handshake under way.
+#[derive(Debug)]
+pub struct WsHandshake<S> {
+    remote: SocketEndpoint<RemoteStream<S>>,
+    handshake: ClientHandshake,
+}
+
+/// How far an opening handshake has come.
+pub enum WsProgress<S> {
+    /// Not yet done.
+    Pending(WsHandshake<S>),
+    /// The connection is a WebSocket.
+    Upgraded(SocketEndpoint<RemoteStream<S>>, Upgraded),
+    /// The server redirects to this location.
+    Redirect(Box<str>),
+    /// There is no connection.
+    Failed(ConnectError),
+}
+
+impl<S: Stream> WsHandshake<S> {
+    /// Begins `handshake` with `remote`.
+    pub fn begin(remote: SocketEndpoint<RemoteStream<S>>, handshake: ClientHandshake) -> Self {
+        Self { remote, handshake }
+    }
+
+    /// The socket, to be told of its events.
+    pub fn remote_mut(&mut self) -> &mut SocketEndpoint<RemoteStream<S>> {
+        &mut self.remote
+    }
+
+    /// True if there may be more to read at once.
+    pub fn is_readable(&self) -> bool {
+        self.remote.is_readable()
+    }
+
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        self.remote.held() + self.handshake.held()
+    }
+
+    /// Sends and receives what can be sent and received.
+    pub fn turn(mut self, scratch: &mut [u8]) -> WsProgress<S> {
+        if let Err(error) = self.send() {
+            return WsProgress::Failed(lost(&error));
+        }
+        for _ in 0..TURN_READS {
+            if !self.remote.is_readable() {
+                break;
+            }
+            let room = MAX_READ.min(scratch.len());
+            let progress = match self.remote.try_read(&mut scratch[..room]) {
+                Transfer::Bytes(0) => continue,
+                Transfer::Bytes(read) => self.handshake.handle_input(&scratch[..read]),
+                Transfer::Blocked => break,
+                Transfer::Eof => Progress::Failed(self.handshake.handle_eof()),
+                // TLS without close_notify.
+                Transfer::Broken(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Progress::Failed(self.handshake.handle_eof())
+                }
+                Transfer::Broken(error) => return WsProgress::Failed(lost(&error)),
+            };
+            match progress {
+                Progress::Pending => {}
+                Progress::Upgraded(upgraded) => return WsProgress::Upgraded(self.remote, upgraded),
+                Progress::Redirect { location } => return WsProgress::Redirect(location),
+                Progress::Failed(failure) => return WsProgress::Failed(failure.into()),
+            }
+        }
+        WsProgress::Pending(self)
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        while !self.handshake.transmit().is_empty() {
+            match self.remote.try_write(self.handshake.transmit()) {
+                Transfer::Bytes(sent) => self.handshake.handle_transmitted(sent),
+                Transfer::Blocked | Transfer::Eof => break,
+                // A server that refuses may end before it has read everything: its response counts, or reading fails too.
+                Transfer::Broken(_) => return Ok(()),
+            }
+        }
+        self.remote.flush().map(drop)
+    }
+}

@@ -1,0 +1,109 @@
+//! What a session's turn needs from outside, and what it asks of the daemon.
+
+use std::time::Instant;
+
+use mio::Token;
+
+use crate::config::Config;
+use crate::net::network::Network;
+use crate::net::random::RandomSource;
+use crate::net::resolver::NameResolver;
+use crate::notify::Schedule;
+use crate::protocol::command::KeptRequest;
+use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::pipe_pool::PipePool;
+use crate::tls::{Handshakes, Pending, Settings};
+use crate::websocket::Entropy;
+
+/// Names a session to the daemon, and back in results from elsewhere.
+pub type Key = usize;
+
+/// What a session needs from the daemon for a turn.
+pub struct SessionContext<'a, N: Network> {
+    /// When this turn of the loop began.
+    pub now: Instant,
+    /// The session's own key.
+    pub key: Key,
+    /// The token of the remote's sockets.
+    pub remote_token: Token,
+    /// Makes and registers sockets.
+    pub network: &'a mut N,
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// The buffer that all connections share for reading.
+    pub scratch: &'a mut [u8],
+    /// The bound on bytes held in all.
+    pub budget: &'a mut MemoryBudget,
+    /// Pipes to splice through.
+    pub pipes: &'a mut PipePool,
+    /// Finds addresses.
+    pub resolver: &'a mut dyn NameResolver<Key>,
+    /// Computes TLS handshakes.
+    pub handshakes: &'a mut dyn HandshakeQueue,
+    /// Unpredictable bytes.
+    pub random: &'a mut dyn RandomBytes,
+    /// Notifies plugins.
+    pub schedule: &'a mut Schedule,
+}
+
+/// Computes TLS handshakes off the loop; results come as [`super::Session::handle_tls_step`].
+pub trait HandshakeQueue {
+    /// Begins a handshake with `host`. A session has one at a time.
+    fn begin(&mut self, key: Key, host: &str, settings: &Settings);
+    /// Goes on with what the server has sent. Nothing means that it has ended.
+    fn advance(&mut self, key: Key, pending: Pending, received: Vec<u8>);
+    /// Drops what was asked for `key`.
+    fn cancel(&mut self, key: Key);
+}
+
+impl HandshakeQueue for Handshakes<Key> {
+    fn begin(&mut self, key: Key, host: &str, settings: &Settings) {
+        Self::begin(self, key, host, settings);
+    }
+
+    fn advance(&mut self, key: Key, pending: Pending, received: Vec<u8>) {
+        Self::advance(self, key, pending, received);
+    }
+
+    fn cancel(&mut self, key: Key) {
+        self.withdraw(&key);
+    }
+}
+
+/// Unpredictable bytes for WebSocket.
+pub trait RandomBytes: Entropy {
+    /// The nonce of an opening handshake (RFC 6455 section 4.1).
+    fn nonce(&mut self) -> [u8; 16];
+}
+
+impl RandomBytes for RandomSource {
+    fn nonce(&mut self) -> [u8; 16] {
+        Self::nonce(self)
+    }
+}
+
+/// What a session asks of the daemon, since it concerns more than this session.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DaemonRequest {
+    /// The table of connections, by [`super::Session::reply`].
+    Stat,
+    /// The same as JSON.
+    StatJson,
+    /// The end of the daemon, if this client may ask for it.
+    Stop,
+    /// Something about kept connections.
+    Kept(KeptRequest),
+}
+
+/// What a turn of a session came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TurnResult {
+    /// Nothing more to do until something happens.
+    Wait,
+    /// There is more to do at once, when other sessions have had their turn.
+    Again,
+    /// The session asks something of the daemon, and goes on when that has answered.
+    Request(DaemonRequest),
+    /// The session is over and may be dropped.
+    Closed,
+}

@@ -1,0 +1,222 @@
+//! What a plugin is to read: bytes that are not sent to it yet, and before them bytes that were, in case it asks for them
+//! again.
+//!
+//! Sans-IO. One queue holds both, oldest first:
+//!
+//! ```text
+//! | sent, whole messages | the message in progress |  not yet sent |
+//! 0                    whole        sent                          end
+//! ```
+//!
+//! A message is what the plugin's framing says it is: in RAW every byte. Messages are counted when they are sent whole. A
+//! plugin that says how many it has read goes on behind them ([`ReplayBuffer::resume`]); any other goes on with what was
+//! not sent, beginning with a whole message ([`ReplayBuffer::discard_sent`]).
+
+use std::collections::VecDeque;
+
+use crate::protocol::framing::Framing;
+
+/// Longest header of a message in MESG framing, with a margin.
+const HEADER_LIMIT: usize = 128;
+
+/// The plugin wants to go on where nothing is kept any more, or where nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap;
+
+/// What a plugin is to read, and what it may ask for again.
+#[derive(Debug)]
+pub struct ReplayBuffer {
+    framing: Framing,
+    bytes: VecDeque<u8>,
+    /// Messages that stood before `bytes`.
+    before: u64,
+    /// Messages in `bytes` up to `whole`, and those before.
+    count: u64,
+    /// The most that were ever counted: no plugin can have read more.
+    max_count: u64,
+    /// Where the message in progress begins.
+    whole: usize,
+    /// How much of `bytes` was sent: `whole` or more.
+    sent: usize,
+}
+
+impl ReplayBuffer {
+    /// An empty buffer.
+    pub fn new(framing: Framing) -> Self {
+        Self { framing, bytes: VecDeque::new(), before: 0, count: 0, max_count: 0, whole: 0, sent: 0 }
+    }
+
+    /// Adds bytes to be sent.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn waiting(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Bytes that were sent and are kept.
+    pub fn history(&self) -> usize {
+        self.sent
+    }
+
+    /// Messages sent whole; in RAW, bytes.
+    #[cfg(test)]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The next bytes to send: as many as lie in one piece. Empty if nothing waits.
+    pub fn next(&self) -> &[u8] {
+        let (front, back) = self.bytes.as_slices();
+        front.get(self.sent..).filter(|rest| !rest.is_empty()).unwrap_or_else(|| &back[self.sent - front.len()..])
+    }
+
+    /// The first `length` bytes of [`ReplayBuffer::next`] were sent.
+    pub fn mark_sent(&mut self, length: usize) {
+        let from = self.sent;
+        self.sent += length;
+        debug_assert!(self.sent <= self.bytes.len());
+        match self.framing {
+            Framing::Raw => {
+                self.count += (self.sent - self.whole) as u64;
+                self.whole = self.sent;
+            }
+            Framing::Line => {
+                for (at, &byte) in self.bytes.range(from..self.sent).enumerate() {
+                    if byte == b'\n' {
+                        self.whole = from + at + 1;
+                        self.count += 1;
+                    }
+                }
+            }
+            Framing::Mesg => {
+                while let Some(end) = self.end_of_message(self.whole).filter(|&end| end <= self.sent) {
+                    self.whole = end;
+                    self.count += 1;
+                }
+            }
+        }
+        self.max_count = self.max_count.max(self.count);
+    }
+
+    /// Goes back to the beginning of the message of which a part was sent: its reader is gone.
+    pub fn rewind_to_message(&mut self) {
+        self.sent = self.whole;
+    }
+
+    /// Drops what was sent whole, and counts anew from there: what a plugin has read that does not say so is unknown.
+    pub fn discard_sent(&mut self) {
+        self.rewind_to_message();
+        self.drop_front(self.whole);
+        (self.before, self.count, self.max_count) = (0, 0, 0);
+    }
+
+    /// Goes on behind the first `seen` messages. An error changes nothing.
+    pub fn resume(&mut self, seen: u64) -> Result<(), Gap> {
+        if seen < self.before || seen > self.max_count {
+            return Err(Gap);
+        }
+        let mut end = 0;
+        match self.framing {
+            // What was sent fits into memory.
+            Framing::Raw => end = (seen - self.before) as usize,
+            Framing::Line | Framing::Mesg => {
+                for _ in self.before..seen {
+                    end = self.end_of_message(end).ok_or(Gap)?;
+                }
+            }
+        }
+        if end > self.bytes.len() {
+            return Err(Gap);
+        }
+        (self.whole, self.sent, self.count) = (end, end, seen);
+        Ok(())
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.framing);
+    }
+
+    /// Drops the oldest of the messages that were sent, while more than `limit` bytes of them stay.
+    pub fn trim(&mut self, limit: usize) {
+        let mut end = 0;
+        if self.framing == Framing::Raw {
+            end = self.whole.saturating_sub(limit);
+            self.before += end as u64;
+        } else {
+            while self.whole - end > limit {
+                let Some(next) = self.end_of_message(end).filter(|&next| self.whole - next >= limit) else { break };
+                end = next;
+                self.before += 1;
+            }
+        }
+        self.drop_front(end);
+        // The memory of a burst is freed.
+        if self.bytes.capacity() > 4 * (self.bytes.len() + HEADER_LIMIT) {
+            self.bytes.shrink_to(2 * self.bytes.len());
+        }
+    }
+
+    /// Drops the oldest messages that wait, until at most `limit` bytes do; a message that is not there whole stays. Only
+    /// to be called while no part of a message was sent. Returns how many bytes it dropped.
+    pub fn drop_oldest(&mut self, limit: usize) -> usize {
+        debug_assert_eq!(self.sent, self.whole);
+        let mut end = self.sent;
+        while self.bytes.len() - end > limit {
+            let next = match self.framing {
+                // RAW does not show where a datagram ends, and half of one would be worse than none.
+                Framing::Raw => Some(self.bytes.len()),
+                Framing::Line | Framing::Mesg => self.end_of_message(end),
+            };
+            match next.filter(|&next| next > end && next <= self.bytes.len()) {
+                Some(next) => end = next,
+                None => break,
+            }
+        }
+        self.bytes.drain(self.sent..end);
+        // Bytes that are to be sent again cannot be told from bytes that were never sent.
+        self.max_count = self.count;
+        end - self.sent
+    }
+
+    fn drop_front(&mut self, length: usize) {
+        self.bytes.drain(..length);
+        self.whole -= length;
+        self.sent -= length;
+    }
+
+    /// Where the message that begins at `start` ends. `None` where its header, or in LINE its end, is not there yet.
+    fn end_of_message(&self, start: usize) -> Option<usize> {
+        let left = self.bytes.len().checked_sub(start)?;
+        let found = |limit: usize| self.bytes.range(start..start + left.min(limit)).position(|&byte| byte == b'\n');
+        match self.framing {
+            Framing::Raw => Some(start + 1),
+            Framing::Line => found(usize::MAX).map(|at| start + at + 1),
+            Framing::Mesg => {
+                let Some(at) = found(HEADER_LIMIT) else {
+                    // No header of ours is that long; a piece of it counts as a message.
+                    return (left >= HEADER_LIMIT).then_some(start + HEADER_LIMIT);
+                };
+                let mut header = [0; HEADER_LIMIT];
+                for (place, byte) in header.iter_mut().zip(self.bytes.range(start..start + at)) {
+                    *place = *byte;
+                }
+                Some((start + at + 1).saturating_add(body_length(&header[..at])))
+            }
+        }
+    }
+}
+
+/// The length of the body that follows a header of ours: its second word, CLOS's third.
+fn body_length(header: &[u8]) -> usize {
+    let mut words = header.split(|&byte| byte == b' ');
+    let verb = words.next();
+    let length = if verb == Some(b"CLOS") { words.nth(1) } else { words.next() };
+    length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

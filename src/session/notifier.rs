@@ -1,0 +1,78 @@
+//! What the plugin is told of its connection by way of Luup.
+
+use std::time::Instant;
+
+use crate::notify::schedule::Subscription;
+use crate::notify::{LineId, Schedule};
+
+/// The notifications of one connection, which are opened when there is something to say. Every method takes what the
+/// plugin has subscribed to as a closure, since it is needed once at most.
+#[derive(Clone, Copy, Debug)]
+pub enum Notifier {
+    /// No notification has been made yet.
+    Unopened,
+    /// Notifications are made on this line.
+    Open(LineId),
+    /// The closing notification has been made: nothing follows it.
+    Closed,
+}
+
+impl Notifier {
+    /// The line, opened if need be. `None` after the closing notification, and for a plugin that has not subscribed.
+    fn line(&mut self, subscription: impl FnOnce() -> Option<Subscription>, schedule: &mut Schedule) -> Option<LineId> {
+        if let Self::Unopened = self {
+            *self = Self::Open(schedule.open(subscription()?));
+        }
+        if let Self::Open(line) = self { Some(*line) } else { None }
+    }
+
+    /// The connection stands.
+    pub fn notify_connected(
+        &mut self,
+        subscription: impl FnOnce() -> Option<Subscription>,
+        schedule: &mut Schedule,
+        now: Instant,
+    ) {
+        if let Some(line) = self.line(subscription, schedule) {
+            schedule.handle_connected(line, now);
+        }
+    }
+
+    /// There is something to read.
+    pub fn notify_data(
+        &mut self,
+        subscription: impl FnOnce() -> Option<Subscription>,
+        schedule: &mut Schedule,
+        now: Instant,
+    ) {
+        if let Some(line) = self.line(subscription, schedule) {
+            schedule.handle_data(line, now);
+        }
+    }
+
+    /// The connection has ended. Only the first call has an effect.
+    pub fn notify_closed(
+        &mut self,
+        subscription: impl FnOnce() -> Option<Subscription>,
+        schedule: &mut Schedule,
+        now: Instant,
+    ) {
+        if let Some(line) = self.line(subscription, schedule) {
+            schedule.handle_closed(line, now);
+        }
+        *self = Self::Closed;
+    }
+
+    /// Drops every notification that is still to be made: the connection's name is another session's from now on.
+    pub fn silence(&mut self, subscription: impl FnOnce() -> Option<Subscription>, schedule: &mut Schedule) {
+        match std::mem::replace(self, Self::Closed) {
+            Self::Open(line) => schedule.forget(line),
+            Self::Closed => {
+                if let Some(subscription) = subscription() {
+                    schedule.withdraw(&subscription);
+                }
+            }
+            Self::Unopened => {}
+        }
+    }
+}
