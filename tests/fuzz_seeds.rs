@@ -1,4 +1,4 @@
-//! Replays the seeds of the fuzz targets: what once broke something, and what the protocol is made of.
+//! Replays the seeds of the fuzz targets: inputs that once failed, and examples of the protocol.
 
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
@@ -6,13 +6,13 @@ mod fuzz;
 use std::path::Path;
 
 fn replay(name: &str) {
-    let (_, run) = fuzz::TARGETS.iter().find(|(known, _)| *known == name).expect("a target of that name");
+    let (_, run) = fuzz::TARGETS.iter().find(|(known, _)| *known == name).expect("an unknown target");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
     let mut seeds: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     seeds.sort();
-    assert!(seeds.len() >= 10, "the seeds of {name} are gone");
+    assert!(seeds.len() >= 10, "seeds of {name} are missing");
     for seed in seeds {
-        // Shown where the test fails.
+        // Printed if the test fails.
         println!("{}", seed.display());
         run(&std::fs::read(&seed).unwrap());
     }

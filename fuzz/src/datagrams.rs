@@ -1,7 +1,7 @@
-//! The relay of a stream and datagrams: whatever the sockets do, a plugin's messages become datagrams in order, it
-//! reads every datagram that was taken, and no turn is long.
+//! The relay between a stream and datagrams: whatever the sockets do, the plugin's messages become datagrams in order,
+//! the plugin receives every datagram that the relay has read, and turns are short.
 //!
-//! Input: the framing and the size of a block, then an operation a byte, each followed by its argument.
+//! Input: the framing and the block size, then operations of one byte, each followed by its argument.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use sockproxyd::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event}
 
 use super::input::Input;
 
-/// Calls to sockets that one turn may make: others wait meanwhile.
-const MOST_CALLS: usize = 600;
-/// Operations: a longer story tells nothing new.
-const MOST_STEPS: usize = 200;
+/// The maximum number of socket calls in one turn; other connections wait meanwhile.
+const MAX_CALLS: usize = 600;
+/// The maximum number of operations.
+const MAX_STEPS: usize = 200;
 
 const TIMING: Timing = Timing {
     receive: None,
@@ -33,7 +33,7 @@ const TIMING: Timing = Timing {
     remote_read_closed: false,
 };
 
-/// What a plugin may say, whole and in part, right and wrong. The last is the longest: see [`said`].
+/// Messages of a plugin, complete and incomplete, valid and invalid. The last is the longest: see [`plugin_bytes`].
 const WORDS: [&[u8]; 16] = [
     b"TEXT 3\na\nb",
     b"BINA 0\n",
@@ -53,8 +53,8 @@ const WORDS: [&[u8]; 16] = [
     b"",
 ];
 
-/// Words of a plugin: one of [`WORDS`], some of them many times.
-fn said(argument: usize) -> Vec<u8> {
+/// Bytes of a plugin: one of [`WORDS`], some of them repeated.
+fn plugin_bytes(argument: usize) -> Vec<u8> {
     let word = WORDS[argument % WORDS.len()];
     match argument / WORDS.len() {
         0..=7 if word.is_empty() => vec![b'x'; MAX_DATAGRAM_LEN],
@@ -63,10 +63,10 @@ fn said(argument: usize) -> Vec<u8> {
     }
 }
 
-/// Whoever answers datagrams.
+/// The remote, which receives and sends datagrams.
 #[derive(Default)]
 struct Remote {
-    /// Datagrams on their way to the plugin, and those that the relay has taken.
+    /// Datagrams that wait for the relay, and those that the relay has read.
     waiting: Vec<Vec<u8>>,
     taken: Vec<Vec<u8>>,
     got: Vec<(Vec<u8>, SocketAddr)>,
@@ -115,11 +115,11 @@ struct World {
     remote: DatagramEndpoint<Remote>,
     relay: DatagramRelay,
     end: Option<CloseReason>,
-    /// A time limit runs.
+    /// A timeout is active.
     limited: bool,
 }
 
-/// The target's body.
+/// The body of the target.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let framing = [Framing::Raw, Framing::Line, Framing::Mesg][input.below(3)];
@@ -134,7 +134,7 @@ pub fn run(data: &[u8]) {
         end: None,
         limited: false,
     };
-    for _ in 0..MOST_STEPS {
+    for _ in 0..MAX_STEPS {
         if input.is_empty() || world.end.is_some() {
             break;
         }
@@ -144,7 +144,7 @@ pub fn run(data: &[u8]) {
     world.settle();
     world.check();
     world.relay.release(&mut world.around.budget, &mut world.around.pipes);
-    assert_eq!(world.around.budget.held(), 0, "memory is accounted for to the end");
+    assert_eq!(world.around.budget.held(), 0, "all memory is given back");
 }
 
 impl World {
@@ -152,7 +152,7 @@ impl World {
         let (kind, argument) = (input.below(8), usize::from(input.byte()));
         match kind {
             0 | 1 if !self.plugin.stream().is_closed() && self.plugin.stream().sent.len() < 200_000 => {
-                self.plugin.stream_mut().send_bytes(&said(argument))
+                self.plugin.stream_mut().send_bytes(&plugin_bytes(argument))
             }
             2 => {
                 self.remote.socket_mut().waiting.push(vec![b'\n'; argument % 4 * argument]);
@@ -173,14 +173,14 @@ impl World {
         }
     }
 
-    /// An event says what has happened since the last one.
+    /// Delivers an event for everything since the last one.
     fn tell(&mut self) {
         deliver_event(&mut self.plugin);
         let event = std::mem::take(&mut self.remote.socket_mut().news);
         self.remote.handle_event(event);
     }
 
-    /// One turn, and those that it asks for.
+    /// Runs one turn, and further ones as long as the relay asks for them.
     fn turn(&mut self) {
         if self.end.is_some() {
             return;
@@ -190,9 +190,9 @@ impl World {
             let now = cx.now;
             let turn = relay.run(plugin, remote, &may_send, cx);
             let calls = plugin.stream_mut().take_calls() + std::mem::take(&mut remote.socket_mut().calls);
-            assert!(calls <= MOST_CALLS, "{calls} calls in a turn");
+            assert!(calls <= MAX_CALLS, "{calls} calls in a turn");
             if let (false, Some(due), None) = (*limited, relay.deadline(&TIMING), turn.end) {
-                assert!(due >= now + TIMING.half_close, "the limit began before what it limits");
+                assert!(due >= now + TIMING.half_close, "the timeout began too early");
                 *limited = true;
             }
             turn
@@ -200,7 +200,7 @@ impl World {
         self.end = turn.end;
     }
 
-    /// There is room for everything, and every event is told: then all has arrived.
+    /// Makes room everywhere and delivers all events; then everything must have arrived.
     fn settle(&mut self) {
         for _ in 0..4 {
             self.plugin.stream_mut().make_room(usize::MAX / 8);
@@ -215,16 +215,16 @@ impl World {
     fn check(&mut self) {
         let timed_out = matches!(self.end, Some(CloseReason::HalfClosed));
         let ended = self.end.is_some();
-        assert!(timed_out || ended || self.plugin.stream().unread() == 0, "the plugin is heard");
-        assert!(timed_out || ended || self.remote.socket().waiting.is_empty(), "the remote is heard");
+        assert!(timed_out || ended || self.plugin.stream().unread() == 0, "the plugin's bytes are read");
+        assert!(timed_out || ended || self.remote.socket().waiting.is_empty(), "the remote's datagrams are read");
         let mut heard = Vec::new();
         for datagram in &self.remote.socket().taken {
             encode_datagram(self.framing, datagram, peer(), &mut heard);
         }
         let (expected, error) = self.expected();
         heard.extend(error);
-        assert!(heard.starts_with(&self.plugin.stream().received) || timed_out, "the plugin reads something else");
-        assert!(timed_out || heard.len() == self.plugin.stream().received.len(), "the plugin misses something");
+        assert!(heard.starts_with(&self.plugin.stream().received) || timed_out, "the plugin receives other bytes");
+        assert!(timed_out || heard.len() == self.plugin.stream().received.len(), "the plugin misses bytes");
         if self.framing == Framing::Raw {
             let flat =
                 |items: &[(Vec<u8>, SocketAddr)]| items.iter().flat_map(|(payload, _)| payload.clone()).collect();
@@ -236,7 +236,7 @@ impl World {
         }
     }
 
-    /// The datagrams that the plugin's words mean, and what it is told if it broke the rules.
+    /// The datagrams that the plugin's bytes encode, and the error reply to invalid ones.
     fn expected(&self) -> (Vec<(Vec<u8>, SocketAddr)>, Vec<u8>) {
         let mut decoder = Decoder::new(self.framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
         decoder.handle_input(&self.plugin.stream().sent[..self.plugin.stream().read]);

@@ -1,7 +1,7 @@
-//! Framing on the plugin's side: whatever a plugin sends, in whatever pieces, the same messages come of it, and what
-//! is written is read again as it was.
+//! Framing on the plugin's side: any input, in any pieces, gives the same messages, and encoded messages are decoded
+//! unchanged.
 //!
-//! Input: how it is split, the framing, and what the plugin sends.
+//! Input: the split, the framing, and the plugin's bytes.
 
 use std::net::SocketAddr;
 
@@ -12,10 +12,10 @@ use sockproxyd::websocket::Kind;
 
 use super::input::{Input, expand, pieces};
 
-/// Longest header of MESG framing.
+/// The maximum length of a MESG header.
 const HEADER: usize = 64;
 
-/// The target's body.
+/// The body of the target.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (split, kind) = (input.byte(), input.byte());
@@ -27,63 +27,63 @@ pub fn run(data: &[u8]) {
         }
         1 => {
             let whole = decode(Framing::Line, &[&text]);
-            assert_eq!(whole, lines(&text), "the reference differs");
-            assert_eq!(decode(Framing::Line, &pieces(&text, split)), whole, "the split matters");
+            assert_eq!(whole, lines(&text), "the reference implementation differs");
+            assert_eq!(decode(Framing::Line, &pieces(&text, split)), whole, "the result depends on the split");
         }
         2 => {
             let whole = decode(Framing::Mesg, &[&text]);
-            assert_eq!(decode(Framing::Mesg, &pieces(&text, split)), whole, "the split matters");
+            assert_eq!(decode(Framing::Mesg, &pieces(&text, split)), whole, "the result depends on the split");
         }
         _ => to_plugin(&text),
     }
 }
 
-/// What was said, kept.
+/// A decoded item with its data.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum Decoded {
     Message(Kind, Vec<u8>, Option<SocketAddr>),
     Close(u16, String),
     Wrong(FramingError),
 }
 
-type Items = Vec<Said>;
+type Items = Vec<Decoded>;
 
 fn decode(framing: Framing, pieces: &[&[u8]]) -> Items {
     let mut decoder = Decoder::new(framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
     let mut items = Items::new();
     for piece in pieces {
         decoder.handle_input(piece);
-        while !matches!(items.last(), Some(Said::Wrong(_) | Said::Close(..))) {
+        while !matches!(items.last(), Some(Decoded::Wrong(_) | Decoded::Close(..))) {
             let Some(item) = decoder.poll_item() else {
                 let most = 2 * MAX_DATAGRAM_LEN + HEADER;
-                assert!(decoder.buffered() <= most, "{} bytes are held", decoder.buffered());
+                assert!(decoder.buffered() <= most, "{} bytes are buffered", decoder.buffered());
                 break;
             };
             items.push(match item {
                 Ok(Item::Message { kind, payload, to }) => {
                     assert!(framing == Framing::Raw || payload.len() <= MAX_DATAGRAM_LEN);
-                    Said::Message(kind, payload.to_vec(), to)
+                    Decoded::Message(kind, payload.to_vec(), to)
                 }
-                Ok(Item::Ping(_) | Item::Pong(_)) => panic!("datagrams have neither"),
+                Ok(Item::Ping(_) | Item::Pong(_)) => panic!("datagrams have no pings or pongs"),
                 Ok(Item::Close { code, reason }) => {
                     assert!(matches!(code, 1000..=1003 | 1005 | 1007..=1014 | 3000..=4999) && reason.len() <= 123);
-                    Said::Close(code, reason.to_owned())
+                    Decoded::Close(code, reason.to_owned())
                 }
-                Err(error) => Said::Wrong(error),
+                Err(error) => Decoded::Wrong(error),
             });
         }
     }
     items
 }
 
-fn payload(said: &Said) -> &[u8] {
-    match said {
-        Said::Message(_, payload, None) => payload,
-        other => panic!("a byte stream holds {other:?}"),
+fn payload(item: &Decoded) -> &[u8] {
+    match item {
+        Decoded::Message(_, payload, None) => payload,
+        other => panic!("a byte stream contains {other:?}"),
     }
 }
 
-/// LINE as the protocol has it, in the plainest way.
+/// The reference implementation of LINE.
 fn lines(text: &[u8]) -> Items {
     let mut items = Items::new();
     let mut rest = text;
@@ -91,21 +91,21 @@ fn lines(text: &[u8]) -> Items {
         let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
         rest = &rest[end + 1..];
         if line.len() > MAX_DATAGRAM_LEN {
-            items.push(Said::Wrong(FramingError::TooLong));
+            items.push(Decoded::Wrong(FramingError::TooLong));
             return items;
         }
         if !line.is_empty() {
-            items.push(Said::Message(Kind::Text, line.to_vec(), None));
+            items.push(Decoded::Message(Kind::Text, line.to_vec(), None));
         }
     }
-    // Longer than any line with its CR, so that no newline can save it.
+    // Longer than any valid line with its CR, so a later newline does not matter.
     if rest.len() > MAX_DATAGRAM_LEN + 1 {
-        items.push(Said::Wrong(FramingError::TooLong));
+        items.push(Decoded::Wrong(FramingError::TooLong));
     }
     items
 }
 
-/// A datagram, as the plugin reads it.
+/// Encodes a datagram for the plugin and checks the result.
 fn to_plugin(text: &[u8]) {
     let datagram = &text[..text.len().min(MAX_DATAGRAM_LEN)];
     let sender = "192.0.2.1:1900".parse().expect("an address");
@@ -116,10 +116,14 @@ fn to_plugin(text: &[u8]) {
     };
     assert_eq!(encoded(Framing::Raw), datagram);
     let line = encoded(Framing::Line);
-    let Some((b'\n', inside)) = line.split_last() else { panic!("a line ends") };
-    assert!(!inside.iter().any(|&byte| byte == b'\n' || byte == b'\r'), "a line is one");
+    let Some((b'\n', inside)) = line.split_last() else { panic!("a line ends with a newline") };
+    assert!(!inside.iter().any(|&byte| byte == b'\n' || byte == b'\r'), "a line contains no line ends");
     assert!(inside.len() <= datagram.len());
     let message = encoded(Framing::Mesg);
     let items = decode(Framing::Mesg, &[&message]);
-    assert_eq!(items, [Said::Message(Kind::Binary, datagram.to_vec(), Some(sender))], "written and read");
+    assert_eq!(
+        items,
+        [Decoded::Message(Kind::Binary, datagram.to_vec(), Some(sender))],
+        "the message is decoded unchanged"
+    );
 }

@@ -1,6 +1,6 @@
-//! How a target reads the bytes it is given.
+//! How a target reads its input.
 
-/// Bytes, taken from the front. When they are used up there are zeros.
+/// The input bytes, read from the front; zeros after their end.
 pub struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -16,30 +16,31 @@ impl<'a> Input<'a> {
         first
     }
 
-    /// A number below `most`, from the next byte; `most` must be 1 to 256.
-    pub fn below(&mut self, most: usize) -> usize {
-        usize::from(self.byte()) % most
+    /// A number below `bound`, from the next byte; `bound` must be 1 to 256.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::from(self.byte()) % bound
     }
 
-    /// True where nothing is left.
+    /// True if all bytes have been read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What is left.
+    /// The remaining bytes.
     pub fn rest(self) -> &'a [u8] {
         self.0
     }
 }
 
-/// Stands in front of a count and a byte: the byte, so many times [`UNIT`]. No sensible text has it.
+/// Introduces a repetition: a count follows, then the byte that is repeated count * [`UNIT`] times. Valid texts do not
+/// contain it.
 const REPEAT: u8 = 0x1a;
-/// What a count counts.
+/// The unit of the count of a repetition.
 const UNIT: usize = 257;
-/// As many repetitions are written out: two make a text that is longer than anything may be.
+/// The number of repetitions that are expanded: two already exceed every limit.
 const REPETITIONS: usize = 2;
 
-/// Writes out repetitions, so that a few bytes of a seed can be a line that is too long.
+/// Expands repetitions, so that a few bytes of a seed can become a line that is too long.
 pub fn expand(data: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     let mut input = Input(data);
@@ -57,8 +58,8 @@ pub fn expand(data: &[u8]) -> Vec<u8> {
     text
 }
 
-/// `text` in pieces whose sizes follow from `seed`: 0 is one piece, 1 is single bytes (or hundreds of equal pieces),
-/// anything else is mixed.
+/// Splits `text` into pieces whose sizes depend on `seed`: 0 gives one piece, 1 gives single bytes (or hundreds of
+/// equal pieces), any other value mixed sizes.
 pub fn pieces(text: &[u8], seed: u8) -> Vec<&[u8]> {
     match seed {
         0 => return vec![text],
@@ -69,10 +70,10 @@ pub fn pieces(text: &[u8], seed: u8) -> Vec<&[u8]> {
     let mut rest = text;
     let mut pieces = Vec::new();
     while !rest.is_empty() {
-        // A small generator will do (Numerical Recipes); its high bits are the better ones.
+        // A linear congruential generator (Numerical Recipes) is sufficient; its high bits are the better ones.
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let most = [1, 3, 20, 1500, 65_536][(random >> 29) as usize % 5];
-        let (piece, tail) = rest.split_at(rest.len().min((random >> 8) as usize % most + 1));
+        let max = [1, 3, 20, 1500, 65_536][(random >> 29) as usize % 5];
+        let (piece, tail) = rest.split_at(rest.len().min((random >> 8) as usize % max + 1));
         pieces.push(piece);
         rest = tail;
     }

@@ -1,6 +1,6 @@
-//! What is fuzzed, and what must hold: one room a target, each with a function `run` that panics where it does not.
+//! The fuzz targets: one module each, with a function `run` that panics if an invariant is violated.
 //!
-//! The daemon's own tests replay the seeds through the same functions (tests/fuzz_seeds.rs takes this file in).
+//! tests/fuzz_seeds.rs includes this file and replays the seeds through the same functions.
 
 pub mod access;
 pub mod config;
@@ -14,10 +14,10 @@ pub mod schedule;
 pub mod setup;
 pub mod websocket;
 
-/// A target's body.
+/// The body of a target.
 pub type Run = fn(&[u8]);
 
-/// All targets: the name, which is that of its folder of seeds, and the body.
+/// All targets: the name, which is also that of the folder of seeds, and the body.
 pub const TARGETS: [(&str, Run); 10] = [
     ("access", access::run),
     ("config", config::run),

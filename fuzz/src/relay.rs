@@ -1,8 +1,8 @@
-//! The relay of streams: whatever the sockets do, bytes arrive in order and whole, ends are passed on, nothing that is
-//! ready is forgotten, and no turn is long.
+//! The relay of streams: whatever the sockets do, all bytes arrive in order, ends are passed on, readiness is not lost,
+//! and turns are short.
 //!
-//! Input: the sizes, then an operation a byte, each followed by its argument. The sockets are modelled as the kernel
-//! has them under edge-triggered epoll: what has been said once is not said again.
+//! Input: the sizes, then operations of one byte, each followed by its argument. The sockets are modelled as the
+//! kernel's under edge-triggered epoll: readiness is reported once.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use sockproxyd::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event}
 
 use super::input::Input;
 
-/// Calls to sockets that one turn may make, both ways together: others wait meanwhile.
-const MOST_CALLS: usize = 600;
-/// Operations: a longer story tells nothing new.
-const MOST_STEPS: usize = 400;
-/// Largest chunk in one operation.
+/// The maximum number of socket calls in one turn, both directions together; other connections wait meanwhile.
+const MAX_CALLS: usize = 600;
+/// The maximum number of operations.
+const MAX_STEPS: usize = 400;
+/// The largest chunk of one operation.
 const CHUNK: usize = 512;
 
 const TIMING: Timing = Timing {
@@ -36,19 +36,19 @@ struct World {
     around: TestContext,
     plugin: WireEndpoint,
     remote: WireEndpoint,
-    /// What tells the bytes of the one from those of the other.
+    /// Values that distinguish the bytes of both sides.
     salts: [u8; 2],
     relay: StreamRelay,
     each: usize,
     end: Option<CloseReason>,
 }
 
-/// The target's body.
+/// The body of the target.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let each = RESERVE + 16 * input.below(256);
     let mut world = World::new(&mut input, each);
-    for _ in 0..MOST_STEPS {
+    for _ in 0..MAX_STEPS {
         if input.is_empty() || world.end.is_some() {
             break;
         }
@@ -58,10 +58,10 @@ pub fn run(data: &[u8]) {
     }
     world.settle();
     world.relay.release(&mut world.around.budget, &mut world.around.pipes);
-    assert_eq!(world.around.budget.held(), 0, "memory is accounted for to the end");
+    assert_eq!(world.around.budget.held(), 0, "all memory is given back");
 }
 
-/// The next `count` bytes of a wire over which something has been said.
+/// The next `count` bytes on a wire.
 fn bytes(wire: &Wire, salt: u8, count: usize) -> Vec<u8> {
     (wire.sent.len()..wire.sent.len() + count).map(|at| (at as u8).wrapping_mul(167) ^ (at >> 8) as u8 ^ salt).collect()
 }
@@ -80,7 +80,7 @@ impl World {
         Self { around, plugin, remote, salts, relay, each, end: None }
     }
 
-    /// Something happens to one of the peers, or an event tells of what has happened.
+    /// Executes one operation: an action of a peer, or the delivery of an event.
     fn happen(&mut self, input: &mut Input<'_>) {
         let (kind, argument) = (input.byte(), usize::from(input.byte()));
         if kind >= 0xf0 {
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// One turn, and those that it asks for.
+    /// Runs one turn, and further ones as long as the relay asks for them.
     fn turn(&mut self) {
         if self.end.is_some() {
             return;
@@ -115,7 +115,7 @@ impl World {
         let turn = around.turns(|env| {
             let turn = relay.run(plugin, remote, env);
             let calls = plugin.stream_mut().take_calls() + remote.stream_mut().take_calls();
-            assert!(calls <= MOST_CALLS, "{calls} calls in a turn");
+            assert!(calls <= MAX_CALLS, "{calls} calls in a turn");
             turn
         });
         self.end = turn.end;
@@ -135,10 +135,13 @@ impl World {
         self.around.check_streams(relay, plugin, remote, 2 * self.each.max(RESERVE));
         let gone = [plugin.stream(), remote.stream()].iter().any(|wire| wire.is_closed() || wire.is_broken());
         let known = self.end.is_some() || plugin.stream().has_news() || remote.stream().has_news();
-        assert!(!gone || known || relay.deadline(&timing).is_some(), "one side has gone, and nobody waits for it");
+        assert!(
+            !gone || known || relay.deadline(&timing).is_some(),
+            "one side has closed without a pending event or timeout"
+        );
     }
 
-    /// Both read whatever comes, and every event is told: then all that was said has arrived.
+    /// Both sides read everything and all events are delivered; then all bytes must have arrived.
     fn settle(&mut self) {
         if self.end.is_some() {
             return;
@@ -164,7 +167,7 @@ impl World {
             assert_eq!(told, ended, "ends are passed on");
         } else {
             let ends = self.end.is_some() || self.relay.deadline(&timing).is_some();
-            assert!(ends, "a connection broke, and nobody notices");
+            assert!(ends, "a broken connection without a pending event or timeout");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The schedule of notifications: whatever plugins, Luup and the clock do, the rules hold, and in the end every plugin
-//! has heard its last news.
+//! is notified of its last event.
 //!
-//! Input: the bounds, then an operation a byte, each followed by its arguments.
+//! Input: the limits, then operations of one byte, each followed by its arguments.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,21 +10,21 @@ use sockproxyd::notify::{NotifyJob, NotifyOutcome, Recipient, Schedule, Subscrip
 
 use super::input::Input;
 
-/// Devices, and names that a plugin gives to its connections: few, so that they meet.
+/// The number of devices, and of pids that plugins choose: few, so that they collide.
 const DEVICES: usize = 4;
 const NAMES: usize = 3;
-/// Lines open at once.
-const MOST_LINES: usize = 12;
-/// Operations: a longer story tells nothing new.
-const MOST_STEPS: usize = 600;
+/// The maximum number of open lines.
+const MAX_LINES: usize = 12;
+/// The maximum number of operations.
+const MAX_STEPS: usize = 600;
 
-/// A connection that stands.
+/// An established connection.
 struct Line {
     id: SubscriptionId,
     subscription: Recipient,
-    /// News of which no request has been delivered since.
+    /// There is an event that no delivered request covers.
     unheard: bool,
-    /// When the last request with news went out, and whether it or one after it failed.
+    /// When the last request with an event was sent, and whether it or a later one failed.
     last: Option<(Instant, bool)>,
 }
 
@@ -33,19 +33,19 @@ struct World {
     now: Instant,
     lines: Vec<Line>,
     out: Vec<NotifyJob>,
-    /// Subscriptions whose connection has ended, with whether a request has gone out since.
+    /// Subscriptions whose connection has ended, and whether a request was sent since.
     closed: HashMap<Recipient, bool>,
-    /// Every line ever opened that may still have a request out.
+    /// Every line that may still have a request in flight.
     known: HashMap<SubscriptionId, Recipient>,
     senders: usize,
-    /// The largest bounds there were.
+    /// The largest limits so far.
     most_senders: usize,
     limit: usize,
-    /// Luup has said that a notice is pointless: not everything needs to be heard.
+    /// Luup has refused a notification for good, so not every event must be delivered.
     given_up: bool,
 }
 
-/// The target's body.
+/// The body of the target.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (senders, limit) = (1 + input.below(4), 1 + input.below(8));
@@ -61,14 +61,14 @@ pub fn run(data: &[u8]) {
         limit,
         given_up: false,
     };
-    for _ in 0..MOST_STEPS {
+    for _ in 0..MAX_STEPS {
         if input.is_empty() {
             break;
         }
         world.step(&mut input);
         world.send();
     }
-    world.calm_down();
+    world.drain();
 }
 
 impl World {
@@ -77,7 +77,7 @@ impl World {
             0 | 1 => self.open(input),
             2 | 3 => self.data(input),
             4 => {
-                // A connection stands before there is any data.
+                // The connected event precedes data.
                 if let Some(at) = self.pick(input)
                     && !self.lines[at].unheard
                     && self.lines[at].last.is_none()
@@ -102,7 +102,7 @@ impl World {
     }
 
     fn open(&mut self, input: &mut Input<'_>) {
-        if self.lines.len() == MOST_LINES {
+        if self.lines.len() == MAX_LINES {
             return;
         }
         let kind = input.byte();
@@ -166,7 +166,7 @@ impl World {
         self.schedule.handle_outcome(job.id, outcome, self.now);
     }
 
-    /// Takes every request that may go out now, and checks that each may.
+    /// Polls every request that is due, and checks that it is permitted.
     fn send(&mut self) {
         while let Some(job) = self.schedule.poll_job(self.now) {
             let subscription = self.known[&job.id].clone();
@@ -174,27 +174,27 @@ impl World {
             assert_eq!(path, &*subscription.query, "a request of another line");
             assert_eq!(job.query.contains("&Event="), subscription.events, "{}", job.query);
             for other in &self.out {
-                assert_ne!(self.known[&other.id].device, subscription.device, "two requests are with a device");
+                assert_ne!(self.known[&other.id].device, subscription.device, "two requests to one device at a time");
             }
             self.note(&job, &subscription);
             self.out.push(job);
             assert!(self.out.len() <= self.most_senders, "more requests than senders");
         }
-        // Whoever calls again at once because it is told to would do so for ever.
+        // A deadline in the past would make the caller loop for ever.
         if let Some(due) = self.schedule.poll_timeout() {
             assert!(due > self.now, "a busy loop: {:?} late", self.now - due);
         }
-        // Those that are out are not counted, and come back when they fail.
-        let most = self.lines.len() + self.limit + 2 * self.most_senders;
-        assert!(self.schedule.pending() <= most, "{} notices wait", self.schedule.pending());
+        // Requests in flight are not counted, and return to the queue if they fail.
+        let max = self.lines.len() + self.limit + 2 * self.most_senders;
+        assert!(self.schedule.pending() <= max, "{} notices wait", self.schedule.pending());
     }
 
-    /// What a request tells, and to whom.
+    /// Records the event and the receiver of a request.
     fn note(&mut self, job: &NotifyJob, subscription: &Recipient) {
         match self.lines.iter_mut().find(|line| line.id == job.id) {
             Some(line) if is_news(job) => {
-                assert!(line.unheard, "{} is told what it knows", job.query);
-                assert!(!job.query.ends_with("&Event=closed"), "it stands");
+                assert!(line.unheard, "{} has no new event", job.query);
+                assert!(!job.query.ends_with("&Event=closed"), "a closing notice for an open connection");
                 if let (Some(pace), Some((last, failed))) = (subscription.pace, line.last) {
                     assert!(failed || self.now >= last + pace, "faster than its pace");
                 }
@@ -203,7 +203,7 @@ impl World {
             }
             Some(_) => {}
             None => {
-                assert!(self.closed.contains_key(subscription), "a request of nobody");
+                assert!(self.closed.contains_key(subscription), "a request without a subscription");
                 if is_news(job) {
                     self.closed.insert(subscription.clone(), true);
                 }
@@ -211,8 +211,8 @@ impl World {
         }
     }
 
-    /// Luup is in a good mood and time passes, until nothing waits any more.
-    fn calm_down(&mut self) {
+    /// Luup answers everything and time passes, until the queue is empty.
+    fn drain(&mut self) {
         for _ in 0..10_000 {
             while let Some(job) = self.out.pop() {
                 self.judge(&job, NotifyOutcome::Delivered);
@@ -226,18 +226,18 @@ impl World {
                 self.send();
             }
         }
-        assert!(self.out.is_empty() && self.schedule.poll_timeout().is_none(), "it never calms down");
+        assert!(self.out.is_empty() && self.schedule.poll_timeout().is_none(), "the queue never becomes empty");
         assert_eq!(self.schedule.pending(), 0);
         if !self.given_up {
-            assert!(self.lines.iter().all(|line| !line.unheard), "a plugin was never told");
+            assert!(self.lines.iter().all(|line| !line.unheard), "a plugin was never notified");
             let dropped = self.schedule.counters().dropped;
-            let untold = self.closed.values().filter(|told| !**told).count() as u64;
-            assert!(untold <= dropped, "{untold} were never told of their end, {dropped} dropped");
+            let missing = self.closed.values().filter(|told| !**told).count() as u64;
+            assert!(missing <= dropped, "{missing} closing notices are missing, {dropped} were dropped");
         }
     }
 }
 
-/// True where a request tells of data or of the end.
+/// True if a request is for data or the end.
 fn is_news(job: &NotifyJob) -> bool {
     !job.query.ends_with("&Event=connected")
 }

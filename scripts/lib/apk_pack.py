@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Packs a package for apk in the format of its version 2, which version 3 (OpenWrt's from 25.12 on) installs as well.
+"""Packs a package in the format of apk version 2, which version 3 (in OpenWrt from 25.12 on) installs, too.
 
 usage: scripts/lib/apk_pack.py CONTROL DATA EPOCH FILE
 
-CONTROL   folder with .PKGINFO, to which size, builddate and datahash are added, and the scripts (.pre-install, ...)
-DATA      folder with what is installed
-EPOCH     the time that everything has
-FILE      what is written; the same input gives the same bytes
+CONTROL   folder with .PKGINFO, to which size, builddate and datahash are added, and with the scripts (.pre-install, ...)
+DATA      folder with the files to install
+EPOCH     modification time of all files
+FILE      the output; the same input gives the same bytes
 
-The file is two gzip streams which make one tar archive (apk-v2(5)): what apk is to know, without an end, then what it
-installs, each file with its SHA-1, by which apk later sees whether somebody has edited it.
+The file is two gzip streams that form one tar archive (apk-v2(5)): the control files without an end-of-archive mark, then
+the files to install, each with its SHA-1, by which apk later detects modified files.
 """
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ import tarfile
 
 
 def member(path, name, epoch):
-    """The tar header of a file or folder; everything belongs to root."""
+    """The tar header of a file or folder, owned by root."""
     info = tarfile.TarInfo(name)
     info.mtime = epoch
     info.mode = path.stat().st_mode & 0o7777
@@ -29,7 +29,7 @@ def member(path, name, epoch):
 
 
 def archive(folder, epoch):
-    """The members of a folder, by name, and how long they are without the end of an archive."""
+    """A tar archive of a folder, sorted by name, and its length without the end-of-archive mark."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(folder.rglob("*")):

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # Installs the Autobahn WebSocket test suite for scripts/autobahn. Source it after lib/common.sh.
 #
-# The suite is of the days of Python 2.7, which Debian last had in its release 11. Its packages are fetched by an
-# apt of its own (own lists, own status) from the mirror that the machine's apt uses, and unpacked, not installed:
-# nothing of the machine changes. The suite and what it needs come from the Python package index.
+# The suite needs Python 2.7, last packaged in Debian 11. Its packages are downloaded from the mirror that this
+# machine's apt uses, by an apt with its own lists and status, and unpacked without installing, so the machine stays
+# unchanged. The suite and its dependencies come from the Python package index.
 
-# The last releases for Python 2.7 of the suite and all that it needs.
+# The last releases for Python 2.7 of the suite and its dependencies.
 AUTOBAHN_PINS=(
     autobahntestsuite==0.8.2 autobahn==0.10.9 Twisted==20.3.0 txaio==2.1.0 Automat==22.10.0 constantly==15.1.0
     hyperlink==21.0.0 incremental==22.10.0 idna==2.10 typing==3.10.0.0 PyHamcrest==1.9.0 attrs==21.4.0 six==1.17.0
@@ -31,11 +31,11 @@ autobahn_python() {
         -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt"
         -o APT::Sandbox::User= -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Update::Error-Mode=any
     )
-    # Debian's own archive before its companions (security, updates).
-    # shellcheck disable=SC2016 # It is for apt to expand.
+    # Debian's main archive first, then its others (security, updates).
+    # shellcheck disable=SC2016 # apt expands it
     for mirror in $(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sort -u |
         awk '{ print ($0 ~ /\/debian\/?$/) ? 0 : 1, $0 }' | sort -s -n | cut -d' ' -f2-); do
-        # Its signature was made for another release of Debian; what is fetched is run here, on loopback, only.
+        # The keyring has the keys of all releases. The downloaded programs run only here, on loopback.
         echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bullseye main" >"$apt/sources.list"
         if apt-get -qq "${options[@]}" update >"$apt/log" 2>&1 &&
             apt-cache "${options[@]}" show python2.7 >/dev/null 2>&1; then
@@ -48,14 +48,14 @@ autobahn_python() {
     for package in "$apt"/archives/*.deb; do
         dpkg-deb -x "$package" "$apt/python"
     done
-    # All of it or nothing.
+    # Moved last, so that an interrupted run leaves no incomplete folder.
     mv "$apt/python" "$dir/python"
     rm -rf "$apt"
 }
 
-# autobahn_run DIR ARGUMENT...: becomes Python 2.7 of DIR with the suite in its path; call it in a subshell.
-# AUTOBAHN_SITE names the folder of its packages, since those that share a namespace (zope) want it announced to the
-# module site, too.
+# autobahn_run DIR ARGUMENT...: replaces this shell by Python 2.7 of DIR with the suite in its path; call it in a
+# subshell. AUTOBAHN_SITE is the folder of its packages: namespace packages (zope) must also be registered with the
+# module site.
 autobahn_run() {
     local dir=$1 libraries wheels
     shift
@@ -65,7 +65,7 @@ autobahn_run() {
         "$dir/python/usr/bin/python2.7" -u -W ignore "$@"
 }
 
-# autobahn_install: makes $CACHE/autobahn, unless it is there already, and prints its path.
+# autobahn_install: creates $CACHE/autobahn, unless it is up to date, and prints its path.
 autobahn_install() {
     local dir=$CACHE/autobahn stamp
     stamp="$dir ${AUTOBAHN_PINS[*]} ${AUTOBAHN_PACKAGES[*]}"

@@ -1,30 +1,30 @@
 # shellcheck shell=bash
-# Functions that every developer script of sockproxyd shares. Source it, do not run it:
+# Functions that all developer scripts of sockproxyd share. Source this file:
 #
 #     set -euo pipefail
 #     . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/lib/common.sh"
 #
-# Gives: $ROOT (the checkout), $CACHE (what scripts download or build for themselves), and the
-# functions below. Changes nothing by itself but for making no assumption on the caller's folder.
+# It sets $ROOT (the checkout) and $CACHE (the folder for downloads and tools), and defines the functions below. The
+# caller's current folder does not matter.
 #
 # Environment:
-#   SOCKPROXYD_CACHE   where downloads are kept (default: .cache in the checkout)
+#   SOCKPROXYD_CACHE   the folder for downloads and tools (default: .cache in the checkout)
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 CACHE=${SOCKPROXYD_CACHE:-$ROOT/.cache}
 
-# Tells the person what is going on; standard output stays free for results.
+# Prints progress for the user on standard error; standard output is for results.
 say() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
 
-# Says what is wrong and ends the script. Status 1; a script's own "wrong usage" is 2 (see usage_of).
+# Prints an error and exits with status 1. Wrong usage has status 2 (see usage_of).
 die() {
     say "$*"
     exit 1
 }
 
-# Prints the comment at the head of script $1 (without the "#!" line), for -h and --help.
+# Prints the comment at the beginning of script $1, without the "#!" line, for -h and --help.
 usage_of() {
     awk 'NR == 1 && /^#!/ { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' "$1"
 }
@@ -33,7 +33,7 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
-# Runs a command as root: directly, or through sudo where we are not.
+# Runs a command as root, with sudo if needed.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -44,20 +44,20 @@ as_root() {
     fi
 }
 
-# Brings apt's lists up to date, once a script.
+# Updates apt's package lists, once for each script.
 APT_LISTS_FRESH=
 apt_refresh() {
     if [ -n "$APT_LISTS_FRESH" ]; then
         return 0
     fi
     have apt-get || die "this needs a Debian-like machine (apt-get)"
-    # Neither a third party's broken list nor a lack of root must stop what can do without.
-    (as_root apt-get update -qq >&2) || say "apt-get update had trouble; going on with the lists there are"
+    # Best effort: a broken third-party list or missing root rights matter only if a package is missing.
+    (as_root apt-get update -qq >&2) || say "apt-get update failed; using the existing lists"
     APT_LISTS_FRESH=yes
 }
 
-# apt_need PROGRAM=PACKAGE...: installs the package of each program that is not there.
-# A bare name stands for both.
+# apt_need PROGRAM=PACKAGE...: installs the package of each missing program.
+# A single name is both the program and the package.
 apt_need() {
     local pair missing=()
     for pair in "$@"; do
@@ -68,7 +68,7 @@ apt_need() {
     fi
 }
 
-# apt_install PACKAGE...: installs those that dpkg does not have yet.
+# apt_install PACKAGE...: installs the packages that dpkg does not have yet.
 apt_install() {
     local package missing=()
     for package in "$@"; do
@@ -84,12 +84,12 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive as_root apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
 }
 
-# venv NAME REQUIREMENT...: makes the Python environment $CACHE/NAME with exactly these packages,
-# unless it is there already, and prints its path. Pin versions ("ziglang==0.14.1").
+# venv NAME REQUIREMENT...: creates the Python environment $CACHE/NAME with exactly these packages, unless it exists
+# already, and prints its path. Requirements must be pinned ("ziglang==0.14.1").
 venv() {
     local dir=$CACHE/$1 stamp
     shift
-    # A moved environment does not work: its programs name it by its absolute path.
+    # The stamp includes the path, since programs in an environment contain its absolute path.
     stamp="$dir: $*"
     if [ "$(cat "$dir/.made-from" 2>/dev/null)" != "$stamp" ]; then
         have python3 || apt_install python3
@@ -103,7 +103,7 @@ venv() {
     printf '%s\n' "$dir"
 }
 
-# with_lock NAME COMMAND...: runs the command while no other script holds the lock of that name.
+# with_lock NAME COMMAND...: runs the command while it holds the lock NAME, which other scripts wait for.
 with_lock() {
     local lock=$CACHE/$1.lock
     shift

@@ -1,48 +1,29 @@
 # shellcheck shell=bash
-# How a target is built and finished. Source it behind cross-toolchain.sh.
+# Building and finishing the binary of a target. Source it after cross-toolchain.sh.
 
-# In the order of their worth to us: the Veras first.
-CROSS_TARGETS=(
-    mipsel-unknown-linux-musl      # Vera, OpenWrt on MediaTek and Ralink: soft float, MIPS32 release 2
-    armv7-unknown-linux-musleabihf # Raspberry Pi 2 and later
-    aarch64-unknown-linux-musl     # Raspberry Pi 3 and later with a 64-bit system
-    arm-unknown-linux-musleabi     # Raspberry Pi 1 and Zero, older routers: ARMv6, soft float
-    mips-unknown-linux-musl        # OpenWrt on Atheros: big endian, soft float
-    x86_64-unknown-linux-musl      # Docker, openLuup on a PC
-)
+# shellcheck source=scripts/lib/targets.sh
+. "$ROOT/scripts/lib/targets.sh"
 
-# Prints the full name of the target $1, which may be given by its first word (mipsel).
-cross_target() {
-    local target
-    for target in "${CROSS_TARGETS[@]}"; do
-        if [ "$1" = "$target" ] || [ "$1" = "${target%%-*}" ]; then
-            printf '%s\n' "$target"
-            return 0
-        fi
-    done
-    die "unknown target $1; one of: all ${CROSS_TARGETS[*]}"
-}
-
-# Where cargo puts target $1's binaries of profile $2.
+# Prints the folder of target $1's binaries of profile $2.
 cross_output() {
     printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}/$1/$2"
 }
 
-# Exports what rustc and the C compiler are to do for target $1, profile $2.
+# Exports the flags of rustc and the C compiler for target $1, profile $2.
 cross_flags() {
     local -a rust=(
-        # Static, and neither with gcc's run-time library nor rustc's own crt1.o: musl comes from Zig.
+        # Static, without gcc's runtime library and rustc's crt1.o: musl comes from Zig.
         -Ctarget-feature=+crt-static
         -Clink-self-contained=no
-        # At a fixed address: the kernels of old boxes are happier, and MIPS code is a tenth smaller.
+        # At a fixed address: old kernels may not load static PIE, and MIPS code is a tenth smaller.
         -Crelocation-model=static
-        # Nothing unwinds (panic=abort), so the tables for it are dead weight, 8 % of it.
+        # With panic=abort nothing unwinds; the unwind tables would be 8 % of the binary.
         -Cforce-unwind-tables=no
-        # Readable generic names in what scripts/size reads; the symbols are not in the binary we ship.
+        # Readable generic names for scripts/size; the released binary has no symbols.
         -Csymbol-mangling-version=v0
     )
     case $2 in
-        # The place of a panic is of no use where its text is dropped.
+        # Panic locations are useless without panic messages.
         firmware) rust+=(-Zlocation-detail=none) ;;
     esac
     local c="-fno-unwind-tables -fno-asynchronous-unwind-tables -ffile-prefix-map=$ROOT=. -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=cargo"
@@ -50,12 +31,12 @@ cross_flags() {
     export CARGO_ENCODED_RUSTFLAGS="${rust[*]}"
     unset RUSTFLAGS
     export "CFLAGS_${1//-/_}=$c"
-    # rust-ini's hash map draws its keys while it is being compiled: a fixed seed makes equal binaries.
-    # Nobody outside chooses the keys of a configuration file, so nothing is lost.
+    # rust-ini's hash map draws its keys at compile time: a fixed seed makes builds reproducible.
+    # Attackers do not choose the keys of a configuration file, so this is safe.
     export CONST_RANDOM_SEED=sockproxyd
 }
 
-# Sets cross_args: what cargo is told for profile $1, beside the target.
+# Sets cross_args: cargo's options for profile $1, except the target.
 cross_args=()
 cross_cargo_args() {
     cross_args=(
@@ -63,23 +44,23 @@ cross_cargo_args() {
         "-Zbuild-std=std,panic_abort"
         # No path of this machine in the binary.
         -Ztrim-paths --config "profile.$1.trim-paths='all'"
-        # We strip ourselves, to keep the symbols beside the binary.
+        # cross_finish strips, and keeps the symbols beside the binary.
         --config "profile.$1.strip='none'"
     )
     case $1 in
         firmware)
             cross_args+=(
-                # Without its backtraces (a third of a megabyte), and small where it has the choice.
+                # std optimised for size and without backtraces, which are a third of a megabyte.
                 -Zbuild-std-features=optimize_for_size
-                # A panic ends the daemon at once, without its text (which says nothing without place and
-                # backtrace); what we log ourselves is untouched. Takes a tenth off.
+                # A panic aborts at once without a message, which is useless without location and backtrace. The
+                # daemon's own log is unaffected. Saves a tenth.
                 -Zpanic-immediate-abort --config "profile.$1.panic='immediate-abort'"
             )
             ;;
     esac
 }
 
-# Prints the words that run a program of target $1 here: qemu's user mode, or nothing where the CPU is this machine's.
+# Prints the command that runs a program of target $1 here: qemu's user mode, or nothing for this machine's CPU.
 cross_runner() {
     local arch=${1%%-*}
     if [ "$arch" = armv7 ]; then
@@ -91,43 +72,43 @@ cross_runner() {
     fi
 }
 
-# Runs binary $2 of target $1 through the least that it must be able to do.
+# Runs the smoke test with binary $2 of target $1.
 cross_check() {
     local -a runner
     read -ra runner < <(cross_runner "$1") || true
     "$ROOT/scripts/lib/smoke.py" "${runner[@]}" "$2" >&2 || die "$2 does not work"
 }
 
-# Runs the library's unit tests, built for target $1, under qemu's user mode; the rest goes to the test program.
-# This is what finds code that counts on little endian, 64 bits or the alignment of a PC.
-# Known: QEMU 7.2 hands a MIPS program the errno in SO_ERROR in the machine's own numbers, so tests that are refused
-# a connection fail there ("Unknown errno" for "connection refused"). That is the emulator's fault.
+# Runs the library's unit tests, built for target $1, under qemu's user mode. Further arguments go to the test program.
+# This finds code that depends on little endian, 64 bits or a PC's alignment.
+# Known fault of QEMU 7.2: SO_ERROR has the host's errno, so on MIPS tests of refused connections fail ("Unknown errno"
+# for "connection refused").
 cross_test() {
     local target=$1 runner
     shift
     runner=$(cross_runner "$target")
-    # Tests catch panics, so these unwind, with a standard library that can.
+    # Tests catch panics, so panics unwind here.
     local -a rust=(-Ctarget-feature=+crt-static -Clink-self-contained=no -Crelocation-model=static)
     local IFS=$'\x1f'
-    # Emulated code is slow: a little optimisation, and fewer of proptest's cases than on the machine itself.
+    # Emulated code is slow: some optimisation, and fewer cases of proptest than natively.
     CARGO_ENCODED_RUSTFLAGS="${rust[*]}" CONST_RANDOM_SEED=sockproxyd PROPTEST_CASES=${PROPTEST_CASES:-16} \
         nice cargo-zigbuild test --locked "-Zbuild-std=std,panic_unwind,test" \
         --config "profile.test.debug='line-tables-only'" --config profile.test.opt-level=1 ${runner:+--config "target.$target.runner='$runner'"} \
         --package sockproxyd --lib --target "$target" -- "$@" || {
         case $target in
-            mips*) say "with QEMU 7.2 'connection refused' comes out as 'Unknown errno' on MIPS; see scripts/lib/cross-build.sh" ;;
+            mips*) say "QEMU 7.2 reports 'Unknown errno' for 'connection refused' on MIPS; see scripts/lib/cross-build.sh" ;;
         esac
         return 1
     }
 }
 
-# Strips binary $1 of target $2, keeps what it was as $1.symbols, and checks that it is what we promise.
+# Strips binary $1 of target $2, keeps the unstripped one as $1.symbols, and checks the result.
 cross_finish() {
     local binary=$1 target=$2 facts
-    # Without a rebuild cargo links the binary anew to what the symbols were kept of, and mv refuses the same file.
+    # If cargo did not rebuild, both names are hard links to the same file, which mv refuses to rename.
     rm -f "$binary.symbols"
     mv "$binary" "$binary.symbols"
-    # strip leaves MIPS' .pdr, which only a debugger reads: a tenth of the file.
+    # strip keeps MIPS' .pdr section, which only debuggers read: a tenth of the file.
     llvm-objcopy --strip-all -R .comment -R .pdr -R '.mdebug*' "$binary.symbols" "$binary"
     facts=$(llvm-readelf -hlA "$binary")
     case $facts in
@@ -141,11 +122,11 @@ cross_finish() {
         mips*)
             case $facts in
                 *'FP ABI: Soft float'*) ;;
-                *) die "$binary wants a floating-point unit" ;;
+                *) die "$binary needs a floating-point unit" ;;
             esac
             ;;
     esac
     if grep -aqF -e "$ROOT" -e "${HOME%/}/" "$binary"; then
-        die "$binary has a path of this machine in it: strings $binary | grep -F -e '$ROOT' -e '${HOME%/}/'"
+        die "$binary contains a path of this machine: strings $binary | grep -F -e '$ROOT' -e '${HOME%/}/'"
     fi
 }

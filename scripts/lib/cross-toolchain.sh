@@ -1,28 +1,27 @@
 # shellcheck shell=bash
-# The tools of a cross build, from packages alone. Source it behind common.sh, then call cross_toolchain.
+# The tools of a cross build, all from packages. Source it after common.sh, then call cross_toolchain.
 #
-# What is needed, and why it is not simply "rustup target add":
-# - The MIPS targets are tier 3: nobody ships a standard library for them, so it is built along
-#   (-Zbuild-std) from the source of the very same compiler. We build it so for every target, with our
-#   own options for size.
-# - Debian's security archive has compiler, cargo and that source as rustc-web, cargo-web, rust-web-src.
-#   They conflict with the packages rustc and rustup, so they are not installed but unpacked below $CACHE: neither
-#   root nor a change to the machine's own Rust is needed.
-# - Where apt does not have them (another release, Ubuntu): the Rust at hand, with rustup's rust-src.
-# - LLVM's objcopy, nm and readelf, of the compiler's own LLVM: they know every target.
-# - Linker, C compiler and musl are Zig's, driven by cargo-zigbuild, both from PyPI. Zig 0.17 does
-#   not link mipsel (undefined symbols of its own libc), 0.13 does not know mipsel with musl and soft float.
+# The parts, and why "rustup target add" is not enough:
+# - The MIPS targets are tier 3, without a prebuilt standard library. It is built with the daemon (-Zbuild-std), from the
+#   source of the same compiler. This is done for every target, with options for size.
+# - Debian's security archive has compiler, cargo and that source as rustc-web, cargo-web and rust-web-src. They conflict
+#   with the packages rustc and rustup, so they are unpacked in the cache instead of installed. This needs no root, and
+#   leaves the machine's Rust unchanged.
+# - If apt does not have them (another release, Ubuntu), the machine's Rust is used with rustup's rust-src.
+# - objcopy, nm and readelf come from the compiler's LLVM, which supports every target.
+# - Linker, C compiler and musl are Zig's, with cargo-zigbuild, both from PyPI. Zig 0.17 fails to link mipsel (undefined
+#   symbols in its libc); Zig 0.13 does not support mipsel with musl and soft float.
 #
 # Environment:
-#   CROSS_RUST   debian: Debian's packages; rustup: the rustup toolchain at hand, with rust-src;
-#                default: debian where apt has them, else rustup
+#   CROSS_RUST   debian: Debian's packages; rustup: the machine's rustup toolchain with rust-src
+#                (default: debian if apt has the packages, otherwise rustup)
 
 CROSS_ZIG=ziglang==0.14.1
 CROSS_ZIGBUILD=cargo-zigbuild==0.24.0
-# What rust-version in Cargo.toml asks for, too.
-CROSS_OLDEST=1.95
+# The oldest compiler whose unstable options (see cross-build.sh) are known to work. Cargo.toml's rust-version is lower.
+CROSS_MIN_RUST=1.95
 
-# Puts cargo, rustc, llvm-* and cargo-zigbuild of the cross build first in PATH, and allows -Z options.
+# Puts cargo, rustc, llvm-* and cargo-zigbuild of the cross build first in PATH, and permits -Z options.
 cross_toolchain() {
     local python
     mkdir -p "$CACHE/cross"
@@ -31,19 +30,19 @@ cross_toolchain() {
     with_lock cross cross_rust_prepare
     python=$(with_lock cross venv cross/venv "$CROSS_ZIG" "$CROSS_ZIGBUILD")
     PATH=$CACHE/cross/bin:$python/bin:$PATH
-    # -Z options are what build-std needs; our own code uses nothing unstable.
+    # build-std needs -Z options; the daemon's code uses no unstable features.
     export PATH RUSTC_BOOTSTRAP=1
     export CARGO="$CACHE/cross/bin/cargo" RUSTC="$CACHE/cross/bin/rustc" RUSTDOC="$CACHE/cross/bin/rustdoc"
     unset RUSTUP_TOOLCHAIN RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER
-    # Zig's and zigbuild's own caches: with the rest, so that removing .cache removes all.
+    # The caches of Zig and zigbuild are in the same folder, so that removing it removes everything.
     export ZIG_GLOBAL_CACHE_DIR="$CACHE/cross/zig" ZIG_LOCAL_CACHE_DIR="$CACHE/cross/zig"
     export CARGO_ZIGBUILD_CACHE_DIR="$CACHE/cross/zigbuild"
 }
 
-# The programs of LLVM that the scripts use.
+# LLVM programs that the scripts use.
 CROSS_LLVM="llvm-objcopy llvm-nm llvm-readelf"
 
-# Makes $CACHE/cross/bin/{cargo,rustc,rustdoc,llvm-*}, unless they are there and the checkout has not moved.
+# Creates $CACHE/cross/bin/{cargo,rustc,rustdoc,llvm-*}, unless they exist and work.
 cross_rust_prepare() {
     local kind=${CROSS_RUST:-} made=$CACHE/cross/.rust name complete=yes
     for name in cargo rustc rustdoc $CROSS_LLVM; do
@@ -71,34 +70,34 @@ cross_rust_prepare() {
     say "compiler: $("$CACHE/cross/bin/rustc" --version)"
 }
 
-# Prints the version that apt has of all three packages; fails where it is too old or missing.
+# Prints the version of the three packages in apt. Fails if one is missing or too old.
 cross_debian_version() {
     local package version=
     for package in rustc-web cargo-web rust-web-src; do
         version=$(apt-cache policy "$package" 2>/dev/null | awk '$1 == "Candidate:" { print $2 }')
         case $version in '' | '(none)') return 1 ;; esac
-        dpkg --compare-versions "$version" ge "$CROSS_OLDEST" || return 1
+        dpkg --compare-versions "$version" ge "$CROSS_MIN_RUST" || return 1
     done
     printf '%s\n' "$version"
 }
 
-# Unpacks Debian's compiler, and of its dependencies those that this machine has not installed.
+# Unpacks Debian's compiler, and those of its dependencies that are not installed on this machine.
 cross_rust_debian() {
     local tree=$CACHE/cross/debian version llvm packages name
     apt_refresh
-    version=$(cross_debian_version) || die "apt has no rustc-web, cargo-web and rust-web-src of $CROSS_OLDEST or later"
+    version=$(cross_debian_version) || die "apt has no rustc-web, cargo-web and rust-web-src of $CROSS_MIN_RUST or later"
     llvm=$(apt-cache depends rust-web-llvm | awk '$1 == "Depends:" && $2 ~ /^llvm-[0-9]+$/ { print $2 }' | sort -V | tail -n 1)
-    [ -n "$llvm" ] || die "rust-web-llvm does not say which LLVM is the compiler's"
+    [ -n "$llvm" ] || die "rust-web-llvm does not depend on an llvm package"
     say "unpacking Debian's Rust $version below ${CACHE#"$ROOT"/}/cross"
     rm -rf "$tree"
     mkdir -p "$tree/debs"
-    # apt only resolves here (-s): what it would remove or change stays as it is. A package that is
-    # installed already it does not name, so the five that must be in the tree are always asked for.
+    # -s only resolves dependencies and changes nothing. It leaves out installed packages, so the five packages that
+    # must be in the tree are added.
     packages=$(apt-get install -s --no-install-recommends rustc-web cargo-web rust-web-src |
         awk '$1 == "Inst" { print $2 }')
     # shellcheck disable=SC2086 # one word a package
     packages=$(printf '%s\n' rustc-web cargo-web rust-web-src libstd-rust-web-dev "$llvm" $packages | sort -u)
-    # Without the sandbox, which only warns: its user may not write into our folder.
+    # Without apt's sandbox, whose user may not write here and would only cause a warning.
     # shellcheck disable=SC2086
     (cd "$tree/debs" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" $packages >&2) ||
         die "apt-get download failed"
@@ -117,13 +116,13 @@ cross_rust_debian() {
     "$CACHE/cross/bin/llvm-objcopy" --version >/dev/null || die "llvm-objcopy does not run"
 }
 
-# cross_wrapper TREE PROGRAM NAME: makes $CACHE/cross/bin/NAME, which runs TREE/PROGRAM with TREE's libraries.
+# cross_wrapper TREE PROGRAM NAME: creates $CACHE/cross/bin/NAME, which runs TREE/PROGRAM with TREE's libraries.
 cross_wrapper() {
     local libraries
     libraries=$1/usr/lib/$(gcc -print-multiarch)
     cat >"$CACHE/cross/bin/$3" <<WRAPPER
 #!/bin/sh
-# Debian's $3, from where it was unpacked.
+# Runs Debian's $3 from its unpacked tree.
 LD_LIBRARY_PATH="$libraries\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
 export LD_LIBRARY_PATH
 exec "$1/$2" "\$@"
@@ -131,7 +130,7 @@ WRAPPER
     chmod 755 "$CACHE/cross/bin/$3"
 }
 
-# Takes the Rust at hand, and has rustup add what it lacks: rust-src and LLVM's tools.
+# Uses the machine's Rust, and has rustup add rust-src and LLVM's tools if they are missing.
 cross_rust_rustup() {
     local name sysroot host
     have rustc || die "no Rust: install it with rustup (https://rustup.rs)"
@@ -151,7 +150,7 @@ cross_rust_rustup() {
     done
 }
 
-# Is the source of the standard library where compiler $1 looks for it?
+# True if compiler $1 has the source of the standard library.
 cross_source_of() {
     [ -f "$("$1" --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Prints, as a table in Markdown, what each direct dependency adds to a binary.
+"""Prints a Markdown table of the bytes that each direct dependency adds to a binary.
 
 usage: scripts/lib/size_by_dependency.py TARGET BYTES BYTES-GZIPPED <SYMBOLS
 
-SYMBOLS is a line "size|name" for each symbol, as scripts/size makes it; BYTES is the size of the stripped binary. A crate
-counts for the dependency that it comes with, where there is only one such; where there are several it has a row of its own.
-Generic code counts for the crate that wrote it. Needs cargo; reads only what cargo has fetched.
+SYMBOLS has a line "size|name" for each symbol, as scripts/size makes it; BYTES is the size of the stripped binary. A crate
+counts for the direct dependency that brings it in; if several do, it has its own row. Generic code counts for the crate
+that defines it. Needs cargo, and the sources that cargo has fetched.
 """
 import collections
 import json
@@ -15,23 +15,23 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-# What belongs to Rust itself. hashbrown is std's HashMap; others use the same.
+# Crates of Rust itself. hashbrown is std's HashMap; other crates use it, too.
 STANDARD = "Rust's standard library"
 STANDARD_CRATES = {"core", "alloc", "std", "compiler_builtins", "hashbrown", "panic_abort", "unwind", "libc", "rustc_demangle"}
 C_CODE = "musl, other C code"
 UNNAMED = "constants without a name, headers"
-# Less than this is not worth a row.
-LEAST = 2000
+# Smaller rows are summed up.
+MIN_ROW = 2000
 
 
 def crate_of(name):
-    """The crate that wrote a symbol, by its demangled name."""
+    """The crate that defines a symbol, by its demangled name."""
     if re.match(r"<(str|char|bool|[iuf]\d+|[iu]size)>::|<\[.*\]>::", name):
         return "core"
     match = re.search(r"[A-Za-z_]\w*(?=::)", name)
     if match:
         return match.group()
-    # ring's own C and assembly has its version in every name.
+    # Names of ring's C and assembly contain its version.
     match = re.match(r"([a-z]+)_core_\d+_\d+_\d+_", name)
     if match:
         return match.group(1)
@@ -39,7 +39,7 @@ def crate_of(name):
 
 
 def owners(target):
-    """For each crate, by its name in code: the row that it counts for, and the name of its package."""
+    """For each crate, by its name in code: its row, and the name of its package."""
     command = ["cargo", "metadata", "--format-version", "1", "--locked", "--filter-platform", target]
     metadata = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
@@ -89,11 +89,11 @@ def main():
     print("| part of the binary | kB | % |\n| --- | --: | --: |")
     small = 0
     for row, size in sizes.most_common():
-        if size < LEAST:
+        if size < MIN_ROW:
             small += size
             continue
         label = row
-        others = [crate for crate, part in crates[row].most_common() if crate != row and part >= LEAST]
+        others = [crate for crate, part in crates[row].most_common() if crate != row and part >= MIN_ROW]
         if row in crates[row] and len(others) > 0:
             label += f" (with {', '.join(others)})"
         print(f"| {label} | {size / 1000:.0f} | {100 * size / total:.0f} |")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Runs a built daemon through the least that it must be able to do, from outside.
+"""Smoke test of a built daemon.
 
-usage: scripts/lib/smoke.py COMMAND...     say: qemu-mipsel-static target/.../sockproxyd
+usage: scripts/lib/smoke.py COMMAND...     for example: qemu-mipsel-static target/.../sockproxyd
 
-Its version is that of Cargo.toml; it greets; CONN leads to a device by its name, and bytes pass both ways; a notification comes to
-Luup for what the device says; SIGTERM ends it with status 0. Ports are of the kernel's choice, on 127.0.0.1.
-Exit status: 0, or 1 and what was wrong.
+Checks that its version is that of Cargo.toml, that it greets, that CONN connects to a device by name and bytes pass in both
+directions, that the device's bytes cause a notification to Luup, and that it exits with status 0 on SIGTERM. The kernel
+chooses ports on 127.0.0.1. Exit status: 0, or 1 with a message.
 """
 import http.server
 import pathlib
@@ -19,18 +19,18 @@ import threading
 import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-# For anything that should be there at once: emulated, on a loaded machine.
+# Timeout of each step, enough for an emulator on a loaded machine.
 SECONDS = 30
 GREETING = re.compile(rb"OK TOGGLEDBITS-SOCKPROXY 1 ([0-9a-f]{1,8})\n")
 
 
-class Wrong(Exception):
-    """What the daemon did not do."""
+class CheckFailed(Exception):
+    """A failed check."""
 
 
 def expect(what, got, wanted):
     if got != wanted:
-        raise Wrong(f"{what}: {got!r} instead of {wanted!r}")
+        raise CheckFailed(f"{what}: {got!r} instead of {wanted!r}")
 
 
 def version():
@@ -38,26 +38,26 @@ def version():
     return re.search(r'(?ms)^\[package\].*?^version = "([^"]+)"', text).group(1)
 
 
-def changed(said):
-    return bytes(byte ^ 0x55 for byte in said)
+def changed(data):
+    return bytes(byte ^ 0x55 for byte in data)
 
 
 def device():
-    """A listening socket whose only client is answered with what it says, each byte changed."""
+    """A listening socket that sends its only client's bytes back, each byte changed."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():
         client, _ = listener.accept()
         with client:
-            while said := client.recv(4096):
-                client.sendall(changed(said))
+            while data := client.recv(4096):
+                client.sendall(changed(data))
 
     threading.Thread(target=serve, daemon=True).start()
     return listener
 
 
 def luup(requests):
-    """A web server that takes everything for an action, and puts the queries into a queue."""
+    """A web server that answers every request as an action, and puts the queries into a queue."""
 
     class Luup(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -76,7 +76,7 @@ def luup(requests):
 
 
 def listening(log):
-    """The port, from the daemon's log; what else it says is read to the end, so that it never waits for us."""
+    """The port in the daemon's log. A thread reads the log to its end, so that the daemon never blocks."""
     found = queue.Queue()
 
     def read():
@@ -88,26 +88,26 @@ def listening(log):
     threading.Thread(target=read, daemon=True).start()
     port = found.get(timeout=SECONDS)
     if port is None:
-        raise Wrong("it ended before it listened")
+        raise CheckFailed("the daemon ended before it listened")
     return port
 
 
-def talk(port, target, requests):
+def exchange(port, target, requests):
     with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as plugin, plugin.makefile("rb") as replies:
         greeting = replies.readline()
         match = GREETING.fullmatch(greeting)
         if not match:
-            raise Wrong(f"its greeting is {greeting!r}")
+            raise CheckFailed(f"the greeting is {greeting!r}")
         plugin.sendall(b"CONN localhost:%d NTFY=7/urn:example-com:serviceId:Smoke1/HandleReceive\n" % target)
-        expect("its answer to CONN", replies.readline(), b"OK CONN " + match.group(1) + b"\n")
-        said = bytes(range(1, 251)) * 40
-        plugin.sendall(said)
-        came = replies.read(len(said))
-        expect("what the device answered", came, changed(said))
-        asked = requests.get(timeout=SECONDS)
+        expect("the answer to CONN", replies.readline(), b"OK CONN " + match.group(1) + b"\n")
+        data = bytes(range(1, 251)) * 40
+        plugin.sendall(data)
+        received = replies.read(len(data))
+        expect("the device's answer", received, changed(data))
+        request = requests.get(timeout=SECONDS)
         wanted = {"DeviceNum": "7", "serviceId": "urn:example-com:serviceId:Smoke1", "action": "HandleReceive"}
         wanted["Pid"] = match.group(1).decode()
-        expect("its notification", {name: asked.get(name, [""])[0] for name in wanted}, wanted)
+        expect("the notification", {name: request.get(name, [""])[0] for name in wanted}, wanted)
 
 
 def main():
@@ -115,16 +115,16 @@ def main():
     if not command or command[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if command else 2
-    says = subprocess.run([*command, "--version"], stdout=subprocess.PIPE, timeout=SECONDS, check=True)
-    expect("its version", says.stdout.decode(), f"sockproxyd {version()}\n")
+    result = subprocess.run([*command, "--version"], stdout=subprocess.PIPE, timeout=SECONDS, check=True)
+    expect("the version", result.stdout.decode(), f"sockproxyd {version()}\n")
     requests = queue.Queue()
     with device() as target, luup(requests) as server:
         arguments = ["-a", "127.0.0.1", "-p", "0", "-N", f"http://127.0.0.1:{server.server_port}"]
         with subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True) as daemon:
             try:
-                talk(listening(daemon.stderr), target.getsockname()[1], requests)
+                exchange(listening(daemon.stderr), target.getsockname()[1], requests)
                 daemon.send_signal(signal.SIGTERM)
-                expect("its status after SIGTERM", daemon.wait(SECONDS), 0)
+                expect("the status after SIGTERM", daemon.wait(SECONDS), 0)
             finally:
                 daemon.kill()
         server.shutdown()
@@ -135,7 +135,7 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (Wrong, OSError, subprocess.SubprocessError) as error:
+    except (CheckFailed, OSError, subprocess.SubprocessError) as error:
         sys.exit(f"{sys.argv[-1]}: {error}")
     except queue.Empty:
-        sys.exit(f"{sys.argv[-1]}: nothing came within {SECONDS} s")
+        sys.exit(f"{sys.argv[-1]}: no answer within {SECONDS} s")

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use lab::random::Random;
+use testkit::random::Random;
 
 use super::{NotifyJob, NotifyOutcome, Recipient, Schedule, SubscriptionId};
 use crate::testing::seeds::for_each_seed;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lab::random::Random;
+use testkit::random::Random;
 
 use super::memory_budget::MemoryBudget;
 use super::stream::StreamRelay;

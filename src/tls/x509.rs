@@ -125,7 +125,7 @@ fn read_any(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab::tls::{Authority, Identity, Validity};
+    use testkit::tls::{Authority, Identity, Validity};
 
     #[test]
     fn names_are_read_in_their_order() {

@@ -1,15 +1,15 @@
-"""Runs Autobahn's cases through sockproxyd: says back every message that it is told.
+"""Runs Autobahn's cases through sockproxyd: sends back every message.
 
 usage: echo.py PROXY-PORT SERVER-PORT AGENT
 
-It speaks MESG with the proxy, as a plugin does; the proxy speaks WebSocket with the suite's server. Prints the number
-of cases.
+Like a plugin it uses MESG framing towards the proxy, which speaks WebSocket with the suite's server. Prints the number of
+cases.
 """
 
 import socket
 import sys
 
-# The longest message of the suite has 16 MiB.
+# The longest message of the suite is 16 MiB.
 OPTIONS = "DEFL=on MAXM=33554432 RQTM=60000"
 
 
@@ -29,17 +29,17 @@ class Plugin:
         return self.stream.readline().decode().rstrip("\n")
 
     def messages(self):
-        """Everything that comes, as (verb, payload), until the end."""
+        """All messages as (verb, payload), until the end of the stream."""
         while header := self.line():
             words = header.split(" ")
             payload = self.stream.read(int(words[-1]))
             yield words[0], payload
 
-    def say(self, verb, payload):
+    def send(self, verb, payload):
         try:
             self.socket.sendall(f"{verb} {len(payload)}\n".encode() + payload)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # The case has ended meanwhile.
+            pass  # The suite has ended the case.
 
     def close(self):
         self.stream.close()
@@ -56,7 +56,7 @@ def main():
         plugin = Plugin(proxy, f"{base}/runCase?case={case}&agent={agent}")
         for verb, payload in plugin.messages():
             if verb in ("TEXT", "BINA"):
-                plugin.say(verb, payload)
+                plugin.send(verb, payload)
         plugin.close()
     plugin = Plugin(proxy, f"{base}/updateReports?agent={agent}")
     for _ in plugin.messages():

@@ -1,54 +1,26 @@
-//! The daemon from outside: the built binary against stand-ins and real clients, one module a subject.
+//! End-to-end tests: the built binary against test doubles and third-party programs.
 //!
-//! Everything runs on loopback and on ports that the kernel chooses, so that tests run in parallel. With `SOCKPROXYD` set
-//! (say to `qemu-mipsel-static target/mipsel-unknown-linux-musl/firmware/sockproxyd`) that is tested instead. A test that
-//! cannot be made here says `skipped:` and why.
+//! - [`setup`]: greeting, commands, CONN, access, name resolution, STAT
+//! - [`relay`]: TCP and UDP relays, backpressure, ends, timeouts, clients
+//! - [`websocket`], [`tls`]: WebSocket and TLS towards remotes
+//! - [`notify`]: notifications to Luup
+//! - [`keep`]: KEEP, ATCH and DROP
+//! - [`process`]: command line, configuration, signals, supervision, log, limits, shutdown
+//! - [`faults`]: the faults of the original Lua daemon, each with a test
 //!
-//! Environment: `SOAK=1` makes the tests of robustness last: 10 000 connections that break off instead of 2 000.
+//! All sockets are on loopback, on ports that the kernel chooses, so the tests run in parallel. `SOCKPROXYD` selects
+//! another program (for example `qemu-mipsel-static target/mipsel-unknown-linux-musl/firmware/sockproxyd`). A test that
+//! cannot run on this machine prints `skipped:` and the reason.
+//!
+//! Environment: `SOAK=1` makes the robustness tests longer: 10 000 aborted connections instead of 2 000.
 
 mod support;
 
-mod access;
-mod bulk;
-mod certificates;
-mod command_line;
-mod conn;
-mod conn_options;
-mod direct;
-mod echo;
-mod fairness;
-mod farewell;
 mod faults;
-mod greeting;
-mod half_close;
 mod keep;
-mod keep_messages;
-mod limits;
-mod logging;
-mod lua;
-mod lua_clients;
-mod luup_tls;
-mod luup_trouble;
-mod names;
-mod notifications;
-mod old_kernel;
-mod pace;
-mod real_clients;
-mod resets;
-mod robustness;
-mod setup_commands;
-mod setup_lines;
-mod signals;
-mod status;
-mod supervise;
-mod timeouts;
+mod notify;
+mod process;
+mod relay;
+mod setup;
 mod tls;
-mod tls_peers;
-mod udp;
-mod udp_framing;
-mod websocket_closing;
-mod websocket_handshake;
-mod websocket_messages;
-mod websocket_peers;
-mod websocket_reasons;
-mod websocket_secure;
+mod websocket;

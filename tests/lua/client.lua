@@ -133,7 +133,7 @@ conn, events = open( plain .. "/path?a=b%20c", {
     HDRS = { "X-One: 1, 2", ["Host"] = "elsewhere" }, AUTH = "me:pass word", UAGT = "Lua, of course", ORIG = "http://me",
     SUBP = { "chat", "news" }, MASK = false, RHDR = true, DEFL = true, PNGI = 3600, RTIM = 0, PACE = 0, BLKS = 1000,
 } )
-lib.like( events.next(), "^head HTTP/1.1 101 .*X%-Server: obedient\r\n" )
+lib.like( events.next(), "^head HTTP/1.1 101 .*X%-Server: scripted\r\n" )
 conn:text( "head" )
 local head = events.next()
 for _, line in ipairs {
@@ -188,15 +188,15 @@ conn:close()
 
 -- TLS, verified and not.
 lib.like( open( secure .. "/", {} ), "^SSL_ERROR" )
-for _, options in ipairs { { VRFY = "none" }, { PINS = at.pin }, { CAFL = "house.pem" }, { CAFL = "house.pem", SNIH = "localhost" } } do
+for _, options in ipairs { { VRFY = "none" }, { PINS = at.pin }, { CAFL = "ca.pem" }, { CAFL = "ca.pem", SNIH = "localhost" } } do
     conn, events = open( secure .. "/", options )
     lib.check( type( conn ) == "table", conn )
     conn:text( "secret" )
     lib.equal( events.next(), "message secret TEXT" )
     conn:close()
 end
-lib.like( open( secure .. "/", { CAFL = "stranger.pem" } ), "^SSL_ERROR" )
-lib.like( open( secure .. "/", { CAFL = "house.pem", SNIH = "elsewhere" } ), "^SSL_ERROR" )
+lib.like( open( secure .. "/", { CAFL = "other-ca.pem" } ), "^SSL_ERROR" )
+lib.like( open( secure .. "/", { CAFL = "ca.pem", SNIH = "elsewhere" } ), "^SSL_ERROR" )
 lib.like( open( "wss://127.0.0.1:" .. at.old, { VRFY = "none", TLSV = "1.3" } ), "^SSL_ERROR" )
 local private = "wss://127.0.0.1:" .. at.private
 lib.like( open( private, { VRFY = "none" } ), "^SSL_ERROR" )
@@ -210,7 +210,7 @@ lib.like( events.next(), "^message OK TOGGLEDBITS%-SOCKPROXY 1 %x+\n BINA$" )
 conn:binary( "QUIT\n" )
 lib.equal( events.next(), "message OK QUIT\n BINA" )
 lib.equal( events.next(), "close nil closed" )
-conn, events = open( "127.0.0.1:" .. at.secure, { PRTO = "tls", CAFL = "house.pem" } )
+conn, events = open( "127.0.0.1:" .. at.secure, { PRTO = "tls", CAFL = "ca.pem" } )
 conn:binary( "GET /status/418 HTTP/1.1\r\n\r\n" )
 lib.like( events.next(), "^message HTTP/1.1 418 Because" )
 conn:close()

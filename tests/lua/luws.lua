@@ -210,7 +210,7 @@ lib.equal( secured {}, "open" )
 lib.equal( secured { ssl_verify = "none" }, "open" )
 lib.like( secured { ssl_verify = "peer" }, "^SSL_ERROR" )
 lib.like( secured { ssl_verify = { "peer", "fail_if_no_peer_cert" } }, "^SSL_ERROR" )
-lib.equal( secured { ssl_verify = "peer", CAFL = "house.pem" }, "open" )
+lib.equal( secured { ssl_verify = "peer", CAFL = "ca.pem" }, "open" )
 lib.equal( secured { ssl_verify = "peer", PINS = at.pin }, "open" )
 local old = "wss://127.0.0.1:" .. at.old
 for _, version in ipairs { "all", "any", "tlsv1_2", "tlsv1" } do lib.equal( secured( { ssl_protocol = version }, old ), "open" ) end

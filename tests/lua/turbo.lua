@@ -221,19 +221,19 @@ ws = connected( plain, { on_headers = function( _, headers )
 end } )
 lib.equal( reviewed:get_status_code(), 101 )
 lib.equal( reviewed:get_version(), "HTTP/1.1" )
-lib.equal( reviewed:get( "x-server" ), "obedient" )
+lib.equal( reviewed:get( "x-server" ), "scripted" )
 closes( ws )
 client( plain, { on_headers = function( self ) self:close() end } )
 lib.equal( events.next(), "close" )
 -- TLS: verify_ca, ca_path, cert_file and priv_file, as arguments and within ssl_options.
 for _, kwargs in ipairs {
-    { verify_ca = false }, { ca_path = "house.pem" }, { ca_path = "/etc/ssl/house.pem", verify_ca = true },
+    { verify_ca = false }, { ca_path = "ca.pem" }, { ca_path = "/etc/ssl/ca.pem", verify_ca = true },
     { ssl_options = { verify_ca = false } }, { PINS = at.pin },
 } do
     ws = connected( secure, kwargs )
     closes( ws )
 end
-lib.equal( error_of( secure, { ca_path = "stranger.pem" } ), "SSL_ERROR" )
+lib.equal( error_of( secure, { ca_path = "other-ca.pem" } ), "SSL_ERROR" )
 local private = "wss://127.0.0.1:" .. at.private
 lib.equal( error_of( private, { verify_ca = false } ), "SSL_ERROR" )
 ws = connected( private, { verify_ca = false, cert_file = "/etc/client.pem", priv_file = "client.key" } )

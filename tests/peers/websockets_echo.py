@@ -1,4 +1,4 @@
-"""A WebSocket server that echoes, of the Python package websockets. Prints its port. Chooses the subprotocol `b`."""
+"""An echo server with the Python package websockets. Prints its port and selects the subprotocol `b`."""
 
 import asyncio
 

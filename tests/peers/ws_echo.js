@@ -1,4 +1,4 @@
-// A WebSocket server that echoes, of the npm package ws. Prints its port. Chooses the subprotocol `b`.
+// An echo server with the npm package ws. Prints its port and selects the subprotocol `b`.
 const { WebSocketServer } = require('ws');
 
 const server = new WebSocketServer({

@@ -9,7 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use lab::random::Random;
+use testkit::random::Random;
 
 use super::KeptPlugin;
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};

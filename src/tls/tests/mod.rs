@@ -8,8 +8,8 @@ mod streams;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use lab::tls::{Authority, Identity, Validity};
 use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, version};
+use testkit::tls::{Authority, Identity, Validity};
 
 use super::handshake::{TlsConnection, TlsOutcome, TlsStep, begin};
 use super::{TlsContext, TlsError, TlsSettings, TlsVersion, Verify};

@@ -122,7 +122,7 @@ fn servers_that_do_not_speak_tls_are_named() {
 fn an_altered_byte_anywhere_ends_the_handshake() {
     let identity = Identity::self_signed(&["a.example"], Validity::Now);
     let context = TlsContext::new(None, None);
-    let mut random = lab::random::Random::new(7);
+    let mut random = testkit::random::Random::new(7);
     for versions in [V12, V13] {
         let config = Arc::new(identity.server(versions, None));
         for _ in 0..400 {

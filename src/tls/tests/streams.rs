@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 
-use lab::random::Random;
+use testkit::random::Random;
 
 use super::*;
 use crate::net::socket::Stream;

@@ -9,7 +9,7 @@ mod sending;
 
 use std::time::{Duration, Instant};
 
-use lab::websocket::frame_of as frame;
+use testkit::websocket::frame_of as frame;
 
 use super::*;
 use crate::testing::pieces;

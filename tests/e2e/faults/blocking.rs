@@ -1,15 +1,15 @@
-//! Whoever hangs stops nobody else.
+//! A target, name server or Luup that hangs blocks no other connection.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use lab::daemon::Daemon;
-use lab::luup::Behaviour;
-use lab::ports::BlackHole;
+use testkit::daemon::Daemon;
+use testkit::luup::Behaviour;
+use testkit::ports::BlackHole;
 
 use crate::support::{Answer, LIMIT, NameServer, daemon, echo_mode, started, stays_quiet, with_luup};
 
-/// Others are served. The Lua daemon was away for 5 s.
+/// Checks that other connections are served. The Lua daemon was blocked for 5 s.
 #[track_caller]
 fn others_are_served(daemon: &Daemon) {
     let start = Instant::now();
@@ -20,7 +20,7 @@ fn others_are_served(daemon: &Daemon) {
 }
 
 #[test]
-fn a_connect_that_hangs_stops_nobody() {
+fn a_hanging_connect_blocks_no_other_connection() {
     let daemon = started();
     let hole = BlackHole::new().unwrap();
     let mut plugins: Vec<_> = (0..3).map(|_| daemon.plugin()).collect();
@@ -28,11 +28,11 @@ fn a_connect_that_hangs_stops_nobody() {
         plugin.send(format!("CONN {}\n", hole.addr()).as_bytes());
     }
     others_are_served(&daemon);
-    assert!(plugins.iter_mut().all(|plugin| plugin.is_quiet()), "they are still under way");
+    assert!(plugins.iter_mut().all(|plugin| plugin.is_quiet()), "the CONNs are still in progress");
 }
 
 #[test]
-fn a_name_that_hangs_stops_nobody() {
+fn a_hanging_lookup_blocks_no_other_connection() {
     let Some(server) = NameServer::start() else { return };
     server.set("silent.example", Answer::Silence);
     let daemon = server.daemon().start();
@@ -40,11 +40,11 @@ fn a_name_that_hangs_stops_nobody() {
     plugin.send(b"CONN silent.example:80\n");
     server.wait_asked("silent.example");
     others_are_served(&daemon);
-    assert!(plugin.is_quiet(), "it is still under way");
+    assert!(plugin.is_quiet(), "the lookup is still in progress");
 }
 
 #[test]
-fn a_luup_that_hangs_stops_nobody() {
+fn a_hanging_luup_blocks_no_connection() {
     let (luup, daemon) = with_luup("");
     luup.set_behaviour(Behaviour::Hang);
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
@@ -55,13 +55,13 @@ fn a_luup_that_hangs_stops_nobody() {
 }
 
 #[test]
-fn a_luup_that_does_not_even_accept_stops_nobody() {
+fn a_luup_that_does_not_accept_blocks_no_connection() {
     let hole = BlackHole::new().unwrap();
     let daemon = daemon().luup(&format!("http://{}", hole.addr())).start();
     let (mut plugin, mut remote) = echo_mode(&daemon, "NTFY=5/s/a/p");
     remote.write_all(b"x").unwrap();
     assert_eq!(plugin.bytes(1), b"x");
-    // There is no event that tells of a connection that does not come about; it takes the Lua daemon a second to try.
+    // No event reports a pending connect. The Lua daemon takes a second to try one.
     assert!(stays_quiet(&remote, Duration::from_millis(1500)));
     others_are_served(&daemon);
 }

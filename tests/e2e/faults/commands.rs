@@ -1,10 +1,10 @@
-//! Setup mode, and the daemon's own house.
+//! Setup mode, and resources of the daemon.
 
 use std::time::Duration;
 
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::ports::Reserved;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
 
 use crate::support::{
     LIMIT, accepted, configured, daemon, echo_mode, ends, plugin_from, processor_time, skipped_under_emulation, started,
@@ -41,7 +41,7 @@ fn a_bad_pace_is_answered() {
 }
 
 #[test]
-fn lower_case_and_many_blanks_are_forgiven() {
+fn lower_case_and_several_blanks_are_accepted() {
     let daemon = started();
     let device = Device::start(Kind::Silent);
     let mut plugin = daemon.plugin();
@@ -74,7 +74,7 @@ fn odd_block_sizes_do_not_spin() {
         open.push((plugin, accepted(&device)));
     }
     let used = processor_time(&daemon, Duration::from_secs(1));
-    assert!(used < Duration::from_millis(200), "{used:?} in a second");
+    assert!(used < Duration::from_millis(200), "{used:?} of processor time in a second");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn stat_shows_sane_times_in_a_sane_order() {
     let rows: Vec<&str> = table.lines().skip(1).filter(|line| line.contains("127.0.0.1")).collect();
     let pids: Vec<&str> = rows.iter().map(|row| row[1..].split(' ').next().unwrap()).collect();
     let expected: Vec<&str> = plugins.iter().chain([&talking]).map(Plugin::pid).collect();
-    assert_eq!(pids, expected, "as they came");
+    assert_eq!(pids, expected, "in order of arrival");
     assert!(!table.contains("-1m59") && !table.contains(" -"), "{table}");
 }
 
@@ -138,7 +138,7 @@ fn an_ipv6_address_is_a_target() {
 }
 
 #[test]
-fn stop_can_be_kept_to_some() {
+fn stop_can_be_restricted() {
     let mut daemon = configured("[host]\nstop=127.0.0.1\n");
     let mut other = plugin_from("127.0.0.2", daemon.addr());
     other.line();

@@ -2,12 +2,12 @@
 
 use std::net::UdpSocket;
 
-use lab::device::UdpEcho;
+use testkit::device::UdpEcho;
 
 use crate::support::{LIMIT, started};
 
 #[test]
-fn one_above_2048_bytes_is_not_cut() {
+fn a_datagram_above_2048_bytes_is_not_truncated() {
     let daemon = started();
     let device = UdpEcho::start();
     let mut plugin = daemon.plugin();
@@ -15,13 +15,13 @@ fn one_above_2048_bytes_is_not_cut() {
     plugin.send(b"?");
     assert_eq!(plugin.bytes(1), b"?");
     let (_, proxy) = device.wait_received(1, LIMIT).remove(0);
-    let data = lab::random::Random::new(1).bytes(9000);
+    let data = testkit::random::Random::new(1).bytes(9000);
     UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&data, proxy).unwrap();
     assert!(plugin.bytes(data.len()) == data);
 }
 
 #[test]
-fn each_can_be_told_from_the_next() {
+fn datagram_boundaries_are_kept() {
     let daemon = started();
     let device = UdpEcho::start();
     let mut plugin = daemon.plugin();

@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use lab::device::{Device, Kind, reset};
+use testkit::device::{Device, Kind, reset};
 
 use crate::support::{LIMIT, Reader, Writer, echo_mode, eventually, keep_alive_is_on, started};
 
 #[test]
-fn a_send_to_a_remote_that_is_gone_ends_that_connection_and_is_logged() {
+fn a_send_to_a_closed_remote_ends_the_connection_and_is_logged() {
     let daemon = started();
     let (mut other, mut other_remote) = echo_mode(&daemon, "");
     let (mut plugin, remote) = echo_mode(&daemon, "");
@@ -36,7 +36,7 @@ fn a_slow_plugin_loses_no_byte() {
 }
 
 #[test]
-fn a_slow_remote_is_no_reason_to_close() {
+fn a_slow_remote_does_not_end_the_connection() {
     let daemon = started();
     let (plugin, remote) = echo_mode(&daemon, "");
     let mut writer = Writer::new(plugin.stream(), 1);
@@ -46,7 +46,7 @@ fn a_slow_remote_is_no_reason_to_close() {
 }
 
 #[test]
-fn a_late_answer_after_half_a_close_arrives() {
+fn a_late_answer_after_half_close_arrives() {
     let daemon = started();
     let (mut plugin, mut remote) = echo_mode(&daemon, "");
     plugin.send(b"question");
@@ -69,7 +69,7 @@ fn two_small_writes_do_not_wait_for_each_other() {
     for _ in 0..ROUNDS {
         plugin.send(b"a");
         remote.read_exact(&mut byte).unwrap();
-        // The remote has not answered, so its kernel has not confirmed the first byte yet.
+        // The remote has not answered, so its kernel has not acknowledged the first byte yet.
         plugin.send(b"b");
         remote.read_exact(&mut byte).unwrap();
         remote.write_all(b"c").unwrap();
@@ -80,15 +80,15 @@ fn two_small_writes_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn tcp_asks_whether_the_others_are_still_there() {
+fn keep_alive_is_enabled_on_both_sides() {
     let daemon = started();
     let device = Device::start(Kind::Silent);
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "");
     let remote = device.accept(LIMIT);
     for (own, of) in [(plugin.stream(), "plugin"), (&remote, "remote")] {
-        // The daemon's socket has the same two addresses, the other way round.
-        let (here, there) = (own.local_addr().unwrap(), own.peer_addr().unwrap());
-        eventually(of, || keep_alive_is_on(there, here).then_some(()));
+        // The daemon's socket has the same two addresses, swapped.
+        let (own_addr, peer_addr) = (own.local_addr().unwrap(), own.peer_addr().unwrap());
+        eventually(of, || keep_alive_is_on(peer_addr, own_addr).then_some(()));
     }
 }

@@ -1,21 +1,21 @@
-//! Reproducible data through a socket: written, read, and compared byte for byte.
+//! Reproducible data over a socket: written, read, and compared byte for byte.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use lab::random::{Checker, Random};
+use testkit::random::{Checker, Random};
 
 use super::{LIMIT, eventually};
 
 const CHUNK: usize = 64 * 1024;
 
-/// Writes the bytes of a seed.
+/// Writes the bytes of `Random::new(seed)`.
 pub struct Writer {
     stream: TcpStream,
     random: Random,
-    /// Drawn and not yet written.
+    /// Bytes that are generated and not written yet.
     unsent: Vec<u8>,
     written: u64,
 }
@@ -26,32 +26,32 @@ impl Writer {
         Writer { stream, random: Random::new(seed), unsent: Vec::new(), written: 0 }
     }
 
-    /// Writes the next `bytes`, however long that takes the reader.
+    /// Writes the next `bytes` bytes; waits for the reader without limit.
     #[track_caller]
     pub fn write(&mut self, bytes: u64) {
         let target = self.written + bytes;
         while self.written < target {
             let left = target - self.written;
-            self.draw();
+            self.generate();
             let part = left.min(self.unsent.len() as u64) as usize;
             self.stream.write_all(&self.unsent[..part]).expect("write");
             self.taken(part);
         }
     }
 
-    /// Writes until nothing more is taken for a while: everything between here and a reader that does not read is
-    /// full then. How much was written in all.
+    /// Writes until the socket takes nothing for 250 ms: then all buffers up to a reader that does not read are full.
+    /// Returns the number of bytes written so far.
     ///
     /// # Panics
-    /// When there is no end to it: somebody throws bytes away.
+    /// If the socket takes 256 MiB, because then the bytes are discarded on the way.
     #[track_caller]
     pub fn write_until_blocked(&mut self) -> u64 {
         self.stream.set_write_timeout(Some(Duration::from_millis(250))).expect("socket");
-        // Megabytes in this end's kernel would prove nothing and take their time.
+        // A small send buffer, since bytes in this end's kernel prove nothing and take time.
         socket2::SockRef::from(&self.stream).set_send_buffer_size(128 * 1024).expect("socket");
         loop {
-            assert!(self.written < 1 << 28, "{} bytes went where nobody reads", self.written);
-            self.draw();
+            assert!(self.written < 1 << 28, "{} bytes were taken without a reader", self.written);
+            self.generate();
             match self.stream.write(&self.unsent) {
                 Ok(written) => self.taken(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -67,7 +67,7 @@ impl Writer {
         self.stream.shutdown(Shutdown::Write).ok();
     }
 
-    fn draw(&mut self) {
+    fn generate(&mut self) {
         if self.unsent.is_empty() {
             self.unsent = self.random.bytes(CHUNK);
         }
@@ -79,7 +79,7 @@ impl Writer {
     }
 }
 
-/// Reads, and compares with the bytes of a seed.
+/// Reads, and compares with the bytes of `Random::new(seed)`.
 pub struct Reader {
     stream: TcpStream,
     checker: Checker,
@@ -93,46 +93,46 @@ impl Reader {
         Reader { stream, checker: Checker::new(seed), chunk: CHUNK }
     }
 
-    /// Reads in small pieces, and lets the kernel hold little, but more than one segment of loopback (64 KiB):
-    /// below that, TCP itself waits for its timers.
+    /// Reads in small pieces with a small receive buffer. The buffer is larger than one segment of loopback (64 KiB):
+    /// with a smaller one TCP itself waits for its timers.
     pub fn slow(mut self) -> Reader {
         socket2::SockRef::from(&self.stream).set_recv_buffer_size(128 * 1024).expect("socket");
         self.chunk = 1500;
         self
     }
 
-    /// Reads the next `bytes`.
+    /// Reads the next `bytes` bytes.
     ///
     /// # Panics
-    /// When they are wrong, or do not come.
+    /// If they are wrong, or do not arrive.
     #[track_caller]
     pub fn read(&mut self, bytes: u64) {
         let target = self.checker.bytes + bytes;
         while self.checker.bytes < target {
-            let most = (target - self.checker.bytes).min(self.chunk as u64) as usize;
-            assert!(self.read_once(most), "the stream ended after {} of {target} bytes", self.checker.bytes);
+            let max = (target - self.checker.bytes).min(self.chunk as u64) as usize;
+            assert!(self.read_once(max), "the stream ended after {} of {target} bytes", self.checker.bytes);
         }
     }
 
-    /// Reads to the end of the stream; how many bytes came in all.
+    /// Reads to the end of the stream, and returns the number of bytes read so far.
     ///
     /// # Panics
-    /// When they are wrong, or the stream does not end, or ends with a reset.
+    /// If they are wrong, or the stream does not end, or ends with a reset.
     #[track_caller]
     pub fn rest(mut self) -> u64 {
         while self.read_once(self.chunk) {}
         self.checker.bytes
     }
 
-    /// False at the end of the stream.
+    /// Reads once. False at the end of the stream.
     #[track_caller]
-    fn read_once(&mut self, most: usize) -> bool {
-        let mut buffer = vec![0u8; most];
+    fn read_once(&mut self, max: usize) -> bool {
+        let mut buffer = vec![0u8; max];
         let before = self.checker.bytes;
         match self.stream.read(&mut buffer) {
             Ok(read) => {
                 let right = self.checker.check(&buffer[..read]);
-                assert!(right, "the first wrong byte is number {:?}", self.checker.first_wrong);
+                assert!(right, "the first wrong byte is at offset {:?}", self.checker.first_wrong);
                 read > 0
             }
             Err(error) => panic!("read after {before} bytes: {error}"),
@@ -140,11 +140,11 @@ impl Reader {
     }
 }
 
-/// Sends `bytes` random bytes each way at once, and an end behind them; all of it must arrive.
+/// Sends `bytes` random bytes in both directions at once, and ends both streams; all bytes must arrive.
 #[track_caller]
 pub fn both_ways(plugin: &TcpStream, remote: &TcpStream, bytes: u64) {
-    const UP: u64 = 1;
-    const DOWN: u64 = 2;
+    const TO_REMOTE: u64 = 1;
+    const TO_PLUGIN: u64 = 2;
     let send = |stream: &TcpStream, seed| {
         let mut writer = Writer::new(stream, seed);
         move || {
@@ -153,16 +153,16 @@ pub fn both_ways(plugin: &TcpStream, remote: &TcpStream, bytes: u64) {
         }
     };
     thread::scope(|scope| {
-        let senders = [scope.spawn(send(plugin, UP)), scope.spawn(send(remote, DOWN))];
-        let up = Reader::new(remote, UP);
-        let up = scope.spawn(move || up.rest());
-        assert_eq!(Reader::new(plugin, DOWN).rest(), bytes, "from the remote to the plugin");
-        assert_eq!(up.join().expect("reader"), bytes, "from the plugin to the remote");
+        let senders = [scope.spawn(send(plugin, TO_REMOTE)), scope.spawn(send(remote, TO_PLUGIN))];
+        let to_remote = Reader::new(remote, TO_REMOTE);
+        let to_remote = scope.spawn(move || to_remote.rest());
+        assert_eq!(Reader::new(plugin, TO_PLUGIN).rest(), bytes, "from the remote to the plugin");
+        assert_eq!(to_remote.join().expect("reader"), bytes, "from the plugin to the remote");
         senders.into_iter().for_each(|sender| sender.join().expect("writer"));
     });
 }
 
-/// Reads until the stream ends, in order or by a reset.
+/// Reads until the stream ends, with FIN or a reset.
 #[track_caller]
 pub fn read_to_end(mut stream: &TcpStream) {
     let mut buffer = vec![0; CHUNK];
@@ -177,8 +177,8 @@ pub fn read_to_end(mut stream: &TcpStream) {
     }
 }
 
-/// The kernel's line about a connection of IPv4, from the side whose own address is `local`; its columns from
-/// `tx_queue:rx_queue` on (proc(5), `/proc/net/tcp`).
+/// The line of an IPv4 connection in `/proc/net/tcp`, for the side with the address `local`. Returns the columns from
+/// `tx_queue:rx_queue` on (proc(5)).
 fn kernel_line(local: SocketAddr, peer: SocketAddr) -> Option<Vec<String>> {
     let port = |addr: SocketAddr| format!(":{:04X}", addr.port());
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of connections");
@@ -189,23 +189,23 @@ fn kernel_line(local: SocketAddr, peer: SocketAddr) -> Option<Vec<String>> {
     })
 }
 
-/// Bytes written to a socket of IPv4 that its peer's kernel has not taken yet; the end of writing counts as one. 0 once
-/// the connection is over.
-pub fn unsent(stream: &TcpStream) -> u64 {
+/// Bytes written to an IPv4 socket that the peer's kernel has not acknowledged yet; the FIN counts as one byte. 0 after
+/// the connection has ended.
+pub fn unacknowledged(stream: &TcpStream) -> u64 {
     let Ok(peer) = stream.peer_addr() else { return 0 };
     let Some(line) = kernel_line(stream.local_addr().expect("socket"), peer) else { return 0 };
     let (sending, _) = line[0].split_once(':').expect("queues");
     u64::from_str_radix(sending, 16).expect("a number")
 }
 
-/// True where the socket with these addresses sends keep-alive probes when nothing else happens.
+/// True if keep-alive is enabled on the socket with these addresses and the connection is idle.
 pub fn keep_alive_is_on(local: SocketAddr, peer: SocketAddr) -> bool {
-    // The timer that runs: 02 is that of keep-alive.
+    // The running timer: 02 is the keep-alive timer.
     kernel_line(local, peer).is_some_and(|line| line[1].starts_with("02:"))
 }
 
-/// Waits until the peer's kernel has taken everything: a reset would throw away the rest.
+/// Waits until the peer's kernel has acknowledged everything. A reset before that would discard the rest.
 #[track_caller]
-pub fn wait_until_taken(stream: &TcpStream) {
-    eventually("everything is taken", || (unsent(stream) == 0).then_some(()));
+pub fn wait_until_acknowledged(stream: &TcpStream) {
+    eventually("all bytes are acknowledged", || (unacknowledged(stream) == 0).then_some(()));
 }

@@ -1,28 +1,29 @@
-//! What the tests share: starting the daemon, connections through it, data with its check, and waiting.
+//! Shared by all tests: starting the daemon, connections through it, checked data, and waiting.
 
 mod data;
 mod keep;
 mod mounts;
-mod names;
+mod name_server;
 mod nginx;
-mod obedient;
-mod observer;
-mod runs;
+mod process;
+mod scripted_server;
+mod stat_client;
 mod tls;
 mod websocket;
 
-pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unsent, wait_until_taken};
-pub use keep::{PID, attached, remote_ends_while_nobody_is_there, wait_parked};
+pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unacknowledged, wait_until_acknowledged};
+pub use keep::{PID, attached, remote_closes_while_parked, wait_parked};
 pub use mounts::{may_mount, with_mounts};
-pub use names::{Answer, NameServer};
+pub use name_server::{Answer, NameServer};
 pub use nginx::{Nginx, cache};
-pub use obedient::Obedient;
-pub use observer::Observer;
-pub use runs::{Run, Scratch, command, run};
+pub use process::{Run, Scratch, command, run};
+pub use scripted_server::ScriptedServer;
+pub use stat_client::StatClient;
 pub use tls::{tls_answered, tls_connected};
 pub use websocket::{
-    PATIENT, answer, answered, asking, bridged, connected, heard, heard_close, last_words, redirecting, said,
-    said_text, say, secured,
+    LONG_TIMEOUTS, conn_answer, expect_ok, read_close_code, read_frame, read_message, read_message_text,
+    redirecting_server, scripted_answer, send_last_messages_and_reset, send_message, websocket_connected,
+    websocket_requested, wss_connected,
 };
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -30,37 +31,37 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use lab::daemon::{Builder, Daemon};
-use lab::device::{Device, Kind};
-use lab::luup::Luup;
-use lab::plugin::Plugin;
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
+use testkit::daemon::{Builder, Daemon};
+use testkit::device::{Device, Kind};
+use testkit::luup::Luup;
+use testkit::plugin::Plugin;
 
-/// How long something may take that should be there at once, on a loaded machine or under an emulator.
+/// Time limit for what should happen at once, large enough for a loaded machine or an emulator.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// The binary under test, where SOCKPROXYD does not name another.
+/// The binary under test, unless SOCKPROXYD names another.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_sockproxyd");
 
-/// The daemon, to be configured further and started.
+/// A builder of the daemon.
 pub fn daemon() -> Builder {
     Daemon::builder(BINARY)
 }
 
-/// The daemon with its defaults; Luup is at a port that refuses.
+/// Starts the daemon with its defaults; its Luup is a port that refuses.
 #[track_caller]
 pub fn started() -> Daemon {
     daemon().start()
 }
 
-/// The daemon with this configuration file.
+/// Starts the daemon with this configuration file.
 #[track_caller]
 pub fn configured(text: &str) -> Daemon {
     daemon().config(text).start()
 }
 
-/// A stand-in Luup, and a daemon that notifies it, with this configuration file.
+/// Starts a stand-in for Luup, and a daemon that notifies it, with this configuration file.
 #[track_caller]
 pub fn with_luup(config: &str) -> (Luup, Daemon) {
     let luup = Luup::start();
@@ -75,12 +76,12 @@ fn emulator() -> Option<String> {
     first.rsplit('/').next()?.starts_with("qemu-").then(|| first.to_owned())
 }
 
-/// True where the daemon runs under an emulator: its memory and descriptors are then not its own.
+/// True if the daemon runs under an emulator: /proc then shows the emulator's memory and descriptors.
 pub fn emulated() -> bool {
     emulator().is_some()
 }
 
-/// True, with the reason printed, where a test that looks into the process must be left out.
+/// True under an emulator, for tests that read the process's /proc. Prints that the test is skipped, and why.
 pub fn skipped_under_emulation(why: &str) -> bool {
     if emulated() {
         println!("skipped: under an emulator {why}");
@@ -88,8 +89,8 @@ pub fn skipped_under_emulation(why: &str) -> bool {
     emulated()
 }
 
-/// Why a CONN to a closed port fails. QEMU's user mode before version 8 hands the host's numbers of errors (of SO_ERROR)
-/// to the guest; MIPS has others.
+/// The reason of a CONN to a closed port. QEMU's user mode before version 8 gives the guest the host's errno in
+/// SO_ERROR, which differs from that of MIPS.
 pub fn refused() -> &'static str {
     if emulator_mixes_up_errors() { "Unknown errno" } else { "connection refused" }
 }
@@ -115,7 +116,7 @@ pub fn echo_mode(daemon: &Daemon, options: &str) -> (Plugin, TcpStream) {
     (plugin, accepted(&device))
 }
 
-/// The next connection to a [`Kind::Manual`] device; reading from it takes at most [`LIMIT`].
+/// Accepts the next connection to a [`Kind::Manual`] device. Reads from it have the timeout [`LIMIT`].
 #[track_caller]
 pub fn accepted(device: &Device) -> TcpStream {
     let remote = device.accept(LIMIT);
@@ -124,7 +125,7 @@ pub fn accepted(device: &Device) -> TcpStream {
     remote
 }
 
-/// A plugin whose connection comes from `source`, an address of this machine. It has not read the greeting.
+/// Connects a plugin from `source`, an address of this machine, without reading the greeting.
 #[track_caller]
 pub fn plugin_from(source: &str, to: SocketAddr) -> Plugin {
     let source: IpAddr = source.parse().expect("an address");
@@ -134,10 +135,10 @@ pub fn plugin_from(source: &str, to: SocketAddr) -> Plugin {
     Plugin::from_stream(socket.into())
 }
 
-/// Asks again and again until there is an answer: for what the kernel does not tell (/proc, STAT of the daemon).
+/// Polls `check` until it returns a value: for states without an event, such as those in /proc and STAT.
 ///
 /// # Panics
-/// When there is none in time.
+/// If it returns none within [`LIMIT`].
 #[track_caller]
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -150,10 +151,10 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Does `meanwhile` while the daemon stands still, so that it finds everything at once.
-pub fn all_at_once(daemon: &Daemon, meanwhile: impl FnOnce()) {
+/// Calls `meanwhile` while the daemon is stopped (SIGSTOP), so that it then finds all events at once.
+pub fn while_stopped(daemon: &Daemon, meanwhile: impl FnOnce()) {
     daemon.signal(Signal::SIGSTOP);
-    eventually("it stands still", || {
+    eventually("the daemon is stopped", || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
         stat.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
     });
@@ -161,20 +162,20 @@ pub fn all_at_once(daemon: &Daemon, meanwhile: impl FnOnce()) {
     daemon.signal(Signal::SIGCONT);
 }
 
-/// Waits until a daemon whose log is not on standard error listens; a plugin that has been greeted.
+/// Waits until a daemon whose log is not on standard error listens. Returns a plugin that has read the greeting.
 #[track_caller]
 pub fn wait_listening(addr: SocketAddr) -> Plugin {
-    eventually("it listens", || TcpStream::connect(addr).ok().map(|_| ()));
+    eventually("the daemon listens", || TcpStream::connect(addr).ok().map(|_| ()));
     Plugin::connect(addr)
 }
 
-/// Waits for `time` in which nothing happens on a connection in setup mode.
+/// Waits for `time`, and checks that a connection in setup mode stays silent meanwhile.
 #[track_caller]
 pub fn wait_quietly(daemon: &Daemon, time: Duration) {
     assert!(stays_quiet(daemon.plugin().stream(), time));
 }
 
-/// Processor time that the daemon uses in `time` in which nothing happens.
+/// Processor time that the daemon uses during `time` without any traffic.
 #[track_caller]
 pub fn processor_time(daemon: &Daemon, time: Duration) -> Duration {
     let before = daemon.cpu_time();
@@ -182,7 +183,7 @@ pub fn processor_time(daemon: &Daemon, time: Duration) -> Duration {
     daemon.cpu_time() - before
 }
 
-/// True where the remote's stream ends now or is reset, with nothing more before.
+/// True if the remote's stream ends or is reset before any further byte.
 pub fn ends(remote: &TcpStream) -> bool {
     use std::io::{ErrorKind, Read};
     let mut remote = remote;
@@ -192,7 +193,7 @@ pub fn ends(remote: &TcpStream) -> bool {
     }
 }
 
-/// True where nothing comes from the remote for `time`, and its stream stays open.
+/// True if the remote's stream stays open and silent for `time`.
 pub fn stays_quiet(remote: &TcpStream, time: Duration) -> bool {
     remote.set_read_timeout(Some(time)).expect("socket");
     let peeked = remote.peek(&mut [0u8; 1]);

@@ -1,8 +1,8 @@
-//! A daemon with its own view of the file system: other files in places that cannot be configured.
+//! A daemon in its own mount namespace, for files whose paths cannot be configured.
 
 use std::process::{Command, Stdio};
 
-use lab::daemon::Builder;
+use testkit::daemon::Builder;
 
 /// True where a process may have mounts of its own; where not, says that the test is skipped.
 pub fn may_mount() -> bool {

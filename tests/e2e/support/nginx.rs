@@ -1,25 +1,25 @@
-//! nginx, as it stands in front of things in a house.
+//! nginx as a reverse proxy in front of a server.
 
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use lab::ports::Reserved;
-use lab::tls::Identity;
+use testkit::ports::Reserved;
+use testkit::tls::Identity;
 
 use super::{Scratch, eventually};
 
-/// Where scripts/test has installed what the distribution does not have, or should not install.
+/// The folder where scripts/test puts programs that are not installed as packages.
 pub fn cache() -> PathBuf {
     let inside = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache");
     std::env::var_os("SOCKPROXYD_CACHE").map_or(inside.into(), PathBuf::from)
 }
 
-/// nginx with a port for TLS, and one that redirects there. Ended when dropped.
+/// nginx with a TLS port, and a port that redirects to it. Dropping it ends the process.
 pub struct Nginx {
     child: Child,
-    /// The port for TLS.
+    /// The TLS port.
     pub secure: Arc<Reserved>,
     /// The port that redirects to it.
     pub plain: Reserved,
@@ -27,13 +27,13 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it with a certificate and what `servers` configures for the port for TLS.
+    /// Starts nginx with a certificate; `servers` returns the configuration for the TLS port.
     #[track_caller]
     pub fn start(identity: &Identity, servers: impl Fn(u16) -> String) -> Self {
         Self::start_at(Arc::new(Reserved::new().expect("a port")), identity, servers)
     }
 
-    /// As [`Nginx::start`], with this port for TLS.
+    /// As [`Nginx::start`], with this TLS port.
     #[track_caller]
     pub fn start_at(secure: Arc<Reserved>, identity: &Identity, servers: impl Fn(u16) -> String) -> Self {
         let scratch = Scratch::new();
@@ -66,7 +66,7 @@ impl Nginx {
         nginx
     }
 
-    /// Ends it. The port for TLS stays its own.
+    /// Ends nginx. The TLS port stays reserved.
     pub fn end(self) -> Arc<Reserved> {
         Arc::clone(&self.secure)
     }

@@ -1,11 +1,11 @@
-//! Plugins at remotes that speak TLS.
+//! Plugins connected to remotes over TLS.
 
 use std::fmt::Display;
 
-use lab::daemon::Daemon;
-use lab::plugin::Plugin;
+use testkit::daemon::Daemon;
+use testkit::plugin::Plugin;
 
-/// A plugin whose CONN over TLS was answered, and the answer. A busy machine may take its time for a handshake.
+/// Sends CONN over TLS. Returns the plugin and the answer. The long CTIM is for handshakes on a busy machine.
 #[track_caller]
 pub fn tls_answered(daemon: &Daemon, target: impl Display, options: &str) -> (Plugin, String) {
     let mut plugin = daemon.plugin();

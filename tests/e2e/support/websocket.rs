@@ -1,85 +1,86 @@
-//! Plugins at WebSockets, in MESG framing.
+//! Plugins connected to WebSocket servers, in MESG framing.
 
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
 
-use lab::daemon::Daemon;
-use lab::device::{Device, Kind};
-use lab::plugin::Plugin;
-use lab::tls::Identity;
-use lab::websocket::{CLOSE, Frame, Peer, Request, Server, TEXT, close_of};
 use rustls::ServerConfig;
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::plugin::Plugin;
+use testkit::tls::Identity;
+use testkit::websocket::{CLOSE, Frame, Peer, Request, Server, TEXT, close_of};
 
-use super::{LIMIT, accepted, all_at_once, wait_until_taken};
+use super::{LIMIT, accepted, wait_until_acknowledged, while_stopped};
 
-/// A plugin whose CONN is under way, and the server's end of its connection, on which nothing was said.
+/// A plugin that waits for the answer to CONN, and the server's end of its connection before the upgrade.
 #[track_caller]
-pub fn asking(daemon: &Daemon, path: &str, options: &str) -> (Plugin, Peer) {
+pub fn websocket_requested(daemon: &Daemon, path: &str, options: &str) -> (Plugin, Peer) {
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
     plugin.send(format!("CONN ws://{}{path} {options}\n", device.addr()).as_bytes());
     (plugin, Peer::new(accepted(&device)))
 }
 
-/// A plugin that has read its OK, and the server's end of its WebSocket.
+/// A plugin that has read OK, and the server's end of its WebSocket.
 #[track_caller]
-pub fn bridged(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
-    let (mut plugin, mut peer) = asking(daemon, "/", options);
+pub fn websocket_connected(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
+    let (mut plugin, mut peer) = websocket_requested(daemon, "/", options);
     peer.upgrade().expect("a request");
-    connected(&mut plugin);
+    expect_ok(&mut plugin);
     (plugin, peer)
 }
 
-/// What a CONN over TLS has: a busy machine may take its time for handshakes. The server vouches for itself.
-pub const PATIENT: &str = "VRFY=none CTIM=30000 RQTM=60000";
+/// Options of a CONN over TLS: long timeouts for handshakes on a busy machine, and no verification of the self-signed
+/// server.
+pub const LONG_TIMEOUTS: &str = "VRFY=none CTIM=30000 RQTM=60000";
 
-/// As [`bridged`], over TLS.
+/// As [`websocket_connected`], over TLS.
 #[track_caller]
-pub fn secured(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
-    let (come, peers) = channel();
+pub fn wss_connected(daemon: &Daemon, options: &str) -> (Plugin, Peer) {
+    let (sender, peers) = channel();
     let server = Server::start_secure(Identity::loopback().any_server(), move |mut peer| {
         peer.upgrade()?;
-        come.send(peer).ok();
+        sender.send(peer).ok();
         Ok(())
     });
     let mut plugin = daemon.plugin();
-    plugin.conn(server.url("/"), &format!("{PATIENT} {options}"));
+    plugin.conn(server.url("/"), &format!("{LONG_TIMEOUTS} {options}"));
     (plugin, peers.recv_timeout(LIMIT).expect("an upgrade"))
 }
 
-/// Reads the OK of a CONN.
+/// Reads the answer to CONN, which must be OK.
 #[track_caller]
-pub fn connected(plugin: &mut Plugin) {
+pub fn expect_ok(plugin: &mut Plugin) {
     let answer = plugin.line();
     assert!(answer.starts_with("OK CONN "), "{answer}");
 }
 
-/// What a CONN to `target` is answered.
+/// The answer to a CONN to `target`.
 #[track_caller]
-pub fn answer(daemon: &Daemon, target: &str, options: &str) -> String {
+pub fn conn_answer(daemon: &Daemon, target: &str, options: &str) -> String {
     daemon.plugin().command(&format!("CONN {target} {options}"))
 }
 
-/// What a CONN to a server with this script is answered.
+/// The answer to a CONN to a server with this script.
 #[track_caller]
-pub fn answered(
+pub fn scripted_answer(
     daemon: &Daemon,
     options: &str,
     script: impl Fn(Peer) -> io::Result<()> + Send + Sync + 'static,
 ) -> String {
     let server = Server::start(script);
-    answer(daemon, &server.url("/start"), options)
+    conn_answer(daemon, &server.url("/start"), options)
 }
 
-/// A server, over TLS where that is configured, that sends everybody to `location`, and what it is asked.
-pub fn redirecting(
+/// A server that redirects every request to `location`, over TLS if configured. Returns the requests, too.
+pub fn redirecting_server(
     config: Option<ServerConfig>,
     status: &'static str,
     location: String,
 ) -> (Server, Receiver<Request>) {
-    let (heard, requests) = channel();
+    let (sender, requests) = channel();
     let script = move |mut peer: Peer| {
-        heard.send(peer.request()?).ok();
+        sender.send(peer.request()?).ok();
         peer.send(format!("HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
         peer.end()
     };
@@ -90,53 +91,53 @@ pub fn redirecting(
     (server, requests)
 }
 
-/// The next message: its verb (of CLOS, with the code) and its body.
+/// Reads a message: its verb (with the code of CLOS) and its body.
 #[track_caller]
-pub fn said(plugin: &mut Plugin) -> (String, Vec<u8>) {
+pub fn read_message(plugin: &mut Plugin) -> (String, Vec<u8>) {
     let header = plugin.line();
     let (verb, length) = header.rsplit_once(' ').unwrap_or_else(|| panic!("no header: {header:?}"));
     let length = length.parse().unwrap_or_else(|_| panic!("no header: {header:?}"));
     (verb.to_owned(), plugin.bytes(length))
 }
 
-/// As [`said`], as text.
+/// As [`read_message`], as text.
 #[track_caller]
-pub fn said_text(plugin: &mut Plugin) -> String {
-    let (verb, body) = said(plugin);
+pub fn read_message_text(plugin: &mut Plugin) -> String {
+    let (verb, body) = read_message(plugin);
     format!("{verb} {}", String::from_utf8_lossy(&body))
 }
 
-/// Says a message.
+/// Sends a message.
 #[track_caller]
-pub fn say(plugin: &mut Plugin, verb: &str, body: &[u8]) {
+pub fn send_message(plugin: &mut Plugin, verb: &str, body: &[u8]) {
     plugin.send(&[format!("{verb} {}\n", body.len()).as_bytes(), body].concat());
 }
 
-/// Reads a frame, of which its opcode and payload.
+/// Reads an unfragmented frame: its opcode and payload.
 #[track_caller]
-pub fn heard(peer: &mut Peer) -> (u8, Vec<u8>) {
+pub fn read_frame(peer: &mut Peer) -> (u8, Vec<u8>) {
     let Frame { fin, opcode, payload, .. } = peer.frame().expect("a frame");
-    assert!(fin, "a piece");
+    assert!(fin, "a fragment");
     (opcode, payload)
 }
 
-/// The plugin says a text and goodbye, and its connection breaks behind them, as that of one does which closes its socket
-/// and has not read everything; the daemon finds all at once. The server hears what was said.
+/// The plugin sends a text and CLOS, then resets its connection, as close(2) does with unread data. The daemon finds
+/// all of this at once; the server must receive the text and the close frame.
 #[track_caller]
-pub fn last_words(daemon: &Daemon, mut plugin: Plugin, peer: &mut Peer) {
-    all_at_once(daemon, || {
+pub fn send_last_messages_and_reset(daemon: &Daemon, mut plugin: Plugin, peer: &mut Peer) {
+    while_stopped(daemon, || {
         plugin.send(b"TEXT 4\nlastCLOS 4001 3\nbye");
-        wait_until_taken(plugin.stream());
+        wait_until_acknowledged(plugin.stream());
         plugin.reset();
     });
-    assert_eq!(heard(peer), (TEXT, b"last".to_vec()));
-    assert_eq!(heard(peer), (CLOSE, close_of(4001, "bye")));
+    assert_eq!(read_frame(peer), (TEXT, b"last".to_vec()));
+    assert_eq!(read_frame(peer), (CLOSE, close_of(4001, "bye")));
 }
 
-/// Reads a close frame, of which its code.
+/// Reads a close frame and returns its code.
 #[track_caller]
-pub fn heard_close(peer: &mut Peer) -> u16 {
-    let (opcode, payload) = heard(peer);
+pub fn read_close_code(peer: &mut Peer) -> u16 {
+    let (opcode, payload) = read_frame(peer);
     assert_eq!(opcode, CLOSE);
     u16::from_be_bytes([payload[0], payload[1]])
 }

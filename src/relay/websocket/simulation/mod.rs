@@ -11,7 +11,7 @@ mod server;
 
 use std::time::Duration;
 
-use lab::random::Random;
+use testkit::random::Random;
 
 use super::*;
 use crate::net::endpoint::{Endpoint, SocketEndpoint};

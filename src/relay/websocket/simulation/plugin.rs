@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use lab::random::Random;
+use testkit::random::Random;
 
 use super::pick;
 use super::server::{Said, Word, message};

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use flate2::{Compress, Compression, FlushCompress};
-use lab::random::Random;
-use lab::websocket::frame_of as frame;
+use testkit::random::Random;
+use testkit::websocket::frame_of as frame;
 
 use super::pick;
 use crate::testing::TestEntropy;

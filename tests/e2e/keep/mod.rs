@@ -1,0 +1,4 @@
+//! KEEP, ATCH and DROP.
+
+mod messages;
+mod tcp;

@@ -1,0 +1,6 @@
+//! Notifications to Luup.
+
+mod luup_failures;
+mod luup_https;
+mod pace;
+mod requests;

@@ -1,0 +1,10 @@
+//! The daemon as a process.
+
+mod command_line;
+mod limits;
+mod logging;
+mod old_kernel;
+mod robustness;
+mod shutdown;
+mod signals;
+mod supervise;

@@ -1,0 +1,12 @@
+//! Relays over TCP and UDP.
+
+mod backpressure;
+mod echo;
+mod fairness;
+mod half_close;
+mod lua_plugins;
+mod resets;
+mod third_party_clients;
+mod timeouts;
+mod udp;
+mod udp_framing;

@@ -1,0 +1,5 @@
+//! TLS towards remotes.
+
+mod certificates;
+mod openssl;
+mod remotes;

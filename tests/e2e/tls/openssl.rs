@@ -1,0 +1,191 @@
+//! openssl(1) as a server: versions, ciphers, RSA, client certificates, key updates, and renegotiation, which is
+//! refused.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use testkit::tls::{Authority, Validity};
+
+use crate::support::{LIMIT, Scratch, daemon, started, tls_answered, tls_connected};
+
+/// `openssl s_server`. Dropping it ends the process.
+struct OpenSsl {
+    child: Child,
+    address: String,
+    stdin: ChildStdin,
+    output: Receiver<String>,
+}
+
+impl OpenSsl {
+    #[track_caller]
+    fn serve(options: &[&str]) -> Self {
+        let mut child = Command::new("openssl")
+            .args(["s_server", "-accept", "127.0.0.1:0"])
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("openssl: {error} (apt-get install openssl)"));
+        let stdin = child.stdin.take().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (tell, output) = channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        let mut server = Self { child, address: String::new(), stdin, output };
+        server.address = server.wait("ACCEPT ").trim_start_matches("ACCEPT ").trim().to_owned();
+        server
+    }
+
+    /// Waits for a line that begins with `beginning`.
+    #[track_caller]
+    fn wait(&self, beginning: &str) -> String {
+        loop {
+            let line = self.output.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("openssl does not print {beginning}"));
+            if line.starts_with(beginning) {
+                return line;
+            }
+        }
+    }
+
+    /// Writes a line to its standard input.
+    fn type_line(&mut self, line: &str) {
+        self.stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
+        self.stdin.flush().unwrap();
+    }
+}
+
+impl Drop for OpenSsl {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Makes a self-signed certificate with an RSA key. Returns its file, and its fingerprint as openssl prints it.
+#[track_caller]
+fn rsa(scratch: &Scratch) -> (String, String) {
+    let file = scratch.path("rsa.pem");
+    let made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=device", "-days", "30", "-keyout"];
+    let run = |args: &[&str]| {
+        let output = Command::new("openssl").args(args).output().expect("openssl is needed (apt-get install openssl)");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let certificate = scratch.path("certificate.pem");
+    run(&[&made[..], &[&file, "-out", &certificate]].concat());
+    let fingerprint = run(&["x509", "-in", &certificate, "-noout", "-fingerprint", "-sha256"]);
+    let both = std::fs::read_to_string(&file).unwrap() + &std::fs::read_to_string(&certificate).unwrap();
+    std::fs::write(&file, both).unwrap();
+    (file, fingerprint.trim().split_once('=').unwrap().1.to_owned())
+}
+
+#[test]
+fn openssl_connects_with_every_version_and_cipher() {
+    let scratch = Scratch::new();
+    let (file, fingerprint) = rsa(&scratch);
+    let daemon = started();
+    let pins = format!("PINS=sha256/{fingerprint}");
+    for options in [
+        &["-tls1_3"][..],
+        &["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"],
+        &["-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384"],
+        &["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"],
+        &["-tls1_3", "-groups", "P-384"],
+        &["-tls1_2", "-no_renegotiation"],
+        &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"],
+        &["-tls1_2", "-cipher", "ECDHE-RSA-AES256-GCM-SHA384"],
+        &["-tls1_2", "-cipher", "ECDHE-RSA-CHACHA20-POLY1305"],
+    ] {
+        let server = OpenSsl::serve(&[&["-rev", "-cert", &file], options].concat());
+        let mut plugin = tls_connected(&daemon, &server.address, &pins);
+        plugin.send(b"hello\n");
+        assert_eq!(plugin.line(), "olleh", "{options:?}");
+        plugin.finish();
+        assert_eq!(plugin.rest(), b"", "{options:?}");
+    }
+    // The reported fingerprint equals openssl's.
+    let server = OpenSsl::serve(&["-rev", "-cert", &file]);
+    let plain: String = fingerprint.to_ascii_lowercase().split(':').collect();
+    let (_, answer) = tls_answered(&daemon, &server.address, "");
+    assert_eq!(answer, format!("ERR CONN SSL_ERROR unknown issuer (self-signed), certificate is sha256/{plain}"));
+    // Obsolete ciphers and versions.
+    for (options, words) in [
+        (&["-tls1_2", "-cipher", "AES128-SHA"][..], "the server finds no common ground (handshake_failure)"),
+        (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "no common version of TLS: the server refuses ours"),
+    ] {
+        let server = OpenSsl::serve(&[&["-rev", "-cert", &file], options].concat());
+        let (_, answer) = tls_answered(&daemon, &server.address, &pins);
+        assert_eq!(answer, format!("ERR CONN SSL_ERROR {words}"));
+    }
+}
+
+#[test]
+fn openssl_requires_a_client_certificate() {
+    let (authority, clients) = (Authority::new("authority"), Authority::new("clients"));
+    let server = authority.issue(&["127.0.0.1"], Validity::Now);
+    let client = clients.issue(&["client"], Validity::Now);
+    let other = Authority::new("other").issue(&["client"], Validity::Now);
+    let scratch = Scratch::new();
+    let file = scratch.write("server.pem", [server.pem(), server.key_pem()].concat().as_bytes()).to_string();
+    let ca = scratch.write("clients.pem", clients.pem().as_bytes()).to_string();
+    let daemon = daemon()
+        .config("[tls]\nca={dir}/ca.pem\ndirectory={dir}\n")
+        .file("ca.pem", authority.pem().as_bytes())
+        .file("client.pem", [client.pem(), client.key_pem()].concat().as_bytes())
+        .file("other.pem", [other.pem(), other.key_pem()].concat().as_bytes())
+        .start();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let openssl =
+            OpenSsl::serve(&["-rev", "-cert", &file, version, "-Verify", "2", "-verify_return_error", "-CAfile", &ca]);
+        for _ in 0..2 {
+            let mut plugin = tls_connected(&daemon, &openssl.address, "CERT=client.pem");
+            plugin.send(b"hello\n");
+            assert_eq!(plugin.line(), "olleh", "{version}");
+        }
+        for (certificate, words) in
+            [("", "the server "), ("CERT=other.pem", "the server refuses our certificate (UnknownCA)")]
+        {
+            let (mut plugin, answer) = tls_answered(&daemon, &openssl.address, certificate);
+            if version == "-tls1_2" {
+                assert!(answer.starts_with(&format!("ERR CONN SSL_ERROR {words}")), "{answer}");
+            } else {
+                // The server checks the certificate after the handshake: the plugin sees an end, the log has the
+                // reason.
+                assert!(answer.starts_with("OK CONN "), "{answer}");
+                assert!(plugin.at_end());
+                daemon.wait_for_log(LIMIT, |line| line.contains(&format!("SSL_ERROR {words}")));
+            }
+        }
+    }
+}
+
+#[test]
+fn openssl_updates_its_keys_and_cannot_renegotiate() {
+    let scratch = Scratch::new();
+    let (file, _) = rsa(&scratch);
+    let daemon = started();
+    // At the beginning of a line, K updates both sides' keys (TLS 1.3) and R requests a renegotiation (TLS 1.2).
+    for (version, letter) in [("-tls1_3", "K"), ("-tls1_2", "R")] {
+        let mut server = OpenSsl::serve(&["-cert", &file, version]);
+        let mut plugin = tls_connected(&daemon, &server.address, "VRFY=none");
+        server.type_line("before");
+        assert_eq!(plugin.line(), "before");
+        plugin.send(b"from the plugin\n");
+        server.wait("from the plugin");
+        server.type_line(letter);
+        if letter == "R" {
+            // openssl insists and ends the connection; the plugin sees that.
+            plugin.send(b"after\n");
+            assert!(plugin.rest().is_empty());
+            continue;
+        }
+        for round in 0..3 {
+            plugin.send(format!("after {round}\n").as_bytes());
+            server.wait(&format!("after {round}"));
+            server.type_line(&format!("answer {round}"));
+            assert_eq!(plugin.line(), format!("answer {round}"));
+            server.type_line("K");
+        }
+    }
+}

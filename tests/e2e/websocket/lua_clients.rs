@@ -1,0 +1,133 @@
+//! The Lua client libraries of `luup/client/` and `luup/compat/`, in Lua 5.1 with LuaSocket as on a Vera, and in Lua 5.4 if it is installed. The
+//! scripts in `tests/lua` are the plugins and the Luup that runs them; this file starts the daemon and the servers.
+
+use std::process::Command;
+
+use testkit::ports::Reserved;
+use testkit::tls::{Authority, Validity};
+use testkit::websocket::Server;
+
+use crate::support::{ScriptedServer, daemon};
+
+/// Faulty responses to an upgrade request, one for each error message of verawebsockets.
+const WRONG: &[(&str, &str)] = &[
+    ("hung-up", ""),
+    ("no-status", "\r\n\r\n"),
+    ("no-location", "HTTP/1.1 302 Found\r\n\r\n"),
+    ("bad-location", "HTTP/1.1 302 Found\r\nLocation: ws://:x/\r\n\r\n"),
+    ("not-101", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ("no-accept", "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
+    ("wrong-accept", "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"),
+    ("no-upgrade", "HTTP/1.1 101 X\r\nConnection: Upgrade\r\n%accept\r\n\r\n"),
+    ("other-upgrade", "HTTP/1.1 101 X\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n%accept\r\n\r\n"),
+    ("no-connection", "HTTP/1.1 101 X\r\nUpgrade: websocket\r\n%accept\r\n\r\n"),
+    (
+        "subprotocol",
+        "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%accept\r\nSec-WebSocket-Protocol: b\r\n\r\n",
+    ),
+    (
+        "extension",
+        "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%accept\r\nSec-WebSocket-Extensions: x-y\r\n\r\n",
+    ),
+    (
+        "parameter",
+        "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%accept\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate; a=b\r\n\r\n",
+    ),
+    (
+        "long",
+        // Headers over 8 KiB.
+        "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%accept\r\nSec-WebSocket-Extensions: %long\r\n\r\n",
+    ),
+];
+
+/// The Lua interpreters of this machine.
+fn interpreters() -> Vec<&'static str> {
+    let installed =
+        |name: &&str| Command::new(name).args(["-e", "require 'socket'"]).output().is_ok_and(|it| it.status.success());
+    assert!(installed(&"lua5.1"), "lua5.1 with LuaSocket is needed (apt-get install lua5.1 lua-socket)");
+    if !installed(&"lua5.4") {
+        println!("skipped: no lua5.4 with LuaSocket, so 5.1 only");
+    }
+    ["lua5.1", "lua5.4"].into_iter().filter(installed).collect()
+}
+
+/// Runs a script with a proxy, scripted servers, a port that refuses, and the port of the proxy's Luup. The server
+/// `private` requires a client certificate.
+///
+/// # Panics
+/// If the script prints anything but `ok`.
+#[track_caller]
+fn lua(script: &str) {
+    for interpreter in interpreters() {
+        let (luup, closed) = (Reserved::new().unwrap(), Reserved::new().unwrap());
+        let (authority, other) = (Authority::new("authority"), Authority::new("other"));
+        let client = authority.issue(&["client"], Validity::Now);
+        let identity = authority.issue(&["localhost", "127.0.0.1"], Validity::Now);
+        let server = ScriptedServer::new(WRONG);
+        let script_of = |server: &ScriptedServer| {
+            let server = server.clone();
+            move |peer| server.serve(peer)
+        };
+        let plain = Server::start(script_of(&server));
+        let secure = Server::start_secure(identity.any_server(), script_of(&server));
+        let old = Server::start_secure(identity.tls12_server(), script_of(&server));
+        let private = identity.server(rustls::ALL_VERSIONS, Some(&authority));
+        let private = Server::start_secure(private, script_of(&server));
+        let daemon = daemon()
+            .config("[tls]\ndirectory={dir}\n")
+            .file("ca.pem", authority.pem().as_bytes())
+            .file("other-ca.pem", other.pem().as_bytes())
+            .file("client.pem", client.pem().as_bytes())
+            .file("client.key", client.key_pem().as_bytes())
+            .luup(&format!("http://127.0.0.1:{}", luup.port()))
+            .start();
+        let mut command = Command::new(interpreter);
+        command.arg(script).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lua"));
+        for (name, port) in [
+            ("proxy", daemon.port()),
+            ("server", plain.addr().port()),
+            ("secure", secure.addr().port()),
+            ("old", old.addr().port()),
+            ("private", private.addr().port()),
+            ("closed", closed.port()),
+            ("luup", luup.port()),
+        ] {
+            command.arg(format!("{name}={port}"));
+        }
+        command.arg(format!("pin={}", identity.pin()));
+        let output = command.output().expect(interpreter);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out == "ok\n", "{interpreter} {script}: {out}{err}");
+    }
+}
+
+#[test]
+fn messages_are_assembled_from_any_pieces() {
+    lua("client_pieces.lua");
+}
+
+#[test]
+fn the_client_library_covers_the_bridge() {
+    lua("client.lua");
+}
+
+#[test]
+fn a_plugin_for_luws_works() {
+    lua("luws.lua");
+}
+
+#[test]
+fn a_plugin_for_verawebsockets_works() {
+    lua("verawebsockets.lua");
+}
+
+#[test]
+fn a_plugin_for_turbo_works() {
+    lua("turbo.lua");
+}
+
+#[test]
+fn the_examples_of_the_documents_work() {
+    lua("docs_clients.lua");
+}

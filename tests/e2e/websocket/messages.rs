@@ -1,0 +1,336 @@
+//! Messages over WebSocket: MESG, LINE and RAW on the plugin's side, and the frames on the remote's side.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::thread;
+
+use testkit::plugin::Plugin;
+use testkit::random::{Checksum, Random};
+use testkit::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, Server, TEXT, close_of, frame_of};
+
+use crate::support::{
+    expect_ok, read_close_code, read_frame, read_message, read_message_text, send_message, started,
+    websocket_connected, websocket_requested, with_luup,
+};
+
+/// Reads a message of any number of frames; returns the first opcode and the whole payload.
+#[track_caller]
+fn message(peer: &mut Peer) -> (u8, Vec<u8>) {
+    let Frame { mut fin, opcode, mut payload, .. } = peer.frame().expect("a frame");
+    while !fin {
+        let more = peer.frame().expect("a frame");
+        assert_eq!(more.opcode, CONTINUATION);
+        fin = more.fin;
+        payload.extend(more.payload);
+    }
+    (opcode, payload)
+}
+
+#[test]
+fn text_and_binary_pass_in_both_directions() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
+    send_message(&mut plugin, "TEXT", "grüß dich".as_bytes());
+    send_message(&mut plugin, "BINA", b"\0\xff\n");
+    send_message(&mut plugin, "TEXT", b"");
+    assert_eq!(read_frame(&mut peer), (TEXT, "grüß dich".into()));
+    assert_eq!(read_frame(&mut peer), (BINARY, b"\0\xff\n".to_vec()));
+    assert_eq!(read_frame(&mut peer), (TEXT, vec![]));
+    peer.send_frame(TEXT, "grüß dich".as_bytes()).unwrap();
+    peer.send_frame(BINARY, b"\0\xff\n").unwrap();
+    peer.send_frame(BINARY, b"").unwrap();
+    assert_eq!(read_message_text(&mut plugin), "TEXT grüß dich");
+    assert_eq!(read_message(&mut plugin), ("BINA".into(), b"\0\xff\n".to_vec()));
+    assert_eq!(read_message(&mut plugin), ("BINA".into(), vec![]));
+}
+
+#[test]
+fn rfc_6455_section_5_3_every_frame_has_a_mask_of_its_own() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
+    let mut masks = HashSet::new();
+    for _ in 0..100 {
+        send_message(&mut plugin, "TEXT", b"hi");
+        masks.insert(peer.frame().unwrap().mask.expect("a mask"));
+    }
+    send_message(&mut plugin, "PING", b"p");
+    masks.insert(peer.frame().unwrap().mask.expect("a mask"));
+    plugin.finish();
+    masks.insert(peer.frame().unwrap().mask.expect("a mask"));
+    assert!(masks.len() > 98, "{} different masks", masks.len());
+}
+
+#[test]
+fn mask_off_sends_unmasked_frames() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "MASK=off");
+    send_message(&mut plugin, "TEXT", b"plain");
+    send_message(&mut plugin, "PING", b"p");
+    for payload in [&b"plain"[..], b"p"] {
+        let frame = peer.frame().unwrap();
+        assert_eq!((frame.mask, &frame.payload[..]), (None, payload));
+    }
+}
+
+#[test]
+fn fragments_of_the_plugin_are_one_message() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
+    for (verb, opcode) in [("TEXT", TEXT), ("BINA", BINARY)] {
+        send_message(&mut plugin, "FRAG", b"ab");
+        send_message(&mut plugin, "FRAG", b"");
+        send_message(&mut plugin, "PING", b"between");
+        send_message(&mut plugin, verb, b"cd");
+        let mut pings = 0;
+        let mut whole = Vec::new();
+        let mut first = None;
+        loop {
+            let frame = peer.frame().unwrap();
+            if frame.opcode == PING {
+                pings += 1;
+                continue;
+            }
+            first.get_or_insert(frame.opcode);
+            whole.extend(frame.payload);
+            if frame.fin {
+                break;
+            }
+        }
+        assert_eq!((first, &whole[..], pings), (Some(opcode), &b"abcd"[..], 1));
+    }
+    // A fragment may split a UTF-8 character.
+    send_message(&mut plugin, "FRAG", b"\xc3");
+    send_message(&mut plugin, "TEXT", b"\xa4");
+    assert_eq!(message(&mut peer), (TEXT, "ä".into()));
+}
+
+#[test]
+fn rfc_6455_section_5_4_fragments_of_the_remote_are_one_message() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "");
+    peer.send_fragment(TEXT, b"gr\xc3").unwrap();
+    peer.send_frame(PING, b"between").unwrap();
+    peer.send_fragment(CONTINUATION, b"").unwrap();
+    peer.send_frame(CONTINUATION, b"\xbcn").unwrap();
+    assert_eq!(read_message_text(&mut plugin), "TEXT grün");
+    assert_eq!(read_frame(&mut peer), (PONG, b"between".to_vec()));
+    peer.send_fragment(BINARY, b"").unwrap();
+    peer.send_frame(CONTINUATION, b"").unwrap();
+    assert_eq!(read_message_text(&mut plugin), "BINA ");
+}
+
+#[test]
+fn every_length_encoding_works() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "MAXM=200000");
+    let mut random = Random::new(5);
+    for length in [0, 1, 124, 125, 126, 127, 255, 256, 65534, 65535, 65536, 65537, 200_000] {
+        let data = random.bytes(length);
+        send_message(&mut plugin, "BINA", &data);
+        assert!(message(&mut peer) == (BINARY, data.clone()), "{length} up");
+        peer.send_frame(BINARY, &data).unwrap();
+        assert!(read_message(&mut plugin) == ("BINA".into(), data), "{length} down");
+    }
+}
+
+#[test]
+fn frames_together_with_the_101_are_not_lost() {
+    let (luup, daemon) = with_luup("");
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "NTFY=7/s/a/p");
+    let request = peer.request().unwrap();
+    let first = frame_of(0x80 | TEXT, b"first");
+    peer.send(&[request.upgrade(&[]).as_bytes(), &first].concat()).unwrap();
+    expect_ok(&mut plugin);
+    assert_eq!(read_message_text(&mut plugin), "TEXT first");
+    assert_eq!(luup.wait_for(1, crate::support::LIMIT)[0].device(), Some(7));
+}
+
+#[test]
+fn a_close_frame_together_with_the_101_is_reported() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "");
+    let request = peer.request().unwrap();
+    let frames = [frame_of(0x80 | TEXT, b"last"), frame_of(0x80 | CLOSE, &close_of(1013, "later"))].concat();
+    peer.send(&[request.upgrade(&[]).as_bytes(), &frames].concat()).unwrap();
+    drop(peer);
+    expect_ok(&mut plugin);
+    assert_eq!(read_message_text(&mut plugin), "TEXT last");
+    assert_eq!(read_message_text(&mut plugin), "CLOS 1013 later");
+    assert!(plugin.at_end());
+}
+
+#[test]
+fn messages_sent_before_ok_are_not_lost() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "");
+    send_message(&mut plugin, "TEXT", b"ahead");
+    peer.request().map(|request| peer.send(request.upgrade(&[]).as_bytes()).unwrap()).unwrap();
+    expect_ok(&mut plugin);
+    assert_eq!(read_frame(&mut peer), (TEXT, b"ahead".to_vec()));
+}
+
+#[test]
+fn all_bytes_can_arrive_one_by_one() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "");
+    let request = peer.request().unwrap();
+    let frames = [
+        frame_of(TEXT, b"gr\xc3"),
+        frame_of(0x80 | PING, b"?"),
+        frame_of(0x80, b"\xbc\xc3\x9f"),
+        frame_of(0x80 | BINARY, &[7; 200]),
+    ];
+    for byte in [request.upgrade(&[]).as_bytes(), &frames.concat()].concat() {
+        peer.send(&[byte]).unwrap();
+    }
+    expect_ok(&mut plugin);
+    assert_eq!(read_message_text(&mut plugin), "TEXT grüß");
+    assert_eq!(read_message(&mut plugin), ("BINA".into(), vec![7; 200]));
+    assert_eq!(read_frame(&mut peer), (PONG, b"?".to_vec()));
+    for byte in b"TEXT 2\nhiFRAG 1\naBINA 1\nb" {
+        plugin.send(&[*byte]);
+    }
+    assert_eq!(read_frame(&mut peer), (TEXT, b"hi".to_vec()));
+    assert_eq!(message(&mut peer), (BINARY, b"ab".to_vec()));
+}
+
+#[test]
+fn framing_errors_of_the_plugin_are_reported_and_end_the_connection() {
+    let daemon = started();
+    for (broken, code) in [
+        (&b"HELLO 5\nworld"[..], 1002),
+        (b"TEXT 05\nhello", 1002),
+        (b"TEXT 2\n\xff\xfe", 1007),
+        (b"DGRM 2 1.2.3.4:5\nhi", 1002),
+        (b"HEAD 2\nhi", 1002),
+        (b"CLOS 1006 0\n", 1002),
+        (b"CLOS 1000 124\n", 1002),
+        (b"PING 126\n", 1002),
+    ] {
+        let (mut plugin, mut peer) = websocket_connected(&daemon, "");
+        send_message(&mut plugin, "TEXT", b"good");
+        plugin.send(broken);
+        let (verb, reason) = read_message(&mut plugin);
+        assert_eq!(verb, "CLOS 1002", "{broken:?}");
+        assert!(reason.starts_with(b"PARSE "), "{broken:?}: {}", String::from_utf8_lossy(&reason));
+        assert!(plugin.at_end());
+        assert_eq!(read_frame(&mut peer), (TEXT, b"good".to_vec()), "the message before the error was not sent");
+        assert_eq!(read_close_code(&mut peer), code, "{broken:?}");
+    }
+}
+
+#[test]
+fn line_framing_maps_lines_to_text_messages() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "FRAM=LINE");
+    plugin.send("one\ntwo\r\n\n\r\ngrün\nrest".as_bytes());
+    for line in ["one", "two", "grün"] {
+        assert_eq!(read_frame(&mut peer), (TEXT, line.into()));
+    }
+    for (message, line) in [
+        (&b"hello"[..], "hello"),
+        (b"a\r\nb\rc\nd", "a b c d"),
+        (b"{\"x\":\r\n 1}\r\n\n", "{\"x\":  1}"),
+        (b"", ""),
+        (b"\n", ""),
+    ] {
+        peer.send_frame(TEXT, message).unwrap();
+        assert_eq!(plugin.line(), line);
+        peer.send_frame(BINARY, message).unwrap();
+        assert_eq!(plugin.line(), line, "the same for binary");
+    }
+    plugin.finish();
+    assert_eq!(read_frame(&mut peer), (CLOSE, close_of(1001, "")), "an incomplete line is not sent");
+    peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
+    peer.end().unwrap();
+    assert!(plugin.at_end(), "no CLOS in LINE framing");
+}
+
+#[test]
+fn raw_framing_is_a_byte_stream() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "FRAM=RAW");
+    peer.send_frame(TEXT, b"one").unwrap();
+    peer.send_fragment(BINARY, b"two").unwrap();
+    assert_eq!(plugin.bytes(6), b"onetwo", "a fragment is passed on at once");
+    peer.send_frame(CONTINUATION, b"").unwrap();
+    peer.send_frame(BINARY, b"\xffthree").unwrap();
+    assert_eq!(plugin.bytes(6), b"\xffthree");
+    plugin.send(b"TEXT 2\nhi");
+    assert_eq!(read_frame(&mut peer), (BINARY, b"TEXT 2\nhi".to_vec()));
+    peer.send_frame(CLOSE, &close_of(1000, "bye")).unwrap();
+    assert!(plugin.at_end(), "no CLOS in RAW framing");
+}
+
+/// Echoes `messages` messages of up to `longest` bytes as fast as possible.
+#[track_caller]
+fn bulk(options: &str, messages: usize, longest: u64) {
+    let daemon = started();
+    let server = Server::echo();
+    let mut plugin = daemon.plugin();
+    plugin.conn(server.url("/"), options);
+    let writing = plugin.stream().try_clone().unwrap();
+    let writer = thread::spawn(move || {
+        let mut plugin = Plugin::from_stream(writing);
+        let (mut random, mut sum) = (Random::new(11), Checksum::new());
+        for _ in 0..messages {
+            let length = random.below(longest) as usize;
+            let data = random.bytes(length);
+            sum.update(&data);
+            send_message(&mut plugin, "BINA", &data);
+        }
+        sum
+    });
+    let mut sum = Checksum::new();
+    for _ in 0..messages {
+        let (verb, body) = read_message(&mut plugin);
+        assert_eq!(verb, "BINA");
+        sum.update(&body);
+    }
+    assert_eq!(sum, writer.join().unwrap());
+    send_message(&mut plugin, "CLOS 1000", b"done");
+    assert_eq!(read_message_text(&mut plugin), "CLOS 1000 done");
+    assert!(plugin.at_end());
+}
+
+#[test]
+fn ten_thousand_small_messages_come_back_unchanged() {
+    bulk("", 10_000, 300);
+}
+
+#[test]
+fn thirty_megabytes_of_large_messages_come_back_unchanged() {
+    bulk("MAXM=1000000", 60, 1_000_000);
+}
+
+#[test]
+fn thirty_megabytes_of_raw_stream_come_back_unchanged() {
+    const BYTES: u64 = 30_000_000;
+    let daemon = started();
+    let server = Server::echo();
+    let mut plugin = daemon.plugin();
+    plugin.conn(server.url("/"), "FRAM=RAW MAXM=0");
+    let (mut reading, ahead) = plugin.into_stream();
+    assert!(ahead.is_empty());
+    let mut writing = Plugin::from_stream(reading.try_clone().unwrap());
+    let writer = thread::spawn(move || {
+        let mut random = Random::new(3);
+        for _ in 0..BYTES / 10_000 {
+            writing.send(&random.bytes(10_000));
+        }
+    });
+    let mut sum = Checksum::new();
+    let mut buffer = vec![0; 64 * 1024];
+    while sum.bytes < BYTES {
+        let read = reading.read(&mut buffer).unwrap();
+        assert!(read > 0, "ended after {} bytes", sum.bytes);
+        sum.update(&buffer[..read]);
+    }
+    writer.join().unwrap();
+    let mut random = Random::new(3);
+    let mut wanted = Checksum::new();
+    for _ in 0..BYTES / 10_000 {
+        wanted.update(&random.bytes(10_000));
+    }
+    assert_eq!(sum, wanted);
+}
