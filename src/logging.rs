@@ -1,9 +1,11 @@
 //! The log: to standard error, to a file of limited size, or to the system log.
 //!
-//! Each line is written at once, without a buffer. A line that cannot be written without blocking is lost, because the
+//! The loop's lines wait for up to 50 ms and are written together, because a connection has several; warnings, errors and
+//! the lines of other threads are written at once. Lines that cannot be written without blocking are lost, because the
 //! daemon must not wait for its log.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -11,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::libc;
@@ -37,7 +39,23 @@ struct LogFile {
     max_size: u64,
 }
 
-struct Logger(Mutex<Sink>);
+struct Logger(Mutex<State>);
+
+/// A line waits no longer than this.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
+
+struct State {
+    sink: Sink,
+    /// When the lines that wait are to be written.
+    flush_due: Option<Instant>,
+    /// Whole lines that are not written yet: at most PIPE_BUF bytes, which a pipe takes at once.
+    pending: String,
+}
+
+thread_local! {
+    /// True in the thread that calls [`poll_flush`].
+    static DEFERS: Cell<bool> = const { Cell::new(false) };
+}
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
@@ -63,11 +81,37 @@ pub fn reopen(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
+/// Lets the lines of this thread wait. It must call [`poll_flush`] before it sleeps, and [`flush`] at its end.
+pub fn defer_lines() {
+    DEFERS.set(true);
+}
+
+/// Writes the lines that wait if they are due. If not, returns when they are.
+pub fn poll_flush(now: Instant) -> Option<Instant> {
+    let mut state = LOGGER.get()?.state();
+    if state.flush_due.is_some_and(|due| due <= now) {
+        state.flush();
+    }
+    state.flush_due
+}
+
+/// Writes the lines that wait.
+pub fn flush() {
+    if let Some(logger) = LOGGER.get() {
+        logger.state().flush();
+    }
+}
+
 fn install(sink: Sink, config: &Config) {
     match LOGGER.get() {
-        Some(logger) => *logger.sink() = sink,
+        Some(logger) => {
+            let mut state = logger.state();
+            state.flush();
+            state.sink = sink;
+        }
         None => {
-            let logger = LOGGER.get_or_init(|| Logger(Mutex::new(sink)));
+            let logger = LOGGER.get_or_init(|| Logger(Mutex::new(State::new(sink))));
+            flush_before_panic();
             // It fails if there is a logger already, and ours is the only one.
             let _ = log::set_logger(logger);
         }
@@ -75,13 +119,26 @@ fn install(sink: Sink, config: &Config) {
     log::set_max_level(if config.debug { LevelFilter::Debug } else { LevelFilter::Info });
 }
 
+/// Has a panic write the lines that wait before it ends the process.
+fn flush_before_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // The lock may be this thread's own.
+        if let Some(Ok(mut state)) = LOGGER.get().map(|logger| logger.0.try_lock()) {
+            state.flush();
+        }
+        report(info);
+    }));
+}
+
 /// Opens the log, writes one line and closes the log, for the supervisor, which writes few lines.
 pub fn log_once(config: &Config, level: Level, text: &str) {
-    Sink::open(config).unwrap_or(Sink::Stderr).write(level, text);
+    let sink = Sink::open(config).unwrap_or(Sink::Stderr);
+    State::new(sink).write(level, text, false);
 }
 
 impl Logger {
-    fn sink(&self) -> std::sync::MutexGuard<'_, Sink> {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
         lock(&self.0)
     }
 }
@@ -94,7 +151,8 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         // Messages of libraries are not logged.
         if self.enabled(record.metadata()) && record.target().starts_with(env!("CARGO_PKG_NAME")) {
-            self.sink().write(record.level(), &record.args().to_string());
+            let deferred = DEFERS.get() && record.level() >= Level::Info;
+            self.state().write(record.level(), &record.args().to_string(), deferred);
         }
     }
 
@@ -112,18 +170,45 @@ impl Sink {
             }
         })
     }
+}
 
-    fn write(&mut self, level: Level, text: &str) {
+impl State {
+    fn new(sink: Sink) -> Self {
+        Self { sink, flush_due: None, pending: String::new() }
+    }
+
+    /// Writes a line, after those that wait; `deferred`: lets it wait, too.
+    fn write(&mut self, level: Level, text: &str, deferred: bool) {
         // The text may quote a plugin: no control character begins a new line or controls a terminal.
         let text = text.replace(char::is_control, "?");
-        let line = || format!("{} {level:<5} {text}\n", timestamp(SystemTime::now()));
-        // There is no place to report an error to.
-        let _ = match self {
-            Self::Stderr => write_stderr(&line()),
-            Self::File(file) => file.write(line().as_bytes()),
+        let line = format!("{} {level:<5} {text}\n", timestamp(SystemTime::now()));
+        if let Sink::Syslog(log) = &mut self.sink {
             // Early at boot and in containers there may be no system log; standard error may still be read.
-            Self::Syslog(log) => log.write(level, &text).or_else(|_| write_stderr(&line())),
+            let _ = log.write(level, &text).or_else(|_| write_stderr(&line));
+            return;
+        }
+        if self.pending.len() + line.len() > libc::PIPE_BUF {
+            self.flush();
+        }
+        self.pending.push_str(&line);
+        if deferred {
+            self.flush_due.get_or_insert_with(|| Instant::now() + FLUSH_INTERVAL);
+        } else {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        // There is no place to report an error to.
+        let _ = match &mut self.sink {
+            Sink::File(file) => file.write(self.pending.as_bytes()),
+            Sink::Stderr | Sink::Syslog(_) => write_stderr(&self.pending),
         };
+        self.pending.clear();
+        self.flush_due = None;
     }
 }
 
@@ -137,6 +222,7 @@ impl LogFile {
         Ok(Self { path, file, size: metadata.len(), max_size })
     }
 
+    /// Writes whole lines.
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.max_size > 0 && self.size > 0 && self.size + line.len() as u64 > self.max_size / 2 {
             self.rotate();
@@ -165,7 +251,7 @@ impl LogFile {
     }
 }
 
-/// Writes a line to standard error, unless that would block: standard error may be a pipe that its reader does not read. A
+/// Writes lines to standard error, unless that would block: standard error may be a pipe that its reader does not read. A
 /// pipe that is writable accepts PIPE_BUF bytes at once (pipe(7)).
 fn write_stderr(line: &str) -> io::Result<()> {
     let stderr = io::stderr();

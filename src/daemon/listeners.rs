@@ -4,14 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use mio::Registry;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry};
 use nix::errno::Errno;
 use socket2::SockRef;
 
 use super::tokens;
 use crate::config::{Config, DirectListener};
-use crate::net::listener::listen;
+use crate::net::listener::{deregister, listen, register};
 use crate::net::socket::set_options;
 
 /// When nothing can be accepted for want of descriptors or memory, the next try is made after this, or when a connection
@@ -28,7 +28,7 @@ struct Listener {
     address: SocketAddr,
     /// `None`: setup mode.
     direct: Option<Box<DirectListener>>,
-    /// A connection may be waiting.
+    /// An event of this turn reports that a connection is waiting.
     ready: bool,
 }
 
@@ -36,6 +36,7 @@ struct Listener {
 #[derive(Debug, Default)]
 pub struct Listeners {
     listeners: Vec<Option<Listener>>,
+    /// While nothing can be accepted, no listener is registered: its events would not stop.
     paused_until: Option<Instant>,
     /// When exhaustion was last logged.
     logged: Option<Instant>,
@@ -111,32 +112,28 @@ impl Listeners {
     }
 
     /// A connection has ended, which may have freed what another one needs.
-    pub fn handle_session_end(&mut self) {
-        self.paused_until = None;
+    pub fn handle_session_end(&mut self, now: Instant) {
+        self.paused_until = self.paused_until.map(|until| until.min(now));
     }
 
-    /// Accepts up to `limit` connections of each listener. To be called again while [`Listeners::is_ready`].
-    pub fn accept(&mut self, limit: usize, now: Instant) -> Vec<Accepted> {
-        let mut accepted = Vec::new();
-        if self.paused_until.is_some_and(|until| until > now) {
-            return accepted;
+    /// Accepts up to `limit` connections of each listener that has had an event. The next poll reports those that are left.
+    pub fn accept(&mut self, limit: usize, registry: &Registry, now: Instant) -> Vec<Accepted> {
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.resume(registry);
         }
-        self.paused_until = None;
+        let mut accepted = Vec::new();
+        let mut exhausted = None;
         for (number, listener) in self.listeners.iter_mut().enumerate() {
             let Some(listener) = listener else { continue };
+            if !std::mem::take(&mut listener.ready) {
+                continue;
+            }
             for _ in 0..limit {
-                if !listener.ready {
-                    break;
-                }
                 match listener.socket.accept() {
                     Ok((stream, peer)) => accepted.push(Accepted { stream, peer, listener: number }),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.ready = false,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if is_exhaustion(&error) => {
-                        if self.logged.is_none_or(|before| now - before >= LOG_INTERVAL) {
-                            log::warn!("cannot accept for now: {error}");
-                            self.logged = Some(now);
-                        }
-                        self.paused_until = Some(now + ACCEPT_RETRY_INTERVAL);
+                        exhausted = Some(error);
                         break;
                     }
                     // That connection has ended already (accept(2)); the next may be waiting.
@@ -144,17 +141,38 @@ impl Listeners {
                 }
             }
         }
+        if let Some(error) = exhausted {
+            self.pause(&error, registry, now);
+        }
         accepted
     }
 
-    /// True if a connection may be waiting that can be accepted.
-    pub fn is_ready(&self) -> bool {
-        self.paused_until.is_none() && self.listeners.iter().flatten().any(|listener| listener.ready)
+    fn pause(&mut self, error: &io::Error, registry: &Registry, now: Instant) {
+        if self.logged.is_none_or(|before| now - before >= LOG_INTERVAL) {
+            log::warn!("cannot accept for now: {error}");
+            self.logged = Some(now);
+        }
+        for listener in self.listeners.iter().flatten() {
+            let _ = deregister(registry, &listener.socket);
+        }
+        self.paused_until = Some(now + ACCEPT_RETRY_INTERVAL);
+    }
+
+    fn resume(&mut self, registry: &Registry) {
+        self.paused_until = None;
+        for (number, listener) in self.listeners.iter().enumerate() {
+            if let Some(listener) = listener
+                && let Err(error) = register(registry, &listener.socket, tokens::listener(number))
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                log::error!("{} is not listened on: {error}", listener.address);
+            }
+        }
     }
 
     /// When to try again after exhaustion.
     pub fn deadline(&self) -> Option<Instant> {
-        self.paused_until.filter(|_| self.listeners.iter().flatten().any(|listener| listener.ready))
+        self.paused_until
     }
 
     /// The configuration of a direct listener. `None` for that of setup mode.
@@ -176,10 +194,10 @@ impl Listeners {
         registry: &Registry,
     ) -> Result<(), String> {
         let number = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
-        let opened = listen(&config.address, port, config.limits.keep_alive).and_then(|mut listener| {
-            registry.register(&mut listener, tokens::listener(number), Interest::READABLE)?;
+        let opened = listen(&config.address, port, config.limits.keep_alive).and_then(|listener| {
+            register(registry, &listener, tokens::listener(number))?;
             let address = listener.local_addr()?;
-            Ok(Listener { socket: listener, address, direct: direct.cloned().map(Box::new), ready: true })
+            Ok(Listener { socket: listener, address, direct: direct.cloned().map(Box::new), ready: false })
         });
         let listener = opened.map_err(|error| {
             let why =
@@ -212,13 +230,13 @@ mod tests {
     use super::*;
 
     /// The options of a connection that the only listener accepts.
-    fn options(listeners: &mut Listeners) -> (bool, bool, Option<Duration>) {
+    fn options(listeners: &mut Listeners, registry: &Registry) -> (bool, bool, Option<Duration>) {
         let address = listeners.listeners[0].as_ref().unwrap().socket.local_addr().unwrap();
         let client = Client::connect(("127.0.0.1", address.port())).unwrap();
         let start = Instant::now();
         loop {
             listeners.handle_event(0);
-            if let Some(Accepted { stream, peer, .. }) = listeners.accept(1, Instant::now()).pop() {
+            if let Some(Accepted { stream, peer, .. }) = listeners.accept(1, registry, Instant::now()).pop() {
                 assert_eq!(peer.port(), client.local_addr().unwrap().port());
                 let socket = SockRef::from(&stream);
                 let asks = socket.keepalive().unwrap();
@@ -240,7 +258,7 @@ mod tests {
             for silence in [Some(77), None, Some(5)].map(|silence| silence.map(Duration::from_secs)) {
                 config.limits.keep_alive = silence;
                 listeners.reload(&config, poll.registry());
-                assert_eq!(options(&mut listeners), (true, true, silence), "{address}");
+                assert_eq!(options(&mut listeners, poll.registry()), (true, true, silence), "{address}");
             }
         }
     }

@@ -154,6 +154,7 @@ impl Daemon {
     pub fn run(mut self) -> Result<(), String> {
         log::info!("sockproxyd {} ready, Luup at {}", env!("CARGO_PKG_VERSION"), self.resources.config.luup);
         let mut events = Events::with_capacity(MAX_EVENTS);
+        logging::defer_lines();
         while self.ending.is_none() {
             self.turn(&mut events)?;
         }
@@ -186,11 +187,14 @@ impl Daemon {
     }
 
     /// How long the loop may sleep.
-    fn timeout(&self) -> Option<Duration> {
-        if !self.run_queue.is_empty() || self.listeners.is_ready() {
+    fn timeout(&mut self) -> Option<Duration> {
+        if !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = [self.timers.next(), self.resources.schedule.poll_timeout(), self.listeners.deadline()];
+        self.skip_stale_timers();
+        let session_due = self.timers.next().map(|(due, _)| due);
+        let log_due = logging::poll_flush(self.now);
+        let next = [session_due, self.resources.schedule.poll_timeout(), self.listeners.deadline(), log_due];
         // From now, not from the turn's beginning: what was due meanwhile is due at once.
         next.into_iter().flatten().min().map(|due| due.saturating_duration_since(Instant::now()))
     }
@@ -244,6 +248,23 @@ impl Daemon {
         }
     }
 
+    /// Brings the next timer in line with its session's deadline, which may have moved or gone, so that the loop does not
+    /// wake up for nothing.
+    fn skip_stale_timers(&mut self) {
+        while let Some((due, key)) = self.timers.next() {
+            let found = self.sessions.get_mut(key).filter(|found| found.armed == Some(due));
+            let deadline = found.as_ref().and_then(|found| found.session.deadline(&self.resources.config));
+            if deadline == Some(due) {
+                return;
+            }
+            self.timers.remove_next();
+            if let Some(found) = found {
+                found.armed = None;
+                self.timers.arm(key, deadline, &mut found.armed);
+            }
+        }
+    }
+
     /// Gives a turn to each session whose timer is due. Whether the session is really late is asked after that turn: what
     /// has come for it meanwhile counts.
     fn run_timers(&mut self) {
@@ -258,7 +279,7 @@ impl Daemon {
 
     /// Accepts connections that are waiting.
     fn accept_pending(&mut self) {
-        for accepted in self.listeners.accept(self.run_queue.accept_limit(), self.now) {
+        for accepted in self.listeners.accept(self.run_queue.accept_limit(), self.resources.poll.registry(), self.now) {
             self.add_session(accepted);
         }
     }
@@ -347,7 +368,7 @@ impl Daemon {
             self.kept.remove(pid, key);
         }
         self.admission.release(session.address());
-        self.listeners.handle_session_end();
+        self.listeners.handle_session_end(self.now);
         if self.sessions.is_empty() {
             // Memory that many sessions have needed is freed when they are gone.
             crate::buffer_pool::clear();
@@ -617,6 +638,7 @@ impl Daemon {
             left.session.abort();
         }
         log::info!("ended");
+        logging::flush();
     }
 }
 

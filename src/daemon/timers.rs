@@ -52,9 +52,14 @@ impl<K: Ord + Copy> Timers<K> {
         }
     }
 
-    /// When the next timer is due.
-    pub fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|&Reverse((due, _))| due)
+    /// The next timer: when it is due, and its key.
+    pub fn next(&self) -> Option<(Instant, K)> {
+        self.heap.peek().map(|&Reverse(entry)| entry)
+    }
+
+    /// Removes [`Timers::next`].
+    pub fn remove_next(&mut self) {
+        self.heap.pop();
     }
 }
 
@@ -75,7 +80,7 @@ mod tests {
         }
         assert_eq!(timers.heap.len(), 1);
         timers.arm(1, Some(at(3)), &mut armed);
-        assert_eq!((timers.heap.len(), timers.next(), armed), (2, Some(at(3)), Some(at(3))));
+        assert_eq!((timers.heap.len(), timers.next(), armed), (2, Some((at(3), 1)), Some(at(3))));
         assert_eq!(timers.pop(at(2)), None);
         assert_eq!(timers.pop(at(4)), Some((at(3), 1)));
         assert_eq!(timers.pop(at(4)), None);

@@ -96,7 +96,8 @@ impl<N: Network> Connector<N> {
                 Ok(false) => at += 1,
                 Ok(true) => {
                     let (peer, stream) = self.racing.swap_remove(at);
-                    let readiness = Readiness { readable: true, writable: true, ..self.readiness };
+                    // What has come already was reported, or will be: the socket was registered before.
+                    let readiness = Readiness { writable: true, ..self.readiness };
                     return Some(ConnectorProgress::Connected(SocketEndpoint::new(stream, readiness), peer));
                 }
                 Err(error) => {

@@ -101,10 +101,10 @@ impl<S> SocketEndpoint<S> {
         &mut self.stream
     }
 
-    /// Puts another layer on the stream: TLS, say. The layer may hold bytes already, so it counts as readable.
+    /// Puts another layer on the stream: TLS, say. A layer that may hold bytes already is to be read whatever events have
+    /// reported ([`Endpoint::assume_readable`]).
     pub fn wrap<T>(self, layer: impl FnOnce(S) -> T) -> SocketEndpoint<T> {
-        let readiness = Readiness { readable: true, writable: true, ..self.readiness };
-        SocketEndpoint { stream: layer(self.stream), readiness }
+        SocketEndpoint { stream: layer(self.stream), readiness: self.readiness }
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::net::TcpListener;
+use mio::{Registry, Token};
+use nix::libc;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::socket::set_options;
@@ -30,6 +33,25 @@ pub fn listen(address: &str, port: u16, keep_alive: Option<Duration>) -> io::Res
         }
     }
     Err(last)
+}
+
+/// Registers a listener for events under `token`, level-triggered: while a connection waits, every poll reports it. So one
+/// that was accepted needs no second accept(2) to find that no other waits. mio registers edge-triggered only.
+pub fn register(registry: &Registry, listener: &TcpListener, token: Token) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token.0 as u64 };
+    // SAFETY: both descriptors are open during the call, and the kernel copies `event`.
+    let result =
+        unsafe { libc::epoll_ctl(registry.as_raw_fd(), libc::EPOLL_CTL_ADD, listener.as_raw_fd(), &mut event) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends the registration of a listener. Closing it does so, too.
+pub fn deregister(registry: &Registry, listener: &TcpListener) -> io::Result<()> {
+    // SAFETY: both descriptors are open during the call, and no event is passed.
+    let result = unsafe {
+        libc::epoll_ctl(registry.as_raw_fd(), libc::EPOLL_CTL_DEL, listener.as_raw_fd(), std::ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn bind(address: SocketAddr, keep_alive: Option<Duration>) -> io::Result<TcpListener> {

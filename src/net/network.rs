@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -28,6 +29,9 @@ pub trait Network {
     /// Sets the options that a connection needs from its first byte on.
     fn set_options(&mut self, stream: &Self::Stream);
 
+    /// Has small writes sent at once, even while earlier ones are not acknowledged.
+    fn set_no_delay(&mut self, stream: &Self::Stream);
+
     /// Has the peer probed after `silence`.
     fn set_keep_alive(&mut self, stream: &Self::Stream, silence: Duration);
 
@@ -42,22 +46,25 @@ pub trait Network {
 #[derive(Debug)]
 pub struct MioNetwork {
     registry: Registry,
+    local_ports: RangeInclusive<u16>,
 }
 
 impl MioNetwork {
     /// Registers sockets with `registry`.
     pub fn new(registry: Registry) -> Self {
-        Self { registry }
-    }
-
-    /// Where sockets are registered.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+        Self { registry, local_ports: local_port_range() }
     }
 }
 
-/// Ports below this are no system's choice for an outgoing connection (ip_local_port_range begins at 1024 or above).
-const MIN_LOCAL_PORT: u16 = 1024;
+/// The ports that the system chooses from for outgoing connections (ip(7)). All unprivileged ones if that is unknown.
+fn local_port_range() -> RangeInclusive<u16> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ports = text.split_whitespace().map_while(|port| port.parse().ok());
+    match (ports.next(), ports.next()) {
+        (Some(first), Some(last)) => first..=last,
+        _ => 1024..=u16::MAX,
+    }
+}
 
 impl Network for MioNetwork {
     type Stream = TcpSocket;
@@ -82,7 +89,7 @@ impl Network for MioNetwork {
         }
         // If no socket listens on a local port of the ephemeral range, TCP may connect to itself (RFC 9293, simultaneous
         // open): the plugin would read what it wrote, and the service that belongs there could not start.
-        if to.port() >= MIN_LOCAL_PORT && stream.local_addr().is_ok_and(|own| own == to) {
+        if self.local_ports.contains(&to.port()) && stream.local_addr().is_ok_and(|own| own == to) {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         Ok(true)
@@ -90,6 +97,10 @@ impl Network for MioNetwork {
 
     fn set_options(&mut self, stream: &TcpSocket) {
         stream.set_options();
+    }
+
+    fn set_no_delay(&mut self, stream: &TcpSocket) {
+        stream.set_no_delay();
     }
 
     fn set_keep_alive(&mut self, stream: &TcpSocket, silence: Duration) {

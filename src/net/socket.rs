@@ -64,13 +64,18 @@ pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 pub struct TcpSocket(pub TcpStream);
 
 impl TcpSocket {
-    /// Sets the options of a connection that this process has made, but for keep-alive. An accepted connection has them
-    /// from its listener: see [`set_options`].
+    /// Keeps urgent bytes in their place. An accepted connection has its options from its listener: see [`set_options`].
+    /// Best effort, as all options; errors are ignored.
     pub fn set_options(&self) {
-        set_stream_options(&SockRef::from(&self.0));
+        let _ = SockRef::from(&self.0).set_out_of_band_inline(true);
     }
 
-    /// Has the peer probed after `silence`. Best effort; errors are ignored.
+    /// Turns Nagle's algorithm off.
+    pub fn set_no_delay(&self) {
+        let _ = SockRef::from(&self.0).set_tcp_nodelay(true);
+    }
+
+    /// Has the peer probed after `silence`.
     pub fn set_keep_alive(&self, silence: Duration) {
         set_keep_alive(&SockRef::from(&self.0), silence);
     }
@@ -82,16 +87,12 @@ impl TcpSocket {
 ///
 /// `keep_alive`: the silence before the first probe. `None`: no probes.
 pub fn set_options(socket: SockRef<'_>, keep_alive: Option<Duration>) {
-    set_stream_options(&socket);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_out_of_band_inline(true);
     match keep_alive {
         Some(silence) => set_keep_alive(&socket, silence),
         None => drop(socket.set_keepalive(false)),
     }
-}
-
-fn set_stream_options(socket: &SockRef<'_>) {
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_out_of_band_inline(true);
 }
 
 fn set_keep_alive(socket: &SockRef<'_>, silence: Duration) {

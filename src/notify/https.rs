@@ -162,7 +162,7 @@ fn connect_first(addresses: &[SocketAddr], deadline: Deadline) -> Result<TcpSock
         match connected {
             Ok(stream) => {
                 let socket = TcpSocket(mio::net::TcpStream::from_std(stream));
-                socket.set_options();
+                socket.set_no_delay();
                 return Ok(socket);
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => outcome = Err(Error::Timeout(deadline.reason)),

@@ -159,11 +159,13 @@ impl Direction {
         self.phase = DirectionPhase::Ended;
     }
 
-    /// Moves bytes until one of the sides blocks, or the turn is over.
+    /// Moves bytes until one of the sides blocks, or the turn is over. `close_follows`: the sink is closed as soon as this
+    /// direction has ended, so that it need not be told the end before.
     pub fn pump(
         &mut self,
         source: &mut dyn Endpoint,
         sink: &mut dyn Endpoint,
+        close_follows: bool,
         cx: &mut RelayContext<'_>,
     ) -> PumpResult {
         let mut result = PumpResult::default();
@@ -172,6 +174,13 @@ impl Direction {
             if call == TURN_CALLS || self.moved - start >= TURN_BYTES as u64 {
                 result.again = true;
                 break;
+            }
+            if self.phase == DirectionPhase::Ending && !self.is_held_back() {
+                self.phase = DirectionPhase::Ended;
+                result.ended = true;
+                if !close_follows {
+                    sink.shutdown_write();
+                }
             }
             match self.step(source, sink, cx, &mut result) {
                 Ok(Flow::Continue) => {}
@@ -200,13 +209,7 @@ impl Direction {
             return self.write_pending(sink, cx);
         }
         match self.phase {
-            DirectionPhase::Ending => {
-                sink.shutdown_write();
-                self.phase = DirectionPhase::Ended;
-                result.ended = true;
-                Ok(Flow::Stop)
-            }
-            DirectionPhase::Ended => Ok(Flow::Stop),
+            DirectionPhase::Ending | DirectionPhase::Ended => Ok(Flow::Stop),
             DirectionPhase::Open if !source.is_readable() => Ok(Flow::Stop),
             DirectionPhase::Open if self.bulk_reads >= BULK_AFTER && cx.block.is_none() => {
                 self.fill_pipe(source, sink, cx, result)

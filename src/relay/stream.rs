@@ -69,7 +69,10 @@ impl StreamRelay {
             self.to_remote.restart_clock(cx.now);
             self.lost.get_or_insert(CloseReason::PluginLost);
         }
-        let to_plugin = self.to_plugin.pump(remote, plugin, cx);
+        // close(2) tells both sides the end if they are plain sockets that have nothing unread.
+        let are_plain = self.lost.is_none() && plugin.fd().is_some() && remote.fd().is_some();
+        let close_follows = are_plain && self.to_remote.phase() == DirectionPhase::Ended;
+        let to_plugin = self.to_plugin.pump(remote, plugin, close_follows, cx);
         turn.delivered = to_plugin.written;
         turn.end_delivered = to_plugin.ended;
         if to_plugin.read {
@@ -82,7 +85,8 @@ impl StreamRelay {
 
         // BLKS concerns what the plugin reads; the remote gets what there is.
         let block = cx.block.take();
-        let to_remote = self.to_remote.pump(plugin, remote, cx);
+        let close_follows = are_plain && self.lost.is_none() && self.to_plugin.phase() == DirectionPhase::Ended;
+        let to_remote = self.to_remote.pump(plugin, remote, close_follows, cx);
         cx.block = block;
         if to_remote.ended {
             self.to_plugin.restart_clock(cx.now);

@@ -28,6 +28,9 @@ pub struct Relaying<N: Network> {
     target: Target,
     /// `OK CONN`, until it is written. No byte of the remote goes before it.
     greeting: Option<Outbox>,
+    /// Nagle's algorithm is still on: it delays only a write that follows another one, and not one with the end, so that a
+    /// dialogue of one question is spared a system call.
+    delays_writes: bool,
     /// When keep-alive is to be set up, until it is.
     keep_alive_due: Option<Instant>,
     link: Link<N>,
@@ -94,7 +97,8 @@ impl<N: Network> Relaying<N> {
         };
         let keep_alive_due = (cx.config.limits.keep_alive.is_some() && !matches!(link, Link::Datagrams { .. }))
             .then(|| cx.now + KEEP_ALIVE_DELAY);
-        Self { target: request.target, greeting: Some(Outbox::new(greeting)), keep_alive_due, link }
+        let delays_writes = matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
+        Self { target: request.target, greeting: Some(Outbox::new(greeting)), delays_writes, keep_alive_due, link }
     }
 
     /// True if the plugin has been greeted; nothing may be moved before.
@@ -137,6 +141,10 @@ impl<N: Network> Relaying<N> {
         counted: usize,
         cx: &mut SessionContext<'_, N>,
     ) -> RelayTurn {
+        let writes_again = plugin.is_readable() && !plugin.is_read_closed() || self.relay().held() > 0;
+        if self.delays_writes && self.relay().sent() > 0 && writes_again {
+            self.set_no_delay(cx);
+        }
         if self.keep_alive_due.is_some_and(|due| due <= cx.now) {
             self.set_keep_alive(cx);
         }
@@ -164,6 +172,13 @@ impl<N: Network> Relaying<N> {
                 let may_send = |to: std::net::SocketAddr| to == own || targets.allows("", to.ip(), to.port());
                 relay.run(plugin, remote, &may_send, &mut relay_cx)
             }
+        }
+    }
+
+    fn set_no_delay(&mut self, cx: &mut SessionContext<'_, N>) {
+        self.delays_writes = false;
+        if let Link::Stream { remote, .. } = &self.link {
+            cx.network.set_no_delay(remote.stream().socket());
         }
     }
 

@@ -255,6 +255,10 @@ impl<N: Network> Connecting<N> {
         };
         self.hop.handle_connected(peer.ip());
         cx.network.set_options(socket.stream());
+        if self.hop.protocol != Protocol::Tcp {
+            // A handshake writes several times in a row.
+            cx.network.set_no_delay(socket.stream());
+        }
         match self.hop.protocol {
             Protocol::Tls | Protocol::Wss => {
                 let settings = self.hop.tls_settings(parameters);

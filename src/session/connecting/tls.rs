@@ -105,7 +105,9 @@ impl<S: Stream> TlsHandshake<S> {
             }
             TlsHandshakeState::Computing(_) | TlsHandshakeState::Waiting(_) => TlsProgress::Pending(self),
             TlsHandshakeState::Done(connection) => {
-                TlsProgress::Done(self.socket.wrap(|socket| TlsStream::new(socket, connection, self.to_send)))
+                let mut stream = self.socket.wrap(|socket| TlsStream::new(socket, connection, self.to_send));
+                stream.assume_readable();
+                TlsProgress::Done(stream)
             }
             TlsHandshakeState::Failed(failure) => TlsProgress::Failed(ConnectError::Tls(failure.to_string().into())),
         }
