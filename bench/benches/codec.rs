@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
-use sockproxyd::websocket::{Connection, Control, Entropy, Event, Kind, Role, Settings};
+use sockproxyd::websocket::{Connection, Control, Entropy, Event, Kind, Role, WebSocketSettings};
 use tungstenite::protocol::Role as TheirRole;
 use tungstenite::{Bytes, Message, Utf8Bytes, WebSocket};
 
@@ -45,8 +45,14 @@ impl Entropy for Keys {
 }
 
 fn connection(role: Role) -> Connection {
-    let settings =
-        Settings { role, mask: true, control: Control::Auto, max_message: 1 << 20, deflate: None, ping_interval: None };
+    let settings = WebSocketSettings {
+        role,
+        mask: true,
+        control: Control::Auto,
+        max_message: 1 << 20,
+        deflate: None,
+        ping_interval: None,
+    };
     Connection::new(settings, Instant::now())
 }
 

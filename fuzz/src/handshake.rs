@@ -3,9 +3,10 @@
 //!
 //! Input: the split, the side that is fuzzed, the offer, and the bytes.
 
-use sockproxyd::testing::pieces::{read_answer, read_request};
+use sockproxyd::testing::pieces::{read_request, read_response};
 use sockproxyd::websocket::handshake::{
-    Answer, Arrival, ClientHandshake, FIELDS_LIMIT, HEAD_LIMIT, Offer, Progress, Refusal, Request, ServerHandshake, Url,
+    AcceptOptions, ClientHandshake, HandshakeProgress, MAX_FIELDS, MAX_HEAD, Offer, Refusal, RequestProgress,
+    ServerHandshake, UpgradeRequest, Url,
 };
 
 use super::input::{Input, expand, pieces};
@@ -37,19 +38,19 @@ fn client(text: &[u8], split: u8, flags: u8) {
     let read = |pieces: &[&[u8]]| {
         let mut handshake = ClientHandshake::new(&url, &offer, NONCE, true);
         handshake.handle_transmitted(usize::MAX);
-        read_answer(&mut handshake, pieces)
+        read_response(&mut handshake, pieces)
     };
     let whole = read(&[text]);
     assert_eq!(read(&pieces(text, split)), whole, "the result depends on the split");
     match whole {
-        Progress::Pending => assert!(text.len() <= HEAD_LIMIT, "{} bytes are buffered", text.len()),
-        Progress::Redirect { location } => {
+        HandshakeProgress::Pending => assert!(text.len() <= MAX_HEAD, "{} bytes are buffered", text.len()),
+        HandshakeProgress::Redirect { location } => {
             if let Ok(url) = url.join(&location) {
                 check_url(&url);
             }
         }
-        Progress::Failed(failure) => assert!(is_line(&failure.to_string()), "{failure:?}"),
-        Progress::Upgraded(upgraded) => {
+        HandshakeProgress::Failed(failure) => assert!(is_line(&failure.to_string()), "{failure:?}"),
+        HandshakeProgress::Upgraded(upgraded) => {
             let head = upgraded.head.expect("keep_head was set");
             assert!(text.ends_with(&[&head[..], &upgraded.rest].concat()), "bytes are lost between head and rest");
             assert!(
@@ -69,35 +70,35 @@ fn client(text: &[u8], split: u8, flags: u8) {
 fn server(text: &[u8], split: u8, flags: u8) {
     let read = |pieces: &[&[u8]]| {
         let mut handshake = ServerHandshake::new();
-        let arrival = read_request(&mut handshake, pieces);
-        (arrival, handshake)
+        let progress = read_request(&mut handshake, pieces);
+        (progress, handshake)
     };
     let (whole, mut handshake) = read(&[text]);
     assert_eq!(read(&pieces(text, split)).0, whole, "the result depends on the split");
     match whole {
-        Arrival::Pending => {
-            assert!(text.trim_ascii_start().len() <= HEAD_LIMIT, "{} bytes are buffered", text.len());
+        RequestProgress::Pending => {
+            assert!(text.trim_ascii_start().len() <= MAX_HEAD, "{} bytes are buffered", text.len());
             assert!(handshake.transmit().is_empty());
         }
-        Arrival::Refused(refusal) => {
+        RequestProgress::Refused(refusal) => {
             assert!(is_line(&refusal.to_string()), "{refusal:?}");
             assert_eq!(handshake.transmit().is_empty(), refusal.code() == 0);
         }
-        Arrival::Asks(request) => {
+        RequestProgress::Received(request) => {
             assert!(
                 text.ends_with(&[&request.head[..], &request.rest].concat()),
                 "bytes are lost between head and rest"
             );
             assert!(request.resource.starts_with('/') && request.path().starts_with('/'));
-            let answer = Answer {
+            let answer = AcceptOptions {
                 subprotocol: request.subprotocols.last().map(|name| &**name),
                 deflate: flags & 1 != 0,
-                ..Answer::default()
+                ..AcceptOptions::default()
             };
             let deflate = handshake.accept(&request, &answer).expect("it was offered");
             assert!(deflate.is_none() || answer.deflate);
             check_head(handshake.transmit(), "HTTP/1.1 101 Switching Protocols");
-            handshake.refuse(Refusal::in_words(403, request.resource.as_bytes()));
+            handshake.refuse(Refusal::with_phrase(403, request.resource.as_bytes()));
             assert!(handshake.transmit().starts_with(b"HTTP/1.1 403 /"));
         }
     }
@@ -139,7 +140,7 @@ fn offers(text: &[u8], flags: u8) {
         // A server may refuse these requests.
         let odd_host = offer.headers.iter().any(|header| is("Host")(header) && header.1.is_empty());
         let origins = offer.headers.iter().filter(|header| is("Origin")(header)).count();
-        let many = handshake.transmit().len() > HEAD_LIMIT || offer.headers.len() + 10 > FIELDS_LIMIT;
+        let many = handshake.transmit().len() > MAX_HEAD || offer.headers.len() + 10 > MAX_FIELDS;
         if trusted && (odd_host || origins > 1) || many {
             continue;
         }
@@ -154,14 +155,14 @@ fn offers(text: &[u8], flags: u8) {
             assert_eq!(request.origin.as_deref(), origin);
         }
         if let Some((user, password)) = offer.auth.as_ref().filter(|_| is_authorized && !replaces("Authorization")) {
-            assert_eq!(request.is_from(user, password), trusted, "credentials are sent to one host only");
+            assert_eq!(request.has_credentials(user, password), trusted, "credentials are sent to one host only");
         }
     }
 }
 
-fn read_one_request(request: &[u8]) -> Request {
+fn read_one_request(request: &[u8]) -> UpgradeRequest {
     match ServerHandshake::new().handle_input(request) {
-        Arrival::Asks(request) => {
+        RequestProgress::Received(request) => {
             assert!(request.rest.is_empty(), "bytes follow the request");
             *request
         }
@@ -175,7 +176,7 @@ fn check_url(url: &Url) {
     assert_eq!(Url::parse(shown.as_bytes()).as_ref(), Ok(url), "{shown}");
     let handshake = ClientHandshake::new(url, &Offer::default(), NONCE, true);
     check_head(handshake.transmit(), &format!("GET {} HTTP/1.1", url.resource));
-    if handshake.transmit().len() <= HEAD_LIMIT {
+    if handshake.transmit().len() <= MAX_HEAD {
         let request = read_one_request(handshake.transmit());
         assert_eq!((&request.resource, &*request.host), (&url.resource, &*url.host_header()));
     }

@@ -4,7 +4,7 @@
 //! Input: the split, the window in bits and the direction, and the message.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use sockproxyd::websocket::deflate::inflate::{Corrupt, Inflater};
+use sockproxyd::websocket::deflate::{InflateError, Inflater};
 
 use super::input::{Input, expand, pieces};
 
@@ -44,17 +44,17 @@ fn arbitrary(text: &[u8], bits: u8, split: u8) {
     }
 }
 
-fn inflate(inflater: &mut Inflater, pieces: &[&[u8]]) -> Result<Vec<u8>, Corrupt> {
+fn inflate(inflater: &mut Inflater, pieces: &[&[u8]]) -> Result<Vec<u8>, InflateError> {
     let mut out = Vec::new();
     for piece in pieces {
         let mut rest = *piece;
         loop {
             let step = inflater.inflate(rest)?;
-            assert!(step.taken > 0 || !step.output.is_empty() || step.starved, "a step without progress");
+            assert!(step.consumed > 0 || !step.output.is_empty() || step.needs_input, "it goes nowhere");
             out.extend_from_slice(&inflater.window()[step.output]);
-            rest = &rest[step.taken..];
-            if step.starved {
-                assert!(rest.is_empty(), "starved with {} bytes left", rest.len());
+            rest = &rest[step.consumed..];
+            if step.needs_input {
+                assert!(rest.is_empty(), "needs_input with {} bytes left", rest.len());
                 break;
             }
             if out.len() >= MAX_OUTPUT {
@@ -66,7 +66,7 @@ fn inflate(inflater: &mut Inflater, pieces: &[&[u8]]) -> Result<Vec<u8>, Corrupt
     loop {
         let step = inflater.finish()?;
         out.extend_from_slice(&inflater.window()[step.output]);
-        if step.starved {
+        if step.needs_input {
             out.truncate(MAX_OUTPUT);
             return Ok(out);
         }

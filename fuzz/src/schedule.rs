@@ -6,8 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use sockproxyd::notify::schedule::Subscription;
-use sockproxyd::notify::{Job, LineId, Outcome, Schedule};
+use sockproxyd::notify::{NotifyJob, NotifyOutcome, Recipient, Schedule, SubscriptionId};
 
 use super::input::Input;
 
@@ -21,8 +20,8 @@ const MAX_STEPS: usize = 600;
 
 /// An established connection.
 struct Line {
-    id: LineId,
-    subscription: Subscription,
+    id: SubscriptionId,
+    subscription: Recipient,
     /// There is an event that no delivered request covers.
     unheard: bool,
     /// When the last request with an event was sent, and whether it or a later one failed.
@@ -33,11 +32,11 @@ struct World {
     schedule: Schedule,
     now: Instant,
     lines: Vec<Line>,
-    out: Vec<Job>,
+    out: Vec<NotifyJob>,
     /// Subscriptions whose connection has ended, and whether a request was sent since.
-    closed: HashMap<Subscription, bool>,
+    closed: HashMap<Recipient, bool>,
     /// Every line that may still have a request in flight.
-    known: HashMap<LineId, Subscription>,
+    known: HashMap<SubscriptionId, Recipient>,
     senders: usize,
     /// The largest limits so far.
     most_senders: usize,
@@ -108,7 +107,7 @@ impl World {
         }
         let kind = input.byte();
         let (device, name) = (usize::from(kind) % DEVICES, usize::from(kind >> 2) % NAMES);
-        let subscription = Subscription {
+        let subscription = Recipient {
             device: device.to_string().into(),
             query: format!("/{device}/{name}").into(),
             events: kind & 0x40 != 0,
@@ -141,14 +140,14 @@ impl World {
         }
         let job = self.out.swap_remove(input.below(self.out.len()));
         let outcome = match input.below(8) {
-            0..=2 => Outcome::Delivered,
-            3 => Outcome::Unreachable,
-            4 => Outcome::TimedOut,
-            5 => Outcome::Failed(503),
-            6 => Outcome::ErrorBody,
-            _ => Outcome::Refused(401),
+            0..=2 => NotifyOutcome::Delivered,
+            3 => NotifyOutcome::Unreachable,
+            4 => NotifyOutcome::TimedOut,
+            5 => NotifyOutcome::ServerError(503),
+            6 => NotifyOutcome::ErrorBody,
+            _ => NotifyOutcome::Refused(401),
         };
-        self.give_up_if(matches!(outcome, Outcome::ErrorBody | Outcome::Refused(_)));
+        self.give_up_if(matches!(outcome, NotifyOutcome::ErrorBody | NotifyOutcome::Refused(_)));
         self.judge(&job, outcome);
     }
 
@@ -156,26 +155,26 @@ impl World {
         self.given_up |= pointless;
     }
 
-    fn judge(&mut self, job: &Job, outcome: Outcome) {
-        if let Some(line) = self.lines.iter_mut().find(|line| line.id == job.line)
-            && outcome != Outcome::Delivered
+    fn judge(&mut self, job: &NotifyJob, outcome: NotifyOutcome) {
+        if let Some(line) = self.lines.iter_mut().find(|line| line.id == job.id)
+            && outcome != NotifyOutcome::Delivered
             && is_news(job)
         {
             line.unheard = true;
             line.last = line.last.map(|(when, _)| (when, true));
         }
-        self.schedule.handle_outcome(job.line, outcome, self.now);
+        self.schedule.handle_outcome(job.id, outcome, self.now);
     }
 
     /// Polls every request that is due, and checks that it is permitted.
     fn send(&mut self) {
         while let Some(job) = self.schedule.poll_job(self.now) {
-            let subscription = self.known[&job.line].clone();
+            let subscription = self.known[&job.id].clone();
             let path = job.query.split('&').next().expect("a first part");
             assert_eq!(path, &*subscription.query, "a request of another line");
             assert_eq!(job.query.contains("&Event="), subscription.events, "{}", job.query);
             for other in &self.out {
-                assert_ne!(self.known[&other.line].device, subscription.device, "two requests to one device at a time");
+                assert_ne!(self.known[&other.id].device, subscription.device, "two requests to one device at a time");
             }
             self.note(&job, &subscription);
             self.out.push(job);
@@ -191,8 +190,8 @@ impl World {
     }
 
     /// Records the event and the receiver of a request.
-    fn note(&mut self, job: &Job, subscription: &Subscription) {
-        match self.lines.iter_mut().find(|line| line.id == job.line) {
+    fn note(&mut self, job: &NotifyJob, subscription: &Recipient) {
+        match self.lines.iter_mut().find(|line| line.id == job.id) {
             Some(line) if is_news(job) => {
                 assert!(line.unheard, "{} has no new event", job.query);
                 assert!(!job.query.ends_with("&Event=closed"), "a closing notice for an open connection");
@@ -216,7 +215,7 @@ impl World {
     fn drain(&mut self) {
         for _ in 0..10_000 {
             while let Some(job) = self.out.pop() {
-                self.judge(&job, Outcome::Delivered);
+                self.judge(&job, NotifyOutcome::Delivered);
             }
             self.send();
             if self.out.is_empty() {
@@ -239,6 +238,6 @@ impl World {
 }
 
 /// True if a request is for data or the end.
-fn is_news(job: &Job) -> bool {
+fn is_news(job: &NotifyJob) -> bool {
     !job.query.ends_with("&Event=connected")
 }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use sockproxyd::testing::TestEntropy;
-use sockproxyd::websocket::{Connection, Control, Deflate, Event, Kind, Role, Settings};
+use sockproxyd::websocket::{Connection, Control, Deflate, Event, Kind, Role, WebSocketSettings};
 
 use super::input::{Input, expand, pieces};
 
@@ -26,8 +26,8 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn settings(mode: u8) -> Settings {
-    Settings {
+fn settings(mode: u8) -> WebSocketSettings {
+    WebSocketSettings {
         role: if mode & 1 == 0 { Role::Client } else { Role::Server },
         mask: true,
         control: if mode & 2 == 0 { Control::Show } else { Control::Hand },
@@ -59,7 +59,7 @@ enum Step {
     Failed(u16),
 }
 
-fn read(settings: &Settings, pieces: &[&[u8]]) -> Received {
+fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Received {
     let now = Instant::now();
     let mut connection = Connection::new(settings.clone(), now);
     let mut received = Received::default();
@@ -98,7 +98,7 @@ fn read(settings: &Settings, pieces: &[&[u8]]) -> Received {
                     received.order.push(Step::Pong(payload.to_vec()));
                 }
                 Some(Event::Closed { code, reason }) => received.order.push(Step::Closed(code, reason.into())),
-                Some(Event::Failed(failure)) => received.order.push(Step::Failed(failure.code)),
+                Some(Event::Failed(error)) => received.order.push(Step::Failed(error.code)),
             }
         }
         assert_eq!(at, bytes.len(), "bytes are left over");
@@ -119,9 +119,10 @@ fn read(settings: &Settings, pieces: &[&[u8]]) -> Received {
 }
 
 /// Checks that the answers are valid: pongs, and a close frame if one is due.
-fn check_answers(settings: &Settings, answers: &[u8], received: &Received) {
+fn check_answers(settings: &WebSocketSettings, answers: &[u8], received: &Received) {
     let role = if settings.role == Role::Client { Role::Server } else { Role::Client };
-    let mut peer = Connection::new(Settings { role, control: Control::Show, ..settings.clone() }, Instant::now());
+    let mut peer =
+        Connection::new(WebSocketSettings { role, control: Control::Show, ..settings.clone() }, Instant::now());
     let mut bytes = answers.to_vec();
     let (mut at, mut closed) = (0, None);
     loop {
@@ -145,7 +146,7 @@ fn check_answers(settings: &Settings, answers: &[u8], received: &Received) {
 }
 
 /// The reference implementation of RFC 6455 sections 5 to 8, without compression, for input in one piece.
-fn reference(settings: &Settings, mut rest: &[u8]) -> Received {
+fn reference(settings: &WebSocketSettings, mut rest: &[u8]) -> Received {
     let mut received = Received::default();
     let mut open: Option<(Kind, Vec<u8>)> = None;
     let mut announced = 0u64;

@@ -215,8 +215,8 @@ impl Daemon {
 
     /// Takes what threads have found out.
     fn take_results(&mut self) {
-        for (line, outcome) in self.senders.take_outcomes() {
-            self.resources.schedule.handle_outcome(line, outcome, self.now);
+        for (id, outcome) in self.senders.take_outcomes() {
+            self.resources.schedule.handle_outcome(id, outcome, self.now);
         }
         for (key, step) in self.resources.handshakes.take_results() {
             if let Some(found) = self.sessions.get_mut(key) {
@@ -500,8 +500,8 @@ impl Daemon {
     /// Hands requests that are due to the senders.
     fn send_notifications(&mut self) {
         while let Some(job) = self.resources.schedule.poll_job(self.now) {
-            if let Some((line, outcome)) = self.senders.submit(job) {
-                self.resources.schedule.handle_outcome(line, outcome, self.now);
+            if let Some((id, outcome)) = self.senders.submit(job) {
+                self.resources.schedule.handle_outcome(id, outcome, self.now);
             }
         }
     }
@@ -536,8 +536,8 @@ impl Daemon {
         // The files may have changed, whatever their names.
         let tls = tls_context(&resources.config);
         self.senders.set_trust(trust(&tls, &resources.config));
-        resources.handshakes.set_house(tls);
-        self.senders.set_most(limits.senders);
+        resources.handshakes.set_context(tls);
+        self.senders.set_max_requests(limits.senders);
         self.admission.set_limit(fd_limit::raise_for(&resources.config));
         let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
         if fixed(old) != fixed(&resources.config) {
@@ -621,15 +621,15 @@ impl Daemon {
 }
 
 /// What TLS connections share. Draws the first randomness meanwhile.
-fn tls_context(config: &Config) -> Arc<tls::House> {
-    let context = Arc::new(tls::House::new(config.tls.directory.clone(), config.tls.ca.clone()));
-    context.warm_up();
+fn tls_context(config: &Config) -> Arc<tls::TlsContext> {
+    let context = Arc::new(tls::TlsContext::new(config.tls.directory.clone(), config.tls.ca.clone()));
+    context.warm_up_random();
     context
 }
 
 /// How Luup is verified.
-fn trust(context: &Arc<tls::House>, config: &Config) -> Trust {
-    Trust { house: Arc::clone(context), verify: config.tls.luup.clone() }
+fn trust(context: &Arc<tls::TlsContext>, config: &Config) -> Trust {
+    Trust { context: Arc::clone(context), verify: config.tls.luup.clone() }
 }
 
 impl Resources {

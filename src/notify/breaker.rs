@@ -1,35 +1,38 @@
-//! A circuit-breaker: while Luup refuses connections, one probe goes out now and then instead of a storm.
+//! [`Breaker`]: a circuit breaker. While Luup is unreachable, one probe goes out at intervals in place of all requests.
 
 use std::time::{Duration, Instant};
 
-/// Delay before the first probe, doubled for each that fails.
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-/// Longest delay: how late, at most, the house learns that Luup is back.
-const LONGEST_DELAY: Duration = Duration::from_secs(2);
+/// Time before the first probe, doubled for each that fails.
+const MIN_PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest time between two probes: the longest time before a Luup that is back is noticed.
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Whether requests may go out.
+/// Decides whether requests may go out.
+///
+/// Closed until a request fails to reach Luup; then open; half-open (probing) once the interval is over; closed again
+/// when a request reaches Luup.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Breaker {
-    /// Luup is there, as far as anybody knows.
+    /// Luup is reachable; requests go out.
     #[default]
     Closed,
-    /// Luup refused; nothing goes out before `until`.
+    /// Luup is unreachable; no request goes out before `until`.
     Open {
-        /// When the next probe may go.
+        /// When the next probe may go out.
         until: Instant,
-        /// How long the wait was.
-        delay: Duration,
+        /// The interval before that probe.
+        interval: Duration,
     },
-    /// One request is out to see whether Luup is back.
+    /// One request is out as a probe.
     Probing {
-        /// How long the wait before it was.
-        delay: Duration,
+        /// The interval before it.
+        interval: Duration,
     },
 }
 
 impl Breaker {
-    /// True where a request may go out now.
-    pub fn lets_through(&self, now: Instant) -> bool {
+    /// True if a request may go out now.
+    pub fn allows_request(&self, now: Instant) -> bool {
         match *self {
             Self::Closed => true,
             Self::Open { until, .. } => until <= now,
@@ -37,7 +40,7 @@ impl Breaker {
         }
     }
 
-    /// When asking again makes sense, where only time is missing.
+    /// When [`Breaker::allows_request`] changes from false to true by time alone.
     pub fn deadline(&self) -> Option<Instant> {
         match *self {
             Self::Open { until, .. } => Some(until),
@@ -45,34 +48,34 @@ impl Breaker {
         }
     }
 
-    /// A request goes out. After an outage it is the probe.
+    /// A request goes out. If the breaker is open, it is the probe.
     pub fn handle_request(&mut self) {
-        if let Self::Open { delay, .. } = *self {
-            *self = Self::Probing { delay };
+        if let Self::Open { interval, .. } = *self {
+            *self = Self::Probing { interval };
         }
     }
 
-    /// Luup was reached. True where it had been away.
+    /// A request has reached Luup. True if Luup was unreachable before.
     pub fn handle_reached(&mut self) -> bool {
         !matches!(std::mem::take(self), Self::Closed)
     }
 
-    /// The request could not go out: what it might have shown is still open.
+    /// The request could not be sent. If it was the probe, another one follows after the same interval.
     pub fn handle_not_sent(&mut self, now: Instant) {
-        if let Self::Probing { delay } = *self {
-            *self = Self::Open { until: now + delay, delay };
+        if let Self::Probing { interval } = *self {
+            *self = Self::Open { until: now + interval, interval };
         }
     }
 
-    /// Luup was not reached. True where it had been there until now.
+    /// A request did not reach Luup. True if Luup was reachable before.
     pub fn handle_unreachable(&mut self, now: Instant) -> bool {
-        let (was_closed, delay) = match *self {
-            Self::Closed => (true, FIRST_DELAY),
-            Self::Probing { delay } => (false, (delay * 2).min(LONGEST_DELAY)),
-            // A request that was on its way when another one was refused says nothing new.
+        let (was_closed, interval) = match *self {
+            Self::Closed => (true, MIN_PROBE_INTERVAL),
+            Self::Probing { interval } => (false, (interval * 2).min(MAX_PROBE_INTERVAL)),
+            // A request that was already out when another one failed.
             Self::Open { .. } => return false,
         };
-        *self = Self::Open { until: now + delay, delay };
+        *self = Self::Open { until: now + interval, interval };
         was_closed
     }
 }
@@ -82,27 +85,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_probe_at_a_time_with_growing_delay() {
+    fn one_probe_at_a_time_at_growing_intervals() {
         let start = Instant::now();
         let mut breaker = Breaker::default();
-        assert!(breaker.lets_through(start));
-        assert!(breaker.handle_unreachable(start), "the outage begins");
-        assert!(!breaker.handle_unreachable(start), "and is known");
+        assert!(breaker.allows_request(start));
+        assert!(breaker.handle_unreachable(start), "the first failure");
+        assert!(!breaker.handle_unreachable(start), "a further failure");
         let mut now = start;
-        let mut delays = Vec::new();
+        let mut intervals = Vec::new();
         for _ in 0..8 {
             let until = breaker.deadline().unwrap();
-            assert!(!breaker.lets_through(until - Duration::from_millis(1)));
-            delays.push((until - now).as_millis());
+            assert!(!breaker.allows_request(until - Duration::from_millis(1)));
+            intervals.push((until - now).as_millis());
             now = until;
-            assert!(breaker.lets_through(now));
+            assert!(breaker.allows_request(now));
             breaker.handle_request();
-            assert!(!breaker.lets_through(now), "one probe");
+            assert!(!breaker.allows_request(now), "one probe at a time");
             assert!(!breaker.handle_unreachable(now));
         }
-        assert_eq!(delays, [100, 200, 400, 800, 1600, 2000, 2000, 2000]);
+        assert_eq!(intervals, [100, 200, 400, 800, 1600, 2000, 2000, 2000]);
         assert!(breaker.handle_reached());
-        assert!(breaker.lets_through(now));
+        assert!(breaker.allows_request(now));
         assert!(!breaker.handle_reached());
     }
 }

@@ -1,51 +1,47 @@
-//! What is known of one Luup device: at most one request is with it, and how it has answered lately.
+//! [`Device`]: the schedule's record of one Luup device.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::LineId;
+use super::SubscriptionId;
+use super::retry_policy::backoff;
 
-/// First pause after an action that did not answer in time, doubled for each that follows.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause: how late, at most, a device is tried again that has come back to its senses. An action that works but
-/// answers late is invoked each time, and Luup does nothing else meanwhile; so this is no short time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// First pause after a request without an answer in time, doubled for each further one.
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause: the longest time before a device that works again is tried. An action that works but answers too late
+/// is invoked at each attempt, and Luup does nothing else meanwhile, so the pause is not short.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// One device, while a line tells it anything.
+/// One device, for as long as a subscription names it.
 #[derive(Debug, Default)]
 pub struct Device {
-    /// Lines that tell it.
-    pub lines: usize,
-    /// True while one of them is next in the queue or has a request out.
+    /// Number of subscriptions that name it.
+    pub subscriptions: usize,
+    /// True while one of them is in the queue of senders or has a request out.
     pub busy: bool,
-    /// Lines that are due and wait for it, first come first served.
-    pub waiting: VecDeque<LineId>,
-    /// Requests in a row that got no answer in time.
-    pub timeouts: u32,
-    /// Nothing is sent to it before this, since its last request got no answer.
-    pub resting_until: Option<Instant>,
+    /// Due subscriptions that wait for the device, in order.
+    pub waiting: VecDeque<SubscriptionId>,
+    /// Requests in a row without an answer in time.
+    timeouts: u32,
+    /// No request before this instant.
+    pub paused_until: Option<Instant>,
 }
 
 impl Device {
-    /// True where its last request got no answer: it may take only part of the senders.
-    pub fn is_suspect(&self) -> bool {
+    /// True if the last request got no answer in time. Such devices may take only half of the senders.
+    pub fn is_slow(&self) -> bool {
         self.timeouts > 0
     }
 
-    /// Its request got no answer in time: it is left alone for a while, longer each time.
+    /// A request got no answer in time: pauses the device, longer each time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.resting_until = Some(now + backoff(FIRST_PAUSE, LONGEST_PAUSE, self.timeouts));
+        self.paused_until = Some(now + backoff(MIN_PAUSE, MAX_PAUSE, self.timeouts));
         self.timeouts += 1;
     }
 
-    /// It has answered.
+    /// A request got an answer.
     pub fn handle_answer(&mut self) {
         self.timeouts = 0;
-        self.resting_until = None;
+        self.paused_until = None;
     }
-}
-
-/// `first`, doubled `times` times, at most `longest`.
-pub fn backoff(first: Duration, longest: Duration, times: u32) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(longest)
 }

@@ -1,40 +1,50 @@
-//! Telling a plugin that there is something to read.
+//! Notifications: HTTP requests to Luup that call an action of the plugin when it has something to read.
 //!
-//! [`schedule`] decides what is sent when; it is sans-IO. [`sender`] sends it, each request on a thread of its own,
-//! since a Luup that hangs must hold up nobody; `secure` is TLS for that. [`outcome`] judges the answers.
+//! May depend on: `workers` (thread pool), `net`, and `tls` for a Luup behind https.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`schedule`] | which notification is sent when; sans-IO. Start here |
+//! | `subscription` | the notifications of one connection, and their recipient |
+//! | `retry_policy`, `breaker`, `device` | pauses: for a notification, for Luup as a whole, for a device |
+//! | `closing_notices` | notifications that outlive their connection |
+//! | [`outcome`] | the result of a request |
+//! | [`sender`], `https` | sends the requests, each on a thread of its own, since ureq and Luup may block |
+//! | `log_once` | one log line per target that refuses |
 
 pub mod outcome;
 pub mod schedule;
 pub mod sender;
 
 mod breaker;
-mod closing;
-mod complaints;
-mod counters;
+mod closing_notices;
 mod device;
-mod line;
-mod secure;
+mod https;
+mod log_once;
+mod retry_policy;
+mod subscription;
 
 #[cfg(test)]
 mod simulation;
 
-pub use outcome::Outcome;
-pub use schedule::{Job, LineId, Schedule};
-pub use secure::Trust;
+pub use https::Trust;
+pub use outcome::NotifyOutcome;
+pub use schedule::{Counters, NotifyJob, Schedule};
 pub use sender::Senders;
+pub use subscription::{Recipient, SubscriptionId};
 
-/// Why a plugin is notified; with EVNT=on it is told.
+/// Why a plugin is notified. With EVNT=on the request names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The connection stands.
+pub enum NotifyEvent {
+    /// The connection is established.
     Connected,
-    /// Data was handed over.
+    /// There is data to read.
     Data,
     /// The connection has ended.
     Closed,
 }
 
-impl Event {
+impl NotifyEvent {
     /// The value of `&Event=`.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,56 +1,56 @@
-//! What became of a notification, judged by Luup's answer.
+//! [`NotifyOutcome`]: the result of a notification, from Luup's answer.
 
-/// The verdict on one request.
+/// The result of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Luup took it: 2xx, and the body is no error.
+pub enum NotifyOutcome {
+    /// Luup accepted it: 2xx, and the body is no error.
     Delivered,
-    /// Nobody listens, or the way there is shut: Luup as a whole is away.
+    /// No connection: Luup as a whole is away.
     Unreachable,
-    /// Whoever is there cannot be trusted, or does not speak TLS: Luup as a whole is away. That may pass, once the clock
-    /// of the box is set.
-    NoTls,
-    /// No answer in time: this device's action hangs, or Luup does.
+    /// The server failed verification or does not speak TLS: Luup as a whole is away. This can pass, for example once
+    /// the clock of the box is set.
+    TlsFailed,
+    /// No answer in time: the device's action hangs, or Luup does.
     TimedOut,
-    /// There was no thread to send it: nobody was asked.
+    /// No thread could be started to send the request.
     NotSent,
-    /// The connection broke before an answer: Luup is in trouble, and may recover.
-    HungUp,
-    /// Luup answered 5xx: likewise.
-    Failed(u16),
-    /// `200` with a body that begins with `ERROR:`. Vera answers so for an unknown action, but also while its engine
-    /// is starting.
+    /// The connection broke before an answer. Luup may recover.
+    ConnectionLost,
+    /// Luup answered 5xx other than 501. Luup may recover.
+    ServerError(u16),
+    /// 2xx with a body that begins with `ERROR:`. Vera answers so for an unknown action, and also while its engine
+    /// starts.
     ErrorBody,
-    /// 401, 404, 501 and other answers that repeating would not change.
+    /// 401, 404, 501 and other answers that a repetition would not change.
     Refused(u16),
-    /// An answer that is none in HTTP: the request was taken, and asking again would get no other answer.
-    NoHttp,
+    /// The answer is not HTTP. Luup has received the request, and a repetition would get no other answer.
+    InvalidHttp,
 }
 
-impl Outcome {
-    /// Judges an answer: its status and the beginning of its body.
-    pub fn of_answer(status: u16, body: &[u8]) -> Self {
+impl NotifyOutcome {
+    /// The outcome for an answer with this status and this beginning of the body.
+    pub fn from_answer(status: u16, body: &[u8]) -> Self {
         match status {
             200..=299 if body.trim_ascii_start().starts_with(b"ERROR:") => Self::ErrorBody,
             200..=299 => Self::Delivered,
             501 => Self::Refused(status),
-            500..=599 => Self::Failed(status),
+            500..=599 => Self::ServerError(status),
             _ => Self::Refused(status),
         }
     }
 
-    /// One or two words for logs and STAT JSON.
+    /// The name in logs and STAT JSON.
     pub fn name(self) -> String {
         match self {
             Self::Delivered => "delivered".into(),
             Self::Unreachable => "unreachable".into(),
-            Self::NoTls => "TLS failed".into(),
+            Self::TlsFailed => "TLS failed".into(),
             Self::TimedOut => "timeout".into(),
             Self::ErrorBody => "ERROR body".into(),
             Self::NotSent => "not sent".into(),
-            Self::HungUp => "connection lost".into(),
-            Self::NoHttp => "no HTTP answer".into(),
-            Self::Failed(status) | Self::Refused(status) => format!("status {status}"),
+            Self::ConnectionLost => "connection lost".into(),
+            Self::InvalidHttp => "no HTTP answer".into(),
+            Self::ServerError(status) | Self::Refused(status) => format!("status {status}"),
         }
     }
 }
@@ -60,21 +60,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn judges_as_the_protocol_says() {
+    fn status_and_body_decide_the_outcome() {
         for (status, body, outcome) in [
-            (200, &b"{\"u:HandleReceiveResponse\": {}}"[..], Outcome::Delivered),
-            (204, b"", Outcome::Delivered),
-            (200, b"ERROR: Invalid Service", Outcome::ErrorBody),
-            (200, b"\r\nERROR: No implementation", Outcome::ErrorBody),
-            (200, b"error: lower case is somebody's text", Outcome::Delivered),
-            (401, b"", Outcome::Refused(401)),
-            (404, b"", Outcome::Refused(404)),
-            (501, b"", Outcome::Refused(501)),
-            (302, b"", Outcome::Refused(302)),
-            (500, b"ERROR: x", Outcome::Failed(500)),
-            (503, b"", Outcome::Failed(503)),
+            (200, &b"{\"u:HandleReceiveResponse\": {}}"[..], NotifyOutcome::Delivered),
+            (204, b"", NotifyOutcome::Delivered),
+            (200, b"ERROR: Invalid Service", NotifyOutcome::ErrorBody),
+            (200, b"\r\nERROR: No implementation", NotifyOutcome::ErrorBody),
+            (200, b"error: in lower case is an action's own text", NotifyOutcome::Delivered),
+            (401, b"", NotifyOutcome::Refused(401)),
+            (404, b"", NotifyOutcome::Refused(404)),
+            (501, b"", NotifyOutcome::Refused(501)),
+            (302, b"", NotifyOutcome::Refused(302)),
+            (500, b"ERROR: x", NotifyOutcome::ServerError(500)),
+            (503, b"", NotifyOutcome::ServerError(503)),
         ] {
-            assert_eq!(Outcome::of_answer(status, body), outcome, "{status} {body:?}");
+            assert_eq!(NotifyOutcome::from_answer(status, body), outcome, "{status} {body:?}");
         }
     }
 }

@@ -1,49 +1,55 @@
-//! A seeded simulation of the schedule: plugins come and go, data flows, Luup is moody, time passes in jumps.
+//! A seeded simulation of [`Schedule`]: connections open, receive data and end; Luup answers with random outcomes; the
+//! time advances in steps and jumps.
 //!
-//! After all has calmed down, every connection's last news has been delivered, and nothing is remembered.
+//! Then Luup accepts every request. At the end each connection's last event has been delivered, and the schedule holds
+//! nothing.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use testkit::random::Random;
 
-use super::schedule::Subscription;
-use super::{Job, LineId, Outcome, Schedule};
+use super::{NotifyJob, NotifyOutcome, Recipient, Schedule, SubscriptionId};
+use crate::testing::seeds::for_each_seed;
 
-/// One connection, as a careful plugin sees it.
-struct Plugin {
-    line: LineId,
+const MAX_IN_FLIGHT: usize = 4;
+
+/// One open connection.
+struct OpenConnection {
+    id: SubscriptionId,
     device: u64,
-    /// Data or a close was announced to nobody since the last request went out.
-    unheard: bool,
+    /// True if there was an event since the last request that did not fail.
+    unnotified: bool,
 }
 
-struct House {
+struct World {
     schedule: Schedule,
     random: Random,
     now: Instant,
-    plugins: HashMap<String, Plugin>,
-    /// Connections that have ended and whose plugin has not heard of it.
-    ended: HashMap<String, LineId>,
-    out: Vec<(Job, u64)>,
+    connections: HashMap<String, OpenConnection>,
+    /// Ended connections whose subscription is not gone yet.
+    ended: HashMap<String, SubscriptionId>,
+    /// Requests that are out, with their device.
+    out: Vec<(NotifyJob, u64)>,
     serial: u64,
-    calm: bool,
-    /// Luup never says that a notice is pointless, so that none may be given up.
-    forgiving: bool,
+    /// True in the last phase: no new events, and Luup accepts every request.
+    settling: bool,
+    /// True if Luup never refuses a notification for good, so that none may be given up.
+    never_refuses: bool,
 }
 
-impl House {
-    fn new(seed: u64, forgiving: bool) -> Self {
+impl World {
+    fn new(seed: u64, never_refuses: bool) -> Self {
         Self {
-            schedule: Schedule::new(4, 10_000),
+            schedule: Schedule::new(MAX_IN_FLIGHT, 10_000),
             random: Random::new(seed),
             now: Instant::now(),
-            plugins: HashMap::new(),
+            connections: HashMap::new(),
             ended: HashMap::new(),
             out: Vec::new(),
             serial: 0,
-            calm: false,
-            forgiving,
+            settling: false,
+            never_refuses,
         }
     }
 
@@ -52,53 +58,53 @@ impl House {
         let device = self.random.below(6);
         let name = format!("/{device}/{}", self.serial);
         let pace = (self.random.below(3) == 0).then(|| Duration::from_millis(self.random.below(3000) + 1));
-        let line = self.schedule.open(Subscription {
+        let id = self.schedule.open(Recipient {
             device: device.to_string().into(),
             query: name.as_str().into(),
             events: false,
             pace,
             secret: false,
         });
-        self.plugins.insert(name, Plugin { line, device, unheard: false });
+        self.connections.insert(name, OpenConnection { id, device, unnotified: false });
     }
 
     fn pick(&mut self) -> Option<String> {
-        let mut names: Vec<_> = self.plugins.keys().cloned().collect();
+        let mut names: Vec<_> = self.connections.keys().cloned().collect();
         names.sort();
         (!names.is_empty()).then(|| names[self.random.below(names.len() as u64) as usize].clone())
     }
 
     fn data(&mut self) {
         if let Some(name) = self.pick()
-            && let Some(plugin) = self.plugins.get_mut(&name)
+            && let Some(connection) = self.connections.get_mut(&name)
         {
-            plugin.unheard = true;
-            self.schedule.handle_data(plugin.line, self.now);
+            connection.unnotified = true;
+            self.schedule.handle_data(connection.id, self.now);
         }
     }
 
     fn close(&mut self) {
         if let Some(name) = self.pick()
-            && let Some(plugin) = self.plugins.remove(&name)
+            && let Some(connection) = self.connections.remove(&name)
         {
-            self.schedule.handle_closed(plugin.line, self.now);
-            self.ended.insert(name, plugin.line);
+            self.schedule.handle_closed(connection.id, self.now);
+            self.ended.insert(name, connection.id);
         }
     }
 
-    /// Takes every request that may go out, and checks that each may.
+    /// Takes all requests that may go out, and checks the rules for each.
     fn send(&mut self) {
         while let Some(job) = self.schedule.poll_job(self.now) {
             let device: u64 = job.query.split('/').nth(1).unwrap().parse().unwrap();
-            assert!(self.out.iter().all(|(_, busy)| *busy != device), "two requests are with device {device}");
-            assert!(self.out.iter().all(|(other, _)| other.line != job.line), "two requests of one line");
-            if let Some(plugin) = self.plugins.get_mut(&job.query) {
-                assert_eq!(plugin.device, device);
-                assert!(plugin.unheard, "{} is told what it knows", job.query);
-                plugin.unheard = false;
+            assert!(self.out.iter().all(|(_, busy)| *busy != device), "two requests are out for device {device}");
+            assert!(self.out.iter().all(|(other, _)| other.id != job.id), "two requests are out for one subscription");
+            if let Some(connection) = self.connections.get_mut(&job.query) {
+                assert_eq!(connection.device, device);
+                assert!(connection.unnotified, "{} is notified without a new event", job.query);
+                connection.unnotified = false;
             }
             self.out.push((job, device));
-            assert!(self.out.len() <= 4, "more requests than senders");
+            assert!(self.out.len() <= MAX_IN_FLIGHT, "{} requests are out", self.out.len());
         }
     }
 
@@ -108,43 +114,42 @@ impl House {
         }
         let at = self.random.below(self.out.len() as u64) as usize;
         let (job, _) = self.out.remove(at);
-        let moods = match (self.calm, self.forgiving) {
+        let outcomes = match (self.settling, self.never_refuses) {
             (true, _) => 1,
             (false, true) => 8,
             (false, false) => 10,
         };
-        let outcome = match self.random.below(moods) {
-            0..=2 => Outcome::Delivered,
-            3 => Outcome::Unreachable,
-            4 => Outcome::NoTls,
-            5 => Outcome::TimedOut,
-            6 => Outcome::Failed(503),
-            7 => Outcome::NotSent,
-            8 => Outcome::ErrorBody,
-            _ => Outcome::Refused(401),
+        let outcome = match self.random.below(outcomes) {
+            0..=2 => NotifyOutcome::Delivered,
+            3 => NotifyOutcome::Unreachable,
+            4 => NotifyOutcome::TlsFailed,
+            5 => NotifyOutcome::TimedOut,
+            6 => NotifyOutcome::ServerError(503),
+            7 => NotifyOutcome::NotSent,
+            8 => NotifyOutcome::ErrorBody,
+            _ => NotifyOutcome::Refused(401),
         };
-        if outcome != Outcome::Delivered
-            && let Some(plugin) = self.plugins.get_mut(&job.query)
+        if outcome != NotifyOutcome::Delivered
+            && let Some(connection) = self.connections.get_mut(&job.query)
         {
-            plugin.unheard = true;
+            connection.unnotified = true;
         }
-        self.schedule.handle_outcome(job.line, outcome, self.now);
-        let gone = self.schedule.last_outcome(job.line).is_none();
-        if gone {
+        self.schedule.handle_outcome(job.id, outcome, self.now);
+        if self.schedule.last_outcome(job.id).is_none() {
             self.ended.remove(&job.query);
         }
     }
 
     fn step(&mut self) {
         match self.random.below(10) {
-            0 if !self.calm => self.open(),
-            1 if !self.calm && self.random.below(3) == 0 => self.close(),
-            2..=5 if !self.calm => self.data(),
+            0 if !self.settling => self.open(),
+            1 if !self.settling && self.random.below(3) == 0 => self.close(),
+            2..=5 if !self.settling => self.data(),
             6 | 7 => self.answer(),
             8 => self.now += Duration::from_micros(self.random.below(500_000)),
             _ => {}
         }
-        // A clock that jumps far, as a suspended machine's does.
+        // The clock jumps, as after a machine was suspended.
         if self.random.below(500) == 0 {
             self.now += Duration::from_secs(self.random.below(30));
         }
@@ -152,43 +157,39 @@ impl House {
     }
 }
 
-fn run(seed: u64, forgiving: bool) {
-    let mut house = House::new(seed, forgiving);
+fn run(seed: u64, never_refuses: bool) {
+    let mut world = World::new(seed, never_refuses);
     for _ in 0..2000 {
-        house.step();
+        world.step();
     }
-    house.calm = true;
+    world.settling = true;
     for _ in 0..200_000 {
-        house.step();
-        if house.out.is_empty() {
-            match house.schedule.poll_timeout() {
-                Some(due) => house.now = house.now.max(due),
+        world.step();
+        if world.out.is_empty() {
+            match world.schedule.poll_timeout() {
+                Some(due) => world.now = world.now.max(due),
                 None => break,
             }
         }
     }
-    assert!(house.out.is_empty() && house.schedule.poll_timeout().is_none(), "seed {seed}: it never calms down");
-    assert_eq!(house.schedule.pending(), 0, "seed {seed}");
-    for (name, plugin) in &house.plugins {
-        assert!(!forgiving || !plugin.unheard, "seed {seed}: {name} was never told");
+    assert!(world.out.is_empty() && world.schedule.poll_timeout().is_none(), "the schedule does not come to rest");
+    assert_eq!(world.schedule.pending(), 0);
+    for (name, connection) in &world.connections {
+        assert!(!never_refuses || !connection.unnotified, "{name} was not notified of its last event");
     }
-    assert!(house.ended.is_empty(), "seed {seed}: lines of the dead: {:?}", house.ended.keys());
-    assert_eq!(house.schedule.counters().dropped, 0);
-    if forgiving {
-        assert_eq!(house.schedule.counters().failed, 0, "seed {seed}: a notice was given up");
-    }
-}
-
-#[test]
-fn every_last_notice_arrives_whatever_luup_does() {
-    for seed in 0..100 {
-        run(seed, true);
+    assert!(world.ended.is_empty(), "subscriptions of ended connections remain: {:?}", world.ended.keys());
+    assert_eq!(world.schedule.counters().dropped, 0);
+    if never_refuses {
+        assert_eq!(world.schedule.counters().failed, 0, "a notification was given up");
     }
 }
 
 #[test]
-fn nothing_hangs_or_leaks_when_luup_refuses_for_good() {
-    for seed in 0..100 {
-        run(seed, false);
-    }
+fn every_last_event_is_delivered_despite_any_errors() {
+    for_each_seed("notify::simulation", 100, |seed| run(seed, true));
+}
+
+#[test]
+fn refusals_leave_nothing_behind() {
+    for_each_seed("notify::simulation", 100, |seed| run(seed, false));
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::options::{OptionError, Protocol};
 use super::target::TargetError;
-use crate::websocket::handshake::{Failure, Word};
+use crate::websocket::handshake::{ErrorCode, HandshakeError};
 
 /// Why a CONN came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,22 +17,22 @@ pub enum ConnectError {
     Pid(&'static str),
     /// There is no connection. `tcp` and `udp` say the reason as LuaSocket does; `tls`, `ws` and `wss` with its word of
     /// turbo.websocket's table in front.
-    Connection(Word, Cow<'static, str>),
+    Connection(ErrorCode, Cow<'static, str>),
     /// The opening handshake of WebSocket failed, or the connection was lost while it was made.
-    Handshake(Failure),
+    Handshake(HandshakeError),
     /// TLS failed: its words begin with `SSL_ERROR`.
     Tls(Box<str>),
 }
 
 impl ConnectError {
     /// Connecting to one host took too long (CTIM).
-    pub const CONNECT_TIMEOUT: Self = Self::Connection(Word::ConnectTimeout, Cow::Borrowed("timeout"));
+    pub const CONNECT_TIMEOUT: Self = Self::Connection(ErrorCode::ConnectTimeout, Cow::Borrowed("timeout"));
     /// Everything up to the answer took too long (RQTM).
-    pub const REQUEST_TIMEOUT: Self = Self::Connection(Word::RequestTimeout, Cow::Borrowed("timeout"));
+    pub const REQUEST_TIMEOUT: Self = Self::Connection(ErrorCode::RequestTimeout, Cow::Borrowed("timeout"));
 
     /// No connection can be made, for a reason in LuaSocket's words.
     pub fn could_not_connect(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self::Connection(Word::CouldNotConnect, reason.into())
+        Self::Connection(ErrorCode::CouldNotConnect, reason.into())
     }
 
     /// The reason of `ERR CONN`. Bytes, since it may repeat what the plugin wrote. `protocol`: what is spoken with the
@@ -46,14 +46,14 @@ impl ConnectError {
             Self::Connection(_, reason) if matches!(protocol, Protocol::Tcp | Protocol::Udp) => {
                 reason.as_bytes().to_vec()
             }
-            Self::Connection(word, reason) => Failure::new(*word, reason.as_ref()).to_string().into_bytes(),
+            Self::Connection(word, reason) => HandshakeError::new(*word, reason.as_ref()).to_string().into_bytes(),
             Self::Tls(words) => words.as_bytes().to_vec(),
         }
     }
 }
 
-impl From<Failure> for ConnectError {
-    fn from(failure: Failure) -> Self {
+impl From<HandshakeError> for ConnectError {
+    fn from(failure: HandshakeError) -> Self {
         Self::Handshake(failure)
     }
 }

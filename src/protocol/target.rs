@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::websocket::handshake::{Failure, Url};
+use crate::websocket::handshake::{HandshakeError, Url};
 
 /// The target of a CONN.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum TargetError {
     /// Not a `host:port`.
     Endpoint,
     /// Not a valid URL.
-    Url(Failure),
+    Url(HandshakeError),
 }
 
 impl Target {

@@ -12,7 +12,7 @@ use crate::notify::Schedule;
 use crate::protocol::command::KeptRequest;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
-use crate::tls::{Handshakes, Pending, Settings};
+use crate::tls::{Handshakes, PendingHandshake, TlsSettings};
 use crate::websocket::Entropy;
 
 /// Names a session to the daemon, and back in results from elsewhere.
@@ -49,24 +49,24 @@ pub struct SessionContext<'a, N: Network> {
 /// Computes TLS handshakes off the loop; results come as [`super::Session::handle_tls_step`].
 pub trait HandshakeQueue {
     /// Begins a handshake with `host`. A session has one at a time.
-    fn begin(&mut self, key: Key, host: &str, settings: &Settings);
+    fn begin(&mut self, key: Key, host: &str, settings: &TlsSettings);
     /// Goes on with what the server has sent. Nothing means that it has ended.
-    fn advance(&mut self, key: Key, pending: Pending, received: Vec<u8>);
+    fn advance(&mut self, key: Key, pending: PendingHandshake, received: Vec<u8>);
     /// Drops what was asked for `key`.
     fn cancel(&mut self, key: Key);
 }
 
 impl HandshakeQueue for Handshakes<Key> {
-    fn begin(&mut self, key: Key, host: &str, settings: &Settings) {
+    fn begin(&mut self, key: Key, host: &str, settings: &TlsSettings) {
         Self::begin(self, key, host, settings);
     }
 
-    fn advance(&mut self, key: Key, pending: Pending, received: Vec<u8>) {
+    fn advance(&mut self, key: Key, pending: PendingHandshake, received: Vec<u8>) {
         Self::advance(self, key, pending, received);
     }
 
     fn cancel(&mut self, key: Key) {
-        self.withdraw(&key);
+        Handshakes::cancel(self, &key);
     }
 }
 

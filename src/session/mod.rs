@@ -45,8 +45,8 @@ use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::net::network::{MioNetwork, Network};
 use crate::net::readiness::Readiness;
 use crate::net::resolver::ResolveResult;
+use crate::notify::Recipient;
 use crate::notify::Schedule;
-use crate::notify::schedule::Subscription;
 use crate::protocol::command::KeptRequest;
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
@@ -54,7 +54,7 @@ use crate::protocol::reply;
 use crate::protocol::target::Target;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::{CloseReason, RelayTurn, Timing};
-use crate::tls::Step as TlsStep;
+use crate::tls::TlsStep;
 use connecting::{ConnectOutcome, Connected, Connecting};
 use draining::{DrainOutcome, Draining};
 use kept::unread::{TailOutcome, UnreadTail};
@@ -369,8 +369,8 @@ impl<N: Network> Session<N> {
                 self.plugin = PluginSide::Kept(Box::new(plugin));
             }
             if self.parameters.events {
-                let subscription = || subscription(&self.parameters, self.pid);
-                self.notifier.notify_connected(subscription, cx.schedule, cx.now);
+                let recipient = || recipient(&self.parameters, self.pid);
+                self.notifier.notify_connected(recipient, cx.schedule, cx.now);
             }
         }
         if let Some(plugin) = self.plugin.kept_mut() {
@@ -453,8 +453,8 @@ impl<N: Network> Session<N> {
             log::info!("{} parked, its plugin has gone; kept for {time} s", self.pid);
         }
         if turn.delivered {
-            let subscription = || subscription(&self.parameters, self.pid);
-            self.notifier.notify_data(subscription, cx.schedule, cx.now);
+            let recipient = || recipient(&self.parameters, self.pid);
+            self.notifier.notify_data(recipient, cx.schedule, cx.now);
         }
         if turn.end_delivered {
             // For the plugin this is the end: there is nothing more to read, whatever it may still send.
@@ -464,8 +464,8 @@ impl<N: Network> Session<N> {
 
     /// Makes the closing notification, once.
     fn notify_closed(&mut self, cx: &mut SessionContext<'_, N>) {
-        let subscription = || subscription(&self.parameters, self.pid);
-        self.notifier.notify_closed(subscription, cx.schedule, cx.now);
+        let recipient = || recipient(&self.parameters, self.pid);
+        self.notifier.notify_closed(recipient, cx.schedule, cx.now);
     }
 
     /// Counts in the budget what the stage holds.
@@ -641,7 +641,7 @@ impl<N: Network> Session<N> {
     pub fn end_kept(&mut self, why: KeptEnd, cx: &mut SessionContext<'_, N>) {
         log::info!("{} ends: {why}", self.pid);
         if why == KeptEnd::Replaced {
-            self.notifier.silence(|| subscription(&self.parameters, self.pid), cx.schedule);
+            self.notifier.silence(|| recipient(&self.parameters, self.pid), cx.schedule);
         }
         let next = match (&mut self.stage, &mut self.plugin) {
             (Stage::Relaying(relaying), PluginSide::Kept(plugin)) => {
@@ -701,7 +701,7 @@ impl<N: Network> Session<N> {
                 None => Vec::new(),
             },
             last_notification: match self.notifier {
-                Notifier::Open(line) => schedule.last_outcome(line),
+                Notifier::Open(id) => schedule.last_outcome(id),
                 Notifier::Unopened | Notifier::Closed => None,
             },
             pid,
@@ -757,9 +757,9 @@ fn refuse<N: Network>(pid: Pid, target: &Target, protocol: Protocol, error: &Con
 }
 
 /// What the plugin has subscribed to, if anything.
-fn subscription(parameters: &Parameters, pid: Pid) -> Option<Subscription> {
+fn recipient(parameters: &Parameters, pid: Pid) -> Option<Recipient> {
     let notify = parameters.notify.as_deref().filter(|notify| notify.notifies())?;
-    Some(Subscription {
+    Some(Recipient {
         device: notify.device().into(),
         query: Arc::from(notify.query(pid.to_string().as_bytes())),
         events: parameters.events,

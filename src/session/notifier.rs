@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::notify::schedule::Subscription;
-use crate::notify::{LineId, Schedule};
+use crate::notify::Recipient;
+use crate::notify::{Schedule, SubscriptionId};
 
 /// The notifications of one connection, which are opened when there is something to say. Every method takes what the
 /// plugin has subscribed to as a closure, since it is needed once at most.
@@ -11,65 +11,65 @@ use crate::notify::{LineId, Schedule};
 pub enum Notifier {
     /// No notification has been made yet.
     Unopened,
-    /// Notifications are made on this line.
-    Open(LineId),
+    /// Notifications are made on this id.
+    Open(SubscriptionId),
     /// The closing notification has been made: nothing follows it.
     Closed,
 }
 
 impl Notifier {
-    /// The line, opened if need be. `None` after the closing notification, and for a plugin that has not subscribed.
-    fn line(&mut self, subscription: impl FnOnce() -> Option<Subscription>, schedule: &mut Schedule) -> Option<LineId> {
+    /// The id, opened if need be. `None` after the closing notification, and for a plugin that has not subscribed.
+    fn id(&mut self, recipient: impl FnOnce() -> Option<Recipient>, schedule: &mut Schedule) -> Option<SubscriptionId> {
         if let Self::Unopened = self {
-            *self = Self::Open(schedule.open(subscription()?));
+            *self = Self::Open(schedule.open(recipient()?));
         }
-        if let Self::Open(line) = self { Some(*line) } else { None }
+        if let Self::Open(id) = self { Some(*id) } else { None }
     }
 
     /// The connection stands.
     pub fn notify_connected(
         &mut self,
-        subscription: impl FnOnce() -> Option<Subscription>,
+        recipient: impl FnOnce() -> Option<Recipient>,
         schedule: &mut Schedule,
         now: Instant,
     ) {
-        if let Some(line) = self.line(subscription, schedule) {
-            schedule.handle_connected(line, now);
+        if let Some(id) = self.id(recipient, schedule) {
+            schedule.handle_connected(id, now);
         }
     }
 
     /// There is something to read.
     pub fn notify_data(
         &mut self,
-        subscription: impl FnOnce() -> Option<Subscription>,
+        recipient: impl FnOnce() -> Option<Recipient>,
         schedule: &mut Schedule,
         now: Instant,
     ) {
-        if let Some(line) = self.line(subscription, schedule) {
-            schedule.handle_data(line, now);
+        if let Some(id) = self.id(recipient, schedule) {
+            schedule.handle_data(id, now);
         }
     }
 
     /// The connection has ended. Only the first call has an effect.
     pub fn notify_closed(
         &mut self,
-        subscription: impl FnOnce() -> Option<Subscription>,
+        recipient: impl FnOnce() -> Option<Recipient>,
         schedule: &mut Schedule,
         now: Instant,
     ) {
-        if let Some(line) = self.line(subscription, schedule) {
-            schedule.handle_closed(line, now);
+        if let Some(id) = self.id(recipient, schedule) {
+            schedule.handle_closed(id, now);
         }
         *self = Self::Closed;
     }
 
     /// Drops every notification that is still to be made: the connection's name is another session's from now on.
-    pub fn silence(&mut self, subscription: impl FnOnce() -> Option<Subscription>, schedule: &mut Schedule) {
+    pub fn silence(&mut self, recipient: impl FnOnce() -> Option<Recipient>, schedule: &mut Schedule) {
         match std::mem::replace(self, Self::Closed) {
-            Self::Open(line) => schedule.forget(line),
+            Self::Open(id) => schedule.discard(id),
             Self::Closed => {
-                if let Some(subscription) = subscription() {
-                    schedule.withdraw(&subscription);
+                if let Some(recipient) = recipient() {
+                    schedule.cancel(&recipient);
                 }
             }
             Self::Unopened => {}

@@ -16,7 +16,7 @@ use crate::relay::datagram::DatagramRelay;
 use crate::relay::stream::StreamRelay;
 use crate::relay::websocket::{RelayOptions, WebSocketRelay};
 use crate::relay::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
-use crate::websocket::{Connection, Role, Settings};
+use crate::websocket::{Connection, Role, WebSocketSettings};
 
 /// A connection lasts this long before its remote is probed for being alive at all. Setting that up takes four system
 /// calls, which short dialogues are spared.
@@ -73,7 +73,7 @@ impl<N: Network> Relaying<N> {
             }
             ConnectedLink::WebSocket(remote, upgraded) => {
                 let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
-                let settings = Settings {
+                let settings = WebSocketSettings {
                     role: Role::Client,
                     mask: bridge.mask,
                     control: bridge.control,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::notify::Outcome;
+use crate::notify::NotifyOutcome;
 use crate::protocol::options::Protocol;
 
 /// Where a session stands, as STAT shows it.
@@ -70,5 +70,5 @@ pub struct Snapshot {
     /// STAT's column Notify.
     pub notify: Vec<u8>,
     /// The result of the last notification.
-    pub last_notification: Option<Outcome>,
+    pub last_notification: Option<NotifyOutcome>,
 }

@@ -8,7 +8,7 @@ pub use table::{header, row};
 
 use std::time::Duration;
 
-use crate::notify::schedule::Counters;
+use crate::notify::Counters;
 
 /// The status of the daemon, without its sessions.
 #[derive(Clone, Debug, Default)]

@@ -3,6 +3,7 @@
 //! none of it is in the binary.
 
 pub mod pieces;
+pub mod seeds;
 pub mod wire;
 
 use std::time::Instant;

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::websocket::handshake::{Arrival, ClientHandshake, Progress, ServerHandshake};
+use crate::websocket::handshake::{ClientHandshake, HandshakeProgress, RequestProgress, ServerHandshake};
 
 /// A whole head, of lines that end in `end`.
 pub fn head_of(lines: &[&str], end: &str) -> Vec<u8> {
@@ -37,12 +37,12 @@ pub fn at_every_split<T: PartialEq + Debug>(input: &[u8], mut read: impl FnMut(&
 }
 
 /// What a client makes of an answer. What comes behind its end is put to the rest.
-pub fn read_answer(handshake: &mut ClientHandshake, pieces: &[&[u8]]) -> Progress {
-    let mut progress = Progress::Pending;
+pub fn read_response(handshake: &mut ClientHandshake, pieces: &[&[u8]]) -> HandshakeProgress {
+    let mut progress = HandshakeProgress::Pending;
     for piece in pieces {
         match &mut progress {
-            Progress::Pending => progress = handshake.handle_input(piece),
-            Progress::Upgraded(upgraded) => upgraded.rest.extend_from_slice(piece),
+            HandshakeProgress::Pending => progress = handshake.handle_input(piece),
+            HandshakeProgress::Upgraded(upgraded) => upgraded.rest.extend_from_slice(piece),
             _ => break,
         }
     }
@@ -50,14 +50,14 @@ pub fn read_answer(handshake: &mut ClientHandshake, pieces: &[&[u8]]) -> Progres
 }
 
 /// What a server makes of a request. What comes behind its end is put to the rest.
-pub fn read_request(handshake: &mut ServerHandshake, pieces: &[&[u8]]) -> Arrival {
-    let mut arrival = Arrival::Pending;
+pub fn read_request(handshake: &mut ServerHandshake, pieces: &[&[u8]]) -> RequestProgress {
+    let mut progress = RequestProgress::Pending;
     for piece in pieces {
-        match &mut arrival {
-            Arrival::Pending => arrival = handshake.handle_input(piece),
-            Arrival::Asks(request) => request.rest.extend_from_slice(piece),
-            Arrival::Refused(_) => break,
+        match &mut progress {
+            RequestProgress::Pending => progress = handshake.handle_input(piece),
+            RequestProgress::Received(request) => request.rest.extend_from_slice(piece),
+            RequestProgress::Refused(_) => break,
         }
     }
-    arrival
+    progress
 }

@@ -1,4 +1,7 @@
-//! What went wrong with TLS, in words for a plugin's author and for the owner of the box.
+//! [`TlsError`]: why a TLS connection failed, in words for a plugin's author and for the administrator of the box.
+//!
+//! No text depends on `Debug` alone: a build with `-Zfmt-debug=none` loses details in brackets or after a colon, and no
+//! message.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,40 +9,61 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompatible};
 
-/// As many of a certificate's names are told.
-const MOST_NAMES: usize = 4;
-/// As long may a line get. What comes from the other side is not trusted to be short.
-const LONGEST: usize = 300;
-/// 2024-01-01. A clock that says less has not been set since the box was started: it has no battery.
-const SENSIBLE: Duration = Duration::from_secs(1_704_067_200);
+/// Names of a certificate that an error lists at most.
+const MAX_NAMES: usize = 4;
+/// Length of an error in characters at most. Parts of it come from the server.
+const MAX_LENGTH: usize = 300;
+/// The earliest plausible time, 2024-01-01. A box without a battery-backed clock starts with an earlier one.
+const MIN_PLAUSIBLE_TIME: Duration = Duration::from_secs(1_704_067_200);
 
-/// Why there is no TLS connection: one line, beginning with `SSL_ERROR`.
+/// Why there is no TLS connection. Displays as one line of printable ASCII that begins with `SSL_ERROR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    what: Box<str>,
+pub struct TlsError {
+    message: Box<str>,
 }
 
-impl Failure {
-    /// `what` went wrong. Only printable characters of it are told.
-    pub fn new(what: impl AsRef<str>) -> Self {
+impl TlsError {
+    /// An error with this message. Characters other than printable ASCII become `?`, and a long message is cut.
+    pub fn new(message: impl AsRef<str>) -> Self {
         let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-        Self { what: what.as_ref().chars().take(LONGEST).map(printable).collect::<String>().into() }
+        Self { message: message.as_ref().chars().take(MAX_LENGTH).map(printable).collect::<String>().into() }
     }
 
-    /// What it is, without what differs from one time to the next.
-    pub fn gist(&self) -> &str {
-        self.what.split(", ").next().unwrap_or_default()
+    /// The message up to its first comma: without the parts that differ from one attempt to the next, such as the time.
+    pub fn summary(&self) -> &str {
+        self.message.split(", ").next().unwrap_or_default()
     }
 
-    /// What rustls has to say.
-    pub fn of(error: &Error) -> Self {
-        Self::at(error, SystemTime::now())
+    /// The error for an error of rustls.
+    pub fn from_rustls(error: &Error) -> Self {
+        Self::from_rustls_at(error, SystemTime::now())
     }
 
-    fn at(error: &Error, now: SystemTime) -> Self {
+    /// The error for an error of rustls about the certificate and key that a plugin names.
+    pub fn from_client_certificate(error: &Error) -> Self {
+        match error {
+            Error::InconsistentKeys(_) => Self::new("CERT and PKEY do not belong together"),
+            error => Self::new(format!("CERT and PKEY: {error}")),
+        }
+    }
+
+    /// The error for a server that does not speak TLS, judged by its first bytes. `None` if they can begin a TLS record.
+    pub fn from_first_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.starts_with(b"HTTP/") {
+            return Some(Self::new("the server speaks plain HTTP on this port"));
+        }
+        if b"HTTP/".starts_with(bytes) {
+            return None;
+        }
+        // RFC 8446 section 5.1: a server's first record is a handshake (0x16) or an alert (0x15), with major version 3.
+        let is_tls = matches!(bytes, [0x15 | 0x16] | [0x15 | 0x16, 3, ..]);
+        (!is_tls).then(|| Self::new("the server does not speak TLS on this port"))
+    }
+
+    fn from_rustls_at(error: &Error, now: SystemTime) -> Self {
         Self::new(match error {
-            Error::InvalidCertificate(error) => of_certificate(error, now),
-            Error::AlertReceived(alert) => of_alert(*alert),
+            Error::InvalidCertificate(error) => certificate_message(error, now),
+            Error::AlertReceived(alert) => alert_message(*alert),
             Error::PeerIncompatible(
                 PeerIncompatible::ServerDoesNotSupportTls12Or13
                 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
@@ -47,57 +71,43 @@ impl Failure {
                 | PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::SupportedVersionsExtensionRequired,
             ) => "no common version of TLS: the server's is too old".into(),
-            Error::PeerIncompatible(what) => format!("no common ground: {what:?}"),
-            Error::InvalidMessage(_) => "the server does not speak TLS, or wrongly".into(),
-            Error::FailedToGetRandomBytes => "this box gives no randomness".into(),
+            Error::PeerIncompatible(detail) => with_detail("no common ground", detail),
+            Error::PeerMisbehaved(detail) => with_detail("peer misbehaved", detail),
+            Error::InvalidMessage(_) => "the server sent an invalid TLS message".into(),
+            Error::FailedToGetRandomBytes => "this box gives no random bytes".into(),
             error => error.to_string(),
         })
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SSL_ERROR {}", self.what)
+        write!(f, "SSL_ERROR {}", self.message)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for TlsError {}
 
-/// What is wrong with the certificate and key that a plugin names.
-pub fn of_client_certificate(error: &Error) -> Failure {
-    match error {
-        Error::InconsistentKeys(_) => Failure::new("CERT and PKEY do not belong together"),
-        error => Failure::new(format!("CERT and PKEY: {error}")),
-    }
+/// `message: detail`, or `message` alone if the build leaves `Debug` output empty.
+fn with_detail(message: &str, detail: &dyn fmt::Debug) -> String {
+    let detail = format!("{detail:?}");
+    if detail.is_empty() { message.into() } else { format!("{message}: {detail}") }
 }
 
-/// What the server said instead of TLS, judged by its first bytes.
-pub fn of_first_bytes(bytes: &[u8]) -> Option<Failure> {
-    if bytes.starts_with(b"HTTP/") {
-        return Some(Failure::new("the server speaks plain HTTP on this port"));
-    }
-    if b"HTTP/".starts_with(bytes) {
-        return None;
-    }
-    // Handshake and alert, the only things that a server may begin with.
-    let is_tls = matches!(bytes, [0x15 | 0x16] | [0x15 | 0x16, 3, ..]);
-    (!is_tls).then(|| Failure::new("the server does not speak TLS on this port"))
-}
-
-fn of_certificate(error: &CertificateError, now: SystemTime) -> String {
+fn certificate_message(error: &CertificateError, now: SystemTime) -> String {
     match error {
         CertificateError::ExpiredContext { not_after, .. } => {
-            format!("certificate expired at {}, {}", Stamp(*not_after), clock(now))
+            format!("certificate expired at {}, {}", Timestamp(*not_after), clock_message(now))
         }
         CertificateError::NotValidYetContext { not_before, .. } => {
-            format!("certificate not valid before {}, {}", Stamp(*not_before), clock(now))
+            format!("certificate not valid before {}, {}", Timestamp(*not_before), clock_message(now))
         }
-        CertificateError::Expired => format!("certificate expired, {}", clock(now)),
-        CertificateError::NotValidYet => format!("certificate not yet valid, {}", clock(now)),
+        CertificateError::Expired => format!("certificate expired, {}", clock_message(now)),
+        CertificateError::NotValidYet => format!("certificate not yet valid, {}", clock_message(now)),
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names: Vec<&str> = presented.iter().take(MOST_NAMES).map(|name| bare(name)).collect();
-            let more = if presented.len() > MOST_NAMES { ", ..." } else { "" };
-            let names = if names.is_empty() { "nobody".into() } else { names.join(", ") };
+            let names = presented[..presented.len().min(MAX_NAMES)].join(", ");
+            let names = if names.is_empty() { "no name" } else { &names };
+            let more = if presented.len() > MAX_NAMES { ", ..." } else { "" };
             format!("certificate is not for {}, but for {names}{more}", expected.to_str())
         }
         CertificateError::NotValidForName => "certificate is not for this name".into(),
@@ -111,17 +121,13 @@ fn of_certificate(error: &CertificateError, now: SystemTime) -> String {
             "certificate's kind of key or signature is not supported".into()
         }
         CertificateError::Other(OtherError(error)) => error.to_string(),
-        error => format!("certificate refused: {error}"),
+        error => with_detail("certificate refused", error),
     }
 }
 
-/// webpki says `DnsName("example.com")`.
-fn bare(name: &str) -> &str {
-    name.split_once('(').map_or(name, |(_, rest)| rest.trim_end_matches(')')).trim_matches('"')
-}
-
-fn of_alert(alert: AlertDescription) -> String {
+fn alert_message(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
+    let name = || alert.as_str().map_or_else(|| format!("alert {}", u8::from(alert)), Into::into);
     match alert {
         Alert::ProtocolVersion => "no common version of TLS: the server refuses ours".into(),
         Alert::HandshakeFailure => "the server finds no common ground (handshake_failure)".into(),
@@ -133,38 +139,39 @@ fn of_alert(alert: AlertDescription) -> String {
         | Alert::CertificateRevoked
         | Alert::UnsupportedCertificate
         | Alert::AccessDenied => {
-            format!("the server refuses our certificate ({alert:?})")
+            format!("the server refuses our certificate ({})", name())
         }
         Alert::UnrecognisedName => "the server knows no such name (unrecognized_name)".into(),
-        alert => format!("the server says {alert:?}"),
+        _ => format!("the server says {}", name()),
     }
 }
 
-/// What the clock says, and whether to believe it.
-fn clock(now: SystemTime) -> String {
+/// The time of the box's clock, and whether it is plausible.
+fn clock_message(now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let date = Stamp(UnixTime::since_unix_epoch(since));
-    if since < SENSIBLE {
+    let date = Timestamp(UnixTime::since_unix_epoch(since));
+    if since < MIN_PLAUSIBLE_TIME {
         format!("but the clock of this box says {date}: it is not set yet")
     } else {
         format!("the clock says {date}")
     }
 }
 
-/// A point in time as RFC 3339 writes it, in UTC.
-struct Stamp(UnixTime);
+/// A point in time; displays in the form of RFC 3339, in UTC.
+struct Timestamp(UnixTime);
 
-impl fmt::Display for Stamp {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        let (year, month, day) = civil(seconds / 86400);
+        let (year, month, day) = civil_from_days(seconds / 86400);
         let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
         write!(f, "{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 }
 
-/// The date that is `days` after 1970-01-01, counted in years that begin in March (Howard Hinnant's algorithm).
-fn civil(days: u64) -> (u64, u64, u64) {
+/// Returns year, month and day of the date `days` after 1970-01-01. Howard Hinnant's algorithm, which counts in years that
+/// begin in March.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -180,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates() {
+    fn timestamps_are_rfc_3339() {
         for (seconds, date) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_399, "2000-02-28T23:59:59Z"),
@@ -189,39 +196,36 @@ mod tests {
             (4_102_444_799, "2099-12-31T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
-            assert_eq!(Stamp(UnixTime::since_unix_epoch(Duration::from_secs(seconds))).to_string(), date);
+            assert_eq!(Timestamp(UnixTime::since_unix_epoch(Duration::from_secs(seconds))).to_string(), date);
         }
     }
 
     #[test]
-    fn a_box_that_has_not_set_its_clock_says_so() {
+    fn an_implausible_clock_is_named_in_the_error() {
         let error: Error = CertificateError::NotValidYetContext {
             time: UnixTime::since_unix_epoch(Duration::from_secs(60)),
-            not_before: UnixTime::since_unix_epoch(SENSIBLE),
+            not_before: UnixTime::since_unix_epoch(MIN_PLAUSIBLE_TIME),
         }
         .into();
         assert_eq!(
-            Failure::at(&error, UNIX_EPOCH + Duration::from_secs(60)).to_string(),
+            TlsError::from_rustls_at(&error, UNIX_EPOCH + Duration::from_secs(60)).to_string(),
             "SSL_ERROR certificate not valid before 2024-01-01T00:00:00Z, but the clock of this box says \
              1970-01-01T00:01:00Z: it is not set yet"
         );
         assert_eq!(
-            Failure::at(&error, UNIX_EPOCH + SENSIBLE).to_string(),
+            TlsError::from_rustls_at(&error, UNIX_EPOCH + MIN_PLAUSIBLE_TIME).to_string(),
             "SSL_ERROR certificate not valid before 2024-01-01T00:00:00Z, the clock says 2024-01-01T00:00:00Z"
         );
     }
 
     #[test]
-    fn what_the_other_side_says_makes_no_lines_and_no_volumes() {
-        let error = Failure::new(format!("a\r\nb\u{1b}{}", "x".repeat(10_000))).to_string();
-        assert!(error.starts_with("SSL_ERROR a??b?xxx") && error.len() <= LONGEST + 10, "{error}");
-        assert_eq!(bare("DnsName(\"a.example\")"), "a.example");
-        assert_eq!(bare("IpAddress(127.0.0.1)"), "127.0.0.1");
-        assert_eq!(bare("odd"), "odd");
+    fn messages_are_one_short_line() {
+        let error = TlsError::new(format!("a\r\nb\u{1b}{}", "x".repeat(10_000))).to_string();
+        assert!(error.starts_with("SSL_ERROR a??b?xxx") && error.len() <= MAX_LENGTH + 10, "{error}");
     }
 
     #[test]
-    fn first_bytes() {
+    fn first_bytes_tell_other_protocols_from_tls() {
         for (bytes, words) in [
             (&b"HTTP/1.1 400 Bad Request\r\n"[..], Some("plain HTTP")),
             (b"SSH-2.0-dropbear\r\n", Some("does not speak TLS")),
@@ -232,10 +236,12 @@ mod tests {
             (b"HTT", None),
             (b"", None),
         ] {
-            let told = of_first_bytes(bytes).map(|failure| failure.to_string());
+            let found = TlsError::from_first_bytes(bytes).map(|error| error.to_string());
             match words {
-                Some(words) => assert!(told.as_ref().is_some_and(|told| told.contains(words)), "{bytes:?}: {told:?}"),
-                None => assert_eq!(told, None, "{bytes:?}"),
+                Some(words) => {
+                    assert!(found.as_ref().is_some_and(|found| found.contains(words)), "{bytes:?}: {found:?}")
+                }
+                None => assert_eq!(found, None, "{bytes:?}"),
             }
         }
     }

@@ -1,7 +1,7 @@
-//! PEM files: the owner's, from anywhere, and those that plugins name, which lie below one directory.
+//! PEM files: those of the configuration, from any path, and those that plugins name, below one directory.
 //!
-//! Whoever may connect may name a file. So a name leads nowhere but below the directory, whatever `..` or link it
-//! tries, and nothing of what stands in a file is ever told.
+//! Every plugin that may connect can name a file. So a plugin's file name must not lead out of the directory, through
+//! `..` or links, and no error may show a file's content.
 
 use std::fs::{self, OpenOptions};
 use std::io::Read;
@@ -12,41 +12,41 @@ use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::Failure;
+use super::TlsError;
 
-/// The largest file: a whole system's roots take about 200 KiB.
-const MOST: u64 = 256 * 1024;
+/// Largest file in bytes. The root certificates of a whole system take about 200 KiB.
+const MAX_FILE_SIZE: u64 = 256 * 1024;
 
-/// What tells a file from the one that stood there before.
+/// Identifies a version of a file: device, inode, size and time of modification. `None` if it cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp(Option<[i64; 5]>);
+pub struct FileStamp(Option<[i64; 5]>);
 
-impl Stamp {
-    /// The file at `path` as it is now.
+impl FileStamp {
+    /// The stamp of the file at `path` now.
     pub fn of(path: &Path) -> Self {
-        let facts = |m: fs::Metadata| [m.dev() as i64, m.ino() as i64, m.size() as i64, m.mtime(), m.mtime_nsec()];
-        Self(fs::metadata(path).ok().map(facts))
+        let metadata = |m: fs::Metadata| [m.dev() as i64, m.ino() as i64, m.size() as i64, m.mtime(), m.mtime_nsec()];
+        Self(fs::metadata(path).ok().map(metadata))
     }
 }
 
-/// A file that was read.
-pub struct File {
+/// A PEM file that has been read.
+pub struct PemFile {
     option: &'static str,
     name: Box<str>,
     text: Vec<u8>,
 }
 
-/// Reads a file that the owner's `key` names.
-pub fn read_owners(key: &'static str, path: &Path) -> Result<File, Failure> {
+/// Reads the file that the configuration's `key` names.
+pub fn read_config_file(key: &'static str, path: &Path) -> Result<PemFile, TlsError> {
     let name: Box<str> = path.to_string_lossy().into();
-    let text = read(path, 0).map_err(|why| failure(key, &name, &why))?;
-    Ok(File { option: key, name, text })
+    let text = read(path, 0).map_err(|reason| file_error(key, &name, &reason))?;
+    Ok(PemFile { option: key, name, text })
 }
 
-/// Reads the file `name` below `directory`, which a plugin's `option` names.
-pub fn read_plugins(option: &'static str, directory: &Path, name: &str) -> Result<File, Failure> {
-    let text = read_below(directory, name).map_err(|why| failure(option, name, &why))?;
-    Ok(File { option, name: name.into(), text })
+/// Reads the file `name` below `directory`; a plugin's `option` names it.
+pub fn read_plugin_file(option: &'static str, directory: &Path, name: &str) -> Result<PemFile, TlsError> {
+    let text = read_below(directory, name).map_err(|reason| file_error(option, name, &reason))?;
+    Ok(PemFile { option, name: name.into(), text })
 }
 
 fn read_below(directory: &Path, name: &str) -> Result<Vec<u8>, String> {
@@ -56,57 +56,57 @@ fn read_below(directory: &Path, name: &str) -> Result<Vec<u8>, String> {
     {
         return Err(outside());
     }
-    let home = directory.canonicalize().map_err(|error| format!("the directory for such files: {error}"))?;
-    let path = home.join(name).canonicalize().map_err(|error| error.to_string())?;
-    if !path.starts_with(&home) {
+    let root = directory.canonicalize().map_err(|error| format!("the directory for such files: {error}"))?;
+    let path = root.join(name).canonicalize().map_err(|error| error.to_string())?;
+    if !path.starts_with(&root) {
         return Err(outside());
     }
-    // Its last part is no link any more; if it has become one meanwhile, it is not followed.
+    // A canonical path has no links. O_NOFOLLOW refuses a last component that has become one meanwhile.
     let text = read(&path, O_NOFOLLOW)?;
-    // A directory on the way may have become a link while it was opened.
-    let again = home.join(name).canonicalize().map_err(|error| error.to_string())?;
+    // Detects a directory on the path that became a link while the file was opened.
+    let again = root.join(name).canonicalize().map_err(|error| error.to_string())?;
     if again != path { Err(outside()) } else { Ok(text) }
 }
 
 fn read(path: &Path, flags: i32) -> Result<Vec<u8>, String> {
-    // Nothing that opening could wait for (a FIFO), or that would take hold of us (a terminal).
+    // O_NONBLOCK: open(2) of a FIFO must not wait. O_NOCTTY: a terminal must not become ours.
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(O_NONBLOCK | O_NOCTTY | flags);
     let file = options.open(path).map_err(|error| error.to_string())?;
-    let facts = file.metadata().map_err(|error| error.to_string())?;
-    if !facts.is_file() {
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
         return Err("it is no regular file".into());
     }
     let mut text = Vec::new();
-    file.take(MOST + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MOST { Err(format!("it has more than {MOST} bytes")) } else { Ok(text) }
+    file.take(MAX_FILE_SIZE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_FILE_SIZE { Err(format!("it has more than {MAX_FILE_SIZE} bytes")) } else { Ok(text) }
 }
 
-impl File {
-    /// The certificates in it: at least one.
-    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Failure> {
+impl PemFile {
+    /// Returns the certificates in the file. An error if there are none.
+    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.text).collect();
         match found {
-            Ok(found) if found.is_empty() => Err(self.failure("there is no certificate in it")),
+            Ok(found) if found.is_empty() => Err(self.error("there is no certificate in it")),
             Ok(found) => Ok(found),
-            Err(_) => Err(self.failure("its PEM is broken")),
+            Err(_) => Err(self.error("its PEM is broken")),
         }
     }
 
-    /// The first private key in it: PKCS#8, PKCS#1 or SEC1.
-    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, Failure> {
+    /// Returns the first private key in the file: PKCS#8, PKCS#1 or SEC1.
+    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         PrivateKeyDer::from_pem_slice(&self.text).map_err(|_| {
             let locked = self.text.windows(9).any(|word| word == b"ENCRYPTED");
-            self.failure(if locked { "its key is locked by a password" } else { "there is no private key in it" })
+            self.error(if locked { "its key is locked by a password" } else { "there is no private key in it" })
         })
     }
 
-    /// What is wrong with it.
-    pub fn failure(&self, why: &str) -> Failure {
-        failure(self.option, &self.name, why)
+    /// An error about this file.
+    pub fn error(&self, reason: &str) -> TlsError {
+        file_error(self.option, &self.name, reason)
     }
 }
 
-fn failure(option: &str, name: &str, why: &str) -> Failure {
-    Failure::new(format!("{option} {name}: {why}"))
+fn file_error(option: &str, name: &str, reason: &str) -> TlsError {
+    TlsError::new(format!("{option} {name}: {reason}"))
 }

@@ -1,7 +1,7 @@
-//! Handshakes, off the loop: on a 500 MHz MIPS one takes tens to hundreds of milliseconds.
+//! TLS handshakes, on threads of their own: on a 500 MHz MIPS a handshake takes tens to hundreds of milliseconds.
 //!
-//! The loop keeps the socket. It hands what it has received to [`Handshakes::advance`], sends what a [`Step`] says,
-//! and makes a [`super::TlsStream`] of the connection in the end.
+//! The session keeps the socket. It passes received bytes to [`Handshakes::advance`], sends the bytes of each
+//! [`TlsStep`], and builds a [`super::TlsStream`] from the [`TlsConnection`] at the end.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,220 +11,232 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::pki_types::ServerName;
 
-use super::connection::{Connection, Reached};
-use super::error::{self, Failure};
-use super::{House, Settings};
+use super::client::{TlsClient, TlsState};
+use super::{TlsContext, TlsError, TlsSettings};
 use crate::thread_pool::{JobClass, ThreadPool, ThreadPoolSettings};
 
-/// rustls and webpki need some 40 KiB of stack, most of it for checking chains.
+/// Stack of a handshake thread in bytes. rustls and webpki use about 40 KiB, most of it to build certificate chains.
 const STACK: usize = 256 * 1024;
-/// A thread that computes for tens of milliseconds must not keep the loop waiting when a byte comes, nor Luup. Beside
-/// somebody who is as busy it still gets a tenth of a processor.
+/// Niceness of a handshake thread. A handshake computes for tens of milliseconds and must not delay the event loop or
+/// Luup. At niceness 10 the thread still gets a tenth of a busy processor.
 const NICE: i32 = 10;
+/// Length of a TLS record header (RFC 8446 section 5.1).
+const RECORD_HEADER: usize = 5;
 
-/// Makes handshakes on threads of its own. `K` is what the asker wants back with a step.
+/// Runs handshakes on a thread pool. `K` identifies a session; each step comes back with its key.
 pub struct Handshakes<K> {
-    house: Arc<House>,
-    pool: ThreadPool<Job<K>, Done<K>>,
-    /// Who waits for a step, and for which: an asker that has withdrawn may ask again.
-    waiting: HashMap<K, Ticket>,
+    context: Arc<TlsContext>,
+    pool: ThreadPool<HandshakeJob<K>, HandshakeResult<K>>,
+    /// The current job of each key. A key that has cancelled may begin a new handshake; results of the old one no longer
+    /// match this entry and are dropped.
+    current: HashMap<K, Cancelled>,
 }
 
 /// A handshake that waits for the server's next bytes.
 #[derive(Debug)]
-pub struct Pending {
-    connection: Box<Connection>,
-    /// The server has said something, and in TLS.
-    heard: bool,
+pub struct PendingHandshake {
+    client: Box<TlsClient>,
+    /// True once the server has sent a whole record header, so that its first bytes need no further check.
+    is_tls: bool,
 }
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub struct TlsConnection {
-    pub(super) connection: Box<Connection>,
-    /// What came behind the handshake.
+    pub(super) client: Box<TlsClient>,
+    /// Decrypted bytes that came with the end of the handshake.
     pub(super) plain: Vec<u8>,
-    /// Nothing more comes.
+    /// True if the server has already sent close_notify.
     pub(super) closed: bool,
 }
 
 impl TlsConnection {
-    /// The version that is spoken, in OpenSSL's words: `TLSv1.3`.
+    /// The negotiated version as OpenSSL prints it, for example `TLSv1.3`.
     pub fn version(&self) -> &'static str {
-        self.connection.version()
+        self.client.version()
     }
 }
 
-/// What came of `begin` or `advance`.
+/// The result of `begin` or `advance`.
 #[derive(Debug)]
-pub struct Step {
-    /// To be sent to the server, behind what earlier steps said, whatever the outcome is: a failure may have an alert.
+pub struct TlsStep {
+    /// Bytes to send to the server, after those of earlier steps. They must be sent whatever the outcome is: with
+    /// [`TlsOutcome::Failed`] they are the alert.
     pub to_send: Vec<u8>,
-    /// How it goes on.
-    pub outcome: Outcome,
+    /// How the handshake continues.
+    pub outcome: TlsOutcome,
 }
 
-/// How a handshake goes on.
+/// How a handshake continues.
 #[derive(Debug)]
-pub enum Outcome {
-    /// The server is to answer.
-    More(Pending),
-    /// It is done. What came behind the handshake is inside the connection.
+pub enum TlsOutcome {
+    /// The server must answer first.
+    Pending(PendingHandshake),
+    /// The handshake is done. Bytes that came after it are inside the connection.
     Done(TlsConnection),
-    /// There will be no connection.
-    Failed(Failure),
+    /// The handshake failed.
+    Failed(TlsError),
 }
 
-/// Set when nobody waits for the job any more, so that no thread need do it.
-type Ticket = Arc<AtomicBool>;
+/// True once the result of a job is no longer wanted, so that no thread needs to start it.
+type Cancelled = Arc<AtomicBool>;
 
-struct Job<K> {
-    asker: K,
-    ticket: Ticket,
-    task: Task,
+struct HandshakeJob<K> {
+    key: K,
+    cancelled: Cancelled,
+    task: HandshakeTask,
 }
 
-enum Task {
-    Begin(Arc<House>, Box<str>, Settings),
-    Advance(Pending, Vec<u8>),
+enum HandshakeTask {
+    Begin(Arc<TlsContext>, Box<str>, TlsSettings),
+    Advance(PendingHandshake, Vec<u8>),
 }
 
-struct Done<K> {
-    asker: K,
-    ticket: Ticket,
-    /// `None`: nobody waited.
-    step: Option<Step>,
+struct HandshakeResult<K> {
+    key: K,
+    cancelled: Cancelled,
+    /// `None` if the job was cancelled before a thread started it.
+    step: Option<TlsStep>,
 }
 
 impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
-    /// Handshakes of at most `most` at once; `wake` is called when there is a result.
-    pub fn new(house: Arc<House>, most: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        let work = |Job { asker, ticket, task }: Job<K>| {
-            let step = (!ticket.load(Ordering::Relaxed)).then(|| task.perform());
-            Done { asker, ticket, step }
+    /// A pool of at most `max_threads` threads. `wake` is called from a pool thread whenever
+    /// [`Handshakes::take_results`] has something to return.
+    pub fn new(context: Arc<TlsContext>, max_threads: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        let work = |HandshakeJob { key, cancelled, task }: HandshakeJob<K>| {
+            let step = (!cancelled.load(Ordering::Relaxed)).then(|| task.run());
+            HandshakeResult { key, cancelled, step }
         };
         let pool = ThreadPool::new(ThreadPoolSettings {
             name: "tls",
-            max_threads: most,
+            max_threads,
             stack_size: STACK,
             nice: NICE,
             work: Box::new(work),
             wake: Box::new(wake),
         });
-        Self { house, pool, waiting: HashMap::new() }
+        Self { context, pool, current: HashMap::new() }
     }
 
-    /// Begins a handshake with `host`, a name or a literal address (without brackets). An asker has one at a time.
-    pub fn begin(&mut self, asker: K, host: &str, settings: &Settings) {
-        let job = self.job(asker, Task::Begin(Arc::clone(&self.house), host.into(), settings.clone()));
-        self.pool.submit(JobClass::Normal, job);
+    /// Begins a handshake with `host`, a name or a literal address without brackets. A key has one handshake at a time;
+    /// a previous one is cancelled.
+    pub fn begin(&mut self, key: K, host: &str, settings: &TlsSettings) {
+        let task = HandshakeTask::Begin(Arc::clone(&self.context), host.into(), settings.clone());
+        self.submit(JobClass::Normal, key, task);
     }
 
-    /// Goes on with what the server has sent. Nothing means that it has ended.
-    pub fn advance(&mut self, asker: K, pending: Pending, received: Vec<u8>) {
-        let job = self.job(asker, Task::Advance(pending, received));
-        // It is better that some handshakes are done than that all are late.
-        self.pool.submit(JobClass::Urgent, job);
+    /// Continues a handshake with bytes from the server. Empty `received` means that the server has closed.
+    pub fn advance(&mut self, key: K, pending: PendingHandshake, received: Vec<u8>) {
+        // Handshakes under way go first: it is better that some finish than that all are late.
+        self.submit(JobClass::Urgent, key, HandshakeTask::Advance(pending, received));
     }
 
-    /// The steps since the last call.
-    pub fn take_results(&mut self) -> Vec<(K, Step)> {
+    /// The steps since the last call. Steps of cancelled handshakes are dropped.
+    pub fn take_results(&mut self) -> Vec<(K, TlsStep)> {
         let mut steps = Vec::new();
-        for Done { asker, ticket, step } in self.pool.take_results() {
-            if self.waiting.get(&asker).is_some_and(|waiting| Arc::ptr_eq(waiting, &ticket)) {
-                self.waiting.remove(&asker);
-                steps.extend(step.map(|step| (asker, step)));
+        for HandshakeResult { key, cancelled, step } in self.pool.take_results() {
+            if self.current.get(&key).is_some_and(|current| Arc::ptr_eq(current, &cancelled)) {
+                self.current.remove(&key);
+                steps.extend(step.map(|step| (key, step)));
             }
         }
         steps
     }
 
-    /// The asker waits no more: whatever comes of its handshake is dropped.
-    pub fn withdraw(&mut self, asker: &K) {
-        if let Some(ticket) = self.waiting.remove(asker) {
-            ticket.store(true, Ordering::Relaxed);
-            self.pool.cancel(|job| Arc::ptr_eq(&job.ticket, &ticket));
+    /// Cancels the handshake of `key`, if there is one. Its result is dropped.
+    pub fn cancel(&mut self, key: &K) {
+        if let Some(cancelled) = self.current.remove(key) {
+            cancelled.store(true, Ordering::Relaxed);
+            self.pool.cancel(|job| Arc::ptr_eq(&job.cancelled, &cancelled));
         }
     }
 
-    /// From now on, handshakes begin in `house`: the configuration has changed.
-    pub fn set_house(&mut self, house: Arc<House>) {
-        self.house = house;
+    /// Sets the context for handshakes that begin from now on, after a reload of the configuration.
+    pub fn set_context(&mut self, context: Arc<TlsContext>) {
+        self.context = context;
     }
 
-    fn job(&mut self, asker: K, task: Task) -> Job<K> {
-        self.withdraw(&asker);
-        let ticket = Ticket::default();
-        self.waiting.insert(asker.clone(), Arc::clone(&ticket));
-        Job { asker, ticket, task }
+    /// If the pool has no thread and cannot start one, the job waits for a later one, and its session ends by its own time
+    /// limits.
+    fn submit(&mut self, class: JobClass, key: K, task: HandshakeTask) {
+        self.cancel(&key);
+        let cancelled = Cancelled::default();
+        self.current.insert(key.clone(), Arc::clone(&cancelled));
+        self.pool.submit(class, HandshakeJob { key, cancelled, task });
     }
 }
 
-impl Task {
-    fn perform(self) -> Step {
+impl HandshakeTask {
+    fn run(self) -> TlsStep {
         let begun = match self {
             Self::Advance(pending, received) => return pending.advance(&received),
-            Self::Begin(house, host, settings) => begin(&house, &host, &settings),
+            Self::Begin(context, host, settings) => begin(&context, &host, &settings),
         };
         match begun {
-            Ok((pending, to_send)) => Step { to_send, outcome: Outcome::More(pending) },
-            Err(failure) => Step { to_send: Vec::new(), outcome: Outcome::Failed(failure) },
+            Ok((pending, to_send)) => TlsStep { to_send, outcome: TlsOutcome::Pending(pending) },
+            Err(error) => TlsStep { to_send: Vec::new(), outcome: TlsOutcome::Failed(error) },
         }
     }
 }
 
-/// Says hello to `host`. May read files and compute for long.
-pub fn begin(house: &House, host: &str, settings: &Settings) -> Result<(Pending, Vec<u8>), Failure> {
+/// Begins a handshake with `host` and returns it with the ClientHello to send. May read files and compute for tens of
+/// milliseconds.
+pub fn begin(
+    context: &TlsContext,
+    host: &str,
+    settings: &TlsSettings,
+) -> Result<(PendingHandshake, Vec<u8>), TlsError> {
     let name = server_name(settings.server_name.as_deref().unwrap_or(host))?;
-    let connection = Connection::new(house.config(settings)?, name).map_err(|error| Failure::of(&error))?;
-    let mut pending = Pending { connection: Box::new(connection), heard: false };
+    let client = TlsClient::new(context.config(settings)?, name).map_err(|error| TlsError::from_rustls(&error))?;
+    let mut pending = PendingHandshake { client: Box::new(client), is_tls: false };
     let mut to_send = Vec::new();
-    let said = pending.connection.process(&mut [], &mut to_send, |_| ());
-    said.map_err(|error| Failure::of(&error))?;
+    let state = pending.client.process(&mut [], &mut to_send, |_| ());
+    state.map_err(|error| TlsError::from_rustls(&error))?;
     Ok((pending, to_send))
 }
 
-/// Addresses are verified as such, and are not sent as names (RFC 6066, section 3).
-fn server_name(name: &str) -> Result<ServerName<'static>, Failure> {
-    // An interface (fe80::1%eth0) is our own matter, and the root's dot the resolver's.
+/// Parses the name to verify. RFC 6066 section 3: a literal address is not sent as a server name; it is verified as an
+/// address.
+fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
+    // The zone of an address (fe80::1%eth0) and the trailing dot of a name are not part of what a certificate holds.
     let address = name.split_once('%').map_or(name, |(address, _)| address);
     if let Ok(address) = address.parse::<IpAddr>() {
         return Ok(ServerName::IpAddress(address.into()));
     }
     let name = name.strip_suffix('.').unwrap_or(name);
-    ServerName::try_from(name.to_owned()).map_err(|_| Failure::new(format!("'{name}' is no server's name")))
+    ServerName::try_from(name.to_owned()).map_err(|_| TlsError::new(format!("'{name}' is no server's name")))
 }
 
-impl Pending {
-    /// Goes on with what the server has sent. Nothing means that it has ended. May compute for long.
-    pub fn advance(mut self, received: &[u8]) -> Step {
+impl PendingHandshake {
+    /// Continues with bytes from the server. Empty `received` means that the server has closed. May compute for tens of
+    /// milliseconds.
+    pub fn advance(mut self, received: &[u8]) -> TlsStep {
         let mut to_send = Vec::new();
-        let outcome = self.process(received, &mut to_send);
-        let outcome = match outcome {
-            Ok((Reached::Handshake, _)) => Outcome::More(self),
-            Ok((reached, plain)) => {
-                let closed = reached == Reached::Closed;
-                Outcome::Done(TlsConnection { connection: self.connection, plain, closed })
+        let outcome = match self.process(received, &mut to_send) {
+            Ok((TlsState::Handshake, _)) => TlsOutcome::Pending(self),
+            Ok((state, plain)) => {
+                let closed = state == TlsState::Closed;
+                TlsOutcome::Done(TlsConnection { client: self.client, plain, closed })
             }
-            Err(failure) => Outcome::Failed(failure),
+            Err(error) => TlsOutcome::Failed(error),
         };
-        Step { to_send, outcome }
+        TlsStep { to_send, outcome }
     }
 
-    fn process(&mut self, received: &[u8], to_send: &mut Vec<u8>) -> Result<(Reached, Vec<u8>), Failure> {
+    fn process(&mut self, received: &[u8], to_send: &mut Vec<u8>) -> Result<(TlsState, Vec<u8>), TlsError> {
         if received.is_empty() {
-            return Err(Failure::new("closed by the server during the handshake"));
+            return Err(TlsError::new("closed by the server during the handshake"));
         }
-        let mut incoming = [self.connection.rest(), received].concat();
-        if !self.heard
-            && let Some(failure) = error::of_first_bytes(&incoming)
+        let mut incoming = [self.client.incomplete(), received].concat();
+        if !self.is_tls
+            && let Some(error) = TlsError::from_first_bytes(&incoming)
         {
-            return Err(failure);
+            return Err(error);
         }
         let mut plain = Vec::new();
-        let reached = self.connection.process(&mut incoming, to_send, |bytes| plain.extend_from_slice(bytes));
-        let reached = reached.map_err(|error| Failure::of(&error))?;
-        self.heard |= incoming.len() >= 5;
-        Ok((reached, plain))
+        let state = self.client.process(&mut incoming, to_send, |bytes| plain.extend_from_slice(bytes));
+        let state = state.map_err(|error| TlsError::from_rustls(&error))?;
+        self.is_tls |= incoming.len() >= RECORD_HEADER;
+        Ok((state, plain))
     }
 }

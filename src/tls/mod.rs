@@ -1,22 +1,26 @@
-//! TLS towards remotes: what a plugin asks of it, handshakes on threads of their own, and the stream behind them.
+//! TLS connections to remotes and to Luup, as a client.
 //!
-//! | room | what lives there |
+//! May depend on: `protocol` (the TLS settings), `thread_pool` and `net` (the `Stream` trait, texts of errors). Knows nothing of sessions.
+//! Nothing here owns a socket during a handshake: bytes come in, bytes go out.
+//!
+//! The order of use: [`Handshakes::begin`] with [`TlsSettings`], [`Handshakes::advance`] with received bytes until
+//! [`TlsOutcome::Done`], then [`TlsStream::new`] over the socket.
+//!
+//! | file | holds |
 //! | --- | --- |
-//! | [`house`] | what all connections share: roots, configurations, sessions to be resumed |
+//! | [`context`] | roots, configurations and session caches that connections share |
 //! | `files` | PEM files below the configured directory |
-//! | `verify`, `x509` | who the server is |
-//! | `connection` | the sans-IO heart |
-//! | [`handshake`] | handshakes, off the loop |
+//! | `verify`, `x509` | verification of certificates |
+//! | `client` | one connection, sans-IO |
+//! | [`handshake`] | handshakes on threads of their own |
 //! | [`stream`] | an established connection as a stream of plain bytes |
-//! | [`error`] | what went wrong, in a plugin's words |
-//!
-//! Nothing here owns a socket while a handshake lasts: bytes come in, bytes go out.
+//! | [`error`] | why a connection failed |
 
-mod connection;
+mod client;
+pub mod context;
 pub mod error;
 mod files;
 pub mod handshake;
-pub mod house;
 pub mod stream;
 mod verify;
 mod x509;
@@ -24,8 +28,8 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
-pub use crate::protocol::tls_settings::{TlsSettings as Settings, TlsVerify as Verify, TlsVersion as Version};
-pub use error::Failure;
-pub use handshake::{Handshakes, Outcome, Pending, Step, TlsConnection};
-pub use house::House;
+pub use crate::protocol::tls_settings::{TlsSettings, TlsVerify as Verify, TlsVersion};
+pub use context::TlsContext;
+pub use error::TlsError;
+pub use handshake::{Handshakes, PendingHandshake, TlsConnection, TlsOutcome, TlsStep};
 pub use stream::TlsStream;

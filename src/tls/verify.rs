@@ -1,6 +1,6 @@
-//! Who the server is: by chain, time and name; by its certificate's fingerprint; or whoever it says.
+//! Verification of the server's certificate: by chain, time and name; by fingerprint; or not at all.
 //!
-//! Whatever is asked of the certificate, the server must prove that it has the key: it signs the handshake.
+//! In every case the server must prove that it holds the certificate's key, by its signature in the handshake.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,29 +17,34 @@ use rustls::{
 
 use super::x509;
 
-/// The judge of certificates.
+/// Verifies the certificates of servers.
 pub struct Verifier {
-    judge: Judge,
+    policy: CertificatePolicy,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// rustls wants it, and nobody prints it: the roots and algorithms inside would cost more than a word.
+/// rustls requires `Debug` and the crate never prints it. A derived one would add the roots' and algorithms' code.
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Verifier")
     }
 }
 
-enum Judge {
-    Peer(Arc<RootCertStore>),
-    None,
+/// Which certificates are accepted.
+enum CertificatePolicy {
+    /// Those with a chain to one of these roots, valid now and for the server's name.
+    Chain(Arc<RootCertStore>),
+    /// All.
+    Any,
+    /// Those with one of these SHA-256 fingerprints.
     Pins(Box<[[u8; 32]]>),
 }
 
-/// Why a certificate is refused that another setting would accept. Tells its fingerprint to who may want to pin it.
+/// The error for a certificate that another setting would accept. Its text has the fingerprint, so that the plugin's
+/// author can pin the certificate.
 #[derive(Debug)]
-pub struct Refusal {
-    why: Box<str>,
+pub struct UntrustedCertificateError {
+    reason: Box<str>,
     fingerprint: Fingerprint,
 }
 
@@ -48,7 +53,7 @@ pub struct Refusal {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of `certificate`.
+    /// Computes the fingerprint of `certificate`.
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest(&SHA256, certificate).as_ref());
@@ -56,7 +61,7 @@ impl Fingerprint {
     }
 }
 
-/// As PINS writes it.
+/// Displays as the PINS option writes it: `sha256/` and 64 hexadecimal digits.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256/")?;
@@ -64,37 +69,37 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for UntrustedCertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, certificate is {}", self.why, self.fingerprint)
+        write!(f, "{}, certificate is {}", self.reason, self.fingerprint)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for UntrustedCertificateError {}
 
 impl Verifier {
-    /// Accepts what `roots` vouch for, in time and in the server's name.
-    pub fn peer(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
-        Self::new(Judge::Peer(roots), provider)
+    /// Accepts certificates with a chain to `roots`, valid now and for the server's name.
+    pub fn chain(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
+        Self::new(CertificatePolicy::Chain(roots), provider)
     }
 
     /// Accepts every certificate.
-    pub fn none(provider: &CryptoProvider) -> Self {
-        Self::new(Judge::None, provider)
+    pub fn any(provider: &CryptoProvider) -> Self {
+        Self::new(CertificatePolicy::Any, provider)
     }
 
-    /// Accepts the certificates with these fingerprints.
+    /// Accepts certificates with one of these SHA-256 fingerprints.
     pub fn pins(pins: &[[u8; 32]], provider: &CryptoProvider) -> Self {
-        Self::new(Judge::Pins(pins.into()), provider)
+        Self::new(CertificatePolicy::Pins(pins.into()), provider)
     }
 
-    fn new(judge: Judge, provider: &CryptoProvider) -> Self {
-        Self { judge, algorithms: provider.signature_verification_algorithms }
+    fn new(policy: CertificatePolicy, provider: &CryptoProvider) -> Self {
+        Self { policy, algorithms: provider.signature_verification_algorithms }
     }
 
-    /// Checks chain, time, purpose and name, as rustls' own verifier does. That one brings along revocation lists, of
-    /// which we have none.
-    fn vouched_for(
+    /// Checks chain, time, purpose and name, as rustls' `WebPkiServerVerifier` does. That type also links in the code for
+    /// revocation lists, which are not used here.
+    fn verify_chain(
         &self,
         roots: &RootCertStore,
         certificate: &CertificateDer<'_>,
@@ -107,19 +112,20 @@ impl Verifier {
         verify_server_name(&parsed, name)
     }
 
-    /// Checks a signature by the key of a certificate of which nothing else need be right, or even readable.
-    fn check(
+    /// Checks a handshake signature with the key of a certificate that webpki might not be able to read. Tries at most
+    /// `max_candidates` algorithms of the signature scheme.
+    fn verify_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-        candidates: usize,
+        max_candidates: usize,
     ) -> Result<HandshakeSignatureValid, Error> {
         let key = x509::public_key(certificate).ok_or(CertificateError::BadEncoding)?;
         let mapped = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
         let (_, algorithms) = mapped.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
-        let mut fitting = algorithms.iter().take(candidates);
-        let algorithm = fitting
+        let mut candidates = algorithms.iter().take(max_candidates);
+        let algorithm = candidates
             .find(|algorithm| algorithm.public_key_alg_id().as_ref() == key.algorithm)
             .ok_or_else(|| Error::General("the signature does not fit the certificate's kind of key".into()))?;
         let valid = algorithm.verify_signature(key.bits, message, signed.signature());
@@ -137,15 +143,15 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let fingerprint = Fingerprint::of(certificate);
-        let why = match &self.judge {
-            Judge::Peer(roots) => match self.vouched_for(roots, certificate, intermediates, name, now) {
-                Err(Error::InvalidCertificate(error)) => why_not_known(error)?,
-                verdict => return verdict.map(|()| ServerCertVerified::assertion()),
+        let reason = match &self.policy {
+            CertificatePolicy::Chain(roots) => match self.verify_chain(roots, certificate, intermediates, name, now) {
+                Err(Error::InvalidCertificate(error)) => untrusted_reason(error, certificate)?,
+                result => return result.map(|()| ServerCertVerified::assertion()),
             },
-            Judge::Pins(pins) if !pins.contains(&fingerprint.0) => "pin refused".into(),
-            Judge::Pins(_) | Judge::None => return Ok(ServerCertVerified::assertion()),
+            CertificatePolicy::Pins(pins) if !pins.contains(&fingerprint.0) => "pin refused".into(),
+            CertificatePolicy::Pins(_) | CertificatePolicy::Any => return Ok(ServerCertVerified::assertion()),
         };
-        Err(CertificateError::Other(OtherError(Arc::new(Refusal { why, fingerprint }))).into())
+        Err(CertificateError::Other(OtherError(Arc::new(UntrustedCertificateError { reason, fingerprint }))).into())
     }
 
     fn verify_tls12_signature(
@@ -154,10 +160,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match &self.judge {
-            Judge::Peer(_) => verify_tls12_signature(message, certificate, signed, &self.algorithms),
-            // TLS 1.2 does not say which curve goes with a hash: any that is supported will do.
-            _ => self.check(message, certificate, signed, usize::MAX),
+        match &self.policy {
+            CertificatePolicy::Chain(_) => verify_tls12_signature(message, certificate, signed, &self.algorithms),
+            // RFC 5246 section 7.4.1.4.1: in TLS 1.2 a scheme names the hash and not the curve, so any supported curve fits.
+            _ => self.verify_signature(message, certificate, signed, usize::MAX),
         }
     }
 
@@ -168,12 +174,14 @@ impl ServerCertVerifier for Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         use SignatureScheme as Scheme;
-        match (&self.judge, signed.scheme) {
-            (Judge::Peer(_), _) => verify_tls13_signature(message, certificate, signed, &self.algorithms),
+        match (&self.policy, signed.scheme) {
+            (CertificatePolicy::Chain(_), _) => verify_tls13_signature(message, certificate, signed, &self.algorithms),
+            // RFC 8446 section 4.4.3: RSA signatures in TLS 1.3 handshakes MUST use RSASSA-PSS.
             (_, Scheme::RSA_PKCS1_SHA256 | Scheme::RSA_PKCS1_SHA384 | Scheme::RSA_PKCS1_SHA512) => {
                 Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
             }
-            _ => self.check(message, certificate, signed, 1),
+            // RFC 8446 section 4.2.3: a scheme names exactly one algorithm and curve.
+            _ => self.verify_signature(message, certificate, signed, 1),
         }
     }
 
@@ -182,15 +190,42 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Why nobody whom we trust vouches for a certificate that may be fine all the same. Other errors stay what they are.
-fn why_not_known(error: CertificateError) -> Result<Box<str>, Error> {
+/// Returns the reason for an [`UntrustedCertificateError`] if another setting could accept the certificate. Otherwise the
+/// result is the error that ends the handshake.
+fn untrusted_reason(error: CertificateError, certificate: &CertificateDer<'_>) -> Result<Box<str>, Error> {
     match error {
         CertificateError::UnknownIssuer => Ok("unknown issuer".into()),
-        CertificateError::Other(OtherError(error)) => Ok(match error.to_string().as_str() {
-            // A self-signed one that calls itself an authority, as openssl(1) makes them.
-            "CaUsedAsEndEntity" => "unknown issuer (self-signed)".into(),
-            other => format!("certificate refused ({other})").into(),
+        CertificateError::Other(OtherError(error)) => Ok(match error.downcast_ref::<webpki::Error>() {
+            // A self-signed certificate that claims to be an authority, as `openssl req -x509` makes them.
+            Some(webpki::Error::CaUsedAsEndEntity) => "unknown issuer (self-signed)".into(),
+            Some(error) => format!("certificate refused ({})", webpki_error_name(error)).into(),
+            None => format!("certificate refused ({error})").into(),
         }),
+        // webpki prints the names through `Debug`, which a build with `-Zfmt-debug=none` leaves empty.
+        CertificateError::NotValidForNameContext { expected, .. } => {
+            let presented = x509::subject_alt_names(certificate);
+            Err(CertificateError::NotValidForNameContext { expected, presented }.into())
+        }
         error => Err(error.into()),
+    }
+}
+
+/// Returns the name of a webpki error that rustls passes on in [`CertificateError::Other`]. webpki itself displays errors
+/// through `Debug`, which a build with `-Zfmt-debug=none` leaves empty.
+fn webpki_error_name(error: &webpki::Error) -> &'static str {
+    macro_rules! name_of {
+        ($($variant:ident)*) => {
+            match error {
+                $(webpki::Error::$variant => stringify!($variant),)*
+                _ => "other reason",
+            }
+        };
+    }
+    name_of! {
+        CaUsedAsEndEntity CertDistrusted EmptyEkuExtension EndEntityUsedAsCa ExtensionValueInvalid
+        InvalidNetworkMaskConstraint InvalidSerialNumber MalformedDnsIdentifier MalformedExtensions
+        MalformedNameConstraint MaximumNameConstraintComparisonsExceeded MaximumPathBuildCallsExceeded
+        MaximumPathDepthExceeded MaximumSignatureChecksExceeded NameConstraintViolation PathLenConstraintViolated
+        SignatureAlgorithmMismatch UnsupportedCertVersion UnsupportedCriticalExtension UnsupportedNameType
     }
 }

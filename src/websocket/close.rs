@@ -1,56 +1,62 @@
-//! The close frame: which codes it may carry, and how its payload is laid out (RFC 6455 sections 5.5.1 and 7.4).
+//! The close frame: its status codes and its payload (RFC 6455 sections 5.5.1 and 7.4).
 
-use super::{CONTROL_LIMIT, Failure};
+use super::{MAX_CONTROL_PAYLOAD, ProtocolError};
 
-/// The end goes away.
+/// The endpoint is going away.
 pub const GOING_AWAY: u16 = 1001;
-/// The protocol was broken.
-pub const PROTOCOL: u16 = 1002;
-/// Never in a frame: the close frame had no code.
-pub const NO_CODE: u16 = 1005;
-/// Never in a frame: there was no close frame.
+/// The peer violated the protocol.
+pub const PROTOCOL_ERROR: u16 = 1002;
+/// The close frame has no code. Never sent in a frame.
+pub const NO_STATUS: u16 = 1005;
+/// The connection ended without a close frame. Never sent in a frame.
 pub const ABNORMAL: u16 = 1006;
-/// The data does not fit its kind.
-pub const BAD_DATA: u16 = 1007;
-/// The message is too big.
-pub const TOO_BIG: u16 = 1009;
+/// The payload does not fit the message type: text that is not UTF-8.
+pub const INVALID_PAYLOAD: u16 = 1007;
+/// The message exceeds the limit.
+pub const MESSAGE_TOO_BIG: u16 = 1009;
 
-/// The longest reason in bytes: a control frame less the code.
-pub const REASON_LIMIT: usize = CONTROL_LIMIT - 2;
+/// Reason in bytes at most: a control frame's payload without the code.
+pub const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;
 
-/// Whether a frame may carry `code`, either way.
+/// True if a close frame may have this code, sent or received.
 pub fn is_valid(code: u16) -> bool {
-    // Sections 7.4.1 and 7.4.2; 1012 to 1014 are in IANA's registry.
+    // Sections 7.4.1 and 7.4.2. 1012 to 1014 are in IANA's registry.
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// The payload of a close frame. A code that no frame may carry gives an empty one; a reason that is too long is cut.
+/// Returns the payload of a close frame. It is empty for a code that no frame may have. A reason longer than
+/// [`MAX_CLOSE_REASON`] is cut between characters.
 pub fn encode(code: u16, reason: &str) -> Vec<u8> {
     if !is_valid(code) {
         return Vec::new();
     }
-    let end = (0..=REASON_LIMIT).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or_default();
+    let mut end = reason.len().min(MAX_CLOSE_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
     [&code.to_be_bytes(), &reason.as_bytes()[..end]].concat()
 }
 
-/// The code in the payload of a close frame; the rest is the reason.
-pub fn parse(payload: &[u8]) -> Result<u16, Failure> {
+/// Parses the payload of a close frame and returns its code, or [`NO_STATUS`] if the payload is empty. The bytes after
+/// the code are the reason.
+pub fn parse(payload: &[u8]) -> Result<u16, ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         // Section 5.5.1: if there is a body, the first two bytes MUST be the code.
         return match payload {
-            [] => Ok(NO_CODE),
-            _ => Err(Failure { code: PROTOCOL, why: "half a code in a close frame" }),
+            [] => Ok(NO_STATUS),
+            _ => Err(ProtocolError { code: PROTOCOL_ERROR, reason: "a close frame with one byte of payload" }),
         };
     };
     let code = u16::from_be_bytes(*code);
-    // Section 7.4: some codes MUST NOT be set in a close frame, others nobody may use.
+    // Section 7.4.1: 1004, 1005, 1006 and 1015 MUST NOT be set in a close frame. Section 7.4.2: other codes are
+    // unassigned.
     if !is_valid(code) {
-        return Err(Failure { code: PROTOCOL, why: "a close frame with a code that none may have" });
+        return Err(ProtocolError { code: PROTOCOL_ERROR, reason: "a close frame with an invalid code" });
     }
-    // Section 5.5.1 with 8.1: the reason is UTF-8.
+    // Section 5.5.1: the reason is UTF-8. Section 8.1: invalid UTF-8 MUST fail the connection.
     match std::str::from_utf8(reason) {
         Ok(_) => Ok(code),
-        Err(_) => Err(Failure { code: BAD_DATA, why: "the reason of a close frame is not UTF-8" }),
+        Err(_) => Err(ProtocolError { code: INVALID_PAYLOAD, reason: "the reason of a close frame is not UTF-8" }),
     }
 }
 
@@ -59,19 +65,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc6455_7_4_codes() {
+    fn rfc6455_7_4_valid_codes() {
         let valid = (0..=u16::MAX).filter(|code| parse(&code.to_be_bytes()).is_ok());
         let expected = (1000..=1003).chain(1007..=1014).chain(3000..=4999);
         assert!(valid.eq(expected));
-        assert_eq!(parse(&[0x03, 0xed]).map_err(|failure| failure.code), Err(1002));
+        assert_eq!(parse(&[0x03, 0xed]).map_err(|error| error.code), Err(1002));
     }
 
     #[test]
-    fn rfc6455_5_5_1_body() {
+    fn rfc6455_5_5_1_payload_of_a_close_frame() {
         assert_eq!(parse(b""), Ok(1005));
-        assert_eq!(parse(b"\x03").map_err(|failure| failure.code), Err(1002));
+        assert_eq!(parse(b"\x03").map_err(|error| error.code), Err(1002));
         assert_eq!(parse(b"\x03\xe8b\xc3\xa4"), Ok(1000));
-        assert_eq!(parse(b"\x03\xe8b\xc3").map_err(|failure| failure.code), Err(1007));
+        assert_eq!(parse(b"\x03\xe8b\xc3").map_err(|error| error.code), Err(1007));
     }
 
     #[test]

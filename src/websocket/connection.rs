@@ -1,68 +1,74 @@
-//! An open connection: messages, control frames, and the closing handshake.
+//! [`Connection`]: an open WebSocket connection.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::frame::Opcode;
-use super::liveness::{Answers, Liveness};
-use super::receiver::{Found, Place, Receiver};
+use super::keepalive::{Keepalive, PongMatch};
+use super::receiver::{Decoded, PayloadLocation, Receiver};
 use super::sender::Sender;
-use super::{CONTROL_LIMIT, Closing, Control, Entropy, Event, Failure, Kind, Lost, Refused, Role, Settings, close};
+use super::{
+    ClosingError, ConnectionLost, Control, ControlFrameError, Entropy, Event, Kind, MAX_CONTROL_PAYLOAD, ProtocolError,
+    Role, WebSocketSettings, close,
+};
 
-/// How long the answer to our close frame, or the server's closing of the transport, may take.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a close frame that says what the peer did wrong may take to be written, and the peer to end. Who shuts the
-/// transport with input unread resets it, and the peer may never read why.
-const FAILURE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the peer's close frame may take after ours, and then the server's closing of the transport.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the close frame after a protocol error may take to be written, and then the peer's closing of the
+/// transport. Closing a socket with unread input resets the connection, and the peer might not read the reason.
+const FAILURE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How far the connection is from its end.
+/// The stages of a connection, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ConnectionStage {
     Open,
-    /// Our close frame is out, the peer's is awaited until then.
+    /// Our close frame is queued or sent. The peer's must come before this instant.
     Closing(Instant),
-    /// The peer's close frame came, ours is out or waits. Until then it may be written, and the server may close.
+    /// The peer's close frame has come. Ours must be written, and a server must close the transport, before this
+    /// instant.
     Closed(Instant),
-    /// The peer failed. Until then our close frame may be written, and the peer may end.
+    /// The peer violated the protocol. Our close frame must be written, and the peer must close the transport, before
+    /// this instant.
     Failed(Instant),
-    /// The transport ended, or something took too long.
+    /// The transport has ended, or a deadline has passed.
     Over,
 }
 
-/// What is to be shown, before it is known where it is.
-enum Shown {
+/// An [`Event`] whose payload is still given by its location, so that it borrows nothing.
+enum PendingEvent {
     Start(Kind),
-    Data(Place),
+    Data(PayloadLocation),
     End,
-    Ping(Place),
-    Pong(Place, bool),
-    Closed(u16, Place),
+    Ping(PayloadLocation),
+    Pong(PayloadLocation, bool),
+    Closed(u16, PayloadLocation),
 }
 
-/// Pongs that wait at most: 4 KiB for a peer that asks and does not read.
-const PONGS: usize = 32;
+/// Pongs that wait at most: 4 KiB for a peer that sends pings and does not read.
+const MAX_PENDING_PONGS: usize = 32;
 
-/// A connection, from the blank line of the opening handshake to the end of the transport.
+/// An open connection, from the blank line of the opening handshake to the end of the transport.
 ///
-/// Contract: after any input, command or timeout, write what [`Connection::poll_transmit`] gives, then ask
+/// Call order: after any input, command or timeout, write what [`Connection::poll_transmit`] returns, then call
 /// [`Connection::is_over`] and [`Connection::poll_timeout`].
 #[derive(Debug)]
 pub struct Connection {
     role: Role,
     control: Control,
-    stage: Stage,
+    stage: ConnectionStage,
     receiver: Receiver,
     sender: Sender,
-    liveness: Liveness,
-    /// The pongs that wait, to the latest [`PONGS`] pings: several may have come in one read. Boxed, since they are rare.
-    #[expect(clippy::box_collection, reason = "while there is none, it takes a quarter of the room")]
+    keepalive: Keepalive,
+    /// Pongs that wait: one for each of the latest [`MAX_PENDING_PONGS`] pings, since one read may bring several. Boxed
+    /// because they are rare.
+    #[expect(clippy::box_collection, reason = "None takes a quarter of the bytes of an empty VecDeque")]
     pongs: Option<Box<VecDeque<Vec<u8>>>>,
-    /// So many bytes are to be written until the last pong that answered by itself is out. Others have to wait for that,
-    /// so that a peer who asks and does not read cannot fill our memory.
-    until_ponged: usize,
-    /// The close frame that waits: code and reason.
-    answer: Option<(u16, &'static str)>,
-    /// Nothing more comes from the transport.
+    /// Queued bytes up to the end of the last automatic pong. Until they are written, no further pong is queued, so
+    /// that a peer that sends pings and does not read cannot fill the memory.
+    unwritten_pongs: usize,
+    /// The close frame that waits for encoding: code and reason.
+    pending_close: Option<(u16, &'static str)>,
+    /// True once the transport has ended.
     eof: bool,
     last_frame: Instant,
     received: u64,
@@ -70,18 +76,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection whose opening handshake is done. Bytes that came behind its blank line are the first input.
-    pub fn new(settings: Settings, now: Instant) -> Self {
+    /// A connection after its opening handshake. Bytes that followed the handshake are the first input.
+    pub fn new(settings: WebSocketSettings, now: Instant) -> Self {
         Self {
             role: settings.role,
             control: settings.control,
-            stage: Stage::Open,
+            stage: ConnectionStage::Open,
             receiver: Receiver::new(settings.role, settings.max_message, settings.deflate),
             sender: Sender::new(&settings),
-            liveness: Liveness::new(settings.ping_interval, now),
+            keepalive: Keepalive::new(settings.ping_interval, now),
             pongs: None,
-            until_ponged: 0,
-            answer: None,
+            unwritten_pongs: 0,
+            pending_close: None,
             eof: false,
             last_frame: now,
             received: 0,
@@ -89,245 +95,269 @@ impl Connection {
         }
     }
 
-    /// Takes a prefix of `input` and gives at most one event; call with the rest until it answers `(0, None)`, also when
-    /// nothing is left: what is inflated may give several pieces. What was taken has been changed in place. After
-    /// [`Event::Closed`] and [`Event::Failed`] input is consumed whole and ignored.
+    /// Consumes a prefix of `input` and returns its length with at most one event. Call with the rest until it returns
+    /// `(0, None)`, even if the rest is empty: one input may inflate to several pieces. Consumed bytes are changed in
+    /// place. After [`Event::Closed`] and [`Event::Failed`] all input is consumed and ignored.
     pub fn handle_input<'a>(&'a mut self, input: &'a mut [u8], now: Instant) -> (usize, Option<Event<'a>>) {
-        if !matches!(self.stage, Stage::Open | Stage::Closing(_)) {
+        if !matches!(self.stage, ConnectionStage::Open | ConnectionStage::Closing(_)) {
             return (input.len(), None);
         }
         if !input.is_empty() {
-            self.liveness.handle_heard(now);
+            self.keepalive.handle_received(now);
         }
         let mut taken = 0;
         loop {
-            let found = self.receiver.advance(input, &mut taken);
+            let decoded = self.receiver.advance(input, &mut taken);
             if self.receiver.take_completed() {
                 self.last_frame = now;
             }
-            let shown = match found {
+            let event = match decoded {
                 Ok(None) => return (taken, None),
-                Ok(Some(found)) => self.digest(found, input, now),
-                Err(failure) => Err(failure),
+                Ok(Some(decoded)) => self.handle_decoded(decoded, input, now),
+                Err(error) => Err(error),
             };
-            let event = match shown {
+            let event = match event {
                 Ok(None) => continue,
-                Ok(Some(shown)) => self.event(shown, input),
-                Err(failure) => {
-                    self.fail(failure, now);
-                    return (input.len(), Some(Event::Failed(failure)));
+                Ok(Some(event)) => self.event(event, input),
+                Err(error) => {
+                    self.fail(error, now);
+                    return (input.len(), Some(Event::Failed(error)));
                 }
             };
             return (taken, Some(event));
         }
     }
 
-    /// The transport gives nothing more. True: the peer's end is known from [`Event::Closed`], [`Event::Failed`] or
-    /// [`Lost`]; false: it vanished, which is 1006 to the plugin. A peer that has closed may still read our answer.
+    /// The transport has ended. True if the peer's end is known already from [`Event::Closed`], [`Event::Failed`] or
+    /// [`ConnectionLost`]; false if the peer vanished, which the plugin sees as 1006. A peer that has sent its close
+    /// frame may still read the answer.
     pub fn handle_eof(&mut self) -> bool {
         self.eof = true;
         match self.stage {
-            Stage::Open | Stage::Closing(_) => {
-                self.stage = Stage::Over;
+            ConnectionStage::Open | ConnectionStage::Closing(_) => {
+                self.stage = ConnectionStage::Over;
                 false
             }
-            Stage::Closed(_) | Stage::Failed(_) | Stage::Over => true,
+            ConnectionStage::Closed(_) | ConnectionStage::Failed(_) | ConnectionStage::Over => true,
         }
     }
 
-    /// The caller reads from the transport, or has ceased to because it can take no more. While it does not, nobody can
-    /// say that the peer is silent: no ping is due, and the silence begins anew when reading does. Initially true.
+    /// Sets whether the caller reads from the transport; initially true. While it does not, the peer cannot be called
+    /// silent: no ping is due, and the ping interval starts anew when reading resumes.
     pub fn set_reading(&mut self, reading: bool, now: Instant) {
-        self.liveness.set_listening(reading, now);
+        self.keepalive.set_reading(reading, now);
     }
 
-    /// Sends one frame of a message; `fin` false: more follow. A whole message is one frame with `fin` true. Of a message
-    /// in several frames the first one's `kind` holds. That text is UTF-8 is the caller's care.
-    pub fn send(&mut self, kind: Kind, payload: &[u8], fin: bool, entropy: &mut dyn Entropy) -> Result<(), Closing> {
-        // Section 5.5.1: after a close frame no more data MUST be sent.
-        if self.stage != Stage::Open {
-            return Err(Closing);
+    /// Queues one frame of a message. `fin` is false if more frames follow; a whole message in one frame has `fin`
+    /// true. The `kind` of a message's first frame counts. The caller guarantees that text is UTF-8.
+    pub fn send(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        fin: bool,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), ClosingError> {
+        // Section 5.5.1: an endpoint MUST NOT send data frames after a close frame.
+        if self.stage != ConnectionStage::Open {
+            return Err(ClosingError);
         }
         self.sender.data(kind, payload, fin, entropy);
         self.sent += u64::from(fin);
         Ok(())
     }
 
-    /// Sends a ping of the user's own: its pong will be shown. `payload`: at most [`CONTROL_LIMIT`] bytes. Of more than
-    /// eight that are on their way the oldest is forgotten.
-    pub fn send_ping(&mut self, payload: &[u8], entropy: &mut dyn Entropy) -> Result<(), Refused> {
+    /// Queues a ping of the user; its pong will be reported. `payload`: at most [`MAX_CONTROL_PAYLOAD`] bytes. Of more
+    /// than eight unanswered pings the oldest is forgotten.
+    pub fn send_ping(&mut self, payload: &[u8], entropy: &mut dyn Entropy) -> Result<(), ControlFrameError> {
         self.send_control(Opcode::Ping, payload, entropy)?;
-        self.liveness.handle_user_ping(payload);
+        self.keepalive.handle_user_ping(payload);
         Ok(())
     }
 
-    /// Sends a pong. `payload`: at most [`CONTROL_LIMIT`] bytes.
-    pub fn send_pong(&mut self, payload: &[u8], entropy: &mut dyn Entropy) -> Result<(), Refused> {
+    /// Queues a pong. `payload`: at most [`MAX_CONTROL_PAYLOAD`] bytes.
+    pub fn send_pong(&mut self, payload: &[u8], entropy: &mut dyn Entropy) -> Result<(), ControlFrameError> {
         self.send_control(Opcode::Pong, payload, entropy)
     }
 
-    fn send_control(&mut self, opcode: Opcode, payload: &[u8], entropy: &mut dyn Entropy) -> Result<(), Refused> {
-        if self.stage != Stage::Open {
-            return Err(Refused::Closing);
+    fn send_control(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), ControlFrameError> {
+        if self.stage != ConnectionStage::Open {
+            return Err(ControlFrameError::Closing);
         }
-        if payload.len() > CONTROL_LIMIT {
-            return Err(Refused::TooLong);
+        if payload.len() > MAX_CONTROL_PAYLOAD {
+            return Err(ControlFrameError::TooLong);
         }
         self.sender.control(opcode, payload, entropy);
         Ok(())
     }
 
-    /// Begins the closing handshake; where it has begun, nothing happens. `code`: one that [`close::is_valid`] accepts,
-    /// any other (1005) sends none, and no reason. `reason` is cut to 123 bytes. Messages still come until the peer's
-    /// close frame, for at most 5 s.
+    /// Begins the closing handshake; does nothing if it has begun. A `code` that [`close::is_valid`] rejects, such as
+    /// 1005, sends a close frame without code and reason. `reason` is cut to 123 bytes. Messages may still come until
+    /// the peer's close frame, for at most 5 s.
     pub fn close(&mut self, code: u16, reason: &str, now: Instant, entropy: &mut dyn Entropy) {
-        if self.stage == Stage::Open {
+        if self.stage == ConnectionStage::Open {
             self.sender.control(Opcode::Close, &close::encode(code, reason), entropy);
             self.pongs = None;
-            self.stage = Stage::Closing(now + CLOSE_PATIENCE);
+            self.stage = ConnectionStage::Closing(now + CLOSE_TIMEOUT);
         }
     }
 
-    /// Encodes what waits (pongs, pings of `ping_interval`, answers to a close) and gives what is to be written.
+    /// Encodes the frames that wait (pongs, pings of `ping_interval`, the answer to a close frame) and returns the
+    /// bytes to write.
     pub fn poll_transmit(&mut self, entropy: &mut dyn Entropy) -> &[u8] {
-        if self.stage == Stage::Open {
-            if self.until_ponged == 0
+        if self.stage == ConnectionStage::Open {
+            if self.unwritten_pongs == 0
                 && let Some(pongs) = self.pongs.take()
             {
                 for payload in *pongs {
                     self.sender.control(Opcode::Pong, &payload, entropy);
                 }
-                self.until_ponged = self.sender.queued();
+                self.unwritten_pongs = self.sender.queued();
             }
-            if let Some(payload) = self.liveness.poll_ping(|| entropy.mask()) {
+            if let Some(payload) = self.keepalive.poll_ping(|| entropy.mask()) {
                 self.sender.control(Opcode::Ping, &payload, entropy);
             }
         }
-        if let Some((code, reason)) = self.answer.take() {
+        if let Some((code, reason)) = self.pending_close.take() {
             self.sender.control(Opcode::Close, &close::encode(code, reason), entropy);
         }
-        self.sender.waiting()
+        self.sender.pending()
     }
 
-    /// So many of the bytes that [`Connection::poll_transmit`] gave have been written.
+    /// `bytes` of those that [`Connection::poll_transmit`] returned have been written.
     pub fn handle_transmitted(&mut self, bytes: usize) {
         self.sender.handle_transmitted(bytes);
-        self.until_ponged = self.until_ponged.saturating_sub(bytes);
+        self.unwritten_pongs = self.unwritten_pongs.saturating_sub(bytes);
     }
 
-    /// Bytes waiting to be written: the caller's measure of backpressure.
+    /// Bytes that wait to be written: the caller's measure for backpressure.
     pub fn queued(&self) -> usize {
         self.sender.queued()
     }
 
-    /// When [`Connection::handle_timeout`] is to be called next.
+    /// When to call [`Connection::handle_timeout`]; `None`: not by time.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Open => self.liveness.poll_timeout(),
-            Stage::Closing(at) => Some(at),
-            Stage::Closed(at) | Stage::Failed(at) => (!self.is_over()).then_some(at),
-            Stage::Over => None,
+            ConnectionStage::Open => self.keepalive.poll_timeout(),
+            ConnectionStage::Closing(at) => Some(at),
+            ConnectionStage::Closed(at) | ConnectionStage::Failed(at) => (!self.is_over()).then_some(at),
+            ConnectionStage::Over => None,
         }
     }
 
-    /// It is `now`. A ping may have become due, so ask [`Connection::poll_transmit`]; or the connection is lost.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Lost> {
+    /// A deadline may have passed. If the result is `None`, a ping may have become due: call
+    /// [`Connection::poll_transmit`].
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionLost> {
         let lost = match self.stage {
-            Stage::Open => self.liveness.handle_timeout(now).then_some(Lost::Silent),
-            Stage::Closing(at) => (now >= at).then_some(Lost::Unanswered),
-            Stage::Closed(at) | Stage::Failed(at) => (now >= at && !self.is_over()).then_some(Lost::Lingering),
-            Stage::Over => None,
+            ConnectionStage::Open => self.keepalive.handle_timeout(now).then_some(ConnectionLost::PingTimeout),
+            ConnectionStage::Closing(at) => (now >= at).then_some(ConnectionLost::CloseTimeout),
+            ConnectionStage::Closed(at) | ConnectionStage::Failed(at) => {
+                (now >= at && !self.is_over()).then_some(ConnectionLost::LingerTimeout)
+            }
+            ConnectionStage::Over => None,
         };
         if lost.is_some() {
-            self.stage = Stage::Over;
+            self.stage = ConnectionStage::Over;
         }
         lost
     }
 
-    /// Both closes are done and everything is transmitted: the transport may be shut. Section 7.1.1: a client leaves that
-    /// to the server (for 5 s), so that the server's end does not have to wait. A peer that failed is given 1 s to read
-    /// why.
+    /// True if both close frames are done and everything is written: the transport is to be closed. Section 7.1.1: the
+    /// server SHOULD close it first, so a client waits for that, for up to 5 s. After a protocol error the peer has 1 s
+    /// to read the reason.
     pub fn is_over(&self) -> bool {
-        let flushed = self.answer.is_none() && self.sender.queued() == 0;
+        let flushed = self.pending_close.is_none() && self.sender.queued() == 0;
         match self.stage {
-            Stage::Open | Stage::Closing(_) => false,
-            Stage::Closed(_) => flushed && (self.role == Role::Server || self.eof),
-            Stage::Failed(_) => flushed && self.eof,
-            Stage::Over => true,
+            ConnectionStage::Open | ConnectionStage::Closing(_) => false,
+            ConnectionStage::Closed(_) => flushed && (self.role == Role::Server || self.eof),
+            ConnectionStage::Failed(_) => flushed && self.eof,
+            ConnectionStage::Over => true,
         }
     }
 
-    /// When the last complete frame came from the peer, control frames included (for RTIM); before any: when the
-    /// connection began.
+    /// When the last complete frame came from the peer, control frames included (for RTIM). Initially the start of the
+    /// connection.
     pub fn last_frame(&self) -> Instant {
         self.last_frame
     }
 
-    /// Whole messages received and sent.
+    /// The numbers of complete messages received and sent.
     pub fn messages(&self) -> (u64, u64) {
         (self.received, self.sent)
     }
 
-    /// What is to be done with what was found, and what is to be shown of it.
-    fn digest(&mut self, found: Found, input: &[u8], now: Instant) -> Result<Option<Shown>, Failure> {
-        Ok(match found {
-            Found::Start(kind) => Some(Shown::Start(kind)),
-            Found::Data(place) => Some(Shown::Data(place)),
-            Found::End => {
+    /// Acts on a decoded element and returns the event to report, if any.
+    fn handle_decoded(
+        &mut self,
+        decoded: Decoded,
+        input: &[u8],
+        now: Instant,
+    ) -> Result<Option<PendingEvent>, ProtocolError> {
+        Ok(match decoded {
+            Decoded::Start(kind) => Some(PendingEvent::Start(kind)),
+            Decoded::Data(location) => Some(PendingEvent::Data(location)),
+            Decoded::End => {
                 self.received += 1;
-                Some(Shown::End)
+                Some(PendingEvent::End)
             }
-            Found::Control(Opcode::Ping, place) => {
-                // Section 5.5.2: a pong MUST answer, unless a close frame has been received. After our own nothing is
-                // sent. Section 5.5.3: where there are too many, it is the latest that count.
-                if self.control != Control::Hand && self.stage == Stage::Open {
+            Decoded::Control(Opcode::Ping, location) => {
+                // Section 5.5.2: a pong MUST answer a ping, unless a close frame has been received. After our own close
+                // frame nothing is sent. Section 5.5.3: if several pings wait, answering the latest is enough.
+                if self.control != Control::Hand && self.stage == ConnectionStage::Open {
                     let pongs = self.pongs.get_or_insert_default();
-                    if pongs.len() == PONGS {
+                    if pongs.len() == MAX_PENDING_PONGS {
                         pongs.pop_front();
                     }
-                    pongs.push_back(self.receiver.bytes(&place, input).to_vec());
+                    pongs.push_back(self.receiver.bytes(&location, input).to_vec());
                 }
-                (self.control != Control::Auto).then_some(Shown::Ping(place))
+                (self.control != Control::Auto).then_some(PendingEvent::Ping(location))
             }
-            Found::Control(Opcode::Close, place) => {
-                let code = close::parse(self.receiver.bytes(&place, input))?;
-                if self.stage == Stage::Open {
-                    // Section 5.5.1: a close frame MUST be answered by one, typically with its code.
-                    self.answer = Some((code, ""));
+            Decoded::Control(Opcode::Close, location) => {
+                let code = close::parse(self.receiver.bytes(&location, input))?;
+                if self.stage == ConnectionStage::Open {
+                    // Section 5.5.1: a close frame MUST be answered by a close frame, which typically echoes the code.
+                    self.pending_close = Some((code, ""));
                     self.pongs = None;
                 }
-                self.stage = Stage::Closed(now + CLOSE_PATIENCE);
-                Some(Shown::Closed(code, place))
+                self.stage = ConnectionStage::Closed(now + CLOSE_TIMEOUT);
+                Some(PendingEvent::Closed(code, location))
             }
-            // The receiver finds no other control frames.
-            Found::Control(_, place) => match self.liveness.handle_pong(self.receiver.bytes(&place, input)) {
-                Answers::Ours => None,
-                Answers::Users => Some(Shown::Pong(place, true)),
-                Answers::Nothing => (self.control != Control::Auto).then_some(Shown::Pong(place, false)),
+            // The receiver decodes no control frames but close, ping and pong.
+            Decoded::Control(_, location) => match self.keepalive.handle_pong(self.receiver.bytes(&location, input)) {
+                PongMatch::Keepalive => None,
+                PongMatch::User => Some(PendingEvent::Pong(location, true)),
+                PongMatch::Unsolicited => {
+                    (self.control != Control::Auto).then_some(PendingEvent::Pong(location, false))
+                }
             },
         })
     }
 
-    /// Section 7.1.7: the connection is failed. The peer is told why, unless it has had our close frame.
-    fn fail(&mut self, failure: Failure, now: Instant) {
-        if self.stage == Stage::Open {
-            self.answer = Some((failure.code, failure.why));
+    /// Section 7.1.7: fails the connection. The peer is sent the code and reason, unless our close frame has been sent
+    /// already.
+    fn fail(&mut self, error: ProtocolError, now: Instant) {
+        if self.stage == ConnectionStage::Open {
+            self.pending_close = Some((error.code, error.reason));
             self.pongs = None;
         }
-        self.stage = Stage::Failed(now + FAILURE_PATIENCE);
+        self.stage = ConnectionStage::Failed(now + FAILURE_TIMEOUT);
     }
 
-    fn event<'a>(&'a self, shown: Shown, input: &'a [u8]) -> Event<'a> {
-        let bytes = |place| self.receiver.bytes(place, input);
-        match &shown {
-            Shown::Start(kind) => Event::Start(*kind),
-            Shown::Data(place) => Event::Data(bytes(place)),
-            Shown::End => Event::End,
-            Shown::Ping(place) => Event::Ping(bytes(place)),
-            Shown::Pong(place, answers) => Event::Pong(bytes(place), *answers),
-            // Both have been checked: see `close::parse`.
-            Shown::Closed(code, place) => {
-                let reason = bytes(place).get(2..).unwrap_or_default();
+    fn event<'a>(&'a self, event: PendingEvent, input: &'a [u8]) -> Event<'a> {
+        let bytes = |location| self.receiver.bytes(location, input);
+        match &event {
+            PendingEvent::Start(kind) => Event::Start(*kind),
+            PendingEvent::Data(location) => Event::Data(bytes(location)),
+            PendingEvent::End => Event::End,
+            PendingEvent::Ping(location) => Event::Ping(bytes(location)),
+            PendingEvent::Pong(location, answers) => Event::Pong(bytes(location), *answers),
+            // `close::parse` has checked code and reason.
+            PendingEvent::Closed(code, location) => {
+                let reason = bytes(location).get(2..).unwrap_or_default();
                 Event::Closed { code: *code, reason: std::str::from_utf8(reason).unwrap_or_default() }
             }
         }

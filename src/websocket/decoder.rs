@@ -1,47 +1,48 @@
-//! Frames, read in pieces of any size: never does a whole frame have to be there.
+//! Decodes headers and payloads from pieces of any size. A whole frame is never assembled.
 
-use super::Failure;
-use super::frame::{HEADER_LIMIT, Header, parse};
+use super::ProtocolError;
+use super::frame::{Header, MAX_HEADER, parse};
 use super::mask::Mask;
 
-/// Collects a header that comes in pieces.
+/// Decodes a header that comes in pieces.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeaderReader {
-    bytes: [u8; HEADER_LIMIT],
-    have: u8,
+    bytes: [u8; MAX_HEADER],
+    buffered: u8,
 }
 
 impl HeaderReader {
-    /// Takes what belongs to the header off `input[*taken..]`; `None`: all of it did, and there is more to come.
+    /// Consumes the header's bytes of `input[*consumed..]`. `None` if all of them belong to the header and more are
+    /// needed.
     #[inline]
-    pub fn read(&mut self, input: &[u8], taken: &mut usize) -> Result<Option<Header>, Failure> {
-        let input = &input[*taken..];
-        let have = usize::from(self.have);
-        if have == 0
+    pub fn read(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<Header>, ProtocolError> {
+        let input = &input[*consumed..];
+        let buffered = usize::from(self.buffered);
+        if buffered == 0
             && let Some((header, length)) = parse(input)?
         {
-            *taken += length;
+            *consumed += length;
             return Ok(Some(header));
         }
-        let more = input.len().min(HEADER_LIMIT - have);
-        self.bytes[have..have + more].copy_from_slice(&input[..more]);
-        Ok(match parse(&self.bytes[..have + more])? {
+        let more = input.len().min(MAX_HEADER - buffered);
+        self.bytes[buffered..buffered + more].copy_from_slice(&input[..more]);
+        Ok(match parse(&self.bytes[..buffered + more])? {
             Some((header, length)) => {
-                // What was there before was not enough for a header.
-                *taken += length - have;
-                self.have = 0;
+                // The bytes before this piece were no whole header, so `length` is larger than `buffered`.
+                *consumed += length - buffered;
+                self.buffered = 0;
                 Some(header)
             }
             None => {
-                *taken += more;
-                self.have += more as u8;
+                *consumed += more;
+                self.buffered += more as u8;
                 None
             }
         })
     }
 }
 
-/// What is to come of a frame.
+/// The rest of a frame's payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload {
     mask: Option<Mask>,
@@ -49,36 +50,37 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// All of the frame's payload.
+    /// The whole payload of the frame.
     pub fn new(header: &Header) -> Self {
         Self { mask: header.mask.map(Mask::new), remaining: header.length }
     }
 
-    /// Whether the frame is complete.
+    /// True if the frame is complete.
     pub fn is_complete(&self) -> bool {
         self.remaining == 0
     }
 
-    /// Takes what of `input` belongs to the frame, at most `most` bytes, and unmasks it in place.
+    /// Consumes and unmasks in place the bytes of `input` that belong to the frame, at max `max` bytes.
     #[inline]
-    pub fn take<'a>(&mut self, input: &'a mut [u8], most: usize) -> &'a mut [u8] {
-        // As usize only what is no more than the input.
-        let count = (input.len().min(most) as u64).min(self.remaining) as usize;
-        let taken = &mut input[..count];
+    pub fn take<'a>(&mut self, input: &'a mut [u8], max: usize) -> &'a mut [u8] {
+        // Converted to usize only once it is no more than the input's length: `remaining` may exceed a 32-bit usize.
+        let count = (input.len().min(max) as u64).min(self.remaining) as usize;
+        let consumed = &mut input[..count];
         if let Some(mask) = &mut self.mask {
-            mask.apply(taken);
+            mask.apply(consumed);
         }
         self.remaining -= count as u64;
-        taken
+        consumed
     }
 
-    /// Takes all but the first `kept` bytes back that `before.take` had given as `taken`, as if they had not come.
-    pub fn give_back(&mut self, before: &Self, taken: &mut [u8], kept: usize) {
+    /// Reverts all but the first `kept` bytes of `consumed`, which `take` returned for the payload `before`: masks them
+    /// again, as if they had not come.
+    pub fn give_back(&mut self, before: &Self, consumed: &mut [u8], kept: usize) {
         *self = *before;
         self.remaining -= kept as u64;
         if let Some(mask) = &mut self.mask {
             mask.skip(kept);
-            mask.clone().apply(&mut taken[kept..]);
+            mask.clone().apply(&mut consumed[kept..]);
         }
     }
 }
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_in_pieces_takes_no_more_than_itself() {
+    fn a_header_in_pieces_consumes_no_more_than_itself() {
         let header =
             Header { fin: true, compressed: false, opcode: Opcode::Binary, mask: Some([1, 2, 3, 4]), length: 70_000 };
         let mut bytes = Vec::new();
@@ -97,19 +99,19 @@ mod tests {
         let end = bytes.len();
         bytes.extend_from_slice(&[0xff; 30]);
         for split in 0..bytes.len() {
-            let (mut reader, mut taken) = (HeaderReader::default(), 0);
-            let first = reader.read(&bytes[..split], &mut taken);
-            assert_eq!(taken, split.min(end));
+            let (mut reader, mut consumed) = (HeaderReader::default(), 0);
+            let first = reader.read(&bytes[..split], &mut consumed);
+            assert_eq!(consumed, split.min(end));
             let read = match first.unwrap() {
                 Some(header) => header,
-                None => reader.read(&bytes, &mut taken).unwrap().unwrap(),
+                None => reader.read(&bytes, &mut consumed).unwrap().unwrap(),
             };
-            assert_eq!((read, taken, reader.have), (header, end, 0), "split at {split}");
+            assert_eq!((read, consumed, reader.buffered), (header, end, 0), "split at {split}");
         }
     }
 
     #[test]
-    fn what_is_given_back_is_as_it_was() {
+    fn bytes_that_are_given_back_are_unchanged() {
         let header =
             Header { fin: true, compressed: false, opcode: Opcode::Binary, mask: Some([1, 2, 3, 4]), length: 20 };
         let input: Vec<u8> = (100..130).collect();
@@ -124,7 +126,11 @@ mod tests {
                 let length = payload.take(&mut bytes[first..], 17).len();
                 let kept = kept.min(length);
                 payload.give_back(&before, &mut bytes[first..first + length], kept);
-                assert_eq!(bytes[first + kept..], input[first + kept..], "untouched from {first} + {kept} on");
+                assert_eq!(
+                    bytes[first + kept..],
+                    input[first + kept..],
+                    "bytes from {first} + {kept} on are unchanged"
+                );
                 payload.take(&mut bytes[first + kept..], usize::MAX);
                 assert!(payload.is_complete());
                 assert_eq!(bytes, plain);

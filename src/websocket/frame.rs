@@ -1,10 +1,10 @@
-//! The header of a frame (RFC 6455 section 5.2), and what is wrong with one whatever the state of the connection.
+//! Frame headers (RFC 6455 section 5.2), and the checks that do not depend on the connection's state.
 
-use super::close::PROTOCOL;
-use super::{CONTROL_LIMIT, Failure, Kind};
+use super::close::PROTOCOL_ERROR;
+use super::{Kind, MAX_CONTROL_PAYLOAD, ProtocolError};
 
-/// The longest header, in bytes.
-pub const HEADER_LIMIT: usize = 14;
+/// Header in bytes at most.
+pub const MAX_HEADER: usize = 14;
 
 const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
@@ -12,26 +12,26 @@ const RSV2_AND_3: u8 = 0x30;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
-/// Lengths from here on are written as two bytes,
+/// Length field for lengths of two bytes.
 const LENGTH_16: u8 = 126;
-/// or as eight.
+/// Length field for lengths of eight bytes.
 const LENGTH_64: u8 = 127;
 
-/// What a frame is.
+/// The opcode of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
-    /// More of the message before.
+    /// A further fragment of the message.
     Continuation = 0,
-    /// The beginning of a text.
+    /// A text message, or its first fragment.
     Text = 1,
-    /// The beginning of a binary message.
+    /// A binary message, or its first fragment.
     Binary = 2,
-    /// The end of the connection.
+    /// A close frame.
     Close = 8,
-    /// A question whether somebody is there.
+    /// A ping.
     Ping = 9,
-    /// The answer.
+    /// A pong.
     Pong = 10,
 }
 
@@ -48,7 +48,7 @@ impl Opcode {
         })
     }
 
-    /// Whether the frame may stand between those of a message.
+    /// True for control frames, which may stand between the fragments of a message.
     pub fn is_control(self) -> bool {
         self as u8 >= Self::Close as u8
     }
@@ -66,54 +66,54 @@ impl From<Kind> for Opcode {
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The last frame of its message.
+    /// FIN: the last fragment of its message.
     pub fin: bool,
     /// RSV1: the message is compressed.
     pub compressed: bool,
-    /// What the frame is.
+    /// The opcode.
     pub opcode: Opcode,
-    /// The key, if the payload is masked.
+    /// The masking key, if the payload is masked.
     pub mask: Option<[u8; 4]>,
-    /// How long the payload is, in bytes; below 2^63.
+    /// Length of the payload in bytes, below 2^63.
     pub length: u64,
 }
 
-fn wrong<T>(why: &'static str) -> Result<T, Failure> {
-    Err(Failure { code: PROTOCOL, why })
+fn protocol_error<T>(reason: &'static str) -> Result<T, ProtocolError> {
+    Err(ProtocolError { code: PROTOCOL_ERROR, reason })
 }
 
-/// Reads a header off the front of `bytes` and says how long it is; `None`: there is more to come.
+/// Parses the header at the start of `bytes` and returns it with its length; `None` if it is incomplete.
 #[inline]
-pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Failure> {
+pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
-    // Section 5.2: a receiver MUST fail the connection where a reserved bit is set that no extension has defined.
+    // Section 5.2: a receiver MUST fail the connection if a reserved bit is set that no extension defines.
     if first & RSV2_AND_3 != 0 {
-        return wrong("reserved bits are set");
+        return protocol_error("a reserved bit is set");
     }
-    // Section 5.2: an unknown opcode MUST fail the connection.
-    let Some(opcode) = Opcode::from_bits(first & OPCODE) else { return wrong("unknown opcode") };
+    // Section 5.2: a receiver MUST fail the connection on an unknown opcode.
+    let Some(opcode) = Opcode::from_bits(first & OPCODE) else { return protocol_error("unknown opcode") };
     let (fin, compressed) = (first & FIN != 0, first & RSV1 != 0);
     if opcode.is_control() {
-        // Section 5.5: control frames MUST NOT be fragmented,
+        // Section 5.5: control frames MUST NOT be fragmented.
         if !fin {
-            return wrong("a control frame in pieces");
+            return protocol_error("a fragmented control frame");
         }
-        // MUST have a payload of 125 bytes or less,
-        if second & LENGTH > CONTROL_LIMIT as u8 {
-            return wrong("a control frame that is too long");
+        // Section 5.5: control frames MUST have a payload of 125 bytes or less.
+        if second & LENGTH > MAX_CONTROL_PAYLOAD as u8 {
+            return protocol_error("a control frame that is too long");
         }
-        // and are not compressed (RFC 7692 section 6).
+        // RFC 7692 section 6: RSV1 MUST NOT be set on control frames.
         if compressed {
-            return wrong("a compressed control frame");
+            return protocol_error("a compressed control frame");
         }
     }
     let (length, rest) = match second & LENGTH {
         LENGTH_16 => {
             let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
             let length = u16::from_be_bytes(*length).into();
-            // Section 5.2: the minimal number of bytes MUST be used.
+            // Section 5.2: the minimal number of bytes MUST be used to encode the length.
             if length < u64::from(LENGTH_16) {
-                return wrong("a length that is not minimal");
+                return protocol_error("a length that is not minimal");
             }
             (length, rest)
         }
@@ -121,11 +121,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Failure> {
             let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
             let length = u64::from_be_bytes(*length);
             if length <= u16::MAX.into() {
-                return wrong("a length that is not minimal");
+                return protocol_error("a length that is not minimal");
             }
             // Section 5.2: the most significant bit MUST be 0.
             if length > i64::MAX as u64 {
-                return wrong("a length above 2^63");
+                return protocol_error("a length above 2^63");
             }
             (length, rest)
         }
@@ -144,8 +144,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Failure> {
 impl Header {
     /// Appends the header to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        // In one piece: a short message costs little more than its header.
-        let mut bytes = [0; HEADER_LIMIT];
+        // Built on the stack and appended at once: the header is most of a short message's cost.
+        let mut bytes = [0; MAX_HEADER];
         bytes[0] = self.opcode as u8 | if self.fin { FIN } else { 0 } | if self.compressed { RSV1 } else { 0 };
         let mut end = 2;
         bytes[1] = match self.length {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_never_too_early() {
+    fn encoded_headers_are_parsed_and_incomplete_ones_are_not() {
         let opcodes = [Opcode::Continuation, Opcode::Text, Opcode::Binary, Opcode::Close, Opcode::Ping, Opcode::Pong];
         for opcode in opcodes {
             for length in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 32, i64::MAX as u64] {
@@ -220,10 +220,10 @@ mod tests {
         }
     }
 
-    fn fails(bytes: &[u8], why: &str) {
+    fn fails(bytes: &[u8], reason: &str) {
         match parse(bytes) {
-            Err(failure) => assert!(failure.code == 1002 && failure.why.contains(why), "{failure:?}, {why}"),
-            other => panic!("{bytes:x?} is taken as {other:?}"),
+            Err(error) => assert!(error.code == 1002 && error.reason.contains(reason), "{error:?}, {reason}"),
+            other => panic!("{bytes:x?} is parsed as {other:?}"),
         }
     }
 
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn rfc6455_5_5_control_frames() {
         for opcode in [8, 9, 10] {
-            fails(&[opcode, 0], "pieces");
+            fails(&[opcode, 0], "fragmented");
             fails(&[0x80 | opcode, 126], "too long");
             fails(&[0x80 | opcode, 127], "too long");
             fails(&[0xc0 | opcode, 0], "compressed");

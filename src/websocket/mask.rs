@@ -1,11 +1,11 @@
-//! Masking (RFC 6455 section 5.3): a key of four bytes, over and over, exclusive-or'ed with the payload.
+//! Masking (RFC 6455 section 5.3): the payload is XORed with a repeated key of four bytes.
 
 /// Bytes masked at once.
 const WORD: usize = size_of::<u64>();
-/// Bytes masked on their way from one place to the other: so many that adding them costs less than masking them.
+/// Bytes masked at once while they are copied. This many amortise the cost of appending.
 const BLOCK: usize = 256;
 
-/// A key, and how far into it we are: pieces of a payload may have any length.
+/// A key and the position in it, since pieces of a payload may have any length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mask {
     /// The key, rotated so that its first byte is next.
@@ -13,7 +13,7 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// A mask at the beginning of a payload.
+    /// A mask at the start of a payload.
     pub fn new(key: [u8; 4]) -> Self {
         Self { key }
     }
@@ -22,8 +22,8 @@ impl Mask {
     #[inline]
     pub fn apply(&mut self, bytes: &mut [u8]) {
         let [a, b, c, d] = self.key;
-        // As bytes lie in memory, so that the order of bytes in a word does not matter. Words need not be aligned: that
-        // costs nothing on x86 and ARM and one instruction a word on MIPS.
+        // Native byte order, so that the bytes keep their places in memory. Unaligned words cost nothing on x86 and ARM
+        // and one instruction a word on MIPS.
         let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
         let (words, rest) = bytes.as_chunks_mut::<WORD>();
         for bytes in words {
@@ -32,11 +32,11 @@ impl Mask {
         for (byte, key) in rest.iter_mut().zip(self.key.iter().cycle()) {
             *byte ^= key;
         }
-        // A word holds the key twice, so what counts is the rest.
+        // A word holds the key twice, so only the remainder moves the position.
         self.skip(rest.len());
     }
 
-    /// Passes over `count` bytes.
+    /// Advances the position by `count` bytes.
     pub fn skip(&mut self, count: usize) {
         self.key.rotate_left(count % 4);
     }
@@ -62,13 +62,13 @@ mod tests {
 
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-    fn plainly(payload: &[u8]) -> Vec<u8> {
+    fn masked_bytewise(payload: &[u8]) -> Vec<u8> {
         payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key).collect()
     }
 
     #[test]
-    fn rfc6455_5_3_masks_as_the_plainest_way() {
-        // Section 5.7's example.
+    fn rfc6455_5_3_masks_like_a_bytewise_xor() {
+        // The example of section 5.7.
         let mut hello = *b"Hello";
         Mask::new(KEY).apply(&mut hello);
         assert_eq!(hello, [0x7f, 0x9f, 0x4d, 0x51, 0x58]);
@@ -76,7 +76,7 @@ mod tests {
         for length in (0..70).chain([BLOCK - 1, BLOCK, BLOCK + 1, payload.len()]) {
             let mut masked = payload[..length].to_vec();
             Mask::new(KEY).apply(&mut masked);
-            assert_eq!(masked, plainly(&payload[..length]), "{length} bytes");
+            assert_eq!(masked, masked_bytewise(&payload[..length]), "{length} bytes");
             let mut out = b"before".to_vec();
             Mask::new(KEY).append(&payload[..length], &mut out);
             assert_eq!(out, [&b"before"[..], &masked].concat(), "{length} bytes");
@@ -84,9 +84,9 @@ mod tests {
     }
 
     #[test]
-    fn pieces_do_not_matter() {
+    fn pieces_of_any_length_are_masked_as_a_whole() {
         let payload: Vec<u8> = (0..100).collect();
-        let masked = plainly(&payload);
+        let masked = masked_bytewise(&payload);
         for first in 0..payload.len() {
             for second in [0, 1, 2, 3, 7, 9] {
                 let mut bytes = payload.clone();

@@ -1,20 +1,22 @@
-//! WebSocket, RFC 6455, with permessage-deflate, RFC 7692. Sans-IO: bytes, instants and random bytes in; bytes, events
-//! and the next deadline out. It knows no socket, no clock and nothing of who uses it.
+//! WebSocket: RFC 6455, with permessage-deflate (RFC 7692). Client and server, sans-IO: bytes, the time and random bytes
+//! in; bytes, events and the next deadline out.
 //!
-//! | room | what lives there |
+//! May depend on `spare` only. Knows no sockets, no clock and no sessions.
+//!
+//! | file | holds |
 //! | --- | --- |
-//! | [`handshake`] | the opening handshake, both sides, and URLs |
-//! | [`Connection`] | an open connection: messages, control frames, the closing handshake |
-//! | `liveness` | pings, and whose a pong is |
-//! | `receiver` | messages out of frames: fragments, UTF-8, limits |
-//! | `sender` | frames out of messages, and what waits to be written |
-//! | `decoder`, `frame`, `mask`, `utf8` | frames in pieces, headers, keys, texts |
-//! | [`close`] | the close frame and its codes |
-//! | [`deflate`] | what was agreed on compression, and the compression |
+//! | [`handshake`] | the opening handshake of both sides, and URLs |
+//! | [`Connection`] | an open connection: messages, control frames, the closing handshake. Start here |
+//! | `keepalive` | pings, and which ping a pong answers |
+//! | `receiver` | decodes messages from frames: fragments, UTF-8, limits |
+//! | `sender` | encodes frames, and holds those that wait to be written |
+//! | `decoder`, `frame`, `mask`, `utf8` | partial frames, headers, masking, UTF-8 in pieces |
+//! | [`close`] | the close frame and its status codes |
+//! | [`deflate`] | the negotiated parameters, and inflation |
 //!
-//! A connection begins behind the blank line of the opening handshake. Messages are never assembled here: a piece is
-//! handed on as soon as it is there, in the memory it came in (or was inflated to), so that an idle connection costs a
-//! few hundred bytes and a busy one no more than what waits to be written.
+//! A [`Connection`] begins after the blank line of the opening handshake. Messages are never assembled: each piece is
+//! passed on when it arrives, in the memory that it was read into or inflated to. So an idle connection costs a few
+//! hundred bytes, and a busy one no more than the bytes that wait to be written.
 
 pub mod close;
 mod connection;
@@ -22,7 +24,7 @@ mod decoder;
 pub mod deflate;
 mod frame;
 pub mod handshake;
-mod liveness;
+mod keepalive;
 mod mask;
 mod receiver;
 mod sender;
@@ -36,142 +38,145 @@ use std::time::Duration;
 pub use connection::Connection;
 pub use deflate::Deflate;
 
-/// The longest payload of a control frame, in bytes (RFC 6455 section 5.5).
-pub const CONTROL_LIMIT: usize = 125;
+/// Payload of a control frame in bytes at most (RFC 6455 section 5.5).
+pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// Which end of the connection we are.
+/// Which end of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// We asked for the connection: we mask, the peer must not.
+    /// The client: it masks its frames, and the peer must not.
     Client,
-    /// We were asked: the peer masks, we must not.
+    /// The server: the peer masks its frames, and the server must not.
     Server,
 }
 
-/// What a data message holds.
+/// The type of a data message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// UTF-8.
     Text,
-    /// Anything.
+    /// Any bytes.
     Binary,
 }
 
-/// Who sees and answers control frames (the option CTRL). A close frame is always shown, and always answered.
+/// How control frames are handled (the option CTRL). A close frame is always reported and always answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Control {
-    /// Pings are answered; pings and unsolicited pongs are not shown.
+    /// Pings are answered. Pings and unsolicited pongs are not reported.
     #[default]
     Auto,
-    /// Pings are answered; pings and pongs are shown.
+    /// Pings are answered. Pings and pongs are reported.
     Show,
-    /// Pings are not answered; pings and pongs are shown.
+    /// Pings are not answered. Pings and pongs are reported.
     Hand,
 }
 
-/// Unpredictable bytes (RFC 6455 section 10.3), from the shell.
+/// A source of unpredictable bytes (RFC 6455 section 10.3).
 pub trait Entropy {
-    /// The key of the next frame.
+    /// Returns a new masking key.
     fn mask(&mut self) -> [u8; 4];
 }
 
-/// How a connection behaves.
+/// The settings of a connection.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Which end we are.
+pub struct WebSocketSettings {
+    /// Which end this is.
     pub role: Role,
-    /// False: a client that does not mask (the option MASK; its server must allow it). A server never masks.
+    /// False: a client that does not mask (the option MASK); its server must allow that. A server never masks.
     pub mask: bool,
-    /// Who sees and answers control frames.
+    /// How control frames are handled.
     pub control: Control,
-    /// The longest message from the peer in bytes, after inflation. Beyond: [`Event::Failed`] with 1009.
+    /// Longest message from the peer in bytes, after inflation. A longer one causes [`Event::Failed`] with 1009.
     pub max_message: u64,
-    /// Compression, as negotiated; `None`: none.
+    /// The negotiated compression; `None`: none.
     pub deflate: Option<Deflate>,
-    /// A ping is sent after that much silence of the peer; still silent as long again, it is lost ([`Lost::Silent`]).
+    /// A ping is sent if the peer has been silent for this time. If it stays silent for as long again, the connection is
+    /// lost ([`ConnectionLost::PingTimeout`]). `None`: no pings.
     pub ping_interval: Option<Duration>,
 }
 
-/// What came from the peer. A message is `Start`, any number of `Data`, `End`; control frames come between these.
+/// An event from the peer. A message is `Start`, any number of `Data`, `End`; control frames may come between these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A message begins.
     Start(Kind),
-    /// A piece of it, unmasked and inflated. Text is checked, but a piece may end inside a character.
+    /// A piece of the message, unmasked and inflated. Text has been checked, but a piece may end within a character.
     Data(&'a [u8]),
     /// The message is complete.
     End,
     /// A ping, with [`Control::Show`] or [`Control::Hand`].
     Ping(&'a [u8]),
-    /// A pong. True: it answers a ping of [`Connection::send_ping`], and is always shown. False: unsolicited, shown with
-    /// [`Control::Show`] or [`Control::Hand`]. Answers to the pings of `ping_interval` are never shown.
+    /// A pong. True: it answers a ping of [`Connection::send_ping`], and is always reported. False: it is unsolicited,
+    /// and reported with [`Control::Show`] or [`Control::Hand`]. Answers to pings of `ping_interval` are not reported.
     Pong(&'a [u8], bool),
-    /// The peer's close frame. If we had not closed, our answer has been queued. The last event.
+    /// The peer's close frame. If no close frame has been sent, the answer has been queued. The last event.
     Closed {
-        /// The code, 1005 where it gave none.
+        /// The status code; 1005 if the frame has none.
         code: u16,
-        /// Why, at most 123 bytes.
+        /// The reason, at most 123 bytes.
         reason: &'a str,
     },
-    /// The peer broke the protocol or a limit. Our close frame has been queued. The last event.
-    Failed(Failure),
+    /// The peer violated the protocol or a limit. A close frame has been queued. The last event.
+    Failed(ProtocolError),
 }
 
-/// How the peer broke the protocol or a limit.
+/// A violation of the protocol or of a limit by the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The code that the peer is sent: 1002, 1007 or 1009.
+pub struct ProtocolError {
+    /// The status code for the close frame: 1002, 1007 or 1009.
     pub code: u16,
-    /// What was wrong, for people; at most 123 bytes.
-    pub why: &'static str,
+    /// The reason for the close frame, at most 123 bytes.
+    pub reason: &'static str,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.why, self.code)
+        write!(f, "{} ({})", self.reason, self.code)
     }
 }
 
-/// Nothing can be sent any more: a close frame has been sent or received, or the peer failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Closing;
+impl std::error::Error for ProtocolError {}
 
-impl fmt::Display for Closing {
+/// Nothing can be sent: a close frame has been sent or received, or the peer violated the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosingError;
+
+impl fmt::Display for ClosingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the connection is closing")
     }
 }
 
-impl std::error::Error for Closing {}
+impl std::error::Error for ClosingError {}
 
 /// Why a ping or pong was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Nothing can be sent any more.
+pub enum ControlFrameError {
+    /// As [`ClosingError`].
     Closing,
-    /// The payload is longer than [`CONTROL_LIMIT`].
+    /// The payload is longer than [`MAX_CONTROL_PAYLOAD`].
     TooLong,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ControlFrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closing => Closing.fmt(f),
-            Self::TooLong => write!(f, "a control frame holds at most {CONTROL_LIMIT} bytes"),
+            Self::Closing => ClosingError.fmt(f),
+            Self::TooLong => write!(f, "a control frame holds at most {MAX_CONTROL_PAYLOAD} bytes"),
         }
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for ControlFrameError {}
 
-/// What a deadline brought: the transport is to be closed as it is.
+/// Which deadline has passed. The transport is to be closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// The ping of `ping_interval` was followed by more silence: 1006 to the plugin.
-    Silent,
-    /// Our close frame was not answered in time: 1006 to the plugin.
-    Unanswered,
-    /// The peer's end is known from an event, but our close frame could not be written, or the server did not close its
-    /// transport, in time. The plugin knows all.
-    Lingering,
+pub enum ConnectionLost {
+    /// The peer stayed silent after a ping of `ping_interval`. The plugin sees 1006.
+    PingTimeout,
+    /// The peer did not answer the close frame. The plugin sees 1006.
+    CloseTimeout,
+    /// The end is known from an event, but the close frame could not be written in time, or the server did not close the
+    /// transport in time. The plugin has seen the end already.
+    LingerTimeout,
 }

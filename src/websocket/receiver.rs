@@ -1,215 +1,218 @@
-//! Messages and control frames, out of frames: fragments, compression, UTF-8 and the limit. What a control frame means
-//! is not known here.
+//! [`Receiver`]: decodes messages and control frames. Checks fragments, compression, UTF-8 and the size limit. It does
+//! not know what a control frame means.
 
 use std::ops::Range;
 
-use super::close::{BAD_DATA, PROTOCOL, TOO_BIG};
+use super::close::{INVALID_PAYLOAD, MESSAGE_TOO_BIG, PROTOCOL_ERROR};
 use super::decoder::{HeaderReader, Payload};
-use super::deflate::inflate::{Inflated, Inflater};
+use super::deflate::{Inflated, Inflater};
 use super::frame::{Header, Opcode};
 use super::utf8::Utf8;
-use super::{Deflate, Failure, Kind, Role};
+use super::{Deflate, Kind, ProtocolError, Role};
 
-/// Compressed bytes taken at once: what was unmasked and is not inflated yet has to be masked again.
+/// Compressed bytes unmasked and inflated at once. Bytes that were unmasked and not inflated must be masked again.
 const INFLATE_STEP: usize = 2048;
 
-/// What was found.
+/// A decoded element.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum Decoded {
     /// A message begins.
     Start(Kind),
-    /// A piece of it.
-    Data(Place),
-    /// It is complete.
+    /// A piece of the message.
+    Data(PayloadLocation),
+    /// The message is complete.
     End,
-    /// A control frame, whole.
-    Control(Opcode, Place),
+    /// A whole control frame.
+    Control(Opcode, PayloadLocation),
 }
 
-/// Where bytes are, until the next call.
+/// Where the bytes of a payload are, until the next call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum PayloadLocation {
     /// In the input.
     Input(Range<usize>),
-    /// In the window of the inflater.
+    /// In the inflater's window.
     Window(Range<usize>),
-    /// A control frame that came in pieces.
-    Kept,
+    /// In `buffered`: a control frame that came in pieces.
+    Buffered,
 }
 
 /// A message that has begun.
 #[derive(Clone, Copy, Debug)]
 struct Message {
     compressed: bool,
-    /// For text.
+    /// For text messages.
     utf8: Option<Utf8>,
-    /// What has come of it, in bytes. Where it is not compressed: what has been announced.
+    /// Bytes of the message so far. Uncompressed: those that the frames' headers announce. Compressed: those inflated.
     size: u64,
 }
 
-/// What is to come of a data frame.
+/// A data frame whose payload is being read.
 #[derive(Clone, Copy, Debug)]
-struct Part {
+struct DataFrame {
     payload: Payload,
-    /// The last of its message.
+    /// True for the last frame of its message.
     last: bool,
 }
 
-/// What is to come next.
+/// What the receiver expects next.
 #[derive(Clone, Copy, Debug)]
-enum Stage {
+enum ReceiverStage {
     /// The header of a frame.
     Header,
     /// The payload of a control frame.
     Control(Opcode, Payload),
     /// The payload of a data frame.
-    Data(Part),
-    /// What the end of a compressed message still holds.
+    Data(DataFrame),
+    /// The rest of the output of a compressed message.
     Tail,
     /// The end of a message.
     End,
 }
 
-/// Reads what the peer sends.
+/// Decodes the peer's bytes.
 #[derive(Debug)]
 pub struct Receiver {
     masked: bool,
     max_message: u64,
     deflate: Option<Deflate>,
     header: HeaderReader,
-    stage: Stage,
+    stage: ReceiverStage,
     message: Option<Message>,
-    /// Boxed, since few messages are compressed.
+    /// Boxed because few messages are compressed.
     inflater: Option<Box<Inflater>>,
     /// The payload of a control frame that comes in pieces.
-    kept: Vec<u8>,
-    /// Whether a frame has become complete.
+    buffered: Vec<u8>,
+    /// True if a frame has become complete since [`Receiver::take_completed`].
     completed: bool,
 }
 
-fn wrong<T>(why: &'static str) -> Result<T, Failure> {
-    Err(Failure { code: PROTOCOL, why })
+fn protocol_error<T>(reason: &'static str) -> Result<T, ProtocolError> {
+    Err(ProtocolError { code: PROTOCOL_ERROR, reason })
 }
 
-const TOO_LONG: Failure = Failure { code: TOO_BIG, why: "the message is too long" };
-const NO_UTF8: Failure = Failure { code: BAD_DATA, why: "a text is not UTF-8" };
-const CORRUPT: Failure = Failure { code: BAD_DATA, why: "a compressed message is corrupt" };
+const TOO_LONG: ProtocolError = ProtocolError { code: MESSAGE_TOO_BIG, reason: "the message is too long" };
+const NOT_UTF8: ProtocolError = ProtocolError { code: INVALID_PAYLOAD, reason: "a text is not UTF-8" };
+const CORRUPT: ProtocolError = ProtocolError { code: INVALID_PAYLOAD, reason: "a compressed message is corrupt" };
 
 impl Receiver {
-    /// Reads as `role`.
+    /// A receiver for the end `role`.
     pub fn new(role: Role, max_message: u64, deflate: Option<Deflate>) -> Self {
         Self {
             masked: role == Role::Server,
             max_message,
             deflate,
             header: HeaderReader::default(),
-            stage: Stage::Header,
+            stage: ReceiverStage::Header,
             message: None,
             inflater: None,
-            kept: Vec::new(),
+            buffered: Vec::new(),
             completed: false,
         }
     }
 
-    /// Takes a prefix of `input[*taken..]`; `None`: all of it, and nothing is left to find.
-    pub fn advance(&mut self, input: &mut [u8], taken: &mut usize) -> Result<Option<Found>, Failure> {
+    /// Consumes a prefix of `input[*taken..]` and returns the next element; `None` if all input is consumed and more is
+    /// needed.
+    pub fn advance(&mut self, input: &mut [u8], taken: &mut usize) -> Result<Option<Decoded>, ProtocolError> {
         loop {
             match self.stage {
-                Stage::Header => {
-                    if self.kept.capacity() > 0 {
-                        self.kept = Vec::new();
+                ReceiverStage::Header => {
+                    if self.buffered.capacity() > 0 {
+                        self.buffered = Vec::new();
                     }
                     let Some(header) = self.header.read(input, taken)? else { return Ok(None) };
                     if let Some(kind) = self.begin_frame(&header)? {
-                        return Ok(Some(Found::Start(kind)));
+                        return Ok(Some(Decoded::Start(kind)));
                     }
                 }
-                Stage::Control(opcode, mut payload) => {
+                ReceiverStage::Control(opcode, mut payload) => {
                     let start = *taken;
                     let piece = payload.take(&mut input[start..], usize::MAX);
                     *taken += piece.len();
                     let whole = payload.is_complete();
-                    let place = if whole && self.kept.is_empty() {
-                        Place::Input(start..*taken)
+                    let location = if whole && self.buffered.is_empty() {
+                        PayloadLocation::Input(start..*taken)
                     } else {
-                        self.kept.extend_from_slice(piece);
-                        Place::Kept
+                        self.buffered.extend_from_slice(piece);
+                        PayloadLocation::Buffered
                     };
                     if !whole {
-                        self.stage = Stage::Control(opcode, payload);
+                        self.stage = ReceiverStage::Control(opcode, payload);
                         return Ok(None);
                     }
-                    self.stage = Stage::Header;
+                    self.stage = ReceiverStage::Header;
                     self.completed = true;
-                    return Ok(Some(Found::Control(opcode, place)));
+                    return Ok(Some(Decoded::Control(opcode, location)));
                 }
-                Stage::Data(part) => {
+                ReceiverStage::Data(frame) => {
                     let compressed = self.message.is_some_and(|message| message.compressed);
-                    let found = if compressed {
-                        self.take_compressed(part, input, taken)?
+                    let decoded = if compressed {
+                        self.take_compressed(frame, input, taken)?
                     } else {
-                        self.take_plain(part, input, taken)?
+                        self.take_plain(frame, input, taken)?
                     };
-                    if found.is_some() || matches!(self.stage, Stage::Data(part) if !part.payload.is_complete()) {
-                        return Ok(found);
+                    if decoded.is_some()
+                        || matches!(self.stage, ReceiverStage::Data(frame) if !frame.payload.is_complete())
+                    {
+                        return Ok(decoded);
                     }
                 }
-                Stage::Tail => {
-                    if let Some(found) = self.take_tail()? {
-                        return Ok(Some(found));
+                ReceiverStage::Tail => {
+                    if let Some(decoded) = self.take_tail()? {
+                        return Ok(Some(decoded));
                     }
                 }
-                Stage::End => {
-                    self.stage = Stage::Header;
+                ReceiverStage::End => {
+                    self.stage = ReceiverStage::Header;
                     let Some(message) = self.message.take() else { continue };
-                    // RFC 7692 section 7.2.3: without context takeover nothing is kept between messages.
+                    // RFC 7692 section 7.1.1.1: without context takeover no window is kept between messages.
                     if self.deflate.is_some_and(|deflate| deflate.peer_no_context_takeover) {
                         self.inflater = None;
                     }
                     // RFC 6455 section 8.1: a text that is not UTF-8 MUST fail the connection.
                     if message.utf8.is_some_and(|utf8| !utf8.is_complete()) {
-                        return Err(NO_UTF8);
+                        return Err(NOT_UTF8);
                     }
-                    return Ok(Some(Found::End));
+                    return Ok(Some(Decoded::End));
                 }
             }
         }
     }
 
-    /// The bytes at `place`, which is of the last [`Receiver::advance`] with this input.
-    pub fn bytes<'a>(&'a self, place: &Place, input: &'a [u8]) -> &'a [u8] {
-        match (place, &self.inflater) {
-            (Place::Input(range), _) => &input[range.clone()],
-            (Place::Window(range), Some(inflater)) => &inflater.window()[range.clone()],
-            (Place::Window(_), None) => &[],
-            (Place::Kept, _) => &self.kept,
+    /// Returns the bytes at `location`, which the last [`Receiver::advance`] with this input returned.
+    pub fn bytes<'a>(&'a self, location: &PayloadLocation, input: &'a [u8]) -> &'a [u8] {
+        match (location, &self.inflater) {
+            (PayloadLocation::Input(range), _) => &input[range.clone()],
+            (PayloadLocation::Window(range), Some(inflater)) => &inflater.window()[range.clone()],
+            (PayloadLocation::Window(_), None) => &[],
+            (PayloadLocation::Buffered, _) => &self.buffered,
         }
     }
 
-    /// Whether a frame has become complete since this was asked last.
+    /// True if a frame has become complete since the last call.
     pub fn take_completed(&mut self) -> bool {
         std::mem::take(&mut self.completed)
     }
 
-    /// A header has come. Gives the kind of the message that it begins.
-    fn begin_frame(&mut self, header: &Header) -> Result<Option<Kind>, Failure> {
-        // Section 5.1: a server MUST close upon a frame that is not masked, a client upon one that is.
+    /// Takes the header of a frame. Returns the type of the message that it begins, if it begins one.
+    fn begin_frame(&mut self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
+        // Section 5.1: a server MUST close the connection on a frame that is not masked, a client on one that is.
         if header.mask.is_some() != self.masked {
-            return wrong(if self.masked { "a frame that is not masked" } else { "a masked frame" });
+            return protocol_error(if self.masked { "an unmasked frame" } else { "a masked frame" });
         }
         let payload = Payload::new(header);
         let kind = match header.opcode {
             Opcode::Close | Opcode::Ping | Opcode::Pong => {
-                self.stage = Stage::Control(header.opcode, payload);
+                self.stage = ReceiverStage::Control(header.opcode, payload);
                 return Ok(None);
             }
             Opcode::Continuation => None,
             Opcode::Text => Some(Kind::Text),
             Opcode::Binary => Some(Kind::Binary),
         };
-        // RFC 7692 section 6: RSV1 MUST NOT be set on a continuation; RFC 6455 section 5.2: nor without the extension.
+        // RFC 7692 section 6: RSV1 MUST NOT be set on a continuation. RFC 6455 section 5.2: nor without the extension.
         if header.compressed && (self.deflate.is_none() || kind.is_none()) {
-            return wrong("a compressed frame where none may be");
+            return protocol_error("RSV1 is set on a frame that cannot be compressed");
         }
         let message = match (&mut self.message, kind) {
             (Some(message), None) => message,
@@ -218,9 +221,9 @@ impl Receiver {
                 utf8: (kind == Kind::Text).then(Utf8::default),
                 size: 0,
             }),
-            // Section 5.4: the fragments of a message MUST NOT be interleaved with another.
-            (Some(_), Some(_)) => return wrong("a message inside a message"),
-            (None, None) => return wrong("a continuation of nothing"),
+            // Section 5.4: the fragments of a message MUST NOT be interleaved with those of another.
+            (Some(_), Some(_)) => return protocol_error("a message inside a message"),
+            (None, None) => return protocol_error("a continuation without a message"),
         };
         if !message.compressed {
             message.size = message.size.saturating_add(header.length);
@@ -228,91 +231,96 @@ impl Receiver {
                 return Err(TOO_LONG);
             }
         }
-        self.stage = Stage::Data(Part { payload, last: header.fin });
+        self.stage = ReceiverStage::Data(DataFrame { payload, last: header.fin });
         Ok(kind)
     }
 
-    fn take_plain(&mut self, mut part: Part, input: &mut [u8], taken: &mut usize) -> Result<Option<Found>, Failure> {
+    fn take_plain(
+        &mut self,
+        mut frame: DataFrame,
+        input: &mut [u8],
+        taken: &mut usize,
+    ) -> Result<Option<Decoded>, ProtocolError> {
         let start = *taken;
-        let piece = part.payload.take(&mut input[start..], usize::MAX);
+        let piece = frame.payload.take(&mut input[start..], usize::MAX);
         *taken += piece.len();
         if let Some(Message { utf8: Some(utf8), .. }) = &mut self.message
             && !utf8.check(piece)
         {
-            return Err(NO_UTF8);
+            return Err(NOT_UTF8);
         }
-        self.go_on(part, Stage::End);
-        Ok((start < *taken).then_some(Found::Data(Place::Input(start..*taken))))
+        self.finish_piece(frame, ReceiverStage::End);
+        Ok((start < *taken).then_some(Decoded::Data(PayloadLocation::Input(start..*taken))))
     }
 
-    /// Not inlined: inflating needs kilobytes of stack, which short messages would pay for.
+    /// Not inlined: inflation needs kilobytes of stack, which would slow down short messages.
     #[inline(never)]
     fn take_compressed(
         &mut self,
-        mut part: Part,
+        mut frame: DataFrame,
         input: &mut [u8],
         taken: &mut usize,
-    ) -> Result<Option<Found>, Failure> {
-        // Not negotiated, no compressed message.
+    ) -> Result<Option<Decoded>, ProtocolError> {
+        // `begin_frame` accepts compressed messages only with the extension.
         let Some(deflate) = self.deflate else { return Err(CORRUPT) };
         let inflater = self.inflater.get_or_insert_with(|| Box::new(Inflater::new(deflate.peer_window_bits)));
         loop {
-            let before = part.payload;
-            let piece = part.payload.take(&mut input[*taken..], INFLATE_STEP);
+            let before = frame.payload;
+            let piece = frame.payload.take(&mut input[*taken..], INFLATE_STEP);
             let inflated = inflater.inflate(piece).map_err(|_| CORRUPT)?;
-            if inflated.taken < piece.len() {
-                part.payload.give_back(&before, piece, inflated.taken);
+            if inflated.consumed < piece.len() {
+                frame.payload.give_back(&before, piece, inflated.consumed);
             }
-            *taken += inflated.taken;
-            if inflated.starved && part.payload.is_complete() {
-                self.go_on(part, Stage::Tail);
+            *taken += inflated.consumed;
+            if inflated.needs_input && frame.payload.is_complete() {
+                self.finish_piece(frame, ReceiverStage::Tail);
                 return self.check_inflated(&inflated);
             }
-            if !inflated.output.is_empty() || (inflated.starved && *taken == input.len()) {
-                self.stage = Stage::Data(part);
+            if !inflated.output.is_empty() || (inflated.needs_input && *taken == input.len()) {
+                self.stage = ReceiverStage::Data(frame);
                 return self.check_inflated(&inflated);
             }
         }
     }
 
-    /// Not inlined, as [`Receiver::take_compressed`].
+    /// Not inlined; see [`Receiver::take_compressed`].
     #[inline(never)]
-    fn take_tail(&mut self) -> Result<Option<Found>, Failure> {
+    fn take_tail(&mut self) -> Result<Option<Decoded>, ProtocolError> {
         let Some(inflater) = &mut self.inflater else { return Err(CORRUPT) };
         let inflated = inflater.finish().map_err(|_| CORRUPT)?;
-        if inflated.starved {
-            self.stage = Stage::End;
+        if inflated.needs_input {
+            self.stage = ReceiverStage::End;
         }
         self.check_inflated(&inflated)
     }
 
-    /// What comes after this piece of a data frame.
-    fn go_on(&mut self, part: Part, end: Stage) {
-        let complete = part.payload.is_complete();
-        self.stage = match (complete, part.last) {
-            (false, _) => Stage::Data(part),
-            (true, false) => Stage::Header,
+    /// Sets the next stage after a piece of a data frame: `end` after the last piece of a message.
+    fn finish_piece(&mut self, frame: DataFrame, end: ReceiverStage) {
+        let complete = frame.payload.is_complete();
+        self.stage = match (complete, frame.last) {
+            (false, _) => ReceiverStage::Data(frame),
+            (true, false) => ReceiverStage::Header,
             (true, true) => end,
         };
         self.completed |= complete;
     }
 
-    /// RFC 7692 section 6.2: what holds for a message holds for what is inflated.
-    fn check_inflated(&mut self, inflated: &Inflated) -> Result<Option<Found>, Failure> {
+    /// RFC 7692 section 6.2: inflated data is subject to the same checks as plain data.
+    fn check_inflated(&mut self, inflated: &Inflated) -> Result<Option<Decoded>, ProtocolError> {
         let (Some(message), Some(inflater)) = (&mut self.message, &self.inflater) else { return Err(CORRUPT) };
         let output = &inflater.window()[inflated.output.clone()];
-        // As if it came byte by byte: what is wrong within the limit is wrong first.
-        let room = self.max_message.saturating_sub(message.size);
-        let within = &output[..(output.len() as u64).min(room) as usize];
+        // The result must not depend on the pieces: an error within the limit takes precedence over the limit.
+        let available = self.max_message.saturating_sub(message.size);
+        let within = &output[..(output.len() as u64).min(available) as usize];
         if let Some(utf8) = &mut message.utf8
             && !utf8.check(within)
         {
-            return Err(NO_UTF8);
+            return Err(NOT_UTF8);
         }
         if within.len() < output.len() {
             return Err(TOO_LONG);
         }
         message.size += output.len() as u64;
-        Ok((!output.is_empty()).then(|| Found::Data(Place::Window(inflated.output.clone()))))
+        Ok((!output.is_empty()).then(|| Decoded::Data(PayloadLocation::Window(inflated.output.clone()))))
     }
 }

@@ -1,27 +1,27 @@
-//! Frames, out of messages; and what waits to be written.
+//! [`Sender`]: encodes frames and holds the bytes that wait to be written.
 
 use super::frame::{Header, Opcode};
 use super::mask::Mask;
-use super::{Entropy, Kind, Settings};
+use super::{Entropy, Kind, WebSocketSettings};
 
-/// Writes what the peer is to read. Holds what the caller has not been able to write; how much that may be is the
-/// caller's to bound.
+/// Encodes frames for the peer. The caller limits how much may wait.
 #[derive(Debug)]
 pub struct Sender {
     masked: bool,
-    /// Whole frames, of which the first has been written in part.
+    /// Whole frames. The first may have been written in part.
     out: Vec<u8>,
-    /// So much of `out` has been written.
+    /// Bytes of `out` that have been written.
     written: usize,
-    /// A message has begun and not ended.
+    /// True if a message has begun and not ended.
     open: bool,
 }
 
 impl Sender {
-    /// Writes as `settings` say.
-    pub fn new(settings: &Settings) -> Self {
+    /// A sender with these settings.
+    pub fn new(settings: &WebSocketSettings) -> Self {
         Self {
-            // Section 5.1: a client MUST mask (unless its server is known not to care), a server MUST NOT.
+            // Section 5.1: a client MUST mask its frames, a server MUST NOT. MASK=off violates the former for servers
+            // that allow it.
             masked: settings.role == super::Role::Client && settings.mask,
             out: Vec::new(),
             written: 0,
@@ -29,17 +29,18 @@ impl Sender {
         }
     }
 
-    /// Bytes waiting to be written.
+    /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
         self.out.len() - self.written
     }
 
-    /// What is to be written.
-    pub fn waiting(&self) -> &[u8] {
+    /// The bytes to write.
+    pub fn pending(&self) -> &[u8] {
         &self.out[self.written..]
     }
 
-    /// So many bytes of [`Sender::waiting`] have been written. An idle connection holds no memory for that.
+    /// `bytes` of [`Sender::pending`] have been written. When none is left, the memory goes to the free list, so that
+    /// an idle connection holds none.
     pub fn handle_transmitted(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.queued(), "{bytes} bytes of {} are written", self.queued());
         self.written = (self.written + bytes).min(self.out.len());
@@ -49,17 +50,17 @@ impl Sender {
         }
     }
 
-    /// A data frame.
+    /// Queues a data frame.
     pub fn data(&mut self, kind: Kind, payload: &[u8], fin: bool, entropy: &mut dyn Entropy) {
-        // Section 5.4: what follows the first frame of a message is a continuation.
+        // Section 5.4: frames after the first of a message are continuations.
         let opcode = if self.open { Opcode::Continuation } else { kind.into() };
         self.open = !fin;
         self.frame(Header { fin, compressed: false, opcode, mask: None, length: 0 }, payload, entropy);
     }
 
-    /// A control frame; `payload` has at most 125 bytes. It may stand inside a message.
+    /// Queues a control frame; `payload` has at most 125 bytes. It may stand between the fragments of a message.
     pub fn control(&mut self, opcode: Opcode, payload: &[u8], entropy: &mut dyn Entropy) {
-        debug_assert!(opcode.is_control() && payload.len() <= super::CONTROL_LIMIT);
+        debug_assert!(opcode.is_control() && payload.len() <= super::MAX_CONTROL_PAYLOAD);
         self.frame(Header { fin: true, compressed: false, opcode, mask: None, length: 0 }, payload, entropy);
     }
 
@@ -68,9 +69,9 @@ impl Sender {
             self.out.drain(..self.written);
             self.written = 0;
         }
-        // Section 5.3: a key of its own for each frame.
+        // Section 5.3: each frame MUST have a new masking key.
         let mask = self.masked.then(|| entropy.mask());
-        let length = super::frame::HEADER_LIMIT + payload.len();
+        let length = super::frame::MAX_HEADER + payload.len();
         match self.out.capacity() {
             0 => self.out = crate::buffer_pool::take(length),
             _ => self.out.reserve(length),

@@ -1,18 +1,18 @@
-//! UTF-8, checked while it comes in pieces of any size.
+//! [`Utf8`]: checks UTF-8 that comes in pieces of any size.
 
 use std::str;
 
-/// Checks a text. What is wrong is known with the first byte that cannot belong to any character.
+/// Checks a text. An error is detected at the first byte that cannot belong to any character.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Utf8 {
-    /// The beginning of a character whose end has not come.
+    /// The first bytes of a character that is not complete.
     carry: [u8; 4],
-    /// Its length, 0 to 3.
+    /// Number of bytes in `carry`, 0 to 3.
     carried: u8,
 }
 
 impl Utf8 {
-    /// Takes the next piece. False: this is no UTF-8.
+    /// Checks the next piece. False if the text is not UTF-8.
     #[must_use]
     #[inline]
     pub fn check(&mut self, mut piece: &[u8]) -> bool {
@@ -23,7 +23,7 @@ impl Utf8 {
             self.carry[carried] = byte;
             match str::from_utf8(&self.carry[..=carried]) {
                 Ok(_) => self.carried = 0,
-                // At four bytes a character is either complete or wrong.
+                // A character of four bytes is either complete or invalid.
                 Err(error) if error.error_len().is_none() => self.carried += 1,
                 Err(_) => return false,
             }
@@ -40,7 +40,7 @@ impl Utf8 {
         }
     }
 
-    /// Whether the text may end here.
+    /// True if the text may end here.
     pub fn is_complete(&self) -> bool {
         self.carried == 0
     }
@@ -50,7 +50,7 @@ impl Utf8 {
 mod tests {
     use super::*;
 
-    /// How many bytes are taken before the fault, and whether the text is complete then.
+    /// The number of bytes before the error, and whether the text is complete there.
     fn checked(text: &[u8]) -> (usize, bool) {
         let mut utf8 = Utf8::default();
         let good = text.iter().take_while(|byte| utf8.check(&[**byte])).count();
@@ -75,9 +75,9 @@ mod tests {
     }
 
     #[test]
-    fn rfc6455_8_1_faults_are_known_at_once() {
+    fn rfc6455_8_1_errors_are_detected_at_the_first_wrong_byte() {
         for (text, good) in [
-            (&b"\x80"[..], 0),        // a continuation with nothing to continue
+            (&b"\x80"[..], 0),        // a continuation byte at the start
             (b"\xc0\x80", 0),         // overlong
             (b"\xc1\xbf", 0),         // overlong
             (b"ab\xe0\x80\x80", 3),   // overlong
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_end_is_incomplete() {
+    fn an_unfinished_character_is_incomplete() {
         for text in [&b"\xc3"[..], b"a\xe2\x82", b"\xf0\x9f\xa7"] {
             assert_eq!(checked(text), (text.len(), false), "{text:x?}");
         }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::FramingKind;
-use crate::websocket::{CONTROL_LIMIT, close};
+use crate::websocket::{MAX_CONTROL_PAYLOAD, close};
 
 /// Longest header in bytes, its newline included. The longest is that of a DGRM with an IPv6 address of 39 characters and
 /// a scope ID of 4 digits, which is the number of a network interface.
@@ -104,8 +104,8 @@ pub fn parse_header(line: &[u8], kind: FramingKind, max_len: usize) -> Result<(V
         _ => return Err(FramingError::Verb),
     };
     let max_len = match verb {
-        Verb::Clos(_) => close::REASON_LIMIT,
-        Verb::Ping | Verb::Pong => CONTROL_LIMIT,
+        Verb::Clos(_) => close::MAX_CLOSE_REASON,
+        Verb::Ping | Verb::Pong => MAX_CONTROL_PAYLOAD,
         _ => max_len,
     };
     Ok((verb, parse_length(length, max_len)?))
@@ -136,7 +136,7 @@ pub fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
 /// Parses a close code that a plugin may send: one that a close frame may carry, or 1005 for a frame without a code.
 fn parse_code(text: &str) -> Result<u16, FramingError> {
     let code = parse_length(text, 4999).map_err(|_| FramingError::Code)? as u16;
-    if close::is_valid(code) || code == close::NO_CODE { Ok(code) } else { Err(FramingError::Code) }
+    if close::is_valid(code) || code == close::NO_STATUS { Ok(code) } else { Err(FramingError::Code) }
 }
 
 /// Parses a decimal number up to `max`, without sign and leading zeros.

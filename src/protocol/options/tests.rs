@@ -169,7 +169,7 @@ fn the_document_shows_every_command_and_its_errors() {
 
 #[test]
 fn the_document_names_every_capability_and_error_word() {
-    use crate::websocket::handshake::Word;
+    use crate::websocket::handshake::ErrorCode;
 
     let capabilities = String::from_utf8(crate::protocol::reply::capabilities()).unwrap();
     // In the first column of a table.
@@ -181,20 +181,20 @@ fn the_document_names_every_capability_and_error_word() {
         assert!(named(word), "docs/protocol.md lacks {word} of CAPA");
     }
     for word in [
-        Word::InvalidUrl,
-        Word::InvalidSchema,
-        Word::CouldNotConnect,
-        Word::ConnectTimeout,
-        Word::RequestTimeout,
-        Word::ParseErrorHeaders,
-        Word::BadHttpStatus,
-        Word::RedirectMax,
-        Word::WebsocketProtocolError,
-        Word::SocketError,
+        ErrorCode::InvalidUrl,
+        ErrorCode::InvalidSchema,
+        ErrorCode::CouldNotConnect,
+        ErrorCode::ConnectTimeout,
+        ErrorCode::RequestTimeout,
+        ErrorCode::ParseErrorHeaders,
+        ErrorCode::BadHttpStatus,
+        ErrorCode::RedirectMax,
+        ErrorCode::WebsocketProtocolError,
+        ErrorCode::SocketError,
     ] {
         assert!(named(word.name()), "docs/protocol.md lacks {word}");
     }
-    let failed = crate::tls::Failure::new("").to_string();
+    let failed = crate::tls::TlsError::new("").to_string();
     assert!(named(failed.trim_end()), "docs/protocol.md lacks {failed}");
 }
 

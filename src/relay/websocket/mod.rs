@@ -26,7 +26,7 @@ use super::{CloseReason, Relay, RelayContext, RelayTurn, SCRATCH_SIZE, TURN_BYTE
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::reason;
 use crate::protocol::framing::Framing;
-use crate::websocket::{Connection, Event, Lost, close};
+use crate::websocket::{Connection, ConnectionLost, Event, close};
 use to_plugin::ToPlugin;
 use to_remote::{PluginEnd, ToRemote};
 
@@ -182,7 +182,8 @@ impl WebSocketRelay {
             && let Some(lost) = self.connection.handle_timeout(cx.now)
         {
             log::debug!("WebSocket lost: {lost:?}");
-            let reason = if lost == Lost::Silent { "no answer to a ping" } else { "no answer to a close" };
+            let reason =
+                if lost == ConnectionLost::PingTimeout { "no answer to a ping" } else { "no answer to a close" };
             self.end_remote(close::ABNORMAL, reason, CloseReason::RemoteLost);
             self.remote = RemoteState::Gone;
         }
@@ -279,13 +280,13 @@ impl WebSocketRelay {
                 }
                 Some(Event::Failed(failure)) => {
                     log::info!("remote broke the protocol: {failure}");
-                    self.end_remote(failure.code, failure.why, CloseReason::BadRemote);
+                    self.end_remote(failure.code, failure.reason, CloseReason::BadRemote);
                 }
                 Some(event) if self.to_plugin.handle_event(event, cx.budget.left() + RESERVE) => {}
                 Some(_) => {
                     // Half a message must not wait for memory: others may wait for its own.
-                    self.end_remote(close::TOO_BIG, "no memory for the message", CloseReason::BadRemote);
-                    self.connection.close(close::TOO_BIG, "", cx.now, cx.entropy);
+                    self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadRemote);
+                    self.connection.close(close::MESSAGE_TOO_BIG, "", cx.now, cx.entropy);
                 }
             }
         }
@@ -350,7 +351,7 @@ impl WebSocketRelay {
                     budget = budget.saturating_sub(read);
                     self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
                     if self.to_remote.held() > SCRATCH_SIZE && cx.budget.left() == 0 {
-                        self.end_remote(close::TOO_BIG, "no memory for the message", CloseReason::BadFraming);
+                        self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadFraming);
                         self.end_plugin(close::GOING_AWAY, cx);
                     }
                 }
@@ -371,7 +372,7 @@ impl WebSocketRelay {
             }
             Some(PluginEnd::Violation(error)) => {
                 // The plugin is told what it did, and that is the end.
-                self.end_remote(close::PROTOCOL, &error.reason(), CloseReason::BadFraming);
+                self.end_remote(close::PROTOCOL_ERROR, &error.reason(), CloseReason::BadFraming);
                 self.end_plugin(error.close_code(), cx);
             }
         }

@@ -10,8 +10,8 @@ use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::{Endpoint, Target};
 use crate::session::context::SessionContext;
-use crate::tls::Settings;
-use crate::websocket::handshake::{Failure, Url, UrlError, Word};
+use crate::tls::TlsSettings;
+use crate::websocket::handshake::{ErrorCode, HandshakeError, Url, UrlError};
 
 /// One place that a CONN leads to.
 #[derive(Debug)]
@@ -36,13 +36,13 @@ pub struct Hop {
 }
 
 /// Where a redirect leads, if it may be followed.
-fn follow(from: &Url, location: &str, left: u32) -> Result<Url, Failure> {
+fn follow(from: &Url, location: &str, left: u32) -> Result<Url, HandshakeError> {
     if left == 0 {
-        return Err(Failure::new(Word::RedirectMax, "redirected too often"));
+        return Err(HandshakeError::new(ErrorCode::RedirectMax, "redirected too often"));
     }
     let to = from.join(location)?;
     if from.secure && !to.secure {
-        return Err(Failure::new(Word::RedirectMax, "redirected from wss to ws"));
+        return Err(HandshakeError::new(ErrorCode::RedirectMax, "redirected from wss to ws"));
     }
     Ok(to)
 }
@@ -70,7 +70,7 @@ impl Hop {
         location: &str,
         parameters: &Parameters,
         cx: &SessionContext<'_, N>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, HandshakeError> {
         let Target::WebSocket(from) = &self.target else { return Err(UrlError::Schema.into()) };
         let to = follow(from, location, self.redirects)?;
         let trusted = self.trusted && to.same_host(from);
@@ -96,12 +96,12 @@ impl Hop {
 
     /// What is asked of TLS here. The plugin's certificate identifies the plugin, and SNIH is a name of the host that it
     /// wrote: both are for that host alone.
-    pub fn tls_settings(&self, parameters: &Parameters) -> Settings {
+    pub fn tls_settings(&self, parameters: &Parameters) -> TlsSettings {
         let settings = parameters.tls.as_deref().cloned().unwrap_or_default();
         if self.trusted {
             return settings;
         }
-        Settings { certificate: None, private_key: None, server_name: None, ..settings }
+        TlsSettings { certificate: None, private_key: None, server_name: None, ..settings }
     }
 
     /// Looks its addresses up. Some if they are known at once.

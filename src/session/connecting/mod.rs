@@ -29,8 +29,8 @@ use crate::net::resolver::ResolveResult;
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
-use crate::tls::Step as TlsStep;
-use crate::websocket::handshake::{ClientHandshake, Failure, Upgraded, Word};
+use crate::tls::TlsStep;
+use crate::websocket::handshake::{ClientHandshake, ErrorCode, HandshakeError, Upgraded};
 use hop::Hop;
 use tls::{TlsHandshake, TlsProgress, TlsWorkers};
 use upgrade::{WsHandshake, WsProgress};
@@ -341,5 +341,5 @@ fn lost(error: &io::Error) -> ConnectError {
         // A TLS error has its own words: a server may refuse the plugin's certificate after the handshake.
         return ConnectError::Tls(reason(error).into());
     }
-    Failure::new(Word::SocketError, reason(error)).into()
+    HandshakeError::new(ErrorCode::SocketError, reason(error)).into()
 }

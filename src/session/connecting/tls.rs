@@ -6,7 +6,7 @@ use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::session::context::{HandshakeQueue, Key};
-use crate::tls::{Failure, Outcome, Pending, Settings, Step, TlsConnection, TlsStream};
+use crate::tls::{PendingHandshake, TlsConnection, TlsError, TlsOutcome, TlsSettings, TlsStep, TlsStream};
 
 /// Most bytes that are read of a handshake at once. A flight with a long chain has some 6 KiB.
 const MAX_READ: usize = 16 * 1024;
@@ -24,11 +24,11 @@ enum TlsHandshakeState {
     /// A thread computes, with this many received bytes.
     Computing(usize),
     /// The server is to answer.
-    Waiting(Pending),
+    Waiting(PendingHandshake),
     /// The handshake is done.
     Done(TlsConnection),
     /// The handshake has failed; what is to be sent tells the server why.
-    Failed(Failure),
+    Failed(TlsError),
 }
 
 /// How far a handshake has come.
@@ -51,18 +51,18 @@ pub struct TlsWorkers<'a> {
 
 impl<S: Stream> TlsHandshake<S> {
     /// Begins a handshake over `socket` with the server called `host`.
-    pub fn begin(socket: SocketEndpoint<S>, host: &str, settings: &Settings, workers: TlsWorkers<'_>) -> Self {
+    pub fn begin(socket: SocketEndpoint<S>, host: &str, settings: &TlsSettings, workers: TlsWorkers<'_>) -> Self {
         workers.queue.begin(workers.key, host, settings);
         Self { socket, to_send: Vec::new(), state: TlsHandshakeState::Computing(0) }
     }
 
     /// A thread has done its part.
-    pub fn handle_step(&mut self, step: Step) {
+    pub fn handle_step(&mut self, step: TlsStep) {
         self.to_send.extend_from_slice(&step.to_send);
         self.state = match step.outcome {
-            Outcome::More(pending) => TlsHandshakeState::Waiting(pending),
-            Outcome::Done(connection) => TlsHandshakeState::Done(connection),
-            Outcome::Failed(failure) => TlsHandshakeState::Failed(failure),
+            TlsOutcome::Pending(pending) => TlsHandshakeState::Waiting(pending),
+            TlsOutcome::Done(connection) => TlsHandshakeState::Done(connection),
+            TlsOutcome::Failed(failure) => TlsHandshakeState::Failed(failure),
         };
     }
 

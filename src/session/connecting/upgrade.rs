@@ -8,7 +8,7 @@ use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
 use crate::session::TURN_READS;
 use crate::session::remote::RemoteStream;
-use crate::websocket::handshake::{ClientHandshake, Progress, Upgraded};
+use crate::websocket::handshake::{ClientHandshake, HandshakeProgress, Upgraded};
 
 /// Most bytes that are read at once: what comes behind the response waits in the kernel.
 const MAX_READ: usize = 4 * 1024;
@@ -67,18 +67,18 @@ impl<S: Stream> WsHandshake<S> {
                 Transfer::Bytes(0) => continue,
                 Transfer::Bytes(read) => self.handshake.handle_input(&scratch[..read]),
                 Transfer::Blocked => break,
-                Transfer::Eof => Progress::Failed(self.handshake.handle_eof()),
+                Transfer::Eof => HandshakeProgress::Failed(self.handshake.handle_eof()),
                 // TLS without close_notify.
                 Transfer::Broken(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    Progress::Failed(self.handshake.handle_eof())
+                    HandshakeProgress::Failed(self.handshake.handle_eof())
                 }
                 Transfer::Broken(error) => return WsProgress::Failed(lost(&error)),
             };
             match progress {
-                Progress::Pending => {}
-                Progress::Upgraded(upgraded) => return WsProgress::Upgraded(self.remote, upgraded),
-                Progress::Redirect { location } => return WsProgress::Redirect(location),
-                Progress::Failed(failure) => return WsProgress::Failed(failure.into()),
+                HandshakeProgress::Pending => {}
+                HandshakeProgress::Upgraded(upgraded) => return WsProgress::Upgraded(self.remote, upgraded),
+                HandshakeProgress::Redirect { location } => return WsProgress::Redirect(location),
+                HandshakeProgress::Failed(failure) => return WsProgress::Failed(failure.into()),
             }
         }
         WsProgress::Pending(self)

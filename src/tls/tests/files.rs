@@ -1,22 +1,22 @@
-//! Files that plugins name.
+//! Tests of the files that plugins name.
 
 use std::os::unix::fs::symlink;
 
 use super::*;
 
-/// What is said of CAFL=`name`; `None`: it is fine.
-fn complaint(house: &House, name: &str) -> Option<String> {
-    let settings = Settings { ca_file: Some(name.into()), ..Settings::default() };
-    house.config(&settings).err().map(|failure| failure.to_string())
+/// The error of CAFL=`name`, or `None` if there is none.
+fn error_for(context: &TlsContext, name: &str) -> Option<String> {
+    let settings = TlsSettings { ca_file: Some(name.into()), ..TlsSettings::default() };
+    context.config(&settings).err().map(|error| error.to_string())
 }
 
 #[test]
-fn nothing_outside_of_the_directory_is_read() {
-    let directory = Directory::new();
+fn files_outside_the_directory_are_refused() {
+    let directory = TempDirectory::new();
     let authority = Authority::new("us");
     let inside = directory.0.join("inside");
     std::fs::create_dir_all(inside.join("deep")).unwrap();
-    // A neighbour whose name begins alike.
+    // A neighbouring directory whose name has the same prefix.
     std::fs::create_dir_all(directory.0.join("inside-too")).unwrap();
     for name in ["secret.pem", "inside/own.pem", "inside/deep/own.pem", "inside-too/secret.pem"] {
         directory.write(name, &authority.pem());
@@ -27,9 +27,9 @@ fn nothing_outside_of_the_directory_is_read() {
     symlink("deep", inside.join("down")).unwrap();
     symlink("own.pem", inside.join("alias.pem")).unwrap();
     symlink("loop.pem", inside.join("loop.pem")).unwrap();
-    let house = House::new(Some(inside.clone()), None);
+    let context = TlsContext::new(Some(inside.clone()), None);
     for name in ["own.pem", "./own.pem", "deep/own.pem", "down/own.pem", "alias.pem", "deep//own.pem"] {
-        assert_eq!(complaint(&house, name), None, "{name}");
+        assert_eq!(error_for(&context, name), None, "{name}");
     }
     let absolute = inside.join("own.pem");
     for name in [
@@ -47,20 +47,24 @@ fn nothing_outside_of_the_directory_is_read() {
         "..",
         "",
     ] {
-        let told = complaint(&house, name).unwrap_or_else(|| panic!("'{name}' was read"));
-        assert_eq!(told, format!("SSL_ERROR CAFL {name}: it lies outside of the directory for such files"));
+        let found = error_for(&context, name).unwrap_or_else(|| panic!("'{name}' was read"));
+        assert_eq!(found, format!("SSL_ERROR CAFL {name}: it lies outside of the directory for such files"));
     }
     for name in ["nothing.pem", "own.pem/x", "loop.pem", "a\0b"] {
-        assert!(complaint(&house, name).is_some_and(|told| told.starts_with("SSL_ERROR CAFL ")), "{name}");
+        assert!(error_for(&context, name).is_some_and(|found| found.starts_with("SSL_ERROR CAFL ")), "{name}");
     }
     let through_a_link = directory.0.join("way-in");
     symlink(&inside, &through_a_link).unwrap();
-    assert_eq!(complaint(&House::new(Some(through_a_link), None), "own.pem"), None, "the owner may link as he likes");
+    assert_eq!(
+        error_for(&TlsContext::new(Some(through_a_link), None), "own.pem"),
+        None,
+        "the configured directory itself may be a link"
+    );
 }
 
 #[test]
-fn only_regular_files_of_sensible_size() {
-    let directory = Directory::new();
+fn only_regular_files_up_to_256_kib_are_read() {
+    let directory = TempDirectory::new();
     let authority = Authority::new("us");
     std::fs::create_dir(directory.0.join("folder")).unwrap();
     nix::unistd::mkfifo(&directory.0.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -71,9 +75,9 @@ fn only_regular_files_of_sensible_size() {
     let fits = authority.pem() + &" ".repeat(256 * 1024 - authority.pem().len());
     directory.write("fits.pem", &fits);
     directory.write("big.pem", &(fits + " "));
-    let house = House::new(Some(directory.0.clone()), None);
-    assert_eq!(complaint(&house, "fits.pem"), None);
-    for (name, why) in [
+    let context = TlsContext::new(Some(directory.0.clone()), None);
+    assert_eq!(error_for(&context, "fits.pem"), None);
+    for (name, reason) in [
         ("folder", "it is no regular file"),
         ("fifo", "it is no regular file"),
         ("empty.pem", "there is no certificate in it"),
@@ -81,40 +85,40 @@ fn only_regular_files_of_sensible_size() {
         ("nonsense.pem", "a certificate in it cannot be read"),
         ("big.pem", "it has more than 262144 bytes"),
     ] {
-        assert_eq!(complaint(&house, name).unwrap(), format!("SSL_ERROR CAFL {name}: {why}"));
+        assert_eq!(error_for(&context, name).unwrap(), format!("SSL_ERROR CAFL {name}: {reason}"));
     }
-    assert!(complaint(&house, "socket").is_some());
+    assert!(error_for(&context, "socket").is_some());
 }
 
 #[test]
-fn without_a_directory_there_are_no_files() {
-    let told = complaint(&House::new(None, None), "a.pem").unwrap();
-    assert_eq!(told, "SSL_ERROR CAFL names a file, and there is no directory for any");
-    let told = complaint(&House::new(Some("/nonexistent/directory".into()), None), "a.pem").unwrap();
-    assert!(told.starts_with("SSL_ERROR CAFL a.pem: the directory for such files: No such file"), "{told}");
+fn without_a_directory_every_file_is_refused() {
+    let found = error_for(&TlsContext::new(None, None), "a.pem").unwrap();
+    assert_eq!(found, "SSL_ERROR CAFL names a file, and there is no directory for any");
+    let found = error_for(&TlsContext::new(Some("/nonexistent/directory".into()), None), "a.pem").unwrap();
+    assert!(found.starts_with("SSL_ERROR CAFL a.pem: the directory for such files: No such file"), "{found}");
 }
 
 #[test]
-fn keys_and_certificates_belong_together() {
-    let directory = Directory::new();
+fn a_key_must_match_its_certificate() {
+    let directory = TempDirectory::new();
     let identity = Identity::self_signed(&["vera"], Validity::Now);
     let other = Identity::self_signed(&["vera"], Validity::Now);
     directory.write("own.pem", identity.pem());
     directory.write("own.key", identity.key_pem());
     directory.write("other.key", other.key_pem());
     directory.write("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
-    let house = House::new(Some(directory.0.clone()), None);
-    let told = |certificate: Option<&str>, key: Option<&str>| {
+    let context = TlsContext::new(Some(directory.0.clone()), None);
+    let found = |certificate: Option<&str>, key: Option<&str>| {
         let named = |name: &str| Some(name.into());
-        let settings = Settings {
+        let settings = TlsSettings {
             certificate: certificate.and_then(named),
             private_key: key.and_then(named),
-            ..Settings::default()
+            ..TlsSettings::default()
         };
-        house.config(&settings).err().map(|failure| failure.to_string())
+        context.config(&settings).err().map(|error| error.to_string())
     };
-    assert_eq!(told(Some("own.pem"), Some("own.key")), None);
-    for (certificate, key, why) in [
+    assert_eq!(found(Some("own.pem"), Some("own.key")), None);
+    for (certificate, key, reason) in [
         (Some("own.pem"), Some("other.key"), "CERT and PKEY do not belong together"),
         (Some("own.pem"), Some("own.pem"), "PKEY own.pem: there is no private key in it"),
         (Some("own.pem"), None, "CERT own.pem: there is no private key in it"),
@@ -122,14 +126,14 @@ fn keys_and_certificates_belong_together() {
         (Some("own.pem"), Some("locked.key"), "PKEY locked.key: its key is locked by a password"),
         (None, Some("own.key"), "PKEY needs CERT"),
     ] {
-        assert_eq!(told(certificate, key), Some(format!("SSL_ERROR {why}")));
+        assert_eq!(found(certificate, key), Some(format!("SSL_ERROR {reason}")));
     }
 }
 
 #[test]
-fn keys_of_every_form() {
-    // The same key as PKCS#8 and SEC1; and an RSA key as PKCS#1.
-    let directory = Directory::new();
+fn keys_in_pkcs8_sec1_and_pkcs1_are_read() {
+    // The same key as PKCS#8 and SEC1, and an RSA key as PKCS#1.
+    let directory = TempDirectory::new();
     for (certificate, key) in [
         (include_str!("version1.pem"), include_str!("version1.key")),
         (include_str!("version1.pem"), include_str!("version1.sec1.key")),
@@ -137,42 +141,45 @@ fn keys_of_every_form() {
     ] {
         directory.write("own.pem", certificate);
         directory.write("own.key", key);
-        let settings = Settings {
+        let settings = TlsSettings {
             certificate: Some("own.pem".into()),
             private_key: Some("own.key".into()),
-            ..Settings::default()
+            ..TlsSettings::default()
         };
-        // A house of its own: the files have just been written, perhaps within the clock's resolution.
-        let told = House::new(Some(directory.0.clone()), None).config(&settings).err();
-        // rustls compares a key with a certificate only where webpki can read it.
-        assert!(told.is_none() || certificate == include_str!("version1.pem"), "{told:?}");
+        // A new context each time: the files were just rewritten, perhaps within the resolution of their timestamps.
+        let found = TlsContext::new(Some(directory.0.clone()), None).config(&settings).err();
+        // rustls compares key and certificate only if webpki can read the certificate.
+        assert!(found.is_none() || certificate == include_str!("version1.pem"), "{found:?}");
     }
 }
 
 #[test]
-fn a_file_that_has_changed_is_read_again_and_others_are_not() {
-    let directory = Directory::new();
+fn only_changed_files_are_read_again() {
+    let directory = TempDirectory::new();
     let (first, second) = (Authority::new("first"), Authority::new("second"));
     directory.write("ca.pem", &first.pem());
-    let house = House::new(Some(directory.0.clone()), None);
-    let settings = Settings { ca_file: Some("ca.pem".into()), ..Settings::default() };
-    let config = house.config(&settings).unwrap();
-    assert!(Arc::ptr_eq(&config, &house.config(&settings).unwrap()));
-    let elsewhere = Settings { server_name: Some("x.example".into()), ..settings.clone() };
-    assert!(Arc::ptr_eq(&config, &house.config(&elsewhere).unwrap()), "the name is no part of it");
-    // Another size: the clock of the file system may be too coarse to show the change.
+    let context = TlsContext::new(Some(directory.0.clone()), None);
+    let settings = TlsSettings { ca_file: Some("ca.pem".into()), ..TlsSettings::default() };
+    let config = context.config(&settings).unwrap();
+    assert!(Arc::ptr_eq(&config, &context.config(&settings).unwrap()));
+    let elsewhere = TlsSettings { server_name: Some("x.example".into()), ..settings.clone() };
+    assert!(
+        Arc::ptr_eq(&config, &context.config(&elsewhere).unwrap()),
+        "the configuration does not depend on the server name"
+    );
+    // The new content has another size, in case the file system's timestamps are too coarse to differ.
     directory.write("ca.pem", &(second.pem() + &first.pem()));
     let identity = second.issue(&["a.example"], Validity::Now);
-    exchange(shake(&house, "a.example", &settings, &Arc::new(identity.server(BOTH, None))));
-    assert!(!Arc::ptr_eq(&config, &house.config(&settings).unwrap()));
+    exchange(handshake(&context, "a.example", &settings, &Arc::new(identity.server(BOTH, None))));
+    assert!(!Arc::ptr_eq(&config, &context.config(&settings).unwrap()));
 }
 
 #[test]
-fn as_many_kinds_of_settings_as_anybody_likes() {
-    let house = House::new(None, None);
+fn the_number_of_cached_configurations_is_bounded() {
+    let context = TlsContext::new(None, None);
     for number in 0..100 {
-        let settings = Settings { verify: Verify::Pins(vec![[number; 32]]), ..Settings::default() };
-        house.config(&settings).unwrap();
-        assert!(house.kept() <= 32);
+        let settings = TlsSettings { verify: Verify::Pins(vec![[number; 32]]), ..TlsSettings::default() };
+        context.config(&settings).unwrap();
+        assert!(context.config_count() <= 32);
     }
 }

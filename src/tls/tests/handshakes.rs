@@ -1,4 +1,4 @@
-//! Handshakes that come to be.
+//! Tests of handshakes that succeed.
 
 use std::sync::mpsc;
 
@@ -8,43 +8,43 @@ use super::*;
 use crate::tls::Handshakes;
 
 #[test]
-fn every_version_that_both_speak() {
+fn the_highest_common_version_is_negotiated() {
     let authority = Authority::new("us");
-    let (house, _directory) = trusting(&authority);
+    let (context, _directory) = trusting(&authority);
     let identity = authority.issue(&["device.example"], Validity::Now);
-    let from_13 = Settings { min_version: Version::V13, ..Settings::default() };
+    let from_13 = TlsSettings { min_version: TlsVersion::V13, ..TlsSettings::default() };
     for (versions, settings, version) in [
-        (BOTH, Settings::default(), "TLSv1.3"),
-        (V13, Settings::default(), "TLSv1.3"),
-        (V12, Settings::default(), "TLSv1.2"),
+        (BOTH, TlsSettings::default(), "TLSv1.3"),
+        (V13, TlsSettings::default(), "TLSv1.3"),
+        (V12, TlsSettings::default(), "TLSv1.2"),
         (BOTH, from_13, "TLSv1.3"),
     ] {
-        let shaken = shake(&house, "device.example", &settings, &Arc::new(identity.server(versions, None)));
-        assert_eq!(shaken.client.as_ref().unwrap().version(), version);
-        assert_eq!(shaken.server.server_name(), Some("device.example"));
-        exchange(shaken);
+        let finished = handshake(&context, "device.example", &settings, &Arc::new(identity.server(versions, None)));
+        assert_eq!(finished.client.as_ref().unwrap().version(), version);
+        assert_eq!(finished.server.server_name(), Some("device.example"));
+        exchange(finished);
     }
 }
 
 #[test]
-fn in_every_piece() {
+fn the_server_may_answer_in_pieces_of_any_size() {
     let identity = Identity::self_signed(&["device.example"], Validity::Now);
-    let house = House::new(None, None);
+    let context = TlsContext::new(None, None);
     for versions in [V12, V13] {
         let config = Arc::new(identity.server(versions, None));
-        exchange(shake_in_pieces(&house, "device.example", &unverified(), &config, 1));
+        exchange(handshake_in_pieces(&context, "device.example", &unverified(), &config, 1));
         for piece in 2..1000 {
-            // Not the shorter handshakes of sessions that are resumed.
-            house.forget();
-            exchange(shake_in_pieces(&house, "device.example", &unverified(), &config, piece));
+            // Without this, later handshakes would be resumed and shorter.
+            context.clear_configs();
+            exchange(handshake_in_pieces(&context, "device.example", &unverified(), &config, piece));
         }
     }
 }
 
 #[test]
-fn names_and_addresses() {
+fn names_are_sent_and_addresses_are_not() {
     let authority = Authority::new("us");
-    let (house, _directory) = trusting(&authority);
+    let (context, _directory) = trusting(&authority);
     let identity = authority.issue(&["device.example", "*.wild.example", "192.168.0.9", "fe80::1"], Validity::Now);
     let config = Arc::new(identity.server(BOTH, None));
     for (host, asked) in [
@@ -56,58 +56,58 @@ fn names_and_addresses() {
         ("fe80::1", None),
         ("fe80::1%eth0", None),
     ] {
-        let shaken = shake(&house, host, &Settings::default(), &config);
-        assert_eq!(shaken.server.server_name().map(str::to_lowercase).as_deref(), asked, "{host}");
-        exchange(shaken);
+        let finished = handshake(&context, host, &TlsSettings::default(), &config);
+        assert_eq!(finished.server.server_name().map(str::to_lowercase).as_deref(), asked, "{host}");
+        exchange(finished);
     }
-    let other = Settings { server_name: Some("device.example".into()), ..Settings::default() };
-    let shaken = shake(&house, "10.0.0.1", &other, &config);
-    assert_eq!(shaken.server.server_name(), Some("device.example"));
-    exchange(shaken);
+    let other = TlsSettings { server_name: Some("device.example".into()), ..TlsSettings::default() };
+    let finished = handshake(&context, "10.0.0.1", &other, &config);
+    assert_eq!(finished.server.server_name(), Some("device.example"));
+    exchange(finished);
 }
 
 #[test]
-fn whatever_stands_in_the_certificate() {
-    let house = House::new(None, None);
+fn unverified_and_pinned_certificates_may_be_invalid() {
+    let context = TlsContext::new(None, None);
     for identity in [
         Identity::self_signed(&["a.example"], Validity::Past),
         Identity::self_signed(&["a.example"], Validity::Future),
         Identity::self_signed_authority(&["a.example"]),
         Authority::new("them").issue(&["a.example"], Validity::Now),
-        // Version 1, which webpki does not read at all.
+        // Version 1, which webpki refuses to read.
         Identity::from_pem(include_str!("version1.pem"), include_str!("version1.key")),
     ] {
         for versions in [V12, V13] {
             let config = Arc::new(identity.server(versions, None));
-            exchange(shake(&house, "b.example", &unverified(), &config));
+            exchange(handshake(&context, "b.example", &unverified(), &config));
             let pins = vec![[7; 32], identity.fingerprint()];
-            let pinned = Settings { verify: Verify::Pins(pins), ..Settings::default() };
-            exchange(shake(&house, "b.example", &pinned, &config));
+            let pinned = TlsSettings { verify: Verify::Pins(pins), ..TlsSettings::default() };
+            exchange(handshake(&context, "b.example", &pinned, &config));
         }
     }
 }
 
 #[test]
-fn a_client_with_a_certificate() {
+fn a_client_certificate_reaches_the_server() {
     let (authority, clients) = (Authority::new("us"), Authority::new("clients"));
-    let (house, directory) = trusting(&authority);
+    let (context, directory) = trusting(&authority);
     let identity = authority.issue(&["device.example"], Validity::Now);
     let client = clients.issue(&["vera"], Validity::Now);
     directory.write("client.pem", client.pem());
     directory.write("client.key", client.key_pem());
     directory.write("both.pem", &[client.key_pem(), client.pem()].concat());
-    let separate = Settings {
+    let separate = TlsSettings {
         certificate: Some("client.pem".into()),
         private_key: Some("client.key".into()),
-        ..Settings::default()
+        ..TlsSettings::default()
     };
-    let both = Settings { certificate: Some("both.pem".into()), ..Settings::default() };
+    let both = TlsSettings { certificate: Some("both.pem".into()), ..TlsSettings::default() };
     for versions in [V12, V13] {
         let config = Arc::new(identity.server(versions, Some(&clients)));
         for settings in [&separate, &both] {
-            let shaken = shake(&house, "device.example", settings, &config);
-            assert_eq!(shaken.server.peer_certificates().unwrap(), [client.der().clone()]);
-            exchange(shaken);
+            let finished = handshake(&context, "device.example", settings, &config);
+            assert_eq!(finished.server.peer_certificates().unwrap(), [client.der().clone()]);
+            exchange(finished);
         }
     }
 }
@@ -115,30 +115,30 @@ fn a_client_with_a_certificate() {
 #[test]
 fn sessions_are_resumed_across_connections() {
     let authority = Authority::new("us");
-    let (house, _directory) = trusting(&authority);
+    let (context, _directory) = trusting(&authority);
     let identity = authority.issue(&["device.example", "other.example"], Validity::Now);
     for versions in [V12, V13] {
         let config = Arc::new(identity.server(versions, None));
-        let kind = |host: &str, settings: &Settings| {
-            let shaken = shake(&house, host, settings, &config);
-            let kind = shaken.server.handshake_kind().unwrap();
-            exchange(shaken);
+        let kind = |host: &str, settings: &TlsSettings| {
+            let finished = handshake(&context, host, settings, &config);
+            let kind = finished.server.handshake_kind().unwrap();
+            exchange(finished);
             kind
         };
-        let settings = Settings { min_version: Version::V12, ..Settings::default() };
+        let settings = TlsSettings { min_version: TlsVersion::V12, ..TlsSettings::default() };
         assert_eq!(kind("device.example", &settings), HandshakeKind::Full);
         assert_eq!(kind("device.example", &settings), HandshakeKind::Resumed);
         assert_eq!(kind("device.example", &settings.clone()), HandshakeKind::Resumed);
         assert_eq!(kind("other.example", &settings), HandshakeKind::Full, "another server");
-        // What was not verified must not be resumed by who verifies, nor the other way round.
+        // A session without verification must not be resumed by a connection that verifies, nor the reverse.
         assert_eq!(kind("device.example", &unverified()), HandshakeKind::Full);
         assert_eq!(kind("device.example", &unverified()), HandshakeKind::Resumed);
-        house.forget();
+        context.clear_configs();
     }
 }
 
-/// Takes steps until there are `count`.
-fn steps(handshakes: &mut Handshakes<u32>, wake: &mpsc::Receiver<()>, count: usize) -> Vec<(u32, Step)> {
+/// Waits until `count` steps are there.
+fn steps(handshakes: &mut Handshakes<u32>, wake: &mpsc::Receiver<()>, count: usize) -> Vec<(u32, TlsStep)> {
     let mut steps = Vec::new();
     while steps.len() < count {
         wake.recv().unwrap();
@@ -147,58 +147,59 @@ fn steps(handshakes: &mut Handshakes<u32>, wake: &mpsc::Receiver<()>, count: usi
     steps
 }
 
-fn handshakes(house: House, most: usize) -> (Handshakes<u32>, mpsc::Receiver<()>) {
+fn handshakes(context: TlsContext, max: usize) -> (Handshakes<u32>, mpsc::Receiver<()>) {
     let (woken, wake) = mpsc::channel();
     let wake_up = move || {
         let _ = woken.send(());
     };
-    (Handshakes::new(Arc::new(house), most, wake_up), wake)
+    (Handshakes::new(Arc::new(context), max, wake_up), wake)
 }
 
 #[test]
-fn threads_make_them() {
+fn several_threads_complete_all_handshakes() {
     let identity = Identity::self_signed(&["device.example"], Validity::Now);
     let config = Arc::new(identity.server(BOTH, None));
-    let (mut handshakes, wake) = handshakes(House::new(None, None), 2);
+    let (mut handshakes, wake) = handshakes(TlsContext::new(None, None), 2);
     let mut servers: Vec<_> = (0..20).map(|_| ServerConnection::new(Arc::clone(&config)).unwrap()).collect();
-    (0..20).for_each(|asker| handshakes.begin(asker, "device.example", &unverified()));
+    (0..20).for_each(|key| handshakes.begin(key, "device.example", &unverified()));
     let mut done = 0;
     while done < 20 {
-        for (asker, Step { to_send, outcome }) in steps(&mut handshakes, &wake, 1) {
-            let server = &mut servers[asker as usize];
-            hear(server, &to_send).unwrap();
+        for (key, TlsStep { to_send, outcome }) in steps(&mut handshakes, &wake, 1) {
+            let server = &mut servers[key as usize];
+            receive(server, &to_send).unwrap();
             match outcome {
-                Outcome::More(pending) => handshakes.advance(asker, pending, drain(server)),
-                Outcome::Done(connection) => {
+                TlsOutcome::Pending(pending) => handshakes.advance(key, pending, drain(server)),
+                TlsOutcome::Done(connection) => {
                     assert!(!server.is_handshaking());
                     assert_eq!(connection.version(), "TLSv1.3");
                     done += 1;
                 }
-                Outcome::Failed(failure) => panic!("{failure}"),
+                TlsOutcome::Failed(error) => panic!("{error}"),
             }
         }
     }
 }
 
 #[test]
-fn who_has_withdrawn_hears_nothing_of_it() {
-    let (mut handshakes, wake) = handshakes(House::new(None, None), 1);
+fn a_cancelled_handshake_yields_no_step() {
+    let (mut handshakes, wake) = handshakes(TlsContext::new(None, None), 1);
     handshakes.begin(1, "a.example", &unverified());
     handshakes.begin(2, "b.example", &unverified());
-    handshakes.withdraw(&1);
-    // The same asker with another question.
+    handshakes.cancel(&1);
+    // The same key begins another handshake.
     handshakes.begin(1, "no name", &unverified());
     let mut found = steps(&mut handshakes, &wake, 2);
-    found.sort_by_key(|(asker, _)| *asker);
-    let [(1, Step { outcome: Outcome::Failed(failure), .. }), (2, Step { outcome: Outcome::More(_), .. })] = &found[..]
+    found.sort_by_key(|(key, _)| *key);
+    let [(1, TlsStep { outcome: TlsOutcome::Failed(error), .. }), (2, TlsStep { outcome: TlsOutcome::Pending(_), .. })] =
+        &found[..]
     else {
         panic!("{found:?}")
     };
-    assert_eq!(failure.to_string(), "SSL_ERROR 'no name' is no server's name");
+    assert_eq!(error.to_string(), "SSL_ERROR 'no name' is no server's name");
 }
 
 #[test]
-fn those_that_have_begun_go_first() {
+fn handshakes_under_way_go_before_new_ones() {
     let identity = Identity::self_signed(&["device.example"], Validity::Now);
     let config = Arc::new(identity.server(BOTH, None));
     // The thread waits in this callback after each result.
@@ -206,16 +207,17 @@ fn those_that_have_begun_go_first() {
     let wake_up = move || {
         let _ = woken.send(());
     };
-    let mut handshakes = Handshakes::new(Arc::new(House::new(None, None)), 1, wake_up);
+    let mut handshakes = Handshakes::new(Arc::new(TlsContext::new(None, None)), 1, wake_up);
     handshakes.begin(0, "device.example", &unverified());
-    let Some((0, Step { to_send, outcome: Outcome::More(pending) })) = steps(&mut handshakes, &wake, 1).pop() else {
+    let Some((0, TlsStep { to_send, outcome: TlsOutcome::Pending(pending) })) = steps(&mut handshakes, &wake, 1).pop()
+    else {
         panic!()
     };
     let mut server = ServerConnection::new(config).unwrap();
-    hear(&mut server, &to_send).unwrap();
-    (1..5).for_each(|asker| handshakes.begin(asker, "device.example", &unverified()));
+    receive(&mut server, &to_send).unwrap();
+    (1..5).for_each(|key| handshakes.begin(key, "device.example", &unverified()));
     handshakes.advance(0, pending, drain(&mut server));
-    let order: Vec<u32> = steps(&mut handshakes, &wake, 5).into_iter().map(|(asker, _)| asker).collect();
-    // The thread may have taken the first of the others before.
+    let order: Vec<u32> = steps(&mut handshakes, &wake, 5).into_iter().map(|(key, _)| key).collect();
+    // The thread may have taken the first of the new ones already.
     assert!(order == [1, 0, 2, 3, 4] || order == [0, 1, 2, 3, 4], "{order:?}");
 }

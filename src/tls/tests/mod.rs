@@ -11,24 +11,24 @@ use std::sync::Arc;
 use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, version};
 use testkit::tls::{Authority, Identity, Validity};
 
-use super::handshake::{Outcome, Step, TlsConnection, begin};
-use super::{Failure, House, Settings, Verify, Version};
+use super::handshake::{TlsConnection, TlsOutcome, TlsStep, begin};
+use super::{TlsContext, TlsError, TlsSettings, TlsVersion, Verify};
 
 const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 const V12: &[&SupportedProtocolVersion] = &[&version::TLS12];
 const V13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// A directory that is removed again.
-struct Directory(std::path::PathBuf);
+/// A temporary directory, removed on drop.
+struct TempDirectory(std::path::PathBuf);
 
-impl Directory {
+impl TempDirectory {
     fn new() -> Self {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let name = format!("sockproxyd-tls-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
-        // /tmp may be a link itself.
+        // The temporary directory's own path may contain a link.
         Self(path.canonicalize().unwrap())
     }
 
@@ -39,34 +39,34 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
+impl Drop for TempDirectory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// A house that trusts `authority`.
-fn trusting(authority: &Authority) -> (House, Directory) {
-    let directory = Directory::new();
+/// A context that trusts `authority`, and the directory of its files.
+fn trusting(authority: &Authority) -> (TlsContext, TempDirectory) {
+    let directory = TempDirectory::new();
     let ca = directory.write("ca.pem", &authority.pem());
-    (House::new(Some(directory.0.clone()), Some(ca)), directory)
+    (TlsContext::new(Some(directory.0.clone()), Some(ca)), directory)
 }
 
-fn unverified() -> Settings {
-    Settings { verify: Verify::None, ..Settings::default() }
+fn unverified() -> TlsSettings {
+    TlsSettings { verify: Verify::None, ..TlsSettings::default() }
 }
 
-/// What the server has to say.
+/// Takes the bytes that the server wants to send.
 fn drain(server: &mut ServerConnection) -> Vec<u8> {
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     while server.wants_write() {
-        server.write_tls(&mut said).unwrap();
+        server.write_tls(&mut sent).unwrap();
     }
-    said
+    sent
 }
 
-/// Has the server hear `bytes`.
-fn hear(server: &mut ServerConnection, mut bytes: &[u8]) -> Result<(), rustls::Error> {
+/// Passes `bytes` to the server.
+fn receive(server: &mut ServerConnection, mut bytes: &[u8]) -> Result<(), rustls::Error> {
     while !bytes.is_empty() {
         server.read_tls(&mut bytes).unwrap();
         server.process_new_packets()?;
@@ -74,69 +74,76 @@ fn hear(server: &mut ServerConnection, mut bytes: &[u8]) -> Result<(), rustls::E
     Ok(())
 }
 
-/// What came of a handshake.
-struct Shaken {
-    client: Result<TlsConnection, Failure>,
+/// Both ends after a handshake.
+struct Finished {
+    client: Result<TlsConnection, TlsError>,
     server: ServerConnection,
-    /// What the server thinks of what the client sent.
-    heard: Result<(), rustls::Error>,
+    /// The server's result for the client's bytes.
+    received: Result<(), rustls::Error>,
 }
 
-/// A handshake of a client and a server, whose bytes reach the client in pieces of at most `piece`.
-fn shake_in_pieces(house: &House, host: &str, settings: &Settings, config: &Arc<ServerConfig>, piece: usize) -> Shaken {
+/// Runs a handshake between a client and a server. The server's bytes reach the client in pieces of at most `piece`
+/// bytes.
+fn handshake_in_pieces(
+    context: &TlsContext,
+    host: &str,
+    settings: &TlsSettings,
+    config: &Arc<ServerConfig>,
+    piece: usize,
+) -> Finished {
     let mut server = ServerConnection::new(Arc::clone(config)).unwrap();
-    let (mut pending, hello) = match begin(house, host, settings) {
+    let (mut pending, hello) = match begin(context, host, settings) {
         Ok(begun) => begun,
-        Err(failure) => return Shaken { client: Err(failure), server, heard: Ok(()) },
+        Err(error) => return Finished { client: Err(error), server, received: Ok(()) },
     };
-    let mut heard = hear(&mut server, &hello);
+    let mut received = receive(&mut server, &hello);
     let mut answer = drain(&mut server);
     let client = loop {
-        assert!(!answer.is_empty(), "both wait: {heard:?}");
+        assert!(!answer.is_empty(), "client and server wait for each other: {received:?}");
         let rest = answer.split_off(piece.min(answer.len()));
-        let Step { to_send, outcome } = pending.advance(&answer);
-        heard = heard.and_then(|()| hear(&mut server, &to_send));
+        let TlsStep { to_send, outcome } = pending.advance(&answer);
+        received = received.and_then(|()| receive(&mut server, &to_send));
         answer = [rest, drain(&mut server)].concat();
         match outcome {
-            Outcome::More(more) => pending = more,
-            Outcome::Failed(failure) => break Err(failure),
-            Outcome::Done(mut connection) => {
-                // What the server says behind its handshake: tickets, or that it does not want us.
-                let mut incoming = [connection.connection.rest(), &answer].concat();
-                let deliver = |_: &[u8]| panic!("nobody said anything");
-                if let Err(error) = connection.connection.process(&mut incoming, &mut Vec::new(), deliver) {
-                    break Err(Failure::of(&error));
+            TlsOutcome::Pending(more) => pending = more,
+            TlsOutcome::Failed(error) => break Err(error),
+            TlsOutcome::Done(mut connection) => {
+                // Bytes that follow the server's handshake: session tickets, or an alert that refuses the client.
+                let mut incoming = [connection.client.incomplete(), &answer].concat();
+                let deliver = |_: &[u8]| panic!("plain bytes that the server did not send");
+                if let Err(error) = connection.client.process(&mut incoming, &mut Vec::new(), deliver) {
+                    break Err(TlsError::from_rustls(&error));
                 }
                 break Ok(connection);
             }
         }
     };
-    Shaken { client, server, heard }
+    Finished { client, server, received }
 }
 
-fn shake(house: &House, host: &str, settings: &Settings, config: &Arc<ServerConfig>) -> Shaken {
-    shake_in_pieces(house, host, settings, config, usize::MAX)
+fn handshake(context: &TlsContext, host: &str, settings: &TlsSettings, config: &Arc<ServerConfig>) -> Finished {
+    handshake_in_pieces(context, host, settings, config, usize::MAX)
 }
 
-/// The words of a handshake that fails.
-fn words(house: &House, host: &str, settings: &Settings, config: &Arc<ServerConfig>) -> String {
-    shake(house, host, settings, config).client.expect_err("a handshake that fails").to_string()
+/// The text of the error of a handshake that fails.
+fn error_text(context: &TlsContext, host: &str, settings: &TlsSettings, config: &Arc<ServerConfig>) -> String {
+    handshake(context, host, settings, config).client.expect_err("the handshake should fail").to_string()
 }
 
-/// Has both sides say something to each other.
-fn exchange(shaken: Shaken) {
-    let Shaken { client, mut server, heard } = shaken;
-    heard.unwrap();
-    let mut client = client.unwrap().connection;
+/// Sends bytes in both directions over a finished handshake.
+fn exchange(finished: Finished) {
+    let Finished { client, mut server, received } = finished;
+    received.unwrap();
+    let mut client = client.unwrap().client;
     let (mut to_send, mut out) = (Vec::new(), Vec::new());
     let length = client.encrypt(b"ping", &mut to_send, &mut out).unwrap();
-    hear(&mut server, &[&to_send, &out[..length]].concat()).unwrap();
-    let mut heard = [0; 4];
-    server.reader().read_exact(&mut heard).unwrap();
-    assert_eq!(&heard, b"ping");
+    receive(&mut server, &[&to_send, &out[..length]].concat()).unwrap();
+    let mut received = [0; 4];
+    server.reader().read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"ping");
     server.writer().write_all(b"pong").unwrap();
-    let mut said = drain(&mut server);
+    let mut sent = drain(&mut server);
     let mut plain = Vec::new();
-    client.process(&mut said, &mut to_send, |bytes| plain.extend_from_slice(bytes)).unwrap();
+    client.process(&mut sent, &mut to_send, |bytes| plain.extend_from_slice(bytes)).unwrap();
     assert_eq!(plain, b"pong");
 }

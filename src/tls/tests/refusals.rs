@@ -1,15 +1,15 @@
-//! Handshakes that fail, and what is said about them.
+//! Tests of handshakes that fail, and of their errors.
 
 use std::time::{Duration, SystemTime};
 
 use super::*;
 
 #[test]
-fn what_is_wrong_with_a_certificate() {
+fn each_fault_of_a_certificate_has_its_error() {
     let authority = Authority::new("us");
-    let (house, _directory) = trusting(&authority);
+    let (context, _directory) = trusting(&authority);
     let them = Authority::new("them").issue(&["a.example"], Validity::Now);
-    let selfish = Identity::self_signed_authority(&["a.example"]);
+    let self_signed = Identity::self_signed_authority(&["a.example"]);
     let server_auth_missing = authority.issue(&["vera"], Validity::Now);
     for (identity, expected) in [
         (
@@ -26,7 +26,7 @@ fn what_is_wrong_with_a_certificate() {
         ),
         (server_auth_missing, "certificate is not for a.example, but for vera".to_owned()),
         (them.clone(), format!("unknown issuer, certificate is {}", them.pin())),
-        (selfish.clone(), format!("unknown issuer (self-signed), certificate is {}", selfish.pin())),
+        (self_signed.clone(), format!("unknown issuer (self-signed), certificate is {}", self_signed.pin())),
         (
             Identity::from_pem(include_str!("version1.pem"), include_str!("version1.key")),
             "certificate refused (UnsupportedCertVersion), certificate is sha256/".to_owned(),
@@ -34,106 +34,119 @@ fn what_is_wrong_with_a_certificate() {
     ] {
         for versions in [V12, V13] {
             let config = Arc::new(identity.server(versions, None));
-            let shaken = shake(&house, "a.example", &Settings::default(), &config);
-            let told = shaken.client.unwrap_err().to_string();
-            assert!(told.starts_with(&format!("SSL_ERROR {expected}")), "{told}\nis not\n{expected}");
-            assert!(matches!(shaken.heard, Err(rustls::Error::AlertReceived(_))), "{:?}", shaken.heard);
+            let finished = handshake(&context, "a.example", &TlsSettings::default(), &config);
+            let found = finished.client.unwrap_err().to_string();
+            assert!(found.starts_with(&format!("SSL_ERROR {expected}")), "{found}\ndoes not begin with\n{expected}");
+            assert!(matches!(finished.received, Err(rustls::Error::AlertReceived(_))), "{:?}", finished.received);
         }
     }
 }
 
 #[test]
-fn what_is_built_in_does_not_trust_everybody() {
+fn an_unknown_authority_is_refused_by_the_built_in_roots() {
     let identity = Authority::new("them").issue(&["a.example"], Validity::Now);
-    let told =
-        words(&House::new(None, None), "a.example", &Settings::default(), &Arc::new(identity.server(BOTH, None)));
-    assert_eq!(told, format!("SSL_ERROR unknown issuer, certificate is {}", identity.pin()));
+    let found = error_text(
+        &TlsContext::new(None, None),
+        "a.example",
+        &TlsSettings::default(),
+        &Arc::new(identity.server(BOTH, None)),
+    );
+    assert_eq!(found, format!("SSL_ERROR unknown issuer, certificate is {}", identity.pin()));
 }
 
 #[test]
-fn a_refused_pin_tells_the_right_one() {
+fn the_error_of_a_refused_pin_has_the_fingerprint() {
     let authority = Authority::new("us");
-    let (house, _directory) = trusting(&authority);
+    let (context, _directory) = trusting(&authority);
     let identity = authority.issue(&["a.example"], Validity::Now);
-    let settings = Settings { verify: Verify::Pins(vec![[1; 32]]), ..Settings::default() };
-    let told = words(&house, "a.example", &settings, &Arc::new(identity.server(BOTH, None)));
-    assert_eq!(told, format!("SSL_ERROR pin refused, certificate is {}", identity.pin()));
+    let settings = TlsSettings { verify: Verify::Pins(vec![[1; 32]]), ..TlsSettings::default() };
+    let found = error_text(&context, "a.example", &settings, &Arc::new(identity.server(BOTH, None)));
+    assert_eq!(found, format!("SSL_ERROR pin refused, certificate is {}", identity.pin()));
 }
 
 #[test]
-fn who_does_not_have_the_key_is_refused_however_little_is_verified() {
+fn a_server_without_its_certificates_key_is_refused_even_unverified() {
     let (certificate, other) =
         (Identity::self_signed(&["a.example"], Validity::Now), Identity::self_signed(&["a.example"], Validity::Now));
-    let liar = Identity::from_pem(certificate.pem(), other.key_pem());
-    let pinned = Settings { verify: Verify::Pins(vec![certificate.fingerprint()]), ..Settings::default() };
+    let wrong_key = Identity::from_pem(certificate.pem(), other.key_pem());
+    let pinned = TlsSettings { verify: Verify::Pins(vec![certificate.fingerprint()]), ..TlsSettings::default() };
     for versions in [V12, V13] {
-        let config = Arc::new(liar.server(versions, None));
+        let config = Arc::new(wrong_key.server(versions, None));
         for settings in [&unverified(), &pinned] {
-            assert_eq!(words(&House::new(None, None), "a.example", settings, &config), "SSL_ERROR bad signature");
+            assert_eq!(
+                error_text(&TlsContext::new(None, None), "a.example", settings, &config),
+                "SSL_ERROR bad signature"
+            );
         }
     }
 }
 
 #[test]
-fn no_common_version() {
+fn servers_with_older_versions_only_are_refused() {
     let identity = Identity::self_signed(&["a.example"], Validity::Now);
-    let settings = Settings { min_version: Version::V13, ..unverified() };
-    let told = words(&House::new(None, None), "a.example", &settings, &Arc::new(identity.server(V12, None)));
-    assert!(told.starts_with("SSL_ERROR no common version of TLS"), "{told}");
-    // A server of TLS 1.1, which answers in its own version.
+    let settings = TlsSettings { min_version: TlsVersion::V13, ..unverified() };
+    let found = error_text(&TlsContext::new(None, None), "a.example", &settings, &Arc::new(identity.server(V12, None)));
+    assert!(found.starts_with("SSL_ERROR no common version of TLS"), "{found}");
+    // A TLS 1.1 server that answers with its own version.
     let hello = [&[0x16, 3, 2, 0, 42, 2, 0, 0, 38, 3, 2][..], &[5; 32], &[0, 0xc0, 0x13, 0]].concat();
-    assert!(answered(&hello).starts_with("SSL_ERROR no common version of TLS"), "{}", answered(&hello));
-    assert!(answered(&[0x15, 3, 1, 0, 2, 2, 70]).starts_with("SSL_ERROR no common version of TLS"));
+    assert!(error_of_answer(&hello).starts_with("SSL_ERROR no common version of TLS"), "{}", error_of_answer(&hello));
+    assert!(error_of_answer(&[0x15, 3, 1, 0, 2, 2, 70]).starts_with("SSL_ERROR no common version of TLS"));
 }
 
-/// What is said of a server that answers with `bytes`.
-fn answered(bytes: &[u8]) -> String {
-    let (pending, _) = begin(&House::new(None, None), "a.example", &unverified()).unwrap();
+/// The error for a server that answers with `bytes`.
+fn error_of_answer(bytes: &[u8]) -> String {
+    let (pending, _) = begin(&TlsContext::new(None, None), "a.example", &unverified()).unwrap();
     match pending.advance(bytes).outcome {
-        Outcome::Failed(failure) => failure.to_string(),
+        TlsOutcome::Failed(error) => error.to_string(),
         outcome => panic!("{outcome:?}"),
     }
 }
 
 #[test]
-fn servers_that_do_not_speak_tls() {
-    assert_eq!(answered(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "SSL_ERROR the server speaks plain HTTP on this port");
-    assert_eq!(answered(b"SSH-2.0-dropbear\r\n"), "SSL_ERROR the server does not speak TLS on this port");
-    assert_eq!(answered(&[0; 100]), "SSL_ERROR the server does not speak TLS on this port");
-    assert_eq!(answered(b""), "SSL_ERROR closed by the server during the handshake");
-    assert_eq!(answered(&[0x15, 3, 3, 0, 2, 2, 40]), "SSL_ERROR the server finds no common ground (handshake_failure)");
-    assert!(answered(&[0x16, 3, 3, 0xff, 0xff, 1, 2, 3]).starts_with("SSL_ERROR "));
+fn servers_that_do_not_speak_tls_are_named() {
+    assert_eq!(
+        error_of_answer(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        "SSL_ERROR the server speaks plain HTTP on this port"
+    );
+    assert_eq!(error_of_answer(b"SSH-2.0-dropbear\r\n"), "SSL_ERROR the server does not speak TLS on this port");
+    assert_eq!(error_of_answer(&[0; 100]), "SSL_ERROR the server does not speak TLS on this port");
+    assert_eq!(error_of_answer(b""), "SSL_ERROR closed by the server during the handshake");
+    assert_eq!(
+        error_of_answer(&[0x15, 3, 3, 0, 2, 2, 40]),
+        "SSL_ERROR the server finds no common ground (handshake_failure)"
+    );
+    assert!(error_of_answer(&[0x16, 3, 3, 0xff, 0xff, 1, 2, 3]).starts_with("SSL_ERROR "));
 }
 
 #[test]
-fn garbage_anywhere_is_refused_and_harms_nobody() {
+fn an_altered_byte_anywhere_ends_the_handshake() {
     let identity = Identity::self_signed(&["a.example"], Validity::Now);
-    let house = House::new(None, None);
+    let context = TlsContext::new(None, None);
     let mut random = testkit::random::Random::new(7);
     for versions in [V12, V13] {
         let config = Arc::new(identity.server(versions, None));
         for _ in 0..400 {
-            let (pending, hello) = begin(&house, "a.example", &unverified()).unwrap();
+            let (pending, hello) = begin(&context, "a.example", &unverified()).unwrap();
             let mut server = ServerConnection::new(Arc::clone(&config)).unwrap();
-            hear(&mut server, &hello).unwrap();
+            receive(&mut server, &hello).unwrap();
             let mut answer = drain(&mut server);
             let mut dice = [0; 8];
             random.fill(&mut dice);
             let at = usize::from(u16::from_le_bytes([dice[0], dice[1]])) % answer.len();
             answer[at] ^= dice[2] | 1;
             let cut = usize::from(u16::from_le_bytes([dice[3], dice[4]])) % answer.len();
-            let Outcome::More(pending) = pending.advance(&answer[..cut.max(1)]).outcome else { continue };
+            let TlsOutcome::Pending(pending) = pending.advance(&answer[..cut.max(1)]).outcome else { continue };
             match pending.advance(&answer[cut..]).outcome {
-                Outcome::Done(_) => assert!(is_record_version(&answer, at), "byte {at} did not matter"),
-                Outcome::Failed(failure) => assert!(failure.to_string().starts_with("SSL_ERROR ")),
-                // A length that has grown: more would have to come.
-                Outcome::More(pending) => assert!(matches!(pending.advance(b"").outcome, Outcome::Failed(_))),
+                TlsOutcome::Done(_) => assert!(is_record_version(&answer, at), "altering byte {at} had no effect"),
+                TlsOutcome::Failed(error) => assert!(error.to_string().starts_with("SSL_ERROR ")),
+                // The altered byte may have increased a length, so that the client waits for more bytes.
+                TlsOutcome::Pending(pending) => assert!(matches!(pending.advance(b"").outcome, TlsOutcome::Failed(_))),
             }
         }
     }
 }
 
-/// True where byte `at` is part of a record's version, which has no meaning any more (RFC 8446, section 5.1).
+/// True if byte `at` is part of a record's version, which receivers ignore (RFC 8446 section 5.1).
 fn is_record_version(flight: &[u8], at: usize) -> bool {
     let mut start = 0;
     while start + 5 <= at {
@@ -143,40 +156,40 @@ fn is_record_version(flight: &[u8], at: usize) -> bool {
 }
 
 #[test]
-fn a_server_that_never_finishes_is_not_listened_to_for_ever() {
-    let (mut pending, _) = begin(&House::new(None, None), "a.example", &unverified()).unwrap();
-    // A certificate message of 16 MiB, in records of 16 KiB.
+fn an_endless_handshake_message_is_refused() {
+    let (mut pending, _) = begin(&TlsContext::new(None, None), "a.example", &unverified()).unwrap();
+    // A certificate message that claims 16 MiB, in records of 16 KiB.
     let mut record = [&[0x16, 3, 3, 0x40, 0][..], &[0; 0x4000]].concat();
     record[5..9].copy_from_slice(&[11, 0xff, 0xff, 0xff]);
     for _ in 0..10 {
         match pending.advance(&record).outcome {
-            Outcome::More(more) => pending = more,
-            Outcome::Failed(_) => return,
-            Outcome::Done(_) => panic!(),
+            TlsOutcome::Pending(more) => pending = more,
+            TlsOutcome::Failed(_) => return,
+            TlsOutcome::Done(_) => panic!(),
         }
         record[5..9].fill(0);
     }
-    panic!("160 KiB of one message were taken");
+    panic!("160 KiB of one message were accepted");
 }
 
 #[test]
-fn a_server_that_wants_a_certificate() {
+fn a_missing_or_unknown_client_certificate_is_named() {
     let authority = Authority::new("us");
-    let (house, directory) = trusting(&authority);
+    let (context, directory) = trusting(&authority);
     let identity = authority.issue(&["a.example"], Validity::Now);
     let stranger = Authority::new("strangers").issue(&["vera"], Validity::Now);
     directory.write("stranger.pem", &[stranger.pem(), stranger.key_pem()].concat());
-    let strange = Settings { certificate: Some("stranger.pem".into()), ..Settings::default() };
+    let strange = TlsSettings { certificate: Some("stranger.pem".into()), ..TlsSettings::default() };
     let config = Arc::new(identity.server(V12, Some(&authority)));
-    assert!(words(&house, "a.example", &Settings::default(), &config).starts_with("SSL_ERROR the server "));
+    assert!(error_text(&context, "a.example", &TlsSettings::default(), &config).starts_with("SSL_ERROR the server "));
     assert_eq!(
-        words(&house, "a.example", &strange, &config),
+        error_text(&context, "a.example", &strange, &config),
         "SSL_ERROR the server refuses our certificate (UnknownCA)"
     );
 }
 
 #[test]
-fn the_clock_is_asked_when_it_matters() {
-    // The tests above go by this.
+fn the_clock_of_the_test_machine_is_plausible() {
+    // Other tests here expect messages for a plausible clock.
     assert!(SystemTime::UNIX_EPOCH.elapsed().unwrap() > Duration::from_secs(1_704_067_200));
 }

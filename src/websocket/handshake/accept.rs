@@ -1,34 +1,35 @@
-//! The key and its answer (RFC 6455 sections 4.1 and 4.2.2): what shows that the other side means WebSocket.
+//! Sec-WebSocket-Key and Sec-WebSocket-Accept (RFC 6455 sections 4.1 and 4.2.2), and basic authentication (RFC 7617):
+//! the parts of the handshake that are base64.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-/// What RFC 6455 appends to the key.
+/// The string that RFC 6455 section 1.3 appends to the key.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The key as it is sent.
+/// Returns the value of Sec-WebSocket-Key for a random nonce.
 pub fn key(random: [u8; 16]) -> String {
     STANDARD.encode(random)
 }
 
-/// The answer to a key as it was received, which need not be a good one.
-pub fn answer(key: &str) -> String {
+/// Returns the value of Sec-WebSocket-Accept for a received key. The key need not be valid.
+pub fn accept_value(key: &str) -> String {
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, [key, GUID].concat().as_bytes()))
 }
 
-/// True for a key that RFC 6455 lets a client send: 16 bytes in base64.
-pub fn is_key(text: &str) -> bool {
+/// True if `text` is a valid key (RFC 6455 section 4.1): 16 bytes in base64.
+pub fn is_valid_key(text: &str) -> bool {
     STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 16)
 }
 
-/// The value of an Authorization header (RFC 7617).
-pub fn basic(user: &str, password: &str) -> String {
+/// Returns the value of the Authorization header (RFC 7617).
+pub fn basic_auth(user: &str, password: &str) -> String {
     ["Basic ", &STANDARD.encode([user, ":", password].concat())].concat()
 }
 
-/// What [`basic`] was made of, `user:password`.
-pub fn read_basic(value: &[u8]) -> Option<Vec<u8>> {
+/// Returns the credentials `user:password` of an Authorization header; `None` if it is not basic authentication.
+pub fn parse_basic_auth(value: &[u8]) -> Option<Vec<u8>> {
     let (scheme, encoded) = value.split_at_checked("Basic ".len())?;
     let is_basic = scheme.eq_ignore_ascii_case(b"Basic ");
     is_basic.then(|| STANDARD.decode(encoded.trim_ascii()).ok()).flatten()
@@ -39,31 +40,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_as_the_example_of_rfc_6455_section_1_3() {
+    fn rfc_6455_section_1_3_the_example() {
         assert_eq!(key(*b"the sample nonce"), "dGhlIHNhbXBsZSBub25jZQ==");
-        assert_eq!(answer("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(accept_value("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
-    fn knows_keys() {
-        assert!(is_key(&key([255; 16])));
+    fn keys_are_16_bytes_in_base64() {
+        assert!(is_valid_key(&key([255; 16])));
         for bad in ["", "AQIDBAUGBwgJCgsMDQ4P", "AQIDBAUGBwgJCgsMDQ4PEBE=", "dGhlIHNhbXBsZSBub25jZQ", "!", " "] {
-            assert!(!is_key(bad), "{bad}");
+            assert!(!is_valid_key(bad), "{bad}");
         }
     }
 
     #[test]
-    fn reads_credentials() {
-        assert_eq!(read_basic(basic("u", "p:q").as_bytes()).as_deref(), Some(&b"u:p:q"[..]));
-        assert_eq!(read_basic(b"bAsIc  dTpw").as_deref(), Some(&b"u:p"[..]));
+    fn credentials_are_parsed() {
+        assert_eq!(parse_basic_auth(basic_auth("u", "p:q").as_bytes()).as_deref(), Some(&b"u:p:q"[..]));
+        assert_eq!(parse_basic_auth(b"bAsIc  dTpw").as_deref(), Some(&b"u:p"[..]));
         for bad in ["", "Basic", "Basic !", "Bearer dTpw", "BasicdTpw"] {
-            assert_eq!(read_basic(bad.as_bytes()), None, "{bad}");
+            assert_eq!(parse_basic_auth(bad.as_bytes()), None, "{bad}");
         }
     }
 
     #[test]
-    fn says_credentials_as_rfc_7617_section_2() {
-        assert_eq!(basic("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-        assert_eq!(basic("test", "123£"), "Basic dGVzdDoxMjPCow==");
+    fn rfc_7617_section_2_examples() {
+        assert_eq!(basic_auth("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(basic_auth("test", "123£"), "Basic dGVzdDoxMjPCow==");
     }
 }

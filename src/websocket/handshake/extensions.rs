@@ -1,19 +1,20 @@
-//! Negotiation of extensions (RFC 6455 section 9.1). There is one: permessage-deflate (RFC 7692 section 7.1).
+//! Negotiation of extensions (RFC 6455 section 9.1). The only supported one is permessage-deflate (RFC 7692 section
+//! 7.1).
 
 use std::fmt;
 
-use super::fields::{Fields, is_token, quoted};
+use super::fields::{Fields, is_token, printable};
 use crate::websocket::Deflate;
 
-/// The header.
+/// The name of the header field.
 pub const HEADER: &str = "Sec-WebSocket-Extensions";
-/// The window that the peer is asked to keep to, in bits: what inflating costs is this and 11 KiB.
+/// The window that the peer is asked to keep to, in bits. Inflation needs this window and 11 KiB.
 const OFFERED_WINDOW_BITS: u8 = 12;
-/// What nothing said means.
-const LARGEST_WINDOW_BITS: u8 = 15;
+/// The window if a parameter is absent (RFC 7692 sections 7.1.2.1 and 7.1.2.2).
+const DEFAULT_WINDOW_BITS: u8 = 15;
 
-/// What a client offers. Small windows and nothing kept between messages, since the box is small; a server that cannot
-/// keep to a small window declines, and nothing is compressed.
+/// Returns the client's offer: small windows, and nothing kept between messages, to save memory. A server that cannot
+/// keep to a small window must decline, and then nothing is compressed.
 pub fn client_offer() -> String {
     format!(
         "permessage-deflate; client_max_window_bits; server_max_window_bits={OFFERED_WINDOW_BITS}; \
@@ -24,11 +25,11 @@ pub fn client_offer() -> String {
 /// Why extensions are refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtensionError {
-    /// Not of the form that RFC 6455 gives it.
+    /// The field violates the syntax of RFC 6455 section 9.1.
     Malformed,
-    /// Not offered, or said twice: its name.
+    /// The extension of this name was not offered, or appears twice.
     Unexpected(String),
-    /// A parameter that is unknown, was not offered, is repeated, or has a bad value: its name.
+    /// The parameter of this name is unknown, was not offered, is repeated, or has an invalid value.
     Parameter(String),
 }
 
@@ -42,75 +43,76 @@ impl fmt::Display for ExtensionError {
     }
 }
 
-/// Reads what a server has taken of [`client_offer`]; with `offered` false it may have taken nothing.
-pub fn read_answer(fields: Fields<'_>, offered: bool) -> Result<Option<Deflate>, ExtensionError> {
-    let mut agreed = None;
+/// Parses the server's choice from [`client_offer`]. If `offered` is false, every extension is an error. RFC 6455
+/// section 4.1, item 5: a client MUST fail the connection on an extension that it did not offer.
+pub fn read_response(fields: Fields<'_>, offered: bool) -> Result<Option<Deflate>, ExtensionError> {
+    let mut negotiated = None;
     for extension in parse(fields)? {
-        if !offered || extension.name != "permessage-deflate" || agreed.is_some() {
-            return Err(ExtensionError::Unexpected(quoted(extension.name.as_bytes())));
+        if !offered || extension.name != "permessage-deflate" || negotiated.is_some() {
+            return Err(ExtensionError::Unexpected(printable(extension.name.as_bytes())));
         }
-        let parameters = Parameters::read(&extension.parameters, true)?;
+        let parameters = DeflateParameters::read(&extension.parameters, true)?;
         let server_window = match parameters.server_window {
             Some(Some(bits)) if bits > OFFERED_WINDOW_BITS => {
                 return Err(ExtensionError::Parameter(SERVER_WINDOW.into()));
             }
-            // Servers that have never heard of the parameter take an offer with it all the same.
-            window => window.flatten().unwrap_or(LARGEST_WINDOW_BITS),
+            // Servers that do not know the parameter accept an offer with it all the same.
+            window => window.flatten().unwrap_or(DEFAULT_WINDOW_BITS),
         };
-        agreed = Some(Deflate {
+        negotiated = Some(Deflate {
             peer_window_bits: server_window,
             peer_no_context_takeover: parameters.server_no_takeover,
-            own_window_bits: parameters.client_window.flatten().unwrap_or(LARGEST_WINDOW_BITS),
+            own_window_bits: parameters.client_window.flatten().unwrap_or(DEFAULT_WINDOW_BITS),
             own_no_context_takeover: parameters.client_no_takeover,
         });
     }
-    Ok(agreed)
+    Ok(negotiated)
 }
 
-/// What a client offers and a server can take.
+/// A client's offer that the server can accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proposal {
-    /// How large the client lets the server's window be, where it says.
+pub struct DeflateOffer {
+    /// The server's largest window in bits, if the client limits it.
     server_window: Option<u8>,
-    /// How large the client's window may be said to be at most, where it lets the server say.
+    /// The client's largest window in bits, if the client lets the server limit it.
     client_window: Option<u8>,
 }
 
-impl Proposal {
-    /// What a server answers: the smallest memory that the client lets it have.
-    pub fn answer(self) -> String {
-        let mut answer = String::from("permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+impl DeflateOffer {
+    /// Returns the server's response, which asks for the least memory that the client allows.
+    pub fn response(self) -> String {
+        let mut response = String::from("permessage-deflate; server_no_context_takeover; client_no_context_takeover");
         if let Some(bits) = self.server_window {
-            answer.extend([format!("; {SERVER_WINDOW}={bits}")]);
+            response.extend([format!("; {SERVER_WINDOW}={bits}")]);
         }
         if let Some(bits) = self.client_window {
-            answer.extend([format!("; {CLIENT_WINDOW}={bits}")]);
+            response.extend([format!("; {CLIENT_WINDOW}={bits}")]);
         }
-        answer
+        response
     }
 }
 
-impl From<Proposal> for Deflate {
-    /// What the server has agreed to.
-    fn from(proposal: Proposal) -> Self {
+impl From<DeflateOffer> for Deflate {
+    /// The parameters that the server has accepted.
+    fn from(offer: DeflateOffer) -> Self {
         Self {
-            peer_window_bits: proposal.client_window.unwrap_or(LARGEST_WINDOW_BITS),
+            peer_window_bits: offer.client_window.unwrap_or(DEFAULT_WINDOW_BITS),
             peer_no_context_takeover: true,
-            own_window_bits: proposal.server_window.unwrap_or(LARGEST_WINDOW_BITS),
+            own_window_bits: offer.server_window.unwrap_or(DEFAULT_WINDOW_BITS),
             own_no_context_takeover: true,
         }
     }
 }
 
-/// Reads what a client offers: the first offer of permessage-deflate that can be taken (RFC 7692 section 7.1), or none.
-/// What is not understood is passed over; what has no form is an error.
-pub fn read_offer(fields: Fields<'_>) -> Result<Option<Proposal>, ExtensionError> {
+/// Parses a client's offers and returns the first of permessage-deflate that can be accepted (RFC 7692 section 7.1).
+/// Unknown extensions and offers with unknown parameters are skipped; a violation of the syntax is an error.
+pub fn read_offer(fields: Fields<'_>) -> Result<Option<DeflateOffer>, ExtensionError> {
     let extensions = parse(fields)?;
     let mut offers = extensions.iter().filter(|extension| extension.name == "permessage-deflate");
     Ok(offers.find_map(|extension| {
-        let parameters = Parameters::read(&extension.parameters, false).ok()?;
-        let client_window = parameters.client_window.map(|bits| bits.unwrap_or(LARGEST_WINDOW_BITS));
-        Some(Proposal {
+        let parameters = DeflateParameters::read(&extension.parameters, false).ok()?;
+        let client_window = parameters.client_window.map(|bits| bits.unwrap_or(DEFAULT_WINDOW_BITS));
+        Some(DeflateOffer {
             server_window: parameters.server_window.flatten(),
             client_window: client_window.map(|bits| bits.min(OFFERED_WINDOW_BITS)),
         })
@@ -122,29 +124,30 @@ const CLIENT_WINDOW: &str = "client_max_window_bits";
 const SERVER_NO_TAKEOVER: &str = "server_no_context_takeover";
 const CLIENT_NO_TAKEOVER: &str = "client_no_context_takeover";
 
-/// One extension as it is said.
+/// One extension of a field.
 struct Extension<'h> {
     name: &'h str,
-    /// Names, and values where there is a `=`.
+    /// Names, and values if there is a `=`.
     parameters: Vec<(&'h str, Option<String>)>,
 }
 
 /// The parameters of permessage-deflate.
 #[derive(Default)]
-struct Parameters {
+struct DeflateParameters {
     server_no_takeover: bool,
     client_no_takeover: bool,
-    /// `Some(None)`: said without a value.
+    /// `Some(None)`: present without a value.
     server_window: Option<Option<u8>>,
     client_window: Option<Option<u8>>,
 }
 
-impl Parameters {
-    /// Reads them. In an answer each window needs its value; in an offer, the client's does not.
-    fn read(said: &[(&str, Option<String>)], is_answer: bool) -> Result<Self, ExtensionError> {
+impl DeflateParameters {
+    /// Parses parameters. In a response, both windows need a value; in an offer, the client's window may have none (RFC
+    /// 7692 section 7.1.2.2).
+    fn read(parameter_list: &[(&str, Option<String>)], is_response: bool) -> Result<Self, ExtensionError> {
         let mut parameters = Self::default();
-        for (name, value) in said {
-            let bad = || ExtensionError::Parameter(quoted(name.as_bytes()));
+        for (name, value) in parameter_list {
+            let bad = || ExtensionError::Parameter(printable(name.as_bytes()));
             let value = value.as_deref();
             let is_new = match *name {
                 SERVER_NO_TAKEOVER if value.is_none() => !std::mem::replace(&mut parameters.server_no_takeover, true),
@@ -155,7 +158,7 @@ impl Parameters {
                 }
                 CLIENT_WINDOW => {
                     let bits = match value {
-                        None if is_answer => return Err(bad()),
+                        None if is_response => return Err(bad()),
                         None => None,
                         Some(value) => Some(window_bits(value).ok_or_else(bad)?),
                     };
@@ -171,18 +174,18 @@ impl Parameters {
     }
 }
 
-/// 8 to 15, without leading zeros (RFC 7692 section 7.1.2).
+/// Parses a window size: 8 to 15, without leading zeros (RFC 7692 section 7.1.2).
 fn window_bits(value: &str) -> Option<u8> {
     (8..=15).find(|bits| bits.to_string() == value)
 }
 
-/// Reads all extensions that are said, in order.
+/// Parses all extensions of the header, in their order.
 fn parse(fields: Fields<'_>) -> Result<Vec<Extension<'_>>, ExtensionError> {
     let mut extensions = Vec::new();
     for value in fields.all(HEADER) {
         let mut cursor = Cursor(std::str::from_utf8(value).map_err(|_| ExtensionError::Malformed)?);
         while !cursor.at_end() {
-            // Empty members count for nothing.
+            // Empty list members are ignored.
             if cursor.skip(',') {
                 continue;
             }
@@ -201,7 +204,7 @@ fn parse(fields: Fields<'_>) -> Result<Vec<Extension<'_>>, ExtensionError> {
     Ok(extensions)
 }
 
-/// What is still to be read. Blanks between words mean nothing.
+/// The unparsed rest. Blanks between tokens are ignored.
 struct Cursor<'h>(&'h str);
 
 impl<'h> Cursor<'h> {
@@ -225,7 +228,7 @@ impl<'h> Cursor<'h> {
         if token.is_empty() { Err(ExtensionError::Malformed) } else { Ok(token) }
     }
 
-    /// A token, bare or quoted; inside quotes a backslash makes any character itself. Unquoted it must still be a token
+    /// Parses a token, plain or quoted. In quotes a backslash escapes any character. The unquoted value must be a token
     /// (RFC 6455 section 9.1).
     fn value(&mut self) -> Result<String, ExtensionError> {
         if !self.skip('"') {

@@ -1,8 +1,8 @@
-//! The fields of a header block: which are there, and the lists that their values are (RFC 9110 section 5.6).
+//! [`Fields`]: access to the fields of a header block, and to their lists (RFC 9110 section 5.6).
 
 use httparse::Header;
 
-/// True for a token (RFC 9110 section 5.6.2): the form of names.
+/// True if `text` is a token (RFC 9110 section 5.6.2), the form of names.
 pub fn is_token(text: &[u8]) -> bool {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !text.is_empty() && text.iter().all(is_token)
@@ -13,12 +13,12 @@ pub fn is_token(text: &[u8]) -> bool {
 pub struct Fields<'h>(pub &'h [Header<'h>]);
 
 impl<'h> Fields<'h> {
-    /// The values of all fields of that name, without blanks around them; `name` in any case.
+    /// Returns the values of all fields with this name, trimmed. Names are compared without case.
     pub fn all(self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value.trim_ascii())
     }
 
-    /// The value of the only field of that name.
+    /// Returns the value of the field with this name if there is exactly one.
     pub fn single(self, name: &str) -> Single<'h> {
         let mut all = self.all(name);
         match (all.next(), all.next()) {
@@ -28,7 +28,8 @@ impl<'h> Fields<'h> {
         }
     }
 
-    /// The members of a list that may stand in several fields. Empty members count for nothing.
+    /// Returns the members of a list, which may span several fields. RFC 9110 section 5.6.1.2: empty members are
+    /// ignored.
     pub fn list(self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         self.all(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
@@ -36,33 +37,32 @@ impl<'h> Fields<'h> {
             .filter(|member| !member.is_empty())
     }
 
-    /// True where a list has `member`, in any case.
+    /// True if the list has `member`, without case.
     pub fn list_has(self, name: &str, member: &str) -> bool {
         self.list(name).any(|known| known.eq_ignore_ascii_case(member.as_bytes()))
     }
 }
 
-/// A field that may stand once.
+/// The result of [`Fields::single`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Single<'h> {
-    /// It does not stand there.
+    /// There is no such field.
     None,
-    /// It stands once.
+    /// The value of the only field.
     One(&'h [u8]),
-    /// It stands more than once.
+    /// There is more than one.
     Many,
 }
 
-/// What a peer said, made fit for a line of ours: other characters than visible ASCII and blanks become `?`, and not
-/// much of it.
-pub fn quoted(text: &[u8]) -> String {
-    const LONGEST: usize = 64;
+/// Makes a peer's text fit for one line of ours: at most 64 characters, and `?` for all but visible ASCII and blanks.
+pub fn printable(text: &[u8]) -> String {
+    const MAX_PRINTED: usize = 64;
     let show = |&byte: &u8| match byte {
         b' '..=b'~' => char::from(byte),
         b'\t' => ' ',
         _ => '?',
     };
-    text.trim_ascii().iter().take(LONGEST).map(show).collect()
+    text.trim_ascii().iter().take(MAX_PRINTED).map(show).collect()
 }
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_fields_in_any_case() {
+    fn names_are_compared_without_case() {
         let headers = [field("Host", " a "), field("X", "1"), field("x", "2")];
         let fields = Fields(&headers);
         assert_eq!(fields.single("hOST"), Single::One(b"a"));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_lists() {
+    fn lists_span_several_fields() {
         let headers = [field("Connection", "keep-alive, ,"), field("connection", "\tUpGrade ,x")];
         let fields = Fields(&headers);
         assert_eq!(fields.list("Connection").collect::<Vec<_>>(), [&b"keep-alive"[..], b"UpGrade", b"x"]);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_tokens() {
+    fn tokens_are_rfc_9110_section_5_6_2() {
         for good in ["a", "graphql-ws", "v1.2", "!#$%&'*+-.^_`|~09AZaz"] {
             assert!(is_token(good.as_bytes()), "{good}");
         }
@@ -103,8 +103,8 @@ mod tests {
     }
 
     #[test]
-    fn quotes_on_a_line() {
-        assert_eq!(quoted(b" Not\tFound\xff\r\n!"), "Not Found???!");
-        assert_eq!(quoted(&[b'x'; 1000]).len(), 64);
+    fn printed_text_is_one_short_line() {
+        assert_eq!(printable(b" Not\tFound\xff\r\n!"), "Not Found???!");
+        assert_eq!(printable(&[b'x'; 1000]).len(), 64);
     }
 }

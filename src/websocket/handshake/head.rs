@@ -1,33 +1,33 @@
-//! Header blocks: collected until their empty line is there, whatever the pieces, and never more than the limit.
+//! [`Head`]: collects a header block from pieces, up to a limit.
 
 use std::fmt;
 
 use httparse::{Request, Response, Status};
 
-/// The longest header block in bytes, interim answers included.
-pub const HEAD_LIMIT: usize = 8 * 1024;
-/// The most fields in a header block.
-pub const FIELDS_LIMIT: usize = 64;
+/// Header block in bytes at most, interim responses included.
+pub const MAX_HEAD: usize = 8 * 1024;
+/// Fields in a header block at most.
+pub const MAX_FIELDS: usize = 64;
 
-/// Why a header block is none.
+/// Why a header block is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
-    /// It does not begin as one does.
-    Foreign,
-    /// It is longer than [`HEAD_LIMIT`].
+    /// It does not begin like HTTP.
+    NotHttp,
+    /// It is longer than [`MAX_HEAD`].
     TooLong,
-    /// It has more than [`FIELDS_LIMIT`] fields.
-    TooMany,
-    /// It is not HTTP's form; folded lines are among that.
+    /// It has more than [`MAX_FIELDS`] fields.
+    TooManyFields,
+    /// It violates HTTP's syntax. Folded lines count as violations (RFC 9112 section 5.2).
     Malformed(httparse::Error),
 }
 
 impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Foreign => f.write_str("no HTTP"),
-            Self::TooLong => write!(f, "header block over {HEAD_LIMIT} bytes"),
-            Self::TooMany => write!(f, "more than {FIELDS_LIMIT} headers"),
+            Self::NotHttp => f.write_str("no HTTP"),
+            Self::TooLong => write!(f, "header block over {MAX_HEAD} bytes"),
+            Self::TooManyFields => write!(f, "more than {MAX_FIELDS} headers"),
             Self::Malformed(error) => error.fmt(f),
         }
     }
@@ -36,35 +36,35 @@ impl fmt::Display for HeadError {
 impl From<httparse::Error> for HeadError {
     fn from(error: httparse::Error) -> Self {
         match error {
-            httparse::Error::TooManyHeaders => Self::TooMany,
+            httparse::Error::TooManyHeaders => Self::TooManyFields,
             error => Self::Malformed(error),
         }
     }
 }
 
-/// A header block that is on its way.
+/// A header block that is being received.
 #[derive(Debug, Default)]
 pub struct Head {
     bytes: Vec<u8>,
-    /// Where the line under way begins.
+    /// Start of the current line.
     line: usize,
-    /// Bytes of interim answers before this one.
+    /// Bytes of interim responses before this one.
     before: usize,
 }
 
 impl Head {
-    /// Takes of `bytes` what belongs to the block. `Some(n)`: it is complete, with the first `n` of them. Lines may end
-    /// in a bare LF.
+    /// Consumes the bytes that belong to the block. `Some(n)`: the block is complete with the first `n` of them. Lines
+    /// may end in a bare LF (RFC 9112 section 2.2).
     pub fn take(&mut self, bytes: &[u8]) -> Result<Option<usize>, HeadError> {
-        let room = HEAD_LIMIT.saturating_sub(self.before + self.bytes.len());
+        let available = MAX_HEAD.saturating_sub(self.before + self.bytes.len());
         let known = self.bytes.len();
-        let bytes = &bytes[..bytes.len().min(room + 1)];
+        let bytes = &bytes[..bytes.len().min(available + 1)];
         self.bytes.extend_from_slice(bytes);
-        // The line under way has no LF among the bytes that were known.
+        // The known part of the current line has no LF.
         let mut from = known;
         while let Some(found) = self.bytes[from..].iter().position(|&byte| byte == b'\n') {
             let end = from + found + 1;
-            if end > known + room {
+            if end > known + available {
                 break;
             }
             if matches!(self.bytes[self.line..end], [b'\n'] | [b'\r', b'\n']) {
@@ -74,20 +74,20 @@ impl Head {
             self.line = end;
             from = end;
         }
-        if bytes.len() > room { Err(HeadError::TooLong) } else { Ok(None) }
+        if bytes.len() > available { Err(HeadError::TooLong) } else { Ok(None) }
     }
 
-    /// What is there so far.
+    /// The bytes received so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The block, when it is complete.
+    /// Returns the bytes of the complete block.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Forgets a block that is not the last. It counts.
+    /// Drops an interim response. It still counts towards the limit.
     pub fn skip(&mut self) {
         self.before += self.bytes.len();
         self.bytes.clear();
@@ -95,23 +95,23 @@ impl Head {
     }
 }
 
-/// Reads an answer's complete header block and gives it to `read`.
+/// Parses a response's complete header block and passes it to `read`.
 pub fn read_response<T>(bytes: &[u8], read: impl FnOnce(&Response<'_, '_>) -> T) -> Result<T, HeadError> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_LIMIT];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = Response::new(&mut fields);
     complete(response.parse(bytes)?, bytes)?;
     Ok(read(&response))
 }
 
-/// Reads a request's complete header block and gives it to `read`.
+/// Parses a request's complete header block and passes it to `read`.
 pub fn read_request<T>(bytes: &[u8], read: impl FnOnce(&Request<'_, '_>) -> T) -> Result<T, HeadError> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_LIMIT];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = Request::new(&mut fields);
     complete(request.parse(bytes)?, bytes)?;
     Ok(read(&request))
 }
 
-/// The parser must see the end where we see it: else somebody's bytes would be read twice or not at all.
+/// The parser must end where [`Head::take`] did; otherwise bytes would be read twice or not at all.
 fn complete(status: Status<usize>, bytes: &[u8]) -> Result<(), HeadError> {
     match status {
         Status::Complete(end) if end == bytes.len() => Ok(()),
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_end_whatever_the_pieces() {
+    fn the_end_is_found_at_every_split() {
         for text in ["A\r\nB: c\r\n\r\n", "A\nB: c\n\n", "A\r\nB: c\n\r\n", "A\nB: \r\r\n\n", "A\nB: \n\n"] {
             for tail in ["", "\n", "\r\n\r\n", "frames"] {
                 let all = [text, tail].concat();
@@ -142,23 +142,23 @@ mod tests {
     }
 
     #[test]
-    fn is_never_longer_than_the_limit() {
-        let fits = [&b"A\n"[..], &vec![b'x'; HEAD_LIMIT - 4], b"\n\n"].concat();
-        assert_eq!(Head::default().take(&fits), Ok(Some(HEAD_LIMIT)));
-        assert_eq!(Head::default().take(&[&fits[..], b"more"].concat()), Ok(Some(HEAD_LIMIT)));
+    fn a_block_is_limited_to_8_kib() {
+        let fits = [&b"A\n"[..], &vec![b'x'; MAX_HEAD - 4], b"\n\n"].concat();
+        assert_eq!(Head::default().take(&fits), Ok(Some(MAX_HEAD)));
+        assert_eq!(Head::default().take(&[&fits[..], b"more"].concat()), Ok(Some(MAX_HEAD)));
         let over = [&b"A\nx"[..], &fits[2..]].concat();
         assert_eq!(Head::default().take(&over), Err(HeadError::TooLong));
         let mut head = Head::default();
-        assert_eq!(head.take(&over[..HEAD_LIMIT]), Ok(None));
+        assert_eq!(head.take(&over[..MAX_HEAD]), Ok(None));
         assert_eq!(head.take(b""), Ok(None));
-        assert_eq!(head.take(&over[HEAD_LIMIT..]), Err(HeadError::TooLong));
+        assert_eq!(head.take(&over[MAX_HEAD..]), Err(HeadError::TooLong));
     }
 
     #[test]
-    fn what_was_skipped_counts() {
+    fn skipped_blocks_count_towards_the_limit() {
         let mut head = Head::default();
         let interim = b"HTTP/1.1 103 x\n\n";
-        for _ in 0..HEAD_LIMIT / interim.len() {
+        for _ in 0..MAX_HEAD / interim.len() {
             assert_eq!(head.take(interim), Ok(Some(interim.len())));
             head.skip();
         }

@@ -1,35 +1,29 @@
-//! The opening handshake (RFC 6455 section 4), the client's side and the server's, and the URLs that lead to one.
+//! The opening handshake (RFC 6455 section 4) of client and server, and the URLs of WebSockets.
 //!
-//! Sans-IO: no socket, no clock, no randomness; the key comes from whoever owns those. Whoever drives a handshake
-//! counts redirects and time.
+//! Sans-IO: no socket, no clock, no randomness. The caller supplies the key, follows and counts redirects, and limits
+//! the time.
 //!
-//! | room | holds |
+//! | file | holds |
 //! | --- | --- |
-//! | [`url`] | `ws://` and `wss://`, and where a redirect leads |
-//! | [`offer`] | what a client asks for, and what may be asked for |
-//! | [`client`] | the client's side, start to end |
-//! | [`server`] | the server's side, start to end |
-//! | `request`, `response` | the client's request; the answer, judged |
-//! | `head`, `fields` | header blocks and what is in them |
-//! | `extensions` | permessage-deflate is agreed on |
-//! | `accept` | the key and its answer |
-//! | [`failure`] | the words for what went wrong |
+//! | [`url`] | `ws` and `wss` URLs, and the targets of redirects |
+//! | [`client`] | the client: [`Offer`], its request, the check of the response |
+//! | [`server`] | the server: its check of the request, [`Refusal`] |
+//! | `head`, `fields` | header blocks and their fields |
+//! | `extensions` | negotiation of permessage-deflate |
+//! | `accept` | the key, its answer, and basic authentication |
+//! | [`error`] | why a connection failed, as `ERR CONN` says it |
 
 mod accept;
 pub mod client;
+pub mod error;
 mod extensions;
-pub mod failure;
 mod fields;
 mod head;
-pub mod offer;
-mod request;
-mod response;
 pub mod server;
 pub mod url;
 
-pub use client::{ClientHandshake, Progress, Upgraded};
-pub use failure::{Failure, Word};
-pub use head::{FIELDS_LIMIT, HEAD_LIMIT};
-pub use offer::{Offer, OfferError};
-pub use server::{Answer, Arrival, Refusal, Request, ServerHandshake};
+pub use client::{ClientHandshake, HandshakeProgress, Offer, OfferError, Upgraded};
+pub use error::{ErrorCode, HandshakeError};
+pub use head::{MAX_FIELDS, MAX_HEAD};
+pub use server::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, UpgradeRequest};
 pub use url::{Url, UrlError};

@@ -1,61 +1,61 @@
-//! WebSocket URLs (RFC 6455 section 3) and the references to them in redirects (RFC 3986 section 5).
+//! [`Url`]: WebSocket URLs (RFC 6455 section 3), and the references to them in redirects (RFC 3986 section 5).
 //!
-//! Nothing is percent-decoded: what a plugin wrote is what the server gets. A user name in a URL is refused, since URLs
-//! are logged; AUTH is for that. So is a fragment, which RFC 6455 forbids.
+//! Nothing is percent-decoded: the server gets the URL as the plugin wrote it. A user name is refused, because URLs are
+//! logged; AUTH replaces it. RFC 6455 section 3: fragments MUST NOT be used, so they are refused too.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use super::{Failure, Word};
+use super::{ErrorCode, HandshakeError};
 
-/// A `ws` or `wss` URL, taken apart.
+/// The parts of a `ws` or `wss` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// `wss`: over TLS.
+    /// True for `wss`: over TLS.
     pub secure: bool,
-    /// A name or a literal address, without brackets; a v6 address may have a zone (`fe80::1%eth0`).
+    /// A name or a literal address, without brackets. An IPv6 address may have a zone (`fe80::1%eth0`).
     pub host: Box<str>,
     /// 1 to 65535.
     pub port: u16,
-    /// Path and query, as written; the path of at least `/`.
+    /// Path and query, as written. The path is at least `/`.
     pub resource: Box<str>,
 }
 
 /// Why a URL is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UrlError {
-    /// It is none, or not one of those.
+    /// It is not a URL, or not one of a WebSocket.
     Invalid,
-    /// It is one of something else.
+    /// It has another scheme.
     Schema,
 }
 
 impl UrlError {
-    /// The word for it.
-    pub fn word(self) -> Word {
+    /// The code for `ERR CONN`.
+    pub fn code(self) -> ErrorCode {
         match self {
-            Self::Invalid => Word::InvalidUrl,
-            Self::Schema => Word::InvalidSchema,
+            Self::Invalid => ErrorCode::InvalidUrl,
+            Self::Schema => ErrorCode::InvalidSchema,
         }
     }
 }
 
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.word().fmt(f)
+        self.code().fmt(f)
     }
 }
 
 impl std::error::Error for UrlError {}
 
-impl From<UrlError> for Failure {
+impl From<UrlError> for HandshakeError {
     fn from(error: UrlError) -> Self {
-        Self::new(error.word(), "")
+        Self::new(error.code(), "")
     }
 }
 
 impl Url {
-    /// Reads a URL as a plugin writes it.
+    /// Parses a URL as a plugin writes it.
     pub fn parse(text: &[u8]) -> Result<Self, UrlError> {
         let text = visible(text)?;
         let (scheme, rest) = split_scheme(text).ok_or(UrlError::Invalid)?;
@@ -67,19 +67,20 @@ impl Url {
         if rest.contains('#') {
             return Err(UrlError::Invalid);
         }
-        Self::from_hierarchy(secure, rest)
+        Self::parse_hierarchical(secure, rest)
     }
 
-    /// Where a redirect from here leads: `location` may be a URL, with `http` and `https` for `ws` and `wss`, or
-    /// relative to this one. A fragment is left out, since a Location may have one.
+    /// Returns the target of a redirect from this URL. `location` may be a URL, also with `http` for `ws` and `https`
+    /// for `wss`, or a reference relative to this one. Its fragment is dropped: RFC 9110 section 10.2.2 allows one in
+    /// Location.
     pub fn join(&self, location: &str) -> Result<Self, UrlError> {
         let location = visible(location.trim_matches([' ', '\t']).as_bytes())?;
         let location = location.split('#').next().unwrap_or_default();
         if let Some((scheme, rest)) = split_scheme(location) {
-            return Self::from_hierarchy(secure_or_not(scheme).ok_or(UrlError::Schema)?, rest);
+            return Self::parse_hierarchical(is_secure_scheme(scheme).ok_or(UrlError::Schema)?, rest);
         }
         if location.starts_with("//") {
-            return Self::from_hierarchy(self.secure, location);
+            return Self::parse_hierarchical(self.secure, location);
         }
         let (base, _) = split_query(&self.resource);
         let (path, query) = split_query(location);
@@ -96,28 +97,29 @@ impl Url {
         Ok(Self { resource: resource.into(), ..self.clone() })
     }
 
-    /// The port that need not be written.
+    /// The default port of the scheme.
     pub fn default_port(&self) -> u16 {
         if self.secure { 443 } else { 80 }
     }
 
-    /// True where what is meant for this host may be told to `other`: the same name and port, and no less secret; or the
-    /// same name, when `ws` sends to `wss` and both are where they belong.
+    /// True if headers and credentials for this host may be sent to `other`: same name, port and scheme; or same name,
+    /// and a change from `ws` to `wss` on their default ports.
     pub fn same_host(&self, other: &Self) -> bool {
         let is_upgrade = other.secure && !self.secure && self.port == 80 && other.port == 443;
         let is_same = self.port == other.port && self.secure == other.secure;
         self.host.eq_ignore_ascii_case(&other.host) && (is_same || is_upgrade)
     }
 
-    /// The value of the Host header (RFC 6455 section 4.1): without a zone, which concerns this machine only.
+    /// Returns the value of the Host header (RFC 6455 section 4.1). It has no zone, which is meaningful on this machine
+    /// only.
     pub fn host_header(&self) -> String {
         let host = self.host.split('%').next().unwrap_or_default();
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         if self.port == self.default_port() { host } else { format!("{host}:{}", self.port) }
     }
 
-    /// Reads `//host[:port][/path][?query]`.
-    fn from_hierarchy(secure: bool, text: &str) -> Result<Self, UrlError> {
+    /// Parses `//host[:port][/path][?query]`.
+    fn parse_hierarchical(secure: bool, text: &str) -> Result<Self, UrlError> {
         let text = text.strip_prefix("//").ok_or(UrlError::Invalid)?;
         let (authority, resource) = text.split_at(text.find(['/', '?']).unwrap_or(text.len()));
         let (host, port) = match authority.strip_prefix('[') {
@@ -165,7 +167,7 @@ impl fmt::Display for Url {
     }
 }
 
-/// `text`, where it is of visible ASCII characters only, as RFC 3986 has it. The rest would break a request line.
+/// Returns `text` if all characters are visible ASCII, as RFC 3986 requires. Others would break a request line.
 fn visible(text: &[u8]) -> Result<&str, UrlError> {
     if !text.iter().all(u8::is_ascii_graphic) {
         return Err(UrlError::Invalid);
@@ -173,21 +175,21 @@ fn visible(text: &[u8]) -> Result<&str, UrlError> {
     std::str::from_utf8(text).map_err(|_| UrlError::Invalid)
 }
 
-/// True for visible ASCII characters only.
+/// True if all characters are visible ASCII.
 pub(super) fn is_visible(text: &str) -> bool {
     visible(text.as_bytes()).is_ok()
 }
 
-/// Reads a URL of which the scheme may be `http` or `https`, too, and no fragment.
-pub(super) fn read_any(text: &[u8]) -> Option<Url> {
+/// Parses a URL with the scheme `ws`, `wss`, `http` or `https` and no fragment.
+pub(super) fn parse_any_scheme(text: &[u8]) -> Option<Url> {
     let text = visible(text).ok()?;
     let (scheme, rest) = split_scheme(text)?;
-    let secure = secure_or_not(scheme)?;
-    if rest.contains('#') { None } else { Url::from_hierarchy(secure, rest).ok() }
+    let secure = is_secure_scheme(scheme)?;
+    if rest.contains('#') { None } else { Url::parse_hierarchical(secure, rest).ok() }
 }
 
-/// Whether a scheme, HTTP's among them, is over TLS.
-fn secure_or_not(scheme: &str) -> Option<bool> {
+/// Returns whether a scheme of WebSocket or HTTP is over TLS; `None` for other schemes.
+fn is_secure_scheme(scheme: &str) -> Option<bool> {
     match scheme.to_ascii_lowercase().as_str() {
         "ws" | "http" => Some(false),
         "wss" | "https" => Some(true),
@@ -195,7 +197,7 @@ fn secure_or_not(scheme: &str) -> Option<bool> {
     }
 }
 
-/// Splits off `scheme:`, where `text` begins with one (RFC 3986 section 3.1).
+/// Splits off `scheme:` if `text` begins with one (RFC 3986 section 3.1).
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once(':')?;
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -203,12 +205,12 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     (begins_well && scheme.bytes().all(is_known)).then_some((scheme, rest))
 }
 
-/// The path, and the query with its `?`.
+/// Splits a resource into its path and its query with the `?`.
 fn split_query(text: &str) -> (&str, &str) {
     text.split_at(text.find('?').unwrap_or(text.len()))
 }
 
-/// What stands in brackets. A zone may be written as RFC 6874 has it (`%25eth0`) or bare.
+/// Parses the text between brackets. A zone may be written as in RFC 6874 (`%25eth0`) or plain.
 fn v6_host(text: &str) -> Result<Box<str>, UrlError> {
     let (address, zone) = match text.split_once('%') {
         None => (text, None),
@@ -225,7 +227,7 @@ fn v6_host(text: &str) -> Result<Box<str>, UrlError> {
     }
 }
 
-/// A path that begins with `/`, without its `.` and `..` (RFC 3986 section 5.2.4).
+/// Removes `.` and `..` from a path that begins with `/` (RFC 3986 section 5.2.4).
 fn without_dots(path: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
     let mut pieces = path.split('/').skip(1).peekable();

@@ -1,32 +1,32 @@
-//! permessage-deflate, from outside. Compressed by zlib-rs.
+//! Tests of permessage-deflate. zlib-rs compresses.
 
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::*;
 
-const AGREED: Deflate = Deflate {
+const NEGOTIATED: Deflate = Deflate {
     peer_window_bits: 15,
     peer_no_context_takeover: false,
     own_window_bits: 15,
     own_no_context_takeover: false,
 };
 
-fn deflate(deflate: Deflate) -> Settings {
-    Settings { deflate: Some(deflate), ..client() }
+fn deflate(deflate: Deflate) -> WebSocketSettings {
+    WebSocketSettings { deflate: Some(deflate), ..client() }
 }
 
-fn agreed() -> Settings {
-    deflate(AGREED)
+fn negotiated() -> WebSocketSettings {
+    deflate(NEGOTIATED)
 }
 
 fn compressor(window_bits: u8) -> Compress {
     Compress::new_with_window_bits(Compression::new(6), false, window_bits)
 }
 
-/// Compresses a message as section 7.2.1 says.
-fn squeezed(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
+/// Compresses a message as RFC 7692 section 7.2.1 specifies.
+fn compressed(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
     if payload.is_empty() {
-        // zlib says nothing where nothing is new; section 7.2.3.6 says this.
+        // zlib writes nothing for an empty message; section 7.2.3.6 specifies this byte.
         return vec![0];
     }
     let mut out = Vec::with_capacity(payload.len() + 1000);
@@ -36,8 +36,8 @@ fn squeezed(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Text that compresses about as sensors' messages do.
-fn prose(length: usize) -> Vec<u8> {
+/// Text that compresses about as well as the messages of sensors.
+fn sample_text(length: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let mut state = 1u32;
     while out.len() < length {
@@ -52,98 +52,104 @@ fn prose(length: usize) -> Vec<u8> {
 fn rfc7692_7_2_3_examples() {
     let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
     // 7.2.3.1: one block, in one frame and in two.
-    assert_eq!(at_every_split(&agreed(), &frame(0xc1, &hello)), text("Hello"));
+    assert_eq!(at_every_split(&negotiated(), &frame(0xc1, &hello)), text("Hello"));
     let pieces = [frame(0x41, &hello[..3]), frame(0x80, &hello[3..])].concat();
-    assert_eq!(at_every_split(&agreed(), &pieces), text("Hello"));
-    // 7.2.3.2: what came before is referred to.
+    assert_eq!(at_every_split(&negotiated(), &pieces), text("Hello"));
+    // 7.2.3.2: a reference to the previous message.
     let twice = [frame(0xc1, &hello), frame(0xc1, &[0xf2, 0x00, 0x11, 0x00, 0x00])].concat();
-    assert_eq!(at_every_split(&agreed(), &twice), [text("Hello"), text("Hello")].concat());
+    assert_eq!(at_every_split(&negotiated(), &twice), [text("Hello"), text("Hello")].concat());
     // 7.2.3.3: no compression.
     let stored = [0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00];
-    assert_eq!(at_every_split(&agreed(), &frame(0xc1, &stored)), text("Hello"));
-    // 7.2.3.4: a block that says it is the last, and what comes after it.
+    assert_eq!(at_every_split(&negotiated(), &frame(0xc1, &stored)), text("Hello"));
+    // 7.2.3.4: a block that is marked as the last, and a message after it.
     let last = [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00];
     let input = [frame(0xc1, &last), frame(0xc1, &hello), frame(0xc1, &[0xf2, 0x00, 0x11, 0x00, 0x00])].concat();
-    assert_eq!(at_every_split(&agreed(), &input), [text("Hello"), text("Hello"), text("Hello")].concat());
+    assert_eq!(at_every_split(&negotiated(), &input), [text("Hello"), text("Hello"), text("Hello")].concat());
     // 7.2.3.5: two blocks.
     let two = [0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00];
-    assert_eq!(at_every_split(&agreed(), &frame(0xc1, &two)), text("Hello"));
-    // 7.2.3.6: nothing.
+    assert_eq!(at_every_split(&negotiated(), &frame(0xc1, &two)), text("Hello"));
+    // 7.2.3.6: an empty message.
     assert_eq!(
-        at_every_split(&agreed(), &[frame(0xc1, &[0]), frame(0xc1, &hello)].concat()),
+        at_every_split(&negotiated(), &[frame(0xc1, &[0]), frame(0xc1, &hello)].concat()),
         [text(""), text("Hello")].concat()
     );
 }
 
 #[test]
-fn what_is_not_quite_right_and_means_the_same() {
+fn common_deviations_are_accepted() {
     let hello = frame(0xc1, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]);
-    // No byte at all for an empty message; none behind a last block; a last block that is empty and stored.
+    // No byte for an empty message; no byte after a last block; a last block that is empty and stored.
     for (odd, meant) in [(&[][..], ""), (&[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], "Hello"), (&[0x01], "")] {
         let input = [frame(0xc1, odd), hello.clone(), frame(0xc1, odd)].concat();
-        assert_eq!(at_every_split(&agreed(), &input), [text(meant), text("Hello"), text(meant)].concat());
+        assert_eq!(at_every_split(&negotiated(), &input), [text(meant), text("Hello"), text(meant)].concat());
     }
 }
 
 #[test]
-fn rfc7692_6_1_any_message_may_be_plain_and_control_frames_are() {
+fn rfc7692_6_1_messages_may_be_plain_and_control_frames_are_plain() {
     let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
     let input = [frame(0x41, &hello[..2]), frame(0x89, b"?"), frame(0x80, &hello[2..]), frame(0x81, b"plain")].concat();
-    // How much comes before the ping is for the inflater to say.
-    let seen = at_every_split(&agreed(), &input);
-    let (pings, messages): (Vec<_>, Vec<_>) = seen.into_iter().partition(|seen| matches!(seen, Seen::Ping(_)));
-    assert_eq!(pings, [Seen::Ping(b"?".to_vec())]);
-    let data = messages.iter().flat_map(|seen| if let Seen::Data(data) = seen { &data[..] } else { &[] });
+    // How much data comes before the ping depends on the inflater.
+    let events = at_every_split(&negotiated(), &input);
+    let (pings, messages): (Vec<_>, Vec<_>) =
+        events.into_iter().partition(|events| matches!(events, OwnedEvent::Ping(_)));
+    assert_eq!(pings, [OwnedEvent::Ping(b"?".to_vec())]);
+    let data = messages.iter().flat_map(|events| if let OwnedEvent::Data(data) = events { &data[..] } else { &[] });
     assert!(data.copied().eq(*b"Helloplain"));
-    assert_eq!(messages.iter().filter(|seen| **seen == Seen::End).count(), 2);
+    assert_eq!(messages.iter().filter(|events| **events == OwnedEvent::End).count(), 2);
 }
 
 #[test]
-fn rfc7692_6_rsv1_only_where_it_may_be() {
+fn rfc7692_6_rsv1_only_on_the_first_frame_of_a_message() {
     let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
     assert_fails(&client(), &frame(0xc1, &hello), 1002);
-    assert_fails(&agreed(), &[frame(0x41, &hello[..2]), frame(0xc0, &hello[2..])].concat(), 1002);
-    assert_fails(&agreed(), &frame(0xc9, b""), 1002);
-    assert_fails(&agreed(), &frame(0xa1, b""), 1002);
+    assert_fails(&negotiated(), &[frame(0x41, &hello[..2]), frame(0xc0, &hello[2..])].concat(), 1002);
+    assert_fails(&negotiated(), &frame(0xc9, b""), 1002);
+    assert_fails(&negotiated(), &frame(0xa1, b""), 1002);
 }
 
 #[test]
-fn rfc7692_6_2_what_is_inflated_is_checked() {
+fn rfc7692_6_2_inflated_text_is_checked() {
     let mut compress = compressor(15);
-    assert_fails(&agreed(), &frame(0xc1, &squeezed(&mut compress, b"no \xff UTF-8")), 1007);
+    assert_fails(&negotiated(), &frame(0xc1, &compressed(&mut compress, b"no \xff UTF-8")), 1007);
     let mut compress = compressor(15);
-    assert_fails(&agreed(), &frame(0xc1, &squeezed(&mut compress, b"an open end\xc3")), 1007);
+    assert_fails(&negotiated(), &frame(0xc1, &compressed(&mut compress, b"an open end\xc3")), 1007);
 }
 
 #[test]
-fn corrupt_messages() {
-    // A block of no known type; a length that does not match; a reference to nowhere; an end inside a block.
+fn corrupt_messages_fail() {
+    // A block of an unknown type; a length that does not match its complement; a message that ends within a block.
     for payload in [&[0x06][..], &[0x00, 0x05, 0x00, 0x00, 0x00, 0x00], &[0xf2, 0x48, 0xcd, 0xc9]] {
-        assert_fails(&agreed(), &frame(0xc2, payload), 1007);
+        assert_fails(&negotiated(), &frame(0xc2, payload), 1007);
     }
     let mut compress = compressor(15);
-    let payload = [prose(10_000), (0..2000u32).map(|i| ((i * i) >> 3) as u8).collect(), prose(10_000)].concat();
-    let far = frame(0xc2, &squeezed(&mut compress, &payload));
-    assert_eq!(events(&agreed(), [&far[..]]), message(Kind::Binary, &payload));
-    let narrow = deflate(Deflate { peer_window_bits: 9, ..AGREED });
-    assert_eq!(events(&narrow, [&far[..]]).last(), Some(&Seen::Failed(1007)), "refers back further than agreed");
+    let payload =
+        [sample_text(10_000), (0..2000u32).map(|i| ((i * i) >> 3) as u8).collect(), sample_text(10_000)].concat();
+    let far = frame(0xc2, &compressed(&mut compress, &payload));
+    assert_eq!(events(&negotiated(), [&far[..]]), message(Kind::Binary, &payload));
+    let narrow = deflate(Deflate { peer_window_bits: 9, ..NEGOTIATED });
+    assert_eq!(
+        events(&narrow, [&far[..]]).last(),
+        Some(&OwnedEvent::Failed(1007)),
+        "refers back further than negotiated"
+    );
 }
 
 #[test]
 fn every_window_with_and_without_takeover() {
     for bits in 8..=15 {
         for reset in [false, true] {
-            let settings = deflate(Deflate { peer_window_bits: bits, peer_no_context_takeover: reset, ..AGREED });
+            let settings = deflate(Deflate { peer_window_bits: bits, peer_no_context_takeover: reset, ..NEGOTIATED });
             let mut compress = compressor(bits.max(9));
             let (mut input, mut expected) = (Vec::new(), Vec::new());
             for length in [0, 1, 100, 5000, 60_000, 100, 0, 7] {
                 if reset {
                     compress.reset();
                 }
-                let payload = prose(length);
-                let squeezed = squeezed(&mut compress, &payload);
-                // In frames that know nothing of blocks.
-                let (a, b) = squeezed.split_at(squeezed.len() / 3);
+                let payload = sample_text(length);
+                let compressed = compressed(&mut compress, &payload);
+                // Frames do not end at block boundaries.
+                let (a, b) = compressed.split_at(compressed.len() / 3);
                 input.extend([frame(0x42, a), frame(0x00, b""), frame(0x80, b)].concat());
                 expected.extend(message(Kind::Binary, &payload));
             }
@@ -155,35 +161,35 @@ fn every_window_with_and_without_takeover() {
 }
 
 #[test]
-fn bombs_end_at_the_limit() {
+fn inflation_ends_at_the_message_limit() {
     let mut compress = compressor(15);
-    let bomb = frame(0xc2, &squeezed(&mut compress, &vec![0; 8 << 20]));
+    let bomb = frame(0xc2, &compressed(&mut compress, &vec![0; 8 << 20]));
     assert!(bomb.len() < 9000, "{} bytes", bomb.len());
-    let settings = Settings { max_message: 1 << 20, ..agreed() };
+    let settings = WebSocketSettings { max_message: 1 << 20, ..negotiated() };
     let now = Instant::now();
     let mut connection = Connection::new(settings, now);
-    let (mut given, mut bytes, mut at) = (0, bomb, 0);
+    let (mut inflated, mut bytes, mut at) = (0, bomb, 0);
     loop {
         let (taken, event) = connection.handle_input(&mut bytes[at..], now);
         at += taken;
         match event {
             Some(Event::Data(piece)) => {
-                // A call gives no more than the window holds.
+                // One call returns no more than the window holds.
                 assert!(piece.len() <= 32_768);
-                given += piece.len();
+                inflated += piece.len();
             }
-            Some(Event::Failed(failure)) => break assert_eq!(failure.code, 1009),
+            Some(Event::Failed(error)) => break assert_eq!(error.code, 1009),
             Some(event) => assert_eq!(event, Event::Start(Kind::Binary)),
-            None => panic!("it goes off"),
+            None => panic!("the whole message was inflated"),
         }
     }
-    assert!(given <= 1 << 20, "{given} bytes");
-    assert!(given > (1 << 20) - 65_536, "{given} bytes");
-    // Exactly the limit is within it.
+    assert!(inflated <= 1 << 20, "{inflated} bytes");
+    assert!(inflated > (1 << 20) - 65_536, "{inflated} bytes");
+    // A message of exactly the limit is accepted.
     let mut compress = compressor(15);
-    let most = frame(0xc2, &squeezed(&mut compress, &vec![0; 65_536]));
-    assert_eq!(events(&agreed(), [&most[..]]), message(Kind::Binary, &vec![0; 65_536]));
+    let most = frame(0xc2, &compressed(&mut compress, &vec![0; 65_536]));
+    assert_eq!(events(&negotiated(), [&most[..]]), message(Kind::Binary, &vec![0; 65_536]));
     let mut compress = compressor(15);
-    let more = frame(0xc2, &squeezed(&mut compress, &vec![0; 65_537]));
-    assert_eq!(events(&agreed(), [&more[..]]).last(), Some(&Seen::Failed(1009)));
+    let more = frame(0xc2, &compressed(&mut compress, &vec![0; 65_537]));
+    assert_eq!(events(&negotiated(), [&more[..]]).last(), Some(&OwnedEvent::Failed(1009)));
 }

@@ -1,4 +1,4 @@
-//! Messages and their fragments.
+//! Tests of messages and their fragments.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn rfc6455_5_7_examples() {
 }
 
 #[test]
-fn messages_of_every_size() {
+fn messages_at_the_bounds_of_each_length_encoding() {
     let mut settings = server();
     settings.max_message = 200_000;
     let payload: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
@@ -26,7 +26,7 @@ fn messages_of_every_size() {
 }
 
 #[test]
-fn rfc6455_5_4_fragments_empty_ones_and_control_frames_between() {
+fn rfc6455_5_4_fragments_may_be_empty_and_enclose_control_frames() {
     let input = [
         frame(0x01, b""),
         frame(0x00, b"a\xc3"),
@@ -40,8 +40,8 @@ fn rfc6455_5_4_fragments_empty_ones_and_control_frames_between() {
     ]
     .concat();
     let expected = [
-        vec![Seen::Start(Kind::Text), Seen::Data(b"a\xc3".to_vec()), Seen::Ping(b"?".to_vec())],
-        vec![Seen::Data(b"\xa4".to_vec()), Seen::Pong(b"!".to_vec(), false), Seen::End],
+        vec![OwnedEvent::Start(Kind::Text), OwnedEvent::Data(b"a\xc3".to_vec()), OwnedEvent::Ping(b"?".to_vec())],
+        vec![OwnedEvent::Data(b"\xa4".to_vec()), OwnedEvent::Pong(b"!".to_vec(), false), OwnedEvent::End],
         message(Kind::Binary, b""),
     ]
     .concat();
@@ -49,7 +49,7 @@ fn rfc6455_5_4_fragments_empty_ones_and_control_frames_between() {
 }
 
 #[test]
-fn rfc6455_5_4_no_message_inside_a_message_and_no_continuation_of_nothing() {
+fn rfc6455_5_4_interleaved_messages_and_stray_continuations_fail() {
     assert_fails(&client(), &[frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002);
     assert_fails(&client(), &[frame(0x02, b"a"), frame(0x01, b"b")].concat(), 1002);
     assert_fails(&client(), &frame(0x80, b"a"), 1002);
@@ -57,7 +57,7 @@ fn rfc6455_5_4_no_message_inside_a_message_and_no_continuation_of_nothing() {
 }
 
 #[test]
-fn rfc6455_5_1_clients_mask_and_servers_do_not() {
+fn rfc6455_5_1_masked_server_frames_and_unmasked_client_frames_fail() {
     assert_fails(&client(), &masked(0x81, b"a"), 1002);
     assert_fails(&client(), &masked(0x89, b""), 1002);
     assert_fails(&server(), &frame(0x81, b"a"), 1002);
@@ -65,49 +65,49 @@ fn rfc6455_5_1_clients_mask_and_servers_do_not() {
 }
 
 #[test]
-fn rfc6455_5_2_reserved_bits_and_opcodes() {
+fn rfc6455_5_2_reserved_bits_and_opcodes_fail() {
     for first in [0xc1, 0xa1, 0x91, 0xf2, 0xc0, 0xc9, 0x83, 0x8b, 0x0f] {
         assert_fails(&client(), &frame(first, b""), 1002);
     }
 }
 
 #[test]
-fn rfc6455_5_2_lengths() {
+fn rfc6455_5_2_lengths_are_minimal_and_below_2_to_the_63() {
     assert_fails(&client(), &[0x82, 126, 0, 1, b'a'], 1002);
     assert_fails(&client(), &[0x82, 127, 0, 0, 0, 0, 0, 0, 0, 1, b'a'], 1002);
     let mut settings = client();
     settings.max_message = u64::MAX;
     assert_fails(&settings, &[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0], 1002);
-    // The longest that a length may say, which is more than memory can hold anywhere: it begins all the same.
+    // The largest valid length, more than any memory holds. Its message begins all the same.
     let longest = [&[0x82, 127, 0x7f, 255, 255, 255, 255, 255, 255, 255][..], b"and so on"].concat();
-    let expected = [Seen::Start(Kind::Binary), Seen::Data(b"and so on".to_vec())];
+    let expected = [OwnedEvent::Start(Kind::Binary), OwnedEvent::Data(b"and so on".to_vec())];
     assert_eq!(at_every_split(&settings, &longest), expected);
 }
 
 #[test]
-fn messages_beyond_the_limit() {
+fn messages_beyond_the_limit_fail() {
     let mut settings = client();
     settings.max_message = 10;
     assert_eq!(at_every_split(&settings, &frame(0x82, &[7; 10])), message(Kind::Binary, &[7; 10]));
-    // Known from the header: nothing of it is read.
-    assert_eq!(at_every_split(&settings, &frame(0x82, &[7; 11])[..2]), [Seen::Failed(1009)]);
+    // The header is enough: no payload is needed.
+    assert_eq!(at_every_split(&settings, &frame(0x82, &[7; 11])[..2]), [OwnedEvent::Failed(1009)]);
     let pieces = [frame(0x02, &[7; 10]), frame(0x00, b""), frame(0x80, b"7")].concat();
     assert_fails(&settings, &pieces, 1009);
     // Each message has its own limit, and control frames do not count.
     let two = [frame(0x02, &[7; 9]), frame(0x89, &[0; 100]), frame(0x80, &[7; 1]), frame(0x82, &[7; 10])].concat();
-    assert_eq!(at_every_split(&settings, &two).iter().filter(|seen| **seen == Seen::End).count(), 2);
+    assert_eq!(at_every_split(&settings, &two).iter().filter(|events| **events == OwnedEvent::End).count(), 2);
     settings.max_message = 0;
     assert_eq!(at_every_split(&settings, &frame(0x82, b"")), message(Kind::Binary, b""));
 }
 
 #[test]
-fn rfc6455_8_1_text_is_utf_8_over_all_its_fragments() {
+fn rfc6455_8_1_text_is_utf_8_across_its_fragments() {
     let text_of = "κόσμε 🧦";
     let bytes = text_of.as_bytes();
     for split in 0..=bytes.len() {
         let input = [frame(0x01, &bytes[..split]), frame(0x80, &bytes[split..])].concat();
         assert_eq!(at_every_split(&client(), &input), text(text_of), "split at {split}");
-        // Ended there, it is complete or it is not.
+        // A message that ends at the split is valid only at a character boundary.
         if text_of.is_char_boundary(split) {
             assert_eq!(at_every_split(&client(), &frame(0x81, &bytes[..split])), text(&text_of[..split]));
         } else {
@@ -116,22 +116,22 @@ fn rfc6455_8_1_text_is_utf_8_over_all_its_fragments() {
     }
     assert_fails(&client(), &frame(0x81, b"\xed\xa0\x80"), 1007);
     assert_fails(&client(), &[frame(0x01, b"\xf4"), frame(0x00, b"\x90")].concat(), 1007);
-    // A fault fails at once, not at the end of the message.
+    // An error is detected at once, not at the end of the message.
     assert_fails(&client(), &[0x81, 126, 0x10, 0x00, 0xff], 1007);
-    // Binary messages are nobody's business.
+    // Binary messages are not checked.
     assert_eq!(at_every_split(&client(), &frame(0x82, b"\xff\xc3")), message(Kind::Binary, b"\xff\xc3"));
-    // And the rest of one text is not the beginning of the next.
+    // A text does not continue the character that the previous one left incomplete.
     assert_fails(&client(), &[frame(0x81, "ä".as_bytes()), frame(0x81, b"\xa4")].concat(), 1007);
 }
 
 #[test]
-fn frames_and_messages_are_counted_when_they_are_complete() {
+fn complete_frames_and_messages_are_counted() {
     let start = Instant::now();
     let mut connection = Connection::new(client(), start);
-    let (mut seen, mut now) = (Vec::new(), start);
+    let (mut events, mut now) = (Vec::new(), start);
     let mut step = |connection: &mut Connection, bytes: &[u8]| {
         now += Duration::from_secs(1);
-        feed(connection, bytes, now, &mut seen);
+        feed(connection, bytes, now, &mut events);
         ((connection.last_frame() - start).as_secs(), connection.messages().0)
     };
     assert_eq!(step(&mut connection, &[0x02]), (0, 0));

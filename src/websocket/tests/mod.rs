@@ -1,4 +1,4 @@
-//! What a connection does, seen from outside: every sequence of events also byte by byte and at every split.
+//! Tests of [`Connection`] from outside. Each sequence of events is also checked byte by byte and at every split.
 
 mod against;
 mod closing;
@@ -14,9 +14,9 @@ use testkit::websocket::frame_of as frame;
 use super::*;
 use crate::testing::pieces;
 
-/// An event that outlives its connection. Neighbouring pieces of data are one.
+/// An owned [`Event`]. Adjacent pieces of data are joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+enum OwnedEvent {
     Start(Kind),
     Data(Vec<u8>),
     End,
@@ -26,33 +26,33 @@ enum Seen {
     Failed(u16),
 }
 
-fn note(seen: &mut Vec<Seen>, event: Event<'_>) {
+fn record(seen: &mut Vec<OwnedEvent>, event: Event<'_>) {
     match event {
-        Event::Start(kind) => seen.push(Seen::Start(kind)),
+        Event::Start(kind) => seen.push(OwnedEvent::Start(kind)),
         Event::Data(piece) => {
-            assert!(!piece.is_empty(), "a piece of nothing");
+            assert!(!piece.is_empty(), "an empty piece");
             match seen.last_mut() {
-                Some(Seen::Data(data)) => data.extend_from_slice(piece),
-                _ => seen.push(Seen::Data(piece.to_vec())),
+                Some(OwnedEvent::Data(data)) => data.extend_from_slice(piece),
+                _ => seen.push(OwnedEvent::Data(piece.to_vec())),
             }
         }
-        Event::End => seen.push(Seen::End),
-        Event::Ping(payload) => seen.push(Seen::Ping(payload.to_vec())),
-        Event::Pong(payload, answers) => seen.push(Seen::Pong(payload.to_vec(), answers)),
-        Event::Closed { code, reason } => seen.push(Seen::Closed(code, reason.to_owned())),
-        Event::Failed(failure) => {
-            assert!(failure.why.len() <= close::REASON_LIMIT);
-            // How much of the message came before depends on the pieces.
-            if let Some(Seen::Data(_)) = seen.last() {
+        Event::End => seen.push(OwnedEvent::End),
+        Event::Ping(payload) => seen.push(OwnedEvent::Ping(payload.to_vec())),
+        Event::Pong(payload, answers) => seen.push(OwnedEvent::Pong(payload.to_vec(), answers)),
+        Event::Closed { code, reason } => seen.push(OwnedEvent::Closed(code, reason.to_owned())),
+        Event::Failed(error) => {
+            assert!(error.reason.len() <= close::MAX_CLOSE_REASON);
+            // How much of the message was reported before depends on the pieces.
+            if let Some(OwnedEvent::Data(_)) = seen.last() {
                 seen.pop();
             }
-            seen.push(Seen::Failed(failure.code));
+            seen.push(OwnedEvent::Failed(error.code));
         }
     }
 }
 
-/// Feeds a copy of `input`, and checks that each call takes a prefix and leaves the rest alone.
-fn feed(connection: &mut Connection, input: &[u8], now: Instant, seen: &mut Vec<Seen>) {
+/// Feeds a copy of `input`. Checks that each call consumes a prefix and leaves the rest unchanged.
+fn feed(connection: &mut Connection, input: &[u8], now: Instant, seen: &mut Vec<OwnedEvent>) {
     let mut bytes = input.to_vec();
     let mut at = 0;
     loop {
@@ -60,23 +60,23 @@ fn feed(connection: &mut Connection, input: &[u8], now: Instant, seen: &mut Vec<
         at += taken;
         let end = event.is_none();
         if let Some(event) = event {
-            note(seen, event);
+            record(seen, event);
         }
-        assert_eq!(bytes[at..], input[at..], "what was not taken is as it was");
+        assert_eq!(bytes[at..], input[at..], "bytes that were not consumed are unchanged");
         if end && taken == 0 {
-            assert_eq!(at, input.len(), "nothing is left over");
+            assert_eq!(at, input.len(), "all input is consumed");
             return;
         }
     }
 }
 
-/// Everything that waits to be written, written.
+/// Writes all that waits to be written, and returns it.
 fn drain(connection: &mut Connection) -> Vec<u8> {
     let mut out = Vec::new();
     loop {
-        let waiting = connection.poll_transmit(&mut Counting::default());
-        let count = waiting.len();
-        out.extend_from_slice(waiting);
+        let pending = connection.poll_transmit(&mut Counting::default());
+        let count = pending.len();
+        out.extend_from_slice(pending);
         if count == 0 {
             assert_eq!(connection.queued(), 0);
             return out;
@@ -85,7 +85,7 @@ fn drain(connection: &mut Connection) -> Vec<u8> {
     }
 }
 
-/// Keys that differ, and repeat with every run.
+/// Masking keys that differ and are the same in every run.
 #[derive(Default)]
 struct Counting(u32);
 
@@ -96,19 +96,26 @@ impl Entropy for Counting {
     }
 }
 
-fn settings(role: Role) -> Settings {
-    Settings { role, mask: true, control: Control::Show, max_message: 65_536, deflate: None, ping_interval: None }
+fn settings(role: Role) -> WebSocketSettings {
+    WebSocketSettings {
+        role,
+        mask: true,
+        control: Control::Show,
+        max_message: 65_536,
+        deflate: None,
+        ping_interval: None,
+    }
 }
 
-fn client() -> Settings {
+fn client() -> WebSocketSettings {
     settings(Role::Client)
 }
 
-fn server() -> Settings {
+fn server() -> WebSocketSettings {
     settings(Role::Server)
 }
 
-fn events<'a>(settings: &Settings, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Seen> {
+fn events<'a>(settings: &WebSocketSettings, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<OwnedEvent> {
     let now = Instant::now();
     let mut connection = Connection::new(settings.clone(), now);
     let mut seen = Vec::new();
@@ -118,12 +125,12 @@ fn events<'a>(settings: &Settings, pieces: impl IntoIterator<Item = &'a [u8]>) -
     seen
 }
 
-/// The events of `input` as a whole, after checking that no split changes them.
-fn at_every_split(settings: &Settings, input: &[u8]) -> Vec<Seen> {
+/// The events of the whole `input`, after checking that no split changes them.
+fn at_every_split(settings: &WebSocketSettings, input: &[u8]) -> Vec<OwnedEvent> {
     pieces::at_every_split(input, |pieces| events(settings, pieces.iter().copied()))
 }
 
-/// A frame as a client sends it; `first`: FIN, reserved bits and opcode. A server's is `frame`.
+/// A frame as a client sends it. `first`: FIN, reserved bits and opcode. `frame` makes a server's.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     const KEY: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
     let mut out = frame(first, payload);
@@ -135,18 +142,18 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-fn text(payload: &str) -> Vec<Seen> {
+fn text(payload: &str) -> Vec<OwnedEvent> {
     message(Kind::Text, payload.as_bytes())
 }
 
-fn message(kind: Kind, payload: &[u8]) -> Vec<Seen> {
-    let mut seen = vec![Seen::Start(kind), Seen::Data(payload.to_vec()), Seen::End];
-    seen.retain(|seen| *seen != Seen::Data(Vec::new()));
+fn message(kind: Kind, payload: &[u8]) -> Vec<OwnedEvent> {
+    let mut seen = vec![OwnedEvent::Start(kind), OwnedEvent::Data(payload.to_vec()), OwnedEvent::End];
+    seen.retain(|seen| *seen != OwnedEvent::Data(Vec::new()));
     seen
 }
 
-/// A protocol failure with `code`, whatever comes before it.
-fn assert_fails(settings: &Settings, input: &[u8], code: u16) {
+/// Asserts that `input` ends in a protocol error with `code`.
+fn assert_fails(settings: &WebSocketSettings, input: &[u8], code: u16) {
     let seen = at_every_split(settings, input);
-    assert_eq!(seen.last(), Some(&Seen::Failed(code)), "{input:x?}");
+    assert_eq!(seen.last(), Some(&OwnedEvent::Failed(code)), "{input:x?}");
 }

@@ -1,8 +1,8 @@
-//! What we write.
+//! Tests of the frames that a connection sends.
 
 use super::*;
 
-fn sent(settings: Settings, frames: &[(Kind, &[u8], bool)]) -> Vec<u8> {
+fn sent(settings: WebSocketSettings, frames: &[(Kind, &[u8], bool)]) -> Vec<u8> {
     let mut connection = Connection::new(settings, Instant::now());
     let mut entropy = Counting::default();
     for (kind, payload, fin) in frames {
@@ -15,22 +15,26 @@ fn sent(settings: Settings, frames: &[(Kind, &[u8], bool)]) -> Vec<u8> {
 fn rfc6455_5_1_a_client_masks_and_a_server_does_not() {
     let hello = [(Kind::Text, &b"Hello"[..], true)];
     assert_eq!(sent(server(), &hello), frame(0x81, b"Hello"));
-    assert_eq!(sent(Settings { mask: false, ..client() }, &hello), frame(0x81, b"Hello"));
+    assert_eq!(sent(WebSocketSettings { mask: false, ..client() }, &hello), frame(0x81, b"Hello"));
     let masked = sent(client(), &hello);
     assert_eq!(masked[..2], [0x81, 0x85]);
     assert_eq!(masked[2..6], Counting::default().mask());
     assert_eq!(events(&server(), [&masked[..]]), text("Hello"));
-    assert_eq!(sent(Settings { mask: true, ..server() }, &hello), frame(0x81, b"Hello"), "never");
+    assert_eq!(
+        sent(WebSocketSettings { mask: true, ..server() }, &hello),
+        frame(0x81, b"Hello"),
+        "a server never masks"
+    );
 }
 
 #[test]
-fn rfc6455_5_3_each_frame_has_a_key_of_its_own() {
+fn rfc6455_5_3_each_frame_has_a_new_masking_key() {
     let out = sent(client(), &[(Kind::Binary, b"ab", true), (Kind::Binary, b"ab", true)]);
     assert_ne!(out[2..6], out[10..14]);
 }
 
 #[test]
-fn rfc6455_5_4_what_follows_the_first_frame_is_a_continuation() {
+fn rfc6455_5_4_frames_after_the_first_are_continuations() {
     let out = sent(
         server(),
         &[(Kind::Text, b"a", false), (Kind::Binary, b"", false), (Kind::Text, b"b", true), (Kind::Binary, b"c", true)],
@@ -39,7 +43,7 @@ fn rfc6455_5_4_what_follows_the_first_frame_is_a_continuation() {
 }
 
 #[test]
-fn control_frames_stand_between_fragments() {
+fn control_frames_may_stand_between_fragments() {
     let mut connection = Connection::new(server(), Instant::now());
     let entropy = &mut Counting::default();
     connection.send(Kind::Text, b"a", false, entropy).unwrap();
@@ -50,7 +54,7 @@ fn control_frames_stand_between_fragments() {
 }
 
 #[test]
-fn what_was_sent_comes_in_every_size_and_in_any_pieces_written() {
+fn messages_of_any_size_written_in_any_pieces_arrive_unchanged() {
     let payload: Vec<u8> = (0..70_000u32).map(|i| (i % 253) as u8).collect();
     let mut connection = Connection::new(client(), Instant::now());
     let entropy = &mut Counting::default();
@@ -58,20 +62,20 @@ fn what_was_sent_comes_in_every_size_and_in_any_pieces_written() {
     for (round, length) in [0, 1, 125, 126, 65_535, 65_536, 5, 70_000, 0].into_iter().enumerate() {
         connection.send(Kind::Binary, &payload[..length], true, entropy).unwrap();
         expected.extend(message(Kind::Binary, &payload[..length]));
-        // Always something is left over for the next round.
-        let waiting = connection.poll_transmit(entropy);
-        let part = waiting.len() * (round % 3) / 3;
-        out.extend_from_slice(&waiting[..part]);
+        // A part is left for the next round.
+        let pending = connection.poll_transmit(entropy);
+        let part = pending.len() * (round % 3) / 3;
+        out.extend_from_slice(&pending[..part]);
         connection.handle_transmitted(part);
     }
     assert!(connection.queued() > 0);
     out.extend(drain(&mut connection));
-    assert_eq!(events(&Settings { max_message: 70_000, ..server() }, [&out[..]]), expected);
+    assert_eq!(events(&WebSocketSettings { max_message: 70_000, ..server() }, [&out[..]]), expected);
 }
 
 #[test]
 fn an_idle_connection_is_small() {
-    // Said in the documentation of the module: a few hundred bytes, and nothing behind them.
+    // The documentation of the module promises a few hundred bytes.
     let size = size_of::<Connection>();
     assert!(size <= 512, "{size} bytes");
 }

@@ -18,7 +18,7 @@ use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::net::readiness::Readiness;
 use crate::testing::TestContext;
 use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
-use crate::websocket::{Control, Role, Settings};
+use crate::websocket::{Control, Role, WebSocketSettings};
 use plugin::{Reader, Speaker};
 use server::Server;
 
@@ -78,7 +78,7 @@ impl World {
         // Reads of few bytes are many, so that turns end before there is nothing more.
         let read = [200, 8192][pick(&mut random, 2)];
         let around = TestContext::new(buffers, read);
-        let settings = Settings {
+        let settings = WebSocketSettings {
             role: Role::Client,
             mask: pick(&mut random, 4) > 0,
             control,

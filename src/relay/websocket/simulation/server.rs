@@ -10,7 +10,7 @@ use testkit::websocket::frame_of as frame;
 use super::pick;
 use crate::testing::TestEntropy;
 use crate::testing::wire::Wire;
-use crate::websocket::{Connection, Control, Deflate, Event, Kind, Role, Settings, close};
+use crate::websocket::{Connection, Control, Deflate, Event, Kind, Role, WebSocketSettings, close};
 
 /// What one end has said. The plugin's words and the server's are of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(now: Instant, deflates: bool, masked: bool, max_message: usize) -> Self {
-        let settings = Settings {
+        let settings = WebSocketSettings {
             // Who expects no masks reads as a client does, and sends none either.
             role: if masked { Role::Server } else { Role::Client },
             mask: false,

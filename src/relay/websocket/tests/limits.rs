@@ -6,7 +6,7 @@ use crate::net::readiness::Readiness;
 use crate::relay::SCRATCH_SIZE;
 use crate::testing::TestContext;
 use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
-use crate::websocket::{Control, Role, Settings};
+use crate::websocket::{Control, Role, WebSocketSettings};
 
 const TIMING: Timing = Timing {
     receive: None,
@@ -28,7 +28,7 @@ impl World {
     /// A plugin that reads MESG, and a remote, with room for everything; nothing has been said.
     fn new(receive: Option<Duration>, ping_interval: Option<Duration>) -> Self {
         let around = TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE);
-        let settings = Settings {
+        let settings = WebSocketSettings {
             role: Role::Client,
             mask: false,
             control: Control::Auto,

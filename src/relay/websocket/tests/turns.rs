@@ -9,7 +9,7 @@ use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
 use crate::relay::{SCRATCH_SIZE, TURN_BYTES};
 use crate::testing::TestContext;
-use crate::websocket::{Control, Deflate, Role, Settings};
+use crate::websocket::{Control, Deflate, Role, WebSocketSettings};
 
 /// A side that gives the same bytes over and over, and takes everything.
 struct Endless {
@@ -80,7 +80,7 @@ fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
         own_window_bits: 15,
         own_no_context_takeover: true,
     };
-    let settings = Settings {
+    let settings = WebSocketSettings {
         role: Role::Client,
         mask: true,
         control: Control::Auto,

@@ -1,10 +1,10 @@
-//! What is offered and agreed on, and what is refused.
+//! Tests of the negotiation of permessage-deflate.
 
 use super::*;
 
 fn answer(value: &str) -> Result<Option<Deflate>, ExtensionError> {
     let headers = [httparse::Header { name: HEADER, value: value.as_bytes() }];
-    read_answer(Fields(&headers), true)
+    read_response(Fields(&headers), true)
 }
 
 fn agreed(value: &str) -> (u8, bool, u8, bool) {
@@ -18,7 +18,7 @@ fn agreed(value: &str) -> (u8, bool, u8, bool) {
 }
 
 #[test]
-fn rfc_7692_section_7_1_what_is_not_said_has_its_default() {
+fn rfc_7692_section_7_1_absent_parameters_have_their_defaults() {
     assert_eq!(agreed("permessage-deflate"), (15, false, 15, false));
     assert_eq!(agreed("permessage-deflate; server_no_context_takeover"), (15, true, 15, false));
     assert_eq!(agreed("permessage-deflate; client_no_context_takeover"), (15, false, 15, true));
@@ -37,7 +37,7 @@ fn rfc_7692_section_7_1_2_windows_are_8_to_15_without_leading_zeros() {
 }
 
 #[test]
-fn rfc_7692_section_7_1_2_1_the_servers_window_is_not_larger_than_offered() {
+fn rfc_7692_section_7_1_2_1_a_server_window_larger_than_offered_is_refused() {
     for bits in 8..=OFFERED_WINDOW_BITS {
         assert_eq!(agreed(&format!("permessage-deflate; server_max_window_bits={bits}")).0, bits);
     }
@@ -48,7 +48,7 @@ fn rfc_7692_section_7_1_2_1_the_servers_window_is_not_larger_than_offered() {
 }
 
 #[test]
-fn rfc_7692_section_7_1_values_are_where_they_belong() {
+fn rfc_7692_section_7_1_misplaced_values_are_refused() {
     for bad in [
         "server_no_context_takeover=1",
         "client_no_context_takeover=\"\"",
@@ -63,7 +63,7 @@ fn rfc_7692_section_7_1_values_are_where_they_belong() {
 }
 
 #[test]
-fn rfc_7692_section_7_1_parameters_stand_once() {
+fn rfc_7692_section_7_1_repeated_parameters_are_refused() {
     for twice in [
         "server_no_context_takeover",
         "client_no_context_takeover",
@@ -76,18 +76,18 @@ fn rfc_7692_section_7_1_parameters_stand_once() {
 }
 
 #[test]
-fn rfc_6455_section_9_1_only_what_was_offered_and_once() {
+fn rfc_6455_section_9_1_unoffered_and_repeated_extensions_are_refused() {
     for bad in ["x-webkit-deflate-frame", "permessage-deflate, permessage-deflate", "PERMESSAGE-DEFLATE", "mux"] {
         assert!(matches!(answer(bad), Err(ExtensionError::Unexpected(_))), "{bad}");
     }
     let headers = [httparse::Header { name: HEADER, value: b"permessage-deflate" }];
-    assert!(matches!(read_answer(Fields(&headers), false), Err(ExtensionError::Unexpected(_))));
+    assert!(matches!(read_response(Fields(&headers), false), Err(ExtensionError::Unexpected(_))));
     let twice = [headers[0], headers[0]];
-    assert!(matches!(read_answer(Fields(&twice), true), Err(ExtensionError::Unexpected(_))));
+    assert!(matches!(read_response(Fields(&twice), true), Err(ExtensionError::Unexpected(_))));
 }
 
 #[test]
-fn rfc_6455_section_9_1_the_form() {
+fn rfc_6455_section_9_1_the_syntax() {
     assert_eq!(agreed(" permessage-deflate ;\tserver_max_window_bits = \"1\\0\" ").0, 10);
     assert_eq!(agreed(", ,permessage-deflate,").0, 15);
     assert_eq!(answer(""), Ok(None));
@@ -111,15 +111,15 @@ fn rfc_6455_section_9_1_the_form() {
 
 fn offered(value: &str) -> Result<Option<String>, ExtensionError> {
     let headers = [httparse::Header { name: HEADER, value: value.as_bytes() }];
-    read_offer(Fields(&headers)).map(|proposal| proposal.map(Proposal::answer))
+    read_offer(Fields(&headers)).map(|offer| offer.map(DeflateOffer::response))
 }
 
 #[test]
-fn our_two_sides_agree() {
-    let proposal = client_offer();
-    let headers = [httparse::Header { name: HEADER, value: proposal.as_bytes() }];
+fn our_client_and_our_server_negotiate_the_same_parameters() {
+    let offer = client_offer();
+    let headers = [httparse::Header { name: HEADER, value: offer.as_bytes() }];
     let server = Deflate::from(read_offer(Fields(&headers)).unwrap().unwrap());
-    let client = answer(&offered(&proposal).unwrap().unwrap()).unwrap().unwrap();
+    let client = answer(&offered(&offer).unwrap().unwrap()).unwrap().unwrap();
     assert_eq!((client.peer_window_bits, client.own_window_bits), (12, 12));
     assert!(client.peer_no_context_takeover && client.own_no_context_takeover);
     let mirrored = Deflate {

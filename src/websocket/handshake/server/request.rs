@@ -1,80 +1,88 @@
-//! The client's request, judged as RFC 6455 section 4.2.1 asks of a server.
+//! [`UpgradeRequest`]: the client's request, checked as RFC 6455 section 4.2.1 asks of a server.
 
 use ring::digest::{SHA256, digest};
 
-use super::status::Refusal;
-use crate::websocket::handshake::extensions::{self, Proposal};
+use super::refusal::Refusal;
+use crate::websocket::handshake::extensions::{self, DeflateOffer};
 use crate::websocket::handshake::fields::{Fields, Single, is_token};
 use crate::websocket::handshake::{accept, url};
 
-/// A request for a WebSocket.
+/// A valid request for a WebSocket.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct UpgradeRequest {
     /// Path and query, as the client wrote them.
     pub resource: Box<str>,
     /// The Host header.
     pub host: Box<str>,
-    /// The Origin header: browsers send it.
+    /// The Origin header, which browsers send.
     pub origin: Option<Box<str>>,
-    /// Subprotocols offered, the client's dearest first.
+    /// The offered subprotocols, in the client's order of preference.
     pub subprotocols: Vec<Box<str>>,
-    /// The header block as it came, with its request line and the empty line at its end.
+    /// The header block as received, from the request line to the blank line.
     pub head: Vec<u8>,
-    /// What came behind it. A client should wait (RFC 6455 section 4.1), and some do not.
+    /// Bytes after the header block. RFC 6455 section 4.1: a client MUST wait for the response; some do not.
     pub rest: Vec<u8>,
     pub(super) key: Box<str>,
-    pub(super) deflate: Option<Proposal>,
-    /// User and password, `user:password`.
+    pub(super) deflate: Option<DeflateOffer>,
+    /// Credentials, `user:password`.
     credentials: Option<Vec<u8>>,
 }
 
-impl Request {
-    /// Reads a request; head and rest are the caller's.
-    pub(super) fn read(request: &httparse::Request<'_, '_>) -> Result<Self, Refusal> {
-        let bad = |reason: &str| Refusal::new(400, reason);
+impl UpgradeRequest {
+    /// Checks a parsed request. The caller sets `head` and `rest`.
+    pub(super) fn check(request: &httparse::Request<'_, '_>) -> Result<Self, Refusal> {
+        let bad_request = |reason: &str| Refusal::new(400, reason);
         let fields = Fields(request.headers);
+        // RFC 6455 section 4.2.1, items 1 to 6: the parts that a client's handshake MUST have. A server MUST refuse one
+        // without them with an HTTP error. Item 1: a GET of HTTP/1.1 or higher; HTTP/2 comes in another form.
         if request.method != Some("GET") {
             return Err(Refusal::new(405, "this port speaks WebSocket"));
         }
         if request.version != Some(1) {
             return Err(Refusal::new(505, "HTTP/1.1 is needed"));
         }
-        let Single::One(host) = fields.single("Host") else { return Err(bad("one Host is needed")) };
+        // Item 2: Host.
+        let Single::One(host) = fields.single("Host") else { return Err(bad_request("one Host is needed")) };
+        // A body could hold frames, so its end must not be ambiguous: none is accepted.
         if fields.all("Transfer-Encoding").next().is_some() || fields.all("Content-Length").any(|length| length != b"0")
         {
-            return Err(bad("no body is taken"));
+            return Err(bad_request("no body is taken"));
         }
+        // Item 3: Upgrade contains `websocket`.
         if !fields.list_has("Upgrade", "websocket") {
             return Err(Refusal::new(426, "this port speaks WebSocket"));
         }
+        // Item 4: Connection contains `Upgrade`.
         if !fields.list_has("Connection", "Upgrade") {
-            return Err(bad("no Connection: Upgrade"));
+            return Err(bad_request("no Connection: Upgrade"));
         }
+        // Item 6: the version is 13. Section 4.4: otherwise the response MUST name the supported version.
         if fields.single("Sec-WebSocket-Version") != Single::One(b"13") {
             return Err(Refusal::new(426, "version 13 is needed"));
         }
+        // Item 5: the key has 16 bytes in base64.
         let key = match fields.single("Sec-WebSocket-Key") {
-            Single::One(key) => text(key).filter(|key| accept::is_key(key)),
+            Single::One(key) => text(key).filter(|key| accept::is_valid_key(key)),
             _ => None,
         };
         let origin = match fields.single("Origin") {
             Single::None => None,
-            Single::One(origin) => Some(text(origin).ok_or_else(|| bad("bad Origin"))?),
-            Single::Many => return Err(bad("more than one Origin")),
+            Single::One(origin) => Some(text(origin).ok_or_else(|| bad_request("bad Origin"))?),
+            Single::Many => return Err(bad_request("more than one Origin")),
         };
         let credentials = match fields.single("Authorization") {
-            Single::One(value) => accept::read_basic(value),
+            Single::One(value) => accept::parse_basic_auth(value),
             _ => None,
         };
         Ok(Self {
-            resource: resource(request.path.unwrap_or_default()).ok_or_else(|| bad("bad request target"))?,
-            host: text(host).filter(|host| !host.is_empty()).ok_or_else(|| bad("bad Host"))?,
+            resource: resource(request.path.unwrap_or_default()).ok_or_else(|| bad_request("bad request target"))?,
+            host: text(host).filter(|host| !host.is_empty()).ok_or_else(|| bad_request("bad Host"))?,
             origin,
-            subprotocols: subprotocols(fields).ok_or_else(|| bad("bad Sec-WebSocket-Protocol"))?,
+            subprotocols: subprotocols(fields).ok_or_else(|| bad_request("bad Sec-WebSocket-Protocol"))?,
             head: Vec::new(),
             rest: Vec::new(),
-            key: key.ok_or_else(|| bad("bad Sec-WebSocket-Key"))?,
-            deflate: extensions::read_offer(fields).map_err(|error| bad(&error.to_string()))?,
+            key: key.ok_or_else(|| bad_request("bad Sec-WebSocket-Key"))?,
+            deflate: extensions::read_offer(fields).map_err(|error| bad_request(&error.to_string()))?,
             credentials,
         })
     }
@@ -84,35 +92,37 @@ impl Request {
         self.resource.split('?').next().unwrap_or_default()
     }
 
-    /// True where the client offers that subprotocol.
+    /// True if the client offers this subprotocol.
     pub fn offers(&self, subprotocol: &str) -> bool {
         self.subprotocols.iter().any(|offered| **offered == *subprotocol)
     }
 
-    /// The first of `ours` that the client offers.
+    /// Returns the first of `ours` that the client offers.
     pub fn choose<'o>(&self, ours: &'o [Box<str>]) -> Option<&'o str> {
         ours.iter().map(|ours| &**ours).find(|ours| self.offers(ours))
     }
 
-    /// True where a page of that origin may come in: one of `patterns` fits, in any case, with `*` for any characters but
-    /// `/`; `*` alone is everybody. So may who has no origin, since that is no browser (RFC 6455 section 10.2).
-    pub fn origin_fits(&self, patterns: &[Box<str>]) -> bool {
+    /// True if a page of the request's origin is allowed: one of `patterns` matches it, without case; `*` matches any
+    /// characters but `/`, and a pattern `*` alone matches every origin. A request without an origin does not come from
+    /// a browser and is allowed (RFC 6455 section 10.2).
+    pub fn is_origin_allowed(&self, patterns: &[Box<str>]) -> bool {
         let Some(origin) = &self.origin else { return true };
-        patterns.iter().any(|pattern| &**pattern == "*" || fits(pattern.as_bytes(), origin.as_bytes()))
+        patterns.iter().any(|pattern| &**pattern == "*" || matches_pattern(pattern.as_bytes(), origin.as_bytes()))
     }
 
-    /// True where the client has given this user and password. How long it takes says nothing of how much was right.
-    pub fn is_from(&self, user: &str, password: &str) -> bool {
-        let given = self.credentials.as_deref().unwrap_or_default();
-        let wanted = [user, ":", password].concat();
-        self.credentials.is_some() && digest(&SHA256, given).as_ref() == digest(&SHA256, wanted.as_bytes()).as_ref()
+    /// True if the request has these credentials. The comparison takes the same time for every wrong value.
+    pub fn has_credentials(&self, user: &str, password: &str) -> bool {
+        let received = self.credentials.as_deref().unwrap_or_default();
+        let expected = [user, ":", password].concat();
+        self.credentials.is_some()
+            && digest(&SHA256, received).as_ref() == digest(&SHA256, expected.as_bytes()).as_ref()
     }
 }
 
-impl std::fmt::Debug for Request {
-    /// Without head and credentials, which are secret.
+impl std::fmt::Debug for UpgradeRequest {
+    /// Without header block, query and credentials, which may be secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request")
+        f.debug_struct("UpgradeRequest")
             .field("path", &self.path())
             .field("host", &self.host)
             .field("origin", &self.origin)
@@ -126,15 +136,15 @@ fn text(value: &[u8]) -> Option<Box<str>> {
     std::str::from_utf8(value).ok().map(Into::into)
 }
 
-/// Path and query of a request's target, which may be a whole URL (RFC 6455 section 4.2.1).
+/// Returns path and query of a request target, which may be an absolute URL (RFC 6455 section 4.2.1).
 fn resource(target: &str) -> Option<Box<str>> {
     if target.starts_with('/') {
         return url::is_visible(target).then(|| target.into()).filter(|_| !target.contains('#'));
     }
-    url::read_any(target.as_bytes()).map(|url| url.resource)
+    url::parse_any_scheme(target.as_bytes()).map(|url| url.resource)
 }
 
-/// Tokens, each once (RFC 6455 section 4.1).
+/// Parses the offered subprotocols: tokens, each once (RFC 6455 section 4.1).
 fn subprotocols(fields: Fields<'_>) -> Option<Vec<Box<str>>> {
     let mut subprotocols: Vec<Box<str>> = Vec::new();
     for name in fields.list("Sec-WebSocket-Protocol") {
@@ -144,24 +154,24 @@ fn subprotocols(fields: Fields<'_>) -> Option<Vec<Box<str>>> {
     Some(subprotocols)
 }
 
-/// True where `text` is `pattern`, in any case, with any characters but `/` for each `*`.
-fn fits(pattern: &[u8], text: &[u8]) -> bool {
+/// True if `text` matches `pattern` without case; each `*` matches any characters but `/`.
+fn matches_pattern(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut from) = (0, 0);
-    // Where to go on when what follows the last star does not fit: with one character more for the star.
-    let mut again: Option<(usize, usize)> = None;
+    // Position after the last `*` and the start of the text after it: on a mismatch the `*` takes one character more.
+    let mut backtrack: Option<(usize, usize)> = None;
     while from < text.len() {
         match pattern.get(at) {
             Some(b'*') => {
                 at += 1;
-                again = Some((at, from));
+                backtrack = Some((at, from));
             }
             Some(byte) if byte.eq_ignore_ascii_case(&text[from]) => {
                 at += 1;
                 from += 1;
             }
             _ => {
-                let Some((star, start)) = again.filter(|&(_, start)| text[start] != b'/') else { return false };
-                again = Some((star, start + 1));
+                let Some((star, start)) = backtrack.filter(|&(_, start)| text[start] != b'/') else { return false };
+                backtrack = Some((star, start + 1));
                 (at, from) = (star, start + 1);
             }
         }
@@ -174,8 +184,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_of_origins() {
-        let fits = |pattern: &str, text: &str| fits(pattern.as_bytes(), text.as_bytes());
+    fn patterns_match_origins() {
+        let matches_pattern = |pattern: &str, text: &str| matches_pattern(pattern.as_bytes(), text.as_bytes());
         for (pattern, origin) in [
             ("https://a.example", "HTTPS://A.Example"),
             ("https://*.example", "https://a.b.example"),
@@ -185,7 +195,7 @@ mod tests {
             ("null", "null"),
             ("**", "x"),
         ] {
-            assert!(fits(pattern, origin), "{pattern} {origin}");
+            assert!(matches_pattern(pattern, origin), "{pattern} {origin}");
         }
         for (pattern, origin) in [
             ("https://a.example", "http://a.example"),
@@ -196,9 +206,9 @@ mod tests {
             ("", "x"),
             ("a*", ""),
         ] {
-            assert!(!fits(pattern, origin), "{pattern} {origin}");
+            assert!(!matches_pattern(pattern, origin), "{pattern} {origin}");
         }
-        // No pattern takes for ever.
-        assert!(!fits(&"*a".repeat(500), &"a".repeat(499)));
+        // A pattern with many stars is matched in quadratic time at most.
+        assert!(!matches_pattern(&"*a".repeat(500), &"a".repeat(499)));
     }
 }

@@ -1,13 +1,13 @@
-//! URLs, good and bad, and where redirects lead.
+//! Tests of URLs and redirects.
 
 use super::*;
 
-fn shown(text: &str) -> Result<String, UrlError> {
+fn displayed(text: &str) -> Result<String, UrlError> {
     Url::parse(text.as_bytes()).map(|url| url.to_string())
 }
 
 #[test]
-fn rfc_6455_section_3_takes_apart() {
+fn rfc_6455_section_3_urls_are_split_into_their_parts() {
     let url = Url::parse(b"WSS://Example.COM:8443/a%2Fb/?q=%41+#".split_last().unwrap().1).unwrap();
     assert!(url.secure);
     assert_eq!((&*url.host, url.port, &*url.resource), ("Example.COM", 8443, "/a%2Fb/?q=%41+"));
@@ -19,22 +19,22 @@ fn rfc_6455_section_3_takes_apart() {
 }
 
 #[test]
-fn shows_what_it_read() {
+fn a_parsed_url_displays_as_written() {
     for text in ["ws://h/", "wss://h/x?y", "ws://h:81/", "wss://h:80/", "ws://[::1]/", "ws://[fe80::1%25eth0]:1/"] {
-        assert_eq!(shown(text).as_deref(), Ok(text));
+        assert_eq!(displayed(text).as_deref(), Ok(text));
     }
-    assert_eq!(shown("ws://[fe80::1%eth0]").as_deref(), Ok("ws://[fe80::1%25eth0]/"), "a bare zone");
+    assert_eq!(displayed("ws://[fe80::1%eth0]").as_deref(), Ok("ws://[fe80::1%25eth0]/"), "a bare zone");
 }
 
 #[test]
-fn rfc_6455_section_3_refuses_fragments() {
+fn rfc_6455_section_3_fragments_are_refused() {
     for bad in ["ws://h/#", "ws://h/#x", "ws://h#x", "ws://h/?x#y"] {
-        assert_eq!(shown(bad), Err(UrlError::Invalid), "{bad}");
+        assert_eq!(displayed(bad), Err(UrlError::Invalid), "{bad}");
     }
 }
 
 #[test]
-fn refuses_what_is_none() {
+fn malformed_urls_and_other_schemes_are_refused() {
     for bad in [
         "",
         "h",
@@ -75,17 +75,17 @@ fn refuses_what_is_none() {
         "1s://h",
         "://h",
     ] {
-        assert_eq!(shown(bad), Err(UrlError::Invalid), "{bad}");
+        assert_eq!(displayed(bad), Err(UrlError::Invalid), "{bad}");
     }
     for other in ["http://h", "https://h/", "wsss://h", "ftp://h", "file:///x", "h:80"] {
-        assert_eq!(shown(other), Err(UrlError::Schema), "{other}");
+        assert_eq!(displayed(other), Err(UrlError::Schema), "{other}");
     }
-    assert_eq!(Failure::from(UrlError::Schema).to_string(), "INVALID_SCHEMA");
+    assert_eq!(HandshakeError::from(UrlError::Schema).to_string(), "INVALID_SCHEMA");
     assert_eq!(UrlError::Invalid.to_string(), "INVALID_URL");
 }
 
 #[test]
-fn follows_absolute_locations() {
+fn absolute_locations_are_followed() {
     let base = Url::parse(b"wss://h:1/a/b?c").unwrap();
     for (location, whole) in [
         ("ws://x/y", "ws://x/y"),
@@ -106,7 +106,7 @@ fn follows_absolute_locations() {
 }
 
 #[test]
-fn follows_relative_locations_as_rfc_3986_section_5_4() {
+fn rfc_3986_section_5_4_relative_locations_are_followed() {
     let base = Url::parse(b"ws://a/b/c/d;p?q").unwrap();
     for (location, resource) in [
         ("g", "/b/c/g"),
@@ -157,10 +157,10 @@ fn follows_relative_locations_as_rfc_3986_section_5_4() {
 }
 
 #[test]
-fn knows_the_same_host() {
+fn headers_may_go_to_the_same_host_only() {
     let same = |a: &str, b: &str| Url::parse(a.as_bytes()).unwrap().same_host(&Url::parse(b.as_bytes()).unwrap());
     assert!(same("ws://h/a", "ws://H:80/b"));
-    assert!(same("ws://h", "wss://h"), "to TLS, both where they belong");
+    assert!(same("ws://h", "wss://h"), "from ws to wss on the default ports");
     for (from, to) in [
         ("ws://h", "ws://x"),
         ("ws://h", "ws://h:81"),

@@ -1,30 +1,30 @@
-//! What a client asks for in its opening handshake, and what it may ask for.
+//! [`Offer`]: what a client asks for in its opening handshake.
 //!
-//! Values come as a plugin meant them: percent-decoded, lists split. What could break out of its header line is refused
-//! here, once, so that whoever writes a request need not look again.
+//! Values come percent-decoded, and lists come split. Values that could break out of their header line are refused
+//! here, so that the code that writes the request need not check them.
 
 use std::fmt;
 
-use super::fields::is_token;
+use crate::websocket::handshake::fields::is_token;
 
 /// What a client asks for.
 ///
-/// `Debug` shows no password and no header's value: logs are read by others.
+/// `Debug` shows no password and no header value, because logs are shown to others.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// Subprotocols, the dearest first.
+    /// Subprotocols, in order of preference.
     pub subprotocols: Vec<Box<str>>,
-    /// Headers, name and value; they replace ours of that name.
+    /// Headers, name and value. They replace ours of the same name.
     pub headers: Vec<(Box<str>, Box<str>)>,
-    /// User and password for basic authentication, sent at once.
+    /// User and password for basic authentication, sent with the first request.
     pub auth: Option<(Box<str>, Box<str>)>,
-    /// Stands in for our own User-Agent.
+    /// Replaces our own User-Agent.
     pub user_agent: Option<Box<str>>,
     /// The Origin header.
     pub origin: Option<Box<str>>,
-    /// Compression is offered.
+    /// True if compression is offered.
     pub deflate: bool,
-    /// The header block of the answer is kept.
+    /// True if the header block of the response is kept.
     pub keep_head: bool,
 }
 
@@ -40,11 +40,11 @@ impl fmt::Display for OfferError {
 
 impl std::error::Error for OfferError {}
 
-/// Headers that are the handshake's own, or would make its end uncertain. Besides them, all of `Sec-WebSocket-`.
+/// Headers that belong to the handshake or would make its end ambiguous. So do all that begin with `Sec-WebSocket-`.
 const RESERVED: [&str; 4] = ["Upgrade", "Connection", "Content-Length", "Transfer-Encoding"];
 
 impl Offer {
-    /// Adds a header, `Name:value`. Refused are ours that make the handshake, and a second Host.
+    /// Adds a header, `Name:value`. Errors: reserved headers, a second Host, a malformed header.
     pub fn add_header(&mut self, header: &[u8]) -> Result<(), OfferError> {
         let (name, value) = line(header)?.split_once(':').ok_or(OfferError)?;
         let is = |known: &str| name.eq_ignore_ascii_case(known);
@@ -58,14 +58,14 @@ impl Offer {
         Ok(())
     }
 
-    /// Sets the credentials, `user:password`; a password may hold colons.
+    /// Sets the credentials, `user:password`. The password may contain colons.
     pub fn set_auth(&mut self, credentials: &[u8]) -> Result<(), OfferError> {
         let (user, password) = line(credentials)?.split_once(':').ok_or(OfferError)?;
         self.auth = Some((user.into(), password.into()));
         Ok(())
     }
 
-    /// Sets the subprotocols: tokens, at least one, each once (RFC 6455 section 4.1).
+    /// Sets the subprotocols: at least one, distinct tokens (RFC 6455 section 4.1).
     pub fn set_subprotocols<'a>(&mut self, list: impl IntoIterator<Item = &'a [u8]>) -> Result<(), OfferError> {
         let mut subprotocols: Vec<Box<str>> = Vec::new();
         for name in list {
@@ -110,7 +110,7 @@ impl fmt::Debug for Offer {
     }
 }
 
-/// `value` as text that stays on its line: no control characters but the tab (RFC 9110 section 5.5).
+/// Returns `value` as text that stays on its line: no control characters except the tab (RFC 9110 section 5.5).
 fn line(value: &[u8]) -> Result<&str, OfferError> {
     let text = std::str::from_utf8(value).map_err(|_| OfferError)?;
     if text.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') { Err(OfferError) } else { Ok(text) }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_value_leaves_its_line() {
+    fn control_characters_are_refused_in_every_value() {
         for bad in ["a\r\nX: y", "a\n", "a\r", "a\0", "\u{1b}[2J", "\u{7f}"] {
             let mut offer = Offer::default();
             assert_eq!(offer.add_header(format!("X:{bad}").as_bytes()), Err(OfferError), "{bad:?}");
@@ -131,13 +131,13 @@ mod tests {
             assert_eq!(offer.set_user_agent(bad.as_bytes()), Err(OfferError), "{bad:?}");
             assert_eq!(offer.set_origin(bad.as_bytes()), Err(OfferError), "{bad:?}");
             assert_eq!(offer.set_subprotocols([bad.as_bytes()]), Err(OfferError), "{bad:?}");
-            assert_eq!(offer, Offer::default(), "what was refused left nothing");
+            assert_eq!(offer, Offer::default(), "a refused value leaves the offer unchanged");
         }
-        assert_eq!(Offer::default().set_origin(b"\xff"), Err(OfferError), "no UTF-8");
+        assert_eq!(Offer::default().set_origin(b"\xff"), Err(OfferError), "a value that is not UTF-8");
     }
 
     #[test]
-    fn headers_have_names_and_are_not_the_handshakes_own() {
+    fn headers_need_a_name_and_must_not_be_reserved() {
         let mut offer = Offer::default();
         offer.add_header(b"X-Key:\t a:b ").unwrap();
         offer.add_header("X-Empty:".as_bytes()).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_6455_section_4_1_subprotocols_are_tokens_and_stand_once() {
+    fn rfc_6455_section_4_1_subprotocols_are_distinct_tokens() {
         let mut offer = Offer::default();
         offer.set_subprotocols([&b"b"[..], b"a", b"A"]).unwrap();
         assert_eq!(offer.subprotocols, ["b".into(), "a".into(), "A".into()]);

@@ -1,19 +1,20 @@
 //! The client's request (RFC 6455 section 4.1).
 
-use super::{Offer, Url, accept, extensions};
+use super::Offer;
+use crate::websocket::handshake::{Url, accept, extensions};
 
-/// What we call ourselves.
+/// The default User-Agent.
 const USER_AGENT: &str = concat!("sockproxyd/", env!("CARGO_PKG_VERSION"));
 
-/// The bytes of the request. `key` is in base64.
+/// Returns the bytes of the request. `key` is in base64.
 ///
-/// With `trusted` false the request goes to another host than the plugin asked for: it has neither credentials nor the
+/// If `trusted` is false, the request goes to another host than the plugin named, and has neither credentials nor the
 /// plugin's headers.
 pub fn build(url: &Url, offer: &Offer, key: &str, trusted: bool) -> Vec<u8> {
-    let theirs: &[(Box<str>, Box<str>)] = if trusted { &offer.headers } else { &[] };
-    let mut request = Request { lines: format!("GET {} HTTP/1.1\r\n", url.resource), theirs };
-    // Host comes first (RFC 9110 section 7.2), theirs too.
-    match theirs.iter().find(|(name, _)| name.eq_ignore_ascii_case("Host")) {
+    let plugin_headers: &[(Box<str>, Box<str>)] = if trusted { &offer.headers } else { &[] };
+    let mut request = RequestBuilder { lines: format!("GET {} HTTP/1.1\r\n", url.resource), plugin_headers };
+    // RFC 9110 section 7.2: Host SHOULD be the first field, also if the plugin sets it.
+    match plugin_headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Host")) {
         Some((name, value)) => request.line(name, value),
         None => request.line("Host", &url.host_header()),
     }
@@ -28,32 +29,32 @@ pub fn build(url: &Url, offer: &Offer, key: &str, trusted: bool) -> Vec<u8> {
         request.line(extensions::HEADER, &extensions::client_offer());
     }
     if let Some(origin) = &offer.origin {
-        request.ours("Origin", origin);
+        request.default_line("Origin", origin);
     }
-    request.ours("User-Agent", offer.user_agent.as_deref().unwrap_or(USER_AGENT));
+    request.default_line("User-Agent", offer.user_agent.as_deref().unwrap_or(USER_AGENT));
     if let Some((user, password)) = offer.auth.as_ref().filter(|_| trusted) {
-        request.ours("Authorization", &accept::basic(user, password));
+        request.default_line("Authorization", &accept::basic_auth(user, password));
     }
-    for (name, value) in theirs.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Host")) {
+    for (name, value) in plugin_headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Host")) {
         request.line(name, value);
     }
     request.lines.push_str("\r\n");
     request.lines.into_bytes()
 }
 
-struct Request<'o> {
+struct RequestBuilder<'o> {
     lines: String,
-    theirs: &'o [(Box<str>, Box<str>)],
+    plugin_headers: &'o [(Box<str>, Box<str>)],
 }
 
-impl Request<'_> {
+impl RequestBuilder<'_> {
     fn line(&mut self, name: &str, value: &str) {
         self.lines.extend([name, ": ", value, "\r\n"]);
     }
 
-    /// A line that the plugin may replace.
-    fn ours(&mut self, name: &str, value: &str) {
-        if !self.theirs.iter().any(|(theirs, _)| theirs.eq_ignore_ascii_case(name)) {
+    /// Adds a line unless the plugin has a header of this name.
+    fn default_line(&mut self, name: &str, value: &str) {
+        if !self.plugin_headers.iter().any(|(plugin_headers, _)| plugin_headers.eq_ignore_ascii_case(name)) {
             self.line(name, value);
         }
     }
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plainest() {
+    fn the_request_without_options() {
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
             built("ws://example.com/chat?x=1", &Offer::default(), true),
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_asked_for() {
+    fn the_request_with_all_options() {
         let mut offer = with_headers(&["X-A: 1", "X-A:2"]);
         offer.set_subprotocols([&b"chat"[..], b"superchat"]).unwrap();
         offer.set_auth(b"Aladdin:open sesame").unwrap();
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_6455_section_4_1_host_has_a_port_where_it_is_not_the_default() {
+    fn rfc_6455_section_4_1_host_has_a_port_unless_it_is_the_default() {
         for (url, host) in [
             ("ws://h:80/", "h"),
             ("ws://h:443/", "h:443"),
@@ -134,7 +135,7 @@ mod tests {
         offer.set_auth(b"u:p").unwrap();
         offer.set_origin(b"o").unwrap();
         let request = built("ws://h/", &offer, true);
-        assert_eq!(request.lines().nth(1), Some("host: other:1"), "Host stays in front");
+        assert_eq!(request.lines().nth(1), Some("host: other:1"), "Host stays the first field");
         for (name, value) in [("Host", "other:1"), ("User-Agent", "x"), ("Origin", "y"), ("Authorization", "Bearer z")]
         {
             assert_eq!(values(&request, name), [value]);
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn another_host_gets_no_credentials() {
+    fn another_host_gets_neither_credentials_nor_headers() {
         let mut offer = with_headers(&["Authorization:Bearer z", "Cookie:a=b", "X-Api-Key:k", "Host:h"]);
         offer.set_auth(b"u:p").unwrap();
         offer.set_user_agent(b"me").unwrap();

@@ -1,45 +1,45 @@
-//! How a request is refused.
+//! [`Refusal`]: an HTTP response other than 101.
 
 use std::fmt;
 
-use crate::websocket::handshake::fields::quoted;
+use crate::websocket::handshake::fields::printable;
 
-/// An answer other than 101; displays as its status: `404 Not Found`.
+/// A response other than 101. Displays as its status, for example `404 Not Found`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// 400 to 599; 0: nothing is said, since the other side speaks no HTTP.
+    /// 400 to 599; 0: no response, because the client does not speak HTTP.
     code: u16,
-    /// What stands behind the code.
+    /// The reason phrase.
     phrase: Box<str>,
-    /// More about it, for people; may be empty.
+    /// Details for people, in the body; may be empty.
     reason: Box<str>,
 }
 
 impl Refusal {
-    /// A refusal with the phrase that belongs to the code. A code that does not refuse becomes 500.
+    /// A refusal with the standard phrase of `code`. A `code` outside 400 to 599 becomes 500.
     pub fn new(code: u16, reason: &str) -> Self {
         let code = if (400..600).contains(&code) { code } else { 500 };
-        Self { code, phrase: phrase(code).into(), reason: quoted(reason.as_bytes()).into() }
+        Self { code, phrase: phrase(code).into(), reason: printable(reason.as_bytes()).into() }
     }
 
-    /// A refusal in a plugin's words; without any it is that of [`Self::new`].
-    pub fn in_words(code: u16, words: &[u8]) -> Self {
+    /// A refusal with a plugin's phrase, or the standard one if `phrase` is empty.
+    pub fn with_phrase(code: u16, phrase: &[u8]) -> Self {
         let refusal = Self::new(code, "");
-        let words = quoted(words);
-        if words.is_empty() { refusal } else { Self { phrase: words.into(), ..refusal } }
+        let phrase = printable(phrase);
+        if phrase.is_empty() { refusal } else { Self { phrase: phrase.into(), ..refusal } }
     }
 
-    /// Nothing is said.
+    /// A refusal without a response.
     pub(super) fn silent() -> Self {
         Self { code: 0, phrase: "".into(), reason: "no HTTP".into() }
     }
 
-    /// The status code; 0 where nothing is said.
+    /// The status code; 0 if there is no response.
     pub fn code(&self) -> u16 {
         self.code
     }
 
-    /// The bytes of the answer.
+    /// Returns the bytes of the response.
     pub(super) fn response(&self) -> Vec<u8> {
         if self.code == 0 {
             return Vec::new();
@@ -47,7 +47,7 @@ impl Refusal {
         let extra = match self.code {
             401 => "WWW-Authenticate: Basic realm=\"sockproxyd\", charset=\"UTF-8\"\r\n",
             405 => "Allow: GET\r\n",
-            // RFC 6455 section 4.4, RFC 9110 section 15.5.22.
+            // RFC 9110 section 15.5.22: a 426 MUST have Upgrade. RFC 6455 section 4.4: the supported versions.
             426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             _ => "",
         };
@@ -69,7 +69,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What RFC 9110 has behind a code.
+/// Returns the phrase of a code (RFC 9110 section 15).
 fn phrase(code: u16) -> &'static str {
     match code {
         400 => "Bad Request",

@@ -1,35 +1,35 @@
-//! What went wrong with a connection to a `ws`, `wss` or `tls` target: a word for programs, a reason for people. What
-//! TLS itself has to say is [`crate::tls::Failure`].
+//! [`HandshakeError`]: why a connection to a `ws`, `wss` or `tls` target failed. It has a code for programs and a
+//! reason for people. Errors of TLS are `TlsError` of the module `tls`.
 
 use std::fmt;
 
-/// The word with which the reason of an `ERR CONN` begins: turbo.websocket's table of errors, but for `SSL_ERROR`.
+/// The first word of the reason in `ERR CONN`: turbo.websocket's table of errors without `SSL_ERROR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// The URL could not be read.
+pub enum ErrorCode {
+    /// The URL is malformed.
     InvalidUrl,
     /// The URL is neither `ws` nor `wss`.
     InvalidSchema,
-    /// No connection: no such name, refused, unreachable.
+    /// The TCP connection failed: unknown name, refused, unreachable.
     CouldNotConnect,
     /// Connecting took too long.
     ConnectTimeout,
-    /// The answer took too long.
+    /// The response took too long.
     RequestTimeout,
-    /// The answer is no HTTP, or too large.
+    /// The response is not HTTP, or too large.
     ParseErrorHeaders,
-    /// The answer is no 101.
+    /// The status is not 101.
     BadHttpStatus,
-    /// Redirected too often, or to where one must not go.
+    /// Too many redirects, or a redirect from `wss` to `ws`.
     RedirectMax,
-    /// A 101, but not as RFC 6455 has it.
+    /// The response has status 101 and violates RFC 6455.
     WebsocketProtocolError,
     /// The connection was lost.
     SocketError,
 }
 
-impl Word {
-    /// The word as it is said.
+impl ErrorCode {
+    /// The code as plugins see it.
     pub fn name(self) -> &'static str {
         match self {
             Self::InvalidUrl => "INVALID_URL",
@@ -46,33 +46,33 @@ impl Word {
     }
 }
 
-impl fmt::Display for Word {
+impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// Why there is no connection; displays as the reason of an `ERR CONN`: `BAD_HTTP_STATUS 403 Forbidden`.
+/// Why there is no connection. Displays as the reason of `ERR CONN`, for example `BAD_HTTP_STATUS 403 Forbidden`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct HandshakeError {
     /// For programs.
-    pub word: Word,
+    pub code: ErrorCode,
     /// For people: one line, may be empty.
     pub reason: Box<str>,
 }
 
-impl Failure {
-    /// A failure; `reason` must be one line.
-    pub fn new(word: Word, reason: impl Into<Box<str>>) -> Self {
-        Self { word, reason: reason.into() }
+impl HandshakeError {
+    /// An error. `reason` must be one line.
+    pub fn new(code: ErrorCode, reason: impl Into<Box<str>>) -> Self {
+        Self { code, reason: reason.into() }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.word.fmt(f)?;
+        self.code.fmt(f)?;
         if self.reason.is_empty() { Ok(()) } else { write!(f, " {}", self.reason) }
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for HandshakeError {}

@@ -1,0 +1,99 @@
+//! [`ClosingNotices`]: the closing notices that wait for Luup after their connections have ended.
+
+use std::collections::HashMap;
+
+use super::subscription::{Recipient, SubscriptionId};
+
+/// Subscriptions whose closing notice waits. There is one for each recipient: two notices with the same request are one.
+#[derive(Debug, Default)]
+pub struct ClosingNotices {
+    waiting: HashMap<Recipient, ClosingNotice>,
+    /// Counts ended connections, to find the oldest.
+    serial: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ClosingNotice {
+    id: SubscriptionId,
+    serial: u64,
+}
+
+impl ClosingNotices {
+    /// Adds the notice of `id`, whose connection has ended. Returns the older subscription with the same recipient,
+    /// which it replaces.
+    pub fn insert(&mut self, recipient: Recipient, id: SubscriptionId) -> Option<SubscriptionId> {
+        self.serial += 1;
+        let older = self.waiting.insert(recipient, ClosingNotice { id, serial: self.serial });
+        older.map(|older| older.id)
+    }
+
+    /// True if the failed notice of `id` must be repeated; false if a newer one with the same recipient replaces it.
+    /// If the newer one is gone, this one is added again as the oldest.
+    pub fn must_repeat(&mut self, recipient: &Recipient, id: SubscriptionId) -> bool {
+        match self.waiting.get(recipient) {
+            Some(waiting) => waiting.id == id,
+            None => {
+                self.waiting.insert(recipient.clone(), ClosingNotice { id, serial: 0 });
+                true
+            }
+        }
+    }
+
+    /// Returns the subscription whose notice waits for this recipient.
+    pub fn find(&self, recipient: &Recipient) -> Option<SubscriptionId> {
+        self.waiting.get(recipient).map(|waiting| waiting.id)
+    }
+
+    /// Removes the notice of `id`. A newer one with the same recipient stays.
+    pub fn remove(&mut self, recipient: &Recipient, id: SubscriptionId) {
+        if self.waiting.get(recipient).is_some_and(|waiting| waiting.id == id) {
+            self.waiting.remove(recipient);
+        }
+    }
+
+    /// If more than `limit` notices wait, returns the oldest that `may_drop` accepts.
+    pub fn oldest_above(&self, limit: usize, may_drop: impl Fn(SubscriptionId) -> bool) -> Option<SubscriptionId> {
+        if self.waiting.len() <= limit {
+            return None;
+        }
+        let candidates = self.waiting.values().filter(|waiting| may_drop(waiting.id));
+        candidates.min_by_key(|waiting| waiting.serial).map(|waiting| waiting.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: SubscriptionId = SubscriptionId(1);
+    const SECOND: SubscriptionId = SubscriptionId(2);
+    const THIRD: SubscriptionId = SubscriptionId(3);
+
+    fn recipient(query: &str) -> Recipient {
+        Recipient { device: "5".into(), query: query.into(), events: false, pace: None, secret: false }
+    }
+
+    #[test]
+    fn the_newest_replaces_those_with_the_same_recipient() {
+        let mut notices = ClosingNotices::default();
+        assert_eq!(notices.insert(recipient("a"), FIRST), None);
+        assert_eq!(notices.insert(recipient("a"), SECOND), Some(FIRST));
+        assert!(!notices.must_repeat(&recipient("a"), FIRST));
+        notices.remove(&recipient("a"), FIRST);
+        assert!(notices.must_repeat(&recipient("a"), SECOND), "only its own subscription removes a notice");
+    }
+
+    #[test]
+    fn a_notice_whose_successor_is_gone_is_the_oldest() {
+        let mut notices = ClosingNotices::default();
+        notices.insert(recipient("a"), FIRST);
+        notices.insert(recipient("b"), SECOND);
+        notices.insert(recipient("a"), THIRD);
+        notices.remove(&recipient("a"), THIRD);
+        assert!(notices.must_repeat(&recipient("a"), FIRST));
+        assert_eq!(notices.oldest_above(2, |_| true), None);
+        assert_eq!(notices.oldest_above(1, |_| true), Some(FIRST));
+        assert_eq!(notices.oldest_above(1, |id| id != FIRST), Some(SECOND));
+        assert_eq!(notices.oldest_above(0, |_| false), None);
+    }
+}

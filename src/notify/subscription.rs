@@ -1,0 +1,145 @@
+//! [`Subscription`]: the notifications of one connection, as the schedule keeps them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::retry_policy::RetryState;
+use super::{NotifyEvent, NotifyOutcome};
+
+/// Identifies a subscription; see [`super::Schedule::open`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub(super) usize);
+
+/// Which action of which device is called, and how often.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Recipient {
+    /// Luup's device number, as printed.
+    pub device: Arc<str>,
+    /// Path and query of the request, without the event.
+    pub query: Arc<str>,
+    /// True if requests name their event (EVNT=on).
+    pub events: bool,
+    /// Shortest time between two notifications of data (PACE); `None`: no limit.
+    pub pace: Option<Duration>,
+    /// True if the query ends in a pid that only the plugin may know (KEEP). The log shows its first four characters.
+    pub secret: bool,
+}
+
+impl Recipient {
+    /// The query as the log may show it.
+    pub fn redacted_query(&self) -> Cow<'_, str> {
+        redact_query(&self.query, self.secret)
+    }
+}
+
+/// The query as the log may show it: if `secret`, only the first four characters of the pid at its end.
+pub fn redact_query(query: &str, secret: bool) -> Cow<'_, str> {
+    const PID: &str = "&Pid=";
+    let Some(at) = query.rfind(PID).filter(|_| secret) else { return Cow::Borrowed(query) };
+    let (head, pid) = query.split_at(at + PID.len());
+    Cow::Owned(head.chars().chain(pid.chars().take(4)).chain(['*']).collect())
+}
+
+/// The events of a subscription that wait for a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PendingEvents {
+    /// True if [`NotifyEvent::Connected`] waits.
+    pub connected: bool,
+    /// Data or Closed. Closed replaces Data: the plugin reads the data before the end.
+    pub news: Option<NotifyEvent>,
+}
+
+impl PendingEvents {
+    /// The event of the next request.
+    pub fn next(self) -> Option<NotifyEvent> {
+        if self.connected { Some(NotifyEvent::Connected) } else { self.news }
+    }
+
+    /// Removes an event whose request has been sent.
+    pub fn clear(&mut self, event: NotifyEvent) {
+        match event {
+            NotifyEvent::Connected => self.connected = false,
+            NotifyEvent::Data | NotifyEvent::Closed => self.news = None,
+        }
+    }
+
+    /// Puts back an event whose request must be repeated. Newer news stays.
+    pub fn restore(&mut self, event: NotifyEvent) {
+        match event {
+            NotifyEvent::Connected => self.connected = true,
+            NotifyEvent::Data | NotifyEvent::Closed => {
+                self.news.get_or_insert(event);
+            }
+        }
+    }
+}
+
+/// The place of a subscription in the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionState {
+    /// No event waits.
+    Idle,
+    /// An event waits for this instant: the end of its pace, or of a pause after a failure.
+    Delayed(Instant),
+    /// An event waits for a sender or for its device.
+    Due,
+    /// A request with this event is out.
+    InFlight(NotifyEvent),
+}
+
+/// The notifications of one connection.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Which action is called.
+    pub recipient: Recipient,
+    /// Its place in the schedule.
+    pub state: SubscriptionState,
+    /// The events that wait.
+    pub pending: PendingEvents,
+    /// True if the connection has ended. The subscription is removed once no event waits.
+    pub closing: bool,
+    /// No notification of data before this instant.
+    pub paced_until: Option<Instant>,
+    /// What the failures of earlier requests mean for the next one.
+    pub retry: RetryState,
+    /// The outcome of the last request.
+    pub last_outcome: Option<NotifyOutcome>,
+}
+
+impl Subscription {
+    /// A subscription without events.
+    pub fn new(recipient: Recipient) -> Self {
+        Self {
+            recipient,
+            state: SubscriptionState::Idle,
+            pending: PendingEvents::default(),
+            closing: false,
+            paced_until: None,
+            retry: RetryState::default(),
+            last_outcome: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_pid_is_cut_after_four_characters() {
+        assert_eq!(redact_query("/data_request?action=a&Pid=secretpid1", true), "/data_request?action=a&Pid=secr*");
+        assert_eq!(redact_query("/data_request?action=a&Pid=0817", false), "/data_request?action=a&Pid=0817");
+        assert_eq!(redact_query("/data_request", true), "/data_request");
+    }
+
+    #[test]
+    fn a_restored_event_does_not_replace_a_newer_one() {
+        let mut pending = PendingEvents { connected: false, news: Some(NotifyEvent::Closed) };
+        pending.restore(NotifyEvent::Data);
+        pending.restore(NotifyEvent::Connected);
+        assert_eq!(pending.next(), Some(NotifyEvent::Connected));
+        pending.clear(NotifyEvent::Connected);
+        assert_eq!(pending.next(), Some(NotifyEvent::Closed));
+    }
+}

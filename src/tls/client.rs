@@ -1,0 +1,208 @@
+//! [`TlsClient`]: one TLS connection, sans-IO. Received bytes in; bytes to send and plain bytes out.
+//!
+//! Uses rustls' unbuffered API, so that an idle connection holds no buffer: received bytes are decrypted in place, and
+//! only an incomplete record is kept.
+
+use std::sync::Arc;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::{ClientConfig, Error, ProtocolVersion};
+
+/// Bytes that an incomplete handshake message may have at most. A certificate chain rarely exceeds 10 KiB.
+const MAX_INCOMPLETE: usize = 64 * 1024;
+
+/// Bytes that encryption adds to a record at most: header, explicit nonce, content type, tag. Includes room for a key
+/// update that goes before it.
+const MAX_RECORD_OVERHEAD: usize = 128;
+
+/// State of a TLS connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsState {
+    /// The handshake waits for the server.
+    Handshake,
+    /// Application data may be sent and received.
+    Open,
+    /// The server has sent close_notify.
+    Closed,
+}
+
+/// The client's end of one TLS connection.
+pub struct TlsClient {
+    rustls: UnbufferedClientConnection,
+    /// Received bytes that form no whole record or handshake message yet.
+    incomplete: Vec<u8>,
+    /// True if the server has sent close_notify.
+    closed: bool,
+}
+
+impl std::fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the keys.
+        f.debug_struct("TlsClient").field("incomplete", &self.incomplete.len()).field("closed", &self.closed).finish()
+    }
+}
+
+impl TlsClient {
+    /// A connection that will send its ClientHello to the server `name`. Errors: those of rustls for the configuration.
+    pub fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+        Ok(Self { rustls: UnbufferedClientConnection::new(config, name)?, incomplete: Vec::new(), closed: false })
+    }
+
+    /// Bytes that must stand in front of the next received bytes.
+    pub fn incomplete(&self) -> &[u8] {
+        &self.incomplete
+    }
+
+    /// Processes `incoming`, which must be [`TlsClient::incomplete`] followed by the bytes received since. Appends the
+    /// bytes to send to `to_send` and passes plain bytes to `deliver`. After an error, `to_send` ends with the alert
+    /// and the connection is unusable.
+    pub fn process(
+        &mut self,
+        incoming: &mut [u8],
+        to_send: &mut Vec<u8>,
+        mut deliver: impl FnMut(&[u8]),
+    ) -> Result<TlsState, Error> {
+        let mut consumed = 0;
+        let result = loop {
+            let (step, discard) = step(&mut self.rustls, &mut incoming[consumed..], to_send, &mut deliver, &mut |_| ());
+            consumed += discard;
+            match step {
+                Ok(RecordStep::Again) => {}
+                Ok(RecordStep::PeerClosed) => self.closed = true,
+                Ok(RecordStep::Blocked) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if result.is_err() {
+            // Encode the alert. No plain bytes are delivered after an error.
+            while self.rustls.wants_write() {
+                if step(&mut self.rustls, &mut incoming[consumed..], to_send, &mut |_| (), &mut |_| ()).0.is_err() {
+                    break;
+                }
+            }
+        }
+        self.incomplete = incoming[consumed..].to_vec();
+        result?;
+        if self.incomplete.len() > MAX_INCOMPLETE {
+            return Err(Error::PeerSentOversizedRecord);
+        }
+        Ok(match (self.rustls.is_handshaking(), self.closed) {
+            (true, _) => TlsState::Handshake,
+            (false, true) => TlsState::Closed,
+            (false, false) => TlsState::Open,
+        })
+    }
+
+    /// Encrypts `bytes` to the start of `out`, which grows if necessary, and returns the encrypted length. Appends
+    /// messages that must be sent first, such as a key update, to `to_send`.
+    pub fn encrypt(&mut self, bytes: &[u8], to_send: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Error> {
+        let mut size = bytes.len() + MAX_RECORD_OVERHEAD * bytes.len().div_ceil(16 * 1024).max(1);
+        let mut encrypt = |mut traffic: Traffic<'_>| loop {
+            if out.len() < size {
+                out.resize(size, 0);
+            }
+            match traffic.encrypt(bytes, out) {
+                Ok(written) => break Ok(written),
+                Err(EncryptError::InsufficientSize(error)) if error.required_size > size => size = error.required_size,
+                Err(_) => break Err(Error::General("the keys are used up".into())),
+            }
+        };
+        self.with_traffic(to_send, &mut encrypt)
+    }
+
+    /// Appends close_notify to `to_send`.
+    pub fn close(&mut self, to_send: &mut Vec<u8>) -> Result<(), Error> {
+        let mut notice = [0; 2 * MAX_RECORD_OVERHEAD];
+        let mut queue = |mut traffic: Traffic<'_>| {
+            traffic.queue_close_notify(&mut notice).map_err(|_| Error::General("close_notify does not fit".into()))
+        };
+        let written = self.with_traffic(to_send, &mut queue)?;
+        to_send.extend_from_slice(&notice[..written]);
+        Ok(())
+    }
+
+    /// The negotiated version as OpenSSL prints it: `TLSv1.3`, `TLSv1.2`, or `TLS` during the handshake.
+    pub fn version(&self) -> &'static str {
+        match self.rustls.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLS",
+        }
+    }
+
+    fn with_traffic<T>(
+        &mut self,
+        to_send: &mut Vec<u8>,
+        work: &mut dyn FnMut(Traffic<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut result = None;
+        loop {
+            let mut once = |traffic: Traffic<'_>| result = Some(work(traffic));
+            // `process` has consumed all whole records, so nothing is discarded or delivered here.
+            let (step, _) = step(&mut self.rustls, &mut self.incomplete, to_send, &mut |_| (), &mut once);
+            match step? {
+                RecordStep::Again | RecordStep::PeerClosed => {}
+                RecordStep::Blocked => return result.unwrap_or(Err(Error::HandshakeNotComplete)),
+            }
+        }
+    }
+}
+
+type Traffic<'a> = WriteTraffic<'a, ClientConnectionData>;
+
+/// Result of one call of [`step`].
+enum RecordStep {
+    /// Call again.
+    Again,
+    /// The server has sent close_notify; call again.
+    PeerClosed,
+    /// Nothing more to do without new bytes in one of the directions.
+    Blocked,
+}
+
+/// Processes one state of rustls. Returns how many bytes of `incoming` to discard with the result.
+fn step(
+    rustls: &mut UnbufferedClientConnection,
+    incoming: &mut [u8],
+    to_send: &mut Vec<u8>,
+    deliver: &mut dyn FnMut(&[u8]),
+    traffic: &mut dyn FnMut(Traffic<'_>),
+) -> (Result<RecordStep, Error>, usize) {
+    let UnbufferedStatus { mut discard, state } = rustls.process_tls_records(incoming);
+    let step = match state {
+        Err(error) => Err(error),
+        Ok(ConnectionState::ReadTraffic(mut records)) => loop {
+            match records.next_record() {
+                Some(Ok(record)) => {
+                    discard += record.discard;
+                    deliver(record.payload);
+                }
+                Some(Err(error)) => break Err(error),
+                None => break Ok(RecordStep::Again),
+            }
+        },
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            let start = to_send.len();
+            loop {
+                match data.encode(&mut to_send[start..]) {
+                    Err(EncodeError::InsufficientSize(size)) => to_send.resize(start + size.required_size, 0),
+                    _ => break Ok(RecordStep::Again),
+                }
+            }
+        }
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done();
+            Ok(RecordStep::Again)
+        }
+        Ok(ConnectionState::WriteTraffic(open)) => {
+            traffic(open);
+            Ok(RecordStep::Blocked)
+        }
+        Ok(ConnectionState::PeerClosed) => Ok(RecordStep::PeerClosed),
+        // Early data concerns servers only. The enum is non-exhaustive; unknown states cannot be advanced.
+        Ok(_) => Ok(RecordStep::Blocked),
+    };
+    (step, discard)
+}

@@ -1,0 +1,243 @@
+//! [`TlsContext`]: the crypto provider, trusted roots and configurations that all TLS connections share.
+//!
+//! Every method may read files and compute for tens of milliseconds: call them on worker threads only.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustls::client::Resumption;
+use rustls::crypto::ring::sign::{RsaSigningKey, any_ecdsa_type};
+use rustls::crypto::{CryptoProvider, KeyProvider};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::SigningKey;
+use rustls::{ClientConfig, Error, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, crypto, version};
+
+use super::TlsError;
+use super::files::{FileStamp, PemFile, read_config_file, read_plugin_file};
+use super::verify::Verifier;
+use super::{TlsSettings, TlsVersion, Verify};
+use crate::thread_pool::lock;
+
+/// Configurations kept at most. With more distinct settings in use, the least recently used ones are made anew.
+const MAX_CONFIGS: usize = 32;
+/// Capacity of a configuration's session cache. rustls keeps sessions of an eighth as many servers.
+const MAX_SESSIONS: usize = 256;
+/// A first draw of random bytes that takes longer is logged.
+const SLOW_RANDOM_DRAW: Duration = Duration::from_secs(1);
+
+/// The state that all TLS connections share.
+#[derive(Debug)]
+pub struct TlsContext {
+    /// Directory of the files that plugins name; `None`: plugins may name no files.
+    directory: Option<PathBuf>,
+    /// PEM file of additional roots, from the configuration.
+    ca: Option<PathBuf>,
+    provider: Arc<CryptoProvider>,
+    /// The built-in roots, created on first use.
+    built_in: OnceLock<Arc<RootCertStore>>,
+    configs: Mutex<HashMap<TlsSettings, CachedConfig>>,
+}
+
+/// A configuration and the files it was made from.
+#[derive(Clone, Debug)]
+struct CachedConfig {
+    config: Arc<ClientConfig>,
+    /// Once one of these files has changed, the entry is stale.
+    files: Arc<[(PathBuf, FileStamp)]>,
+    last_used: Instant,
+}
+
+impl TlsContext {
+    /// A context for plugins' files below `directory` (`None`: plugins may name no files). It trusts the certificates
+    /// in the PEM file `ca` in addition to the built-in roots.
+    pub fn new(directory: Option<PathBuf>, ca: Option<PathBuf>) -> Self {
+        Self { directory, ca, provider: Arc::new(provider()), built_in: OnceLock::new(), configs: Mutex::default() }
+    }
+
+    /// Draws the first random bytes on a thread of its own. On a box without entropy the kernel may block that draw for
+    /// minutes or without end; later draws happen on worker threads.
+    pub fn warm_up_random(self: &Arc<Self>) {
+        let context = Arc::clone(self);
+        let warm = move || {
+            let started = Instant::now();
+            let drawn = context.provider.secure_random.fill(&mut [0; 32]);
+            let took = started.elapsed();
+            if drawn.is_err() {
+                log::error!("no random bytes: TLS is unavailable");
+            } else if took > SLOW_RANDOM_DRAW {
+                log::warn!("the first random bytes took {:.1} s: this box is short of entropy", took.as_secs_f64());
+            }
+        };
+        let thread = std::thread::Builder::new().name("random".into()).stack_size(64 * 1024);
+        if let Err(error) = thread.spawn(warm) {
+            log::warn!("no thread to draw the first random bytes: {error}");
+        }
+    }
+
+    /// Returns the configuration for `settings`: a cached one if its files are unchanged.
+    pub fn config(&self, settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
+        // The configuration does not depend on the name, so all servers of a plugin share one.
+        let key = TlsSettings { server_name: None, ..settings.clone() };
+        let found = self.configs().get(&key).cloned();
+        if let Some(entry) = found
+            && entry.files.iter().all(|(path, stamp)| FileStamp::of(path) == *stamp)
+        {
+            if let Some(entry) = self.configs().get_mut(&key) {
+                entry.last_used = Instant::now();
+            }
+            return Ok(entry.config);
+        }
+        let mut files = Vec::new();
+        let config = Arc::new(self.make(&key, &mut files)?);
+        let entry = CachedConfig { config: Arc::clone(&config), files: files.into(), last_used: Instant::now() };
+        let mut configs = self.configs();
+        if configs.len() >= MAX_CONFIGS
+            && !configs.contains_key(&key)
+            && let Some(oldest) = configs.iter().min_by_key(|(_, entry)| entry.last_used).map(|(key, _)| key.clone())
+        {
+            configs.remove(&oldest);
+        }
+        configs.insert(key, entry);
+        Ok(config)
+    }
+
+    /// Drops all configurations and their session caches.
+    #[cfg(test)]
+    pub fn clear_configs(&self) {
+        self.configs().clear();
+    }
+
+    /// The number of cached configurations.
+    #[cfg(test)]
+    pub fn config_count(&self) -> usize {
+        self.configs().len()
+    }
+
+    fn configs(&self) -> std::sync::MutexGuard<'_, HashMap<TlsSettings, CachedConfig>> {
+        lock(&self.configs)
+    }
+
+    fn make(&self, settings: &TlsSettings, files: &mut Vec<(PathBuf, FileStamp)>) -> Result<ClientConfig, TlsError> {
+        let verifier = match &settings.verify {
+            Verify::Peer => Verifier::chain(self.roots(settings, files)?, &self.provider),
+            Verify::None => Verifier::any(&self.provider),
+            Verify::Pins(pins) => Verifier::pins(pins, &self.provider),
+        };
+        let versions: &[&SupportedProtocolVersion] = match settings.min_version {
+            TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
+            TlsVersion::V13 => &[&version::TLS13],
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(versions)
+            .map_err(|error| TlsError::from_rustls(&error))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match (&settings.certificate, &settings.private_key) {
+            (None, None) => builder.with_no_client_auth(),
+            (None, Some(_)) => return Err(TlsError::new("PKEY needs CERT")),
+            (Some(certificate), key) => {
+                let file = self.plugin_file("CERT", certificate, files)?;
+                let chain: Vec<CertificateDer<'static>> = file.certificates()?;
+                let key: PrivateKeyDer<'static> = match key {
+                    Some(key) => self.plugin_file("PKEY", key, files)?.private_key()?,
+                    // Certificate and key may be in one file.
+                    None => file.private_key()?,
+                };
+                let config = builder.with_client_auth_cert(chain, key);
+                config.map_err(|error| TlsError::from_client_certificate(&error))?
+            }
+        };
+        config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
+        Ok(config)
+    }
+
+    /// Returns the roots that `settings` trust.
+    fn roots(
+        &self,
+        settings: &TlsSettings,
+        files: &mut Vec<(PathBuf, FileStamp)>,
+    ) -> Result<Arc<RootCertStore>, TlsError> {
+        let built_in =
+            self.built_in.get_or_init(|| Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }));
+        if self.ca.is_none() && settings.ca_file.is_none() {
+            return Ok(Arc::clone(built_in));
+        }
+        let mut roots = RootCertStore::clone(built_in);
+        let mut add = |file: PemFile| {
+            for certificate in file.certificates()? {
+                roots.add(certificate).map_err(|_| file.error("a certificate in it cannot be read"))?;
+            }
+            Ok(())
+        };
+        if let Some(ca) = &self.ca {
+            add(self.config_file("ca", ca, files)?)?;
+        }
+        if let Some(name) = &settings.ca_file {
+            add(self.plugin_file("CAFL", name, files)?)?;
+        }
+        Ok(Arc::new(roots))
+    }
+
+    fn config_file(
+        &self,
+        key: &'static str,
+        path: &Path,
+        files: &mut Vec<(PathBuf, FileStamp)>,
+    ) -> Result<PemFile, TlsError> {
+        files.push((path.to_owned(), FileStamp::of(path)));
+        read_config_file(key, path)
+    }
+
+    fn plugin_file(
+        &self,
+        option: &'static str,
+        name: &str,
+        files: &mut Vec<(PathBuf, FileStamp)>,
+    ) -> Result<PemFile, TlsError> {
+        let Some(directory) = &self.directory else {
+            return Err(TlsError::new(format!("{option} names a file, and there is no directory for any")));
+        };
+        let path = directory.join(name);
+        // Taken before the file is read, so that a write in between makes the entry stale.
+        let stamp = FileStamp::of(&path);
+        let file = read_plugin_file(option, directory, name)?;
+        files.push((path, stamp));
+        Ok(file)
+    }
+}
+
+/// The ring provider, with the cipher suites ordered for this machine.
+fn provider() -> CryptoProvider {
+    let mut provider = CryptoProvider { key_provider: &ClientKeys, ..crypto::ring::default_provider() };
+    if cfg!(not(any(target_arch = "x86_64", target_arch = "aarch64"))) {
+        // Without AES instructions ChaCha20 is several times faster, and many servers follow the client's order.
+        provider.cipher_suites.sort_by_key(|suite| !is_chacha20(suite));
+        provider.cipher_suites.sort_by_key(|suite| suite.tls13().is_none());
+    }
+    provider
+}
+
+/// Loads RSA and ECDSA client keys. Ed25519 would cost 24 KiB of code on MIPS, and no known device needs it.
+#[derive(Debug)]
+struct ClientKeys;
+
+impl KeyProvider for ClientKeys {
+    fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        match RsaSigningKey::new(&key) {
+            Ok(rsa) => Ok(Arc::new(rsa)),
+            Err(_) => any_ecdsa_type(&key).map_err(|_| Error::General("neither an RSA nor an ECDSA key".into())),
+        }
+    }
+}
+
+fn is_chacha20(suite: &SupportedCipherSuite) -> bool {
+    use rustls::CipherSuite as Suite;
+    matches!(
+        suite.suite(),
+        Suite::TLS13_CHACHA20_POLY1305_SHA256
+            | Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
+}

@@ -1,0 +1,147 @@
+//! [`ClientHandshake`]: the client's side of the opening handshake. Bytes of the request out, bytes of the response in.
+
+mod offer;
+mod request;
+mod response;
+
+use super::head::{self, Head, HeadError};
+use super::{ErrorCode, HandshakeError, Url, accept};
+use crate::websocket::Deflate;
+use response::{ExpectedResponse, ResponseOutcome};
+
+pub use offer::{Offer, OfferError};
+
+/// The start of every response. Other protocols are refused at the first byte that differs.
+const RESPONSE_START: &[u8] = b"HTTP/1.";
+
+/// Progress of a client's handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandshakeProgress {
+    /// More bytes are needed.
+    Pending,
+    /// The handshake is done.
+    Upgraded(Upgraded),
+    /// The server redirects; see [`Url::join`].
+    Redirect {
+        /// The Location header as received.
+        location: Box<str>,
+    },
+    /// The handshake failed.
+    Failed(HandshakeError),
+}
+
+/// The result of a handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgraded {
+    /// Bytes after the response: the first frames.
+    pub rest: Vec<u8>,
+    /// The subprotocol, if one was offered and chosen.
+    pub subprotocol: Option<Box<str>>,
+    /// The compression parameters, if compression was offered and accepted.
+    pub deflate: Option<Deflate>,
+    /// The header block as received, from the status line to the blank line, if [`Offer::keep_head`] is set.
+    pub head: Option<Vec<u8>>,
+}
+
+/// A client's handshake.
+///
+/// Call order: write what [`ClientHandshake::transmit`] returns and pass input to [`ClientHandshake::handle_input`], in
+/// any order, until it is not pending.
+pub struct ClientHandshake {
+    request: Vec<u8>,
+    transmitted: usize,
+    expected: ExpectedResponse,
+    keep_head: bool,
+    head: Head,
+}
+
+impl ClientHandshake {
+    /// Begins a handshake. `key` must be random and new for each handshake (RFC 6455 section 4.1).
+    ///
+    /// If `send_credentials` is false, the request has neither the offer's credentials nor its headers. They are for
+    /// the host of the URL that the plugin wrote, not for the host of a redirect (see [`Url::same_host`]).
+    pub fn new(url: &Url, offer: &Offer, key: [u8; 16], send_credentials: bool) -> Self {
+        let key = accept::key(key);
+        Self {
+            request: request::build(url, offer, &key, send_credentials),
+            transmitted: 0,
+            expected: ExpectedResponse::new(&key, &offer.subprotocols, offer.deflate),
+            keep_head: offer.keep_head,
+            head: Head::default(),
+        }
+    }
+
+    /// The bytes to send next; empty if none are left.
+    pub fn transmit(&self) -> &[u8] {
+        &self.request[self.transmitted..]
+    }
+
+    /// `count` bytes of [`Self::transmit`] have been sent.
+    pub fn handle_transmitted(&mut self, count: usize) {
+        self.transmitted = (self.transmitted + count).min(self.request.len());
+    }
+
+    /// Bytes held: what is left to send, and what has come of the response.
+    pub fn held(&self) -> usize {
+        self.transmit().len() + self.head.bytes().len()
+    }
+
+    /// Takes bytes of the server. After any result but [`HandshakeProgress::Pending`], no more input may follow.
+    pub fn handle_input(&mut self, bytes: &[u8]) -> HandshakeProgress {
+        self.read(bytes).unwrap_or_else(HandshakeProgress::Failed)
+    }
+
+    /// Returns the error for a transport that ends during the handshake.
+    pub fn handle_eof(&self) -> HandshakeError {
+        let reason = if self.head.bytes().is_empty() { "closed without an answer" } else { "closed during its answer" };
+        HandshakeError::new(ErrorCode::SocketError, reason)
+    }
+
+    fn read(&mut self, mut bytes: &[u8]) -> Result<HandshakeProgress, HandshakeError> {
+        loop {
+            let taken = self.head.take(bytes);
+            if !self.head.bytes().iter().zip(RESPONSE_START).all(|(is, should)| is == should) {
+                return Err(bad_head(HeadError::NotHttp));
+            }
+            let Some(taken) = taken.map_err(bad_head)? else { return Ok(HandshakeProgress::Pending) };
+            bytes = &bytes[taken..];
+            let expected = &self.expected;
+            let outcome =
+                head::read_response(self.head.bytes(), |response| expected.check(response)).map_err(bad_head)??;
+            match outcome {
+                ResponseOutcome::Interim => self.head.skip(),
+                ResponseOutcome::Redirect(location) => return Ok(HandshakeProgress::Redirect { location }),
+                // The server cannot have seen the whole request, so bytes after its response might be meant for
+                // something else.
+                ResponseOutcome::Upgraded { .. } if !self.transmit().is_empty() => {
+                    return Err(HandshakeError::new(ErrorCode::WebsocketProtocolError, "answered before it was asked"));
+                }
+                ResponseOutcome::Upgraded { subprotocol, deflate } => {
+                    let head = std::mem::take(&mut self.head).into_bytes();
+                    let head = self.keep_head.then_some(head);
+                    return Ok(HandshakeProgress::Upgraded(Upgraded {
+                        rest: bytes.to_vec(),
+                        subprotocol,
+                        deflate,
+                        head,
+                    }));
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for ClientHandshake {
+    /// Without the request, which may have credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let left = self.transmit().len();
+        f.debug_struct("ClientHandshake").field("to_transmit", &left).field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+fn bad_head(error: HeadError) -> HandshakeError {
+    HandshakeError::new(ErrorCode::ParseErrorHeaders, error.to_string())
+}
+
+#[cfg(test)]
+mod tests;
