@@ -70,8 +70,8 @@ fn client(text: &[u8], split: u8, flags: u8) {
 fn server(text: &[u8], split: u8, flags: u8) {
     let read = |pieces: &[&[u8]]| {
         let mut handshake = ServerHandshake::new();
-        let progress = read_request(&mut handshake, pieces);
-        (progress, handshake)
+        let arrival = read_request(&mut handshake, pieces);
+        (arrival, handshake)
     };
     let (whole, mut handshake) = read(&[text]);
     assert_eq!(read(&pieces(text, split)).0, whole, "the result depends on the split");

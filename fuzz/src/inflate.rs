@@ -50,11 +50,11 @@ fn inflate(inflater: &mut Inflater, pieces: &[&[u8]]) -> Result<Vec<u8>, Inflate
         let mut rest = *piece;
         loop {
             let step = inflater.inflate(rest)?;
-            assert!(step.consumed > 0 || !step.output.is_empty() || step.needs_input, "it goes nowhere");
+            assert!(step.consumed > 0 || !step.output.is_empty() || step.needs_input, "a step without progress");
             out.extend_from_slice(&inflater.window()[step.output]);
             rest = &rest[step.consumed..];
             if step.needs_input {
-                assert!(rest.is_empty(), "needs_input with {} bytes left", rest.len());
+                assert!(rest.is_empty(), "starved with {} bytes left", rest.len());
                 break;
             }
             if out.len() >= MAX_OUTPUT {

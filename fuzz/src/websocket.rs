@@ -98,7 +98,7 @@ fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Received {
                     received.order.push(Step::Pong(payload.to_vec()));
                 }
                 Some(Event::Closed { code, reason }) => received.order.push(Step::Closed(code, reason.into())),
-                Some(Event::Failed(error)) => received.order.push(Step::Failed(error.code)),
+                Some(Event::Failed(failure)) => received.order.push(Step::Failed(failure.code)),
             }
         }
         assert_eq!(at, bytes.len(), "bytes are left over");
