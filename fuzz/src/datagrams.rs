@@ -217,14 +217,14 @@ impl World {
         let ended = self.end.is_some();
         assert!(timed_out || ended || self.plugin.stream().unread() == 0, "the plugin's bytes are read");
         assert!(timed_out || ended || self.remote.socket().waiting.is_empty(), "the remote's datagrams are read");
-        let mut heard = Vec::new();
+        let mut for_plugin = Vec::new();
         for datagram in &self.remote.socket().taken {
-            encode_datagram(self.framing, datagram, peer(), &mut heard);
+            encode_datagram(self.framing, datagram, peer(), &mut for_plugin);
         }
         let (expected, error) = self.expected();
-        heard.extend(error);
-        assert!(heard.starts_with(&self.plugin.stream().received) || timed_out, "the plugin receives other bytes");
-        assert!(timed_out || heard.len() == self.plugin.stream().received.len(), "the plugin misses bytes");
+        for_plugin.extend(error);
+        assert!(for_plugin.starts_with(&self.plugin.stream().received) || timed_out, "the plugin receives other bytes");
+        assert!(timed_out || for_plugin.len() == self.plugin.stream().received.len(), "the plugin misses bytes");
         if self.framing == Framing::Raw {
             let flat =
                 |items: &[(Vec<u8>, SocketAddr)]| items.iter().flat_map(|(payload, _)| payload.clone()).collect();

@@ -1,6 +1,6 @@
-//! The daemon with the system calls of Linux 2.6.37: newer ones fail with ENOSYS. Kernels before 3.17 lack getrandom(2),
-//! so random numbers come from /dev/urandom, through descriptors that libraries keep open. Also the daemon on a system
-//! without /dev or /proc.
+//! The daemon with the system calls of Linux 2.6.37: newer ones fail with ENOSYS. Kernels before 3.17 lack
+//! getrandom(2), so random numbers come from /dev/urandom, through descriptors that libraries keep open. Also the
+//! daemon on a system without /dev or /proc.
 
 use std::fs::{read_dir, read_link};
 use std::process::Command;

@@ -1,5 +1,6 @@
-//! The Lua client libraries of `luup/client/` and `luup/compat/`, in Lua 5.1 with LuaSocket as on a Vera, and in Lua 5.4 if it is installed. The
-//! scripts in `tests/lua` are the plugins and the Luup that runs them; this file starts the daemon and the servers.
+//! The Lua client libraries of `luup/client/` and `luup/compat/`, in Lua 5.1 with LuaSocket as on a Vera, and in Lua
+//! 5.4 if it is installed. The scripts in `tests/lua` are the plugins and the Luup that runs them; this file starts the
+//! daemon and the servers.
 
 use std::process::Command;
 

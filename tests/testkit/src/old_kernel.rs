@@ -9,7 +9,8 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::libc;
 
-/// The last system call of Linux 2.6.37. Calls are numbered in the order in which they came, so all newer ones are above.
+/// The last system call of Linux 2.6.37. Calls are numbered in the order in which they came, so all newer ones are
+/// above.
 const LAST_CALL: Option<u32> = if cfg!(target_arch = "x86_64") {
     // prlimit64; 303, name_to_handle_at, came with 2.6.39.
     Some(302)
@@ -20,8 +21,8 @@ const LAST_CALL: Option<u32> = if cfg!(target_arch = "x86_64") {
     None
 };
 
-/// Has `command` run its program behind the filter, which the program and its children cannot leave. Returns the command;
-/// starting it fails if the kernel has no seccomp or this module does not know the call numbers of this CPU.
+/// Has `command` run its program behind the filter, which the program and its children cannot leave. Returns the
+/// command; starting it fails if the kernel has no seccomp or this module does not know the call numbers of this CPU.
 pub fn behind_filter(command: &mut Command) -> &mut Command {
     // SAFETY: the closure makes two system calls and allocates nothing, so it may run between fork(2) and execve(2).
     #[allow(unsafe_code)]

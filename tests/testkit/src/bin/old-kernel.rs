@@ -1,5 +1,5 @@
-//! Runs a program behind the filter of [`testkit::old_kernel`]: `old-kernel PROGRAM [ARGUMENT]...`. Status 125 if that fails.
-//! `old-kernel --getrandom` tells by its status whether getrandom(2) is answered.
+//! Runs a program behind the filter of [`testkit::old_kernel`]: `old-kernel PROGRAM [ARGUMENT]...`. Status 125 if that
+//! fails. `old-kernel --getrandom` tells by its status whether getrandom(2) is answered.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
