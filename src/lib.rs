@@ -5,10 +5,10 @@
 //!
 //! | module | what it is for | uses |
 //! | --- | --- | --- |
-//! | `main` | arguments, configuration, log, daemon; exit statuses | cli config daemon logging probe supervise |
+//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging probe supervise |
 //! | [`supervise`] | the parent process that restarts a daemon which has died | |
 //! | [`probe`] | asks a running proxy for its greeting | net protocol |
-//! | [`daemon`] | the loop: poll, dispatch, timers, signals, who may connect | buffer_pool config logging net notify protocol relay session status tls |
+//! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | buffer_pool config logging net notify protocol relay session status tls |
 //! | [`status`] | the answers to STAT and STAT JSON | config notify protocol session |
 //! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access config net notify protocol relay tls websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool net protocol websocket |
@@ -50,6 +50,7 @@ pub mod logging;
 pub mod net;
 pub mod notify;
 pub mod probe;
+pub mod program;
 pub mod protocol;
 pub mod relay;
 pub mod session;
@@ -59,3 +60,5 @@ pub mod testing;
 pub mod thread_pool;
 pub mod tls;
 pub mod websocket;
+
+pub use program::run;
