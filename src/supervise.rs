@@ -65,7 +65,7 @@ pub fn run(daemon: impl Fn() -> i32, report: impl Fn(&str)) -> nix::Result<i32> 
         match watch(child, &inbox)? {
             ChildEnd::Exited(EXIT_UNUSABLE) if restarted => report("the daemon cannot start; trying again"),
             ChildEnd::Exited(status) => return Ok(status),
-            ChildEnd::Died(why) => report(&format!("the daemon {why}; restarting it in {pause:?}")),
+            ChildEnd::Died(why) => report(&format!("the daemon {why}; restarting it in {:.1} s", pause.as_secs_f64())),
         }
         if started.elapsed() >= STABLE_AFTER {
             pause = MIN_RESTART_DELAY;
