@@ -193,6 +193,27 @@ fn last_words_that_the_stream_itself_holds_are_pushed_out() {
 }
 
 #[test]
+fn a_broken_remote_that_holds_bytes_of_its_own_gives_the_plugin_no_more_time() {
+    let mut world = World::new(1);
+    let remote = Wire::new(FaultProfile { buffer: 1000, ..FaultProfile::default() });
+    world.remote = SocketEndpoint::new(remote, Readiness::FRESH);
+    // The plugin reads nothing, and the stream holds what it has sent.
+    world.plugin.stream_mut().room = 0;
+    world.plugin.stream_mut().send_bytes(&bytes(&mut world.next[0], 100));
+    world.remote.stream_mut().send_bytes(&bytes(&mut world.next[1], 100));
+    deliver_event(&mut world.plugin);
+    deliver_event(&mut world.remote);
+    world.turn();
+    world.remote.stream_mut().break_off();
+    deliver_event(&mut world.remote);
+    world.turn();
+    let due = world.relay.deadline(&world.timing()).unwrap();
+    world.around.now += Duration::from_secs(10);
+    world.turn();
+    assert_eq!(world.relay.deadline(&world.timing()), Some(due));
+}
+
+#[test]
 fn bytes_arrive_in_order_whatever_the_sockets_do() {
     let mut ends = std::collections::HashMap::new();
     for seed in 0..80 {

@@ -141,8 +141,11 @@ impl StreamRelay {
             other.abandon(cx.budget, cx.pipes);
         } else {
             // Nothing more can be written there; what it sent before is still read, until that ends by itself.
+            // The time limit begins anew once: a stream that holds bytes of its own fails in each turn.
+            if this.phase() != DirectionPhase::Ended {
+                other.restart_clock(cx.now);
+            }
             this.abandon(cx.budget, cx.pipes);
-            other.restart_clock(cx.now);
         }
     }
 }
