@@ -89,6 +89,11 @@ impl Wire {
         std::mem::take(&mut self.news)
     }
 
+    /// Adds to what the next event reports.
+    pub fn report(&mut self, news: Readiness) {
+        self.news.merge(news);
+    }
+
     /// True if something has happened that no event has reported.
     pub fn has_news(&self) -> bool {
         self.news != Readiness::default()
