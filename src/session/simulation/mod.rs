@@ -153,7 +153,8 @@ impl World {
         let refused =
             conversation.connections.last().is_some_and(|connection| connection.phase == PluginPhase::Refused);
         let first = conversation.connections.is_empty();
-        let back = conversation.keep.is_some() && conversation.connected && !refused;
+        let told_end = conversation.connections.iter().any(|connection| connection.told_end);
+        let back = conversation.keep.is_some() && conversation.connected && !refused && !told_end;
         let restarts = back && conversation.current().is_none();
         if first || restarts || (back && self.pick(40) == 0) {
             self.connect_plugin(index);
@@ -204,6 +205,9 @@ impl World {
             self.come_to_rest();
         }
         self.check_rest();
+        // Before anything ends: a closing notification would tell of data, too.
+        self.drain_notifications();
+        self.come_to_rest();
         for slot in self.slots.values() {
             let conversation = &mut self.conversations[slot.conversation];
             let relaying = matches!(slot.session.stage, super::Stage::Relaying(_));

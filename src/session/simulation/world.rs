@@ -117,7 +117,7 @@ impl World {
     /// A conversation more, and what names and addresses lead to.
     pub fn add_conversation(&mut self) {
         let index = self.conversations.len();
-        let other = (index > 0 && self.pick(6) == 0)
+        let other = (index > 0 && self.pick(3) == 0)
             .then(|| self.conversations[0].keep.map(|_| self.conversations[0].pid.clone()))
             .flatten();
         if other.is_some() {
@@ -487,8 +487,8 @@ impl World {
                     conversation.unheard |= arrived && !announced && conversation.notifies;
                     Some((since, waiting, announced || arrived))
                 }
-                // What had come before the plugin was cut off was announced, or goes again.
-                _ => Some((since, waiting, false)),
+                // What waits by now may have come in the turn that parked it, and then it was announced.
+                _ => Some((since, waiting, waiting > 0)),
             };
         }
     }
