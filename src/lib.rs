@@ -21,7 +21,8 @@
 //! | [`protocol`] | what plugins say, sans-IO |
 //! | [`websocket`] | RFC 6455 and 7692, sans-IO |
 //!
-//! Beside the house stands [`testing`]: what simulations and fuzz targets put in the place of sockets.
+//! Beside these are [`testing`], which stands in for sockets in simulations and fuzz targets, and, each behind a feature of
+//! its name, `fuzzing` (the fuzz targets' bodies) and `bench` (`benchmarks`: what measurements call).
 //!
 //! # How a byte travels
 //!
@@ -34,9 +35,13 @@
 //! Nothing that comes in from outside may make the daemon panic. A broken promise of our own code does, and since the
 //! firmware's build aborts then, a supervisor (procd, systemd, or `--supervise`) starts it anew.
 
+#[cfg(feature = "bench")]
+pub mod benchmarks;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod logging;
 pub mod net;
 pub mod notify;

@@ -7,15 +7,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sockproxyd::net::endpoint::{DatagramEndpoint, SocketEndpoint};
-use sockproxyd::net::readiness::Readiness;
-use sockproxyd::net::socket::Datagrams;
-use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, Item, encode_datagram};
-use sockproxyd::relay::datagram::DatagramRelay;
-use sockproxyd::relay::memory_budget::MemoryBudget;
-use sockproxyd::relay::{CloseReason, Relay, SCRATCH_SIZE, Timing};
-use sockproxyd::testing::TestContext;
-use sockproxyd::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
+use crate::net::endpoint::{DatagramEndpoint, SocketEndpoint};
+use crate::net::readiness::Readiness;
+use crate::net::socket::Datagrams;
+use crate::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, Item, encode_datagram};
+use crate::relay::datagram::DatagramRelay;
+use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::{CloseReason, Relay, SCRATCH_SIZE, Timing};
+use crate::testing::TestContext;
+use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 
 use super::input::Input;
 

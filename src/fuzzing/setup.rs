@@ -2,9 +2,9 @@
 //!
 //! Input: how it is split, the limit of a line, and what the plugin says.
 
-use sockproxyd::protocol::command::KeptRequest;
-use sockproxyd::protocol::options::Parameters;
-use sockproxyd::protocol::setup::{Action, Setup};
+use crate::protocol::command::KeptRequest;
+use crate::protocol::options::Parameters;
+use crate::protocol::setup::{Action, Setup};
 
 use super::input::{Input, expand, pieces};
 

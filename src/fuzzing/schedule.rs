@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use sockproxyd::notify::schedule::Subscription;
-use sockproxyd::notify::{Job, LineId, Outcome, Schedule};
+use crate::notify::schedule::Subscription;
+use crate::notify::{Job, LineId, Outcome, Schedule};
 
 use super::input::Input;
 

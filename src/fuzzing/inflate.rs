@@ -3,8 +3,8 @@
 //!
 //! Input: how it is split, the window in bits and whether to deflate, and the message.
 
+use crate::websocket::deflate::inflate::{Corrupt, Inflater};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use sockproxyd::websocket::deflate::inflate::{Corrupt, Inflater};
 
 use super::input::{Input, expand, pieces};
 

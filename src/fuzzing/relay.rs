@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use sockproxyd::net::endpoint::{Endpoint, SocketEndpoint};
-use sockproxyd::net::readiness::Readiness;
-use sockproxyd::relay::memory_budget::{MemoryBudget, RESERVE};
-use sockproxyd::relay::stream::StreamRelay;
-use sockproxyd::relay::{CloseReason, Relay, Timing};
-use sockproxyd::testing::TestContext;
-use sockproxyd::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
+use crate::net::endpoint::{Endpoint, SocketEndpoint};
+use crate::net::readiness::Readiness;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::relay::stream::StreamRelay;
+use crate::relay::{CloseReason, Relay, Timing};
+use crate::testing::TestContext;
+use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 
 use super::input::Input;
 

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use sockproxyd::net::access::{AccessList, Network, TargetList};
+use crate::net::access::{AccessList, Network, TargetList};
 
 use super::input::Input;
 

@@ -5,8 +5,8 @@
 
 use std::time::Instant;
 
-use sockproxyd::testing::TestEntropy;
-use sockproxyd::websocket::{Connection, Control, Deflate, Event, Kind, Role, Settings};
+use crate::testing::TestEntropy;
+use crate::websocket::{Connection, Control, Deflate, Event, Kind, Role, Settings};
 
 use super::input::{Input, expand, pieces};
 

@@ -3,8 +3,8 @@
 //!
 //! Input: how it is split, what is fuzzed, what was offered, and what is said.
 
-use sockproxyd::testing::pieces::{read_answer, read_request};
-use sockproxyd::websocket::handshake::{
+use crate::testing::pieces::{read_answer, read_request};
+use crate::websocket::handshake::{
     Answer, Arrival, ClientHandshake, FIELDS_LIMIT, HEAD_LIMIT, Offer, Progress, Refusal, Request, ServerHandshake, Url,
 };
 

@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 
-use sockproxyd::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, FramingError, Item, encode_datagram};
-use sockproxyd::websocket::Kind;
+use crate::protocol::framing::{DATAGRAM_LIMIT, Decoder, Dialect, Framing, FramingError, Item, encode_datagram};
+use crate::websocket::Kind;
 
 use super::input::{Input, expand, pieces};
 

@@ -6,7 +6,7 @@ use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sockproxyd::config::{Config, Step};
+use crate::config::{Config, Step};
 
 /// A file to load from, one for each thread, removed at its end.
 struct Scratch {
