@@ -185,6 +185,9 @@ impl Relay for StreamRelay {
         self.to_remote.restart_clock(now);
     }
 
+    /// Each direction counts what it holds when it comes to hold it.
+    fn account(&mut self, _: &mut MemoryBudget) {}
+
     fn release(&mut self, budget: &mut MemoryBudget, pipes: &mut PipePool) {
         self.to_remote.abandon(budget, pipes);
         self.to_plugin.abandon(budget, pipes);

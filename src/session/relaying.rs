@@ -94,7 +94,10 @@ impl<N: Network> Relaying<N> {
         };
         let keep_alive_due = (cx.config.limits.keep_alive.is_some() && !matches!(link, Link::Datagrams { .. }))
             .then(|| cx.now + KEEP_ALIVE_DELAY);
-        Self { target: request.target, greeting: Some(Outbox::new(greeting)), keep_alive_due, link }
+        let mut relaying = Self { target: request.target, greeting: Some(Outbox::new(greeting)), keep_alive_due, link };
+        // A plugin that does not read its greeting keeps the relay from its first turn.
+        relaying.relay_mut().account(cx.budget);
+        relaying
     }
 
     /// True if the plugin has been greeted; nothing may be moved before.
