@@ -28,6 +28,8 @@ pub struct PluginConnection {
     pub phase: PluginPhase,
     /// How much of what the wire has received was read.
     read: usize,
+    /// For how much of that it has made room.
+    granted: usize,
     /// Where in what the wire has received the remote's bytes begin.
     start: usize,
     /// Where in what the remote has said they begin.
@@ -238,6 +240,7 @@ impl Conversation {
             out: setup.into(),
             phase: PluginPhase::Setup,
             read: 0,
+            granted: 0,
             start: 0,
             base: 0,
             begun: false,
@@ -323,16 +326,20 @@ impl Conversation {
     pub fn listen(&mut self, amount: usize) {
         let Some(at) = self.connections.len().checked_sub(1) else { return };
         let connection = &self.connections[at];
-        let (before, gone) = (connection.read, connection.gone);
-        if gone {
+        if connection.gone {
             return;
         }
         self.read_replies(at);
         let connection = &mut self.connections[at];
         let received = connection.peer.wire().received.len();
         connection.read = received.min(connection.read.saturating_add(amount));
-        let read = connection.read - before;
-        connection.peer.wire_mut().make_room(read);
+        let read = connection.read - std::mem::replace(&mut connection.granted, connection.read);
+        let mut wire = connection.peer.wire_mut();
+        wire.make_room(read);
+        if wire.room == 0 && connection.read == received {
+            // A plugin that has read everything has room.
+            wire.make_room(1 + amount.min(50));
+        }
     }
 
     /// Reads replies of setup mode, up to the one that ends it.

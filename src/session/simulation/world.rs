@@ -160,7 +160,7 @@ impl World {
 
     /// The plugin of a conversation connects.
     pub fn connect_plugin(&mut self, index: usize) {
-        let room = 200 + self.pick(3000);
+        let room = [200 + self.pick(3000), self.pick(60)][usize::from(self.pick(4) == 0)];
         let eintr_every = [0, 7][self.pick(2)];
         let (stream, peer) = connection(FaultProfile { eintr_every, ..FaultProfile::default() }, room);
         let key = self.next_key;
