@@ -6,6 +6,7 @@ use std::time::Duration;
 use lab::random::Random;
 
 use super::remote::{Behaviour, Remote, RemoteKind, numbered, pattern};
+use super::services::TlsWorld;
 use crate::protocol::framing::Framing;
 use crate::testing::network::SimPeer;
 
@@ -146,6 +147,9 @@ impl Conversation {
         };
         let mut options = String::new();
         let mut add = |option: String| options.extend([" ", &option]);
+        if kind.is_tls() {
+            add(format!("PINS={}", TlsWorld::get().pin));
+        }
         match kind {
             RemoteKind::Tls => add("PRTO=tls".into()),
             RemoteKind::Udp => add("PRTO=udp".into()),

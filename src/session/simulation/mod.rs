@@ -21,7 +21,7 @@ use conversation::PluginPhase;
 use world::World;
 
 /// Seeds that are tried.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 1200;
 /// Longest life of a session whose plugin and remote are both gone: KEEP, the relay's limits, and what drains.
 const LONGEST_END: Duration = Duration::from_secs(3600 + 600 + 300 + 60);
 

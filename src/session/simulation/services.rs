@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use lab::random::Random;
-use lab::tls::{Authority, Identity, Validity};
+use lab::tls::{Identity, Validity};
 use rustls::ServerConfig;
 
 use crate::net::resolver::{Answer, NameResolver};
@@ -84,10 +84,12 @@ impl NameResolver<Key> for SimResolver {
     }
 }
 
-/// The authority of all servers here, and a context of TLS that trusts it. Made once: keys cost time.
+/// What all TLS connections here share. Made once: keys cost time.
 pub struct TlsWorld {
     pub context: TlsContext,
     pub server: Arc<ServerConfig>,
+    /// The server's certificate, as PINS has it.
+    pub pin: String,
     pub untrusted_server: Arc<ServerConfig>,
 }
 
@@ -96,19 +98,13 @@ impl TlsWorld {
     pub fn get() -> &'static Self {
         static WORLD: OnceLock<TlsWorld> = OnceLock::new();
         WORLD.get_or_init(|| {
-            let authority = Authority::new("simulation");
-            let path = std::env::temp_dir().join(format!("sockproxyd-simulation-{}.pem", std::process::id()));
-            std::fs::write(&path, authority.pem()).expect("a file for the authority");
-            let names = ["tls.test", "moved.test", "192.0.2.1", "192.0.2.2", "192.0.2.3"];
-            let identity = authority.issue(&names, Validity::Now);
-            let world = Self {
-                context: TlsContext::new(None, Some(path.clone())),
+            let identity = Identity::self_signed(&["tls.test"], Validity::Now);
+            Self {
+                context: TlsContext::new(None, None),
                 server: Arc::new(identity.any_server()),
+                pin: identity.pin(),
                 untrusted_server: Arc::new(Identity::self_signed(&["other.test"], Validity::Now).any_server()),
-            };
-            // The context remembers what it has read as long as the file stays the same, so it stays.
-            let _ = world.context.config(&Settings::default());
-            world
+            }
         })
     }
 }

@@ -596,6 +596,11 @@ impl World {
         for slot in self.slots.values() {
             let Stage::Relaying(relaying) = &slot.session.stage else { continue };
             let conversation = &self.conversations[slot.conversation];
+            if let (Some(mailbox), true) =
+                (&conversation.remote.mailbox, slot.session.kept_state() == KeptState::Parked)
+            {
+                assert_eq!(mailbox.unread(), 0, "datagrams wait for a parked plugin's buffer, which drops the oldest");
+            }
             let Some(connection) = conversation.connections.last() else { continue };
             let attached = connection.phase == PluginPhase::Echo && !connection.gone && !connection.peer.is_dropped();
             let (plugin, remote) = (connection.peer.wire(), conversation.remote.peer.as_ref());
