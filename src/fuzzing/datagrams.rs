@@ -121,6 +121,11 @@ struct World {
 
 /// The target's body.
 pub fn run(data: &[u8]) {
+    run_story(data);
+}
+
+/// Runs what `data` says. Returns how the relay ended, if it did.
+pub fn run_story(data: &[u8]) -> Option<CloseReason> {
     let mut input = Input::new(data);
     let framing = [Framing::Raw, Framing::Line, Framing::Mesg][input.below(3)];
     let mut around = TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE);
@@ -145,6 +150,7 @@ pub fn run(data: &[u8]) {
     world.check();
     world.relay.release(&mut world.around.budget, &mut world.around.pipes);
     assert_eq!(world.around.budget.held(), 0, "memory is accounted for to the end");
+    world.end
 }
 
 impl World {

@@ -5,13 +5,13 @@
 
 mod access;
 mod config;
-mod datagrams;
+pub(crate) mod datagrams;
 mod framing;
 mod handshake;
 mod inflate;
 mod input;
-mod relay;
-mod schedule;
+pub(crate) mod relay;
+pub(crate) mod schedule;
 mod setup;
 mod websocket;
 

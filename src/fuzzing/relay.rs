@@ -1,8 +1,8 @@
 //! The relay of streams: whatever the sockets do, bytes arrive in order and whole, ends are passed on, nothing that is
 //! ready is forgotten, and no turn is long.
 //!
-//! Input: the sizes, then an operation a byte, each followed by its argument. The sockets are modelled as the kernel
-//! has them under edge-triggered epoll: what has been said once is not said again.
+//! Input: the sizes and the faults, then an operation a byte, each followed by its argument. The sockets are modelled as
+//! the kernel has them under edge-triggered epoll: what was reported once is not reported again.
 
 use std::time::Duration;
 
@@ -45,6 +45,11 @@ struct World {
 
 /// The target's body.
 pub fn run(data: &[u8]) {
+    run_story(data);
+}
+
+/// Runs what `data` says. Returns how the relay ended, if it did.
+pub fn run_story(data: &[u8]) -> Option<CloseReason> {
     let mut input = Input::new(data);
     let each = RESERVE + 16 * input.below(256);
     let mut world = World::new(&mut input, each);
@@ -59,6 +64,7 @@ pub fn run(data: &[u8]) {
     world.settle();
     world.relay.release(&mut world.around.budget, &mut world.around.pipes);
     assert_eq!(world.around.budget.held(), 0, "memory is accounted for to the end");
+    world.end
 }
 
 /// The next `count` bytes of a wire over which something has been said.
@@ -72,11 +78,17 @@ impl World {
         let salts = [0x5a, 0];
         let mut plugin = Wire::new(FaultProfile::default());
         let ahead = bytes(&plugin, salts[0], input.below(200));
+        // The size of a block, and above it how the sockets misbehave.
+        let options = input.byte();
+        around.block = Some(usize::from(options % 64)).filter(|&block| block > 0);
+        let eintr_every = |every| if options & 0x40 == 0 { 0 } else { every };
+        plugin.set_faults(FaultProfile { eintr_every: eintr_every(17), ..FaultProfile::default() });
+        let buffer = if options & 0x80 == 0 { 0 } else { 300 };
+        let remote = Wire::new(FaultProfile { buffer, eintr_every: eintr_every(19), ..FaultProfile::default() });
         plugin.send_ahead(&ahead);
-        around.block = Some(input.below(64)).filter(|&block| block > 0);
         let relay = StreamRelay::new(around.now, ahead, &mut around.budget);
         let plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
-        let remote = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
+        let remote = SocketEndpoint::new(remote, Readiness::FRESH);
         Self { around, plugin, remote, salts, relay, each, end: None }
     }
 
@@ -112,12 +124,14 @@ impl World {
             return;
         }
         let Self { around, plugin, remote, relay, .. } = self;
-        let turn = around.turns(|env| {
-            let turn = relay.run(plugin, remote, env);
+        let told_before = plugin.stream().is_told();
+        let turn = around.turns(|cx| {
+            let turn = relay.run(plugin, remote, cx);
             let calls = plugin.stream_mut().take_calls() + remote.stream_mut().take_calls();
             assert!(calls <= MOST_CALLS, "{calls} calls in a turn");
             turn
         });
+        assert_eq!(turn.end_delivered, plugin.stream().is_told() && !told_before, "the end is told once");
         self.end = turn.end;
     }
 
@@ -135,7 +149,15 @@ impl World {
         self.around.check_streams(relay, plugin, remote, 2 * self.each.max(RESERVE));
         let gone = [plugin.stream(), remote.stream()].iter().any(|wire| wire.is_closed() || wire.is_broken());
         let known = self.end.is_some() || plugin.stream().has_news() || remote.stream().has_news();
-        assert!(!gone || known || relay.deadline(&timing).is_some(), "one side has gone, and nobody waits for it");
+        assert!(!gone || known || relay.deadline(&timing).is_some(), "one side has gone, and no limit runs");
+        if let Some(due) = relay.deadline(&timing) {
+            let late = due < self.around.now && self.end.is_none();
+            assert!(!late || relay.handle_timeout(&timing, self.around.now).is_some(), "a deadline without a limit");
+        }
+        let pushes = self.end == Some(CloseReason::Done) || remote.is_writable() && remote.stream().room > 0;
+        if pushes && !remote.stream().is_broken() {
+            assert_eq!(remote.stream().withheld(), b"", "the stream was not asked to push out what it holds");
+        }
     }
 
     /// Both read whatever comes, and every event is told: then all that was said has arrived.
@@ -164,7 +186,7 @@ impl World {
             assert_eq!(told, ended, "ends are passed on");
         } else {
             let ends = self.end.is_some() || self.relay.deadline(&timing).is_some();
-            assert!(ends, "a connection broke, and nobody notices");
+            assert!(ends, "a connection broke, and no limit runs");
         }
     }
 }

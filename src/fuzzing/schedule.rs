@@ -44,12 +44,15 @@ struct World {
     limit: usize,
     /// Luup has said that a notice is pointless: not everything needs to be heard.
     given_up: bool,
+    /// Luup never says that.
+    forgiving: bool,
 }
 
 /// The target's body.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let (senders, limit) = (1 + input.below(4), 1 + input.below(8));
+    let (senders, options) = (1 + input.below(4), usize::from(input.byte()));
+    let (limit, forgiving) = (1 + options % 8, options & 0x80 != 0);
     let mut world = World {
         schedule: Schedule::new(senders, limit),
         now: Instant::now(),
@@ -61,6 +64,7 @@ pub fn run(data: &[u8]) {
         most_senders: senders,
         limit,
         given_up: false,
+        forgiving,
     };
     for _ in 0..MOST_STEPS {
         if input.is_empty() {
@@ -140,11 +144,13 @@ impl World {
             return;
         }
         let job = self.out.swap_remove(input.below(self.out.len()));
-        let outcome = match input.below(8) {
+        let which = input.byte();
+        let outcome = match which % 8 {
             0..=2 => Outcome::Delivered,
-            3 => Outcome::Unreachable,
+            3 => [Outcome::Unreachable, Outcome::NoTls, Outcome::NotSent][usize::from(which / 8) % 3],
             4 => Outcome::TimedOut,
             5 => Outcome::Failed(503),
+            _ if self.forgiving => Outcome::Delivered,
             6 => Outcome::ErrorBody,
             _ => Outcome::Refused(401),
         };
@@ -230,6 +236,7 @@ impl World {
         assert!(self.out.is_empty() && self.schedule.poll_timeout().is_none(), "it never calms down");
         assert_eq!(self.schedule.pending(), 0);
         if !self.given_up {
+            assert_eq!(self.schedule.counters().failed, 0, "a notification was given up");
             assert!(self.lines.iter().all(|line| !line.unheard), "a plugin was never told");
             let dropped = self.schedule.counters().dropped;
             let untold = self.closed.values().filter(|told| !**told).count() as u64;

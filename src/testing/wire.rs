@@ -52,6 +52,11 @@ impl Wire {
         Self { faults, ..Self::default() }
     }
 
+    /// From now on the stream misbehaves like this.
+    pub fn set_faults(&mut self, faults: FaultProfile) {
+        self.faults = faults;
+    }
+
     /// The peer has sent something that was read before the relay began.
     pub fn send_ahead(&mut self, bytes: &[u8]) {
         self.sent.extend_from_slice(bytes);
