@@ -273,3 +273,51 @@ impl<N: Network> Relaying<N> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::socket::Stream;
+    use crate::session::setup::ConnectRequest;
+    use crate::session::simulation::world::World;
+    use crate::testing::network::{SimNetwork, connection};
+    use crate::testing::wire::FaultProfile;
+
+    fn relaying(world: &mut World, link: ConnectedLink<SimNetwork>) -> Relaying<SimNetwork> {
+        let target = Target::split_off(b"h:1").unwrap().0;
+        let request = ConnectRequest { target, sent_ahead: b"TEXT 5\nhello".to_vec() };
+        let connected = Connected { request, link };
+        world.with_context(1, |cx| Relaying::new(connected, b"OK CONN\n".to_vec(), &Parameters::default(), cx))
+    }
+
+    #[test]
+    fn what_was_sent_ahead_is_counted_before_the_first_turn() {
+        let mut world = World::new(0);
+        let to = "192.0.2.1:9".parse().unwrap();
+        let socket = world.with_context(1, |cx| cx.network.open_datagrams(to, cx.remote_token).unwrap());
+        let mut relaying = relaying(&mut world, ConnectedLink::Datagrams(DatagramEndpoint::new(socket), to));
+        assert_eq!((world.budget.held(), relaying.relay().held()), (12, 12));
+        relaying.relay_mut().release(&mut world.budget, &mut crate::relay::pipe_pool::PipePool::new(0));
+        assert_eq!(world.budget.held(), 0);
+    }
+
+    #[test]
+    fn the_plugin_is_greeted_before_any_byte_of_the_remote() {
+        let mut world = World::new(0);
+        let (remote, peer) = connection(FaultProfile::default(), 1000);
+        peer.wire_mut().send_bytes(b"data");
+        let remote = SocketEndpoint::new(RemoteStream::Plain(remote), Readiness::FRESH);
+        let mut relaying = relaying(&mut world, ConnectedLink::Stream(remote));
+        let (plugin, plugin_peer) = connection(FaultProfile::default(), 4);
+        let mut plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
+        assert!(!relaying.greet(&mut plugin).unwrap() && !relaying.is_greeted());
+        assert_eq!(relaying.held(), 4, "half the greeting");
+        plugin_peer.wire_mut().make_room(1000);
+        plugin.handle_event(plugin_peer.wire_mut().take_event());
+        assert!(relaying.greet(&mut plugin).unwrap() && relaying.is_greeted());
+        let turn = world.with_context(1, |cx| relaying.turn(&mut plugin, &Parameters::default(), 0, cx));
+        assert!(turn.delivered);
+        assert_eq!(plugin_peer.wire().received, b"OK CONN\ndata");
+        assert_eq!(plugin.stream().held(), 0);
+    }
+}

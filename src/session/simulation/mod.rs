@@ -6,8 +6,8 @@
 
 mod conversation;
 mod remote;
-mod services;
-mod world;
+pub mod services;
+pub mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -174,7 +174,8 @@ impl World {
         self.enqueue(key);
     }
 
-    fn with_context<T>(&mut self, key: Key, work: impl FnOnce(&mut SessionContext<'_, SimNetwork>) -> T) -> T {
+    /// Calls `work` with the context of the session of `key`.
+    pub fn with_context<T>(&mut self, key: Key, work: impl FnOnce(&mut SessionContext<'_, SimNetwork>) -> T) -> T {
         work(&mut SessionContext {
             now: self.now,
             key,
