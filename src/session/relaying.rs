@@ -214,8 +214,11 @@ impl<N: Network> Relaying<N> {
 
     /// When a time limit passes, or a turn is needed even without an event.
     pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
-        let keep_alive_due = self.keep_alive_due.filter(|_| self.is_greeted());
-        [self.relay().deadline(timing), keep_alive_due].into_iter().flatten().min()
+        if !self.is_greeted() {
+            // The relay has no turns yet, and only a turn enforces the limits of a protocol: pings, say.
+            return self.relay().limits(timing).into_iter().flatten().map(|(due, _)| due).min();
+        }
+        [self.relay().deadline(timing), self.keep_alive_due].into_iter().flatten().min()
     }
 
     /// The time limit that has passed, if one has.
@@ -282,6 +285,7 @@ mod tests {
     use crate::session::simulation::world::World;
     use crate::testing::network::{SimNetwork, connection};
     use crate::testing::wire::FaultProfile;
+    use crate::websocket::handshake::Upgraded;
 
     fn relaying(world: &mut World, link: ConnectedLink<SimNetwork>) -> Relaying<SimNetwork> {
         let target = Target::split_off(b"h:1").unwrap().0;
@@ -299,6 +303,35 @@ mod tests {
         assert_eq!((world.budget.held(), relaying.relay().held()), (12, 12));
         relaying.relay_mut().release(&mut world.budget, &mut crate::relay::pipe_pool::PipePool::new(0));
         assert_eq!(world.budget.held(), 0);
+    }
+
+    #[test]
+    fn a_plugin_that_does_not_read_its_greeting_leaves_no_deadline_in_the_past() {
+        let mut world = World::new(0);
+        let (remote, _peer) = connection(FaultProfile::default(), 1000);
+        let remote = SocketEndpoint::new(RemoteStream::Plain(remote), Readiness::FRESH);
+        let upgraded = Upgraded { subprotocol: None, deflate: None, head: None, rest: Vec::new() };
+        let target = Target::split_off(b"ws://h/").unwrap().0;
+        let request = ConnectRequest { target, sent_ahead: Vec::new() };
+        let connected = Connected { request, link: ConnectedLink::WebSocket(remote, upgraded) };
+        let parameters = Parameters { receive_timeout: Some(Duration::from_secs(30)), ..Parameters::default() };
+        let greeting = b"OK CONN\n".to_vec();
+        let mut relaying: Relaying<SimNetwork> =
+            world.with_context(1, |cx| Relaying::new(connected, greeting, &parameters, cx));
+        let timing = Timing {
+            receive: parameters.receive_timeout,
+            idle: Some(Duration::from_secs(3600)),
+            half_close: Duration::from_secs(5),
+            stall: Duration::from_secs(300),
+            plugin_read_closed: false,
+            remote_read_closed: false,
+        };
+        let idle = world.now + Duration::from_secs(3600);
+        assert_eq!(relaying.deadline(&timing), Some(idle));
+        assert_eq!(relaying.handle_timeout(&timing, idle), Some(CloseReason::Idle));
+        let (plugin, _plugin_peer) = connection(FaultProfile::default(), 1000);
+        assert!(relaying.greet(&mut SocketEndpoint::new(plugin, Readiness::FRESH)).unwrap());
+        assert!(relaying.deadline(&timing).unwrap() <= world.now + Duration::from_secs(30));
     }
 
     #[test]
