@@ -336,11 +336,14 @@ impl Conversation {
         self.read_replies(at);
         let connection = &mut self.connections[at];
         let received = connection.peer.wire().received.len();
-        connection.read = received.min(connection.read.saturating_add(amount));
+        let setup = connection.phase == PluginPhase::Setup;
+        if !setup {
+            connection.read = received.min(connection.read.saturating_add(amount));
+        }
         let read = connection.read - std::mem::replace(&mut connection.granted, connection.read);
         let mut wire = connection.peer.wire_mut();
         wire.make_room(read);
-        if wire.room == 0 && connection.read == received {
+        if wire.room == 0 && (setup || connection.read == received) {
             // A plugin that has read everything has room.
             wire.make_room(1 + amount.min(50));
         }
