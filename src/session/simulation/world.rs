@@ -610,7 +610,8 @@ impl World {
             let Some(connection) = conversation.connections.last() else { continue };
             let attached = connection.phase == PluginPhase::Echo && !connection.gone && !connection.peer.is_dropped();
             let (plugin, remote) = (connection.peer.wire(), conversation.remote.peer.as_ref());
-            let disturbed = plugin.is_closed() || plugin.is_broken() || conversation.disturbed || connection.ended;
+            let disturbed = conversation.disturbed || conversation.shares_pid;
+            let disturbed = disturbed || plugin.is_closed() || plugin.is_broken() || connection.ended;
             if !attached || disturbed || conversation.timed || !relaying.is_greeted() {
                 continue;
             }
