@@ -63,7 +63,7 @@ fn said(argument: usize) -> Vec<u8> {
     }
 }
 
-/// Whoever answers datagrams.
+/// The remote, which answers datagrams.
 #[derive(Default)]
 struct Remote {
     /// Datagrams on their way to the plugin, and those that the relay has taken.

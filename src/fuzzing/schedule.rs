@@ -34,7 +34,7 @@ struct World {
     now: Instant,
     lines: Vec<Line>,
     out: Vec<Job>,
-    /// Subscriptions whose connection has ended, with whether a request has gone out since.
+    /// Subscriptions of connections that have ended, with whether a request has gone out since.
     closed: HashMap<Subscription, bool>,
     /// Every line ever opened that may still have a request out.
     known: HashMap<LineId, Subscription>,
@@ -187,7 +187,7 @@ impl World {
             self.out.push(job);
             assert!(self.out.len() <= self.most_senders, "more requests than senders");
         }
-        // Whoever calls again at once because it is told to would do so for ever.
+        // A caller that calls again at the deadline would do so for ever.
         if let Some(due) = self.schedule.poll_timeout() {
             assert!(due > self.now, "a busy loop: {:?} late", self.now - due);
         }
@@ -196,7 +196,7 @@ impl World {
         assert!(self.schedule.pending() <= most, "{} notices wait", self.schedule.pending());
     }
 
-    /// What a request tells, and to whom.
+    /// Notes what a request tells its plugin.
     fn note(&mut self, job: &Job, subscription: &Subscription) {
         match self.lines.iter_mut().find(|line| line.id == job.line) {
             Some(line) if is_news(job) => {
@@ -210,7 +210,7 @@ impl World {
             }
             Some(_) => {}
             None => {
-                assert!(self.closed.contains_key(subscription), "a request of nobody");
+                assert!(self.closed.contains_key(subscription), "a request of no connection");
                 if is_news(job) {
                     self.closed.insert(subscription.clone(), true);
                 }

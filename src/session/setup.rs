@@ -181,7 +181,7 @@ mod tests {
     }
 
     impl Fixture {
-        /// A plugin whose connection takes `room` bytes.
+        /// A plugin with `room` bytes of room on its connection.
         fn new(room: usize) -> Self {
             let mut wire = Wire::new(FaultProfile::default());
             wire.make_room(room);
@@ -256,7 +256,7 @@ mod tests {
         assert!(matches!(fixture.send(b"x"), SetupOutcome::Close(_)), "it holds more than the reserve");
         let mut fixture = Fixture::new(1000);
         fixture.budget.hold(100_000);
-        assert!(matches!(fixture.send(&[b'x'; 2000]), SetupOutcome::Wait), "the reserve is everybody's");
+        assert!(matches!(fixture.send(&[b'x'; 2000]), SetupOutcome::Wait), "every plugin has the reserve");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What comes in pieces: heads of HTTP, the pieces they are cut into, and who takes them until the handshake is over.
+//! What comes in pieces: heads of HTTP, the pieces they are cut into, and what takes them until the handshake is over.
 
 use std::fmt::Debug;
 

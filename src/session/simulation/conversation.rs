@@ -272,7 +272,7 @@ impl Conversation {
         Some(if has_messages(self.framing) { self.whole(read) - self.count_base } else { read - self.count_base })
     }
 
-    /// The session knows whom to notify.
+    /// The session knows the plugin that it is to notify.
     pub fn subscribed(&self) -> bool {
         self.notifies && self.connected
     }
@@ -428,11 +428,11 @@ impl Conversation {
             let expected = said.get(at..).unwrap_or_default();
             let same = received.iter().zip(expected).take_while(|(one, other)| one == other).count();
             let rest = &received[same..];
-            let farewell = framing == Framing::Mesg
+            let is_close = framing == Framing::Mesg
                 && ends.binary_search(&(at + same)).is_ok()
                 && b"CLOS ".starts_with(&rest[..rest.len().min(5)]);
             assert!(
-                rest.is_empty() || farewell,
+                rest.is_empty() || is_close,
                 "conversation {}: the plugin reads other bytes at {}: {:?} for {:?}",
                 self.index,
                 at + same,

@@ -22,7 +22,7 @@ use world::World;
 
 /// Seeds that are tried.
 const SEEDS: u64 = 1200;
-/// Longest life of a session whose plugin and remote are both gone: KEEP, the relay's limits, and what drains.
+/// Longest life of a session without its plugin and its remote: KEEP, the relay's limits, and what drains.
 const LONGEST_END: Duration = Duration::from_secs(3600 + 600 + 300 + 60);
 
 impl World {
@@ -185,7 +185,7 @@ impl World {
         panic!("it never comes to rest: {stages:?}");
     }
 
-    /// Everybody reads and has room, until nothing moves any more; then everything has arrived.
+    /// All plugins and remotes read and have room, until nothing moves any more; then everything has arrived.
     fn settle(&mut self) {
         for index in 0..self.conversations.len() {
             if self.conversations[index].connected && self.conversations[index].current().is_none() {

@@ -63,7 +63,7 @@ pub struct World {
     pub seen: BTreeSet<String>,
     /// Luup answers with errors now and then.
     luup_fails: bool,
-    /// Connections that sessions are making, and whose.
+    /// Connections that sessions are making, and the conversations that they are of.
     pub pending: Vec<(usize, SimPeer, ConnectPlan)>,
 }
 

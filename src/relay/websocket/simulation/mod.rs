@@ -57,9 +57,9 @@ struct World {
     pings: bool,
     /// There is little memory for all.
     poor: bool,
-    /// Somebody may break the rules or say goodbye at any time.
+    /// Either side may break the rules or close at any time.
     faults: bool,
-    /// Who has vanished without a word.
+    /// The plugin, or the remote, has gone without a close.
     plugin_gone: bool,
     remote_gone: bool,
     end: Option<CloseReason>,
@@ -276,7 +276,7 @@ impl World {
         self.check();
     }
 
-    /// There is room for everything, everybody listens, and every event is told, until nothing moves any more.
+    /// There is room for everything, both sides read, and every event is delivered, until nothing moves any more.
     fn settle(&mut self) {
         for _ in 0..100 {
             let passed = |world: &Self| {
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    /// Somebody ends it, and the others help or do not; then it is over.
+    /// One side ends it, and the other helps or does not; then it is over.
     fn finish(&mut self) -> CloseReason {
         let settles = self.pick(4) > 0;
         if settles {
@@ -352,7 +352,7 @@ impl World {
             let due = self.relay.deadline(&self.timing()).expect("it waits for nothing");
             self.around.now = self.around.now.max(due);
             let waited = self.around.now - start;
-            // Who holds back the other does not let its end be heard.
+            // The end of a side that is held back is not read.
             let blocked = self.relay.is_held_back()
                 || self.relay.connection.queued() > 0
                 || !self.remote.stream().withheld().is_empty();
