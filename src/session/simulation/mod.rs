@@ -18,6 +18,7 @@ use crate::relay::CloseReason;
 use crate::testing::log_recorder;
 use crate::testing::seeds::for_each_seed;
 use conversation::PluginPhase;
+use remote::{Behaviour, RemoteKind};
 use world::World;
 
 /// Seeds that are tried.
@@ -49,7 +50,13 @@ impl World {
             }
             18 => self.finish_connecting(true),
             19 => self.answer_notification(false),
-            20 if self.pick(3) == 0 => self.disturb(index),
+            20 if self.pick(3) == 0 => {
+                self.disturb(index);
+                if self.pick(3) == 0 {
+                    self.come_to_rest();
+                    self.check_rest();
+                }
+            }
             21 | 22 => self.come_back(index),
             _ => {}
         }
@@ -185,13 +192,8 @@ impl World {
         panic!("it never comes to rest: {stages:?}");
     }
 
-    /// All plugins and remotes read and have room, until nothing moves any more; then everything has arrived.
-    fn settle(&mut self) {
-        for index in 0..self.conversations.len() {
-            if self.conversations[index].connected && self.conversations[index].current().is_none() {
-                self.come_back(index);
-            }
-        }
+    /// All plugins and remotes read and have room, until nothing moves any more.
+    fn help_all(&mut self) {
         for _ in 0..30 {
             self.finish_connecting(true);
             for index in 0..self.conversations.len() {
@@ -204,6 +206,43 @@ impl World {
             }
             self.come_to_rest();
         }
+    }
+
+    /// A plugin that is not kept ends or breaks its connection: its remote, which reads, learns of it.
+    fn check_end_is_passed_on(&mut self) {
+        let breaks = self.pick(2) == 0;
+        let found = self.slots.values().find(|slot| {
+            let conversation = &self.conversations[slot.conversation];
+            let attached = conversation.connections.last().is_some_and(|connection| {
+                connection.phase == PluginPhase::Echo && !connection.gone && !connection.ended
+            });
+            let remote = &conversation.remote;
+            let stands = remote.is_open() && !remote.heard_end && remote.behaviour != Behaviour::Stall;
+            let relaying = matches!(slot.session.stage, super::Stage::Relaying(_));
+            let plain = conversation.keep.is_none() && !conversation.disturbed && !conversation.timed;
+            relaying && attached && stands && plain && remote.kind != RemoteKind::Udp
+        });
+        let Some(index) = found.map(|slot| slot.conversation) else { return };
+        self.conversations[index].disturbed = true;
+        if breaks && let Some(connection) = self.conversations[index].current() {
+            connection.peer.wire_mut().break_off();
+            (connection.gone, connection.ended) = (true, true);
+        } else {
+            self.end_plugin(index);
+        }
+        self.help_all();
+        assert!(self.conversations[index].remote.heard_end, "conversation {index}: the plugin's end is not passed on");
+        self.seen.insert("end passed on".into());
+    }
+
+    /// Plugins come back, and all have room: then everything arrives.
+    fn settle(&mut self) {
+        for index in 0..self.conversations.len() {
+            if self.conversations[index].connected && self.conversations[index].current().is_none() {
+                self.come_back(index);
+            }
+        }
+        self.help_all();
         self.check_rest();
         // Before anything ends: a closing notification would tell of data, too.
         self.drain_notifications();
@@ -339,6 +378,7 @@ fn run(seed: u64) -> BTreeSet<String> {
     }
     if world.pick(3) > 0 {
         world.settle();
+        world.check_end_is_passed_on();
     }
     world.finish();
     for conversation in &world.conversations {
@@ -409,6 +449,7 @@ fn sessions_keep_their_promises_whatever_plugins_remotes_and_the_clock_do() {
         "complete Ws",
         "complete Wss",
         "complete Udp",
+        "end passed on",
     ] {
         if !occurs(what) {
             missing.push(what.into());

@@ -430,6 +430,9 @@ impl World {
                     taken
                 });
                 self.enqueue(older);
+                if taken == Some(false) {
+                    self.check_silenced(&pid);
+                }
                 if taken == Some(true) { Err(reply::PID_IN_USE) } else { Ok(()) }
             }
             None => Ok(()),
@@ -438,6 +441,14 @@ impl World {
             self.kept.insert(pid, key);
         }
         self.with_session(key, |session, cx| session.handle_claimed(claim, cx));
+    }
+
+    /// Checks that no request is due for a pid that another plugin has taken a moment ago.
+    fn check_silenced(&mut self, pid: &[u8]) {
+        let before = self.jobs.len();
+        self.send_notifications();
+        let told = self.jobs[before..].iter().any(|job| names(job, &String::from_utf8_lossy(pid)));
+        assert!(!told, "a replaced session notifies the plugin of another");
     }
 
     /// As the daemon does it.
