@@ -24,8 +24,9 @@
 //! | [`thread_pool`] | threads for calls that block or compute for long | |
 //! | [`buffer_pool`] | a thread-local free list of buffers | |
 //!
-//! A module uses only modules below it in the table, and no others than those named; a test checks that. Simulations and
-//! fuzz targets use [`testing`] in place of the kernel.
+//! A module uses only modules below it in the table, and no others than those named; a test checks that. Besides there are
+//! `testing`, which simulations use in place of the kernel, `fuzzing` (the bodies of the fuzz targets) and `benchmarks`, the
+//! last two each behind a feature.
 //!
 //! `docs/architecture.md` has the life of a session, the rules of readiness, the threads, the accounting of memory, and a
 //! glossary.
@@ -42,10 +43,14 @@
 //! a supervisor (procd, systemd, or `--supervise`) restarts the daemon.
 
 pub mod access;
+#[cfg(feature = "bench")]
+pub mod benchmarks;
 pub mod buffer_pool;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod logging;
 pub mod net;
 pub mod notify;
@@ -56,6 +61,7 @@ pub mod relay;
 pub mod session;
 pub mod status;
 pub mod supervise;
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod testing;
 pub mod thread_pool;
 pub mod tls;

@@ -161,8 +161,7 @@ impl WebSocketRelay {
         self.connection.set_reading(!held_back, cx.now);
         self.receive_timer.set_held_back(held_back, cx.now);
         self.receive_timer.handle_received(self.connection.last_frame());
-        let held = self.held();
-        cx.budget.adjust(&mut self.counted, held);
+        self.account(cx.budget);
         turn.end = self.end(remote);
         turn
     }
@@ -491,6 +490,11 @@ impl Relay for WebSocketRelay {
     fn handle_new_plugin(&mut self, now: Instant) {
         self.to_remote.reset();
         self.progress = now;
+    }
+
+    fn account(&mut self, budget: &mut MemoryBudget) {
+        let held = self.held();
+        budget.adjust(&mut self.counted, held);
     }
 
     fn release(&mut self, budget: &mut MemoryBudget, _: &mut PipePool) {
