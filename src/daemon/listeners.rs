@@ -14,8 +14,7 @@ use crate::config::{Config, DirectListener};
 use crate::net::listener::{deregister, listen, register};
 use crate::net::socket::set_options;
 
-/// When nothing can be accepted for want of descriptors or memory, the next try is made after this, or when a connection
-/// has ended.
+/// Delay before accept(2) is tried again after EMFILE or ENOMEM. A session that ends shortens it.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Log accept(2) exhaustion at most once per minute.

@@ -45,7 +45,7 @@ use run_queue::RunQueue;
 use sessions::{SessionTable, remote_token};
 use signals::{SignalRequest, Signals};
 use timers::Timers;
-use tokens::{Side, Source};
+use tokens::{Side, TokenKind};
 
 /// Events taken in one turn.
 const MAX_EVENTS: usize = 256;
@@ -53,8 +53,8 @@ const MAX_EVENTS: usize = 256;
 /// Threads that compute TLS handshakes: more threads than cores gain nothing.
 const HANDSHAKE_THREADS: usize = 2;
 
-/// Turns in which what an attached plugin has sent is relayed before another takes its place. What is left then is what
-/// the remote does not take.
+/// Turns given to an attached plugin's unread bytes before ATCH replaces it. What is left then is what the remote does not
+/// take.
 const ATTACH_TURNS: usize = 16;
 
 /// Time at the end for closing notifications to reach Luup, and for remotes to be told.
@@ -78,7 +78,7 @@ struct Resources {
 pub struct Daemon {
     resources: Resources,
     /// Where the configuration came from, to be read again on SIGHUP.
-    steps: Vec<ConfigSource>,
+    config_sources: Vec<ConfigSource>,
     signals: Signals,
     listeners: Listeners,
     senders: Senders,
@@ -98,9 +98,9 @@ pub struct Daemon {
 impl Daemon {
     /// Opens everything that `config` names. An error is one line for people: what could not be had.
     ///
-    /// Must be called before any thread is started, since signals are blocked for all of them. `steps` are those that
-    /// made `config`, to be gone through again on SIGHUP.
-    pub fn new(config: Config, steps: Vec<ConfigSource>) -> Result<Self, String> {
+    /// Must be called before any thread is started, since signals are blocked for all of them. `config_sources`: where
+    /// `config` came from, to be read again on SIGHUP.
+    pub fn new(config: Config, config_sources: Vec<ConfigSource>) -> Result<Self, String> {
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let signals = Signals::new(poll.registry(), tokens::SIGNALS).map_err(|error| format!("no signals: {error}"))?;
         let waker = Waker::new(poll.registry(), tokens::WAKER).map_err(|error| format!("no waker: {error}"))?;
@@ -134,7 +134,7 @@ impl Daemon {
                 network,
                 config,
             },
-            steps,
+            config_sources,
             signals,
             listeners,
             sessions: SessionTable::default(),
@@ -200,11 +200,11 @@ impl Daemon {
     }
 
     fn dispatch(&mut self, event: &Event) {
-        match tokens::source(event.token()) {
-            Source::Waker => self.take_results(),
-            Source::Signals => self.handle_signals(),
-            Source::Listener(listener) => self.listeners.handle_event(listener),
-            Source::Session(slot, generation, side) => {
+        match tokens::decode(event.token()) {
+            TokenKind::Waker => self.take_results(),
+            TokenKind::Signals => self.handle_signals(),
+            TokenKind::Listener(listener) => self.listeners.handle_event(listener),
+            TokenKind::Session(slot, generation, side) => {
                 let key = sessions::key(slot, generation);
                 // A late event of a session that is gone finds none.
                 let Some(found) = self.sessions.get_mut(key) else { return };
@@ -534,7 +534,7 @@ impl Daemon {
 
     /// Reads the configuration again. An error in it changes nothing.
     fn reload(&mut self) {
-        match Config::load(&self.steps) {
+        match Config::load(&self.config_sources) {
             Ok(config) => {
                 let old = std::mem::replace(&mut self.resources.config, config);
                 self.apply(&old);

@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 
-/// Sessions that do not relay and have a turn in one round, if few relay. One takes as long as passing on some bytes. To
-/// poll after each costs next to nothing beside it: measured, as many handshakes are made.
+/// Minimum number of non-relaying sessions in one round. One takes as long as passing on some bytes. To poll after each
+/// costs next to nothing beside it: measured, as many handshakes are made.
 const MIN_OTHERS: usize = 1;
 /// A connection has about this many turns before it relays.
 const TURNS_BEFORE_RELAYING: usize = 4;
@@ -18,7 +18,7 @@ const TURNS_BEFORE_RELAYING: usize = 4;
 pub struct RunQueue<K> {
     relays: VecDeque<K>,
     others: VecDeque<K>,
-    /// How many of each are still to come in this round.
+    /// How many relays and others are still to come in this round.
     left: (usize, usize),
 }
 

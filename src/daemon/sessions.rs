@@ -5,7 +5,7 @@ use std::time::Instant;
 use mio::Token;
 use slab::Slab;
 
-use super::tokens::{self, Side, Source};
+use super::tokens::{self, Side, TokenKind};
 use crate::session::{Key, Session};
 
 /// A session, and what the loop remembers of it.
@@ -70,7 +70,7 @@ impl SessionTable {
     pub fn remove(&mut self, key: Key) -> Option<Box<Session>> {
         self.get(key)?;
         let slot = slot_of(key)?;
-        let Source::Session(_, generation, _) = tokens::source(Token(key)) else { return None };
+        let TokenKind::Session(_, generation, _) = tokens::decode(Token(key)) else { return None };
         self.generations[slot] = tokens::next_generation(generation);
         Some(self.slots.remove(slot).session)
     }
@@ -93,8 +93,8 @@ impl SessionTable {
 
 /// The token of the remote's sockets of the session that `key` names.
 pub fn remote_token(key: Key) -> Token {
-    match tokens::source(Token(key)) {
-        Source::Session(slot, generation, _) => tokens::session(slot, generation, Side::Remote),
+    match tokens::decode(Token(key)) {
+        TokenKind::Session(slot, generation, _) => tokens::session(slot, generation, Side::Remote),
         _ => Token(key),
     }
 }
@@ -105,8 +105,8 @@ pub fn key(slot: usize, generation: u16) -> Key {
 }
 
 fn slot_of(key: Key) -> Option<usize> {
-    match tokens::source(Token(key)) {
-        Source::Session(slot, _, _) => Some(slot),
+    match tokens::decode(Token(key)) {
+        TokenKind::Session(slot, _, _) => Some(slot),
         _ => None,
     }
 }

@@ -31,7 +31,7 @@ pub enum Side {
 
 /// What a token means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum TokenKind {
     /// A worker has a result.
     Waker,
     /// A signal has come.
@@ -57,15 +57,15 @@ pub fn session(slot: usize, generation: u16, side: Side) -> Token {
 }
 
 /// What a token means.
-pub fn source(token: Token) -> Source {
+pub fn decode(token: Token) -> TokenKind {
     match token {
-        WAKER => Source::Waker,
-        SIGNALS => Source::Signals,
-        Token(number) if number < SESSIONS => Source::Listener(number - LISTENERS),
+        WAKER => TokenKind::Waker,
+        SIGNALS => TokenKind::Signals,
+        Token(number) if number < SESSIONS => TokenKind::Listener(number - LISTENERS),
         Token(number) => {
             let packed = number - SESSIONS;
             let side = if packed & 1 == 1 { Side::Remote } else { Side::Plugin };
-            Source::Session(packed >> 1 & (SLOTS - 1), (packed >> (SLOT_BITS + 1)) as u16, side)
+            TokenKind::Session(packed >> 1 & (SLOTS - 1), (packed >> (SLOT_BITS + 1)) as u16, side)
         }
     }
 }
@@ -81,14 +81,14 @@ mod tests {
 
     #[test]
     fn tokens_mean_what_they_were_made_for() {
-        assert_eq!(source(WAKER), Source::Waker);
-        assert_eq!(source(SIGNALS), Source::Signals);
-        assert_eq!(source(listener(7)), Source::Listener(7));
+        assert_eq!(decode(WAKER), TokenKind::Waker);
+        assert_eq!(decode(SIGNALS), TokenKind::Signals);
+        assert_eq!(decode(listener(7)), TokenKind::Listener(7));
         for slot in [0, 1, SLOTS - 1] {
             for generation in [0, 1, (1 << GENERATION_BITS) - 1] {
                 for side in [Side::Plugin, Side::Remote] {
                     let token = session(slot, generation, side);
-                    assert_eq!(source(token), Source::Session(slot, generation, side));
+                    assert_eq!(decode(token), TokenKind::Session(slot, generation, side));
                     assert!(u32::try_from(token.0).is_ok(), "fits a pointer of the boxes");
                 }
             }

@@ -19,10 +19,10 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 pub struct Connector<N: Network> {
     waiting: VecDeque<SocketAddr>,
     racing: Vec<(SocketAddr, N::Stream)>,
-    /// What events have reported of the attempts, taken together: an event does not say which attempt it is of. The
-    /// connection that stands in the end needs no more than that, since a remote that answers and ends at once may
-    /// never be reported again.
+    /// What events have reported of the attempts, taken together: an event does not say which attempt it is of. So it
+    /// holds for the connection only if there was one attempt.
     readiness: Readiness,
+    attempts: usize,
     next_attempt: Instant,
     last_error: Option<io::Error>,
 }
@@ -32,7 +32,7 @@ pub struct Connector<N: Network> {
 pub enum ConnectorProgress<N: Network> {
     /// No attempt has succeeded yet.
     Pending,
-    /// The connection stands, with this address. It is registered.
+    /// The connection is established, with this address. It is registered.
     Connected(SocketEndpoint<N::Stream>, SocketAddr),
     /// All attempts have failed; this is the error of the last one.
     Failed(io::Error),
@@ -45,6 +45,7 @@ impl<N: Network> Connector<N> {
             waiting: addresses.into_iter().collect(),
             racing: Vec::new(),
             readiness: Readiness::default(),
+            attempts: 0,
             next_attempt: now,
             last_error: None,
         }
@@ -62,20 +63,21 @@ impl<N: Network> Connector<N> {
 
     /// Looks after the attempts: to be called at first, after each event for `token`, and at the deadline.
     pub fn poll(&mut self, network: &mut N, token: Token, now: Instant) -> ConnectorProgress<N> {
-        if let Some(connected) = self.poll_attempts(network) {
+        if let Some(connected) = self.poll_attempts(network, token) {
             return connected;
         }
         while (self.racing.is_empty() || self.next_attempt <= now)
             && let Some(address) = self.waiting.pop_front()
         {
             self.next_attempt = now + ATTEMPT_DELAY;
+            self.attempts += 1;
             match network.connect(address, token) {
                 Ok(stream) => self.racing.push((address, stream)),
                 Err(error) => self.last_error = Some(error),
             }
             // This machine has answered before connect(2) returns: that saves a turn of the loop.
             if address.ip().to_canonical().is_loopback()
-                && let Some(connected) = self.poll_attempts(network)
+                && let Some(connected) = self.poll_attempts(network, token)
             {
                 return connected;
             }
@@ -88,16 +90,22 @@ impl<N: Network> Connector<N> {
     }
 
     /// The attempt that has succeeded, if one has. Failed attempts are dropped.
-    fn poll_attempts(&mut self, network: &mut N) -> Option<ConnectorProgress<N>> {
+    fn poll_attempts(&mut self, network: &mut N, token: Token) -> Option<ConnectorProgress<N>> {
         let mut at = 0;
         while at < self.racing.len() {
             let (address, stream) = &self.racing[at];
             match network.poll_connected(stream, *address) {
                 Ok(false) => at += 1,
                 Ok(true) => {
-                    let (peer, stream) = self.racing.swap_remove(at);
-                    // What has come already was reported, or will be: the socket was registered before.
-                    let readiness = Readiness { writable: true, ..self.readiness };
+                    let (peer, mut stream) = self.racing.swap_remove(at);
+                    let mut readiness = Readiness { writable: true, ..self.readiness };
+                    if self.attempts > 1 {
+                        // Events of failed attempts must not end this one. Registering it again reports what holds.
+                        readiness = Readiness::FRESH;
+                        if let Err(error) = network.reregister(&mut stream, token) {
+                            return Some(ConnectorProgress::Failed(error));
+                        }
+                    }
                     return Some(ConnectorProgress::Connected(SocketEndpoint::new(stream, readiness), peer));
                 }
                 Err(error) => {
@@ -115,6 +123,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::net::endpoint::Endpoint;
     use crate::net::network::MioNetwork;
 
     /// Runs a race to its end.
@@ -143,6 +152,26 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let ConnectorProgress::Connected(stream, peer) = run(vec![refusing(), refusing(), address]) else { panic!() };
         assert_eq!((stream.stream().0.peer_addr().unwrap(), peer), (address, address));
+    }
+
+    /// Regression: the connection that succeeded inherited the reported end of an attempt that was refused.
+    #[test]
+    fn events_of_a_failed_attempt_do_not_end_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let mut network = MioNetwork::new(poll.registry().try_clone().unwrap());
+        let addresses = [refusing(), listener.local_addr().unwrap()];
+        let mut connector = Connector::new(addresses, Instant::now());
+        connector.handle_event(Readiness {
+            readable: true,
+            writable: true,
+            read_closed: true,
+            urgent: false,
+            closed: true,
+        });
+        let connected = connector.poll(&mut network, Token(1), Instant::now());
+        let ConnectorProgress::Connected(stream, _) = connected else { panic!("not connected") };
+        assert!(stream.is_readable() && !stream.is_read_closed() && !stream.is_closed());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub trait Endpoint {
     /// True if reading may return something: bytes, the end, or an error.
     fn is_readable(&self) -> bool;
 
-    /// Has the next read ask the socket, whatever events have reported.
+    /// Marks the socket readable, so that the next turn reads it.
     fn assume_readable(&mut self);
 
     /// True if writing may accept something.

@@ -22,17 +22,17 @@ pub trait Network {
     /// Begins to connect to `to`. Events come for `token`.
     fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<Self::Stream>;
 
-    /// True if the connection to `to` stands; false if it is still being made. Events may be spurious, so the socket
+    /// True if the connection to `to` is established; false if it is still being made. Events may be spurious, so the socket
     /// itself is asked.
     fn poll_connected(&mut self, stream: &Self::Stream, to: SocketAddr) -> io::Result<bool>;
 
     /// Sets the options that a connection needs from its first byte on.
     fn set_options(&mut self, stream: &Self::Stream);
 
-    /// Has small writes sent at once, even while earlier ones are not acknowledged.
+    /// Sets TCP_NODELAY: small writes are sent at once, even while earlier ones are not acknowledged.
     fn set_no_delay(&mut self, stream: &Self::Stream);
 
-    /// Has the peer probed after `silence`.
+    /// Enables keep-alive probes after `silence`.
     fn set_keep_alive(&mut self, stream: &Self::Stream, silence: Duration);
 
     /// Opens a socket for datagrams that can reach `target`. Events come for `token`.

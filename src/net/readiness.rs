@@ -28,7 +28,7 @@ impl Readiness {
     /// A connection that was made just now: it may be read and written until a call says otherwise.
     pub const FRESH: Self = Self { readable: true, writable: true, read_closed: false, urgent: false, closed: false };
 
-    /// A connection that was accepted just now: it takes what is written to it; an event reports what it has received.
+    /// A connection that was accepted just now: writable, and readable only after an event.
     pub const ACCEPTED: Self = Self { readable: false, ..Self::FRESH };
 
     /// Adds what an event reports.

@@ -50,8 +50,8 @@ pub trait Datagrams {
     fn send_to(&mut self, payload: &[u8], to: SocketAddr) -> io::Result<usize>;
 }
 
-/// What epoll watches of every connection, from its registration on: readiness is remembered, not asked for. Urgent data
-/// is watched because a read stops short at its mark.
+/// What every connection is registered for, once: interest never changes, and readiness is remembered. Urgent data is
+/// watched because a read stops short at its mark.
 pub const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 
 /// Unanswered probes after which a peer counts as gone.
@@ -75,7 +75,7 @@ impl TcpSocket {
         let _ = SockRef::from(&self.0).set_tcp_nodelay(true);
     }
 
-    /// Has the peer probed after `silence`.
+    /// Enables keep-alive probes after `silence`.
     pub fn set_keep_alive(&self, silence: Duration) {
         set_keep_alive(&SockRef::from(&self.0), silence);
     }

@@ -1,6 +1,6 @@
 //! Notifications: HTTP requests to Luup that call an action of the plugin when it has something to read.
 //!
-//! May depend on: `workers` (thread pool), `net`, and `tls` for a Luup behind https.
+//! May depend on: `thread_pool`, `net`, and `tls` for a Luup behind https.
 //!
 //! | file | holds |
 //! | --- | --- |

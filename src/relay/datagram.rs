@@ -208,7 +208,7 @@ impl DatagramRelay {
             },
             // Datagrams have neither.
             Some(Ok(Item::Ping(_) | Item::Pong(_))) => {}
-            Some(Ok(Item::Close { .. })) => self.phase = PluginPhase::Closing(CloseReason::Goodbye),
+            Some(Ok(Item::Close { .. })) => self.phase = PluginPhase::Closing(CloseReason::PluginClosed),
             Some(Err(error)) => self.refuse(error),
         }
         true
@@ -224,7 +224,7 @@ impl DatagramRelay {
             return Ok(None);
         }
         if self.decoder.buffered() > RESERVE && cx.budget.is_full() {
-            // Half a message that waits for memory could wait for another one that waits for memory, too.
+            // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
             self.refuse(FramingError::NoMemory);
             return Ok(None);
         }

@@ -338,7 +338,7 @@ impl Direction {
         Ok(Flow::Continue)
     }
 
-    /// Takes bytes back out of a pipe, if the sink does not take them spliced. Writing them tells why.
+    /// Takes bytes back out of a pipe, if the sink does not take them spliced. The next write returns the socket's error.
     fn unsplice(&mut self, cx: &mut RelayContext<'_>) -> Result<(), DirectionError> {
         let Pending::Pipe { pipe, len } = std::mem::take(&mut self.pending) else { return Ok(()) };
         let mut bytes = vec![0; len];

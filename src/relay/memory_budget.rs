@@ -25,12 +25,12 @@ impl MemoryBudget {
         (self.limit, self.each) = (limit, each);
     }
 
-    /// Bytes that a direction may read that holds none.
+    /// How many bytes a direction may read that holds none.
     pub fn available(&self) -> usize {
         self.available_with(0)
     }
 
-    /// Bytes that a direction may hold in all that holds `own` now.
+    /// How many bytes a direction may hold in total. `own`: bytes that it holds now.
     pub fn available_with(&self, own: usize) -> usize {
         debug_assert!(own <= self.held);
         self.limit.saturating_sub(self.held.saturating_sub(own)).min(self.each).max(RESERVE)
@@ -46,20 +46,20 @@ impl MemoryBudget {
         self.limit.saturating_sub(self.held)
     }
 
-    /// What was counted as `counted` bytes is `held` bytes now.
+    /// Replaces the caller's count `counted` by `held`.
     pub fn adjust(&mut self, counted: &mut usize, held: usize) {
         debug_assert!(*counted <= self.held);
         self.held = self.held.saturating_sub(*counted) + held;
         *counted = held;
     }
 
-    /// Bytes of history that may be kept by a plugin's side that keeps `own` now.
+    /// How many bytes of history a plugin's side may keep in total. `own`: bytes that it keeps now.
     pub fn history_available(&self, own: usize) -> usize {
         debug_assert!(own <= self.history);
         (self.limit / 2).saturating_sub(self.history.saturating_sub(own)).max(RESERVE)
     }
 
-    /// The history that was counted as `counted` bytes has `kept` bytes now.
+    /// Replaces the caller's count `counted` of history by `kept`.
     pub fn adjust_history(&mut self, counted: &mut usize, kept: usize) {
         debug_assert!(*counted <= self.history);
         self.history = self.history.saturating_sub(*counted) + kept;

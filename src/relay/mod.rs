@@ -59,10 +59,10 @@ pub struct Timing {
     pub half_close: Duration,
     /// Longest standstill of a plugin that has yet to read what a remote left behind.
     pub stall: Duration,
-    /// An event reported the end of the plugin's side. A direction that holds bytes does not read, so it learns that in
-    /// no other way; likewise for the remote.
+    /// An event reported the end of the plugin's side. A direction that is held back does not read, so only the event
+    /// reports the end.
     pub plugin_read_closed: bool,
-    /// An event reported the end of the remote's side.
+    /// An event reported the end of the remote's side: see `plugin_read_closed`.
     pub remote_read_closed: bool,
 }
 
@@ -132,11 +132,11 @@ pub enum CloseReason {
     /// One side had ended, and the other did not read its last bytes.
     Stalled,
     /// The plugin ended the connection in its framing (CLOS).
-    Goodbye,
+    PluginClosed,
     /// The plugin violated its framing.
     BadFraming,
     /// The remote ended the connection in its protocol (a close frame).
-    RemoteGoodbye,
+    RemoteClosed,
     /// The remote violated its protocol.
     BadRemote,
 }
@@ -151,9 +151,9 @@ impl std::fmt::Display for CloseReason {
             Self::Idle => "idle for too long",
             Self::HalfClosed => "one side ended, the other stood still",
             Self::Stalled => "one side ended, the other did not take its last bytes",
-            Self::Goodbye => "plugin said goodbye",
+            Self::PluginClosed => "plugin said goodbye",
             Self::BadFraming => "plugin's framing is broken",
-            Self::RemoteGoodbye => "remote said goodbye",
+            Self::RemoteClosed => "remote said goodbye",
             Self::BadRemote => "remote broke the protocol",
         })
     }

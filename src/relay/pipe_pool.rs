@@ -31,7 +31,7 @@ pub struct PipePool {
 }
 
 impl PipePool {
-    /// A pool of at most `limit` pool; 0 turns splicing off.
+    /// A pool of at most `limit` pipes; 0 turns splicing off.
     pub fn new(limit: usize) -> Self {
         Self { idle: Vec::new(), lent: 0, limit }
     }

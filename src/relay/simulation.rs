@@ -91,7 +91,7 @@ fn datagrams_arrive_in_order_whatever_the_sockets_do() {
         ends.extend(end.map(|end| end.to_string()));
         seeds += 1;
     });
-    check_ends(seeds, &ends, &[CloseReason::HalfClosed, CloseReason::Goodbye, CloseReason::BadFraming]);
+    check_ends(seeds, &ends, &[CloseReason::HalfClosed, CloseReason::PluginClosed, CloseReason::BadFraming]);
 }
 
 /// Two connections and their relay, without chance.

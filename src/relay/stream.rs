@@ -2,16 +2,17 @@
 //!
 //! How it ends is a table of the two directions' phases:
 //!
-//! | from plugin | to plugin | what happens |
-//! | --- | --- | --- |
-//! | Open | Open | both run; RTIM and the idle limit count |
-//! | Open or Ending | Ended | the plugin knows the end; what it still sends may go on while it makes progress |
-//! | Ended | Open or Ending | the remote knows the end; likewise |
-//! | Ending | any | what came before the end is written first, while the remote makes progress |
-//! | any | Ending | likewise, and the plugin may take its time: the stall limit |
-//! | Ended | Ended | over, once the remote's stream has written what it holds itself |
+//! | to remote | to plugin | what happens | limit since the last byte |
+//! | --- | --- | --- | --- |
+//! | Open | Open | both run | RTIM, idle |
+//! | Open | Ended | the plugin was told the end; it may still send | half_close |
+//! | Ended | Open | the remote was told the end; it may still send | half_close |
+//! | Ending | any | the plugin has ended; its last bytes are written to the remote | half_close |
+//! | any | Ending | the remote has ended; its last bytes are written to the plugin | stall |
+//! | Ended | Ended | over, once the remote's stream has written what it holds itself | half_close |
 //!
-//! A connection that breaks ends both ways: what came from it is still written, what was on its way to it is lost.
+//! A connection that breaks (RST, or a failed write) ends both ways. What came from it is still written; what was on its
+//! way to it is lost. The other side is told the end by FIN, not by RST.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -29,8 +30,8 @@ pub struct StreamRelay {
     to_remote: Direction,
     to_plugin: Direction,
     receive_timer: ReceiveTimer,
-    /// How it will end, if not by the end of both sides.
-    lost: Option<CloseReason>,
+    /// The first error. `None`: the relay ends when both directions have ended.
+    error: Option<CloseReason>,
     /// Since when both directions have ended, while the remote's stream still holds bytes of its own.
     flushing_since: Option<Instant>,
 }
@@ -50,7 +51,7 @@ impl StreamRelay {
             to_remote,
             to_plugin: Direction::new(now),
             receive_timer: ReceiveTimer::new(now),
-            lost: None,
+            error: None,
             flushing_since: None,
         }
     }
@@ -67,10 +68,10 @@ impl StreamRelay {
             // What the plugin sent before is still read; a device is not held for what the plugin will never read.
             self.to_plugin.abandon(cx.budget, cx.pipes);
             self.to_remote.restart_clock(cx.now);
-            self.lost.get_or_insert(CloseReason::PluginLost);
+            self.error.get_or_insert(CloseReason::PluginLost);
         }
         // close(2) tells both sides the end if they are plain sockets that have nothing unread.
-        let are_plain = self.lost.is_none() && plugin.fd().is_some() && remote.fd().is_some();
+        let are_plain = self.error.is_none() && plugin.fd().is_some() && remote.fd().is_some();
         let close_follows = are_plain && self.to_remote.phase() == DirectionPhase::Ended;
         let to_plugin = self.to_plugin.pump(remote, plugin, close_follows, cx);
         turn.delivered = to_plugin.written;
@@ -85,7 +86,7 @@ impl StreamRelay {
 
         // BLKS concerns what the plugin reads; the remote gets what there is.
         let block = cx.block.take();
-        let close_follows = are_plain && self.lost.is_none() && self.to_plugin.phase() == DirectionPhase::Ended;
+        let close_follows = are_plain && self.error.is_none() && self.to_plugin.phase() == DirectionPhase::Ended;
         let to_remote = self.to_remote.pump(plugin, remote, close_follows, cx);
         cx.block = block;
         if to_remote.ended {
@@ -101,9 +102,9 @@ impl StreamRelay {
 
         self.receive_timer.set_held_back(self.to_plugin.is_held_back(), cx.now);
         // An error may have left the other direction with something to do.
-        let goes_on = self.lost.is_some() && !self.is_over() && self.can_move(plugin, remote);
+        let goes_on = self.error.is_some() && !self.is_over() && self.can_move(plugin, remote);
         turn.again = to_plugin.again || to_remote.again || goes_on;
-        turn.end = (self.is_over() && flushed).then(|| self.lost.unwrap_or(CloseReason::Done));
+        turn.end = (self.is_over() && flushed).then(|| self.error.unwrap_or(CloseReason::Done));
         turn
     }
 
@@ -134,7 +135,7 @@ impl StreamRelay {
         // A TLS error is reported nowhere else.
         let level = if error.kind() == io::ErrorKind::InvalidData { log::Level::Info } else { log::Level::Debug };
         log::log!(level, "{lost}: {error}");
-        self.lost.get_or_insert(lost);
+        self.error.get_or_insert(lost);
         let (this, other) = match way {
             Way::ToPlugin => (&mut self.to_plugin, &mut self.to_remote),
             Way::ToRemote => (&mut self.to_remote, &mut self.to_plugin),

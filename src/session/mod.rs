@@ -1,11 +1,14 @@
 //! One plugin connection, from its greeting to its end.
 //!
 //! ```text
-//!          CONN                    connected            remote ended
-//! Setup ---------> Connecting -----------------> Relaying ----------> Draining ----> closed
-//!   |  `-> Claiming -^   | failed                    |  (KEEP) `----> UnreadTail --> closed
-//!   +--------------------+---------------------------+------------------------------> closed
+//! Setup --CONN--> Connecting --connected--> Relaying --both sides ended--> Closed
+//!   |     \        ^    |                    |  |  ^
+//!   |  (KEEP)      |    | failed      ended  |  |  | ATCH (a kept plugin comes back)
+//!   |  Claiming ---'    v                    |  |  |
+//!   +-- QUIT, ERR --> Draining --> Closed <--'  '--+-- remote ended (KEEP) --> UnreadTail --> Closed
 //! ```
+//!
+//! `docs/architecture.md` says what each stage is for.
 //!
 //! A session owns the plugin's side, the remote's, and the plugin's notifications. Each stage is a type of its own that
 //! knows neither the session nor its siblings: its turn returns an outcome, and [`Session::turn`] makes the next stage of
@@ -33,7 +36,7 @@ mod snapshot;
 
 pub use context::{DaemonRequest, Key, SessionContext, TurnResult};
 pub use pid::{Pid, PidSource};
-pub use snapshot::{Snapshot, State};
+pub use snapshot::{Snapshot, SnapshotState};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -116,7 +119,7 @@ enum Next<N: Network> {
     Enter(Stage<N>),
 }
 
-/// How a kept session stands towards a request for its pid.
+/// Whether a CONN, ATCH or DROP may use the pid of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeptState {
     /// It is connecting, or a plugin is attached.
@@ -335,7 +338,7 @@ impl<N: Network> Session<N> {
         }
     }
 
-    /// The stage that a CONN leads to which has succeeded. A direct listener's client is not greeted.
+    /// The stage after a successful CONN. A direct listener's client gets no reply.
     fn relay(&mut self, connected: Connected<N>, cx: &mut SessionContext<'_, N>) -> Stage<N> {
         let given = self.parameters.notify.as_deref().and_then(|notify| notify.pid());
         let greeting = match given {
@@ -355,8 +358,8 @@ impl<N: Network> Session<N> {
 
     fn relaying_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
         let Stage::Relaying(relaying) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
-        if !relaying.is_greeted() {
-            match relaying.greet(self.plugin.endpoint_mut()) {
+        if !relaying.is_connect_reply_sent() {
+            match relaying.send_connect_reply(self.plugin.endpoint_mut()) {
                 Ok(true) => {}
                 Ok(false) => return Next::Stay(TurnResult::Wait),
                 Err(_) => return Next::Enter(self.end_relay(CloseReason::PluginLost, cx.now)),
@@ -386,7 +389,7 @@ impl<N: Network> Session<N> {
         self.notify(&turn, parked, cx);
         match turn.end {
             Some(end) => Next::Enter(self.end_relay(end, cx.now)),
-            // A plugin that was cut off just now has room of another kind, which no event reports.
+            // A plugin that was disconnected just now has room of another kind, which no event reports.
             None if turn.again || parked => Next::Stay(TurnResult::Again),
             None => Next::Stay(TurnResult::Wait),
         }
@@ -401,7 +404,7 @@ impl<N: Network> Session<N> {
             (CloseReason::Done, _) => Stage::Closed,
             (_, PluginSide::Kept(plugin)) => {
                 plugin.shutdown_write();
-                let ended_by_plugin = matches!(end, CloseReason::Goodbye | CloseReason::BadFraming);
+                let ended_by_plugin = matches!(end, CloseReason::PluginClosed | CloseReason::BadFraming);
                 let kept = !ended_by_plugin && !plugin.is_given_up();
                 let (target, protocol) = (relaying.target().clone(), relaying.protocol());
                 Stage::UnreadTail(Box::new(UnreadTail::new(target, protocol, relaying.relay(), kept, now)))
@@ -566,7 +569,7 @@ impl<N: Network> Session<N> {
         self.parameters.kept_pid()
     }
 
-    /// How the session stands towards a request for its pid.
+    /// Whether a CONN, ATCH or DROP may use the session's pid.
     pub fn kept_state(&self) -> KeptState {
         match (&self.stage, &self.plugin) {
             (Stage::UnreadTail(tail), _) if !tail.kept => KeptState::Over,
@@ -600,9 +603,9 @@ impl<N: Network> Session<N> {
         Some(PluginConnection { socket, sent_ahead, peer: self.peer })
     }
 
-    /// Attaches a plugin's connection to this kept session. Returns the peer of the connection before, which
-    /// [`Session::set_peer`] gives to the session that the new one is from: each address keeps as many connections as it
-    /// has. An error says that events of the connection cannot be had; no plugin is attached then.
+    /// Attaches a plugin's connection to this kept session. Returns the previous peer, which the caller sets on the session
+    /// that gave up its connection ([`Session::set_peer`]), so that connections are counted at the right address. An error
+    /// says that the connection cannot be registered for events; no plugin is attached then.
     pub fn attach(
         &mut self,
         connection: PluginConnection<N::Stream>,
@@ -643,7 +646,7 @@ impl<N: Network> Session<N> {
     pub fn end_kept(&mut self, why: KeptEnd, cx: &mut SessionContext<'_, N>) {
         log::info!("{} ends: {why}", self.pid);
         if why == KeptEnd::Replaced {
-            self.notifier.silence(|| recipient(&self.parameters, self.pid), cx.schedule);
+            self.notifier.cancel_all(|| recipient(&self.parameters, self.pid), cx.schedule);
         }
         let next = match (&mut self.stage, &mut self.plugin) {
             (Stage::Relaying(relaying), PluginSide::Kept(plugin)) => {
@@ -663,7 +666,7 @@ impl<N: Network> Session<N> {
     pub fn shut_down(&mut self, cx: &mut SessionContext<'_, N>) {
         match &mut self.stage {
             Stage::Draining(_) => {}
-            Stage::Relaying(relaying) if relaying.says_goodbye() => {
+            Stage::Relaying(relaying) if relaying.has_close_handshake() => {
                 // The connection goes on without its plugin until the remote has answered.
                 self.notify_closed(cx);
                 self.plugin.release(cx.budget);
@@ -690,7 +693,7 @@ impl<N: Network> Session<N> {
     pub fn snapshot(&self, schedule: &Schedule, now: Instant) -> Option<Snapshot> {
         let pid = self.pid.to_string();
         let mut shown = Snapshot {
-            state: State::Setup,
+            state: SnapshotState::Setup,
             idle: Duration::ZERO,
             uptime: now.saturating_duration_since(self.started),
             client: self.address().to_string(),
@@ -717,18 +720,18 @@ impl<N: Network> Session<N> {
         match &self.stage {
             Stage::Setup(_) => {}
             Stage::Claiming(request) => {
-                shown.state = State::Connecting;
+                shown.state = SnapshotState::Connecting;
                 shown.remote = request.target.to_string();
                 shown.protocol = Protocol::of(&request.target, self.parameters.transport);
             }
             Stage::Connecting(connecting) => {
-                shown.state = State::Connecting;
+                shown.state = SnapshotState::Connecting;
                 shown.remote = connecting.target().to_string();
                 shown.protocol = connecting.protocol();
             }
             Stage::Relaying(relaying) => {
                 let relay = relaying.relay();
-                shown.state = State::Relaying;
+                shown.state = SnapshotState::Relaying;
                 shown.remote = relaying.target().to_string();
                 shown.protocol = relaying.protocol();
                 shown.tls_version = relaying.tls_version();
@@ -738,7 +741,7 @@ impl<N: Network> Session<N> {
                 (shown.received, shown.sent) = (relay.received(), relay.sent());
             }
             Stage::UnreadTail(tail) => {
-                shown.state = State::Relaying;
+                shown.state = SnapshotState::Relaying;
                 shown.remote = tail.target.to_string();
                 (shown.protocol, shown.messages) = (tail.protocol, tail.messages);
                 shown.idle = now.saturating_duration_since(tail.last_heard);
@@ -747,7 +750,7 @@ impl<N: Network> Session<N> {
             Stage::Draining(_) | Stage::Closed => return None,
         }
         if self.kept_state() == KeptState::Parked {
-            shown.state = State::Parked;
+            shown.state = SnapshotState::Parked;
         }
         Some(shown)
     }

@@ -26,7 +26,7 @@ impl Notifier {
         if let Self::Open(id) = self { Some(*id) } else { None }
     }
 
-    /// The connection stands.
+    /// The connection is established.
     pub fn notify_connected(
         &mut self,
         recipient: impl FnOnce() -> Option<Recipient>,
@@ -63,8 +63,8 @@ impl Notifier {
         *self = Self::Closed;
     }
 
-    /// Drops every notification that is still to be made: the connection's name is another session's from now on.
-    pub fn silence(&mut self, recipient: impl FnOnce() -> Option<Recipient>, schedule: &mut Schedule) {
+    /// Cancels pending notifications: the pid belongs to another session now.
+    pub fn cancel_all(&mut self, recipient: impl FnOnce() -> Option<Recipient>, schedule: &mut Schedule) {
         match std::mem::replace(self, Self::Closed) {
             Self::Open(id) => schedule.discard(id),
             Self::Closed => {
@@ -124,7 +124,7 @@ mod tests {
             if closes {
                 notifier.notify_closed(subscribed, &mut schedule, now);
             }
-            notifier.silence(subscribed, &mut schedule);
+            notifier.cancel_all(subscribed, &mut schedule);
             notifier.notify_closed(subscribed, &mut schedule, now);
             assert_eq!(events(&mut schedule, now).len(), 0, "closes: {closes}");
         }

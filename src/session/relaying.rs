@@ -27,10 +27,9 @@ const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(1);
 pub struct Relaying<N: Network> {
     target: Target,
     /// `OK CONN`, until it is written. No byte of the remote goes before it.
-    greeting: Option<Outbox>,
-    /// Nagle's algorithm is still on: it delays only a write that follows another one, and not one with the end, so that a
-    /// dialogue of one question is spared a system call.
-    delays_writes: bool,
+    connect_reply: Option<Outbox>,
+    /// TCP_NODELAY is not set yet. It is set before the second write; a connection with one request saves the system call.
+    nagle_on: bool,
     /// When keep-alive is to be set up, until it is.
     keep_alive_due: Option<Instant>,
     link: Link<N>,
@@ -55,10 +54,10 @@ enum Link<N: Network> {
 }
 
 impl<N: Network> Relaying<N> {
-    /// Echo mode over what `connected` has led to. `greeting` is written to the plugin first.
+    /// Echo mode over what `connected` has led to. `connect_reply` is written to the plugin first.
     pub fn new(
         connected: Connected<N>,
-        greeting: Vec<u8>,
+        connect_reply: Vec<u8>,
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
@@ -97,27 +96,32 @@ impl<N: Network> Relaying<N> {
         };
         let keep_alive_due = (cx.config.limits.keep_alive.is_some() && !matches!(link, Link::Datagrams { .. }))
             .then(|| cx.now + KEEP_ALIVE_DELAY);
-        let delays_writes = matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
-        let mut relaying =
-            Self { target: request.target, greeting: Some(Outbox::new(greeting)), delays_writes, keep_alive_due, link };
-        // A plugin that does not read its greeting keeps the relay from its first turn.
+        let nagle_on = matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
+        let mut relaying = Self {
+            target: request.target,
+            connect_reply: Some(Outbox::new(connect_reply)),
+            nagle_on,
+            keep_alive_due,
+            link,
+        };
+        // A plugin that does not read its reply keeps the relay from its first turn.
         relaying.relay_mut().account(cx.budget);
         relaying
     }
 
-    /// True if the plugin has been greeted; nothing may be moved before.
-    pub fn is_greeted(&self) -> bool {
-        self.greeting.is_none()
+    /// True if the plugin has its reply to CONN; nothing may be moved before.
+    pub fn is_connect_reply_sent(&self) -> bool {
+        self.connect_reply.is_none()
     }
 
-    /// Greets the plugin. True when that is done.
-    pub fn greet(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
-        if let Some(greeting) = &mut self.greeting
-            && !greeting.flush(plugin)?
+    /// Sends the reply to CONN. True when that is done.
+    pub fn send_connect_reply(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
+        if let Some(connect_reply) = &mut self.connect_reply
+            && !connect_reply.flush(plugin)?
         {
             return Ok(false);
         }
-        self.greeting = None;
+        self.connect_reply = None;
         Ok(true)
     }
 
@@ -145,8 +149,8 @@ impl<N: Network> Relaying<N> {
         counted: usize,
         cx: &mut SessionContext<'_, N>,
     ) -> RelayTurn {
-        let writes_again = plugin.is_readable() && !plugin.is_read_closed() || self.relay().held() > 0;
-        if self.delays_writes && self.relay().sent() > 0 && writes_again {
+        let writes_again = (plugin.is_readable() && !plugin.is_read_closed()) || self.relay().held() > 0;
+        if self.nagle_on && self.relay().sent() > 0 && writes_again {
             self.set_no_delay(cx);
         }
         if self.keep_alive_due.is_some_and(|due| due <= cx.now) {
@@ -180,7 +184,7 @@ impl<N: Network> Relaying<N> {
     }
 
     fn set_no_delay(&mut self, cx: &mut SessionContext<'_, N>) {
-        self.delays_writes = false;
+        self.nagle_on = false;
         if let Link::Stream { remote, .. } = &self.link {
             cx.network.set_no_delay(remote.stream().socket());
         }
@@ -195,17 +199,17 @@ impl<N: Network> Relaying<N> {
         }
     }
 
-    /// Bytes held outside of the relay: by the remote's stream, and of the greeting.
+    /// Bytes held outside of the relay: by the remote's stream, and of the reply to CONN.
     pub fn held(&self) -> usize {
         let stream = match &self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.held(),
             Link::Datagrams { .. } => 0,
         };
-        stream + self.greeting.as_ref().map_or(0, Outbox::unwritten)
+        stream + self.connect_reply.as_ref().map_or(0, Outbox::unwritten)
     }
 
     /// True if the remote's protocol has an end of its own to be told: a close frame, or close_notify.
-    pub fn says_goodbye(&self) -> bool {
+    pub fn has_close_handshake(&self) -> bool {
         match &self.link {
             Link::Stream { remote, .. } => remote.stream().tls_version().is_some(),
             Link::WebSocket { .. } => true,
@@ -230,7 +234,7 @@ impl<N: Network> Relaying<N> {
 
     /// When a time limit passes, or a turn is needed even without an event.
     pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
-        if !self.is_greeted() {
+        if !self.is_connect_reply_sent() {
             // The relay has no turns yet, and only a turn enforces the limits of a protocol: pings, say.
             return self.relay().limits(timing).into_iter().flatten().map(|(due, _)| due).min();
         }
@@ -331,9 +335,9 @@ mod tests {
         let request = ConnectRequest { target, sent_ahead: Vec::new() };
         let connected = Connected { request, link: ConnectedLink::WebSocket(remote, upgraded) };
         let parameters = Parameters { receive_timeout: Some(Duration::from_secs(30)), ..Parameters::default() };
-        let greeting = b"OK CONN\n".to_vec();
+        let connect_reply = b"OK CONN\n".to_vec();
         let mut relaying: Relaying<SimNetwork> =
-            world.with_context(1, |cx| Relaying::new(connected, greeting, &parameters, cx));
+            world.with_context(1, |cx| Relaying::new(connected, connect_reply, &parameters, cx));
         let timing = Timing {
             receive: parameters.receive_timeout,
             idle: Some(Duration::from_secs(3600)),
@@ -346,7 +350,7 @@ mod tests {
         assert_eq!(relaying.deadline(&timing), Some(idle));
         assert_eq!(relaying.handle_timeout(&timing, idle), Some(CloseReason::Idle));
         let (plugin, _plugin_peer) = connection(FaultProfile::default(), 1000);
-        assert!(relaying.greet(&mut SocketEndpoint::new(plugin, Readiness::FRESH)).unwrap());
+        assert!(relaying.send_connect_reply(&mut SocketEndpoint::new(plugin, Readiness::FRESH)).unwrap());
         assert!(relaying.deadline(&timing).unwrap() <= world.now + Duration::from_secs(30));
     }
 
@@ -359,11 +363,11 @@ mod tests {
         let mut relaying = relaying(&mut world, ConnectedLink::Stream(remote));
         let (plugin, plugin_peer) = connection(FaultProfile::default(), 4);
         let mut plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
-        assert!(!relaying.greet(&mut plugin).unwrap() && !relaying.is_greeted());
-        assert_eq!(relaying.held(), 4, "half the greeting");
+        assert!(!relaying.send_connect_reply(&mut plugin).unwrap() && !relaying.is_connect_reply_sent());
+        assert_eq!(relaying.held(), 4, "half the connect_reply");
         plugin_peer.wire_mut().make_room(1000);
         plugin.handle_event(plugin_peer.wire_mut().take_event());
-        assert!(relaying.greet(&mut plugin).unwrap() && relaying.is_greeted());
+        assert!(relaying.send_connect_reply(&mut plugin).unwrap() && relaying.is_connect_reply_sent());
         let turn = world.with_context(1, |cx| relaying.turn(&mut plugin, &Parameters::default(), 0, cx));
         assert!(turn.delivered);
         assert_eq!(plugin_peer.wire().received, b"OK CONN\ndata");

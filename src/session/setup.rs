@@ -22,7 +22,7 @@ pub struct Setup {
     /// Since when the plugin has neither sent nor read anything.
     silent_since: Instant,
     /// STAT has lifted the limit on silence, except for a plugin that does not read its replies.
-    watches: bool,
+    timeout_suspended: bool,
 }
 
 /// What a turn in setup mode needs from outside.
@@ -73,7 +73,12 @@ enum ReadOutcome {
 impl Setup {
     /// A plugin that is to be greeted with `greeting`; its lines may be `line_limit` bytes long.
     pub fn new(greeting: Vec<u8>, now: Instant, line_limit: usize) -> Self {
-        Self { parser: SetupParser::new(line_limit), outbox: Outbox::new(greeting), silent_since: now, watches: false }
+        Self {
+            parser: SetupParser::new(line_limit),
+            outbox: Outbox::new(greeting),
+            silent_since: now,
+            timeout_suspended: false,
+        }
     }
 
     /// Bytes that the plugin has sent behind the last command. No further command is read.
@@ -88,7 +93,7 @@ impl Setup {
 
     /// When the plugin has been silent for `limit`. `None` while STAT has lifted the limit.
     pub fn deadline(&self, limit: Duration) -> Option<Instant> {
-        let lifted = self.watches && self.outbox.unwritten() == 0;
+        let lifted = self.timeout_suspended && self.outbox.unwritten() == 0;
         (!lifted).then(|| self.silent_since + limit)
     }
 
@@ -124,11 +129,11 @@ impl Setup {
                 Some(SetupAction::Reply(reply)) => self.outbox.push(&reply),
                 Some(SetupAction::Close(reply)) => return SetupOutcome::Close(reply),
                 Some(SetupAction::Stat) => {
-                    self.watches = true;
+                    self.timeout_suspended = true;
                     return SetupOutcome::Request(DaemonRequest::Stat);
                 }
                 Some(SetupAction::StatJson) => {
-                    self.watches = true;
+                    self.timeout_suspended = true;
                     return SetupOutcome::Request(DaemonRequest::StatJson);
                 }
                 Some(SetupAction::Help) => self.outbox.push(&reply::help(cx.connect_timeout)),
@@ -152,7 +157,7 @@ impl Setup {
         if !plugin.is_readable() {
             return ReadOutcome::Nothing;
         }
-        // Half a line that waits for memory could wait for another one that waits for memory, too.
+        // Partly read lines that wait for each other's memory would deadlock, so the line fails instead.
         let memory = cx.budget.left().max(RESERVE.saturating_sub(self.parser.held()));
         if memory == 0 {
             return ReadOutcome::NoMemory;

@@ -7,7 +7,7 @@ use crate::protocol::options::Protocol;
 
 /// Where a session stands, as STAT shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SnapshotState {
     /// Setup mode.
     Setup,
     /// A CONN is under way.
@@ -18,7 +18,7 @@ pub enum State {
     Parked,
 }
 
-impl State {
+impl SnapshotState {
     /// STAT's column St: 1 in setup mode, 2 in echo mode.
     pub fn digit(self) -> u8 {
         match self {
@@ -44,7 +44,7 @@ pub struct Snapshot {
     /// The proxy's name for it.
     pub pid: String,
     /// Where it stands.
-    pub state: State,
+    pub state: SnapshotState,
     /// Time since the remote last sent something.
     pub idle: Duration,
     /// Time since the plugin connected.

@@ -80,8 +80,8 @@ pub struct WebSocketRelay {
     to_remote: ToRemote,
     /// The plugin was told the end.
     end_delivered: bool,
-    /// Why it ends.
-    why: Option<CloseReason>,
+    /// The first reason to end.
+    close_reason: Option<CloseReason>,
     /// Longest silence of the remote.
     receive: Option<Duration>,
     receive_timer: ReceiveTimer,
@@ -122,7 +122,7 @@ impl WebSocketRelay {
             to_plugin,
             to_remote: ToRemote::new(options.framing, limit, sent_ahead),
             end_delivered: false,
-            why: None,
+            close_reason: None,
             receive: options.receive,
             receive_timer: ReceiveTimer::new(now),
             counted: 0,
@@ -207,18 +207,18 @@ impl WebSocketRelay {
         cx: &mut RelayContext<'_>,
         turn: &mut RelayTurn,
     ) -> bool {
-        let mut budget = TURN_BYTES;
+        let mut allowance = TURN_BYTES;
         for _ in 0..TURN_CALLS {
             self.write_plugin(plugin, cx, turn);
             if self.is_held_back() || self.remote == RemoteState::Gone {
                 return false;
             }
-            if budget == 0 {
+            if allowance == 0 {
                 break;
             }
             if self.to_plugin.more {
                 let mut undecoded = std::mem::take(&mut self.to_plugin.undecoded);
-                let used = self.decode_remote(&mut undecoded, &mut budget, cx);
+                let used = self.decode_remote(&mut undecoded, &mut allowance, cx);
                 if self.remote.is_open() {
                     undecoded.drain(..used);
                     self.to_plugin.undecoded = undecoded;
@@ -233,7 +233,7 @@ impl WebSocketRelay {
                 Transfer::Bytes(read) => {
                     // Taken out for a moment, since decoding needs the rest of the context, too.
                     let scratch = std::mem::take(&mut cx.scratch);
-                    let used = self.decode_remote(&mut scratch[..read], &mut budget, cx);
+                    let used = self.decode_remote(&mut scratch[..read], &mut allowance, cx);
                     if used < read && self.remote.is_open() {
                         self.to_plugin.undecoded = scratch[used..read].to_vec();
                     }
@@ -249,15 +249,15 @@ impl WebSocketRelay {
         true
     }
 
-    /// Decodes what the remote has sent, until the plugin has enough to read, or the turn's `budget` is used up: a few
+    /// Decodes what the remote has sent, until the plugin has enough to read, or the turn's `allowance` is used up: a few
     /// bytes may inflate to very many. Returns how many bytes of `input` it took.
-    fn decode_remote(&mut self, input: &mut [u8], budget: &mut usize, cx: &mut RelayContext<'_>) -> usize {
+    fn decode_remote(&mut self, input: &mut [u8], allowance: &mut usize, cx: &mut RelayContext<'_>) -> usize {
         let mut taken = 0;
         loop {
             if !self.remote.is_open() {
                 return taken;
             }
-            self.to_plugin.more = self.to_plugin.waiting().len() >= HIGH_WATER || *budget == 0;
+            self.to_plugin.more = self.to_plugin.waiting().len() >= HIGH_WATER || *allowance == 0;
             if self.to_plugin.more {
                 return taken;
             }
@@ -268,14 +268,14 @@ impl WebSocketRelay {
                 Some(Event::Data(bytes)) => bytes.len(),
                 Some(_) => MESSAGE_COST,
             };
-            *budget = budget.saturating_sub(cost);
+            *allowance = allowance.saturating_sub(cost);
             match event {
                 None if used == 0 => return taken,
                 None => {}
                 Some(Event::Closed { code, reason }) => {
                     self.remote = RemoteState::Ended;
                     self.to_plugin.handle_end(code, reason);
-                    self.why.get_or_insert(CloseReason::RemoteGoodbye);
+                    self.close_reason.get_or_insert(CloseReason::RemoteClosed);
                 }
                 Some(Event::Failed(failure)) => {
                     log::info!("remote broke the protocol: {failure}");
@@ -283,7 +283,7 @@ impl WebSocketRelay {
                 }
                 Some(event) if self.to_plugin.handle_event(event, cx.budget.left() + RESERVE) => {}
                 Some(_) => {
-                    // Half a message must not wait for memory: others may wait for its own.
+                    // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
                     self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadRemote);
                     self.connection.close(close::MESSAGE_TOO_BIG, "", cx.now, cx.entropy);
                 }
@@ -325,13 +325,13 @@ impl WebSocketRelay {
         remote: &mut dyn Endpoint,
         cx: &mut RelayContext<'_>,
     ) -> bool {
-        let mut budget = TURN_BYTES;
+        let mut allowance = TURN_BYTES;
         for _ in 0..TURN_CALLS {
             if !self.write_remote(remote, cx) || self.plugin != PluginState::Open || !self.remote.is_open() {
                 return false;
             }
-            self.encode_plugin(&mut budget, cx);
-            if budget == 0 {
+            self.encode_plugin(&mut allowance, cx);
+            if allowance == 0 {
                 break;
             }
             if self.connection.queued() > 0 {
@@ -342,12 +342,12 @@ impl WebSocketRelay {
             }
             match plugin.try_read(cx.scratch) {
                 Transfer::Eof => {
-                    self.why.get_or_insert(CloseReason::Done);
+                    self.close_reason.get_or_insert(CloseReason::Done);
                     self.end_plugin(close::GOING_AWAY, cx);
                 }
                 Transfer::Bytes(read) => {
                     self.progress = cx.now;
-                    budget = budget.saturating_sub(read);
+                    allowance = allowance.saturating_sub(read);
                     self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
                     if self.to_remote.held() > SCRATCH_SIZE && cx.budget.left() == 0 {
                         self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadFraming);
@@ -362,12 +362,12 @@ impl WebSocketRelay {
     }
 
     /// Encodes what the plugin has sent.
-    fn encode_plugin(&mut self, budget: &mut usize, cx: &mut RelayContext<'_>) {
-        match self.to_remote.encode(&mut self.connection, budget, cx.now, cx.entropy) {
+    fn encode_plugin(&mut self, allowance: &mut usize, cx: &mut RelayContext<'_>) {
+        match self.to_remote.encode(&mut self.connection, allowance, cx.now, cx.entropy) {
             None => {}
             Some(PluginEnd::Closed) => {
                 self.plugin = PluginState::Ended;
-                self.why.get_or_insert(CloseReason::Goodbye);
+                self.close_reason.get_or_insert(CloseReason::PluginClosed);
             }
             Some(PluginEnd::Violation(error)) => {
                 // The plugin is told what it did, and that is the end.
@@ -379,14 +379,14 @@ impl WebSocketRelay {
 
     /// Reads what the plugin sent before its connection broke, its CLOS above all: as much as the remote takes at once.
     fn read_last_bytes(&mut self, plugin: &mut dyn Endpoint, cx: &mut RelayContext<'_>) {
-        let mut budget = TURN_BYTES;
-        while self.plugin == PluginState::Open && self.remote.is_open() && budget > 0 {
-            self.encode_plugin(&mut budget, cx);
+        let mut allowance = TURN_BYTES;
+        while self.plugin == PluginState::Open && self.remote.is_open() && allowance > 0 {
+            self.encode_plugin(&mut allowance, cx);
             if self.connection.queued() >= BATCH || self.plugin != PluginState::Open {
                 return;
             }
             let Transfer::Bytes(read) = plugin.try_read(cx.scratch) else { return };
-            budget = budget.saturating_sub(read.max(MESSAGE_COST));
+            allowance = allowance.saturating_sub(read.max(MESSAGE_COST));
             self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
         }
     }
@@ -436,7 +436,7 @@ impl WebSocketRelay {
         if self.remote.is_open() {
             self.remote = RemoteState::Ended;
             self.to_plugin.handle_end(code, reason);
-            self.why.get_or_insert(why);
+            self.close_reason.get_or_insert(why);
         }
     }
 
@@ -452,12 +452,12 @@ impl WebSocketRelay {
             self.plugin = PluginState::Gone;
             self.to_plugin.discard();
             self.end_delivered = true;
-            self.why.get_or_insert(CloseReason::PluginLost);
+            self.close_reason.get_or_insert(CloseReason::PluginLost);
             self.connection.close(close::GOING_AWAY, "", cx.now, cx.entropy);
         }
     }
 
-    /// Why it is over, if it is.
+    /// The close reason, once the relay has ended.
     fn end(&mut self, remote: &mut dyn Endpoint) -> Option<CloseReason> {
         if !self.end_delivered || self.remote != RemoteState::Gone {
             return None;
@@ -465,7 +465,7 @@ impl WebSocketRelay {
         // A layer's own end (close_notify), as far as it can be written.
         remote.shutdown_write();
         let _ = remote.flush();
-        Some(self.why.unwrap_or(CloseReason::Done))
+        Some(self.close_reason.unwrap_or(CloseReason::Done))
     }
 }
 
@@ -474,7 +474,8 @@ impl Relay for WebSocketRelay {
         let both_open = self.plugin == PluginState::Open && self.remote.is_open();
         let idle = timing.idle.filter(|_| both_open);
         let idle = idle.map(|idle| (self.progress.max(self.connection.last_frame()) + idle, CloseReason::Idle));
-        let plugin_stalls = !self.remote.is_open() && self.is_held_back();
+        // The remote's end is not read while the plugin reads nothing.
+        let plugin_stalls = (!self.remote.is_open() || timing.remote_read_closed) && self.is_held_back();
         let plugin_stalled = plugin_stalls.then(|| (self.progress + timing.stall, CloseReason::Stalled));
         // The plugin's end is not read while the remote takes nothing. A device is not held for a plugin that has gone.
         let remote_stalls = both_open && timing.plugin_read_closed;

@@ -26,7 +26,7 @@ pub struct ToPlugin {
 }
 
 impl ToPlugin {
-    /// A way through which nothing has passed, but for `received_ahead`, which waits to be decoded.
+    /// An empty encoder. `received_ahead` is decoded first.
     pub fn new(framing: Framing, received_ahead: Vec<u8>) -> Self {
         Self {
             framing,

@@ -26,7 +26,7 @@ pub enum PluginEnd {
 }
 
 impl ToRemote {
-    /// A way through which nothing has passed, but for `sent_ahead`, which waits to be encoded.
+    /// An empty encoder. `sent_ahead` is encoded first.
     pub fn new(framing: Framing, limit: usize, sent_ahead: &[u8]) -> Self {
         let mut decoder = Decoder::new(framing, FramingKind::WebSocket, limit);
         decoder.handle_input(sent_ahead);
@@ -45,18 +45,18 @@ impl ToRemote {
         }
     }
 
-    /// Encodes what the plugin has sent, until enough waits for the remote or the turn's `budget` is used up. Once a
+    /// Encodes what the plugin has sent, until enough waits for the remote or the turn's `allowance` is used up. Once a
     /// close is under way the connection takes nothing more (RFC 6455 section 5.5.1), and drops it.
     pub fn encode(
         &mut self,
         connection: &mut Connection,
-        budget: &mut usize,
+        allowance: &mut usize,
         now: Instant,
         entropy: &mut dyn Entropy,
     ) -> Option<PluginEnd> {
-        while connection.queued() < BATCH && *budget > 0 {
+        while connection.queued() < BATCH && *allowance > 0 {
             let item = self.decoder.poll_item()?;
-            *budget = budget.saturating_sub(MESSAGE_COST);
+            *allowance = allowance.saturating_sub(MESSAGE_COST);
             match item {
                 Ok(Item::Message { kind, payload, .. }) => {
                     if connection.send(kind, payload, true, entropy).is_ok() {

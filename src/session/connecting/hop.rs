@@ -28,8 +28,8 @@ pub struct Hop {
     pub trusted: bool,
     /// Redirects that may still be followed.
     redirects: u32,
-    /// The nearest scope that it may be in. A public server must not have this machine connect to a service that only
-    /// this machine can reach: Luup's, say.
+    /// Addresses in a more private scope are refused: a public server must not have this machine connect to a service that
+    /// only this machine can reach, such as Luup's.
     min_scope: NetworkScope,
     /// The scope that it is in. Public until it is connected to.
     scope: NetworkScope,
@@ -118,7 +118,7 @@ impl Hop {
         found: Vec<SocketAddr>,
         cx: &SessionContext<'_, N>,
     ) -> Result<Vec<SocketAddr>, ConnectError> {
-        // As LuaSocket has it for ports that cannot exist.
+        // LuaSocket reports an invalid port as connection refused.
         let port = self.endpoint.reachable_port().ok_or(ConnectError::could_not_connect("connection refused"))?;
         let allowed: Vec<SocketAddr> = found
             .into_iter()

@@ -288,7 +288,7 @@ impl<N: Network> Connecting<N> {
         }
     }
 
-    /// The remote's stream stands.
+    /// The remote's stream is established.
     fn handle_stream(
         &mut self,
         remote: SocketEndpoint<RemoteStream<N::Stream>>,
@@ -329,7 +329,7 @@ impl<N: Network> Connecting<N> {
 }
 
 impl<N: Network> Attempt<N> {
-    /// Has the addresses of `hop` looked up.
+    /// Starts to resolve `hop`.
     fn begin(hop: &Hop, cx: &mut SessionContext<'_, N>) -> Self {
         hop.resolve(cx).map_or(Self::Resolving, Self::Resolved)
     }

@@ -35,7 +35,7 @@ enum TlsHandshakeState {
 pub enum TlsProgress<S> {
     /// Not yet done.
     Pending(TlsHandshake<S>),
-    /// The connection stands.
+    /// The connection is established.
     Done(SocketEndpoint<TlsStream<S>>),
     /// There is no connection.
     Failed(ConnectError),
@@ -80,8 +80,8 @@ impl<S: Stream> TlsHandshake<S> {
     /// Sends and receives what can be sent and received.
     pub fn turn(mut self, scratch: &mut [u8], budget: &MemoryBudget, workers: TlsWorkers<'_>) -> TlsProgress<S> {
         if let Err(error) = self.send() {
-            // What the server sent before it went says more than the loss of the connection.
-            if !matches!(self.state, TlsHandshakeState::Waiting(_)) {
+            // What the server sent before it went, and what it did wrong, say more than the loss of the connection.
+            if matches!(self.state, TlsHandshakeState::Computing(_) | TlsHandshakeState::Done(_)) {
                 return TlsProgress::Failed(lost(&error));
             }
         }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_sent_before_it_went_says_more_than_the_loss() {
+    fn a_server_s_alert_is_reported_rather_than_its_reset() {
         let mut queue = SimHandshakes::new(0);
         let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
         let workers = TlsWorkers { queue: &mut queue, key: 1 };
@@ -163,7 +163,7 @@ mod tests {
         let TlsProgress::Pending(mut handshake) = turn(handshake, &mut queue) else { panic!("it is over") };
         assert_eq!(handshake.to_send.len() + 7, handshake.held(), "what a thread works on counts");
         deliver_step(&mut handshake, &mut queue);
-        handshake.to_send.clear();
+        assert!(!handshake.to_send.is_empty(), "what is to be sent cannot be sent any more");
         let TlsProgress::Failed(error) = turn(handshake, &mut queue) else { panic!("it has not failed") };
         let reason = String::from_utf8(error.reason(Protocol::Tls)).unwrap();
         assert!(reason.starts_with("SSL_ERROR"), "{reason}");

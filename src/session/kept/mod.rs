@@ -5,12 +5,12 @@
 //! to the relay like one that sends nothing. The session decides about time, notifications and its end, from what
 //! [`KeptPlugin::end_turn`] reports.
 //!
-//! A plugin is *cut off* when its connection has broken, or when it has ended its side: a plugin that restarts looks
+//! A plugin is *disconnected* when its connection has broken, or when it has ended its side: a plugin that restarts looks
 //! like either. What it sent before is still read. The one exception is a plugin that was told the remote's end: its own
 //! end then says that it has read everything.
 //!
 //! ```text
-//! attached --cut off--> parked --ATCH--> attached
+//! attached --disconnects--> parked --ATCH--> attached
 //!     |                    |
 //!     +--- DROP, KEEP over-+--> given up: the relay sees a closed plugin
 //! ```
@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::readiness::Readiness;
-use crate::net::socket::{Stream, TcpSocket};
+use crate::net::socket::Stream;
 use crate::protocol::framing::Framing;
 use crate::relay::RelayTurn;
 use crate::relay::memory_budget::MemoryBudget;
@@ -38,7 +38,7 @@ const DROPPED_PART: usize = 4;
 
 /// A plugin's side that outlives the plugin's connection.
 #[derive(Debug)]
-pub struct KeptPlugin<S = TcpSocket> {
+pub struct KeptPlugin<S> {
     /// The plugin's connection, while there is something to read from it or it may be written to.
     socket: Option<SocketEndpoint<S>>,
     /// What the plugin has sent behind its ATCH.
@@ -47,8 +47,8 @@ pub struct KeptPlugin<S = TcpSocket> {
     reply: Vec<u8>,
     buffer: ReplayBuffer,
     remote: RemoteEnd,
-    /// The oldest bytes are dropped for a plugin that is cut off, rather than holding the remote back (UDP).
-    lossy: bool,
+    /// The oldest bytes are dropped while the plugin is disconnected, rather than holding the remote back (UDP).
+    drops_oldest: bool,
     /// Bytes that may wait.
     bound: usize,
     /// Bytes that are kept after they were sent.
@@ -93,15 +93,15 @@ struct Changes {
 }
 
 impl<S: Stream> KeptPlugin<S> {
-    /// The side of a plugin that was just told `OK CONN`. `lossy`: see [`Endpoint::try_write`].
-    pub fn new(socket: SocketEndpoint<S>, framing: Framing, lossy: bool, now: Instant) -> Self {
+    /// The side of a plugin that was just told `OK CONN`. `drops_oldest`: see [`Endpoint::try_write`].
+    pub fn new(socket: SocketEndpoint<S>, framing: Framing, drops_oldest: bool, now: Instant) -> Self {
         Self {
             socket: Some(socket),
             sent_ahead: Vec::new(),
             reply: Vec::new(),
             buffer: ReplayBuffer::new(framing),
             remote: RemoteEnd::Open,
-            lossy,
+            drops_oldest,
             bound: 0,
             history: 0,
             counted: (0, 0),
@@ -164,13 +164,13 @@ impl<S: Stream> KeptPlugin<S> {
     }
 
     /// Ends a turn: counts what is held in the budget, and corrects in `turn` what the plugin is to be notified of. True
-    /// if the plugin was cut off in this turn.
+    /// if the plugin was disconnected in this turn.
     ///
     /// Data is news when it was written to the plugin's connection, and for a parked plugin when the first of it arrives.
     /// The end is news when the connection was told, and for a parked plugin at once.
     pub fn end_turn(&mut self, turn: &mut RelayTurn, now: Instant, budget: &mut MemoryBudget) -> bool {
         let Changes { arrived, written, told } = std::mem::take(&mut self.changes);
-        let newly_parked = self.parked.is_none() && self.is_cut_off();
+        let newly_parked = self.parked.is_none() && self.is_disconnected();
         if newly_parked {
             self.buffer.rewind_to_message();
             self.parked = Some(Parked { since: now, announced: false });
@@ -225,8 +225,8 @@ impl<S: Stream> KeptPlugin<S> {
         budget.adjust_history(&mut self.counted.1, history);
     }
 
-    /// True if what is written reaches no plugin.
-    fn is_cut_off(&self) -> bool {
+    /// True if no connection is left to write to.
+    fn is_disconnected(&self) -> bool {
         // To a plugin that was told the end nothing more is written, and reading shows how it ends.
         self.socket
             .as_ref()
@@ -235,7 +235,7 @@ impl<S: Stream> KeptPlugin<S> {
 
     /// Writes what can be written.
     fn write(&mut self) {
-        if self.is_cut_off() {
+        if self.is_disconnected() {
             return;
         }
         let Some(socket) = &mut self.socket else { return };
@@ -251,7 +251,7 @@ impl<S: Stream> KeptPlugin<S> {
                 }
                 Transfer::Bytes(sent) => drop(self.reply.drain(..sent)),
                 Transfer::Blocked | Transfer::Eof => break,
-                // Now it is cut off; what it sent before is still read.
+                // Now it is disconnected; what it sent before is still read.
                 Transfer::Broken(_) => return,
             }
         }
@@ -293,11 +293,11 @@ impl<S: Stream> Endpoint for KeptPlugin<S> {
         Transfer::Bytes(length)
     }
 
-    /// Takes bytes for the plugin while there is room, and writes what can be written. A lossy side of a plugin that is
-    /// cut off takes everything, and drops the oldest.
+    /// Takes bytes for the plugin while there is room, and writes what can be written. A side that drops the oldest bytes of a plugin that is
+    /// disconnected takes everything, and drops the oldest.
     fn try_write(&mut self, bytes: &[u8]) -> Transfer {
         let room = self.bound.saturating_sub(self.buffer.waiting());
-        let taken = if self.lossy && self.is_cut_off() {
+        let taken = if self.drops_oldest && self.is_disconnected() {
             if room < bytes.len() {
                 self.buffer.rewind_to_message();
                 let left = (self.bound - self.bound / DROPPED_PART).saturating_sub(bytes.len());
@@ -341,10 +341,10 @@ impl<S: Stream> Endpoint for KeptPlugin<S> {
 
     /// True if the buffer takes something, whatever the plugin's socket takes.
     fn is_writable(&self) -> bool {
-        self.buffer.waiting() < self.bound || (self.lossy && self.is_cut_off())
+        self.buffer.waiting() < self.bound || (self.drops_oldest && self.is_disconnected())
     }
 
-    /// A connection that is cut off does not concern the relay, so only the end of a plugin that was told the remote's
+    /// A connection that is disconnected does not concern the relay, so only the end of a plugin that was told the remote's
     /// end is reported.
     fn is_read_closed(&self) -> bool {
         self.given_up || (self.remote == RemoteEnd::Told && self.socket.as_ref().is_some_and(Endpoint::is_read_closed))

@@ -1,5 +1,4 @@
-//! What a plugin is to read: bytes that are not sent to it yet, and before them bytes that were, in case it asks for them
-//! again.
+//! Bytes to send to a plugin, preceded by bytes that were sent already and are kept for replay.
 //!
 //! Sans-IO. One queue holds both, oldest first:
 //!
@@ -26,13 +25,13 @@ pub struct ReplayBuffer {
     framing: Framing,
     bytes: VecDeque<u8>,
     /// Messages that stood before `bytes`.
-    before: u64,
+    dropped_messages: u64,
     /// Messages in `bytes` up to `whole`, and those before.
     count: u64,
     /// The most that were ever counted: no plugin can have read more.
     max_count: u64,
     /// Where the message in progress begins.
-    whole: usize,
+    message_start: usize,
     /// How much of `bytes` was sent: `whole` or more.
     sent: usize,
 }
@@ -40,7 +39,7 @@ pub struct ReplayBuffer {
 impl ReplayBuffer {
     /// An empty buffer.
     pub fn new(framing: Framing) -> Self {
-        Self { framing, bytes: VecDeque::new(), before: 0, count: 0, max_count: 0, whole: 0, sent: 0 }
+        Self { framing, bytes: VecDeque::new(), dropped_messages: 0, count: 0, max_count: 0, message_start: 0, sent: 0 }
     }
 
     /// Adds bytes to be sent.
@@ -77,20 +76,20 @@ impl ReplayBuffer {
         debug_assert!(self.sent <= self.bytes.len());
         match self.framing {
             Framing::Raw => {
-                self.count += (self.sent - self.whole) as u64;
-                self.whole = self.sent;
+                self.count += (self.sent - self.message_start) as u64;
+                self.message_start = self.sent;
             }
             Framing::Line => {
                 for (at, &byte) in self.bytes.range(from..self.sent).enumerate() {
                     if byte == b'\n' {
-                        self.whole = from + at + 1;
+                        self.message_start = from + at + 1;
                         self.count += 1;
                     }
                 }
             }
             Framing::Mesg => {
-                while let Some(end) = self.end_of_message(self.whole).filter(|&end| end <= self.sent) {
-                    self.whole = end;
+                while let Some(end) = self.end_of_message(self.message_start).filter(|&end| end <= self.sent) {
+                    self.message_start = end;
                     self.count += 1;
                 }
             }
@@ -100,27 +99,27 @@ impl ReplayBuffer {
 
     /// Goes back to the beginning of the message of which a part was sent: its reader is gone.
     pub fn rewind_to_message(&mut self) {
-        self.sent = self.whole;
+        self.sent = self.message_start;
     }
 
-    /// Drops what was sent whole, and counts anew from there: what a plugin has read that does not say so is unknown.
+    /// Drops what was sent whole, and counts anew from there: without SEEN the proxy does not know what the plugin has read.
     pub fn discard_sent(&mut self) {
         self.rewind_to_message();
-        self.drop_front(self.whole);
-        (self.before, self.count, self.max_count) = (0, 0, 0);
+        self.drop_front(self.message_start);
+        (self.dropped_messages, self.count, self.max_count) = (0, 0, 0);
     }
 
     /// Goes on behind the first `seen` messages. An error changes nothing.
     pub fn resume(&mut self, seen: u64) -> Result<(), Gap> {
-        if seen < self.before || seen > self.max_count {
+        if seen < self.dropped_messages || seen > self.max_count {
             return Err(Gap);
         }
         let mut end = 0;
         match self.framing {
             // What was sent fits into memory.
-            Framing::Raw => end = (seen - self.before) as usize,
+            Framing::Raw => end = (seen - self.dropped_messages) as usize,
             Framing::Line | Framing::Mesg => {
-                for _ in self.before..seen {
+                for _ in self.dropped_messages..seen {
                     end = self.end_of_message(end).ok_or(Gap)?;
                 }
             }
@@ -128,7 +127,7 @@ impl ReplayBuffer {
         if end > self.bytes.len() {
             return Err(Gap);
         }
-        (self.whole, self.sent, self.count) = (end, end, seen);
+        (self.message_start, self.sent, self.count) = (end, end, seen);
         Ok(())
     }
 
@@ -141,13 +140,15 @@ impl ReplayBuffer {
     pub fn trim(&mut self, limit: usize) {
         let mut end = 0;
         if self.framing == Framing::Raw {
-            end = self.whole.saturating_sub(limit);
-            self.before += end as u64;
+            end = self.message_start.saturating_sub(limit);
+            self.dropped_messages += end as u64;
         } else {
-            while self.whole - end > limit {
-                let Some(next) = self.end_of_message(end).filter(|&next| self.whole - next >= limit) else { break };
+            while self.message_start - end > limit {
+                let Some(next) = self.end_of_message(end).filter(|&next| self.message_start - next >= limit) else {
+                    break;
+                };
                 end = next;
-                self.before += 1;
+                self.dropped_messages += 1;
             }
         }
         self.drop_front(end);
@@ -160,7 +161,7 @@ impl ReplayBuffer {
     /// Drops the oldest messages that wait, until at most `limit` bytes do; a message that is not there whole stays. Only
     /// to be called while no part of a message was sent. Returns how many bytes it dropped.
     pub fn drop_oldest(&mut self, limit: usize) -> usize {
-        debug_assert_eq!(self.sent, self.whole);
+        debug_assert_eq!(self.sent, self.message_start);
         let mut end = self.sent;
         while self.bytes.len() - end > limit {
             let next = match self.framing {
@@ -181,7 +182,7 @@ impl ReplayBuffer {
 
     fn drop_front(&mut self, length: usize) {
         self.bytes.drain(..length);
-        self.whole -= length;
+        self.message_start -= length;
         self.sent -= length;
     }
 

@@ -14,7 +14,7 @@ use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::{Relay, RelayTurn};
 use crate::session::TURN_READS;
 
-/// Time for a plugin that has ended the connection itself: what is left to read says no more than why.
+/// Time for a plugin that has ended the connection itself: the unread bytes hold only the close reason.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is left of a connection.
@@ -44,7 +44,7 @@ pub enum TailOutcome {
     Wait {
         /// What the plugin is to be notified of.
         turn: RelayTurn,
-        /// The plugin was cut off in this turn.
+        /// The plugin was disconnected in this turn.
         parked: bool,
     },
     /// The plugin has read everything, or does not come back.
@@ -66,7 +66,7 @@ impl UnreadTail {
         }
     }
 
-    /// When an attached plugin's time is up that has last read something at `progress`.
+    /// The deadline of an attached plugin. `progress`: when it last took bytes.
     pub fn deadline(&self, progress: Instant, keep: Option<Duration>) -> Instant {
         self.since.max(progress) + keep.filter(|_| self.kept).unwrap_or(READ_TIMEOUT)
     }

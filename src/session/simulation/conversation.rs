@@ -403,7 +403,7 @@ impl Conversation {
             // Two plugins that take each other's connections read anything.
             return false;
         }
-        let lossy = self.remote.kind == RemoteKind::Udp && self.keep.is_some();
+        let drops_oldest = self.remote.kind == RemoteKind::Udp && self.keep.is_some();
         let (said, ends, framing) = (&self.remote.said, &self.remote.ends, self.framing);
         let mut written = false;
         for connection in self.connections.iter_mut().filter(|connection| connection.phase == PluginPhase::Echo) {
@@ -418,7 +418,7 @@ impl Conversation {
                 connection.checked = connection.peer.wire().received.len();
                 continue;
             }
-            if lossy {
+            if drops_oldest {
                 check_datagrams(framing, &wire.received[connection.start..]);
                 drop(wire);
                 connection.checked = connection.peer.wire().received.len();

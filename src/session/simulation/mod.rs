@@ -409,9 +409,9 @@ fn sessions_keep_their_promises_whatever_plugins_remotes_and_the_clock_do() {
         CloseReason::Idle,
         CloseReason::HalfClosed,
         CloseReason::Stalled,
-        CloseReason::Goodbye,
+        CloseReason::PluginClosed,
         CloseReason::BadFraming,
-        CloseReason::RemoteGoodbye,
+        CloseReason::RemoteClosed,
         CloseReason::BadRemote,
     ];
     let mut missing: Vec<String> =

@@ -623,7 +623,7 @@ impl World {
             let (plugin, remote) = (connection.peer.wire(), conversation.remote.peer.as_ref());
             let disturbed = conversation.disturbed || conversation.shares_pid;
             let disturbed = disturbed || plugin.is_closed() || plugin.is_broken() || connection.ended;
-            if !attached || disturbed || conversation.timed || !relaying.is_greeted() {
+            if !attached || disturbed || conversation.timed || !relaying.is_connect_reply_sent() {
                 continue;
             }
             if let Some(kept) = slot.session.plugin.kept() {

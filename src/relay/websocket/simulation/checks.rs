@@ -69,7 +69,12 @@ impl World {
             self.poor || self.pings || self.relay.receive.is_some() || self.relay.plugin != PluginState::Open;
         let came = self.server.said.iter().take_while(|said| said.end <= self.remote.stream().read).count();
         if !cut_short {
-            assert!(reading.words >= came, "{} words of {came} have passed: {:?}", reading.words, self.relay.why);
+            assert!(
+                reading.words >= came,
+                "{} words of {came} have passed: {:?}",
+                reading.words,
+                self.relay.close_reason
+            );
         }
         assert!(!reading.partly || self.reader.framing == Framing::Raw, "the end comes in the midst of a message");
         assert!(reading.close.is_some() || self.reader.framing != Framing::Mesg, "the end comes without a word");
@@ -176,7 +181,7 @@ impl World {
         let ends = relay.plugin != PluginState::Open || !relay.remote.is_open();
         if ends && relay.remote != RemoteState::Gone {
             let due = relay.deadline(&self.timing());
-            let (plugin, remote, why) = (relay.plugin, relay.remote, relay.why);
+            let (plugin, remote, why) = (relay.plugin, relay.remote, relay.close_reason);
             assert!(due.is_some(), "no limit runs for the last bytes: {plugin:?}, {remote:?}, {why:?}");
             let due = due.unwrap_or(self.around.now);
             assert!(due <= self.around.now + TIMING.stall);

@@ -253,7 +253,7 @@ impl World {
         let whole =
             server.said.iter().any(|said| (remote.stream().read + 1..=remote.stream().sent.len()).contains(&said.end));
         let unheard = whole && !relay.is_held_back() && relay.remote.is_open();
-        let open = relay.why.is_none();
+        let open = relay.close_reason.is_none();
         let turn = around.turns(|env| {
             plugin.stream_mut().take_calls();
             remote.stream_mut().take_calls();
@@ -265,7 +265,7 @@ impl World {
         assert_eq!(turn.delivered, plugin.stream().written() > heard, "handed over is what was written");
         assert_eq!(turn.end_delivered, plugin.stream().is_told() && !told, "the end is told once");
         assert!(
-            !(open && unheard && relay.why == Some(CloseReason::RemoteSilent)),
+            !(open && unheard && relay.close_reason == Some(CloseReason::RemoteSilent)),
             "silent, and its words wait to be read"
         );
         self.end = turn.end;
@@ -402,9 +402,9 @@ fn messages_arrive_in_order_and_whole_whatever_the_sockets_do() {
         CloseReason::RemoteLost,
         CloseReason::RemoteSilent,
         CloseReason::Stalled,
-        CloseReason::Goodbye,
+        CloseReason::PluginClosed,
         CloseReason::BadFraming,
-        CloseReason::RemoteGoodbye,
+        CloseReason::RemoteClosed,
         CloseReason::BadRemote,
     ] {
         assert!(ends.contains_key(&end.to_string()), "{end} never happened: {ends:?}");

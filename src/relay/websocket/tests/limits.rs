@@ -107,3 +107,17 @@ fn a_word_that_waits_to_be_read_is_no_silence() {
         }
     }
 }
+
+/// Regression: a remote that had ended was held for ever for a plugin that read nothing.
+#[test]
+fn a_remote_that_has_ended_is_not_held_for_a_plugin_that_does_not_read() {
+    let mut world = World::new(None, None);
+    world.plugin.stream_mut().room = 0;
+    world.remote_says(b"\x81\x05hello");
+    world.turn();
+    world.remote.stream_mut().break_off();
+    deliver_event(&mut world.remote);
+    assert_eq!(world.turn().end, None, "the plugin may still read");
+    let timing = Timing { remote_read_closed: world.remote.is_read_closed(), ..TIMING };
+    assert_eq!(world.relay.deadline(&timing), Some(world.around.now + timing.stall));
+}
