@@ -42,29 +42,29 @@
 //! Input from outside never causes a panic. A broken invariant of our own does, and since the firmware's build aborts then,
 //! a supervisor (procd, systemd, or `--supervise`) restarts the daemon.
 
-pub mod access;
+mod access;
 #[cfg(feature = "bench")]
 pub mod benchmarks;
-pub mod buffer_pool;
-pub mod cli;
-pub mod config;
-pub mod daemon;
+mod buffer_pool;
+mod cli;
+mod config;
+mod daemon;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-pub mod logging;
-pub mod net;
-pub mod notify;
-pub mod probe;
-pub mod program;
-pub mod protocol;
-pub mod relay;
-pub mod session;
-pub mod status;
-pub mod supervise;
+mod logging;
+mod net;
+mod notify;
+mod probe;
+mod program;
+mod protocol;
+mod relay;
+mod session;
+mod status;
+mod supervise;
 #[cfg(any(test, feature = "fuzzing"))]
-pub mod testing;
-pub mod thread_pool;
-pub mod tls;
-pub mod websocket;
+mod testing;
+mod thread_pool;
+mod tls;
+mod websocket;
 
 pub use program::run;

@@ -123,6 +123,7 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
     }
 
     /// The number of threads that run now.
+    #[cfg(test)]
     pub fn threads(&self) -> usize {
         lock(&self.shared.queue).threads
     }

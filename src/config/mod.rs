@@ -136,8 +136,6 @@ pub struct Limits {
 pub struct DirectListener {
     /// The port to listen on.
     pub port: u16,
-    /// The configured text, to detect changes on reload.
-    pub spec: String,
     /// The target.
     pub target: Target,
     /// The options of the CONN.
@@ -226,7 +224,7 @@ impl Config {
         if self.direct.len() >= MAX_DIRECT_LISTENERS {
             return Err(format!("more than {MAX_DIRECT_LISTENERS} direct listeners"));
         }
-        self.direct.push(DirectListener { port, spec: spec.to_owned(), target, parameters });
+        self.direct.push(DirectListener { port, target, parameters });
         Ok(())
     }
 }

@@ -295,13 +295,14 @@ impl<D: Datagrams> DatagramEndpoint<D> {
             };
         }
     }
-
-    /// The socket.
+    /// The socket, in simulations.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn socket(&self) -> &D {
         &self.socket
     }
 
-    /// The socket.
+    /// The socket, in simulations.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn socket_mut(&mut self) -> &mut D {
         &mut self.socket
     }

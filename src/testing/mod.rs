@@ -4,8 +4,10 @@
 
 #[cfg(test)]
 pub mod log_recorder;
+#[cfg(test)]
 pub mod network;
 pub mod pieces;
+#[cfg(test)]
 pub mod seeds;
 pub mod wire;
 

@@ -205,11 +205,6 @@ impl SimDatagramPeer {
         self.0.borrow().room
     }
 
-    /// True if the session has dropped its end.
-    pub fn is_dropped(&self) -> bool {
-        self.0.borrow().dropped
-    }
-
     /// True if something has happened that no event has reported.
     pub fn has_news(&self) -> bool {
         let mailbox = self.0.borrow();

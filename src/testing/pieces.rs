@@ -1,10 +1,12 @@
 //! Input in pieces: every split of an HTTP head, fed to a handshake until it is over.
 
+#[cfg(test)]
 use std::fmt::Debug;
 
 use crate::websocket::handshake::{ClientHandshake, HandshakeProgress, RequestProgress, ServerHandshake};
 
 /// A whole head, of lines that end in `end`.
+#[cfg(test)]
 pub fn head_of(lines: &[&str], end: &str) -> Vec<u8> {
     lines.iter().chain(&[""]).flat_map(|line| [*line, end]).collect::<String>().into_bytes()
 }
@@ -14,6 +16,7 @@ pub fn head_of(lines: &[&str], end: &str) -> Vec<u8> {
 /// # Panics
 ///
 /// Where they are longer without it.
+#[cfg(test)]
 pub fn head_of_length(lines: &[&str], length: usize) -> Vec<u8> {
     let filler = length - head_of(lines, "\r\n").len() - "X: \r\n".len();
     head_of(&[lines, &[&format!("X: {}", "y".repeat(filler))]].concat(), "\r\n")
@@ -25,6 +28,7 @@ pub fn head_of_length(lines: &[&str], length: usize) -> Vec<u8> {
 /// # Panics
 ///
 /// Where it does not.
+#[cfg(test)]
 pub fn at_every_split<T: PartialEq + Debug>(input: &[u8], mut read: impl FnMut(&[&[u8]]) -> T) -> T {
     let whole = read(&[input]);
     let bytes: Vec<&[u8]> = input.chunks(1).collect();

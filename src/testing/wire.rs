@@ -95,6 +95,7 @@ impl Wire {
     }
 
     /// Adds to what the next event reports.
+    #[cfg(test)]
     pub fn report(&mut self, news: Readiness) {
         self.news.merge(news);
     }
@@ -135,11 +136,13 @@ impl Wire {
     }
 
     /// True if a read returns something: bytes, the end, or an error.
+    #[cfg(test)]
     pub fn is_readable(&self) -> bool {
         self.unread() > 0 || self.closed || self.broken
     }
 
     /// True if a write returns something: room or an error.
+    #[cfg(test)]
     pub fn is_writable(&self) -> bool {
         self.room > 0 || self.broken
     }

@@ -50,6 +50,7 @@ pub struct TlsConnection {
     pub(super) closed: bool,
 }
 
+#[cfg(test)]
 impl TlsConnection {
     /// The negotiated version as OpenSSL prints it, for example `TLSv1.3`.
     pub fn version(&self) -> &'static str {

@@ -114,6 +114,7 @@ impl<S: Stream> TlsStream<S> {
 
     /// True if `recv` may return bytes, the end or an error although the stream below would block. No event announces
     /// that, so the caller must go on reading until `WouldBlock`.
+    #[cfg(test)]
     pub fn has_more(&self) -> bool {
         self.stopped_early || !self.plain.is_empty() || !matches!(self.reading, ReadState::Open)
     }

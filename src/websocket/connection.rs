@@ -253,10 +253,10 @@ impl Connection {
     /// [`Connection::poll_transmit`].
     pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionLost> {
         let lost = match self.stage {
-            ConnectionStage::Open => self.keepalive.handle_timeout(now).then_some(ConnectionLost::PingTimeout),
-            ConnectionStage::Closing(at) => (now >= at).then_some(ConnectionLost::CloseTimeout),
+            ConnectionStage::Open => self.keepalive.handle_timeout(now).then_some(ConnectionLost::NoPong),
+            ConnectionStage::Closing(at) => (now >= at).then_some(ConnectionLost::NoCloseFrame),
             ConnectionStage::Closed(at) | ConnectionStage::Failed(at) => {
-                (now >= at && !self.is_over()).then_some(ConnectionLost::LingerTimeout)
+                (now >= at && !self.is_over()).then_some(ConnectionLost::NotClosed)
             }
             ConnectionStage::Over => None,
         };

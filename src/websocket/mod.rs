@@ -1,7 +1,7 @@
 //! WebSocket: RFC 6455, with permessage-deflate (RFC 7692). Client and server, sans-IO: bytes, the time and random bytes
 //! in; bytes, events and the next deadline out.
 //!
-//! May depend on `spare` only. Knows no sockets, no clock and no sessions.
+//! May depend on `buffer_pool` only. Knows no sockets, no clock and no sessions.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -91,7 +91,7 @@ pub struct WebSocketSettings {
     /// The negotiated compression; `None`: none.
     pub deflate: Option<Deflate>,
     /// A ping is sent if the peer has been silent for this time. If it stays silent for as long again, the connection is
-    /// lost ([`ConnectionLost::PingTimeout`]). `None`: no pings.
+    /// lost ([`ConnectionLost::NoPong`]). `None`: no pings.
     pub ping_interval: Option<Duration>,
 }
 
@@ -173,10 +173,10 @@ impl std::error::Error for ControlFrameError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionLost {
     /// The peer stayed silent after a ping of `ping_interval`. The plugin sees 1006.
-    PingTimeout,
+    NoPong,
     /// The peer did not answer the close frame. The plugin sees 1006.
-    CloseTimeout,
+    NoCloseFrame,
     /// The end is known from an event, but the close frame could not be written in time, or the server did not close the
     /// transport in time. The plugin has seen the end already.
-    LingerTimeout,
+    NotClosed,
 }

@@ -180,8 +180,7 @@ impl WebSocketRelay {
         if self.connection.poll_timeout().is_some_and(|due| due <= cx.now)
             && let Some(lost) = self.connection.handle_timeout(cx.now)
         {
-            let reason =
-                if lost == ConnectionLost::PingTimeout { "no answer to a ping" } else { "no answer to a close" };
+            let reason = if lost == ConnectionLost::NoPong { "no answer to a ping" } else { "no answer to a close" };
             log::debug!("WebSocket lost: {reason}");
             self.end_remote(close::ABNORMAL, reason, CloseReason::RemoteLost);
             self.remote = RemoteState::Gone;

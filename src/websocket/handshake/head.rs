@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use httparse::{Request, Response, Status};
+#[cfg(any(test, feature = "fuzzing"))]
+use httparse::Request;
+use httparse::{Response, Status};
 
 /// Header block in bytes at most, interim responses included.
 pub const MAX_HEAD: usize = 8 * 1024;
@@ -104,6 +106,7 @@ pub fn read_response<T>(bytes: &[u8], read: impl FnOnce(&Response<'_, '_>) -> T)
 }
 
 /// Parses a request's complete header block and passes it to `read`.
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn read_request<T>(bytes: &[u8], read: impl FnOnce(&Request<'_, '_>) -> T) -> Result<T, HeadError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = Request::new(&mut fields);

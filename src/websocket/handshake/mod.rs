@@ -1,7 +1,7 @@
 //! The opening handshake (RFC 6455 section 4) of client and server, and the URLs of WebSockets.
 //!
 //! Sans-IO: no socket, no clock, no randomness. The caller supplies the key, follows and counts redirects, and limits
-//! the time.
+//! the time. The daemon has no WebSocket server yet: the server's side is built for tests and fuzzing only.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -19,11 +19,15 @@ pub mod error;
 mod extensions;
 mod fields;
 mod head;
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "fuzzing needs only the check of requests"))]
 pub mod server;
 pub mod url;
 
 pub use client::{ClientHandshake, HandshakeProgress, Offer, OfferError, Upgraded};
 pub use error::{ErrorCode, HandshakeError};
+#[cfg(any(test, feature = "fuzzing"))]
 pub use head::{MAX_FIELDS, MAX_HEAD};
+#[cfg(any(test, feature = "fuzzing"))]
 pub use server::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, UpgradeRequest};
 pub use url::{Url, UrlError};

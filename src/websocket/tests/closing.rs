@@ -74,7 +74,7 @@ fn rfc6455_7_1_1_the_server_closes_the_transport_first() {
     let (mut connection, now) = open(Role::Client);
     events_of(&mut connection, &frame(0x88, b"\x03\xe8"), now);
     assert_eq!(connection.handle_timeout(now + 4 * SECOND), None);
-    assert_eq!(connection.handle_timeout(now + 5 * SECOND), Some(ConnectionLost::LingerTimeout));
+    assert_eq!(connection.handle_timeout(now + 5 * SECOND), Some(ConnectionLost::NotClosed));
     assert!(connection.is_over());
     assert!(connection.handle_eof(), "the plugin has seen the end");
 
@@ -119,7 +119,7 @@ fn an_unanswered_close_frame_times_out() {
     drain(&mut connection);
     assert!(!connection.is_over());
     assert_eq!(connection.poll_timeout(), Some(now + 5 * SECOND));
-    assert_eq!(connection.handle_timeout(now + 5 * SECOND), Some(ConnectionLost::CloseTimeout));
+    assert_eq!(connection.handle_timeout(now + 5 * SECOND), Some(ConnectionLost::NoCloseFrame));
     assert!(connection.is_over());
     assert_eq!(events_of(&mut connection, &masked(0x81, b"a"), now), []);
 }
@@ -169,11 +169,7 @@ fn rfc6455_7_1_7_a_protocol_error_is_sent_to_the_peer() {
             drain(&mut connection);
         }
         assert_eq!(connection.handle_timeout(now + SECOND / 2), None);
-        assert_eq!(
-            connection.handle_timeout(now + SECOND),
-            Some(ConnectionLost::LingerTimeout),
-            "the peer does not close"
-        );
+        assert_eq!(connection.handle_timeout(now + SECOND), Some(ConnectionLost::NotClosed), "the peer does not close");
         assert!(connection.is_over() && connection.poll_timeout().is_none());
     }
 

@@ -114,7 +114,7 @@ fn silence_causes_a_ping_and_more_silence_the_end() {
     assert_eq!(connection.handle_timeout(start + 25 * SECOND), None);
     assert_ne!(drain(&mut connection), b"");
     assert_eq!(connection.handle_timeout(start + 34 * SECOND), None);
-    assert_eq!(connection.handle_timeout(start + 35 * SECOND), Some(ConnectionLost::PingTimeout));
+    assert_eq!(connection.handle_timeout(start + 35 * SECOND), Some(ConnectionLost::NoPong));
     assert!(connection.is_over() && connection.poll_timeout().is_none());
     assert_eq!(connection.handle_timeout(start + 100 * SECOND), None, "once");
 }
