@@ -178,6 +178,8 @@ fn run(seed: u64, never_refuses: bool) {
         assert!(!never_refuses || !connection.unnotified, "{name} was not notified of its last event");
     }
     assert!(world.ended.is_empty(), "subscriptions of ended connections remain: {:?}", world.ended.keys());
+    let names = world.connections.iter().map(|(name, connection)| name.len() + connection.device.to_string().len());
+    assert_eq!(world.schedule.held(), names.sum::<usize>(), "only open connections take memory");
     assert_eq!(world.schedule.counters().dropped, 0);
     if never_refuses {
         assert_eq!(world.schedule.counters().failed, 0, "a notification was given up");
