@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use super::memory_budget::{MemoryBudget, RESERVE};
 use super::pipe_pool::PipePool;
 use super::receive_timer::ReceiveTimer;
-use super::{CloseReason, Relay, RelayContext, RelayTurn, SCRATCH_SIZE, TURN_BYTES, TURN_CALLS, Timing};
+use super::{CloseReason, Relay, RelayContext, RelayTurn, TURN_BYTES, TURN_CALLS, Timing};
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::reason;
 use crate::protocol::framing::Framing;
@@ -148,6 +148,7 @@ impl WebSocketRelay {
             remote.assume_readable();
         }
         turn.again |= self.pump_to_plugin(plugin, remote, cx, &mut turn);
+        self.account(cx.budget);
         self.handle_due(cx);
         turn.again |= self.pump_to_remote(plugin, remote, cx);
         // What the plugin is told of its own violations leaves in the same turn.
@@ -161,10 +162,18 @@ impl WebSocketRelay {
         self.connection.set_reading(!held_back, cx.now);
         self.receive_timer.set_held_back(held_back, cx.now);
         self.receive_timer.handle_received(self.connection.last_frame());
-        let held = self.held();
-        cx.budget.adjust(&mut self.counted, held);
+        self.to_plugin.shrink();
+        self.to_remote.shrink();
+        self.connection.shrink();
+        self.account(cx.budget);
         turn.end = self.end(remote);
         turn
+    }
+
+    /// Counts in the budget what is held.
+    fn account(&mut self, budget: &mut MemoryBudget) {
+        let held = self.held();
+        budget.adjust(&mut self.counted, held);
     }
 
     fn is_held_back(&self) -> bool {
@@ -229,7 +238,8 @@ impl WebSocketRelay {
             if !remote.is_readable() {
                 return false;
             }
-            match remote.try_read(cx.scratch) {
+            let room = room(cx);
+            match remote.try_read(&mut cx.scratch[..room]) {
                 Transfer::Eof => self.handle_eof("closed without goodbye"),
                 Transfer::Bytes(read) => {
                     // Taken out for a moment, since decoding needs the rest of the context, too.
@@ -282,14 +292,23 @@ impl WebSocketRelay {
                     log::info!("remote broke the protocol: {failure}");
                     self.end_remote(failure.code, failure.reason, CloseReason::BadRemote);
                 }
-                Some(event) if self.to_plugin.handle_event(event, cx.budget.left() + RESERVE) => {}
-                Some(_) => {
-                    // Half a message must not wait for memory: others may wait for its own.
-                    self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadRemote);
-                    self.connection.close(close::MESSAGE_TOO_BIG, "", cx.now, cx.entropy);
+                Some(Event::Start(kind)) => {
+                    self.to_plugin.handle_event(Event::Start(kind), 0);
+                    if self.connection.inflater_needed() > cx.budget.left() + RESERVE {
+                        self.refuse_message(cx);
+                    }
                 }
+                Some(event) if self.to_plugin.handle_event(event, cx.budget.left() + RESERVE) => {}
+                // Half a message must not wait for memory: others may wait for its own.
+                Some(_) => self.refuse_message(cx),
             }
         }
+    }
+
+    /// There is no memory for the remote's message: both sides are told so.
+    fn refuse_message(&mut self, cx: &mut RelayContext<'_>) {
+        self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadRemote);
+        self.connection.close(close::MESSAGE_TOO_BIG, "", cx.now, cx.entropy);
     }
 
     /// Writes to the plugin what waits for it.
@@ -341,7 +360,8 @@ impl WebSocketRelay {
             if !plugin.is_readable() {
                 return false;
             }
-            match plugin.try_read(cx.scratch) {
+            let room = room(cx);
+            match plugin.try_read(&mut cx.scratch[..room]) {
                 Transfer::Eof => {
                     self.why.get_or_insert(CloseReason::Done);
                     self.end_plugin(close::GOING_AWAY, cx);
@@ -350,7 +370,9 @@ impl WebSocketRelay {
                     self.progress = cx.now;
                     budget = budget.saturating_sub(read);
                     self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
-                    if self.to_remote.held() > SCRATCH_SIZE && cx.budget.left() == 0 {
+                    self.account(cx.budget);
+                    // Half a message must not wait for memory: others may wait for its own.
+                    if self.to_remote.buffered() > RESERVE && cx.budget.is_full() {
                         self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadFraming);
                         self.end_plugin(close::GOING_AWAY, cx);
                     }
@@ -470,6 +492,11 @@ impl WebSocketRelay {
     }
 }
 
+/// Bytes to read at once. What is read must be held if the other side is slow.
+fn room(cx: &RelayContext<'_>) -> usize {
+    cx.scratch.len().min(cx.budget.left().max(RESERVE))
+}
+
 impl Relay for WebSocketRelay {
     fn limits(&self, timing: &Timing) -> [Option<(Instant, CloseReason)>; 3] {
         let both_open = self.plugin == PluginState::Open && self.remote.is_open();
@@ -508,7 +535,7 @@ impl Relay for WebSocketRelay {
     }
 
     fn held(&self) -> usize {
-        self.to_plugin.held() + self.to_remote.held() + self.connection.queued()
+        self.to_plugin.held() + self.to_remote.held() + self.connection.held()
     }
 
     fn last_heard(&self) -> Instant {
