@@ -55,6 +55,11 @@ impl TlsConnection {
     pub fn version(&self) -> &'static str {
         self.client.version()
     }
+
+    /// Bytes held: decrypted ones, and a record that has come in part.
+    pub fn held(&self) -> usize {
+        self.plain.len() + self.client.incomplete().len()
+    }
 }
 
 /// The result of `begin` or `advance`.
@@ -221,6 +226,11 @@ impl PendingHandshake {
             Err(error) => TlsOutcome::Failed(error),
         };
         TlsStep { to_send, outcome }
+    }
+
+    /// Bytes held of the server's next message, which has come in part.
+    pub fn held(&self) -> usize {
+        self.client.incomplete().len()
     }
 
     fn process(&mut self, received: &[u8], to_send: &mut Vec<u8>) -> Result<(TlsState, Vec<u8>), TlsError> {
