@@ -8,3 +8,4 @@ mod robustness;
 mod shutdown;
 mod signals;
 mod supervise;
+mod system_calls;
