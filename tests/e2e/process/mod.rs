@@ -3,6 +3,7 @@
 mod command_line;
 mod limits;
 mod logging;
+mod memory;
 mod old_kernel;
 mod robustness;
 mod shutdown;
