@@ -119,7 +119,7 @@ fn probe_seconds(value: &OsStr) -> Result<u32, String> {
     let given = value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| PROBE_SECONDS.contains(seconds));
     given.ok_or_else(|| {
         let (min, max) = PROBE_SECONDS.into_inner();
-        format!("--probe takes whole seconds from {min} to {max}, not {value:?}")
+        format!("--probe takes whole seconds from {min} to {max}, not '{}'", value.to_string_lossy())
     })
 }
 

@@ -1,55 +1,70 @@
-//! sockproxyd: takes the sockets off the hands of Luup plugins, and calls them back when there is something to read.
+//! sockproxyd: a socket proxy for Luup plugins. It holds their connections to devices, and invokes an action of a plugin
+//! when there is something to read.
 //!
-//! This is the map of the house. Dependencies point down the list; what stands lower knows nothing of what stands
-//! above it.
+//! # Where to look
 //!
-//! | room | what lives there |
-//! | --- | --- |
-//! | `main` | arguments, configuration, log, daemon; exit statuses |
-//! | [`supervise`] | the parent that starts a daemon anew |
-//! | [`probe`] | asks a running proxy whether it is there |
-//! | [`daemon`] | the loop: poll, tokens, timers, signals |
-//! | [`status`] | STAT and STAT JSON |
-//! | [`session`] | one plugin connection: setup, connecting, relaying, draining |
-//! | [`relay`] | bytes from one side to the other, with backpressure and bounds |
-//! | [`notify`] | when a plugin is told, and the telling |
-//! | [`tls`] | TLS towards remotes: settings, verification, handshakes off the loop |
-//! | [`net`] | sockets and names |
-//! | [`config`], [`cli`], [`logging`] | what the owner says, and what is said to the owner |
-//! | [`thread_pool`] | threads for calls that block or compute for long |
-//! | [`protocol`] | what plugins say, sans-IO |
-//! | [`websocket`] | RFC 6455 and 7692, sans-IO |
-//! | [`access`] | lists of addresses and targets that are allowed, sans-IO |
-//! | [`buffer_pool`] | a thread-local free list of buffers |
+//! | module | what it is for | uses |
+//! | --- | --- | --- |
+//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging probe supervise |
+//! | [`supervise`] | the parent process that restarts a daemon which has died | |
+//! | [`probe`] | asks a running proxy for its greeting | net protocol |
+//! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | buffer_pool config logging net notify protocol relay session status tls |
+//! | [`status`] | the answers to STAT and STAT JSON | config notify protocol session |
+//! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access config net notify protocol relay tls websocket |
+//! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool net protocol websocket |
+//! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
+//! | [`tls`] | TLS as a client: certificates, handshakes on threads, streams | net protocol thread_pool |
+//! | [`net`] | sockets with their readiness, connecting, names | thread_pool websocket |
+//! | [`logging`] | log lines, to standard error, a file or the system log | config thread_pool |
+//! | [`cli`] | the command line | config |
+//! | [`config`] | the configuration: one table of settings | access protocol |
+//! | [`access`] | lists of addresses and targets that are allowed, sans-IO | |
+//! | [`protocol`] | what plugins and the proxy say to each other, sans-IO | buffer_pool websocket |
+//! | [`websocket`] | RFC 6455 and 7692, sans-IO | buffer_pool |
+//! | [`thread_pool`] | threads for calls that block or compute for long | |
+//! | [`buffer_pool`] | a thread-local free list of buffers | |
 //!
-//! Beside the house stands [`testing`]: what simulations and fuzz targets put in the place of sockets.
+//! A module uses only modules below it in the table, and no others than those named; a test checks that. Besides there are
+//! `testing`, which simulations use in place of the kernel, `fuzzing` (the bodies of the fuzz targets) and `benchmarks`, the
+//! last two each behind a feature.
+//!
+//! `docs/architecture.md` has the life of a session, the rules of readiness, the threads, the accounting of memory, and a
+//! glossary.
 //!
 //! # How a byte travels
 //!
-//! Remote socket, [`relay::direction`], plugin socket; then the [`notify::schedule`] hears "data handed over", a
-//! request becomes due, and a sender's thread invokes the plugin's action. Back: plugin socket, relay, remote socket.
-//! Bulk takes the short way through a pipe and never enters this process.
+//! Remote socket, [`net::endpoint`], [`relay`], plugin socket. The relay's turn reports that bytes were delivered,
+//! [`notify::schedule`] makes a request due, and a thread invokes the plugin's action. Back: plugin socket, relay, remote
+//! socket. Bulk between two plain sockets goes through a pipe and never enters this process.
 //!
 //! # Panics
 //!
-//! Nothing that comes in from outside may make the daemon panic. A broken promise of our own code does, and since the
-//! firmware's build aborts then, a supervisor (procd, systemd, or `--supervise`) starts it anew.
+//! Input from outside never causes a panic. A broken invariant of our own does, and since the firmware's build aborts then,
+//! a supervisor (procd, systemd, or `--supervise`) restarts the daemon.
 
 pub mod access;
+#[cfg(feature = "bench")]
+pub mod benchmarks;
 pub mod buffer_pool;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod logging;
 pub mod net;
 pub mod notify;
 pub mod probe;
+pub mod program;
 pub mod protocol;
 pub mod relay;
 pub mod session;
 pub mod status;
 pub mod supervise;
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod testing;
 pub mod thread_pool;
 pub mod tls;
 pub mod websocket;
+
+pub use program::run;

@@ -1,7 +1,7 @@
 //! The log: to standard error, to a file of limited size, or to the system log.
 //!
-//! The loop's lines wait for up to 50 ms and are written together, because a connection has several; warnings, errors and
-//! the lines of other threads are written at once. Lines that cannot be written without blocking are lost, because the
+//! The loop's lines wait for up to 50 ms and are written together, because a connection has several; they do not wait where
+//! a client is about to be greeted. Warnings, errors and the lines of other threads are written at once. Lines that cannot be written without blocking are lost, because the
 //! daemon must not wait for its log.
 
 use std::borrow::Cow;
@@ -111,24 +111,11 @@ fn install(sink: Sink, config: &Config) {
         }
         None => {
             let logger = LOGGER.get_or_init(|| Logger(Mutex::new(State::new(sink))));
-            flush_before_panic();
             // It fails if there is a logger already, and ours is the only one.
             let _ = log::set_logger(logger);
         }
     }
     log::set_max_level(if config.debug { LevelFilter::Debug } else { LevelFilter::Info });
-}
-
-/// Has a panic write the lines that wait before it ends the process.
-fn flush_before_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        // The lock may be this thread's own.
-        if let Some(Ok(mut state)) = LOGGER.get().map(|logger| logger.0.try_lock()) {
-            state.flush();
-        }
-        report(info);
-    }));
 }
 
 /// Opens the log, writes one line and closes the log, for the supervisor, which writes few lines.
@@ -204,7 +191,7 @@ impl State {
         }
         // There is no place to report an error to.
         let _ = match &mut self.sink {
-            Sink::File(file) => file.write(self.pending.as_bytes()),
+            Sink::File(file) => file.write(&self.pending),
             Sink::Stderr | Sink::Syslog(_) => write_stderr(&self.pending),
         };
         self.pending.clear();
@@ -222,13 +209,21 @@ impl LogFile {
         Ok(Self { path, file, size: metadata.len(), max_size })
     }
 
-    /// Writes whole lines.
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.max_size > 0 && self.size > 0 && self.size + line.len() as u64 > self.max_size / 2 {
-            self.rotate();
+    /// Writes whole lines. A new file begins between two of them.
+    fn write(&mut self, lines: &str) -> io::Result<()> {
+        let mut fitting = 0;
+        for line in lines.split_inclusive('\n') {
+            let size = self.size + (fitting + line.len()) as u64;
+            if self.max_size > 0 && self.size + fitting as u64 > 0 && size > self.max_size / 2 {
+                let (now, later) = lines.split_at(fitting);
+                self.file.write_all(now.as_bytes())?;
+                self.rotate();
+                return self.write(later);
+            }
+            fitting += line.len();
         }
-        self.size += line.len() as u64;
-        self.file.write_all(line)
+        self.size += lines.len() as u64;
+        self.file.write_all(lines.as_bytes())
     }
 
     /// Renames the file to `.old` and begins a new one. If that fails (the file was removed, or descriptors are scarce), the
@@ -347,9 +342,12 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("log");
         let mut log = LogFile::open(path.clone(), 1000).unwrap();
-        for number in 0..200 {
-            log.write(format!("line {number:04}\n").as_bytes()).unwrap();
+        let line = |number: u32| format!("line {number:04}\n");
+        for number in 0..100 {
+            log.write(&line(number)).unwrap();
         }
+        // Together they are longer than the limit.
+        log.write(&(100..200).map(line).collect::<String>()).unwrap();
         let (new, old) =
             (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(directory.join("log.old")).unwrap());
         assert!(new.len() <= 500 && old.len() <= 500, "{} {}", new.len(), old.len());
@@ -367,10 +365,10 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("log");
         let mut log = LogFile::open(path.clone(), 100).unwrap();
-        log.write(b"one\n").unwrap();
+        log.write("one\n").unwrap();
         std::fs::remove_file(&path).unwrap();
         for _ in 0..100 {
-            log.write(b"more\n").unwrap();
+            log.write("more\n").unwrap();
         }
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("more\n"));
         std::fs::remove_dir_all(&directory).unwrap();
@@ -385,7 +383,7 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", &path).unwrap();
         let mut log = LogFile::open(path.clone(), 100).unwrap();
         for _ in 0..100 {
-            log.write(b"more\n").unwrap();
+            log.write("more\n").unwrap();
         }
         assert!(path.is_symlink() && !directory.join("log.old").exists());
         let pipe = directory.join("pipe");

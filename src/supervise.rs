@@ -1,4 +1,4 @@
-//! A tiny parent for boxes without procd or systemd: it starts the daemon anew when it dies, and does nothing else.
+//! A small parent process for boxes without procd or systemd: it restarts the daemon when that dies, and does nothing else.
 //!
 //! It forks before there is any thread, passes signals on, and ends when the daemon ends on purpose.
 
@@ -12,37 +12,37 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getppid};
 
-/// Pause before the first new start, doubled for each daemon that did not last.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Longest pause. There is no last attempt: a box in a cellar has nobody to start it by hand.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// A daemon that has run for this long has proven itself.
-const PROVEN: Duration = Duration::from_secs(60);
-/// A daemon that says so could not start; waiting does not mend a configuration.
-const CANNOT_START: i32 = 2;
+/// Pause before the first restart, doubled for each daemon that did not last.
+const MIN_RESTART_DELAY: Duration = Duration::from_millis(200);
+/// The longest pause. There is no last attempt: no person may be near the box to start the daemon by hand.
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(10);
+/// A daemon that has run for this long resets the pause.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// The exit status of a daemon that cannot start. Waiting does not correct a configuration.
+const EXIT_UNUSABLE: i32 = 2;
 
-/// Signals that mean something to the daemon and are passed on.
-const PASSED_ON: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1];
+/// Signals that are passed on to the daemon.
+const FORWARDED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1];
 
-/// What became of a child.
-enum Fate {
-    /// It ended on purpose: with this exit status we end, too.
-    Over(i32),
+/// How a child ended.
+enum ChildEnd {
+    /// On purpose, with this exit status, which is the supervisor's, too.
+    Exited(i32),
     /// It died, for this reason.
     Died(String),
 }
 
-/// Runs `daemon` in a child, again and again. `say` tells of its deaths. Returns the exit status.
+/// Runs `daemon` in a child, and again when it dies. `report` logs its deaths. Returns the exit status.
 ///
 /// Must be called before any thread is started.
-pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
+pub fn run(daemon: impl Fn() -> i32, report: impl Fn(&str)) -> nix::Result<i32> {
     let mut signals = SigSet::empty();
-    PASSED_ON.iter().chain([&Signal::SIGCHLD]).for_each(|&signal| signals.add(signal));
+    FORWARDED.iter().chain([&Signal::SIGCHLD]).for_each(|&signal| signals.add(signal));
     signals.thread_block()?;
     let inbox = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let parent = nix::unistd::getpid();
-    let mut pause = FIRST_PAUSE;
-    let mut proven = false;
+    let mut pause = MIN_RESTART_DELAY;
+    let mut restarted = false;
     loop {
         let started = Instant::now();
         // SAFETY: there is one thread, so the child may do whatever the parent might.
@@ -50,11 +50,11 @@ pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
             ForkResult::Parent { child } => child,
             ForkResult::Child => {
                 drop(inbox);
-                // The daemon takes its signals as events. Until it is ready to, they wait: blocked they stay.
+                // The daemon receives its signals as events, so they stay blocked.
                 let mut own = SigSet::empty();
                 own.add(Signal::SIGCHLD);
                 own.thread_unblock()?;
-                // A supervisor that is killed takes its daemon with it: an orphan would hold the port for ever.
+                // A supervisor that is killed ends its daemon, too: an orphan would hold the port for ever.
                 let _ = prctl::set_pdeathsig(Signal::SIGTERM);
                 if getppid() != parent {
                     return Ok(0);
@@ -63,18 +63,18 @@ pub fn run(daemon: impl Fn() -> i32, say: impl Fn(&str)) -> nix::Result<i32> {
             }
         };
         match watch(child, &inbox)? {
-            Fate::Over(CANNOT_START) if proven => say("the daemon cannot start; trying again"),
-            Fate::Over(status) => return Ok(status),
-            Fate::Died(why) => say(&format!("the daemon {why}; starting it anew in {pause:?}")),
+            ChildEnd::Exited(EXIT_UNUSABLE) if restarted => report("the daemon cannot start; trying again"),
+            ChildEnd::Exited(status) => return Ok(status),
+            ChildEnd::Died(why) => report(&format!("the daemon {why}; restarting it in {:.1} s", pause.as_secs_f64())),
         }
-        if started.elapsed() >= PROVEN {
-            pause = FIRST_PAUSE;
+        if started.elapsed() >= STABLE_AFTER {
+            pause = MIN_RESTART_DELAY;
         }
-        proven = true;
+        restarted = true;
         if wait(&inbox, pause)? {
             return Ok(0);
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_RESTART_DELAY);
     }
 }
 
@@ -92,19 +92,19 @@ pub fn close_inherited() {
     }
 }
 
-/// Passes signals on until the child ends. Once it was told to end, it is not missed, however it does.
-fn watch(child: Pid, inbox: &SignalFd) -> nix::Result<Fate> {
+/// Passes signals on until the child ends. Once it was told to end, its death counts as an end on purpose.
+fn watch(child: Pid, inbox: &SignalFd) -> nix::Result<ChildEnd> {
     let mut told_to_end = false;
     loop {
-        let fate = match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
-            WaitStatus::Exited(_, status @ (0 | CANNOT_START)) => Some(Fate::Over(status)),
-            WaitStatus::Exited(_, status) => Some(Fate::Died(format!("ended with status {status}"))),
-            WaitStatus::Signaled(_, signal, _) => Some(Fate::Died(format!("was killed by {signal}"))),
+        let end = match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::Exited(_, status @ (0 | EXIT_UNUSABLE)) => Some(ChildEnd::Exited(status)),
+            WaitStatus::Exited(_, status) => Some(ChildEnd::Died(format!("ended with status {status}"))),
+            WaitStatus::Signaled(_, signal, _) => Some(ChildEnd::Died(format!("was killed by {signal}"))),
             _ => None,
         };
-        match fate {
-            Some(Fate::Died(_)) if told_to_end => return Ok(Fate::Over(0)),
-            Some(fate) => return Ok(fate),
+        match end {
+            Some(ChildEnd::Died(_)) if told_to_end => return Ok(ChildEnd::Exited(0)),
+            Some(end) => return Ok(end),
             None => {}
         }
         while let Some(signal) = next_signal(inbox, PollTimeout::NONE)? {
@@ -112,13 +112,13 @@ fn watch(child: Pid, inbox: &SignalFd) -> nix::Result<Fate> {
                 break;
             }
             told_to_end |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
-            // It may have ended just now; then there is a SIGCHLD, too.
+            // Fails if the child has just ended; then SIGCHLD follows.
             let _ = kill(child, signal);
         }
     }
 }
 
-/// Waits for `pause`. True where a signal says that it is over.
+/// Waits for `pause`. True if a signal ends the supervisor meanwhile.
 fn wait(inbox: &SignalFd, pause: Duration) -> nix::Result<bool> {
     let until = Instant::now() + pause;
     loop {
@@ -133,7 +133,7 @@ fn wait(inbox: &SignalFd, pause: Duration) -> nix::Result<bool> {
     }
 }
 
-/// The next signal, or `None` when time is up.
+/// The next signal. `None` after `timeout`.
 fn next_signal(inbox: &SignalFd, timeout: PollTimeout) -> nix::Result<Option<Signal>> {
     let mut fds = [PollFd::new(inbox.as_fd(), PollFlags::POLLIN)];
     match poll(&mut fds, timeout) {

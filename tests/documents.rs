@@ -72,3 +72,66 @@ fn the_version_of_rust_is_that_of_the_manifest() {
         assert!(text.contains(&wanted), "{name} should say {wanted}");
     }
 }
+
+/// The rows of the table in src/lib.rs: a module, and the modules that it uses.
+fn module_map() -> Vec<(String, Vec<String>)> {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | ")).skip(2);
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_end_matches('|').split('|').map(str::trim).collect();
+        let module = cells[0].trim_matches(['[', ']', '`']).to_owned();
+        (module, cells[2].split_whitespace().map(str::to_owned).collect())
+    })
+    .collect()
+}
+
+/// The modules that the files of `module` use, tests left aside.
+fn used_modules(module: &str) -> Vec<String> {
+    let mut files = vec![root().join("src").join(format!("{module}.rs"))];
+    let mut directories = vec![root().join("src").join(module)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            match (name.as_str(), path.is_dir()) {
+                ("tests" | "simulation", _) => {}
+                (_, true) => directories.push(path),
+                (_, false) => files.push(path),
+            }
+        }
+    }
+    let mut used = HashSet::new();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {
+        let Ok(text) = fs::read_to_string(file) else { continue };
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for path in line.split("crate::").skip(1) {
+                // `use crate::{a, b};` names several.
+                let paths = path.strip_prefix('{').map_or(path, |list| list.split('}').next().unwrap_or_default());
+                let names = if path.starts_with('{') { paths.split(", ").collect() } else { vec![paths] };
+                for name in names {
+                    let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+                    used.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    used.remove(module);
+    used.remove("");
+    let mut used: Vec<String> = used.into_iter().collect();
+    used.sort();
+    used
+}
+
+#[test]
+fn the_map_of_modules_is_true() {
+    let map = module_map();
+    let place = |name: &str| map.iter().position(|(module, _)| module == name);
+    assert!(map.len() > 10, "the table in src/lib.rs was not found");
+    for (at, (module, uses)) in map.iter().enumerate() {
+        assert_eq!(*uses, used_modules(module), "src/lib.rs, row of {module}");
+        for used in uses {
+            assert!(place(used).is_some_and(|below| below > at), "{module} uses {used}, which does not stand below it");
+        }
+    }
+}

@@ -7,10 +7,10 @@
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
-use sockproxyd::websocket::{Connection, Control, Entropy, Event, Kind, Role, WebSocketSettings};
+use sockproxyd::benchmarks::{Decoded, FrameReader, FrameWriter};
 use tungstenite::protocol::Role as TheirRole;
 use tungstenite::{Bytes, Message, Utf8Bytes, WebSocket};
 
@@ -19,7 +19,7 @@ const READ: usize = 16 * 1024;
 
 struct Case {
     name: &'static str,
-    kind: Kind,
+    is_text: bool,
     payload: Vec<u8>,
     count: usize,
 }
@@ -28,42 +28,18 @@ fn cases() -> [Case; 2] {
     let text = b"{\"sensor\":\"kitchen\",\"temperature\":21.25}".to_vec();
     assert_eq!(text.len(), 40);
     [
-        Case { name: "binary 64 KiB", kind: Kind::Binary, payload: vec![0xa5; 65_536], count: 64 },
-        Case { name: "text 40 bytes", kind: Kind::Text, payload: text, count: 10_000 },
+        Case { name: "binary 64 KiB", is_text: false, payload: vec![0xa5; 65_536], count: 64 },
+        Case { name: "text 40 bytes", is_text: true, payload: text, count: 10_000 },
     ]
 }
 
-/// A fast source of masking keys, which are not part of the measurement. tungstenite draws its keys from ChaCha, which
-/// does count for it: see `write`.
-struct Keys(u32);
-
-impl Entropy for Keys {
-    fn mask(&mut self) -> [u8; 4] {
-        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        self.0.to_be_bytes()
-    }
-}
-
-fn connection(role: Role) -> Connection {
-    let settings = WebSocketSettings {
-        role,
-        mask: true,
-        control: Control::Auto,
-        max_message: 1 << 20,
-        deflate: None,
-        ping_interval: None,
-    };
-    Connection::new(settings, Instant::now())
-}
-
-/// The messages of a case, encoded by a client.
+/// The messages of a case as a client writes them.
 fn encoded(case: &Case) -> Vec<u8> {
-    let mut client = connection(Role::Client);
-    let mut keys = Keys(1);
+    let mut client = FrameWriter::new(true);
     for _ in 0..case.count {
-        client.send(case.kind, &case.payload, true, &mut keys).expect("the connection is open");
+        client.write(&case.payload, case.is_text);
     }
-    client.poll_transmit(&mut keys).to_vec()
+    client.frames().to_vec()
 }
 
 /// A transport that reads from memory and discards writes.
@@ -99,19 +75,10 @@ fn group<'a>(criterion: &'a mut Criterion, name: String, case: &Case) -> Benchma
 
 /// Reads everything, and calls `take` for each event.
 #[inline]
-fn events(server: &mut Connection, bytes: &[u8], buffer: &mut [u8], now: Instant, mut take: impl FnMut(Event<'_>)) {
+fn decode(server: &mut FrameReader, bytes: &[u8], buffer: &mut [u8], mut take: impl FnMut(Decoded<'_>)) {
     let mut transport = Memory { bytes, at: 0 };
     while let Ok(count) = transport.read(buffer) {
-        let mut at = 0;
-        loop {
-            let (taken, event) = server.handle_input(&mut buffer[at..count], now);
-            at += taken;
-            match event {
-                Some(event) => take(event),
-                None if taken == 0 => break,
-                None => {}
-            }
-        }
+        server.read(&mut buffer[..count], &mut take);
     }
 }
 
@@ -119,16 +86,14 @@ fn read(criterion: &mut Criterion) {
     for case in cases() {
         let bytes = encoded(&case);
         let mut group = group(criterion, format!("read {}", case.name), &case);
-        let mut server = connection(Role::Server);
+        let mut server = FrameReader::default();
         let mut buffer = vec![0; READ];
-        let now = Instant::now();
         group.bench_function("ours", |bencher| {
             bencher.iter(|| {
                 let (mut messages, mut length) = (0, 0);
-                events(&mut server, &bytes, &mut buffer, now, |event| match event {
-                    Event::Data(piece) => length += black_box(piece).len(),
-                    Event::End => messages += 1,
-                    _ => {}
+                decode(&mut server, &bytes, &mut buffer, |decoded| match decoded {
+                    Decoded::Data(piece) => length += black_box(piece).len(),
+                    Decoded::End => messages += 1,
                 });
                 assert_eq!((messages, length), (case.count, case.count * case.payload.len()));
             });
@@ -138,13 +103,12 @@ fn read(criterion: &mut Criterion) {
         group.bench_function("ours, assembled", |bencher| {
             bencher.iter(|| {
                 let (mut messages, mut length) = (0, 0);
-                events(&mut server, &bytes, &mut buffer, now, |event| match event {
-                    Event::Data(piece) => whole.extend_from_slice(piece),
-                    Event::End => {
+                decode(&mut server, &bytes, &mut buffer, |decoded| match decoded {
+                    Decoded::Data(piece) => whole.extend_from_slice(piece),
+                    Decoded::End => {
                         (messages, length) = (messages + 1, length + black_box(&whole).len());
                         whole.clear();
                     }
-                    _ => {}
                 });
                 assert_eq!((messages, length), (case.count, case.count * case.payload.len()));
             });
@@ -167,27 +131,23 @@ fn read(criterion: &mut Criterion) {
 fn write(criterion: &mut Criterion) {
     for case in cases() {
         let mut group = group(criterion, format!("write {}", case.name), &case);
-        for (role, theirs, name) in [
-            (Role::Client, TheirRole::Client, "masked"),
-            // Without masks, and so without the cost of keys.
-            (Role::Server, TheirRole::Server, "plain"),
-        ] {
-            let mut ours = connection(role);
-            let mut keys = Keys(1);
+        // Plain: without masks, and so without what draws the keys.
+        for (masked, theirs, name) in [(true, TheirRole::Client, "masked"), (false, TheirRole::Server, "plain")] {
+            let mut ours = FrameWriter::new(masked);
             group.bench_function(format!("ours, {name}"), |bencher| {
                 bencher.iter(|| {
                     for _ in 0..case.count {
-                        ours.send(case.kind, &case.payload, true, &mut keys).expect("the connection is open");
-                        let written = black_box(ours.poll_transmit(&mut keys)).len();
-                        ours.handle_transmitted(written);
+                        ours.write(&case.payload, case.is_text);
+                        let written = black_box(ours.frames()).len();
+                        ours.handle_sent(written);
                     }
                 });
             });
             let mut tungstenite = WebSocket::from_raw_socket(Memory { bytes: &[], at: 0 }, theirs, None);
-            // Created once: a clone copies only a reference count.
-            let message = match case.kind {
-                Kind::Binary => Message::Binary(Bytes::from(case.payload.clone())),
-                Kind::Text => Message::Text(Utf8Bytes::try_from(case.payload.clone()).expect("UTF-8")),
+            // Made once: only a count of references is copied with it.
+            let message = match case.is_text {
+                false => Message::Binary(Bytes::from(case.payload.clone())),
+                true => Message::Text(Utf8Bytes::try_from(case.payload.clone()).expect("UTF-8")),
             };
             group.bench_function(format!("tungstenite, {name}"), |bencher| {
                 bencher.iter(|| {

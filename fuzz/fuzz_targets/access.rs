@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| sockproxyd_fuzz::access::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sockproxyd::fuzzing::access(data));

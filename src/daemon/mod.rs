@@ -283,9 +283,14 @@ impl Daemon {
 
     /// Accepts connections that are waiting.
     fn accept_pending(&mut self) {
-        for accepted in self.listeners.accept(self.run_queue.accept_limit(), self.resources.poll.registry(), self.now) {
-            self.add_session(accepted);
+        let limit = self.run_queue.accept_limit();
+        let accepted = self.listeners.accept(limit, self.resources.poll.registry(), self.now);
+        if accepted.is_empty() {
+            return;
         }
+        accepted.into_iter().for_each(|accepted| self.add_session(accepted));
+        // A client that has been greeted finds its own line in the log.
+        logging::flush();
     }
 
     fn add_session(&mut self, Accepted { mut stream, peer, listener }: Accepted) {

@@ -140,7 +140,7 @@ mod tests {
         };
         assert_eq!(line.round(same), "xA", "y has come in this round");
         assert_eq!(line.round(|_| ""), "xyBC");
-        assert_eq!(["D", "A"], [line.round(|_| ""), line.round(|_| "")], "behind those who waited before");
+        assert_eq!(["D", "A"], [line.round(|_| ""), line.round(|_| "")], "behind those that waited before");
         assert!(line.queue.is_empty());
     }
 

@@ -278,6 +278,11 @@ impl Relay for DatagramRelay {
         self.progress = now;
     }
 
+    fn account(&mut self, budget: &mut MemoryBudget) {
+        let held = self.held();
+        budget.adjust(&mut self.counted, held);
+    }
+
     fn release(&mut self, budget: &mut MemoryBudget, _: &mut PipePool) {
         self.decoder.reset();
         (self.to_plugin, self.written, self.to_remote) = (Vec::new(), 0, None);

@@ -73,6 +73,8 @@ pub trait Relay {
     /// Another plugin has taken the place of the one before: half a message of the old one is discarded, and the time
     /// limits of the plugin's side begin anew.
     fn handle_new_plugin(&mut self, now: Instant);
+    /// Counts in `budget` what is held. Each turn does so; a relay that waits for its first turn may hold bytes already.
+    fn account(&mut self, budget: &mut MemoryBudget);
     /// Drops everything that is held, and gives it back to `budget` and `pipes`.
     fn release(&mut self, budget: &mut MemoryBudget, pipes: &mut PipePool);
     /// Bytes received from the remote and written to the plugin.

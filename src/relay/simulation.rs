@@ -1,8 +1,7 @@
-//! A seeded simulation of the stream relay: short reads and writes, stalls, resets, jumps of the clock.
-//!
-//! After each step the invariants hold; in the end every byte that was accepted has arrived, in order, or its loss is
-//! one that a reset explains.
+//! Seeded simulations of the relays of streams and of datagrams: random operations for the worlds that the fuzz targets
+//! have, [`crate::fuzzing`]. After each step the invariants hold that stand there.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use testkit::random::Random;
@@ -10,10 +9,15 @@ use testkit::random::Random;
 use super::memory_budget::MemoryBudget;
 use super::stream::StreamRelay;
 use super::{CloseReason, Relay, Timing};
+use crate::fuzzing;
 use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::net::readiness::Readiness;
 use crate::testing::TestContext;
+use crate::testing::seeds::for_each_seed;
 use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
+
+/// Seeds that are tried for each relay.
+const SEEDS: u64 = 500;
 
 const TIMING: Timing = Timing {
     receive: None,
@@ -24,76 +28,101 @@ const TIMING: Timing = Timing {
     remote_read_closed: false,
 };
 
-struct World {
-    random: Random,
-    around: TestContext,
+/// Operations for the relay of streams. Ends are rare, so that a story has a middle.
+fn stream_operations(random: &mut Random) -> Vec<u8> {
+    let mut data = random.bytes(3);
+    for _ in 0..random.below(400) {
+        let mut kind = random.below(256) as u8;
+        let ends = matches!(kind >> 1 & 7, 4 | 5) && kind < 0xf0;
+        if (ends || kind >= 0xf0) && random.below(8) > 0 {
+            kind = 0x06 | kind & 1;
+        }
+        data.extend([kind, random.below(256) as u8]);
+    }
+    data
+}
+
+/// Operations for the relay of datagrams.
+fn datagram_operations(random: &mut Random) -> Vec<u8> {
+    let mut data = random.bytes(2);
+    for _ in 0..random.below(200) {
+        let mut kind = random.below(8) as u8;
+        if matches!(kind, 5 | 6) && random.below(8) > 0 {
+            kind = 7;
+        }
+        data.extend([kind, random.below(256) as u8]);
+    }
+    data
+}
+
+/// Checks that every kind of end has occurred, unless the environment has chosen the seeds.
+fn check_ends(seeds: u64, ends: &BTreeSet<String>, expected: &[CloseReason]) {
+    if seeds >= SEEDS {
+        for end in expected {
+            assert!(ends.contains(&end.to_string()), "{end} never happened: {ends:?}");
+        }
+    }
+}
+
+#[test]
+fn bytes_arrive_in_order_whatever_the_sockets_do() {
+    let (mut ends, mut seeds) = (BTreeSet::new(), 0);
+    for_each_seed("relay::simulation::bytes", SEEDS, |seed| {
+        let end = fuzzing::relay::run_story(&stream_operations(&mut Random::new(seed)));
+        ends.extend(end.map(|end| end.to_string()));
+        seeds += 1;
+    });
+    let expected = [
+        CloseReason::Done,
+        CloseReason::PluginLost,
+        CloseReason::RemoteLost,
+        CloseReason::RemoteSilent,
+        CloseReason::HalfClosed,
+        CloseReason::Stalled,
+    ];
+    check_ends(seeds, &ends, &expected);
+}
+
+#[test]
+fn datagrams_arrive_in_order_whatever_the_sockets_do() {
+    let (mut ends, mut seeds) = (BTreeSet::new(), 0);
+    for_each_seed("relay::simulation::datagrams", SEEDS, |seed| {
+        let end = fuzzing::datagrams::run_story(&datagram_operations(&mut Random::new(seed)));
+        ends.extend(end.map(|end| end.to_string()));
+        seeds += 1;
+    });
+    check_ends(seeds, &ends, &[CloseReason::HalfClosed, CloseReason::Goodbye, CloseReason::BadFraming]);
+}
+
+/// Two connections and their relay, without chance.
+struct Pair {
+    cx: TestContext,
     plugin: WireEndpoint,
     remote: WireEndpoint,
-    /// What each says next.
-    next: [u8; 2],
     relay: StreamRelay,
     end: Option<CloseReason>,
 }
 
-impl World {
-    fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let mut pick = |below| random.below(below) as usize;
-        let mut around = TestContext::new(MemoryBudget::new(8192, 4096), 1024);
-        let mut next = [1, 2];
-        let ahead = bytes(&mut next[0], pick(3) * 100);
-        around.block = (pick(3) == 0).then_some(7);
-        let mut plugin = Wire::new(FaultProfile { eintr_every: 17, ..FaultProfile::default() });
-        plugin.send_ahead(&ahead);
-        plugin.make_room(100);
-        let remote = Wire::new(FaultProfile { buffer: pick(2) * 300, eintr_every: 19, ..FaultProfile::default() });
-        let relay = StreamRelay::new(around.now, ahead, &mut around.budget);
-        let mut plugin = SocketEndpoint::new(plugin, Readiness::ACCEPTED);
-        let mut remote = SocketEndpoint::new(remote, Readiness::FRESH);
-        // Some remotes answer and end before anybody looks, in one event with the connection's success.
-        if pick(4) == 0 {
-            remote.stream_mut().send_bytes(&bytes(&mut next[1], 50));
-            remote.stream_mut().close();
-            deliver_event(&mut remote);
+impl Pair {
+    /// The remote's stream takes 1000 bytes beyond what its socket has room for.
+    fn new() -> Self {
+        let mut cx = TestContext::new(MemoryBudget::new(8192, 4096), 1024);
+        let remote = Wire::new(FaultProfile { buffer: 1000, ..FaultProfile::default() });
+        Self {
+            relay: StreamRelay::new(cx.now, Vec::new(), &mut cx.budget),
+            cx,
+            plugin: SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH),
+            remote: SocketEndpoint::new(remote, Readiness::FRESH),
+            end: None,
         }
-        deliver_event(&mut plugin);
-        Self { random, around, plugin, remote, next, relay, end: None }
     }
 
-    fn pick(&mut self, below: usize) -> usize {
-        self.random.below(below as u64) as usize
-    }
-
-    /// Something happens to one of the peers, and the kernel says so.
-    fn happen(&mut self, quiet: bool) {
-        let on_plugin = self.pick(2) == 0;
-        let (what, amount) = (self.pick(if quiet { 40 } else { 100 }), self.pick(3000));
-        let (ends, breaks) = (self.pick(100) == 0, self.pick(1500) == 0);
-        let (wire, next) = match on_plugin {
-            true => (&mut self.plugin, &mut self.next[0]),
-            false => (&mut self.remote, &mut self.next[1]),
-        };
-        let talks = !wire.stream().is_closed() && !wire.stream().is_broken();
-        match what {
-            0..=29 => wire.stream_mut().make_room(amount * 2 / 3),
-            30..=34 if ends && !wire.stream().is_broken() => wire.stream_mut().close(),
-            30..=99 if talks && !quiet => {
-                wire.stream_mut().send_bytes(&bytes(next, amount));
-                if breaks {
-                    wire.stream_mut().break_off();
-                }
-            }
-            _ => {}
-        }
-        deliver_event(wire);
-    }
-
+    /// Delivers events, and runs a turn.
     fn turn(&mut self) {
-        let Self { around, plugin, remote, relay, .. } = self;
-        let told_before = plugin.stream().is_told();
-        let turn = around.turns(|env| relay.run(plugin, remote, env));
-        assert_eq!(turn.end_delivered, plugin.stream().is_told() && !told_before, "the end is told once");
-        self.end = turn.end;
+        deliver_event(&mut self.plugin);
+        deliver_event(&mut self.remote);
+        let Self { cx, plugin, remote, relay, .. } = self;
+        self.end = cx.turns(|cx| relay.run(plugin, remote, cx)).end;
     }
 
     fn timing(&self) -> Timing {
@@ -103,110 +132,43 @@ impl World {
             ..TIMING
         }
     }
-
-    fn check(&mut self) {
-        let timing = self.timing();
-        let Self { plugin, remote, relay, .. } = self;
-        self.around.check_streams(relay, plugin, remote, 2 * 4096 + 200);
-        if let Some(due) = relay.deadline(&timing) {
-            assert!(due >= self.around.now || relay.handle_timeout(&timing, self.around.now).is_some());
-        }
-        if !remote.stream().is_broken() && (self.end == Some(CloseReason::Done) || remote.stream().room > 0) {
-            assert_eq!(remote.stream().withheld(), b"", "the stream was not asked to push out what it holds");
-        }
-    }
-
-    /// Lets go of everything, as who ends does.
-    fn release(&mut self) {
-        self.relay.release(&mut self.around.budget, &mut self.around.pipes);
-        assert_eq!(self.around.budget.held(), 0);
-    }
-}
-
-/// So many bytes, of which the first is `next`.
-fn bytes(next: &mut u8, count: usize) -> Vec<u8> {
-    let mut one = || std::mem::replace(next, next.wrapping_mul(31).wrapping_add(7));
-    (0..count).map(|_| one()).collect()
-}
-
-fn run(seed: u64) -> CloseReason {
-    let mut world = World::new(seed);
-    for step in 0.. {
-        world.happen(step > 2000);
-        world.turn();
-        world.check();
-        if let Some(end) = world.end {
-            world.release();
-            return end;
-        }
-        // Now and then a while passes; when nothing else happens any more, the time limits must end it.
-        if world.pick(if step > 2000 { 2 } else { 50 }) == 0 {
-            let a_while = Duration::from_millis(world.pick(1500) as u64);
-            world.around.now += a_while;
-        }
-        if let Some(end) = world.relay.handle_timeout(&world.timing(), world.around.now) {
-            world.release();
-            return end;
-        }
-        if step > 4000 {
-            // Both are open and silent: they may stay so for ever.
-            let closed = world.plugin.stream().is_closed() || world.remote.stream().is_closed();
-            assert!(!closed || step < 100_000, "it never ends");
-            if !closed {
-                return CloseReason::Idle;
-            }
-        }
-    }
-    unreachable!()
 }
 
 #[test]
-fn last_words_that_the_stream_itself_holds_are_pushed_out() {
-    for comes_room in [true, false] {
-        let mut world = World::new(1);
-        world.plugin.stream_mut().make_room(10_000);
-        world.plugin.stream_mut().send_bytes(&bytes(&mut world.next[0], 100));
-        deliver_event(&mut world.plugin);
-        let remote = Wire::new(FaultProfile { buffer: 1000, ..FaultProfile::default() });
-        world.remote = SocketEndpoint::new(remote, Readiness::FRESH);
-        world.remote.stream_mut().close();
-        deliver_event(&mut world.remote);
-        world.turn();
-        world.around.now += Duration::from_secs(60);
-        world.plugin.stream_mut().close();
-        deliver_event(&mut world.plugin);
-        world.turn();
-        assert!(world.remote.stream().is_told() && world.plugin.stream().is_told());
-        assert_eq!(world.end, None, "the remote has yet to take what the stream holds");
-        assert_eq!(world.relay.deadline(&TIMING), Some(world.around.now + TIMING.half_close));
-        if comes_room {
-            world.remote.stream_mut().make_room(10_000);
-            deliver_event(&mut world.remote);
-            world.turn();
-            assert_eq!(world.end, Some(CloseReason::Done));
-            world.check();
+fn the_last_bytes_that_the_stream_itself_holds_are_pushed_out() {
+    for has_room in [true, false] {
+        let mut pair = Pair::new();
+        pair.plugin.stream_mut().make_room(10_000);
+        pair.plugin.stream_mut().send_bytes(&[7; 100]);
+        pair.remote.stream_mut().close();
+        pair.turn();
+        pair.cx.now += Duration::from_secs(60);
+        pair.plugin.stream_mut().close();
+        pair.turn();
+        assert!(pair.remote.stream().is_told() && pair.plugin.stream().is_told());
+        assert_eq!(pair.end, None, "the remote has yet to take what the stream holds");
+        assert_eq!(pair.relay.deadline(&TIMING), Some(pair.cx.now + TIMING.half_close));
+        if has_room {
+            pair.remote.stream_mut().make_room(10_000);
+            pair.turn();
+            assert_eq!((pair.end, pair.remote.stream().withheld()), (Some(CloseReason::Done), &b""[..]));
         } else {
-            world.around.now += TIMING.half_close;
-            assert_eq!(world.relay.handle_timeout(&TIMING, world.around.now), Some(CloseReason::Stalled));
+            pair.cx.now += TIMING.half_close;
+            assert_eq!(pair.relay.handle_timeout(&TIMING, pair.cx.now), Some(CloseReason::Stalled));
         }
     }
 }
 
 #[test]
-fn bytes_arrive_in_order_whatever_the_sockets_do() {
-    let mut ends = std::collections::HashMap::new();
-    for seed in 0..80 {
-        let end = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
-        *ends.entry(end.to_string()).or_insert(0) += 1;
-    }
-    // The simulation is worth something only if it sees every kind of end.
-    for end in [
-        CloseReason::Done,
-        CloseReason::PluginLost,
-        CloseReason::RemoteLost,
-        CloseReason::HalfClosed,
-        CloseReason::Stalled,
-    ] {
-        assert!(ends.contains_key(&end.to_string()), "{end} never happened: {ends:?}");
-    }
+fn a_broken_remote_that_holds_bytes_of_its_own_gives_the_plugin_no_more_time() {
+    let mut pair = Pair::new();
+    pair.plugin.stream_mut().send_bytes(&[7; 100]);
+    pair.remote.stream_mut().send_bytes(&[8; 100]);
+    pair.turn();
+    pair.remote.stream_mut().break_off();
+    pair.turn();
+    let due = pair.relay.deadline(&pair.timing()).unwrap();
+    pair.cx.now += Duration::from_secs(10);
+    pair.turn();
+    assert_eq!(pair.relay.deadline(&pair.timing()), Some(due));
 }

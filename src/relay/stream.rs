@@ -145,8 +145,11 @@ impl StreamRelay {
             other.abandon(cx.budget, cx.pipes);
         } else {
             // Nothing more can be written there; what it sent before is still read, until that ends by itself.
+            // The time limit begins anew once: a stream that holds bytes of its own fails in each turn.
+            if this.phase() != DirectionPhase::Ended {
+                other.restart_clock(cx.now);
+            }
             this.abandon(cx.budget, cx.pipes);
-            other.restart_clock(cx.now);
         }
     }
 }
@@ -185,6 +188,9 @@ impl Relay for StreamRelay {
     fn handle_new_plugin(&mut self, now: Instant) {
         self.to_remote.restart_clock(now);
     }
+
+    /// Each direction counts what it holds when it comes to hold it.
+    fn account(&mut self, _: &mut MemoryBudget) {}
 
     fn release(&mut self, budget: &mut MemoryBudget, pipes: &mut PipePool) {
         self.to_remote.abandon(budget, pipes);

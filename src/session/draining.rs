@@ -72,3 +72,46 @@ impl Draining {
         DrainOutcome::Again
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::endpoint::SocketEndpoint;
+    use crate::net::readiness::Readiness;
+    use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
+
+    fn plugin(room: usize) -> WireEndpoint {
+        let mut wire = Wire::new(FaultProfile::default());
+        wire.make_room(room);
+        SocketEndpoint::new(wire, Readiness::ACCEPTED)
+    }
+
+    fn turn(draining: &mut Draining, plugin: &mut WireEndpoint) -> DrainOutcome {
+        deliver_event(plugin);
+        draining.turn(plugin, &mut [0; 64])
+    }
+
+    #[test]
+    fn the_last_reply_is_written_in_pieces_and_the_end_behind_it() {
+        let (mut draining, mut plugin) = (Draining::new(Outbox::new(b"OK QUIT\n".to_vec()), Instant::now()), plugin(3));
+        assert_eq!((turn(&mut draining, &mut plugin), draining.held()), (DrainOutcome::Wait, 5));
+        // It has ended its side, and still reads.
+        plugin.stream_mut().close();
+        assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Wait);
+        assert!(!plugin.stream().is_told());
+        plugin.stream_mut().make_room(100);
+        assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Done);
+        assert_eq!((&plugin.stream().received[..], plugin.stream().is_told()), (&b"OK QUIT\n"[..], true));
+    }
+
+    #[test]
+    fn what_still_comes_is_read_and_dropped() {
+        let (mut draining, mut plugin) = (Draining::new(Outbox::default(), Instant::now()), plugin(100));
+        plugin.stream_mut().send_bytes(&[0; 64 * (TURN_READS + 1)]);
+        assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Again, "others have their turn");
+        assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Wait);
+        assert_eq!(plugin.stream().unread(), 0);
+        plugin.stream_mut().break_off();
+        assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Done);
+    }
+}

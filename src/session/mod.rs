@@ -27,6 +27,8 @@ mod plugin;
 mod relaying;
 mod remote;
 mod setup;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 
 pub use context::{DaemonRequest, Key, SessionContext, TurnResult};
@@ -678,6 +680,12 @@ impl<N: Network> Session<N> {
         }
     }
 
+    /// Bytes held for this session, whatever for.
+    fn held(&self) -> usize {
+        let relay = if let Stage::Relaying(relaying) = &self.stage { relaying.relay().held() } else { 0 };
+        self.counted + relay + self.plugin.kept().map_or(0, KeptPlugin::held)
+    }
+
     /// What STAT shows of the session. `None` for one that is only draining.
     pub fn snapshot(&self, schedule: &Schedule, now: Instant) -> Option<Snapshot> {
         let pid = self.pid.to_string();
@@ -693,7 +701,7 @@ impl<N: Network> Session<N> {
             messages: None,
             received: 0,
             sent: 0,
-            buffered: self.counted,
+            buffered: self.held(),
             notify: match self.parameters.notify.as_deref() {
                 // The pid of a kept connection is a secret, and STAT is asked on another connection.
                 Some(notify) if self.parameters.keep.is_some() => notify.redacted_column(pid.as_bytes()),
@@ -728,7 +736,6 @@ impl<N: Network> Session<N> {
                 shown.messages = relay.messages();
                 shown.idle = now.saturating_duration_since(relay.last_heard());
                 (shown.received, shown.sent) = (relay.received(), relay.sent());
-                shown.buffered += relay.held();
             }
             Stage::UnreadTail(tail) => {
                 shown.state = State::Relaying;
@@ -738,9 +745,6 @@ impl<N: Network> Session<N> {
                 (shown.received, shown.sent) = (tail.received, tail.sent);
             }
             Stage::Draining(_) | Stage::Closed => return None,
-        }
-        if let Some(plugin) = self.plugin.kept() {
-            shown.buffered += plugin.waiting();
         }
         if self.kept_state() == KeptState::Parked {
             shown.state = State::Parked;

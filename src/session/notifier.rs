@@ -76,3 +76,57 @@ impl Notifier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notify::NotifyOutcome;
+
+    fn subscribed() -> Option<Recipient> {
+        Some(Recipient { device: "5".into(), query: "/q".into(), events: true, pace: None, secret: false })
+    }
+
+    /// The events that requests tell of, each of which is delivered.
+    fn events(schedule: &mut Schedule, now: Instant) -> Vec<String> {
+        let mut events = Vec::new();
+        while let Some(job) = schedule.poll_job(now) {
+            events.extend(job.query.split("&Event=").nth(1).map(str::to_owned));
+            schedule.handle_outcome(job.id, NotifyOutcome::Delivered, now);
+        }
+        events
+    }
+
+    #[test]
+    fn the_closing_notification_is_made_once_and_is_the_last() {
+        let (mut notifier, mut schedule, now) = (Notifier::Unopened, Schedule::new(4, 10), Instant::now());
+        notifier.notify_connected(subscribed, &mut schedule, now);
+        notifier.notify_data(subscribed, &mut schedule, now);
+        assert_eq!(events(&mut schedule, now), ["connected", "data"]);
+        notifier.notify_closed(subscribed, &mut schedule, now);
+        notifier.notify_closed(subscribed, &mut schedule, now);
+        notifier.notify_data(subscribed, &mut schedule, now);
+        assert_eq!(events(&mut schedule, now), ["closed"]);
+    }
+
+    #[test]
+    fn a_plugin_that_has_not_subscribed_is_not_notified() {
+        let (mut notifier, mut schedule, now) = (Notifier::Unopened, Schedule::new(4, 10), Instant::now());
+        notifier.notify_data(|| None, &mut schedule, now);
+        notifier.notify_closed(|| None, &mut schedule, now);
+        assert_eq!((events(&mut schedule, now).len(), schedule.pending()), (0, 0));
+    }
+
+    #[test]
+    fn silencing_drops_what_is_still_to_be_made() {
+        for closes in [false, true] {
+            let (mut notifier, mut schedule, now) = (Notifier::Unopened, Schedule::new(4, 10), Instant::now());
+            notifier.notify_data(subscribed, &mut schedule, now);
+            if closes {
+                notifier.notify_closed(subscribed, &mut schedule, now);
+            }
+            notifier.silence(subscribed, &mut schedule);
+            notifier.notify_closed(subscribed, &mut schedule, now);
+            assert_eq!(events(&mut schedule, now).len(), 0, "closes: {closes}");
+        }
+    }
+}

@@ -40,3 +40,25 @@ impl Outbox {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::endpoint::SocketEndpoint;
+    use crate::net::readiness::Readiness;
+    use crate::testing::wire::{FaultProfile, Wire, deliver_event};
+
+    #[test]
+    fn what_the_socket_does_not_take_is_written_later() {
+        let mut plugin = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::ACCEPTED);
+        plugin.stream_mut().make_room(4);
+        let mut outbox = Outbox::new(b"OK ".to_vec());
+        outbox.push(b"CONN\n");
+        assert!(!outbox.flush(&mut plugin).unwrap());
+        assert_eq!(outbox.unwritten(), 4);
+        plugin.stream_mut().make_room(4);
+        deliver_event(&mut plugin);
+        assert!(outbox.flush(&mut plugin).unwrap());
+        assert_eq!((&plugin.stream().received[..], outbox.unwritten()), (&b"OK CONN\n"[..], 0));
+    }
+}

@@ -98,7 +98,11 @@ impl<N: Network> Relaying<N> {
         let keep_alive_due = (cx.config.limits.keep_alive.is_some() && !matches!(link, Link::Datagrams { .. }))
             .then(|| cx.now + KEEP_ALIVE_DELAY);
         let delays_writes = matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
-        Self { target: request.target, greeting: Some(Outbox::new(greeting)), delays_writes, keep_alive_due, link }
+        let mut relaying =
+            Self { target: request.target, greeting: Some(Outbox::new(greeting)), delays_writes, keep_alive_due, link };
+        // A plugin that does not read its greeting keeps the relay from its first turn.
+        relaying.relay_mut().account(cx.budget);
+        relaying
     }
 
     /// True if the plugin has been greeted; nothing may be moved before.
@@ -226,8 +230,11 @@ impl<N: Network> Relaying<N> {
 
     /// When a time limit passes, or a turn is needed even without an event.
     pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
-        let keep_alive_due = self.keep_alive_due.filter(|_| self.is_greeted());
-        [self.relay().deadline(timing), keep_alive_due].into_iter().flatten().min()
+        if !self.is_greeted() {
+            // The relay has no turns yet, and only a turn enforces the limits of a protocol: pings, say.
+            return self.relay().limits(timing).into_iter().flatten().map(|(due, _)| due).min();
+        }
+        [self.relay().deadline(timing), self.keep_alive_due].into_iter().flatten().min()
     }
 
     /// The time limit that has passed, if one has.
@@ -283,5 +290,83 @@ impl<N: Network> Relaying<N> {
             Link::Datagrams { relay, .. } => relay.as_mut(),
             Link::WebSocket { relay, .. } => relay.as_mut(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::socket::Stream;
+    use crate::session::setup::ConnectRequest;
+    use crate::session::simulation::world::World;
+    use crate::testing::network::{SimNetwork, connection};
+    use crate::testing::wire::FaultProfile;
+    use crate::websocket::handshake::Upgraded;
+
+    fn relaying(world: &mut World, link: ConnectedLink<SimNetwork>) -> Relaying<SimNetwork> {
+        let target = Target::parse_prefix(b"h:1").unwrap().0;
+        let request = ConnectRequest { target, sent_ahead: b"TEXT 5\nhello".to_vec() };
+        let connected = Connected { request, link };
+        world.with_context(1, |cx| Relaying::new(connected, b"OK CONN\n".to_vec(), &Parameters::default(), cx))
+    }
+
+    #[test]
+    fn what_was_sent_ahead_is_counted_before_the_first_turn() {
+        let mut world = World::new(0);
+        let to = "192.0.2.1:9".parse().unwrap();
+        let socket = world.with_context(1, |cx| cx.network.open_datagrams(to, cx.remote_token).unwrap());
+        let mut relaying = relaying(&mut world, ConnectedLink::Datagrams(DatagramEndpoint::new(socket), to));
+        assert_eq!((world.budget.held(), relaying.relay().held()), (12, 12));
+        relaying.relay_mut().release(&mut world.budget, &mut crate::relay::pipe_pool::PipePool::new(0));
+        assert_eq!(world.budget.held(), 0);
+    }
+
+    #[test]
+    fn a_plugin_that_does_not_read_its_greeting_leaves_no_deadline_in_the_past() {
+        let mut world = World::new(0);
+        let (remote, _peer) = connection(FaultProfile::default(), 1000);
+        let remote = SocketEndpoint::new(RemoteStream::Plain(remote), Readiness::FRESH);
+        let upgraded = Upgraded { subprotocol: None, deflate: None, head: None, rest: Vec::new() };
+        let target = Target::parse_prefix(b"ws://h/").unwrap().0;
+        let request = ConnectRequest { target, sent_ahead: Vec::new() };
+        let connected = Connected { request, link: ConnectedLink::WebSocket(remote, upgraded) };
+        let parameters = Parameters { receive_timeout: Some(Duration::from_secs(30)), ..Parameters::default() };
+        let greeting = b"OK CONN\n".to_vec();
+        let mut relaying: Relaying<SimNetwork> =
+            world.with_context(1, |cx| Relaying::new(connected, greeting, &parameters, cx));
+        let timing = Timing {
+            receive: parameters.receive_timeout,
+            idle: Some(Duration::from_secs(3600)),
+            half_close: Duration::from_secs(5),
+            stall: Duration::from_secs(300),
+            plugin_read_closed: false,
+            remote_read_closed: false,
+        };
+        let idle = world.now + Duration::from_secs(3600);
+        assert_eq!(relaying.deadline(&timing), Some(idle));
+        assert_eq!(relaying.handle_timeout(&timing, idle), Some(CloseReason::Idle));
+        let (plugin, _plugin_peer) = connection(FaultProfile::default(), 1000);
+        assert!(relaying.greet(&mut SocketEndpoint::new(plugin, Readiness::FRESH)).unwrap());
+        assert!(relaying.deadline(&timing).unwrap() <= world.now + Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_plugin_is_greeted_before_any_byte_of_the_remote() {
+        let mut world = World::new(0);
+        let (remote, peer) = connection(FaultProfile::default(), 1000);
+        peer.wire_mut().send_bytes(b"data");
+        let remote = SocketEndpoint::new(RemoteStream::Plain(remote), Readiness::FRESH);
+        let mut relaying = relaying(&mut world, ConnectedLink::Stream(remote));
+        let (plugin, plugin_peer) = connection(FaultProfile::default(), 4);
+        let mut plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
+        assert!(!relaying.greet(&mut plugin).unwrap() && !relaying.is_greeted());
+        assert_eq!(relaying.held(), 4, "half the greeting");
+        plugin_peer.wire_mut().make_room(1000);
+        plugin.handle_event(plugin_peer.wire_mut().take_event());
+        assert!(relaying.greet(&mut plugin).unwrap() && relaying.is_greeted());
+        let turn = world.with_context(1, |cx| relaying.turn(&mut plugin, &Parameters::default(), 0, cx));
+        assert!(turn.delivered);
+        assert_eq!(plugin_peer.wire().received, b"OK CONN\ndata");
+        assert_eq!(plugin.stream().held(), 0);
     }
 }

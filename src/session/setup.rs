@@ -169,3 +169,114 @@ impl Setup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::endpoint::SocketEndpoint;
+    use crate::net::readiness::Readiness;
+    use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
+
+    struct Fixture {
+        setup: Setup,
+        plugin: WireEndpoint,
+        parameters: Parameters,
+        budget: MemoryBudget,
+        now: Instant,
+    }
+
+    impl Fixture {
+        /// A plugin with `room` bytes of room on its connection.
+        fn new(room: usize) -> Self {
+            let mut wire = Wire::new(FaultProfile::default());
+            wire.make_room(room);
+            let now = Instant::now();
+            Self {
+                setup: Setup::new(b"OK HELLO\n".to_vec(), now, 5000),
+                plugin: SocketEndpoint::new(wire, Readiness::ACCEPTED),
+                parameters: Parameters::default(),
+                budget: MemoryBudget::new(100_000, 1000),
+                now,
+            }
+        }
+
+        fn send(&mut self, bytes: &[u8]) -> SetupOutcome {
+            self.plugin.stream_mut().send_bytes(bytes);
+            self.turn()
+        }
+
+        fn turn(&mut self) -> SetupOutcome {
+            deliver_event(&mut self.plugin);
+            let Self { setup, plugin, parameters, budget, now } = self;
+            setup.turn(
+                plugin,
+                parameters,
+                &mut SetupContext {
+                    now: *now,
+                    scratch: &mut [0; 4096],
+                    budget,
+                    connect_timeout: Duration::from_secs(1),
+                },
+            )
+        }
+
+        fn received(&self) -> &[u8] {
+            &self.plugin.stream().received
+        }
+    }
+
+    #[test]
+    fn commands_are_answered_up_to_conn_and_what_is_behind_it_is_the_remotes() {
+        let mut fixture = Fixture::new(1000);
+        assert!(matches!(fixture.send(b"BLKS 5\nRT"), SetupOutcome::Wait));
+        let SetupOutcome::Connect(request) = fixture.send(b"IM 7\nCONN h:1\nhello\n") else { panic!("no CONN") };
+        assert_eq!((request.target.to_string().as_str(), &request.sent_ahead[..]), ("h:1", &b"hello\n"[..]));
+        assert_eq!(fixture.received(), b"OK HELLO\nOK BLKS\nOK RTIM\n");
+    }
+
+    #[test]
+    fn no_command_is_read_before_the_reply_to_the_one_before_is_written() {
+        let mut fixture = Fixture::new(3);
+        assert!(matches!(fixture.send(b"BLKS 5\n"), SetupOutcome::Wait));
+        assert_eq!((fixture.received(), fixture.plugin.stream().unread()), (&b"OK "[..], 7));
+        assert_eq!((fixture.setup.unread(), fixture.setup.held()), (6, 6));
+        fixture.plugin.stream_mut().make_room(8);
+        assert!(matches!(fixture.turn(), SetupOutcome::Wait));
+        assert_eq!(fixture.received(), b"OK HELLO\nOK");
+        fixture.plugin.stream_mut().make_room(100);
+        fixture.turn();
+        assert_eq!((fixture.received(), fixture.setup.held()), (&b"OK HELLO\nOK BLKS\n"[..], 0));
+    }
+
+    #[test]
+    fn stat_lifts_the_limit_on_silence_for_a_plugin_that_reads() {
+        let mut fixture = Fixture::new(1000);
+        let limit = Duration::from_secs(5);
+        assert_eq!(fixture.setup.deadline(limit), Some(fixture.now + limit));
+        assert!(matches!(fixture.send(b"STAT\n"), SetupOutcome::Request(DaemonRequest::Stat)));
+        assert_eq!(fixture.setup.deadline(limit), None);
+        fixture.setup.reply(&[b'x'; 2000]);
+        fixture.now += Duration::from_secs(1);
+        assert!(matches!(fixture.turn(), SetupOutcome::Wait));
+        assert_eq!(fixture.setup.deadline(limit), Some(fixture.now + limit), "it has a reply to read");
+    }
+
+    #[test]
+    fn half_a_line_is_held_while_there_is_memory_for_it() {
+        let mut fixture = Fixture::new(1000);
+        assert!(matches!(fixture.send(&[b'x'; 3000]), SetupOutcome::Wait));
+        assert_eq!(fixture.setup.held(), 3000);
+        fixture.budget.hold(100_000);
+        assert!(matches!(fixture.send(b"x"), SetupOutcome::Close(_)), "it holds more than the reserve");
+        let mut fixture = Fixture::new(1000);
+        fixture.budget.hold(100_000);
+        assert!(matches!(fixture.send(&[b'x'; 2000]), SetupOutcome::Wait), "every plugin has the reserve");
+    }
+
+    #[test]
+    fn a_plugin_that_goes_is_lost() {
+        let mut fixture = Fixture::new(1000);
+        fixture.plugin.stream_mut().close();
+        assert!(matches!(fixture.turn(), SetupOutcome::Lost));
+    }
+}

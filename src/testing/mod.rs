@@ -2,6 +2,9 @@
 //! [`TestContext`] what a relay's turn needs from outside, [`pieces`] splits what is read. The daemon uses none of it, so
 //! none of it is in the binary.
 
+#[cfg(test)]
+pub mod log_recorder;
+pub mod network;
 pub mod pieces;
 pub mod seeds;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! What comes in pieces: heads of HTTP, the pieces they are cut into, and who takes them until the handshake is over.
+//! Input in pieces: every split of an HTTP head, fed to a handshake until it is over.
 
 use std::fmt::Debug;
 

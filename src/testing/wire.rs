@@ -52,6 +52,11 @@ impl Wire {
         Self { faults, ..Self::default() }
     }
 
+    /// From now on the stream misbehaves like this.
+    pub fn set_faults(&mut self, faults: FaultProfile) {
+        self.faults = faults;
+    }
+
     /// The peer has sent something that was read before the relay began.
     pub fn send_ahead(&mut self, bytes: &[u8]) {
         self.sent.extend_from_slice(bytes);
@@ -87,6 +92,11 @@ impl Wire {
     /// The event that reports what has happened since the last one.
     pub fn take_event(&mut self) -> Readiness {
         std::mem::take(&mut self.news)
+    }
+
+    /// Adds to what the next event reports.
+    pub fn report(&mut self, news: Readiness) {
+        self.news.merge(news);
     }
 
     /// True if something has happened that no event has reported.

@@ -170,12 +170,6 @@ impl WebSocketRelay {
         turn
     }
 
-    /// Counts in the budget what is held.
-    fn account(&mut self, budget: &mut MemoryBudget) {
-        let held = self.held();
-        budget.adjust(&mut self.counted, held);
-    }
-
     fn is_held_back(&self) -> bool {
         !self.to_plugin.waiting().is_empty()
     }
@@ -190,9 +184,9 @@ impl WebSocketRelay {
         if self.connection.poll_timeout().is_some_and(|due| due <= cx.now)
             && let Some(lost) = self.connection.handle_timeout(cx.now)
         {
-            log::debug!("WebSocket lost: {lost:?}");
             let reason =
                 if lost == ConnectionLost::PingTimeout { "no answer to a ping" } else { "no answer to a close" };
+            log::debug!("WebSocket lost: {reason}");
             self.end_remote(close::ABNORMAL, reason, CloseReason::RemoteLost);
             self.remote = RemoteState::Gone;
         }
@@ -518,6 +512,11 @@ impl Relay for WebSocketRelay {
     fn handle_new_plugin(&mut self, now: Instant) {
         self.to_remote.reset();
         self.progress = now;
+    }
+
+    fn account(&mut self, budget: &mut MemoryBudget) {
+        let held = self.held();
+        budget.adjust(&mut self.counted, held);
     }
 
     fn release(&mut self, budget: &mut MemoryBudget, _: &mut PipePool) {

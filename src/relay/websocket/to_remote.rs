@@ -35,7 +35,9 @@ impl ToRemote {
 
     /// Takes bytes that were just read from the plugin.
     pub fn decode(&mut self, bytes: &[u8], connection: &mut Connection, entropy: &mut dyn Entropy) {
-        if self.framing != Framing::Raw {
+        if bytes.is_empty() {
+            // The read was interrupted. In RAW an empty message would be sent.
+        } else if self.framing != Framing::Raw {
             self.decoder.handle_input(bytes);
         } else if connection.send(Kind::Binary, bytes, true, entropy).is_ok() {
             // In RAW what is read at once is a message: it is encoded from where it lies.
@@ -101,5 +103,30 @@ impl ToRemote {
     /// Bytes of messages sent.
     pub fn sent(&self) -> u64 {
         self.sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestEntropy;
+    use crate::websocket::{Control, Role, WebSocketSettings};
+
+    #[test]
+    fn an_interrupted_read_makes_no_message() {
+        let settings = WebSocketSettings {
+            role: Role::Client,
+            mask: true,
+            control: Control::Auto,
+            max_message: 1000,
+            deflate: None,
+            ping_interval: None,
+        };
+        let mut connection = Connection::new(settings, Instant::now());
+        let mut way = ToRemote::new(Framing::Raw, 1000, b"");
+        way.decode(b"", &mut connection, &mut TestEntropy::default());
+        assert_eq!((connection.queued(), way.sent()), (0, 0));
+        way.decode(b"x", &mut connection, &mut TestEntropy::default());
+        assert_eq!((connection.queued() > 0, way.sent()), (true, 1));
     }
 }

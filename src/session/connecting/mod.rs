@@ -347,3 +347,94 @@ fn lost(error: &io::Error) -> ConnectError {
     }
     HandshakeError::new(ErrorCode::SocketError, reason(error)).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::protocol::options::Transport;
+    use crate::session::pid::PidSource;
+    use crate::session::simulation::services::Delay;
+    use crate::session::simulation::world::World;
+    use crate::testing::network::{ConnectPlan, SimNetwork};
+
+    const KEY: usize = 1;
+
+    /// A world in which `plans` hold.
+    fn world(plans: &[(&str, ConnectPlan)]) -> World {
+        let mut world = World::new(0);
+        world.config = Config::default();
+        for (address, plan) in plans {
+            world.network.plans.insert(address.parse().unwrap(), *plan);
+        }
+        world
+    }
+
+    fn begin(world: &mut World, target: &str, parameters: &Parameters) -> Connecting<SimNetwork> {
+        let target = Target::parse_prefix(target.as_bytes()).unwrap().0;
+        let request = ConnectRequest { target, sent_ahead: b"hello".to_vec() };
+        let pid = PidSource::default().next(std::time::SystemTime::UNIX_EPOCH, false);
+        world.with_context(KEY, |cx| Connecting::new(pid, request, parameters, cx))
+    }
+
+    fn turn(world: &mut World, connecting: &mut Connecting<SimNetwork>) -> ConnectOutcome<SimNetwork> {
+        world.with_context(KEY, |cx| connecting.turn(&Parameters::default(), cx))
+    }
+
+    fn failure(outcome: ConnectOutcome<SimNetwork>) -> ConnectError {
+        let ConnectOutcome::Failed(error) = outcome else { panic!("it has not failed") };
+        error
+    }
+
+    #[test]
+    fn the_next_address_is_tried_where_one_refuses() {
+        let mut world = world(&[("192.0.2.1:80", ConnectPlan::Unreachable), ("192.0.2.2:80", ConnectPlan::Immediate)]);
+        let addresses = vec!["192.0.2.1:0".parse().unwrap(), "192.0.2.2:0".parse().unwrap()];
+        world.resolver.answers.insert("two.test".into(), (Ok(addresses), Delay::None));
+        let mut connecting = begin(&mut world, "two.test:80", &Parameters::default());
+        assert_eq!(connecting.held(), 5, "what was sent behind CONN");
+        // A connection that this machine has not answered at once is asked for in the next turn.
+        assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
+        let ConnectOutcome::Connected(connected) = turn(&mut world, &mut connecting) else { panic!("no connection") };
+        assert!(matches!(connected.link, ConnectedLink::Stream(_)));
+        assert_eq!(connected.request.sent_ahead, b"hello");
+    }
+
+    #[test]
+    fn the_last_address_says_why_there_is_no_connection() {
+        let mut world = world(&[("192.0.2.1:80", ConnectPlan::Refused)]);
+        let mut connecting = begin(&mut world, "192.0.2.1:80", &Parameters::default());
+        assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
+        let error = failure(turn(&mut world, &mut connecting));
+        assert_eq!(error, ConnectError::could_not_connect("connection refused"));
+    }
+
+    #[test]
+    fn a_name_without_an_answer_is_given_up_in_time() {
+        let mut world = world(&[]);
+        world.resolver.answers.insert("slow.test".into(), (Ok(Vec::new()), Delay::Forever));
+        let parameters = Parameters { connect_timeout: Some(Duration::from_secs(2)), ..Parameters::default() };
+        let mut connecting = begin(&mut world, "slow.test:80", &parameters);
+        assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
+        assert_eq!(connecting.deadline(), Some(world.now + Duration::from_secs(2)));
+        world.now += Duration::from_secs(2);
+        assert_eq!(failure(turn(&mut world, &mut connecting)), ConnectError::CONNECT_TIMEOUT);
+        assert!(world.resolver.is_asked_by(KEY));
+        world.with_context(KEY, |cx| connecting.cancel(cx));
+        assert!(!world.resolver.is_asked_by(KEY));
+    }
+
+    #[test]
+    fn datagrams_go_to_an_ipv4_address_if_there_is_one() {
+        let mut world = world(&[]);
+        let addresses = vec!["[2001:db8::1]:0".parse().unwrap(), "192.0.2.2:0".parse().unwrap()];
+        world.resolver.answers.insert("two.test".into(), (Ok(addresses), Delay::None));
+        let parameters = Parameters { transport: Transport::Udp, ..Parameters::default() };
+        let mut connecting = begin(&mut world, "two.test:80", &parameters);
+        let ConnectOutcome::Connected(connected) = turn(&mut world, &mut connecting) else { panic!("no socket") };
+        let ConnectedLink::Datagrams(_, to) = connected.link else { panic!("no datagrams") };
+        assert_eq!(to, "192.0.2.2:80".parse().unwrap());
+    }
+}

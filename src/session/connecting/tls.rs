@@ -142,8 +142,46 @@ impl<S: Stream> TlsHandshake<S> {
 mod tests {
     use super::*;
     use crate::net::readiness::Readiness;
-    use crate::testing::wire::{FaultProfile, Wire};
+    use crate::protocol::options::Protocol;
+    use crate::session::simulation::services::SimHandshakes;
+    use crate::testing::wire::{FaultProfile, Wire, deliver_event};
     use crate::tls::{TlsContext, Verify, begin};
+
+    /// Delivers what was computed.
+    fn deliver_step(handshake: &mut TlsHandshake<Wire>, queue: &mut SimHandshakes) {
+        let mut steps = Vec::new();
+        while steps.is_empty() {
+            steps = queue.take_due();
+        }
+        steps.into_iter().for_each(|(_, step)| handshake.handle_step(step));
+    }
+
+    fn turn(handshake: TlsHandshake<Wire>, queue: &mut SimHandshakes) -> TlsProgress<Wire> {
+        let budget = MemoryBudget::new(100_000, 10_000);
+        handshake.turn(&mut [0; 4096], &budget, TlsWorkers { queue, key: 1 })
+    }
+
+    #[test]
+    fn what_the_server_sent_before_it_went_says_more_than_the_loss() {
+        let mut queue = SimHandshakes::new(0);
+        let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
+        let workers = TlsWorkers { queue: &mut queue, key: 1 };
+        let mut handshake = TlsHandshake::begin(socket, "tls.test", &TlsSettings::default(), workers);
+        deliver_step(&mut handshake, &mut queue);
+        assert!(handshake.held() > 0, "the hello waits for room");
+        // An alert, handshake_failure, and then a reset.
+        let wire = handshake.socket_mut();
+        wire.stream_mut().send_bytes(&[0x15, 3, 3, 0, 2, 2, 40]);
+        wire.stream_mut().break_off();
+        deliver_event(wire);
+        let TlsProgress::Pending(mut handshake) = turn(handshake, &mut queue) else { panic!("it is over") };
+        assert_eq!(handshake.to_send.len() + 7, handshake.held(), "what a thread works on counts");
+        deliver_step(&mut handshake, &mut queue);
+        handshake.to_send.clear();
+        let TlsProgress::Failed(error) = turn(handshake, &mut queue) else { panic!("it has not failed") };
+        let reason = String::from_utf8(error.reason(Protocol::Tls)).unwrap();
+        assert!(reason.starts_with("SSL_ERROR"), "{reason}");
+    }
 
     /// Keeps what it was given.
     #[derive(Default)]

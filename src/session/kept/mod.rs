@@ -150,6 +150,11 @@ impl<S: Stream> KeptPlugin<S> {
         self.buffer.waiting() + self.sent_ahead.len()
     }
 
+    /// Bytes held: those that wait, and the answer to ATCH.
+    pub fn held(&self) -> usize {
+        self.waiting() + self.reply.len()
+    }
+
     /// Begins a turn: looks up the bounds, and writes what can be written. `history`: bytes that may be kept for a plugin
     /// that says what it has read.
     pub fn begin_turn(&mut self, history: usize, budget: &MemoryBudget) {
@@ -215,7 +220,7 @@ impl<S: Stream> KeptPlugin<S> {
     }
 
     fn account(&mut self, budget: &mut MemoryBudget) {
-        let (waiting, history) = (self.waiting() + self.reply.len(), self.buffer.history());
+        let (waiting, history) = (self.held(), self.buffer.history());
         budget.adjust(&mut self.counted.0, waiting);
         budget.adjust_history(&mut self.counted.1, history);
     }

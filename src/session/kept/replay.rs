@@ -14,10 +14,7 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::framing::Framing;
-
-/// Longest header of a message in MESG framing, with a margin.
-const HEADER_LIMIT: usize = 128;
+use crate::protocol::framing::{Framing, MAX_HEADER_LEN, message_len};
 
 /// The plugin wants to go on where nothing is kept any more, or where nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +152,7 @@ impl ReplayBuffer {
         }
         self.drop_front(end);
         // The memory of a burst is freed.
-        if self.bytes.capacity() > 4 * (self.bytes.len() + HEADER_LIMIT) {
+        if self.bytes.capacity() > 4 * (self.bytes.len() + MAX_HEADER_LEN) {
             self.bytes.shrink_to(2 * self.bytes.len());
         }
     }
@@ -188,34 +185,11 @@ impl ReplayBuffer {
         self.sent -= length;
     }
 
-    /// Where the message that begins at `start` ends. `None` where its header, or in LINE its end, is not there yet.
+    /// Where the message that begins at `start` ends. `None` if its header, or in LINE its end, is not there yet.
     fn end_of_message(&self, start: usize) -> Option<usize> {
-        let left = self.bytes.len().checked_sub(start)?;
-        let found = |limit: usize| self.bytes.range(start..start + left.min(limit)).position(|&byte| byte == b'\n');
-        match self.framing {
-            Framing::Raw => Some(start + 1),
-            Framing::Line => found(usize::MAX).map(|at| start + at + 1),
-            Framing::Mesg => {
-                let Some(at) = found(HEADER_LIMIT) else {
-                    // No header of ours is that long; a piece of it counts as a message.
-                    return (left >= HEADER_LIMIT).then_some(start + HEADER_LIMIT);
-                };
-                let mut header = [0; HEADER_LIMIT];
-                for (place, byte) in header.iter_mut().zip(self.bytes.range(start..start + at)) {
-                    *place = *byte;
-                }
-                Some((start + at + 1).saturating_add(body_length(&header[..at])))
-            }
-        }
+        let bytes = self.bytes.range(self.bytes.len().min(start)..);
+        message_len(self.framing, bytes).map(|length| start.saturating_add(length))
     }
-}
-
-/// The length of the body that follows a header of ours: its second word, CLOS's third.
-fn body_length(header: &[u8]) -> usize {
-    let mut words = header.split(|&byte| byte == b' ');
-    let verb = words.next();
-    let length = if verb == Some(b"CLOS") { words.nth(1) } else { words.next() };
-    length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

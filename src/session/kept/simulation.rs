@@ -18,6 +18,7 @@ use crate::net::socket::Stream;
 use crate::protocol::framing::Framing;
 use crate::relay::RelayTurn;
 use crate::relay::memory_budget::MemoryBudget;
+use crate::testing::seeds::for_each_seed;
 
 /// Restarts in one run.
 const RESTARTS: usize = 1000;
@@ -221,23 +222,21 @@ fn run(seed: u64, framing: Framing, with_seen: bool) -> World {
 
 #[test]
 fn with_seen_no_message_is_lost_and_none_comes_twice() {
-    for framing in [Framing::Raw, Framing::Line, Framing::Mesg] {
-        for seed in 0..5 {
-            let world = std::panic::catch_unwind(|| run(seed, framing, true));
-            let world = world.unwrap_or_else(|_| panic!("{framing:?}, seed {seed}"));
-            assert_eq!(world.lost, 0);
+    for_each_seed("session::kept::simulation::with_seen", 5, |seed| {
+        for framing in [Framing::Raw, Framing::Line, Framing::Mesg] {
+            let world = run(seed, framing, true);
+            assert_eq!(world.lost, 0, "{framing:?}");
             assert!(framing == Framing::Raw || world.halves > 50, "half a message is rare: {}", world.halves);
         }
-    }
+    });
 }
 
 #[test]
 fn without_it_exactly_what_the_old_socket_held_is_lost() {
-    for framing in [Framing::Raw, Framing::Line, Framing::Mesg] {
-        for seed in 0..5 {
-            let world = std::panic::catch_unwind(|| run(seed, framing, false));
-            let world = world.unwrap_or_else(|_| panic!("{framing:?}, seed {seed}"));
-            assert!(world.lost > 50, "the simulation loses nothing: {}", world.lost);
+    for_each_seed("session::kept::simulation::without_it", 5, |seed| {
+        for framing in [Framing::Raw, Framing::Line, Framing::Mesg] {
+            let world = run(seed, framing, false);
+            assert!(world.lost > 50, "the simulation loses nothing with {framing:?}: {}", world.lost);
         }
-    }
+    });
 }

@@ -99,3 +99,69 @@ impl UnreadTail {
         TailOutcome::Wait { turn, parked }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::endpoint::SocketEndpoint;
+    use crate::net::readiness::Readiness;
+    use crate::protocol::framing::Framing;
+    use crate::relay::stream::StreamRelay;
+    use crate::testing::wire::{FaultProfile, Wire};
+
+    struct Fixture {
+        plugin: KeptPlugin<Wire>,
+        tail: UnreadTail,
+        budget: MemoryBudget,
+        now: Instant,
+    }
+
+    impl Fixture {
+        /// A plugin with `room` bytes of room, for which a remote has left `left` bytes.
+        fn new(room: usize, left: usize, kept: bool) -> Self {
+            let (mut budget, now) = (MemoryBudget::new(100_000, 10_000), Instant::now());
+            let mut wire = Wire::new(FaultProfile::default());
+            wire.make_room(room);
+            let mut plugin = KeptPlugin::new(SocketEndpoint::new(wire, Readiness::FRESH), Framing::Raw, false, now);
+            plugin.begin_turn(1000, &budget);
+            assert!(matches!(plugin.try_write(&vec![7; left]), Transfer::Bytes(taken) if taken == left));
+            plugin.shutdown_write();
+            plugin.end_turn(&mut RelayTurn::default(), now, &mut budget);
+            let relay = StreamRelay::new(now, Vec::new(), &mut budget);
+            let target = Target::parse_prefix(b"h:1").unwrap().0;
+            Self { plugin, tail: UnreadTail::new(target, Protocol::Tcp, &relay, kept, now), budget, now }
+        }
+
+        fn turn(&mut self, event: Readiness) -> TailOutcome {
+            self.plugin.handle_event(event);
+            self.tail.turn(&mut self.plugin, 1000, &mut [0; 64], &mut self.budget, self.now)
+        }
+    }
+
+    const ENDED: Readiness = Readiness { readable: true, read_closed: true, ..Readiness::ACCEPTED };
+
+    #[test]
+    fn a_plugin_that_goes_before_it_has_read_everything_is_parked_if_it_is_kept() {
+        for kept in [false, true] {
+            let mut fixture = Fixture::new(10, 100, kept);
+            assert!(matches!(fixture.turn(Readiness::default()), TailOutcome::Wait { parked: false, .. }));
+            // The plugin's end of its side: the remote's has not been delivered.
+            let outcome = fixture.turn(ENDED);
+            match kept {
+                false => assert_eq!(outcome, TailOutcome::Done),
+                true => assert!(matches!(outcome, TailOutcome::Wait { parked: true, .. }), "{outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn time_runs_from_the_plugins_progress() {
+        let keep = Some(Duration::from_secs(60));
+        let fixture = Fixture::new(10, 100, true);
+        let later = fixture.now + Duration::from_secs(10);
+        assert_eq!(fixture.tail.deadline(fixture.now, keep), fixture.now + Duration::from_secs(60));
+        assert_eq!(fixture.tail.deadline(later, keep), later + Duration::from_secs(60));
+        let fixture = Fixture::new(10, 100, false);
+        assert_eq!(fixture.tail.deadline(fixture.now, keep), fixture.now + READ_TIMEOUT);
+    }
+}

@@ -24,6 +24,8 @@ const COUNT: u64 = 200;
 const RESERVE: u64 = 2 * 2048;
 /// What one turn may hold beyond the bound, and memory that belongs to no connection.
 const SLACK: u64 = 128 * 1024;
+/// The daemon's free list of buffers, which long messages fill: four of 128 KiB.
+const FREE_LIST: u64 = 512 * 1024;
 /// No socket of a plugin takes anything for this long: all buffers up to its remote are full.
 const BLOCKED_AFTER: u16 = 500;
 /// Segments as on Ethernet. Loopback's, of 64 KiB, make the kernel's send buffers grow to megabytes.
@@ -205,7 +207,8 @@ fn check(case: &Case, buffers: u64) {
     );
     println!("{shown}");
     assert!(idle <= case.idle, "{shown}");
-    assert!(grown <= buffered + buffered / 8 + SLACK, "{shown}");
+    // The allocator rounds up, and leaves gaps where buffers grow.
+    assert!(grown <= buffered + buffered / 8 + SLACK + buffers.min(FREE_LIST), "{shown}");
     assert!(buffered >= buffers / 2, "the buffers are not full: {shown}");
     assert!(buffered <= buffers + COUNT * case.layers * RESERVE + SLACK, "{shown}");
 }

@@ -35,7 +35,7 @@ impl World {
         assert!(held <= down + up, "{held} bytes are held");
     }
 
-    /// The plugin is told of an end that was, and has all that came before it where nobody cut it short.
+    /// The plugin is told of an end that was, and has all that came before it unless it was cut short.
     fn check_close(&self, reading: &Reading) {
         let Some((code, reason)) = &reading.close else { return };
         let last = self.server.said.last().map(|said| &said.word);
@@ -136,18 +136,18 @@ impl World {
         let messages = |words: &[Said], end: usize| {
             words.iter().filter(|said| said.end <= end && matches!(said.word, Word::Message(..))).count() as u64
         };
-        assert!(received <= messages(&self.server.said, self.remote.stream().read), "messages that nobody sent");
+        assert!(received <= messages(&self.server.said, self.remote.stream().read), "messages that were not sent");
         if self.relay.plugin != PluginState::Gone {
             let passed = &self.server.said[..reading.words];
-            // With RAW nobody sees the end of a message of which all bytes have come.
+            // With RAW the plugin does not see the end of a message of which all bytes have come.
             let passed = messages(passed, self.remote.stream().read);
-            assert!(self.reader.framing == Framing::Raw || passed <= received, "messages that nobody counted");
+            assert!(self.reader.framing == Framing::Raw || passed <= received, "messages that were not counted");
         }
         if self.reader.framing != Framing::Raw {
-            assert!(sent <= messages(&self.speaker.said, self.plugin.stream().read), "messages that nobody said");
+            assert!(sent <= messages(&self.speaker.said, self.plugin.stream().read), "messages that were not said");
         }
         let heard = self.server.heard.iter().filter(|word| matches!(word, Word::Message(..))).count() as u64;
-        assert!(heard <= sent, "messages that nobody sent");
+        assert!(heard <= sent, "messages that were not sent");
     }
 
     /// What can move has moved.
@@ -156,25 +156,28 @@ impl World {
         let (plugin_known, remote_known) = (!plugin.stream().has_news(), !remote.stream().has_news());
         if plugin_known && relay.plugin != PluginState::Gone {
             assert!(!relay.is_held_back() || !plugin.stream().is_writable(), "the plugin has room, and is not told");
-            assert!(!plugin.stream().is_broken(), "the plugin has gone, and nobody notices");
+            assert!(!plugin.stream().is_broken(), "the plugin has gone, and the relay does not notice");
         }
         if remote_known && relay.remote != RemoteState::Gone {
             // A remote that has failed takes nothing more.
             let has_room = remote.stream().is_writable() && relay.remote != RemoteState::WriteFailed;
             assert!(relay.connection.queued() == 0 || !has_room, "the remote has room, and is not told");
-            assert!(relay.is_held_back() || !remote.stream().is_readable(), "the remote speaks, and nobody listens");
+            assert!(
+                relay.is_held_back() || !remote.stream().is_readable(),
+                "the remote sends, and the relay does not read"
+            );
             assert!(remote.stream().withheld().is_empty() || !has_room, "the stream was not asked to push out");
         }
         let listens =
             relay.plugin == PluginState::Open && relay.remote == RemoteState::Open && relay.connection.queued() == 0;
         if plugin_known && remote_known && listens && remote.stream().withheld().is_empty() {
-            assert!(!plugin.stream().is_readable(), "the plugin speaks, and nobody listens");
+            assert!(!plugin.stream().is_readable(), "the plugin sends, and the relay does not read");
         }
         let ends = relay.plugin != PluginState::Open || !relay.remote.is_open();
         if ends && relay.remote != RemoteState::Gone {
             let due = relay.deadline(&self.timing());
             let (plugin, remote, why) = (relay.plugin, relay.remote, relay.why);
-            assert!(due.is_some(), "nobody waits for the last words: {plugin:?}, {remote:?}, {why:?}");
+            assert!(due.is_some(), "no limit runs for the last bytes: {plugin:?}, {remote:?}, {why:?}");
             let due = due.unwrap_or(self.around.now);
             assert!(due <= self.around.now + TIMING.stall);
         }
@@ -231,7 +234,7 @@ impl World {
         }
     }
 
-    /// Who had said everything before the end was heard.
+    /// The sides that had sent everything before the end was received.
     pub fn check_farewell(&self) {
         let heard = self.server.heard.iter().filter(|word| matches!(word, Word::Message(..))).count();
         let said = self.speaker.said.iter().filter(|said| matches!(said.word, Word::Message(..))).count();

@@ -70,7 +70,7 @@ pub struct Server {
 impl Server {
     pub fn new(now: Instant, deflates: bool, masked: bool, max_message: usize) -> Self {
         let settings = WebSocketSettings {
-            // Who expects no masks reads as a client does, and sends none either.
+            // A server that expects no masks reads as a client does, and sends none either.
             role: if masked { Role::Server } else { Role::Client },
             mask: false,
             control: Control::Hand,
@@ -199,7 +199,7 @@ impl Server {
         } else {
             self.put(&frame(0x88, &close::encode(code, reason)));
             if pick(random, 4) == 0 {
-                self.put(b"what nobody hears any more");
+                self.put(b"what is not read any more");
             }
         }
         self.note(Word::Close(code, reason.into()));

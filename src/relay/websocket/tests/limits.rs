@@ -1,4 +1,4 @@
-//! Who is waited for, and for how long.
+//! The time limits of a WebSocket relay.
 
 use super::super::*;
 use crate::net::endpoint::SocketEndpoint;

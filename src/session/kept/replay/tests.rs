@@ -103,7 +103,7 @@ fn nobody_has_read_what_was_never_handed_over() {
         take_all(&mut buffer, 1000);
         let most = buffer.count();
         assert_eq!(buffer.resume(most + 1), Err(Gap), "{framing:?}");
-        // Who went back and says later that it has read on is believed: it may well have.
+        // A plugin that goes back and later says that it has read on is believed: it may have.
         assert_eq!(buffer.resume(0), Ok(()));
         assert_eq!(buffer.resume(most), Ok(()));
         assert_eq!(buffer.waiting(), 0);

@@ -1,14 +1,14 @@
-//! Access lists: any text is accepted or refused, and an accepted list matches like a simple reference implementation.
+//! Access lists: any text is taken or refused, and what is taken means what a plainer reading says.
 //!
 //! Input: an address, a port, and the text of a list.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use sockproxyd::access::{AccessList, Network, TargetList};
+use crate::access::{AccessList, Network, TargetList};
 
 use super::input::Input;
 
-/// The body of the target.
+/// The target's body.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let kind = input.byte();
@@ -25,19 +25,15 @@ pub fn run(data: &[u8]) {
 
     if let Some(network) = Network::parse(text) {
         assert_eq!(network.contains(address), holds(text, address), "{text} {address}");
-        assert_eq!(
-            network.contains(address),
-            network.contains(address.to_canonical()),
-            "a mapped address counts as IPv4"
-        );
+        assert_eq!(network.contains(address), network.contains(address.to_canonical()), "a mapped address is v4");
     }
 
     match AccessList::parse(text) {
         Err(word) => assert!(words().any(|known| known == word), "{word:?} is not in the list"),
         Ok(list) => {
-            let each = |word| AccessList::parse(word).expect("each entry of a valid list is valid").allows(address);
+            let each = |word| AccessList::parse(word).expect("a part of a good list is good").allows(address);
             assert_eq!(list.allows(address), words().any(each), "{text} {address}");
-            assert!(!words().any(|word| word == "*") || list.allows(address), "* allows every address");
+            assert!(!words().any(|word| word == "*") || list.allows(address), "everybody is everybody");
         }
     }
 
@@ -47,22 +43,21 @@ pub fn run(data: &[u8]) {
             assert_eq!(list.is_open(), words().next().is_none());
             let host = address.to_string();
             for host in [host.as_str(), "Some.Name", "*", ""] {
-                let each = |word| {
-                    TargetList::parse(word).expect("each entry of a valid list is valid").allows(host, address, port)
-                };
+                let each =
+                    |word| TargetList::parse(word).expect("a part of a good list is good").allows(host, address, port);
                 let allowed = list.allows(host, address, port);
                 assert_eq!(allowed, list.is_open() || words().any(each), "{text} {host} {address} {port}");
-                assert_eq!(allowed, list.allows(&host.to_uppercase(), address, port), "names are case-insensitive");
+                assert_eq!(allowed, list.allows(&host.to_uppercase(), address, port), "names in any case");
             }
         }
     }
 }
 
-/// The reference: true if the network `text` contains `address`, compared bit by bit.
+/// Whether the network that `text` is holds `address`: bit by bit.
 fn holds(text: &str, address: IpAddr) -> bool {
     let (network, prefix) = text.split_once('/').unwrap_or((text, "128"));
-    let network: IpAddr = network.parse().expect("the same text was parsed before");
-    let prefix: usize = prefix.parse().expect("the same text was parsed before");
+    let network: IpAddr = network.parse().expect("it was parsed before");
+    let prefix: usize = prefix.parse().expect("it was parsed before");
     let bits = |address: IpAddr| -> Vec<bool> {
         let bytes = match address {
             IpAddr::V4(address) => address.octets().to_vec(),

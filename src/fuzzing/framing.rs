@@ -1,21 +1,19 @@
-//! Framing on the plugin's side: any input, in any pieces, gives the same messages, and encoded messages are decoded
-//! unchanged.
+//! Framing on the plugin's side: whatever a plugin sends, in whatever pieces, the same messages come of it, and what
+//! is written is read again as it was.
 //!
-//! Input: the split, the framing, and the plugin's bytes.
+//! Input: how it is split, the framing, and what the plugin sends.
 
 use std::net::SocketAddr;
 
-use sockproxyd::protocol::framing::{
-    Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram,
-};
-use sockproxyd::websocket::Kind;
+use crate::protocol::framing::{Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
+use crate::websocket::Kind;
 
 use super::input::{Input, expand, pieces};
 
-/// The maximum length of a MESG header.
+/// Longest header of MESG framing.
 const HEADER: usize = 64;
 
-/// The body of the target.
+/// The target's body.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (split, kind) = (input.byte(), input.byte());
@@ -27,63 +25,63 @@ pub fn run(data: &[u8]) {
         }
         1 => {
             let whole = decode(Framing::Line, &[&text]);
-            assert_eq!(whole, lines(&text), "the reference implementation differs");
-            assert_eq!(decode(Framing::Line, &pieces(&text, split)), whole, "the result depends on the split");
+            assert_eq!(whole, lines(&text), "the reference differs");
+            assert_eq!(decode(Framing::Line, &pieces(&text, split)), whole, "the split matters");
         }
         2 => {
             let whole = decode(Framing::Mesg, &[&text]);
-            assert_eq!(decode(Framing::Mesg, &pieces(&text, split)), whole, "the result depends on the split");
+            assert_eq!(decode(Framing::Mesg, &pieces(&text, split)), whole, "the split matters");
         }
         _ => to_plugin(&text),
     }
 }
 
-/// A decoded item with its data.
+/// What was said, kept.
 #[derive(Debug, PartialEq, Eq)]
-enum Decoded {
+enum Said {
     Message(Kind, Vec<u8>, Option<SocketAddr>),
     Close(u16, String),
     Wrong(FramingError),
 }
 
-type Items = Vec<Decoded>;
+type Items = Vec<Said>;
 
 fn decode(framing: Framing, pieces: &[&[u8]]) -> Items {
     let mut decoder = Decoder::new(framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
     let mut items = Items::new();
     for piece in pieces {
         decoder.handle_input(piece);
-        while !matches!(items.last(), Some(Decoded::Wrong(_) | Decoded::Close(..))) {
+        while !matches!(items.last(), Some(Said::Wrong(_) | Said::Close(..))) {
             let Some(item) = decoder.poll_item() else {
                 let most = 2 * MAX_DATAGRAM_LEN + HEADER;
-                assert!(decoder.buffered() <= most, "{} bytes are buffered", decoder.buffered());
+                assert!(decoder.buffered() <= most, "{} bytes are held", decoder.buffered());
                 break;
             };
             items.push(match item {
                 Ok(Item::Message { kind, payload, to }) => {
                     assert!(framing == Framing::Raw || payload.len() <= MAX_DATAGRAM_LEN);
-                    Decoded::Message(kind, payload.to_vec(), to)
+                    Said::Message(kind, payload.to_vec(), to)
                 }
-                Ok(Item::Ping(_) | Item::Pong(_)) => panic!("datagrams have no pings or pongs"),
+                Ok(Item::Ping(_) | Item::Pong(_)) => panic!("datagrams have neither"),
                 Ok(Item::Close { code, reason }) => {
                     assert!(matches!(code, 1000..=1003 | 1005 | 1007..=1014 | 3000..=4999) && reason.len() <= 123);
-                    Decoded::Close(code, reason.to_owned())
+                    Said::Close(code, reason.to_owned())
                 }
-                Err(error) => Decoded::Wrong(error),
+                Err(error) => Said::Wrong(error),
             });
         }
     }
     items
 }
 
-fn payload(item: &Decoded) -> &[u8] {
-    match item {
-        Decoded::Message(_, payload, None) => payload,
-        other => panic!("a byte stream contains {other:?}"),
+fn payload(said: &Said) -> &[u8] {
+    match said {
+        Said::Message(_, payload, None) => payload,
+        other => panic!("a byte stream holds {other:?}"),
     }
 }
 
-/// The reference implementation of LINE.
+/// LINE as the protocol has it, in the plainest way.
 fn lines(text: &[u8]) -> Items {
     let mut items = Items::new();
     let mut rest = text;
@@ -91,21 +89,21 @@ fn lines(text: &[u8]) -> Items {
         let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
         rest = &rest[end + 1..];
         if line.len() > MAX_DATAGRAM_LEN {
-            items.push(Decoded::Wrong(FramingError::TooLong));
+            items.push(Said::Wrong(FramingError::TooLong));
             return items;
         }
         if !line.is_empty() {
-            items.push(Decoded::Message(Kind::Text, line.to_vec(), None));
+            items.push(Said::Message(Kind::Text, line.to_vec(), None));
         }
     }
-    // Longer than any valid line with its CR, so a later newline does not matter.
+    // Longer than any line with its CR, so that no newline can save it.
     if rest.len() > MAX_DATAGRAM_LEN + 1 {
-        items.push(Decoded::Wrong(FramingError::TooLong));
+        items.push(Said::Wrong(FramingError::TooLong));
     }
     items
 }
 
-/// Encodes a datagram for the plugin and checks the result.
+/// A datagram, as the plugin reads it.
 fn to_plugin(text: &[u8]) {
     let datagram = &text[..text.len().min(MAX_DATAGRAM_LEN)];
     let sender = "192.0.2.1:1900".parse().expect("an address");
@@ -116,14 +114,10 @@ fn to_plugin(text: &[u8]) {
     };
     assert_eq!(encoded(Framing::Raw), datagram);
     let line = encoded(Framing::Line);
-    let Some((b'\n', inside)) = line.split_last() else { panic!("a line ends with a newline") };
-    assert!(!inside.iter().any(|&byte| byte == b'\n' || byte == b'\r'), "a line contains no line ends");
+    let Some((b'\n', inside)) = line.split_last() else { panic!("a line ends") };
+    assert!(!inside.iter().any(|&byte| byte == b'\n' || byte == b'\r'), "a line is one");
     assert!(inside.len() <= datagram.len());
     let message = encoded(Framing::Mesg);
     let items = decode(Framing::Mesg, &[&message]);
-    assert_eq!(
-        items,
-        [Decoded::Message(Kind::Binary, datagram.to_vec(), Some(sender))],
-        "the message is decoded unchanged"
-    );
+    assert_eq!(items, [Said::Message(Kind::Binary, datagram.to_vec(), Some(sender))], "written and read");
 }

@@ -1,10 +1,10 @@
-//! The opening handshake: any input from a server, a client or a plugin, in any pieces, has the same result. Accepted
-//! options of a plugin make exactly one request, which a server reads as intended.
+//! The opening handshake: whatever a server, a client or a plugin says, in whatever pieces, the same comes of it; what a
+//! plugin may ask for makes a request that a server understands as it was meant, and never two.
 //!
-//! Input: the split, the side that is fuzzed, the offer, and the bytes.
+//! Input: how it is split, what is fuzzed, what was offered, and what is said.
 
-use sockproxyd::testing::pieces::{read_request, read_response};
-use sockproxyd::websocket::handshake::{
+use crate::testing::pieces::{read_request, read_response};
+use crate::websocket::handshake::{
     AcceptOptions, ClientHandshake, HandshakeProgress, MAX_FIELDS, MAX_HEAD, Offer, Refusal, RequestProgress,
     ServerHandshake, UpgradeRequest, Url,
 };
@@ -15,7 +15,7 @@ use super::input::{Input, expand, pieces};
 const NONCE: [u8; 16] = *b"the sample nonce";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The body of the target.
+/// The target's body.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (split, kind, flags) = (input.byte(), input.byte(), input.byte());
@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Fuzzes the response of a server.
+/// A server's answer.
 fn client(text: &[u8], split: u8, flags: u8) {
     let mut offer = Offer { deflate: flags & 1 != 0, keep_head: true, ..Offer::default() };
     if flags & 2 != 0 {
@@ -41,9 +41,9 @@ fn client(text: &[u8], split: u8, flags: u8) {
         read_response(&mut handshake, pieces)
     };
     let whole = read(&[text]);
-    assert_eq!(read(&pieces(text, split)), whole, "the result depends on the split");
+    assert_eq!(read(&pieces(text, split)), whole, "the split matters");
     match whole {
-        HandshakeProgress::Pending => assert!(text.len() <= MAX_HEAD, "{} bytes are buffered", text.len()),
+        HandshakeProgress::Pending => assert!(text.len() <= MAX_HEAD, "{} bytes are held", text.len()),
         HandshakeProgress::Redirect { location } => {
             if let Ok(url) = url.join(&location) {
                 check_url(&url);
@@ -51,12 +51,9 @@ fn client(text: &[u8], split: u8, flags: u8) {
         }
         HandshakeProgress::Failed(failure) => assert!(is_line(&failure.to_string()), "{failure:?}"),
         HandshakeProgress::Upgraded(upgraded) => {
-            let head = upgraded.head.expect("keep_head was set");
-            assert!(text.ends_with(&[&head[..], &upgraded.rest].concat()), "bytes are lost between head and rest");
-            assert!(
-                head.windows(ACCEPT.len()).any(|window| window == ACCEPT),
-                "the response lacks the right Sec-WebSocket-Accept"
-            );
+            let head = upgraded.head.expect("it was to be kept");
+            assert!(text.ends_with(&[&head[..], &upgraded.rest].concat()), "every byte is somebody's");
+            assert!(head.windows(ACCEPT.len()).any(|window| window == ACCEPT), "it does not know our key");
             assert!(upgraded.subprotocol.is_none_or(|chosen| offer.subprotocols.contains(&chosen)));
             if let Some(deflate) = upgraded.deflate {
                 assert!(offer.deflate);
@@ -66,7 +63,7 @@ fn client(text: &[u8], split: u8, flags: u8) {
     }
 }
 
-/// Fuzzes the request of a client.
+/// A client's request.
 fn server(text: &[u8], split: u8, flags: u8) {
     let read = |pieces: &[&[u8]]| {
         let mut handshake = ServerHandshake::new();
@@ -74,10 +71,10 @@ fn server(text: &[u8], split: u8, flags: u8) {
         (arrival, handshake)
     };
     let (whole, mut handshake) = read(&[text]);
-    assert_eq!(read(&pieces(text, split)).0, whole, "the result depends on the split");
+    assert_eq!(read(&pieces(text, split)).0, whole, "the split matters");
     match whole {
         RequestProgress::Pending => {
-            assert!(text.trim_ascii_start().len() <= MAX_HEAD, "{} bytes are buffered", text.len());
+            assert!(text.trim_ascii_start().len() <= MAX_HEAD, "{} bytes are held", text.len());
             assert!(handshake.transmit().is_empty());
         }
         RequestProgress::Refused(refusal) => {
@@ -85,10 +82,7 @@ fn server(text: &[u8], split: u8, flags: u8) {
             assert_eq!(handshake.transmit().is_empty(), refusal.code() == 0);
         }
         RequestProgress::Received(request) => {
-            assert!(
-                text.ends_with(&[&request.head[..], &request.rest].concat()),
-                "bytes are lost between head and rest"
-            );
+            assert!(text.ends_with(&[&request.head[..], &request.rest].concat()), "every byte is somebody's");
             assert!(request.resource.starts_with('/') && request.path().starts_with('/'));
             let answer = AcceptOptions {
                 subprotocol: request.subprotocols.last().map(|name| &**name),
@@ -104,7 +98,7 @@ fn server(text: &[u8], split: u8, flags: u8) {
     }
 }
 
-/// Fuzzes a URL and, after a NUL, the Location of a redirect.
+/// A URL, and, behind a NUL, where it redirects to.
 fn urls(text: &[u8]) {
     let mut parts = text.splitn(2, |&byte| byte == 0);
     let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -113,12 +107,12 @@ fn urls(text: &[u8]) {
     let Ok(location) = std::str::from_utf8(second) else { return };
     if let Ok(next) = url.join(location) {
         check_url(&next);
-        assert!(url.same_host(&next) || location.contains("//"), "only an authority changes the host");
-        assert!(!(url.secure && !next.secure && url.same_host(&next)), "a redirect from wss to ws");
+        assert!(url.same_host(&next) || location.contains("//"), "only an authority leads elsewhere");
+        assert!(!(url.secure && !next.secure && url.same_host(&next)), "no way down");
     }
 }
 
-/// Fuzzes the options of a plugin: the server must read what was set.
+/// What may be asked for is heard.
 fn offers(text: &[u8], flags: u8) {
     let mut offer = Offer { deflate: flags & 1 != 0, ..Offer::default() };
     let mut lines = text.split(|&byte| byte == b'\n');
@@ -137,14 +131,14 @@ fn offers(text: &[u8], flags: u8) {
     for trusted in [true, false] {
         let handshake = ClientHandshake::new(&url, &offer, NONCE, trusted);
         check_head(handshake.transmit(), "GET /a?b HTTP/1.1");
-        // A server may refuse these requests.
+        // A server may have its own mind about these.
         let odd_host = offer.headers.iter().any(|header| is("Host")(header) && header.1.is_empty());
         let origins = offer.headers.iter().filter(|header| is("Origin")(header)).count();
         let many = handshake.transmit().len() > MAX_HEAD || offer.headers.len() + 10 > MAX_FIELDS;
         if trusted && (odd_host || origins > 1) || many {
             continue;
         }
-        let request = read_one_request(handshake.transmit());
+        let request = heard(handshake.transmit());
         assert_eq!(request.resource, url.resource);
         assert_eq!(request.subprotocols, offer.subprotocols);
         if !(trusted && replaces("Host")) {
@@ -155,36 +149,36 @@ fn offers(text: &[u8], flags: u8) {
             assert_eq!(request.origin.as_deref(), origin);
         }
         if let Some((user, password)) = offer.auth.as_ref().filter(|_| is_authorized && !replaces("Authorization")) {
-            assert_eq!(request.has_credentials(user, password), trusted, "credentials are sent to one host only");
+            assert_eq!(request.has_credentials(user, password), trusted, "credentials are for one host");
         }
     }
 }
 
-fn read_one_request(request: &[u8]) -> UpgradeRequest {
+fn heard(request: &[u8]) -> UpgradeRequest {
     match ServerHandshake::new().handle_input(request) {
         RequestProgress::Received(request) => {
-            assert!(request.rest.is_empty(), "bytes follow the request");
+            assert!(request.rest.is_empty(), "one request is two");
             *request
         }
         other => panic!("{other:?} to {:?}", String::from_utf8_lossy(request)),
     }
 }
 
-/// Checks that a URL is displayed as it was parsed, and makes a valid request.
+/// It says what it was made of, and breaks no request.
 fn check_url(url: &Url) {
     let shown = url.to_string();
     assert_eq!(Url::parse(shown.as_bytes()).as_ref(), Ok(url), "{shown}");
     let handshake = ClientHandshake::new(url, &Offer::default(), NONCE, true);
     check_head(handshake.transmit(), &format!("GET {} HTTP/1.1", url.resource));
     if handshake.transmit().len() <= MAX_HEAD {
-        let request = read_one_request(handshake.transmit());
+        let request = heard(handshake.transmit());
         assert_eq!((&request.resource, &*request.host), (&url.resource, &*url.host_header()));
     }
 }
 
-/// Checks a header block: its first line, CR LF at each line end, and no bytes after the empty line.
+/// A header block with that first line, of lines that end in CR LF, and nothing behind its empty line.
 fn check_head(bytes: &[u8], first: &str) {
-    let text = std::str::from_utf8(bytes).expect("the request is UTF-8");
+    let text = std::str::from_utf8(bytes).expect("we write UTF-8");
     let block = text.strip_suffix("\r\n\r\n").expect("an empty line at the end");
     let mut lines = block.split("\r\n");
     assert_eq!(lines.next(), Some(first));
@@ -195,7 +189,7 @@ fn check_head(bytes: &[u8], first: &str) {
     }
 }
 
-/// True if a plugin reads `text` as one line.
+/// True where a plugin reads it as one line.
 fn is_line(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }

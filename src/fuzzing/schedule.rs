@@ -1,30 +1,30 @@
 //! The schedule of notifications: whatever plugins, Luup and the clock do, the rules hold, and in the end every plugin
-//! is notified of its last event.
+//! has heard its last news.
 //!
-//! Input: the limits, then operations of one byte, each followed by its arguments.
+//! Input: the bounds, then an operation a byte, each followed by its arguments.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use sockproxyd::notify::{NotifyJob, NotifyOutcome, Recipient, Schedule, SubscriptionId};
+use crate::notify::{NotifyJob, NotifyOutcome, Recipient, Schedule, SubscriptionId};
 
 use super::input::Input;
 
-/// The number of devices, and of pids that plugins choose: few, so that they collide.
+/// Devices, and names that a plugin gives to its connections: few, so that they meet.
 const DEVICES: usize = 4;
 const NAMES: usize = 3;
-/// The maximum number of open lines.
-const MAX_LINES: usize = 12;
-/// The maximum number of operations.
-const MAX_STEPS: usize = 600;
+/// Lines open at once.
+const MOST_LINES: usize = 12;
+/// Operations: a longer story tells nothing new.
+const MOST_STEPS: usize = 600;
 
-/// An established connection.
+/// A connection that stands.
 struct Line {
     id: SubscriptionId,
     subscription: Recipient,
-    /// There is an event that no delivered request covers.
+    /// News of which no request has been delivered since.
     unheard: bool,
-    /// When the last request with an event was sent, and whether it or a later one failed.
+    /// When the last request with news went out, and whether it or one after it failed.
     last: Option<(Instant, bool)>,
 }
 
@@ -33,22 +33,25 @@ struct World {
     now: Instant,
     lines: Vec<Line>,
     out: Vec<NotifyJob>,
-    /// Subscriptions whose connection has ended, and whether a request was sent since.
+    /// Subscriptions of connections that have ended, with whether a request has gone out since.
     closed: HashMap<Recipient, bool>,
-    /// Every line that may still have a request in flight.
+    /// Every line ever opened that may still have a request out.
     known: HashMap<SubscriptionId, Recipient>,
     senders: usize,
-    /// The largest limits so far.
+    /// The largest bounds there were.
     most_senders: usize,
     limit: usize,
-    /// Luup has refused a notification for good, so not every event must be delivered.
+    /// Luup has said that a notice is pointless: not everything needs to be heard.
     given_up: bool,
+    /// Luup never says that.
+    forgiving: bool,
 }
 
-/// The body of the target.
+/// The target's body.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let (senders, limit) = (1 + input.below(4), 1 + input.below(8));
+    let (senders, options) = (1 + input.below(4), usize::from(input.byte()));
+    let (limit, forgiving) = (1 + options % 8, options & 0x80 != 0);
     let mut world = World {
         schedule: Schedule::new(senders, limit),
         now: Instant::now(),
@@ -60,15 +63,16 @@ pub fn run(data: &[u8]) {
         most_senders: senders,
         limit,
         given_up: false,
+        forgiving,
     };
-    for _ in 0..MAX_STEPS {
+    for _ in 0..MOST_STEPS {
         if input.is_empty() {
             break;
         }
         world.step(&mut input);
         world.send();
     }
-    world.drain();
+    world.calm_down();
 }
 
 impl World {
@@ -77,7 +81,7 @@ impl World {
             0 | 1 => self.open(input),
             2 | 3 => self.data(input),
             4 => {
-                // The connected event precedes data.
+                // A connection stands before there is any data.
                 if let Some(at) = self.pick(input)
                     && !self.lines[at].unheard
                     && self.lines[at].last.is_none()
@@ -102,7 +106,7 @@ impl World {
     }
 
     fn open(&mut self, input: &mut Input<'_>) {
-        if self.lines.len() == MAX_LINES {
+        if self.lines.len() == MOST_LINES {
             return;
         }
         let kind = input.byte();
@@ -139,11 +143,14 @@ impl World {
             return;
         }
         let job = self.out.swap_remove(input.below(self.out.len()));
-        let outcome = match input.below(8) {
+        let which = input.byte();
+        let outcome = match which % 8 {
             0..=2 => NotifyOutcome::Delivered,
-            3 => NotifyOutcome::Unreachable,
+            3 => [NotifyOutcome::Unreachable, NotifyOutcome::TlsFailed, NotifyOutcome::NotSent]
+                [usize::from(which / 8) % 3],
             4 => NotifyOutcome::TimedOut,
             5 => NotifyOutcome::ServerError(503),
+            _ if self.forgiving => NotifyOutcome::Delivered,
             6 => NotifyOutcome::ErrorBody,
             _ => NotifyOutcome::Refused(401),
         };
@@ -166,7 +173,7 @@ impl World {
         self.schedule.handle_outcome(job.id, outcome, self.now);
     }
 
-    /// Polls every request that is due, and checks that it is permitted.
+    /// Takes every request that may go out now, and checks that each may.
     fn send(&mut self) {
         while let Some(job) = self.schedule.poll_job(self.now) {
             let subscription = self.known[&job.id].clone();
@@ -174,27 +181,27 @@ impl World {
             assert_eq!(path, &*subscription.query, "a request of another line");
             assert_eq!(job.query.contains("&Event="), subscription.events, "{}", job.query);
             for other in &self.out {
-                assert_ne!(self.known[&other.id].device, subscription.device, "two requests to one device at a time");
+                assert_ne!(self.known[&other.id].device, subscription.device, "two requests are with a device");
             }
             self.note(&job, &subscription);
             self.out.push(job);
             assert!(self.out.len() <= self.most_senders, "more requests than senders");
         }
-        // A deadline in the past would make the caller loop for ever.
+        // A caller that calls again at the deadline would do so for ever.
         if let Some(due) = self.schedule.poll_timeout() {
             assert!(due > self.now, "a busy loop: {:?} late", self.now - due);
         }
-        // Requests in flight are not counted, and return to the queue if they fail.
-        let max = self.lines.len() + self.limit + 2 * self.most_senders;
-        assert!(self.schedule.pending() <= max, "{} notices wait", self.schedule.pending());
+        // Those that are out are not counted, and come back when they fail.
+        let most = self.lines.len() + self.limit + 2 * self.most_senders;
+        assert!(self.schedule.pending() <= most, "{} notices wait", self.schedule.pending());
     }
 
-    /// Records the event and the receiver of a request.
+    /// Notes what a request tells its plugin.
     fn note(&mut self, job: &NotifyJob, subscription: &Recipient) {
         match self.lines.iter_mut().find(|line| line.id == job.id) {
             Some(line) if is_news(job) => {
-                assert!(line.unheard, "{} has no new event", job.query);
-                assert!(!job.query.ends_with("&Event=closed"), "a closing notice for an open connection");
+                assert!(line.unheard, "{} is told what it knows", job.query);
+                assert!(!job.query.ends_with("&Event=closed"), "it stands");
                 if let (Some(pace), Some((last, failed))) = (subscription.pace, line.last) {
                     assert!(failed || self.now >= last + pace, "faster than its pace");
                 }
@@ -203,7 +210,7 @@ impl World {
             }
             Some(_) => {}
             None => {
-                assert!(self.closed.contains_key(subscription), "a request without a subscription");
+                assert!(self.closed.contains_key(subscription), "a request of no connection");
                 if is_news(job) {
                     self.closed.insert(subscription.clone(), true);
                 }
@@ -211,8 +218,8 @@ impl World {
         }
     }
 
-    /// Luup answers everything and time passes, until the queue is empty.
-    fn drain(&mut self) {
+    /// Luup is in a good mood and time passes, until nothing waits any more.
+    fn calm_down(&mut self) {
         for _ in 0..10_000 {
             while let Some(job) = self.out.pop() {
                 self.judge(&job, NotifyOutcome::Delivered);
@@ -226,18 +233,21 @@ impl World {
                 self.send();
             }
         }
-        assert!(self.out.is_empty() && self.schedule.poll_timeout().is_none(), "the queue never becomes empty");
+        assert!(self.out.is_empty() && self.schedule.poll_timeout().is_none(), "it never calms down");
         assert_eq!(self.schedule.pending(), 0);
+        let open: usize = self.lines.iter().map(|line| line.subscription.held()).sum();
+        assert_eq!(self.schedule.held(), open, "only open connections take memory");
         if !self.given_up {
-            assert!(self.lines.iter().all(|line| !line.unheard), "a plugin was never notified");
+            assert_eq!(self.schedule.counters().failed, 0, "a notification was given up");
+            assert!(self.lines.iter().all(|line| !line.unheard), "a plugin was never told");
             let dropped = self.schedule.counters().dropped;
-            let missing = self.closed.values().filter(|told| !**told).count() as u64;
-            assert!(missing <= dropped, "{missing} closing notices are missing, {dropped} were dropped");
+            let untold = self.closed.values().filter(|told| !**told).count() as u64;
+            assert!(untold <= dropped, "{untold} were never told of their end, {dropped} dropped");
         }
     }
 }
 
-/// True if a request is for data or the end.
+/// True where a request tells of data or of the end.
 fn is_news(job: &NotifyJob) -> bool {
     !job.query.ends_with("&Event=connected")
 }

@@ -1,4 +1,4 @@
-//! The configuration: any text is either accepted with values in range, or refused with the number of the faulty line.
+//! The configuration: any text is either taken, within bounds, or refused with the line that is wrong.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -6,9 +6,9 @@ use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sockproxyd::config::{Config, ConfigSource};
+use crate::config::{Config, ConfigSource};
 
-/// A configuration file for each thread, removed when the thread ends.
+/// A file to load from, one for each thread, removed at its end.
 struct Scratch {
     path: PathBuf,
     file: File,
@@ -39,7 +39,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
 }
 
-/// The body of the target.
+/// The target's body.
 pub fn run(data: &[u8]) {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.fill(data);
@@ -48,17 +48,16 @@ pub fn run(data: &[u8]) {
         match Config::load(std::slice::from_ref(&file)) {
             Err(error) => {
                 let text = error.to_string();
-                assert!(!text.contains('\n'), "an error is one line: {text:?}");
+                assert!(!text.contains('\n'), "an error is a line: {text:?}");
                 let place = text.strip_prefix(&format!("{name}:")).expect("an error names its file");
-                let line: usize =
-                    place.split(':').next().and_then(|n| n.parse().ok()).expect("an error has a line number");
+                let line: usize = place.split(':').next().and_then(|n| n.parse().ok()).expect("and its line");
                 let lines = data.iter().filter(|&&byte| byte == b'\n').count() + 1;
                 assert!((1..=lines).contains(&line), "line {line} of {lines}");
             }
             Ok(config) => {
                 check(&config);
-                let twice = Config::load(&[file.clone(), file]).expect("a valid file can be loaded twice");
-                assert_eq!(format!("{twice:?}"), format!("{config:?}"), "later values replace earlier ones");
+                let twice = Config::load(&[file.clone(), file]).expect("what is right once is right twice");
+                assert_eq!(format!("{twice:?}"), format!("{config:?}"), "what comes later holds");
             }
         }
     });

@@ -1,33 +1,33 @@
-//! Setup mode: any input, in any pieces, leads to the same actions, and at most one line is buffered.
+//! Setup mode: whatever a plugin says, in whatever pieces, leads to the same actions, and little is held for it.
 //!
-//! Input: the split, the maximum length of a line, and the plugin's bytes.
+//! Input: how it is split, the limit of a line, and what the plugin says.
 
-use sockproxyd::protocol::command::KeptRequest;
-use sockproxyd::protocol::options::Parameters;
-use sockproxyd::protocol::setup::{SetupAction, SetupParser};
+use crate::protocol::command::KeptRequest;
+use crate::protocol::options::Parameters;
+use crate::protocol::setup::{SetupAction, SetupParser};
 
 use super::input::{Input, expand, pieces};
 
-/// The result of one run.
+/// What came of a conversation.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     actions: Vec<SetupAction>,
     parameters: Parameters,
-    /// The bytes behind a CONN, which belong to the remote.
+    /// The bytes behind a CONN, which are the remote's.
     rest: Option<Vec<u8>>,
 }
 
-/// The body of the target.
+/// The target's body.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (split, limit) = (input.byte(), 16 + input.below(256));
     let text = expand(input.rest());
-    let whole = run_pieces(&[&text], limit);
-    assert_eq!(run_pieces(&pieces(&text, split), limit), whole, "the result depends on the split");
+    let whole = converse(&[&text], limit);
+    assert_eq!(converse(&pieces(&text, split), limit), whole, "the split matters");
     check(&whole);
 }
 
-fn run_pieces(pieces: &[&[u8]], limit: usize) -> Outcome {
+fn converse(pieces: &[&[u8]], limit: usize) -> Outcome {
     let mut setup = SetupParser::new(limit);
     let mut parameters = Parameters::default();
     let mut actions = Vec::new();
@@ -44,7 +44,7 @@ fn run_pieces(pieces: &[&[u8]], limit: usize) -> Outcome {
             }
         }
     }
-    assert!(setup.into_rest().len() <= limit, "more than one line is buffered");
+    assert!(setup.into_rest().len() <= limit, "more than a line is held");
     Outcome { actions, parameters, rest: None }
 }
 
@@ -52,16 +52,10 @@ fn check(outcome: &Outcome) {
     for action in &outcome.actions {
         match action {
             SetupAction::Reply(reply) | SetupAction::Close(reply) => {
-                assert!(reply.ends_with(b"\n"), "a reply ends with a newline");
-                assert!(
-                    reply.iter().all(|&byte| byte >= b' ' || byte == b'\n'),
-                    "a reply contains no control characters"
-                );
+                assert!(reply.ends_with(b"\n"), "a reply ends its line");
+                assert!(reply.iter().all(|&byte| byte >= b' ' || byte == b'\n'), "a reply holds no control characters");
                 let is_answer = reply.starts_with(b"OK ") || reply.starts_with(b"ERR ");
-                assert!(
-                    !is_answer || reply.iter().filter(|&&byte| byte == b'\n').count() == 1,
-                    "an answer is one line"
-                );
+                assert!(!is_answer || reply.iter().filter(|&&byte| byte == b'\n').count() == 1, "an answer is a line");
             }
             SetupAction::Connect(target) => {
                 let endpoint = target.endpoint();
@@ -70,7 +64,7 @@ fn check(outcome: &Outcome) {
             }
             SetupAction::Kept(KeptRequest::Claim) => unreachable!("no line is a claim"),
             SetupAction::Kept(KeptRequest::Attach { pid, .. } | KeptRequest::Drop { pid }) => {
-                assert!(!pid.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "a pid has no blanks: {pid:?}");
+                assert!(!pid.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "a pid is a word: {pid:?}");
             }
             SetupAction::Stat | SetupAction::StatJson | SetupAction::Help | SetupAction::Stop => {}
         }
@@ -78,14 +72,14 @@ fn check(outcome: &Outcome) {
     let Parameters { receive_timeout, pace, connect_timeout, block_size, notify, keep, .. } = &outcome.parameters;
     let longest = 3650 * 86_400;
     for limit in [receive_timeout, pace, connect_timeout, keep].into_iter().flatten() {
-        assert!(!limit.is_zero(), "a timeout of zero");
+        assert!(!limit.is_zero(), "a limit of nothing");
         assert!(limit.as_secs() <= longest, "adding {limit:?} to an instant may overflow");
     }
-    assert!(block_size.is_none_or(|block| (1..=65536).contains(&block)));
+    assert!(block_size.is_none_or(|block_size| (1..=65536).contains(&block_size)));
     if let Some(notify) = notify {
         let query = notify.query(b"1716058a");
-        assert!(query.bytes().all(|byte| byte.is_ascii_graphic()), "invalid characters in the request line: {query:?}");
-        assert_eq!(query.matches('&').count(), 5, "the plugin has injected a parameter: {query}");
-        assert_eq!(query.matches(['?', '/', '#']).count(), 2, "the plugin has injected a delimiter: {query}");
+        assert!(query.bytes().all(|byte| byte.is_ascii_graphic()), "a request line holds {query:?}");
+        assert_eq!(query.matches('&').count(), 5, "a plugin's words made a parameter: {query}");
+        assert_eq!(query.matches(['?', '/', '#']).count(), 2, "a plugin's words left their place: {query}");
     }
 }

@@ -1,19 +1,19 @@
-//! Inflation: any message, in any pieces, has the same result. No call returns more than the window, every run ends,
-//! and the result equals that of zlib-rs if that succeeds. What zlib-rs deflates is inflated unchanged.
+//! Inflation: whatever is in a message, in whatever pieces, the same comes of it, no call gives more than the window
+//! holds, it comes to an end, and where zlib-rs makes something of it, it is the same. What zlib-rs deflates comes back.
 //!
-//! Input: the split, the window in bits and the direction, and the message.
+//! Input: how it is split, the window in bits and whether to deflate, and the message.
 
+use crate::websocket::deflate::{InflateError, Inflater};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use sockproxyd::websocket::deflate::{InflateError, Inflater};
 
 use super::input::{Input, expand, pieces};
 
-/// The bytes that a receiver appends to a message (RFC 7692 section 7.2.2).
+/// What a receiver appends to a message.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
-/// The maximum output that is compared.
-const MAX_OUTPUT: usize = 1 << 20;
+/// What is inflated at most: more is more of the same.
+const ENOUGH: usize = 1 << 20;
 
-/// The body of the target.
+/// The target's body.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (split, mode) = (input.byte(), input.byte());
@@ -22,7 +22,7 @@ pub fn run(data: &[u8]) {
     if mode & 8 == 0 {
         arbitrary(&text, bits, split);
     } else {
-        round_trip(&text, bits, split);
+        there_and_back(&text, bits, split);
     }
 }
 
@@ -31,16 +31,16 @@ fn arbitrary(text: &[u8], bits: u8, split: u8) {
     let whole = inflate(&mut one, &[text]);
     let mut other = Inflater::new(bits);
     let parts = inflate(&mut other, &pieces(text, split));
-    assert_eq!(parts.is_ok(), whole.is_ok(), "the result depends on the split");
+    assert_eq!(parts.is_ok(), whole.is_ok(), "the split matters");
     let Ok(whole) = whole else { return };
-    assert!(parts.is_ok_and(|parts| parts == whole), "the result depends on the split");
+    assert!(parts.is_ok_and(|parts| parts == whole), "the split matters");
     if let Some(reference) = reference(text) {
-        assert!(whole.starts_with(&reference), "zlib-rs gives another result");
+        assert!(whole.starts_with(&reference), "zlib-rs makes something else of it");
     }
-    // The next message must be readable in any case.
+    // Whatever it was, the next message can be read.
     let hello = [0x00, 0x05, 0x00, 0xfa, 0xff, b'H', b'e', b'l', b'l', b'o', 0x00];
-    if whole.len() < MAX_OUTPUT {
-        assert!(inflate(&mut one, &[&hello]).is_ok_and(|data| data == b"Hello"), "the next message is lost");
+    if whole.len() < ENOUGH {
+        assert!(inflate(&mut one, &[&hello]).is_ok_and(|said| said == b"Hello"), "the next message is lost");
     }
 }
 
@@ -50,15 +50,15 @@ fn inflate(inflater: &mut Inflater, pieces: &[&[u8]]) -> Result<Vec<u8>, Inflate
         let mut rest = *piece;
         loop {
             let step = inflater.inflate(rest)?;
-            assert!(step.consumed > 0 || !step.output.is_empty() || step.needs_input, "a step without progress");
+            assert!(step.consumed > 0 || !step.output.is_empty() || step.needs_input, "it goes nowhere");
             out.extend_from_slice(&inflater.window()[step.output]);
             rest = &rest[step.consumed..];
             if step.needs_input {
                 assert!(rest.is_empty(), "starved with {} bytes left", rest.len());
                 break;
             }
-            if out.len() >= MAX_OUTPUT {
-                out.truncate(MAX_OUTPUT);
+            if out.len() >= ENOUGH {
+                out.truncate(ENOUGH);
                 return Ok(out);
             }
         }
@@ -67,32 +67,32 @@ fn inflate(inflater: &mut Inflater, pieces: &[&[u8]]) -> Result<Vec<u8>, Inflate
         let step = inflater.finish()?;
         out.extend_from_slice(&inflater.window()[step.output]);
         if step.needs_input {
-            out.truncate(MAX_OUTPUT);
+            out.truncate(ENOUGH);
             return Ok(out);
         }
     }
 }
 
-/// The output of zlib-rs up to the first final block; None if zlib-rs fails.
+/// What zlib-rs makes of it up to the first block that says it is the last; `None`: nothing.
 fn reference(text: &[u8]) -> Option<Vec<u8>> {
     let input = [text, &TAIL].concat();
     let mut decompress = Decompress::new(false);
-    let mut out = Vec::with_capacity(MAX_OUTPUT);
+    let mut out = Vec::with_capacity(ENOUGH);
     match decompress.decompress_vec(&input, &mut out, FlushDecompress::Sync) {
         Ok(Status::Ok | Status::StreamEnd) => Some(out),
         _ => None,
     }
 }
 
-fn round_trip(text: &[u8], bits: u8, split: u8) {
-    // zlib-rs cannot deflate with a window of 8 bits; nor do other implementations.
+fn there_and_back(text: &[u8], bits: u8, split: u8) {
+    // It cannot deflate with a window of 8 bits; nor does anybody.
     let mut compress = Compress::new_with_window_bits(Compression::new(u32::from(split) % 10), false, bits.max(9));
     let mut inflater = Inflater::new(bits);
     for message in text.chunks(text.len() / 3 + 1) {
         let mut deflated = Vec::with_capacity(message.len() * 2 + 1000);
-        compress.compress_vec(message, &mut deflated, FlushCompress::Sync).expect("zlib-rs deflates");
-        let deflated = deflated.strip_suffix(&TAIL).expect("a sync flush ends with these bytes");
+        compress.compress_vec(message, &mut deflated, FlushCompress::Sync).expect("it deflates");
+        let deflated = deflated.strip_suffix(&TAIL).expect("a sync flush ends so");
         let back = inflate(&mut inflater, &pieces(deflated, split)).expect("what was deflated can be inflated");
-        assert!(back == message, "the message is inflated unchanged");
+        assert!(back == message, "there and back");
     }
 }

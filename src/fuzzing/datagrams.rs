@@ -1,28 +1,28 @@
-//! The relay between a stream and datagrams: whatever the sockets do, the plugin's messages become datagrams in order,
-//! the plugin receives every datagram that the relay has read, and turns are short.
+//! The relay of a stream and datagrams: whatever the sockets do, a plugin's messages become datagrams in order, it
+//! reads every datagram that was taken, and no turn is long.
 //!
-//! Input: the framing and the block size, then operations of one byte, each followed by its argument.
+//! Input: the framing and the size of a block, then an operation a byte, each followed by its argument.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sockproxyd::net::endpoint::{DatagramEndpoint, SocketEndpoint};
-use sockproxyd::net::readiness::Readiness;
-use sockproxyd::net::socket::Datagrams;
-use sockproxyd::protocol::framing::{Decoder, Framing, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
-use sockproxyd::relay::datagram::DatagramRelay;
-use sockproxyd::relay::memory_budget::MemoryBudget;
-use sockproxyd::relay::{CloseReason, Relay, SCRATCH_SIZE, Timing};
-use sockproxyd::testing::TestContext;
-use sockproxyd::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
+use crate::net::endpoint::{DatagramEndpoint, SocketEndpoint};
+use crate::net::readiness::Readiness;
+use crate::net::socket::Datagrams;
+use crate::protocol::framing::{Decoder, Framing, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
+use crate::relay::datagram::DatagramRelay;
+use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::{CloseReason, Relay, SCRATCH_SIZE, Timing};
+use crate::testing::TestContext;
+use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 
 use super::input::Input;
 
-/// The maximum number of socket calls in one turn; other connections wait meanwhile.
-const MAX_CALLS: usize = 600;
-/// The maximum number of operations.
-const MAX_STEPS: usize = 200;
+/// Calls to sockets that one turn may make: others wait meanwhile.
+const MOST_CALLS: usize = 600;
+/// Operations: a longer story tells nothing new.
+const MOST_STEPS: usize = 200;
 
 const TIMING: Timing = Timing {
     receive: None,
@@ -33,7 +33,7 @@ const TIMING: Timing = Timing {
     remote_read_closed: false,
 };
 
-/// Messages of a plugin, complete and incomplete, valid and invalid. The last is the longest: see [`plugin_bytes`].
+/// What a plugin may say, whole and in part, right and wrong. The last is the longest: see [`said`].
 const WORDS: [&[u8]; 16] = [
     b"TEXT 3\na\nb",
     b"BINA 0\n",
@@ -53,8 +53,8 @@ const WORDS: [&[u8]; 16] = [
     b"",
 ];
 
-/// Bytes of a plugin: one of [`WORDS`], some of them repeated.
-fn plugin_bytes(argument: usize) -> Vec<u8> {
+/// Words of a plugin: one of [`WORDS`], some of them many times.
+fn said(argument: usize) -> Vec<u8> {
     let word = WORDS[argument % WORDS.len()];
     match argument / WORDS.len() {
         0..=7 if word.is_empty() => vec![b'x'; MAX_DATAGRAM_LEN],
@@ -63,10 +63,10 @@ fn plugin_bytes(argument: usize) -> Vec<u8> {
     }
 }
 
-/// The remote, which receives and sends datagrams.
+/// The remote, which answers datagrams.
 #[derive(Default)]
 struct Remote {
-    /// Datagrams that wait for the relay, and those that the relay has read.
+    /// Datagrams on their way to the plugin, and those that the relay has taken.
     waiting: Vec<Vec<u8>>,
     taken: Vec<Vec<u8>>,
     got: Vec<(Vec<u8>, SocketAddr)>,
@@ -115,12 +115,17 @@ struct World {
     remote: DatagramEndpoint<Remote>,
     relay: DatagramRelay,
     end: Option<CloseReason>,
-    /// A timeout is active.
+    /// A time limit runs.
     limited: bool,
 }
 
-/// The body of the target.
+/// The target's body.
 pub fn run(data: &[u8]) {
+    run_story(data);
+}
+
+/// Runs what `data` says. Returns how the relay ended, if it did.
+pub fn run_story(data: &[u8]) -> Option<CloseReason> {
     let mut input = Input::new(data);
     let framing = [Framing::Raw, Framing::Line, Framing::Mesg][input.below(3)];
     let mut around = TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE);
@@ -134,7 +139,7 @@ pub fn run(data: &[u8]) {
         end: None,
         limited: false,
     };
-    for _ in 0..MAX_STEPS {
+    for _ in 0..MOST_STEPS {
         if input.is_empty() || world.end.is_some() {
             break;
         }
@@ -144,7 +149,8 @@ pub fn run(data: &[u8]) {
     world.settle();
     world.check();
     world.relay.release(&mut world.around.budget, &mut world.around.pipes);
-    assert_eq!(world.around.budget.held(), 0, "all memory is given back");
+    assert_eq!(world.around.budget.held(), 0, "memory is accounted for to the end");
+    world.end
 }
 
 impl World {
@@ -152,7 +158,7 @@ impl World {
         let (kind, argument) = (input.below(8), usize::from(input.byte()));
         match kind {
             0 | 1 if !self.plugin.stream().is_closed() && self.plugin.stream().sent.len() < 200_000 => {
-                self.plugin.stream_mut().send_bytes(&plugin_bytes(argument))
+                self.plugin.stream_mut().send_bytes(&said(argument))
             }
             2 => {
                 self.remote.socket_mut().waiting.push(vec![b'\n'; argument % 4 * argument]);
@@ -173,14 +179,14 @@ impl World {
         }
     }
 
-    /// Delivers an event for everything since the last one.
+    /// An event says what has happened since the last one.
     fn tell(&mut self) {
         deliver_event(&mut self.plugin);
         let event = std::mem::take(&mut self.remote.socket_mut().news);
         self.remote.handle_event(event);
     }
 
-    /// Runs one turn, and further ones as long as the relay asks for them.
+    /// One turn, and those that it asks for.
     fn turn(&mut self) {
         if self.end.is_some() {
             return;
@@ -190,9 +196,9 @@ impl World {
             let now = cx.now;
             let turn = relay.run(plugin, remote, &may_send, cx);
             let calls = plugin.stream_mut().take_calls() + std::mem::take(&mut remote.socket_mut().calls);
-            assert!(calls <= MAX_CALLS, "{calls} calls in a turn");
+            assert!(calls <= MOST_CALLS, "{calls} calls in a turn");
             if let (false, Some(due), None) = (*limited, relay.deadline(&TIMING), turn.end) {
-                assert!(due >= now + TIMING.half_close, "the timeout began too early");
+                assert!(due >= now + TIMING.half_close, "the limit began before what it limits");
                 *limited = true;
             }
             turn
@@ -200,7 +206,7 @@ impl World {
         self.end = turn.end;
     }
 
-    /// Makes room everywhere and delivers all events; then everything must have arrived.
+    /// There is room for everything, and every event is told: then all has arrived.
     fn settle(&mut self) {
         for _ in 0..4 {
             self.plugin.stream_mut().make_room(usize::MAX / 8);
@@ -215,16 +221,16 @@ impl World {
     fn check(&mut self) {
         let timed_out = matches!(self.end, Some(CloseReason::HalfClosed));
         let ended = self.end.is_some();
-        assert!(timed_out || ended || self.plugin.stream().unread() == 0, "the plugin's bytes are read");
-        assert!(timed_out || ended || self.remote.socket().waiting.is_empty(), "the remote's datagrams are read");
-        let mut for_plugin = Vec::new();
+        assert!(timed_out || ended || self.plugin.stream().unread() == 0, "the plugin is heard");
+        assert!(timed_out || ended || self.remote.socket().waiting.is_empty(), "the remote is heard");
+        let mut heard = Vec::new();
         for datagram in &self.remote.socket().taken {
-            encode_datagram(self.framing, datagram, peer(), &mut for_plugin);
+            encode_datagram(self.framing, datagram, peer(), &mut heard);
         }
         let (expected, error) = self.expected();
-        for_plugin.extend(error);
-        assert!(for_plugin.starts_with(&self.plugin.stream().received) || timed_out, "the plugin receives other bytes");
-        assert!(timed_out || for_plugin.len() == self.plugin.stream().received.len(), "the plugin misses bytes");
+        heard.extend(error);
+        assert!(heard.starts_with(&self.plugin.stream().received) || timed_out, "the plugin reads something else");
+        assert!(timed_out || heard.len() == self.plugin.stream().received.len(), "the plugin misses something");
         if self.framing == Framing::Raw {
             let flat =
                 |items: &[(Vec<u8>, SocketAddr)]| items.iter().flat_map(|(payload, _)| payload.clone()).collect();
@@ -236,7 +242,7 @@ impl World {
         }
     }
 
-    /// The datagrams that the plugin's bytes encode, and the error reply to invalid ones.
+    /// The datagrams that the plugin's words mean, and what it is told if it broke the rules.
     fn expected(&self) -> (Vec<(Vec<u8>, SocketAddr)>, Vec<u8>) {
         let mut decoder = Decoder::new(self.framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
         decoder.handle_input(&self.plugin.stream().sent[..self.plugin.stream().read]);

@@ -1,28 +1,29 @@
-//! An open WebSocket: any bytes of the peer, in any pieces, have the same result, within the limits. A simple reference
-//! implementation of the RFC agrees, and the answers are valid.
+//! An open WebSocket: whatever the peer sends, in whatever pieces, the same comes of it, within the limits; what a plain
+//! reading of the RFC makes of it, too; and what we answer can be read.
 //!
-//! Input: the split, the settings, and the peer's bytes.
+//! Input: how it is split, the settings, and what the peer sends.
 
 use std::time::Instant;
 
-use sockproxyd::testing::TestEntropy;
-use sockproxyd::websocket::{Connection, Control, Deflate, Event, Kind, Role, WebSocketSettings};
+use crate::testing::TestEntropy;
+use crate::websocket::{Connection, Control, Deflate, Event, Kind, Role, WebSocketSettings};
 
 use super::input::{Input, expand, pieces};
 
-/// The maximum of unsent bytes: the pongs to the latest pings and a close frame, all of the longest kind, with headers.
-const MAX_UNSENT: usize = (32 + 1) * (125 + 6);
+/// More than that never waits to be written: the pongs to the latest pings and a close frame, all of the longest kind,
+/// with headers.
+const WAITING: usize = (32 + 1) * (125 + 6);
 
-/// The body of the target.
+/// The target's body.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (split, mode) = (input.byte(), input.byte());
     let text = expand(input.rest());
     let settings = settings(mode);
     let whole = read(&settings, &[&text]);
-    assert_eq!(read(&settings, &pieces(&text, split)), whole, "the result depends on the split");
+    assert_eq!(read(&settings, &pieces(&text, split)), whole, "the split matters");
     if settings.deflate.is_none() {
-        assert_eq!(reference(&settings, &text), whole, "the reference implementation differs");
+        assert_eq!(plainly(&settings, &text), whole, "the reference differs");
     }
 }
 
@@ -42,9 +43,9 @@ fn settings(mode: u8) -> WebSocketSettings {
     }
 }
 
-/// The result of a run, without the data of an incomplete message, whose length depends on the split.
+/// What came, but for the data of a message that is not complete: how much of it there is depends on the pieces.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Received {
+struct Came {
     order: Vec<Step>,
     messages: Vec<Vec<u8>>,
 }
@@ -59,10 +60,10 @@ enum Step {
     Failed(u16),
 }
 
-fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Received {
+fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Came {
     let now = Instant::now();
     let mut connection = Connection::new(settings.clone(), now);
-    let mut received = Received::default();
+    let mut came = Came::default();
     let mut open: Option<(Kind, Vec<u8>)> = None;
     let mut answers = Vec::new();
     let mut keys = TestEntropy::default();
@@ -72,38 +73,38 @@ fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Received {
         loop {
             let (taken, event) = connection.handle_input(&mut bytes[at..], now);
             at += taken;
-            assert!(!matches!(received.order.last(), Some(Step::Closed(..) | Step::Failed(_))) || event.is_none());
+            assert!(!matches!(came.order.last(), Some(Step::Closed(..) | Step::Failed(_))) || event.is_none());
             match event {
                 None if taken == 0 => break,
                 None => {}
                 Some(Event::Start(kind)) => {
-                    assert!(open.replace((kind, Vec::new())).is_none(), "a message begins within a message");
-                    received.order.push(Step::Start(kind));
+                    assert!(open.replace((kind, Vec::new())).is_none(), "a message inside a message");
+                    came.order.push(Step::Start(kind));
                 }
                 Some(Event::Data(piece)) => {
-                    let (_, data) = open.as_mut().expect("data belongs to a message");
-                    assert!(!piece.is_empty(), "an empty piece");
+                    let (_, data) = open.as_mut().expect("data is a message's");
+                    assert!(!piece.is_empty(), "a piece of nothing");
                     data.extend_from_slice(piece);
                     assert!(data.len() as u64 <= settings.max_message, "{} bytes are too long", data.len());
                 }
                 Some(Event::End) => {
-                    let (kind, data) = open.take().expect("an end belongs to a message");
+                    let (kind, data) = open.take().expect("an end is a message's");
                     assert!(kind == Kind::Binary || std::str::from_utf8(&data).is_ok(), "text is UTF-8");
-                    received.messages.push(data);
-                    received.order.push(Step::End);
+                    came.messages.push(data);
+                    came.order.push(Step::End);
                 }
-                Some(Event::Ping(payload)) => received.order.push(Step::Ping(payload.to_vec())),
+                Some(Event::Ping(payload)) => came.order.push(Step::Ping(payload.to_vec())),
                 Some(Event::Pong(payload, answers)) => {
-                    assert!(!answers, "a pong event although pongs are consumed");
-                    received.order.push(Step::Pong(payload.to_vec()));
+                    assert!(!answers, "nobody asked");
+                    came.order.push(Step::Pong(payload.to_vec()));
                 }
-                Some(Event::Closed { code, reason }) => received.order.push(Step::Closed(code, reason.into())),
-                Some(Event::Failed(failure)) => received.order.push(Step::Failed(failure.code)),
+                Some(Event::Closed { code, reason }) => came.order.push(Step::Closed(code, reason.into())),
+                Some(Event::Failed(failure)) => came.order.push(Step::Failed(failure.code)),
             }
         }
-        assert_eq!(at, bytes.len(), "bytes are left over");
+        assert_eq!(at, bytes.len(), "something is left over");
         let waiting = connection.poll_transmit(&mut keys).len();
-        assert!(waiting <= MAX_UNSENT, "{waiting} bytes are unsent");
+        assert!(waiting <= WAITING, "{waiting} bytes wait");
     }
     loop {
         let waiting = connection.poll_transmit(&mut keys);
@@ -114,12 +115,12 @@ fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Received {
         }
         connection.handle_transmitted(count);
     }
-    check_answers(settings, &answers, &received);
-    received
+    check_answers(settings, &answers, &came);
+    came
 }
 
-/// Checks that the answers are valid: pongs, and a close frame if one is due.
-fn check_answers(settings: &WebSocketSettings, answers: &[u8], received: &Received) {
+/// The peer can read what we answer: pongs, and a close frame where it is due.
+fn check_answers(settings: &WebSocketSettings, answers: &[u8], came: &Came) {
     let role = if settings.role == Role::Client { Role::Server } else { Role::Client };
     let mut peer =
         Connection::new(WebSocketSettings { role, control: Control::Show, ..settings.clone() }, Instant::now());
@@ -132,59 +133,59 @@ fn check_answers(settings: &WebSocketSettings, answers: &[u8], received: &Receiv
             None if taken == 0 => break,
             None => {}
             Some(Event::Pong(payload, _)) => {
-                assert!(settings.control != Control::Hand, "the plugin answers pings itself");
-                assert!(received.order.contains(&Step::Ping(payload.to_vec())), "a pong answers a ping");
+                assert!(settings.control != Control::Hand, "the plugin answers");
+                assert!(came.order.contains(&Step::Ping(payload.to_vec())), "a pong answers a ping");
             }
             Some(Event::Closed { code, .. }) => closed = Some(code),
-            Some(event) => panic!("the answer is {event:?}"),
+            Some(event) => panic!("we answer {event:?}"),
         }
     }
-    match received.order.last() {
+    match came.order.last() {
         Some(Step::Closed(code, _) | Step::Failed(code)) => assert_eq!(closed, Some(*code), "a close is answered"),
-        _ => assert_eq!(closed, None, "a close frame without a reason"),
+        _ => assert_eq!(closed, None, "nothing to answer"),
     }
 }
 
-/// The reference implementation of RFC 6455 sections 5 to 8, without compression, for input in one piece.
-fn reference(settings: &WebSocketSettings, mut rest: &[u8]) -> Received {
-    let mut received = Received::default();
+/// RFC 6455 sections 5 to 8 in the plainest way, without compression, for all that came at once.
+fn plainly(settings: &WebSocketSettings, mut rest: &[u8]) -> Came {
+    let mut came = Came::default();
     let mut open: Option<(Kind, Vec<u8>)> = None;
     let mut announced = 0u64;
     loop {
-        let Some((header, payload, after)) = frame(rest) else { return received };
+        let Some((header, payload, after)) = frame(rest) else { return came };
         rest = after;
-        let fail = |mut received: Received, code| {
-            received.order.push(Step::Failed(code));
-            received
+        let fail = |mut came: Came, code| {
+            came.order.push(Step::Failed(code));
+            came
         };
         let Header { first, masked, length } = match header {
             Ok(header) => header,
-            Err(code) => return fail(received, code),
+            Err(code) => return fail(came, code),
         };
         if masked != (settings.role == Role::Server) {
-            return fail(received, 1002);
+            return fail(came, 1002);
         }
         let (fin, opcode) = (first & 0x80 != 0, first & 15);
         let complete = payload.len() as u64 == length;
         if opcode >= 8 {
             if !complete {
-                return received;
+                return came;
             }
             match opcode {
-                9 => received.order.push(Step::Ping(payload)),
-                10 => received.order.push(Step::Pong(payload)),
+                9 => came.order.push(Step::Ping(payload)),
+                10 => came.order.push(Step::Pong(payload)),
                 _ => match (payload.len(), payload.first_chunk().map(|code| u16::from_be_bytes(*code))) {
-                    (0, _) => received.order.push(Step::Closed(1005, Vec::new())),
+                    (0, _) => came.order.push(Step::Closed(1005, Vec::new())),
                     (_, Some(code @ (1000..=1003 | 1007..=1014 | 3000..=4999))) => {
                         let reason = payload[2..].to_vec();
                         let valid = std::str::from_utf8(&reason).is_ok();
-                        received.order.push(if valid { Step::Closed(code, reason) } else { Step::Failed(1007) });
+                        came.order.push(if valid { Step::Closed(code, reason) } else { Step::Failed(1007) });
                     }
-                    _ => received.order.push(Step::Failed(1002)),
+                    _ => came.order.push(Step::Failed(1002)),
                 },
             }
             if opcode == 8 {
-                return received;
+                return came;
             }
             continue;
         }
@@ -194,30 +195,30 @@ fn reference(settings: &WebSocketSettings, mut rest: &[u8]) -> Received {
             _ => Some(Kind::Binary),
         };
         if kind.is_some() == open.is_some() {
-            return fail(received, 1002);
+            return fail(came, 1002);
         }
         announced = if kind.is_some() { length } else { announced.saturating_add(length) };
         if announced > settings.max_message {
-            return fail(received, 1009);
+            return fail(came, 1009);
         }
         if let Some(kind) = kind {
-            received.order.push(Step::Start(kind));
+            came.order.push(Step::Start(kind));
             open = Some((kind, Vec::new()));
         }
-        let (kind, data) = open.as_mut().expect("a message is open");
+        let (kind, data) = open.as_mut().expect("it is open");
         data.extend_from_slice(&payload);
         let ends = fin && complete;
         if let (Kind::Text, Err(error)) = (*kind, std::str::from_utf8(data))
             && (ends || error.error_len().is_some())
         {
-            return fail(received, 1007);
+            return fail(came, 1007);
         }
         if !complete {
-            return received;
+            return came;
         }
         if fin {
-            received.order.push(Step::End);
-            received.messages.extend(open.take().map(|(_, data)| data));
+            came.order.push(Step::End);
+            came.messages.extend(open.take().map(|(_, data)| data));
         }
     }
 }
@@ -228,10 +229,10 @@ struct Header {
     length: u64,
 }
 
-/// The header, or the close code for an invalid one; the available payload, unmasked; and the bytes behind it.
+/// The header (or the code that a bad one fails with), what is there of the payload, unmasked, and what comes behind it.
 type Frame<'a> = (Result<Header, u16>, Vec<u8>, &'a [u8]);
 
-/// Parses the next frame. None if its header is incomplete.
+/// The next frame; `None`: its header is not there whole.
 fn frame(bytes: &[u8]) -> Option<Frame<'_>> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let bad = Some((Err(1002), Vec::new(), &[][..]));
@@ -262,7 +263,7 @@ fn frame(bytes: &[u8]) -> Option<Frame<'_>> {
         key = *bytes.get(at..)?.first_chunk()?;
         at += 4;
     }
-    // Compressed without a negotiated extension.
+    // Compressed where nothing was agreed on.
     if first & 0x40 != 0 {
         return bad;
     }

@@ -1,0 +1,99 @@
+//! What benchmarks measure: the WebSocket codec over bytes in memory.
+
+use std::time::Instant;
+
+use crate::websocket::{Connection, Control, Entropy, Event, Kind, Role, WebSocketSettings};
+
+/// Masks as fast as they come: drawing them is not what is measured.
+struct FastMasks(u32);
+
+impl Entropy for FastMasks {
+    fn mask(&mut self) -> [u8; 4] {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.0.to_be_bytes()
+    }
+}
+
+/// Writes messages: masked, as a client does, or plain, as a server does.
+pub struct FrameWriter {
+    connection: Connection,
+    masks: FastMasks,
+}
+
+/// Reads masked messages, as a server does.
+pub struct FrameReader {
+    connection: Connection,
+    now: Instant,
+}
+
+/// What a frame decodes to.
+pub enum Decoded<'a> {
+    /// A piece of a message.
+    Data(&'a [u8]),
+    /// The end of a message.
+    End,
+}
+
+fn connection(role: Role) -> Connection {
+    let settings = WebSocketSettings {
+        role,
+        mask: true,
+        control: Control::Auto,
+        max_message: 1 << 20,
+        deflate: None,
+        ping_interval: None,
+    };
+    Connection::new(settings, Instant::now())
+}
+
+impl FrameWriter {
+    /// A writer of frames that are `masked`, or plain.
+    pub fn new(masked: bool) -> Self {
+        Self { connection: connection(if masked { Role::Client } else { Role::Server }), masks: FastMasks(1) }
+    }
+
+    /// Encodes a message behind those that wait, as text or as binary.
+    ///
+    /// # Panics
+    ///
+    /// If the connection does not take it, which only a closed one does not.
+    pub fn write(&mut self, payload: &[u8], is_text: bool) {
+        let kind = if is_text { Kind::Text } else { Kind::Binary };
+        self.connection.send(kind, payload, true, &mut self.masks).expect("it is open");
+    }
+
+    /// The frames that wait to be sent.
+    pub fn frames(&mut self) -> &[u8] {
+        self.connection.poll_transmit(&mut self.masks)
+    }
+
+    /// `bytes` of [`FrameWriter::frames`] are sent.
+    pub fn handle_sent(&mut self, bytes: usize) {
+        self.connection.handle_transmitted(bytes);
+    }
+}
+
+impl Default for FrameReader {
+    fn default() -> Self {
+        Self { connection: connection(Role::Server), now: Instant::now() }
+    }
+}
+
+impl FrameReader {
+    /// Decodes `frames`, which may begin and end within one, and are unmasked in place.
+    #[inline]
+    pub fn read(&mut self, frames: &mut [u8], mut handle: impl FnMut(Decoded<'_>)) {
+        let mut at = 0;
+        loop {
+            let (taken, event) = self.connection.handle_input(&mut frames[at..], self.now);
+            at += taken;
+            match event {
+                Some(Event::Data(piece)) => handle(Decoded::Data(piece)),
+                Some(Event::End) => handle(Decoded::End),
+                Some(_) => {}
+                None if taken == 0 => return,
+                None => {}
+            }
+        }
+    }
+}

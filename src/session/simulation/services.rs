@@ -1,0 +1,178 @@
+//! What the daemon lends to sessions, scripted: a name resolver, TLS handshakes that are computed inline, randomness.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use rustls::ServerConfig;
+use testkit::random::Random;
+use testkit::tls::{Identity, Validity};
+
+use crate::net::resolver::{NameResolver, ResolveResult};
+use crate::session::context::{HandshakeQueue, Key, RandomBytes};
+use crate::testing::TestEntropy;
+use crate::tls::handshake::begin;
+use crate::tls::{PendingHandshake, TlsContext, TlsOutcome, TlsSettings, TlsStep};
+use crate::websocket::Entropy;
+
+/// When a name's addresses, or a part of a handshake, are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delay {
+    /// At once: of names before the question returns, of handshakes in the next round.
+    None,
+    /// After this many rounds.
+    Rounds(u32),
+    /// Never.
+    Forever,
+}
+
+/// What waits to be delivered.
+#[derive(Debug)]
+struct Waiting<T> {
+    key: Key,
+    delay: Delay,
+    result: T,
+}
+
+/// Delivers what is due after another round.
+fn take_due<T>(waiting: &mut Vec<Waiting<T>>) -> Vec<(Key, T)> {
+    let mut due = Vec::new();
+    for mut entry in std::mem::take(waiting) {
+        match entry.delay {
+            Delay::None | Delay::Rounds(0) => {
+                due.push((entry.key, entry.result));
+                continue;
+            }
+            Delay::Rounds(rounds) => entry.delay = Delay::Rounds(rounds - 1),
+            Delay::Forever => {}
+        }
+        waiting.push(entry);
+    }
+    due
+}
+
+/// A name resolver with an answer, and a delay, for each name.
+#[derive(Debug, Default)]
+pub struct SimResolver {
+    pub answers: HashMap<String, (ResolveResult, Delay)>,
+    waiting: Vec<Waiting<(String, ResolveResult)>>,
+}
+
+impl SimResolver {
+    /// The answers that are due after another round.
+    pub fn take_due(&mut self) -> Vec<(Key, (String, ResolveResult))> {
+        take_due(&mut self.waiting)
+    }
+
+    /// True if a session waits for an answer.
+    pub fn is_asked_by(&self, key: Key) -> bool {
+        self.waiting.iter().any(|entry| entry.key == key)
+    }
+}
+
+impl NameResolver<Key> for SimResolver {
+    fn resolve(&mut self, host: &str, key: Key) -> Option<ResolveResult> {
+        let (answer, delay) = self.answers.get(host).cloned().unwrap_or((Err("host not found"), Delay::None));
+        if delay == Delay::None {
+            return Some(answer);
+        }
+        self.waiting.push(Waiting { key, delay, result: (host.to_owned(), answer) });
+        None
+    }
+
+    fn cancel(&mut self, host: &str, key: Key) {
+        self.waiting.retain(|entry| entry.key != key || entry.result.0 != host);
+    }
+}
+
+/// What all TLS connections here share. Made once: keys cost time.
+pub struct TlsWorld {
+    pub context: TlsContext,
+    pub server: Arc<ServerConfig>,
+    /// The server's certificate, as PINS has it.
+    pub pin: String,
+    pub untrusted_server: Arc<ServerConfig>,
+}
+
+impl TlsWorld {
+    /// The one of this process.
+    pub fn get() -> &'static Self {
+        static WORLD: OnceLock<TlsWorld> = OnceLock::new();
+        WORLD.get_or_init(|| {
+            let identity = Identity::self_signed(&["tls.test"], Validity::Now);
+            Self {
+                context: TlsContext::new(None, None),
+                server: Arc::new(identity.any_server()),
+                pin: identity.pin(),
+                untrusted_server: Arc::new(Identity::self_signed(&["other.test"], Validity::Now).any_server()),
+            }
+        })
+    }
+}
+
+/// Handshakes that are computed inline and delivered as scripted.
+pub struct SimHandshakes {
+    tls: &'static TlsWorld,
+    random: Random,
+    /// One in this many steps is never delivered; 0: none.
+    pub lost_every: u64,
+    waiting: Vec<Waiting<TlsStep>>,
+}
+
+impl SimHandshakes {
+    pub fn new(seed: u64) -> Self {
+        Self { tls: TlsWorld::get(), random: Random::new(seed), lost_every: 0, waiting: Vec::new() }
+    }
+
+    /// The steps that are due after another round.
+    pub fn take_due(&mut self) -> Vec<(Key, TlsStep)> {
+        take_due(&mut self.waiting)
+    }
+
+    /// True if a session waits for a step.
+    pub fn is_asked_by(&self, key: Key) -> bool {
+        self.waiting.iter().any(|entry| entry.key == key)
+    }
+
+    fn push(&mut self, key: Key, result: TlsStep) {
+        let lost = self.lost_every > 0 && self.random.below(self.lost_every) == 0;
+        let delay = if lost { Delay::Forever } else { Delay::Rounds(self.random.below(4) as u32) };
+        self.waiting.push(Waiting { key, delay, result });
+    }
+}
+
+impl HandshakeQueue for SimHandshakes {
+    fn begin(&mut self, key: Key, host: &str, settings: &TlsSettings) {
+        self.cancel(key);
+        let step = match begin(&self.tls.context, host, settings) {
+            Ok((pending, to_send)) => TlsStep { to_send, outcome: TlsOutcome::Pending(pending) },
+            Err(failure) => TlsStep { to_send: Vec::new(), outcome: TlsOutcome::Failed(failure) },
+        };
+        self.push(key, step);
+    }
+
+    fn advance(&mut self, key: Key, pending: PendingHandshake, received: Vec<u8>) {
+        self.cancel(key);
+        let step = pending.advance(&received);
+        self.push(key, step);
+    }
+
+    fn cancel(&mut self, key: Key) {
+        self.waiting.retain(|entry| entry.key != key);
+    }
+}
+
+/// RandomBytes that repeats with every run.
+#[derive(Debug, Default)]
+pub struct SimRandom(TestEntropy);
+
+impl Entropy for SimRandom {
+    fn mask(&mut self) -> [u8; 4] {
+        self.0.mask()
+    }
+}
+
+impl RandomBytes for SimRandom {
+    fn nonce(&mut self) -> [u8; 16] {
+        [self.mask(), self.mask(), self.mask(), self.mask()].concat().try_into().unwrap_or_default()
+    }
+}

@@ -1,0 +1,651 @@
+//! Sessions, and a small stand-in for the daemon: the run queue, timers, and requests that concern several sessions.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::Token;
+use testkit::random::Random;
+
+use super::conversation::{Conversation, PluginPhase};
+use super::remote::RemoteKind;
+use super::services::{Delay, SimHandshakes, SimRandom, SimResolver};
+use crate::config::Config;
+use crate::net::readiness::Readiness;
+use crate::notify::{NotifyJob, NotifyOutcome, Schedule};
+use crate::protocol::command::KeptRequest;
+use crate::protocol::reply;
+use crate::relay::SCRATCH_SIZE;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::relay::pipe_pool::PipePool;
+use crate::session::context::{DaemonRequest, Key, SessionContext, TurnResult};
+use crate::session::{KeptEnd, KeptState, PidSource, Session, Stage};
+use crate::testing::network::{ConnectPlan, SimNetwork, SimPeer, connection};
+use crate::testing::wire::FaultProfile;
+
+/// Tokens of remotes' sockets are beyond those of plugins'.
+const REMOTE: usize = 1 << 20;
+/// Turns in which what an attached plugin has sent is relayed before another takes its place.
+const ATTACH_TURNS: usize = 16;
+/// Turns of a session in one round before that counts as an endless loop.
+const MAX_TURNS: usize = 20_000;
+/// A message that is read whole, with its frame's header and what a layer puts around it.
+const MESSAGE: usize = 70_000;
+
+pub type SimSession = Session<SimNetwork>;
+
+pub struct Slot {
+    pub session: Box<SimSession>,
+    pub conversation: usize,
+    queued: bool,
+}
+
+pub struct World {
+    pub random: Random,
+    pub now: Instant,
+    pub config: Config,
+    pub network: SimNetwork,
+    scratch: Vec<u8>,
+    pub budget: MemoryBudget,
+    pipes: PipePool,
+    pub resolver: SimResolver,
+    pub handshakes: SimHandshakes,
+    entropy: SimRandom,
+    pub schedule: Schedule,
+    pub slots: BTreeMap<Key, Slot>,
+    queue: VecDeque<Key>,
+    next_key: Key,
+    pids: PidSource,
+    kept: HashMap<Box<[u8]>, Key>,
+    pub conversations: Vec<Conversation>,
+    /// Notifications that are with Luup.
+    pub jobs: Vec<NotifyJob>,
+    /// What has occurred.
+    pub seen: BTreeSet<String>,
+    /// Luup answers with errors now and then.
+    luup_fails: bool,
+    /// Connections that sessions are making, and the conversations that they are of.
+    pub pending: Vec<(usize, SimPeer, ConnectPlan)>,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut config = Config::default();
+        let limits = &mut config.limits;
+        limits.idle = Some(Duration::from_secs(3600));
+        (limits.buffers, limits.buffer) =
+            [(6000, 4096), (1 << 20, 65_536), (1 << 20, 65_536)][random.below(3) as usize];
+        limits.history = [500, 4096, 65_536][random.below(3) as usize];
+        let mut handshakes = SimHandshakes::new(seed);
+        handshakes.lost_every = [0, 0, 0, 4][random.below(4) as usize];
+        let luup_fails = random.below(3) == 0;
+        Self {
+            now: Instant::now(),
+            budget: MemoryBudget::new(config.limits.buffers, config.limits.buffer),
+            pipes: PipePool::new(0),
+            schedule: Schedule::new(config.limits.senders, config.limits.notices),
+            config,
+            network: SimNetwork::default(),
+            scratch: vec![0; SCRATCH_SIZE],
+            resolver: SimResolver::default(),
+            handshakes,
+            entropy: SimRandom::default(),
+            slots: BTreeMap::new(),
+            queue: VecDeque::new(),
+            next_key: 1,
+            pids: PidSource::default(),
+            kept: HashMap::new(),
+            conversations: Vec::new(),
+            jobs: Vec::new(),
+            seen: BTreeSet::new(),
+            luup_fails,
+            pending: Vec::new(),
+            random,
+        }
+    }
+
+    pub fn pick(&mut self, below: usize) -> usize {
+        self.random.below(below as u64) as usize
+    }
+
+    /// An amount of bytes that is small as a rule.
+    pub fn amount(&mut self) -> usize {
+        let limit = [3, 40, 600, 9000, 90_000][self.pick(5)];
+        1 + self.pick(limit)
+    }
+
+    /// A conversation more, and what names and addresses lead to.
+    pub fn add_conversation(&mut self) {
+        let index = self.conversations.len();
+        let other = (index > 0 && self.pick(3) == 0)
+            .then(|| self.conversations[0].keep.map(|_| self.conversations[0].pid.clone()))
+            .flatten();
+        if other.is_some() {
+            self.conversations[0].shares_pid = true;
+        }
+        let mut conversation = Conversation::new(index, other, &mut self.random);
+        if conversation.shares_pid {
+            conversation.keep.get_or_insert(Duration::from_secs(60));
+        }
+        self.conversations.push(conversation);
+        let address = |last: u8| std::net::SocketAddr::from(([192, 0, 2, last], 0));
+        for name in ["tls.test", "moved.test", "slow.test"] {
+            let delay = match (name, self.pick(4)) {
+                ("slow.test", _) => Delay::Forever,
+                (_, 0) => Delay::Rounds(3),
+                (_, _) => Delay::None,
+            };
+            let count = 1 + self.pick(3) as u8;
+            let addresses = (1..=count).rev().map(address).collect();
+            self.resolver.answers.entry(name.into()).or_insert((Ok(addresses), delay));
+        }
+        let port = index as u16;
+        let plans = [
+            ConnectPlan::Immediate,
+            ConnectPlan::Later,
+            ConnectPlan::Later,
+            ConnectPlan::Refused,
+            ConnectPlan::Never,
+            ConnectPlan::Unreachable,
+        ];
+        for last in 1..=3 {
+            for base in [8000, 9000] {
+                let plan =
+                    if last == 1 { plans[[0, 1, 2, 0, 1, 2, 0, 1, 3, 4][self.pick(10)]] } else { plans[self.pick(6)] };
+                let to = std::net::SocketAddr::from(([192, 0, 2, last], base + port));
+                self.network.plans.insert(to, plan);
+            }
+        }
+    }
+
+    /// The plugin of a conversation connects.
+    pub fn connect_plugin(&mut self, index: usize) {
+        let room = [200 + self.pick(3000), self.pick(60)][usize::from(self.pick(4) == 0)];
+        let eintr_every = [0, 7][self.pick(2)];
+        let (stream, peer) = connection(FaultProfile { eintr_every, ..FaultProfile::default() }, room);
+        let key = self.next_key;
+        self.next_key += 1;
+        stream.register(Token(key));
+        let pid = self.pids.next(SystemTime::UNIX_EPOCH, false);
+        let address = "10.0.0.5:40000".parse().expect("an address");
+        let session = self.with_context(key, |cx| Session::greet(pid, stream, address, cx));
+        self.slots.insert(key, Slot { session: Box::new(session), conversation: index, queued: false });
+        self.conversations[index].connect(peer, &mut self.random);
+        self.enqueue(key);
+    }
+
+    /// Calls `work` with the context of the session of `key`.
+    pub fn with_context<T>(&mut self, key: Key, work: impl FnOnce(&mut SessionContext<'_, SimNetwork>) -> T) -> T {
+        work(&mut SessionContext {
+            now: self.now,
+            key,
+            remote_token: Token(key + REMOTE),
+            network: &mut self.network,
+            config: &self.config,
+            scratch: &mut self.scratch,
+            budget: &mut self.budget,
+            pipes: &mut self.pipes,
+            resolver: &mut self.resolver,
+            handshakes: &mut self.handshakes,
+            random: &mut self.entropy,
+            schedule: &mut self.schedule,
+        })
+    }
+
+    pub fn with_session<T>(
+        &mut self,
+        key: Key,
+        work: impl FnOnce(&mut SimSession, &mut SessionContext<'_, SimNetwork>) -> T,
+    ) -> Option<T> {
+        let mut slot = self.slots.remove(&key)?;
+        let result = self.with_context(key, |cx| work(&mut slot.session, cx));
+        self.slots.insert(key, slot);
+        Some(result)
+    }
+
+    pub fn enqueue(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get_mut(&key)
+            && !std::mem::replace(&mut slot.queued, true)
+        {
+            self.queue.push_back(key);
+        }
+    }
+
+    /// Gives new connections of sessions to their remotes.
+    fn take_new_connections(&mut self) {
+        for (to, peer) in std::mem::take(&mut self.network.begun) {
+            let index = usize::from(to.port() % 1000);
+            let plan = self.network.plans.get(&to).copied().unwrap_or(ConnectPlan::Never);
+            self.pending.push((index, peer, plan));
+        }
+        for (to, mailbox) in std::mem::take(&mut self.network.opened) {
+            let index = usize::from(to.port() % 1000);
+            mailbox.make_room(3);
+            self.conversations[index].remote.mailbox = Some(mailbox);
+        }
+    }
+
+    /// Connections that are being made stand now, if `all`, or those that stand at once. The first of a conversation's is
+    /// its remote's.
+    pub fn finish_connecting(&mut self, all: bool) {
+        for (index, peer, plan) in std::mem::take(&mut self.pending) {
+            let stands = plan == ConnectPlan::Immediate || (plan == ConnectPlan::Later && all);
+            if peer.is_dropped() {
+                continue;
+            }
+            if !stands {
+                self.pending.push((index, peer, plan));
+                continue;
+            }
+            peer.finish_connecting(true);
+            let remote = &mut self.conversations[index].remote;
+            let taken = remote.peer.as_ref().is_some_and(|peer| !peer.is_dropped());
+            if taken {
+                // The session drops one of the two.
+                self.pending.push((index, peer, plan));
+            } else {
+                remote.accept(peer);
+            }
+        }
+    }
+
+    /// Delivers every event, and results of other threads that are due.
+    pub fn deliver(&mut self) {
+        for (key, (host, answer)) in self.resolver.take_due() {
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.session.handle_resolved(&host, answer);
+                self.enqueue(key);
+            }
+        }
+        for (key, step) in self.handshakes.take_due() {
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.session.handle_tls_step(step);
+                self.enqueue(key);
+            }
+        }
+        let mut events = Vec::new();
+        for conversation in &self.conversations {
+            let plugins = conversation.connections.iter().map(|connection| &connection.peer);
+            let remotes = conversation.remote.peer.iter();
+            events.extend(plugins.chain(remotes).filter_map(SimPeer::take_event));
+            events.extend(conversation.remote.mailbox.iter().filter_map(|mailbox| mailbox.take_event()));
+        }
+        events.extend(self.pending.iter().filter_map(|(_, peer, _)| peer.take_event()));
+        for (Token(token), event) in events {
+            self.handle_event(token, event);
+        }
+    }
+
+    fn handle_event(&mut self, token: usize, event: Readiness) {
+        let key = token % REMOTE;
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        if token < REMOTE {
+            slot.session.handle_plugin_event(event);
+        } else {
+            slot.session.handle_remote_event(event);
+        }
+        self.enqueue(key);
+    }
+
+    /// Gives turns until no session wants one, and lets timers go off.
+    pub fn run(&mut self) {
+        let due: Vec<Key> = self.slots.keys().copied().filter(|&key| self.is_late(key)).collect();
+        for key in due {
+            self.enqueue(key);
+        }
+        let mut turns = 0;
+        while let Some(key) = self.queue.pop_front() {
+            turns += 1;
+            assert!(turns < MAX_TURNS, "turns without end");
+            self.run_session(key);
+            self.note_writes();
+        }
+        self.take_new_connections();
+        self.send_notifications();
+    }
+
+    fn is_late(&self, key: Key) -> bool {
+        let deadline = self.slots.get(&key).and_then(|slot| slot.session.deadline(&self.config));
+        deadline.is_some_and(|due| due <= self.now)
+    }
+
+    fn turn(&mut self, key: Key) -> TurnResult {
+        self.with_session(key, Session::turn).unwrap_or(TurnResult::Closed)
+    }
+
+    /// As the daemon does it.
+    fn run_session(&mut self, key: Key) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        slot.queued = false;
+        let mut result = self.turn(key);
+        if result == TurnResult::Wait && self.is_late(key) {
+            self.with_session(key, |session, _| session.assume_readable());
+            result = self.turn(key);
+        }
+        // Two limits that pass at once take two timers.
+        for _ in 0..2 {
+            if result == TurnResult::Wait && self.is_late(key) {
+                self.with_session(key, |session, cx| session.handle_timeout(cx));
+                result = self.turn(key);
+            }
+        }
+        assert!(result != TurnResult::Wait || !self.is_late(key), "a deadline lies in the past");
+        self.note_stage(key);
+        match result {
+            TurnResult::Wait => {}
+            TurnResult::Again => self.enqueue(key),
+            TurnResult::Request(request) => {
+                self.perform(key, request);
+                self.enqueue(key);
+            }
+            TurnResult::Closed => self.remove(key),
+        }
+    }
+
+    fn note_stage(&mut self, key: Key) {
+        let Some(slot) = self.slots.get(&key) else { return };
+        let name = match &slot.session.stage {
+            Stage::Setup(_) => "setup",
+            Stage::Claiming(_) => "claiming",
+            Stage::Connecting(_) => "connecting",
+            Stage::Relaying(_) => "relaying",
+            Stage::UnreadTail(_) => "unread tail",
+            Stage::Draining(_) => "draining",
+            Stage::Closed => "closed",
+        };
+        self.seen.insert(format!("stage {name}"));
+        if slot.session.kept_state() == KeptState::Parked {
+            self.seen.insert("parked".into());
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        let Some(slot) = self.slots.remove(&key) else { return };
+        assert_eq!(slot.session.held(), 0, "a session that is over holds memory");
+        if let Some(pid) = slot.session.kept_pid()
+            && self.kept.get(pid) == Some(&key)
+        {
+            self.kept.remove(pid);
+        }
+        assert!(!self.resolver.is_asked_by(key) && !self.handshakes.is_asked_by(key), "a thread works for nothing");
+    }
+
+    fn find_kept(&self, pid: &[u8]) -> Option<Key> {
+        let key = *self.kept.get(pid)?;
+        let slot = self.slots.get(&key)?;
+        (slot.session.kept_state() != KeptState::Over).then_some(key)
+    }
+
+    fn reply(&mut self, key: Key, bytes: &[u8]) {
+        if let Some(slot) = self.slots.get_mut(&key) {
+            slot.session.reply(bytes);
+        }
+    }
+
+    /// As the daemon does it.
+    fn perform(&mut self, key: Key, request: DaemonRequest) {
+        match request {
+            DaemonRequest::Kept(KeptRequest::Claim) => self.claim(key),
+            DaemonRequest::Kept(KeptRequest::Attach { pid, seen }) => match self.attach(key, &pid, seen) {
+                Ok(()) => drop(self.seen.insert("attached".into())),
+                Err(reason) => {
+                    self.seen.insert(format!("ATCH {reason}"));
+                    self.reply(key, &reply::kept_failed("ATCH", reason));
+                }
+            },
+            DaemonRequest::Kept(KeptRequest::Drop { pid }) => {
+                let answer = match self.find_kept(&pid) {
+                    Some(kept) => {
+                        self.with_session(kept, |session, cx| session.end_kept(KeptEnd::Dropped, cx));
+                        self.enqueue(kept);
+                        reply::ok("DROP")
+                    }
+                    None => reply::kept_failed("DROP", reply::NO_SUCH_PID),
+                };
+                self.reply(key, &answer);
+            }
+            DaemonRequest::Stat | DaemonRequest::StatJson => {
+                for slot in self.slots.values() {
+                    slot.session.snapshot(&self.schedule, self.now);
+                }
+                self.reply(key, b"a table\n");
+            }
+            DaemonRequest::Stop => panic!("no plugin says STOP"),
+        }
+    }
+
+    /// As the daemon does it.
+    fn claim(&mut self, key: Key) {
+        let Some(slot) = self.slots.get(&key) else { return };
+        let pid: Box<[u8]> = slot.session.kept_pid().unwrap_or_default().into();
+        let claim = match self.find_kept(&pid) {
+            Some(older) => {
+                let taken = self.with_session(older, |session, cx| {
+                    session.assume_readable();
+                    session.turn(cx);
+                    let taken = session.kept_state() == KeptState::Taken;
+                    if !taken {
+                        session.end_kept(KeptEnd::Replaced, cx);
+                    }
+                    taken
+                });
+                self.enqueue(older);
+                if taken == Some(false) {
+                    self.check_silenced(&pid);
+                }
+                if taken == Some(true) { Err(reply::PID_IN_USE) } else { Ok(()) }
+            }
+            None => Ok(()),
+        };
+        if claim.is_ok() {
+            self.kept.insert(pid, key);
+        }
+        self.with_session(key, |session, cx| session.handle_claimed(claim, cx));
+    }
+
+    /// Checks that no request is due for a pid that another plugin has taken a moment ago.
+    fn check_silenced(&mut self, pid: &[u8]) {
+        let before = self.jobs.len();
+        self.send_notifications();
+        let told = self.jobs[before..].iter().any(|job| names(job, &String::from_utf8_lossy(pid)));
+        assert!(!told, "a replaced session notifies the plugin of another");
+    }
+
+    /// As the daemon does it.
+    fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>) -> Result<(), &'static str> {
+        let kept = self.find_kept(pid).ok_or(reply::NO_SUCH_PID)?;
+        let resumed = self.with_session(kept, |session, cx| {
+            session.assume_readable();
+            for _ in 0..ATTACH_TURNS {
+                if session.turn(cx) != TurnResult::Again {
+                    break;
+                }
+            }
+            session.resume(seen)
+        });
+        self.enqueue(kept);
+        resumed.ok_or(reply::NO_SUCH_PID)??;
+        let connection = self.slots.get_mut(&key).and_then(|slot| slot.session.take_connection());
+        let Some(connection) = connection else { return Ok(()) };
+        let (peer, registered) =
+            self.with_session(kept, |session, cx| session.attach(connection, cx)).expect("the kept session is there");
+        assert!(registered.is_ok());
+        let conversation = self.slots[&kept].conversation;
+        self.conversations[conversation].attaches += 1;
+        if let Some(slot) = self.slots.get_mut(&key) {
+            slot.session.set_peer(peer);
+        }
+        Ok(())
+    }
+
+    /// Notes what was written to plugins, and what came for those that are away.
+    fn note_writes(&mut self) {
+        for conversation in &mut self.conversations {
+            if conversation.check_written() {
+                conversation.unheard = conversation.notifies;
+            }
+        }
+        for slot in self.slots.values() {
+            let conversation = &mut self.conversations[slot.conversation];
+            let Some(plugin) = slot.session.plugin.kept() else { continue };
+            let Some(since) = plugin.parked_since() else {
+                conversation.parked = None;
+                continue;
+            };
+            let waiting = plugin.waiting();
+            conversation.parked = match conversation.parked {
+                Some((before, had, announced)) if before == since => {
+                    let arrived = waiting > had;
+                    conversation.unheard |= arrived && !announced && conversation.notifies;
+                    Some((since, waiting, announced || arrived))
+                }
+                // What waits by now may have come in the turn that parked it, and then it was announced.
+                _ => Some((since, waiting, waiting > 0)),
+            };
+        }
+    }
+
+    /// Hands requests that are due to Luup.
+    pub fn send_notifications(&mut self) {
+        while let Some(job) = self.schedule.poll_job(self.now) {
+            let tells = !job.query.ends_with("&Event=connected");
+            for conversation in &mut self.conversations {
+                if names(&job, &conversation.pid) && tells {
+                    conversation.unheard = false;
+                }
+            }
+            self.jobs.push(job);
+        }
+    }
+
+    /// Luup answers a request.
+    pub fn answer_notification(&mut self, calm: bool) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let at = self.pick(self.jobs.len());
+        let job = self.jobs.swap_remove(at);
+        let outcome = match self.pick(6) {
+            0 if self.luup_fails && !calm => NotifyOutcome::Unreachable,
+            1 if self.luup_fails && !calm => NotifyOutcome::TimedOut,
+            2 if self.luup_fails && !calm => NotifyOutcome::ServerError(503),
+            _ => NotifyOutcome::Delivered,
+        };
+        let delivered = outcome == NotifyOutcome::Delivered;
+        for conversation in self.conversations.iter_mut().filter(|conversation| names(&job, &conversation.pid)) {
+            conversation.unheard |= !delivered && !job.query.ends_with("&Event=connected");
+            conversation.closing_notifications += usize::from(delivered && job.query.ends_with("&Event=closed"));
+        }
+        self.schedule.handle_outcome(job.id, outcome, self.now);
+        self.send_notifications();
+    }
+
+    /// What holds whenever no session wants a turn.
+    pub fn check(&mut self) {
+        assert!(self.queue.is_empty());
+        for conversation in &mut self.conversations {
+            conversation.remote.process(self.now);
+            conversation.check_heard();
+        }
+        let held: usize = self.slots.values().map(|slot| slot.session.held()).sum();
+        assert_eq!(self.budget.held(), held, "what sessions hold is what is counted");
+        let spare = |slot: &Slot| match self.conversations[slot.conversation].remote.kind {
+            // Each direction, a kept plugin's buffer, and what was sent behind CONN.
+            RemoteKind::Tcp => 3 * RESERVE + 400,
+            _ => 8 * RESERVE + SCRATCH_SIZE + MESSAGE,
+        };
+        let spare: usize = self.slots.values().map(spare).sum();
+        assert!(held <= self.config.limits.buffers + spare, "{held} bytes are held");
+        assert!(
+            self.budget.history() <= self.config.limits.buffers / 2 + spare,
+            "{} bytes are kept",
+            self.budget.history()
+        );
+        for slot in self.slots.values() {
+            if let Some(due) = slot.session.deadline(&self.config) {
+                assert!(due > self.now, "a deadline lies in the past: {:?}", slot.session.stage);
+            }
+        }
+    }
+
+    fn is_memory_ample(&self) -> bool {
+        self.config.limits.buffers > 10_000
+    }
+
+    /// What moves bytes in a session: all counts that a turn may change. Nothing where memory is short: a kept plugin's
+    /// buffer may grow there whenever other sessions have given memory back.
+    fn moved(&self) -> Vec<(usize, usize, bool)> {
+        if !self.is_memory_ample() {
+            return Vec::new();
+        }
+        let of = |peer: &SimPeer| (peer.wire().read, peer.wire().written(), peer.wire().is_told());
+        let conversations = self.conversations.iter().flat_map(|conversation| {
+            let plugins = conversation.connections.iter().map(|connection| &connection.peer);
+            let remotes = conversation.remote.peer.iter();
+            let datagrams = conversation.remote.mailbox.iter().map(|mailbox| (mailbox.unread(), mailbox.room(), true));
+            plugins.chain(remotes).map(of).chain(datagrams).collect::<Vec<_>>()
+        });
+        conversations.collect()
+    }
+
+    /// Checks that nothing more can move: every event was delivered, and another turn does nothing, whether or not it
+    /// looks at the sockets. A connection with room takes what the other side has sent.
+    pub fn check_rest(&mut self) {
+        let before = self.moved();
+        let keys: Vec<Key> = self.slots.keys().copied().collect();
+        for looks in [false, true] {
+            for &key in &keys {
+                if looks {
+                    self.with_session(key, |session, _| session.assume_readable());
+                }
+                let mut result = self.turn(key);
+                while result == TurnResult::Again && !self.is_memory_ample() {
+                    result = self.turn(key);
+                }
+                assert!(
+                    matches!(result, TurnResult::Wait),
+                    "{result:?} without an event (looks: {looks}): {:?}",
+                    self.slots[&key].session.stage
+                );
+                assert_eq!(self.moved(), before, "bytes move without an event: {:?}", self.slots[&key].session.stage);
+            }
+        }
+        for slot in self.slots.values() {
+            let Stage::Relaying(relaying) = &slot.session.stage else { continue };
+            let conversation = &self.conversations[slot.conversation];
+            if let (Some(mailbox), true) =
+                (&conversation.remote.mailbox, slot.session.kept_state() == KeptState::Parked)
+            {
+                assert_eq!(mailbox.unread(), 0, "datagrams wait for a parked plugin's buffer, which drops the oldest");
+            }
+            let Some(connection) = conversation.connections.last() else { continue };
+            let attached = connection.phase == PluginPhase::Echo && !connection.gone && !connection.peer.is_dropped();
+            let (plugin, remote) = (connection.peer.wire(), conversation.remote.peer.as_ref());
+            let disturbed = conversation.disturbed || conversation.shares_pid;
+            let disturbed = disturbed || plugin.is_closed() || plugin.is_broken() || connection.ended;
+            if !attached || disturbed || conversation.timed || !relaying.is_greeted() {
+                continue;
+            }
+            if let Some(kept) = slot.session.plugin.kept() {
+                assert!(plugin.room == 0 || !kept.is_behind(), "bytes wait for a plugin that has room");
+            }
+            let Some(remote) = remote else { continue };
+            let remote = remote.wire();
+            if conversation.remote.ended || conversation.remote.heard_end || remote.is_closed() || remote.is_broken() {
+                continue;
+            }
+            assert!(plugin.room == 0 || remote.unread() == 0, "the remote's bytes wait for a plugin that has room");
+            assert!(remote.room == 0 || plugin.unread() == 0, "the plugin's bytes wait for a remote that has room");
+            if conversation.remote.kind == RemoteKind::Tcp {
+                assert!(
+                    plugin.room == 0 || remote.room == 0 || slot.session.held() == 0,
+                    "bytes are held for peers with room"
+                );
+            }
+        }
+    }
+}
+
+fn names(job: &NotifyJob, pid: &str) -> bool {
+    job.query.split('&').any(|part| part.strip_prefix("Pid=") == Some(pid))
+}
