@@ -48,6 +48,23 @@ pub fn give(mut buffer: Vec<u8>) {
     }
 }
 
+/// Bytes of memory of a buffer that is in use. An empty one counts as none: its owner keeps a small one at most.
+pub fn held(buffer: &Vec<u8>) -> usize {
+    if buffer.is_empty() { 0 } else { buffer.capacity() }
+}
+
+/// Drops the first `taken` bytes. What is left moves to a buffer of its own length if it fills a quarter of the memory or
+/// less, so that a few bytes for a slow reader do not keep the buffer of a long message. True if the bytes were dropped;
+/// otherwise the buffer is as before.
+pub fn shrink(buffer: &mut Vec<u8>, taken: usize) -> bool {
+    let shrinks = buffer.capacity() >= MIN_CAPACITY && buffer.len() - taken <= buffer.capacity() / 4;
+    if shrinks {
+        let rest = buffer[taken..].to_vec();
+        give(std::mem::replace(buffer, rest));
+    }
+    shrinks
+}
+
 /// Frees the pooled buffers of this thread.
 pub fn clear() {
     POOL.take();
@@ -75,6 +92,20 @@ mod tests {
         let (larger, again, other) = (take(2 * MIN_CAPACITY), take(MIN_CAPACITY), take(MIN_CAPACITY));
         assert_eq!((again.as_ptr(), again.len()), (at, 0));
         assert!(larger.as_ptr() != at && other.as_ptr() != at, "a buffer that is too small, or in use, was returned");
+    }
+
+    #[test]
+    fn a_few_bytes_keep_no_large_buffer() {
+        clear();
+        let mut buffer = Vec::with_capacity(MIN_CAPACITY);
+        buffer.extend_from_slice(&[7; MIN_CAPACITY / 2]);
+        assert!(!shrink(&mut buffer, MIN_CAPACITY / 4 - 1), "more than a quarter is in use");
+        assert_eq!((buffer.len(), held(&buffer)), (MIN_CAPACITY / 2, MIN_CAPACITY));
+        assert!(shrink(&mut buffer, MIN_CAPACITY / 2 - 3));
+        assert_eq!((&buffer[..], held(&buffer)), (&[7; 3][..], 3));
+        assert!(!shrink(&mut buffer, 2), "small buffers stay");
+        buffer.clear();
+        assert_eq!((held(&buffer), take(MIN_CAPACITY).capacity()), (0, MIN_CAPACITY), "the large one is pooled");
     }
 
     #[test]

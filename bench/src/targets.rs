@@ -209,7 +209,11 @@ impl Target {
     /// Current memory of the process and its children.
     pub fn memory(&self) -> Option<Memory> {
         let each = process::family(self.pid()?).into_iter().filter_map(process::memory);
-        Some(each.fold(Memory::default(), |sum, m| Memory { rss: sum.rss + m.rss, pss: sum.pss + m.pss }))
+        Some(each.fold(Memory::default(), |sum, m| Memory {
+            rss: sum.rss + m.rss,
+            pss: sum.pss + m.pss,
+            private_dirty: sum.private_dirty + m.private_dirty,
+        }))
     }
 
     /// Processor time of its threads called `name`.

@@ -72,6 +72,8 @@ struct Resources {
     handshakes: Handshakes<Key>,
     random: RandomSource,
     schedule: Schedule,
+    /// Bytes of the schedule that are counted in the budget.
+    schedule_counted: usize,
 }
 
 /// The daemon.
@@ -130,6 +132,7 @@ impl Daemon {
                 handshakes: Handshakes::new(tls, HANDSHAKE_THREADS, wake()),
                 random: RandomSource::default(),
                 schedule: Schedule::new(limits.senders, limits.notices),
+                schedule_counted: 0,
                 poll,
                 network,
                 config,
@@ -169,6 +172,7 @@ impl Daemon {
         self.accept_pending();
         self.run_sessions();
         self.send_notifications();
+        self.resources.count_schedule();
         Ok(())
     }
 
@@ -660,6 +664,11 @@ fn trust(context: &Arc<tls::TlsContext>, config: &Config) -> Trust {
 }
 
 impl Resources {
+    /// Counts in the budget what the schedule holds. `notices=` bounds what waits of connections that have ended.
+    fn count_schedule(&mut self) {
+        self.budget.adjust(&mut self.schedule_counted, self.schedule.held());
+    }
+
     fn context(&mut self, key: Key, now: Instant) -> SessionContext<'_, MioNetwork> {
         SessionContext {
             now,

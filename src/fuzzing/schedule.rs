@@ -235,6 +235,8 @@ impl World {
         }
         assert!(self.out.is_empty() && self.schedule.poll_timeout().is_none(), "it never calms down");
         assert_eq!(self.schedule.pending(), 0);
+        let open: usize = self.lines.iter().map(|line| line.subscription.held()).sum();
+        assert_eq!(self.schedule.held(), open, "only open connections take memory");
         if !self.given_up {
             assert_eq!(self.schedule.counters().failed, 0, "a notification was given up");
             assert!(self.lines.iter().all(|line| !line.unheard), "a plugin was never told");

@@ -73,6 +73,8 @@ pub struct Schedule {
     max_in_flight: usize,
     max_closing: usize,
     counters: Counters,
+    /// See [`Schedule::held`].
+    held: usize,
 }
 
 impl Schedule {
@@ -92,6 +94,7 @@ impl Schedule {
             max_in_flight: max_in_flight.max(1),
             max_closing: max_closing.max(1),
             counters: Counters::default(),
+            held: 0,
         }
     }
 
@@ -105,6 +108,7 @@ impl Schedule {
     /// Opens a subscription for a connection. It ends with [`Schedule::handle_closed`] or [`Schedule::discard`].
     pub fn open(&mut self, recipient: Recipient) -> SubscriptionId {
         self.devices.entry(Arc::clone(&recipient.device)).or_default().subscriptions += 1;
+        self.held += recipient.held();
         SubscriptionId(self.subscriptions.insert(Subscription::new(recipient)))
     }
 
@@ -166,6 +170,7 @@ impl Schedule {
     pub fn handle_outcome(&mut self, id: SubscriptionId, outcome: NotifyOutcome, now: Instant) {
         let Some(subscription) = self.subscriptions.get_mut(id.0) else { return };
         let SubscriptionState::InFlight(event) = subscription.state else { return };
+        self.held -= subscription.recipient.request(event).len();
         subscription.state = SubscriptionState::Idle;
         subscription.last_outcome = Some(outcome);
         let device = Arc::clone(&subscription.recipient.device);
@@ -198,11 +203,8 @@ impl Schedule {
         if event != NotifyEvent::Connected {
             subscription.paced_until = subscription.recipient.pace.map(|pace| now + pace);
         }
-        let mut query = subscription.recipient.query.to_string();
-        if subscription.recipient.events {
-            query.push_str("&Event=");
-            query.push_str(event.name());
-        }
+        let query = subscription.recipient.request(event);
+        self.held += query.len();
         let device = self.devices.entry(Arc::clone(&subscription.recipient.device)).or_default();
         self.slow_in_flight += usize::from(device.is_slow());
         self.in_flight += 1;
@@ -237,6 +239,11 @@ impl Schedule {
     pub fn pending(&self) -> usize {
         let is_pending = |subscription: &Subscription| subscription.state != SubscriptionState::Idle;
         self.subscriptions.iter().filter(|(_, subscription)| is_pending(subscription)).count()
+    }
+
+    /// Bytes of memory for requests: the recipients of all subscriptions, and the requests that are out.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Moves a subscription to the state that its events and the time require. Removes it if its connection has ended
@@ -373,6 +380,7 @@ impl Schedule {
     /// Removes a subscription from all collections.
     fn remove(&mut self, id: SubscriptionId) {
         let subscription = self.subscriptions.remove(id.0);
+        self.held -= subscription.recipient.held();
         self.closing.remove(&subscription.recipient, id);
         match subscription.state {
             SubscriptionState::Delayed(due) => {
@@ -417,6 +425,13 @@ impl Schedule {
         let waiting: usize = self.devices.values().map(|device| device.waiting.len()).sum();
         assert_eq!(count(|state| state == SubscriptionState::Due), self.ready.len() + waiting);
         assert_eq!(count(|state| matches!(state, SubscriptionState::Delayed(_))), self.delayed.len());
+        let held = |subscription: &Subscription| match subscription.state {
+            SubscriptionState::InFlight(event) => {
+                subscription.recipient.held() + subscription.recipient.request(event).len()
+            }
+            _ => subscription.recipient.held(),
+        };
+        assert_eq!(self.subscriptions.iter().map(|(_, subscription)| held(subscription)).sum::<usize>(), self.held);
         for (id, subscription) in &self.subscriptions {
             let is_idle = subscription.state == SubscriptionState::Idle;
             assert!(!is_idle || subscription.pending.next().is_none(), "subscription {id} is idle with an event");

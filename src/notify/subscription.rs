@@ -27,6 +27,21 @@ pub struct Recipient {
 }
 
 impl Recipient {
+    /// Path and query of the request for `event`.
+    pub fn request(&self, event: NotifyEvent) -> String {
+        let mut request = self.query.to_string();
+        if self.events {
+            request.push_str("&Event=");
+            request.push_str(event.name());
+        }
+        request
+    }
+
+    /// Bytes of its strings. The collections of the schedule share them.
+    pub fn held(&self) -> usize {
+        self.device.len() + self.query.len()
+    }
+
     /// The query as the log may show it.
     pub fn redacted_query(&self) -> Cow<'_, str> {
         redact_query(&self.query, self.secret)

@@ -50,11 +50,16 @@ pub struct TlsConnection {
     pub(super) closed: bool,
 }
 
-#[cfg(test)]
 impl TlsConnection {
     /// The negotiated version as OpenSSL prints it, for example `TLSv1.3`.
+    #[cfg(test)]
     pub fn version(&self) -> &'static str {
         self.client.version()
+    }
+
+    /// Bytes held: decrypted ones, and a record that has come in part.
+    pub fn held(&self) -> usize {
+        self.plain.len() + self.client.incomplete().len()
     }
 }
 
@@ -222,6 +227,11 @@ impl PendingHandshake {
             Err(error) => TlsOutcome::Failed(error),
         };
         TlsStep { to_send, outcome }
+    }
+
+    /// Bytes held of the server's next message, which has come in part.
+    pub fn held(&self) -> usize {
+        self.client.incomplete().len()
     }
 
     fn process(&mut self, received: &[u8], to_send: &mut Vec<u8>) -> Result<(TlsState, Vec<u8>), TlsError> {

@@ -31,5 +31,7 @@ mod tests;
 pub use crate::protocol::tls_settings::{TlsSettings, TlsVerify as Verify, TlsVersion};
 pub use context::TlsContext;
 pub use error::TlsError;
+#[cfg(test)]
+pub use handshake::begin;
 pub use handshake::{Handshakes, PendingHandshake, TlsConnection, TlsOutcome, TlsStep};
 pub use stream::TlsStream;

@@ -283,7 +283,8 @@ impl<S: Stream> Stream for TlsStream<S> {
     }
 
     fn held(&self) -> usize {
-        self.unsent.len() + self.plain.len() - self.plain_taken + self.client.incomplete().len()
+        // Emptied, both vectors are given up.
+        self.unsent.capacity() + self.plain.capacity() + self.client.incomplete().len()
     }
 
     /// Bytes that do not fit are not taken. A record is no longer than the limit, either.

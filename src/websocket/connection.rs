@@ -239,6 +239,25 @@ impl Connection {
         self.sender.queued()
     }
 
+    /// Bytes of memory held: by frames that wait to be written, the inflater, a control frame that has come in part, and
+    /// the payloads of pings that are yet to be answered by either side.
+    pub fn held(&self) -> usize {
+        let pongs = self.pongs.as_ref().map_or(0, |pongs| pongs.iter().map(Vec::len).sum());
+        self.sender.held() + self.receiver.held() + self.keepalive.held() + pongs
+    }
+
+    /// Gives back memory that the frames which wait do not need. To be called when they wait for the transport.
+    pub fn shrink(&mut self) {
+        self.sender.shrink();
+    }
+
+    /// After [`Event::Start`]: bytes that the message will take for an inflater, besides [`Connection::held`]. 0 unless it
+    /// is compressed, and if the inflater of an earlier message is still there. A caller without that much memory calls
+    /// [`Connection::close`] and gives no more input.
+    pub fn inflater_needed(&self) -> usize {
+        self.receiver.inflater_needed()
+    }
+
     /// When to call [`Connection::handle_timeout`]; `None`: not by time.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.stage {

@@ -46,6 +46,11 @@ pub struct Inflated {
     pub needs_input: bool,
 }
 
+/// Bytes of a window of `bits`, 8 to 15.
+fn window_size(bits: u8) -> usize {
+    1 << bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS)
+}
+
 /// Inflates messages. Uses 10.5 KB and the window.
 pub struct Inflater {
     core: Box<DecompressorOxide>,
@@ -70,16 +75,25 @@ impl fmt::Debug for Inflater {
 impl Inflater {
     /// An inflater with a window of `window_bits`, 8 to 15.
     pub fn new(window_bits: u8) -> Self {
-        let bits = window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
         Self {
             core: Box::default(),
             // Zeroed, so that a reference to before the start cannot reveal data of another connection.
-            window: vec![0; 1 << bits].into(),
+            window: vec![0; window_size(window_bits)].into(),
             at: 0,
             begun: false,
             tail: 0,
             corrupt: false,
         }
+    }
+
+    /// Bytes of memory of an inflater for a window of `window_bits`.
+    pub fn memory(window_bits: u8) -> usize {
+        size_of::<Self>() + size_of::<DecompressorOxide>() + window_size(window_bits)
+    }
+
+    /// Bytes of memory that this inflater takes.
+    pub fn held(&self) -> usize {
+        size_of::<Self>() + size_of::<DecompressorOxide>() + self.window.len()
     }
 
     /// The window, which [`Inflated::output`] indexes.

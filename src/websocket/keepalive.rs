@@ -113,6 +113,11 @@ impl Keepalive {
         timer.last_payload
     }
 
+    /// Bytes of the user's unanswered pings.
+    pub fn held(&self) -> usize {
+        self.user_pings.as_ref().map_or(0, |pings| pings.iter().map(|ping| ping.len()).sum())
+    }
+
     /// The user has sent a ping.
     pub fn handle_user_ping(&mut self, payload: &[u8]) {
         let user_pings = self.user_pings.get_or_insert_default();

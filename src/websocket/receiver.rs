@@ -194,6 +194,19 @@ impl Receiver {
         std::mem::take(&mut self.completed)
     }
 
+    /// Bytes held: the inflater, and a control frame that comes in pieces.
+    pub fn held(&self) -> usize {
+        self.buffered.len() + self.inflater.as_ref().map_or(0, |inflater| inflater.held())
+    }
+
+    /// Bytes that an inflater will take that the message which has begun needs and that does not exist yet.
+    pub fn inflater_needed(&self) -> usize {
+        match (self.message, self.deflate, &self.inflater) {
+            (Some(message), Some(deflate), None) if message.compressed => Inflater::memory(deflate.peer_window_bits),
+            _ => 0,
+        }
+    }
+
     /// Takes the header of a frame. Returns the type of the message that it begins, if it begins one.
     fn begin_frame(&mut self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
         // Section 5.1: a server MUST close the connection on a frame that is not masked, a client on one that is.

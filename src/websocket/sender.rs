@@ -34,6 +34,18 @@ impl Sender {
         self.out.len() - self.written
     }
 
+    /// Bytes of memory in use.
+    pub fn held(&self) -> usize {
+        crate::buffer_pool::held(&self.out)
+    }
+
+    /// Gives back memory that the bytes which wait do not need.
+    pub fn shrink(&mut self) {
+        if crate::buffer_pool::shrink(&mut self.out, self.written) {
+            self.written = 0;
+        }
+    }
+
     /// The bytes to write.
     pub fn pending(&self) -> &[u8] {
         &self.out[self.written..]

@@ -345,3 +345,26 @@ fn poll_timeout_omits_instants_at_which_nothing_can_be_sent() {
     schedule.handle_outcome(ids[1], NotifyOutcome::Unreachable, now);
     assert!(schedule.poll_timeout().is_some());
 }
+
+#[test]
+fn memory_is_counted_until_the_closing_notice_is_delivered_or_dropped() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(4, 2);
+    let open = with_events("5", "abc").held();
+    assert_eq!(open, "5".len() + "/5/abc".len());
+    let id = schedule.open(with_events("5", "abc"));
+    schedule.handle_connected(id, now);
+    assert_eq!(schedule.held(), open);
+    assert_eq!(queries(&mut schedule, now), ["/5/abc&Event=connected"]);
+    assert_eq!(schedule.held(), open + "/5/abc&Event=connected".len(), "a sender has the request");
+    schedule.handle_outcome(id, NotifyOutcome::Unreachable, now);
+    schedule.handle_closed(id, now);
+    assert_eq!(schedule.held(), open, "the notice waits for Luup");
+    for pid in ["abd", "abe", "abf"] {
+        let id = schedule.open(with_events("5", pid));
+        schedule.handle_closed(id, now);
+    }
+    assert_eq!(schedule.held(), 2 * open, "the limit of notices bounds the memory");
+    schedule.set_limits(4, 1);
+    assert_eq!(schedule.held(), open);
+}

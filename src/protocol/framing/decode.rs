@@ -78,6 +78,21 @@ impl Decoder {
         self.input.len() + self.fragments.len()
     }
 
+    /// Bytes of memory in use.
+    pub fn held(&self) -> usize {
+        buffer_pool::held(&self.input) + buffer_pool::held(&self.fragments)
+    }
+
+    /// Gives back memory that a part of a message does not need. To be called when it waits for the rest.
+    pub fn shrink(&mut self) {
+        if buffer_pool::shrink(&mut self.input, self.decoded) {
+            self.decoded = 0;
+        }
+        if !self.fragments_done {
+            buffer_pool::shrink(&mut self.fragments, 0);
+        }
+    }
+
     fn rest(&self) -> &[u8] {
         &self.input[self.decoded..]
     }

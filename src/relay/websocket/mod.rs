@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use super::memory_budget::{MemoryBudget, RESERVE};
 use super::pipe_pool::PipePool;
 use super::receive_timer::ReceiveTimer;
-use super::{CloseReason, Relay, RelayContext, RelayTurn, SCRATCH_SIZE, TURN_BYTES, TURN_CALLS, Timing};
+use super::{CloseReason, Relay, RelayContext, RelayTurn, TURN_BYTES, TURN_CALLS, Timing};
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::reason;
 use crate::protocol::framing::Framing;
@@ -148,6 +148,7 @@ impl WebSocketRelay {
             remote.assume_readable();
         }
         turn.again |= self.pump_to_plugin(plugin, remote, cx, &mut turn);
+        self.account(cx.budget);
         self.handle_due(cx);
         turn.again |= self.pump_to_remote(plugin, remote, cx);
         // What the plugin is told of its own violations leaves in the same turn.
@@ -161,6 +162,9 @@ impl WebSocketRelay {
         self.connection.set_reading(!held_back, cx.now);
         self.receive_timer.set_held_back(held_back, cx.now);
         self.receive_timer.handle_received(self.connection.last_frame());
+        self.to_plugin.shrink();
+        self.to_remote.shrink();
+        self.connection.shrink();
         self.account(cx.budget);
         turn.end = self.end(remote);
         turn
@@ -227,7 +231,8 @@ impl WebSocketRelay {
             if !remote.is_readable() {
                 return false;
             }
-            match remote.try_read(cx.scratch) {
+            let room = room(cx);
+            match remote.try_read(&mut cx.scratch[..room]) {
                 Transfer::Eof => self.handle_eof("closed without goodbye"),
                 Transfer::Bytes(read) => {
                     // Taken out for a moment, since decoding needs the rest of the context, too.
@@ -280,14 +285,23 @@ impl WebSocketRelay {
                     log::info!("remote broke the protocol: {failure}");
                     self.end_remote(failure.code, failure.reason, CloseReason::BadRemote);
                 }
-                Some(event) if self.to_plugin.handle_event(event, cx.budget.left() + RESERVE) => {}
-                Some(_) => {
-                    // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
-                    self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadRemote);
-                    self.connection.close(close::MESSAGE_TOO_BIG, "", cx.now, cx.entropy);
+                Some(Event::Start(kind)) => {
+                    self.to_plugin.handle_event(Event::Start(kind), 0);
+                    if self.connection.inflater_needed() > cx.budget.left() + RESERVE {
+                        self.refuse_message(cx);
+                    }
                 }
+                Some(event) if self.to_plugin.handle_event(event, cx.budget.left() + RESERVE) => {}
+                // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
+                Some(_) => self.refuse_message(cx),
             }
         }
+    }
+
+    /// There is no memory for the remote's message: both sides are told so.
+    fn refuse_message(&mut self, cx: &mut RelayContext<'_>) {
+        self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadRemote);
+        self.connection.close(close::MESSAGE_TOO_BIG, "", cx.now, cx.entropy);
     }
 
     /// Writes to the plugin what waits for it.
@@ -339,7 +353,8 @@ impl WebSocketRelay {
             if !plugin.is_readable() {
                 return false;
             }
-            match plugin.try_read(cx.scratch) {
+            let room = room(cx);
+            match plugin.try_read(&mut cx.scratch[..room]) {
                 Transfer::Eof => {
                     self.close_reason.get_or_insert(CloseReason::Done);
                     self.end_plugin(close::GOING_AWAY, cx);
@@ -348,7 +363,9 @@ impl WebSocketRelay {
                     self.progress = cx.now;
                     allowance = allowance.saturating_sub(read);
                     self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
-                    if self.to_remote.held() > SCRATCH_SIZE && cx.budget.left() == 0 {
+                    self.account(cx.budget);
+                    // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
+                    if self.to_remote.buffered() > RESERVE && cx.budget.is_full() {
                         self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadFraming);
                         self.end_plugin(close::GOING_AWAY, cx);
                     }
@@ -468,6 +485,11 @@ impl WebSocketRelay {
     }
 }
 
+/// Bytes to read at once. What is read must be held if the other side is slow.
+fn room(cx: &RelayContext<'_>) -> usize {
+    cx.scratch.len().min(cx.budget.left().max(RESERVE))
+}
+
 impl Relay for WebSocketRelay {
     fn limits(&self, timing: &Timing) -> [Option<(Instant, CloseReason)>; 3] {
         let both_open = self.plugin == PluginState::Open && self.remote.is_open();
@@ -512,7 +534,7 @@ impl Relay for WebSocketRelay {
     }
 
     fn held(&self) -> usize {
-        self.to_plugin.held() + self.to_remote.held() + self.connection.queued()
+        self.to_plugin.held() + self.to_remote.held() + self.connection.held()
     }
 
     fn last_heard(&self) -> Instant {

@@ -129,9 +129,18 @@ impl ToPlugin {
         }
     }
 
-    /// Bytes held, messages that are coming in included.
+    /// Bytes of memory held, messages that are coming in included.
     pub fn held(&self) -> usize {
-        self.waiting().len() + self.message.len() + self.undecoded.len()
+        [&self.out, &self.message, &self.undecoded].into_iter().map(buffer_pool::held).sum()
+    }
+
+    /// Gives back memory that what waits does not need.
+    pub fn shrink(&mut self) {
+        if buffer_pool::shrink(&mut self.out, self.written) {
+            self.written = 0;
+        }
+        buffer_pool::shrink(&mut self.message, 0);
+        buffer_pool::shrink(&mut self.undecoded, 0);
     }
 
     /// Bytes of messages received.

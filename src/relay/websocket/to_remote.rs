@@ -85,9 +85,19 @@ impl ToRemote {
         self.decoder = Decoder::new(self.framing, FramingKind::WebSocket, self.limit);
     }
 
-    /// Bytes held.
-    pub fn held(&self) -> usize {
+    /// Bytes of messages that are not encoded yet.
+    pub fn buffered(&self) -> usize {
         self.decoder.buffered()
+    }
+
+    /// Bytes of memory held.
+    pub fn held(&self) -> usize {
+        self.decoder.held()
+    }
+
+    /// Gives back memory that is not needed; see [`Decoder::shrink`].
+    pub fn shrink(&mut self) {
+        self.decoder.shrink();
     }
 
     /// Bytes of messages sent.

@@ -4,12 +4,14 @@ use super::lost;
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
-use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::relay::memory_budget::MemoryBudget;
 use crate::session::context::{HandshakeQueue, Key};
 use crate::tls::{PendingHandshake, TlsConnection, TlsError, TlsOutcome, TlsSettings, TlsStep, TlsStream};
 
 /// Most bytes that are read of a handshake at once. A flight with a long chain has some 6 KiB.
 const MAX_READ: usize = 16 * 1024;
+/// Bytes that a handshake may hold even when the memory for all is used up: a flight.
+const HANDSHAKE_RESERVE: usize = 8 * 1024;
 
 /// A handshake under way.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub struct TlsHandshake<S> {
 
 #[derive(Debug)]
 enum TlsHandshakeState {
-    /// A thread computes, with this many received bytes.
+    /// A thread computes, with this many received bytes, those of incomplete messages included.
     Computing(usize),
     /// The server is to answer.
     Waiting(PendingHandshake),
@@ -73,7 +75,12 @@ impl<S: Stream> TlsHandshake<S> {
 
     /// Bytes held, those that a thread works on included.
     pub fn held(&self) -> usize {
-        let received = if let TlsHandshakeState::Computing(received) = self.state { received } else { 0 };
+        let received = match &self.state {
+            TlsHandshakeState::Computing(received) => *received,
+            TlsHandshakeState::Waiting(pending) => pending.held(),
+            TlsHandshakeState::Done(connection) => connection.held(),
+            TlsHandshakeState::Failed(_) => 0,
+        };
         self.to_send.len() + received
     }
 
@@ -87,7 +94,13 @@ impl<S: Stream> TlsHandshake<S> {
         }
         match self.state {
             TlsHandshakeState::Waiting(pending) if self.socket.is_readable() => {
-                let room = MAX_READ.min(scratch.len()).min(budget.left().max(RESERVE));
+                let held = pending.held();
+                // Half a message that waits for memory could wait for another one that waits for memory, too.
+                let memory = budget.left().max(HANDSHAKE_RESERVE.saturating_sub(held));
+                if memory == 0 {
+                    return TlsProgress::Failed(ConnectError::could_not_connect("no memory for the handshake"));
+                }
+                let room = MAX_READ.min(scratch.len()).min(memory);
                 let received = match self.socket.try_read(&mut scratch[..room]) {
                     Transfer::Bytes(0) | Transfer::Blocked => None,
                     Transfer::Bytes(read) => Some(read),
@@ -98,7 +111,7 @@ impl<S: Stream> TlsHandshake<S> {
                     None => TlsHandshakeState::Waiting(pending),
                     Some(read) => {
                         workers.queue.advance(workers.key, pending, scratch[..read].to_vec());
-                        TlsHandshakeState::Computing(read)
+                        TlsHandshakeState::Computing(held + read)
                     }
                 };
                 TlsProgress::Pending(self)
@@ -132,6 +145,7 @@ mod tests {
     use crate::protocol::options::Protocol;
     use crate::session::simulation::services::SimHandshakes;
     use crate::testing::wire::{FaultProfile, Wire, deliver_event};
+    use crate::tls::{TlsContext, Verify, begin};
 
     /// Delivers what was computed.
     fn deliver_step(handshake: &mut TlsHandshake<Wire>, queue: &mut SimHandshakes) {
@@ -167,5 +181,51 @@ mod tests {
         let TlsProgress::Failed(error) = turn(handshake, &mut queue) else { panic!("it has not failed") };
         let reason = String::from_utf8(error.reason(Protocol::Tls)).unwrap();
         assert!(reason.starts_with("SSL_ERROR"), "{reason}");
+    }
+
+    /// Keeps what it was given.
+    #[derive(Default)]
+    struct Queue(Vec<(PendingHandshake, Vec<u8>)>);
+
+    impl HandshakeQueue for Queue {
+        fn begin(&mut self, _: Key, _: &str, _: &TlsSettings) {}
+
+        fn advance(&mut self, _: Key, pending: PendingHandshake, received: Vec<u8>) {
+            self.0.push((pending, received));
+        }
+
+        fn cancel(&mut self, _: Key) {}
+    }
+
+    #[test]
+    fn a_handshake_without_memory_gets_its_reserve_and_is_refused_then() {
+        let settings = TlsSettings { verify: Verify::None, ..TlsSettings::default() };
+        let mut queue = Queue::default();
+        let mut budget = MemoryBudget::new(100_000, 65_536);
+        budget.hold(100_000);
+        let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
+        let mut handshake = TlsHandshake::begin(socket, "a", &settings, TlsWorkers { queue: &mut queue, key: 0 });
+        let (mut pending, _) = begin(&TlsContext::new(None, None), "a", &settings).unwrap();
+        // One record of a handshake message (RFC 8446 section 5.1) that does not end.
+        handshake.socket.stream_mut().send_bytes(&[&[22, 3, 3, 0x40, 0][..], &[0; 16_384]].concat());
+        let mut scratch = [0; 20_000];
+        let mut received = 0;
+        let error = loop {
+            handshake.handle_step(TlsStep { to_send: Vec::new(), outcome: TlsOutcome::Pending(pending) });
+            handshake.socket.assume_readable();
+            match handshake.turn(&mut scratch, &budget, TlsWorkers { queue: &mut queue, key: 0 }) {
+                TlsProgress::Pending(waiting) => handshake = waiting,
+                TlsProgress::Failed(error) => break error,
+                TlsProgress::Done(_) => panic!("no handshake was made"),
+            }
+            let (before, bytes) = queue.0.pop().expect("bytes for a thread");
+            received += bytes.len();
+            assert_eq!(handshake.held(), received, "what a thread works on is counted");
+            let TlsOutcome::Pending(after) = before.advance(&bytes).outcome else { panic!("no record has ended") };
+            pending = after;
+            assert_eq!(pending.held(), received);
+        };
+        assert_eq!(received, HANDSHAKE_RESERVE);
+        assert_eq!(error, ConnectError::could_not_connect("no memory for the handshake"));
     }
 }

@@ -221,3 +221,18 @@ fn handshakes_under_way_go_before_new_ones() {
     // The thread may have taken the first of the new ones already.
     assert!(order == [1, 0, 2, 3, 4] || order == [0, 1, 2, 3, 4], "{order:?}");
 }
+
+#[test]
+fn an_incomplete_message_of_the_server_is_counted() {
+    let identity = Identity::self_signed(&["device.example"], Validity::Now);
+    let config = Arc::new(identity.server(V12, None));
+    let mut server = ServerConnection::new(config).unwrap();
+    let (pending, hello) = begin(&TlsContext::new(None, None), "device.example", &unverified()).unwrap();
+    assert_eq!(pending.held(), 0);
+    receive(&mut server, &hello).unwrap();
+    let flight = drain(&mut server);
+    let TlsOutcome::Pending(pending) = pending.advance(&flight[..flight.len() - 1]).outcome else { panic!() };
+    assert!((1..flight.len()).contains(&pending.held()), "{}", pending.held());
+    let TlsOutcome::Pending(pending) = pending.advance(&flight[flight.len() - 1..]).outcome else { panic!() };
+    assert_eq!(pending.held(), 0);
+}

@@ -186,7 +186,8 @@ fn bytes_pass_in_order_over_a_wire_with_short_reads_and_writes() {
                 _ => received.extend(pair.receive()),
             }
             assert!(written.starts_with(&got) && sent.starts_with(&received));
-            assert!(pair.stream.held() <= pair.stream.unsent() + 40_000, "{} bytes held", pair.stream.held());
+            // A buffer that has grown may be twice as long as what it holds: here the rest of a record.
+            assert!(pair.stream.held() <= 2 * (pair.stream.unsent() + 40_000), "{} bytes held", pair.stream.held());
         }
         pair.wire.borrow_mut().window = usize::MAX;
         assert!(pair.stream.flush().unwrap());

@@ -128,3 +128,20 @@ fn no_ping_is_due_while_the_caller_does_not_read() {
     connection.set_reading(true, start + 9 * SECOND);
     assert_eq!(connection.poll_timeout(), Some(start + 10 * SECOND));
 }
+
+#[test]
+fn memory_of_control_frames_is_counted() {
+    let mut connection = connection(Control::Auto);
+    assert_eq!(connection.held(), 0);
+    events_of(&mut connection, &frame(0x89, &[7; 100])[..50]);
+    assert_eq!(connection.held(), 48, "a ping that has come in part");
+    events_of(&mut connection, &frame(0x89, &[7; 100])[50..]);
+    events_of(&mut connection, &frame(0x81, b""));
+    assert_eq!(connection.held(), 100, "its pong");
+    assert!(drain(&mut connection).len() > 100 && connection.held() == 0);
+    connection.send_ping(&[7; 30], &mut Counting::default()).unwrap();
+    drain(&mut connection);
+    assert_eq!(connection.held(), 30, "a ping of the user that waits for its pong");
+    events_of(&mut connection, &frame(0x8a, &[7; 30]));
+    assert_eq!(connection.held(), 0);
+}

@@ -3,8 +3,10 @@
 mod command_line;
 mod limits;
 mod logging;
+mod memory;
 mod old_kernel;
 mod robustness;
 mod shutdown;
 mod signals;
 mod supervise;
+mod system_calls;

@@ -8,6 +8,7 @@ mod nginx;
 mod process;
 mod scripted_server;
 mod stat_client;
+mod strace;
 mod tls;
 mod websocket;
 
@@ -19,6 +20,7 @@ pub use nginx::{Nginx, cache};
 pub use process::{Run, Scratch, command, run};
 pub use scripted_server::ScriptedServer;
 pub use stat_client::StatClient;
+pub use strace::{Calls, Strace};
 pub use tls::{tls_answered, tls_connected};
 pub use websocket::{
     LONG_TIMEOUTS, conn_answer, expect_ok, read_close_code, read_frame, read_message, read_message_text,

@@ -13,6 +13,8 @@ pub struct Memory {
     pub rss: u64,
     /// Proportional set size: a shared page counts in part.
     pub pss: u64,
+    /// Private pages that were written since they were mapped: heap and stacks, without the program's code.
+    pub private_dirty: u64,
 }
 
 /// Current memory of `pid`; None if the process has ended or may not be read.
@@ -22,7 +24,7 @@ pub fn memory(pid: u32) -> Option<Memory> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse().ok()
     };
-    Some(Memory { rss: field("Rss:")?, pss: field("Pss:")? })
+    Some(Memory { rss: field("Rss:")?, pss: field("Pss:")?, private_dirty: field("Private_Dirty:")? })
 }
 
 /// The number of open descriptors of `pid`.

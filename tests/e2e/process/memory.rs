@@ -1,0 +1,245 @@
+//! The daemon's memory, compared with what `STAT JSON` says of it: remotes that read nothing must not cost more than
+//! `buffered`, which `buffers=` bounds.
+
+use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use socket2::{Domain, SockRef, Socket, Type};
+use testkit::daemon::Daemon;
+use testkit::plugin::Plugin;
+use testkit::process::raise_descriptor_limit;
+use testkit::tls::Identity;
+use testkit::websocket::Peer;
+
+use crate::support::{StatClient, daemon, skipped_under_emulation};
+
+/// Connections.
+const COUNT: u64 = 200;
+/// What each layer of a direction may hold when `buffers=` is used up: 2 KiB, in a buffer that has doubled to grow.
+const RESERVE: u64 = 2 * 2048;
+/// What one turn may hold beyond the bound, and memory that belongs to no connection.
+const SLACK: u64 = 128 * 1024;
+/// The daemon's free list of buffers, which long messages fill: four of 128 KiB.
+const FREE_LIST: u64 = 512 * 1024;
+/// No socket of a plugin takes anything for this long: all buffers up to its remote are full.
+const BLOCKED_AFTER: u16 = 500;
+/// Segments as on Ethernet. Loopback's, of 64 KiB, make the kernel's send buffers grow to megabytes.
+const SEGMENT: u32 = 1460;
+
+/// A protocol, and what it may cost.
+struct Case {
+    protocol: &'static str,
+    /// Options of CONN.
+    options: &'static str,
+    /// Memory of an idle connection in bytes, at most: the session, TLS's state, what the allocator adds.
+    idle: u64,
+    /// Layers that may hold bytes for the remote: the relay, the WebSocket codec, TLS.
+    layers: u64,
+}
+
+/// Remotes that accept, make their handshakes, and then read nothing.
+struct DeafRemotes {
+    addr: SocketAddr,
+    listener: TcpListener,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl DeafRemotes {
+    fn start(protocol: &'static str) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // Accepted sockets inherit both.
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        socket.set_tcp_mss(SEGMENT).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        socket.listen(1024).unwrap();
+        let listener = TcpListener::from(socket);
+        let (addr, accepting) = (listener.local_addr().unwrap(), listener.try_clone().unwrap());
+        let config = Arc::new(Identity::loopback().any_server());
+        let acceptor = thread::spawn(move || {
+            let mut connections = Vec::new();
+            while let Ok((stream, _)) = accepting.accept() {
+                // A failed handshake shows in the answer to CONN.
+                connections.extend(connected(protocol, stream, &config));
+            }
+        });
+        Self { addr, listener, acceptor: Some(acceptor) }
+    }
+
+    fn target(&self, protocol: &str) -> String {
+        let scheme = if protocol.starts_with("ws") { format!("{protocol}://") } else { String::new() };
+        format!("{scheme}{}", self.addr)
+    }
+}
+
+impl Drop for DeafRemotes {
+    fn drop(&mut self) {
+        // On Linux this wakes a blocked accept() with EINVAL.
+        SockRef::from(&self.listener).shutdown(Shutdown::Both).ok();
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.join().ok();
+        }
+    }
+}
+
+/// The remote's end of a connection after its handshakes, to be kept open.
+fn connected(protocol: &str, mut stream: TcpStream, config: &Arc<ServerConfig>) -> Option<Box<dyn Send>> {
+    if protocol == "tcp" {
+        return Some(Box::new(stream));
+    }
+    if protocol == "ws" {
+        let mut peer = Peer::new(stream);
+        peer.upgrade().ok()?;
+        return Some(Box::new(peer));
+    }
+    let mut connection = ServerConnection::new(Arc::clone(config)).ok()?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream).ok()?;
+    }
+    let stream = StreamOwned::new(connection, stream);
+    if protocol == "tls" {
+        return Some(Box::new(stream));
+    }
+    let mut peer = Peer::secure(stream);
+    peer.upgrade().ok()?;
+    Some(Box::new(peer))
+}
+
+/// A plugin that sends messages in MESG framing, of which any other protocol takes the bytes.
+struct Sender {
+    stream: TcpStream,
+    /// Bytes sent of the current message.
+    at: usize,
+}
+
+impl Sender {
+    fn connect(daemon: &Daemon, case: &Case, target: &str) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_send_buffer_size(16 * 1024).unwrap();
+        socket.set_tcp_mss(SEGMENT).unwrap();
+        socket.connect(&daemon.addr().into()).unwrap();
+        let mut plugin = Plugin::from_stream(socket.into());
+        assert!(plugin.line().starts_with("OK "));
+        plugin.conn(target, case.options);
+        let (stream, _) = plugin.into_stream();
+        stream.set_nonblocking(true).unwrap();
+        Self { stream, at: 0 }
+    }
+
+    /// Sends until the socket takes nothing more.
+    fn send(&mut self, message: &[u8]) {
+        loop {
+            match self.stream.write(&message[self.at..]) {
+                Ok(sent) => self.at = (self.at + sent) % message.len(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("send: {error}"),
+            }
+        }
+    }
+}
+
+/// Connects `count` plugins.
+fn connect(daemon: &Daemon, case: &Case, remotes: &DeafRemotes, count: usize) -> Vec<Sender> {
+    let target = remotes.target(case.protocol);
+    (0..count).map(|_| Sender::connect(daemon, case, &target)).collect()
+}
+
+/// Has all plugins send until none can send more.
+fn send_until_blocked(senders: &mut [Sender]) {
+    let message = [&b"BINA 1000\n"[..], &[b'x'; 1000]].concat();
+    loop {
+        senders.iter_mut().for_each(|sender| sender.send(&message));
+        let mut sockets: Vec<PollFd<'_>> =
+            senders.iter().map(|sender| PollFd::new(sender.stream.as_fd(), PollFlags::POLLOUT)).collect();
+        if poll(&mut sockets, PollTimeout::from(BLOCKED_AFTER)).unwrap() == 0 {
+            return;
+        }
+    }
+}
+
+/// Memory that the daemon has written, in bytes.
+fn written(daemon: &Daemon) -> u64 {
+    daemon.memory().private_dirty * 1024
+}
+
+/// Has all plugins send until nothing moves any more, and returns `buffered` then.
+fn fill(stat: &mut StatClient, senders: &mut [Sender]) -> u64 {
+    let mut before = None;
+    loop {
+        send_until_blocked(senders);
+        // On a loaded machine the daemon itself may have stood still.
+        let buffered = stat.status()["buffered"].as_u64().unwrap();
+        if before.replace(buffered) == Some(buffered) {
+            return buffered;
+        }
+    }
+}
+
+/// Compares memory with `buffered`, for a daemon with the bound `buffers`.
+fn check(case: &Case, buffers: u64) {
+    let config = format!("[limits]\nconnections={}\nbuffers={buffers}\n", 2 * COUNT);
+    // The threads that compute handshakes allocate what connections keep. In arenas of their own, each of which glibc
+    // maps and trims by itself, unused memory would count as that of connections.
+    let daemon = daemon().config(&config).env("MALLOC_ARENA_MAX", "1").start();
+    let mut stat = StatClient::new(daemon.addr());
+    // Memory that all connections share: temporary buffers, stacks of threads, the free list.
+    let remotes = DeafRemotes::start(case.protocol);
+    send_until_blocked(&mut connect(&daemon, case, &remotes, 8));
+    drop(remotes);
+    stat.wait_connections(0);
+    let unconnected = written(&daemon);
+
+    let remotes = DeafRemotes::start(case.protocol);
+    let mut senders = connect(&daemon, case, &remotes, COUNT as usize);
+    stat.wait_connections(COUNT as usize);
+    let connected = written(&daemon);
+    let buffered = fill(&mut stat, &mut senders);
+    let full = written(&daemon);
+    let (idle, grown) = (connected.saturating_sub(unconnected) / COUNT, full.saturating_sub(connected));
+    let shown = format!(
+        "{}, buffers={buffers}: an idle connection takes {idle} bytes; {COUNT} remotes that read nothing take {grown}, \
+         STAT shows {buffered}",
+        case.protocol
+    );
+    println!("{shown}");
+    assert!(idle <= case.idle, "{shown}");
+    // The allocator rounds up, and leaves gaps where buffers grow.
+    assert!(grown <= buffered + buffered / 8 + SLACK + buffers.min(FREE_LIST), "{shown}");
+    assert!(buffered >= buffers / 2, "the buffers are not full: {shown}");
+    assert!(buffered <= buffers + COUNT * case.layers * RESERVE + SLACK, "{shown}");
+}
+
+/// Checks a protocol with the smallest bound and with the default.
+fn check_bounds(case: &Case) {
+    if skipped_under_emulation("memory is the emulator's") {
+        return;
+    }
+    raise_descriptor_limit();
+    check(case, 65_536);
+    check(case, 4 << 20);
+}
+
+#[test]
+fn memory_for_tcp_remotes_that_read_nothing_is_accounted_for() {
+    check_bounds(&Case { protocol: "tcp", options: "", idle: 3 * 1024, layers: 1 });
+}
+
+#[test]
+fn memory_for_tls_remotes_that_read_nothing_is_accounted_for() {
+    check_bounds(&Case { protocol: "tls", options: "VRFY=none CTIM=30000 PRTO=tls", idle: 10 * 1024, layers: 2 });
+}
+
+#[test]
+fn memory_for_websocket_remotes_that_read_nothing_is_accounted_for() {
+    check_bounds(&Case { protocol: "ws", options: "FRAM=MESG", idle: 4 * 1024, layers: 2 });
+}
+
+#[test]
+fn memory_for_secure_websocket_remotes_that_read_nothing_is_accounted_for() {
+    let options = "VRFY=none CTIM=30000 RQTM=60000 FRAM=MESG";
+    check_bounds(&Case { protocol: "wss", options, idle: 11 * 1024, layers: 3 });
+}
