@@ -23,32 +23,29 @@ thread_local! {
     /// receiving 6 % slower (TLS 1.3, records of 16 KiB, x86-64).
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
+
 /// TLS over a stream.
 ///
-/// For edge-triggered events: if `recv` returns fewer bytes than the buffer holds, or `send` takes fewer than it was
-/// given, the stream below has returned `WouldBlock`. The one exception is [`TlsStream::has_more`]. Bytes that were
-/// plain_taken and could not be sent wait for [`Stream::flush`].
+/// For edge-triggered events: read until `WouldBlock`, because no event announces decrypted bytes that are held here. If
+/// `send` takes fewer bytes than it was given, the stream below has returned `WouldBlock`. Bytes that were taken and could
+/// not be sent wait for [`Stream::flush`].
 ///
 /// A server may send much that yields no plain bytes (records of one byte, tickets, key updates). To bound the work of
-/// one call, `recv` returns stopped_early when it has received at least twice as many bytes as it yields, with
+/// one call, `recv` returns early when it has received at least twice as many bytes as it yields, with
 /// [`io::ErrorKind::Interrupted`] if it yields none. The caller decides when to go on.
-///
-///
 #[derive(Debug)]
 pub struct TlsStream<S> {
     inner: S,
     client: Box<TlsClient>,
     /// Decrypted bytes that did not fit into the caller's buffer. While there are any, nothing more is received.
     plain: Vec<u8>,
-    /// Bytes of `plain` that the caller has plain_taken.
+    /// Bytes of `plain` that the caller has taken.
     plain_taken: usize,
-    /// Encrypted bytes that the stream below has not plain_taken.
+    /// Encrypted bytes that the stream below has not taken.
     unsent: Vec<u8>,
     limit: usize,
     reading: ReadState,
     writing: WriteState,
-    /// True if the last `recv` returned stopped_early; see the type's documentation.
-    stopped_early: bool,
 }
 
 /// State of the incoming direction.
@@ -94,7 +91,7 @@ impl<S: Stream> TlsStream<S> {
     pub fn new(inner: S, TlsConnection { client, plain, closed }: TlsConnection, unsent: Vec<u8>) -> Self {
         let reading = if closed { ReadState::Closed } else { ReadState::Open };
         let writing = WriteState::Open;
-        Self { inner, client, plain, plain_taken: 0, unsent, limit: MAX_UNSENT, reading, writing, stopped_early: false }
+        Self { inner, client, plain, plain_taken: 0, unsent, limit: MAX_UNSENT, reading, writing }
     }
 
     /// The stream below.
@@ -110,13 +107,6 @@ impl<S: Stream> TlsStream<S> {
     /// The negotiated version as OpenSSL prints it, for example `TLSv1.3`.
     pub fn version(&self) -> &'static str {
         self.client.version()
-    }
-
-    /// True if `recv` may return bytes, the end or an error although the stream below would block. No event announces
-    /// that, so the caller must go on reading until `WouldBlock`.
-    #[cfg(test)]
-    pub fn has_more(&self) -> bool {
-        self.stopped_early || !self.plain.is_empty() || !matches!(self.reading, ReadState::Open)
     }
 
     /// Receives once from the stream below and processes the bytes. Returns their number, or `None` if the stream below
@@ -207,7 +197,6 @@ impl<S: Stream> Stream for TlsStream<S> {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = self.take_plain(buffer);
         let mut received = 0;
-        self.stopped_early = false;
         while filled < buffer.len() {
             match &self.reading {
                 ReadState::Open => {}
@@ -226,7 +215,6 @@ impl<S: Stream> Stream for TlsStream<S> {
             }
             // The incomplete record counts as useful, since it will yield bytes.
             if matches!(self.reading, ReadState::Open) && filled + self.client.incomplete().len() < received / 2 {
-                self.stopped_early = true;
                 return if filled > 0 { Ok(filled) } else { Err(io::ErrorKind::Interrupted.into()) };
             }
         }

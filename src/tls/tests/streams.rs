@@ -154,12 +154,8 @@ fn bytes_pass_in_order_over_a_wire_with_short_reads_and_writes() {
                     let max = pick(sizes[pick(5)]).max(1);
                     pair.wire.borrow_mut().blocked = false;
                     match pair.recv(max) {
-                        Ok(bytes) => {
-                            let short = bytes.len() < max && !pair.stream.has_more();
-                            assert!(!short || pair.wire.borrow().blocked, "a short read without WouldBlock below");
-                            got.extend(bytes);
-                        }
-                        Err(error) if error.kind() == ErrorKind::Interrupted => assert!(pair.stream.has_more()),
+                        Ok(bytes) => got.extend(bytes),
+                        Err(error) if error.kind() == ErrorKind::Interrupted => {}
                         Err(error) => assert!(error.kind() == ErrorKind::WouldBlock && pair.wire.borrow().blocked),
                     }
                 }
@@ -208,10 +204,8 @@ fn close_notify_ends_the_incoming_direction() {
         pair.server.writer().write_all(b"last bytes").unwrap();
         pair.server.send_close_notify();
         pair.deliver();
-        // The wire stays open and causes no event, so the stream itself must report that there is more.
-        assert!(!pair.stream.has_more());
+        // The wire stays open and causes no event; the caller reads on.
         assert_eq!(pair.recv(100).unwrap(), b"last bytes");
-        assert!(pair.stream.has_more());
         assert_eq!(pair.recv(100).unwrap(), b"");
         assert_eq!(pair.recv(100).unwrap(), b"");
         // The outgoing direction stays open.
@@ -229,7 +223,6 @@ fn an_end_without_close_notify_is_an_error() {
         pair.server_write(b"half a sen");
         pair.wire.borrow_mut().ended = true;
         assert_eq!(pair.recv(100).unwrap(), b"half a sen");
-        assert!(pair.stream.has_more());
         for _ in 0..2 {
             let error = pair.recv(100).unwrap_err();
             assert_eq!(
@@ -277,7 +270,6 @@ fn a_forged_record_ends_the_stream_with_an_alert() {
         pair.server_write(b"two");
         *pair.wire.borrow_mut().inbound.back_mut().unwrap() ^= 1;
         assert_eq!(pair.recv(100).unwrap(), b"one");
-        assert!(pair.stream.has_more());
         assert_eq!(pair.kind(), ErrorKind::InvalidData);
         assert_eq!(pair.kind(), ErrorKind::InvalidData);
         assert_eq!(pair.stream.send(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
@@ -305,7 +297,6 @@ fn bytes_that_come_with_the_end_of_the_handshake_are_kept() {
     };
     let wire = Rc::new(RefCell::new(MemoryWire::default()));
     let mut stream = TlsStream::new(WireStream(Rc::clone(&wire)), connection, to_send);
-    assert!(stream.has_more());
     let mut buffer = [0; 100];
     assert_eq!(stream.recv(&mut buffer).unwrap(), 11);
     assert_eq!(&buffer[..11], b"220 ready\r\n");
@@ -375,12 +366,11 @@ fn one_call_does_bounded_work_for_records_without_use() {
     let got = pair.recv(64 * 1024).unwrap().len();
     let received = before - pair.wire.borrow().inbound.len();
     assert!(got > 0 && received <= 16 * 1024, "{got} bytes of {received} at once");
-    assert!(pair.stream.has_more());
     let mut rest = 0;
     while let Ok(bytes) = pair.recv(64 * 1024) {
         rest += bytes.len();
     }
-    assert_eq!((got + rest, pair.stream.has_more()), (3000, false));
+    assert_eq!(got + rest, 3000);
     // A key update yields no plain bytes.
     pair.server.refresh_traffic_keys().unwrap();
     pair.deliver();

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | [`url`] | `ws` and `wss` URLs, and the targets of redirects |
 //! | [`client`] | the client: [`Offer`], its request, the check of the response |
-//! | [`server`] | the server: its check of the request, [`Refusal`] |
+//! | `server` | the server: its check of the request, and its refusals |
 //! | `head`, `fields` | header blocks and their fields |
 //! | `extensions` | negotiation of permessage-deflate |
 //! | `accept` | the key, its answer, and basic authentication |
