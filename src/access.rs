@@ -5,14 +5,14 @@ use std::net::IpAddr;
 
 /// An IP network in CIDR notation. A single address is a network with the longest prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
+pub(crate) struct Network {
     address: IpAddr,
     prefix: u8,
 }
 
 impl Network {
     /// Parses `192.168.0.0/16`, `fe80::/10` or a single address.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -31,7 +31,7 @@ impl Network {
 
     /// True if `address` is in this network. An IPv4-mapped IPv6 address counts as the IPv4 address (RFC 4291 section
     /// 2.5.5.2).
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
@@ -48,12 +48,12 @@ impl Network {
 
 /// A list of networks: an address is allowed if at least one network contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessList(Vec<Network>);
+pub(crate) struct AccessList(Vec<Network>);
 
 impl AccessList {
     /// Parses networks separated by commas or blanks, and the words `*`, `all` (every address), `loopback` and `local`.
     /// An empty list allows no address. The error is the word that cannot be parsed.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut networks = Vec::new();
         for word in words(text) {
             let lists: &[&[&str]] = match word {
@@ -70,7 +70,7 @@ impl AccessList {
     }
 
     /// True if the list allows `address`.
-    pub fn allows(&self, address: IpAddr) -> bool {
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 }
@@ -82,7 +82,7 @@ const LOCAL: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.2
 
 /// How widely an address is reachable. A narrower scope compares as less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NetworkScope {
+pub(crate) enum NetworkScope {
     /// This machine: loopback, and the unspecified address, which leads there.
     Loopback,
     /// Private, link-local and unique-local addresses.
@@ -93,7 +93,7 @@ pub enum NetworkScope {
 
 impl NetworkScope {
     /// The scope of `address`.
-    pub fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         let is_in = |list: &[&str]| {
             list.iter().filter_map(|text| Network::parse(text)).any(|network| network.contains(address))
         };
@@ -124,12 +124,12 @@ enum HostRule {
 
 /// The targets that CONN may reach. Without entries every target is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TargetList(Vec<TargetRule>);
+pub(crate) struct TargetList(Vec<TargetRule>);
 
 impl TargetList {
     /// Parses entries separated by commas or blanks: `host`, `network`, `host:port`, `network:port` and `*:port`. An IPv6
     /// address or network with a port is written in brackets. The error is the word that cannot be parsed.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         words(text)
             .map(|word| TargetRule::parse(word).ok_or_else(|| word.to_owned()))
             .collect::<Result<_, _>>()
@@ -137,12 +137,12 @@ impl TargetList {
     }
 
     /// True if the list has no entries, so that every target is allowed.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.0.is_empty()
     }
 
     /// True if a CONN to `host`, which resolved to `address`, may connect to `port` there.
-    pub fn allows(&self, host: &str, address: IpAddr, port: u16) -> bool {
+    pub(crate) fn allows(&self, host: &str, address: IpAddr, port: u16) -> bool {
         self.is_open()
             || self.0.iter().any(|rule| {
                 rule.port.is_none_or(|allowed| allowed == port)

@@ -19,7 +19,7 @@ thread_local! {
 }
 
 /// Returns an empty buffer with a capacity of at least `capacity` bytes.
-pub fn take(capacity: usize) -> Vec<u8> {
+pub(crate) fn take(capacity: usize) -> Vec<u8> {
     if capacity >= MIN_CAPACITY {
         let found = POOL.with_borrow_mut(|pool| {
             let at = pool.iter().position(|buffer| buffer.capacity() >= capacity);
@@ -33,7 +33,7 @@ pub fn take(capacity: usize) -> Vec<u8> {
 }
 
 /// Returns a buffer to the pool, whatever it contains. If the pool is full, the buffer replaces a smaller one or is freed.
-pub fn give(mut buffer: Vec<u8>) {
+pub(crate) fn give(mut buffer: Vec<u8>) {
     if (MIN_CAPACITY..=MAX_CAPACITY).contains(&buffer.capacity()) {
         buffer.clear();
         POOL.with_borrow_mut(|pool| {
@@ -49,14 +49,14 @@ pub fn give(mut buffer: Vec<u8>) {
 }
 
 /// Bytes of memory of a buffer that is in use. An empty one counts as none: its owner keeps a small one at most.
-pub fn held(buffer: &Vec<u8>) -> usize {
+pub(crate) fn held(buffer: &Vec<u8>) -> usize {
     if buffer.is_empty() { 0 } else { buffer.capacity() }
 }
 
 /// Drops the first `taken` bytes. What is left moves to a buffer of its own length if it fills a quarter of the memory or
 /// less, so that a few bytes for a slow reader do not keep the buffer of a long message. True if the bytes were dropped;
 /// otherwise the buffer is as before.
-pub fn shrink(buffer: &mut Vec<u8>, taken: usize) -> bool {
+pub(crate) fn shrink(buffer: &mut Vec<u8>, taken: usize) -> bool {
     let shrinks = buffer.capacity() >= MIN_CAPACITY && buffer.len() - taken <= buffer.capacity() / 4;
     if shrinks {
         let rest = buffer[taken..].to_vec();
@@ -66,12 +66,12 @@ pub fn shrink(buffer: &mut Vec<u8>, taken: usize) -> bool {
 }
 
 /// Frees the pooled buffers of this thread.
-pub fn clear() {
+pub(crate) fn clear() {
     POOL.take();
 }
 
 /// Appends `bytes` to `buffer`. A buffer without capacity is replaced by one from the pool.
-pub fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
     if buffer.capacity() == 0 {
         *buffer = take(bytes.len());
     }

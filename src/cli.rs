@@ -12,7 +12,7 @@ const PROBE_SECONDS: RangeInclusive<u32> = 1..=3600;
 
 /// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct CommandLine {
+pub(crate) struct CommandLine {
     /// The sources of the configuration, in the order of the options.
     pub sources: Vec<ConfigSource>,
     /// What the process does.
@@ -21,7 +21,7 @@ pub struct CommandLine {
 
 /// What the process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Runs the proxy.
     Run,
     /// Runs the proxy in a child process, and restarts it when it dies.
@@ -39,7 +39,7 @@ pub enum Mode {
 }
 
 /// The text of `--help`.
-pub const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 sockproxyd: socket proxy for Luup plugins
 
 usage: sockproxyd [options]
@@ -67,7 +67,7 @@ an address that the proxy cannot listen on.
 ";
 
 /// Parses the arguments, without the name of the program. The error is a message of one line.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLine, String> {
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLine, String> {
     let mut parser = Parser::from_args(arguments);
     let mut command_line = CommandLine { sources: Vec::new(), mode: Mode::Run };
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {

@@ -61,7 +61,7 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Opens the log that `config` names. If it cannot be opened (a USB stick that is not plugged in), the log goes to standard
 /// error and begins with the reason. Returns true if the log does not go to standard error.
-pub fn start(config: &Config) -> bool {
+pub(crate) fn start(config: &Config) -> bool {
     let (sink, error) = match Sink::open(config) {
         Ok(sink) => (sink, None),
         Err(error) => (Sink::Stderr, Some(error)),
@@ -76,18 +76,18 @@ pub fn start(config: &Config) -> bool {
 
 /// Replaces the open log by the one that `config` names. After an error, which says what cannot be opened, the open log
 /// stays.
-pub fn reopen(config: &Config) -> Result<(), String> {
+pub(crate) fn reopen(config: &Config) -> Result<(), String> {
     install(Sink::open(config)?, config);
     Ok(())
 }
 
 /// Lets the lines of this thread wait. It must call [`poll_flush`] before it sleeps, and [`flush`] at its end.
-pub fn defer_lines() {
+pub(crate) fn defer_lines() {
     DEFERS.set(true);
 }
 
 /// Writes the lines that wait if they are due. If not, returns when they are.
-pub fn poll_flush(now: Instant) -> Option<Instant> {
+pub(crate) fn poll_flush(now: Instant) -> Option<Instant> {
     let mut state = LOGGER.get()?.state();
     if state.flush_due.is_some_and(|due| due <= now) {
         state.flush();
@@ -96,7 +96,7 @@ pub fn poll_flush(now: Instant) -> Option<Instant> {
 }
 
 /// Writes the lines that wait.
-pub fn flush() {
+pub(crate) fn flush() {
     if let Some(logger) = LOGGER.get() {
         logger.state().flush();
     }
@@ -119,7 +119,7 @@ fn install(sink: Sink, config: &Config) {
 }
 
 /// Opens the log, writes one line and closes the log, for the supervisor, which writes few lines.
-pub fn log_once(config: &Config, level: Level, text: &str) {
+pub(crate) fn log_once(config: &Config, level: Level, text: &str) {
     let sink = Sink::open(config).unwrap_or(Sink::Stderr);
     State::new(sink).write(level, text, false);
 }

@@ -20,7 +20,7 @@ const MAX_GREETING_LEN: u64 = 128;
 /// Connects to the proxy that listens on `address` (as in the configuration: `*`, a literal address or a name) and `port`,
 /// and waits for its greeting. With `seconds`, repeats a failed attempt until this time has passed; without, there is one
 /// attempt. The error is a message of one line.
-pub fn probe(address: &str, port: u16, seconds: Option<u32>) -> Result<(), String> {
+pub(crate) fn probe(address: &str, port: u16, seconds: Option<u32>) -> Result<(), String> {
     let Some(seconds) = seconds else { return attempt(address, port, Instant::now() + SINGLE_ATTEMPT_TIMEOUT) };
     let deadline = Instant::now() + Duration::from_secs(seconds.into());
     let mut last = None;

@@ -35,7 +35,7 @@ enum ChildEnd {
 /// Runs `daemon` in a child, and again when it dies. `report` logs its deaths. Returns the exit status.
 ///
 /// Must be called before any thread is started.
-pub fn run(daemon: impl Fn() -> i32, report: impl Fn(&str)) -> nix::Result<i32> {
+pub(crate) fn run(daemon: impl Fn() -> i32, report: impl Fn(&str)) -> nix::Result<i32> {
     let mut signals = SigSet::empty();
     FORWARDED.iter().chain([&Signal::SIGCHLD]).for_each(|&signal| signals.add(signal));
     signals.thread_block()?;
@@ -82,7 +82,7 @@ pub fn run(daemon: impl Fn() -> i32, report: impl Fn(&str)) -> nix::Result<i32> 
 /// years, the lock of a package manager among them. Best effort; errors are ignored.
 ///
 /// Must be called before anything opens a descriptor to keep: its number would later stand for another file or none.
-pub fn close_inherited() {
+pub(crate) fn close_inherited() {
     // Reading the directory takes a descriptor of its own, which is gone before the first is closed.
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());

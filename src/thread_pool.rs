@@ -15,12 +15,12 @@ use std::time::Duration;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Threads that turn jobs `J` into results `R`.
-pub struct ThreadPool<J, R> {
+pub(crate) struct ThreadPool<J, R> {
     shared: Arc<Shared<J, R>>,
 }
 
 /// The settings of a [`ThreadPool`].
-pub struct ThreadPoolSettings<J, R> {
+pub(crate) struct ThreadPoolSettings<J, R> {
     /// The name of the threads, as ps(1) and the log show it.
     pub name: &'static str,
     /// Threads at once; at least 1.
@@ -38,7 +38,7 @@ pub struct ThreadPoolSettings<J, R> {
 
 /// When a job runs, compared with the others in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JobClass {
+pub(crate) enum JobClass {
     /// Before all jobs of the other classes: the job continues work that has begun.
     Urgent,
     /// In the order of submission.
@@ -69,7 +69,7 @@ struct Queue<J> {
 
 impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
     /// A pool that has no threads yet.
-    pub fn new(settings: ThreadPoolSettings<J, R>) -> Self {
+    pub(crate) fn new(settings: ThreadPoolSettings<J, R>) -> Self {
         let queue = Queue {
             jobs: VecDeque::new(),
             max_threads: settings.max_threads.max(1),
@@ -84,7 +84,7 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
 
     /// Queues a job. False if the pool has no thread and cannot start one: the job waits until a later call of
     /// [`ThreadPool::submit`] can, or until it is cancelled.
-    pub fn submit(&self, class: JobClass, job: J) -> bool {
+    pub(crate) fn submit(&self, class: JobClass, job: J) -> bool {
         let mut queue = lock(&self.shared.queue);
         queue.insert(class, job);
         self.start_threads(&mut queue);
@@ -101,7 +101,7 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
 
     /// Removes the queued jobs for which `matches` returns true, and returns how many they were. A job that already
     /// runs is not stopped.
-    pub fn cancel(&self, mut matches: impl FnMut(&J) -> bool) -> usize {
+    pub(crate) fn cancel(&self, mut matches: impl FnMut(&J) -> bool) -> usize {
         let mut queue = lock(&self.shared.queue);
         let before = queue.jobs.len();
         queue.jobs.retain(|(_, job)| !matches(job));
@@ -109,12 +109,12 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
     }
 
     /// The results since the last call.
-    pub fn take_results(&self) -> Vec<R> {
+    pub(crate) fn take_results(&self) -> Vec<R> {
         std::mem::take(&mut lock(&self.shared.results))
     }
 
     /// Changes the maximum of threads. Threads in excess of it end when their jobs are done.
-    pub fn set_max_threads(&self, max_threads: usize) {
+    pub(crate) fn set_max_threads(&self, max_threads: usize) {
         let mut queue = lock(&self.shared.queue);
         queue.max_threads = max_threads.max(1);
         self.start_threads(&mut queue);
@@ -124,7 +124,7 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
 
     /// The number of threads that run now.
     #[cfg(test)]
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         lock(&self.shared.queue).threads
     }
 
@@ -240,7 +240,7 @@ fn add_niceness(increment: i32) {
 }
 
 /// Locks `mutex`, poisoned or not: no code of ours panics while a guarded value is half changed.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

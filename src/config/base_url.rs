@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 /// Checks an `http` or `https` URL (RFC 3986 section 3) without query and fragment, and removes the slashes at its end.
 /// `None`: the text is not such a URL.
-pub fn parse_base_url(text: &str) -> Option<String> {
+pub(super) fn parse_base_url(text: &str) -> Option<String> {
     let (scheme, rest) = text.trim_end_matches('/').split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));

@@ -10,7 +10,7 @@ use super::{Config, ConfigError};
 const MAX_FILE_LEN: u64 = 1 << 20;
 
 /// Reads the file at `path`.
-pub fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     read_limited(path).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
 }
 
@@ -22,7 +22,7 @@ fn read_limited(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// Applies the text of a file called `name`.
-pub fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), ConfigError> {
+pub(super) fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), ConfigError> {
     let mut section = String::new();
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     for (number, line) in text.split(|&b| b == b'\n').enumerate() {

@@ -5,8 +5,8 @@
 
 mod base_url;
 mod file;
-pub mod sample;
-pub mod settings;
+pub(crate) mod sample;
+pub(crate) mod settings;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ const MAX_DIRECT_LISTENERS: usize = 1000;
 
 /// A part of the configuration that the command line gives. Sources are applied in order; a later one overrides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConfigSource {
+pub(crate) enum ConfigSource {
     /// A configuration file (`-c`).
     File(PathBuf),
     /// A command-line option that sets a key of `[host]`.
@@ -41,7 +41,7 @@ pub enum ConfigSource {
 
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// The address to listen on: `*`, a literal address or a name.
     pub address: String,
     /// The port to listen on. 0: the system chooses one.
@@ -70,7 +70,7 @@ pub struct Config {
 
 /// The section `[tls]`. See [`settings::SETTINGS`] for the reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsConfig {
+pub(crate) struct TlsConfig {
     /// File of certificates (PEM) to trust in addition to the built-in roots.
     pub ca: Option<PathBuf>,
     /// Directory of the files that plugins may name. `None`: plugins may name none.
@@ -81,7 +81,7 @@ pub struct TlsConfig {
 
 /// The destination of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogTarget {
+pub(crate) enum LogTarget {
     /// Standard error.
     Stderr,
     /// The system log.
@@ -92,7 +92,7 @@ pub enum LogTarget {
 
 /// The section `[limits]`. See [`settings::SETTINGS`] for ranges and reasons.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections in total.
     pub connections: usize,
     /// Connections from one address other than loopback.
@@ -133,7 +133,7 @@ pub struct Limits {
 
 /// A listener whose connections lead to one target, without setup mode.
 #[derive(Clone, Debug)]
-pub struct DirectListener {
+pub(crate) struct DirectListener {
     /// The port to listen on.
     pub port: u16,
     /// The target.
@@ -144,7 +144,7 @@ pub struct DirectListener {
 
 /// What is wrong with the configuration, and where: a file with a line number, or a command-line option.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     place: String,
     reason: String,
 }
@@ -165,7 +165,7 @@ impl std::error::Error for ConfigError {}
 
 impl Config {
     /// The configuration that `sources` give, starting from the defaults.
-    pub fn load(sources: &[ConfigSource]) -> Result<Self, ConfigError> {
+    pub(crate) fn load(sources: &[ConfigSource]) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         for source in sources {
             match source {
@@ -179,7 +179,7 @@ impl Config {
     }
 
     /// Applies the text of a file called `name`. After an error, the lines before it are applied.
-    pub fn apply_text(&mut self, name: &str, text: &[u8]) -> Result<(), ConfigError> {
+    pub(crate) fn apply_text(&mut self, name: &str, text: &[u8]) -> Result<(), ConfigError> {
         file::apply(name, text, self)
     }
 

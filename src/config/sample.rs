@@ -3,7 +3,7 @@
 use super::settings::SETTINGS;
 
 /// The sample configuration: every key with its help and default, commented out.
-pub fn sample() -> String {
+pub(crate) fn sample() -> String {
     let mut text = String::from(
         "; Sample configuration of sockproxyd. A line that begins with a semicolon is a comment. The file lists every key\n\
          ; with its default; to change one, remove the semicolon before the key. Sections and keys are case-insensitive.\n\

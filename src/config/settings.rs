@@ -9,7 +9,7 @@ use crate::access::{AccessList, TargetList};
 use crate::protocol::tls_settings::TlsVerify;
 
 /// One setting of the configuration file.
-pub struct Setting {
+pub(crate) struct Setting {
     /// The section, in lower case.
     pub section: &'static str,
     /// The key, in lower case.
@@ -44,7 +44,7 @@ impl Setting {
 }
 
 /// All settings, in the order of the sample configuration.
-pub static SETTINGS: &[Setting] = &[
+pub(crate) static SETTINGS: &[Setting] = &[
     Setting::new(
         "host",
         "ip",
@@ -311,7 +311,7 @@ pub static SETTINGS: &[Setting] = &[
 ];
 
 /// Longest time that a setting can have: ten years, which can be added to an instant without overflow.
-pub const MAX_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
+pub(crate) const MAX_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
 
 fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {
     let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));

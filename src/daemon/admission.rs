@@ -14,7 +14,7 @@ const LOG_PERIOD: Duration = Duration::from_secs(60);
 
 /// Counts the connections that are admitted.
 #[derive(Debug)]
-pub struct Admission {
+pub(super) struct Admission {
     per_address: HashMap<IpAddr, usize>,
     /// Connections that may be admitted in all.
     limit: usize,
@@ -26,18 +26,24 @@ pub struct Admission {
 
 impl Admission {
     /// Admits up to `limit` connections.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { per_address: HashMap::new(), limit, refused: 0, period: None, in_period: 0 }
     }
 
     /// Changes the limit. Connections that are admitted stay.
-    pub fn set_limit(&mut self, limit: usize) {
+    pub(super) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
     /// Admits a connection from `address`, whose end [`Admission::release`] must be told, or returns the line that refuses
     /// it. `admitted`: connections that are admitted already.
-    pub fn admit(&mut self, address: IpAddr, admitted: usize, config: &Config, now: Instant) -> Result<(), Vec<u8>> {
+    pub(super) fn admit(
+        &mut self,
+        address: IpAddr,
+        admitted: usize,
+        config: &Config,
+        now: Instant,
+    ) -> Result<(), Vec<u8>> {
         let limits = &config.limits;
         let own = self.per_address.get(&address).copied().unwrap_or(0);
         let (reply, why) = if !config.allow.allows(address) {
@@ -56,7 +62,7 @@ impl Admission {
     }
 
     /// A connection from `address` has ended.
-    pub fn release(&mut self, address: IpAddr) {
+    pub(super) fn release(&mut self, address: IpAddr) {
         if let Some(count) = self.per_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -66,7 +72,7 @@ impl Admission {
     }
 
     /// Refusals since the start.
-    pub fn refused(&self) -> u64 {
+    pub(super) fn refused(&self) -> u64 {
         self.refused
     }
 

@@ -12,7 +12,7 @@ const RESERVE: usize = 48;
 /// Raises the limit as far as `config` needs it, and returns for how many connections it is enough.
 ///
 /// The soft limit goes up to the hard one; root may raise that as well.
-pub fn raise_for(config: &Config) -> usize {
+pub(super) fn raise_for(config: &Config) -> usize {
     let limits = &config.limits;
     let others = RESERVE + 2 * limits.pipes + limits.senders + limits.resolvers + config.direct.len();
     let needed = PER_CONNECTION * limits.connections + others;

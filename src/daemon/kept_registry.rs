@@ -13,7 +13,7 @@ const WRONG_PID_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Pids of kept sessions. They are secrets, and are compared by a keyed hash: the time that takes tells nothing.
 #[derive(Debug, Default)]
-pub struct KeptRegistry {
+pub(super) struct KeptRegistry {
     keys: HashMap<Box<[u8]>, Key>,
     limiter: RateLimiter,
 }
@@ -48,32 +48,32 @@ impl RateLimiter {
 
 impl KeptRegistry {
     /// The session of `pid`.
-    pub fn find(&self, pid: &[u8]) -> Option<Key> {
+    pub(super) fn find(&self, pid: &[u8]) -> Option<Key> {
         self.keys.get(pid).copied()
     }
 
     /// True if another pid that a client names may be looked up.
-    pub fn allow_lookup(&mut self, now: Instant) -> bool {
+    pub(super) fn allow_lookup(&mut self, now: Instant) -> bool {
         self.limiter.allow(now)
     }
 
     /// Counts a pid that a client named and no session has.
-    pub fn record_wrong_pid(&mut self, now: Instant) {
+    pub(super) fn record_wrong_pid(&mut self, now: Instant) {
         self.limiter.record_wrong(now);
     }
 
     /// How many pids there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.keys.len()
     }
 
     /// From now on `pid` is that of `key`.
-    pub fn insert(&mut self, pid: &[u8], key: Key) {
+    pub(super) fn insert(&mut self, pid: &[u8], key: Key) {
         self.keys.insert(pid.into(), key);
     }
 
     /// Removes `pid`, if it is still that of `key`.
-    pub fn remove(&mut self, pid: &[u8], key: Key) {
+    pub(super) fn remove(&mut self, pid: &[u8], key: Key) {
         if self.find(pid) == Some(key) {
             self.keys.remove(pid);
         }

@@ -33,7 +33,7 @@ struct Listener {
 
 /// All listening sockets. A listener keeps its number, which its token carries.
 #[derive(Debug, Default)]
-pub struct Listeners {
+pub(super) struct Listeners {
     listeners: Vec<Option<Listener>>,
     /// While nothing can be accepted, no listener is registered: its events would not stop.
     paused_until: Option<Instant>,
@@ -43,7 +43,7 @@ pub struct Listeners {
 
 /// An accepted connection.
 #[derive(Debug)]
-pub struct Accepted {
+pub(super) struct Accepted {
     /// The connection.
     pub stream: TcpStream,
     /// Its peer.
@@ -54,7 +54,7 @@ pub struct Accepted {
 
 impl Listeners {
     /// Opens the listener of setup mode and the direct ones. An error says in one line which could not be opened.
-    pub fn open(config: &Config, registry: &Registry) -> Result<Self, String> {
+    pub(super) fn open(config: &Config, registry: &Registry) -> Result<Self, String> {
         let mut listeners = Self::default();
         listeners.add(config, config.port, None, registry)?;
         for direct in &config.direct {
@@ -64,7 +64,7 @@ impl Listeners {
     }
 
     /// Brings the direct listeners in line with a configuration that was read anew. Connections live on.
-    pub fn reload(&mut self, config: &Config, registry: &Registry) {
+    pub(super) fn reload(&mut self, config: &Config, registry: &Registry) {
         for listener in &mut self.listeners {
             let keep = listener.as_mut().is_none_or(|listener| match &mut listener.direct {
                 None => true,
@@ -99,24 +99,24 @@ impl Listeners {
     }
 
     /// Closes all listeners.
-    pub fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.listeners.clear();
     }
 
     /// An event of a listener: a connection is waiting.
-    pub fn handle_event(&mut self, listener: usize) {
+    pub(super) fn handle_event(&mut self, listener: usize) {
         if let Some(Some(listener)) = self.listeners.get_mut(listener) {
             listener.ready = true;
         }
     }
 
     /// A connection has ended, which may have freed what another one needs.
-    pub fn handle_session_end(&mut self, now: Instant) {
+    pub(super) fn handle_session_end(&mut self, now: Instant) {
         self.paused_until = self.paused_until.map(|until| until.min(now));
     }
 
     /// Accepts up to `limit` connections of each listener that has had an event. The next poll reports those that are left.
-    pub fn accept(&mut self, limit: usize, registry: &Registry, now: Instant) -> Vec<Accepted> {
+    pub(super) fn accept(&mut self, limit: usize, registry: &Registry, now: Instant) -> Vec<Accepted> {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.resume(registry);
         }
@@ -170,17 +170,17 @@ impl Listeners {
     }
 
     /// When to try again after exhaustion.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.paused_until
     }
 
     /// The configuration of a direct listener. `None` for that of setup mode.
-    pub fn direct(&self, listener: usize) -> Option<&DirectListener> {
+    pub(super) fn direct(&self, listener: usize) -> Option<&DirectListener> {
         self.listeners.get(listener)?.as_ref()?.direct.as_deref()
     }
 
     /// The addresses of all listeners, and the targets of the direct ones.
-    pub fn list(&self) -> Vec<(String, Option<String>)> {
+    pub(super) fn list(&self) -> Vec<(String, Option<String>)> {
         let target = |listener: &Listener| listener.direct.as_ref().map(|direct| direct.target.to_string());
         self.listeners.iter().flatten().map(|listener| (listener.address.to_string(), target(listener))).collect()
     }

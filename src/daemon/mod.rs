@@ -77,7 +77,7 @@ struct Resources {
 }
 
 /// The daemon.
-pub struct Daemon {
+pub(crate) struct Daemon {
     resources: Resources,
     /// Where the configuration came from, to be read again on SIGHUP.
     config_sources: Vec<ConfigSource>,
@@ -102,7 +102,7 @@ impl Daemon {
     ///
     /// Must be called before any thread is started, since signals are blocked for all of them. `config_sources`: where
     /// `config` came from, to be read again on SIGHUP.
-    pub fn new(config: Config, config_sources: Vec<ConfigSource>) -> Result<Self, String> {
+    pub(crate) fn new(config: Config, config_sources: Vec<ConfigSource>) -> Result<Self, String> {
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let signals = Signals::new(poll.registry(), tokens::SIGNALS).map_err(|error| format!("no signals: {error}"))?;
         let waker = Waker::new(poll.registry(), tokens::WAKER).map_err(|error| format!("no waker: {error}"))?;
@@ -154,7 +154,7 @@ impl Daemon {
     }
 
     /// Serves until it is told to end. An error is one line for people.
-    pub fn run(mut self) -> Result<(), String> {
+    pub(crate) fn run(mut self) -> Result<(), String> {
         log::info!("sockproxyd {} ready, Luup at {}", env!("CARGO_PKG_VERSION"), self.resources.config.luup);
         let mut events = Events::with_capacity(MAX_EVENTS);
         logging::defer_lines();

@@ -15,7 +15,7 @@ const TURNS_BEFORE_RELAYING: usize = 4;
 
 /// Sessions that wait for a turn. A round is what happens in one turn of the loop.
 #[derive(Debug)]
-pub struct RunQueue<K> {
+pub(super) struct RunQueue<K> {
     relays: VecDeque<K>,
     others: VecDeque<K>,
     /// How many relays and others are still to come in this round.
@@ -24,13 +24,13 @@ pub struct RunQueue<K> {
 
 impl<K: Copy> RunQueue<K> {
     /// An empty queue.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { relays: VecDeque::new(), others: VecDeque::new(), left: (0, 0) }
     }
 
     /// Queues `key`, unless `queued` says that it is queued already. The caller keeps `queued`, and clears it when
     /// [`RunQueue::next`] returns the key. `relays`: bytes pass through the session.
-    pub fn add(&mut self, key: K, relays: bool, queued: &mut bool) {
+    pub(super) fn add(&mut self, key: K, relays: bool, queued: &mut bool) {
         if !std::mem::replace(queued, true) {
             let line = if relays { &mut self.relays } else { &mut self.others };
             line.push_back(key);
@@ -44,17 +44,17 @@ impl<K: Copy> RunQueue<K> {
     }
 
     /// How many connections may be accepted before a round that begins now, so that those accepted before keep up.
-    pub fn accept_limit(&self) -> usize {
+    pub(super) fn accept_limit(&self) -> usize {
         self.share().div_ceil(TURNS_BEFORE_RELAYING)
     }
 
     /// Begins a round. A session that is queued from now on waits for the next one.
-    pub fn begin_round(&mut self) {
+    pub(super) fn begin_round(&mut self) {
         self.left = (self.relays.len(), self.others.len().min(self.share()));
     }
 
     /// The next session in this round.
-    pub fn next(&mut self) -> Option<K> {
+    pub(super) fn next(&mut self) -> Option<K> {
         let (relays, others) = &mut self.left;
         let (left, line) = if *relays > 0 { (relays, &mut self.relays) } else { (others, &mut self.others) };
         *left = left.checked_sub(1)?;
@@ -62,12 +62,12 @@ impl<K: Copy> RunQueue<K> {
     }
 
     /// True if no session waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.relays.is_empty() && self.others.is_empty()
     }
 
     /// Frees memory that many sessions have needed.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         self.relays.shrink_to_fit();
         self.others.shrink_to_fit();
     }

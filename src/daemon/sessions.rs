@@ -10,7 +10,7 @@ use crate::session::{Key, Session};
 
 /// A session, and what the loop remembers of it.
 #[derive(Debug)]
-pub struct Slot {
+pub(super) struct Slot {
     /// The session.
     pub session: Box<Session>,
     /// It waits in the run queue.
@@ -23,7 +23,7 @@ pub struct Slot {
 /// All sessions. A slot that is used again has another generation, and so another key: a late event or result for the
 /// session before finds nothing.
 #[derive(Debug, Default)]
-pub struct SessionTable {
+pub(super) struct SessionTable {
     slots: Slab<Slot>,
     /// The generation that the next session in a slot gets.
     generations: Vec<u16>,
@@ -31,17 +31,17 @@ pub struct SessionTable {
 
 impl SessionTable {
     /// How many sessions there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
     /// True if there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
     /// The key that the next session gets.
-    pub fn next_key(&mut self) -> Key {
+    pub(super) fn next_key(&mut self) -> Key {
         let slot = self.slots.vacant_key();
         if self.generations.len() <= slot {
             self.generations.resize(slot + 1, 0);
@@ -50,24 +50,24 @@ impl SessionTable {
     }
 
     /// Adds `session`, which gets [`SessionTable::next_key`].
-    pub fn insert(&mut self, session: Box<Session>) -> Key {
+    pub(super) fn insert(&mut self, session: Box<Session>) -> Key {
         let key = self.next_key();
         self.slots.insert(Slot { session, queued: false, armed: None, key });
         key
     }
 
     /// The session that `key` names, if it is still there.
-    pub fn get(&self, key: Key) -> Option<&Slot> {
+    pub(super) fn get(&self, key: Key) -> Option<&Slot> {
         self.slots.get(slot_of(key)?).filter(|found| found.key == key)
     }
 
     /// The session that `key` names, if it is still there.
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut Slot> {
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Slot> {
         self.slots.get_mut(slot_of(key)?).filter(|found| found.key == key)
     }
 
     /// Removes the session that `key` names.
-    pub fn remove(&mut self, key: Key) -> Option<Box<Session>> {
+    pub(super) fn remove(&mut self, key: Key) -> Option<Box<Session>> {
         self.get(key)?;
         let slot = slot_of(key)?;
         let TokenKind::Session(_, generation, _) = tokens::decode(Token(key)) else { return None };
@@ -76,23 +76,23 @@ impl SessionTable {
     }
 
     /// All sessions with their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (Key, &Slot)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Slot)> {
         self.slots.iter().map(|(_, slot)| (slot.key, slot))
     }
 
     /// All sessions with their keys.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Slot)> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Slot)> {
         self.slots.iter_mut().map(|(_, slot)| (slot.key, slot))
     }
 
     /// Frees memory that many sessions have needed.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         self.slots.shrink_to_fit();
     }
 }
 
 /// The token of the remote's sockets of the session that `key` names.
-pub fn remote_token(key: Key) -> Token {
+pub(super) fn remote_token(key: Key) -> Token {
     match tokens::decode(Token(key)) {
         TokenKind::Session(slot, generation, _) => tokens::session(slot, generation, Side::Remote),
         _ => Token(key),
@@ -100,7 +100,7 @@ pub fn remote_token(key: Key) -> Token {
 }
 
 /// A session's key is its plugin socket's token.
-pub fn key(slot: usize, generation: u16) -> Key {
+pub(super) fn key(slot: usize, generation: u16) -> Key {
     tokens::session(slot, generation, Side::Plugin).0
 }
 

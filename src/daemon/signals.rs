@@ -9,7 +9,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// What a signal asks of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignalRequest {
+pub(super) enum SignalRequest {
     /// SIGHUP: read the configuration again.
     Reload,
     /// SIGUSR1: log the table of connections.
@@ -20,13 +20,13 @@ pub enum SignalRequest {
 
 /// Receives signals.
 #[derive(Debug)]
-pub struct Signals {
+pub(super) struct Signals {
     fd: SignalFd,
 }
 
 impl Signals {
     /// Blocks the signals for this thread and all that it will start, and registers their events under `token`.
-    pub fn new(registry: &Registry, token: Token) -> std::io::Result<Self> {
+    pub(super) fn new(registry: &Registry, token: Token) -> std::io::Result<Self> {
         let mut signals = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
             signals.add(signal);
@@ -38,7 +38,7 @@ impl Signals {
     }
 
     /// The next signal that has come.
-    pub fn next(&self) -> Option<SignalRequest> {
+    pub(super) fn next(&self) -> Option<SignalRequest> {
         loop {
             let info = self.fd.read_signal().ok()??;
             match Signal::try_from(info.ssi_signo as i32) {

@@ -14,18 +14,18 @@ type Entry<K> = Reverse<(Instant, K)>;
 
 /// Timers of `K`.
 #[derive(Debug)]
-pub struct Timers<K: Ord> {
+pub(super) struct Timers<K: Ord> {
     heap: BinaryHeap<Entry<K>>,
 }
 
 impl<K: Ord + Copy> Timers<K> {
     /// No timers.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { heap: BinaryHeap::new() }
     }
 
     /// Arms a timer so that `key` comes up at `due`. The caller keeps `armed`: what the key's timer is armed for.
-    pub fn arm(&mut self, key: K, due: Option<Instant>, armed: &mut Option<Instant>) {
+    pub(super) fn arm(&mut self, key: K, due: Option<Instant>, armed: &mut Option<Instant>) {
         if let Some(due) = due
             && armed.is_none_or(|armed| due < armed)
         {
@@ -35,7 +35,7 @@ impl<K: Ord + Copy> Timers<K> {
     }
 
     /// The next key whose timer is due at `now`. The caller checks whether it is really due, and arms it anew.
-    pub fn pop(&mut self, now: Instant) -> Option<(Instant, K)> {
+    pub(super) fn pop(&mut self, now: Instant) -> Option<(Instant, K)> {
         let &Reverse((due, _)) = self.heap.peek()?;
         if due > now {
             return None;
@@ -45,7 +45,7 @@ impl<K: Ord + Copy> Timers<K> {
 
     /// Removes entries that are out of date, if they are most of the heap. `live`: how many keys there are. `is_armed`: true
     /// if a key is armed for that instant.
-    pub fn prune(&mut self, live: usize, is_armed: impl Fn(K, Instant) -> bool) {
+    pub(super) fn prune(&mut self, live: usize, is_armed: impl Fn(K, Instant) -> bool) {
         if self.heap.len() > 4 * live + MAX_STALE {
             self.heap.retain(|&Reverse((due, key))| is_armed(key, due));
             self.heap.shrink_to_fit();
@@ -53,12 +53,12 @@ impl<K: Ord + Copy> Timers<K> {
     }
 
     /// The next timer: when it is due, and its key.
-    pub fn next(&self) -> Option<(Instant, K)> {
+    pub(super) fn next(&self) -> Option<(Instant, K)> {
         self.heap.peek().map(|&Reverse(entry)| entry)
     }
 
     /// Removes [`Timers::next`].
-    pub fn remove_next(&mut self) {
+    pub(super) fn remove_next(&mut self) {
         self.heap.pop();
     }
 }

@@ -6,9 +6,9 @@
 use mio::Token;
 
 /// The waker's token.
-pub const WAKER: Token = Token(0);
+pub(super) const WAKER: Token = Token(0);
 /// The signals' token.
-pub const SIGNALS: Token = Token(1);
+pub(super) const SIGNALS: Token = Token(1);
 /// The first token of a listener; the rest follow.
 const LISTENERS: usize = 2;
 
@@ -18,11 +18,11 @@ const SESSIONS: usize = 1 << 12;
 const SLOT_BITS: u32 = 18;
 const GENERATION_BITS: u32 = 12;
 /// Slots that a token can tell apart: the most sessions that there can be.
-pub const SLOTS: usize = 1 << SLOT_BITS;
+pub(super) const SLOTS: usize = 1 << SLOT_BITS;
 
 /// Which of a session's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(super) enum Side {
     /// The plugin's.
     Plugin,
     /// The remote's, all attempts included.
@@ -31,7 +31,7 @@ pub enum Side {
 
 /// What a token means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenKind {
+pub(super) enum TokenKind {
     /// A worker has a result.
     Waker,
     /// A signal has come.
@@ -43,12 +43,12 @@ pub enum TokenKind {
 }
 
 /// The token of the listener at `index`.
-pub fn listener(index: usize) -> Token {
+pub(super) fn listener(index: usize) -> Token {
     Token(LISTENERS + index)
 }
 
 /// The token of a session's socket. Only the lowest bits of the generation count.
-pub fn session(slot: usize, generation: u16, side: Side) -> Token {
+pub(super) fn session(slot: usize, generation: u16, side: Side) -> Token {
     let side = usize::from(side == Side::Remote);
     let generation = usize::from(generation) & ((1 << GENERATION_BITS) - 1);
     // 12 + 18 + 1 bits, and the lowest numbers for everything else.
@@ -57,7 +57,7 @@ pub fn session(slot: usize, generation: u16, side: Side) -> Token {
 }
 
 /// What a token means.
-pub fn decode(token: Token) -> TokenKind {
+pub(super) fn decode(token: Token) -> TokenKind {
     match token {
         WAKER => TokenKind::Waker,
         SIGNALS => TokenKind::Signals,
@@ -71,7 +71,7 @@ pub fn decode(token: Token) -> TokenKind {
 }
 
 /// The generation after `generation`, as tokens count.
-pub fn next_generation(generation: u16) -> u16 {
+pub(super) fn next_generation(generation: u16) -> u16 {
     generation.wrapping_add(1) & ((1 << GENERATION_BITS) - 1)
 }
 

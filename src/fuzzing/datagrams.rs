@@ -125,7 +125,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// Runs what `data` says. Returns how the relay ended, if it did.
-pub fn run_story(data: &[u8]) -> Option<CloseReason> {
+pub(crate) fn run_story(data: &[u8]) -> Option<CloseReason> {
     let mut input = Input::new(data);
     let framing = [Framing::Raw, Framing::Line, Framing::Mesg][input.below(3)];
     let mut around = TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE);

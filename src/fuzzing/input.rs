@@ -1,33 +1,33 @@
 //! How a target reads its input.
 
 /// The input bytes, read from the front; zeros after their end.
-pub struct Input<'a>(&'a [u8]);
+pub(super) struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
     /// All of `data`.
-    pub fn new(data: &'a [u8]) -> Self {
+    pub(super) fn new(data: &'a [u8]) -> Self {
         Self(data)
     }
 
     /// The next byte.
-    pub fn byte(&mut self) -> u8 {
+    pub(super) fn byte(&mut self) -> u8 {
         let Some((&first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
         first
     }
 
     /// A number below `bound`, from the next byte; `bound` must be 1 to 256.
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         usize::from(self.byte()) % bound
     }
 
     /// True if all bytes have been read.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The remaining bytes.
-    pub fn rest(self) -> &'a [u8] {
+    pub(super) fn rest(self) -> &'a [u8] {
         self.0
     }
 }
@@ -41,7 +41,7 @@ const UNIT: usize = 257;
 const REPETITIONS: usize = 2;
 
 /// Expands repetitions, so that a few bytes of a seed can become a line that is too long.
-pub fn expand(data: &[u8]) -> Vec<u8> {
+pub(super) fn expand(data: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     let mut input = Input(data);
     let mut repetitions = 0;
@@ -60,7 +60,7 @@ pub fn expand(data: &[u8]) -> Vec<u8> {
 
 /// Splits `text` into pieces whose sizes depend on `seed`: 0 gives one piece, 1 gives single bytes (or hundreds of
 /// equal pieces), any other value mixed sizes.
-pub fn pieces(text: &[u8], seed: u8) -> Vec<&[u8]> {
+pub(super) fn pieces(text: &[u8], seed: u8) -> Vec<&[u8]> {
     match seed {
         0 => return vec![text],
         1 => return text.chunks(text.len() / 512 + 1).collect(),

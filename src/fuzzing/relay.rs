@@ -49,7 +49,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// Runs what `data` says. Returns how the relay ended, if it did.
-pub fn run_story(data: &[u8]) -> Option<CloseReason> {
+pub(crate) fn run_story(data: &[u8]) -> Option<CloseReason> {
     let mut input = Input::new(data);
     let each = RESERVE + 16 * input.below(256);
     let mut world = World::new(&mut input, each);

@@ -14,7 +14,7 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 ///
 /// std's `TcpStream::connect_timeout` reads the error from SO_ERROR, which user-mode emulators of other processors
 /// translate wrongly. The socket keeps the time limit for writes.
-pub fn connect(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+pub(crate) fn connect(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // SO_SNDTIMEO also limits connect(2), which then fails with EINPROGRESS (socket(7)).
     socket.set_write_timeout(Some(timeout.max(MIN_TIMEOUT)))?;

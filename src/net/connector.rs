@@ -16,7 +16,7 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Attempts under way and addresses still to try.
 #[derive(Debug)]
-pub struct Connector<N: Network> {
+pub(crate) struct Connector<N: Network> {
     waiting: VecDeque<SocketAddr>,
     racing: Vec<(SocketAddr, N::Stream)>,
     /// What events have reported of the attempts, taken together: an event does not say which attempt it is of. So it
@@ -29,7 +29,7 @@ pub struct Connector<N: Network> {
 
 /// What [`Connector::poll`] came to.
 #[derive(Debug)]
-pub enum ConnectorProgress<N: Network> {
+pub(crate) enum ConnectorProgress<N: Network> {
     /// No attempt has succeeded yet.
     Pending,
     /// The connection is established, with this address. It is registered.
@@ -40,7 +40,7 @@ pub enum ConnectorProgress<N: Network> {
 
 impl<N: Network> Connector<N> {
     /// A race between `addresses`, of which none is tried yet.
-    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) -> Self {
+    pub(crate) fn new(addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) -> Self {
         Self {
             waiting: addresses.into_iter().collect(),
             racing: Vec::new(),
@@ -52,17 +52,17 @@ impl<N: Network> Connector<N> {
     }
 
     /// Adds what an event of one of the attempts reports.
-    pub fn handle_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_event(&mut self, event: Readiness) {
         self.readiness.merge(event);
     }
 
     /// When [`Connector::poll`] has something to do even without an event.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         (!self.waiting.is_empty()).then_some(self.next_attempt)
     }
 
     /// Looks after the attempts: to be called at first, after each event for `token`, and at the deadline.
-    pub fn poll(&mut self, network: &mut N, token: Token, now: Instant) -> ConnectorProgress<N> {
+    pub(crate) fn poll(&mut self, network: &mut N, token: Token, now: Instant) -> ConnectorProgress<N> {
         if let Some(connected) = self.poll_attempts(network, token) {
             return connected;
         }

@@ -12,7 +12,7 @@ use super::socket::{Datagrams, Stream};
 
 /// What a read or a write came to.
 #[derive(Debug)]
-pub enum Transfer {
+pub(crate) enum Transfer {
     /// This many bytes were read or written. 0: the call was interrupted or made progress below; try again.
     Bytes(usize),
     /// The peer has ended its side. Only of reads.
@@ -24,7 +24,7 @@ pub enum Transfer {
 }
 
 /// One end of a connection, as a relay sees it.
-pub trait Endpoint {
+pub(crate) trait Endpoint {
     /// Reads what is there into `buffer`, which must not be empty. To be called while [`Endpoint::is_readable`].
     fn try_read(&mut self, buffer: &mut [u8]) -> Transfer;
 
@@ -75,35 +75,35 @@ pub trait Endpoint {
 
 /// A stream and its readiness.
 #[derive(Debug)]
-pub struct SocketEndpoint<S> {
+pub(crate) struct SocketEndpoint<S> {
     stream: S,
     readiness: Readiness,
 }
 
 impl<S> SocketEndpoint<S> {
     /// `stream`, of which `readiness` is known.
-    pub fn new(stream: S, readiness: Readiness) -> Self {
+    pub(crate) fn new(stream: S, readiness: Readiness) -> Self {
         Self { stream, readiness }
     }
 
     /// Adds what an event reports.
-    pub fn handle_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_event(&mut self, event: Readiness) {
         self.readiness.merge(event);
     }
 
     /// The stream.
-    pub fn stream(&self) -> &S {
+    pub(crate) fn stream(&self) -> &S {
         &self.stream
     }
 
     /// The stream, for what is no transfer of bytes.
-    pub fn stream_mut(&mut self) -> &mut S {
+    pub(crate) fn stream_mut(&mut self) -> &mut S {
         &mut self.stream
     }
 
     /// Puts another layer on the stream: TLS, say. A layer that may hold bytes already is to be read whatever events have
     /// reported ([`Endpoint::assume_readable`]).
-    pub fn wrap<T>(self, layer: impl FnOnce(S) -> T) -> SocketEndpoint<T> {
+    pub(crate) fn wrap<T>(self, layer: impl FnOnce(S) -> T) -> SocketEndpoint<T> {
         SocketEndpoint { stream: layer(self.stream), readiness: self.readiness }
     }
 }
@@ -227,7 +227,7 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
 
 /// What receiving a datagram came to.
 #[derive(Debug)]
-pub enum Received {
+pub(crate) enum Received {
     /// A datagram of this many bytes, and its sender.
     Datagram(usize, SocketAddr),
     /// An error of an earlier datagram, or an interrupted call: it says nothing about the next datagram.
@@ -238,39 +238,39 @@ pub enum Received {
 
 /// A datagram socket and its readiness.
 #[derive(Debug)]
-pub struct DatagramEndpoint<D> {
+pub(crate) struct DatagramEndpoint<D> {
     socket: D,
     readiness: Readiness,
 }
 
 impl<D: Datagrams> DatagramEndpoint<D> {
     /// A socket that was opened just now.
-    pub fn new(socket: D) -> Self {
+    pub(crate) fn new(socket: D) -> Self {
         Self { socket, readiness: Readiness::FRESH }
     }
 
     /// Adds what an event reports.
-    pub fn handle_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_event(&mut self, event: Readiness) {
         self.readiness.merge(event);
     }
 
     /// Marks the socket readable, so that the next turn reads it whatever events have reported.
-    pub fn assume_readable(&mut self) {
+    pub(crate) fn assume_readable(&mut self) {
         self.readiness.readable = true;
     }
 
     /// True if a datagram may be there.
-    pub fn is_readable(&self) -> bool {
+    pub(crate) fn is_readable(&self) -> bool {
         self.readiness.readable
     }
 
     /// True if the socket may have room for a datagram.
-    pub fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.readiness.writable
     }
 
     /// Receives one datagram into `buffer`. To be called while [`DatagramEndpoint::is_readable`].
-    pub fn try_receive(&mut self, buffer: &mut [u8]) -> Received {
+    pub(crate) fn try_receive(&mut self, buffer: &mut [u8]) -> Received {
         match self.socket.recv_from(buffer) {
             Ok((length, sender)) => Received::Datagram(length, sender),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -282,7 +282,7 @@ impl<D: Datagrams> DatagramEndpoint<D> {
     }
 
     /// Sends one datagram. [`Transfer::Broken`] is the error of this datagram alone.
-    pub fn try_send(&mut self, payload: &[u8], to: SocketAddr) -> Transfer {
+    pub(crate) fn try_send(&mut self, payload: &[u8], to: SocketAddr) -> Transfer {
         loop {
             return match self.socket.send_to(payload, to) {
                 Ok(sent) => Transfer::Bytes(sent),
@@ -297,13 +297,13 @@ impl<D: Datagrams> DatagramEndpoint<D> {
     }
     /// The socket, in simulations.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn socket(&self) -> &D {
+    pub(crate) fn socket(&self) -> &D {
         &self.socket
     }
 
     /// The socket, in simulations.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub fn socket_mut(&mut self) -> &mut D {
+    pub(crate) fn socket_mut(&mut self) -> &mut D {
         &mut self.socket
     }
 }

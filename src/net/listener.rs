@@ -19,7 +19,7 @@ const BACKLOG: i32 = 128;
 ///
 /// `*` means all IPv6 and IPv4 addresses, or all IPv4 addresses if the kernel has no IPv6. Of the addresses of a name, the
 /// first that can be bound is used. For `keep_alive` see [`set_options`]. The error is that of the last address.
-pub fn listen(address: &str, port: u16, keep_alive: Option<Duration>) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: &str, port: u16, keep_alive: Option<Duration>) -> io::Result<TcpListener> {
     if address == "*" {
         return bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).into(), keep_alive)
             .or_else(|_| bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into(), keep_alive));
@@ -37,7 +37,7 @@ pub fn listen(address: &str, port: u16, keep_alive: Option<Duration>) -> io::Res
 
 /// Registers a listener for events under `token`, level-triggered: while a connection waits, every poll reports it. So one
 /// that was accepted needs no second accept(2) to find that no other waits. mio registers edge-triggered only.
-pub fn register(registry: &Registry, listener: &TcpListener, token: Token) -> io::Result<()> {
+pub(crate) fn register(registry: &Registry, listener: &TcpListener, token: Token) -> io::Result<()> {
     let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token.0 as u64 };
     // SAFETY: both descriptors are open during the call, and the kernel copies `event`.
     let result =
@@ -46,7 +46,7 @@ pub fn register(registry: &Registry, listener: &TcpListener, token: Token) -> io
 }
 
 /// Ends the registration of a listener. Closing it does so, too.
-pub fn deregister(registry: &Registry, listener: &TcpListener) -> io::Result<()> {
+pub(crate) fn deregister(registry: &Registry, listener: &TcpListener) -> io::Result<()> {
     // SAFETY: both descriptors are open during the call, and no event is passed.
     let result = unsafe {
         libc::epoll_ctl(registry.as_raw_fd(), libc::EPOLL_CTL_DEL, listener.as_raw_fd(), std::ptr::null_mut())

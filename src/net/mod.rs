@@ -3,22 +3,22 @@
 //! [`readiness`] has the rules of edge-triggered readiness; [`endpoint`] is a stream and its readiness in one value;
 //! [`network`] is what a session asks for, so that a simulation can stand in for the kernel.
 
-pub mod blocking;
-pub mod connector;
-pub mod endpoint;
-pub mod listener;
-pub mod network;
-pub mod random;
-pub mod readiness;
-pub mod resolver;
-pub mod socket;
+pub(crate) mod blocking;
+pub(crate) mod connector;
+pub(crate) mod endpoint;
+pub(crate) mod listener;
+pub(crate) mod network;
+pub(crate) mod random;
+pub(crate) mod readiness;
+pub(crate) mod resolver;
+pub(crate) mod socket;
 
 use std::io;
 
 use nix::errno::Errno;
 
 /// A socket's error in LuaSocket's words, which plugins may look for.
-pub fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => return "connection refused".into(),
         // Also for errors that std makes without a number.

@@ -13,7 +13,7 @@ use socket2::SockRef;
 use super::socket::{DatagramSocket, Datagrams, INTEREST, Stream, TcpSocket};
 
 /// Makes sockets and registers them for events.
-pub trait Network {
+pub(crate) trait Network {
     /// A connection.
     type Stream: Stream + Debug;
     /// A socket for datagrams.
@@ -44,14 +44,14 @@ pub trait Network {
 
 /// The kernel's sockets under mio.
 #[derive(Debug)]
-pub struct MioNetwork {
+pub(crate) struct MioNetwork {
     registry: Registry,
     local_ports: RangeInclusive<u16>,
 }
 
 impl MioNetwork {
     /// Registers sockets with `registry`.
-    pub fn new(registry: Registry) -> Self {
+    pub(crate) fn new(registry: Registry) -> Self {
         Self { registry, local_ports: local_port_range() }
     }
 }

@@ -11,7 +11,7 @@ use crate::websocket::Entropy;
 
 /// A source of unpredictable bytes.
 #[derive(Debug, Default)]
-pub struct RandomSource {
+pub(crate) struct RandomSource {
     keys: RandomState,
     counter: u64,
 }
@@ -23,7 +23,7 @@ impl RandomSource {
     }
 
     /// The nonce of an opening handshake (RFC 6455 section 4.1).
-    pub fn nonce(&mut self) -> [u8; 16] {
+    pub(crate) fn nonce(&mut self) -> [u8; 16] {
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.draw());
         nonce[8..].copy_from_slice(&self.draw());

@@ -11,7 +11,7 @@
 
 /// What the kernel has reported of a socket and no call has refuted since.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// Reading may return bytes, the end, or an error.
     pub readable: bool,
     /// Writing may accept bytes.
@@ -26,13 +26,14 @@ pub struct Readiness {
 
 impl Readiness {
     /// A connection that was made just now: it may be read and written until a call says otherwise.
-    pub const FRESH: Self = Self { readable: true, writable: true, read_closed: false, urgent: false, closed: false };
+    pub(crate) const FRESH: Self =
+        Self { readable: true, writable: true, read_closed: false, urgent: false, closed: false };
 
     /// A connection that was accepted just now: writable, and readable only after an event.
-    pub const ACCEPTED: Self = Self { readable: false, ..Self::FRESH };
+    pub(crate) const ACCEPTED: Self = Self { readable: false, ..Self::FRESH };
 
     /// Adds what an event reports.
-    pub fn merge(&mut self, event: Self) {
+    pub(crate) fn merge(&mut self, event: Self) {
         self.readable |= event.readable;
         self.writable |= event.writable;
         self.read_closed |= event.read_closed;

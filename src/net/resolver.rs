@@ -24,12 +24,12 @@ const SLOW_HOST_TTL: Duration = Duration::from_secs(120);
 const MAX_SLOW_HOSTS: usize = 256;
 
 /// The addresses of a name, at least one, or the reason why there are none, in LuaSocket's words.
-pub type ResolveResult = Result<Vec<SocketAddr>, &'static str>;
+pub(crate) type ResolveResult = Result<Vec<SocketAddr>, &'static str>;
 
 /// Looks up names without blocking. `K` identifies a request; its result comes back with it.
 ///
 /// A trait, so that a test can run a session without threads.
-pub trait NameResolver<K> {
+pub(crate) trait NameResolver<K> {
     /// Requests the addresses of `host`. `Some`: the lookup cannot even be tried, and this is the result.
     fn resolve(&mut self, host: &str, key: K) -> Option<ResolveResult>;
 
@@ -38,7 +38,7 @@ pub trait NameResolver<K> {
 }
 
 /// The [`NameResolver`] that calls getaddrinfo(3). Results are fetched by [`Resolver::take_results`].
-pub struct Resolver<K> {
+pub(crate) struct Resolver<K> {
     pool: ThreadPool<Arc<str>, Lookup>,
     /// The requests for each name that is being looked up or waits for a thread: two requests share a lookup.
     requests: HashMap<Arc<str>, Vec<K>>,
@@ -57,7 +57,7 @@ struct Lookup {
 impl<K: PartialEq> Resolver<K> {
     /// A resolver that looks up at most `max_threads` names at once. `wake` is called on another thread when there
     /// are results.
-    pub fn new(max_threads: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(max_threads: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let work = |host: Arc<str>| {
             let started = Instant::now();
             let result = look_up(&host);
@@ -75,7 +75,7 @@ impl<K: PartialEq> Resolver<K> {
     }
 
     /// The results since the last call, each with its request's key and the name in lower case. The ports are 0.
-    pub fn take_results(&mut self) -> Vec<(K, Arc<str>, ResolveResult)> {
+    pub(crate) fn take_results(&mut self) -> Vec<(K, Arc<str>, ResolveResult)> {
         let mut results = Vec::new();
         for Lookup { host, result, latency } in self.pool.take_results() {
             self.record_latency(&host, latency);
@@ -88,7 +88,7 @@ impl<K: PartialEq> Resolver<K> {
     }
 
     /// Changes the maximum of names looked up at once.
-    pub fn set_max_threads(&mut self, max_threads: usize) {
+    pub(crate) fn set_max_threads(&mut self, max_threads: usize) {
         self.pool.set_max_threads(max_threads);
     }
 
@@ -174,7 +174,7 @@ fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// A literal address as [`NameResolver::resolve`] would return it: with port 0.
-pub fn literal(host: IpAddr) -> SocketAddr {
+pub(crate) fn literal(host: IpAddr) -> SocketAddr {
     (host, 0).into()
 }
 

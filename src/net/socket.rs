@@ -10,7 +10,7 @@ use mio::net::{TcpStream, UdpSocket};
 use socket2::{SockRef, TcpKeepalive};
 
 /// A connected byte stream, non-blocking: a socket, or a layer on top of one.
-pub trait Stream {
+pub(crate) trait Stream {
     /// Reads what is there; 0 is the end.
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes what there is room for. Less than all of it, or `WouldBlock`, says that the socket below is full.
@@ -43,7 +43,7 @@ pub trait Stream {
 }
 
 /// A datagram socket, unconnected and non-blocking.
-pub trait Datagrams {
+pub(crate) trait Datagrams {
     /// Reads one datagram and its sender.
     fn recv_from(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)>;
     /// Sends one datagram.
@@ -52,7 +52,7 @@ pub trait Datagrams {
 
 /// What every connection is registered for, once: interest never changes, and readiness is remembered. Urgent data is
 /// watched because a read stops short at its mark.
-pub const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 
 /// Unanswered probes after which a peer counts as gone.
 pub(super) const KEEP_ALIVE_PROBES: u32 = 4;
@@ -61,22 +61,22 @@ pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A TCP connection.
 #[derive(Debug)]
-pub struct TcpSocket(pub TcpStream);
+pub(crate) struct TcpSocket(pub TcpStream);
 
 impl TcpSocket {
     /// Keeps urgent bytes in their place. An accepted connection has its options from its listener: see [`set_options`].
     /// Best effort, as all options; errors are ignored.
-    pub fn set_options(&self) {
+    pub(crate) fn set_options(&self) {
         let _ = SockRef::from(&self.0).set_out_of_band_inline(true);
     }
 
     /// Turns Nagle's algorithm off.
-    pub fn set_no_delay(&self) {
+    pub(crate) fn set_no_delay(&self) {
         let _ = SockRef::from(&self.0).set_tcp_nodelay(true);
     }
 
     /// Enables keep-alive probes after `silence`.
-    pub fn set_keep_alive(&self, silence: Duration) {
+    pub(crate) fn set_keep_alive(&self, silence: Duration) {
         set_keep_alive(&SockRef::from(&self.0), silence);
     }
 }
@@ -86,7 +86,7 @@ impl TcpSocket {
 /// a peer that lost its power sends nothing. Best effort; errors are ignored.
 ///
 /// `keep_alive`: the silence before the first probe. `None`: no probes.
-pub fn set_options(socket: SockRef<'_>, keep_alive: Option<Duration>) {
+pub(crate) fn set_options(socket: SockRef<'_>, keep_alive: Option<Duration>) {
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_out_of_band_inline(true);
     match keep_alive {
@@ -122,11 +122,11 @@ impl Stream for TcpSocket {
 
 /// A UDP socket.
 #[derive(Debug)]
-pub struct DatagramSocket(pub UdpSocket);
+pub(crate) struct DatagramSocket(pub UdpSocket);
 
 impl DatagramSocket {
     /// A socket that can reach `target`, on a port that the system chooses. It may broadcast, since discovery does.
-    pub fn reaching(target: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn reaching(target: SocketAddr) -> io::Result<Self> {
         let any: SocketAddr = match target {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),

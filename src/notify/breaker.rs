@@ -12,7 +12,7 @@ const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// Closed until a request fails to reach Luup; then open; half-open (probing) once the interval is over; closed again
 /// when a request reaches Luup.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum Breaker {
+pub(super) enum Breaker {
     /// Luup is reachable; requests go out.
     #[default]
     Closed,
@@ -32,7 +32,7 @@ pub enum Breaker {
 
 impl Breaker {
     /// True if a request may go out now.
-    pub fn allows_request(&self, now: Instant) -> bool {
+    pub(super) fn allows_request(&self, now: Instant) -> bool {
         match *self {
             Self::Closed => true,
             Self::Open { until, .. } => until <= now,
@@ -41,7 +41,7 @@ impl Breaker {
     }
 
     /// When [`Breaker::allows_request`] changes from false to true by time alone.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         match *self {
             Self::Open { until, .. } => Some(until),
             Self::Closed | Self::Probing { .. } => None,
@@ -49,26 +49,26 @@ impl Breaker {
     }
 
     /// A request goes out. If the breaker is open, it is the probe.
-    pub fn handle_request(&mut self) {
+    pub(super) fn handle_request(&mut self) {
         if let Self::Open { interval, .. } = *self {
             *self = Self::Probing { interval };
         }
     }
 
     /// A request has reached Luup. True if Luup was unreachable before.
-    pub fn handle_reached(&mut self) -> bool {
+    pub(super) fn handle_reached(&mut self) -> bool {
         !matches!(std::mem::take(self), Self::Closed)
     }
 
     /// The request could not be sent. If it was the probe, another one follows after the same interval.
-    pub fn handle_not_sent(&mut self, now: Instant) {
+    pub(super) fn handle_not_sent(&mut self, now: Instant) {
         if let Self::Probing { interval } = *self {
             *self = Self::Open { until: now + interval, interval };
         }
     }
 
     /// A request did not reach Luup. True if Luup was reachable before.
-    pub fn handle_unreachable(&mut self, now: Instant) -> bool {
+    pub(super) fn handle_unreachable(&mut self, now: Instant) -> bool {
         let (was_closed, interval) = match *self {
             Self::Closed => (true, MIN_PROBE_INTERVAL),
             Self::Probing { interval } => (false, (interval * 2).min(MAX_PROBE_INTERVAL)),

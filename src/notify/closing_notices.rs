@@ -6,7 +6,7 @@ use super::subscription::{Recipient, SubscriptionId};
 
 /// Subscriptions whose closing notice waits. There is one for each recipient: two notices with the same request are one.
 #[derive(Debug, Default)]
-pub struct ClosingNotices {
+pub(super) struct ClosingNotices {
     waiting: HashMap<Recipient, ClosingNotice>,
     /// Counts ended connections, to find the oldest.
     serial: u64,
@@ -21,7 +21,7 @@ struct ClosingNotice {
 impl ClosingNotices {
     /// Adds the notice of `id`, whose connection has ended. Returns the older subscription with the same recipient,
     /// which it replaces.
-    pub fn insert(&mut self, recipient: Recipient, id: SubscriptionId) -> Option<SubscriptionId> {
+    pub(super) fn insert(&mut self, recipient: Recipient, id: SubscriptionId) -> Option<SubscriptionId> {
         self.serial += 1;
         let older = self.waiting.insert(recipient, ClosingNotice { id, serial: self.serial });
         older.map(|older| older.id)
@@ -29,7 +29,7 @@ impl ClosingNotices {
 
     /// True if the failed notice of `id` must be repeated; false if a newer one with the same recipient replaces it.
     /// If the newer one is gone, this one is added again as the oldest.
-    pub fn must_repeat(&mut self, recipient: &Recipient, id: SubscriptionId) -> bool {
+    pub(super) fn must_repeat(&mut self, recipient: &Recipient, id: SubscriptionId) -> bool {
         match self.waiting.get(recipient) {
             Some(waiting) => waiting.id == id,
             None => {
@@ -40,19 +40,23 @@ impl ClosingNotices {
     }
 
     /// Returns the subscription whose notice waits for this recipient.
-    pub fn find(&self, recipient: &Recipient) -> Option<SubscriptionId> {
+    pub(super) fn find(&self, recipient: &Recipient) -> Option<SubscriptionId> {
         self.waiting.get(recipient).map(|waiting| waiting.id)
     }
 
     /// Removes the notice of `id`. A newer one with the same recipient stays.
-    pub fn remove(&mut self, recipient: &Recipient, id: SubscriptionId) {
+    pub(super) fn remove(&mut self, recipient: &Recipient, id: SubscriptionId) {
         if self.waiting.get(recipient).is_some_and(|waiting| waiting.id == id) {
             self.waiting.remove(recipient);
         }
     }
 
     /// If more than `limit` notices wait, returns the oldest that `may_drop` accepts.
-    pub fn oldest_above(&self, limit: usize, may_drop: impl Fn(SubscriptionId) -> bool) -> Option<SubscriptionId> {
+    pub(super) fn oldest_above(
+        &self,
+        limit: usize,
+        may_drop: impl Fn(SubscriptionId) -> bool,
+    ) -> Option<SubscriptionId> {
         if self.waiting.len() <= limit {
             return None;
         }

@@ -14,7 +14,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// One device, for as long as a subscription names it.
 #[derive(Debug, Default)]
-pub struct Device {
+pub(super) struct Device {
     /// Number of subscriptions that name it.
     pub subscriptions: usize,
     /// True while one of them is in the queue of senders or has a request out.
@@ -29,18 +29,18 @@ pub struct Device {
 
 impl Device {
     /// True if the last request got no answer in time. Such devices may take only half of the senders.
-    pub fn is_slow(&self) -> bool {
+    pub(super) fn is_slow(&self) -> bool {
         self.timeouts > 0
     }
 
     /// A request got no answer in time: pauses the device, longer each time.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.paused_until = Some(now + backoff(MIN_PAUSE, MAX_PAUSE, self.timeouts));
         self.timeouts += 1;
     }
 
     /// A request got an answer.
-    pub fn handle_answer(&mut self) {
+    pub(super) fn handle_answer(&mut self) {
         self.timeouts = 0;
         self.paused_until = None;
     }

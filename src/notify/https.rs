@@ -25,7 +25,7 @@ const MAX_READ: usize = 16 * 1024;
 
 /// How Luup's certificate is verified.
 #[derive(Clone, Debug)]
-pub struct Trust {
+pub(crate) struct Trust {
     /// Roots, configurations and session caches.
     pub context: Arc<TlsContext>,
     /// The verification that the configuration asks for.
@@ -34,7 +34,7 @@ pub struct Trust {
 
 /// Connects to `https` URLs over TLS. Leaves other URLs to the next connector of the chain.
 #[derive(Clone)]
-pub struct HttpsConnector(Arc<Mutex<Trust>>);
+pub(super) struct HttpsConnector(Arc<Mutex<Trust>>);
 
 /// ureq requires `Debug`. A derived one would add kilobytes of rustls' code.
 impl fmt::Debug for HttpsConnector {
@@ -45,12 +45,12 @@ impl fmt::Debug for HttpsConnector {
 
 impl HttpsConnector {
     /// A connector that verifies servers by `trust`.
-    pub fn new(trust: Trust) -> Self {
+    pub(super) fn new(trust: Trust) -> Self {
         Self(Arc::new(Mutex::new(trust)))
     }
 
     /// Sets how new connections verify their server.
-    pub fn set_trust(&self, trust: Trust) {
+    pub(super) fn set_trust(&self, trust: Trust) {
         *lock(&self.0) = trust;
     }
 
@@ -79,7 +79,7 @@ impl Connector for HttpsConnector {
 }
 
 /// A TLS connection to Luup.
-pub struct HttpsTransport {
+pub(super) struct HttpsTransport {
     stream: TlsStream<TcpSocket>,
     buffers: LazyBuffers,
 }

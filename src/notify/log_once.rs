@@ -9,7 +9,7 @@ const MAX_TARGETS: usize = 256;
 
 /// The targets (device, service and action) whose refusal has been logged. Stored as hashes, since a target may be long.
 #[derive(Debug, Default)]
-pub struct LogOnce {
+pub(super) struct LogOnce {
     logged: VecDeque<u64>,
     hasher: RandomState,
 }
@@ -17,7 +17,7 @@ pub struct LogOnce {
 impl LogOnce {
     /// True if the refusal of this query's target is to be logged: on the first call, and again after
     /// [`LogOnce::reset`].
-    pub fn first_time(&mut self, query: &str) -> bool {
+    pub(super) fn first_time(&mut self, query: &str) -> bool {
         let target = self.target(query);
         if self.logged.contains(&target) {
             return false;
@@ -30,7 +30,7 @@ impl LogOnce {
     }
 
     /// Luup has accepted a notification of this query's target: its next refusal is logged again.
-    pub fn reset(&mut self, query: &str) {
+    pub(super) fn reset(&mut self, query: &str) {
         if !self.logged.is_empty() {
             let target = self.target(query);
             self.logged.retain(|logged| *logged != target);

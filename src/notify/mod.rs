@@ -12,9 +12,9 @@
 //! | [`sender`], `https` | sends the requests, each on a thread of its own, since ureq and Luup may block |
 //! | `log_once` | one log line per target that refuses |
 
-pub mod outcome;
-pub mod schedule;
-pub mod sender;
+pub(crate) mod outcome;
+pub(crate) mod schedule;
+pub(crate) mod sender;
 
 mod breaker;
 mod closing_notices;
@@ -27,15 +27,15 @@ mod subscription;
 #[cfg(test)]
 mod simulation;
 
-pub use https::Trust;
-pub use outcome::NotifyOutcome;
-pub use schedule::{Counters, NotifyJob, Schedule};
-pub use sender::Senders;
-pub use subscription::{Recipient, SubscriptionId};
+pub(crate) use https::Trust;
+pub(crate) use outcome::NotifyOutcome;
+pub(crate) use schedule::{Counters, NotifyJob, Schedule};
+pub(crate) use sender::Senders;
+pub(crate) use subscription::{Recipient, SubscriptionId};
 
 /// Why a plugin is notified. With EVNT=on the request names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotifyEvent {
+pub(crate) enum NotifyEvent {
     /// The connection is established.
     Connected,
     /// There is data to read.
@@ -46,7 +46,7 @@ pub enum NotifyEvent {
 
 impl NotifyEvent {
     /// The value of `&Event=`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Connected => "connected",
             Self::Data => "data",

@@ -2,7 +2,7 @@
 
 /// The result of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotifyOutcome {
+pub(crate) enum NotifyOutcome {
     /// Luup accepted it: 2xx, and the body is no error.
     Delivered,
     /// No connection: Luup as a whole is away.
@@ -29,7 +29,7 @@ pub enum NotifyOutcome {
 
 impl NotifyOutcome {
     /// The outcome for an answer with this status and this beginning of the body.
-    pub fn from_answer(status: u16, body: &[u8]) -> Self {
+    pub(crate) fn from_answer(status: u16, body: &[u8]) -> Self {
         match status {
             200..=299 if body.trim_ascii_start().starts_with(b"ERROR:") => Self::ErrorBody,
             200..=299 => Self::Delivered,
@@ -40,7 +40,7 @@ impl NotifyOutcome {
     }
 
     /// The name in logs and STAT JSON.
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
             Self::Delivered => "delivered".into(),
             Self::Unreachable => "unreachable".into(),

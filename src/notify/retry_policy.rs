@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::NotifyOutcome;
 
 /// First pause after an error of Luup, doubled for each further failure.
-pub const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest pause between two attempts.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long an `ERROR:` body may mean that Vera's engine is starting. After this it means an unknown action.
@@ -13,7 +13,7 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to do with an event whose request has an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryDecision {
+pub(super) enum RetryDecision {
     /// The event has been delivered.
     Delivered,
     /// Another attempt would fail as well: drop the event.
@@ -24,7 +24,7 @@ pub enum RetryDecision {
 
 /// What the failures of a subscription's requests mean for its next one.
 #[derive(Debug, Default)]
-pub struct RetryState {
+pub(super) struct RetryState {
     /// Failures in a row.
     failures: u32,
     /// No request before this instant.
@@ -35,12 +35,12 @@ pub struct RetryState {
 
 impl RetryState {
     /// The end of the pause after a failure; `None`: no pause.
-    pub fn not_before(&self) -> Option<Instant> {
+    pub(super) fn not_before(&self) -> Option<Instant> {
         self.not_before
     }
 
     /// Takes the outcome of a request.
-    pub fn handle_outcome(&mut self, outcome: NotifyOutcome, now: Instant) -> RetryDecision {
+    pub(super) fn handle_outcome(&mut self, outcome: NotifyOutcome, now: Instant) -> RetryDecision {
         if outcome != NotifyOutcome::ErrorBody {
             self.error_body_since = None;
         }
@@ -83,7 +83,7 @@ impl RetryState {
 }
 
 /// Returns `first` doubled `times` times, at most `max`.
-pub fn backoff(first: Duration, max: Duration, times: u32) -> Duration {
+pub(super) fn backoff(first: Duration, max: Duration, times: u32) -> Duration {
     first.saturating_mul(1 << times.min(16)).min(max)
 }
 

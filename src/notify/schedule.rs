@@ -16,7 +16,7 @@ use super::{NotifyEvent, NotifyOutcome, Recipient, SubscriptionId};
 
 /// A request to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotifyJob {
+pub(crate) struct NotifyJob {
     /// The subscription that the outcome belongs to.
     pub id: SubscriptionId,
     /// Path and query, with the event.
@@ -27,7 +27,7 @@ pub struct NotifyJob {
 
 /// Counters since the start, for STAT JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Requests sent.
     pub sent: u64,
     /// Requests that Luup accepted.
@@ -55,7 +55,7 @@ pub struct Counters {
 /// Call order: after every `handle_*`, `cancel` or `discard`, call [`Schedule::poll_job`] until it returns `None`, then
 /// [`Schedule::poll_timeout`].
 #[derive(Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     subscriptions: Slab<Subscription>,
     devices: HashMap<Arc<str>, Device>,
     /// Due subscriptions whose device is free, in order.
@@ -80,7 +80,7 @@ pub struct Schedule {
 impl Schedule {
     /// A schedule for at most `max_in_flight` requests at once, which keeps at most `max_closing` closing notices of
     /// ended connections. Both are at least 1.
-    pub fn new(max_in_flight: usize, max_closing: usize) -> Self {
+    pub(crate) fn new(max_in_flight: usize, max_closing: usize) -> Self {
         Self {
             subscriptions: Slab::new(),
             devices: HashMap::new(),
@@ -99,21 +99,21 @@ impl Schedule {
     }
 
     /// Changes the limits. Requests that are out are not affected.
-    pub fn set_limits(&mut self, max_in_flight: usize, max_closing: usize) {
+    pub(crate) fn set_limits(&mut self, max_in_flight: usize, max_closing: usize) {
         self.max_in_flight = max_in_flight.max(1);
         self.max_closing = max_closing.max(1);
         self.enforce_closing_limit(None);
     }
 
     /// Opens a subscription for a connection. It ends with [`Schedule::handle_closed`] or [`Schedule::discard`].
-    pub fn open(&mut self, recipient: Recipient) -> SubscriptionId {
+    pub(crate) fn open(&mut self, recipient: Recipient) -> SubscriptionId {
         self.devices.entry(Arc::clone(&recipient.device)).or_default().subscriptions += 1;
         self.held += recipient.held();
         SubscriptionId(self.subscriptions.insert(Subscription::new(recipient)))
     }
 
     /// The connection is established. Causes a notification only if requests name their event.
-    pub fn handle_connected(&mut self, id: SubscriptionId, now: Instant) {
+    pub(crate) fn handle_connected(&mut self, id: SubscriptionId, now: Instant) {
         let subscription = &mut self.subscriptions[id.0];
         if subscription.recipient.events {
             subscription.pending.connected = true;
@@ -122,7 +122,7 @@ impl Schedule {
     }
 
     /// The plugin has data to read.
-    pub fn handle_data(&mut self, id: SubscriptionId, now: Instant) {
+    pub(crate) fn handle_data(&mut self, id: SubscriptionId, now: Instant) {
         let subscription = &mut self.subscriptions[id.0];
         if subscription.pending.news.is_none() {
             subscription.pending.news = Some(NotifyEvent::Data);
@@ -131,7 +131,7 @@ impl Schedule {
     }
 
     /// The connection has ended. The subscription stays until its closing notice is delivered or given up.
-    pub fn handle_closed(&mut self, id: SubscriptionId, now: Instant) {
+    pub(crate) fn handle_closed(&mut self, id: SubscriptionId, now: Instant) {
         let subscription = &mut self.subscriptions[id.0];
         subscription.closing = true;
         subscription.pending.news = Some(NotifyEvent::Closed);
@@ -147,7 +147,7 @@ impl Schedule {
     }
 
     /// The connection has ended and no closing notice is wanted, because another connection takes over its name.
-    pub fn discard(&mut self, id: SubscriptionId) {
+    pub(crate) fn discard(&mut self, id: SubscriptionId) {
         let subscription = &mut self.subscriptions[id.0];
         if matches!(subscription.state, SubscriptionState::InFlight(_)) {
             subscription.closing = true;
@@ -160,14 +160,14 @@ impl Schedule {
 
     /// Cancels the closing notice that waits for `recipient`, if there is one; see [`Schedule::discard`]. A request that
     /// is out is not affected.
-    pub fn cancel(&mut self, recipient: &Recipient) {
+    pub(crate) fn cancel(&mut self, recipient: &Recipient) {
         if let Some(id) = self.closing.find(recipient).filter(|&id| !self.is_in_flight(id)) {
             self.remove(id);
         }
     }
 
     /// Takes the outcome of a request that [`Schedule::poll_job`] returned.
-    pub fn handle_outcome(&mut self, id: SubscriptionId, outcome: NotifyOutcome, now: Instant) {
+    pub(crate) fn handle_outcome(&mut self, id: SubscriptionId, outcome: NotifyOutcome, now: Instant) {
         let Some(subscription) = self.subscriptions.get_mut(id.0) else { return };
         let SubscriptionState::InFlight(event) = subscription.state else { return };
         self.held -= subscription.recipient.request(event).len();
@@ -182,7 +182,7 @@ impl Schedule {
     }
 
     /// Returns the next request to send, if one may go out at `now`.
-    pub fn poll_job(&mut self, now: Instant) -> Option<NotifyJob> {
+    pub(crate) fn poll_job(&mut self, now: Instant) -> Option<NotifyJob> {
         while let Some(&(due, id)) = self.delayed.first()
             && due <= now
         {
@@ -217,7 +217,7 @@ impl Schedule {
     }
 
     /// When to call [`Schedule::poll_job`] again, if no `handle_*` is called before.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let delayed = self.delayed.first().map(|&(due, _)| due);
         // The breaker's deadline counts only if a request could go out then; otherwise the loop would spin.
         let could_send = self.in_flight < self.max_in_flight && self.ready.iter().any(|&id| self.may_send(id));
@@ -226,23 +226,23 @@ impl Schedule {
     }
 
     /// The outcome of a subscription's last request. `None` if there was none or the subscription is gone.
-    pub fn last_outcome(&self, id: SubscriptionId) -> Option<NotifyOutcome> {
+    pub(crate) fn last_outcome(&self, id: SubscriptionId) -> Option<NotifyOutcome> {
         self.subscriptions.get(id.0).and_then(|subscription| subscription.last_outcome)
     }
 
     /// Counters since the start.
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
 
     /// The number of subscriptions with an event that waits or a request that is out.
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         let is_pending = |subscription: &Subscription| subscription.state != SubscriptionState::Idle;
         self.subscriptions.iter().filter(|(_, subscription)| is_pending(subscription)).count()
     }
 
     /// Bytes of memory for requests: the recipients of all subscriptions, and the requests that are out.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held
     }
 

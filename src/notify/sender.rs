@@ -32,7 +32,7 @@ const MAX_IDLE: usize = 4;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The threads that send notifications.
-pub struct Senders {
+pub(crate) struct Senders {
     pool: ThreadPool<NotifyJob, (SubscriptionId, NotifyOutcome)>,
     connector: HttpsConnector,
 }
@@ -42,7 +42,7 @@ impl Senders {
     /// pass `trust`). Each request, from connecting to the end of the body, may take `timeout`.
     ///
     /// `wake` is called from a sender's thread whenever [`Senders::take_outcomes`] has something to return.
-    pub fn new(
+    pub(crate) fn new(
         base: &str,
         max_requests: usize,
         timeout: Duration,
@@ -73,13 +73,13 @@ impl Senders {
     }
 
     /// Sets how new connections verify their server.
-    pub fn set_trust(&self, trust: Trust) {
+    pub(crate) fn set_trust(&self, trust: Trust) {
         self.connector.set_trust(trust);
     }
 
     /// Sends a request. Returns its outcome at once if no thread could be started; otherwise [`Senders::take_outcomes`]
     /// returns it later.
-    pub fn submit(&self, job: NotifyJob) -> Option<(SubscriptionId, NotifyOutcome)> {
+    pub(crate) fn submit(&self, job: NotifyJob) -> Option<(SubscriptionId, NotifyOutcome)> {
         let id = job.id;
         if self.pool.submit(JobClass::Normal, job) {
             return None;
@@ -89,12 +89,12 @@ impl Senders {
     }
 
     /// The outcomes since the last call.
-    pub fn take_outcomes(&self) -> Vec<(SubscriptionId, NotifyOutcome)> {
+    pub(crate) fn take_outcomes(&self) -> Vec<(SubscriptionId, NotifyOutcome)> {
         self.pool.take_results()
     }
 
     /// Changes the number of requests sent at once at most.
-    pub fn set_max_requests(&self, max_requests: usize) {
+    pub(crate) fn set_max_requests(&self, max_requests: usize) {
         self.pool.set_max_threads(max_requests);
     }
 }

@@ -9,11 +9,11 @@ use super::{NotifyEvent, NotifyOutcome};
 
 /// Identifies a subscription; see [`super::Schedule::open`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriptionId(pub(super) usize);
+pub(crate) struct SubscriptionId(pub(super) usize);
 
 /// Which action of which device is called, and how often.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Recipient {
+pub(crate) struct Recipient {
     /// Luup's device number, as printed.
     pub device: Arc<str>,
     /// Path and query of the request, without the event.
@@ -28,7 +28,7 @@ pub struct Recipient {
 
 impl Recipient {
     /// Path and query of the request for `event`.
-    pub fn request(&self, event: NotifyEvent) -> String {
+    pub(crate) fn request(&self, event: NotifyEvent) -> String {
         let mut request = self.query.to_string();
         if self.events {
             request.push_str("&Event=");
@@ -38,18 +38,18 @@ impl Recipient {
     }
 
     /// Bytes of its strings. The collections of the schedule share them.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.device.len() + self.query.len()
     }
 
     /// The query as the log may show it.
-    pub fn redacted_query(&self) -> Cow<'_, str> {
+    pub(crate) fn redacted_query(&self) -> Cow<'_, str> {
         redact_query(&self.query, self.secret)
     }
 }
 
 /// The query as the log may show it: if `secret`, only the first four characters of the pid at its end.
-pub fn redact_query(query: &str, secret: bool) -> Cow<'_, str> {
+pub(super) fn redact_query(query: &str, secret: bool) -> Cow<'_, str> {
     const PID: &str = "&Pid=";
     let Some(at) = query.rfind(PID).filter(|_| secret) else { return Cow::Borrowed(query) };
     let (head, pid) = query.split_at(at + PID.len());
@@ -58,7 +58,7 @@ pub fn redact_query(query: &str, secret: bool) -> Cow<'_, str> {
 
 /// The events of a subscription that wait for a request.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PendingEvents {
+pub(super) struct PendingEvents {
     /// True if [`NotifyEvent::Connected`] waits.
     pub connected: bool,
     /// Data or Closed. Closed replaces Data: the plugin reads the data before the end.
@@ -67,12 +67,12 @@ pub struct PendingEvents {
 
 impl PendingEvents {
     /// The event of the next request.
-    pub fn next(self) -> Option<NotifyEvent> {
+    pub(super) fn next(self) -> Option<NotifyEvent> {
         if self.connected { Some(NotifyEvent::Connected) } else { self.news }
     }
 
     /// Removes an event whose request has been sent.
-    pub fn clear(&mut self, event: NotifyEvent) {
+    pub(super) fn clear(&mut self, event: NotifyEvent) {
         match event {
             NotifyEvent::Connected => self.connected = false,
             NotifyEvent::Data | NotifyEvent::Closed => self.news = None,
@@ -80,7 +80,7 @@ impl PendingEvents {
     }
 
     /// Puts back an event whose request must be repeated. Newer news stays.
-    pub fn restore(&mut self, event: NotifyEvent) {
+    pub(super) fn restore(&mut self, event: NotifyEvent) {
         match event {
             NotifyEvent::Connected => self.connected = true,
             NotifyEvent::Data | NotifyEvent::Closed => {
@@ -92,7 +92,7 @@ impl PendingEvents {
 
 /// The place of a subscription in the schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubscriptionState {
+pub(super) enum SubscriptionState {
     /// No event waits.
     Idle,
     /// An event waits for this instant: the end of its pace, or of a pause after a failure.
@@ -105,7 +105,7 @@ pub enum SubscriptionState {
 
 /// The notifications of one connection.
 #[derive(Debug)]
-pub struct Subscription {
+pub(super) struct Subscription {
     /// Which action is called.
     pub recipient: Recipient,
     /// Its place in the schedule.
@@ -124,7 +124,7 @@ pub struct Subscription {
 
 impl Subscription {
     /// A subscription without events.
-    pub fn new(recipient: Recipient) -> Self {
+    pub(super) fn new(recipient: Recipient) -> Self {
         Self {
             recipient,
             state: SubscriptionState::Idle,

@@ -11,7 +11,7 @@ use super::{first_word, number, trim};
 
 /// A parsed command.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Command {
+pub(crate) enum Command {
     /// `CONN target [KEY=value ...]`: the target, and the parameters with the options applied.
     Connect(Target, Parameters),
     /// `NTFY dev sid action [pid]`.
@@ -43,7 +43,7 @@ pub enum Command {
 /// What a plugin asks about kept connections. The request passes unchanged from the parser to the daemon, which knows the
 /// pids of all sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeptRequest {
+pub(crate) enum KeptRequest {
     /// `CONN ... KEEP=`: the pid in the parameters must be free.
     Claim,
     /// `ATCH`: attach to the kept connection with this pid.
@@ -62,7 +62,7 @@ pub enum KeptRequest {
 
 /// Why a line is rejected. The proxy replies with one line and closes the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CommandError {
+pub(crate) enum CommandError {
     /// Unknown command, or a line that is too long.
     Unknown,
     /// CONN without a valid target, or with an invalid option.
@@ -72,7 +72,7 @@ pub enum CommandError {
 }
 
 /// The declaration of a command.
-pub struct CommandSpec {
+pub(crate) struct CommandSpec {
     /// Four upper-case letters.
     pub name: &'static str,
     /// The syntax of the arguments, as HELP shows it.
@@ -83,7 +83,7 @@ pub struct CommandSpec {
 }
 
 /// All commands, in the order of HELP.
-pub static COMMANDS: &[CommandSpec] = &[
+pub(crate) static COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "STAT",
         arguments: "[JSON]",
@@ -173,7 +173,7 @@ fn parse_attach(text: &[u8]) -> Result<Command, CommandError> {
 }
 
 /// Parses the arguments of CONN, which are also the value of a `[direct]` listener.
-pub fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Target, Parameters), CommandError> {
+pub(crate) fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Target, Parameters), CommandError> {
     let (target, options) =
         Target::parse_prefix(text).map_err(|error| CommandError::Connect(ConnectError::Target(error)))?;
     let mut parameters = parameters.clone();
@@ -184,7 +184,7 @@ pub fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Target, Pa
 /// Parses one line, without its newline. `Ok(None)`: the line is blank.
 ///
 /// `parameters` are those that earlier commands have set. CONN applies its options to a copy of them.
-pub fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Command>, CommandError> {
+pub(crate) fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Command>, CommandError> {
     let line = trim(line);
     if line.is_empty() {
         return Ok(None);

@@ -8,7 +8,7 @@ use crate::websocket::handshake::{ErrorCode, HandshakeError};
 
 /// Why a CONN came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     /// The target cannot be read.
     Target(TargetError),
     /// An option cannot be read, or does not fit the target.
@@ -26,18 +26,18 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// Connecting to one host took too long (CTIM).
-    pub const CONNECT_TIMEOUT: Self = Self::Connection(ErrorCode::ConnectTimeout, Cow::Borrowed("timeout"));
+    pub(crate) const CONNECT_TIMEOUT: Self = Self::Connection(ErrorCode::ConnectTimeout, Cow::Borrowed("timeout"));
     /// Everything up to the answer took too long (RQTM).
-    pub const REQUEST_TIMEOUT: Self = Self::Connection(ErrorCode::RequestTimeout, Cow::Borrowed("timeout"));
+    pub(crate) const REQUEST_TIMEOUT: Self = Self::Connection(ErrorCode::RequestTimeout, Cow::Borrowed("timeout"));
 
     /// No connection can be made, for a reason in LuaSocket's words.
-    pub fn could_not_connect(reason: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn could_not_connect(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Connection(ErrorCode::CouldNotConnect, reason.into())
     }
 
     /// The reason of `ERR CONN`. Bytes, since it may repeat what the plugin wrote. `protocol`: what is spoken with the
     /// target.
-    pub fn reason(&self, protocol: Protocol) -> Vec<u8> {
+    pub(crate) fn reason(&self, protocol: Protocol) -> Vec<u8> {
         match self {
             Self::Target(TargetError::Endpoint) => b"Invalid host:port".to_vec(),
             Self::Target(TargetError::Url(failure)) | Self::Handshake(failure) => failure.to_string().into_bytes(),

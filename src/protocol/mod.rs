@@ -18,17 +18,17 @@
 //! | [`framing`] | delimiting messages on the plugin's side |
 //! | [`reply`] | every reply of the proxy |
 
-pub mod command;
-pub mod connect_error;
-pub mod framing;
-pub mod notify_target;
-pub mod number;
-pub mod options;
-pub mod percent;
-pub mod reply;
-pub mod setup;
-pub mod target;
-pub mod tls_settings;
+pub(crate) mod command;
+pub(crate) mod connect_error;
+pub(crate) mod framing;
+pub(crate) mod notify_target;
+pub(crate) mod number;
+pub(crate) mod options;
+pub(crate) mod percent;
+pub(crate) mod reply;
+pub(crate) mod setup;
+pub(crate) mod target;
+pub(crate) mod tls_settings;
 
 /// True for the bytes that separate words: blank and tab.
 pub(crate) fn is_blank(byte: u8) -> bool {

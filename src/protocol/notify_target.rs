@@ -4,16 +4,16 @@
 use super::{is_blank, number, percent};
 
 /// The service if `NTFY` names none.
-pub const DEFAULT_SERVICE: &[u8] = b"urn:toggledbits-com:serviceId:SockProxy1";
+pub(crate) const DEFAULT_SERVICE: &[u8] = b"urn:toggledbits-com:serviceId:SockProxy1";
 /// The action if `NTFY` names none.
-pub const DEFAULT_ACTION: &[u8] = b"HandleReceiveData";
+pub(crate) const DEFAULT_ACTION: &[u8] = b"HandleReceiveData";
 
 /// Bytes of a kept connection's pid that other clients see.
 const SHOWN_PID_LEN: usize = 4;
 
 /// An action of a Luup device, and the plugin's identifier of the connection.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NotifyTarget {
+pub(crate) struct NotifyTarget {
     /// Luup's device number. Negative: no notifications. A Lua number, so it need not be an integer.
     device: f64,
     service: Option<Box<[u8]>>,
@@ -23,12 +23,12 @@ pub struct NotifyTarget {
 
 impl NotifyTarget {
     /// Parses the value of the option `NTFY=dev/sid/action[/pid]`.
-    pub fn from_option(value: &[u8]) -> Self {
+    pub(crate) fn from_option(value: &[u8]) -> Self {
         Self::from_parts(value.split(|&b| b == b'/'), value.last() == Some(&b'/'))
     }
 
     /// Parses the arguments of the command `NTFY`: the same parts, separated by single blanks.
-    pub fn from_command(words: &[u8]) -> Self {
+    pub(crate) fn from_command(words: &[u8]) -> Self {
         Self::from_parts(words.split(|&b| is_blank(b)), false)
     }
 
@@ -53,24 +53,24 @@ impl NotifyTarget {
     }
 
     /// True if there is a device to notify. Device 0 is one.
-    pub fn notifies(&self) -> bool {
+    pub(crate) fn notifies(&self) -> bool {
         self.device >= 0.0
     }
 
     /// The device number as requests show it.
-    pub fn device(&self) -> String {
+    pub(crate) fn device(&self) -> String {
         number::format(self.device)
     }
 
     /// The pid that the plugin chose for the connection. It replaces the proxy's own.
-    pub fn pid(&self) -> Option<&[u8]> {
+    pub(crate) fn pid(&self) -> Option<&[u8]> {
         self.pid.as_deref()
     }
 
     /// The path and query of the request that invokes the action, without `&Event=`.
     ///
     /// `own_pid` is the proxy's pid of the connection, for a plugin that chose none.
-    pub fn query(&self, own_pid: &[u8]) -> String {
+    pub(crate) fn query(&self, own_pid: &[u8]) -> String {
         let mut query = format!("/data_request?id=action&output_format=json&DeviceNum={}&serviceId=", self.device());
         percent::encode(self.service(), &mut query);
         query.push_str("&action=");
@@ -81,12 +81,12 @@ impl NotifyTarget {
     }
 
     /// STAT's last column: `dev/sid/action/pid`. Empty for device 0 and without a device, as in the Lua daemon.
-    pub fn column(&self, own_pid: &[u8]) -> Vec<u8> {
+    pub(crate) fn column(&self, own_pid: &[u8]) -> Vec<u8> {
         if self.device > 0.0 { self.joined(own_pid) } else { Vec::new() }
     }
 
     /// The column as other clients see it: of the plugin's pid, which is a secret, the first 4 bytes and a star.
-    pub fn redacted_column(&self, own_pid: &[u8]) -> Vec<u8> {
+    pub(crate) fn redacted_column(&self, own_pid: &[u8]) -> Vec<u8> {
         let mut column = self.column(own_pid);
         let hidden = self.pid().unwrap_or_default().len().saturating_sub(SHOWN_PID_LEN);
         if !column.is_empty() && hidden > 0 {
@@ -97,7 +97,7 @@ impl NotifyTarget {
     }
 
     /// `dev/sid/action/pid`.
-    pub fn joined(&self, own_pid: &[u8]) -> Vec<u8> {
+    pub(crate) fn joined(&self, own_pid: &[u8]) -> Vec<u8> {
         let device = self.device();
         [device.as_bytes(), self.service(), self.action(), self.pid().unwrap_or(own_pid)].join(&b'/')
     }

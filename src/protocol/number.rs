@@ -6,7 +6,7 @@ use super::trim;
 
 /// Parses a number as Lua's `tonumber` does: decimal or hexadecimal, with fraction and exponent, `inf` and `nan`, with
 /// white space around it. `None`: `text` is not a number.
-pub fn parse(text: &[u8]) -> Option<f64> {
+pub(crate) fn parse(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(trim(text)).ok()?;
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -46,7 +46,7 @@ fn parse_hex(text: &str) -> Option<f64> {
 }
 
 /// Formats a number as Lua 5.1 does (`%.14g`): `12`, `1.5`, `1e+17`, `inf`.
-pub fn format(value: f64) -> String {
+pub(crate) fn format(value: f64) -> String {
     if value.is_nan() {
         return if value.is_sign_negative() { "-nan" } else { "nan" }.into();
     }

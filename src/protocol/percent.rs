@@ -2,7 +2,7 @@
 
 /// Appends `bytes` to `out`. All bytes except the unreserved ones (`A-Za-z0-9_.~-`) become `%xx` in lower-case
 /// hexadecimal, as in the Lua daemon.
-pub fn encode(bytes: &[u8], out: &mut String) {
+pub(crate) fn encode(bytes: &[u8], out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"_.~-".contains(&byte) {
@@ -16,7 +16,7 @@ pub fn encode(bytes: &[u8], out: &mut String) {
 }
 
 /// Decodes percent-encoding; `+` stays `+`. `None`: a `%` is not followed by two hexadecimal digits.
-pub fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((&byte, tail)) = rest.split_first() {

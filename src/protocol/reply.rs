@@ -7,63 +7,63 @@ use super::connect_error::ConnectError;
 use super::options::{Protocol, options};
 
 /// The name of the protocol in the greeting. Plugins check it.
-pub const IDENT: &str = "TOGGLEDBITS-SOCKPROXY";
+pub(crate) const IDENT: &str = "TOGGLEDBITS-SOCKPROXY";
 /// The version of the protocol in the greeting. Plugins check it.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub(crate) const PROTOCOL_VERSION: u32 = 1;
 /// The build number that BILD returns: year and day of the year. The last Lua daemon had 23068; plugins compare.
-pub const BUILD: u32 = 26325;
+pub(crate) const BUILD: u32 = 26325;
 
 /// Reason of `ERR ATCH` and `ERR DROP`: no kept connection has that pid.
-pub const NO_SUCH_PID: &str = "No such pid";
+pub(crate) const NO_SUCH_PID: &str = "No such pid";
 /// Reason of `ERR ATCH`: some messages that the plugin has not read are no longer kept.
-pub const GAP: &str = "Gap";
+pub(crate) const GAP: &str = "Gap";
 /// Reason of `ERR CONN` with KEEP: a plugin is attached to a kept connection with that pid.
-pub const PID_IN_USE: &str = "Pid in use";
+pub(crate) const PID_IN_USE: &str = "Pid in use";
 /// Reason of `ERR CONN` with KEEP: the limit `kept` is reached.
-pub const TOO_MANY_KEPT: &str = "Too many kept connections";
+pub(crate) const TOO_MANY_KEPT: &str = "Too many kept connections";
 
 /// `OK TOGGLEDBITS-SOCKPROXY 1 <pid>`, sent as soon as a plugin has connected.
-pub fn greeting(pid: &[u8]) -> Vec<u8> {
+pub(crate) fn greeting(pid: &[u8]) -> Vec<u8> {
     line(&[format!("OK {IDENT} {PROTOCOL_VERSION} ").as_bytes(), pid])
 }
 
 /// True if `line` is a greeting, with its newline.
-pub fn is_greeting(line: &[u8]) -> bool {
+pub(crate) fn is_greeting(line: &[u8]) -> bool {
     line.ends_with(b"\n") && line.starts_with(format!("OK {IDENT} {PROTOCOL_VERSION} ").as_bytes())
 }
 
 /// `OK CONN <pid>`.
-pub fn connected(pid: &[u8]) -> Vec<u8> {
+pub(crate) fn connected(pid: &[u8]) -> Vec<u8> {
     line(&[b"OK CONN ", pid])
 }
 
 /// `ERR CONN <reason>`. `protocol`: what is spoken with the target.
-pub fn connect_failed(error: &ConnectError, protocol: Protocol) -> Vec<u8> {
+pub(crate) fn connect_failed(error: &ConnectError, protocol: Protocol) -> Vec<u8> {
     line(&[b"ERR CONN ", &error.reason(protocol)])
 }
 
 /// `OK ATCH <pid>`.
-pub fn attached(pid: &[u8]) -> Vec<u8> {
+pub(crate) fn attached(pid: &[u8]) -> Vec<u8> {
     line(&[b"OK ATCH ", pid])
 }
 
 /// `ERR <command> <reason>`: ATCH or DROP failed.
-pub fn kept_failed(command: &str, reason: &str) -> Vec<u8> {
+pub(crate) fn kept_failed(command: &str, reason: &str) -> Vec<u8> {
     line(&[format!("ERR {command} {reason}").as_bytes()])
 }
 
 /// `OK <command>`.
-pub fn ok(command: &str) -> Vec<u8> {
+pub(crate) fn ok(command: &str) -> Vec<u8> {
     line(&[b"OK ", command.as_bytes()])
 }
 
 /// `OK <build>`.
-pub fn build() -> Vec<u8> {
+pub(crate) fn build() -> Vec<u8> {
     line(&[format!("OK {BUILD}").as_bytes()])
 }
 
 /// `OK CAPA ...`: the words of part 1, then those of the declared options.
-pub fn capabilities() -> Vec<u8> {
+pub(crate) fn capabilities() -> Vec<u8> {
     const ORDER: [&str; 10] = ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON"];
     let is_supported =
         |word: &&str| matches!(*word, "V6" | "JSON") || options().any(|option| option.capabilities.contains(word));
@@ -74,7 +74,7 @@ pub fn capabilities() -> Vec<u8> {
 
 /// HELP: a line for each command, then a line for each option of CONN. `connect_timeout` is the configured one, which is
 /// the default of CTIM.
-pub fn help(connect_timeout: Duration) -> Vec<u8> {
+pub(crate) fn help(connect_timeout: Duration) -> Vec<u8> {
     let mut text = String::new();
     for command in COMMANDS {
         let usage = [command.name, command.arguments].join(" ");
@@ -94,7 +94,7 @@ pub fn help(connect_timeout: Duration) -> Vec<u8> {
 }
 
 /// The reply to a line that is rejected.
-pub fn command_failed(error: &CommandError) -> Vec<u8> {
+pub(crate) fn command_failed(error: &CommandError) -> Vec<u8> {
     match error {
         CommandError::Unknown => line(&[b"ERR INVALID COMMAND"]),
         // These errors have the same reason for all protocols.
@@ -104,27 +104,27 @@ pub fn command_failed(error: &CommandError) -> Vec<u8> {
 }
 
 /// The reply to a line that is too long.
-pub fn line_too_long() -> Vec<u8> {
+pub(crate) fn line_too_long() -> Vec<u8> {
     command_failed(&CommandError::Unknown)
 }
 
 /// `ERR STOP`: the client's address is not in the list `stop`.
-pub fn stop_refused() -> Vec<u8> {
+pub(crate) fn stop_refused() -> Vec<u8> {
     line(&[b"ERR STOP Not allowed"])
 }
 
 /// `ERR ACCESS`: the client's address is not in the list `allow`.
-pub fn access_refused() -> Vec<u8> {
+pub(crate) fn access_refused() -> Vec<u8> {
     line(&[b"ERR ACCESS Not allowed"])
 }
 
 /// `ERR ACCESS`: a limit of connections is reached. `suffix` names the limit.
-pub fn too_many(suffix: &str) -> Vec<u8> {
+pub(crate) fn too_many(suffix: &str) -> Vec<u8> {
     line(&[format!("ERR ACCESS Too many connections{suffix}").as_bytes()])
 }
 
 /// The reply to STAT JSON: `OK STAT <length>`, then `body`, whose length in bytes that is.
-pub fn stat_json(body: &str) -> Vec<u8> {
+pub(crate) fn stat_json(body: &str) -> Vec<u8> {
     [format!("OK STAT {}\n", body.len()).as_bytes(), body.as_bytes()].concat()
 }
 

@@ -10,7 +10,7 @@ use super::target::Target;
 
 /// What the session must do for a line.
 #[derive(Debug, PartialEq)]
-pub enum SetupAction {
+pub(crate) enum SetupAction {
     /// Send this reply, and stay in setup mode.
     Reply(Vec<u8>),
     /// Send this reply, and close the connection.
@@ -31,7 +31,7 @@ pub enum SetupAction {
 
 /// The parser of one connection in setup mode.
 #[derive(Debug)]
-pub struct SetupParser {
+pub(crate) struct SetupParser {
     /// Input from which not all lines are parsed. See [`SetupParser::wanted`] for its bound.
     input: Vec<u8>,
     /// Bytes of `input` that are parsed.
@@ -41,30 +41,30 @@ pub struct SetupParser {
 
 impl SetupParser {
     /// A parser without input. Lines may be up to `max_line` bytes long, without their newline.
-    pub fn new(max_line: usize) -> Self {
+    pub(crate) fn new(max_line: usize) -> Self {
         Self { input: Vec::new(), parsed: 0, max_line }
     }
 
     /// The number of bytes to read from the plugin after [`SetupParser::poll_action`] has returned `None`, at least 1. The
     /// parser then holds at most the longest line and its newline.
-    pub fn wanted(&self) -> usize {
+    pub(crate) fn wanted(&self) -> usize {
         (self.max_line + 1).saturating_sub(self.input.len() - self.parsed).max(1)
     }
 
     /// Bytes held that no command has taken.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.input.len() - self.parsed
     }
 
     /// Adds bytes from the plugin, in pieces of any size.
-    pub fn handle_input(&mut self, bytes: &[u8]) {
+    pub(crate) fn handle_input(&mut self, bytes: &[u8]) {
         self.input.drain(..std::mem::take(&mut self.parsed));
         self.input.extend_from_slice(bytes);
     }
 
     /// The next action, if the input holds a whole line or one that is too long. Commands that set parameters change
     /// `parameters`.
-    pub fn poll_action(&mut self, parameters: &mut Parameters) -> Option<SetupAction> {
+    pub(crate) fn poll_action(&mut self, parameters: &mut Parameters) -> Option<SetupAction> {
         loop {
             let rest = &self.input[self.parsed..];
             let end = rest.iter().take(self.max_line + 1).position(|&b| b == b'\n');
@@ -88,7 +88,7 @@ impl SetupParser {
     }
 
     /// The input after the last line that was parsed.
-    pub fn into_rest(mut self) -> Vec<u8> {
+    pub(crate) fn into_rest(mut self) -> Vec<u8> {
         self.input.drain(..self.parsed);
         self.input
     }

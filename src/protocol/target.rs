@@ -7,7 +7,7 @@ use crate::websocket::handshake::{HandshakeError, Url};
 
 /// The target of a CONN.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// A host and a port.
     Endpoint(Endpoint),
     /// A WebSocket server's resource.
@@ -16,7 +16,7 @@ pub enum Target {
 
 /// Why a target cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetError {
+pub(crate) enum TargetError {
     /// Not a `host:port`.
     Endpoint,
     /// Not a valid URL.
@@ -25,7 +25,7 @@ pub enum TargetError {
 
 impl Target {
     /// Parses the target at the beginning of `text`, which follows `CONN`. Returns the target and the rest of the text.
-    pub fn parse_prefix(text: &[u8]) -> Result<(Self, &[u8]), TargetError> {
+    pub(crate) fn parse_prefix(text: &[u8]) -> Result<(Self, &[u8]), TargetError> {
         let is_url = [&b"ws://"[..], b"wss://"]
             .iter()
             .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
@@ -40,7 +40,7 @@ impl Target {
     }
 
     /// The host and the port to connect to.
-    pub fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         match self {
             Self::Endpoint(endpoint) => endpoint.clone(),
             Self::WebSocket(url) => Endpoint { host: url.host.clone(), port: url.port.into() },
@@ -63,7 +63,7 @@ impl fmt::Display for Target {
 
 /// A host and a port, as the plugin wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// A name or a literal address, without brackets.
     pub host: Box<str>,
     /// The port as written. 0 and numbers above 65535 are accepted here, as in the Lua daemon, and fail on connect.
@@ -75,7 +75,7 @@ impl Endpoint {
     ///
     /// The rule is the pattern of the Lua daemon: the host ends at the first colon, and the digits after it are the
     /// port. In addition an IPv6 address may stand in brackets. `None`: not a `host:port`.
-    pub fn parse_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
+    pub(crate) fn parse_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
         let (host, rest) = match text.strip_prefix(b"[") {
             Some(inner) => {
                 let end = inner.iter().position(|&b| b == b']')?;
@@ -100,12 +100,12 @@ impl Endpoint {
     }
 
     /// The port if it is one that a connection can use (1 to 65535).
-    pub fn reachable_port(&self) -> Option<u16> {
+    pub(crate) fn reachable_port(&self) -> Option<u16> {
         u16::try_from(self.port).ok().filter(|&port| port != 0)
     }
 
     /// The address if the host is a literal address.
-    pub fn literal(&self) -> Option<IpAddr> {
+    pub(crate) fn literal(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 }

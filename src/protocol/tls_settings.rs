@@ -3,7 +3,7 @@
 /// The TLS settings of one connection. Connections with equal settings share a rustls configuration, and resume each
 /// other's sessions. The defaults are those of the options (`options::tls`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TlsSettings {
+pub(crate) struct TlsSettings {
     /// How the server's certificate is verified.
     pub verify: TlsVerify,
     /// The lowest version that is negotiated.
@@ -20,7 +20,7 @@ pub struct TlsSettings {
 
 /// How a server's certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum TlsVerify {
+pub(crate) enum TlsVerify {
     /// Its chain to a trusted root, its name and its validity period.
     Peer,
     /// Not at all. The handshake's signature is still checked against the certificate.
@@ -31,7 +31,7 @@ pub enum TlsVerify {
 
 impl TlsVerify {
     /// [`TlsVerify::Pins`] with `pins` in the syntax of PINS. `None`: a pin is malformed, or there are none.
-    pub fn pinned<'a>(pins: impl Iterator<Item = &'a str>) -> Option<Self> {
+    pub(crate) fn pinned<'a>(pins: impl Iterator<Item = &'a str>) -> Option<Self> {
         let pins: Vec<_> = pins.map(fingerprint).collect::<Option<_>>()?;
         (!pins.is_empty()).then_some(Self::Pins(pins))
     }
@@ -39,7 +39,7 @@ impl TlsVerify {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TlsVersion {
+pub(crate) enum TlsVersion {
     /// TLS 1.2.
     V12,
     /// TLS 1.3.

@@ -22,7 +22,7 @@ const READ_COST: usize = 1024;
 
 /// The relay of a stream and datagrams.
 #[derive(Debug)]
-pub struct DatagramRelay {
+pub(crate) struct DatagramRelay {
     target: SocketAddr,
     framing: Framing,
     decoder: Decoder,
@@ -54,11 +54,11 @@ enum PluginPhase {
 }
 
 /// Says whether a plugin may send datagrams to an address that it names itself.
-pub type MaySend<'a> = &'a dyn Fn(SocketAddr) -> bool;
+pub(crate) type MaySend<'a> = &'a dyn Fn(SocketAddr) -> bool;
 
 impl DatagramRelay {
     /// A relay that begins now, with what the plugin has sent behind its CONN.
-    pub fn new(now: Instant, target: SocketAddr, framing: Framing, sent_ahead: &[u8]) -> Self {
+    pub(crate) fn new(now: Instant, target: SocketAddr, framing: Framing, sent_ahead: &[u8]) -> Self {
         let mut decoder = Decoder::new(framing, FramingKind::Datagrams, MAX_DATAGRAM_LEN);
         decoder.handle_input(sent_ahead);
         Self {
@@ -79,12 +79,12 @@ impl DatagramRelay {
     }
 
     /// Where datagrams go that the plugin does not address.
-    pub fn target(&self) -> SocketAddr {
+    pub(crate) fn target(&self) -> SocketAddr {
         self.target
     }
 
     /// Moves what can be moved.
-    pub fn run<D: Datagrams>(
+    pub(crate) fn run<D: Datagrams>(
         &mut self,
         plugin: &mut dyn Endpoint,
         remote: &mut DatagramEndpoint<D>,

@@ -37,7 +37,7 @@ enum Pending {
 
 /// How far a direction has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DirectionPhase {
+pub(crate) enum DirectionPhase {
     /// The source may send.
     #[default]
     Open,
@@ -49,7 +49,7 @@ pub enum DirectionPhase {
 
 /// Which side failed, and how.
 #[derive(Debug)]
-pub enum DirectionError {
+pub(crate) enum DirectionError {
     /// Reading failed.
     Source(io::Error),
     /// Writing failed.
@@ -58,7 +58,7 @@ pub enum DirectionError {
 
 /// What [`Direction::pump`] did.
 #[derive(Debug, Default)]
-pub struct PumpResult {
+pub(crate) struct PumpResult {
     /// Bytes were read.
     pub read: bool,
     /// Bytes were written.
@@ -73,7 +73,7 @@ pub struct PumpResult {
 
 /// One direction of a relay.
 #[derive(Debug)]
-pub struct Direction {
+pub(crate) struct Direction {
     pending: Pending,
     phase: DirectionPhase,
     /// Bulk reads in a row.
@@ -95,37 +95,37 @@ enum Flow {
 
 impl Direction {
     /// A direction through which nothing has passed.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { pending: Pending::Nothing, phase: DirectionPhase::Open, bulk_reads: 0, moved: 0, progress: now }
     }
 
     /// How far it has come.
-    pub fn phase(&self) -> DirectionPhase {
+    pub(crate) fn phase(&self) -> DirectionPhase {
         self.phase
     }
 
     /// Bytes written to the sink.
-    pub fn moved(&self) -> u64 {
+    pub(crate) fn moved(&self) -> u64 {
         self.moved
     }
 
     /// When bytes last moved, or the clock was restarted.
-    pub fn progress(&self) -> Instant {
+    pub(crate) fn progress(&self) -> Instant {
         self.progress
     }
 
     /// Lets time limits begin anew.
-    pub fn restart_clock(&mut self, now: Instant) {
+    pub(crate) fn restart_clock(&mut self, now: Instant) {
         self.progress = now;
     }
 
     /// True while a slow sink holds back the source.
-    pub fn is_held_back(&self) -> bool {
+    pub(crate) fn is_held_back(&self) -> bool {
         !matches!(self.pending, Pending::Nothing)
     }
 
     /// Bytes that are pending.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         match &self.pending {
             Pending::Nothing => 0,
             Pending::Bytes { bytes, written } => bytes.len() - written,
@@ -134,7 +134,7 @@ impl Direction {
     }
 
     /// Holds `bytes` for the sink: what a plugin sent behind its CONN. Only for a direction in which nothing is pending.
-    pub fn preload(&mut self, bytes: Vec<u8>, budget: &mut MemoryBudget) {
+    pub(crate) fn preload(&mut self, bytes: Vec<u8>, budget: &mut MemoryBudget) {
         debug_assert!(!self.is_held_back());
         if !bytes.is_empty() {
             budget.hold(bytes.len());
@@ -143,14 +143,14 @@ impl Direction {
     }
 
     /// The source sends nothing more; what is pending is still written.
-    pub fn end_source(&mut self) {
+    pub(crate) fn end_source(&mut self) {
         if self.phase == DirectionPhase::Open {
             self.phase = DirectionPhase::Ending;
         }
     }
 
     /// The sink takes nothing more; what is pending is dropped.
-    pub fn abandon(&mut self, budget: &mut MemoryBudget, pipes: &mut PipePool) {
+    pub(crate) fn abandon(&mut self, budget: &mut MemoryBudget, pipes: &mut PipePool) {
         match std::mem::take(&mut self.pending) {
             Pending::Nothing => {}
             Pending::Bytes { bytes, written } => budget.release(bytes.len() - written),
@@ -161,7 +161,7 @@ impl Direction {
 
     /// Moves bytes until one of the sides blocks, or the turn is over. `close_follows`: the sink is closed as soon as this
     /// direction has ended, so that it need not be told the end before.
-    pub fn pump(
+    pub(crate) fn pump(
         &mut self,
         source: &mut dyn Endpoint,
         sink: &mut dyn Endpoint,

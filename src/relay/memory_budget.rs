@@ -2,11 +2,11 @@
 //! come back, is counted apart, and has half as much.
 
 /// Bytes that a direction may hold even when the memory for all is used up, so that no connection waits for another.
-pub const RESERVE: usize = 2048;
+pub(crate) const RESERVE: usize = 2048;
 
 /// Counts the bytes held in all.
 #[derive(Debug)]
-pub struct MemoryBudget {
+pub(crate) struct MemoryBudget {
     held: usize,
     /// Bytes that were written, and are kept in case the plugin asks for them again.
     history: usize,
@@ -16,74 +16,74 @@ pub struct MemoryBudget {
 
 impl MemoryBudget {
     /// At most `limit` bytes in all and `each` for one direction; beyond `limit`, [`RESERVE`] for each that holds none.
-    pub fn new(limit: usize, each: usize) -> Self {
+    pub(crate) fn new(limit: usize, each: usize) -> Self {
         Self { held: 0, history: 0, limit, each }
     }
 
     /// Changes the bounds. What is held already stays.
-    pub fn set_limits(&mut self, limit: usize, each: usize) {
+    pub(crate) fn set_limits(&mut self, limit: usize, each: usize) {
         (self.limit, self.each) = (limit, each);
     }
 
     /// How many bytes a direction may read that holds none.
-    pub fn available(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         self.available_with(0)
     }
 
     /// How many bytes a direction may hold in total. `own`: bytes that it holds now.
-    pub fn available_with(&self, own: usize) -> usize {
+    pub(crate) fn available_with(&self, own: usize) -> usize {
         debug_assert!(own <= self.held);
         self.limit.saturating_sub(self.held.saturating_sub(own)).min(self.each).max(RESERVE)
     }
 
     /// True if all the memory for slow readers is in use.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.held >= self.limit
     }
 
     /// Bytes that may still be held in all.
-    pub fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.limit.saturating_sub(self.held)
     }
 
     /// Replaces the caller's count `counted` by `held`.
-    pub fn adjust(&mut self, counted: &mut usize, held: usize) {
+    pub(crate) fn adjust(&mut self, counted: &mut usize, held: usize) {
         debug_assert!(*counted <= self.held);
         self.held = self.held.saturating_sub(*counted) + held;
         *counted = held;
     }
 
     /// How many bytes of history a plugin's side may keep in total. `own`: bytes that it keeps now.
-    pub fn history_available(&self, own: usize) -> usize {
+    pub(crate) fn history_available(&self, own: usize) -> usize {
         debug_assert!(own <= self.history);
         (self.limit / 2).saturating_sub(self.history.saturating_sub(own)).max(RESERVE)
     }
 
     /// Replaces the caller's count `counted` of history by `kept`.
-    pub fn adjust_history(&mut self, counted: &mut usize, kept: usize) {
+    pub(crate) fn adjust_history(&mut self, counted: &mut usize, kept: usize) {
         debug_assert!(*counted <= self.history);
         self.history = self.history.saturating_sub(*counted) + kept;
         *counted = kept;
     }
 
     /// `bytes` more are held.
-    pub fn hold(&mut self, bytes: usize) {
+    pub(crate) fn hold(&mut self, bytes: usize) {
         self.held += bytes;
     }
 
     /// `bytes` less are held.
-    pub fn release(&mut self, bytes: usize) {
+    pub(crate) fn release(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.held);
         self.held = self.held.saturating_sub(bytes);
     }
 
     /// Bytes of history kept in all.
-    pub fn history(&self) -> usize {
+    pub(crate) fn history(&self) -> usize {
         self.history
     }
 
     /// Bytes held in all.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held
     }
 }

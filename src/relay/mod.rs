@@ -5,13 +5,13 @@
 //! [`crate::net::endpoint::Endpoint`]s, where readiness and its rules live, and take the time as an argument, so that a
 //! simulation can stand in for both.
 
-pub mod datagram;
-pub mod direction;
-pub mod memory_budget;
-pub mod pipe_pool;
+pub(crate) mod datagram;
+pub(crate) mod direction;
+pub(crate) mod memory_budget;
+pub(crate) mod pipe_pool;
 mod receive_timer;
-pub mod stream;
-pub mod websocket;
+pub(crate) mod stream;
+pub(crate) mod websocket;
 
 #[cfg(test)]
 mod simulation;
@@ -24,16 +24,16 @@ use pipe_pool::PipePool;
 use crate::websocket::Entropy;
 
 /// Bytes that one direction may move in one turn before other sessions have theirs: a millisecond's work on a slow box.
-pub const TURN_BYTES: usize = 256 * 1024;
+pub(crate) const TURN_BYTES: usize = 256 * 1024;
 /// Calls that one direction may make in one turn: a plugin that asks for its bytes one by one costs no more than others.
-pub const TURN_CALLS: usize = 64;
+pub(crate) const TURN_CALLS: usize = 64;
 /// Size in bytes of the buffer that all connections share for reading: what many senders write at once, 64 KiB, and
 /// before it a frame's header or a line of MESG, so that one call takes it whole and knows that there is no more. Larger
 /// ones gain nothing: bulk goes through pipes.
-pub const SCRATCH_SIZE: usize = (64 + 4) * 1024;
+pub(crate) const SCRATCH_SIZE: usize = (64 + 4) * 1024;
 
 /// What a turn needs from outside: the time, the shared memory, and the bounds.
-pub struct RelayContext<'a> {
+pub(crate) struct RelayContext<'a> {
     /// When this turn of the loop began.
     pub now: Instant,
     /// The buffer that all connections share for reading, [`SCRATCH_SIZE`] bytes.
@@ -50,7 +50,7 @@ pub struct RelayContext<'a> {
 
 /// The time limits of a relay, and what else decides when they begin.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Timing {
+pub(crate) struct Timing {
     /// Longest silence of the remote (RTIM).
     pub receive: Option<Duration>,
     /// Longest silence of both sides.
@@ -67,7 +67,7 @@ pub struct Timing {
 }
 
 /// What every relay answers, whatever it relays.
-pub trait Relay {
+pub(crate) trait Relay {
     /// The time limits in force: each instant, and what passing it means.
     fn limits(&self, timing: &Timing) -> [Option<(Instant, CloseReason)>; 3];
     /// Another plugin has taken the place of the one before: half a message of the old one is discarded, and the time
@@ -103,7 +103,7 @@ pub trait Relay {
 
 /// What a relay did in one turn.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct RelayTurn {
+pub(crate) struct RelayTurn {
     /// Bytes from the remote were written to the plugin.
     pub delivered: bool,
     /// The plugin was told that nothing more comes.
@@ -116,7 +116,7 @@ pub struct RelayTurn {
 
 /// Why a relay is over; displays as the log shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
+pub(crate) enum CloseReason {
     /// Both sides have ended, and everything was relayed.
     Done,
     /// The plugin's connection broke.

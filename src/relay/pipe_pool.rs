@@ -17,14 +17,14 @@ const MAX_SPLICE: usize = 1 << 20;
 
 /// Both ends of a pipe.
 #[derive(Debug)]
-pub struct Pipe {
+pub(crate) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
 }
 
 /// The pool.
 #[derive(Debug)]
-pub struct PipePool {
+pub(crate) struct PipePool {
     idle: Vec<Pipe>,
     lent: usize,
     limit: usize,
@@ -32,18 +32,18 @@ pub struct PipePool {
 
 impl PipePool {
     /// A pool of at most `limit` pipes; 0 turns splicing off.
-    pub fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { idle: Vec::new(), lent: 0, limit }
     }
 
     /// Changes the bound; what is lent stays so until it comes back.
-    pub fn set_limit(&mut self, limit: usize) {
+    pub(crate) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
         self.idle.truncate(limit.min(MAX_IDLE));
     }
 
     /// Lends an empty pipe, if the pool has one left.
-    pub fn take(&mut self) -> Option<Pipe> {
+    pub(crate) fn take(&mut self) -> Option<Pipe> {
         if self.lent >= self.limit {
             return None;
         }
@@ -61,7 +61,7 @@ impl PipePool {
     }
 
     /// Takes back a pipe that is empty.
-    pub fn give(&mut self, pipe: Pipe) {
+    pub(crate) fn give(&mut self, pipe: Pipe) {
         self.lent -= 1;
         if self.idle.len() < MAX_IDLE.min(self.limit) {
             self.idle.push(pipe);
@@ -69,13 +69,13 @@ impl PipePool {
     }
 
     /// Takes back a pipe that still holds bytes, and closes it.
-    pub fn discard(&mut self, pipe: Pipe) {
+    pub(crate) fn discard(&mut self, pipe: Pipe) {
         self.lent -= 1;
         drop(pipe);
     }
 
     /// Turns splicing off: this kernel, or this kind of socket, cannot splice.
-    pub fn turn_off(&mut self) {
+    pub(crate) fn turn_off(&mut self) {
         self.limit = 0;
         self.idle.clear();
     }
@@ -83,17 +83,17 @@ impl PipePool {
 
 impl Pipe {
     /// Moves what is there from a socket into the pipe. 0 is the end, or an old kernel's `EAGAIN`.
-    pub fn fill(&self, source: BorrowedFd<'_>) -> Result<usize, Errno> {
+    pub(crate) fn fill(&self, source: BorrowedFd<'_>) -> Result<usize, Errno> {
         move_between(source, self.write.as_fd(), MAX_SPLICE)
     }
 
     /// Moves up to `len` bytes from the pipe into a socket.
-    pub fn empty(&self, sink: BorrowedFd<'_>, len: usize) -> Result<usize, Errno> {
+    pub(crate) fn empty(&self, sink: BorrowedFd<'_>, len: usize) -> Result<usize, Errno> {
         move_between(self.read.as_fd(), sink, len)
     }
 
     /// Reads bytes out of the pipe, if the socket refuses to have them spliced.
-    pub fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         nix::unistd::read(&self.read, buffer)
     }
 }

@@ -5,29 +5,29 @@ use std::time::{Duration, Instant};
 /// Since when the remote has been silent. Time in which a slow plugin holds the remote back is not silence, so the clock
 /// stands still then and begins anew afterwards.
 #[derive(Clone, Copy, Debug)]
-pub struct ReceiveTimer {
+pub(super) struct ReceiveTimer {
     /// `None` while the remote is held back.
     silent_since: Option<Instant>,
 }
 
 impl ReceiveTimer {
     /// A clock that starts now.
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { silent_since: Some(now) }
     }
 
     /// The remote sent something at `at`.
-    pub fn handle_received(&mut self, at: Instant) {
+    pub(super) fn handle_received(&mut self, at: Instant) {
         self.silent_since = self.silent_since.map(|since| since.max(at));
     }
 
     /// Says whether the plugin holds the remote back.
-    pub fn set_held_back(&mut self, held_back: bool, now: Instant) {
+    pub(super) fn set_held_back(&mut self, held_back: bool, now: Instant) {
         self.silent_since = if held_back { None } else { Some(self.silent_since.unwrap_or(now)) };
     }
 
     /// When the remote has been silent for `limit`. `None` without a limit, and while the remote is held back.
-    pub fn deadline(&self, limit: Option<Duration>) -> Option<Instant> {
+    pub(super) fn deadline(&self, limit: Option<Duration>) -> Option<Instant> {
         Some(self.silent_since? + limit?)
     }
 }

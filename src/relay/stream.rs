@@ -26,7 +26,7 @@ use crate::net::endpoint::Endpoint;
 
 /// The relay of two streams.
 #[derive(Debug)]
-pub struct StreamRelay {
+pub(crate) struct StreamRelay {
     to_remote: Direction,
     to_plugin: Direction,
     receive_timer: ReceiveTimer,
@@ -44,7 +44,7 @@ enum Way {
 
 impl StreamRelay {
     /// A relay that begins now, with what the plugin has sent behind its CONN.
-    pub fn new(now: Instant, sent_ahead: Vec<u8>, budget: &mut MemoryBudget) -> Self {
+    pub(crate) fn new(now: Instant, sent_ahead: Vec<u8>, budget: &mut MemoryBudget) -> Self {
         let mut to_remote = Direction::new(now);
         to_remote.preload(sent_ahead, budget);
         Self {
@@ -57,7 +57,7 @@ impl StreamRelay {
     }
 
     /// Moves what can be moved.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         plugin: &mut dyn Endpoint,
         remote: &mut dyn Endpoint,

@@ -16,10 +16,10 @@ use crate::tls::{Handshakes, PendingHandshake, TlsSettings};
 use crate::websocket::Entropy;
 
 /// Names a session to the daemon, and back in results from elsewhere.
-pub type Key = usize;
+pub(crate) type Key = usize;
 
 /// What a session needs from the daemon for a turn.
-pub struct SessionContext<'a, N: Network> {
+pub(crate) struct SessionContext<'a, N: Network> {
     /// When this turn of the loop began.
     pub now: Instant,
     /// The session's own key.
@@ -47,7 +47,7 @@ pub struct SessionContext<'a, N: Network> {
 }
 
 /// Computes TLS handshakes off the loop; results come as [`super::Session::handle_tls_step`].
-pub trait HandshakeQueue {
+pub(crate) trait HandshakeQueue {
     /// Begins a handshake with `host`. A session has one at a time.
     fn begin(&mut self, key: Key, host: &str, settings: &TlsSettings);
     /// Goes on with what the server has sent. Nothing means that it has ended.
@@ -71,7 +71,7 @@ impl HandshakeQueue for Handshakes<Key> {
 }
 
 /// Unpredictable bytes for WebSocket.
-pub trait RandomBytes: Entropy {
+pub(crate) trait RandomBytes: Entropy {
     /// The nonce of an opening handshake (RFC 6455 section 4.1).
     fn nonce(&mut self) -> [u8; 16];
 }
@@ -84,7 +84,7 @@ impl RandomBytes for RandomSource {
 
 /// What a session asks of the daemon, since it concerns more than this session.
 #[derive(Debug, PartialEq, Eq)]
-pub enum DaemonRequest {
+pub(crate) enum DaemonRequest {
     /// The table of connections, by [`super::Session::reply`].
     Stat,
     /// The same as JSON.
@@ -97,7 +97,7 @@ pub enum DaemonRequest {
 
 /// What a turn of a session came to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum TurnResult {
+pub(crate) enum TurnResult {
     /// Nothing more to do until something happens.
     Wait,
     /// There is more to do at once, when other sessions have had their turn.

@@ -14,7 +14,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection that is ending.
 #[derive(Debug)]
-pub struct Draining {
+pub(super) struct Draining {
     outbox: Outbox,
     end_sent: bool,
     due: Instant,
@@ -22,7 +22,7 @@ pub struct Draining {
 
 /// What a turn leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DrainOutcome {
+pub(super) enum DrainOutcome {
     /// Nothing more to do until something happens.
     Wait,
     /// There is more to do at once.
@@ -33,22 +33,22 @@ pub enum DrainOutcome {
 
 impl Draining {
     /// Ends after `outbox` is written.
-    pub fn new(outbox: Outbox, now: Instant) -> Self {
+    pub(super) fn new(outbox: Outbox, now: Instant) -> Self {
         Self { outbox, end_sent: false, due: now + DRAIN_TIMEOUT }
     }
 
     /// When time is up.
-    pub fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         self.due
     }
 
     /// Bytes held.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.outbox.unwritten()
     }
 
     /// Writes what is left, then waits for the plugin to close.
-    pub fn turn(&mut self, plugin: &mut dyn Endpoint, scratch: &mut [u8]) -> DrainOutcome {
+    pub(super) fn turn(&mut self, plugin: &mut dyn Endpoint, scratch: &mut [u8]) -> DrainOutcome {
         match self.outbox.flush(plugin) {
             Ok(true) if !self.end_sent => {
                 plugin.shutdown_write();

@@ -20,7 +20,7 @@
 //! [`Session::handle_timeout`], and another turn.
 
 mod connecting;
-pub mod context;
+pub(crate) mod context;
 mod draining;
 mod kept;
 mod notifier;
@@ -34,9 +34,9 @@ mod setup;
 mod simulation;
 mod snapshot;
 
-pub use context::{DaemonRequest, Key, SessionContext, TurnResult};
-pub use pid::{Pid, PidSource};
-pub use snapshot::{Snapshot, SnapshotState};
+pub(crate) use context::{DaemonRequest, Key, SessionContext, TurnResult};
+pub(crate) use pid::{Pid, PidSource};
+pub(crate) use snapshot::{Snapshot, SnapshotState};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -79,7 +79,7 @@ const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// One plugin connection.
 #[derive(Debug)]
-pub struct Session<N: Network = MioNetwork> {
+pub(crate) struct Session<N: Network = MioNetwork> {
     pid: Pid,
     peer: SocketAddr,
     started: Instant,
@@ -121,7 +121,7 @@ enum Next<N: Network> {
 
 /// Whether a CONN, ATCH or DROP may use the pid of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeptState {
+pub(crate) enum KeptState {
     /// It is connecting, or a plugin is attached.
     Taken,
     /// No plugin is attached.
@@ -132,7 +132,7 @@ pub enum KeptState {
 
 /// Why a session is kept no longer; displays as the log shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeptEnd {
+pub(crate) enum KeptEnd {
     /// KEEP has run out.
     Expired,
     /// By DROP.
@@ -153,7 +153,7 @@ impl fmt::Display for KeptEnd {
 
 /// A plugin's connection on its way from a session in setup mode to a kept one (ATCH).
 #[derive(Debug)]
-pub struct PluginConnection<S> {
+pub(crate) struct PluginConnection<S> {
     socket: SocketEndpoint<S>,
     /// What the plugin has sent behind its ATCH.
     sent_ahead: Vec<u8>,
@@ -162,14 +162,14 @@ pub struct PluginConnection<S> {
 
 impl<N: Network> Session<N> {
     /// A plugin that has just connected. It is greeted.
-    pub fn greet(pid: Pid, stream: N::Stream, peer: SocketAddr, cx: &SessionContext<'_, N>) -> Self {
+    pub(crate) fn greet(pid: Pid, stream: N::Stream, peer: SocketAddr, cx: &SessionContext<'_, N>) -> Self {
         let greeting = reply::greeting(pid.to_string().as_bytes());
         let stage = Stage::Setup(Box::new(Setup::new(greeting, cx.now, cx.config.limits.line)));
         Self::new(pid, stream, peer, Parameters::default(), stage, cx.now)
     }
 
     /// A client of a direct listener: no greeting, no setup mode.
-    pub fn direct(
+    pub(crate) fn direct(
         pid: Pid,
         stream: N::Stream,
         peer: SocketAddr,
@@ -197,32 +197,32 @@ impl<N: Network> Session<N> {
     }
 
     /// The proxy's name for this connection.
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
     /// The plugin's address, IPv4 if it is v4-mapped.
-    pub fn address(&self) -> IpAddr {
+    pub(crate) fn address(&self) -> IpAddr {
         self.peer.ip().to_canonical()
     }
 
     /// True in echo mode.
-    pub fn is_relaying(&self) -> bool {
+    pub(crate) fn is_relaying(&self) -> bool {
         matches!(self.stage, Stage::Relaying(_))
     }
 
     /// Bytes of replies in setup mode that the plugin has yet to read.
-    pub fn unread(&self) -> usize {
+    pub(crate) fn unread(&self) -> usize {
         if let Stage::Setup(setup) = &self.stage { setup.unread() } else { 0 }
     }
 
     /// An event of the plugin's socket.
-    pub fn handle_plugin_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_plugin_event(&mut self, event: Readiness) {
         self.plugin.handle_event(event);
     }
 
     /// An event of one of the remote's sockets.
-    pub fn handle_remote_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_remote_event(&mut self, event: Readiness) {
         match &mut self.stage {
             Stage::Connecting(connecting) => connecting.handle_remote_event(event),
             Stage::Relaying(relaying) => relaying.handle_remote_event(event),
@@ -231,21 +231,21 @@ impl<N: Network> Session<N> {
     }
 
     /// The addresses of `host`, or why there are none.
-    pub fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
+    pub(crate) fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
         if let Stage::Connecting(connecting) = &mut self.stage {
             connecting.handle_resolved(host, answer);
         }
     }
 
     /// A part of a TLS handshake is computed.
-    pub fn handle_tls_step(&mut self, step: TlsStep) {
+    pub(crate) fn handle_tls_step(&mut self, step: TlsStep) {
         if let Stage::Connecting(connecting) = &mut self.stage {
             connecting.handle_tls_step(step);
         }
     }
 
     /// The daemon's answer to a request.
-    pub fn reply(&mut self, bytes: &[u8]) {
+    pub(crate) fn reply(&mut self, bytes: &[u8]) {
         if let Stage::Setup(setup) = &mut self.stage {
             setup.reply(bytes);
         }
@@ -253,7 +253,7 @@ impl<N: Network> Session<N> {
 
     /// The daemon's answer to [`KeptRequest::Claim`]: the pid is free, or why it cannot be had. In that case its owner is
     /// not notified: it is another session's plugin.
-    pub fn handle_claimed(&mut self, claim: Result<(), &'static str>, cx: &mut SessionContext<'_, N>) {
+    pub(crate) fn handle_claimed(&mut self, claim: Result<(), &'static str>, cx: &mut SessionContext<'_, N>) {
         let Stage::Claiming(request) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
         let next = match claim {
             Ok(()) => self.connect(*request, cx),
@@ -267,7 +267,7 @@ impl<N: Network> Session<N> {
     }
 
     /// Does what can be done now.
-    pub fn turn(&mut self, cx: &mut SessionContext<'_, N>) -> TurnResult {
+    pub(crate) fn turn(&mut self, cx: &mut SessionContext<'_, N>) -> TurnResult {
         let result = loop {
             let next = match self.stage {
                 Stage::Setup(_) => self.setup_turn(cx),
@@ -487,7 +487,7 @@ impl<N: Network> Session<N> {
     }
 
     /// When [`Session::handle_timeout`] is to be called, if no event comes before.
-    pub fn deadline(&self, config: &Config) -> Option<Instant> {
+    pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
         match &self.stage {
             Stage::Setup(setup) => setup.deadline(config.limits.setup),
             Stage::Connecting(connecting) => connecting.deadline(),
@@ -502,7 +502,7 @@ impl<N: Network> Session<N> {
     }
 
     /// Has the next turn read the sockets, whatever events have reported.
-    pub fn assume_readable(&mut self) {
+    pub(crate) fn assume_readable(&mut self) {
         self.plugin.endpoint_mut().assume_readable();
         if let Stage::Relaying(relaying) = &mut self.stage {
             relaying.assume_readable();
@@ -510,7 +510,7 @@ impl<N: Network> Session<N> {
     }
 
     /// The deadline has passed, and a turn has not moved it. To be followed by another turn.
-    pub fn handle_timeout(&mut self, cx: &mut SessionContext<'_, N>) {
+    pub(crate) fn handle_timeout(&mut self, cx: &mut SessionContext<'_, N>) {
         if self.keep_deadline().is_some_and(|due| due <= cx.now) {
             return self.end_kept(KeptEnd::Expired, cx);
         }
@@ -565,12 +565,12 @@ impl<N: Network> Session<N> {
     }
 
     /// The name by which the plugin finds this connection again, if it is to be kept.
-    pub fn kept_pid(&self) -> Option<&[u8]> {
+    pub(crate) fn kept_pid(&self) -> Option<&[u8]> {
         self.parameters.kept_pid()
     }
 
     /// Whether a CONN, ATCH or DROP may use the session's pid.
-    pub fn kept_state(&self) -> KeptState {
+    pub(crate) fn kept_state(&self) -> KeptState {
         match (&self.stage, &self.plugin) {
             (Stage::UnreadTail(tail), _) if !tail.kept => KeptState::Over,
             (_, PluginSide::Kept(plugin)) if plugin.is_given_up() => KeptState::Over,
@@ -585,7 +585,7 @@ impl<N: Network> Session<N> {
 
     /// Goes on behind the first `seen` messages, or with what was not sent. An error is the reason, and changes nothing.
     /// To be followed by [`Session::attach`].
-    pub fn resume(&mut self, seen: Option<u64>) -> Result<(), &'static str> {
+    pub(crate) fn resume(&mut self, seen: Option<u64>) -> Result<(), &'static str> {
         match (self.kept_state(), &mut self.plugin) {
             (KeptState::Taken | KeptState::Parked, PluginSide::Kept(plugin)) => {
                 plugin.resume(seen).map_err(|Gap| reply::GAP)
@@ -595,7 +595,7 @@ impl<N: Network> Session<N> {
     }
 
     /// Takes the plugin's connection out of a session in setup mode, which is over then and notifies no plugin.
-    pub fn take_connection(&mut self) -> Option<PluginConnection<N::Stream>> {
+    pub(crate) fn take_connection(&mut self) -> Option<PluginConnection<N::Stream>> {
         let Stage::Setup(setup) = &mut self.stage else { return None };
         let sent_ahead = setup.take_rest();
         let PluginSide::Attached(socket) = std::mem::replace(&mut self.plugin, PluginSide::GONE) else { return None };
@@ -606,7 +606,7 @@ impl<N: Network> Session<N> {
     /// Attaches a plugin's connection to this kept session. Returns the previous peer, which the caller sets on the session
     /// that gave up its connection ([`Session::set_peer`]), so that connections are counted at the right address. An error
     /// says that the connection cannot be registered for events; no plugin is attached then.
-    pub fn attach(
+    pub(crate) fn attach(
         &mut self,
         connection: PluginConnection<N::Stream>,
         cx: &mut SessionContext<'_, N>,
@@ -631,19 +631,19 @@ impl<N: Network> Session<N> {
     }
 
     /// See [`Session::attach`].
-    pub fn set_peer(&mut self, peer: SocketAddr) {
+    pub(crate) fn set_peer(&mut self, peer: SocketAddr) {
         self.peer = peer;
     }
 
     /// Ends a session in setup mode with a last reply.
-    pub fn reject(&mut self, reply: Vec<u8>, cx: &mut SessionContext<'_, N>) {
+    pub(crate) fn reject(&mut self, reply: Vec<u8>, cx: &mut SessionContext<'_, N>) {
         if let Stage::Setup(_) = &self.stage {
             self.enter(Stage::Draining(Draining::new(Outbox::new(reply), cx.now)), cx);
         }
     }
 
     /// Ends a kept session. The remote is told as by a plugin that goes; a plugin that is attached is told the end.
-    pub fn end_kept(&mut self, why: KeptEnd, cx: &mut SessionContext<'_, N>) {
+    pub(crate) fn end_kept(&mut self, why: KeptEnd, cx: &mut SessionContext<'_, N>) {
         log::info!("{} ends: {why}", self.pid);
         if why == KeptEnd::Replaced {
             self.notifier.cancel_all(|| recipient(&self.parameters, self.pid), cx.schedule);
@@ -663,7 +663,7 @@ impl<N: Network> Session<N> {
 
     /// Ends for the end of the daemon. A remote whose protocol has an end of its own is told, which takes further turns;
     /// [`Session::abort`] follows if there is no time for them.
-    pub fn shut_down(&mut self, cx: &mut SessionContext<'_, N>) {
+    pub(crate) fn shut_down(&mut self, cx: &mut SessionContext<'_, N>) {
         match &mut self.stage {
             Stage::Draining(_) => {}
             Stage::Relaying(relaying) if relaying.has_close_handshake() => {
@@ -677,7 +677,7 @@ impl<N: Network> Session<N> {
     }
 
     /// Ends without another turn: the outgoing side of the remote's stream is ended as far as that goes at once.
-    pub fn abort(&mut self) {
+    pub(crate) fn abort(&mut self) {
         if let Stage::Relaying(relaying) = &mut self.stage {
             relaying.shutdown_write();
         }
@@ -690,7 +690,7 @@ impl<N: Network> Session<N> {
     }
 
     /// What STAT shows of the session. `None` for one that is only draining.
-    pub fn snapshot(&self, schedule: &Schedule, now: Instant) -> Option<Snapshot> {
+    pub(crate) fn snapshot(&self, schedule: &Schedule, now: Instant) -> Option<Snapshot> {
         let pid = self.pid.to_string();
         let mut shown = Snapshot {
             state: SnapshotState::Setup,

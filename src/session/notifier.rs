@@ -8,7 +8,7 @@ use crate::notify::{Schedule, SubscriptionId};
 /// The notifications of one connection, which are opened when there is something to say. Every method takes what the
 /// plugin has subscribed to as a closure, since it is needed once at most.
 #[derive(Clone, Copy, Debug)]
-pub enum Notifier {
+pub(super) enum Notifier {
     /// No notification has been made yet.
     Unopened,
     /// Notifications are made on this id.
@@ -27,7 +27,7 @@ impl Notifier {
     }
 
     /// The connection is established.
-    pub fn notify_connected(
+    pub(super) fn notify_connected(
         &mut self,
         recipient: impl FnOnce() -> Option<Recipient>,
         schedule: &mut Schedule,
@@ -39,7 +39,7 @@ impl Notifier {
     }
 
     /// There is something to read.
-    pub fn notify_data(
+    pub(super) fn notify_data(
         &mut self,
         recipient: impl FnOnce() -> Option<Recipient>,
         schedule: &mut Schedule,
@@ -51,7 +51,7 @@ impl Notifier {
     }
 
     /// The connection has ended. Only the first call has an effect.
-    pub fn notify_closed(
+    pub(super) fn notify_closed(
         &mut self,
         recipient: impl FnOnce() -> Option<Recipient>,
         schedule: &mut Schedule,
@@ -64,7 +64,7 @@ impl Notifier {
     }
 
     /// Cancels pending notifications: the pid belongs to another session now.
-    pub fn cancel_all(&mut self, recipient: impl FnOnce() -> Option<Recipient>, schedule: &mut Schedule) {
+    pub(super) fn cancel_all(&mut self, recipient: impl FnOnce() -> Option<Recipient>, schedule: &mut Schedule) {
         match std::mem::replace(self, Self::Closed) {
             Self::Open(id) => schedule.discard(id),
             Self::Closed => {

@@ -10,14 +10,14 @@ const UNIT: u64 = 10;
 
 /// A connection's name: at most eight hexadecimal digits in lower case, with an `L` in front for direct listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pid {
+pub(crate) struct Pid {
     number: u32,
     direct: bool,
 }
 
 impl Pid {
     /// True for a client of a direct listener.
-    pub fn is_direct(self) -> bool {
+    pub(crate) fn is_direct(self) -> bool {
         self.direct
     }
 }
@@ -30,13 +30,13 @@ impl fmt::Display for Pid {
 
 /// Gives out names: units of ten seconds since the classic epoch, plus one if that is taken.
 #[derive(Debug, Default)]
-pub struct PidSource {
+pub(crate) struct PidSource {
     last: u32,
 }
 
 impl PidSource {
     /// The next name. `direct` marks a direct listener's client.
-    pub fn next(&mut self, clock: SystemTime, direct: bool) -> Pid {
+    pub(crate) fn next(&mut self, clock: SystemTime, direct: bool) -> Pid {
         let units = clock.duration_since(UNIX_EPOCH + CLASSIC_EPOCH).map_or(0, |since| since.as_secs() / UNIT);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         // A clock that stands before the epoch, or is set back, makes no name twice.

@@ -9,7 +9,7 @@ use std::io;
 
 /// The plugin's side.
 #[derive(Debug)]
-pub enum PluginSide<S> {
+pub(super) enum PluginSide<S> {
     /// The connection itself: its end is the session's end.
     Attached(SocketEndpoint<S>),
     /// A connection that may go away, and another one take its place (KEEP).
@@ -20,14 +20,14 @@ pub enum PluginSide<S> {
 
 /// The endpoint of a plugin that is gone: reading returns the end, writing fails.
 #[derive(Debug)]
-pub struct NoPlugin;
+pub(super) struct NoPlugin;
 
 impl<S: Stream> PluginSide<S> {
     /// The side of a session that has no plugin.
-    pub const GONE: Self = Self::Gone(NoPlugin);
+    pub(super) const GONE: Self = Self::Gone(NoPlugin);
 
     /// Adds what an event of the plugin's socket reports.
-    pub fn handle_event(&mut self, event: Readiness) {
+    pub(super) fn handle_event(&mut self, event: Readiness) {
         match self {
             Self::Attached(socket) => socket.handle_event(event),
             Self::Kept(plugin) => plugin.handle_event(event),
@@ -36,24 +36,24 @@ impl<S: Stream> PluginSide<S> {
     }
 
     /// The kept plugin, if the session is kept.
-    pub fn kept(&self) -> Option<&KeptPlugin<S>> {
+    pub(super) fn kept(&self) -> Option<&KeptPlugin<S>> {
         if let Self::Kept(plugin) = self { Some(plugin) } else { None }
     }
 
     /// The kept plugin, if the session is kept.
-    pub fn kept_mut(&mut self) -> Option<&mut KeptPlugin<S>> {
+    pub(super) fn kept_mut(&mut self) -> Option<&mut KeptPlugin<S>> {
         if let Self::Kept(plugin) = self { Some(plugin) } else { None }
     }
 
     /// Drops everything that is held.
-    pub fn release(&mut self, budget: &mut MemoryBudget) {
+    pub(super) fn release(&mut self, budget: &mut MemoryBudget) {
         if let Self::Kept(plugin) = self {
             plugin.release(budget);
         }
     }
 
     /// As stages and relays see it.
-    pub fn endpoint(&self) -> &dyn Endpoint {
+    pub(super) fn endpoint(&self) -> &dyn Endpoint {
         match self {
             Self::Attached(socket) => socket,
             Self::Kept(plugin) => plugin.as_ref(),
@@ -62,7 +62,7 @@ impl<S: Stream> PluginSide<S> {
     }
 
     /// As stages and relays see it.
-    pub fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
+    pub(super) fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
         match self {
             Self::Attached(socket) => socket,
             Self::Kept(plugin) => plugin.as_mut(),

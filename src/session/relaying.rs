@@ -24,7 +24,7 @@ const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(1);
 
 /// A connection in echo mode.
 #[derive(Debug)]
-pub struct Relaying<N: Network> {
+pub(super) struct Relaying<N: Network> {
     target: Target,
     /// `OK CONN`, until it is written. No byte of the remote goes before it.
     connect_reply: Option<Outbox>,
@@ -55,7 +55,7 @@ enum Link<N: Network> {
 
 impl<N: Network> Relaying<N> {
     /// Echo mode over what `connected` has led to. `connect_reply` is written to the plugin first.
-    pub fn new(
+    pub(super) fn new(
         connected: Connected<N>,
         connect_reply: Vec<u8>,
         parameters: &Parameters,
@@ -110,12 +110,12 @@ impl<N: Network> Relaying<N> {
     }
 
     /// True if the plugin has its reply to CONN; nothing may be moved before.
-    pub fn is_connect_reply_sent(&self) -> bool {
+    pub(super) fn is_connect_reply_sent(&self) -> bool {
         self.connect_reply.is_none()
     }
 
     /// Sends the reply to CONN. True when that is done.
-    pub fn send_connect_reply(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
+    pub(super) fn send_connect_reply(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
         if let Some(connect_reply) = &mut self.connect_reply
             && !connect_reply.flush(plugin)?
         {
@@ -126,7 +126,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// An event of the remote's socket.
-    pub fn handle_remote_event(&mut self, event: Readiness) {
+    pub(super) fn handle_remote_event(&mut self, event: Readiness) {
         match &mut self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.handle_event(event),
             Link::Datagrams { remote, .. } => remote.handle_event(event),
@@ -134,7 +134,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// Has the next turn read the remote's socket, whatever events have reported.
-    pub fn assume_readable(&mut self) {
+    pub(super) fn assume_readable(&mut self) {
         match &mut self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.assume_readable(),
             Link::Datagrams { remote, .. } => remote.assume_readable(),
@@ -142,7 +142,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// Moves what can be moved. `counted`: bytes of this stage that are counted in the budget.
-    pub fn turn(
+    pub(super) fn turn(
         &mut self,
         plugin: &mut dyn Endpoint,
         parameters: &Parameters,
@@ -200,7 +200,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// Bytes held outside of the relay: by the remote's stream, and of the reply to CONN.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         let stream = match &self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.held(),
             Link::Datagrams { .. } => 0,
@@ -209,7 +209,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// True if the remote's protocol has an end of its own to be told: a close frame, or close_notify.
-    pub fn has_close_handshake(&self) -> bool {
+    pub(super) fn has_close_handshake(&self) -> bool {
         match &self.link {
             Link::Stream { remote, .. } => remote.stream().tls_version().is_some(),
             Link::WebSocket { .. } => true,
@@ -218,14 +218,14 @@ impl<N: Network> Relaying<N> {
     }
 
     /// Ends the outgoing side of the remote's stream, without another turn.
-    pub fn shutdown_write(&mut self) {
+    pub(super) fn shutdown_write(&mut self) {
         if let Link::Stream { remote, .. } | Link::WebSocket { remote, .. } = &mut self.link {
             remote.shutdown_write();
         }
     }
 
     /// True if an event reported the end of the remote's side.
-    pub fn is_remote_read_closed(&self) -> bool {
+    pub(super) fn is_remote_read_closed(&self) -> bool {
         match &self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.is_read_closed(),
             Link::Datagrams { .. } => false,
@@ -233,7 +233,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// When a time limit passes, or a turn is needed even without an event.
-    pub fn deadline(&self, timing: &Timing) -> Option<Instant> {
+    pub(super) fn deadline(&self, timing: &Timing) -> Option<Instant> {
         if !self.is_connect_reply_sent() {
             // The relay has no turns yet, and only a turn enforces the limits of a protocol: pings, say.
             return self.relay().limits(timing).into_iter().flatten().map(|(due, _)| due).min();
@@ -242,12 +242,12 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The time limit that has passed, if one has.
-    pub fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<CloseReason> {
+    pub(super) fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<CloseReason> {
         self.relay().handle_timeout(timing, now)
     }
 
     /// What is spoken with the remote.
-    pub fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> Protocol {
         match &self.link {
             Link::Datagrams { .. } => Protocol::Udp,
             Link::Stream { remote, .. } if remote.stream().tls_version().is_some() => Protocol::Tls,
@@ -258,7 +258,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The version of TLS, if that is spoken.
-    pub fn tls_version(&self) -> Option<&'static str> {
+    pub(super) fn tls_version(&self) -> Option<&'static str> {
         match &self.link {
             Link::Datagrams { .. } => None,
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.stream().tls_version(),
@@ -266,7 +266,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The subprotocol that the remote has chosen.
-    pub fn subprotocol(&self) -> Option<&str> {
+    pub(super) fn subprotocol(&self) -> Option<&str> {
         match &self.link {
             Link::WebSocket { subprotocol, .. } => subprotocol.as_deref(),
             Link::Stream { .. } | Link::Datagrams { .. } => None,
@@ -274,12 +274,12 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The target as the plugin wrote it.
-    pub fn target(&self) -> &Target {
+    pub(super) fn target(&self) -> &Target {
         &self.target
     }
 
     /// The relay, whatever it relays.
-    pub fn relay(&self) -> &dyn Relay {
+    pub(super) fn relay(&self) -> &dyn Relay {
         match &self.link {
             Link::Stream { relay, .. } => relay,
             Link::Datagrams { relay, .. } => relay.as_ref(),
@@ -288,7 +288,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The relay, to be told something.
-    pub fn relay_mut(&mut self) -> &mut dyn Relay {
+    pub(super) fn relay_mut(&mut self) -> &mut dyn Relay {
         match &mut self.link {
             Link::Stream { relay, .. } => relay,
             Link::Datagrams { relay, .. } => relay.as_mut(),

@@ -8,7 +8,7 @@ use crate::tls::TlsStream;
 
 /// A connected remote's stream over a socket `S`.
 #[derive(Debug)]
-pub enum RemoteStream<S> {
+pub(super) enum RemoteStream<S> {
     /// The bytes are the socket's.
     Plain(S),
     /// The socket's bytes are encrypted.
@@ -17,7 +17,7 @@ pub enum RemoteStream<S> {
 
 impl<S: Stream> RemoteStream<S> {
     /// The version of TLS, if that is spoken.
-    pub fn tls_version(&self) -> Option<&'static str> {
+    pub(super) fn tls_version(&self) -> Option<&'static str> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream.version()),
@@ -25,7 +25,7 @@ impl<S: Stream> RemoteStream<S> {
     }
 
     /// The socket below.
-    pub fn socket(&self) -> &S {
+    pub(super) fn socket(&self) -> &S {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref(),

@@ -16,7 +16,7 @@ const TURN_COMMANDS: usize = 64;
 
 /// A plugin in setup mode.
 #[derive(Debug)]
-pub struct Setup {
+pub(super) struct Setup {
     parser: SetupParser,
     outbox: Outbox,
     /// Since when the plugin has neither sent nor read anything.
@@ -26,7 +26,7 @@ pub struct Setup {
 }
 
 /// What a turn in setup mode needs from outside.
-pub struct SetupContext<'a> {
+pub(super) struct SetupContext<'a> {
     /// When this turn of the loop began.
     pub now: Instant,
     /// The buffer that all connections share for reading.
@@ -39,7 +39,7 @@ pub struct SetupContext<'a> {
 
 /// A CONN: where to, and what the plugin has sent behind it for the remote.
 #[derive(Debug)]
-pub struct ConnectRequest {
+pub(super) struct ConnectRequest {
     /// The target.
     pub target: Target,
     /// Bytes for the remote.
@@ -48,7 +48,7 @@ pub struct ConnectRequest {
 
 /// What a turn in setup mode leads to.
 #[derive(Debug)]
-pub enum SetupOutcome {
+pub(super) enum SetupOutcome {
     /// Nothing more to do until something happens.
     Wait,
     /// There is more to do at once.
@@ -72,7 +72,7 @@ enum ReadOutcome {
 
 impl Setup {
     /// A plugin that is to be greeted with `greeting`; its lines may be `line_limit` bytes long.
-    pub fn new(greeting: Vec<u8>, now: Instant, line_limit: usize) -> Self {
+    pub(super) fn new(greeting: Vec<u8>, now: Instant, line_limit: usize) -> Self {
         Self {
             parser: SetupParser::new(line_limit),
             outbox: Outbox::new(greeting),
@@ -82,33 +82,33 @@ impl Setup {
     }
 
     /// Bytes that the plugin has sent behind the last command. No further command is read.
-    pub fn take_rest(&mut self) -> Vec<u8> {
+    pub(super) fn take_rest(&mut self) -> Vec<u8> {
         std::mem::replace(&mut self.parser, SetupParser::new(0)).into_rest()
     }
 
     /// Answers a request.
-    pub fn reply(&mut self, bytes: &[u8]) {
+    pub(super) fn reply(&mut self, bytes: &[u8]) {
         self.outbox.push(bytes);
     }
 
     /// When the plugin has been silent for `limit`. `None` while STAT has lifted the limit.
-    pub fn deadline(&self, limit: Duration) -> Option<Instant> {
+    pub(super) fn deadline(&self, limit: Duration) -> Option<Instant> {
         let lifted = self.timeout_suspended && self.outbox.unwritten() == 0;
         (!lifted).then(|| self.silent_since + limit)
     }
 
     /// Bytes of replies that the plugin has yet to read.
-    pub fn unread(&self) -> usize {
+    pub(super) fn unread(&self) -> usize {
         self.outbox.unwritten()
     }
 
     /// Bytes held: replies, and what the plugin has sent and no command has taken.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.outbox.unwritten() + self.parser.held()
     }
 
     /// Answers commands until there are none, or one needs something else.
-    pub fn turn(
+    pub(super) fn turn(
         &mut self,
         plugin: &mut dyn Endpoint,
         parameters: &mut Parameters,

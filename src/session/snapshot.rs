@@ -7,7 +7,7 @@ use crate::protocol::options::Protocol;
 
 /// Where a session stands, as STAT shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SnapshotState {
+pub(crate) enum SnapshotState {
     /// Setup mode.
     Setup,
     /// A CONN is under way.
@@ -20,7 +20,7 @@ pub enum SnapshotState {
 
 impl SnapshotState {
     /// STAT's column St: 1 in setup mode, 2 in echo mode.
-    pub fn digit(self) -> u8 {
+    pub(crate) fn digit(self) -> u8 {
         match self {
             Self::Setup | Self::Connecting => 1,
             Self::Relaying | Self::Parked => 2,
@@ -28,7 +28,7 @@ impl SnapshotState {
     }
 
     /// STAT JSON's word.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Setup => "setup",
             Self::Connecting => "connecting",
@@ -40,7 +40,7 @@ impl SnapshotState {
 
 /// What STAT shows of a session.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The proxy's name for it.
     pub pid: String,
     /// Where it stands.

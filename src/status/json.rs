@@ -8,7 +8,7 @@ use crate::protocol::reply::{BUILD, PROTOCOL_VERSION};
 use crate::session::Snapshot;
 
 /// The status as one JSON object. Times are in seconds, sizes in bytes.
-pub fn json(daemon: &DaemonStatus, limits: &Limits, sessions: &[Snapshot]) -> String {
+pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: &[Snapshot]) -> String {
     let counters = daemon.notifications;
     let listeners: Vec<Value> =
         daemon.listeners.iter().map(|(address, target)| json!({"address": address, "target": target})).collect();

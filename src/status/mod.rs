@@ -3,8 +3,8 @@
 mod json;
 mod table;
 
-pub use json::json;
-pub use table::{header, row};
+pub(crate) use json::json;
+pub(crate) use table::{header, row};
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::notify::Counters;
 
 /// The status of the daemon, without its sessions.
 #[derive(Clone, Debug, Default)]
-pub struct DaemonStatus {
+pub(crate) struct DaemonStatus {
     /// Time since the start.
     pub uptime: Duration,
     /// Bytes held for slow readers, in total.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::session::Snapshot;
 
 /// The header line.
-pub fn header() -> Vec<u8> {
+pub(crate) fn header() -> Vec<u8> {
     columns(b' ', ["ID", "St", "Idle", "Uptim", "Client", "Remote", "#recv", "#xmit"], b"Notify")
 }
 
 /// The line of a connection. `is_own`: the connection that sent STAT, which is marked with a star.
-pub fn row(session: &Snapshot, is_own: bool) -> Vec<u8> {
+pub(crate) fn row(session: &Snapshot, is_own: bool) -> Vec<u8> {
     let (state, received, sent) =
         (session.state.digit().to_string(), session.received.to_string(), session.sent.to_string());
     columns(

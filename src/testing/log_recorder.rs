@@ -23,7 +23,7 @@ impl Log for Recorder {
 }
 
 /// Begins to record what this thread logs.
-pub fn start() {
+pub(crate) fn start() {
     // A logger that another test has set stays: then nothing is recorded.
     if log::set_logger(&Recorder).is_ok() {
         log::set_max_level(LevelFilter::Debug);
@@ -32,6 +32,6 @@ pub fn start() {
 }
 
 /// What this thread has logged since [`start`]. Recording ends.
-pub fn take() -> Vec<String> {
+pub(crate) fn take() -> Vec<String> {
     LINES.take().unwrap_or_default()
 }

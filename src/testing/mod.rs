@@ -3,13 +3,13 @@
 //! none of it is in the binary.
 
 #[cfg(test)]
-pub mod log_recorder;
+pub(crate) mod log_recorder;
 #[cfg(test)]
-pub mod network;
-pub mod pieces;
+pub(crate) mod network;
+pub(crate) mod pieces;
 #[cfg(test)]
-pub mod seeds;
-pub mod wire;
+pub(crate) mod seeds;
+pub(crate) mod wire;
 
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ const MAX_TURNS: usize = 100_000;
 
 /// Masks that differ, and repeat with every run. Their first byte is never ASCII, so that none is taken for text.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TestEntropy(u32);
+pub(crate) struct TestEntropy(u32);
 
 impl Entropy for TestEntropy {
     fn mask(&mut self) -> [u8; 4] {
@@ -37,7 +37,7 @@ impl Entropy for TestEntropy {
 
 /// What a turn needs from outside: the time stands still unless the test moves it, and the bounds are the test's.
 #[derive(Debug)]
-pub struct TestContext {
+pub(crate) struct TestContext {
     /// The time.
     pub now: Instant,
     /// The bound on bytes held in all.
@@ -52,7 +52,7 @@ pub struct TestContext {
 
 impl TestContext {
     /// A context whose shared buffer for reading has `scratch` bytes.
-    pub fn new(budget: MemoryBudget, scratch: usize) -> Self {
+    pub(crate) fn new(budget: MemoryBudget, scratch: usize) -> Self {
         Self {
             now: Instant::now(),
             budget,
@@ -64,7 +64,7 @@ impl TestContext {
     }
 
     /// What one turn gets of it.
-    pub fn relay(&mut self) -> RelayContext<'_> {
+    pub(crate) fn relay(&mut self) -> RelayContext<'_> {
         RelayContext {
             now: self.now,
             scratch: &mut self.scratch,
@@ -81,7 +81,7 @@ impl TestContext {
     /// # Panics
     ///
     /// If it does not hold.
-    pub fn check_streams(
+    pub(crate) fn check_streams(
         &self,
         relay: &StreamRelay,
         plugin: &mut SocketEndpoint<Wire>,
@@ -101,7 +101,7 @@ impl TestContext {
     /// # Panics
     ///
     /// If they have no end, or the end is delivered twice.
-    pub fn turns(&mut self, mut run: impl FnMut(&mut RelayContext<'_>) -> RelayTurn) -> RelayTurn {
+    pub(crate) fn turns(&mut self, mut run: impl FnMut(&mut RelayContext<'_>) -> RelayTurn) -> RelayTurn {
         let mut all = RelayTurn::default();
         for _ in 0..MAX_TURNS {
             let turn = run(&mut self.relay());

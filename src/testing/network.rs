@@ -17,7 +17,7 @@ use crate::net::socket::{Datagrams, Stream};
 
 /// What comes of connecting to an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ConnectPlan {
+pub(crate) enum ConnectPlan {
     /// The connection stands when it is first asked for.
     Immediate,
     /// It stands once the test says so.
@@ -51,14 +51,14 @@ struct Line {
 
 /// The session's end of a connection.
 #[derive(Debug)]
-pub struct SimStream(Rc<RefCell<Line>>);
+pub(crate) struct SimStream(Rc<RefCell<Line>>);
 
 /// The peer's end of a connection, which is the test's.
 #[derive(Clone, Debug)]
-pub struct SimPeer(Rc<RefCell<Line>>);
+pub(crate) struct SimPeer(Rc<RefCell<Line>>);
 
 /// A connection: the session's end, and the peer's. `room`: bytes that may be written at first.
-pub fn connection(faults: FaultProfile, room: usize) -> (SimStream, SimPeer) {
+pub(crate) fn connection(faults: FaultProfile, room: usize) -> (SimStream, SimPeer) {
     let mut wire = Wire::new(faults);
     wire.make_room(room);
     let line = Rc::new(RefCell::new(Line { wire, attempt: Attempt::Connected, token: None, dropped: false }));
@@ -67,7 +67,7 @@ pub fn connection(faults: FaultProfile, room: usize) -> (SimStream, SimPeer) {
 
 impl SimStream {
     /// Has events of the connection come for `token`.
-    pub fn register(&self, token: Token) {
+    pub(crate) fn register(&self, token: Token) {
         self.0.borrow_mut().token = Some(token);
     }
 }
@@ -80,27 +80,27 @@ impl Drop for SimStream {
 
 impl SimPeer {
     /// The wire.
-    pub fn wire(&self) -> Ref<'_, Wire> {
+    pub(crate) fn wire(&self) -> Ref<'_, Wire> {
         Ref::map(self.0.borrow(), |line| &line.wire)
     }
 
     /// The wire.
-    pub fn wire_mut(&self) -> RefMut<'_, Wire> {
+    pub(crate) fn wire_mut(&self) -> RefMut<'_, Wire> {
         RefMut::map(self.0.borrow_mut(), |line| &mut line.wire)
     }
 
     /// True if the session has dropped its end.
-    pub fn is_dropped(&self) -> bool {
+    pub(crate) fn is_dropped(&self) -> bool {
         self.0.borrow().dropped
     }
 
     /// True if the connection stands.
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.0.borrow().attempt == Attempt::Connected
     }
 
     /// The connection stands now, or is refused.
-    pub fn finish_connecting(&self, succeeds: bool) {
+    pub(crate) fn finish_connecting(&self, succeeds: bool) {
         let mut line = self.0.borrow_mut();
         if line.attempt == Attempt::Pending {
             line.attempt = if succeeds { Attempt::Connected } else { Attempt::Refused };
@@ -115,7 +115,7 @@ impl SimPeer {
 
     /// The event that reports what has happened since the last one, and its token. `None` if nothing has, or the
     /// session has dropped its end.
-    pub fn take_event(&self) -> Option<(Token, Readiness)> {
+    pub(crate) fn take_event(&self) -> Option<(Token, Readiness)> {
         let mut line = self.0.borrow_mut();
         if line.dropped || !line.wire.has_news() {
             return None;
@@ -161,11 +161,11 @@ struct Mailbox {
 
 /// The session's end of a datagram socket.
 #[derive(Debug)]
-pub struct SimDatagrams(Rc<RefCell<Mailbox>>);
+pub(crate) struct SimDatagrams(Rc<RefCell<Mailbox>>);
 
 /// The test's end of a datagram socket.
 #[derive(Clone, Debug)]
-pub struct SimDatagramPeer(Rc<RefCell<Mailbox>>);
+pub(crate) struct SimDatagramPeer(Rc<RefCell<Mailbox>>);
 
 impl Drop for SimDatagrams {
     fn drop(&mut self) {
@@ -175,19 +175,19 @@ impl Drop for SimDatagrams {
 
 impl SimDatagramPeer {
     /// Sends a datagram to the session.
-    pub fn send(&self, payload: &[u8], sender: SocketAddr) {
+    pub(crate) fn send(&self, payload: &[u8], sender: SocketAddr) {
         let mut mailbox = self.0.borrow_mut();
         mailbox.to_session.push_back((payload.to_vec(), sender));
         mailbox.news.readable = true;
     }
 
     /// Datagrams that the session has yet to receive.
-    pub fn unread(&self) -> usize {
+    pub(crate) fn unread(&self) -> usize {
         self.0.borrow().to_session.len()
     }
 
     /// The session may send `datagrams` more.
-    pub fn make_room(&self, datagrams: usize) {
+    pub(crate) fn make_room(&self, datagrams: usize) {
         let mut mailbox = self.0.borrow_mut();
         mailbox.room += datagrams;
         if mailbox.wants_room && mailbox.room > 0 {
@@ -196,23 +196,23 @@ impl SimDatagramPeer {
     }
 
     /// Takes what the session has sent.
-    pub fn take(&self) -> Vec<(Vec<u8>, SocketAddr)> {
+    pub(crate) fn take(&self) -> Vec<(Vec<u8>, SocketAddr)> {
         std::mem::take(&mut self.0.borrow_mut().from_session)
     }
 
     /// Datagrams that the session may still send.
-    pub fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         self.0.borrow().room
     }
 
     /// True if something has happened that no event has reported.
-    pub fn has_news(&self) -> bool {
+    pub(crate) fn has_news(&self) -> bool {
         let mailbox = self.0.borrow();
         !mailbox.dropped && mailbox.news != Readiness::default()
     }
 
     /// See [`SimPeer::take_event`].
-    pub fn take_event(&self) -> Option<(Token, Readiness)> {
+    pub(crate) fn take_event(&self) -> Option<(Token, Readiness)> {
         let mut mailbox = self.0.borrow_mut();
         if mailbox.dropped || mailbox.news == Readiness::default() {
             return None;
@@ -244,7 +244,7 @@ impl Datagrams for SimDatagrams {
 
 /// The network.
 #[derive(Debug, Default)]
-pub struct SimNetwork {
+pub(crate) struct SimNetwork {
     /// What comes of connecting to an address; of others, nothing ever does.
     pub plans: HashMap<SocketAddr, ConnectPlan>,
     /// How new connections misbehave, and how many bytes may be written to them at first.

@@ -7,7 +7,7 @@ use crate::websocket::handshake::{ClientHandshake, HandshakeProgress, RequestPro
 
 /// A whole head, of lines that end in `end`.
 #[cfg(test)]
-pub fn head_of(lines: &[&str], end: &str) -> Vec<u8> {
+pub(crate) fn head_of(lines: &[&str], end: &str) -> Vec<u8> {
     lines.iter().chain(&[""]).flat_map(|line| [*line, end]).collect::<String>().into_bytes()
 }
 
@@ -17,7 +17,7 @@ pub fn head_of(lines: &[&str], end: &str) -> Vec<u8> {
 ///
 /// Where they are longer without it.
 #[cfg(test)]
-pub fn head_of_length(lines: &[&str], length: usize) -> Vec<u8> {
+pub(crate) fn head_of_length(lines: &[&str], length: usize) -> Vec<u8> {
     let filler = length - head_of(lines, "\r\n").len() - "X: \r\n".len();
     head_of(&[lines, &[&format!("X: {}", "y".repeat(filler))]].concat(), "\r\n")
 }
@@ -29,7 +29,7 @@ pub fn head_of_length(lines: &[&str], length: usize) -> Vec<u8> {
 ///
 /// Where it does not.
 #[cfg(test)]
-pub fn at_every_split<T: PartialEq + Debug>(input: &[u8], mut read: impl FnMut(&[&[u8]]) -> T) -> T {
+pub(crate) fn at_every_split<T: PartialEq + Debug>(input: &[u8], mut read: impl FnMut(&[&[u8]]) -> T) -> T {
     let whole = read(&[input]);
     let bytes: Vec<&[u8]> = input.chunks(1).collect();
     assert_eq!(read(&bytes), whole, "byte by byte");
@@ -41,7 +41,7 @@ pub fn at_every_split<T: PartialEq + Debug>(input: &[u8], mut read: impl FnMut(&
 }
 
 /// What a client makes of an answer. What comes behind its end is put to the rest.
-pub fn read_response(handshake: &mut ClientHandshake, pieces: &[&[u8]]) -> HandshakeProgress {
+pub(crate) fn read_response(handshake: &mut ClientHandshake, pieces: &[&[u8]]) -> HandshakeProgress {
     let mut progress = HandshakeProgress::Pending;
     for piece in pieces {
         match &mut progress {
@@ -54,7 +54,7 @@ pub fn read_response(handshake: &mut ClientHandshake, pieces: &[&[u8]]) -> Hands
 }
 
 /// What a server makes of a request. What comes behind its end is put to the rest.
-pub fn read_request(handshake: &mut ServerHandshake, pieces: &[&[u8]]) -> RequestProgress {
+pub(crate) fn read_request(handshake: &mut ServerHandshake, pieces: &[&[u8]]) -> RequestProgress {
     let mut progress = RequestProgress::Pending;
     for piece in pieces {
         match &mut progress {

@@ -10,7 +10,7 @@ use std::env::{self, VarError};
 /// # Panics
 ///
 /// If the simulation panics, or if one of the variables is not a number.
-pub fn for_each_seed(name: &str, default_count: u64, mut simulation: impl FnMut(u64)) {
+pub(crate) fn for_each_seed(name: &str, default_count: u64, mut simulation: impl FnMut(u64)) {
     let seeds = match (number("SIM_SEED"), number("SIM_SEEDS")) {
         (Some(seed), _) => seed..=seed,
         (None, count) => match count.unwrap_or(default_count).checked_sub(1) {

@@ -8,7 +8,7 @@ use crate::net::socket::Stream;
 
 /// How the stream between the relay and the socket misbehaves.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct FaultProfile {
+pub(crate) struct FaultProfile {
     /// Bytes that the stream takes beyond what there is room for, as one that encrypts does.
     pub buffer: usize,
     /// A read returns no more bytes than this, as one of a record does. 0: whatever is there.
@@ -22,7 +22,7 @@ pub struct FaultProfile {
 /// The kernel's end of a connection, and what its peer has sent and received. The relay reads and writes it as a
 /// [`Stream`]; the test is the peer.
 #[derive(Debug, Default)]
-pub struct Wire {
+pub(crate) struct Wire {
     /// All that the peer has sent.
     pub sent: Vec<u8>,
     /// How much of it is read.
@@ -48,29 +48,29 @@ pub struct Wire {
 
 impl Wire {
     /// A connection over which nothing was sent, with no room.
-    pub fn new(faults: FaultProfile) -> Self {
+    pub(crate) fn new(faults: FaultProfile) -> Self {
         Self { faults, ..Self::default() }
     }
 
     /// From now on the stream misbehaves like this.
-    pub fn set_faults(&mut self, faults: FaultProfile) {
+    pub(crate) fn set_faults(&mut self, faults: FaultProfile) {
         self.faults = faults;
     }
 
     /// The peer has sent something that was read before the relay began.
-    pub fn send_ahead(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_ahead(&mut self, bytes: &[u8]) {
         self.sent.extend_from_slice(bytes);
         self.read = self.sent.len();
     }
 
     /// The peer sends something.
-    pub fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.sent.extend_from_slice(bytes);
         self.news.readable |= !bytes.is_empty();
     }
 
     /// The peer has room for `bytes` more.
-    pub fn make_room(&mut self, bytes: usize) {
+    pub(crate) fn make_room(&mut self, bytes: usize) {
         self.room += bytes;
         if self.wants_room && self.room > 0 {
             (self.wants_room, self.news.writable) = (false, true);
@@ -78,77 +78,77 @@ impl Wire {
     }
 
     /// The peer ends its side.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.closed = true;
         self.news = Readiness { readable: true, read_closed: true, closed: self.told || self.news.closed, ..self.news };
     }
 
     /// The connection breaks: what has come before can still be read.
-    pub fn break_off(&mut self) {
+    pub(crate) fn break_off(&mut self) {
         self.broken = true;
         self.news = Readiness { readable: true, writable: true, read_closed: true, closed: true, ..self.news };
     }
 
     /// The event that reports what has happened since the last one.
-    pub fn take_event(&mut self) -> Readiness {
+    pub(crate) fn take_event(&mut self) -> Readiness {
         std::mem::take(&mut self.news)
     }
 
     /// Adds to what the next event reports.
     #[cfg(test)]
-    pub fn report(&mut self, news: Readiness) {
+    pub(crate) fn report(&mut self, news: Readiness) {
         self.news.merge(news);
     }
 
     /// True if something has happened that no event has reported.
-    pub fn has_news(&self) -> bool {
+    pub(crate) fn has_news(&self) -> bool {
         self.news != Readiness::default()
     }
 
     /// Bytes that were sent and not read.
-    pub fn unread(&self) -> usize {
+    pub(crate) fn unread(&self) -> usize {
         self.sent.len() - self.read
     }
 
     /// Bytes that were written, whether or not the peer has received them.
-    pub fn written(&self) -> usize {
+    pub(crate) fn written(&self) -> usize {
         self.received.len() + self.withheld.len()
     }
 
     /// What the stream has taken and not written to the peer.
-    pub fn withheld(&self) -> &[u8] {
+    pub(crate) fn withheld(&self) -> &[u8] {
         &self.withheld
     }
 
     /// The peer has ended its side.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
     /// The connection is broken.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
 
     /// The peer was told that nothing more comes.
-    pub fn is_told(&self) -> bool {
+    pub(crate) fn is_told(&self) -> bool {
         self.told
     }
 
     /// True if a read returns something: bytes, the end, or an error.
     #[cfg(test)]
-    pub fn is_readable(&self) -> bool {
+    pub(crate) fn is_readable(&self) -> bool {
         self.unread() > 0 || self.closed || self.broken
     }
 
     /// True if a write returns something: room or an error.
     #[cfg(test)]
-    pub fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.room > 0 || self.broken
     }
 
     /// Calls since this was last called.
-    pub fn take_calls(&mut self) -> usize {
+    pub(crate) fn take_calls(&mut self) -> usize {
         self.calls - std::mem::replace(&mut self.counted_calls, self.calls)
     }
 
@@ -158,7 +158,7 @@ impl Wire {
     /// # Panics
     ///
     /// If it is not.
-    pub fn check_passed(&mut self, source: &Self) {
+    pub(crate) fn check_passed(&mut self, source: &Self) {
         let received = self.received.len();
         let right = self.written() <= source.sent.len()
             && self.received[self.checked..] == source.sent[self.checked..received]
@@ -251,10 +251,10 @@ impl Stream for Wire {
 }
 
 /// An endpoint over a [`Wire`], as a simulation drives it.
-pub type WireEndpoint = SocketEndpoint<Wire>;
+pub(crate) type WireEndpoint = SocketEndpoint<Wire>;
 
 /// Reports to `endpoint` what has happened to its wire.
-pub fn deliver_event(endpoint: &mut WireEndpoint) {
+pub(crate) fn deliver_event(endpoint: &mut WireEndpoint) {
     let event = endpoint.stream_mut().take_event();
     endpoint.handle_event(event);
 }

@@ -19,7 +19,7 @@ const MAX_RECORD_OVERHEAD: usize = 128;
 
 /// State of a TLS connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsState {
+pub(super) enum TlsState {
     /// The handshake waits for the server.
     Handshake,
     /// Application data may be sent and received.
@@ -29,7 +29,7 @@ pub enum TlsState {
 }
 
 /// The client's end of one TLS connection.
-pub struct TlsClient {
+pub(super) struct TlsClient {
     rustls: UnbufferedClientConnection,
     /// Received bytes that form no whole record or handshake message yet.
     incomplete: Vec<u8>,
@@ -46,19 +46,19 @@ impl std::fmt::Debug for TlsClient {
 
 impl TlsClient {
     /// A connection that will send its ClientHello to the server `name`. Errors: those of rustls for the configuration.
-    pub fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+    pub(super) fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         Ok(Self { rustls: UnbufferedClientConnection::new(config, name)?, incomplete: Vec::new(), closed: false })
     }
 
     /// Bytes that must stand in front of the next received bytes.
-    pub fn incomplete(&self) -> &[u8] {
+    pub(super) fn incomplete(&self) -> &[u8] {
         &self.incomplete
     }
 
     /// Processes `incoming`, which must be [`TlsClient::incomplete`] followed by the bytes received since. Appends the
     /// bytes to send to `to_send` and passes plain bytes to `deliver`. After an error, `to_send` ends with the alert
     /// and the connection is unusable.
-    pub fn process(
+    pub(super) fn process(
         &mut self,
         incoming: &mut [u8],
         to_send: &mut Vec<u8>,
@@ -97,7 +97,7 @@ impl TlsClient {
 
     /// Encrypts `bytes` to the start of `out`, which grows if necessary, and returns the encrypted length. Appends
     /// messages that must be sent first, such as a key update, to `to_send`.
-    pub fn encrypt(&mut self, bytes: &[u8], to_send: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Error> {
+    pub(super) fn encrypt(&mut self, bytes: &[u8], to_send: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Error> {
         let mut size = bytes.len() + MAX_RECORD_OVERHEAD * bytes.len().div_ceil(16 * 1024).max(1);
         let mut encrypt = |mut traffic: Traffic<'_>| loop {
             if out.len() < size {
@@ -113,7 +113,7 @@ impl TlsClient {
     }
 
     /// Appends close_notify to `to_send`.
-    pub fn close(&mut self, to_send: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn close(&mut self, to_send: &mut Vec<u8>) -> Result<(), Error> {
         let mut notice = [0; 2 * MAX_RECORD_OVERHEAD];
         let mut queue = |mut traffic: Traffic<'_>| {
             traffic.queue_close_notify(&mut notice).map_err(|_| Error::General("close_notify does not fit".into()))
@@ -124,7 +124,7 @@ impl TlsClient {
     }
 
     /// The negotiated version as OpenSSL prints it: `TLSv1.3`, `TLSv1.2`, or `TLS` during the handshake.
-    pub fn version(&self) -> &'static str {
+    pub(super) fn version(&self) -> &'static str {
         match self.rustls.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",

@@ -29,7 +29,7 @@ const SLOW_RANDOM_DRAW: Duration = Duration::from_secs(1);
 
 /// The state that all TLS connections share.
 #[derive(Debug)]
-pub struct TlsContext {
+pub(crate) struct TlsContext {
     /// Directory of the files that plugins name; `None`: plugins may name no files.
     directory: Option<PathBuf>,
     /// PEM file of additional roots, from the configuration.
@@ -52,13 +52,13 @@ struct CachedConfig {
 impl TlsContext {
     /// A context for plugins' files below `directory` (`None`: plugins may name no files). It trusts the certificates
     /// in the PEM file `ca` in addition to the built-in roots.
-    pub fn new(directory: Option<PathBuf>, ca: Option<PathBuf>) -> Self {
+    pub(crate) fn new(directory: Option<PathBuf>, ca: Option<PathBuf>) -> Self {
         Self { directory, ca, provider: Arc::new(provider()), built_in: OnceLock::new(), configs: Mutex::default() }
     }
 
     /// Draws the first random bytes on a thread of its own. On a box without entropy the kernel may block that draw for
     /// minutes or without end; later draws happen on worker threads.
-    pub fn warm_up_random(self: &Arc<Self>) {
+    pub(crate) fn warm_up_random(self: &Arc<Self>) {
         let context = Arc::clone(self);
         let warm = move || {
             let started = Instant::now();
@@ -77,7 +77,7 @@ impl TlsContext {
     }
 
     /// Returns the configuration for `settings`: a cached one if its files are unchanged.
-    pub fn config(&self, settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
+    pub(crate) fn config(&self, settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
         // The configuration does not depend on the name, so all servers of a plugin share one.
         let key = TlsSettings { server_name: None, ..settings.clone() };
         let found = self.configs().get(&key).cloned();
@@ -105,13 +105,13 @@ impl TlsContext {
 
     /// Drops all configurations and their session caches.
     #[cfg(test)]
-    pub fn clear_configs(&self) {
+    pub(crate) fn clear_configs(&self) {
         self.configs().clear();
     }
 
     /// The number of cached configurations.
     #[cfg(test)]
-    pub fn config_count(&self) -> usize {
+    pub(crate) fn config_count(&self) -> usize {
         self.configs().len()
     }
 

@@ -18,29 +18,29 @@ const MIN_PLAUSIBLE_TIME: Duration = Duration::from_secs(1_704_067_200);
 
 /// Why there is no TLS connection. Displays as one line of printable ASCII that begins with `SSL_ERROR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsError {
+pub(crate) struct TlsError {
     message: Box<str>,
 }
 
 impl TlsError {
     /// An error with this message. Characters other than printable ASCII become `?`, and a long message is cut.
-    pub fn new(message: impl AsRef<str>) -> Self {
+    pub(crate) fn new(message: impl AsRef<str>) -> Self {
         let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
         Self { message: message.as_ref().chars().take(MAX_LENGTH).map(printable).collect::<String>().into() }
     }
 
     /// The message up to its first comma: without the parts that differ from one attempt to the next, such as the time.
-    pub fn summary(&self) -> &str {
+    pub(crate) fn summary(&self) -> &str {
         self.message.split(", ").next().unwrap_or_default()
     }
 
     /// The error for an error of rustls.
-    pub fn from_rustls(error: &Error) -> Self {
+    pub(crate) fn from_rustls(error: &Error) -> Self {
         Self::from_rustls_at(error, SystemTime::now())
     }
 
     /// The error for an error of rustls about the certificate and key that a plugin names.
-    pub fn from_client_certificate(error: &Error) -> Self {
+    pub(crate) fn from_client_certificate(error: &Error) -> Self {
         match error {
             Error::InconsistentKeys(_) => Self::new("CERT and PKEY do not belong together"),
             error => Self::new(format!("CERT and PKEY: {error}")),
@@ -48,7 +48,7 @@ impl TlsError {
     }
 
     /// The error for a server that does not speak TLS, judged by its first bytes. `None` if they can begin a TLS record.
-    pub fn from_first_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_first_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.starts_with(b"HTTP/") {
             return Some(Self::new("the server speaks plain HTTP on this port"));
         }

@@ -19,32 +19,32 @@ const MAX_FILE_SIZE: u64 = 256 * 1024;
 
 /// Identifies a version of a file: device, inode, size and time of modification. `None` if it cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileStamp(Option<[i64; 5]>);
+pub(super) struct FileStamp(Option<[i64; 5]>);
 
 impl FileStamp {
     /// The stamp of the file at `path` now.
-    pub fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         let metadata = |m: fs::Metadata| [m.dev() as i64, m.ino() as i64, m.size() as i64, m.mtime(), m.mtime_nsec()];
         Self(fs::metadata(path).ok().map(metadata))
     }
 }
 
 /// A PEM file that has been read.
-pub struct PemFile {
+pub(super) struct PemFile {
     option: &'static str,
     name: Box<str>,
     text: Vec<u8>,
 }
 
 /// Reads the file that the configuration's `key` names.
-pub fn read_config_file(key: &'static str, path: &Path) -> Result<PemFile, TlsError> {
+pub(super) fn read_config_file(key: &'static str, path: &Path) -> Result<PemFile, TlsError> {
     let name: Box<str> = path.to_string_lossy().into();
     let text = read(path, 0).map_err(|reason| file_error(key, &name, &reason))?;
     Ok(PemFile { option: key, name, text })
 }
 
 /// Reads the file `name` below `directory`; a plugin's `option` names it.
-pub fn read_plugin_file(option: &'static str, directory: &Path, name: &str) -> Result<PemFile, TlsError> {
+pub(super) fn read_plugin_file(option: &'static str, directory: &Path, name: &str) -> Result<PemFile, TlsError> {
     let text = read_below(directory, name).map_err(|reason| file_error(option, name, &reason))?;
     Ok(PemFile { option, name: name.into(), text })
 }
@@ -84,7 +84,7 @@ fn read(path: &Path, flags: i32) -> Result<Vec<u8>, String> {
 
 impl PemFile {
     /// Returns the certificates in the file. An error if there are none.
-    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.text).collect();
         match found {
             Ok(found) if found.is_empty() => Err(self.error("there is no certificate in it")),
@@ -94,7 +94,7 @@ impl PemFile {
     }
 
     /// Returns the first private key in the file: PKCS#8, PKCS#1 or SEC1.
-    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         PrivateKeyDer::from_pem_slice(&self.text).map_err(|_| {
             let locked = self.text.windows(9).any(|word| word == b"ENCRYPTED");
             self.error(if locked { "its key is locked by a password" } else { "there is no private key in it" })
@@ -102,7 +102,7 @@ impl PemFile {
     }
 
     /// An error about this file.
-    pub fn error(&self, reason: &str) -> TlsError {
+    pub(super) fn error(&self, reason: &str) -> TlsError {
         file_error(self.option, &self.name, reason)
     }
 }

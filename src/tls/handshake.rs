@@ -24,7 +24,7 @@ const NICE: i32 = 10;
 const RECORD_HEADER: usize = 5;
 
 /// Runs handshakes on a thread pool. `K` identifies a session; each step comes back with its key.
-pub struct Handshakes<K> {
+pub(crate) struct Handshakes<K> {
     context: Arc<TlsContext>,
     pool: ThreadPool<HandshakeJob<K>, HandshakeResult<K>>,
     /// The current job of each key. A key that has cancelled may begin a new handshake; results of the old one no longer
@@ -34,7 +34,7 @@ pub struct Handshakes<K> {
 
 /// A handshake that waits for the server's next bytes.
 #[derive(Debug)]
-pub struct PendingHandshake {
+pub(crate) struct PendingHandshake {
     client: Box<TlsClient>,
     /// True once the server has sent a whole record header, so that its first bytes need no further check.
     is_tls: bool,
@@ -42,7 +42,7 @@ pub struct PendingHandshake {
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
-pub struct TlsConnection {
+pub(crate) struct TlsConnection {
     pub(super) client: Box<TlsClient>,
     /// Decrypted bytes that came with the end of the handshake.
     pub(super) plain: Vec<u8>,
@@ -53,19 +53,19 @@ pub struct TlsConnection {
 impl TlsConnection {
     /// The negotiated version as OpenSSL prints it, for example `TLSv1.3`.
     #[cfg(test)]
-    pub fn version(&self) -> &'static str {
+    pub(crate) fn version(&self) -> &'static str {
         self.client.version()
     }
 
     /// Bytes held: decrypted ones, and a record that has come in part.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.plain.len() + self.client.incomplete().len()
     }
 }
 
 /// The result of `begin` or `advance`.
 #[derive(Debug)]
-pub struct TlsStep {
+pub(crate) struct TlsStep {
     /// Bytes to send to the server, after those of earlier steps. They must be sent whatever the outcome is: with
     /// [`TlsOutcome::Failed`] they are the alert.
     pub to_send: Vec<u8>,
@@ -75,7 +75,7 @@ pub struct TlsStep {
 
 /// How a handshake continues.
 #[derive(Debug)]
-pub enum TlsOutcome {
+pub(crate) enum TlsOutcome {
     /// The server must answer first.
     Pending(PendingHandshake),
     /// The handshake is done. Bytes that came after it are inside the connection.
@@ -108,7 +108,7 @@ struct HandshakeResult<K> {
 impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
     /// A pool of at most `max_threads` threads. `wake` is called from a pool thread whenever
     /// [`Handshakes::take_results`] has something to return.
-    pub fn new(context: Arc<TlsContext>, max_threads: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(context: Arc<TlsContext>, max_threads: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let work = |HandshakeJob { key, cancelled, task }: HandshakeJob<K>| {
             let step = (!cancelled.load(Ordering::Relaxed)).then(|| task.run());
             HandshakeResult { key, cancelled, step }
@@ -126,19 +126,19 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
 
     /// Begins a handshake with `host`, a name or a literal address without brackets. A key has one handshake at a time;
     /// a previous one is cancelled.
-    pub fn begin(&mut self, key: K, host: &str, settings: &TlsSettings) {
+    pub(crate) fn begin(&mut self, key: K, host: &str, settings: &TlsSettings) {
         let task = HandshakeTask::Begin(Arc::clone(&self.context), host.into(), settings.clone());
         self.submit(JobClass::Normal, key, task);
     }
 
     /// Continues a handshake with bytes from the server. Empty `received` means that the server has closed.
-    pub fn advance(&mut self, key: K, pending: PendingHandshake, received: Vec<u8>) {
+    pub(crate) fn advance(&mut self, key: K, pending: PendingHandshake, received: Vec<u8>) {
         // Handshakes under way go first: it is better that some finish than that all are late.
         self.submit(JobClass::Urgent, key, HandshakeTask::Advance(pending, received));
     }
 
     /// The steps since the last call. Steps of cancelled handshakes are dropped.
-    pub fn take_results(&mut self) -> Vec<(K, TlsStep)> {
+    pub(crate) fn take_results(&mut self) -> Vec<(K, TlsStep)> {
         let mut steps = Vec::new();
         for HandshakeResult { key, cancelled, step } in self.pool.take_results() {
             if self.current.get(&key).is_some_and(|current| Arc::ptr_eq(current, &cancelled)) {
@@ -150,7 +150,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
     }
 
     /// Cancels the handshake of `key`, if there is one. Its result is dropped.
-    pub fn cancel(&mut self, key: &K) {
+    pub(crate) fn cancel(&mut self, key: &K) {
         if let Some(cancelled) = self.current.remove(key) {
             cancelled.store(true, Ordering::Relaxed);
             self.pool.cancel(|job| Arc::ptr_eq(&job.cancelled, &cancelled));
@@ -158,7 +158,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
     }
 
     /// Sets the context for handshakes that begin from now on, after a reload of the configuration.
-    pub fn set_context(&mut self, context: Arc<TlsContext>) {
+    pub(crate) fn set_context(&mut self, context: Arc<TlsContext>) {
         self.context = context;
     }
 
@@ -187,7 +187,7 @@ impl HandshakeTask {
 
 /// Begins a handshake with `host` and returns it with the ClientHello to send. May read files and compute for tens of
 /// milliseconds.
-pub fn begin(
+pub(crate) fn begin(
     context: &TlsContext,
     host: &str,
     settings: &TlsSettings,
@@ -216,7 +216,7 @@ fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
 impl PendingHandshake {
     /// Continues with bytes from the server. Empty `received` means that the server has closed. May compute for tens of
     /// milliseconds.
-    pub fn advance(mut self, received: &[u8]) -> TlsStep {
+    pub(crate) fn advance(mut self, received: &[u8]) -> TlsStep {
         let mut to_send = Vec::new();
         let outcome = match self.process(received, &mut to_send) {
             Ok((TlsState::Handshake, _)) => TlsOutcome::Pending(self),
@@ -230,7 +230,7 @@ impl PendingHandshake {
     }
 
     /// Bytes held of the server's next message, which has come in part.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.client.incomplete().len()
     }
 

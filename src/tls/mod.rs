@@ -17,21 +17,21 @@
 //! | [`error`] | why a connection failed |
 
 mod client;
-pub mod context;
-pub mod error;
+pub(crate) mod context;
+pub(crate) mod error;
 mod files;
-pub mod handshake;
-pub mod stream;
+pub(crate) mod handshake;
+pub(crate) mod stream;
 mod verify;
 mod x509;
 
 #[cfg(test)]
 mod tests;
 
-pub use crate::protocol::tls_settings::{TlsSettings, TlsVerify as Verify, TlsVersion};
-pub use context::TlsContext;
-pub use error::TlsError;
+pub(crate) use crate::protocol::tls_settings::{TlsSettings, TlsVerify as Verify, TlsVersion};
+pub(crate) use context::TlsContext;
+pub(crate) use error::TlsError;
 #[cfg(test)]
-pub use handshake::begin;
-pub use handshake::{Handshakes, PendingHandshake, TlsConnection, TlsOutcome, TlsStep};
-pub use stream::TlsStream;
+pub(crate) use handshake::begin;
+pub(crate) use handshake::{Handshakes, PendingHandshake, TlsConnection, TlsOutcome, TlsStep};
+pub(crate) use stream::TlsStream;

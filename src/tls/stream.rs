@@ -34,7 +34,7 @@ thread_local! {
 /// one call, `recv` returns early when it has received at least twice as many bytes as it yields, with
 /// [`io::ErrorKind::Interrupted`] if it yields none. The caller decides when to go on.
 #[derive(Debug)]
-pub struct TlsStream<S> {
+pub(crate) struct TlsStream<S> {
     inner: S,
     client: Box<TlsClient>,
     /// Decrypted bytes that did not fit into the caller's buffer. While there are any, nothing more is received.
@@ -88,24 +88,24 @@ enum WriteState {
 
 impl<S: Stream> TlsStream<S> {
     /// A stream over `inner`. `unsent`: bytes of the handshake that have not been sent yet.
-    pub fn new(inner: S, TlsConnection { client, plain, closed }: TlsConnection, unsent: Vec<u8>) -> Self {
+    pub(crate) fn new(inner: S, TlsConnection { client, plain, closed }: TlsConnection, unsent: Vec<u8>) -> Self {
         let reading = if closed { ReadState::Closed } else { ReadState::Open };
         let writing = WriteState::Open;
         Self { inner, client, plain, plain_taken: 0, unsent, limit: MAX_UNSENT, reading, writing }
     }
 
     /// The stream below.
-    pub fn get_ref(&self) -> &S {
+    pub(crate) fn get_ref(&self) -> &S {
         &self.inner
     }
 
     /// The stream below.
-    pub fn get_mut(&mut self) -> &mut S {
+    pub(crate) fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
     /// The negotiated version as OpenSSL prints it, for example `TLSv1.3`.
-    pub fn version(&self) -> &'static str {
+    pub(crate) fn version(&self) -> &'static str {
         self.client.version()
     }
 

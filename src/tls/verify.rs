@@ -18,7 +18,7 @@ use rustls::{
 use super::x509;
 
 /// Verifies the certificates of servers.
-pub struct Verifier {
+pub(super) struct Verifier {
     policy: CertificatePolicy,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -43,18 +43,18 @@ enum CertificatePolicy {
 /// The error for a certificate that another setting would accept. Its text has the fingerprint, so that the plugin's
 /// author can pin the certificate.
 #[derive(Debug)]
-pub struct UntrustedCertificateError {
+pub(super) struct UntrustedCertificateError {
     reason: Box<str>,
     fingerprint: Fingerprint,
 }
 
 /// SHA-256 of a certificate (DER).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint([u8; 32]);
+pub(super) struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
     /// Computes the fingerprint of `certificate`.
-    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+    pub(super) fn of(certificate: &CertificateDer<'_>) -> Self {
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest(&SHA256, certificate).as_ref());
         Self(fingerprint)
@@ -79,17 +79,17 @@ impl std::error::Error for UntrustedCertificateError {}
 
 impl Verifier {
     /// Accepts certificates with a chain to `roots`, valid now and for the server's name.
-    pub fn chain(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
+    pub(super) fn chain(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
         Self::new(CertificatePolicy::Chain(roots), provider)
     }
 
     /// Accepts every certificate.
-    pub fn any(provider: &CryptoProvider) -> Self {
+    pub(super) fn any(provider: &CryptoProvider) -> Self {
         Self::new(CertificatePolicy::Any, provider)
     }
 
     /// Accepts certificates with one of these SHA-256 fingerprints.
-    pub fn pins(pins: &[[u8; 32]], provider: &CryptoProvider) -> Self {
+    pub(super) fn pins(pins: &[[u8; 32]], provider: &CryptoProvider) -> Self {
         Self::new(CertificatePolicy::Pins(pins.into()), provider)
     }
 

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A certificate's public key.
 #[derive(Debug, PartialEq, Eq)]
-pub struct PublicKey<'a> {
+pub(super) struct PublicKey<'a> {
     /// The AlgorithmIdentifier: the content of its SEQUENCE.
     pub algorithm: &'a [u8],
     /// The key: the content of its BIT STRING.
@@ -31,7 +31,7 @@ const IP_ADDRESS: u8 = 0x87;
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
 /// Returns the key of `certificate` (DER), or `None` if it is not a certificate.
-pub fn public_key(certificate: &[u8]) -> Option<PublicKey<'_>> {
+pub(super) fn public_key(certificate: &[u8]) -> Option<PublicKey<'_>> {
     let (info, _) = split_at_key(certificate)?;
     let (algorithm, info) = read(info, SEQUENCE)?;
     let (bits, _) = read(info, BIT_STRING)?;
@@ -41,7 +41,7 @@ pub fn public_key(certificate: &[u8]) -> Option<PublicKey<'_>> {
 }
 
 /// Returns the DNS names and addresses of `certificate` (DER), in its order. Empty if it has none.
-pub fn subject_alt_names(certificate: &[u8]) -> Vec<String> {
+pub(super) fn subject_alt_names(certificate: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = alt_name_extension(certificate).unwrap_or_default();
     while let Some((tag, content, behind)) = read_any(rest) {

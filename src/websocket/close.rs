@@ -3,30 +3,30 @@
 use super::{MAX_CONTROL_PAYLOAD, ProtocolError};
 
 /// The endpoint is going away.
-pub const GOING_AWAY: u16 = 1001;
+pub(crate) const GOING_AWAY: u16 = 1001;
 /// The peer violated the protocol.
-pub const PROTOCOL_ERROR: u16 = 1002;
+pub(crate) const PROTOCOL_ERROR: u16 = 1002;
 /// The close frame has no code. Never sent in a frame.
-pub const NO_STATUS: u16 = 1005;
+pub(crate) const NO_STATUS: u16 = 1005;
 /// The connection ended without a close frame. Never sent in a frame.
-pub const ABNORMAL: u16 = 1006;
+pub(crate) const ABNORMAL: u16 = 1006;
 /// The payload does not fit the message type: text that is not UTF-8.
-pub const INVALID_PAYLOAD: u16 = 1007;
+pub(crate) const INVALID_PAYLOAD: u16 = 1007;
 /// The message exceeds the limit.
-pub const MESSAGE_TOO_BIG: u16 = 1009;
+pub(crate) const MESSAGE_TOO_BIG: u16 = 1009;
 
 /// Reason in bytes at most: a control frame's payload without the code.
-pub const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;
+pub(crate) const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;
 
 /// True if a close frame may have this code, sent or received.
-pub fn is_valid(code: u16) -> bool {
+pub(crate) fn is_valid(code: u16) -> bool {
     // Sections 7.4.1 and 7.4.2. 1012 to 1014 are in IANA's registry.
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 /// Returns the payload of a close frame. It is empty for a code that no frame may have. A reason longer than
 /// [`MAX_CLOSE_REASON`] is cut between characters.
-pub fn encode(code: u16, reason: &str) -> Vec<u8> {
+pub(crate) fn encode(code: u16, reason: &str) -> Vec<u8> {
     if !is_valid(code) {
         return Vec::new();
     }
@@ -39,7 +39,7 @@ pub fn encode(code: u16, reason: &str) -> Vec<u8> {
 
 /// Parses the payload of a close frame and returns its code, or [`NO_STATUS`] if the payload is empty. The bytes after
 /// the code are the reason.
-pub fn parse(payload: &[u8]) -> Result<u16, ProtocolError> {
+pub(crate) fn parse(payload: &[u8]) -> Result<u16, ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         // Section 5.5.1: if there is a body, the first two bytes MUST be the code.
         return match payload {

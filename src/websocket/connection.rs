@@ -52,7 +52,7 @@ const MAX_PENDING_PONGS: usize = 32;
 /// Call order: after any input, command or timeout, write what [`Connection::poll_transmit`] returns, then call
 /// [`Connection::is_over`] and [`Connection::poll_timeout`].
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     role: Role,
     control: Control,
     stage: ConnectionStage,
@@ -77,7 +77,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection after its opening handshake. Bytes that followed the handshake are the first input.
-    pub fn new(settings: WebSocketSettings, now: Instant) -> Self {
+    pub(crate) fn new(settings: WebSocketSettings, now: Instant) -> Self {
         Self {
             role: settings.role,
             control: settings.control,
@@ -98,7 +98,7 @@ impl Connection {
     /// Consumes a prefix of `input` and returns its length with at most one event. Call with the rest until it returns
     /// `(0, None)`, even if the rest is empty: one input may inflate to several pieces. Consumed bytes are changed in
     /// place. After [`Event::Closed`] and [`Event::Failed`] all input is consumed and ignored.
-    pub fn handle_input<'a>(&'a mut self, input: &'a mut [u8], now: Instant) -> (usize, Option<Event<'a>>) {
+    pub(crate) fn handle_input<'a>(&'a mut self, input: &'a mut [u8], now: Instant) -> (usize, Option<Event<'a>>) {
         if !matches!(self.stage, ConnectionStage::Open | ConnectionStage::Closing(_)) {
             return (input.len(), None);
         }
@@ -131,7 +131,7 @@ impl Connection {
     /// The transport has ended. True if the peer's end is known already from [`Event::Closed`], [`Event::Failed`] or
     /// [`ConnectionLost`]; false if the peer vanished, which the plugin sees as 1006. A peer that has sent its close
     /// frame may still read the answer.
-    pub fn handle_eof(&mut self) -> bool {
+    pub(crate) fn handle_eof(&mut self) -> bool {
         self.eof = true;
         match self.stage {
             ConnectionStage::Open | ConnectionStage::Closing(_) => {
@@ -144,13 +144,13 @@ impl Connection {
 
     /// Sets whether the caller reads from the transport; initially true. While it does not, the peer cannot be called
     /// silent: no ping is due, and the ping interval starts anew when reading resumes.
-    pub fn set_reading(&mut self, reading: bool, now: Instant) {
+    pub(crate) fn set_reading(&mut self, reading: bool, now: Instant) {
         self.keepalive.set_reading(reading, now);
     }
 
     /// Queues one frame of a message. `fin` is false if more frames follow; a whole message in one frame has `fin`
     /// true. The `kind` of a message's first frame counts. The caller guarantees that text is UTF-8.
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         kind: Kind,
         payload: &[u8],
@@ -168,14 +168,14 @@ impl Connection {
 
     /// Queues a ping of the user; its pong will be reported. `payload`: at most [`MAX_CONTROL_PAYLOAD`] bytes. Of more
     /// than eight unanswered pings the oldest is forgotten.
-    pub fn send_ping(&mut self, payload: &[u8], entropy: &mut dyn Entropy) -> Result<(), ControlFrameError> {
+    pub(crate) fn send_ping(&mut self, payload: &[u8], entropy: &mut dyn Entropy) -> Result<(), ControlFrameError> {
         self.send_control(Opcode::Ping, payload, entropy)?;
         self.keepalive.handle_user_ping(payload);
         Ok(())
     }
 
     /// Queues a pong. `payload`: at most [`MAX_CONTROL_PAYLOAD`] bytes.
-    pub fn send_pong(&mut self, payload: &[u8], entropy: &mut dyn Entropy) -> Result<(), ControlFrameError> {
+    pub(crate) fn send_pong(&mut self, payload: &[u8], entropy: &mut dyn Entropy) -> Result<(), ControlFrameError> {
         self.send_control(Opcode::Pong, payload, entropy)
     }
 
@@ -198,7 +198,7 @@ impl Connection {
     /// Begins the closing handshake; does nothing if it has begun. A `code` that [`close::is_valid`] rejects, such as
     /// 1005, sends a close frame without code and reason. `reason` is cut to 123 bytes. Messages may still come until
     /// the peer's close frame, for at most 5 s.
-    pub fn close(&mut self, code: u16, reason: &str, now: Instant, entropy: &mut dyn Entropy) {
+    pub(crate) fn close(&mut self, code: u16, reason: &str, now: Instant, entropy: &mut dyn Entropy) {
         if self.stage == ConnectionStage::Open {
             self.sender.control(Opcode::Close, &close::encode(code, reason), entropy);
             self.pongs = None;
@@ -208,7 +208,7 @@ impl Connection {
 
     /// Encodes the frames that wait (pongs, pings of `ping_interval`, the answer to a close frame) and returns the
     /// bytes to write.
-    pub fn poll_transmit(&mut self, entropy: &mut dyn Entropy) -> &[u8] {
+    pub(crate) fn poll_transmit(&mut self, entropy: &mut dyn Entropy) -> &[u8] {
         if self.stage == ConnectionStage::Open {
             if self.unwritten_pongs == 0
                 && let Some(pongs) = self.pongs.take()
@@ -229,37 +229,37 @@ impl Connection {
     }
 
     /// `bytes` of those that [`Connection::poll_transmit`] returned have been written.
-    pub fn handle_transmitted(&mut self, bytes: usize) {
+    pub(crate) fn handle_transmitted(&mut self, bytes: usize) {
         self.sender.handle_transmitted(bytes);
         self.unwritten_pongs = self.unwritten_pongs.saturating_sub(bytes);
     }
 
     /// Bytes that wait to be written: the caller's measure for backpressure.
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.sender.queued()
     }
 
     /// Bytes of memory held: by frames that wait to be written, the inflater, a control frame that has come in part, and
     /// the payloads of pings that are yet to be answered by either side.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         let pongs = self.pongs.as_ref().map_or(0, |pongs| pongs.iter().map(Vec::len).sum());
         self.sender.held() + self.receiver.held() + self.keepalive.held() + pongs
     }
 
     /// Gives back memory that the frames which wait do not need. To be called when they wait for the transport.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         self.sender.shrink();
     }
 
     /// After [`Event::Start`]: bytes that the message will take for an inflater, besides [`Connection::held`]. 0 unless it
     /// is compressed, and if the inflater of an earlier message is still there. A caller without that much memory calls
     /// [`Connection::close`] and gives no more input.
-    pub fn inflater_needed(&self) -> usize {
+    pub(crate) fn inflater_needed(&self) -> usize {
         self.receiver.inflater_needed()
     }
 
     /// When to call [`Connection::handle_timeout`]; `None`: not by time.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.stage {
             ConnectionStage::Open => self.keepalive.poll_timeout(),
             ConnectionStage::Closing(at) => Some(at),
@@ -270,7 +270,7 @@ impl Connection {
 
     /// A deadline may have passed. If the result is `None`, a ping may have become due: call
     /// [`Connection::poll_transmit`].
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionLost> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionLost> {
         let lost = match self.stage {
             ConnectionStage::Open => self.keepalive.handle_timeout(now).then_some(ConnectionLost::NoPong),
             ConnectionStage::Closing(at) => (now >= at).then_some(ConnectionLost::NoCloseFrame),
@@ -288,7 +288,7 @@ impl Connection {
     /// True if both close frames are done and everything is written: the transport is to be closed. Section 7.1.1: the
     /// server SHOULD close it first, so a client waits for that, for up to 5 s. After a protocol error the peer has 1 s
     /// to read the reason.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         let flushed = self.pending_close.is_none() && self.sender.queued() == 0;
         match self.stage {
             ConnectionStage::Open | ConnectionStage::Closing(_) => false,
@@ -300,12 +300,12 @@ impl Connection {
 
     /// When the last complete frame came from the peer, control frames included (for RTIM). Initially the start of the
     /// connection.
-    pub fn last_frame(&self) -> Instant {
+    pub(crate) fn last_frame(&self) -> Instant {
         self.last_frame
     }
 
     /// The numbers of complete messages received and sent.
-    pub fn messages(&self) -> (u64, u64) {
+    pub(crate) fn messages(&self) -> (u64, u64) {
         (self.received, self.sent)
     }
 

@@ -6,7 +6,7 @@ use super::mask::Mask;
 
 /// Decodes a header that comes in pieces.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct HeaderReader {
+pub(super) struct HeaderReader {
     bytes: [u8; MAX_HEADER],
     buffered: u8,
 }
@@ -15,7 +15,7 @@ impl HeaderReader {
     /// Consumes the header's bytes of `input[*consumed..]`. `None` if all of them belong to the header and more are
     /// needed.
     #[inline]
-    pub fn read(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<Header>, ProtocolError> {
+    pub(super) fn read(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<Header>, ProtocolError> {
         let input = &input[*consumed..];
         let buffered = usize::from(self.buffered);
         if buffered == 0
@@ -44,25 +44,25 @@ impl HeaderReader {
 
 /// The rest of a frame's payload.
 #[derive(Clone, Copy, Debug)]
-pub struct Payload {
+pub(super) struct Payload {
     mask: Option<Mask>,
     remaining: u64,
 }
 
 impl Payload {
     /// The whole payload of the frame.
-    pub fn new(header: &Header) -> Self {
+    pub(super) fn new(header: &Header) -> Self {
         Self { mask: header.mask.map(Mask::new), remaining: header.length }
     }
 
     /// True if the frame is complete.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.remaining == 0
     }
 
     /// Consumes and unmasks in place the bytes of `input` that belong to the frame, at max `max` bytes.
     #[inline]
-    pub fn take<'a>(&mut self, input: &'a mut [u8], max: usize) -> &'a mut [u8] {
+    pub(super) fn take<'a>(&mut self, input: &'a mut [u8], max: usize) -> &'a mut [u8] {
         // Converted to usize only once it is no more than the input's length: `remaining` may exceed a 32-bit usize.
         let count = (input.len().min(max) as u64).min(self.remaining) as usize;
         let consumed = &mut input[..count];
@@ -75,7 +75,7 @@ impl Payload {
 
     /// Reverts all but the first `kept` bytes of `consumed`, which `take` returned for the payload `before`: masks them
     /// again, as if they had not come.
-    pub fn give_back(&mut self, before: &Self, consumed: &mut [u8], kept: usize) {
+    pub(super) fn give_back(&mut self, before: &Self, consumed: &mut [u8], kept: usize) {
         *self = *before;
         self.remaining -= kept as u64;
         if let Some(mask) = &mut self.mask {

@@ -19,7 +19,7 @@ const MAX_WINDOW_BITS: u8 = 15;
 
 /// The negotiated parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deflate {
+pub(crate) struct Deflate {
     /// The peer's window in bits, 8 to 15: how far back its messages may refer. Inflation needs this much memory. 15 if
     /// the response does not say.
     pub peer_window_bits: u8,
@@ -33,11 +33,11 @@ pub struct Deflate {
 
 /// The input is not valid DEFLATE data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InflateError;
+pub(crate) struct InflateError;
 
 /// The result of [`Inflater::inflate`] and [`Inflater::finish`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inflated {
+pub(crate) struct Inflated {
     /// Bytes of the input that were consumed.
     pub consumed: usize,
     /// Where the new bytes are in [`Inflater::window`].
@@ -52,7 +52,7 @@ fn window_size(bits: u8) -> usize {
 }
 
 /// Inflates messages. Uses 10.5 KB and the window.
-pub struct Inflater {
+pub(crate) struct Inflater {
     core: Box<DecompressorOxide>,
     /// The last bytes of output, as a ring buffer: messages may refer back to them.
     window: Box<[u8]>,
@@ -74,7 +74,7 @@ impl fmt::Debug for Inflater {
 
 impl Inflater {
     /// An inflater with a window of `window_bits`, 8 to 15.
-    pub fn new(window_bits: u8) -> Self {
+    pub(crate) fn new(window_bits: u8) -> Self {
         Self {
             core: Box::default(),
             // Zeroed, so that a reference to before the start cannot reveal data of another connection.
@@ -87,22 +87,22 @@ impl Inflater {
     }
 
     /// Bytes of memory of an inflater for a window of `window_bits`.
-    pub fn memory(window_bits: u8) -> usize {
+    pub(crate) fn memory(window_bits: u8) -> usize {
         size_of::<Self>() + size_of::<DecompressorOxide>() + window_size(window_bits)
     }
 
     /// Bytes of memory that this inflater takes.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         size_of::<Self>() + size_of::<DecompressorOxide>() + self.window.len()
     }
 
     /// The window, which [`Inflated::output`] indexes.
-    pub fn window(&self) -> &[u8] {
+    pub(crate) fn window(&self) -> &[u8] {
         &self.window
     }
 
     /// Consumes a prefix of `input`. The output of one call ends at the end of the window at the latest.
-    pub fn inflate(&mut self, input: &[u8]) -> Result<Inflated, InflateError> {
+    pub(crate) fn inflate(&mut self, input: &[u8]) -> Result<Inflated, InflateError> {
         self.begun |= !input.is_empty();
         let (status, inflated) = self.step(input, TINFL_FLAG_HAS_MORE_INPUT)?;
         if status == TINFLStatus::Done {
@@ -114,7 +114,7 @@ impl Inflater {
     }
 
     /// Inflates the end of the message. Call until `needs_input`; then the next message may begin.
-    pub fn finish(&mut self) -> Result<Inflated, InflateError> {
+    pub(crate) fn finish(&mut self) -> Result<Inflated, InflateError> {
         // Section 7.2.3.6: an empty message has one byte, and so has the end after a last block. Some senders leave
         // that byte out, and mean the same.
         if !self.begun {

@@ -4,7 +4,7 @@ use super::close::PROTOCOL_ERROR;
 use super::{Kind, MAX_CONTROL_PAYLOAD, ProtocolError};
 
 /// Header in bytes at most.
-pub const MAX_HEADER: usize = 14;
+pub(super) const MAX_HEADER: usize = 14;
 
 const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
@@ -20,7 +20,7 @@ const LENGTH_64: u8 = 127;
 /// The opcode of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Opcode {
+pub(super) enum Opcode {
     /// A further fragment of the message.
     Continuation = 0,
     /// A text message, or its first fragment.
@@ -49,7 +49,7 @@ impl Opcode {
     }
 
     /// True for control frames, which may stand between the fragments of a message.
-    pub fn is_control(self) -> bool {
+    pub(super) fn is_control(self) -> bool {
         self as u8 >= Self::Close as u8
     }
 }
@@ -65,7 +65,7 @@ impl From<Kind> for Opcode {
 
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(super) struct Header {
     /// FIN: the last fragment of its message.
     pub fin: bool,
     /// RSV1: the message is compressed.
@@ -84,7 +84,7 @@ fn protocol_error<T>(reason: &'static str) -> Result<T, ProtocolError> {
 
 /// Parses the header at the start of `bytes` and returns it with its length; `None` if it is incomplete.
 #[inline]
-pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     // Section 5.2: a receiver MUST fail the connection if a reserved bit is set that no extension defines.
     if first & RSV2_AND_3 != 0 {
@@ -143,7 +143,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
 
 impl Header {
     /// Appends the header to `out`.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         // Built on the stack and appended at once: the header is most of a short message's cost.
         let mut bytes = [0; MAX_HEADER];
         bytes[0] = self.opcode as u8 | if self.fin { FIN } else { 0 } | if self.compressed { RSV1 } else { 0 };

@@ -19,7 +19,7 @@ enum PingState {
 
 /// Which ping a pong answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PongMatch {
+pub(super) enum PongMatch {
     /// One of the ping timer.
     Keepalive,
     /// One that the user sent.
@@ -31,7 +31,7 @@ pub enum PongMatch {
 /// Sends a ping after a silence of the peer, and matches pongs to pings. Most connections have no timer and no pings of
 /// the user, and then hold no memory for either.
 #[derive(Debug)]
-pub struct Keepalive {
+pub(super) struct Keepalive {
     timer: Option<Box<PingTimer>>,
     /// Payloads of the user's unanswered pings. Boxed because they are rare.
     #[expect(clippy::box_collection, reason = "None takes a quarter of the bytes of an empty VecDeque")]
@@ -52,7 +52,7 @@ struct PingTimer {
 
 impl Keepalive {
     /// A keepalive whose interval starts `now`. `None` and zero: no ping timer.
-    pub fn new(interval: Option<Duration>, now: Instant) -> Self {
+    pub(super) fn new(interval: Option<Duration>, now: Instant) -> Self {
         let timer = |interval| PingTimer {
             interval,
             last_received: now,
@@ -65,14 +65,14 @@ impl Keepalive {
     }
 
     /// Bytes have come from the peer. A part of a frame counts: a long frame over a slow line is not silence.
-    pub fn handle_received(&mut self, now: Instant) {
+    pub(super) fn handle_received(&mut self, now: Instant) {
         if let Some(timer) = &mut self.timer {
             (timer.last_received, timer.state) = (now, PingState::Idle);
         }
     }
 
     /// Sets whether the caller reads from the transport; see [`super::Connection::set_reading`].
-    pub fn set_reading(&mut self, reading: bool, now: Instant) {
+    pub(super) fn set_reading(&mut self, reading: bool, now: Instant) {
         if let Some(timer) = &mut self.timer {
             if reading && !timer.reading {
                 (timer.last_received, timer.state) = (now, PingState::Idle);
@@ -82,7 +82,7 @@ impl Keepalive {
     }
 
     /// When to call [`Keepalive::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.timer.as_ref().filter(|timer| timer.reading)?;
         match timer.state {
             PingState::Idle => timer.last_received.checked_add(timer.interval),
@@ -91,7 +91,7 @@ impl Keepalive {
     }
 
     /// A deadline may have passed. True if the peer is lost; otherwise a ping may have become due.
-    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return false;
         }
@@ -105,7 +105,7 @@ impl Keepalive {
     }
 
     /// Returns the payload of a ping to send now, if one is due. It is the result of `payload`.
-    pub fn poll_ping(&mut self, payload: impl FnOnce() -> [u8; 4]) -> Option<[u8; 4]> {
+    pub(super) fn poll_ping(&mut self, payload: impl FnOnce() -> [u8; 4]) -> Option<[u8; 4]> {
         let timer = self.timer.as_mut()?;
         let PingState::Due(at) = timer.state else { return None };
         timer.state = PingState::Sent(at);
@@ -114,12 +114,12 @@ impl Keepalive {
     }
 
     /// Bytes of the user's unanswered pings.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.user_pings.as_ref().map_or(0, |pings| pings.iter().map(|ping| ping.len()).sum())
     }
 
     /// The user has sent a ping.
-    pub fn handle_user_ping(&mut self, payload: &[u8]) {
+    pub(super) fn handle_user_ping(&mut self, payload: &[u8]) {
         let user_pings = self.user_pings.get_or_insert_default();
         if user_pings.len() == MAX_USER_PINGS {
             user_pings.pop_front();
@@ -128,7 +128,7 @@ impl Keepalive {
     }
 
     /// A pong has come. Returns which ping it answers.
-    pub fn handle_pong(&mut self, payload: &[u8]) -> PongMatch {
+    pub(super) fn handle_pong(&mut self, payload: &[u8]) -> PongMatch {
         if let Some(timer) = &mut self.timer
             && timer.last_payload.is_some_and(|last_payload| last_payload == payload)
         {

@@ -7,20 +7,20 @@ const BLOCK: usize = 256;
 
 /// A key and the position in it, since pieces of a payload may have any length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mask {
+pub(super) struct Mask {
     /// The key, rotated so that its first byte is next.
     key: [u8; 4],
 }
 
 impl Mask {
     /// A mask at the start of a payload.
-    pub fn new(key: [u8; 4]) -> Self {
+    pub(super) fn new(key: [u8; 4]) -> Self {
         Self { key }
     }
 
     /// Masks or unmasks the next bytes of the payload in place.
     #[inline]
-    pub fn apply(&mut self, bytes: &mut [u8]) {
+    pub(super) fn apply(&mut self, bytes: &mut [u8]) {
         let [a, b, c, d] = self.key;
         // Native byte order, so that the bytes keep their places in memory. Unaligned words cost nothing on x86 and ARM
         // and one instruction a word on MIPS.
@@ -37,12 +37,12 @@ impl Mask {
     }
 
     /// Advances the position by `count` bytes.
-    pub fn skip(&mut self, count: usize) {
+    pub(super) fn skip(&mut self, count: usize) {
         self.key.rotate_left(count % 4);
     }
 
     /// Appends the next bytes of the payload, masked, to `out`.
-    pub fn append(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn append(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         out.reserve(payload.len());
         let (blocks, rest) = payload.as_chunks::<BLOCK>();
         for block in blocks {

@@ -18,12 +18,12 @@
 //! passed on when it arrives, in the memory that it was read into or inflated to. So an idle connection costs a few
 //! hundred bytes, and a busy one no more than the bytes that wait to be written.
 
-pub mod close;
+pub(crate) mod close;
 mod connection;
 mod decoder;
-pub mod deflate;
+pub(crate) mod deflate;
 mod frame;
-pub mod handshake;
+pub(crate) mod handshake;
 mod keepalive;
 mod mask;
 mod receiver;
@@ -35,15 +35,15 @@ mod utf8;
 use std::fmt;
 use std::time::Duration;
 
-pub use connection::Connection;
-pub use deflate::Deflate;
+pub(crate) use connection::Connection;
+pub(crate) use deflate::Deflate;
 
 /// Payload of a control frame in bytes at most (RFC 6455 section 5.5).
-pub const MAX_CONTROL_PAYLOAD: usize = 125;
+pub(crate) const MAX_CONTROL_PAYLOAD: usize = 125;
 
 /// Which end of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// The client: it masks its frames, and the peer must not.
     Client,
     /// The server: the peer masks its frames, and the server must not.
@@ -52,7 +52,7 @@ pub enum Role {
 
 /// The type of a data message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// UTF-8.
     Text,
     /// Any bytes.
@@ -61,7 +61,7 @@ pub enum Kind {
 
 /// How control frames are handled (the option CTRL). A close frame is always reported and always answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Control {
+pub(crate) enum Control {
     /// Pings are answered. Pings and unsolicited pongs are not reported.
     #[default]
     Auto,
@@ -72,14 +72,14 @@ pub enum Control {
 }
 
 /// A source of unpredictable bytes (RFC 6455 section 10.3).
-pub trait Entropy {
+pub(crate) trait Entropy {
     /// Returns a new masking key.
     fn mask(&mut self) -> [u8; 4];
 }
 
 /// The settings of a connection.
 #[derive(Clone, Debug)]
-pub struct WebSocketSettings {
+pub(crate) struct WebSocketSettings {
     /// Which end this is.
     pub role: Role,
     /// False: a client that does not mask (the option MASK); its server must allow that. A server never masks.
@@ -97,7 +97,7 @@ pub struct WebSocketSettings {
 
 /// An event from the peer. A message is `Start`, any number of `Data`, `End`; control frames may come between these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// A message begins.
     Start(Kind),
     /// A piece of the message, unmasked and inflated. Text has been checked, but a piece may end within a character.
@@ -122,7 +122,7 @@ pub enum Event<'a> {
 
 /// A violation of the protocol or of a limit by the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProtocolError {
+pub(crate) struct ProtocolError {
     /// The status code for the close frame: 1002, 1007 or 1009.
     pub code: u16,
     /// The reason for the close frame, at most 123 bytes.
@@ -139,7 +139,7 @@ impl std::error::Error for ProtocolError {}
 
 /// Nothing can be sent: a close frame has been sent or received, or the peer violated the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClosingError;
+pub(crate) struct ClosingError;
 
 impl fmt::Display for ClosingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,7 +151,7 @@ impl std::error::Error for ClosingError {}
 
 /// Why a ping or pong was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ControlFrameError {
+pub(crate) enum ControlFrameError {
     /// As [`ClosingError`].
     Closing,
     /// The payload is longer than [`MAX_CONTROL_PAYLOAD`].
@@ -171,7 +171,7 @@ impl std::error::Error for ControlFrameError {}
 
 /// Which deadline has passed. The transport is to be closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionLost {
+pub(crate) enum ConnectionLost {
     /// The peer stayed silent after a ping of `ping_interval`. The plugin sees 1006.
     NoPong,
     /// The peer did not answer the close frame. The plugin sees 1006.

@@ -15,7 +15,7 @@ const INFLATE_STEP: usize = 2048;
 
 /// A decoded element.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decoded {
+pub(super) enum Decoded {
     /// A message begins.
     Start(Kind),
     /// A piece of the message.
@@ -28,7 +28,7 @@ pub enum Decoded {
 
 /// Where the bytes of a payload are, until the next call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PayloadLocation {
+pub(super) enum PayloadLocation {
     /// In the input.
     Input(Range<usize>),
     /// In the inflater's window.
@@ -72,7 +72,7 @@ enum ReceiverStage {
 
 /// Decodes the peer's bytes.
 #[derive(Debug)]
-pub struct Receiver {
+pub(super) struct Receiver {
     masked: bool,
     max_message: u64,
     deflate: Option<Deflate>,
@@ -97,7 +97,7 @@ const CORRUPT: ProtocolError = ProtocolError { code: INVALID_PAYLOAD, reason: "a
 
 impl Receiver {
     /// A receiver for the end `role`.
-    pub fn new(role: Role, max_message: u64, deflate: Option<Deflate>) -> Self {
+    pub(super) fn new(role: Role, max_message: u64, deflate: Option<Deflate>) -> Self {
         Self {
             masked: role == Role::Server,
             max_message,
@@ -113,7 +113,7 @@ impl Receiver {
 
     /// Consumes a prefix of `input[*taken..]` and returns the next element; `None` if all input is consumed and more is
     /// needed.
-    pub fn advance(&mut self, input: &mut [u8], taken: &mut usize) -> Result<Option<Decoded>, ProtocolError> {
+    pub(super) fn advance(&mut self, input: &mut [u8], taken: &mut usize) -> Result<Option<Decoded>, ProtocolError> {
         loop {
             match self.stage {
                 ReceiverStage::Header => {
@@ -180,7 +180,7 @@ impl Receiver {
     }
 
     /// Returns the bytes at `location`, which the last [`Receiver::advance`] with this input returned.
-    pub fn bytes<'a>(&'a self, location: &PayloadLocation, input: &'a [u8]) -> &'a [u8] {
+    pub(super) fn bytes<'a>(&'a self, location: &PayloadLocation, input: &'a [u8]) -> &'a [u8] {
         match (location, &self.inflater) {
             (PayloadLocation::Input(range), _) => &input[range.clone()],
             (PayloadLocation::Window(range), Some(inflater)) => &inflater.window()[range.clone()],
@@ -190,17 +190,17 @@ impl Receiver {
     }
 
     /// True if a frame has become complete since the last call.
-    pub fn take_completed(&mut self) -> bool {
+    pub(super) fn take_completed(&mut self) -> bool {
         std::mem::take(&mut self.completed)
     }
 
     /// Bytes held: the inflater, and a control frame that comes in pieces.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.buffered.len() + self.inflater.as_ref().map_or(0, |inflater| inflater.held())
     }
 
     /// Bytes that an inflater will take that the message which has begun needs and that does not exist yet.
-    pub fn inflater_needed(&self) -> usize {
+    pub(super) fn inflater_needed(&self) -> usize {
         match (self.message, self.deflate, &self.inflater) {
             (Some(message), Some(deflate), None) if message.compressed => Inflater::memory(deflate.peer_window_bits),
             _ => 0,

@@ -6,7 +6,7 @@ use super::{Entropy, Kind, WebSocketSettings};
 
 /// Encodes frames for the peer. The caller limits how much may wait.
 #[derive(Debug)]
-pub struct Sender {
+pub(super) struct Sender {
     masked: bool,
     /// Whole frames. The first may have been written in part.
     out: Vec<u8>,
@@ -18,7 +18,7 @@ pub struct Sender {
 
 impl Sender {
     /// A sender with these settings.
-    pub fn new(settings: &WebSocketSettings) -> Self {
+    pub(super) fn new(settings: &WebSocketSettings) -> Self {
         Self {
             // Section 5.1: a client MUST mask its frames, a server MUST NOT. MASK=off violates the former for servers
             // that allow it.
@@ -30,30 +30,30 @@ impl Sender {
     }
 
     /// Bytes that wait to be written.
-    pub fn queued(&self) -> usize {
+    pub(super) fn queued(&self) -> usize {
         self.out.len() - self.written
     }
 
     /// Bytes of memory in use.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         crate::buffer_pool::held(&self.out)
     }
 
     /// Gives back memory that the bytes which wait do not need.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if crate::buffer_pool::shrink(&mut self.out, self.written) {
             self.written = 0;
         }
     }
 
     /// The bytes to write.
-    pub fn pending(&self) -> &[u8] {
+    pub(super) fn pending(&self) -> &[u8] {
         &self.out[self.written..]
     }
 
     /// `bytes` of [`Sender::pending`] have been written. When none is left, the memory goes to the free list, so that
     /// an idle connection holds none.
-    pub fn handle_transmitted(&mut self, bytes: usize) {
+    pub(super) fn handle_transmitted(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.queued(), "{bytes} bytes of {} are written", self.queued());
         self.written = (self.written + bytes).min(self.out.len());
         if self.written == self.out.len() {
@@ -63,7 +63,7 @@ impl Sender {
     }
 
     /// Queues a data frame.
-    pub fn data(&mut self, kind: Kind, payload: &[u8], fin: bool, entropy: &mut dyn Entropy) {
+    pub(super) fn data(&mut self, kind: Kind, payload: &[u8], fin: bool, entropy: &mut dyn Entropy) {
         // Section 5.4: frames after the first of a message are continuations.
         let opcode = if self.open { Opcode::Continuation } else { kind.into() };
         self.open = !fin;
@@ -71,7 +71,7 @@ impl Sender {
     }
 
     /// Queues a control frame; `payload` has at most 125 bytes. It may stand between the fragments of a message.
-    pub fn control(&mut self, opcode: Opcode, payload: &[u8], entropy: &mut dyn Entropy) {
+    pub(super) fn control(&mut self, opcode: Opcode, payload: &[u8], entropy: &mut dyn Entropy) {
         debug_assert!(opcode.is_control() && payload.len() <= super::MAX_CONTROL_PAYLOAD);
         self.frame(Header { fin: true, compressed: false, opcode, mask: None, length: 0 }, payload, entropy);
     }

@@ -4,7 +4,7 @@ use std::str;
 
 /// Checks a text. An error is detected at the first byte that cannot belong to any character.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Utf8 {
+pub(super) struct Utf8 {
     /// The first bytes of a character that is not complete.
     carry: [u8; 4],
     /// Number of bytes in `carry`, 0 to 3.
@@ -15,7 +15,7 @@ impl Utf8 {
     /// Checks the next piece. False if the text is not UTF-8.
     #[must_use]
     #[inline]
-    pub fn check(&mut self, mut piece: &[u8]) -> bool {
+    pub(super) fn check(&mut self, mut piece: &[u8]) -> bool {
         while self.carried > 0 {
             let Some((&byte, rest)) = piece.split_first() else { return true };
             piece = rest;
@@ -41,7 +41,7 @@ impl Utf8 {
     }
 
     /// True if the text may end here.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.carried == 0
     }
 }

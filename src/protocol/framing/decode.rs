@@ -10,7 +10,7 @@ use crate::websocket::Kind;
 
 /// A decoded item. It borrows from the decoder until the next one is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Item<'a> {
+pub(crate) enum Item<'a> {
     /// A whole message.
     Message {
         /// Text or binary.
@@ -38,7 +38,7 @@ pub enum Item<'a> {
 /// Contract: after [`Decoder::handle_input`], call [`Decoder::poll_item`] until it returns `None`. After an error or an
 /// [`Item::Close`], do not call it again.
 #[derive(Debug)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     framing: Framing,
     kind: FramingKind,
     /// Longest message in bytes.
@@ -57,34 +57,34 @@ pub struct Decoder {
 
 impl Decoder {
     /// A decoder without input. Messages may be up to `max_len` bytes long.
-    pub fn new(framing: Framing, kind: FramingKind, max_len: usize) -> Self {
+    pub(crate) fn new(framing: Framing, kind: FramingKind, max_len: usize) -> Self {
         let (input, fragments) = (Vec::new(), Vec::new());
         Self { framing, kind, max_len, input, decoded: 0, searched: 0, fragments, fragments_done: false }
     }
 
     /// Adds bytes from the plugin.
-    pub fn handle_input(&mut self, bytes: &[u8]) {
+    pub(crate) fn handle_input(&mut self, bytes: &[u8]) {
         self.discard_decoded();
         buffer_pool::append(&mut self.input, bytes);
     }
 
     /// Discards the input, for a plugin that has gone. Another one may follow.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::new(self.framing, self.kind, self.max_len);
     }
 
     /// Bytes held in memory.
-    pub fn buffered(&self) -> usize {
+    pub(crate) fn buffered(&self) -> usize {
         self.input.len() + self.fragments.len()
     }
 
     /// Bytes of memory in use.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         buffer_pool::held(&self.input) + buffer_pool::held(&self.fragments)
     }
 
     /// Gives back memory that a part of a message does not need. To be called when it waits for the rest.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if buffer_pool::shrink(&mut self.input, self.decoded) {
             self.decoded = 0;
         }
@@ -115,7 +115,7 @@ impl Decoder {
     }
 
     /// The next item, if its input is complete.
-    pub fn poll_item(&mut self) -> Option<Result<Item<'_>, FramingError>> {
+    pub(crate) fn poll_item(&mut self) -> Option<Result<Item<'_>, FramingError>> {
         if std::mem::take(&mut self.fragments_done) {
             buffer_pool::give(std::mem::take(&mut self.fragments));
         }

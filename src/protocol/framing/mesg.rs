@@ -7,11 +7,11 @@ use crate::websocket::{MAX_CONTROL_PAYLOAD, close};
 
 /// Longest header in bytes, its newline included. The longest is that of a DGRM with an IPv6 address of 39 characters and
 /// a scope ID of 4 digits, which is the number of a network interface.
-pub const MAX_HEADER_LEN: usize = 64;
+pub(crate) const MAX_HEADER_LEN: usize = 64;
 
 /// The verb of a message from a plugin, with its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub(super) enum Verb {
     /// A whole text message, UTF-8.
     Text,
     /// A whole binary message.
@@ -30,7 +30,7 @@ pub enum Verb {
 
 /// Why the input from a plugin cannot be decoded. Displayed after the word `PARSE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FramingError {
+pub(crate) enum FramingError {
     /// No newline within 64 bytes.
     LongHeader,
     /// A word that is not a verb for this kind of remote.
@@ -66,25 +66,25 @@ impl std::fmt::Display for FramingError {
 
 impl FramingError {
     /// The CLOS message to the plugin, the last one on the connection.
-    pub fn close_message(self) -> Vec<u8> {
+    pub(crate) fn close_message(self) -> Vec<u8> {
         let mut message = Vec::new();
         encode_close(1002, &self.reason(), &mut message);
         message
     }
 
     /// The reason in the CLOS message: `PARSE <error>`.
-    pub fn reason(self) -> String {
+    pub(crate) fn reason(self) -> String {
         format!("PARSE {self}")
     }
 
     /// The close code for a WebSocket remote (RFC 6455 section 7.4.1).
-    pub fn close_code(self) -> u16 {
+    pub(crate) fn close_code(self) -> u16 {
         if self == Self::Utf8 { 1007 } else { 1002 }
     }
 }
 
 /// Parses a header without its newline. Returns the verb and the length of the body in bytes, at most `max_len`.
-pub fn parse_header(line: &[u8], kind: FramingKind, max_len: usize) -> Result<(Verb, usize), FramingError> {
+pub(super) fn parse_header(line: &[u8], kind: FramingKind, max_len: usize) -> Result<(Verb, usize), FramingError> {
     let line = std::str::from_utf8(line).map_err(|_| FramingError::Verb)?;
     let (word, rest) = line.split_once(' ').ok_or(FramingError::Verb)?;
     let (verb, length) = match word {
@@ -112,7 +112,7 @@ pub fn parse_header(line: &[u8], kind: FramingKind, max_len: usize) -> Result<(V
 }
 
 /// See [`super::message_len`]. The length of the body is the second word of the header, in CLOS the third.
-pub fn message_len(bytes: impl Iterator<Item = u8>) -> Option<usize> {
+pub(super) fn message_len(bytes: impl Iterator<Item = u8>) -> Option<usize> {
     let mut header = [0; MAX_HEADER_LEN];
     let mut len = 0;
     for byte in bytes.take(MAX_HEADER_LEN) {
@@ -129,7 +129,7 @@ pub fn message_len(bytes: impl Iterator<Item = u8>) -> Option<usize> {
 }
 
 /// Appends a CLOS message to the bytes for the plugin.
-pub fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
+pub(crate) fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("CLOS {code} {}\n{reason}", reason.len()).as_bytes());
 }
 

@@ -6,8 +6,8 @@
 mod decode;
 mod mesg;
 
-pub use decode::{Decoder, Item};
-pub use mesg::{FramingError, MAX_HEADER_LEN, encode_close};
+pub(crate) use decode::{Decoder, Item};
+pub(crate) use mesg::{FramingError, MAX_HEADER_LEN, encode_close};
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -15,11 +15,11 @@ use std::net::SocketAddr;
 use crate::websocket::Kind;
 
 /// Largest payload of a UDP datagram over IPv4, in bytes: 65535 without the headers of IP and UDP.
-pub const MAX_DATAGRAM_LEN: usize = 65507;
+pub(crate) const MAX_DATAGRAM_LEN: usize = 65507;
 
 /// FRAM: how messages are delimited on the plugin's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// Not delimited: a byte stream. The bytes of one read are one message.
     Raw,
     /// A message is a line.
@@ -30,14 +30,14 @@ pub enum Framing {
 
 impl Framing {
     /// Parses the value of FRAM, in any case.
-    pub fn from_name(name: &[u8]) -> Option<Self> {
+    pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
         [Self::Raw, Self::Line, Self::Mesg]
             .into_iter()
             .find(|framing| name.eq_ignore_ascii_case(framing.name().as_bytes()))
     }
 
     /// The value of FRAM.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Raw => "RAW",
             Self::Line => "LINE",
@@ -48,7 +48,7 @@ impl Framing {
 
 /// The kind of remote, which determines the verbs of MESG.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FramingKind {
+pub(crate) enum FramingKind {
     /// DGRM besides TEXT and BINA.
     Datagrams,
     /// PING and PONG besides TEXT and BINA.
@@ -60,7 +60,7 @@ pub enum FramingKind {
 ///
 /// In RAW every byte counts as a message. In MESG, [`MAX_HEADER_LEN`] bytes without a newline, which no `encode_`
 /// function writes, count as a message.
-pub fn message_len<'a>(framing: Framing, bytes: impl IntoIterator<Item = &'a u8>) -> Option<usize> {
+pub(crate) fn message_len<'a>(framing: Framing, bytes: impl IntoIterator<Item = &'a u8>) -> Option<usize> {
     let mut bytes = bytes.into_iter();
     match framing {
         Framing::Raw => bytes.next().map(|_| 1),
@@ -70,7 +70,7 @@ pub fn message_len<'a>(framing: Framing, bytes: impl IntoIterator<Item = &'a u8>
 }
 
 /// Appends a whole message of `kind` to the bytes for the plugin.
-pub fn encode_message(framing: Framing, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn encode_message(framing: Framing, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
     match framing {
         Framing::Raw => out.extend_from_slice(payload),
         Framing::Line => encode_line(payload, out),
@@ -79,14 +79,14 @@ pub fn encode_message(framing: Framing, kind: Kind, payload: &[u8], out: &mut Ve
 }
 
 /// Appends a message that has only a verb and a body: TEXT, BINA, PING, PONG, HEAD.
-pub fn encode_body(verb: &str, payload: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn encode_body(verb: &str, payload: &[u8], out: &mut Vec<u8>) {
     // Writing to memory cannot fail.
     let _ = writeln!(out, "{verb} {}", payload.len());
     out.extend_from_slice(payload);
 }
 
 /// Appends a datagram from `sender` to the bytes for the plugin.
-pub fn encode_datagram(framing: Framing, payload: &[u8], sender: SocketAddr, out: &mut Vec<u8>) {
+pub(crate) fn encode_datagram(framing: Framing, payload: &[u8], sender: SocketAddr, out: &mut Vec<u8>) {
     match framing {
         Framing::Raw => out.extend_from_slice(payload),
         Framing::Line => encode_line(payload, out),

@@ -9,7 +9,7 @@ use crate::protocol::number;
 const MAX_KEEP_SECONDS: f64 = 86400.0;
 
 /// The options of part 1 come first.
-pub static OPTIONS: &[OptionSpec] = &[
+pub(super) static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "RTIM",
         "ms",

@@ -9,8 +9,8 @@ mod tls;
 mod values;
 mod websocket;
 
-pub use values::{block_size, time_limit};
-pub use websocket::WebSocketSettings;
+pub(crate) use values::{block_size, time_limit};
+pub(crate) use websocket::WebSocketSettings;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::tls_settings::TlsSettings;
 
 /// PRTO: the transport protocol to a `host:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// TCP.
     Tcp,
     /// Unconnected UDP: datagrams go to the target, and are accepted from every sender.
@@ -33,7 +33,7 @@ pub enum Transport {
 
 /// The protocol between the proxy and the remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// TCP.
     Tcp,
     /// UDP.
@@ -48,7 +48,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// The protocol for `target`. `transport` matters for a `host:port` only.
-    pub fn of(target: &Target, transport: Transport) -> Self {
+    pub(crate) fn of(target: &Target, transport: Transport) -> Self {
         match (target, transport) {
             (Target::WebSocket(url), _) if url.secure => Self::Wss,
             (Target::WebSocket(_), _) => Self::Ws,
@@ -59,7 +59,7 @@ impl Protocol {
     }
 
     /// The name in STAT JSON.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
@@ -70,7 +70,7 @@ impl Protocol {
     }
 
     /// True for ws and wss.
-    pub fn is_websocket(self) -> bool {
+    pub(crate) fn is_websocket(self) -> bool {
         matches!(self, Self::Ws | Self::Wss)
     }
 }
@@ -80,7 +80,7 @@ const MIN_KEPT_PID_LEN: usize = 8;
 
 /// Everything that commands and the options of CONN can set for a connection.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parameters {
+pub(crate) struct Parameters {
     /// RTIM: longest silence of the remote. `None`: no limit.
     pub receive_timeout: Option<Duration>,
     /// BLKS: largest chunk passed on at once, 1 to 65536 bytes. `None`: the proxy chooses.
@@ -131,24 +131,24 @@ impl Parameters {
     };
 
     /// The framing with a remote that speaks `protocol`.
-    pub fn framing(&self, protocol: Protocol) -> Framing {
+    pub(crate) fn framing(&self, protocol: Protocol) -> Framing {
         self.framing.unwrap_or(if protocol.is_websocket() { Framing::Mesg } else { Framing::Raw })
     }
 
     /// Frees the settings that only connecting needs.
-    pub fn drop_connect_settings(&mut self) {
+    pub(crate) fn drop_connect_settings(&mut self) {
         (self.tls, self.websocket) = (None, None);
     }
 
     /// The pid by which ATCH finds the kept connection. It is the plugin's secret. `None`: the connection is not kept, or
     /// has no pid.
-    pub fn kept_pid(&self) -> Option<&[u8]> {
+    pub(crate) fn kept_pid(&self) -> Option<&[u8]> {
         self.keep.and(self.notify.as_deref()?.pid())
     }
 
     /// Applies the options that follow `target`: `KEY=value`, separated by blanks. If an option is given twice, the last
     /// one holds.
-    pub fn apply(&mut self, target: &Target, options: &[u8]) -> Result<(), OptionError> {
+    pub(crate) fn apply(&mut self, target: &Target, options: &[u8]) -> Result<(), OptionError> {
         let mut given = Vec::new();
         for option in options.split(|&b| super::is_blank(b)).filter(|option| !option.is_empty()) {
             let unknown = || OptionError::Invalid(option.into());
@@ -177,7 +177,7 @@ impl Parameters {
 
 /// Why the options of a CONN are rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OptionError {
+pub(crate) enum OptionError {
     /// Unknown option, missing or malformed value: the option as written, or only its name if the value is a secret.
     Invalid(Box<[u8]>),
     /// Unknown value of PRTO, in lower case.
@@ -188,7 +188,7 @@ pub enum OptionError {
 
 impl OptionError {
     /// The reason in `ERR CONN <reason>`. It quotes the plugin, so it need not be UTF-8.
-    pub fn reason(&self) -> Vec<u8> {
+    pub(crate) fn reason(&self) -> Vec<u8> {
         match self {
             Self::Invalid(option) => [b"Invalid option ", &option[..]].concat(),
             Self::Protocol(protocol) => [b"Invalid protocol ", &protocol[..]].concat(),
@@ -220,7 +220,7 @@ impl ValueError {
 
 /// The targets for which an option is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptionScope {
+pub(crate) enum OptionScope {
     /// All targets.
     All,
     /// Targets written as `host:port`.
@@ -245,7 +245,7 @@ impl OptionScope {
     }
 
     /// The word for it in HELP and in the documentation.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::All => "all",
             Self::Endpoints => "host:port",
@@ -258,7 +258,7 @@ impl OptionScope {
 
 /// What holds if an option is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptionDefault {
+pub(crate) enum OptionDefault {
     /// This value, in the syntax of the option. The option's own parser reads it.
     Value(&'static str),
     /// No value. The text says what the proxy does instead.
@@ -269,7 +269,7 @@ pub enum OptionDefault {
 
 impl OptionDefault {
     /// The default as HELP and the documentation show it. `connect_timeout` is the configured one.
-    pub fn text(self, connect_timeout: Duration) -> Cow<'static, str> {
+    pub(crate) fn text(self, connect_timeout: Duration) -> Cow<'static, str> {
         match self {
             Self::Value(text) | Self::Unset(text) => text.into(),
             Self::ConnectTimeout => connect_timeout.as_millis().to_string().into(),
@@ -278,7 +278,7 @@ impl OptionDefault {
 }
 
 /// One option of CONN.
-pub struct OptionSpec {
+pub(crate) struct OptionSpec {
     /// Four upper-case letters.
     pub name: &'static str,
     /// The syntax of the value, as HELP shows it.
@@ -330,7 +330,7 @@ fn apply_defaults(options: &[OptionSpec], parameters: &mut Parameters) {
 }
 
 /// All options of CONN, those of part 1 first.
-pub fn options() -> impl Iterator<Item = &'static OptionSpec> {
+pub(crate) fn options() -> impl Iterator<Item = &'static OptionSpec> {
     [general::OPTIONS, tls::OPTIONS, websocket::OPTIONS].into_iter().flatten()
 }
 

@@ -27,7 +27,7 @@ fn settings(parameters: &mut Parameters) -> &mut TlsSettings {
 }
 
 /// The options for TLS.
-pub static OPTIONS: &[OptionSpec] = &[
+pub(super) static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "VRFY",
         "peer|none",

@@ -21,14 +21,14 @@ pub(super) fn lenient(value: &[u8], set: impl FnOnce(f64)) -> Result<(), ValueEr
 
 /// A time limit of `number` times `unit` seconds. `None`, no limit: 0, negative, less than a nanosecond, more than ten
 /// years, infinite or NaN.
-pub fn time_limit(number: f64, unit: f64) -> Option<Duration> {
+pub(crate) fn time_limit(number: f64, unit: f64) -> Option<Duration> {
     let seconds = number * unit;
     let limit = (seconds > 0.0 && seconds < MAX_TIME_LIMIT.as_secs_f64()).then(|| Duration::from_secs_f64(seconds));
     limit.filter(|limit| !limit.is_zero())
 }
 
 /// A block size, clamped to 1..=65536 bytes. `None`, no limit: 0, negative or NaN.
-pub fn block_size(bytes: f64) -> Option<u32> {
+pub(crate) fn block_size(bytes: f64) -> Option<u32> {
     (bytes > 0.0).then(|| bytes.clamp(1.0, 65536.0) as u32)
 }
 

@@ -10,7 +10,7 @@ use crate::websocket::handshake::{Offer, OfferError};
 
 /// The WebSocket settings of one connection.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WebSocketSettings {
+pub(crate) struct WebSocketSettings {
     /// What the opening handshake offers to the server.
     pub offer: Offer,
     /// RDIR: redirects to follow, 0 to 20.
@@ -63,7 +63,7 @@ impl From<OfferError> for ValueError {
 }
 
 /// The options for WebSocket.
-pub static OPTIONS: &[OptionSpec] = &[
+pub(super) static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("SUBP", "a,b", OptionScope::WebSocket, Unset("-"), "subprotocols to offer", |parameters, value| {
         let names: Vec<_> = value.split(|&b| b == b',').map(decoded).collect::<Result<_, _>>()?;
         Ok(settings(parameters).offer.set_subprotocols(names.iter().map(Vec::as_slice))?)

@@ -72,7 +72,7 @@ impl RemoteState {
 
 /// The relay of a plugin and a WebSocket.
 #[derive(Debug)]
-pub struct WebSocketRelay {
+pub(crate) struct WebSocketRelay {
     plugin: PluginState,
     remote: RemoteState,
     connection: Connection,
@@ -91,7 +91,7 @@ pub struct WebSocketRelay {
 }
 
 /// What a plugin has asked of the relay.
-pub struct RelayOptions {
+pub(crate) struct RelayOptions {
     /// Framing on the plugin's side.
     pub framing: Framing,
     /// Longest message in bytes.
@@ -103,7 +103,7 @@ pub struct RelayOptions {
 impl WebSocketRelay {
     /// A relay that begins now, with what the plugin has sent behind its CONN and the remote behind its response, and
     /// with the response's header block if the plugin asked for it.
-    pub fn new(
+    pub(crate) fn new(
         now: Instant,
         connection: Connection,
         options: &RelayOptions,
@@ -131,7 +131,7 @@ impl WebSocketRelay {
     }
 
     /// Moves what can be moved.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         plugin: &mut dyn Endpoint,
         remote: &mut dyn Endpoint,

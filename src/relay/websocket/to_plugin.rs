@@ -6,7 +6,7 @@ use crate::websocket::{Event, Kind};
 
 /// The remote's way to the plugin.
 #[derive(Debug)]
-pub struct ToPlugin {
+pub(super) struct ToPlugin {
     framing: Framing,
     /// The kind of the message that is coming in.
     kind: Kind,
@@ -27,7 +27,7 @@ pub struct ToPlugin {
 
 impl ToPlugin {
     /// An empty encoder. `received_ahead` is decoded first.
-    pub fn new(framing: Framing, received_ahead: Vec<u8>) -> Self {
+    pub(super) fn new(framing: Framing, received_ahead: Vec<u8>) -> Self {
         Self {
             framing,
             kind: Kind::Binary,
@@ -42,7 +42,7 @@ impl ToPlugin {
     }
 
     /// The header block of the remote's response. Only MESG can tell it from a message.
-    pub fn handle_head(&mut self, head: &[u8]) {
+    pub(super) fn handle_head(&mut self, head: &[u8]) {
         if self.framing == Framing::Mesg {
             encode_body("HEAD", head, &mut self.out);
         }
@@ -50,7 +50,7 @@ impl ToPlugin {
 
     /// Takes an event of messages and control frames; the end is [`ToPlugin::handle_end`]'s. False if there is no memory
     /// for it, of which `left` bytes are left.
-    pub fn handle_event(&mut self, event: Event<'_>, left: usize) -> bool {
+    pub(super) fn handle_event(&mut self, event: Event<'_>, left: usize) -> bool {
         if self.discarding {
             return true;
         }
@@ -81,7 +81,7 @@ impl ToPlugin {
     }
 
     /// The remote sends nothing more, for this reason.
-    pub fn handle_end(&mut self, code: u16, reason: &str) {
+    pub(super) fn handle_end(&mut self, code: u16, reason: &str) {
         self.message = Vec::new();
         self.undecoded = Vec::new();
         self.more = false;
@@ -97,7 +97,7 @@ impl ToPlugin {
     }
 
     /// The plugin has gone: what waits is dropped, and what comes is dropped, too.
-    pub fn discard(&mut self) {
+    pub(super) fn discard(&mut self) {
         self.discarding = true;
         self.message = Vec::new();
         self.out = Vec::new();
@@ -105,18 +105,18 @@ impl ToPlugin {
     }
 
     /// Drops everything.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.discard();
         self.undecoded = Vec::new();
     }
 
     /// Bytes for the plugin, in its framing.
-    pub fn waiting(&self) -> &[u8] {
+    pub(super) fn waiting(&self) -> &[u8] {
         &self.out[self.written..]
     }
 
     /// `bytes` of [`ToPlugin::waiting`] are written.
-    pub fn handle_written(&mut self, bytes: usize) {
+    pub(super) fn handle_written(&mut self, bytes: usize) {
         self.written += bytes;
         if self.written == self.out.len() {
             // An idle connection holds no large buffer; small messages find a small one.
@@ -130,12 +130,12 @@ impl ToPlugin {
     }
 
     /// Bytes of memory held, messages that are coming in included.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         [&self.out, &self.message, &self.undecoded].into_iter().map(buffer_pool::held).sum()
     }
 
     /// Gives back memory that what waits does not need.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if buffer_pool::shrink(&mut self.out, self.written) {
             self.written = 0;
         }
@@ -144,7 +144,7 @@ impl ToPlugin {
     }
 
     /// Bytes of messages received.
-    pub fn received(&self) -> u64 {
+    pub(super) fn received(&self) -> u64 {
         self.received
     }
 }

@@ -8,7 +8,7 @@ use crate::websocket::{Connection, Entropy, Kind};
 
 /// The plugin's way to the remote.
 #[derive(Debug)]
-pub struct ToRemote {
+pub(super) struct ToRemote {
     framing: Framing,
     /// Longest message in bytes.
     limit: usize,
@@ -18,7 +18,7 @@ pub struct ToRemote {
 
 /// How the plugin ends its side.
 #[derive(Debug)]
-pub enum PluginEnd {
+pub(super) enum PluginEnd {
     /// With CLOS.
     Closed,
     /// By violating its framing.
@@ -27,14 +27,14 @@ pub enum PluginEnd {
 
 impl ToRemote {
     /// An empty encoder. `sent_ahead` is encoded first.
-    pub fn new(framing: Framing, limit: usize, sent_ahead: &[u8]) -> Self {
+    pub(super) fn new(framing: Framing, limit: usize, sent_ahead: &[u8]) -> Self {
         let mut decoder = Decoder::new(framing, FramingKind::WebSocket, limit);
         decoder.handle_input(sent_ahead);
         Self { framing, limit, decoder, sent: 0 }
     }
 
     /// Takes bytes that were just read from the plugin.
-    pub fn decode(&mut self, bytes: &[u8], connection: &mut Connection, entropy: &mut dyn Entropy) {
+    pub(super) fn decode(&mut self, bytes: &[u8], connection: &mut Connection, entropy: &mut dyn Entropy) {
         if bytes.is_empty() {
             // The read was interrupted. In RAW an empty message would be sent.
         } else if self.framing != Framing::Raw {
@@ -47,7 +47,7 @@ impl ToRemote {
 
     /// Encodes what the plugin has sent, until enough waits for the remote or the turn's `allowance` is used up. Once a
     /// close is under way the connection takes nothing more (RFC 6455 section 5.5.1), and drops it.
-    pub fn encode(
+    pub(super) fn encode(
         &mut self,
         connection: &mut Connection,
         allowance: &mut usize,
@@ -76,32 +76,32 @@ impl ToRemote {
     }
 
     /// Drops half a message.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.decoder.reset();
     }
 
     /// Drops everything.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.decoder = Decoder::new(self.framing, FramingKind::WebSocket, self.limit);
     }
 
     /// Bytes of messages that are not encoded yet.
-    pub fn buffered(&self) -> usize {
+    pub(super) fn buffered(&self) -> usize {
         self.decoder.buffered()
     }
 
     /// Bytes of memory held.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.decoder.held()
     }
 
     /// Gives back memory that is not needed; see [`Decoder::shrink`].
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         self.decoder.shrink();
     }
 
     /// Bytes of messages sent.
-    pub fn sent(&self) -> u64 {
+    pub(super) fn sent(&self) -> u64 {
         self.sent
     }
 }

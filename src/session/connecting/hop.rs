@@ -15,7 +15,7 @@ use crate::websocket::handshake::{ErrorCode, HandshakeError, Url, UrlError};
 
 /// One place that a CONN leads to.
 #[derive(Debug)]
-pub struct Hop {
+pub(super) struct Hop {
     /// Where it is, for people.
     pub target: Target,
     /// The host and the port that are connected to.
@@ -55,7 +55,7 @@ fn at_or_beyond(mut addresses: Vec<SocketAddr>, scope: NetworkScope) -> Vec<Sock
 
 impl Hop {
     /// Where the plugin wants to go. `redirects`: how many may be followed.
-    pub fn first<N: Network>(
+    pub(super) fn first<N: Network>(
         target: Target,
         redirects: u32,
         parameters: &Parameters,
@@ -65,7 +65,7 @@ impl Hop {
     }
 
     /// Where the server here redirects to. Credentials go no farther than the server's own host.
-    pub fn redirected<N: Network>(
+    pub(super) fn redirected<N: Network>(
         &self,
         location: &str,
         parameters: &Parameters,
@@ -90,13 +90,13 @@ impl Hop {
     }
 
     /// It was connected to at `address`.
-    pub fn handle_connected(&mut self, address: IpAddr) {
+    pub(super) fn handle_connected(&mut self, address: IpAddr) {
         self.scope = NetworkScope::of(address);
     }
 
     /// What is asked of TLS here. The plugin's certificate identifies the plugin, and SNIH is a name of the host that it
     /// wrote: both are for that host alone.
-    pub fn tls_settings(&self, parameters: &Parameters) -> TlsSettings {
+    pub(super) fn tls_settings(&self, parameters: &Parameters) -> TlsSettings {
         let settings = parameters.tls.as_deref().cloned().unwrap_or_default();
         if self.trusted {
             return settings;
@@ -105,7 +105,7 @@ impl Hop {
     }
 
     /// Looks its addresses up. Some if they are known at once.
-    pub fn resolve<N: Network>(&self, cx: &mut SessionContext<'_, N>) -> Option<ResolveResult> {
+    pub(super) fn resolve<N: Network>(&self, cx: &mut SessionContext<'_, N>) -> Option<ResolveResult> {
         match self.endpoint.literal() {
             Some(address) => Some(Ok(vec![literal(address)])),
             None => cx.resolver.resolve(&self.endpoint.host, cx.key),
@@ -113,7 +113,7 @@ impl Hop {
     }
 
     /// The addresses, with the port, to which this CONN may go: at least one.
-    pub fn reachable<N: Network>(
+    pub(super) fn reachable<N: Network>(
         &self,
         found: Vec<SocketAddr>,
         cx: &SessionContext<'_, N>,

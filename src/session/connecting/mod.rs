@@ -37,7 +37,7 @@ use upgrade::{WsHandshake, WsProgress};
 
 /// A CONN under way.
 #[derive(Debug)]
-pub struct Connecting<N: Network> {
+pub(super) struct Connecting<N: Network> {
     /// For log lines.
     pid: Pid,
     request: ConnectRequest,
@@ -65,7 +65,7 @@ enum Attempt<N: Network> {
 }
 
 /// What a turn leads to.
-pub enum ConnectOutcome<N: Network> {
+pub(super) enum ConnectOutcome<N: Network> {
     /// Nothing more to do until something happens.
     Wait,
     /// There is more to do at once.
@@ -77,7 +77,7 @@ pub enum ConnectOutcome<N: Network> {
 }
 
 /// A CONN that has succeeded.
-pub struct Connected<N: Network> {
+pub(super) struct Connected<N: Network> {
     /// What the plugin asked for.
     pub request: ConnectRequest,
     /// The connection.
@@ -85,7 +85,7 @@ pub struct Connected<N: Network> {
 }
 
 /// The connection to a remote.
-pub enum ConnectedLink<N: Network> {
+pub(super) enum ConnectedLink<N: Network> {
     /// TCP or TLS.
     Stream(SocketEndpoint<RemoteStream<N::Stream>>),
     /// UDP, and where datagrams go.
@@ -106,7 +106,12 @@ enum AttemptOutcome<N: Network> {
 
 impl<N: Network> Connecting<N> {
     /// Begins what `request` and `parameters` ask for.
-    pub fn new(pid: Pid, request: ConnectRequest, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> Self {
+    pub(super) fn new(
+        pid: Pid,
+        request: ConnectRequest,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Self {
         let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
         let hop = Hop::first(request.target.clone(), bridge.redirects, parameters, cx);
         let request_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
@@ -115,17 +120,17 @@ impl<N: Network> Connecting<N> {
     }
 
     /// The target as the plugin wrote it.
-    pub fn target(&self) -> &Target {
+    pub(super) fn target(&self) -> &Target {
         &self.request.target
     }
 
     /// What is spoken with it.
-    pub fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> Protocol {
         self.hop.protocol
     }
 
     /// Bytes held.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         let attempt = match &self.attempt {
             Attempt::Tls(handshake) => handshake.held(),
             Attempt::WebSocket(handshake) => handshake.held(),
@@ -135,7 +140,7 @@ impl<N: Network> Connecting<N> {
     }
 
     /// An event of one of the remote's sockets.
-    pub fn handle_remote_event(&mut self, event: Readiness) {
+    pub(super) fn handle_remote_event(&mut self, event: Readiness) {
         match &mut self.attempt {
             Attempt::Racing(connector) => connector.handle_event(event),
             Attempt::Tls(handshake) => handshake.socket_mut().handle_event(event),
@@ -145,21 +150,21 @@ impl<N: Network> Connecting<N> {
     }
 
     /// The addresses of `host`, if that is what was asked for.
-    pub fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
+    pub(super) fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
         if matches!(self.attempt, Attempt::Resolving) && self.hop.endpoint.host.eq_ignore_ascii_case(host) {
             self.attempt = Attempt::Resolved(answer);
         }
     }
 
     /// A thread has done its part of a TLS handshake.
-    pub fn handle_tls_step(&mut self, step: TlsStep) {
+    pub(super) fn handle_tls_step(&mut self, step: TlsStep) {
         if let Attempt::Tls(handshake) = &mut self.attempt {
             handshake.handle_step(step);
         }
     }
 
     /// Cancels what was asked of threads.
-    pub fn cancel(&self, cx: &mut SessionContext<'_, N>) {
+    pub(super) fn cancel(&self, cx: &mut SessionContext<'_, N>) {
         match self.attempt {
             Attempt::Resolving => cx.resolver.cancel(&self.hop.endpoint.host, cx.key),
             Attempt::Tls(_) => cx.handshakes.cancel(cx.key),
@@ -168,7 +173,7 @@ impl<N: Network> Connecting<N> {
     }
 
     /// When a turn is needed even without an event.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let next_attempt = match &self.attempt {
             Attempt::Racing(connector) => connector.deadline(),
             _ => None,
@@ -183,7 +188,7 @@ impl<N: Network> Connecting<N> {
     }
 
     /// Goes on as far as it can.
-    pub fn turn(&mut self, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> ConnectOutcome<N> {
+    pub(super) fn turn(&mut self, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> ConnectOutcome<N> {
         loop {
             let outcome = match std::mem::replace(&mut self.attempt, Attempt::Over) {
                 waiting @ (Attempt::Resolving | Attempt::Over) => AttemptOutcome::Wait(waiting),

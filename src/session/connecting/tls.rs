@@ -15,7 +15,7 @@ const HANDSHAKE_RESERVE: usize = 8 * 1024;
 
 /// A handshake under way.
 #[derive(Debug)]
-pub struct TlsHandshake<S> {
+pub(super) struct TlsHandshake<S> {
     socket: SocketEndpoint<S>,
     to_send: Vec<u8>,
     state: TlsHandshakeState,
@@ -34,7 +34,7 @@ enum TlsHandshakeState {
 }
 
 /// How far a handshake has come.
-pub enum TlsProgress<S> {
+pub(super) enum TlsProgress<S> {
     /// Not yet done.
     Pending(TlsHandshake<S>),
     /// The connection is established.
@@ -44,7 +44,7 @@ pub enum TlsProgress<S> {
 }
 
 /// Where handshakes are computed, and for which session.
-pub struct TlsWorkers<'a> {
+pub(super) struct TlsWorkers<'a> {
     /// The threads.
     pub queue: &'a mut dyn HandshakeQueue,
     /// The session.
@@ -53,13 +53,18 @@ pub struct TlsWorkers<'a> {
 
 impl<S: Stream> TlsHandshake<S> {
     /// Begins a handshake over `socket` with the server called `host`.
-    pub fn begin(socket: SocketEndpoint<S>, host: &str, settings: &TlsSettings, workers: TlsWorkers<'_>) -> Self {
+    pub(super) fn begin(
+        socket: SocketEndpoint<S>,
+        host: &str,
+        settings: &TlsSettings,
+        workers: TlsWorkers<'_>,
+    ) -> Self {
         workers.queue.begin(workers.key, host, settings);
         Self { socket, to_send: Vec::new(), state: TlsHandshakeState::Computing(0) }
     }
 
     /// A thread has done its part.
-    pub fn handle_step(&mut self, step: TlsStep) {
+    pub(super) fn handle_step(&mut self, step: TlsStep) {
         self.to_send.extend_from_slice(&step.to_send);
         self.state = match step.outcome {
             TlsOutcome::Pending(pending) => TlsHandshakeState::Waiting(pending),
@@ -69,12 +74,12 @@ impl<S: Stream> TlsHandshake<S> {
     }
 
     /// The socket, to be told of its events.
-    pub fn socket_mut(&mut self) -> &mut SocketEndpoint<S> {
+    pub(super) fn socket_mut(&mut self) -> &mut SocketEndpoint<S> {
         &mut self.socket
     }
 
     /// Bytes held, those that a thread works on included.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         let received = match &self.state {
             TlsHandshakeState::Computing(received) => *received,
             TlsHandshakeState::Waiting(pending) => pending.held(),
@@ -85,7 +90,7 @@ impl<S: Stream> TlsHandshake<S> {
     }
 
     /// Sends and receives what can be sent and received.
-    pub fn turn(mut self, scratch: &mut [u8], budget: &MemoryBudget, workers: TlsWorkers<'_>) -> TlsProgress<S> {
+    pub(super) fn turn(mut self, scratch: &mut [u8], budget: &MemoryBudget, workers: TlsWorkers<'_>) -> TlsProgress<S> {
         if let Err(error) = self.send() {
             // What the server sent before it went, and what it did wrong, say more than the loss of the connection.
             if matches!(self.state, TlsHandshakeState::Computing(_) | TlsHandshakeState::Done(_)) {

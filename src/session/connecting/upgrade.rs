@@ -15,13 +15,13 @@ const MAX_READ: usize = 4 * 1024;
 
 /// An opening handshake under way.
 #[derive(Debug)]
-pub struct WsHandshake<S> {
+pub(super) struct WsHandshake<S> {
     remote: SocketEndpoint<RemoteStream<S>>,
     handshake: ClientHandshake,
 }
 
 /// How far an opening handshake has come.
-pub enum WsProgress<S> {
+pub(super) enum WsProgress<S> {
     /// Not yet done.
     Pending(WsHandshake<S>),
     /// The connection is a WebSocket.
@@ -34,27 +34,27 @@ pub enum WsProgress<S> {
 
 impl<S: Stream> WsHandshake<S> {
     /// Begins `handshake` with `remote`.
-    pub fn begin(remote: SocketEndpoint<RemoteStream<S>>, handshake: ClientHandshake) -> Self {
+    pub(super) fn begin(remote: SocketEndpoint<RemoteStream<S>>, handshake: ClientHandshake) -> Self {
         Self { remote, handshake }
     }
 
     /// The socket, to be told of its events.
-    pub fn remote_mut(&mut self) -> &mut SocketEndpoint<RemoteStream<S>> {
+    pub(super) fn remote_mut(&mut self) -> &mut SocketEndpoint<RemoteStream<S>> {
         &mut self.remote
     }
 
     /// True if there may be more to read at once.
-    pub fn is_readable(&self) -> bool {
+    pub(super) fn is_readable(&self) -> bool {
         self.remote.is_readable()
     }
 
     /// Bytes held.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.remote.held() + self.handshake.held()
     }
 
     /// Sends and receives what can be sent and received.
-    pub fn turn(mut self, scratch: &mut [u8]) -> WsProgress<S> {
+    pub(super) fn turn(mut self, scratch: &mut [u8]) -> WsProgress<S> {
         if let Err(error) = self.send() {
             return WsProgress::Failed(lost(&error));
         }

@@ -17,11 +17,11 @@ use crate::protocol::framing::{Framing, MAX_HEADER_LEN, message_len};
 
 /// The plugin wants to go on where nothing is kept any more, or where nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap;
+pub(crate) struct Gap;
 
 /// What a plugin is to read, and what it may ask for again.
 #[derive(Debug)]
-pub struct ReplayBuffer {
+pub(super) struct ReplayBuffer {
     framing: Framing,
     bytes: VecDeque<u8>,
     /// Messages that stood before `bytes`.
@@ -38,39 +38,39 @@ pub struct ReplayBuffer {
 
 impl ReplayBuffer {
     /// An empty buffer.
-    pub fn new(framing: Framing) -> Self {
+    pub(super) fn new(framing: Framing) -> Self {
         Self { framing, bytes: VecDeque::new(), dropped_messages: 0, count: 0, max_count: 0, message_start: 0, sent: 0 }
     }
 
     /// Adds bytes to be sent.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
     }
 
     /// Bytes that wait to be sent.
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.bytes.len() - self.sent
     }
 
     /// Bytes that were sent and are kept.
-    pub fn history(&self) -> usize {
+    pub(super) fn history(&self) -> usize {
         self.sent
     }
 
     /// Messages sent whole; in RAW, bytes.
     #[cfg(test)]
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.count
     }
 
     /// The next bytes to send: as many as lie in one piece. Empty if nothing waits.
-    pub fn next(&self) -> &[u8] {
+    pub(super) fn next(&self) -> &[u8] {
         let (front, back) = self.bytes.as_slices();
         front.get(self.sent..).filter(|rest| !rest.is_empty()).unwrap_or_else(|| &back[self.sent - front.len()..])
     }
 
     /// The first `length` bytes of [`ReplayBuffer::next`] were sent.
-    pub fn mark_sent(&mut self, length: usize) {
+    pub(super) fn mark_sent(&mut self, length: usize) {
         let from = self.sent;
         self.sent += length;
         debug_assert!(self.sent <= self.bytes.len());
@@ -98,19 +98,19 @@ impl ReplayBuffer {
     }
 
     /// Goes back to the beginning of the message of which a part was sent: its reader is gone.
-    pub fn rewind_to_message(&mut self) {
+    pub(super) fn rewind_to_message(&mut self) {
         self.sent = self.message_start;
     }
 
     /// Drops what was sent whole, and counts anew from there: without SEEN the proxy does not know what the plugin has read.
-    pub fn discard_sent(&mut self) {
+    pub(super) fn discard_sent(&mut self) {
         self.rewind_to_message();
         self.drop_front(self.message_start);
         (self.dropped_messages, self.count, self.max_count) = (0, 0, 0);
     }
 
     /// Goes on behind the first `seen` messages. An error changes nothing.
-    pub fn resume(&mut self, seen: u64) -> Result<(), Gap> {
+    pub(super) fn resume(&mut self, seen: u64) -> Result<(), Gap> {
         if seen < self.dropped_messages || seen > self.max_count {
             return Err(Gap);
         }
@@ -132,12 +132,12 @@ impl ReplayBuffer {
     }
 
     /// Drops everything.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         *self = Self::new(self.framing);
     }
 
     /// Drops the oldest of the messages that were sent, while more than `limit` bytes of them stay.
-    pub fn trim(&mut self, limit: usize) {
+    pub(super) fn trim(&mut self, limit: usize) {
         let mut end = 0;
         if self.framing == Framing::Raw {
             end = self.message_start.saturating_sub(limit);
@@ -160,7 +160,7 @@ impl ReplayBuffer {
 
     /// Drops the oldest messages that wait, until at most `limit` bytes do; a message that is not there whole stays. Only
     /// to be called while no part of a message was sent. Returns how many bytes it dropped.
-    pub fn drop_oldest(&mut self, limit: usize) -> usize {
+    pub(super) fn drop_oldest(&mut self, limit: usize) -> usize {
         debug_assert_eq!(self.sent, self.message_start);
         let mut end = self.sent;
         while self.bytes.len() - end > limit {

@@ -19,7 +19,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is left of a connection.
 #[derive(Debug)]
-pub struct UnreadTail {
+pub(crate) struct UnreadTail {
     /// Where it led.
     pub target: Target,
     /// What was spoken.
@@ -39,7 +39,7 @@ pub struct UnreadTail {
 
 /// What a turn leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum TailOutcome {
+pub(crate) enum TailOutcome {
     /// The tail waits for the plugin.
     Wait {
         /// What the plugin is to be notified of.
@@ -53,7 +53,7 @@ pub enum TailOutcome {
 
 impl UnreadTail {
     /// What `relay` leaves of a connection to `target`.
-    pub fn new(target: Target, protocol: Protocol, relay: &dyn Relay, kept: bool, now: Instant) -> Self {
+    pub(crate) fn new(target: Target, protocol: Protocol, relay: &dyn Relay, kept: bool, now: Instant) -> Self {
         Self {
             target,
             protocol,
@@ -67,12 +67,12 @@ impl UnreadTail {
     }
 
     /// The deadline of an attached plugin. `progress`: when it last took bytes.
-    pub fn deadline(&self, progress: Instant, keep: Option<Duration>) -> Instant {
+    pub(crate) fn deadline(&self, progress: Instant, keep: Option<Duration>) -> Instant {
         self.since.max(progress) + keep.filter(|_| self.kept).unwrap_or(READ_TIMEOUT)
     }
 
     /// Writes what is left, and looks whether the plugin has read it. `history`: see [`KeptPlugin::begin_turn`].
-    pub fn turn<S: Stream>(
+    pub(crate) fn turn<S: Stream>(
         &self,
         plugin: &mut KeptPlugin<S>,
         history: usize,

@@ -12,7 +12,7 @@ use crate::testing::network::SimPeer;
 
 /// What a plugin does with one of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PluginPhase {
+pub(crate) enum PluginPhase {
     /// It has sent its commands, and reads the replies.
     Setup,
     /// It has read `OK CONN` or `OK ATCH`.
@@ -22,7 +22,7 @@ pub enum PluginPhase {
 }
 
 /// One of a plugin's connections.
-pub struct PluginConnection {
+pub(crate) struct PluginConnection {
     pub peer: SimPeer,
     /// What it has yet to send.
     pub out: VecDeque<u8>,
@@ -49,7 +49,7 @@ pub struct PluginConnection {
 }
 
 /// A plugin, its remote, and everything that passes between the two.
-pub struct Conversation {
+pub(crate) struct Conversation {
     pub index: usize,
     pub remote: Remote,
     pub framing: Framing,
@@ -100,7 +100,7 @@ fn has_messages(framing: Framing) -> bool {
 
 impl Conversation {
     /// A conversation of any kind. `other_pid`: the pid of another conversation that this one takes.
-    pub fn new(index: usize, other_pid: Option<String>, random: &mut Random) -> Self {
+    pub(crate) fn new(index: usize, other_pid: Option<String>, random: &mut Random) -> Self {
         let mut pick = |below: u64| random.below(below) as usize;
         let kind = [
             RemoteKind::Tcp,
@@ -228,7 +228,7 @@ impl Conversation {
     }
 
     /// The plugin connects: to make its CONN, or to come back.
-    pub fn connect(&mut self, peer: SimPeer, random: &mut Random) {
+    pub(crate) fn connect(&mut self, peer: SimPeer, random: &mut Random) {
         let attaching = self.connected.then(|| self.seen());
         let setup = match attaching {
             None => self.setup.clone(),
@@ -273,7 +273,7 @@ impl Conversation {
     }
 
     /// The session knows the plugin that it is to notify.
-    pub fn subscribed(&self) -> bool {
+    pub(crate) fn subscribed(&self) -> bool {
         self.notifies && self.connected
     }
 
@@ -283,12 +283,12 @@ impl Conversation {
     }
 
     /// The plugin's connection, unless it has none.
-    pub fn current(&mut self) -> Option<&mut PluginConnection> {
+    pub(crate) fn current(&mut self) -> Option<&mut PluginConnection> {
         self.connections.last_mut().filter(|connection| !connection.gone)
     }
 
     /// The plugin says about `length` bytes for the remote.
-    pub fn speak(&mut self, length: usize) {
+    pub(crate) fn speak(&mut self, length: usize) {
         let number = self.messages.len();
         let (framing, index) = (self.framing, self.connections.len() - 1);
         let Some(connection) = self.connections.last_mut().filter(|connection| !connection.ended) else { return };
@@ -315,7 +315,7 @@ impl Conversation {
     }
 
     /// The plugin sends up to `amount` bytes of what it has said.
-    pub fn send(&mut self, amount: usize) {
+    pub(crate) fn send(&mut self, amount: usize) {
         if let Some(connection) = self.current() {
             let amount = amount.min(connection.out.len());
             let bytes: Vec<u8> = connection.out.drain(..amount).collect();
@@ -327,7 +327,7 @@ impl Conversation {
     }
 
     /// The plugin reads up to `amount` bytes, and in setup mode all replies.
-    pub fn listen(&mut self, amount: usize) {
+    pub(crate) fn listen(&mut self, amount: usize) {
         let Some(at) = self.connections.len().checked_sub(1) else { return };
         let connection = &self.connections[at];
         if connection.gone {
@@ -394,7 +394,7 @@ impl Conversation {
     }
 
     /// Notes that something was written to the plugin since this was last called. True if so.
-    pub fn check_written(&mut self) -> bool {
+    pub(crate) fn check_written(&mut self) -> bool {
         // Echo mode begins with what the session writes, whether or not the plugin has read it.
         for at in 0..self.connections.len() {
             self.read_replies(at);
@@ -449,7 +449,7 @@ impl Conversation {
     }
 
     /// Checks what the remote has heard since this was last called.
-    pub fn check_heard(&mut self) {
+    pub(crate) fn check_heard(&mut self) {
         let bytes = std::mem::take(&mut self.remote.heard_bytes);
         if self.shares_pid {
             return self.remote.heard_messages.clear();
@@ -495,7 +495,7 @@ impl Conversation {
     }
 
     /// Checks that everything that was said has arrived: both sides stand, and both have read everything.
-    pub fn check_complete(&mut self) {
+    pub(crate) fn check_complete(&mut self) {
         let Some(connection) = self.connections.last() else { return };
         assert!(connection.out.is_empty());
         if self.remote.kind != RemoteKind::Udp || self.keep.is_none() {

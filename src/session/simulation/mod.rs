@@ -6,8 +6,8 @@
 
 mod conversation;
 mod remote;
-pub mod services;
-pub mod world;
+pub(super) mod services;
+pub(super) mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -18,7 +18,7 @@ use crate::websocket::{Connection, Control, Event, Kind, Role, WebSocketSettings
 
 /// What is spoken with a remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemoteKind {
+pub(crate) enum RemoteKind {
     Tcp,
     Tls,
     Ws,
@@ -27,18 +27,18 @@ pub enum RemoteKind {
 }
 
 impl RemoteKind {
-    pub fn is_tls(self) -> bool {
+    pub(crate) fn is_tls(self) -> bool {
         matches!(self, Self::Tls | Self::Wss)
     }
 
-    pub fn is_websocket(self) -> bool {
+    pub(crate) fn is_websocket(self) -> bool {
         matches!(self, Self::Ws | Self::Wss)
     }
 }
 
 /// How a remote behaves while a session connects to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     /// As it should.
     Serve,
     /// It sends something and ends at once.
@@ -67,7 +67,7 @@ enum RemoteStage {
 }
 
 /// One remote's end of a connection.
-pub struct Remote {
+pub(crate) struct Remote {
     pub kind: RemoteKind,
     pub behaviour: Behaviour,
     framing: Framing,
@@ -97,12 +97,12 @@ pub struct Remote {
 }
 
 /// The sender of all datagrams.
-pub fn sender() -> SocketAddr {
+pub(super) fn sender() -> SocketAddr {
     "192.0.2.1:1900".parse().expect("an address")
 }
 
 impl Remote {
-    pub fn new(kind: RemoteKind, behaviour: Behaviour, framing: Framing, moved_port: u16) -> Self {
+    pub(crate) fn new(kind: RemoteKind, behaviour: Behaviour, framing: Framing, moved_port: u16) -> Self {
         Self {
             kind,
             behaviour,
@@ -128,7 +128,7 @@ impl Remote {
     }
 
     /// A session has begun to connect.
-    pub fn accept(&mut self, peer: SimPeer) {
+    pub(crate) fn accept(&mut self, peer: SimPeer) {
         self.tls = self.kind.is_tls().then(|| {
             let world = TlsWorld::get();
             let config = if self.behaviour == Behaviour::Untrusted { &world.untrusted_server } else { &world.server };
@@ -147,7 +147,7 @@ impl Remote {
     }
 
     /// True if bytes can pass: the handshakes are done.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         let connected = self.mailbox.is_some() || self.peer.as_ref().is_some_and(SimPeer::is_connected);
         connected && !self.ended && matches!(self.stage, RemoteStage::Open) || self.mailbox.is_some()
     }
@@ -167,7 +167,7 @@ impl Remote {
     }
 
     /// Sends something of about `length` bytes.
-    pub fn speak(&mut self, length: usize, random: &mut Random) {
+    pub(crate) fn speak(&mut self, length: usize, random: &mut Random) {
         if !self.is_open() || self.behaviour == Behaviour::Stall {
             return;
         }
@@ -207,7 +207,7 @@ impl Remote {
     }
 
     /// Ends its side: with the protocol's own end if `politely`.
-    pub fn end(&mut self, politely: bool, now: Instant) {
+    pub(crate) fn end(&mut self, politely: bool, now: Instant) {
         if self.ended {
             return;
         }
@@ -230,7 +230,7 @@ impl Remote {
     }
 
     /// It breaks the protocol, where there is one.
-    pub fn violate(&mut self, now: Instant) {
+    pub(crate) fn violate(&mut self, now: Instant) {
         if self.is_open() && self.kind.is_websocket() {
             self.write(&frame_of(0x83, b"no such opcode"));
         }
@@ -238,7 +238,7 @@ impl Remote {
     }
 
     /// The connection breaks.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.ended = true;
         if let Some(peer) = &self.peer
             && !peer.wire().is_broken()
@@ -262,7 +262,7 @@ impl Remote {
     }
 
     /// Reads what has come, and answers.
-    pub fn process(&mut self, now: Instant) {
+    pub(crate) fn process(&mut self, now: Instant) {
         if let Some(mailbox) = &self.mailbox {
             for (payload, _) in mailbox.take() {
                 if self.framing == Framing::Raw {
@@ -406,12 +406,12 @@ impl Remote {
 }
 
 /// The byte at a place of a stream.
-pub fn pattern(at: usize) -> u8 {
+pub(super) fn pattern(at: usize) -> u8 {
     (at as u8).wrapping_mul(167) ^ (at >> 8) as u8 ^ (at >> 16) as u8
 }
 
 /// A message of about `length` bytes that begins with its number.
-pub fn numbered(number: usize, length: usize) -> Vec<u8> {
+pub(super) fn numbered(number: usize, length: usize) -> Vec<u8> {
     let mut payload = format!("{number}:").into_bytes();
     while payload.len() < length {
         payload.push(b'a' + (payload.len() % 23) as u8);

@@ -16,7 +16,7 @@ use crate::websocket::Entropy;
 
 /// When a name's addresses, or a part of a handshake, are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delay {
+pub(crate) enum Delay {
     /// At once: of names before the question returns, of handshakes in the next round.
     None,
     /// After this many rounds.
@@ -52,19 +52,19 @@ fn take_due<T>(waiting: &mut Vec<Waiting<T>>) -> Vec<(Key, T)> {
 
 /// A name resolver with an answer, and a delay, for each name.
 #[derive(Debug, Default)]
-pub struct SimResolver {
+pub(crate) struct SimResolver {
     pub answers: HashMap<String, (ResolveResult, Delay)>,
     waiting: Vec<Waiting<(String, ResolveResult)>>,
 }
 
 impl SimResolver {
     /// The answers that are due after another round.
-    pub fn take_due(&mut self) -> Vec<(Key, (String, ResolveResult))> {
+    pub(crate) fn take_due(&mut self) -> Vec<(Key, (String, ResolveResult))> {
         take_due(&mut self.waiting)
     }
 
     /// True if a session waits for an answer.
-    pub fn is_asked_by(&self, key: Key) -> bool {
+    pub(crate) fn is_asked_by(&self, key: Key) -> bool {
         self.waiting.iter().any(|entry| entry.key == key)
     }
 }
@@ -85,7 +85,7 @@ impl NameResolver<Key> for SimResolver {
 }
 
 /// What all TLS connections here share. Made once: keys cost time.
-pub struct TlsWorld {
+pub(crate) struct TlsWorld {
     pub context: TlsContext,
     pub server: Arc<ServerConfig>,
     /// The server's certificate, as PINS has it.
@@ -95,7 +95,7 @@ pub struct TlsWorld {
 
 impl TlsWorld {
     /// The one of this process.
-    pub fn get() -> &'static Self {
+    pub(crate) fn get() -> &'static Self {
         static WORLD: OnceLock<TlsWorld> = OnceLock::new();
         WORLD.get_or_init(|| {
             let identity = Identity::self_signed(&["tls.test"], Validity::Now);
@@ -110,7 +110,7 @@ impl TlsWorld {
 }
 
 /// Handshakes that are computed inline and delivered as scripted.
-pub struct SimHandshakes {
+pub(crate) struct SimHandshakes {
     tls: &'static TlsWorld,
     random: Random,
     /// One in this many steps is never delivered; 0: none.
@@ -119,17 +119,17 @@ pub struct SimHandshakes {
 }
 
 impl SimHandshakes {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { tls: TlsWorld::get(), random: Random::new(seed), lost_every: 0, waiting: Vec::new() }
     }
 
     /// The steps that are due after another round.
-    pub fn take_due(&mut self) -> Vec<(Key, TlsStep)> {
+    pub(crate) fn take_due(&mut self) -> Vec<(Key, TlsStep)> {
         take_due(&mut self.waiting)
     }
 
     /// True if a session waits for a step.
-    pub fn is_asked_by(&self, key: Key) -> bool {
+    pub(crate) fn is_asked_by(&self, key: Key) -> bool {
         self.waiting.iter().any(|entry| entry.key == key)
     }
 
@@ -163,7 +163,7 @@ impl HandshakeQueue for SimHandshakes {
 
 /// RandomBytes that repeats with every run.
 #[derive(Debug, Default)]
-pub struct SimRandom(TestEntropy);
+pub(crate) struct SimRandom(TestEntropy);
 
 impl Entropy for SimRandom {
     fn mask(&mut self) -> [u8; 4] {

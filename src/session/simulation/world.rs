@@ -31,15 +31,15 @@ const MAX_TURNS: usize = 20_000;
 /// A message that is read whole, with its frame's header and what a layer puts around it.
 const MESSAGE: usize = 70_000;
 
-pub type SimSession = Session<SimNetwork>;
+pub(crate) type SimSession = Session<SimNetwork>;
 
-pub struct Slot {
+pub(crate) struct Slot {
     pub session: Box<SimSession>,
     pub conversation: usize,
     queued: bool,
 }
 
-pub struct World {
+pub(crate) struct World {
     pub random: Random,
     pub now: Instant,
     pub config: Config,
@@ -68,7 +68,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut config = Config::default();
         let limits = &mut config.limits;
@@ -104,18 +104,18 @@ impl World {
         }
     }
 
-    pub fn pick(&mut self, below: usize) -> usize {
+    pub(crate) fn pick(&mut self, below: usize) -> usize {
         self.random.below(below as u64) as usize
     }
 
     /// An amount of bytes that is small as a rule.
-    pub fn amount(&mut self) -> usize {
+    pub(crate) fn amount(&mut self) -> usize {
         let limit = [3, 40, 600, 9000, 90_000][self.pick(5)];
         1 + self.pick(limit)
     }
 
     /// A conversation more, and what names and addresses lead to.
-    pub fn add_conversation(&mut self) {
+    pub(crate) fn add_conversation(&mut self) {
         let index = self.conversations.len();
         let other = (index > 0 && self.pick(3) == 0)
             .then(|| self.conversations[0].keep.map(|_| self.conversations[0].pid.clone()))
@@ -159,7 +159,7 @@ impl World {
     }
 
     /// The plugin of a conversation connects.
-    pub fn connect_plugin(&mut self, index: usize) {
+    pub(crate) fn connect_plugin(&mut self, index: usize) {
         let room = [200 + self.pick(3000), self.pick(60)][usize::from(self.pick(4) == 0)];
         let eintr_every = [0, 7][self.pick(2)];
         let (stream, peer) = connection(FaultProfile { eintr_every, ..FaultProfile::default() }, room);
@@ -175,7 +175,11 @@ impl World {
     }
 
     /// Calls `work` with the context of the session of `key`.
-    pub fn with_context<T>(&mut self, key: Key, work: impl FnOnce(&mut SessionContext<'_, SimNetwork>) -> T) -> T {
+    pub(crate) fn with_context<T>(
+        &mut self,
+        key: Key,
+        work: impl FnOnce(&mut SessionContext<'_, SimNetwork>) -> T,
+    ) -> T {
         work(&mut SessionContext {
             now: self.now,
             key,
@@ -192,7 +196,7 @@ impl World {
         })
     }
 
-    pub fn with_session<T>(
+    pub(crate) fn with_session<T>(
         &mut self,
         key: Key,
         work: impl FnOnce(&mut SimSession, &mut SessionContext<'_, SimNetwork>) -> T,
@@ -203,7 +207,7 @@ impl World {
         Some(result)
     }
 
-    pub fn enqueue(&mut self, key: Key) {
+    pub(crate) fn enqueue(&mut self, key: Key) {
         if let Some(slot) = self.slots.get_mut(&key)
             && !std::mem::replace(&mut slot.queued, true)
         {
@@ -227,7 +231,7 @@ impl World {
 
     /// Connections that are being made stand now, if `all`, or those that stand at once. The first of a conversation's is
     /// its remote's.
-    pub fn finish_connecting(&mut self, all: bool) {
+    pub(crate) fn finish_connecting(&mut self, all: bool) {
         for (index, peer, plan) in std::mem::take(&mut self.pending) {
             let stands = plan == ConnectPlan::Immediate || (plan == ConnectPlan::Later && all);
             if peer.is_dropped() {
@@ -250,7 +254,7 @@ impl World {
     }
 
     /// Delivers every event, and results of other threads that are due.
-    pub fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self) {
         for (key, (host, answer)) in self.resolver.take_due() {
             if let Some(slot) = self.slots.get_mut(&key) {
                 slot.session.handle_resolved(&host, answer);
@@ -288,7 +292,7 @@ impl World {
     }
 
     /// Gives turns until no session wants one, and lets timers go off.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         let due: Vec<Key> = self.slots.keys().copied().filter(|&key| self.is_late(key)).collect();
         for key in due {
             self.enqueue(key);
@@ -506,7 +510,7 @@ impl World {
     }
 
     /// Hands requests that are due to Luup.
-    pub fn send_notifications(&mut self) {
+    pub(crate) fn send_notifications(&mut self) {
         while let Some(job) = self.schedule.poll_job(self.now) {
             let tells = !job.query.ends_with("&Event=connected");
             for conversation in &mut self.conversations {
@@ -519,7 +523,7 @@ impl World {
     }
 
     /// Luup answers a request.
-    pub fn answer_notification(&mut self, calm: bool) {
+    pub(crate) fn answer_notification(&mut self, calm: bool) {
         if self.jobs.is_empty() {
             return;
         }
@@ -541,7 +545,7 @@ impl World {
     }
 
     /// What holds whenever no session wants a turn.
-    pub fn check(&mut self) {
+    pub(crate) fn check(&mut self) {
         assert!(self.queue.is_empty());
         for conversation in &mut self.conversations {
             conversation.remote.process(self.now);
@@ -590,7 +594,7 @@ impl World {
 
     /// Checks that nothing more can move: every event was delivered, and another turn does nothing, whether or not it
     /// looks at the sockets. A connection with room takes what the other side has sent.
-    pub fn check_rest(&mut self) {
+    pub(crate) fn check_rest(&mut self) {
         let before = self.moved();
         let keys: Vec<Key> = self.slots.keys().copied().collect();
         for looks in [false, true] {

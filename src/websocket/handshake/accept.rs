@@ -9,29 +9,29 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Returns the value of Sec-WebSocket-Key for a random nonce.
-pub fn key(random: [u8; 16]) -> String {
+pub(super) fn key(random: [u8; 16]) -> String {
     STANDARD.encode(random)
 }
 
 /// Returns the value of Sec-WebSocket-Accept for a received key. The key need not be valid.
-pub fn accept_value(key: &str) -> String {
+pub(super) fn accept_value(key: &str) -> String {
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, [key, GUID].concat().as_bytes()))
 }
 
 /// True if `text` is a valid key (RFC 6455 section 4.1): 16 bytes in base64.
 #[cfg(any(test, feature = "fuzzing"))]
-pub fn is_valid_key(text: &str) -> bool {
+pub(super) fn is_valid_key(text: &str) -> bool {
     STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 16)
 }
 
 /// Returns the value of the Authorization header (RFC 7617).
-pub fn basic_auth(user: &str, password: &str) -> String {
+pub(super) fn basic_auth(user: &str, password: &str) -> String {
     ["Basic ", &STANDARD.encode([user, ":", password].concat())].concat()
 }
 
 /// Returns the credentials `user:password` of an Authorization header; `None` if it is not basic authentication.
 #[cfg(any(test, feature = "fuzzing"))]
-pub fn parse_basic_auth(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn parse_basic_auth(value: &[u8]) -> Option<Vec<u8>> {
     let (scheme, encoded) = value.split_at_checked("Basic ".len())?;
     let is_basic = scheme.eq_ignore_ascii_case(b"Basic ");
     is_basic.then(|| STANDARD.decode(encoded.trim_ascii()).ok()).flatten()

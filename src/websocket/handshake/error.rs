@@ -5,7 +5,7 @@ use std::fmt;
 
 /// The first word of the reason in `ERR CONN`: turbo.websocket's table of errors without `SSL_ERROR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorCode {
+pub(crate) enum ErrorCode {
     /// The URL is malformed.
     InvalidUrl,
     /// The URL is neither `ws` nor `wss`.
@@ -30,7 +30,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// The code as plugins see it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::InvalidUrl => "INVALID_URL",
             Self::InvalidSchema => "INVALID_SCHEMA",
@@ -54,7 +54,7 @@ impl fmt::Display for ErrorCode {
 
 /// Why there is no connection. Displays as the reason of `ERR CONN`, for example `BAD_HTTP_STATUS 403 Forbidden`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandshakeError {
+pub(crate) struct HandshakeError {
     /// For programs.
     pub code: ErrorCode,
     /// For people: one line, may be empty.
@@ -63,7 +63,7 @@ pub struct HandshakeError {
 
 impl HandshakeError {
     /// An error. `reason` must be one line.
-    pub fn new(code: ErrorCode, reason: impl Into<Box<str>>) -> Self {
+    pub(crate) fn new(code: ErrorCode, reason: impl Into<Box<str>>) -> Self {
         Self { code, reason: reason.into() }
     }
 }

@@ -7,7 +7,7 @@ use super::fields::{Fields, is_token, printable};
 use crate::websocket::Deflate;
 
 /// The name of the header field.
-pub const HEADER: &str = "Sec-WebSocket-Extensions";
+pub(super) const HEADER: &str = "Sec-WebSocket-Extensions";
 /// The window that the peer is asked to keep to, in bits. Inflation needs this window and 11 KiB.
 const OFFERED_WINDOW_BITS: u8 = 12;
 /// The window if a parameter is absent (RFC 7692 sections 7.1.2.1 and 7.1.2.2).
@@ -15,7 +15,7 @@ const DEFAULT_WINDOW_BITS: u8 = 15;
 
 /// Returns the client's offer: small windows, and nothing kept between messages, to save memory. A server that cannot
 /// keep to a small window must decline, and then nothing is compressed.
-pub fn client_offer() -> String {
+pub(super) fn client_offer() -> String {
     format!(
         "permessage-deflate; client_max_window_bits; server_max_window_bits={OFFERED_WINDOW_BITS}; \
          server_no_context_takeover; client_no_context_takeover"
@@ -24,7 +24,7 @@ pub fn client_offer() -> String {
 
 /// Why extensions are refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExtensionError {
+pub(super) enum ExtensionError {
     /// The field violates the syntax of RFC 6455 section 9.1.
     Malformed,
     /// The extension of this name was not offered, or appears twice.
@@ -45,7 +45,7 @@ impl fmt::Display for ExtensionError {
 
 /// Parses the server's choice from [`client_offer`]. If `offered` is false, every extension is an error. RFC 6455
 /// section 4.1, item 5: a client MUST fail the connection on an extension that it did not offer.
-pub fn read_response(fields: Fields<'_>, offered: bool) -> Result<Option<Deflate>, ExtensionError> {
+pub(super) fn read_response(fields: Fields<'_>, offered: bool) -> Result<Option<Deflate>, ExtensionError> {
     let mut negotiated = None;
     for extension in parse(fields)? {
         if !offered || extension.name != "permessage-deflate" || negotiated.is_some() {
@@ -72,7 +72,7 @@ pub fn read_response(fields: Fields<'_>, offered: bool) -> Result<Option<Deflate
 /// A client's offer that the server can accept.
 #[cfg(any(test, feature = "fuzzing"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeflateOffer {
+pub(crate) struct DeflateOffer {
     /// The server's largest window in bits, if the client limits it.
     server_window: Option<u8>,
     /// The client's largest window in bits, if the client lets the server limit it.
@@ -82,7 +82,7 @@ pub struct DeflateOffer {
 #[cfg(any(test, feature = "fuzzing"))]
 impl DeflateOffer {
     /// Returns the server's response, which asks for the least memory that the client allows.
-    pub fn response(self) -> String {
+    pub(crate) fn response(self) -> String {
         let mut response = String::from("permessage-deflate; server_no_context_takeover; client_no_context_takeover");
         if let Some(bits) = self.server_window {
             response.extend([format!("; {SERVER_WINDOW}={bits}")]);
@@ -110,7 +110,7 @@ impl From<DeflateOffer> for Deflate {
 /// Parses a client's offers and returns the first of permessage-deflate that can be accepted (RFC 7692 section 7.1).
 /// Unknown extensions and offers with unknown parameters are skipped; a violation of the syntax is an error.
 #[cfg(any(test, feature = "fuzzing"))]
-pub fn read_offer(fields: Fields<'_>) -> Result<Option<DeflateOffer>, ExtensionError> {
+pub(super) fn read_offer(fields: Fields<'_>) -> Result<Option<DeflateOffer>, ExtensionError> {
     let extensions = parse(fields)?;
     let mut offers = extensions.iter().filter(|extension| extension.name == "permessage-deflate");
     Ok(offers.find_map(|extension| {

@@ -3,23 +3,23 @@
 use httparse::Header;
 
 /// True if `text` is a token (RFC 9110 section 5.6.2), the form of names.
-pub fn is_token(text: &[u8]) -> bool {
+pub(super) fn is_token(text: &[u8]) -> bool {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !text.is_empty() && text.iter().all(is_token)
 }
 
 /// A parsed header block.
 #[derive(Clone, Copy)]
-pub struct Fields<'h>(pub &'h [Header<'h>]);
+pub(super) struct Fields<'h>(pub &'h [Header<'h>]);
 
 impl<'h> Fields<'h> {
     /// Returns the values of all fields with this name, trimmed. Names are compared without case.
-    pub fn all(self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pub(super) fn all(self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value.trim_ascii())
     }
 
     /// Returns the value of the field with this name if there is exactly one.
-    pub fn single(self, name: &str) -> Single<'h> {
+    pub(super) fn single(self, name: &str) -> Single<'h> {
         let mut all = self.all(name);
         match (all.next(), all.next()) {
             (None, _) => Single::None,
@@ -30,7 +30,7 @@ impl<'h> Fields<'h> {
 
     /// Returns the members of a list, which may span several fields. RFC 9110 section 5.6.1.2: empty members are
     /// ignored.
-    pub fn list(self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pub(super) fn list(self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         self.all(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
             .map(<[u8]>::trim_ascii)
@@ -38,14 +38,14 @@ impl<'h> Fields<'h> {
     }
 
     /// True if the list has `member`, without case.
-    pub fn list_has(self, name: &str, member: &str) -> bool {
+    pub(super) fn list_has(self, name: &str, member: &str) -> bool {
         self.list(name).any(|known| known.eq_ignore_ascii_case(member.as_bytes()))
     }
 }
 
 /// The result of [`Fields::single`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Single<'h> {
+pub(super) enum Single<'h> {
     /// There is no such field.
     None,
     /// The value of the only field.
@@ -55,7 +55,7 @@ pub enum Single<'h> {
 }
 
 /// Makes a peer's text fit for one line of ours: at most 64 characters, and `?` for all but visible ASCII and blanks.
-pub fn printable(text: &[u8]) -> String {
+pub(super) fn printable(text: &[u8]) -> String {
     const MAX_PRINTED: usize = 64;
     let show = |&byte: &u8| match byte {
         b' '..=b'~' => char::from(byte),

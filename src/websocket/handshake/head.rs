@@ -7,13 +7,13 @@ use httparse::Request;
 use httparse::{Response, Status};
 
 /// Header block in bytes at most, interim responses included.
-pub const MAX_HEAD: usize = 8 * 1024;
+pub(crate) const MAX_HEAD: usize = 8 * 1024;
 /// Fields in a header block at most.
-pub const MAX_FIELDS: usize = 64;
+pub(crate) const MAX_FIELDS: usize = 64;
 
 /// Why a header block is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadError {
+pub(super) enum HeadError {
     /// It does not begin like HTTP.
     NotHttp,
     /// It is longer than [`MAX_HEAD`].
@@ -46,7 +46,7 @@ impl From<httparse::Error> for HeadError {
 
 /// A header block that is being received.
 #[derive(Debug, Default)]
-pub struct Head {
+pub(super) struct Head {
     bytes: Vec<u8>,
     /// Start of the current line.
     line: usize,
@@ -57,7 +57,7 @@ pub struct Head {
 impl Head {
     /// Consumes the bytes that belong to the block. `Some(n)`: the block is complete with the first `n` of them. Lines
     /// may end in a bare LF (RFC 9112 section 2.2).
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<usize>, HeadError> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<usize>, HeadError> {
         let available = MAX_HEAD.saturating_sub(self.before + self.bytes.len());
         let known = self.bytes.len();
         let bytes = &bytes[..bytes.len().min(available + 1)];
@@ -80,17 +80,17 @@ impl Head {
     }
 
     /// The bytes received so far.
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Returns the bytes of the complete block.
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
     /// Drops an interim response. It still counts towards the limit.
-    pub fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         self.before += self.bytes.len();
         self.bytes.clear();
         self.line = 0;
@@ -98,7 +98,7 @@ impl Head {
 }
 
 /// Parses a response's complete header block and passes it to `read`.
-pub fn read_response<T>(bytes: &[u8], read: impl FnOnce(&Response<'_, '_>) -> T) -> Result<T, HeadError> {
+pub(super) fn read_response<T>(bytes: &[u8], read: impl FnOnce(&Response<'_, '_>) -> T) -> Result<T, HeadError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = Response::new(&mut fields);
     complete(response.parse(bytes)?, bytes)?;
@@ -107,7 +107,7 @@ pub fn read_response<T>(bytes: &[u8], read: impl FnOnce(&Response<'_, '_>) -> T)
 
 /// Parses a request's complete header block and passes it to `read`.
 #[cfg(any(test, feature = "fuzzing"))]
-pub fn read_request<T>(bytes: &[u8], read: impl FnOnce(&Request<'_, '_>) -> T) -> Result<T, HeadError> {
+pub(super) fn read_request<T>(bytes: &[u8], read: impl FnOnce(&Request<'_, '_>) -> T) -> Result<T, HeadError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = Request::new(&mut fields);
     complete(request.parse(bytes)?, bytes)?;

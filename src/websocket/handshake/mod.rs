@@ -14,20 +14,20 @@
 //! | [`error`] | why a connection failed, as `ERR CONN` says it |
 
 mod accept;
-pub mod client;
-pub mod error;
+pub(crate) mod client;
+pub(crate) mod error;
 mod extensions;
 mod fields;
 mod head;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "fuzzing needs only the check of requests"))]
-pub mod server;
-pub mod url;
+pub(crate) mod server;
+pub(crate) mod url;
 
-pub use client::{ClientHandshake, HandshakeProgress, Offer, OfferError, Upgraded};
-pub use error::{ErrorCode, HandshakeError};
+pub(crate) use client::{ClientHandshake, HandshakeProgress, Offer, OfferError, Upgraded};
+pub(crate) use error::{ErrorCode, HandshakeError};
 #[cfg(any(test, feature = "fuzzing"))]
-pub use head::{MAX_FIELDS, MAX_HEAD};
+pub(crate) use head::{MAX_FIELDS, MAX_HEAD};
 #[cfg(any(test, feature = "fuzzing"))]
-pub use server::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, UpgradeRequest};
-pub use url::{Url, UrlError};
+pub(crate) use server::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, UpgradeRequest};
+pub(crate) use url::{Url, UrlError};

@@ -10,7 +10,7 @@ use super::{ErrorCode, HandshakeError};
 
 /// The parts of a `ws` or `wss` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
+pub(crate) struct Url {
     /// True for `wss`: over TLS.
     pub secure: bool,
     /// A name or a literal address, without brackets. An IPv6 address may have a zone (`fe80::1%eth0`).
@@ -23,7 +23,7 @@ pub struct Url {
 
 /// Why a URL is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UrlError {
+pub(crate) enum UrlError {
     /// It is not a URL, or not one of a WebSocket.
     Invalid,
     /// It has another scheme.
@@ -32,7 +32,7 @@ pub enum UrlError {
 
 impl UrlError {
     /// The code for `ERR CONN`.
-    pub fn code(self) -> ErrorCode {
+    pub(crate) fn code(self) -> ErrorCode {
         match self {
             Self::Invalid => ErrorCode::InvalidUrl,
             Self::Schema => ErrorCode::InvalidSchema,
@@ -56,7 +56,7 @@ impl From<UrlError> for HandshakeError {
 
 impl Url {
     /// Parses a URL as a plugin writes it.
-    pub fn parse(text: &[u8]) -> Result<Self, UrlError> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, UrlError> {
         let text = visible(text)?;
         let (scheme, rest) = split_scheme(text).ok_or(UrlError::Invalid)?;
         let secure = match scheme.to_ascii_lowercase().as_str() {
@@ -73,7 +73,7 @@ impl Url {
     /// Returns the target of a redirect from this URL. `location` may be a URL, also with `http` for `ws` and `https`
     /// for `wss`, or a reference relative to this one. Its fragment is dropped: RFC 9110 section 10.2.2 allows one in
     /// Location.
-    pub fn join(&self, location: &str) -> Result<Self, UrlError> {
+    pub(crate) fn join(&self, location: &str) -> Result<Self, UrlError> {
         let location = visible(location.trim_matches([' ', '\t']).as_bytes())?;
         let location = location.split('#').next().unwrap_or_default();
         if let Some((scheme, rest)) = split_scheme(location) {
@@ -98,13 +98,13 @@ impl Url {
     }
 
     /// The default port of the scheme.
-    pub fn default_port(&self) -> u16 {
+    pub(crate) fn default_port(&self) -> u16 {
         if self.secure { 443 } else { 80 }
     }
 
     /// True if headers and credentials for this host may be sent to `other`: same name, port and scheme; or same name,
     /// and a change from `ws` to `wss` on their default ports.
-    pub fn same_host(&self, other: &Self) -> bool {
+    pub(crate) fn same_host(&self, other: &Self) -> bool {
         let is_upgrade = other.secure && !self.secure && self.port == 80 && other.port == 443;
         let is_same = self.port == other.port && self.secure == other.secure;
         self.host.eq_ignore_ascii_case(&other.host) && (is_same || is_upgrade)
@@ -112,7 +112,7 @@ impl Url {
 
     /// Returns the value of the Host header (RFC 6455 section 4.1). It has no zone, which is meaningful on this machine
     /// only.
-    pub fn host_header(&self) -> String {
+    pub(crate) fn host_header(&self) -> String {
         let host = self.host.split('%').next().unwrap_or_default();
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         if self.port == self.default_port() { host } else { format!("{host}:{}", self.port) }

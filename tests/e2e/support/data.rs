@@ -12,7 +12,7 @@ use super::{LIMIT, eventually};
 const CHUNK: usize = 64 * 1024;
 
 /// Writes the bytes of `Random::new(seed)`.
-pub struct Writer {
+pub(crate) struct Writer {
     stream: TcpStream,
     random: Random,
     /// Bytes that are generated and not written yet.
@@ -21,14 +21,14 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(stream: &TcpStream, seed: u64) -> Writer {
+    pub(crate) fn new(stream: &TcpStream, seed: u64) -> Writer {
         let stream = stream.try_clone().expect("socket");
         Writer { stream, random: Random::new(seed), unsent: Vec::new(), written: 0 }
     }
 
     /// Writes the next `bytes` bytes; waits for the reader without limit.
     #[track_caller]
-    pub fn write(&mut self, bytes: u64) {
+    pub(crate) fn write(&mut self, bytes: u64) {
         let target = self.written + bytes;
         while self.written < target {
             let left = target - self.written;
@@ -45,7 +45,7 @@ impl Writer {
     /// # Panics
     /// If the socket takes 256 MiB, because then the bytes are discarded on the way.
     #[track_caller]
-    pub fn write_until_blocked(&mut self) -> u64 {
+    pub(crate) fn write_until_blocked(&mut self) -> u64 {
         self.stream.set_write_timeout(Some(Duration::from_millis(250))).expect("socket");
         // A small send buffer, since bytes in this end's kernel prove nothing and take time.
         socket2::SockRef::from(&self.stream).set_send_buffer_size(128 * 1024).expect("socket");
@@ -63,7 +63,7 @@ impl Writer {
     }
 
     /// Ends the stream.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         self.stream.shutdown(Shutdown::Write).ok();
     }
 
@@ -80,14 +80,14 @@ impl Writer {
 }
 
 /// Reads, and compares with the bytes of `Random::new(seed)`.
-pub struct Reader {
+pub(crate) struct Reader {
     stream: TcpStream,
     checker: Checker,
     chunk: usize,
 }
 
 impl Reader {
-    pub fn new(stream: &TcpStream, seed: u64) -> Reader {
+    pub(crate) fn new(stream: &TcpStream, seed: u64) -> Reader {
         let stream = stream.try_clone().expect("socket");
         stream.set_read_timeout(Some(LIMIT)).expect("socket");
         Reader { stream, checker: Checker::new(seed), chunk: CHUNK }
@@ -95,7 +95,7 @@ impl Reader {
 
     /// Reads in small pieces with a small receive buffer. The buffer is larger than one segment of loopback (64 KiB):
     /// with a smaller one TCP itself waits for its timers.
-    pub fn slow(mut self) -> Reader {
+    pub(crate) fn slow(mut self) -> Reader {
         socket2::SockRef::from(&self.stream).set_recv_buffer_size(128 * 1024).expect("socket");
         self.chunk = 1500;
         self
@@ -106,7 +106,7 @@ impl Reader {
     /// # Panics
     /// If they are wrong, or do not arrive.
     #[track_caller]
-    pub fn read(&mut self, bytes: u64) {
+    pub(crate) fn read(&mut self, bytes: u64) {
         let target = self.checker.bytes + bytes;
         while self.checker.bytes < target {
             let max = (target - self.checker.bytes).min(self.chunk as u64) as usize;
@@ -119,7 +119,7 @@ impl Reader {
     /// # Panics
     /// If they are wrong, or the stream does not end, or ends with a reset.
     #[track_caller]
-    pub fn rest(mut self) -> u64 {
+    pub(crate) fn rest(mut self) -> u64 {
         while self.read_once(self.chunk) {}
         self.checker.bytes
     }
@@ -142,7 +142,7 @@ impl Reader {
 
 /// Sends `bytes` random bytes in both directions at once, and ends both streams; all bytes must arrive.
 #[track_caller]
-pub fn both_ways(plugin: &TcpStream, remote: &TcpStream, bytes: u64) {
+pub(crate) fn both_ways(plugin: &TcpStream, remote: &TcpStream, bytes: u64) {
     const TO_REMOTE: u64 = 1;
     const TO_PLUGIN: u64 = 2;
     let send = |stream: &TcpStream, seed| {
@@ -164,7 +164,7 @@ pub fn both_ways(plugin: &TcpStream, remote: &TcpStream, bytes: u64) {
 
 /// Reads until the stream ends, with FIN or a reset.
 #[track_caller]
-pub fn read_to_end(mut stream: &TcpStream) {
+pub(crate) fn read_to_end(mut stream: &TcpStream) {
     let mut buffer = vec![0; CHUNK];
     stream.set_read_timeout(Some(LIMIT)).expect("socket");
     loop {
@@ -191,7 +191,7 @@ fn kernel_line(local: SocketAddr, peer: SocketAddr) -> Option<Vec<String>> {
 
 /// Bytes written to an IPv4 socket that the peer's kernel has not acknowledged yet; the FIN counts as one byte. 0 after
 /// the connection has ended.
-pub fn unacknowledged(stream: &TcpStream) -> u64 {
+pub(crate) fn unacknowledged(stream: &TcpStream) -> u64 {
     let Ok(peer) = stream.peer_addr() else { return 0 };
     let Some(line) = kernel_line(stream.local_addr().expect("socket"), peer) else { return 0 };
     let (sending, _) = line[0].split_once(':').expect("queues");
@@ -199,13 +199,13 @@ pub fn unacknowledged(stream: &TcpStream) -> u64 {
 }
 
 /// True if keep-alive is enabled on the socket with these addresses and the connection is idle.
-pub fn keep_alive_is_on(local: SocketAddr, peer: SocketAddr) -> bool {
+pub(crate) fn keep_alive_is_on(local: SocketAddr, peer: SocketAddr) -> bool {
     // The running timer: 02 is the keep-alive timer.
     kernel_line(local, peer).is_some_and(|line| line[1].starts_with("02:"))
 }
 
 /// Waits until the peer's kernel has acknowledged everything. A reset before that would discard the rest.
 #[track_caller]
-pub fn wait_until_acknowledged(stream: &TcpStream) {
+pub(crate) fn wait_until_acknowledged(stream: &TcpStream) {
     eventually("all bytes are acknowledged", || (unacknowledged(stream) == 0).then_some(()));
 }

@@ -8,11 +8,11 @@ use testkit::websocket::{CLOSE, Peer, TEXT, close_of};
 use super::{LIMIT, StatClient, eventually, read_frame, read_message_text};
 
 /// A pid that is long enough to be unguessable.
-pub const PID: &str = "k7Xq-9bZ";
+pub(crate) const PID: &str = "k7Xq-9bZ";
 
 /// A plugin that has attached to the connection of [`PID`].
 #[track_caller]
-pub fn attached(daemon: &Daemon, options: &str) -> Plugin {
+pub(crate) fn attached(daemon: &Daemon, options: &str) -> Plugin {
     let mut plugin = daemon.plugin();
     let answer = plugin.command(format!("ATCH {PID} {options}").trim_end());
     assert_eq!(answer, format!("OK ATCH {PID}"));
@@ -21,7 +21,7 @@ pub fn attached(daemon: &Daemon, options: &str) -> Plugin {
 
 /// Waits until a connection is parked.
 #[track_caller]
-pub fn wait_parked(daemon: &Daemon) {
+pub(crate) fn wait_parked(daemon: &Daemon) {
     let mut stat = StatClient::new(daemon.addr());
     let parked = |shown: &serde_json::Value| shown["state"] == "parked";
     eventually("a connection is parked", || stat.connections().iter().any(parked).then_some(()));
@@ -30,7 +30,7 @@ pub fn wait_parked(daemon: &Daemon) {
 /// The plugin of a kept WebSocket (with `EVNT=on`) has just disconnected after `seen` messages. The remote sends one
 /// more message and closes; both must reach the plugin that attaches next.
 #[track_caller]
-pub fn remote_closes_while_parked(luup: &Luup, daemon: &Daemon, mut peer: Peer, seen: u32) {
+pub(crate) fn remote_closes_while_parked(luup: &Luup, daemon: &Daemon, mut peer: Peer, seen: u32) {
     wait_parked(daemon);
     luup.clear_requests();
     peer.send_frame(TEXT, b"last").unwrap();

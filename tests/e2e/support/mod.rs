@@ -12,17 +12,19 @@ mod strace;
 mod tls;
 mod websocket;
 
-pub use data::{Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unacknowledged, wait_until_acknowledged};
-pub use keep::{PID, attached, remote_closes_while_parked, wait_parked};
-pub use mounts::{may_mount, with_mounts};
-pub use name_server::{Answer, NameServer};
-pub use nginx::{Nginx, cache};
-pub use process::{Run, Scratch, command, run};
-pub use scripted_server::ScriptedServer;
-pub use stat_client::StatClient;
-pub use strace::{Calls, Strace};
-pub use tls::{tls_answered, tls_connected};
-pub use websocket::{
+pub(crate) use data::{
+    Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unacknowledged, wait_until_acknowledged,
+};
+pub(crate) use keep::{PID, attached, remote_closes_while_parked, wait_parked};
+pub(crate) use mounts::{may_mount, with_mounts};
+pub(crate) use name_server::{Answer, NameServer};
+pub(crate) use nginx::{Nginx, cache};
+pub(crate) use process::{Run, Scratch, command, run};
+pub(crate) use scripted_server::ScriptedServer;
+pub(crate) use stat_client::StatClient;
+pub(crate) use strace::{Calls, Strace};
+pub(crate) use tls::{tls_answered, tls_connected};
+pub(crate) use websocket::{
     LONG_TIMEOUTS, conn_answer, expect_ok, read_close_code, read_frame, read_message, read_message_text,
     redirecting_server, scripted_answer, send_last_messages_and_reset, send_message, websocket_connected,
     websocket_requested, wss_connected,
@@ -41,31 +43,31 @@ use testkit::luup::Luup;
 use testkit::plugin::Plugin;
 
 /// Time limit for what should happen at once, large enough for a loaded machine or an emulator.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// The binary under test, unless SOCKPROXYD names another.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_sockproxyd");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_sockproxyd");
 
 /// A builder of the daemon.
-pub fn daemon() -> Builder {
+pub(crate) fn daemon() -> Builder {
     Daemon::builder(BINARY)
 }
 
 /// Starts the daemon with its defaults; its Luup is a port that refuses.
 #[track_caller]
-pub fn started() -> Daemon {
+pub(crate) fn started() -> Daemon {
     daemon().start()
 }
 
 /// Starts the daemon with this configuration file.
 #[track_caller]
-pub fn configured(text: &str) -> Daemon {
+pub(crate) fn configured(text: &str) -> Daemon {
     daemon().config(text).start()
 }
 
 /// Starts a stand-in for Luup, and a daemon that notifies it, with this configuration file.
 #[track_caller]
-pub fn with_luup(config: &str) -> (Luup, Daemon) {
+pub(crate) fn with_luup(config: &str) -> (Luup, Daemon) {
     let luup = Luup::start();
     let daemon = daemon().config(config).luup(&luup.url()).start();
     (luup, daemon)
@@ -79,12 +81,12 @@ fn emulator() -> Option<String> {
 }
 
 /// True if the daemon runs under an emulator: /proc then shows the emulator's memory and descriptors.
-pub fn emulated() -> bool {
+pub(crate) fn emulated() -> bool {
     emulator().is_some()
 }
 
 /// True under an emulator, for tests that read the process's /proc. Prints that the test is skipped, and why.
-pub fn skipped_under_emulation(why: &str) -> bool {
+pub(crate) fn skipped_under_emulation(why: &str) -> bool {
     if emulated() {
         println!("skipped: under an emulator {why}");
     }
@@ -93,12 +95,12 @@ pub fn skipped_under_emulation(why: &str) -> bool {
 
 /// The reason of a CONN to a closed port. QEMU's user mode before version 8 gives the guest the host's errno in
 /// SO_ERROR, which differs from that of MIPS.
-pub fn refused() -> &'static str {
+pub(crate) fn refused() -> &'static str {
     if emulator_mixes_up_errors() { "Unknown errno" } else { "connection refused" }
 }
 
 /// See [`refused`].
-pub fn emulator_mixes_up_errors() -> bool {
+pub(crate) fn emulator_mixes_up_errors() -> bool {
     static MIXES: OnceLock<bool> = OnceLock::new();
     *MIXES.get_or_init(|| {
         let Some(emulator) = emulator().filter(|emulator| emulator.contains("qemu-mips")) else { return false };
@@ -111,7 +113,7 @@ pub fn emulator_mixes_up_errors() -> bool {
 
 /// A plugin in echo mode and the remote that it is connected to.
 #[track_caller]
-pub fn echo_mode(daemon: &Daemon, options: &str) -> (Plugin, TcpStream) {
+pub(crate) fn echo_mode(daemon: &Daemon, options: &str) -> (Plugin, TcpStream) {
     let device = Device::start(Kind::Manual);
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), options);
@@ -120,7 +122,7 @@ pub fn echo_mode(daemon: &Daemon, options: &str) -> (Plugin, TcpStream) {
 
 /// Accepts the next connection to a [`Kind::Manual`] device. Reads from it have the timeout [`LIMIT`].
 #[track_caller]
-pub fn accepted(device: &Device) -> TcpStream {
+pub(crate) fn accepted(device: &Device) -> TcpStream {
     let remote = device.accept(LIMIT);
     remote.set_read_timeout(Some(LIMIT)).expect("socket");
     remote.set_nodelay(true).expect("socket");
@@ -129,7 +131,7 @@ pub fn accepted(device: &Device) -> TcpStream {
 
 /// Connects a plugin from `source`, an address of this machine, without reading the greeting.
 #[track_caller]
-pub fn plugin_from(source: &str, to: SocketAddr) -> Plugin {
+pub(crate) fn plugin_from(source: &str, to: SocketAddr) -> Plugin {
     let source: IpAddr = source.parse().expect("an address");
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("socket");
     socket.bind(&SocketAddr::new(source, 0).into()).expect("bind");
@@ -142,7 +144,7 @@ pub fn plugin_from(source: &str, to: SocketAddr) -> Plugin {
 /// # Panics
 /// If it returns none within [`LIMIT`].
 #[track_caller]
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = check() {
@@ -154,7 +156,7 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Calls `meanwhile` while the daemon is stopped (SIGSTOP), so that it then finds all events at once.
-pub fn while_stopped(daemon: &Daemon, meanwhile: impl FnOnce()) {
+pub(crate) fn while_stopped(daemon: &Daemon, meanwhile: impl FnOnce()) {
     daemon.signal(Signal::SIGSTOP);
     eventually("the daemon is stopped", || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
@@ -166,27 +168,27 @@ pub fn while_stopped(daemon: &Daemon, meanwhile: impl FnOnce()) {
 
 /// Waits until a daemon whose log is not on standard error listens. Returns a plugin that has read the greeting.
 #[track_caller]
-pub fn wait_listening(addr: SocketAddr) -> Plugin {
+pub(crate) fn wait_listening(addr: SocketAddr) -> Plugin {
     eventually("the daemon listens", || TcpStream::connect(addr).ok().map(|_| ()));
     Plugin::connect(addr)
 }
 
 /// Waits for `time`, and checks that a connection in setup mode stays silent meanwhile.
 #[track_caller]
-pub fn wait_quietly(daemon: &Daemon, time: Duration) {
+pub(crate) fn wait_quietly(daemon: &Daemon, time: Duration) {
     assert!(stays_quiet(daemon.plugin().stream(), time));
 }
 
 /// Processor time that the daemon uses during `time` without any traffic.
 #[track_caller]
-pub fn processor_time(daemon: &Daemon, time: Duration) -> Duration {
+pub(crate) fn processor_time(daemon: &Daemon, time: Duration) -> Duration {
     let before = daemon.cpu_time();
     wait_quietly(daemon, time);
     daemon.cpu_time() - before
 }
 
 /// True if the remote's stream ends or is reset before any further byte.
-pub fn ends(remote: &TcpStream) -> bool {
+pub(crate) fn ends(remote: &TcpStream) -> bool {
     use std::io::{ErrorKind, Read};
     let mut remote = remote;
     match remote.read(&mut [0u8; 1]) {
@@ -196,7 +198,7 @@ pub fn ends(remote: &TcpStream) -> bool {
 }
 
 /// True if the remote's stream stays open and silent for `time`.
-pub fn stays_quiet(remote: &TcpStream, time: Duration) -> bool {
+pub(crate) fn stays_quiet(remote: &TcpStream, time: Duration) -> bool {
     remote.set_read_timeout(Some(time)).expect("socket");
     let peeked = remote.peek(&mut [0u8; 1]);
     remote.set_read_timeout(Some(LIMIT)).expect("socket");

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use testkit::daemon::Builder;
 
 /// True where a process may have mounts of its own; where not, says that the test is skipped.
-pub fn may_mount() -> bool {
+pub(crate) fn may_mount() -> bool {
     let mut command = Command::new("unshare");
     command.args(["-m", "mount", "--bind", "/etc", "/etc"]).stderr(Stdio::null());
     let may = command.status().is_ok_and(|status| status.success());
@@ -16,6 +16,6 @@ pub fn may_mount() -> bool {
 }
 
 /// Starts the daemon behind `mounts`, shell commands that are run in its private directory and seen by it alone.
-pub fn with_mounts(daemon: Builder, mounts: &str) -> Builder {
+pub(crate) fn with_mounts(daemon: Builder, mounts: &str) -> Builder {
     daemon.within(&format!("exec unshare -m sh -ec '{mounts}\nexec \"$@\"' sh \"$@\""))
 }

@@ -12,14 +12,14 @@ use super::{LIMIT, may_mount, with_mounts};
 
 /// The answer for a name.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     Addresses(Vec<IpAddr>),
     ServerFailure,
     Silence,
 }
 
 /// The name server. Dropping it ends its thread.
-pub struct NameServer {
+pub(crate) struct NameServer {
     addr: SocketAddr,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -40,7 +40,7 @@ struct State {
 
 impl NameServer {
     /// Starts a server. None, with the reason printed, if this machine does not permit it.
-    pub fn start() -> Option<NameServer> {
+    pub(crate) fn start() -> Option<NameServer> {
         if !may_mount() {
             return None;
         }
@@ -65,19 +65,19 @@ impl NameServer {
     }
 
     /// Sets the answer for `name`. Names without an answer do not exist.
-    pub fn set(&self, name: &str, answer: Answer) {
+    pub(crate) fn set(&self, name: &str, answer: Answer) {
         self.shared.state.lock().expect("names").names.insert(name.to_owned(), answer);
     }
 
     /// As [`NameServer::set`], with addresses.
-    pub fn set_addresses(&self, name: &str, addresses: &[&str]) {
+    pub(crate) fn set_addresses(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
         self.set(name, Answer::Addresses(addresses));
     }
 
     /// Waits until `name` has been queried.
     #[track_caller]
-    pub fn wait_asked(&self, name: &str) {
+    pub(crate) fn wait_asked(&self, name: &str) {
         let asked = |state: &mut State| !state.asked.iter().any(|asked| asked == name);
         let guard = self.shared.state.lock().expect("names");
         let (_guard, waited) = self.shared.changed.wait_timeout_while(guard, LIMIT, asked).expect("names");
@@ -85,7 +85,7 @@ impl NameServer {
     }
 
     /// A daemon that queries this server.
-    pub fn daemon(&self) -> Builder {
+    pub(crate) fn daemon(&self) -> Builder {
         let daemon = super::daemon()
             .file("resolv.conf", format!("nameserver {}\noptions timeout:30 attempts:1\n", self.addr.ip()).as_bytes())
             .file("hosts", b"127.0.0.1 localhost\n")

@@ -11,13 +11,13 @@ use testkit::tls::Identity;
 use super::{Scratch, eventually};
 
 /// The folder where scripts/test puts programs that are not installed as packages.
-pub fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let inside = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache");
     std::env::var_os("SOCKPROXYD_CACHE").map_or(inside.into(), PathBuf::from)
 }
 
 /// nginx with a TLS port, and a port that redirects to it. Dropping it ends the process.
-pub struct Nginx {
+pub(crate) struct Nginx {
     child: Child,
     /// The TLS port.
     pub secure: Arc<Reserved>,
@@ -29,13 +29,13 @@ pub struct Nginx {
 impl Nginx {
     /// Starts nginx with a certificate; `servers` returns the configuration for the TLS port.
     #[track_caller]
-    pub fn start(identity: &Identity, servers: impl Fn(u16) -> String) -> Self {
+    pub(crate) fn start(identity: &Identity, servers: impl Fn(u16) -> String) -> Self {
         Self::start_at(Arc::new(Reserved::new().expect("a port")), identity, servers)
     }
 
     /// As [`Nginx::start`], with this TLS port.
     #[track_caller]
-    pub fn start_at(secure: Arc<Reserved>, identity: &Identity, servers: impl Fn(u16) -> String) -> Self {
+    pub(crate) fn start_at(secure: Arc<Reserved>, identity: &Identity, servers: impl Fn(u16) -> String) -> Self {
         let scratch = Scratch::new();
         let plain = Reserved::new().expect("a port");
         let certificate = scratch.write("certificate.pem", identity.pem().as_bytes());
@@ -67,7 +67,7 @@ impl Nginx {
     }
 
     /// Ends nginx. The TLS port stays reserved.
-    pub fn end(self) -> Arc<Reserved> {
+    pub(crate) fn end(self) -> Arc<Reserved> {
         Arc::clone(&self.secure)
     }
 }

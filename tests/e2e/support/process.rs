@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The result of a run.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     pub status: Option<i32>,
     pub out: String,
     pub err: String,
@@ -21,7 +21,7 @@ fn program() -> Vec<String> {
 }
 
 /// The daemon as a command that the caller starts.
-pub fn command(args: &[&str]) -> Command {
+pub(crate) fn command(args: &[&str]) -> Command {
     let words = program();
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).args(args).stdin(Stdio::null());
@@ -33,7 +33,7 @@ pub fn command(args: &[&str]) -> Command {
 /// # Panics
 /// If it has not exited after 10 seconds.
 #[track_caller]
-pub fn run(args: &[&str]) -> Run {
+pub(crate) fn run(args: &[&str]) -> Run {
     let mut command = Command::new("timeout");
     command.arg("10").args(program()).args(args).stdin(Stdio::null());
     let output = command.output().expect("timeout(1)");
@@ -44,10 +44,10 @@ pub fn run(args: &[&str]) -> Run {
 }
 
 /// A private directory. Dropping it removes the directory.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new() -> Scratch {
+    pub(crate) fn new() -> Scratch {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("sockproxyd-e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -56,19 +56,19 @@ impl Scratch {
     }
 
     /// The path of a file in the directory.
-    pub fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.join(name).to_string_lossy().into_owned()
     }
 
     /// Writes a file and returns its path.
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         fs::write(&path, content).expect("a file");
         path
     }
 
     /// The text of a file; empty if the file does not exist.
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.0.join(name)).unwrap_or_default()).into_owned()
     }
 }

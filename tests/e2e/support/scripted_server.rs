@@ -38,7 +38,7 @@ use super::LIMIT;
 ///
 /// A pong is answered with the text `ponged X`.
 #[derive(Clone)]
-pub struct ScriptedServer {
+pub(crate) struct ScriptedServer {
     raw: Arc<HashMap<&'static str, &'static str>>,
     commands: Arc<Mutex<HashMap<String, Sender<String>>>>,
     close_sender: Arc<Mutex<Sender<String>>>,
@@ -48,7 +48,7 @@ pub struct ScriptedServer {
 impl ScriptedServer {
     /// `raw`: the responses to paths below `/raw/`. `%accept` in them is replaced by the Sec-WebSocket-Accept line,
     /// `%long` by 10 000 bytes.
-    pub fn new(raw: &[(&'static str, &'static str)]) -> Self {
+    pub(crate) fn new(raw: &[(&'static str, &'static str)]) -> Self {
         let (close_sender, closes) = channel();
         Self {
             raw: Arc::new(raw.iter().copied().collect()),
@@ -59,7 +59,7 @@ impl ScriptedServer {
     }
 
     /// Serves one connection, from its request to its end.
-    pub fn serve(&self, mut peer: Peer) -> io::Result<()> {
+    pub(crate) fn serve(&self, mut peer: Peer) -> io::Result<()> {
         let request = peer.request()?;
         let path = request.line.split(' ').nth(1).unwrap_or_default();
         let words: Vec<&str> = path.splitn(4, '/').skip(1).collect();

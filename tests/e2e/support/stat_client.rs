@@ -8,19 +8,19 @@ use testkit::plugin::Plugin;
 use super::eventually;
 
 /// A connection that requests the status. It leaves itself out of [`StatClient::connections`].
-pub struct StatClient {
+pub(crate) struct StatClient {
     plugin: Plugin,
 }
 
 impl StatClient {
     #[track_caller]
-    pub fn new(to: impl ToSocketAddrs) -> StatClient {
+    pub(crate) fn new(to: impl ToSocketAddrs) -> StatClient {
         StatClient { plugin: Plugin::connect(to) }
     }
 
     /// The whole status.
     #[track_caller]
-    pub fn status(&mut self) -> Value {
+    pub(crate) fn status(&mut self) -> Value {
         let head = self.plugin.command("STAT JSON");
         let length = head.strip_prefix("OK STAT ").and_then(|length| length.parse().ok());
         let length = length.unwrap_or_else(|| panic!("no status: {head:?}"));
@@ -30,7 +30,7 @@ impl StatClient {
 
     /// All connections except this one.
     #[track_caller]
-    pub fn connections(&mut self) -> Vec<Value> {
+    pub(crate) fn connections(&mut self) -> Vec<Value> {
         let own = Value::from(self.plugin.pid());
         let Value::Array(mut all) = self.status()["connections"].take() else { panic!("no connections in STAT JSON") };
         all.retain(|connection| connection["id"] != own);
@@ -39,19 +39,19 @@ impl StatClient {
 
     /// The connection with this pid.
     #[track_caller]
-    pub fn connection(&mut self, pid: &str) -> Option<Value> {
+    pub(crate) fn connection(&mut self, pid: &str) -> Option<Value> {
         self.connections().into_iter().find(|connection| connection["id"] == pid)
     }
 
     /// Waits until there are exactly `count` connections besides this one.
     #[track_caller]
-    pub fn wait_connections(&mut self, count: usize) {
+    pub(crate) fn wait_connections(&mut self, count: usize) {
         eventually(&format!("{count} connections"), || (self.connections().len() == count).then_some(()));
     }
 
     /// Waits until no notification is queued or in flight.
     #[track_caller]
-    pub fn wait_notified(&mut self) {
+    pub(crate) fn wait_notified(&mut self) {
         eventually("no notification pending", || (self.status()["notifications"]["pending"] == 0).then_some(()));
     }
 }

@@ -18,7 +18,7 @@ use super::{LIMIT, skipped_under_emulation};
 const REST: Duration = Duration::from_millis(1500);
 
 /// A running strace that is attached to all threads of a daemon. Dropping it detaches.
-pub struct Strace {
+pub(crate) struct Strace {
     process: Child,
     /// The name of each completed system call.
     calls: Receiver<String>,
@@ -26,13 +26,13 @@ pub struct Strace {
 
 /// Numbers of system calls by their names.
 #[derive(Debug, Default)]
-pub struct Calls(BTreeMap<String, usize>);
+pub(crate) struct Calls(BTreeMap<String, usize>);
 
 impl Strace {
     /// Attaches to the daemon. `None`, with the reason printed, if strace is missing or may not trace, or if the daemon
     /// runs under an emulator, whose calls would be counted.
     #[track_caller]
-    pub fn attach(daemon: &Daemon) -> Option<Strace> {
+    pub(crate) fn attach(daemon: &Daemon) -> Option<Strace> {
         if skipped_under_emulation("system calls are the emulator's") {
             return None;
         }
@@ -63,7 +63,7 @@ impl Strace {
 
     /// Waits until there is no system call any more, and returns those since the last call of this function.
     #[track_caller]
-    pub fn wait_for_rest(&self) -> Calls {
+    pub(crate) fn wait_for_rest(&self) -> Calls {
         let mut calls = Calls::default();
         let start = std::time::Instant::now();
         while let Some(name) = self.next_within(REST) {
@@ -78,7 +78,7 @@ impl Strace {
     /// # Panics
     /// If strace has ended.
     #[track_caller]
-    pub fn next_within(&self, time: Duration) -> Option<String> {
+    pub(crate) fn next_within(&self, time: Duration) -> Option<String> {
         match self.calls.recv_timeout(time) {
             Ok(name) => Some(name),
             Err(RecvTimeoutError::Timeout) => None,
@@ -98,7 +98,7 @@ impl Drop for Strace {
 impl Calls {
     /// An error, with all numbers, if a call was made more often than `per_unit` says, on average over `units`, or one was
     /// made that it does not name. `tolerance`: calls of a name beyond that, for `units` in all.
-    pub fn check(&self, units: usize, per_unit: &[(&str, f64)], tolerance: usize) -> Result<(), String> {
+    pub(crate) fn check(&self, units: usize, per_unit: &[(&str, f64)], tolerance: usize) -> Result<(), String> {
         for (name, &count) in &self.0 {
             let allowed = per_unit.iter().find(|(named, _)| named == name).map_or(0.0, |&(_, allowed)| allowed);
             let most = (allowed * units as f64) as usize + tolerance;
@@ -110,12 +110,12 @@ impl Calls {
     }
 
     /// The number of calls of this name.
-    pub fn of(&self, name: &str) -> usize {
+    pub(crate) fn of(&self, name: &str) -> usize {
         self.0.get(name).copied().unwrap_or(0)
     }
 
     /// The number of all calls.
-    pub fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.0.values().sum()
     }
 }

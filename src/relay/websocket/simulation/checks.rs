@@ -11,7 +11,7 @@ impl World {
         self.reader.read(&self.plugin.stream().received, &self.server.said, self.remote.stream().read, lenient)
     }
 
-    pub fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         let reading = self.reading();
         self.check_held();
         self.check_close(&reading);
@@ -213,7 +213,7 @@ impl World {
     }
 
     /// Both are there and all is calm: everything has passed.
-    pub fn check_calm(&mut self) {
+    pub(super) fn check_calm(&mut self) {
         if self.end.is_some() || !self.relay.remote.is_open() || self.relay.plugin != PluginState::Open {
             return;
         }
@@ -240,7 +240,7 @@ impl World {
     }
 
     /// The sides that had sent everything before the end was received.
-    pub fn check_farewell(&self) {
+    pub(super) fn check_farewell(&self) {
         let heard = self.server.heard.iter().filter(|word| matches!(word, Word::Message(..))).count();
         let said = self.speaker.said.iter().filter(|said| matches!(said.word, Word::Message(..))).count();
         if self.reader.framing != Framing::Raw && !self.plugin.stream().is_broken() {

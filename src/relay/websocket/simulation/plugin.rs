@@ -9,7 +9,7 @@ use super::server::{Said, Word, message};
 use crate::protocol::framing::{Framing, encode_body, encode_close, encode_message};
 use crate::websocket::{Control, Kind};
 
-pub struct Speaker {
+pub(super) struct Speaker {
     framing: Framing,
     pub said: Vec<Said>,
     /// Said, and still on its way to the relay.
@@ -21,7 +21,7 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    pub fn new(framing: Framing) -> Self {
+    pub(super) fn new(framing: Framing) -> Self {
         Self { framing, said: Vec::new(), pending: VecDeque::new(), total: 0, pings: 0, done: false }
     }
 
@@ -32,7 +32,7 @@ impl Speaker {
     }
 
     /// Says one of many things.
-    pub fn speak(&mut self, random: &mut Random, faults: bool) {
+    pub(super) fn speak(&mut self, random: &mut Random, faults: bool) {
         if self.done {
             return;
         }
@@ -91,7 +91,7 @@ impl Speaker {
     }
 
     /// CLOS, where there is such a word.
-    pub fn say_goodbye(&mut self, random: &mut Random) {
+    pub(super) fn say_goodbye(&mut self, random: &mut Random) {
         if self.framing != Framing::Mesg || self.done {
             return;
         }
@@ -118,7 +118,7 @@ impl Speaker {
 }
 
 /// How the words of a server look to a plugin.
-pub struct Reader {
+pub(super) struct Reader {
     pub framing: Framing,
     pub control: Control,
     pub head: Option<&'static [u8]>,
@@ -128,7 +128,7 @@ pub struct Reader {
 
 /// What a plugin has made of what it has read.
 #[derive(Debug)]
-pub struct Reading {
+pub(super) struct Reading {
     /// So many of the server's words have passed whole, or are not to be shown.
     pub words: usize,
     /// Whether the next has come in part.
@@ -138,7 +138,7 @@ pub struct Reading {
 }
 
 impl Reader {
-    pub fn new(framing: Framing, control: Control, head: Option<&'static [u8]>) -> Self {
+    pub(super) fn new(framing: Framing, control: Control, head: Option<&'static [u8]>) -> Self {
         Self { framing, control, head, right: (0, 0) }
     }
 
@@ -148,7 +148,7 @@ impl Reader {
     /// # Panics
     ///
     /// Where it reads anything else.
-    pub fn read(&mut self, bytes: &[u8], said: &[Said], complete: usize, lenient: bool) -> Reading {
+    pub(super) fn read(&mut self, bytes: &[u8], said: &[Said], complete: usize, lenient: bool) -> Reading {
         let mut reading = Reading { words: 0, partly: false, close: None };
         if self.framing == Framing::Raw {
             self.read_raw(bytes, said, &mut reading);

@@ -14,7 +14,7 @@ use crate::websocket::{Connection, Control, Deflate, Event, Kind, Role, WebSocke
 
 /// What one end has said. The plugin's words and the server's are of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
+pub(super) enum Word {
     Message(Kind, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
@@ -25,7 +25,7 @@ pub enum Word {
 
 impl Word {
     /// What a message says; with RAW there is nothing else.
-    pub fn message(&self) -> &[u8] {
+    pub(super) fn message(&self) -> &[u8] {
         match self {
             Self::Message(_, payload) => payload,
             other => panic!("{other:?} is no message"),
@@ -35,20 +35,20 @@ impl Word {
 
 /// A word, and where in the stream it is complete.
 #[derive(Clone, Debug)]
-pub struct Said {
+pub(super) struct Said {
     pub word: Word,
     pub end: usize,
 }
 
 /// What was agreed on where messages are compressed.
-pub const AGREED: Deflate = Deflate {
+pub(super) const AGREED: Deflate = Deflate {
     peer_window_bits: 11,
     peer_no_context_takeover: false,
     own_window_bits: 15,
     own_no_context_takeover: false,
 };
 
-pub struct Server {
+pub(super) struct Server {
     /// Reads what the relay writes, and says what needs no special make.
     connection: Connection,
     /// So much of what the wire has heard was read.
@@ -68,7 +68,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(now: Instant, deflates: bool, masked: bool, max_message: usize) -> Self {
+    pub(super) fn new(now: Instant, deflates: bool, masked: bool, max_message: usize) -> Self {
         let settings = WebSocketSettings {
             // A server that expects no masks reads as a client does, and sends none either.
             role: if masked { Role::Server } else { Role::Client },
@@ -112,7 +112,7 @@ impl Server {
     }
 
     /// Says one of many things.
-    pub fn speak(&mut self, random: &mut Random, faults: bool, now: Instant) {
+    pub(super) fn speak(&mut self, random: &mut Random, faults: bool, now: Instant) {
         if self.done {
             return;
         }
@@ -188,7 +188,7 @@ impl Server {
     }
 
     /// Closes, with a code and a reason or without.
-    pub fn say_goodbye(&mut self, random: &mut Random, now: Instant) {
+    pub(super) fn say_goodbye(&mut self, random: &mut Random, now: Instant) {
         let (code, reason) = [(1000, "bye"), (1005, ""), (4000, "why not"), (1011, "")][pick(random, 4)];
         if self.done {
             return;
@@ -238,7 +238,7 @@ impl Server {
     }
 
     /// Hears what the wire has heard, and answers: pings at once, a close with its last word.
-    pub fn listen(&mut self, wire: &Wire, now: Instant) {
+    pub(super) fn listen(&mut self, wire: &Wire, now: Instant) {
         let mut bytes = wire.received[self.fed..].to_vec();
         self.fed = wire.received.len();
         let mut at = 0;
@@ -280,7 +280,7 @@ impl Server {
     }
 
     /// Whether it has heard a close frame, and which code that had.
-    pub fn goodbye(&self) -> Option<u16> {
+    pub(super) fn goodbye(&self) -> Option<u16> {
         match self.heard.last() {
             Some(Word::Close(code, _)) => Some(*code),
             _ => None,
@@ -289,7 +289,7 @@ impl Server {
 }
 
 /// A message, short as a rule, of at most `limit` bytes.
-pub fn message(random: &mut Random, number: usize, limit: usize) -> (Kind, Vec<u8>) {
+pub(super) fn message(random: &mut Random, number: usize, limit: usize) -> (Kind, Vec<u8>) {
     let kind = if pick(random, 2) == 0 { Kind::Text } else { Kind::Binary };
     let length = match pick(random, 40) {
         0..=3 => 0,

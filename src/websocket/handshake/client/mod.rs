@@ -9,14 +9,14 @@ use super::{ErrorCode, HandshakeError, Url, accept};
 use crate::websocket::Deflate;
 use response::{ExpectedResponse, ResponseOutcome};
 
-pub use offer::{Offer, OfferError};
+pub(crate) use offer::{Offer, OfferError};
 
 /// The start of every response. Other protocols are refused at the first byte that differs.
 const RESPONSE_START: &[u8] = b"HTTP/1.";
 
 /// Progress of a client's handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HandshakeProgress {
+pub(crate) enum HandshakeProgress {
     /// More bytes are needed.
     Pending,
     /// The handshake is done.
@@ -32,7 +32,7 @@ pub enum HandshakeProgress {
 
 /// The result of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upgraded {
+pub(crate) struct Upgraded {
     /// Bytes after the response: the first frames.
     pub rest: Vec<u8>,
     /// The subprotocol, if one was offered and chosen.
@@ -47,7 +47,7 @@ pub struct Upgraded {
 ///
 /// Call order: write what [`ClientHandshake::transmit`] returns and pass input to [`ClientHandshake::handle_input`], in
 /// any order, until it is not pending.
-pub struct ClientHandshake {
+pub(crate) struct ClientHandshake {
     request: Vec<u8>,
     transmitted: usize,
     expected: ExpectedResponse,
@@ -60,7 +60,7 @@ impl ClientHandshake {
     ///
     /// If `send_credentials` is false, the request has neither the offer's credentials nor its headers. They are for
     /// the host of the URL that the plugin wrote, not for the host of a redirect (see [`Url::same_host`]).
-    pub fn new(url: &Url, offer: &Offer, key: [u8; 16], send_credentials: bool) -> Self {
+    pub(crate) fn new(url: &Url, offer: &Offer, key: [u8; 16], send_credentials: bool) -> Self {
         let key = accept::key(key);
         Self {
             request: request::build(url, offer, &key, send_credentials),
@@ -72,27 +72,27 @@ impl ClientHandshake {
     }
 
     /// The bytes to send next; empty if none are left.
-    pub fn transmit(&self) -> &[u8] {
+    pub(crate) fn transmit(&self) -> &[u8] {
         &self.request[self.transmitted..]
     }
 
     /// `count` bytes of [`Self::transmit`] have been sent.
-    pub fn handle_transmitted(&mut self, count: usize) {
+    pub(crate) fn handle_transmitted(&mut self, count: usize) {
         self.transmitted = (self.transmitted + count).min(self.request.len());
     }
 
     /// Bytes held: what is left to send, and what has come of the response.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.transmit().len() + self.head.bytes().len()
     }
 
     /// Takes bytes of the server. After any result but [`HandshakeProgress::Pending`], no more input may follow.
-    pub fn handle_input(&mut self, bytes: &[u8]) -> HandshakeProgress {
+    pub(crate) fn handle_input(&mut self, bytes: &[u8]) -> HandshakeProgress {
         self.read(bytes).unwrap_or_else(HandshakeProgress::Failed)
     }
 
     /// Returns the error for a transport that ends during the handshake.
-    pub fn handle_eof(&self) -> HandshakeError {
+    pub(crate) fn handle_eof(&self) -> HandshakeError {
         let reason = if self.head.bytes().is_empty() { "closed without an answer" } else { "closed during its answer" };
         HandshakeError::new(ErrorCode::SocketError, reason)
     }

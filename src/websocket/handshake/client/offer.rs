@@ -11,7 +11,7 @@ use crate::websocket::handshake::fields::is_token;
 ///
 /// `Debug` shows no password and no header value, because logs are shown to others.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Offer {
+pub(crate) struct Offer {
     /// Subprotocols, in order of preference.
     pub subprotocols: Vec<Box<str>>,
     /// Headers, name and value. They replace ours of the same name.
@@ -30,7 +30,7 @@ pub struct Offer {
 
 /// A value that cannot be part of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OfferError;
+pub(crate) struct OfferError;
 
 impl fmt::Display for OfferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,7 +45,7 @@ const RESERVED: [&str; 4] = ["Upgrade", "Connection", "Content-Length", "Transfe
 
 impl Offer {
     /// Adds a header, `Name:value`. Errors: reserved headers, a second Host, a malformed header.
-    pub fn add_header(&mut self, header: &[u8]) -> Result<(), OfferError> {
+    pub(crate) fn add_header(&mut self, header: &[u8]) -> Result<(), OfferError> {
         let (name, value) = line(header)?.split_once(':').ok_or(OfferError)?;
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         let begins =
@@ -59,14 +59,14 @@ impl Offer {
     }
 
     /// Sets the credentials, `user:password`. The password may contain colons.
-    pub fn set_auth(&mut self, credentials: &[u8]) -> Result<(), OfferError> {
+    pub(crate) fn set_auth(&mut self, credentials: &[u8]) -> Result<(), OfferError> {
         let (user, password) = line(credentials)?.split_once(':').ok_or(OfferError)?;
         self.auth = Some((user.into(), password.into()));
         Ok(())
     }
 
     /// Sets the subprotocols: at least one, distinct tokens (RFC 6455 section 4.1).
-    pub fn set_subprotocols<'a>(&mut self, list: impl IntoIterator<Item = &'a [u8]>) -> Result<(), OfferError> {
+    pub(crate) fn set_subprotocols<'a>(&mut self, list: impl IntoIterator<Item = &'a [u8]>) -> Result<(), OfferError> {
         let mut subprotocols: Vec<Box<str>> = Vec::new();
         for name in list {
             let text = line(name)?;
@@ -83,13 +83,13 @@ impl Offer {
     }
 
     /// Sets the User-Agent.
-    pub fn set_user_agent(&mut self, value: &[u8]) -> Result<(), OfferError> {
+    pub(crate) fn set_user_agent(&mut self, value: &[u8]) -> Result<(), OfferError> {
         self.user_agent = Some(line(value)?.into());
         Ok(())
     }
 
     /// Sets the Origin.
-    pub fn set_origin(&mut self, value: &[u8]) -> Result<(), OfferError> {
+    pub(crate) fn set_origin(&mut self, value: &[u8]) -> Result<(), OfferError> {
         self.origin = Some(line(value)?.into());
         Ok(())
     }

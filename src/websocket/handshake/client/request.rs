@@ -10,7 +10,7 @@ const USER_AGENT: &str = concat!("sockproxyd/", env!("CARGO_PKG_VERSION"));
 ///
 /// If `trusted` is false, the request goes to another host than the plugin named, and has neither credentials nor the
 /// plugin's headers.
-pub fn build(url: &Url, offer: &Offer, key: &str, trusted: bool) -> Vec<u8> {
+pub(super) fn build(url: &Url, offer: &Offer, key: &str, trusted: bool) -> Vec<u8> {
     let plugin_headers: &[(Box<str>, Box<str>)] = if trusted { &offer.headers } else { &[] };
     let mut request = RequestBuilder { lines: format!("GET {} HTTP/1.1\r\n", url.resource), plugin_headers };
     // RFC 9110 section 7.2: Host SHOULD be the first field, also if the plugin sets it.

@@ -8,7 +8,7 @@ use crate::websocket::handshake::{ErrorCode, HandshakeError, accept, extensions}
 
 /// What a valid response means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResponseOutcome {
+pub(super) enum ResponseOutcome {
     /// An interim response; another one follows.
     Interim,
     /// The handshake is done.
@@ -24,7 +24,7 @@ pub enum ResponseOutcome {
 
 /// What the response must match.
 #[derive(Clone, Debug)]
-pub struct ExpectedResponse {
+pub(super) struct ExpectedResponse {
     /// The expected Sec-WebSocket-Accept.
     pub accept: String,
     /// The offered subprotocols.
@@ -35,12 +35,12 @@ pub struct ExpectedResponse {
 
 impl ExpectedResponse {
     /// What a response to a request with `key` (base64) must match.
-    pub fn new(key: &str, subprotocols: &[Box<str>], deflate: bool) -> Self {
+    pub(super) fn new(key: &str, subprotocols: &[Box<str>], deflate: bool) -> Self {
         Self { accept: accept::accept_value(key), subprotocols: subprotocols.to_vec(), deflate }
     }
 
     /// Checks a response.
-    pub fn check(&self, response: &Response<'_, '_>) -> Result<ResponseOutcome, HandshakeError> {
+    pub(super) fn check(&self, response: &Response<'_, '_>) -> Result<ResponseOutcome, HandshakeError> {
         let fields = Fields(response.headers);
         match response.code.unwrap_or_default() {
             101 if response.version == Some(1) => self.check_upgrade(fields),

@@ -12,12 +12,12 @@ use super::head::{self, Head, HeadError};
 use super::{accept, extensions};
 use crate::websocket::Deflate;
 
-pub use refusal::Refusal;
-pub use request::UpgradeRequest;
+pub(crate) use refusal::Refusal;
+pub(crate) use request::UpgradeRequest;
 
 /// Progress of a server's handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestProgress {
+pub(crate) enum RequestProgress {
     /// More bytes are needed.
     Pending,
     /// A valid request. The client waits for [`ServerHandshake::accept`] or [`ServerHandshake::refuse`].
@@ -29,7 +29,7 @@ pub enum RequestProgress {
 
 /// The choices of a 101 response.
 #[derive(Clone, Debug, Default)]
-pub struct AcceptOptions<'a> {
+pub(crate) struct AcceptOptions<'a> {
     /// The chosen subprotocol, one of the request's.
     pub subprotocol: Option<&'a str>,
     /// Additional headers that [`super::Offer::add_header`] accepts.
@@ -40,7 +40,7 @@ pub struct AcceptOptions<'a> {
 
 /// The chosen subprotocol is not one that the client offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SubprotocolError;
+pub(crate) struct SubprotocolError;
 
 impl fmt::Display for SubprotocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,7 +55,7 @@ impl std::error::Error for SubprotocolError {}
 /// Call order: [`ServerHandshake::handle_input`] until it is not pending; [`ServerHandshake::accept`] or
 /// [`ServerHandshake::refuse`]; then write what [`ServerHandshake::transmit`] returns.
 #[derive(Debug, Default)]
-pub struct ServerHandshake {
+pub(crate) struct ServerHandshake {
     head: Head,
     response: Vec<u8>,
     transmitted: usize,
@@ -63,12 +63,12 @@ pub struct ServerHandshake {
 
 impl ServerHandshake {
     /// A handshake without input.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Takes bytes of the client. After any result but [`RequestProgress::Pending`], no more input may follow.
-    pub fn handle_input(&mut self, bytes: &[u8]) -> RequestProgress {
+    pub(crate) fn handle_input(&mut self, bytes: &[u8]) -> RequestProgress {
         match self.read(bytes) {
             Ok(None) => RequestProgress::Pending,
             Ok(Some(request)) => RequestProgress::Received(request),
@@ -80,7 +80,7 @@ impl ServerHandshake {
     }
 
     /// Queues a 101 response and returns the negotiated compression.
-    pub fn accept(
+    pub(crate) fn accept(
         &mut self,
         request: &UpgradeRequest,
         options: &AcceptOptions<'_>,
@@ -108,17 +108,17 @@ impl ServerHandshake {
     }
 
     /// Queues a refusal. Close the connection once it is written.
-    pub fn refuse(&mut self, refusal: Refusal) {
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
         self.respond(refusal.response());
     }
 
     /// The bytes to send next; empty if none are left.
-    pub fn transmit(&self) -> &[u8] {
+    pub(crate) fn transmit(&self) -> &[u8] {
         &self.response[self.transmitted..]
     }
 
     /// `count` bytes of [`Self::transmit`] have been sent.
-    pub fn handle_transmitted(&mut self, count: usize) {
+    pub(crate) fn handle_transmitted(&mut self, count: usize) {
         self.transmitted = (self.transmitted + count).min(self.response.len());
     }
 

@@ -6,7 +6,7 @@ use crate::websocket::handshake::fields::printable;
 
 /// A response other than 101. Displays as its status, for example `404 Not Found`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// 400 to 599; 0: no response, because the client does not speak HTTP.
     code: u16,
     /// The reason phrase.
@@ -17,13 +17,13 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal with the standard phrase of `code`. A `code` outside 400 to 599 becomes 500.
-    pub fn new(code: u16, reason: &str) -> Self {
+    pub(crate) fn new(code: u16, reason: &str) -> Self {
         let code = if (400..600).contains(&code) { code } else { 500 };
         Self { code, phrase: phrase(code).into(), reason: printable(reason.as_bytes()).into() }
     }
 
     /// A refusal with a plugin's phrase, or the standard one if `phrase` is empty.
-    pub fn with_phrase(code: u16, phrase: &[u8]) -> Self {
+    pub(crate) fn with_phrase(code: u16, phrase: &[u8]) -> Self {
         let refusal = Self::new(code, "");
         let phrase = printable(phrase);
         if phrase.is_empty() { refusal } else { Self { phrase: phrase.into(), ..refusal } }
@@ -35,7 +35,7 @@ impl Refusal {
     }
 
     /// The status code; 0 if there is no response.
-    pub fn code(&self) -> u16 {
+    pub(crate) fn code(&self) -> u16 {
         self.code
     }
 

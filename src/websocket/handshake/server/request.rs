@@ -9,7 +9,7 @@ use crate::websocket::handshake::{accept, url};
 
 /// A valid request for a WebSocket.
 #[derive(Clone, PartialEq, Eq)]
-pub struct UpgradeRequest {
+pub(crate) struct UpgradeRequest {
     /// Path and query, as the client wrote them.
     pub resource: Box<str>,
     /// The Host header.
@@ -88,30 +88,30 @@ impl UpgradeRequest {
     }
 
     /// The resource without its query.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.resource.split('?').next().unwrap_or_default()
     }
 
     /// True if the client offers this subprotocol.
-    pub fn offers(&self, subprotocol: &str) -> bool {
+    pub(crate) fn offers(&self, subprotocol: &str) -> bool {
         self.subprotocols.iter().any(|offered| **offered == *subprotocol)
     }
 
     /// Returns the first of `ours` that the client offers.
-    pub fn choose<'o>(&self, ours: &'o [Box<str>]) -> Option<&'o str> {
+    pub(crate) fn choose<'o>(&self, ours: &'o [Box<str>]) -> Option<&'o str> {
         ours.iter().map(|ours| &**ours).find(|ours| self.offers(ours))
     }
 
     /// True if a page of the request's origin is allowed: one of `patterns` matches it, without case; `*` matches any
     /// characters but `/`, and a pattern `*` alone matches every origin. A request without an origin does not come from
     /// a browser and is allowed (RFC 6455 section 10.2).
-    pub fn is_origin_allowed(&self, patterns: &[Box<str>]) -> bool {
+    pub(crate) fn is_origin_allowed(&self, patterns: &[Box<str>]) -> bool {
         let Some(origin) = &self.origin else { return true };
         patterns.iter().any(|pattern| &**pattern == "*" || matches_pattern(pattern.as_bytes(), origin.as_bytes()))
     }
 
     /// True if the request has these credentials. The comparison takes the same time for every wrong value.
-    pub fn has_credentials(&self, user: &str, password: &str) -> bool {
+    pub(crate) fn has_credentials(&self, user: &str, password: &str) -> bool {
         let received = self.credentials.as_deref().unwrap_or_default();
         let expected = [user, ":", password].concat();
         self.credentials.is_some()
