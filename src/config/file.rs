@@ -32,14 +32,14 @@ pub(super) fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), 
         match parse_line(line).map_err(fail)? {
             ConfigLine::Blank => {}
             ConfigLine::Section(found) if ["host", "limits", "tls", "direct"].contains(&found.as_str()) => {
-                section = found
+                section = found;
             }
             ConfigLine::Section(found) => return Err(fail(&format!("unknown section [{found}]"))),
             ConfigLine::Key(key, _) if section.is_empty() => {
                 return Err(fail(&format!("'{key}' comes before the first section")));
             }
             ConfigLine::Key(key, value) => {
-                config.set(&section, &key, value.as_deref()).map_err(|reason| fail(&reason))?
+                config.set(&section, &key, value.as_deref()).map_err(|reason| fail(&reason))?;
             }
         }
     }
@@ -69,11 +69,11 @@ fn parse_line(line: &str) -> Result<ConfigLine, &'static str> {
     let options = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
     let ini = Ini::load_from_str_opt(line, options).map_err(|_| "neither a [section] nor key=value")?;
     let mut line = ConfigLine::Blank;
-    for (section, keys) in ini.iter() {
+    for (section, keys) in &ini {
         if let Some(section) = section {
             line = ConfigLine::Section(section.trim().to_ascii_lowercase());
         }
-        for (key, value) in keys.iter() {
+        for (key, value) in keys {
             line = ConfigLine::Key(key.trim().to_ascii_lowercase(), Some(value.trim().to_owned()));
         }
     }

@@ -158,7 +158,7 @@ impl World {
         let (kind, argument) = (input.below(8), usize::from(input.byte()));
         match kind {
             0 | 1 if !self.plugin.stream().is_closed() && self.plugin.stream().sent.len() < 200_000 => {
-                self.plugin.stream_mut().send_bytes(&said(argument))
+                self.plugin.stream_mut().send_bytes(&said(argument));
             }
             2 => {
                 self.remote.socket_mut().waiting.push(vec![b'\n'; argument % 4 * argument]);

@@ -80,7 +80,7 @@ impl SetupParser {
                 self.parsed = 0;
             }
             match command {
-                Ok(None) => continue,
+                Ok(None) => {}
                 Ok(Some(command)) => return Some(perform(command, parameters)),
                 Err(error) => return Some(SetupAction::Close(reply::command_failed(&error))),
             }

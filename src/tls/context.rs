@@ -172,22 +172,12 @@ impl TlsContext {
             Ok(())
         };
         if let Some(ca) = &self.ca {
-            add(self.config_file("ca", ca, files)?)?;
+            add(config_file("ca", ca, files)?)?;
         }
         if let Some(name) = &settings.ca_file {
             add(self.plugin_file("CAFL", name, files)?)?;
         }
         Ok(Arc::new(roots))
-    }
-
-    fn config_file(
-        &self,
-        key: &'static str,
-        path: &Path,
-        files: &mut Vec<(PathBuf, FileStamp)>,
-    ) -> Result<PemFile, TlsError> {
-        files.push((path.to_owned(), FileStamp::of(path)));
-        read_config_file(key, path)
     }
 
     fn plugin_file(
@@ -206,6 +196,12 @@ impl TlsContext {
         files.push((path, stamp));
         Ok(file)
     }
+}
+
+/// Reads a file that the configuration names, and adds it to `files`.
+fn config_file(key: &'static str, path: &Path, files: &mut Vec<(PathBuf, FileStamp)>) -> Result<PemFile, TlsError> {
+    files.push((path.to_owned(), FileStamp::of(path)));
+    read_config_file(key, path)
 }
 
 /// The ring provider, with the cipher suites ordered for this machine.

@@ -239,7 +239,7 @@ mod tests {
             let found = TlsError::from_first_bytes(bytes).map(|error| error.to_string());
             match words {
                 Some(words) => {
-                    assert!(found.as_ref().is_some_and(|found| found.contains(words)), "{bytes:?}: {found:?}")
+                    assert!(found.as_ref().is_some_and(|found| found.contains(words)), "{bytes:?}: {found:?}");
                 }
                 None => assert_eq!(found, None, "{bytes:?}"),
             }

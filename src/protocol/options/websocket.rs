@@ -109,7 +109,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         "time limit until the 101 response, redirects included",
         |parameters, value| {
             lenient(value, |ms| {
-                settings(parameters).request_timeout = time_limit(ms, 0.001).unwrap_or(MAX_CONNECT_TIMEOUT)
+                settings(parameters).request_timeout = time_limit(ms, 0.001).unwrap_or(MAX_CONNECT_TIMEOUT);
             })
         },
     ),

@@ -28,7 +28,7 @@ fn a_hanging_connect_blocks_no_other_connection() {
         plugin.send(format!("CONN {}\n", hole.addr()).as_bytes());
     }
     others_are_served(&daemon);
-    assert!(plugins.iter_mut().all(|plugin| plugin.is_quiet()), "the CONNs are still in progress");
+    assert!(plugins.iter_mut().all(testkit::plugin::Plugin::is_quiet), "the CONNs are still in progress");
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn a_device_that_resets_everything_ends_all_its_plugins() {
     });
     assert!(device.wait_accepted(10, LIMIT));
     device.reset_all();
-    assert!(plugins.iter_mut().all(|plugin| plugin.at_end()));
+    assert!(plugins.iter_mut().all(testkit::plugin::Plugin::at_end));
     StatClient::new(daemon.addr()).wait_connections(0);
 }
 

@@ -74,7 +74,7 @@ fn a_silent_name_server_delays_no_other_connection() {
     assert!(conn(&daemon, &format!("localhost:{}", device.port())).starts_with("OK CONN "));
     assert!(conn(&daemon, &format!("device.example:{}", device.port())).starts_with("OK CONN "));
     assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
-    assert!(waiting.iter_mut().all(|plugin| plugin.is_quiet()));
+    assert!(waiting.iter_mut().all(testkit::plugin::Plugin::is_quiet));
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn tungstenite_works() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let plain = format!("ws://{}/x", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        listener.incoming().flatten().for_each(|stream| drop(std::thread::spawn(|| echo(stream))))
+        listener.incoming().flatten().for_each(|stream| drop(std::thread::spawn(|| echo(stream))));
     });
     let device = TlsDevice::start(Identity::loopback().any_server(), echo);
     let secure = format!("wss://{}/x", device.addr());

@@ -204,9 +204,9 @@ impl World {
     fn lose_remote(&mut self) {
         if !self.remote_gone {
             if self.pick(2) == 0 {
-                self.remote.stream_mut().break_off()
+                self.remote.stream_mut().break_off();
             } else {
-                self.remote.stream_mut().close()
+                self.remote.stream_mut().close();
             }
             (self.remote_gone, self.server.done) = (true, true);
         }

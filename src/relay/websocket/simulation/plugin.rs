@@ -151,7 +151,7 @@ impl Reader {
     pub(super) fn read(&mut self, bytes: &[u8], said: &[Said], complete: usize, lenient: bool) -> Reading {
         let mut reading = Reading { words: 0, partly: false, close: None };
         if self.framing == Framing::Raw {
-            self.read_raw(bytes, said, &mut reading);
+            Self::read_raw(bytes, said, &mut reading);
             return reading;
         }
         let (first, offset) = self.right;
@@ -223,7 +223,7 @@ impl Reader {
         (out, true)
     }
 
-    fn read_raw(&self, bytes: &[u8], said: &[Said], reading: &mut Reading) {
+    fn read_raw(bytes: &[u8], said: &[Said], reading: &mut Reading) {
         let mut rest = bytes;
         for (at, Said { word, .. }) in said.iter().enumerate() {
             if let Word::Message(_, payload) | Word::Fault(_, payload) = word {

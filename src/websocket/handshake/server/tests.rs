@@ -292,7 +292,7 @@ fn requests_that_are_too_large_are_refused() {
         for pieces in [vec![&all[..]], all.chunks(1).collect(), all.chunks(1000).collect()] {
             match outcome_of(&pieces).0 {
                 RequestProgress::Received(request) => {
-                    assert!(fits && request.head.len() == MAX_HEAD && request.rest == FRAMES)
+                    assert!(fits && request.head.len() == MAX_HEAD && request.rest == FRAMES);
                 }
                 RequestProgress::Refused(refusal) => assert_eq!((fits, refusal.code()), (false, 431)),
                 RequestProgress::Pending => panic!("the end of the request was not found"),
