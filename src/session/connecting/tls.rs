@@ -100,7 +100,7 @@ impl<S: Stream> TlsHandshake<S> {
         match self.state {
             TlsHandshakeState::Waiting(pending) if self.socket.is_readable() => {
                 let held = pending.held();
-                // Half a message that waits for memory could wait for another one that waits for memory, too.
+                // Partly read messages that wait for each other's memory would deadlock, so the handshake fails instead.
                 let memory = budget.left().max(HANDSHAKE_RESERVE.saturating_sub(held));
                 if memory == 0 {
                     return TlsProgress::Failed(ConnectError::could_not_connect("no memory for the handshake"));

@@ -184,7 +184,10 @@ fn check(case: &Case, buffers: u64) {
     let config = format!("[limits]\nconnections={}\nbuffers={buffers}\n", 2 * COUNT);
     // The threads that compute handshakes allocate what connections keep. In arenas of their own, each of which glibc
     // maps and trims by itself, unused memory would count as that of connections.
-    let daemon = daemon().config(&config).env("MALLOC_ARENA_MAX", "1").start();
+    let daemon = daemon().config(&config).env("MALLOC_ARENA_MAX", "1");
+    // Freed blocks of this length go back to the kernel at once, instead of staying between those in use: `buffered` may
+    // have been larger before.
+    let daemon = daemon.env("MALLOC_MMAP_THRESHOLD_", "8192").env("MALLOC_TRIM_THRESHOLD_", "8192").start();
     let mut stat = StatClient::new(daemon.addr());
     // Memory that all connections share: temporary buffers, stacks of threads, the free list.
     let remotes = DeafRemotes::start(case.protocol);
