@@ -352,7 +352,7 @@ fn stat_and_log_do_not_reveal_the_pid() {
     let table: Vec<String> = std::iter::from_fn(|| Some(asker.line()).filter(|line| line != "OK BLKS")).collect();
     assert!(table.iter().any(|row| row.ends_with(" 5/s/a/k7Xq*")), "{table:#?}");
     drop(attached(&daemon, ""));
-    let log = daemon.log_text();
+    let log = daemon.complete_log_text();
     assert!(log.contains("parked") && !log.contains(PID), "{log}");
 }
 

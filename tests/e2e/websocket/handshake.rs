@@ -262,7 +262,7 @@ fn neither_log_nor_stat_contains_secrets() {
     assert_eq!(misspelt, "ERR CONN Invalid option auth=user:hidden4");
     let mut asker = daemon.plugin();
     asker.send(b"STAT\nSTAT JSON\nQUIT\n");
-    let shown = String::from_utf8_lossy(&asker.rest()).into_owned() + &daemon.log_text();
+    let shown = String::from_utf8_lossy(&asker.rest()).into_owned() + &daemon.complete_log_text();
     assert!(shown.contains("ws://127.0.0.1") || shown.contains("127.0.0.1:"), "{shown}");
     assert!(!shown.contains("hidden") && !shown.contains("dXNlc"), "{shown}");
 }

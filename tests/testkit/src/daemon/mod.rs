@@ -332,6 +332,17 @@ impl Daemon {
         self.log_lines().join("\n")
     }
 
+    /// The text of stderr and stdout with all lines that the daemon has logged until now, also those that it has not
+    /// written yet. The log shows connections.
+    ///
+    /// # Panics
+    /// If it does not show that of this call.
+    pub fn complete_log_text(&self) -> String {
+        let plugin = self.plugin();
+        self.wait_for_log(START_LIMIT, |line| line.contains(plugin.pid()));
+        self.log_text()
+    }
+
     /// The text of stdout alone (`-h`, `--version`), after it has exited.
     pub fn stdout_text(&self) -> String {
         self.log.lock().stdout.join("\n")
