@@ -353,6 +353,13 @@ impl WebSocketRelay {
             if !plugin.is_readable() {
                 return false;
             }
+            // All whole messages are encoded. Partly read ones that wait for each other's memory would deadlock, so the
+            // message fails instead.
+            if self.to_remote.buffered() > RESERVE && cx.budget.is_full() {
+                self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadFraming);
+                self.end_plugin(close::GOING_AWAY, cx);
+                return false;
+            }
             let room = room(cx);
             match plugin.try_read(&mut cx.scratch[..room]) {
                 Transfer::Eof => {
@@ -364,11 +371,6 @@ impl WebSocketRelay {
                     allowance = allowance.saturating_sub(read);
                     self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
                     self.account(cx.budget);
-                    // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
-                    if self.to_remote.buffered() > RESERVE && cx.budget.is_full() {
-                        self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadFraming);
-                        self.end_plugin(close::GOING_AWAY, cx);
-                    }
                 }
                 Transfer::Blocked => {}
                 Transfer::Broken(_) => self.lose_plugin(cx),

@@ -109,9 +109,21 @@ fn without_memory_half_a_message_of_the_plugin_is_refused() {
     let mut world = World::new(Framing::Mesg, LIMIT);
     world.turn(&[&b"BINA 2000\n"[..], &[7; 2000]].concat(), b"");
     assert_eq!(world.remote.stream().received.len(), 4 + 2000, "one that fits the reserve passes");
-    world.turn(&[&b"BINA 5000\n"[..], &[7; 4000]].concat(), b"");
+    world.turn(&[&b"BINA 9000\n"[..], &[7; 8000]].concat(), b"");
     assert_eq!(world.plugin.stream().received, b"CLOS 1009 25\nno memory for the message");
     assert!(world.held() <= 2 * (RESERVE + 4096), "{}", world.held());
+}
+
+#[test]
+fn whole_messages_that_take_the_last_memory_are_not_refused() {
+    let mut world = World::new(Framing::Mesg, LIMIT - 50_000);
+    world.remote.stream_mut().room = 0;
+    let messages = [&b"BINA 1000\n"[..], &[7; 1000]].concat().repeat(49);
+    world.turn(&messages, b"");
+    assert!(world.around.budget.is_full() || world.relay.to_remote.buffered() > RESERVE);
+    world.remote.stream_mut().make_room(1 << 24);
+    world.turn(b"", b"");
+    assert_eq!(world.remote.stream().received.len(), 49 * 1004);
 }
 
 #[test]
