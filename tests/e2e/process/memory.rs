@@ -31,6 +31,10 @@ const BLOCKED_AFTER: u16 = 500;
 /// Segments as on Ethernet. Loopback's, of 64 KiB, make the kernel's send buffers grow to megabytes.
 const SEGMENT: u32 = 1460;
 
+/// The allocator keeps freed blocks between those in use. How many depends on which threads ran when. Memory that is not
+/// accounted for is there every time.
+const ATTEMPTS: usize = 3;
+
 /// A protocol, and what it may cost.
 struct Case {
     protocol: &'static str,
@@ -179,8 +183,8 @@ fn fill(stat: &mut StatClient, senders: &mut [Sender]) -> u64 {
     }
 }
 
-/// Compares memory with `buffered`, for a daemon with the bound `buffers`.
-fn check(case: &Case, buffers: u64) {
+/// Compares memory with `buffered`, for a daemon with the bound `buffers`. Returns what was found if it is too much.
+fn check(case: &Case, buffers: u64) -> Result<(), String> {
     let config = format!("[limits]\nconnections={}\nbuffers={buffers}\n", 2 * COUNT);
     // The threads that compute handshakes allocate what connections keep. In arenas of their own, each of which glibc
     // maps and trims by itself, unused memory would count as that of connections.
@@ -209,11 +213,11 @@ fn check(case: &Case, buffers: u64) {
         case.protocol
     );
     println!("{shown}");
-    assert!(idle <= case.idle, "{shown}");
-    // The allocator rounds up, and leaves gaps where buffers grow.
-    assert!(grown <= buffered + buffered / 8 + SLACK + buffers.min(FREE_LIST), "{shown}");
     assert!(buffered >= buffers / 2, "the buffers are not full: {shown}");
     assert!(buffered <= buffers + COUNT * case.layers * RESERVE + SLACK, "{shown}");
+    // The allocator rounds up, and leaves gaps where buffers grow.
+    let is_accounted_for = grown <= buffered + buffered / 8 + SLACK + buffers.min(FREE_LIST);
+    if idle <= case.idle && is_accounted_for { Ok(()) } else { Err(shown) }
 }
 
 /// Checks a protocol with the smallest bound and with the default.
@@ -222,8 +226,10 @@ fn check_bounds(case: &Case) {
         return;
     }
     raise_descriptor_limit();
-    check(case, 65_536);
-    check(case, 4 << 20);
+    for buffers in [65_536, 4 << 20] {
+        let results: Vec<_> = (0..ATTEMPTS).map(|_| check(case, buffers)).take_while(Result::is_err).collect();
+        assert!(results.len() < ATTEMPTS, "{results:#?}");
+    }
 }
 
 #[test]
