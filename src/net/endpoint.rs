@@ -78,17 +78,40 @@ pub(crate) trait Endpoint {
 pub(crate) struct SocketEndpoint<S> {
     stream: S,
     readiness: Readiness,
+    urgent: UrgentBytes,
+}
+
+/// Whether the socket keeps urgent bytes in their place. That takes a system call, which most connections need not make:
+/// a read that finds what an event has reported stops at the mark of an urgent byte that came later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UrgentBytes {
+    /// It does not; the next byte to be read is known not to be urgent.
+    Absent,
+    /// It does not; the next byte to be read may be urgent.
+    Possible,
+    /// It does.
+    Kept,
 }
 
 impl<S> SocketEndpoint<S> {
     /// `stream`, of which `readiness` is known.
     pub(crate) fn new(stream: S, readiness: Readiness) -> Self {
-        Self { stream, readiness }
+        let urgent = if readiness.readable { UrgentBytes::Possible } else { UrgentBytes::Absent };
+        Self { stream, readiness, urgent }
     }
 
     /// Adds what an event reports.
     pub(crate) fn handle_event(&mut self, event: Readiness) {
         self.readiness.merge(event);
+        if event.urgent {
+            self.expect_urgent_bytes();
+        }
+    }
+
+    fn expect_urgent_bytes(&mut self) {
+        if self.urgent == UrgentBytes::Absent {
+            self.urgent = UrgentBytes::Possible;
+        }
     }
 
     /// The stream.
@@ -104,7 +127,7 @@ impl<S> SocketEndpoint<S> {
     /// Puts another layer on the stream: TLS, say. A layer that may hold bytes already is to be read whatever events have
     /// reported ([`Endpoint::assume_readable`]).
     pub(crate) fn wrap<T>(self, layer: impl FnOnce(S) -> T) -> SocketEndpoint<T> {
-        SocketEndpoint { stream: layer(self.stream), readiness: self.readiness }
+        SocketEndpoint { stream: layer(self.stream), readiness: self.readiness, urgent: self.urgent }
     }
 }
 
@@ -115,15 +138,29 @@ impl<S: Stream> SocketEndpoint<S> {
     fn reads_until_blocked(&self) -> bool {
         self.readiness.read_closed || self.readiness.urgent || self.stream.is_layered()
     }
+
+    /// To be called before a read.
+    fn keep_urgent_bytes(&mut self) {
+        if self.urgent == UrgentBytes::Possible {
+            self.stream.keep_urgent_bytes();
+            self.urgent = UrgentBytes::Kept;
+        }
+    }
 }
 
 impl<S: Stream> Endpoint for SocketEndpoint<S> {
     fn try_read(&mut self, buffer: &mut [u8]) -> Transfer {
+        self.keep_urgent_bytes();
         match self.stream.recv(buffer) {
             Ok(0) => Transfer::Eof,
             Ok(read) => {
                 if read < buffer.len() && !self.reads_until_blocked() {
                     self.readiness.readable = false;
+                }
+                if read == buffer.len() {
+                    // The next read, or splice(2), may find what no event has reported.
+                    self.expect_urgent_bytes();
+                    self.keep_urgent_bytes();
                 }
                 Transfer::Bytes(read)
             }
@@ -152,7 +189,8 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
             }
             Err(error) => {
                 // What the peer sent before is still there to be read, and no further event reports it.
-                self.readiness = Readiness { readable: true, read_closed: true, ..self.readiness };
+                self.readiness.read_closed = true;
+                self.assume_readable();
                 Transfer::Broken(error)
             }
         }
@@ -169,7 +207,8 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.writable = false,
                 Err(error) => {
-                    self.readiness = Readiness { readable: true, read_closed: true, ..self.readiness };
+                    self.readiness.read_closed = true;
+                    self.assume_readable();
                     return Err(error);
                 }
             }
@@ -187,6 +226,7 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
 
     fn assume_readable(&mut self) {
         self.readiness.readable = true;
+        self.expect_urgent_bytes();
     }
 
     fn is_writable(&self) -> bool {
@@ -305,5 +345,93 @@ impl<D: Datagrams> DatagramEndpoint<D> {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn socket_mut(&mut self) -> &mut D {
         &mut self.socket
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::net::socket::TcpSocket;
+
+    const EVENT: Readiness =
+        Readiness { readable: true, writable: false, read_closed: false, urgent: false, closed: false };
+
+    fn pair(readiness: Readiness) -> (SocketEndpoint<TcpSocket>, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        (SocketEndpoint::new(TcpSocket(mio::net::TcpStream::from_std(stream)), readiness), peer)
+    }
+
+    /// Reads, once bytes have come.
+    fn read(endpoint: &mut SocketEndpoint<TcpSocket>, length: usize) -> Vec<u8> {
+        let mut buffer = vec![0; length];
+        loop {
+            match endpoint.try_read(&mut buffer) {
+                Transfer::Bytes(read) => return buffer[..read].to_vec(),
+                Transfer::Blocked => std::thread::yield_now(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn keeps_urgent_bytes(endpoint: &SocketEndpoint<TcpSocket>) -> bool {
+        SockRef::from(&endpoint.stream.0).out_of_band_inline().unwrap()
+    }
+
+    #[test]
+    fn a_read_of_what_an_event_has_reported_costs_no_other_call() {
+        let (mut endpoint, mut peer) = pair(Readiness::ACCEPTED);
+        for _ in 0..3 {
+            peer.write_all(b"some").unwrap();
+            endpoint.handle_event(EVENT);
+            assert_eq!(read(&mut endpoint, 100), b"some");
+        }
+        assert!(!keeps_urgent_bytes(&endpoint));
+    }
+
+    #[test]
+    fn an_urgent_byte_that_comes_before_a_read_is_left_to_its_event() {
+        let (mut endpoint, mut peer) = pair(Readiness::ACCEPTED);
+        peer.write_all(b"some").unwrap();
+        endpoint.handle_event(EVENT);
+        SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+        peer.write_all(b"end").unwrap();
+        let mut got = read(&mut endpoint, 100);
+        assert_eq!(got, b"some", "the read stops at the mark");
+        endpoint.handle_event(Readiness { urgent: true, ..EVENT });
+        while !got.ends_with(b"end") {
+            got.extend(read(&mut endpoint, 100));
+        }
+        assert_eq!(got, b"some!end");
+    }
+
+    #[test]
+    fn an_urgent_byte_that_no_event_has_reported_is_not_lost() {
+        for kind in 0..3 {
+            let (mut endpoint, mut peer) = pair(if kind == 0 { Readiness::FRESH } else { Readiness::ACCEPTED });
+            if kind == 1 {
+                // After a full read the next one follows at once.
+                peer.write_all(b"full").unwrap();
+                endpoint.handle_event(EVENT);
+                assert_eq!(read(&mut endpoint, 4), b"full");
+            }
+            if kind == 2 {
+                endpoint.assume_readable();
+            }
+            SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+            peer.write_all(b"end").unwrap();
+            let mut got = Vec::new();
+            while !got.ends_with(b"end") {
+                got.extend(read(&mut endpoint, 100));
+            }
+            assert_eq!(got, b"!end", "case {kind}");
+        }
     }
 }

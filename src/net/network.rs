@@ -26,9 +26,6 @@ pub(crate) trait Network {
     /// itself is asked.
     fn poll_connected(&mut self, stream: &Self::Stream, to: SocketAddr) -> io::Result<bool>;
 
-    /// Sets the options that a connection needs from its first byte on.
-    fn set_options(&mut self, stream: &Self::Stream);
-
     /// Sets TCP_NODELAY: small writes are sent at once, even while earlier ones are not acknowledged.
     fn set_no_delay(&mut self, stream: &Self::Stream);
 
@@ -93,10 +90,6 @@ impl Network for MioNetwork {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         Ok(true)
-    }
-
-    fn set_options(&mut self, stream: &TcpSocket) {
-        stream.set_options();
     }
 
     fn set_no_delay(&mut self, stream: &TcpSocket) {

@@ -36,6 +36,9 @@ pub(crate) trait Stream {
     }
     /// Bounds what the stream may hold for its peer, in bytes.
     fn set_send_limit(&mut self, _bytes: usize) {}
+    /// Keeps urgent bytes in their place among the others. Without it the kernel leaves out one that is the first to be
+    /// read (tcp(7), SO_OOBINLINE). Best effort: an error is ignored.
+    fn keep_urgent_bytes(&mut self) {}
     /// The descriptor, where bytes may be spliced.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -64,13 +67,7 @@ pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 pub(crate) struct TcpSocket(pub TcpStream);
 
 impl TcpSocket {
-    /// Keeps urgent bytes in their place. An accepted connection has its options from its listener: see [`set_options`].
-    /// Best effort, as all options; errors are ignored.
-    pub(crate) fn set_options(&self) {
-        let _ = SockRef::from(&self.0).set_out_of_band_inline(true);
-    }
-
-    /// Turns Nagle's algorithm off.
+    /// Turns Nagle's algorithm off. Best effort, as all options: an error is ignored.
     pub(crate) fn set_no_delay(&self) {
         let _ = SockRef::from(&self.0).set_tcp_nodelay(true);
     }
@@ -113,6 +110,10 @@ impl Stream for TcpSocket {
     fn shutdown_write(&mut self) {
         // Fails only if the connection has broken meanwhile, and then no peer is left to tell.
         let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    fn keep_urgent_bytes(&mut self) {
+        let _ = SockRef::from(&self.0).set_out_of_band_inline(true);
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

@@ -80,6 +80,10 @@ impl<S: Stream> Stream for RemoteStream<S> {
         self.stream_mut().set_send_limit(bytes);
     }
 
+    fn keep_urgent_bytes(&mut self) {
+        self.stream_mut().keep_urgent_bytes();
+    }
+
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.stream().fd()
     }

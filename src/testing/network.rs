@@ -292,8 +292,6 @@ impl Network for SimNetwork {
         }
     }
 
-    fn set_options(&mut self, _: &SimStream) {}
-
     fn set_no_delay(&mut self, _: &SimStream) {}
 
     fn set_keep_alive(&mut self, _: &SimStream, _: Duration) {}

@@ -26,6 +26,7 @@ use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::reason;
 use crate::net::resolver::ResolveResult;
+use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
@@ -251,7 +252,7 @@ impl<N: Network> Connecting<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> AttemptOutcome<N> {
-        let (socket, peer) = match connector.poll(cx.network, cx.remote_token, cx.now) {
+        let (mut socket, peer) = match connector.poll(cx.network, cx.remote_token, cx.now) {
             ConnectorProgress::Pending => return AttemptOutcome::Wait(Attempt::Racing(connector)),
             ConnectorProgress::Failed(error) => {
                 return AttemptOutcome::Failed(ConnectError::could_not_connect(reason(&error)));
@@ -259,10 +260,11 @@ impl<N: Network> Connecting<N> {
             ConnectorProgress::Connected(socket, peer) => (socket, peer),
         };
         self.hop.handle_connected(peer.ip());
-        cx.network.set_options(socket.stream());
         if self.hop.protocol != Protocol::Tcp {
             // A handshake writes several times in a row.
             cx.network.set_no_delay(socket.stream());
+            // Layers read without an event.
+            socket.stream_mut().keep_urgent_bytes();
         }
         match self.hop.protocol {
             Protocol::Tls | Protocol::Wss => {
