@@ -1,8 +1,8 @@
 //! The log: to standard error, to a file of limited size, or to the system log.
 //!
-//! The loop's lines wait for up to 50 ms and are written together, because a connection has several; they do not wait
-//! where a client is about to be greeted. Warnings, errors and the lines of other threads are written at once. Lines
-//! that cannot be written without blocking are lost, because the daemon must not wait for its log.
+//! The loop's lines wait for up to 50 ms and are written together, because a connection has several. Warnings, errors
+//! and the lines of other threads are written at once. Lines that cannot be written without blocking are lost, because
+//! the daemon must not wait for its log.
 
 use std::borrow::Cow;
 use std::cell::Cell;

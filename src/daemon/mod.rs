@@ -289,8 +289,6 @@ impl Daemon {
             return;
         }
         accepted.into_iter().for_each(|accepted| self.add_session(accepted));
-        // A client that has been greeted finds its own line in the log.
-        logging::flush();
     }
 
     fn add_session(&mut self, Accepted { mut stream, peer, listener }: Accepted) {
