@@ -182,7 +182,7 @@ fn the_log_goes_to_the_configured_file() {
     let (log, port) = (scratch.path("log"), Reserved::new().unwrap());
     let daemon = daemon().port(port.port()).args(&["-L", &log]).spawn();
     let plugin = wait_listening(port.addr());
-    assert!(scratch.read("log").contains(plugin.pid()), "{}", scratch.read("log"));
+    eventually("the log has a line", || scratch.read("log").contains(plugin.pid()).then_some(()));
     assert_eq!(daemon.log_text(), "", "log lines on standard error");
 }
 

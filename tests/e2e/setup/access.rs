@@ -78,7 +78,11 @@ fn stop_is_refused_to_clients_outside_the_stop_list() {
     let (_, answer) = answer.split_once('\n').unwrap();
     assert_eq!(answer, "ERR STOP Not allowed\n");
     assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"), "the daemon goes on");
-    assert!(daemon.log_text().contains("127.0.0.1"), "the log names the client:\n{}", daemon.log_text());
+    assert!(
+        daemon.log_text().contains("may not STOP from 127.0.0.1"),
+        "the log names the client:\n{}",
+        daemon.log_text()
+    );
     let mut permitted = plugin_from("127.0.0.2", daemon.addr());
     permitted.line();
     assert_eq!(permitted.command("STOP"), "OK STOP");
