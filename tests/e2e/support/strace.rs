@@ -109,11 +109,6 @@ impl Calls {
         Ok(())
     }
 
-    /// The number of calls of this name.
-    pub(crate) fn of(&self, name: &str) -> usize {
-        self.0.get(name).copied().unwrap_or(0)
-    }
-
     /// The number of all calls.
     pub(crate) fn total(&self) -> usize {
         self.0.values().sum()
