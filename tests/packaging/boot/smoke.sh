@@ -106,7 +106,7 @@ smoke() {
     rm -f requests
     check "a talker is heard" says '^spoken$' ask 'CONN 127.0.0.1:7001 NTFY=5/urn:test/HandleIt/77'
     check "Luup is notified" eventually has requests \
-        '^GET /data_request?id=action&output_format=json&DeviceNum=5&serviceId=urn%3atest&action=HandleIt&Pid=77 '
+        '^GET /data_request?id=action&output_format=json&DeviceNum=5&serviceId=urn%3atest&action=HandleIt&Pid=77 HTTP/1.1'
 
     threads=$(field "$(worker)" Threads)
     check "threads work ($threads)" test "$threads" -ge 2
