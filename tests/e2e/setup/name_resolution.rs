@@ -7,7 +7,7 @@ use testkit::device::{Device, Kind};
 use testkit::plugin::Plugin;
 use testkit::ports::{BlackHole, Reserved};
 
-use crate::support::{Answer, LIMIT, NameServer, StatClient, refused};
+use crate::support::{Answer, LIMIT, NameServer, StatClient};
 
 #[track_caller]
 fn conn(daemon: &Daemon, target: &str) -> String {
@@ -135,5 +135,5 @@ fn refusals_of_all_addresses_are_reported_as_refused() {
     server.set_addresses("all-refuse.example", &["127.0.0.1", "127.0.0.2", "::1"]);
     let closed = Reserved::new().unwrap();
     let answer = conn(&daemon, &format!("all-refuse.example:{}", closed.port()));
-    assert_eq!(answer, format!("ERR CONN {}", refused()));
+    assert_eq!(answer, "ERR CONN connection refused");
 }

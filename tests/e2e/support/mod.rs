@@ -93,13 +93,8 @@ pub(crate) fn skipped_under_emulation(why: &str) -> bool {
     emulated()
 }
 
-/// The reason of a CONN to a closed port. QEMU's user mode before version 8 gives the guest the host's errno in
-/// SO_ERROR, which differs from that of MIPS.
-pub(crate) fn refused() -> &'static str {
-    if emulator_mixes_up_errors() { "Unknown errno" } else { "connection refused" }
-}
-
-/// See [`refused`].
+/// True under QEMU's user mode before version 8 for MIPS: SO_ERROR gives the guest the host's errno, which differs from
+/// that of MIPS. The standard library's connect asks for it, which sends notifications.
 pub(crate) fn emulator_mixes_up_errors() -> bool {
     static MIXES: OnceLock<bool> = OnceLock::new();
     *MIXES.get_or_init(|| {
