@@ -13,9 +13,8 @@ local SERVICE = "urn:toggledbits-com:serviceId:SockProxy1"
 
 -- Seconds between two checks of the daemon. Earlier versions of the device use the same interval.
 local CHECK_INTERVAL = 300
--- The number of consecutive checks that must find the daemon down before the plugin installs it again: a person who
--- stops the daemon for a moment does not race with the plugin. Another attempt follows every CHECKS_BETWEEN_REPAIRS
--- checks.
+-- The plugin installs the daemon again after this number of consecutive checks that found it down, so that it does not
+-- interfere with an owner who stops the daemon for a moment. It tries again every CHECKS_BETWEEN_REPAIRS checks.
 local CHECKS_BEFORE_REPAIR, CHECKS_BETWEEN_REPAIRS = 2, 12
 -- Seconds. One check blocks Luup for twice this time at most, and only if the daemon hangs.
 local PROBE_TIMEOUT = 1

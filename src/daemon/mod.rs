@@ -53,10 +53,6 @@ const MAX_EVENTS: usize = 256;
 /// Threads that compute TLS handshakes: more threads than cores gain nothing.
 const HANDSHAKE_THREADS: usize = 2;
 
-/// Turns given to an attached plugin's unread bytes before ATCH replaces it. What is left then is what the remote does not
-/// take.
-const ATTACH_TURNS: usize = 16;
-
 /// Time at the end for closing notifications to reach Luup, and for remotes to be told.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -471,18 +467,9 @@ impl Daemon {
         let pid: Box<[u8]> = found.session.kept_pid().unwrap_or_default().into();
         let claim = match self.find_kept(&pid) {
             Some(older) => {
-                let taken = self.with_session(older, |session, cx| {
-                    // Its plugin may just have gone, which no event has reported yet.
-                    session.assume_readable();
-                    session.turn(cx);
-                    let taken = session.kept_state() == KeptState::Taken;
-                    if !taken {
-                        session.end_kept(KeptEnd::Replaced, cx);
-                    }
-                    taken
-                });
+                let released = self.with_session(older, Session::release_pid);
                 self.enqueue(older);
-                if taken == Some(true) { Err(reply::PID_IN_USE) } else { Ok(()) }
+                if released == Some(false) { Err(reply::PID_IN_USE) } else { Ok(()) }
             }
             None if self.kept.find(&pid).is_none() && self.kept.len() >= self.resources.config.limits.kept => {
                 Err(reply::TOO_MANY_KEPT)
@@ -499,16 +486,7 @@ impl Daemon {
     /// why not.
     fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>) -> Result<(), &'static str> {
         let kept = self.look_up_kept(pid).ok_or(reply::NO_SUCH_PID)?;
-        let resumed = self.with_session(kept, |session, cx| {
-            // What the plugin before has sent is relayed first, as far as it goes.
-            session.assume_readable();
-            for _ in 0..ATTACH_TURNS {
-                if session.turn(cx) != TurnResult::Again {
-                    break;
-                }
-            }
-            session.resume(seen)
-        });
+        let resumed = self.with_session(kept, |session, cx| session.resume(seen, cx));
         // Whatever comes of it, these turns may have left the session something to do, or another deadline.
         self.enqueue(kept);
         resumed.ok_or(reply::NO_SUCH_PID)??;

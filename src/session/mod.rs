@@ -74,6 +74,10 @@ use setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
 /// reads, and a plugin that is ending may never stop sending.
 const TURN_READS: usize = 16;
 
+/// Turns given to an attached plugin's unread bytes before ATCH replaces it. What is left then is what the remote does not
+/// take.
+const ATTACH_TURNS: usize = 16;
+
 /// Longer than any connection lasts.
 const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -583,9 +587,27 @@ impl<N: Network> Session<N> {
         }
     }
 
-    /// Goes on behind the first `seen` messages, or with what was not sent. An error is the reason, and changes nothing.
-    /// To be followed by [`Session::attach`].
-    pub(crate) fn resume(&mut self, seen: Option<u64>) -> Result<(), &'static str> {
+    /// Ends this kept session, because another is to have its pid. False if a plugin still uses it: then it goes on.
+    pub(crate) fn release_pid(&mut self, cx: &mut SessionContext<'_, N>) -> bool {
+        // The plugin may just have gone, which no event has reported yet.
+        self.assume_readable();
+        self.turn(cx);
+        if self.kept_state() == KeptState::Taken {
+            return false;
+        }
+        self.end_kept(KeptEnd::Replaced, cx);
+        true
+    }
+
+    /// Relays what the plugin before has sent, as far as it goes; then goes on behind the first `seen` messages, or with
+    /// what was not sent. An error is the reason why it cannot. To be followed by [`Session::attach`].
+    pub(crate) fn resume(&mut self, seen: Option<u64>, cx: &mut SessionContext<'_, N>) -> Result<(), &'static str> {
+        self.assume_readable();
+        for _ in 0..ATTACH_TURNS {
+            if self.turn(cx) != TurnResult::Again {
+                break;
+            }
+        }
         match (self.kept_state(), &mut self.plugin) {
             (KeptState::Taken | KeptState::Parked, PluginSide::Kept(plugin)) => {
                 plugin.resume(seen).map_err(|Gap| reply::GAP)

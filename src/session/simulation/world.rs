@@ -24,8 +24,6 @@ use crate::testing::wire::FaultProfile;
 
 /// Tokens of remotes' sockets are beyond those of plugins'.
 const REMOTE: usize = 1 << 20;
-/// Turns in which what an attached plugin has sent is relayed before another takes its place.
-const ATTACH_TURNS: usize = 16;
 /// Turns of a session in one round before that counts as an endless loop.
 const MAX_TURNS: usize = 20_000;
 /// A message that is read whole, with its frame's header and what a layer puts around it.
@@ -424,20 +422,12 @@ impl World {
         let pid: Box<[u8]> = slot.session.kept_pid().unwrap_or_default().into();
         let claim = match self.find_kept(&pid) {
             Some(older) => {
-                let taken = self.with_session(older, |session, cx| {
-                    session.assume_readable();
-                    session.turn(cx);
-                    let taken = session.kept_state() == KeptState::Taken;
-                    if !taken {
-                        session.end_kept(KeptEnd::Replaced, cx);
-                    }
-                    taken
-                });
+                let released = self.with_session(older, Session::release_pid);
                 self.enqueue(older);
-                if taken == Some(false) {
+                if released == Some(true) {
                     self.check_silenced(&pid);
                 }
-                if taken == Some(true) { Err(reply::PID_IN_USE) } else { Ok(()) }
+                if released == Some(false) { Err(reply::PID_IN_USE) } else { Ok(()) }
             }
             None => Ok(()),
         };
@@ -458,15 +448,7 @@ impl World {
     /// As the daemon does it.
     fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>) -> Result<(), &'static str> {
         let kept = self.find_kept(pid).ok_or(reply::NO_SUCH_PID)?;
-        let resumed = self.with_session(kept, |session, cx| {
-            session.assume_readable();
-            for _ in 0..ATTACH_TURNS {
-                if session.turn(cx) != TurnResult::Again {
-                    break;
-                }
-            }
-            session.resume(seen)
-        });
+        let resumed = self.with_session(kept, |session, cx| session.resume(seen, cx));
         self.enqueue(kept);
         resumed.ok_or(reply::NO_SUCH_PID)??;
         let connection = self.slots.get_mut(&key).and_then(|slot| slot.session.take_connection());
