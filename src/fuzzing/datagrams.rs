@@ -24,14 +24,7 @@ const MOST_CALLS: usize = 600;
 /// Operations: a longer story tells nothing new.
 const MOST_STEPS: usize = 200;
 
-const TIMING: Timing = Timing {
-    receive: None,
-    idle: None,
-    half_close: Duration::from_secs(5),
-    stall: Duration::from_secs(60),
-    plugin_read_closed: false,
-    remote_read_closed: false,
-};
+const TIMING: Timing = Timing { stall: Duration::from_secs(60), ..crate::testing::TIMING };
 
 /// What a plugin may say, whole and in part, right and wrong. The last is the longest: see [`said`].
 const WORDS: [&[u8]; 16] = [

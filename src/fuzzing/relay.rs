@@ -23,14 +23,8 @@ const MOST_STEPS: usize = 400;
 /// Largest chunk in one operation.
 const CHUNK: usize = 512;
 
-const TIMING: Timing = Timing {
-    receive: Some(Duration::from_secs(20)),
-    idle: None,
-    half_close: Duration::from_secs(5),
-    stall: Duration::from_secs(60),
-    plugin_read_closed: false,
-    remote_read_closed: false,
-};
+const TIMING: Timing =
+    Timing { receive: Some(Duration::from_secs(20)), stall: Duration::from_secs(60), ..crate::testing::TIMING };
 
 struct World {
     around: TestContext,

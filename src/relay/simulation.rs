@@ -12,21 +12,12 @@ use super::{CloseReason, Relay, Timing};
 use crate::fuzzing;
 use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::net::readiness::Readiness;
-use crate::testing::TestContext;
 use crate::testing::seeds::for_each_seed;
 use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
+use crate::testing::{TIMING, TestContext};
 
 /// Seeds that are tried for each relay.
 const SEEDS: u64 = 500;
-
-const TIMING: Timing = Timing {
-    receive: None,
-    idle: None,
-    half_close: Duration::from_secs(5),
-    stall: Duration::from_secs(300),
-    plugin_read_closed: false,
-    remote_read_closed: false,
-};
 
 /// Operations for the relay of streams. Ends are rare, so that a story has a middle.
 fn stream_operations(random: &mut Random) -> Vec<u8> {

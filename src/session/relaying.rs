@@ -341,10 +341,7 @@ mod tests {
         let timing = Timing {
             receive: parameters.receive_timeout,
             idle: Some(Duration::from_secs(3600)),
-            half_close: Duration::from_secs(5),
-            stall: Duration::from_secs(300),
-            plugin_read_closed: false,
-            remote_read_closed: false,
+            ..crate::testing::TIMING
         };
         let idle = world.now + Duration::from_secs(3600);
         assert_eq!(relaying.deadline(&timing), Some(idle));

@@ -11,18 +11,28 @@ pub(crate) mod pieces;
 pub(crate) mod seeds;
 pub(crate) mod wire;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::net::endpoint::SocketEndpoint;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
 use crate::relay::stream::StreamRelay;
-use crate::relay::{Relay, RelayContext, RelayTurn};
+use crate::relay::{Relay, RelayContext, RelayTurn, Timing};
 use crate::websocket::Entropy;
 use wire::Wire;
 
 /// Turns that follow each other at once, before that counts as an endless loop.
 const MAX_TURNS: usize = 100_000;
+
+/// The time limits of a relay, unless a test says otherwise.
+pub(crate) const TIMING: Timing = Timing {
+    receive: None,
+    idle: None,
+    half_close: Duration::from_secs(5),
+    stall: Duration::from_secs(300),
+    plugin_read_closed: false,
+    remote_read_closed: false,
+};
 
 /// Masks that differ, and repeat with every run. Their first byte is never ASCII, so that none is taken for text.
 #[derive(Clone, Copy, Debug, Default)]

@@ -7,15 +7,7 @@ use crate::net::endpoint::SocketEndpoint;
 use crate::net::random::RandomSource;
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
-
-const TIMING: Timing = Timing {
-    receive: None,
-    idle: None,
-    half_close: Duration::from_secs(5),
-    stall: Duration::from_secs(300),
-    plugin_read_closed: false,
-    remote_read_closed: false,
-};
+use crate::testing::TIMING;
 
 /// A plugin that says `said`, then ends where `ends`, and takes `room` bytes.
 #[derive(Default)]

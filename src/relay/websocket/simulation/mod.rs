@@ -28,14 +28,7 @@ const MOST_CALLS: usize = 600;
 const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
 const IDLE: Duration = Duration::from_secs(3600);
-const TIMING: Timing = Timing {
-    receive: None,
-    idle: Some(IDLE),
-    half_close: Duration::from_secs(5),
-    stall: Duration::from_secs(300),
-    plugin_read_closed: false,
-    remote_read_closed: false,
-};
+const TIMING: Timing = Timing { idle: Some(IDLE), ..crate::testing::TIMING };
 
 fn pick(random: &mut Random, below: usize) -> usize {
     random.below(below as u64) as usize

@@ -1,54 +1,16 @@
 //! The time limits of a WebSocket relay.
 
-use super::super::*;
-use crate::net::endpoint::SocketEndpoint;
-use crate::net::readiness::Readiness;
+use super::*;
 use crate::relay::SCRATCH_SIZE;
-use crate::testing::TestContext;
-use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
-use crate::websocket::{Control, Role, WebSocketSettings};
-
-const TIMING: Timing = Timing {
-    receive: None,
-    idle: None,
-    half_close: Duration::from_secs(5),
-    stall: Duration::from_secs(300),
-    plugin_read_closed: false,
-    remote_read_closed: false,
-};
-
-struct World {
-    around: TestContext,
-    plugin: WireEndpoint,
-    remote: WireEndpoint,
-    relay: WebSocketRelay,
-}
+use crate::testing::TIMING;
+use crate::testing::wire::deliver_event;
 
 impl World {
-    /// A plugin that reads MESG, and a remote, with room for everything; nothing has been said.
-    fn new(receive: Option<Duration>, ping_interval: Option<Duration>) -> Self {
+    /// A plugin that reads MESG, and a remote.
+    fn limited(receive: Option<Duration>, ping_interval: Option<Duration>) -> Self {
         let around = TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE);
-        let settings = WebSocketSettings {
-            role: Role::Client,
-            mask: false,
-            control: Control::Auto,
-            max_message: 1000,
-            deflate: None,
-            ping_interval,
-        };
-        let wishes = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive };
-        let connection = Connection::new(settings, around.now);
-        let relay = WebSocketRelay::new(around.now, connection, &wishes, (b"", Vec::new()), None);
-        let wire = || SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
-        let mut world = Self { around, plugin: wire(), remote: wire(), relay };
-        world.plugin.stream_mut().make_room(1 << 20);
-        world.remote.stream_mut().make_room(1 << 20);
-        world
-    }
-
-    fn turn(&mut self) -> RelayTurn {
-        let Self { around, plugin, remote, relay } = self;
-        around.turns(|env| relay.run(plugin, remote, env))
+        let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive };
+        Self::open(around, &options, ping_interval, None)
     }
 
     /// The remote says something, and the kernel tells.
@@ -64,7 +26,7 @@ impl World {
 
 #[test]
 fn a_remote_that_broke_the_protocol_and_stays_is_let_go() {
-    let mut world = World::new(None, None);
+    let mut world = World::limited(None, None);
     world.remote_says(b"\x83\x00");
     assert_eq!(world.turn().end, None, "the remote has yet to read why");
     assert_eq!(world.plugin.stream().received, b"CLOS 1002 14\nunknown opcode");
@@ -76,7 +38,7 @@ fn a_remote_that_broke_the_protocol_and_stays_is_let_go() {
 
 #[test]
 fn a_remote_that_broke_the_protocol_and_ends_is_not_waited_for() {
-    let mut world = World::new(None, None);
+    let mut world = World::limited(None, None);
     world.remote_says(b"\x83\x00");
     world.turn();
     world.remote.stream_mut().close();
@@ -89,7 +51,7 @@ fn a_word_that_waits_to_be_read_is_no_silence() {
     let limit = Duration::from_secs(10);
     for (receive, ping_interval) in [(Some(limit), None), (None, Some(limit / 2))] {
         for is_told in [true, false] {
-            let mut world = World::new(receive, ping_interval);
+            let mut world = World::limited(receive, ping_interval);
             world.turn();
             while world.due() < limit && world.remote.stream().received.is_empty() {
                 world.around.now += limit / 2;
@@ -111,7 +73,7 @@ fn a_word_that_waits_to_be_read_is_no_silence() {
 /// Regression: a remote that had ended was held for ever for a plugin that read nothing.
 #[test]
 fn a_remote_that_has_ended_is_not_held_for_a_plugin_that_does_not_read() {
-    let mut world = World::new(None, None);
+    let mut world = World::limited(None, None);
     world.plugin.stream_mut().room = 0;
     world.remote_says(b"\x81\x05hello");
     world.turn();

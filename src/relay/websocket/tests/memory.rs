@@ -1,61 +1,35 @@
 //! What is held is in the budget, and nothing waits for memory that others hold.
 
-use super::super::*;
-use crate::net::endpoint::SocketEndpoint;
-use crate::net::readiness::Readiness;
+use super::*;
 use crate::relay::SCRATCH_SIZE;
-use crate::testing::TestContext;
-use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
-use crate::websocket::{Control, Deflate, Role, WebSocketSettings};
+use crate::testing::wire::deliver_event;
 
 /// The bound on memory for all.
 const LIMIT: usize = 65_536;
 /// "Hello", compressed (RFC 7692 section 7.2.3.1).
 const COMPRESSED: &[u8] = &[0xc1, 0x07, 0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 
-struct World {
-    around: TestContext,
-    plugin: WireEndpoint,
-    remote: WireEndpoint,
-    relay: WebSocketRelay,
-}
-
 impl World {
-    /// A plugin and a remote that read everything, while other connections hold `others` bytes.
-    fn new(framing: Framing, others: usize) -> Self {
+    /// A compressed connection, while other connections hold `others` bytes.
+    fn beside(framing: Framing, others: usize) -> Self {
         let mut around = TestContext::new(MemoryBudget::new(LIMIT, LIMIT), SCRATCH_SIZE);
         around.budget.hold(others);
-        let settings = WebSocketSettings {
-            role: Role::Client,
-            mask: false,
-            control: Control::Auto,
-            max_message: 1 << 20,
-            deflate: Some(Deflate {
-                peer_window_bits: 15,
-                peer_no_context_takeover: false,
-                own_window_bits: 15,
-                own_no_context_takeover: false,
-            }),
-            ping_interval: None,
+        let deflate = Deflate {
+            peer_window_bits: 15,
+            peer_no_context_takeover: false,
+            own_window_bits: 15,
+            own_no_context_takeover: false,
         };
-        let options = RelayOptions { framing, max_message: 1 << 20, receive: None };
-        let connection = Connection::new(settings, around.now);
-        let relay = WebSocketRelay::new(around.now, connection, &options, (b"", Vec::new()), None);
-        let wire = || SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
-        let mut world = Self { around, plugin: wire(), remote: wire(), relay };
-        world.plugin.stream_mut().make_room(1 << 24);
-        world.remote.stream_mut().make_room(1 << 24);
-        world
+        Self::open(around, &RelayOptions { framing, max_message: 1 << 20, receive: None }, None, Some(deflate))
     }
 
     /// Each side has sent these bytes.
-    fn turn(&mut self, from_plugin: &[u8], from_remote: &[u8]) {
+    fn pass(&mut self, from_plugin: &[u8], from_remote: &[u8]) {
         self.plugin.stream_mut().send_bytes(from_plugin);
         self.remote.stream_mut().send_bytes(from_remote);
         deliver_event(&mut self.plugin);
         deliver_event(&mut self.remote);
-        let Self { around, plugin, remote, relay } = self;
-        around.turns(|cx| relay.run(plugin, remote, cx));
+        self.turn();
         assert!(self.held() >= self.relay.to_remote.buffered());
     }
 
@@ -68,10 +42,10 @@ impl World {
 
 #[test]
 fn an_inflater_is_counted_as_long_as_it_is_there() {
-    let mut world = World::new(Framing::Line, 0);
-    world.turn(b"", b"\x81\x05plain");
+    let mut world = World::beside(Framing::Line, 0);
+    world.pass(b"", b"\x81\x05plain");
     assert_eq!(world.held(), 0);
-    world.turn(b"", COMPRESSED);
+    world.pass(b"", COMPRESSED);
     assert_eq!(world.plugin.stream().received, b"plain\nHello\n");
     assert!((32_768 + 8192..32_768 + 16_384).contains(&world.held()), "{}", world.held());
     assert_eq!(world.around.budget.held(), world.held());
@@ -81,8 +55,8 @@ fn an_inflater_is_counted_as_long_as_it_is_there() {
 
 #[test]
 fn without_memory_for_an_inflater_a_compressed_message_is_refused() {
-    let mut world = World::new(Framing::Mesg, LIMIT - 32_768);
-    world.turn(b"", COMPRESSED);
+    let mut world = World::beside(Framing::Mesg, LIMIT - 32_768);
+    world.pass(b"", COMPRESSED);
     assert_eq!(world.plugin.stream().received, b"CLOS 1009 25\nno memory for the message");
     assert_eq!(world.remote.stream().received[..4], [0x88, 2, 0x03, 0xf1]);
     assert_eq!(world.held(), 0, "no inflater was made");
@@ -90,15 +64,15 @@ fn without_memory_for_an_inflater_a_compressed_message_is_refused() {
 
 #[test]
 fn without_memory_streams_go_on_in_small_pieces() {
-    let mut world = World::new(Framing::Raw, LIMIT);
+    let mut world = World::beside(Framing::Raw, LIMIT);
     let (bytes, message) = ([7; 100_000], [&b"\x82\x7e\xff\xff"[..], &[9; 65_535]].concat());
     // Neither side reads.
     (world.plugin.stream_mut().room, world.remote.stream_mut().room) = (0, 0);
-    world.turn(&bytes, &message);
+    world.pass(&bytes, &message);
     assert!(world.held() <= 4 * RESERVE, "{}", world.held());
     world.plugin.stream_mut().make_room(1 << 24);
     world.remote.stream_mut().make_room(1 << 24);
-    world.turn(b"", b"");
+    world.pass(b"", b"");
     assert_eq!(world.plugin.stream().received, [9; 65_535]);
     assert_eq!(world.plugin.stream().read, bytes.len());
     assert_eq!(world.held(), 0);
@@ -106,32 +80,32 @@ fn without_memory_streams_go_on_in_small_pieces() {
 
 #[test]
 fn without_memory_half_a_message_of_the_plugin_is_refused() {
-    let mut world = World::new(Framing::Mesg, LIMIT);
-    world.turn(&[&b"BINA 2000\n"[..], &[7; 2000]].concat(), b"");
+    let mut world = World::beside(Framing::Mesg, LIMIT);
+    world.pass(&[&b"BINA 2000\n"[..], &[7; 2000]].concat(), b"");
     assert_eq!(world.remote.stream().received.len(), 4 + 2000, "one that fits the reserve passes");
-    world.turn(&[&b"BINA 9000\n"[..], &[7; 8000]].concat(), b"");
+    world.pass(&[&b"BINA 9000\n"[..], &[7; 8000]].concat(), b"");
     assert_eq!(world.plugin.stream().received, b"CLOS 1009 25\nno memory for the message");
     assert!(world.held() <= 2 * (RESERVE + 4096), "{}", world.held());
 }
 
 #[test]
 fn whole_messages_that_take_the_last_memory_are_not_refused() {
-    let mut world = World::new(Framing::Mesg, LIMIT - 50_000);
+    let mut world = World::beside(Framing::Mesg, LIMIT - 50_000);
     world.remote.stream_mut().room = 0;
     let messages = [&b"BINA 1000\n"[..], &[7; 1000]].concat().repeat(49);
-    world.turn(&messages, b"");
+    world.pass(&messages, b"");
     assert!(world.around.budget.is_full() || world.relay.to_remote.buffered() > RESERVE);
     world.remote.stream_mut().make_room(1 << 24);
-    world.turn(b"", b"");
+    world.pass(b"", b"");
     assert_eq!(world.remote.stream().received.len(), 49 * 1004);
 }
 
 #[test]
 fn a_few_bytes_do_not_keep_the_memory_of_many() {
-    let mut world = World::new(Framing::Mesg, 0);
+    let mut world = World::beside(Framing::Mesg, 0);
     let message = [&b"BINA 40000\n"[..], &[7; 40_000]].concat();
-    world.turn(&[&message[..], b"BINA 40000\nhalf"].concat(), b"");
+    world.pass(&[&message[..], b"BINA 40000\nhalf"].concat(), b"");
     assert!((15..1000).contains(&world.held()), "{}", world.held());
-    world.turn(&message[15..], b"");
+    world.pass(&message[15..], b"");
     assert_eq!((world.remote.stream().received.len(), world.held()), (2 * 40_004, 0));
 }

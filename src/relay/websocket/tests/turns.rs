@@ -3,13 +3,9 @@
 use std::io;
 use std::time::Instant;
 
-use super::super::*;
-use crate::net::endpoint::SocketEndpoint;
-use crate::net::readiness::Readiness;
+use super::*;
 use crate::net::socket::Stream;
 use crate::relay::{SCRATCH_SIZE, TURN_BYTES};
-use crate::testing::TestContext;
-use crate::websocket::{Control, Deflate, Role, WebSocketSettings};
 
 /// A side that gives the same bytes over and over, and takes everything.
 struct Endless {
