@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
 use testkit::plugin::Plugin;
 use testkit::process::raise_descriptor_limit;
@@ -21,23 +22,11 @@ const LOG_INTERVAL: Duration = Duration::from_millis(50);
 /// A relayed message: it is waited for, read and written.
 const MESSAGE: [(&str, f64); 3] = [("epoll_wait", 1.0), ("recvfrom", 1.0), ("sendto", 1.0)];
 
-#[test]
-fn a_message_over_tcp_costs_three_system_calls() {
-    let daemon = started();
-    let device = Device::start(Kind::Manual);
-    let mut plugin = daemon.plugin();
-    plugin.conn(device.addr(), "");
-    let mut remote = accepted(&device);
-    let mut there_and_back = || {
-        plugin.send(b"question");
-        let mut question = [0; 8];
-        remote.read_exact(&mut question).unwrap();
-        remote.write_all(b"answer").unwrap();
-        assert_eq!(plugin.bytes(6), b"answer");
-    };
+/// Counts the calls of messages, two of which `there_and_back` sends and receives.
+fn check_messages(daemon: &Daemon, mut there_and_back: impl FnMut()) {
     // What only the first messages cost, and the keep-alive, which is set up after a while.
     there_and_back();
-    let Some(strace) = Strace::attach(&daemon) else { return };
+    let Some(strace) = Strace::attach(daemon) else { return };
     there_and_back();
     strace.wait_for_rest();
     (0..MESSAGES / 2).for_each(|_| there_and_back());
@@ -45,21 +34,33 @@ fn a_message_over_tcp_costs_three_system_calls() {
 }
 
 #[test]
+fn a_message_over_tcp_costs_three_system_calls() {
+    let daemon = started();
+    let device = Device::start(Kind::Manual);
+    let mut plugin = daemon.plugin();
+    plugin.conn(device.addr(), "");
+    let mut remote = accepted(&device);
+    let there_and_back = || {
+        plugin.send(b"question");
+        let mut question = [0; 8];
+        remote.read_exact(&mut question).unwrap();
+        remote.write_all(b"answer").unwrap();
+        assert_eq!(plugin.bytes(6), b"answer");
+    };
+    check_messages(&daemon, there_and_back);
+}
+
+#[test]
 fn a_message_over_websocket_costs_three_system_calls() {
     let daemon = started();
     let (mut plugin, mut peer) = websocket_connected(&daemon, "FRAM=LINE");
-    let mut there_and_back = || {
+    let there_and_back = || {
         plugin.send(b"question\n");
         assert_eq!(read_frame(&mut peer), (TEXT, b"question".to_vec()));
         peer.send_frame(TEXT, b"answer").unwrap();
         assert_eq!(plugin.line(), "answer");
     };
-    there_and_back();
-    let Some(strace) = Strace::attach(&daemon) else { return };
-    there_and_back();
-    strace.wait_for_rest();
-    (0..MESSAGES / 2).for_each(|_| there_and_back());
-    strace.wait_for_rest().check(MESSAGES, &MESSAGE, TOLERANCE).unwrap();
+    check_messages(&daemon, there_and_back);
 }
 
 #[test]
