@@ -70,11 +70,17 @@ pub(crate) fn clear() {
     POOL.take();
 }
 
-/// Appends `bytes` to `buffer`. A buffer without capacity is replaced by one from the pool.
-pub(crate) fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
+/// Makes room for `additional` more bytes. A buffer without capacity is replaced by one from the pool.
+pub(crate) fn reserve(buffer: &mut Vec<u8>, additional: usize) {
     if buffer.capacity() == 0 {
-        *buffer = take(bytes.len());
+        *buffer = take(additional);
     }
+    buffer.reserve(additional);
+}
+
+/// Appends `bytes` to `buffer`, after [`reserve`].
+pub(crate) fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    reserve(buffer, bytes.len());
     buffer.extend_from_slice(bytes);
 }
 

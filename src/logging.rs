@@ -168,12 +168,13 @@ impl State {
     fn write(&mut self, level: Level, text: &str, deferred: bool) {
         // The text may quote a plugin: no control character begins a new line or controls a terminal.
         let text = text.replace(char::is_control, "?");
-        let line = format!("{} {level:<5} {text}\n", timestamp(SystemTime::now()));
+        let line = || format!("{} {level:<5} {text}\n", timestamp(SystemTime::now()));
         if let Sink::Syslog(log) = &mut self.sink {
             // Early at boot and in containers there may be no system log; standard error may still be read.
-            let _ = log.write(level, &text).or_else(|_| write_stderr(&line));
+            let _ = log.write(level, &text).or_else(|_| write_stderr(&line()));
             return;
         }
+        let line = line();
         if self.pending.len() + line.len() > libc::PIPE_BUF {
             self.flush();
         }

@@ -26,7 +26,7 @@ const FORWARDED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP,
 
 /// How a child ended.
 enum ChildEnd {
-    /// On purpose, with this exit status, which is the supervisor's, too.
+    /// With this exit status: 0, on purpose, or [`EXIT_UNUSABLE`], because it could not start.
     Exited(i32),
     /// It died, for this reason.
     Died(String),

@@ -131,7 +131,7 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
     /// Starts the threads that the queue needs. If the system refuses one, the jobs wait for those that run.
     fn start_threads(&self, queue: &mut Queue<J>) {
         let settings = &self.shared.settings;
-        while queue.idle() < queue.runnable() && queue.threads < queue.max_threads {
+        while queue.threads < queue.max_threads && queue.idle() < queue.runnable() {
             let shared = Arc::clone(&self.shared);
             let thread = std::thread::Builder::new().name(settings.name.into()).stack_size(settings.stack_size);
             if let Err(error) = thread.spawn(move || shared.run()) {

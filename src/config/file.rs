@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ini::{Ini, ParseOption};
 
+use super::settings::SETTINGS;
 use super::{Config, ConfigError};
 
 /// Bytes of a file that are read: more than any configuration has. Protects against device files, which have no end.
@@ -31,9 +32,7 @@ pub(super) fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), 
         let line = std::str::from_utf8(line).map_err(|_| fail("the line is not UTF-8"))?.trim();
         match parse_line(line).map_err(fail)? {
             ConfigLine::Blank => {}
-            ConfigLine::Section(found) if ["host", "limits", "tls", "direct"].contains(&found.as_str()) => {
-                section = found;
-            }
+            ConfigLine::Section(found) if is_section(&found) => section = found,
             ConfigLine::Section(found) => return Err(fail(&format!("unknown section [{found}]"))),
             ConfigLine::Key(key, _) if section.is_empty() => {
                 return Err(fail(&format!("'{key}' comes before the first section")));
@@ -44,6 +43,11 @@ pub(super) fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// True if a setting is in this section, and for `[direct]`, whose keys are ports.
+fn is_section(name: &str) -> bool {
+    name == "direct" || SETTINGS.iter().any(|setting| setting.section == name)
 }
 
 enum ConfigLine {

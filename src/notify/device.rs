@@ -39,6 +39,13 @@ impl Device {
         self.timeouts += 1;
     }
 
+    /// One of its subscriptions is done. Returns the next one, which keeps the device busy.
+    pub(super) fn next_waiting(&mut self) -> Option<SubscriptionId> {
+        let next = self.waiting.pop_front();
+        self.busy = next.is_some();
+        next
+    }
+
     /// A request got an answer.
     pub(super) fn handle_answer(&mut self) {
         self.timeouts = 0;

@@ -220,8 +220,8 @@ impl Schedule {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let delayed = self.delayed.first().map(|&(due, _)| due);
         // The breaker's deadline counts only if a request could go out then; otherwise the loop would spin.
-        let could_send = self.in_flight < self.max_in_flight && self.ready.iter().any(|&id| self.may_send(id));
-        let probe = self.breaker.deadline().filter(|_| could_send);
+        let could_send = || self.in_flight < self.max_in_flight && self.ready.iter().any(|&id| self.may_send(id));
+        let probe = self.breaker.deadline().filter(|_| could_send());
         [delayed, probe].into_iter().flatten().min()
     }
 
@@ -321,10 +321,7 @@ impl Schedule {
             }
             return;
         }
-        match device.waiting.pop_front() {
-            Some(next) => self.ready.push_back(next),
-            None => device.busy = false,
-        }
+        self.ready.extend(device.next_waiting());
     }
 
     fn update_breaker(&mut self, outcome: NotifyOutcome, now: Instant) {
@@ -392,10 +389,7 @@ impl Schedule {
                     device.waiting.remove(at);
                 } else {
                     self.ready.retain(|&ready| ready != id);
-                    match device.waiting.pop_front() {
-                        Some(next) => self.ready.push_back(next),
-                        None => device.busy = false,
-                    }
+                    self.ready.extend(device.next_waiting());
                 }
             }
             SubscriptionState::Idle | SubscriptionState::InFlight(_) => {}

@@ -1,5 +1,4 @@
 //! [`Senders`]: sends notifications with ureq, each request on a thread of its own, because ureq blocks.
-//!
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -1,4 +1,4 @@
-//! Why a CONN came to nothing. The reason of every `ERR CONN` is made here.
+//! Why a CONN failed. The reason of every `ERR CONN` is made here.
 
 use std::borrow::Cow;
 
@@ -6,21 +6,21 @@ use super::options::{OptionError, Protocol};
 use super::target::TargetError;
 use crate::websocket::handshake::{ErrorCode, HandshakeError};
 
-/// Why a CONN came to nothing.
+/// Why a CONN failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectError {
     /// The target cannot be read.
     Target(TargetError),
     /// An option cannot be read, or does not fit the target.
     Option(OptionError),
-    /// KEEP: the pid cannot be had.
+    /// KEEP: why the pid is refused.
     Pid(&'static str),
-    /// There is no connection. `tcp` and `udp` say the reason as LuaSocket does; `tls`, `ws` and `wss` with its word of
-    /// turbo.websocket's table in front.
+    /// There is no connection. The reason is in LuaSocket's words. For `tls`, `ws` and `wss` the name of the
+    /// [`ErrorCode`] goes before it.
     Connection(ErrorCode, Cow<'static, str>),
     /// The opening handshake of WebSocket failed, or the connection was lost while it was made.
     Handshake(HandshakeError),
-    /// TLS failed: its words begin with `SSL_ERROR`.
+    /// TLS failed. The text begins with `SSL_ERROR`.
     Tls(Box<str>),
 }
 
@@ -40,21 +40,21 @@ impl ConnectError {
     pub(crate) fn reason(&self, protocol: Protocol) -> Vec<u8> {
         match self {
             Self::Target(TargetError::Endpoint) => b"Invalid host:port".to_vec(),
-            Self::Target(TargetError::Url(failure)) | Self::Handshake(failure) => failure.to_string().into_bytes(),
+            Self::Target(TargetError::Url(error)) | Self::Handshake(error) => error.to_string().into_bytes(),
             Self::Option(error) => error.reason(),
             Self::Pid(reason) => reason.as_bytes().to_vec(),
             Self::Connection(_, reason) if matches!(protocol, Protocol::Tcp | Protocol::Udp) => {
                 reason.as_bytes().to_vec()
             }
-            Self::Connection(word, reason) => HandshakeError::new(*word, reason.as_ref()).to_string().into_bytes(),
-            Self::Tls(words) => words.as_bytes().to_vec(),
+            Self::Connection(code, reason) => HandshakeError::new(*code, reason.as_ref()).to_string().into_bytes(),
+            Self::Tls(text) => text.as_bytes().to_vec(),
         }
     }
 }
 
 impl From<HandshakeError> for ConnectError {
-    fn from(failure: HandshakeError) -> Self {
-        Self::Handshake(failure)
+    fn from(error: HandshakeError) -> Self {
+        Self::Handshake(error)
     }
 }
 

@@ -123,7 +123,7 @@ pub(crate) fn too_many(suffix: &str) -> Vec<u8> {
     line(&[format!("ERR ACCESS Too many connections{suffix}").as_bytes()])
 }
 
-/// The reply to STAT JSON: `OK STAT <length>`, then `body`, whose length in bytes that is.
+/// The reply to STAT JSON: `OK STAT <length>`, with the length of `body` in bytes, then `body`.
 pub(crate) fn stat_json(body: &str) -> Vec<u8> {
     [format!("OK STAT {}\n", body.len()).as_bytes(), body.as_bytes()].concat()
 }

@@ -3,7 +3,7 @@
 //! Contract: after [`SetupParser::handle_input`], call [`SetupParser::poll_action`] until it returns `None`. Write the
 //! reply of an action before the next call, so that a plugin that does not read its replies is not read from.
 
-use super::command::{Command, CommandError, KeptRequest, parse};
+use super::command::{Command, KeptRequest, parse};
 use super::options::Parameters;
 use super::reply;
 use super::target::Target;
@@ -48,7 +48,7 @@ impl SetupParser {
     /// The number of bytes to read from the plugin after [`SetupParser::poll_action`] has returned `None`, at least 1. The
     /// parser then holds at most the longest line and its newline.
     pub(crate) fn wanted(&self) -> usize {
-        (self.max_line + 1).saturating_sub(self.input.len() - self.parsed).max(1)
+        (self.max_line + 1).saturating_sub(self.held()).max(1)
     }
 
     /// Bytes held that no command has taken.
@@ -70,7 +70,7 @@ impl SetupParser {
             let end = rest.iter().take(self.max_line + 1).position(|&b| b == b'\n');
             let Some(end) = end else {
                 let is_too_long = rest.len() > self.max_line;
-                return is_too_long.then(|| SetupAction::Close(reply::command_failed(&CommandError::Unknown)));
+                return is_too_long.then(|| SetupAction::Close(reply::line_too_long()));
             };
             let command = parse(&rest[..end], parameters);
             self.parsed += end + 1;

@@ -95,6 +95,11 @@ impl TlsClient {
         })
     }
 
+    /// True if the server has sent close_notify.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Encrypts `bytes` to the start of `out`, which grows if necessary, and returns the encrypted length. Appends
     /// messages that must be sent first, such as a key update, to `to_send`.
     pub(super) fn encrypt(&mut self, bytes: &[u8], to_send: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<usize, Error> {

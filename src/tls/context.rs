@@ -1,6 +1,6 @@
 //! [`TlsContext`]: the crypto provider, trusted roots and configurations that all TLS connections share.
 //!
-//! Every method may read files and compute for tens of milliseconds: call them on worker threads only.
+//! [`TlsContext::config`] may read files and compute for tens of milliseconds: it is for worker threads only.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -46,8 +46,6 @@ pub(crate) struct TlsConnection {
     pub(super) client: Box<TlsClient>,
     /// Decrypted bytes that came with the end of the handshake.
     pub(super) plain: Vec<u8>,
-    /// True if the server has already sent close_notify.
-    pub(super) closed: bool,
 }
 
 impl TlsConnection {
@@ -220,10 +218,7 @@ impl PendingHandshake {
         let mut to_send = Vec::new();
         let outcome = match self.process(received, &mut to_send) {
             Ok((TlsState::Handshake, _)) => TlsOutcome::Pending(self),
-            Ok((state, plain)) => {
-                let closed = state == TlsState::Closed;
-                TlsOutcome::Done(TlsConnection { client: self.client, plain, closed })
-            }
+            Ok((_, plain)) => TlsOutcome::Done(TlsConnection { client: self.client, plain }),
             Err(error) => TlsOutcome::Failed(error),
         };
         TlsStep { to_send, outcome }

@@ -1,7 +1,7 @@
 //! TLS connections to remotes and to Luup, as a client.
 //!
-//! May depend on: `protocol` (the TLS settings), `thread_pool` and `net` (the `Stream` trait, texts of errors). Knows nothing of sessions.
-//! Nothing here owns a socket during a handshake: bytes come in, bytes go out.
+//! May depend on: `protocol` (the TLS settings), `thread_pool` and `net` (the `Stream` trait, texts of errors). Knows
+//! nothing of sessions. Nothing here owns a socket during a handshake: bytes come in, bytes go out.
 //!
 //! The order of use: [`Handshakes::begin`] with [`TlsSettings`], [`Handshakes::advance`] with received bytes until
 //! [`TlsOutcome::Done`], then [`TlsStream::new`] over the socket.
@@ -9,7 +9,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | [`context`] | roots, configurations and session caches that connections share |
-//! | `files` | PEM files below the configured directory |
+//! | `files` | PEM files that the configuration or a plugin names |
 //! | `verify`, `x509` | verification of certificates |
 //! | `client` | one connection, sans-IO |
 //! | [`handshake`] | handshakes on threads of their own |

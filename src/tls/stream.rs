@@ -88,8 +88,8 @@ enum WriteState {
 
 impl<S: Stream> TlsStream<S> {
     /// A stream over `inner`. `unsent`: bytes of the handshake that have not been sent yet.
-    pub(crate) fn new(inner: S, TlsConnection { client, plain, closed }: TlsConnection, unsent: Vec<u8>) -> Self {
-        let reading = if closed { ReadState::Closed } else { ReadState::Open };
+    pub(crate) fn new(inner: S, TlsConnection { client, plain }: TlsConnection, unsent: Vec<u8>) -> Self {
+        let reading = if client.is_closed() { ReadState::Closed } else { ReadState::Open };
         let writing = WriteState::Open;
         Self { inner, client, plain, plain_taken: 0, unsent, limit: MAX_UNSENT, reading, writing }
     }
@@ -271,7 +271,7 @@ impl<S: Stream> Stream for TlsStream<S> {
     }
 
     fn held(&self) -> usize {
-        // Emptied, both vectors are given up.
+        // Both vectors are freed when they become empty.
         self.unsent.capacity() + self.plain.capacity() + self.client.incomplete().len()
     }
 

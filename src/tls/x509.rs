@@ -65,18 +65,15 @@ pub(super) fn subject_alt_names(certificate: &[u8]) -> Vec<String> {
 fn alt_name_extension(certificate: &[u8]) -> Option<&[u8]> {
     let (_, mut fields) = split_at_key(certificate)?;
     for optional in [ISSUER_UNIQUE_ID, SUBJECT_UNIQUE_ID] {
-        if let Some((_, behind)) = read(fields, optional) {
-            fields = behind;
-        }
+        fields = skip(fields, optional);
     }
     let (extensions, _) = read(fields, EXTENSIONS)?;
     let (mut extensions, _) = read(extensions, SEQUENCE)?;
     while let Some((extension, behind)) = read(extensions, SEQUENCE) {
         extensions = behind;
-        let (identifier, mut extension) = read(extension, OBJECT_IDENTIFIER)?;
-        if let Some((_critical, behind)) = read(extension, BOOLEAN) {
-            extension = behind;
-        }
+        let (identifier, extension) = read(extension, OBJECT_IDENTIFIER)?;
+        // Whether it is critical.
+        let extension = skip(extension, BOOLEAN);
         if identifier == SUBJECT_ALT_NAME {
             let (value, _) = read(extension, OCTET_STRING)?;
             return read(value, SEQUENCE).map(|(names, _)| names);
@@ -89,15 +86,18 @@ fn alt_name_extension(certificate: &[u8]) -> Option<&[u8]> {
 fn split_at_key(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
     // RFC 5280 section 4.1: Certificate, TBSCertificate, and its fields in their order.
     let (certificate, _) = read(certificate, SEQUENCE)?;
-    let (mut fields, _) = read(certificate, SEQUENCE)?;
-    if let Some((_, behind)) = read(fields, VERSION) {
-        fields = behind;
-    }
+    let (fields, _) = read(certificate, SEQUENCE)?;
+    let mut fields = skip(fields, VERSION);
     // Serial number; signature algorithm, issuer, validity, subject.
     for tag in [INTEGER, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE] {
         fields = read(fields, tag)?.1;
     }
     read(fields, SEQUENCE)
+}
+
+/// Skips the element at the start of `der` if it has this tag.
+fn skip(der: &[u8], tag: u8) -> &[u8] {
+    read(der, tag).map_or(der, |(_, rest)| rest)
 }
 
 /// Reads the element at the start of `der` if it has this tag. Returns its content and the bytes after it.

@@ -1,6 +1,6 @@
 //! The close frame: its status codes and its payload (RFC 6455 sections 5.5.1 and 7.4).
 
-use super::{MAX_CONTROL_PAYLOAD, ProtocolError};
+use super::{MAX_CONTROL_PAYLOAD, ProtocolError, protocol_error};
 
 /// The endpoint is going away.
 pub(crate) const GOING_AWAY: u16 = 1001;
@@ -44,14 +44,14 @@ pub(crate) fn parse(payload: &[u8]) -> Result<u16, ProtocolError> {
         // Section 5.5.1: if there is a body, the first two bytes MUST be the code.
         return match payload {
             [] => Ok(NO_STATUS),
-            _ => Err(ProtocolError { code: PROTOCOL_ERROR, reason: "a close frame with one byte of payload" }),
+            _ => protocol_error("a close frame with one byte of payload"),
         };
     };
     let code = u16::from_be_bytes(*code);
     // Section 7.4.1: 1004, 1005, 1006 and 1015 MUST NOT be set in a close frame. Section 7.4.2: other codes are
     // unassigned.
     if !is_valid(code) {
-        return Err(ProtocolError { code: PROTOCOL_ERROR, reason: "a close frame with an invalid code" });
+        return protocol_error("a close frame with an invalid code");
     }
     // Section 5.5.1: the reason is UTF-8. Section 8.1: invalid UTF-8 MUST fail the connection.
     match std::str::from_utf8(reason) {

@@ -60,7 +60,7 @@ impl Payload {
         self.remaining == 0
     }
 
-    /// Consumes and unmasks in place the bytes of `input` that belong to the frame, at max `max` bytes.
+    /// Consumes and unmasks in place the bytes of `input` that belong to the frame, at most `max` bytes.
     #[inline]
     pub(super) fn take<'a>(&mut self, input: &'a mut [u8], max: usize) -> &'a mut [u8] {
         // Converted to usize only once it is no more than the input's length: `remaining` may exceed a 32-bit usize.

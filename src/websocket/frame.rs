@@ -1,7 +1,6 @@
 //! Frame headers (RFC 6455 section 5.2), and the checks that do not depend on the connection's state.
 
-use super::close::PROTOCOL_ERROR;
-use super::{Kind, MAX_CONTROL_PAYLOAD, ProtocolError};
+use super::{Kind, MAX_CONTROL_PAYLOAD, ProtocolError, protocol_error};
 
 /// Header in bytes at most.
 pub(super) const MAX_HEADER: usize = 14;
@@ -76,10 +75,6 @@ pub(super) struct Header {
     pub mask: Option<[u8; 4]>,
     /// Length of the payload in bytes, below 2^63.
     pub length: u64,
-}
-
-fn protocol_error<T>(reason: &'static str) -> Result<T, ProtocolError> {
-    Err(ProtocolError { code: PROTOCOL_ERROR, reason })
 }
 
 /// Parses the header at the start of `bytes` and returns it with its length; `None` if it is incomplete.

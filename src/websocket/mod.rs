@@ -129,6 +129,11 @@ pub(crate) struct ProtocolError {
     pub reason: &'static str,
 }
 
+/// A violation of the protocol as such, whose close code is 1002.
+fn protocol_error<T>(reason: &'static str) -> Result<T, ProtocolError> {
+    Err(ProtocolError { code: close::PROTOCOL_ERROR, reason })
+}
+
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.reason, self.code)

@@ -3,12 +3,12 @@
 
 use std::ops::Range;
 
-use super::close::{INVALID_PAYLOAD, MESSAGE_TOO_BIG, PROTOCOL_ERROR};
+use super::close::{INVALID_PAYLOAD, MESSAGE_TOO_BIG};
 use super::decoder::{HeaderReader, Payload};
 use super::deflate::{Inflated, Inflater};
 use super::frame::{Header, Opcode};
 use super::utf8::Utf8;
-use super::{Deflate, Kind, ProtocolError, Role};
+use super::{Deflate, Kind, ProtocolError, Role, protocol_error};
 
 /// Compressed bytes unmasked and inflated at once. Bytes that were unmasked and not inflated must be masked again.
 const INFLATE_STEP: usize = 2048;
@@ -85,10 +85,6 @@ pub(super) struct Receiver {
     buffered: Vec<u8>,
     /// True if a frame has become complete since [`Receiver::take_completed`].
     completed: bool,
-}
-
-fn protocol_error<T>(reason: &'static str) -> Result<T, ProtocolError> {
-    Err(ProtocolError { code: PROTOCOL_ERROR, reason })
 }
 
 const TOO_LONG: ProtocolError = ProtocolError { code: MESSAGE_TOO_BIG, reason: "the message is too long" };

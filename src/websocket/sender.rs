@@ -83,11 +83,7 @@ impl Sender {
         }
         // Section 5.3: each frame MUST have a new masking key.
         let mask = self.masked.then(|| entropy.mask());
-        let length = super::frame::MAX_HEADER + payload.len();
-        match self.out.capacity() {
-            0 => self.out = crate::buffer_pool::take(length),
-            _ => self.out.reserve(length),
-        }
+        crate::buffer_pool::reserve(&mut self.out, super::frame::MAX_HEADER + payload.len());
         Header { mask, length: payload.len() as u64, ..header }.encode(&mut self.out);
         match mask {
             Some(key) => Mask::new(key).append(payload, &mut self.out),

@@ -1,7 +1,7 @@
 //! The options of part 1 of the protocol, and the later ones that are not only for TLS or WebSocket.
 
 use super::OptionDefault::{ConnectTimeout, Unset, Value};
-use super::values::{MAX_CONNECT_TIMEOUT, block_size, lenient, one_of, time_limit};
+use super::values::{MAX_CONNECT_TIMEOUT, block_size, lenient, switch, time_limit};
 use super::{Framing, NotifyTarget, OptionScope, OptionSpec, Transport, ValueError};
 use crate::protocol::number;
 
@@ -82,7 +82,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Value("off"),
         "notifications give their reason: Event=connected, data or closed",
         |parameters, value| {
-            parameters.events = one_of(value, &[("on", true), ("off", false)])?;
+            parameters.events = switch(value)?;
             Ok(())
         },
     )

@@ -289,7 +289,7 @@ pub(crate) struct OptionSpec {
     pub default: OptionDefault,
     /// A phrase that says what the option does.
     pub help: &'static str,
-    /// The words that the option adds to CAPA. The options of part 1 add none.
+    /// The words that the option adds to CAPA.
     pub capabilities: &'static [&'static str],
     /// The value never appears in replies and logs.
     pub is_secret: bool,

@@ -42,6 +42,11 @@ pub(super) fn one_of<T: Clone>(value: &[u8], words: &[(&str, T)]) -> Result<T, V
         .ok_or(ValueError::Invalid)
 }
 
+/// The value of an option that is on or off.
+pub(super) fn switch(value: &[u8]) -> Result<bool, ValueError> {
+    one_of(value, &[("on", true), ("off", false)])
+}
+
 /// Decodes percent-encoding.
 pub(super) fn decoded(value: &[u8]) -> Result<Vec<u8>, ValueError> {
     percent::decode(value).ok_or(ValueError::Invalid)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::OptionDefault::{Unset, Value};
-use super::values::{MAX_CONNECT_TIMEOUT, decoded, lenient, one_of, time_limit};
+use super::values::{MAX_CONNECT_TIMEOUT, decoded, lenient, one_of, switch, time_limit};
 use super::{OptionScope, OptionSpec, Parameters, ValueError, apply_defaults};
 use crate::websocket::Control;
 use crate::websocket::handshake::{Offer, OfferError};
@@ -50,10 +50,6 @@ const MAX_MESSAGE_LEN: f64 = (1u32 << 30) as f64;
 
 fn settings(parameters: &mut Parameters) -> &mut WebSocketSettings {
     parameters.websocket.get_or_insert_default()
-}
-
-fn switch(value: &[u8]) -> Result<bool, ValueError> {
-    one_of(value, &[("on", true), ("off", false)])
 }
 
 impl From<OfferError> for ValueError {

@@ -129,8 +129,7 @@ impl Url {
             }
             None => {
                 let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
-                let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-                if host.is_empty() || !host.bytes().all(is_known) {
+                if host.is_empty() || !host.bytes().all(is_unreserved) {
                     return Err(UrlError::Invalid);
                 }
                 (host.into(), port)
@@ -212,6 +211,11 @@ fn split_query(text: &str) -> (&str, &str) {
     text.split_at(text.find('?').unwrap_or(text.len()))
 }
 
+/// True for the unreserved characters (RFC 3986 section 2.3).
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
 /// Parses the text between brackets. A zone may be written as in RFC 6874 (`%25eth0`) or plain.
 fn v6_host(text: &str) -> Result<Box<str>, UrlError> {
     let (address, zone) = match text.split_once('%') {
@@ -221,10 +225,9 @@ fn v6_host(text: &str) -> Result<Box<str>, UrlError> {
         }
     };
     address.parse::<Ipv6Addr>().map_err(|_| UrlError::Invalid)?;
-    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     match zone {
         None => Ok(address.into()),
-        Some(zone) if !zone.is_empty() && zone.bytes().all(is_known) => Ok([address, "%", zone].concat().into()),
+        Some(zone) if !zone.is_empty() && zone.bytes().all(is_unreserved) => Ok([address, "%", zone].concat().into()),
         Some(_) => Err(UrlError::Invalid),
     }
 }

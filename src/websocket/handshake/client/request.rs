@@ -8,10 +8,10 @@ const USER_AGENT: &str = concat!("sockproxyd/", env!("CARGO_PKG_VERSION"));
 
 /// Returns the bytes of the request. `key` is in base64.
 ///
-/// If `trusted` is false, the request goes to another host than the plugin named, and has neither credentials nor the
+/// If `send_credentials` is false, the request goes to another host than the plugin named, and has neither credentials nor the
 /// plugin's headers.
-pub(super) fn build(url: &Url, offer: &Offer, key: &str, trusted: bool) -> Vec<u8> {
-    let plugin_headers: &[(Box<str>, Box<str>)] = if trusted { &offer.headers } else { &[] };
+pub(super) fn build(url: &Url, offer: &Offer, key: &str, send_credentials: bool) -> Vec<u8> {
+    let plugin_headers: &[(Box<str>, Box<str>)] = if send_credentials { &offer.headers } else { &[] };
     let mut request = RequestBuilder { lines: format!("GET {} HTTP/1.1\r\n", url.resource), plugin_headers };
     // RFC 9110 section 7.2: Host SHOULD be the first field, also if the plugin sets it.
     match plugin_headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Host")) {
@@ -32,7 +32,7 @@ pub(super) fn build(url: &Url, offer: &Offer, key: &str, trusted: bool) -> Vec<u
         request.default_line("Origin", origin);
     }
     request.default_line("User-Agent", offer.user_agent.as_deref().unwrap_or(USER_AGENT));
-    if let Some((user, password)) = offer.auth.as_ref().filter(|_| trusted) {
+    if let Some((user, password)) = offer.auth.as_ref().filter(|_| send_credentials) {
         request.default_line("Authorization", &accept::basic_auth(user, password));
     }
     for (name, value) in plugin_headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Host")) {
@@ -54,7 +54,7 @@ impl RequestBuilder<'_> {
 
     /// Adds a line unless the plugin has a header of this name.
     fn default_line(&mut self, name: &str, value: &str) {
-        if !self.plugin_headers.iter().any(|(plugin_headers, _)| plugin_headers.eq_ignore_ascii_case(name)) {
+        if !self.plugin_headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(name)) {
             self.line(name, value);
         }
     }
@@ -66,9 +66,9 @@ mod tests {
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-    fn built(url: &str, offer: &Offer, trusted: bool) -> String {
+    fn built(url: &str, offer: &Offer, send_credentials: bool) -> String {
         let url = Url::parse(url.as_bytes()).unwrap();
-        String::from_utf8(build(&url, offer, KEY, trusted)).unwrap()
+        String::from_utf8(build(&url, offer, KEY, send_credentials)).unwrap()
     }
 
     /// The values of a header, in order.
