@@ -65,22 +65,15 @@ impl Listeners {
 
     /// Brings the direct listeners in line with a configuration that was read anew. Connections live on.
     pub(super) fn reload(&mut self, config: &Config, registry: &Registry) {
-        for listener in &mut self.listeners {
-            let keep = listener.as_mut().is_none_or(|listener| match &mut listener.direct {
-                None => true,
-                Some(direct) => match config.direct.iter().find(|new| new.port == direct.port) {
-                    Some(new) => {
-                        **direct = new.clone();
-                        true
-                    }
-                    None => {
-                        log::info!("no longer listening on {}", listener.address);
-                        false
-                    }
-                },
-            });
-            if !keep {
-                *listener = None;
+        for slot in &mut self.listeners {
+            let Some(listener) = slot else { continue };
+            let Some(direct) = &mut listener.direct else { continue };
+            match config.direct.iter().find(|new| new.port == direct.port) {
+                Some(new) => **direct = new.clone(),
+                None => {
+                    log::info!("no longer listening on {}", listener.address);
+                    *slot = None;
+                }
             }
         }
         for listener in self.listeners.iter().flatten() {

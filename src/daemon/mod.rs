@@ -212,7 +212,7 @@ impl Daemon {
                     Side::Plugin => found.session.handle_plugin_event(event.into()),
                     Side::Remote => found.session.handle_remote_event(event.into()),
                 }
-                self.enqueue(key);
+                self.run_queue.add(key, found.session.is_relaying(), &mut found.queued);
             }
         }
     }
@@ -281,9 +281,6 @@ impl Daemon {
     fn accept_pending(&mut self) {
         let limit = self.run_queue.accept_limit();
         let accepted = self.listeners.accept(limit, self.resources.poll.registry(), self.now);
-        if accepted.is_empty() {
-            return;
-        }
         accepted.into_iter().for_each(|accepted| self.add_session(accepted));
     }
 
@@ -333,28 +330,37 @@ impl Daemon {
         let Some(found) = self.sessions.get_mut(key) else { return };
         found.queued = false;
         let mut cx = self.resources.context(key, self.now);
-        let is_late = |session: &Session, cx: &SessionContext<'_, MioNetwork>| {
-            session.deadline(cx.config).is_some_and(|due| due <= cx.now)
+        let session = &mut found.session;
+        let turn = |session: &mut Session, cx: &mut SessionContext<'_, MioNetwork>| {
+            let result = session.turn(cx);
+            (result, session.deadline(cx.config))
         };
-        let mut result = found.session.turn(&mut cx);
-        if result == TurnResult::Wait && is_late(&found.session, &cx) {
-            found.session.assume_readable();
-            result = found.session.turn(&mut cx);
+        let now = self.now;
+        let is_late = |result: &TurnResult, due: Option<Instant>| {
+            *result == TurnResult::Wait && due.is_some_and(|due| due <= now)
+        };
+        let (mut result, mut due) = turn(session, &mut cx);
+        if is_late(&result, due) {
+            session.assume_readable();
+            (result, due) = turn(session, &mut cx);
         }
-        if result == TurnResult::Wait && is_late(&found.session, &cx) {
-            found.session.handle_timeout(&mut cx);
-            result = found.session.turn(&mut cx);
+        if is_late(&result, due) {
+            session.handle_timeout(&mut cx);
+            (result, due) = turn(session, &mut cx);
         }
         match result {
-            TurnResult::Wait => {}
-            TurnResult::Again => self.enqueue(key),
+            TurnResult::Closed => return self.remove_session(key),
             TurnResult::Request(request) => {
                 self.perform(key, request);
                 self.enqueue(key);
+                // The answer may have moved the deadline.
+                self.arm_timer(key);
+                return;
             }
-            TurnResult::Closed => return self.remove_session(key),
+            TurnResult::Again => self.run_queue.add(key, session.is_relaying(), &mut found.queued),
+            TurnResult::Wait => {}
         }
-        self.arm_timer(key);
+        self.timers.arm(key, due, &mut found.armed);
     }
 
     /// Brings the timer of a session in line with its deadline.
@@ -619,7 +625,7 @@ impl Daemon {
                 break;
             }
         }
-        for (_, left) in self.sessions.iter_mut() {
+        for left in self.sessions.values_mut() {
             left.session.abort();
         }
         log::info!("ended");

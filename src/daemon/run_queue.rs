@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 
-/// Minimum number of non-relaying sessions in one round. One takes as long as passing on some bytes. To poll after each
-/// costs next to nothing beside it: measured, as many handshakes are made.
+/// Minimum number of non-relaying sessions in one round. A turn of one takes as long as passing on some bytes.
+/// Polling after each costs little: measured, the rate of handshakes is the same.
 const MIN_OTHERS: usize = 1;
 /// A connection has about this many turns before it relays.
 const TURNS_BEFORE_RELAYING: usize = 4;

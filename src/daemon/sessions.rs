@@ -46,14 +46,13 @@ impl SessionTable {
         if self.generations.len() <= slot {
             self.generations.resize(slot + 1, 0);
         }
-        tokens::session(slot, self.generations[slot], Side::Plugin).0
+        key(slot, self.generations[slot])
     }
 
     /// Adds `session`, which gets [`SessionTable::next_key`].
-    pub(super) fn insert(&mut self, session: Box<Session>) -> Key {
+    pub(super) fn insert(&mut self, session: Box<Session>) {
         let key = self.next_key();
         self.slots.insert(Slot { session, queued: false, armed: None, key });
-        key
     }
 
     /// The session that `key` names, if it is still there.
@@ -68,9 +67,8 @@ impl SessionTable {
 
     /// Removes the session that `key` names.
     pub(super) fn remove(&mut self, key: Key) -> Option<Box<Session>> {
+        let TokenKind::Session(slot, generation, _) = tokens::decode(Token(key)) else { return None };
         self.get(key)?;
-        let slot = slot_of(key)?;
-        let TokenKind::Session(_, generation, _) = tokens::decode(Token(key)) else { return None };
         self.generations[slot] = tokens::next_generation(generation);
         Some(self.slots.remove(slot).session)
     }
@@ -80,9 +78,9 @@ impl SessionTable {
         self.slots.iter().map(|(_, slot)| (slot.key, slot))
     }
 
-    /// All sessions with their keys.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Slot)> {
-        self.slots.iter_mut().map(|(_, slot)| (slot.key, slot))
+    /// All sessions.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.slots.iter_mut().map(|(_, slot)| slot)
     }
 
     /// Frees memory that many sessions have needed.

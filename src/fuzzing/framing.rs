@@ -5,13 +5,12 @@
 
 use std::net::SocketAddr;
 
-use crate::protocol::framing::{Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
+use crate::protocol::framing::{
+    Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, MAX_HEADER_LEN, encode_datagram,
+};
 use crate::websocket::Kind;
 
 use super::input::{Input, expand, pieces};
-
-/// Longest header of MESG framing.
-const HEADER: usize = 64;
 
 /// The target's body.
 pub fn run(data: &[u8]) {
@@ -53,7 +52,7 @@ fn decode(framing: Framing, pieces: &[&[u8]]) -> Items {
         decoder.handle_input(piece);
         while !matches!(items.last(), Some(Said::Wrong(_) | Said::Close(..))) {
             let Some(item) = decoder.poll_item() else {
-                let most = 2 * MAX_DATAGRAM_LEN + HEADER;
+                let most = 2 * MAX_DATAGRAM_LEN + MAX_HEADER_LEN;
                 assert!(decoder.buffered() <= most, "{} bytes are held", decoder.buffered());
                 break;
             };

@@ -11,8 +11,8 @@ use crate::net::readiness::Readiness;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::stream::StreamRelay;
 use crate::relay::{CloseReason, Relay, Timing};
-use crate::testing::TestContext;
 use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
+use crate::testing::{TestContext, timing_of};
 
 use super::input::Input;
 
@@ -130,11 +130,7 @@ impl World {
     }
 
     fn timing(&self) -> Timing {
-        Timing {
-            plugin_read_closed: self.plugin.is_read_closed(),
-            remote_read_closed: self.remote.is_read_closed(),
-            ..TIMING
-        }
+        timing_of(TIMING, &self.plugin, &self.remote)
     }
 
     fn check(&mut self) {

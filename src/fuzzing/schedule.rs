@@ -13,15 +13,15 @@ use super::input::Input;
 /// Devices, and names that a plugin gives to its connections: few, so that they meet.
 const DEVICES: usize = 4;
 const NAMES: usize = 3;
-/// Lines open at once.
-const MOST_LINES: usize = 12;
+/// Subscriptions open at once.
+const MOST_SUBSCRIPTIONS: usize = 12;
 /// Operations: a longer story tells nothing new.
 const MOST_STEPS: usize = 600;
 
-/// A connection that stands.
-struct Line {
+/// The notifications of an open connection.
+struct Subscription {
     id: SubscriptionId,
-    subscription: Recipient,
+    recipient: Recipient,
     /// News of which no request has been delivered since.
     unheard: bool,
     /// When the last request with news went out, and whether it or one after it failed.
@@ -31,11 +31,11 @@ struct Line {
 struct World {
     schedule: Schedule,
     now: Instant,
-    lines: Vec<Line>,
+    subscriptions: Vec<Subscription>,
     out: Vec<NotifyJob>,
     /// Subscriptions of connections that have ended, with whether a request has gone out since.
     closed: HashMap<Recipient, bool>,
-    /// Every line ever opened that may still have a request out.
+    /// Every subscription ever opened that may still have a request out.
     known: HashMap<SubscriptionId, Recipient>,
     senders: usize,
     /// The largest bounds there were.
@@ -55,7 +55,7 @@ pub fn run(data: &[u8]) {
     let mut world = World {
         schedule: Schedule::new(senders, limit),
         now: Instant::now(),
-        lines: Vec::new(),
+        subscriptions: Vec::new(),
         out: Vec::new(),
         closed: HashMap::new(),
         known: HashMap::new(),
@@ -83,10 +83,10 @@ impl World {
             4 => {
                 // A connection stands before there is any data.
                 if let Some(at) = self.pick(input)
-                    && !self.lines[at].unheard
-                    && self.lines[at].last.is_none()
+                    && !self.subscriptions[at].unheard
+                    && self.subscriptions[at].last.is_none()
                 {
-                    self.schedule.handle_connected(self.lines[at].id, self.now);
+                    self.schedule.handle_connected(self.subscriptions[at].id, self.now);
                 }
             }
             5 => self.close(input),
@@ -102,40 +102,40 @@ impl World {
     }
 
     fn pick(&self, input: &mut Input<'_>) -> Option<usize> {
-        (!self.lines.is_empty()).then(|| input.below(self.lines.len()))
+        (!self.subscriptions.is_empty()).then(|| input.below(self.subscriptions.len()))
     }
 
     fn open(&mut self, input: &mut Input<'_>) {
-        if self.lines.len() == MOST_LINES {
+        if self.subscriptions.len() == MOST_SUBSCRIPTIONS {
             return;
         }
         let kind = input.byte();
         let (device, name) = (usize::from(kind) % DEVICES, usize::from(kind >> 2) % NAMES);
-        let subscription = Recipient {
+        let recipient = Recipient {
             device: device.to_string().into(),
             query: format!("/{device}/{name}").into(),
             events: kind & 0x40 != 0,
             pace: (kind & 0x80 != 0).then_some(Duration::from_secs(2)),
             secret: false,
         };
-        let id = self.schedule.open(subscription.clone());
-        self.known.insert(id, subscription.clone());
-        self.lines.push(Line { id, subscription, unheard: false, last: None });
+        let id = self.schedule.open(recipient.clone());
+        self.known.insert(id, recipient.clone());
+        self.subscriptions.push(Subscription { id, recipient, unheard: false, last: None });
     }
 
     fn data(&mut self, input: &mut Input<'_>) {
         if let Some(at) = self.pick(input) {
-            let line = &mut self.lines[at];
-            line.unheard = true;
-            self.schedule.handle_data(line.id, self.now);
+            let subscription = &mut self.subscriptions[at];
+            subscription.unheard = true;
+            self.schedule.handle_data(subscription.id, self.now);
         }
     }
 
     fn close(&mut self, input: &mut Input<'_>) {
         let Some(at) = self.pick(input) else { return };
-        let line = self.lines.swap_remove(at);
-        self.schedule.handle_closed(line.id, self.now);
-        self.closed.insert(line.subscription, false);
+        let closed = self.subscriptions.swap_remove(at);
+        self.schedule.handle_closed(closed.id, self.now);
+        self.closed.insert(closed.recipient, false);
     }
 
     fn answer(&mut self, input: &mut Input<'_>) {
@@ -163,12 +163,12 @@ impl World {
     }
 
     fn judge(&mut self, job: &NotifyJob, outcome: NotifyOutcome) {
-        if let Some(line) = self.lines.iter_mut().find(|line| line.id == job.id)
+        if let Some(subscription) = self.subscriptions.iter_mut().find(|subscription| subscription.id == job.id)
             && outcome != NotifyOutcome::Delivered
             && is_news(job)
         {
-            line.unheard = true;
-            line.last = line.last.map(|(when, _)| (when, true));
+            subscription.unheard = true;
+            subscription.last = subscription.last.map(|(when, _)| (when, true));
         }
         self.schedule.handle_outcome(job.id, outcome, self.now);
     }
@@ -176,14 +176,14 @@ impl World {
     /// Takes every request that may go out now, and checks that each may.
     fn send(&mut self) {
         while let Some(job) = self.schedule.poll_job(self.now) {
-            let subscription = self.known[&job.id].clone();
+            let recipient = self.known[&job.id].clone();
             let path = job.query.split('&').next().expect("a first part");
-            assert_eq!(path, &*subscription.query, "a request of another line");
-            assert_eq!(job.query.contains("&Event="), subscription.events, "{}", job.query);
+            assert_eq!(path, &*recipient.query, "a request of another subscription");
+            assert_eq!(job.query.contains("&Event="), recipient.events, "{}", job.query);
             for other in &self.out {
-                assert_ne!(self.known[&other.id].device, subscription.device, "two requests are with a device");
+                assert_ne!(self.known[&other.id].device, recipient.device, "two requests are with a device");
             }
-            self.note(&job, &subscription);
+            self.note(&job, &recipient);
             self.out.push(job);
             assert!(self.out.len() <= self.most_senders, "more requests than senders");
         }
@@ -192,27 +192,27 @@ impl World {
             assert!(due > self.now, "a busy loop: {:?} late", self.now - due);
         }
         // Those that are out are not counted, and come back when they fail.
-        let most = self.lines.len() + self.limit + 2 * self.most_senders;
+        let most = self.subscriptions.len() + self.limit + 2 * self.most_senders;
         assert!(self.schedule.pending() <= most, "{} notices wait", self.schedule.pending());
     }
 
     /// Notes what a request tells its plugin.
-    fn note(&mut self, job: &NotifyJob, subscription: &Recipient) {
-        match self.lines.iter_mut().find(|line| line.id == job.id) {
-            Some(line) if is_news(job) => {
-                assert!(line.unheard, "{} is told what it knows", job.query);
+    fn note(&mut self, job: &NotifyJob, recipient: &Recipient) {
+        match self.subscriptions.iter_mut().find(|subscription| subscription.id == job.id) {
+            Some(subscription) if is_news(job) => {
+                assert!(subscription.unheard, "{} is told what it knows", job.query);
                 assert!(!job.query.ends_with("&Event=closed"), "it stands");
-                if let (Some(pace), Some((last, failed))) = (subscription.pace, line.last) {
+                if let (Some(pace), Some((last, failed))) = (recipient.pace, subscription.last) {
                     assert!(failed || self.now >= last + pace, "faster than its pace");
                 }
-                line.unheard = false;
-                line.last = Some((self.now, false));
+                subscription.unheard = false;
+                subscription.last = Some((self.now, false));
             }
             Some(_) => {}
             None => {
-                assert!(self.closed.contains_key(subscription), "a request of no connection");
+                assert!(self.closed.contains_key(recipient), "a request of no connection");
                 if is_news(job) {
-                    self.closed.insert(subscription.clone(), true);
+                    self.closed.insert(recipient.clone(), true);
                 }
             }
         }
@@ -235,11 +235,11 @@ impl World {
         }
         assert!(self.out.is_empty() && self.schedule.poll_timeout().is_none(), "it never calms down");
         assert_eq!(self.schedule.pending(), 0);
-        let open: usize = self.lines.iter().map(|line| line.subscription.held()).sum();
+        let open: usize = self.subscriptions.iter().map(|open| open.recipient.held()).sum();
         assert_eq!(self.schedule.held(), open, "only open connections take memory");
         if !self.given_up {
             assert_eq!(self.schedule.counters().failed, 0, "a notification was given up");
-            assert!(self.lines.iter().all(|line| !line.unheard), "a plugin was never told");
+            assert!(self.subscriptions.iter().all(|subscription| !subscription.unheard), "a plugin was never told");
             let dropped = self.schedule.counters().dropped;
             let untold = self.closed.values().filter(|told| !**told).count() as u64;
             assert!(untold <= dropped, "{untold} were never told of their end, {dropped} dropped");

@@ -139,6 +139,12 @@ impl<S: Stream> SocketEndpoint<S> {
         self.readiness.read_closed || self.readiness.urgent || self.stream.is_layered()
     }
 
+    /// What the peer sent before a write failed is still there to be read, and no further event reports it.
+    fn handle_write_error(&mut self) {
+        self.readiness.read_closed = true;
+        self.assume_readable();
+    }
+
     /// To be called before a read.
     fn keep_urgent_bytes(&mut self) {
         if self.urgent == UrgentBytes::Possible {
@@ -188,9 +194,7 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
                 Transfer::Blocked
             }
             Err(error) => {
-                // What the peer sent before is still there to be read, and no further event reports it.
-                self.readiness.read_closed = true;
-                self.assume_readable();
+                self.handle_write_error();
                 Transfer::Broken(error)
             }
         }
@@ -207,8 +211,7 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.writable = false,
                 Err(error) => {
-                    self.readiness.read_closed = true;
-                    self.assume_readable();
+                    self.handle_write_error();
                     return Err(error);
                 }
             }

@@ -247,12 +247,6 @@ impl DatagramRelay {
         }
     }
 
-    /// Counts what is held in the budget.
-    fn account(&mut self, budget: &mut MemoryBudget) {
-        let held = self.held();
-        budget.adjust(&mut self.counted, held);
-    }
-
     /// The plugin has violated its framing, and is told so where the framing can express that.
     fn refuse(&mut self, error: FramingError) {
         log::debug!("plugin's framing: {error}");

@@ -36,10 +36,9 @@ enum Pending {
 }
 
 /// How far a direction has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DirectionPhase {
     /// The source may send.
-    #[default]
     Open,
     /// The source has ended; what came before is still being written.
     Ending,

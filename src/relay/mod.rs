@@ -90,9 +90,14 @@ pub(crate) trait Relay {
         None
     }
 
+    /// When the first of [`Relay::limits`] passes.
+    fn next_limit(&self, timing: &Timing) -> Option<Instant> {
+        self.limits(timing).into_iter().flatten().map(|(due, _)| due).min()
+    }
+
     /// When [`Relay::handle_timeout`] is to be called, if no event comes before.
     fn deadline(&self, timing: &Timing) -> Option<Instant> {
-        self.limits(timing).into_iter().flatten().map(|(due, _)| due).min()
+        self.next_limit(timing)
     }
 
     /// The time limit that has passed, if one has.

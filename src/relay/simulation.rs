@@ -10,11 +10,11 @@ use super::memory_budget::MemoryBudget;
 use super::stream::StreamRelay;
 use super::{CloseReason, Relay, Timing};
 use crate::fuzzing;
-use crate::net::endpoint::{Endpoint, SocketEndpoint};
+use crate::net::endpoint::SocketEndpoint;
 use crate::net::readiness::Readiness;
 use crate::testing::seeds::for_each_seed;
 use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
-use crate::testing::{TIMING, TestContext};
+use crate::testing::{TIMING, TestContext, timing_of};
 
 /// Seeds that are tried for each relay.
 const SEEDS: u64 = 500;
@@ -117,11 +117,7 @@ impl Pair {
     }
 
     fn timing(&self) -> Timing {
-        Timing {
-            plugin_read_closed: self.plugin.is_read_closed(),
-            remote_read_closed: self.remote.is_read_closed(),
-            ..TIMING
-        }
+        timing_of(TIMING, &self.plugin, &self.remote)
     }
 }
 

@@ -32,9 +32,9 @@ pub(super) enum DrainOutcome {
 }
 
 impl Draining {
-    /// Ends after `outbox` is written.
-    pub(super) fn new(outbox: Outbox, now: Instant) -> Self {
-        Self { outbox, end_sent: false, due: now + DRAIN_TIMEOUT }
+    /// Ends after `last_reply` is written.
+    pub(super) fn new(last_reply: Vec<u8>, now: Instant) -> Self {
+        Self { outbox: Outbox::new(last_reply), end_sent: false, due: now + DRAIN_TIMEOUT }
     }
 
     /// When time is up.
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_last_reply_is_written_in_pieces_and_the_end_behind_it() {
-        let (mut draining, mut plugin) = (Draining::new(Outbox::new(b"OK QUIT\n".to_vec()), Instant::now()), plugin(3));
+        let (mut draining, mut plugin) = (Draining::new(b"OK QUIT\n".to_vec(), Instant::now()), plugin(3));
         assert_eq!((turn(&mut draining, &mut plugin), draining.held()), (DrainOutcome::Wait, 5));
         // It has ended its side, and still reads.
         plugin.stream_mut().close();
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_still_comes_is_read_and_dropped() {
-        let (mut draining, mut plugin) = (Draining::new(Outbox::default(), Instant::now()), plugin(100));
+        let (mut draining, mut plugin) = (Draining::new(Vec::new(), Instant::now()), plugin(100));
         plugin.stream_mut().send_bytes(&[0; 64 * (TURN_READS + 1)]);
         assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Again, "others have their turn");
         assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Wait);

@@ -65,7 +65,6 @@ use draining::{DrainOutcome, Draining};
 use kept::unread::{TailOutcome, UnreadTail};
 use kept::{Gap, KeptPlugin};
 use notifier::Notifier;
-use outbox::Outbox;
 use plugin::PluginSide;
 use relaying::Relaying;
 use setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
@@ -306,10 +305,10 @@ impl<N: Network> Session<N> {
             }
             SetupOutcome::Connect(request) => Next::Enter(self.connect(request, cx)),
             SetupOutcome::Close(reply) => {
-                // What stands behind an unknown name may be a secret all the same.
+                // The value of an unknown option may be a secret: only its name is logged.
                 let shown = reply.split(|&byte| byte == b'=').next().unwrap_or_default();
                 log::debug!("{} closes setup mode: {}", self.pid, String::from_utf8_lossy(shown).trim_end());
-                Next::Enter(Stage::Draining(Draining::new(Outbox::new(reply), cx.now)))
+                Next::Enter(Stage::Draining(Draining::new(reply, cx.now)))
             }
             SetupOutcome::Lost => {
                 log::info!("{} left in setup mode", self.pid);
@@ -393,7 +392,8 @@ impl<N: Network> Session<N> {
         self.notify(&turn, parked, cx);
         match turn.end {
             Some(end) => Next::Enter(self.end_relay(end, cx.now)),
-            // A plugin that was disconnected just now has room of another kind, which no event reports.
+            // A plugin that was disconnected in this turn may be writable now (UDP drops the oldest bytes), which no event
+            // reports.
             None if turn.again || parked => Next::Stay(TurnResult::Again),
             None => Next::Stay(TurnResult::Wait),
         }
@@ -414,7 +414,7 @@ impl<N: Network> Session<N> {
                 Stage::UnreadTail(Box::new(UnreadTail::new(target, protocol, relaying.relay(), kept, now)))
             }
             (CloseReason::PluginLost, _) => Stage::Closed,
-            _ => Stage::Draining(Draining::new(Outbox::default(), now)),
+            _ => Stage::Draining(Draining::new(Vec::new(), now)),
         }
     }
 
@@ -660,7 +660,7 @@ impl<N: Network> Session<N> {
     /// Ends a session in setup mode with a last reply.
     pub(crate) fn reject(&mut self, reply: Vec<u8>, cx: &mut SessionContext<'_, N>) {
         if let Stage::Setup(_) = &self.stage {
-            self.enter(Stage::Draining(Draining::new(Outbox::new(reply), cx.now)), cx);
+            self.enter(Stage::Draining(Draining::new(reply, cx.now)), cx);
         }
     }
 
@@ -782,7 +782,7 @@ impl<N: Network> Session<N> {
 fn refuse<N: Network>(pid: Pid, target: &Target, protocol: Protocol, error: &ConnectError, now: Instant) -> Stage<N> {
     let reason = error.reason(protocol);
     log::info!("{pid} not connected to {target}: {}", String::from_utf8_lossy(&reason));
-    Stage::Draining(Draining::new(Outbox::new(reply::connect_failed(error, protocol)), now))
+    Stage::Draining(Draining::new(reply::connect_failed(error, protocol), now))
 }
 
 /// What the plugin has subscribed to, if anything.

@@ -1,10 +1,11 @@
-//! What the proxy itself says to a plugin, until the plugin's socket has taken it.
+//! What the proxy itself says to a peer, until the peer's socket has taken it.
 
 use std::io;
 
 use crate::net::endpoint::{Endpoint, Transfer};
 
-/// Replies that are not written yet. No command is read before it is empty, so it holds one reply at most.
+/// Bytes that are not written yet: replies to a plugin (no command is read before they are written, so it holds one reply
+/// at most), or those of a TLS handshake.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
@@ -12,12 +13,12 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// An outbox with a reply in it.
+    /// An outbox with `bytes` in it.
     pub(super) fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, written: 0 }
     }
 
-    /// Adds a reply.
+    /// Adds bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -27,10 +28,15 @@ impl Outbox {
         self.bytes.len() - self.written
     }
 
+    /// The bytes that are still to be written.
+    pub(super) fn into_unwritten(mut self) -> Vec<u8> {
+        self.bytes.split_off(self.written)
+    }
+
     /// Writes what can be written. True if nothing is left.
-    pub(super) fn flush(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
+    pub(super) fn flush(&mut self, peer: &mut dyn Endpoint) -> io::Result<bool> {
         while self.written < self.bytes.len() {
-            match plugin.try_write(&self.bytes[self.written..]) {
+            match peer.try_write(&self.bytes[self.written..]) {
                 Transfer::Bytes(sent) => self.written += sent,
                 Transfer::Blocked | Transfer::Eof => return Ok(false),
                 Transfer::Broken(error) => return Err(error),

@@ -149,8 +149,7 @@ impl<N: Network> Relaying<N> {
         counted: usize,
         cx: &mut SessionContext<'_, N>,
     ) -> RelayTurn {
-        let writes_again = (plugin.is_readable() && !plugin.is_read_closed()) || self.relay().held() > 0;
-        if self.nagle_on && self.relay().sent() > 0 && writes_again {
+        if self.nagle_on && self.relay().sent() > 0 && self.writes_again(plugin) {
             self.set_no_delay(cx);
         }
         if self.keep_alive_due.is_some_and(|due| due <= cx.now) {
@@ -181,6 +180,11 @@ impl<N: Network> Relaying<N> {
                 relay.run(plugin, remote, &may_send, &mut relay_cx)
             }
         }
+    }
+
+    /// True if this turn is likely to write to the remote.
+    fn writes_again(&self, plugin: &dyn Endpoint) -> bool {
+        (plugin.is_readable() && !plugin.is_read_closed()) || self.relay().held() > 0
     }
 
     fn set_no_delay(&mut self, cx: &mut SessionContext<'_, N>) {
@@ -236,7 +240,7 @@ impl<N: Network> Relaying<N> {
     pub(super) fn deadline(&self, timing: &Timing) -> Option<Instant> {
         if !self.is_connect_reply_sent() {
             // The relay has no turns yet, and only a turn enforces the limits of a protocol: pings, say.
-            return self.relay().limits(timing).into_iter().flatten().map(|(due, _)| due).min();
+            return self.relay().next_limit(timing);
         }
         [self.relay().deadline(timing), self.keep_alive_due].into_iter().flatten().min()
     }
@@ -361,7 +365,7 @@ mod tests {
         let (plugin, plugin_peer) = connection(FaultProfile::default(), 4);
         let mut plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
         assert!(!relaying.send_connect_reply(&mut plugin).unwrap() && !relaying.is_connect_reply_sent());
-        assert_eq!(relaying.held(), 4, "half the connect_reply");
+        assert_eq!(relaying.held(), 4, "half the reply to CONN");
         plugin_peer.wire_mut().make_room(1000);
         plugin.handle_event(plugin_peer.wire_mut().take_event());
         assert!(relaying.send_connect_reply(&mut plugin).unwrap() && relaying.is_connect_reply_sent());

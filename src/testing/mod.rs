@@ -13,7 +13,7 @@ pub(crate) mod wire;
 
 use std::time::{Duration, Instant};
 
-use crate::net::endpoint::SocketEndpoint;
+use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
 use crate::relay::stream::StreamRelay;
@@ -33,6 +33,11 @@ pub(crate) const TIMING: Timing = Timing {
     plugin_read_closed: false,
     remote_read_closed: false,
 };
+
+/// `limits`, with what events have reported of both ends.
+pub(crate) fn timing_of(limits: Timing, plugin: &SocketEndpoint<Wire>, remote: &SocketEndpoint<Wire>) -> Timing {
+    Timing { plugin_read_closed: plugin.is_read_closed(), remote_read_closed: remote.is_read_closed(), ..limits }
+}
 
 /// Masks that differ, and repeat with every run. Their first byte is never ASCII, so that none is taken for text.
 #[derive(Clone, Copy, Debug, Default)]

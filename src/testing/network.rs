@@ -16,12 +16,11 @@ use crate::net::readiness::Readiness;
 use crate::net::socket::{Datagrams, Stream};
 
 /// What comes of connecting to an address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectPlan {
     /// The connection stands when it is first asked for.
     Immediate,
     /// It stands once the test says so.
-    #[default]
     Later,
     /// It is refused when it is first asked for.
     Refused,

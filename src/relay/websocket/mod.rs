@@ -144,7 +144,7 @@ impl WebSocketRelay {
             self.lose_plugin(cx);
         }
         if self.is_due(cx.now) {
-            // Before the remote is judged for its silence its socket is asked: what it sent may wait there.
+            // The remote's socket is read before its silence is judged: what it sent may wait there.
             remote.assume_readable();
         }
         turn.again |= self.pump_to_plugin(plugin, remote, cx, &mut turn);
@@ -161,7 +161,6 @@ impl WebSocketRelay {
         let held_back = self.is_held_back();
         self.connection.set_reading(!held_back, cx.now);
         self.receive_timer.set_held_back(held_back, cx.now);
-        self.receive_timer.handle_received(self.connection.last_frame());
         self.to_plugin.shrink();
         self.to_remote.shrink();
         self.connection.shrink();
@@ -507,8 +506,7 @@ impl Relay for WebSocketRelay {
     }
 
     fn deadline(&self, timing: &Timing) -> Option<Instant> {
-        let limits = self.limits(timing).into_iter().flatten().map(|(due, _)| due);
-        limits.chain(self.connection.poll_timeout()).chain(self.silence_deadline()).min()
+        [self.next_limit(timing), self.connection.poll_timeout(), self.silence_deadline()].into_iter().flatten().min()
     }
 
     fn handle_new_plugin(&mut self, now: Instant) {
@@ -524,7 +522,7 @@ impl Relay for WebSocketRelay {
     fn release(&mut self, budget: &mut MemoryBudget, _: &mut PipePool) {
         budget.adjust(&mut self.counted, 0);
         self.to_plugin.clear();
-        self.to_remote.clear();
+        self.to_remote.reset();
     }
 
     fn received(&self) -> u64 {

@@ -10,8 +10,6 @@ use crate::websocket::{Connection, Entropy, Kind};
 #[derive(Debug)]
 pub(super) struct ToRemote {
     framing: Framing,
-    /// Longest message in bytes.
-    limit: usize,
     decoder: Decoder,
     sent: u64,
 }
@@ -26,11 +24,11 @@ pub(super) enum PluginEnd {
 }
 
 impl ToRemote {
-    /// An empty encoder. `sent_ahead` is encoded first.
+    /// An empty encoder, for messages of at most `limit` bytes. `sent_ahead` is encoded first.
     pub(super) fn new(framing: Framing, limit: usize, sent_ahead: &[u8]) -> Self {
         let mut decoder = Decoder::new(framing, FramingKind::WebSocket, limit);
         decoder.handle_input(sent_ahead);
-        Self { framing, limit, decoder, sent: 0 }
+        Self { framing, decoder, sent: 0 }
     }
 
     /// Takes bytes that were just read from the plugin.
@@ -75,14 +73,9 @@ impl ToRemote {
         None
     }
 
-    /// Drops half a message.
+    /// Drops what is not encoded yet.
     pub(super) fn reset(&mut self) {
         self.decoder.reset();
-    }
-
-    /// Drops everything.
-    pub(super) fn clear(&mut self) {
-        self.decoder = Decoder::new(self.framing, FramingKind::WebSocket, self.limit);
     }
 
     /// Bytes of messages that are not encoded yet.

@@ -269,7 +269,8 @@ impl<N: Network> Connecting<N> {
         match self.hop.protocol {
             Protocol::Tls | Protocol::Wss => {
                 let settings = self.hop.tls_settings(parameters);
-                let handshake = TlsHandshake::begin(socket, &self.hop.endpoint.host, &settings, workers(cx));
+                let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+                let handshake = TlsHandshake::begin(socket, &self.hop.endpoint.host, &settings, workers);
                 AttemptOutcome::Continue(Attempt::Tls(handshake))
             }
             Protocol::Tcp | Protocol::Udp | Protocol::Ws => {
@@ -340,10 +341,6 @@ impl<N: Network> Attempt<N> {
     fn begin(hop: &Hop, cx: &mut SessionContext<'_, N>) -> Self {
         hop.resolve(cx).map_or(Self::Resolving, Self::Resolved)
     }
-}
-
-fn workers<'a, N: Network>(cx: &'a mut SessionContext<'_, N>) -> TlsWorkers<'a> {
-    TlsWorkers { queue: &mut *cx.handshakes, key: cx.key }
 }
 
 /// A connection that broke before bytes could pass.

@@ -6,6 +6,7 @@ use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::session::context::{HandshakeQueue, Key};
+use crate::session::outbox::Outbox;
 use crate::tls::{PendingHandshake, TlsConnection, TlsError, TlsOutcome, TlsSettings, TlsStep, TlsStream};
 
 /// Most bytes that are read of a handshake at once. A flight with a long chain has some 6 KiB.
@@ -17,7 +18,7 @@ const HANDSHAKE_RESERVE: usize = 8 * 1024;
 #[derive(Debug)]
 pub(super) struct TlsHandshake<S> {
     socket: SocketEndpoint<S>,
-    to_send: Vec<u8>,
+    to_send: Outbox,
     state: TlsHandshakeState,
 }
 
@@ -60,12 +61,12 @@ impl<S: Stream> TlsHandshake<S> {
         workers: TlsWorkers<'_>,
     ) -> Self {
         workers.queue.begin(workers.key, host, settings);
-        Self { socket, to_send: Vec::new(), state: TlsHandshakeState::Computing(0) }
+        Self { socket, to_send: Outbox::default(), state: TlsHandshakeState::Computing(0) }
     }
 
     /// A thread has done its part.
     pub(super) fn handle_step(&mut self, step: TlsStep) {
-        self.to_send.extend_from_slice(&step.to_send);
+        self.to_send.push(&step.to_send);
         self.state = match step.outcome {
             TlsOutcome::Pending(pending) => TlsHandshakeState::Waiting(pending),
             TlsOutcome::Done(connection) => TlsHandshakeState::Done(connection),
@@ -86,12 +87,12 @@ impl<S: Stream> TlsHandshake<S> {
             TlsHandshakeState::Done(connection) => connection.held(),
             TlsHandshakeState::Failed(_) => 0,
         };
-        self.to_send.len() + received
+        self.to_send.unwritten() + received
     }
 
     /// Sends and receives what can be sent and received.
     pub(super) fn turn(mut self, scratch: &mut [u8], budget: &MemoryBudget, workers: TlsWorkers<'_>) -> TlsProgress<S> {
-        if let Err(error) = self.send() {
+        if let Err(error) = self.to_send.flush(&mut self.socket) {
             // What the server sent before it went, and what it did wrong, say more than the loss of the connection.
             if matches!(self.state, TlsHandshakeState::Computing(_) | TlsHandshakeState::Done(_)) {
                 return TlsProgress::Failed(lost(&error));
@@ -123,23 +124,13 @@ impl<S: Stream> TlsHandshake<S> {
             }
             TlsHandshakeState::Computing(_) | TlsHandshakeState::Waiting(_) => TlsProgress::Pending(self),
             TlsHandshakeState::Done(connection) => {
-                let mut stream = self.socket.wrap(|socket| TlsStream::new(socket, connection, self.to_send));
+                let mut stream =
+                    self.socket.wrap(|socket| TlsStream::new(socket, connection, self.to_send.into_unwritten()));
                 stream.assume_readable();
                 TlsProgress::Done(stream)
             }
             TlsHandshakeState::Failed(failure) => TlsProgress::Failed(ConnectError::Tls(failure.to_string().into())),
         }
-    }
-
-    fn send(&mut self) -> std::io::Result<()> {
-        while !self.to_send.is_empty() {
-            match self.socket.try_write(&self.to_send) {
-                Transfer::Bytes(sent) => drop(self.to_send.drain(..sent)),
-                Transfer::Blocked | Transfer::Eof => break,
-                Transfer::Broken(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -180,9 +171,9 @@ mod tests {
         wire.stream_mut().break_off();
         deliver_event(wire);
         let TlsProgress::Pending(mut handshake) = turn(handshake, &mut queue) else { panic!("it is over") };
-        assert_eq!(handshake.to_send.len() + 7, handshake.held(), "what a thread works on counts");
+        assert_eq!(handshake.to_send.unwritten() + 7, handshake.held(), "what a thread works on counts");
         deliver_step(&mut handshake, &mut queue);
-        assert!(!handshake.to_send.is_empty(), "what is to be sent cannot be sent any more");
+        assert!(handshake.to_send.unwritten() > 0, "what is to be sent cannot be sent any more");
         let TlsProgress::Failed(error) = turn(handshake, &mut queue) else { panic!("it has not failed") };
         let reason = String::from_utf8(error.reason(Protocol::Tls)).unwrap();
         assert!(reason.starts_with("SSL_ERROR"), "{reason}");

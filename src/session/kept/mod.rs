@@ -93,7 +93,8 @@ struct Changes {
 }
 
 impl<S: Stream> KeptPlugin<S> {
-    /// The side of a plugin that was just told `OK CONN`. `drops_oldest`: see [`Endpoint::try_write`].
+    /// The side of a plugin that was just told `OK CONN`. `drops_oldest`: while the plugin is disconnected, the oldest bytes
+    /// are dropped rather than the remote held back (UDP).
     pub(super) fn new(socket: SocketEndpoint<S>, framing: Framing, drops_oldest: bool, now: Instant) -> Self {
         Self {
             socket: Some(socket),
@@ -293,8 +294,8 @@ impl<S: Stream> Endpoint for KeptPlugin<S> {
         Transfer::Bytes(length)
     }
 
-    /// Takes bytes for the plugin while there is room, and writes what can be written. A side that drops the oldest bytes of a plugin that is
-    /// disconnected takes everything, and drops the oldest.
+    /// Takes bytes for the plugin while there is room, and writes what can be written. While the plugin is disconnected, a
+    /// side with `drops_oldest` takes everything, and drops the oldest bytes for it.
     fn try_write(&mut self, bytes: &[u8]) -> Transfer {
         let room = self.bound.saturating_sub(self.buffer.waiting());
         let taken = if self.drops_oldest && self.is_disconnected() {

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! | sent, whole messages | the message in progress |  not yet sent |
-//! 0                    whole        sent                          end
+//! 0                message_start    sent                          end
 //! ```
 //!
 //! A message is what the plugin's framing says it is: in RAW every byte. Messages are counted when they are sent whole. A
@@ -26,13 +26,13 @@ pub(super) struct ReplayBuffer {
     bytes: VecDeque<u8>,
     /// Messages that stood before `bytes`.
     dropped_messages: u64,
-    /// Messages in `bytes` up to `whole`, and those before.
+    /// Messages in `bytes` up to `message_start`, and those before.
     count: u64,
     /// The most that were ever counted: no plugin can have read more.
     max_count: u64,
     /// Where the message in progress begins.
     message_start: usize,
-    /// How much of `bytes` was sent: `whole` or more.
+    /// How much of `bytes` was sent: `message_start` or more.
     sent: usize,
 }
 

@@ -22,7 +22,7 @@ use crate::testing::seeds::for_each_seed;
 
 /// Restarts in one run.
 const RESTARTS: usize = 1000;
-/// Bytes kept of what was handed over: more than a socket ever holds here.
+/// Bytes of history that may be kept: more than a socket ever holds here.
 const HISTORY: usize = 4096;
 /// A socket takes so many bytes at most.
 const SOCKET: usize = 2048;
@@ -77,12 +77,12 @@ struct World {
     /// All that the remote has said, and where each message ends.
     said: Vec<u8>,
     ends: Vec<usize>,
-    /// What of it the outlet has not taken.
+    /// What of it [`KeptPlugin`] has not taken.
     unsent: Vec<u8>,
     /// What the plugin has read of this connection, and where in `said` that begins.
     read: Vec<u8>,
     start: usize,
-    /// Whether a message had to go again whole.
+    /// Restarts at which a message was sent in part.
     halves: usize,
     lost: usize,
 }

@@ -266,7 +266,7 @@ impl World {
         }
     }
 
-    /// Luup answers everything, and as much time passes as notifications ask for. Returns how much did.
+    /// Luup answers everything, and as much time passes as notifications ask for.
     fn drain_notifications(&mut self) {
         for _ in 0..10_000 {
             self.send_notifications();

@@ -161,7 +161,7 @@ impl HandshakeQueue for SimHandshakes {
     }
 }
 
-/// RandomBytes that repeats with every run.
+/// Randomness that repeats with every run.
 #[derive(Debug, Default)]
 pub(crate) struct SimRandom(TestEntropy);
 

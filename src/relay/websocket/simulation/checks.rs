@@ -240,7 +240,7 @@ impl World {
     }
 
     /// The sides that had sent everything before the end was received.
-    pub(super) fn check_farewell(&self) {
+    pub(super) fn check_last_messages(&self) {
         let heard = self.server.heard.iter().filter(|word| matches!(word, Word::Message(..))).count();
         let said = self.speaker.said.iter().filter(|said| matches!(said.word, Word::Message(..))).count();
         if self.reader.framing != Framing::Raw && !self.plugin.stream().is_broken() {

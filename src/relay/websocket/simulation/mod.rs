@@ -16,9 +16,9 @@ use testkit::random::Random;
 use super::*;
 use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::net::readiness::Readiness;
-use crate::testing::TestContext;
 use crate::testing::seeds::for_each_seed;
 use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
+use crate::testing::{TestContext, timing_of};
 use crate::websocket::{Control, Role, WebSocketSettings};
 use plugin::{Reader, Speaker};
 use server::Server;
@@ -107,8 +107,8 @@ impl World {
         remote.send_ahead(&server_ahead);
         plugin.send_ahead(&plugin_ahead);
         let connection = Connection::new(settings, around.now);
-        let wishes = RelayOptions { framing, max_message: max_message as u64, receive };
-        let relay = WebSocketRelay::new(around.now, connection, &wishes, (&plugin_ahead, server_ahead), head);
+        let options = RelayOptions { framing, max_message: max_message as u64, receive };
+        let relay = WebSocketRelay::new(around.now, connection, &options, (&plugin_ahead, server_ahead), head);
         let plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
         let remote = SocketEndpoint::new(remote, Readiness::FRESH);
         Self {
@@ -226,11 +226,7 @@ impl World {
     }
 
     fn timing(&self) -> Timing {
-        Timing {
-            plugin_read_closed: self.plugin.is_read_closed(),
-            remote_read_closed: self.remote.is_read_closed(),
-            ..TIMING
-        }
+        timing_of(TIMING, &self.plugin, &self.remote)
     }
 
     fn is_late(&self) -> bool {
@@ -247,10 +243,10 @@ impl World {
             server.said.iter().any(|said| (remote.stream().read + 1..=remote.stream().sent.len()).contains(&said.end));
         let unheard = whole && !relay.is_held_back() && relay.remote.is_open();
         let open = relay.close_reason.is_none();
-        let turn = around.turns(|env| {
+        let turn = around.turns(|cx| {
             plugin.stream_mut().take_calls();
             remote.stream_mut().take_calls();
-            let turn = relay.run(plugin, remote, env);
+            let turn = relay.run(plugin, remote, cx);
             let calls = plugin.stream_mut().take_calls() + remote.stream_mut().take_calls();
             assert!(calls <= MOST_CALLS, "{calls} calls in a turn");
             turn
@@ -338,7 +334,7 @@ impl World {
                 self.relay.plugin,
                 self.relay.remote
             );
-            self.check_farewell();
+            self.check_last_messages();
         }
         let start = self.around.now;
         while self.end.is_none() {

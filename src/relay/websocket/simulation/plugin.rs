@@ -142,7 +142,7 @@ impl Reader {
         Self { framing, control, head, right: (0, 0) }
     }
 
-    /// Reads `bytes`: the server's words in order, of which `complete(word)` are those that may have passed. With
+    /// Reads `bytes`: the server's words in order, of which those that end at or before `complete` may have passed. With
     /// `lenient` the answers to the plugin's pings may be missing.
     ///
     /// # Panics
