@@ -99,7 +99,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "debug",
         "on|off",
         "off",
-        "Log debug messages. Costs one or two system calls for each event.",
+        "Log debug messages: a line for each notification, and a few for each connection.",
         |c, v| switch(v).map(|on| c.debug = on),
     )
     .bare("on"),
