@@ -8,25 +8,16 @@
 # shellcheck disable=SC2034
 RELEASE_LUA=("$ROOT"/luup/{client,compat}/L_*.lua)
 
-# Prints the value of key $1 in [package] of Cargo.toml.
-release_field() {
-    awk -F'"' -v "key=$1" '
-        /^\[/ { inside = $0 == "[package]" }
-        inside && $1 ~ "^" key " *= *\\[?$" { print $2; exit }
-    ' "$ROOT/Cargo.toml"
-}
+# The maintainer that packages name.
+# shellcheck disable=SC2034
+RELEASE_MAINTAINER='the sockproxyd maintainers'
 
+# Prints the version in Cargo.toml.
 release_version() {
     local version
-    version=$(release_field version)
+    version=$(awk -F'"' '/^\[/ { inside = $0 == "[package]" } inside && /^version *=/ { print $2; exit }' "$ROOT/Cargo.toml")
     [ -n "$version" ] || die "no version in Cargo.toml"
     printf '%s\n' "$version"
-}
-
-release_maintainer() {
-    local authors
-    authors=$(release_field authors)
-    printf '%s\n' "${authors:-the sockproxyd maintainers}"
 }
 
 # Prints the modification time of all files in a package.
