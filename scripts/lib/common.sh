@@ -84,6 +84,27 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive as_root apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
 }
 
+# Installs Lua 5.1 with LuaSocket if it is missing.
+need_luasocket() {
+    if ! lua5.1 -e 'require "socket"' 2>/dev/null; then
+        apt_install lua5.1 lua-socket
+    fi
+}
+
+# cargo_tool NAME VERSION [FLAG...]: compiles the crate NAME into $CACHE/NAME, unless that has this version. The flags are
+# those of cargo install.
+cargo_tool() {
+    local name=$1 version=$2 root=$CACHE/$1
+    shift 2
+    if [ "$(cat "$root/.version" 2>/dev/null)" != "$version" ]; then
+        say "compiling $name $version"
+        CARGO_TARGET_DIR=$root/target \
+            cargo install --quiet --locked --root "$root" --version "$version" "$@" "$name"
+        rm -rf "$root/target"
+        printf '%s' "$version" >"$root/.version"
+    fi
+}
+
 # venv NAME REQUIREMENT...: creates the Python environment $CACHE/NAME with exactly these packages, unless it exists
 # already, and prints its path. Requirements must be pinned ("ziglang==0.14.1").
 venv() {
