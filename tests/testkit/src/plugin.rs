@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 /// Time after which a missing answer fails the test. Real plugins give up after 5 s; a loaded test machine needs more.
-pub const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// A connection to the daemon with buffered reads, so that a test can read lines and bytes in any order.
 pub struct Plugin {
@@ -61,7 +61,7 @@ impl Plugin {
         self.stream.local_addr().expect("local address")
     }
 
-    /// Sets the timeout of later reads (initially [`ANSWER_LIMIT`]).
+    /// Sets the timeout of later reads (20 s at first).
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }

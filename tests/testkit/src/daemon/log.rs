@@ -16,7 +16,6 @@ pub(super) struct SharedLog {
 #[derive(Default)]
 pub(super) struct Log {
     pub(super) lines: Vec<String>,
-    pub(super) stdout: Vec<String>,
     /// The number of pipes that have not ended.
     pub(super) readers: usize,
     pub(super) ended: bool,
@@ -42,14 +41,11 @@ impl SharedLog {
         self.changed.wait_timeout_while(guard, timeout, |log| !enough(log)).expect("log lock").0
     }
 
-    pub(super) fn read(&self, mut from: impl BufRead, stdout: bool) {
+    pub(super) fn read(&self, mut from: impl BufRead) {
         let mut line = Vec::new();
         while matches!(from.read_until(b'\n', &mut line), Ok(n) if n > 0) {
             let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_string();
             let mut log = self.lock();
-            if stdout {
-                log.stdout.push(text.clone());
-            }
             log.lines.push(text);
             drop(log);
             self.changed.notify_all();

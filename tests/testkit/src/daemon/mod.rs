@@ -196,8 +196,8 @@ impl Builder {
         log.state.lock().expect("log lock").readers = 2;
         let (out, err) = (child.stdout.take().expect("stdout"), child.stderr.take().expect("stderr"));
         let (log_out, log_err) = (log.clone(), log.clone());
-        thread::spawn(move || log_out.read(BufReader::new(out), true));
-        thread::spawn(move || log_err.read(BufReader::new(err), false));
+        thread::spawn(move || log_out.read(BufReader::new(out)));
+        thread::spawn(move || log_err.read(BufReader::new(err)));
         Ok(Daemon { child, dir, log, status: None })
     }
 }
@@ -341,11 +341,6 @@ impl Daemon {
         let plugin = self.plugin();
         self.wait_for_log(START_LIMIT, |line| line.contains(plugin.pid()));
         self.log_text()
-    }
-
-    /// The text of stdout alone (`-h`, `--version`), after it has exited.
-    pub fn stdout_text(&self) -> String {
-        self.log.lock().stdout.join("\n")
     }
 
     /// Waits for a log line, past or future, that `wanted` accepts, and returns it.

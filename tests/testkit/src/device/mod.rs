@@ -113,7 +113,7 @@ impl Device {
     }
 
     /// As [`Device::accept`], but returns None if no connection arrives in time.
-    pub fn try_accept(&self, timeout: Duration) -> Option<TcpStream> {
+    fn try_accept(&self, timeout: Duration) -> Option<TcpStream> {
         let mut state = self.shared.wait(timeout, |state| !state.arrived.is_empty());
         let stream = state.arrived.pop_front()?;
         drop(state);
@@ -163,7 +163,7 @@ impl Device {
     }
 
     /// Shuts down all connections in both directions. Later connections are still accepted.
-    pub fn close_all(&self) {
+    fn close_all(&self) {
         for stream in self.shared.take_connections() {
             stream.shutdown(Shutdown::Both).ok();
         }
