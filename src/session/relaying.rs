@@ -196,29 +196,19 @@ impl<N: Network> Relaying<N> {
 
     fn set_keep_alive(&mut self, cx: &mut SessionContext<'_, N>) {
         self.keep_alive_due = None;
-        if let (Link::Stream { remote, .. } | Link::WebSocket { remote, .. }, Some(silence)) =
-            (&self.link, cx.config.limits.keep_alive)
-        {
+        if let (Some(remote), Some(silence)) = (self.stream(), cx.config.limits.keep_alive) {
             cx.network.set_keep_alive(remote.stream().socket(), silence);
         }
     }
 
     /// Bytes held outside of the relay: by the remote's stream, and of the reply to CONN.
     pub(super) fn held(&self) -> usize {
-        let stream = match &self.link {
-            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.held(),
-            Link::Datagrams { .. } => 0,
-        };
-        stream + self.connect_reply.as_ref().map_or(0, Outbox::unwritten)
+        self.stream().map_or(0, Endpoint::held) + self.connect_reply.as_ref().map_or(0, Outbox::unwritten)
     }
 
     /// True if the remote's protocol has an end of its own to be told: a close frame, or close_notify.
     pub(super) fn has_close_handshake(&self) -> bool {
-        match &self.link {
-            Link::Stream { remote, .. } => remote.stream().tls_version().is_some(),
-            Link::WebSocket { .. } => true,
-            Link::Datagrams { .. } => false,
-        }
+        matches!(self.link, Link::WebSocket { .. }) || self.tls_version().is_some()
     }
 
     /// Ends the outgoing side of the remote's stream, without another turn.
@@ -230,10 +220,7 @@ impl<N: Network> Relaying<N> {
 
     /// True if an event reported the end of the remote's side.
     pub(super) fn is_remote_read_closed(&self) -> bool {
-        match &self.link {
-            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.is_read_closed(),
-            Link::Datagrams { .. } => false,
-        }
+        self.stream().is_some_and(Endpoint::is_read_closed)
     }
 
     /// When a time limit passes, or a turn is needed even without an event.
@@ -252,20 +239,25 @@ impl<N: Network> Relaying<N> {
 
     /// What is spoken with the remote.
     pub(super) fn protocol(&self) -> Protocol {
-        match &self.link {
-            Link::Datagrams { .. } => Protocol::Udp,
-            Link::Stream { remote, .. } if remote.stream().tls_version().is_some() => Protocol::Tls,
-            Link::Stream { .. } => Protocol::Tcp,
-            Link::WebSocket { remote, .. } if remote.stream().tls_version().is_some() => Protocol::Wss,
-            Link::WebSocket { .. } => Protocol::Ws,
+        match (&self.link, self.tls_version()) {
+            (Link::Datagrams { .. }, _) => Protocol::Udp,
+            (Link::Stream { .. }, None) => Protocol::Tcp,
+            (Link::Stream { .. }, Some(_)) => Protocol::Tls,
+            (Link::WebSocket { .. }, None) => Protocol::Ws,
+            (Link::WebSocket { .. }, Some(_)) => Protocol::Wss,
         }
     }
 
     /// The version of TLS, if that is spoken.
     pub(super) fn tls_version(&self) -> Option<&'static str> {
+        self.stream()?.stream().tls_version()
+    }
+
+    /// The remote's stream, if it is not reached by datagrams.
+    fn stream(&self) -> Option<&SocketEndpoint<RemoteStream<N::Stream>>> {
         match &self.link {
+            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => Some(remote),
             Link::Datagrams { .. } => None,
-            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.stream().tls_version(),
         }
     }
 
