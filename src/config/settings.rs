@@ -200,7 +200,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "buffers",
         "bytes",
         "4194304",
-        "Bytes held in total, a compressed WebSocket's 43 KiB for inflation included. If they are used up, each connection may still hold 2 KiB, so that none waits for another.",
+        "Bytes held in total, a compressed WebSocket's 43 KiB for inflation included. If they are used up, each direction of a connection may still hold 2 KiB, so that none waits for another.",
         |c, v| number(v, 65536, 1 << 31).map(|n| c.limits.buffers = n as usize),
     ),
     Setting::new(
