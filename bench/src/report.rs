@@ -245,10 +245,11 @@ enum Bound {
 }
 
 /// The goals of sockproxyd: absolute for what users of Luup notice, relative for what depends on the machine.
-const GOALS: [Goal; 22] = [
+const GOALS: [Goal; 23] = [
     Goal { start: "bulk ", end: "conn", bound: Bound::LikeFastestHaproxy },
     Goal { start: "CPU per GB", end: "conn", bound: Bound::LikeLeanestHaproxy },
     Goal { start: "ping-pong ", end: "p50", bound: Bound::LikeLeanestHaproxy },
+    Goal { start: "connects", end: "", bound: Bound::Times(0.8, "haproxy") },
     Goal { start: "idle, PSS", end: "", bound: Bound::AtMost(1500.0) },
     Goal { start: "per connection, PSS", end: "", bound: Bound::AtMost(1.5) },
     Goal { start: "idle ws, PSS each", end: "", bound: Bound::AtMost(1.5) },

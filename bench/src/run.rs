@@ -163,7 +163,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Connects a second, and memory; each round starts a new process.
+    /// Connects a second, with processors that may sleep and with awake ones, and memory; each round starts a new process.
     fn connections(&mut self) -> io::Result<()> {
         for round in 1..=self.rounds {
             eprintln!("round {round} of {}: connects and memory", self.rounds);
@@ -185,6 +185,12 @@ impl Bench {
                         report.add("per connection, RSS", Unit::Kilobytes, column, each(full.rss, idle.rss));
                         report.add("per connection, PSS", Unit::Kilobytes, column, each(full.pss, idle.pss));
                     }
+                    drop(pairs);
+                    // Twice, since the wake-ups of sleeping processors are most of the time of a short dialogue.
+                    let _warmer = CpuWarmer::start()?;
+                    settle();
+                    let (rate, _pairs) = load::connects(&target.opener(), count)?;
+                    report.add("connects, processors awake", Unit::PerSecond, column, rate);
                     Ok(())
                 });
             }
