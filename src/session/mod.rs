@@ -109,7 +109,7 @@ enum Stage<N: Network> {
     /// The remote has ended; a kept plugin reads what it left.
     UnreadTail(Box<UnreadTail>),
     /// The plugin gets time to read its last reply.
-    Draining(Draining),
+    Draining(Box<Draining>),
     /// The session is over.
     Closed,
 }
@@ -308,7 +308,7 @@ impl<N: Network> Session<N> {
                 // The value of an unknown option may be a secret: only its name is logged.
                 let shown = reply.split(|&byte| byte == b'=').next().unwrap_or_default();
                 log::debug!("{} closes setup mode: {}", self.pid, String::from_utf8_lossy(shown).trim_end());
-                Next::Enter(Stage::Draining(Draining::new(reply, cx.now)))
+                Next::Enter(Stage::Draining(Box::new(Draining::new(reply, cx.now))))
             }
             SetupOutcome::Lost => {
                 log::info!("{} left in setup mode", self.pid);
@@ -414,7 +414,7 @@ impl<N: Network> Session<N> {
                 Stage::UnreadTail(Box::new(UnreadTail::new(target, protocol, relaying.relay(), kept, now)))
             }
             (CloseReason::PluginLost, _) => Stage::Closed,
-            _ => Stage::Draining(Draining::new(Vec::new(), now)),
+            _ => Stage::Draining(Box::new(Draining::new(Vec::new(), now))),
         }
     }
 
@@ -660,7 +660,7 @@ impl<N: Network> Session<N> {
     /// Ends a session in setup mode with a last reply.
     pub(crate) fn reject(&mut self, reply: Vec<u8>, cx: &mut SessionContext<'_, N>) {
         if let Stage::Setup(_) = &self.stage {
-            self.enter(Stage::Draining(Draining::new(reply, cx.now)), cx);
+            self.enter(Stage::Draining(Box::new(Draining::new(reply, cx.now))), cx);
         }
     }
 
@@ -782,7 +782,7 @@ impl<N: Network> Session<N> {
 fn refuse<N: Network>(pid: Pid, target: &Target, protocol: Protocol, error: &ConnectError, now: Instant) -> Stage<N> {
     let reason = error.reason(protocol);
     log::info!("{pid} not connected to {target}: {}", String::from_utf8_lossy(&reason));
-    Stage::Draining(Draining::new(reply::connect_failed(error, protocol), now))
+    Stage::Draining(Box::new(Draining::new(reply::connect_failed(error, protocol), now)))
 }
 
 /// What the plugin has subscribed to, if anything.

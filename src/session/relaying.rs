@@ -26,8 +26,8 @@ const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Relaying<N: Network> {
     target: Target,
-    /// `OK CONN`, until it is written. No byte of the remote goes before it.
-    connect_reply: Option<Outbox>,
+    /// `OK CONN`, until it is written. No byte of the remote goes before it. Boxed: most of the time there is none.
+    connect_reply: Option<Box<Outbox>>,
     /// TCP_NODELAY is not set yet. It is set before the second write; a connection with one request saves the system call.
     nagle_on: bool,
     /// When keep-alive is to be set up, until it is.
@@ -99,7 +99,7 @@ impl<N: Network> Relaying<N> {
         let nagle_on = matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
         let mut relaying = Self {
             target: request.target,
-            connect_reply: Some(Outbox::new(connect_reply)),
+            connect_reply: Some(Box::new(Outbox::new(connect_reply))),
             nagle_on,
             keep_alive_due,
             link,
@@ -203,7 +203,7 @@ impl<N: Network> Relaying<N> {
 
     /// Bytes held outside of the relay: by the remote's stream, and of the reply to CONN.
     pub(super) fn held(&self) -> usize {
-        self.stream().map_or(0, Endpoint::held) + self.connect_reply.as_ref().map_or(0, Outbox::unwritten)
+        self.stream().map_or(0, Endpoint::held) + self.connect_reply.as_ref().map_or(0, |reply| reply.unwritten())
     }
 
     /// True if the remote's protocol has an end of its own to be told: a close frame, or close_notify.
