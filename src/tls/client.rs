@@ -10,6 +10,8 @@ use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{ClientConfig, Error, ProtocolVersion};
 
+use super::TlsVersion;
+
 /// Bytes that an incomplete handshake message may have at most. A certificate chain rarely exceeds 10 KiB.
 const MAX_INCOMPLETE: usize = 64 * 1024;
 
@@ -128,12 +130,21 @@ impl TlsClient {
         Ok(())
     }
 
+    /// The version that the server has chosen. `None` before its ServerHello.
+    pub(super) fn negotiated(&self) -> Option<TlsVersion> {
+        match self.rustls.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => Some(TlsVersion::V13),
+            Some(ProtocolVersion::TLSv1_2) => Some(TlsVersion::V12),
+            _ => None,
+        }
+    }
+
     /// The negotiated version as OpenSSL prints it: `TLSv1.3`, `TLSv1.2`, or `TLS` during the handshake.
     pub(super) fn version(&self) -> &'static str {
-        match self.rustls.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            _ => "TLS",
+        match self.negotiated() {
+            Some(TlsVersion::V13) => "TLSv1.3",
+            Some(TlsVersion::V12) => "TLSv1.2",
+            None => "TLS",
         }
     }
 

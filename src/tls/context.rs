@@ -11,13 +11,14 @@ use rustls::client::Resumption;
 use rustls::crypto::ring::sign::{RsaSigningKey, any_ecdsa_type};
 use rustls::crypto::{CryptoProvider, KeyProvider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::SigningKey;
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, Error, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, crypto, version};
 
 use super::TlsError;
 use super::files::{FileStamp, PemFile, read_config_file, read_plugin_file};
+use super::key_kind::KeyKind;
 use super::verify::Verifier;
-use super::{TlsSettings, TlsVersion, Verify};
+use super::{TlsSettings, TlsVersion, Verify, x509};
 use crate::thread_pool::lock;
 
 /// Configurations kept at most. With more distinct settings in use, the least recently used ones are made anew.
@@ -131,7 +132,7 @@ impl TlsContext {
         };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(versions)
-            .map_err(|error| TlsError::from_rustls(&error))?
+            .map_err(|error| TlsError::from_rustls(&error, None))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match (&settings.certificate, &settings.private_key) {
@@ -139,14 +140,10 @@ impl TlsContext {
             (None, Some(_)) => return Err(TlsError::new("PKEY needs CERT")),
             (Some(certificate), key) => {
                 let file = self.plugin_file("CERT", certificate, files)?;
-                let chain: Vec<CertificateDer<'static>> = file.certificates()?;
-                let key: PrivateKeyDer<'static> = match key {
-                    Some(key) => self.plugin_file("PKEY", key, files)?.private_key()?,
-                    // Certificate and key may be in one file.
-                    None => file.private_key()?,
-                };
-                let config = builder.with_client_auth_cert(chain, key);
-                config.map_err(|error| TlsError::from_client_certificate(&error))?
+                let key_file = key.as_ref().map(|key| self.plugin_file("PKEY", key, files)).transpose()?;
+                // Certificate and key may be in one file.
+                let identity = client_identity(&file, key_file.as_ref().unwrap_or(&file), &self.provider)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
             }
         };
         config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
@@ -202,6 +199,24 @@ impl TlsContext {
 fn config_file(key: &'static str, path: &Path, files: &mut Vec<(PathBuf, FileStamp)>) -> Result<PemFile, TlsError> {
     files.push((path.to_owned(), FileStamp::of(path)));
     read_config_file(key, path)
+}
+
+/// The client's certificates and key. rustls' own way to load them parses the first certificate by webpki, which refuses
+/// version 1. `openssl x509 -req` makes that version by default, and servers take it.
+fn client_identity(certificates: &PemFile, key: &PemFile, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let chain: Vec<CertificateDer<'static>> = certificates.certificates()?;
+    let private: PrivateKeyDer<'static> = key.private_key()?;
+    let kind = KeyKind::of_private(&private);
+    let private = provider.key_provider.load_private_key(private).map_err(|_| key.error(&kind.client_problem()))?;
+    let of_certificate = chain.first().and_then(|certificate| x509::public_key(certificate));
+    let of_certificate = of_certificate.ok_or_else(|| certificates.error("a certificate in it cannot be read"))?;
+    let info = private.public_key();
+    match info.as_ref().and_then(|info| x509::public_key_of_info(info)) {
+        Some(of_key) if of_key.bits != of_certificate.bits => {
+            Err(TlsError::new("CERT and PKEY do not belong together"))
+        }
+        _ => Ok(CertifiedKey::new(chain, private)),
+    }
 }
 
 /// The ring provider, with the cipher suites ordered for this machine.

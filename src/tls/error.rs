@@ -7,12 +7,20 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompatible, PeerMisbehaved};
+
+use super::TlsVersion;
+use super::verify::CertificateRefusal;
 
 /// Names of a certificate that an error lists at most.
 const MAX_NAMES: usize = 4;
 /// Length of an error in characters at most. Parts of it come from the server.
 const MAX_LENGTH: usize = 300;
+/// What is supported, for errors that may come from a server that supports nothing of it.
+const SUPPORTED: &str = "supported are TLS 1.2 and 1.3 with ECDHE, AES-GCM or ChaCha20-Poly1305, and RSA, P-256, P-384 or \
+                         Ed25519 keys";
+/// What helps with a server that supports nothing of it. docs/tls.md has an example.
+pub(super) const STUNNEL: &str = "stunnel can stand before it";
 /// The earliest plausible time, 2024-01-01. A box without a battery-backed clock starts with an earlier one.
 const MIN_PLAUSIBLE_TIME: Duration = Duration::from_secs(1_704_067_200);
 
@@ -34,17 +42,9 @@ impl TlsError {
         self.message.split(", ").next().unwrap_or_default()
     }
 
-    /// The error for an error of rustls.
-    pub(crate) fn from_rustls(error: &Error) -> Self {
-        Self::from_rustls_at(error, SystemTime::now())
-    }
-
-    /// The error for an error of rustls about the certificate and key that a plugin names.
-    pub(crate) fn from_client_certificate(error: &Error) -> Self {
-        match error {
-            Error::InconsistentKeys(_) => Self::new("CERT and PKEY do not belong together"),
-            error => Self::new(format!("CERT and PKEY: {error}")),
-        }
+    /// The error for an error of rustls. `negotiated`: the version of TLS that the server has chosen, if it has.
+    pub(super) fn from_rustls(error: &Error, negotiated: Option<TlsVersion>) -> Self {
+        Self::from_rustls_at(error, negotiated, SystemTime::now())
     }
 
     /// The error for a server that does not speak TLS, judged by its first bytes. `None` if they can begin a TLS record.
@@ -60,10 +60,16 @@ impl TlsError {
         (!is_tls).then(|| Self::new("the server does not speak TLS on this port"))
     }
 
-    fn from_rustls_at(error: &Error, now: SystemTime) -> Self {
+    fn from_rustls_at(error: &Error, negotiated: Option<TlsVersion>, now: SystemTime) -> Self {
         Self::new(match error {
+            Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
+                match other.downcast_ref::<CertificateRefusal>() {
+                    Some(refusal) => refusal.message(negotiated),
+                    None => other.to_string(),
+                }
+            }
             Error::InvalidCertificate(error) => certificate_message(error, now),
-            Error::AlertReceived(alert) => alert_message(*alert),
+            Error::AlertReceived(alert) => alert_message(*alert, negotiated),
             Error::PeerIncompatible(
                 PeerIncompatible::ServerDoesNotSupportTls12Or13
                 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
@@ -71,8 +77,17 @@ impl TlsError {
                 | PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::SupportedVersionsExtensionRequired,
             ) => "no common version of TLS: the server's is too old".into(),
-            Error::PeerIncompatible(detail) => with_detail("no common ground", detail),
-            Error::PeerMisbehaved(detail) => with_detail("peer misbehaved", detail),
+            Error::PeerIncompatible(detail) => {
+                format!("{}: {SUPPORTED}; {STUNNEL}", with_detail("no common ground", detail))
+            }
+            Error::PeerMisbehaved(
+                PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme
+                | PeerMisbehaved::SignedKxWithWrongAlgorithm
+                | PeerMisbehaved::SelectedUnofferedCipherSuite
+                | PeerMisbehaved::SelectedUnofferedKxGroup
+                | PeerMisbehaved::IllegalHelloRetryRequestWithUnofferedNamedGroup,
+            ) => format!("the server chose what was not offered: {SUPPORTED}; {STUNNEL}"),
+            Error::PeerMisbehaved(detail) => with_detail("the server broke the protocol", detail),
             Error::InvalidMessage(_) => "the server sent an invalid TLS message".into(),
             Error::FailedToGetRandomBytes => "this box gives no random bytes".into(),
             error => error.to_string(),
@@ -94,7 +109,8 @@ fn with_detail(message: &str, detail: &dyn fmt::Debug) -> String {
     if detail.is_empty() { message.into() } else { format!("{message}: {detail}") }
 }
 
-fn certificate_message(error: &CertificateError, now: SystemTime) -> String {
+/// Why a certificate is refused, in words.
+pub(super) fn certificate_message(error: &CertificateError, now: SystemTime) -> String {
     match error {
         CertificateError::ExpiredContext { not_after, .. } => {
             format!("certificate expired at {}, {}", Timestamp(*not_after), clock_message(now))
@@ -125,12 +141,20 @@ fn certificate_message(error: &CertificateError, now: SystemTime) -> String {
     }
 }
 
-fn alert_message(alert: AlertDescription) -> String {
+/// What an alert of the server says. `negotiated`: see [`TlsError::from_rustls`].
+fn alert_message(alert: AlertDescription, negotiated: Option<TlsVersion>) -> String {
     use AlertDescription as Alert;
     let name = || alert.as_str().map_or_else(|| format!("alert {}", u8::from(alert)), Into::into);
     match alert {
         Alert::ProtocolVersion => "no common version of TLS: the server refuses ours".into(),
-        Alert::HandshakeFailure => "the server finds no common ground (handshake_failure)".into(),
+        // RFC 5246 section 7.4.6: so a server says that it wants a certificate. What it agreed to stands by then.
+        Alert::HandshakeFailure if negotiated.is_some() => {
+            "the server breaks off the handshake (handshake_failure): it may want a certificate from us".into()
+        }
+        Alert::HandshakeFailure | Alert::InsufficientSecurity => {
+            let name = if alert == Alert::HandshakeFailure { "handshake_failure" } else { "insufficient_security" };
+            format!("the server finds no common ground ({name}): {SUPPORTED}; {STUNNEL}")
+        }
         Alert::CertificateRequired => "the server wants a certificate from us".into(),
         Alert::UnknownCA
         | Alert::BadCertificate
@@ -208,12 +232,12 @@ mod tests {
         }
         .into();
         assert_eq!(
-            TlsError::from_rustls_at(&error, UNIX_EPOCH + Duration::from_secs(60)).to_string(),
+            TlsError::from_rustls_at(&error, None, UNIX_EPOCH + Duration::from_secs(60)).to_string(),
             "SSL_ERROR certificate not valid before 2024-01-01T00:00:00Z, but the clock of this box says \
              1970-01-01T00:01:00Z: it is not set yet"
         );
         assert_eq!(
-            TlsError::from_rustls_at(&error, UNIX_EPOCH + MIN_PLAUSIBLE_TIME).to_string(),
+            TlsError::from_rustls_at(&error, None, UNIX_EPOCH + MIN_PLAUSIBLE_TIME).to_string(),
             "SSL_ERROR certificate not valid before 2024-01-01T00:00:00Z, the clock says 2024-01-01T00:00:00Z"
         );
     }

@@ -191,11 +191,12 @@ pub(crate) fn begin(
     settings: &TlsSettings,
 ) -> Result<(PendingHandshake, Vec<u8>), TlsError> {
     let name = server_name(settings.server_name.as_deref().unwrap_or(host))?;
-    let client = TlsClient::new(context.config(settings)?, name).map_err(|error| TlsError::from_rustls(&error))?;
+    let client =
+        TlsClient::new(context.config(settings)?, name).map_err(|error| TlsError::from_rustls(&error, None))?;
     let mut pending = PendingHandshake { client: Box::new(client), is_tls: false };
     let mut to_send = Vec::new();
     let state = pending.client.process(&mut [], &mut to_send, |_| ());
-    state.map_err(|error| TlsError::from_rustls(&error))?;
+    state.map_err(|error| TlsError::from_rustls(&error, None))?;
     Ok((pending, to_send))
 }
 
@@ -241,7 +242,7 @@ impl PendingHandshake {
         }
         let mut plain = Vec::new();
         let state = self.client.process(&mut incoming, to_send, |bytes| plain.extend_from_slice(bytes));
-        let state = state.map_err(|error| TlsError::from_rustls(&error))?;
+        let state = state.map_err(|error| TlsError::from_rustls(&error, self.client.negotiated()))?;
         self.is_tls |= incoming.len() >= RECORD_HEADER;
         Ok((state, plain))
     }

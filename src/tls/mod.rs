@@ -11,6 +11,7 @@
 //! | [`context`] | roots, configurations and session caches that connections share |
 //! | `files` | PEM files that the configuration or a plugin names |
 //! | `verify`, `x509` | verification of certificates |
+//! | `key_kind` | kinds of keys, and what they can be used for |
 //! | `client` | one connection, sans-IO |
 //! | [`handshake`] | handshakes on threads of their own |
 //! | [`stream`] | an established connection as a stream of plain bytes |
@@ -21,6 +22,7 @@ pub(crate) mod context;
 pub(crate) mod error;
 mod files;
 pub(crate) mod handshake;
+mod key_kind;
 pub(crate) mod stream;
 mod verify;
 mod x509;

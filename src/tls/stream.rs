@@ -151,13 +151,15 @@ impl<S: Stream> TlsStream<S> {
             *filled += fits;
             plain.extend_from_slice(&bytes[fits..]);
         };
-        match self.client.process(&mut scratch[..start + read], &mut self.unsent, deliver) {
+        let outcome = self.client.process(&mut scratch[..start + read], &mut self.unsent, deliver);
+        match outcome {
             Ok(TlsState::Closed) => self.reading = ReadState::Closed,
             Ok(_) => {}
             Err(error) => {
                 // Send the alert. If that fails too, the first error is still the one to report.
                 let _ = self.flush();
-                self.reading = ReadState::Failed(ReadError::Tls(TlsError::from_rustls(&error)));
+                let error = TlsError::from_rustls(&error, self.client.negotiated());
+                self.reading = ReadState::Failed(ReadError::Tls(error));
             }
         }
         Ok(Some(read))
@@ -179,7 +181,8 @@ impl<S: Stream> TlsStream<S> {
     fn send_record(&mut self, bytes: &[u8]) -> io::Result<bool> {
         let mut scratch = SCRATCH.take();
         let outcome = self.client.encrypt(bytes, &mut self.unsent, &mut scratch);
-        let outcome = outcome.map_err(|error| io::Error::other(TlsError::from_rustls(&error))).and_then(|length| {
+        let to_io = |error| io::Error::other(TlsError::from_rustls(&error, self.client.negotiated()));
+        let outcome = outcome.map_err(to_io).and_then(|length| {
             let encrypted = &scratch[..length];
             let mut sent = 0;
             let outcome = if self.unsent.is_empty() { push(&mut self.inner, encrypted, &mut sent) } else { Ok(()) };

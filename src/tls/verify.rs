@@ -4,8 +4,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ring::digest::{SHA256, digest};
+use ring::signature::{
+    RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY, UnparsedPublicKey,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -15,7 +19,13 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved, RootCertStore, SignatureScheme,
 };
 
-use super::x509;
+use super::error::certificate_message;
+use super::key_kind::KeyKind;
+use super::{TlsVersion, x509};
+
+/// Length of [`CertificateRefusal`]'s reason in characters at most. Names in it come from the server, and what follows
+/// must not be cut.
+const MAX_REASON: usize = 180;
 
 /// Verifies the certificates of servers.
 pub(super) struct Verifier {
@@ -40,12 +50,42 @@ enum CertificatePolicy {
     Pins(Box<[[u8; 32]]>),
 }
 
-/// The error for a certificate that another setting would accept. Its text has the fingerprint, so that the plugin's
-/// author can pin the certificate.
+/// Why a certificate, or a signature by its key, is refused.
 #[derive(Debug)]
-pub(super) struct UntrustedCertificateError {
-    reason: Box<str>,
-    fingerprint: Fingerprint,
+pub(super) struct CertificateRefusal {
+    /// `None`: the key is the only reason.
+    reason: Option<Box<str>>,
+    key: KeyKind,
+    /// `None` if no pin helps.
+    fingerprint: Option<Fingerprint>,
+}
+
+impl CertificateRefusal {
+    /// The reason in words. Has the pin if PINS would accept the certificate in this version of TLS.
+    pub(super) fn message(&self, version: Option<TlsVersion>) -> String {
+        let reason = self.reason.as_deref();
+        match (self.key.server_problem(version), self.fingerprint) {
+            (Some(problem), _) => reason.map_or_else(|| problem.clone(), |reason| format!("{reason}, and {problem}")),
+            (None, fingerprint) => {
+                let reason = reason.map_or_else(|| self.key.too_short(), Into::into);
+                fingerprint.map_or_else(|| reason.clone(), |pin| format!("{reason}, certificate is {pin}"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for CertificateRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message(None))
+    }
+}
+
+impl std::error::Error for CertificateRefusal {}
+
+impl From<CertificateRefusal> for Error {
+    fn from(refusal: CertificateRefusal) -> Self {
+        CertificateError::Other(OtherError(Arc::new(refusal))).into()
+    }
 }
 
 /// SHA-256 of a certificate (DER).
@@ -68,14 +108,6 @@ impl fmt::Display for Fingerprint {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
-
-impl fmt::Display for UntrustedCertificateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, certificate is {}", self.reason, self.fingerprint)
-    }
-}
-
-impl std::error::Error for UntrustedCertificateError {}
 
 impl Verifier {
     /// Accepts certificates with a chain to `roots`, valid now and for the server's name.
@@ -112,22 +144,43 @@ impl Verifier {
         verify_server_name(&parsed, name)
     }
 
-    /// Checks a handshake signature with the key of a certificate that webpki might not be able to read. Tries at most
-    /// `max_candidates` algorithms of the signature scheme.
+    /// Checks a handshake signature with the key of a certificate that webpki might not be able to read.
     fn verify_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-        max_candidates: usize,
+        version: TlsVersion,
     ) -> Result<HandshakeSignatureValid, Error> {
         let key = x509::public_key(certificate).ok_or(CertificateError::BadEncoding)?;
+        let kind = KeyKind::of_public(&key);
+        let refuse =
+            |reason: Option<&str>| CertificateRefusal { reason: reason.map(Into::into), key: kind, fingerprint: None };
+        if !kind.is_usable(Some(version)) {
+            return Err(refuse(None).into());
+        }
+        if kind.is_legacy_rsa() {
+            let algorithm = match signed.scheme {
+                SignatureScheme::RSA_PKCS1_SHA256 => &RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
+                SignatureScheme::RSA_PKCS1_SHA512 => &RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
+                _ => return Err(refuse(Some(&format!("{} for its kind of signature", kind.too_short()))).into()),
+            };
+            let valid = UnparsedPublicKey::new(algorithm, key.bits).verify(message, signed.signature());
+            return valid
+                .map(|()| HandshakeSignatureValid::assertion())
+                .map_err(|_| CertificateError::BadSignature.into());
+        }
         let mapped = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
         let (_, algorithms) = mapped.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
-        let mut candidates = algorithms.iter().take(max_candidates);
+        let mut candidates = algorithms.iter().take(match version {
+            // RFC 5246 section 7.4.1.4.1: in TLS 1.2 a scheme names the hash and not the curve, so any supported curve fits.
+            TlsVersion::V12 => usize::MAX,
+            // RFC 8446 section 4.2.3: a scheme names exactly one algorithm and curve.
+            TlsVersion::V13 => 1,
+        });
         let algorithm = candidates
             .find(|algorithm| algorithm.public_key_alg_id().as_ref() == key.algorithm)
-            .ok_or_else(|| Error::General("the signature does not fit the certificate's kind of key".into()))?;
+            .ok_or_else(|| refuse(Some("the server's signature does not fit its certificate's kind of key")))?;
         let valid = algorithm.verify_signature(key.bits, message, signed.signature());
         valid.map(|()| HandshakeSignatureValid::assertion()).map_err(|_| CertificateError::BadSignature.into())
     }
@@ -143,15 +196,20 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let fingerprint = Fingerprint::of(certificate);
+        let key = x509::public_key(certificate).map_or(KeyKind::Unknown, |key| KeyKind::of_public(&key));
         let reason = match &self.policy {
             CertificatePolicy::Chain(roots) => match self.verify_chain(roots, certificate, intermediates, name, now) {
-                Err(Error::InvalidCertificate(error)) => untrusted_reason(error, certificate)?,
-                result => return result.map(|()| ServerCertVerified::assertion()),
+                Err(Error::InvalidCertificate(error)) => Some(chain_reason(error, certificate)),
+                Err(error) => return Err(error),
+                // A chain that is relied upon takes a key that is long enough for every version.
+                Ok(()) if !key.is_usable(None) || key.is_legacy_rsa() => None,
+                Ok(()) => return Ok(ServerCertVerified::assertion()),
             },
-            CertificatePolicy::Pins(pins) if !pins.contains(&fingerprint.0) => "pin refused".into(),
+            CertificatePolicy::Pins(pins) if !pins.contains(&fingerprint.0) => Some("pin refused".into()),
+            CertificatePolicy::Pins(_) | CertificatePolicy::Any if !key.is_usable(None) => None,
             CertificatePolicy::Pins(_) | CertificatePolicy::Any => return Ok(ServerCertVerified::assertion()),
         };
-        Err(CertificateError::Other(OtherError(Arc::new(UntrustedCertificateError { reason, fingerprint }))).into())
+        Err(CertificateRefusal { reason, key, fingerprint: Some(fingerprint) }.into())
     }
 
     fn verify_tls12_signature(
@@ -162,8 +220,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         match &self.policy {
             CertificatePolicy::Chain(_) => verify_tls12_signature(message, certificate, signed, &self.algorithms),
-            // RFC 5246 section 7.4.1.4.1: in TLS 1.2 a scheme names the hash and not the curve, so any supported curve fits.
-            _ => self.verify_signature(message, certificate, signed, usize::MAX),
+            _ => self.verify_signature(message, certificate, signed, TlsVersion::V12),
         }
     }
 
@@ -180,34 +237,49 @@ impl ServerCertVerifier for Verifier {
             (_, Scheme::RSA_PKCS1_SHA256 | Scheme::RSA_PKCS1_SHA384 | Scheme::RSA_PKCS1_SHA512) => {
                 Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
             }
-            // RFC 8446 section 4.2.3: a scheme names exactly one algorithm and curve.
-            _ => self.verify_signature(message, certificate, signed, 1),
+            _ => self.verify_signature(message, certificate, signed, TlsVersion::V13),
         }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        use SignatureScheme as Scheme;
+        let mut schemes = self.algorithms.supported_schemes();
+        if !matches!(self.policy, CertificatePolicy::Chain(_)) {
+            // Servers with TLS 1.2 take the first that they know. RSA keys below 2048 bits are taken with the first two of
+            // these only; PSS is for TLS 1.3, where PKCS#1 is not allowed in handshakes.
+            schemes.sort_by_key(|scheme| match scheme {
+                Scheme::RSA_PKCS1_SHA256 => 1,
+                Scheme::RSA_PKCS1_SHA512 => 2,
+                Scheme::RSA_PKCS1_SHA384 => 3,
+                Scheme::RSA_PSS_SHA256 | Scheme::RSA_PSS_SHA384 | Scheme::RSA_PSS_SHA512 => 4,
+                _ => 0,
+            });
+        }
+        schemes
     }
 }
 
-/// Returns the reason for an [`UntrustedCertificateError`] if another setting could accept the certificate. Otherwise the
-/// result is the error that ends the handshake.
-fn untrusted_reason(error: CertificateError, certificate: &CertificateDer<'_>) -> Result<Box<str>, Error> {
-    match error {
-        CertificateError::UnknownIssuer => Ok("unknown issuer".into()),
-        CertificateError::Other(OtherError(error)) => Ok(match error.downcast_ref::<webpki::Error>() {
+/// Returns why the chain of `certificate` is refused, in words.
+fn chain_reason(error: CertificateError, certificate: &CertificateDer<'_>) -> Box<str> {
+    let reason = match error {
+        CertificateError::UnknownIssuer => "unknown issuer".into(),
+        CertificateError::Other(OtherError(error)) => match error.downcast_ref::<webpki::Error>() {
             // A self-signed certificate that claims to be an authority, as `openssl req -x509` makes them.
             Some(webpki::Error::CaUsedAsEndEntity) => "unknown issuer (self-signed)".into(),
-            Some(error) => format!("certificate refused ({})", webpki_error_name(error)).into(),
-            None => format!("certificate refused ({error})").into(),
-        }),
+            Some(error) => format!("certificate refused ({})", webpki_error_name(error)),
+            None => format!("certificate refused ({error})"),
+        },
+        CertificateError::BadSignature => {
+            "a signature in the certificate's chain is bad, or its key is too short".into()
+        }
         // webpki prints the names through `Debug`, which a build with `-Zfmt-debug=none` leaves empty.
         CertificateError::NotValidForNameContext { expected, .. } => {
             let presented = x509::subject_alt_names(certificate);
-            Err(CertificateError::NotValidForNameContext { expected, presented }.into())
+            certificate_message(&CertificateError::NotValidForNameContext { expected, presented }, SystemTime::now())
         }
-        error => Err(error.into()),
-    }
+        error => certificate_message(&error, SystemTime::now()),
+    };
+    reason.chars().take(MAX_REASON).collect::<String>().into()
 }
 
 /// Returns the name of a webpki error that rustls passes on in [`CertificateError::Other`]. webpki itself displays errors

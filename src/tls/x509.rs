@@ -15,11 +15,15 @@ pub(super) struct PublicKey<'a> {
 }
 
 const BOOLEAN: u8 = 0x01;
-const INTEGER: u8 = 0x02;
+/// A tag of DER (X.690 section 8).
+pub(super) const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const SEQUENCE: u8 = 0x30;
+/// A tag of DER (X.690 section 8).
+pub(super) const OCTET_STRING: u8 = 0x04;
+/// A tag of DER (X.690 section 8).
+pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
+/// A tag of DER (X.690 section 8).
+pub(super) const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const ISSUER_UNIQUE_ID: u8 = 0x81;
 const SUBJECT_UNIQUE_ID: u8 = 0x82;
@@ -33,6 +37,16 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 /// Returns the key of `certificate` (DER), or `None` if it is not a certificate.
 pub(super) fn public_key(certificate: &[u8]) -> Option<PublicKey<'_>> {
     let (info, _) = split_at_key(certificate)?;
+    key_of_info(info)
+}
+
+/// Returns the key of a SubjectPublicKeyInfo (DER), or `None` if it is not one.
+pub(super) fn public_key_of_info(info: &[u8]) -> Option<PublicKey<'_>> {
+    key_of_info(read(info, SEQUENCE)?.0)
+}
+
+/// The key in the content of a SubjectPublicKeyInfo.
+fn key_of_info(info: &[u8]) -> Option<PublicKey<'_>> {
     let (algorithm, info) = read(info, SEQUENCE)?;
     let (bits, _) = read(info, BIT_STRING)?;
     // The first byte counts the unused bits of the last byte. A key consists of whole bytes.
@@ -96,12 +110,12 @@ fn split_at_key(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Skips the element at the start of `der` if it has this tag.
-fn skip(der: &[u8], tag: u8) -> &[u8] {
+pub(super) fn skip(der: &[u8], tag: u8) -> &[u8] {
     read(der, tag).map_or(der, |(_, rest)| rest)
 }
 
 /// Reads the element at the start of `der` if it has this tag. Returns its content and the bytes after it.
-fn read(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+pub(super) fn read(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, content, rest) = read_any(der)?;
     (found == tag).then_some((content, rest))
 }

@@ -148,8 +148,58 @@ fn keys_in_pkcs8_sec1_and_pkcs1_are_read() {
         };
         // A new context each time: the files were just rewritten, perhaps within the resolution of their timestamps.
         let found = TlsContext::new(Some(directory.0.clone()), None).config(&settings).err();
-        // rustls compares key and certificate only if webpki can read the certificate.
-        assert!(found.is_none() || certificate == include_str!("version1.pem"), "{found:?}");
+        assert_eq!(found, None);
+    }
+}
+
+/// The error of CERT=own.pem PKEY=own.key with this content, or `None` if there is none.
+fn error_for_identity(certificate: &str, key: &str) -> Option<String> {
+    let directory = TempDirectory::new();
+    directory.write("own.pem", certificate);
+    directory.write("own.key", key);
+    let settings = TlsSettings {
+        certificate: Some("own.pem".into()),
+        private_key: Some("own.key".into()),
+        ..TlsSettings::default()
+    };
+    TlsContext::new(Some(directory.0.clone()), None).config(&settings).err().map(|error| error.to_string())
+}
+
+#[test]
+fn a_certificate_of_version_1_is_compared_with_its_key() {
+    // rustls#2364, deno#33505: `openssl x509 -req` of OpenSSL 3.0 makes version 1, which webpki does not read.
+    let (certificate, key) = (include_str!("version1.pem"), include_str!("version1.key"));
+    assert_eq!(error_for_identity(certificate, key), None);
+    for other in [Identity::self_signed(&["vera"], Validity::Now).key_pem(), include_str!("rsa.pkcs1.key")] {
+        let found = error_for_identity(certificate, other);
+        assert_eq!(found.as_deref(), Some("SSL_ERROR CERT and PKEY do not belong together"));
+    }
+    let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let found = error_for_identity(nonsense, key);
+    assert_eq!(found.as_deref(), Some("SSL_ERROR CERT own.pem: a certificate in it cannot be read"));
+}
+
+#[test]
+fn a_key_of_an_unsupported_kind_is_named() {
+    const WORK: &str = "RSA of 2048 to 4096 bits, P-256 and P-384 work";
+    let pkcs8 = include_str!("version1.key");
+    // A key whose last bytes are missing.
+    let broken: String = pkcs8
+        .lines()
+        .filter(|line| line.starts_with('-') || line.len() == 64)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for (key, reason) in [
+        (include_str!("rsa1024.pkcs1.key"), format!("its RSA key of 1024 bits is too short: {WORK}")),
+        (include_str!("p521.key"), format!("its P-521 key is not supported: {WORK}")),
+        (include_str!("p521.sec1.key"), format!("its P-521 key is not supported: {WORK}")),
+        (include_str!("secp256k1.key"), format!("its secp256k1 key is not supported: {WORK}")),
+        (include_str!("ed25519.key"), format!("its Ed25519 key is not supported: {WORK}")),
+        (include_str!("rsa-pss.key"), format!("its RSA-PSS key is not supported: {WORK}")),
+        (&broken, format!("its kind of key is not supported: {WORK}")),
+    ] {
+        let found = error_for_identity(include_str!("version1.pem"), key);
+        assert_eq!(found, Some(format!("SSL_ERROR PKEY own.key: {reason}")));
     }
 }
 

@@ -112,7 +112,7 @@ fn handshake_in_pieces(
                 let mut incoming = [connection.client.incomplete(), &answer].concat();
                 let deliver = |_: &[u8]| panic!("plain bytes that the server did not send");
                 if let Err(error) = connection.client.process(&mut incoming, &mut Vec::new(), deliver) {
-                    break Err(TlsError::from_rustls(&error));
+                    break Err(TlsError::from_rustls(&error, connection.client.negotiated()));
                 }
                 break Ok(connection);
             }

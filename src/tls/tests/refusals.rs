@@ -10,7 +10,7 @@ fn each_fault_of_a_certificate_has_its_error() {
     let (context, _directory) = trusting(&authority);
     let them = Authority::new("them").issue(&["a.example"], Validity::Now);
     let self_signed = Identity::self_signed_authority(&["a.example"]);
-    let server_auth_missing = authority.issue(&["vera"], Validity::Now);
+    let expired = Identity::self_signed(&["a.example"], Validity::Past);
     for (identity, expected) in [
         (
             authority.issue(&["a.example"], Validity::Past),
@@ -24,7 +24,12 @@ fn each_fault_of_a_certificate_has_its_error() {
             authority.issue(&["b.example", "10.0.0.1"], Validity::Now),
             "certificate is not for a.example, but for b.example, 10.0.0.1".to_owned(),
         ),
-        (server_auth_missing, "certificate is not for a.example, but for vera".to_owned()),
+        (authority.issue_for_clients(&["a.example"]), "certificate is not for servers".to_owned()),
+        (expired, "certificate expired at 2001-02-03T00:00:00Z, the clock says 20".to_owned()),
+        (
+            authority.issue(&[&long_name("a"), &long_name("b"), &long_name("c")], Validity::Now),
+            "certificate is not for a.example, but for aaaa".to_owned(),
+        ),
         (them.clone(), format!("unknown issuer, certificate is {}", them.pin())),
         (self_signed.clone(), format!("unknown issuer (self-signed), certificate is {}", self_signed.pin())),
         (
@@ -38,8 +43,18 @@ fn each_fault_of_a_certificate_has_its_error() {
             let found = finished.client.unwrap_err().to_string();
             assert!(found.starts_with(&format!("SSL_ERROR {expected}")), "{found}\ndoes not begin with\n{expected}");
             assert!(matches!(finished.received, Err(rustls::Error::AlertReceived(_))), "{:?}", finished.received);
+            // dahua#202, homebridge-hue#362: every refusal that PINS overcomes says the pin.
+            let (_, pin) = found.rsplit_once(", certificate is ").unwrap_or_else(|| panic!("no pin: {found}"));
+            let verify = Verify::pinned(std::iter::once(pin)).unwrap_or_else(|| panic!("no pin: {pin}"));
+            let pinned = TlsSettings { verify, ..TlsSettings::default() };
+            exchange(handshake(&context, "a.example", &pinned, &config));
         }
     }
+}
+
+/// A name of 235 characters.
+fn long_name(letter: &str) -> String {
+    [&letter.repeat(57)[..]; 4].join(".") + ".example"
 }
 
 #[test]
@@ -113,7 +128,8 @@ fn servers_that_do_not_speak_tls_are_named() {
     assert_eq!(error_of_answer(b""), "SSL_ERROR closed by the server during the handshake");
     assert_eq!(
         error_of_answer(&[0x15, 3, 3, 0, 2, 2, 40]),
-        "SSL_ERROR the server finds no common ground (handshake_failure)"
+        "SSL_ERROR the server finds no common ground (handshake_failure): supported are TLS 1.2 and 1.3 with ECDHE, AES-GCM \
+         or ChaCha20-Poly1305, and RSA, P-256, P-384 or Ed25519 keys; stunnel can stand before it"
     );
     assert!(error_of_answer(&[0x16, 3, 3, 0xff, 0xff, 1, 2, 3]).starts_with("SSL_ERROR "));
 }

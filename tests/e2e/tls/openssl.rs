@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
+use testkit::daemon::Daemon;
 use testkit::tls::{Authority, Validity};
 
 use crate::support::{LIMIT, Scratch, daemon, started, tls_answered, tls_connected};
@@ -111,12 +112,150 @@ fn openssl_connects_with_every_version_and_cipher() {
     assert_eq!(answer, format!("ERR CONN SSL_ERROR unknown issuer (self-signed), certificate is sha256/{plain}"));
     // Obsolete ciphers and versions.
     for (options, words) in [
-        (&["-tls1_2", "-cipher", "AES128-SHA"][..], "the server finds no common ground (handshake_failure)"),
+        (&["-tls1_2", "-cipher", "AES128-SHA"][..], NO_COMMON_GROUND),
         (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "no common version of TLS: the server refuses ours"),
     ] {
         let server = OpenSsl::serve(&[&["-rev", "-cert", &file], options].concat());
         let (_, answer) = tls_answered(&daemon, &server.address, &pins);
         assert_eq!(answer, format!("ERR CONN SSL_ERROR {words}"));
+    }
+}
+
+/// The error for a server with which nothing is in common.
+const NO_COMMON_GROUND: &str = "the server finds no common ground (handshake_failure): supported are TLS 1.2 and 1.3 with ECDHE, AES-GCM or \
+     ChaCha20-Poly1305, and RSA, P-256, P-384 or Ed25519 keys; stunnel can stand before it";
+
+/// Runs openssl. Returns its output.
+#[track_caller]
+fn openssl(args: &[&str]) -> String {
+    let output = Command::new("openssl").args(args).output().expect("openssl is needed (apt-get install openssl)");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Makes a self-signed certificate with a key of `kind`, as `openssl req` names it, in one file. Returns the file, and the
+/// certificate as PINS names it.
+#[track_caller]
+fn self_signed(scratch: &Scratch, name: &str, kind: &[&str]) -> (String, String) {
+    let (key, certificate) = (scratch.path(&format!("{name}.key")), scratch.path(&format!("{name}.crt")));
+    let request =
+        ["req", "-x509", "-nodes", "-subj", "/CN=device", "-days", "30", "-keyout", &key, "-out", &certificate];
+    openssl(&[&request[..], kind].concat());
+    let fingerprint = openssl(&["x509", "-in", &certificate, "-noout", "-fingerprint", "-sha256"]);
+    let digits: String = fingerprint.trim().split_once('=').unwrap().1.to_ascii_lowercase().split(':').collect();
+    let both = [&key, &certificate].map(|file| std::fs::read_to_string(file).unwrap()).concat();
+    (scratch.write(&format!("{name}.pem"), both.as_bytes()).to_string(), format!("sha256/{digits}"))
+}
+
+/// Asserts that bytes pass.
+#[track_caller]
+fn assert_echo(daemon: &Daemon, server: &OpenSsl, options: &str) {
+    let mut plugin = tls_connected(daemon, &server.address, options);
+    plugin.send(b"hello\n");
+    assert_eq!(plugin.line(), "olleh", "{options}");
+}
+
+/// The answer to a CONN that fails.
+#[track_caller]
+fn refusal(daemon: &Daemon, server: &OpenSsl, options: &str) -> String {
+    let (_, answer) = tls_answered(daemon, &server.address, options);
+    answer.strip_prefix("ERR CONN SSL_ERROR ").unwrap_or_else(|| panic!("{options}: {answer}")).to_owned()
+}
+
+/// openssl's own rules are off.
+const ANY_LEVEL: [&str; 2] = ["-cipher", "DEFAULT:@SECLEVEL=0"];
+
+#[test]
+fn rsa_keys_of_1024_bits_work_in_tls_1_2_without_a_chain() {
+    // rustls#234; "EE certificate key too weak" of Tapo cameras.
+    let scratch = Scratch::new();
+    let (file, pin) = self_signed(&scratch, "short", &["-newkey", "rsa:1024"]);
+    let daemon = daemon().config("[tls]\ndirectory={dir}\n").start();
+    let serve = |file: &str, version| OpenSsl::serve(&[&["-rev", "-cert", file, version][..], &ANY_LEVEL].concat());
+    let server = serve(&file, "-tls1_2");
+    assert_echo(&daemon, &server, "VRFY=none");
+    assert_echo(&daemon, &server, &format!("PINS={pin}"));
+    assert_eq!(refusal(&daemon, &server, ""), format!("unknown issuer (self-signed), certificate is {pin}"));
+    let other = format!("PINS=sha256/{}", "00".repeat(32));
+    assert_eq!(refusal(&daemon, &server, &other), format!("pin refused, certificate is {pin}"));
+    // In TLS 1.3 no pin helps, so none is said.
+    let server = serve(&file, "-tls1_3");
+    let short = "the server's RSA key of 1024 bits is too short for TLS 1.3 (2048 are needed)";
+    assert_eq!(refusal(&daemon, &server, "VRFY=none"), short);
+    assert_eq!(refusal(&daemon, &server, &format!("PINS={pin}")), short);
+    assert_eq!(refusal(&daemon, &server, ""), format!("unknown issuer (self-signed), and {short}"));
+    assert_eq!(refusal(&daemon, &server, &other), format!("pin refused, and {short}"));
+
+    // A certificate of an authority that is trusted.
+    let (ca, _) = self_signed(&scratch, "ca", &["-newkey", "rsa:2048"]);
+    std::fs::copy(&ca, daemon.dir().join("ca.pem")).unwrap();
+    let names = scratch.write("names", b"subjectAltName=IP:127.0.0.1\n").to_string();
+    let [key, request, certificate] = ["ee.key", "ee.csr", "ee.crt"].map(|name| scratch.path(name));
+    openssl(&["req", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=ee", "-keyout", &key, "-out", &request]);
+    let sign = ["x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca, "-CAcreateserial", "-days", "30"];
+    openssl(&[&sign[..], &["-extfile", &names, "-out", &certificate]].concat());
+    let both = [&key, &certificate].map(|file| std::fs::read_to_string(file).unwrap()).concat();
+    let issued = scratch.write("issued.pem", both.as_bytes()).to_string();
+    let server = serve(&issued, "-tls1_2");
+    let refused = refusal(&daemon, &server, "CAFL=ca.pem");
+    let (why, pin) = refused.split_once(", certificate is ").unwrap_or_else(|| panic!("no pin: {refused}"));
+    assert_eq!(why, "the server's RSA key of 1024 bits is too short");
+    assert_echo(&daemon, &server, &format!("PINS={pin}"));
+    assert_eq!(refusal(&daemon, &serve(&issued, "-tls1_3"), "CAFL=ca.pem"), short);
+
+    // Shorter ones never work.
+    let (file, pin) = self_signed(&scratch, "shorter", &["-newkey", "rsa:768"]);
+    let server = serve(&file, "-tls1_2");
+    for options in ["VRFY=none", &format!("PINS={pin}")] {
+        assert_eq!(refusal(&daemon, &server, options), "the server's RSA key of 768 bits is too short");
+    }
+}
+
+#[test]
+fn errors_of_servers_with_other_algorithms_say_what_is_supported() {
+    // go2rtc#2383, python-kasa#1724.
+    let scratch = Scratch::new();
+    let daemon = started();
+    let rsa = || self_signed(&scratch, "rsa", &["-newkey", "rsa:2048"]).0;
+    let curve = |curve: &str| {
+        self_signed(&scratch, curve, &["-newkey", "ec", "-pkeyopt", &format!("ec_paramgen_curve:{curve}")]).0
+    };
+    let pss = || self_signed(&scratch, "pss", &["-newkey", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"]).0;
+    for (file, options) in [
+        (rsa(), &["-tls1_2", "-cipher", "kRSA"][..]),
+        (rsa(), &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA"]),
+        (rsa(), &["-tls1_2", "-cipher", "DHE"]),
+        (rsa(), &["-tls1_2", "-groups", "P-521"]),
+        (rsa(), &["-tls1_3", "-groups", "P-521"]),
+        (rsa(), &["-tls1_2", "-sigalgs", "RSA+SHA1", "-cipher", "DEFAULT:@SECLEVEL=0"]),
+        (curve("secp521r1"), &["-tls1_2"]),
+        (curve("secp521r1"), &["-tls1_3"]),
+        (curve("secp256k1"), &["-tls1_2"]),
+        (pss(), &["-tls1_2"]),
+        (pss(), &["-tls1_3"]),
+    ] {
+        let server = OpenSsl::serve(&[&["-rev", "-cert", &file], options].concat());
+        assert_eq!(refusal(&daemon, &server, "VRFY=none"), NO_COMMON_GROUND, "{file} {options:?}");
+    }
+}
+
+#[test]
+fn a_client_certificate_of_version_1_is_sent() {
+    // rustls#2364, deno#33505: OpenSSL 3.0 makes version 1 of a request by default.
+    let scratch = Scratch::new();
+    let (file, _) = self_signed(&scratch, "server", &["-newkey", "rsa:2048"]);
+    let (ca, _) = self_signed(&scratch, "ca", &["-newkey", "rsa:2048"]);
+    let [key, request, certificate] = ["client.key", "client.csr", "client.crt"].map(|name| scratch.path(name));
+    openssl(&["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=vera", "-keyout", &key, "-out", &request]);
+    let sign = ["x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca, "-CAcreateserial", "-days", "30"];
+    openssl(&[&sign[..], &["-out", &certificate]].concat());
+    assert!(openssl(&["x509", "-in", &certificate, "-noout", "-text"]).contains("Version: 1 (0x0)"));
+    let daemon = daemon().config("[tls]\ndirectory={dir}\n").start();
+    std::fs::copy(&key, daemon.dir().join("client.key")).unwrap();
+    std::fs::copy(&certificate, daemon.dir().join("client.pem")).unwrap();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let options = ["-rev", "-cert", &file, version, "-Verify", "2", "-verify_return_error", "-CAfile", &ca];
+        assert_echo(&daemon, &OpenSsl::serve(&options), "VRFY=none CERT=client.pem PKEY=client.key");
     }
 }
 

@@ -7,7 +7,10 @@ pub use server::{TlsDevice, TlsStream};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    date_time_ymd,
+};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -50,6 +53,14 @@ impl Authority {
     /// Its certificate, as PEM.
     pub fn pem(&self) -> String {
         self.0.pem()
+    }
+
+    /// Issues a certificate for `names` that is meant for clients, not for servers.
+    pub fn issue_for_clients(&self, names: &[&str]) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = params(names, Validity::Now);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        Identity::new(&params.signed_by(&key, &self.0).expect("a certificate"), &key)
     }
 
     /// Issues a certificate for `names`, which may be addresses.
