@@ -151,7 +151,12 @@ impl<S: Stream> TlsStream<S> {
             *filled += fits;
             plain.extend_from_slice(&bytes[fits..]);
         };
+        let waiting = self.unsent.len();
         let outcome = self.client.process(&mut scratch[..start + read], &mut self.unsent, deliver);
+        if self.writing != WriteState::Open {
+            // RFC 8446 section 6.1: nothing follows close_notify, neither an alert nor the answer to a key update.
+            self.unsent.truncate(waiting);
+        }
         match outcome {
             Ok(TlsState::Closed) => self.reading = ReadState::Closed,
             Ok(_) => {}

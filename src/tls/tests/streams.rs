@@ -288,6 +288,38 @@ fn a_forged_record_ends_the_stream_with_an_alert() {
 }
 
 #[test]
+fn what_comes_after_our_close_notify_is_never_answered() {
+    // rustls#959: rustls asserts in debug builds that it sends no alert after close_notify, and would send one.
+    for versions in [V12, V13] {
+        for kind in 0..3 {
+            let mut pair = Pair::new(versions);
+            pair.stream.shutdown_write();
+            let sent = pair.wire.borrow().outbound.len();
+            match kind {
+                0 => pair.wire.borrow_mut().inbound.extend(b"220 ready\r\n220 ready\r\n"),
+                1 => {
+                    pair.server_write(b"forged");
+                    *pair.wire.borrow_mut().inbound.back_mut().unwrap() ^= 1;
+                }
+                _ if versions == V12 => continue,
+                _ => {
+                    pair.server.refresh_traffic_keys().unwrap();
+                    pair.server_write(b"after a key update");
+                    assert_eq!(pair.recv(100).unwrap(), b"after a key update");
+                    assert_eq!(pair.kind(), ErrorKind::WouldBlock);
+                }
+            }
+            if kind < 2 {
+                assert_eq!(pair.kind(), ErrorKind::InvalidData, "kind {kind}");
+            }
+            // The wire insists that nothing is sent after its end.
+            assert!(pair.stream.flush().unwrap());
+            assert_eq!((pair.stream.unsent(), pair.wire.borrow().outbound.len()), (0, sent), "kind {kind}");
+        }
+    }
+}
+
+#[test]
 fn bytes_that_come_with_the_end_of_the_handshake_are_kept() {
     let identity = Identity::self_signed(&["a.example"], Validity::Now);
     let context = TlsContext::new(None, None);
