@@ -34,7 +34,7 @@ use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
 use crate::session::{
-    DaemonRequest, KeptEnd, KeptState, Key, PidSource, Session, SessionContext, Snapshot, TurnResult,
+    DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, Session, SessionContext, Snapshot, TurnResult,
 };
 use crate::status;
 use crate::tls::{self, Handshakes};
@@ -70,6 +70,7 @@ struct Resources {
     schedule: Schedule,
     /// Bytes of the schedule that are counted in the budget.
     schedule_counted: usize,
+    ended: EndedConnections,
 }
 
 /// The daemon.
@@ -129,6 +130,7 @@ impl Daemon {
                 random: RandomSource::default(),
                 schedule: Schedule::new(limits.senders, limits.notices),
                 schedule_counted: 0,
+                ended: EndedConnections::default(),
                 poll,
                 network,
                 config,
@@ -597,6 +599,7 @@ impl Daemon {
             listeners: self.listeners.list(),
             notifications: self.resources.schedule.counters(),
             pending: self.resources.schedule.pending(),
+            ended: self.resources.ended.iter().map(|ended| (self.now - ended.at, ended.clone())).collect(),
         };
         let sessions: Vec<Snapshot> = self.snapshots().map(|(_, shown)| shown).collect();
         status::json(&overview, &self.resources.config.limits, &sessions)
@@ -665,6 +668,7 @@ impl Resources {
             handshakes: &mut self.handshakes,
             random: &mut self.random,
             schedule: &mut self.schedule,
+            ended: &mut self.ended,
         }
     }
 }

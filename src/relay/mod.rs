@@ -85,6 +85,11 @@ pub(crate) trait Relay {
     fn held(&self) -> usize;
     /// When the remote last sent something.
     fn last_heard(&self) -> Instant;
+    /// How the remote's connection was lost, or how the remote broke its protocol, in words. `None`: neither has happened.
+    fn failure(&self) -> Option<&str> {
+        None
+    }
+
     /// Whole messages received and sent. `None` for relays of plain bytes.
     fn messages(&self) -> Option<(u64, u64)> {
         None

@@ -23,6 +23,7 @@ use super::pipe_pool::PipePool;
 use super::receive_timer::ReceiveTimer;
 use super::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
 use crate::net::endpoint::Endpoint;
+use crate::net::reason;
 
 /// The relay of two streams.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct StreamRelay {
     receive_timer: ReceiveTimer,
     /// The first error. `None`: the relay ends when both directions have ended.
     error: Option<CloseReason>,
+    /// See [`Relay::failure`].
+    failure: Option<Box<str>>,
     /// Since when both directions have ended, while the remote's stream still holds bytes of its own.
     flushing_since: Option<Instant>,
 }
@@ -52,6 +55,7 @@ impl StreamRelay {
             to_plugin: Direction::new(now),
             receive_timer: ReceiveTimer::new(now),
             error: None,
+            failure: None,
             flushing_since: None,
         }
     }
@@ -132,10 +136,12 @@ impl StreamRelay {
             (Way::ToRemote, DirectionError::Source(error)) => (CloseReason::PluginLost, error, true),
             (Way::ToRemote, DirectionError::Sink(error)) => (CloseReason::RemoteLost, error, false),
         };
-        // A TLS error is reported nowhere else.
-        let level = if error.kind() == io::ErrorKind::InvalidData { log::Level::Info } else { log::Level::Debug };
-        log::log!(level, "{lost}: {error}");
-        self.error.get_or_insert(lost);
+        if *self.error.get_or_insert(lost) == CloseReason::RemoteLost && lost == CloseReason::RemoteLost {
+            // What TLS says (an alert, say) may be read only after a write has failed, and says more.
+            if self.failure.is_none() || error.kind() == io::ErrorKind::InvalidData {
+                self.failure = Some(reason(&error).into());
+            }
+        }
         let (this, other) = match way {
             Way::ToPlugin => (&mut self.to_plugin, &mut self.to_remote),
             Way::ToRemote => (&mut self.to_remote, &mut self.to_plugin),
@@ -208,6 +214,10 @@ impl Relay for StreamRelay {
 
     fn held(&self) -> usize {
         self.to_remote.held() + self.to_plugin.held()
+    }
+
+    fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     fn last_heard(&self) -> Instant {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use mio::Token;
 
+use super::ended::EndedConnections;
 use crate::config::Config;
 use crate::net::network::Network;
 use crate::net::random::RandomSource;
@@ -44,6 +45,8 @@ pub(crate) struct SessionContext<'a, N: Network> {
     pub random: &'a mut dyn RandomBytes,
     /// Notifies plugins.
     pub schedule: &'a mut Schedule,
+    /// The last ends of connections.
+    pub ended: &'a mut EndedConnections,
 }
 
 /// Computes TLS handshakes off the loop; results come as [`super::Session::handle_tls_step`].

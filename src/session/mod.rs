@@ -22,6 +22,7 @@
 mod connecting;
 pub(crate) mod context;
 mod draining;
+mod ended;
 mod kept;
 mod notifier;
 mod outbox;
@@ -35,6 +36,7 @@ mod simulation;
 mod snapshot;
 
 pub(crate) use context::{DaemonRequest, Key, SessionContext, TurnResult};
+pub(crate) use ended::{EndedConnection, EndedConnections};
 pub(crate) use pid::{Pid, PidSource};
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 
@@ -365,7 +367,7 @@ impl<N: Network> Session<N> {
             match relaying.send_connect_reply(self.plugin.endpoint_mut()) {
                 Ok(true) => {}
                 Ok(false) => return Next::Stay(TurnResult::Wait),
-                Err(_) => return Next::Enter(self.end_relay(CloseReason::PluginLost, cx.now)),
+                Err(_) => return Next::Enter(self.end_relay(CloseReason::PluginLost, cx)),
             }
             // From now on the plugin may go away.
             if self.parameters.keep.is_some()
@@ -391,7 +393,7 @@ impl<N: Network> Session<N> {
         }
         self.notify(&turn, parked, cx);
         match turn.end {
-            Some(end) => Next::Enter(self.end_relay(end, cx.now)),
+            Some(end) => Next::Enter(self.end_relay(end, cx)),
             // A plugin that was disconnected in this turn may be writable now (UDP drops the oldest bytes), which no event
             // reports.
             None if turn.again || parked => Next::Stay(TurnResult::Again),
@@ -400,10 +402,12 @@ impl<N: Network> Session<N> {
     }
 
     /// The stage that follows a relay that ended for the reason `end`.
-    fn end_relay(&mut self, end: CloseReason, now: Instant) -> Stage<N> {
+    fn end_relay(&mut self, end: CloseReason, cx: &mut SessionContext<'_, N>) -> Stage<N> {
         let Stage::Relaying(relaying) = &self.stage else { return Stage::Closed };
-        let relay = relaying.relay();
-        log::info!("{} closed: {end}; received {}, sent {}", self.pid, relay.received(), relay.sent());
+        let (relay, now) = (relaying.relay(), cx.now);
+        let reason = relay.failure().map_or_else(|| end.to_string(), |failure| format!("{end} ({failure})"));
+        log::info!("{} closed: {reason}; received {}, sent {}", self.pid, relay.received(), relay.sent());
+        cx.ended.push(EndedConnection::new(self.pid, relaying.target(), relaying.protocol(), &reason, now));
         match (end, &mut self.plugin) {
             (CloseReason::Done, _) => Stage::Closed,
             (_, PluginSide::Kept(plugin)) => {
@@ -524,7 +528,7 @@ impl<N: Network> Session<N> {
                 Stage::Closed
             }
             Stage::Relaying(relaying) => match relaying.handle_timeout(&self.timing(relaying, cx.config), cx.now) {
-                Some(end) => self.end_relay(end, cx.now),
+                Some(end) => self.end_relay(end, cx),
                 None => return,
             },
             Stage::Draining(draining) if draining.deadline() <= cx.now => Stage::Closed,
@@ -676,7 +680,7 @@ impl<N: Network> Session<N> {
                 if relaying.protocol() != Protocol::Udp {
                     return self.notify_closed(cx);
                 }
-                self.end_relay(CloseReason::PluginLost, cx.now)
+                self.end_relay(CloseReason::PluginLost, cx)
             }
             _ => Stage::Closed,
         };

@@ -1,11 +1,13 @@
 //! STAT JSON.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::DaemonStatus;
 use crate::config::Limits;
 use crate::protocol::reply::{BUILD, PROTOCOL_VERSION};
-use crate::session::Snapshot;
+use crate::session::{EndedConnection, Snapshot};
 
 /// The status as one JSON object. Times are in seconds, sizes in bytes.
 pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: &[Snapshot]) -> String {
@@ -43,8 +45,19 @@ pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: &[Snapshot]
             "pending": daemon.pending,
         },
         "connections": sessions.iter().map(connection).collect::<Vec<Value>>(),
+        "ended": daemon.ended.iter().map(ended).collect::<Vec<Value>>(),
     })
     .to_string()
+}
+
+fn ended((ago, connection): &(Duration, EndedConnection)) -> Value {
+    json!({
+        "id": connection.pid.to_string(),
+        "target": connection.target,
+        "protocol": connection.protocol.name(),
+        "reason": connection.reason,
+        "ago": ago.as_secs_f64(),
+    })
 }
 
 fn connection(session: &Snapshot) -> Value {

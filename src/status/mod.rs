@@ -9,6 +9,7 @@ pub(crate) use table::{header, row};
 use std::time::Duration;
 
 use crate::notify::Counters;
+use crate::session::EndedConnection;
 
 /// The status of the daemon, without its sessions.
 #[derive(Clone, Debug, Default)]
@@ -29,4 +30,6 @@ pub(crate) struct DaemonStatus {
     pub notifications: Counters,
     /// Notifications that wait, or wait for their answer.
     pub pending: usize,
+    /// The last ends of connections, the last one first, each with the time since.
+    pub ended: Vec<(Duration, EndedConnection)>,
 }

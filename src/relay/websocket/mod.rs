@@ -82,6 +82,8 @@ pub(crate) struct WebSocketRelay {
     end_delivered: bool,
     /// The first reason to end.
     close_reason: Option<CloseReason>,
+    /// See [`Relay::failure`].
+    failure: Option<Box<str>>,
     /// Longest silence of the remote.
     receive: Option<Duration>,
     receive_timer: ReceiveTimer,
@@ -123,6 +125,7 @@ impl WebSocketRelay {
             to_remote: ToRemote::new(options.framing, limit, sent_ahead),
             end_delivered: false,
             close_reason: None,
+            failure: None,
             receive: options.receive,
             receive_timer: ReceiveTimer::new(now),
             counted: 0,
@@ -244,7 +247,6 @@ impl WebSocketRelay {
                 }
                 Transfer::Blocked => {}
                 Transfer::Broken(error) => {
-                    log::debug!("remote's connection lost: {error}");
                     self.handle_eof(&reason(&error));
                 }
             }
@@ -281,7 +283,6 @@ impl WebSocketRelay {
                     self.close_reason.get_or_insert(CloseReason::RemoteClosed);
                 }
                 Some(Event::Failed(failure)) => {
-                    log::info!("remote broke the protocol: {failure}");
                     self.end_remote(failure.code, failure.reason, CloseReason::BadRemote);
                 }
                 Some(Event::Start(kind)) => {
@@ -453,6 +454,9 @@ impl WebSocketRelay {
         if self.remote.is_open() {
             self.remote = RemoteState::Ended;
             self.to_plugin.handle_end(code, reason);
+            if self.close_reason.is_none() && matches!(why, CloseReason::RemoteLost | CloseReason::BadRemote) {
+                self.failure = Some(reason.into());
+            }
             self.close_reason.get_or_insert(why);
         }
     }
@@ -539,6 +543,10 @@ impl Relay for WebSocketRelay {
 
     fn last_heard(&self) -> Instant {
         self.connection.last_frame()
+    }
+
+    fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     fn messages(&self) -> Option<(u64, u64)> {

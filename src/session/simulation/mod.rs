@@ -415,7 +415,7 @@ fn sessions_keep_their_promises_whatever_plugins_remotes_and_the_clock_do() {
         CloseReason::BadRemote,
     ];
     let mut missing: Vec<String> =
-        close_reasons.iter().map(|reason| format!("closed: {reason};")).filter(|reason| !occurs(reason)).collect();
+        close_reasons.iter().map(|reason| format!("closed: {reason}")).filter(|reason| !occurs(reason)).collect();
     for what in [
         "stage setup",
         "stage claiming",

@@ -18,7 +18,7 @@ use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::pipe_pool::PipePool;
 use crate::session::context::{DaemonRequest, Key, SessionContext, TurnResult};
-use crate::session::{KeptEnd, KeptState, PidSource, Session, Stage};
+use crate::session::{EndedConnections, KeptEnd, KeptState, PidSource, Session, Stage};
 use crate::testing::network::{ConnectPlan, SimNetwork, SimPeer, connection};
 use crate::testing::wire::FaultProfile;
 
@@ -49,6 +49,7 @@ pub(crate) struct World {
     pub handshakes: SimHandshakes,
     entropy: SimRandom,
     pub schedule: Schedule,
+    pub ended: EndedConnections,
     pub slots: BTreeMap<Key, Slot>,
     queue: VecDeque<Key>,
     next_key: Key,
@@ -82,6 +83,7 @@ impl World {
             budget: MemoryBudget::new(config.limits.buffers, config.limits.buffer),
             pipes: PipePool::new(0),
             schedule: Schedule::new(config.limits.senders, config.limits.notices),
+            ended: EndedConnections::default(),
             config,
             network: SimNetwork::default(),
             scratch: vec![0; SCRATCH_SIZE],
@@ -191,6 +193,7 @@ impl World {
             handshakes: &mut self.handshakes,
             random: &mut self.entropy,
             schedule: &mut self.schedule,
+            ended: &mut self.ended,
         })
     }
 

@@ -7,8 +7,9 @@ use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind, UdpEcho};
 use testkit::plugin::Plugin;
 use testkit::ports::BlackHole;
+use testkit::websocket::Server;
 
-use crate::support::{LIMIT, StatClient, accepted, echo_mode, eventually, started, with_luup};
+use crate::support::{LIMIT, PID, StatClient, accepted, echo_mode, eventually, started, with_luup};
 
 const HEADER: &str = " ID       St Idle |Uptim Client           Remote                 #recv  #xmit Notify";
 
@@ -192,6 +193,40 @@ fn json_contains_the_table_and_more() {
     }
     assert!(echo["uptime"].as_f64().unwrap() >= echo["idle"].as_f64().unwrap());
     assert_eq!(stat.connection(setup.pid()).unwrap()["state"], "setup");
+}
+
+#[test]
+fn json_shows_the_last_ends_without_secrets() {
+    let daemon = started();
+    let mut stat = StatClient::new(daemon.addr());
+    assert_eq!(stat.status()["ended"], json!([]));
+    let end = |stat: &mut StatClient, plugin: Plugin| {
+        let pid = plugin.pid().to_owned();
+        drop(plugin);
+        stat.wait_ended(&pid);
+        pid
+    };
+    let mut pids: Vec<String> = Vec::new();
+    for _ in 0..8 {
+        let (plugin, remote) = echo_mode(&daemon, "");
+        drop(remote);
+        pids.insert(0, end(&mut stat, plugin));
+    }
+    let server = Server::echo();
+    let mut plugin = daemon.plugin();
+    plugin.conn(server.url("/path?token=secret"), &format!("KEEP=300 AUTH=user:secret NTFY=5/s/a/{PID}"));
+    plugin.send(b"CLOS 1000 0\n");
+    pids.insert(0, end(&mut stat, plugin));
+    let ended = stat.status()["ended"].take();
+    let shown: Vec<&str> = ended.as_array().unwrap().iter().map(|end| end["id"].as_str().unwrap()).collect();
+    assert_eq!(shown, pids[..8], "eight, the last one first");
+    let last = &ended[0];
+    assert_eq!((&last["target"], &last["protocol"]), (&json!(server.url("/path")), &json!("ws")), "{last}");
+    assert_eq!(last["reason"], "plugin said goodbye");
+    assert!(last["ago"].as_f64().unwrap() < ended[7]["ago"].as_f64().unwrap(), "{ended}");
+    for secret in ["secret", PID, &PID[..4]] {
+        assert!(!ended.to_string().contains(secret), "{secret} in {ended}");
+    }
 }
 
 #[test]

@@ -43,6 +43,15 @@ impl StatClient {
         self.connections().into_iter().find(|connection| connection["id"] == pid)
     }
 
+    /// Waits until the connection with this pid is among the last ends, and returns the entry.
+    #[track_caller]
+    pub(crate) fn wait_ended(&mut self, pid: &str) -> Value {
+        eventually(&format!("{pid} has ended"), || {
+            let Value::Array(ended) = self.status()["ended"].take() else { panic!("no ends in STAT JSON") };
+            ended.into_iter().find(|end| end["id"] == pid)
+        })
+    }
+
     /// Waits until there are exactly `count` connections besides this one.
     #[track_caller]
     pub(crate) fn wait_connections(&mut self, count: usize) {

@@ -4,7 +4,7 @@ use testkit::daemon::Daemon;
 use testkit::tls::{Authority, Identity, TlsDevice, Validity};
 use testkit::websocket::Server;
 
-use crate::support::{LIMIT, conn_answer, daemon, read_message_text, redirecting_server, send_message};
+use crate::support::{LIMIT, StatClient, conn_answer, daemon, read_message_text, redirecting_server, send_message};
 
 /// Long timeouts, for handshakes on a busy machine.
 const LONG_TIMEOUTS: &str = "CTIM=30000 RQTM=60000";
@@ -73,8 +73,8 @@ fn client_certificates_are_accepted_or_refused_with_a_reason() {
             assert_eq!(reply, format!("ERR CONN SSL_ERROR {words}"), "{certificate}");
         }
     }
-    // With TLS 1.3 the stream is open before the server has checked the certificate: the plugin sees an end, the log
-    // has the reason.
+    // With TLS 1.3 the stream is open before the server has checked the certificate: the plugin sees an end; the log and
+    // STAT JSON have the reason. (HA core#85118)
     let device = TlsDevice::echo(identity.server(&[&rustls::version::TLS13], Some(&clients)));
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "PRTO=tls CTIM=30000 CERT=client.pem");
@@ -83,7 +83,12 @@ fn client_certificates_are_accepted_or_refused_with_a_reason() {
     let mut plugin = daemon.plugin();
     plugin.conn(device.addr(), "PRTO=tls CTIM=30000");
     assert!(plugin.at_end());
-    daemon.wait_for_log(LIMIT, |line| line.contains("SSL_ERROR the server wants a certificate from us"));
+    let why = "remote's connection lost (SSL_ERROR the server wants a certificate from us)";
+    let line = format!("{} closed: {why}; received 0, sent 0", plugin.pid());
+    daemon.wait_for_log(LIMIT, |logged| logged.contains(&line));
+    let ended = StatClient::new(daemon.addr()).wait_ended(plugin.pid());
+    assert_eq!((&ended["target"], &ended["protocol"]), (&device.addr().to_string().into(), &"tls".into()));
+    assert_eq!(ended["reason"], why);
     let old = TlsDevice::echo(identity.server(&[&rustls::version::TLS12], Some(&clients)));
     let reply = conn_answer(&daemon, &old.addr().to_string(), "PRTO=tls CTIM=30000");
     assert_eq!(reply, "ERR CONN SSL_ERROR the server wants a certificate from us");

@@ -276,3 +276,30 @@ fn a_secure_websocket_outlives_its_plugin() {
     drop(newer);
     remote_closes_while_parked(&luup, &daemon, peer, 3);
 }
+
+#[test]
+fn a_failure_of_tls_reaches_the_plugin_as_clos() {
+    let (luup, daemon) = with_luup("");
+    for (what_comes, why) in [
+        // RFC 8446 section 6.1: TCP ends without close_notify.
+        (&b""[..], "closed without close_notify"),
+        // A fatal alert that is not encrypted, as of a server that has lost its keys.
+        (&[0x15, 3, 3, 0, 2, 2, 20], "SSL_ERROR "),
+        (b"220 ready\r\n", "SSL_ERROR the server sent an invalid TLS message"),
+    ] {
+        luup.clear_requests();
+        let (mut plugin, peer) = wss_connected(&daemon, "EVNT=on NTFY=5/s/a");
+        peer.stream().write_all(what_comes).unwrap();
+        drop(peer);
+        let text = read_message_text(&mut plugin);
+        assert!(text.starts_with(&format!("CLOS 1006 {why}")), "{text}");
+        assert!(plugin.at_end());
+        let reason = text.strip_prefix("CLOS 1006 ").unwrap();
+        let line = format!("{} closed: remote's connection lost ({reason});", plugin.pid());
+        daemon.wait_for_log(LIMIT, |logged| logged.contains(&line));
+        let ended = StatClient::new(daemon.addr()).wait_ended(plugin.pid());
+        assert_eq!(ended["reason"], format!("remote's connection lost ({reason})"));
+        let closed = |query: &str| query.ends_with("Event=closed");
+        luup.wait_until(LIMIT, |requests| requests.iter().any(|request| closed(&request.query))).unwrap();
+    }
+}
