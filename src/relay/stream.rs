@@ -224,3 +224,49 @@ impl Relay for StreamRelay {
         self.to_plugin.progress()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::endpoint::SocketEndpoint;
+    use crate::net::readiness::Readiness;
+    use crate::net::socket::Stream;
+    use crate::testing::TestContext;
+    use crate::testing::wire::{FaultProfile, Wire};
+
+    /// A remote that takes nothing, and says why to a reader.
+    #[derive(Debug)]
+    struct Refusing(io::ErrorKind);
+
+    impl Stream for Refusing {
+        fn recv(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::new(self.0, "SSL_ERROR the server wants a certificate from us"))
+        }
+
+        fn send(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn shutdown_write(&mut self) {}
+    }
+
+    #[test]
+    fn what_tls_says_is_the_failure_although_a_write_fails_before() {
+        for (kind, failure) in [
+            (io::ErrorKind::InvalidData, "SSL_ERROR the server wants a certificate from us"),
+            (io::ErrorKind::ConnectionReset, "broken pipe"),
+        ] {
+            let mut cx = TestContext::new(MemoryBudget::new(100_000, 10_000), 10_000);
+            let mut plugin = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
+            let writable = Readiness { writable: true, ..Readiness::default() };
+            let mut remote = SocketEndpoint::new(Refusing(kind), writable);
+            let mut relay = StreamRelay::new(cx.now, b"hello".to_vec(), &mut cx.budget);
+            let mut turn = relay.run(&mut plugin, &mut remote, &mut cx.relay());
+            assert_eq!((turn.end, turn.again, relay.failure()), (None, true, Some("broken pipe")));
+            while turn.again {
+                turn = relay.run(&mut plugin, &mut remote, &mut cx.relay());
+            }
+            assert_eq!((turn.end, relay.failure()), (Some(CloseReason::RemoteLost), Some(failure)));
+        }
+    }
+}

@@ -76,7 +76,7 @@ impl TlsError {
                 | PeerIncompatible::Tls12NotOfferedOrEnabled
                 | PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::SupportedVersionsExtensionRequired,
-            ) => "no common version of TLS: the server's is too old".into(),
+            ) => format!("no common version of TLS: the server's is too old; {STUNNEL}"),
             Error::PeerIncompatible(detail) => {
                 format!("{}: {SUPPORTED}; {STUNNEL}", with_detail("no common ground", detail))
             }
@@ -146,7 +146,7 @@ fn alert_message(alert: AlertDescription, negotiated: Option<TlsVersion>) -> Str
     use AlertDescription as Alert;
     let name = || alert.as_str().map_or_else(|| format!("alert {}", u8::from(alert)), Into::into);
     match alert {
-        Alert::ProtocolVersion => "no common version of TLS: the server refuses ours".into(),
+        Alert::ProtocolVersion => format!("no common version of TLS: the server refuses ours; {STUNNEL}"),
         // RFC 5246 section 7.4.6: so a server says that it wants a certificate. What it agreed to stands by then.
         Alert::HandshakeFailure if negotiated.is_some() => {
             "the server breaks off the handshake (handshake_failure): it may want a certificate from us".into()

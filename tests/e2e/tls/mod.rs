@@ -3,3 +3,4 @@
 mod certificates;
 mod openssl;
 mod remotes;
+mod stunnel;

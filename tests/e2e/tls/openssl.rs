@@ -11,16 +11,18 @@ use testkit::tls::{Authority, Validity};
 use crate::support::{LIMIT, Scratch, daemon, started, tls_answered, tls_connected};
 
 /// `openssl s_server`. Dropping it ends the process.
-struct OpenSsl {
+pub(super) struct OpenSsl {
     child: Child,
-    address: String,
+    /// Where it listens.
+    pub(super) address: String,
     stdin: ChildStdin,
     output: Receiver<String>,
 }
 
 impl OpenSsl {
+    /// Starts it on a free port, with these options.
     #[track_caller]
-    fn serve(options: &[&str]) -> Self {
+    pub(super) fn serve(options: &[&str]) -> Self {
         let mut child = Command::new("openssl")
             .args(["s_server", "-accept", "127.0.0.1:0"])
             .args(options)
@@ -113,7 +115,10 @@ fn openssl_connects_with_every_version_and_cipher() {
     // Obsolete ciphers and versions.
     for (options, words) in [
         (&["-tls1_2", "-cipher", "AES128-SHA"][..], NO_COMMON_GROUND),
-        (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "no common version of TLS: the server refuses ours"),
+        (
+            &["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
+            "no common version of TLS: the server refuses ours; stunnel can stand before it",
+        ),
     ] {
         let server = OpenSsl::serve(&[&["-rev", "-cert", &file], options].concat());
         let (_, answer) = tls_answered(&daemon, &server.address, &pins);
@@ -136,7 +141,7 @@ fn openssl(args: &[&str]) -> String {
 /// Makes a self-signed certificate with a key of `kind`, as `openssl req` names it, in one file. Returns the file, and the
 /// certificate as PINS names it.
 #[track_caller]
-fn self_signed(scratch: &Scratch, name: &str, kind: &[&str]) -> (String, String) {
+pub(super) fn self_signed(scratch: &Scratch, name: &str, kind: &[&str]) -> (String, String) {
     let (key, certificate) = (scratch.path(&format!("{name}.key")), scratch.path(&format!("{name}.crt")));
     let request =
         ["req", "-x509", "-nodes", "-subj", "/CN=device", "-days", "30", "-keyout", &key, "-out", &certificate];
@@ -157,7 +162,7 @@ fn assert_echo(daemon: &Daemon, server: &OpenSsl, options: &str) {
 
 /// The answer to a CONN that fails.
 #[track_caller]
-fn refusal(daemon: &Daemon, server: &OpenSsl, options: &str) -> String {
+pub(super) fn refusal(daemon: &Daemon, server: &OpenSsl, options: &str) -> String {
     let (_, answer) = tls_answered(daemon, &server.address, options);
     answer.strip_prefix("ERR CONN SSL_ERROR ").unwrap_or_else(|| panic!("{options}: {answer}")).to_owned()
 }
