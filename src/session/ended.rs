@@ -7,7 +7,8 @@ use super::pid::Pid;
 use crate::protocol::options::Protocol;
 use crate::protocol::target::Target;
 
-/// Ends that are remembered. With the lengths below, all of them take 5 KiB at most.
+/// Ends that are remembered. With the lengths below, all of them take 5 KiB at most, or 20 KiB if no character is ASCII: too
+/// little to be counted.
 const MAX_ENDED: usize = 8;
 /// Length of a target and of a reason in characters at most. A plugin may name a target of 16 KiB.
 const MAX_TARGET: usize = 200;

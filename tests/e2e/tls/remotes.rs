@@ -121,6 +121,19 @@ fn tls_pair(daemon: &Daemon, options: &str) -> (Plugin, TlsStream) {
 }
 
 #[test]
+fn garbage_after_the_end_of_the_plugin_ends_only_this_connection() {
+    // rustls#959: a debug build, as of this test, died of an assertion in rustls.
+    let daemon = started();
+    let (mut plugin, mut remote) = tls_pair(&daemon, "");
+    plugin.finish();
+    assert_eq!(remote.read(&mut [0]).expect("close_notify"), 0);
+    remote.sock.write_all(b"220 ready\r\n").unwrap();
+    assert_eq!(plugin.rest(), b"");
+    let why = "remote's connection lost (SSL_ERROR the server sent an invalid TLS message)";
+    assert_eq!(StatClient::new(daemon.addr()).wait_ended(plugin.pid())["reason"], why);
+}
+
+#[test]
 fn a_slow_remote_applies_backpressure_and_gets_everything() {
     let daemon = started();
     let (plugin, mut remote) = tls_pair(&daemon, "");
