@@ -406,8 +406,9 @@ impl<N: Network> Session<N> {
         let Stage::Relaying(relaying) = &self.stage else { return Stage::Closed };
         let (relay, now) = (relaying.relay(), cx.now);
         let reason = relay.failure().map_or_else(|| end.to_string(), |failure| format!("{end} ({failure})"));
-        log::info!("{} closed: {reason}; received {}, sent {}", self.pid, relay.received(), relay.sent());
-        cx.ended.push(EndedConnection::new(self.pid, relaying.target(), relaying.protocol(), &reason, now));
+        let (target, received, sent) = (relaying.target(), relay.received(), relay.sent());
+        log::info!("{} closed: {reason}; {target}, received {received}, sent {sent}", self.pid);
+        cx.ended.push(EndedConnection::new(self.pid, target, relaying.protocol(), &reason, now));
         match (end, &mut self.plugin) {
             (CloseReason::Done, _) => Stage::Closed,
             (_, PluginSide::Kept(plugin)) => {

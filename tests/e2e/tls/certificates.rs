@@ -84,7 +84,7 @@ fn client_certificates_are_accepted_or_refused_with_a_reason() {
     plugin.conn(device.addr(), "PRTO=tls CTIM=30000");
     assert!(plugin.at_end());
     let why = "remote's connection lost (SSL_ERROR the server wants a certificate from us)";
-    let line = format!("{} closed: {why}; received 0, sent 0", plugin.pid());
+    let line = format!("{} closed: {why}; {}, received 0, sent 0", plugin.pid(), device.addr());
     daemon.wait_for_log(LIMIT, |logged| logged.contains(&line));
     let ended = StatClient::new(daemon.addr()).wait_ended(plugin.pid());
     assert_eq!((&ended["target"], &ended["protocol"]), (&device.addr().to_string().into(), &"tls".into()));
