@@ -2,6 +2,7 @@
 //!
 //! - [`daemon`]: the built binary, started in a private directory and observed from outside
 //! - [`luup`]: a stand-in for Luup's HTTP server that records requests and injects faults
+//! - [`netns`]: network namespaces, and networks between them
 //! - [`old_kernel`]: runs a program with the system calls of Linux 2.6.37
 //! - [`plugin`]: the plugin's side of a connection to the daemon
 //! - [`device`]: TCP and UDP remotes
@@ -18,6 +19,7 @@
 pub mod daemon;
 pub mod device;
 pub mod luup;
+pub mod netns;
 pub mod old_kernel;
 pub mod plugin;
 pub mod ports;
