@@ -129,6 +129,8 @@ pub(crate) struct Limits {
     pub pipes: usize,
     /// Silence after which TCP probes the peer. `None`: never.
     pub keep_alive: Option<Duration>,
+    /// Time after which a peer that answers nothing is lost. `None`: as the kernel has it.
+    pub lost: Option<Duration>,
 }
 
 /// A listener whose connections lead to one target, without setup mode.
@@ -260,6 +262,7 @@ impl Default for Config {
                 answer: Duration::ZERO,
                 pipes: 0,
                 keep_alive: None,
+                lost: None,
             },
             direct: Vec::new(),
             tls: TlsConfig { ca: None, directory: None, luup: TlsVerify::Peer },

@@ -1,5 +1,6 @@
 //! The declarations of all settings: section, key, syntax of the value, default, help with costs, and parser.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -266,9 +267,23 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "limits",
         "keepalive",
         "seconds",
-        "60",
-        "Silence after which TCP probes whether the peer is still there. 0: never.",
+        "30",
+        "Silence after which TCP probes whether the peer is still there, a quarter of 'lost' at most. 0: never; a peer that vanishes is then noticed only if something is sent to it.",
         |c, v| seconds_or_none(v).map(|d| c.limits.keep_alive = d),
+    ),
+    Setting::new(
+        "limits",
+        "lost",
+        "seconds",
+        "120",
+        "Time after which a plugin or remote that answers nothing counts as lost: neither bytes that wait for its acknowledgement nor probes. One that answers and reads nothing is not lost. An outage of the network of up to a third of this time ends no connection. 10 to 900. 0: no limit but the kernel's, some 15 minutes.",
+        |c, v| {
+            c.limits.lost = match seconds_or_none(v)? {
+                Some(lost) if !LOST_RANGE.contains(&lost) => return Err("0, or 10 to 900 seconds are needed".into()),
+                lost => lost,
+            };
+            Ok(())
+        },
     ),
     Setting::new(
         "tls",
@@ -309,6 +324,10 @@ pub(crate) static SETTINGS: &[Setting] = &[
         },
     ),
 ];
+
+/// Below, a few lost segments would end a connection. Above, the kernel's own limit ends it first (tcp_retries2 in tcp(7):
+/// 924 s at least).
+const LOST_RANGE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(900);
 
 /// Longest time that a setting can have: ten years, which can be added to an instant without overflow.
 pub(crate) const MAX_SECONDS: f64 = 10.0 * 365.0 * 86400.0;

@@ -142,6 +142,9 @@ fn accepts(section: &str, key: &str, value: impl std::fmt::Display) -> bool {
 
 /// Whether `range`, as the document has it, is what the key takes.
 fn is_range_of(section: &str, key: &str, range: &str) -> bool {
+    if let Some(range) = range.strip_prefix("0, ") {
+        return accepts(section, key, 0) && is_range_of(section, key, range);
+    }
     let most_seconds = super::settings::MAX_SECONDS;
     let (inside, outside) = match (range, range.split_once(" to ")) {
         // Not a number.

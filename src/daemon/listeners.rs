@@ -10,9 +10,9 @@ use nix::errno::Errno;
 use socket2::SockRef;
 
 use super::tokens;
-use crate::config::{Config, DirectListener};
+use crate::config::{Config, DirectListener, Limits};
 use crate::net::listener::{deregister, listen, register};
-use crate::net::socket::set_options;
+use crate::net::socket::{KeepAlive, set_options};
 
 /// Delay before accept(2) is tried again after EMFILE or ENOMEM. A session that ends shortens it.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -77,7 +77,7 @@ impl Listeners {
             }
         }
         for listener in self.listeners.iter().flatten() {
-            set_options(SockRef::from(&listener.socket), config.limits.keep_alive);
+            set_options(SockRef::from(&listener.socket), keep_alive(&config.limits));
         }
         for direct in &config.direct {
             let known = self
@@ -186,7 +186,7 @@ impl Listeners {
         registry: &Registry,
     ) -> Result<(), String> {
         let number = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
-        let opened = listen(&config.address, port, config.limits.keep_alive).and_then(|listener| {
+        let opened = listen(&config.address, port, keep_alive(&config.limits)).and_then(|listener| {
             register(registry, &listener, tokens::listener(number))?;
             let address = listener.local_addr()?;
             Ok(Listener { socket: listener, address, direct: direct.cloned().map(Box::new), ready: false })
@@ -207,6 +207,11 @@ impl Listeners {
         }
         Ok(())
     }
+}
+
+/// The keep-alive probes of accepted connections.
+fn keep_alive(limits: &Limits) -> Option<KeepAlive> {
+    limits.keep_alive.map(|silence| KeepAlive::new(silence, limits.lost))
 }
 
 /// True if no connection can be accepted for now, rather than one that has ended (accept(2)).
@@ -243,7 +248,7 @@ mod tests {
     fn accepted_connections_have_the_options_of_the_configuration_in_force() {
         let poll = mio::Poll::new().unwrap();
         let mut config = Config { port: 0, ..Config::default() };
-        config.limits.keep_alive = Some(Duration::from_secs(77));
+        (config.limits.keep_alive, config.limits.lost) = (Some(Duration::from_secs(77)), None);
         for address in ["127.0.0.1", "*"] {
             config.address = address.into();
             let mut listeners = Listeners::open(&config, poll.registry()).unwrap();

@@ -78,7 +78,7 @@ fn check(config: &Config) {
     assert!(numbers.iter().all(|&number| number > 0), "{limits:?}");
     let longest = Duration::from_secs(3650 * 86_400);
     let always = [limits.setup, limits.half_close, limits.stall, limits.connect, limits.answer];
-    let sometimes = [limits.idle, limits.keep_alive];
+    let sometimes = [limits.idle, limits.keep_alive, limits.lost];
     for limit in always.into_iter().chain(sometimes.into_iter().flatten()) {
         assert!(limit > Duration::ZERO && limit <= longest, "{limit:?}");
     }

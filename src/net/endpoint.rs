@@ -6,9 +6,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 use super::readiness::Readiness;
 use super::socket::{Datagrams, Stream};
+use super::user_timeout::{UserTimeout, UserTimeoutSettings};
 
 /// What a read or a write came to.
 #[derive(Debug)]
@@ -71,6 +73,12 @@ pub(crate) trait Endpoint {
 
     /// splice(2) said that the socket has no room.
     fn clear_writable(&mut self) {}
+
+    /// splice(2) has read bytes of the socket.
+    fn handle_spliced_in(&mut self) {}
+
+    /// splice(2) has written bytes to the socket.
+    fn handle_spliced_out(&mut self) {}
 }
 
 /// A stream and its readiness.
@@ -79,6 +87,17 @@ pub(crate) struct SocketEndpoint<S> {
     stream: S,
     readiness: Readiness,
     urgent: UrgentBytes,
+    user_timeout: UserTimeout,
+    passed: Passed,
+}
+
+/// What has passed since the user timeout last heard of it. The endpoint itself knows no time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passed {
+    sent: bool,
+    received: bool,
+    /// The peer is lost.
+    timed_out: bool,
 }
 
 /// Whether the socket keeps urgent bytes in their place. That takes a system call, which most connections need not make:
@@ -97,7 +116,7 @@ impl<S> SocketEndpoint<S> {
     /// `stream`, of which `readiness` is known.
     pub(crate) fn new(stream: S, readiness: Readiness) -> Self {
         let urgent = if readiness.readable { UrgentBytes::Possible } else { UrgentBytes::Absent };
-        Self { stream, readiness, urgent }
+        Self { stream, readiness, urgent, user_timeout: UserTimeout::default(), passed: Passed::default() }
     }
 
     /// Adds what an event reports.
@@ -127,11 +146,42 @@ impl<S> SocketEndpoint<S> {
     /// Puts another layer on the stream: TLS, say. A layer that may hold bytes already is to be read whatever events have
     /// reported ([`Endpoint::assume_readable`]).
     pub(crate) fn wrap<T>(self, layer: impl FnOnce(S) -> T) -> SocketEndpoint<T> {
-        SocketEndpoint { stream: layer(self.stream), readiness: self.readiness, urgent: self.urgent }
+        let Self { stream, readiness, urgent, user_timeout, passed } = self;
+        SocketEndpoint { stream: layer(stream), readiness, urgent, user_timeout, passed }
+    }
+
+    /// Tells the user timeout what has passed until `now`. To be called at the end of each turn.
+    pub(crate) fn end_turn(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) {
+        let Passed { sent, received, timed_out } = self.passed;
+        self.passed = Passed { timed_out, ..Passed::default() };
+        let Some(settings) = settings.filter(|_| !timed_out) else { return };
+        if received {
+            self.user_timeout.handle_received(settings, now);
+        }
+        if sent {
+            self.user_timeout.handle_sent(settings, now);
+        }
+    }
+
+    /// When to call [`SocketEndpoint::handle_timeout`].
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.user_timeout.poll_timeout()
     }
 }
 
 impl<S: Stream> SocketEndpoint<S> {
+    /// True if the peer has been lost just now. From then on the connection is broken, as after ETIMEDOUT: what the peer
+    /// sent before can still be read. Does nothing before [`SocketEndpoint::deadline`].
+    pub(crate) fn handle_timeout(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) -> bool {
+        let Self { stream, user_timeout, .. } = self;
+        let lost = user_timeout.handle_timeout(settings, now, || stream.unacknowledged());
+        if lost {
+            self.passed.timed_out = true;
+            self.handle_event(Readiness { closed: true, read_closed: true, ..Readiness::FRESH });
+        }
+        lost
+    }
+
     /// True if a short read does not mean that there is nothing more. Reading goes on until the socket itself says so:
     /// behind a reported end the end is still to be read and no further event comes; a read stops short at the mark of
     /// urgent data; and a layer such as TLS may hold bytes back.
@@ -160,6 +210,7 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
         match self.stream.recv(buffer) {
             Ok(0) => Transfer::Eof,
             Ok(read) => {
+                self.passed.received = true;
                 if read < buffer.len() && !self.reads_until_blocked() {
                     self.readiness.readable = false;
                 }
@@ -171,6 +222,9 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
                 Transfer::Bytes(read)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Transfer::Bytes(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.passed.timed_out => {
+                Transfer::Broken(io::ErrorKind::TimedOut.into())
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readiness.readable = false;
                 Transfer::Blocked
@@ -180,11 +234,15 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> Transfer {
+        if self.passed.timed_out {
+            return Transfer::Broken(io::ErrorKind::TimedOut.into());
+        }
         if !self.readiness.writable {
             return Transfer::Blocked;
         }
         match self.stream.send(bytes) {
             Ok(sent) => {
+                self.passed.sent = true;
                 self.readiness.writable = sent == bytes.len();
                 Transfer::Bytes(sent)
             }
@@ -202,9 +260,14 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
 
     fn flush(&mut self) -> io::Result<bool> {
         loop {
-            if self.stream.unsent() > 0 && !self.readiness.writable {
+            let unsent = self.stream.unsent() > 0;
+            if unsent && self.passed.timed_out {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if unsent && !self.readiness.writable {
                 return Ok(false);
             }
+            self.passed.sent |= unsent;
             match self.stream.flush() {
                 Ok(true) => return Ok(true),
                 Ok(false) => self.readiness.writable = false,
@@ -253,7 +316,7 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.stream.fd()
+        self.stream.fd().filter(|_| !self.passed.timed_out)
     }
 
     fn clear_readable(&mut self) {
@@ -265,6 +328,14 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
 
     fn clear_writable(&mut self) {
         self.readiness.writable = false;
+    }
+
+    fn handle_spliced_in(&mut self) {
+        self.passed.received = true;
+    }
+
+    fn handle_spliced_out(&mut self) {
+        self.passed.sent = true;
     }
 }
 

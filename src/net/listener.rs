@@ -3,14 +3,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use mio::net::TcpListener;
 use mio::{Registry, Token};
 use nix::libc;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::socket::set_options;
+use super::socket::{KeepAlive, set_options};
 
 /// Connections that wait to be accepted: after a Luup reload, all plugins reconnect at once.
 const BACKLOG: i32 = 128;
@@ -19,7 +18,7 @@ const BACKLOG: i32 = 128;
 ///
 /// `*` means all IPv6 and IPv4 addresses, or all IPv4 addresses if the kernel has no IPv6. Of the addresses of a name, the
 /// first that can be bound is used. For `keep_alive` see [`set_options`]. The error is that of the last address.
-pub(crate) fn listen(address: &str, port: u16, keep_alive: Option<Duration>) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: &str, port: u16, keep_alive: Option<KeepAlive>) -> io::Result<TcpListener> {
     if address == "*" {
         return bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).into(), keep_alive)
             .or_else(|_| bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into(), keep_alive));
@@ -54,7 +53,7 @@ pub(crate) fn deregister(registry: &Registry, listener: &TcpListener) -> io::Res
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn bind(address: SocketAddr, keep_alive: Option<Duration>) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, keep_alive: Option<KeepAlive>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // After a restart, connections in TIME_WAIT still hold the port.
     socket.set_reuse_address(true)?;
@@ -69,7 +68,8 @@ fn bind(address: SocketAddr, keep_alive: Option<Duration>) -> io::Result<TcpList
 
 #[cfg(test)]
 mod tests {
-    use super::super::socket::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_PROBES};
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -86,9 +86,9 @@ mod tests {
 
     #[test]
     fn accepted_sockets_inherit_the_options_of_the_listener() {
-        let silence = Some(Duration::from_secs(77));
+        let keep_alive = KeepAlive { idle: 77, interval: 11, probes: 5 };
         for (listener, client) in [("127.0.0.1", "127.0.0.1"), ("*", "127.0.0.1"), ("*", "::1"), ("::1", "::1")] {
-            let Ok(listener) = listen(listener, 0, silence) else { continue };
+            let Ok(listener) = listen(listener, 0, Some(keep_alive)) else { continue };
             let Ok(client) = std::net::TcpStream::connect((client, listener.local_addr().unwrap().port())) else {
                 assert!(client.contains(':'), "the listener does not answer on IPv4");
                 continue;
@@ -107,11 +107,8 @@ mod tests {
             assert!(socket.keepalive().unwrap(), "{own}");
             let probes = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval(), socket.tcp_keepalive_retries());
             let (time, interval, retries) = (probes.0.ok(), probes.1.ok(), probes.2.ok());
-            assert_eq!(
-                (time, interval, retries),
-                (silence, Some(KEEP_ALIVE_INTERVAL), Some(KEEP_ALIVE_PROBES)),
-                "{own}"
-            );
+            let seconds = |seconds| Some(Duration::from_secs(seconds));
+            assert_eq!((time, interval, retries), (seconds(77), seconds(11), Some(5)), "{own}");
         }
     }
 }

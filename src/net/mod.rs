@@ -1,7 +1,8 @@
 //! Sockets, names and addresses. Nothing here knows what a connection is for.
 //!
 //! [`readiness`] has the rules of edge-triggered readiness; [`endpoint`] is a stream and its readiness in one value;
-//! [`network`] is what a session asks for, so that a simulation can stand in for the kernel.
+//! [`network`] is what a session asks for, so that a simulation can stand in for the kernel; [`user_timeout`] decides when a
+//! peer that answers nothing is lost.
 
 pub(crate) mod blocking;
 pub(crate) mod connector;
@@ -12,6 +13,7 @@ pub(crate) mod random;
 pub(crate) mod readiness;
 pub(crate) mod resolver;
 pub(crate) mod socket;
+pub(crate) mod user_timeout;
 
 use std::io;
 

@@ -4,13 +4,12 @@ use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
-use super::socket::{DatagramSocket, Datagrams, INTEREST, Stream, TcpSocket};
+use super::socket::{DatagramSocket, Datagrams, INTEREST, KeepAlive, Stream, TcpSocket};
 
 /// Makes sockets and registers them for events.
 pub(crate) trait Network {
@@ -29,8 +28,8 @@ pub(crate) trait Network {
     /// Sets TCP_NODELAY: small writes are sent at once, even while earlier ones are not acknowledged.
     fn set_no_delay(&mut self, stream: &Self::Stream);
 
-    /// Enables keep-alive probes after `silence`.
-    fn set_keep_alive(&mut self, stream: &Self::Stream, silence: Duration);
+    /// Enables keep-alive probes.
+    fn set_keep_alive(&mut self, stream: &Self::Stream, keep_alive: KeepAlive);
 
     /// Opens a socket for datagrams that can reach `target`. Events come for `token`.
     fn open_datagrams(&mut self, target: SocketAddr, token: Token) -> io::Result<Self::Datagrams>;
@@ -96,8 +95,8 @@ impl Network for MioNetwork {
         stream.set_no_delay();
     }
 
-    fn set_keep_alive(&mut self, stream: &TcpSocket, silence: Duration) {
-        stream.set_keep_alive(silence);
+    fn set_keep_alive(&mut self, stream: &TcpSocket, keep_alive: KeepAlive) {
+        stream.set_keep_alive(keep_alive);
     }
 
     fn open_datagrams(&mut self, target: SocketAddr, token: Token) -> io::Result<DatagramSocket> {

@@ -271,6 +271,7 @@ impl Direction {
                 self.bulk_reads = 0;
             }
             result.read = true;
+            source.handle_spliced_in();
             self.pending = Pending::Pipe { pipe, len };
             return Ok(Flow::Continue);
         }
@@ -312,12 +313,16 @@ impl Direction {
                 Transfer::Eof | Transfer::Blocked => {}
             },
             Pending::Pipe { pipe, len } => {
-                let Some(fd) = sink.fd() else { return Ok(Flow::Stop) };
+                let Some(fd) = sink.fd() else {
+                    self.unsplice(cx)?;
+                    return Ok(Flow::Continue);
+                };
                 match pipe.empty(fd, *len) {
                     Ok(0) | Err(Errno::EAGAIN) => sink.clear_writable(),
                     Ok(sent) => {
                         *len -= sent;
                         self.moved += sent as u64;
+                        sink.handle_spliced_out();
                         if *len == 0
                             && let Pending::Pipe { pipe, .. } = std::mem::take(&mut self.pending)
                         {

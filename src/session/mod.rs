@@ -47,11 +47,12 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
-use crate::config::{Config, DirectListener};
+use crate::config::{Config, DirectListener, Limits};
 use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::net::network::{MioNetwork, Network};
 use crate::net::readiness::Readiness;
 use crate::net::resolver::ResolveResult;
+use crate::net::user_timeout::UserTimeoutSettings;
 use crate::notify::Recipient;
 use crate::notify::Schedule;
 use crate::protocol::command::KeptRequest;
@@ -273,6 +274,8 @@ impl<N: Network> Session<N> {
 
     /// Does what can be done now.
     pub(crate) fn turn(&mut self, cx: &mut SessionContext<'_, N>) -> TurnResult {
+        let user_timeout = user_timeout(&cx.config.limits);
+        self.find_lost_peers(user_timeout.as_ref(), cx.now);
         let result = loop {
             let next = match self.stage {
                 Stage::Setup(_) => self.setup_turn(cx),
@@ -288,8 +291,33 @@ impl<N: Network> Session<N> {
                 Next::Enter(stage) => self.enter(stage, cx),
             }
         };
+        self.end_turn_of_sockets(user_timeout.as_ref(), cx.now);
         self.account(cx.budget);
         result
+    }
+
+    /// Takes the connection of a peer that has vanished for broken.
+    fn find_lost_peers(&mut self, user_timeout: Option<&UserTimeoutSettings>, now: Instant) {
+        let seconds = user_timeout.map_or(0.0, |settings| settings.timeout.as_secs_f64());
+        if self.plugin.socket_mut().is_some_and(|socket| socket.handle_timeout(user_timeout, now)) {
+            log::info!("{} lost: no answer from the plugin at {} for {seconds} s", self.pid, self.address());
+        }
+        if let Stage::Relaying(relaying) = &mut self.stage
+            && relaying.stream_mut().is_some_and(|socket| socket.handle_timeout(user_timeout, now))
+        {
+            log::info!("{} lost: no answer from {} for {seconds} s", self.pid, relaying.target());
+        }
+    }
+
+    fn end_turn_of_sockets(&mut self, user_timeout: Option<&UserTimeoutSettings>, now: Instant) {
+        if let Some(socket) = self.plugin.socket_mut() {
+            socket.end_turn(user_timeout, now);
+        }
+        if let Stage::Relaying(relaying) = &mut self.stage
+            && let Some(socket) = relaying.stream_mut()
+        {
+            socket.end_turn(user_timeout, now);
+        }
     }
 
     fn setup_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
@@ -497,17 +525,20 @@ impl<N: Network> Session<N> {
 
     /// When [`Session::handle_timeout`] is to be called, if no event comes before.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
-        match &self.stage {
+        let stage = match &self.stage {
             Stage::Setup(setup) => setup.deadline(config.limits.setup),
             Stage::Connecting(connecting) => connecting.deadline(),
             Stage::Relaying(relaying) => {
-                let limits = [relaying.deadline(&self.timing(relaying, config)), self.keep_deadline()];
+                let remote = relaying.stream().and_then(SocketEndpoint::deadline);
+                let limits = [relaying.deadline(&self.timing(relaying, config)), self.keep_deadline(), remote];
                 limits.into_iter().flatten().min()
             }
             Stage::UnreadTail(_) => self.keep_deadline(),
             Stage::Draining(draining) => Some(draining.deadline()),
-            Stage::Claiming(_) | Stage::Closed => None,
-        }
+            Stage::Claiming(_) => None,
+            Stage::Closed => return None,
+        };
+        [stage, self.plugin.socket().and_then(SocketEndpoint::deadline)].into_iter().flatten().min()
     }
 
     /// Has the next turn read the sockets, whatever events have reported.
@@ -781,6 +812,11 @@ impl<N: Network> Session<N> {
         }
         Some(shown)
     }
+}
+
+/// The user timeout of a session's connections.
+fn user_timeout(limits: &Limits) -> Option<UserTimeoutSettings> {
+    limits.lost.map(|timeout| UserTimeoutSettings { timeout, keep_alive: limits.keep_alive.is_some() })
 }
 
 /// The stage that a failed CONN leads to.

@@ -45,6 +45,24 @@ impl<S: Stream> PluginSide<S> {
         if let Self::Kept(plugin) = self { Some(plugin) } else { None }
     }
 
+    /// The plugin's connection, unless there is none.
+    pub(super) fn socket(&self) -> Option<&SocketEndpoint<S>> {
+        match self {
+            Self::Attached(socket) => Some(socket),
+            Self::Kept(plugin) => plugin.socket(),
+            Self::Gone(_) => None,
+        }
+    }
+
+    /// The plugin's connection, unless there is none.
+    pub(super) fn socket_mut(&mut self) -> Option<&mut SocketEndpoint<S>> {
+        match self {
+            Self::Attached(socket) => Some(socket),
+            Self::Kept(plugin) => plugin.socket_mut(),
+            Self::Gone(_) => None,
+        }
+    }
+
     /// Drops everything that is held.
     pub(super) fn release(&mut self, budget: &mut MemoryBudget) {
         if let Self::Kept(plugin) = self {

@@ -10,6 +10,7 @@ use super::remote::RemoteStream;
 use crate::net::endpoint::{DatagramEndpoint, Endpoint, SocketEndpoint};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
+use crate::net::socket::KeepAlive;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
 use crate::relay::datagram::DatagramRelay;
@@ -196,8 +197,9 @@ impl<N: Network> Relaying<N> {
 
     fn set_keep_alive(&mut self, cx: &mut SessionContext<'_, N>) {
         self.keep_alive_due = None;
-        if let (Some(remote), Some(silence)) = (self.stream(), cx.config.limits.keep_alive) {
-            cx.network.set_keep_alive(remote.stream().socket(), silence);
+        let limits = &cx.config.limits;
+        if let (Some(remote), Some(silence)) = (self.stream(), limits.keep_alive) {
+            cx.network.set_keep_alive(remote.stream().socket(), KeepAlive::new(silence, limits.lost));
         }
     }
 
@@ -253,9 +255,17 @@ impl<N: Network> Relaying<N> {
         self.stream()?.stream().tls_version()
     }
 
-    /// The remote's stream, if it is not reached by datagrams.
-    fn stream(&self) -> Option<&SocketEndpoint<RemoteStream<N::Stream>>> {
+    /// The remote's connection. `None` for datagrams.
+    pub(super) fn stream(&self) -> Option<&SocketEndpoint<RemoteStream<N::Stream>>> {
         match &self.link {
+            Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => Some(remote),
+            Link::Datagrams { .. } => None,
+        }
+    }
+
+    /// See [`Relaying::stream`].
+    pub(super) fn stream_mut(&mut self) -> Option<&mut SocketEndpoint<RemoteStream<N::Stream>>> {
+        match &mut self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => Some(remote),
             Link::Datagrams { .. } => None,
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::net::socket::Stream;
+use crate::net::user_timeout::Unacknowledged;
 use crate::tls::TlsStream;
 
 /// A connected remote's stream over a socket `S`.
@@ -82,6 +83,10 @@ impl<S: Stream> Stream for RemoteStream<S> {
 
     fn keep_urgent_bytes(&mut self) {
         self.stream_mut().keep_urgent_bytes();
+    }
+
+    fn unacknowledged(&self) -> Option<Unacknowledged> {
+        self.socket().unacknowledged()
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

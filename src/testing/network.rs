@@ -6,14 +6,14 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use mio::Token;
 
 use super::wire::{FaultProfile, Wire};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
-use crate::net::socket::{Datagrams, Stream};
+use crate::net::socket::{Datagrams, KeepAlive, Stream};
+use crate::net::user_timeout::Unacknowledged;
 
 /// What comes of connecting to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +135,10 @@ impl Stream for SimStream {
 
     fn flush(&mut self) -> io::Result<bool> {
         self.0.borrow_mut().wire.flush()
+    }
+
+    fn unacknowledged(&self) -> Option<Unacknowledged> {
+        self.0.borrow().wire.unacknowledged()
     }
 
     fn shutdown_write(&mut self) {
@@ -293,7 +297,7 @@ impl Network for SimNetwork {
 
     fn set_no_delay(&mut self, _: &SimStream) {}
 
-    fn set_keep_alive(&mut self, _: &SimStream, _: Duration) {}
+    fn set_keep_alive(&mut self, _: &SimStream, _: KeepAlive) {}
 
     fn open_datagrams(&mut self, target: SocketAddr, token: Token) -> io::Result<SimDatagrams> {
         if self.plans.get(&target) == Some(&ConnectPlan::Unreachable) {

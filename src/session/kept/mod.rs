@@ -120,6 +120,16 @@ impl<S: Stream> KeptPlugin<S> {
         }
     }
 
+    /// The plugin's connection, unless there is none.
+    pub(super) fn socket(&self) -> Option<&SocketEndpoint<S>> {
+        self.socket.as_ref()
+    }
+
+    /// The plugin's connection, unless there is none.
+    pub(super) fn socket_mut(&mut self) -> Option<&mut SocketEndpoint<S>> {
+        self.socket.as_mut()
+    }
+
     /// Keeps the connection no longer: to the relay the plugin is closed, and a plugin that is attached is told the end.
     pub(super) fn give_up(&mut self) {
         self.given_up = true;

@@ -1,0 +1,284 @@
+//! The user timeout (RFC 9293 section 3.10.8): a peer that vanishes while bytes for it are under way is lost after a
+//! time that the owner sets. The kernel's own limit is about 15 minutes (tcp_retries2 in tcp(7)).
+//!
+//! TCP_USER_TIMEOUT is no help: since Linux 3.18 the kernel also ends a connection whose peer answers all probes and keeps
+//! its window closed, and before 3.18 it does not end one whose window was closed when the peer vanished. So the kernel is
+//! asked, and [`UserTimeout`] decides.
+//!
+//! It costs no system call while bytes are answered by bytes. A while after the last byte the kernel is asked once whether
+//! all that was written is acknowledged. If so, nothing more happens before the next write.
+//!
+//! Nothing under way: keep-alive probes find a peer that vanishes ([`super::socket::KeepAlive`]). They take three quarters
+//! of the time at most. So a write to a peer that has vanished before leaves at least a quarter of it.
+
+use std::time::{Duration, Instant};
+
+/// The kernel is first asked after this part of the timeout, and an answer of the peer may take as long.
+const INTERVAL_DIVISOR: u32 = 16;
+
+/// How long a peer may answer nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UserTimeoutSettings {
+    /// The time since the peer's last sign of life.
+    pub timeout: Duration,
+    /// While nothing is under way, keep-alive probes ask for a sign of life. Without them time runs from the write.
+    pub keep_alive: bool,
+}
+
+impl UserTimeoutSettings {
+    fn interval(&self) -> Duration {
+        self.timeout / INTERVAL_DIVISOR
+    }
+
+    /// How much silence before the first write counts. Keep-alive probes have filled it: they take three quarters of the
+    /// timeout, and the kernel's timers may be an eighth late.
+    fn probed(&self) -> Duration {
+        if self.keep_alive { self.timeout * 7 / 8 } else { Duration::ZERO }
+    }
+}
+
+/// The part of a user timeout in which keep-alive finds a peer that has vanished.
+pub(super) fn keep_alive_share(timeout: Duration) -> Duration {
+    timeout * 3 / 4
+}
+
+/// What the kernel says of a connection on which the peer has not acknowledged everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unacknowledged {
+    /// Time since anything came from the peer: bytes, or an acknowledgement.
+    pub silent: Duration,
+    /// The kernel has sent something since that asks for an answer: bytes, or a probe of a closed window. False while it
+    /// waits for the time of its next probe.
+    pub awaits_answer: bool,
+}
+
+/// The user timeout of one connection.
+///
+/// Call [`UserTimeout::handle_sent`] and [`UserTimeout::handle_received`] for bytes that pass, then
+/// [`UserTimeout::handle_timeout`] at [`UserTimeout::poll_timeout`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct UserTimeout(State);
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    /// The peer has acknowledged everything.
+    #[default]
+    Acknowledged,
+    /// It may not have.
+    Pending {
+        /// The first write that may be unacknowledged, or the last bytes that came after it.
+        since: Instant,
+        /// When the kernel is asked next.
+        due: Instant,
+        /// Since when the kernel is known to wait for an answer.
+        unanswered_since: Option<Instant>,
+    },
+}
+
+impl UserTimeout {
+    /// Bytes were written to the peer.
+    pub(crate) fn handle_sent(&mut self, settings: &UserTimeoutSettings, now: Instant) {
+        if let State::Acknowledged = self.0 {
+            self.0 = State::Pending { since: now, due: now + settings.interval(), unanswered_since: None };
+        }
+    }
+
+    /// Bytes came from the peer. What was written before may still be under way.
+    pub(crate) fn handle_received(&mut self, settings: &UserTimeoutSettings, now: Instant) {
+        if let State::Pending { .. } = self.0 {
+            self.0 = State::Pending { since: now, due: now + settings.interval(), unanswered_since: None };
+        }
+    }
+
+    /// When to call [`UserTimeout::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match self.0 {
+            State::Acknowledged => None,
+            State::Pending { due, .. } => Some(due),
+        }
+    }
+
+    /// True if the peer is lost. Asks the kernel by `unacknowledged` if that is due; `None` says that the peer has
+    /// acknowledged everything. No settings: no peer is ever lost.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        settings: Option<&UserTimeoutSettings>,
+        now: Instant,
+        unacknowledged: impl FnOnce() -> Option<Unacknowledged>,
+    ) -> bool {
+        let State::Pending { since, due, mut unanswered_since } = self.0 else { return false };
+        if due > now {
+            return false;
+        }
+        self.0 = State::Acknowledged;
+        let Some(settings) = settings else { return false };
+        let Some(Unacknowledged { silent, awaits_answer }) = unacknowledged() else { return false };
+        let mut due = now + settings.interval();
+        // RFC 9293 section 3.8.6.1 (MUST-37): a connection stays open as long as the peer answers the probes of its closed
+        // window.
+        if awaits_answer {
+            // An answer that came meanwhile was an answer to something else.
+            let answered = unanswered_since.is_some_and(|unanswered| unanswered + silent < now);
+            let unanswered = unanswered_since.filter(|_| !answered).unwrap_or(now);
+            // Without probes, silence before the write says nothing of the peer.
+            let silent = silent.min(now.saturating_duration_since(since) + settings.probed());
+            // The kernel probes a closed window up to 120 s apart. The last probe may have been sent just now.
+            let answer_due = unanswered + settings.interval();
+            if silent >= settings.timeout && answer_due <= now {
+                return true;
+            }
+            due = answer_due.max(now + settings.timeout.saturating_sub(silent));
+            unanswered_since = Some(unanswered);
+        } else {
+            unanswered_since = None;
+        }
+        self.0 = State::Pending { since, due, unanswered_since };
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: UserTimeoutSettings = UserTimeoutSettings { timeout: Duration::from_secs(160), keep_alive: true };
+    const UNPROBED: UserTimeoutSettings = UserTimeoutSettings { keep_alive: false, ..SETTINGS };
+
+    /// A peer, and what the kernel knows of it. Times are in seconds since the start.
+    struct Fixture {
+        start: Instant,
+        timeout: UserTimeout,
+        settings: UserTimeoutSettings,
+        /// When the kernel was asked.
+        asked: Vec<u64>,
+    }
+
+    impl Fixture {
+        fn new(settings: UserTimeoutSettings) -> Self {
+            Self { start: Instant::now(), timeout: UserTimeout::default(), settings, asked: Vec::new() }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        fn sent(&mut self, at: u64) {
+            let now = self.at(at);
+            self.timeout.handle_sent(&self.settings, now);
+        }
+
+        fn received(&mut self, at: u64) {
+            let now = self.at(at);
+            self.timeout.handle_received(&self.settings, now);
+        }
+
+        /// Lets time pass until the second `until`. `kernel` says for a second when the peer was last heard of, and whether
+        /// an answer is awaited. Returns when the peer was lost.
+        fn run(&mut self, until: u64, kernel: impl Fn(u64) -> Option<(u64, bool)>) -> Option<u64> {
+            while let Some(due) = self.timeout.poll_timeout().filter(|&due| due <= self.at(until)) {
+                let second = (due - self.start).as_secs();
+                assert_eq!(due, self.at(second), "whole seconds here");
+                self.asked.push(second);
+                let state = kernel(second).map(|(heard, awaits_answer)| Unacknowledged {
+                    silent: Duration::from_secs(second - heard),
+                    awaits_answer,
+                });
+                if self.timeout.handle_timeout(Some(&self.settings), due, || state) {
+                    assert_eq!(self.timeout.poll_timeout(), None);
+                    return Some(second);
+                }
+            }
+            None
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_asked_once_after_the_last_byte() {
+        let mut fixture = Fixture::new(SETTINGS);
+        fixture.received(0);
+        assert_eq!(fixture.timeout.poll_timeout(), None, "nothing is under way");
+        for second in 1..9 {
+            fixture.sent(second);
+            fixture.received(second);
+        }
+        assert_eq!(fixture.run(10_000, |_| None), None);
+        assert_eq!(fixture.asked, [18]);
+    }
+
+    #[test]
+    fn writes_without_an_answer_do_not_put_the_question_off() {
+        let mut fixture = Fixture::new(SETTINGS);
+        for second in 0..10 {
+            fixture.sent(second);
+        }
+        assert_eq!(fixture.timeout.poll_timeout(), Some(fixture.at(10)));
+        assert!(!fixture.timeout.handle_timeout(Some(&SETTINGS), fixture.at(9), || panic!("not due")));
+    }
+
+    #[test]
+    fn a_peer_that_vanishes_before_a_write_is_lost_in_time() {
+        // The write comes at once, or when the keep-alive probes are about to find that the peer has vanished.
+        for written in [0, 1, 30, 119, 120, 135] {
+            let mut fixture = Fixture::new(SETTINGS);
+            fixture.sent(written);
+            assert_eq!(fixture.run(10_000, |_| Some((0, true))), Some(160), "written at {written}");
+            assert!(fixture.asked.len() <= 2, "{:?}", fixture.asked);
+        }
+    }
+
+    #[test]
+    fn a_peer_that_vanishes_while_much_is_under_way_is_lost_in_time() {
+        let mut fixture = Fixture::new(SETTINGS);
+        fixture.sent(0);
+        let kernel = |second: u64| Some((second.min(1003), true));
+        assert_eq!(fixture.run(10_000, kernel), Some(1163));
+        assert!(fixture.asked.len() < 12, "{:?}", fixture.asked);
+    }
+
+    #[test]
+    fn without_probes_time_runs_from_the_write() {
+        let mut fixture = Fixture::new(UNPROBED);
+        fixture.sent(5000);
+        assert_eq!(fixture.run(10_000, |_| Some((0, true))), Some(5160));
+    }
+
+    /// RFC 9293 section 3.8.6.1: as long as the peer answers the probes of its closed window, the connection must stay open
+    /// (MUST-37).
+    #[test]
+    fn a_peer_that_answers_probes_of_its_closed_window_is_not_lost() {
+        // Probes come up to 300 s apart here, longer than the timeout. Each answer takes a second.
+        for interval in [1, 7, 100, 300] {
+            for phase in 0..interval {
+                let mut fixture = Fixture::new(SETTINGS);
+                fixture.sent(0);
+                let kernel = |second: u64| {
+                    let since_probe = (second + phase) % interval;
+                    let answered = since_probe > 0;
+                    Some((
+                        if answered { second - since_probe.min(second) } else { second.saturating_sub(interval) },
+                        !answered,
+                    ))
+                };
+                assert_eq!(fixture.run(3000, kernel), None, "every {interval} s, phase {phase}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_vanishes_with_its_window_closed_is_lost_by_the_next_probe() {
+        let mut fixture = Fixture::new(SETTINGS);
+        fixture.sent(0);
+        // It answered at 500; the next probe is sent at 620.
+        let lost = fixture.run(3000, |second| Some((second.min(500), second >= 620)));
+        assert!(lost.is_some_and(|lost| (660..=680).contains(&lost)), "{lost:?}");
+    }
+
+    #[test]
+    fn no_timeout_loses_nothing_and_asks_nothing() {
+        let (mut timeout, now) = (UserTimeout::default(), Instant::now());
+        timeout.handle_sent(&SETTINGS, now);
+        let later = now + Duration::from_secs(10_000);
+        assert!(!timeout.handle_timeout(None, later, || panic!("the kernel is asked")));
+        assert_eq!(timeout.poll_timeout(), None);
+    }
+}
