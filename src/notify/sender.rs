@@ -155,6 +155,9 @@ fn send(agent: &Agent, url: &str, keeps_alive: bool, last_tls_error: &LastTlsErr
 fn agent(timeout: Duration, connector: HttpsConnector, max_idle: usize) -> Agent {
     let config = Config::builder()
         .timeout_global(Some(timeout))
+        // ureq reports the limit that is nearest. A Luup to which no connection can be made is away, and has not
+        // answered slowly.
+        .timeout_connect(Some(timeout * 9 / 10))
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
