@@ -8,7 +8,8 @@
 //! - [`process`]: command line, configuration, signals, supervision, log, limits, shutdown
 //! - [`faults`]: the faults of the original Lua daemon, each with a test
 //!
-//! All sockets are on loopback, on ports that the kernel chooses, so the tests run in parallel. `SOCKPROXYD` selects
+//! All sockets are on loopback, on ports that the kernel chooses, or in network namespaces of the test's own, so the tests
+//! run in parallel. `SOCKPROXYD` selects
 //! another program (for example `qemu-mipsel-static target/mipsel-unknown-linux-musl/firmware/sockproxyd`). A test that
 //! cannot run on this machine prints `skipped:` and the reason.
 //!

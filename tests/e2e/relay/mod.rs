@@ -5,6 +5,7 @@ mod echo;
 mod fairness;
 mod half_close;
 mod lua_plugins;
+mod outages;
 mod resets;
 mod third_party_clients;
 mod timeouts;
