@@ -5,6 +5,7 @@ use std::io;
 use crate::net::endpoint::SocketEndpoint;
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
+use crate::net::user_timeout::Unacknowledged;
 
 /// How the stream between the relay and the socket misbehaves.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +35,11 @@ pub(crate) struct Wire {
     faults: FaultProfile,
     /// What the stream has taken and not written to the peer.
     withheld: Vec<u8>,
+    /// What the peer does not receive while it is away.
+    in_flight: Vec<u8>,
+    away: bool,
+    /// What the kernel says of bytes that the peer has not acknowledged.
+    pub unacknowledged: Option<Unacknowledged>,
     closed: bool,
     told: bool,
     broken: bool,
@@ -89,6 +95,19 @@ impl Wire {
         self.news = Readiness { readable: true, writable: true, read_closed: true, closed: true, ..self.news };
     }
 
+    /// The peer receives nothing and says nothing, and no event tells so.
+    #[cfg(test)]
+    pub(crate) fn go_away(&mut self) {
+        self.away = true;
+    }
+
+    /// The peer is back, and receives what was sent meanwhile.
+    #[cfg(test)]
+    pub(crate) fn come_back(&mut self) {
+        self.away = false;
+        self.received.append(&mut self.in_flight);
+    }
+
     /// The event that reports what has happened since the last one.
     pub(crate) fn take_event(&mut self) -> Readiness {
         std::mem::take(&mut self.news)
@@ -112,7 +131,7 @@ impl Wire {
 
     /// Bytes that were written, whether or not the peer has received them.
     pub(crate) fn written(&self) -> usize {
-        self.received.len() + self.withheld.len()
+        self.received.len() + self.in_flight.len() + self.withheld.len()
     }
 
     /// What the stream has taken and not written to the peer.
@@ -172,7 +191,8 @@ impl Wire {
     fn write_out(&mut self) {
         let length = self.withheld.len().min(self.room);
         self.room -= length;
-        self.received.extend(self.withheld.drain(..length));
+        let arrived = if self.away { &mut self.in_flight } else { &mut self.received };
+        arrived.extend(self.withheld.drain(..length));
     }
 
     fn call(&mut self) -> io::Result<()> {
@@ -236,6 +256,10 @@ impl Stream for Wire {
 
     fn is_layered(&self) -> bool {
         self.faults.layered
+    }
+
+    fn unacknowledged(&self) -> Option<Unacknowledged> {
+        self.unacknowledged
     }
 
     fn unsent(&self) -> usize {

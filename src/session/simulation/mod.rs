@@ -5,6 +5,7 @@
 //! event. In the end every notification has been made, and all memory is given back.
 
 mod conversation;
+mod outages;
 mod remote;
 pub(super) mod services;
 pub(super) mod world;
