@@ -56,46 +56,44 @@ pub(crate) struct Unacknowledged {
 ///
 /// Call [`UserTimeout::handle_sent`] and [`UserTimeout::handle_received`] for bytes that pass, then
 /// [`UserTimeout::handle_timeout`] at [`UserTimeout::poll_timeout`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct UserTimeout(State);
+#[derive(Debug, Default)]
+pub(crate) struct UserTimeout(Option<Box<Pending>>);
 
-#[derive(Clone, Copy, Debug, Default)]
-enum State {
-    /// The peer has acknowledged everything.
-    #[default]
-    Acknowledged,
-    /// It may not have.
-    Pending {
-        /// The first write that may be unacknowledged, or the last bytes that came after it.
-        since: Instant,
-        /// When the kernel is asked next.
-        due: Instant,
-        /// Since when the kernel is known to wait for an answer.
-        unanswered_since: Option<Instant>,
-    },
+/// The peer may not have acknowledged everything. Boxed, since that holds for few connections at a time.
+#[derive(Debug)]
+struct Pending {
+    /// The first write that may be unacknowledged, or the last bytes that came after it.
+    since: Instant,
+    /// When the kernel is asked next.
+    due: Instant,
+    /// Since when the kernel is known to wait for an answer.
+    unanswered_since: Option<Instant>,
+}
+
+impl Pending {
+    fn new(settings: &UserTimeoutSettings, now: Instant) -> Self {
+        Self { since: now, due: now + settings.interval(), unanswered_since: None }
+    }
 }
 
 impl UserTimeout {
     /// Bytes were written to the peer.
     pub(crate) fn handle_sent(&mut self, settings: &UserTimeoutSettings, now: Instant) {
-        if let State::Acknowledged = self.0 {
-            self.0 = State::Pending { since: now, due: now + settings.interval(), unanswered_since: None };
+        if self.0.is_none() {
+            self.0 = Some(Box::new(Pending::new(settings, now)));
         }
     }
 
     /// Bytes came from the peer. What was written before may still be under way.
     pub(crate) fn handle_received(&mut self, settings: &UserTimeoutSettings, now: Instant) {
-        if let State::Pending { .. } = self.0 {
-            self.0 = State::Pending { since: now, due: now + settings.interval(), unanswered_since: None };
+        if let Some(pending) = &mut self.0 {
+            **pending = Pending::new(settings, now);
         }
     }
 
     /// When to call [`UserTimeout::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        match self.0 {
-            State::Acknowledged => None,
-            State::Pending { due, .. } => Some(due),
-        }
+        self.0.as_ref().map(|pending| pending.due)
     }
 
     /// True if the peer is lost. Asks the kernel by `unacknowledged` if that is due; `None` says that the peer has
@@ -106,33 +104,29 @@ impl UserTimeout {
         now: Instant,
         unacknowledged: impl FnOnce() -> Option<Unacknowledged>,
     ) -> bool {
-        let State::Pending { since, due, mut unanswered_since } = self.0 else { return false };
-        if due > now {
-            return false;
-        }
-        self.0 = State::Acknowledged;
+        let Some(mut pending) = self.0.take_if(|pending| pending.due <= now) else { return false };
         let Some(settings) = settings else { return false };
         let Some(Unacknowledged { silent, awaits_answer }) = unacknowledged() else { return false };
-        let mut due = now + settings.interval();
+        pending.due = now + settings.interval();
         // RFC 9293 section 3.8.6.1 (MUST-37): a connection stays open as long as the peer answers the probes of its closed
         // window.
         if awaits_answer {
             // An answer that came meanwhile was an answer to something else.
-            let answered = unanswered_since.is_some_and(|unanswered| unanswered + silent < now);
-            let unanswered = unanswered_since.filter(|_| !answered).unwrap_or(now);
+            let answered = pending.unanswered_since.is_some_and(|unanswered| unanswered + silent < now);
+            let unanswered = pending.unanswered_since.filter(|_| !answered).unwrap_or(now);
             // Without probes, silence before the write says nothing of the peer.
-            let silent = silent.min(now.saturating_duration_since(since) + settings.probed());
+            let silent = silent.min(now.saturating_duration_since(pending.since) + settings.probed());
             // The kernel probes a closed window up to 120 s apart. The last probe may have been sent just now.
             let answer_due = unanswered + settings.interval();
             if silent >= settings.timeout && answer_due <= now {
                 return true;
             }
-            due = answer_due.max(now + settings.timeout.saturating_sub(silent));
-            unanswered_since = Some(unanswered);
+            pending.due = answer_due.max(now + settings.timeout.saturating_sub(silent));
+            pending.unanswered_since = Some(unanswered);
         } else {
-            unanswered_since = None;
+            pending.unanswered_since = None;
         }
-        self.0 = State::Pending { since, due, unanswered_since };
+        self.0 = Some(pending);
         false
     }
 }
