@@ -3,6 +3,7 @@
 //! Input: how it is split, the limit of a line, and what the plugin says.
 
 use crate::protocol::command::KeptRequest;
+use crate::protocol::datagram_settings::MAX_GROUPS;
 use crate::protocol::options::Parameters;
 use crate::protocol::setup::{SetupAction, SetupParser};
 
@@ -69,13 +70,20 @@ fn check(outcome: &Outcome) {
             SetupAction::Stat | SetupAction::StatJson | SetupAction::Help | SetupAction::Stop => {}
         }
     }
-    let Parameters { receive_timeout, pace, connect_timeout, block_size, notify, keep, .. } = &outcome.parameters;
+    let Parameters { receive_timeout, pace, connect_timeout, block_size, notify, keep, datagrams, .. } =
+        &outcome.parameters;
     let longest = 3650 * 86_400;
     for limit in [receive_timeout, pace, connect_timeout, keep].into_iter().flatten() {
         assert!(!limit.is_zero(), "a limit of nothing");
         assert!(limit.as_secs() <= longest, "adding {limit:?} to an instant may overflow");
     }
     assert!(block_size.is_none_or(|block_size| (1..=65536).contains(&block_size)));
+    if let Some(settings) = datagrams {
+        assert!(settings.groups.len() <= MAX_GROUPS && settings.multicast_ttl > 0);
+        assert_eq!(settings.check(), Ok(()));
+        let families = settings.groups.iter().map(|membership| Some(membership.group.is_ipv6()));
+        families.for_each(|family| assert_eq!(family, settings.is_ipv6(), "two families"));
+    }
     if let Some(notify) = notify {
         let query = notify.query(b"1716058a");
         assert!(query.bytes().all(|byte| byte.is_ascii_graphic()), "a request line holds {query:?}");

@@ -6,6 +6,7 @@
 
 pub(crate) mod blocking;
 pub(crate) mod connector;
+pub(crate) mod datagrams;
 pub(crate) mod endpoint;
 pub(crate) mod listener;
 pub(crate) mod network;

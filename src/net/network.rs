@@ -9,7 +9,9 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
-use super::socket::{DatagramSocket, Datagrams, INTEREST, KeepAlive, Stream, TcpSocket};
+use super::datagrams::{DatagramSocket, OpenDatagramsError};
+use super::socket::{Datagrams, INTEREST, KeepAlive, Stream, TcpSocket};
+use crate::protocol::datagram_settings::DatagramSettings;
 
 /// Makes sockets and registers them for events.
 pub(crate) trait Network {
@@ -31,8 +33,13 @@ pub(crate) trait Network {
     /// Enables keep-alive probes.
     fn set_keep_alive(&mut self, stream: &Self::Stream, keep_alive: KeepAlive);
 
-    /// Opens a socket for datagrams that can reach `target`. Events come for `token`.
-    fn open_datagrams(&mut self, target: SocketAddr, token: Token) -> io::Result<Self::Datagrams>;
+    /// Opens a socket for datagrams that can reach `target`, whose family is that of `settings`. Events come for `token`.
+    fn open_datagrams(
+        &mut self,
+        target: SocketAddr,
+        settings: &DatagramSettings,
+        token: Token,
+    ) -> Result<Self::Datagrams, OpenDatagramsError>;
 
     /// Has the events of a registered connection come for another token.
     fn reregister(&mut self, stream: &mut Self::Stream, token: Token) -> io::Result<()>;
@@ -99,9 +106,15 @@ impl Network for MioNetwork {
         stream.set_keep_alive(keep_alive);
     }
 
-    fn open_datagrams(&mut self, target: SocketAddr, token: Token) -> io::Result<DatagramSocket> {
-        let mut socket = DatagramSocket::reaching(target)?;
-        self.registry.register(&mut socket.0, token, Interest::READABLE | Interest::WRITABLE)?;
+    fn open_datagrams(
+        &mut self,
+        target: SocketAddr,
+        settings: &DatagramSettings,
+        token: Token,
+    ) -> Result<DatagramSocket, OpenDatagramsError> {
+        let mut socket = DatagramSocket::open(target, settings)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut socket.0, token, interest).map_err(OpenDatagramsError::Socket)?;
         Ok(socket)
     }
 

@@ -1,12 +1,12 @@
 //! The kernel's sockets, and the traits through which everything else reads and writes them.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::Interest;
-use mio::net::{TcpStream, UdpSocket};
+use mio::net::TcpStream;
 use nix::libc;
 use socket2::{SockRef, TcpKeepalive};
 
@@ -212,33 +212,6 @@ impl Stream for TcpSocket {
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
-    }
-}
-
-/// A UDP socket.
-#[derive(Debug)]
-pub(crate) struct DatagramSocket(pub UdpSocket);
-
-impl DatagramSocket {
-    /// A socket that can reach `target`, on a port that the system chooses. It may broadcast, since discovery does.
-    pub(crate) fn reaching(target: SocketAddr) -> io::Result<Self> {
-        let any: SocketAddr = match target {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(any)?;
-        let _ = socket.set_broadcast(true);
-        Ok(Self(socket))
-    }
-}
-
-impl Datagrams for DatagramSocket {
-    fn recv_from(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.0.recv_from(buffer)
-    }
-
-    fn send_to(&mut self, payload: &[u8], to: SocketAddr) -> io::Result<usize> {
-        self.0.send_to(payload, to)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`target`] | `host:port`, `[v6]:port`, `ws://` and `wss://` URLs |
 //! | [`notify_target`] | the four parts of `NTFY` |
 //! | [`options`] | the options of CONN, each declared once with its default |
+//! | [`datagram_settings`] | how a UDP socket is opened: own address, multicast groups |
 //! | [`tls_settings`] | how a connection uses TLS: verification, versions, files |
 //! | [`command`] | the commands, each declared once |
 //! | [`setup`] | parser of setup mode: lines in, actions out |
@@ -20,6 +21,7 @@
 
 pub(crate) mod command;
 pub(crate) mod connect_error;
+pub(crate) mod datagram_settings;
 pub(crate) mod framing;
 pub(crate) mod notify_target;
 pub(crate) mod number;

@@ -307,6 +307,7 @@ impl<N: Network> Relaying<N> {
 mod tests {
     use super::*;
     use crate::net::socket::Stream;
+    use crate::protocol::datagram_settings::DatagramSettings;
     use crate::session::setup::ConnectRequest;
     use crate::session::simulation::world::World;
     use crate::testing::network::{SimNetwork, connection};
@@ -324,7 +325,8 @@ mod tests {
     fn what_was_sent_ahead_is_counted_before_the_first_turn() {
         let mut world = World::new(0);
         let to = "192.0.2.1:9".parse().unwrap();
-        let socket = world.with_context(1, |cx| cx.network.open_datagrams(to, cx.remote_token).unwrap());
+        let settings = DatagramSettings::default();
+        let socket = world.with_context(1, |cx| cx.network.open_datagrams(to, &settings, cx.remote_token).unwrap());
         let mut relaying = relaying(&mut world, ConnectedLink::Datagrams(DatagramEndpoint::new(socket), to));
         assert_eq!((world.budget.held(), relaying.relay().held()), (12, 12));
         relaying.relay_mut().release(&mut world.budget, &mut crate::relay::pipe_pool::PipePool::new(0));

@@ -10,10 +10,12 @@ use std::rc::Rc;
 use mio::Token;
 
 use super::wire::{FaultProfile, Wire};
+use crate::net::datagrams::OpenDatagramsError;
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::socket::{Datagrams, KeepAlive, Stream};
 use crate::net::user_timeout::Unacknowledged;
+use crate::protocol::datagram_settings::DatagramSettings;
 
 /// What comes of connecting to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,9 +301,14 @@ impl Network for SimNetwork {
 
     fn set_keep_alive(&mut self, _: &SimStream, _: KeepAlive) {}
 
-    fn open_datagrams(&mut self, target: SocketAddr, token: Token) -> io::Result<SimDatagrams> {
+    fn open_datagrams(
+        &mut self,
+        target: SocketAddr,
+        _: &DatagramSettings,
+        token: Token,
+    ) -> Result<SimDatagrams, OpenDatagramsError> {
         if self.plans.get(&target) == Some(&ConnectPlan::Unreachable) {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
+            return Err(OpenDatagramsError::Socket(io::ErrorKind::AddrNotAvailable.into()));
         }
         let mailbox = Rc::new(RefCell::new(Mailbox { token: Some(token), ..Mailbox::default() }));
         self.opened.push((target, SimDatagramPeer(Rc::clone(&mailbox))));

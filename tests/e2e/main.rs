@@ -8,10 +8,10 @@
 //! - [`process`]: command line, configuration, signals, supervision, log, limits, shutdown
 //! - [`faults`]: the faults of the original Lua daemon, each with a test
 //!
-//! All sockets are on loopback, on ports that the kernel chooses, or in network namespaces of the test's own, so the tests
-//! run in parallel. `SOCKPROXYD` selects
-//! another program (for example `qemu-mipsel-static target/mipsel-unknown-linux-musl/firmware/sockproxyd`). A test that
-//! cannot run on this machine prints `skipped:` and the reason.
+//! All sockets are on loopback, on ports that the kernel chooses, or in network namespaces of a test's own, so the tests run
+//! in parallel. `SOCKPROXYD` selects another program (for example `qemu-mipsel-static
+//! target/mipsel-unknown-linux-musl/firmware/sockproxyd`). A test that cannot run on this machine prints `skipped:` and the
+//! reason.
 //!
 //! Environment: `SOAK=1` makes the robustness tests longer: 10 000 aborted connections instead of 2 000.
 

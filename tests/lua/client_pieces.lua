@@ -114,6 +114,10 @@ lib.equal( command( "wss://h/", { SUBP = { "a,b", "c" }, PINS = "sha256/00, sha2
 lib.equal( command( "ws://h/", { HDRS = { "X-A: 1, 2", ["X-B"] = "c d" }, AUTH = "u:p ss%\n" } ),
     "CONN ws://h/ AUTH=u:p%20ss%25%0a HDRS=X-A:1%2c%202 HDRS=X-B:c%20d" )
 lib.equal( command( "ws://h/", { HDRS = "X-A:1" } ), "CONN ws://h/ HDRS=X-A:1" )
+lib.equal( command( "239.255.255.250:1900", { PRTO = "udp", BIND = 1900, MTTL = 4, JOIN = { "239.255.255.250@10.0.0.1", "224.0.0.251" } } ),
+    "CONN 239.255.255.250:1900 BIND=1900 JOIN=239.255.255.250%4010.0.0.1,224.0.0.251 MTTL=4 PRTO=udp" )
+lib.equal( command( "[ff02::fb]:5353", { PRTO = "udp", BIND = "[fe80::1]:5353", JOIN = "ff02::fb@fe80::1" } ),
+    "CONN [ff02::fb]:5353 BIND=%5bfe80::1%5d:5353 JOIN=ff02::fb%40fe80::1 PRTO=udp" )
 -- A value cannot add a second command.
 lib.equal( command( "ws://h/\nSTOP", {} ), nil )
 lib.equal( command( "ws://h/ x", {} ), nil )
@@ -138,7 +142,7 @@ local function against( replies, options, ending )
     return conn or why, sock
 end
 local GREETING = "OK TOGGLEDBITS-SOCKPROXY 1 a1\n"
-local ALL = "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT JSON\n"
+local ALL = "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT JSON MCST\n"
 lib.equal( against( { "220 mail\r\n" }, {} ), "the program at 10.0.0.1:99 is not sockproxyd" )
 lib.equal( against( { "ERR Access denied\n" }, {} ), "the proxy at 10.0.0.1:99 replies: ERR Access denied" )
 lib.like( against( {}, {} ), "does not greet: timeout$" )
@@ -151,6 +155,7 @@ local why, sock = against( { GREETING }, { target = "wss://h/", DEFL = true, tim
 lib.equal( why, old .. "WS TLS MESG EVNT DEFL" )
 lib.equal( sent_bytes( sock ), "CAPA\n" )
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, { target = "[::1]:80", FRAM = "LINE" } ), old .. "LINE V6" )
+lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, { target = "224.0.0.1:1", PRTO = "udp", BIND = 1 } ), old .. "MCST" )
 -- The Lua daemon is accepted for what it supports, and is not asked for CAPA then.
 local conn
 conn, sock = against( { GREETING .. "OK CONN a1\n" }, { target = "h:1", NTFY = "1/s/a" } )

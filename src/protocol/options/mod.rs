@@ -2,10 +2,11 @@
 //!
 //! Each option is declared once, in one of the tables that [`options`] lists: name, default, help and parser. HELP, CAPA
 //! and the table in the documentation are made from these declarations, and [`Parameters::default`],
-//! [`TlsSettings::default`] and [`WebSocketSettings::default`] parse their default texts.
+//! [`TlsSettings::default`], [`DatagramSettings::default`] and [`WebSocketSettings::default`] parse their default texts.
 
 mod general;
 mod tls;
+mod udp;
 mod values;
 mod websocket;
 
@@ -15,6 +16,7 @@ pub(crate) use websocket::WebSocketSettings;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::datagram_settings::DatagramSettings;
 use super::framing::Framing;
 use super::notify_target::NotifyTarget;
 use super::target::Target;
@@ -101,6 +103,8 @@ pub(crate) struct Parameters {
     pub framing: Option<Framing>,
     /// The options for TLS. `None`: none was given, so [`TlsSettings::default`] holds.
     pub tls: Option<Box<TlsSettings>>,
+    /// The options for UDP. `None`: none was given, so [`DatagramSettings::default`] holds.
+    pub datagrams: Option<Box<DatagramSettings>>,
     /// The options for WebSocket. `None`: none was given, so [`WebSocketSettings::default`] holds.
     pub websocket: Option<Box<WebSocketSettings>>,
 }
@@ -127,6 +131,7 @@ impl Parameters {
         keep: None,
         framing: None,
         tls: None,
+        datagrams: None,
         websocket: None,
     };
 
@@ -137,7 +142,7 @@ impl Parameters {
 
     /// Frees the settings that only connecting needs.
     pub(crate) fn drop_connect_settings(&mut self) {
-        (self.tls, self.websocket) = (None, None);
+        (self.tls, self.datagrams, self.websocket) = (None, None, None);
     }
 
     /// The pid by which ATCH finds the kept connection. It is the plugin's secret. `None`: the connection is not kept, or
@@ -159,8 +164,13 @@ impl Parameters {
             given.push((spec, option));
         }
         let protocol = Protocol::of(target, self.transport);
-        if let Some((spec, option)) = given.into_iter().find(|(spec, _)| !spec.scope.includes(protocol)) {
+        if let Some((spec, option)) = given.iter().find(|(spec, _)| !spec.scope.includes(protocol)) {
             return Err(ValueError::Invalid.into_option_error(spec, option));
+        }
+        if let Some(Err((name, why))) = self.datagrams.as_deref().map(DatagramSettings::check)
+            && let Some((spec, option)) = given.iter().rfind(|(spec, _)| spec.name == name)
+        {
+            return Err(ValueError::Because(why).into_option_error(spec, option));
         }
         if let Some(keep) = self.keep
             && self.kept_pid().is_none_or(|pid| pid.len() < MIN_KEPT_PID_LEN)
@@ -180,6 +190,8 @@ impl Parameters {
 pub(crate) enum OptionError {
     /// Unknown option, missing or malformed value: the option as written, or only its name if the value is a secret.
     Invalid(Box<[u8]>),
+    /// The same, and why.
+    Explained(Box<[u8]>, &'static str),
     /// Unknown value of PRTO, in lower case.
     Protocol(Box<[u8]>),
     /// KEEP without a pid that is long enough: the value of KEEP.
@@ -191,6 +203,7 @@ impl OptionError {
     pub(crate) fn reason(&self) -> Vec<u8> {
         match self {
             Self::Invalid(option) => [b"Invalid option ", &option[..]].concat(),
+            Self::Explained(option, why) => [b"Invalid option ", &option[..], b": ", why.as_bytes()].concat(),
             Self::Protocol(protocol) => [b"Invalid protocol ", &protocol[..]].concat(),
             Self::Keep(keep) => format!(
                 "Invalid option KEEP={}: it needs NTFY with a pid of {MIN_KEPT_PID_LEN} characters or more",
@@ -204,6 +217,8 @@ impl OptionError {
 /// Why the value of an option is rejected.
 enum ValueError {
     Invalid,
+    /// Invalid, for a reason that the plugin is told.
+    Because(&'static str),
     UnknownProtocol(Box<[u8]>),
 }
 
@@ -212,8 +227,9 @@ impl ValueError {
     fn into_option_error(self, spec: &OptionSpec, option: &[u8]) -> OptionError {
         match self {
             Self::UnknownProtocol(name) => OptionError::Protocol(name),
-            Self::Invalid if spec.is_secret => OptionError::Invalid(spec.name.as_bytes().into()),
+            Self::Invalid | Self::Because(_) if spec.is_secret => OptionError::Invalid(spec.name.as_bytes().into()),
             Self::Invalid => OptionError::Invalid(option.into()),
+            Self::Because(why) => OptionError::Explained(option.into(), why),
         }
     }
 }
@@ -227,6 +243,8 @@ pub(crate) enum OptionScope {
     Endpoints,
     /// Protocols that have messages.
     Messages,
+    /// UDP.
+    Udp,
     /// TLS, and WebSocket, whose server may redirect to TLS.
     Tls,
     /// WebSocket URLs.
@@ -239,6 +257,7 @@ impl OptionScope {
             // `Parameters::apply` checks the framing itself, after all options.
             Self::All | Self::Messages => true,
             Self::Endpoints => !protocol.is_websocket(),
+            Self::Udp => protocol == Protocol::Udp,
             Self::Tls => protocol == Protocol::Tls || protocol.is_websocket(),
             Self::WebSocket => protocol.is_websocket(),
         }
@@ -250,6 +269,7 @@ impl OptionScope {
             Self::All => "all",
             Self::Endpoints => "host:port",
             Self::Messages => "ws, udp",
+            Self::Udp => "udp",
             Self::Tls => "tls, wss",
             Self::WebSocket => "ws, wss",
         }
@@ -331,7 +351,7 @@ fn apply_defaults(options: &[OptionSpec], parameters: &mut Parameters) {
 
 /// All options of CONN, those of part 1 first.
 pub(crate) fn options() -> impl Iterator<Item = &'static OptionSpec> {
-    [general::OPTIONS, tls::OPTIONS, websocket::OPTIONS].into_iter().flatten()
+    [general::OPTIONS, udp::OPTIONS, tls::OPTIONS, websocket::OPTIONS].into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -87,6 +87,7 @@ fn without_defaults() -> Parameters {
         ("PRTO", "tls"),
         ("EVNT", "on"),
         ("KEEP", "7"),
+        ("MTTL", "7"),
         ("VRFY", "none"),
         ("TLSV", "1.3"),
         ("RDIR", "7"),
@@ -115,8 +116,8 @@ fn every_default_is_what_its_text_says() {
             assert_ne!(parameters, before, "{}={text} has no effect", option.name);
         }
     }
-    let (tls, websocket) = (Some(Box::default()), Some(Box::default()));
-    assert_eq!(parameters, Parameters { tls, websocket, ..Parameters::default() });
+    let (tls, datagrams, websocket) = (Some(Box::default()), Some(Box::default()), Some(Box::default()));
+    assert_eq!(parameters, Parameters { tls, datagrams, websocket, ..Parameters::default() });
 }
 
 #[test]
@@ -251,6 +252,52 @@ fn applies_every_option_of_tls() {
     let texts =
         [tls.server_name, tls.ca_file, tls.certificate, tls.private_key].map(|text| text.unwrap().into_string());
     assert_eq!(texts, ["n", "a.pem", "b.pem", "c.pem"]);
+}
+
+#[test]
+fn applies_every_option_of_udp() {
+    let all = applied("PRTO=udp BIND=192.0.2.1:1900 JOIN=239.255.255.250@192.0.2.1,224%2e0.0.251 MTTL=0x10");
+    let settings = *all.datagrams.unwrap();
+    let joined: Vec<String> = settings.groups.iter().map(ToString::to_string).collect();
+    assert_eq!(settings.bind.unwrap().to_string(), "BIND=192.0.2.1:1900");
+    assert_eq!(
+        (joined.join(" ").as_str(), settings.multicast_ttl),
+        ("JOIN=239.255.255.250@192.0.2.1 JOIN=224.0.0.251", 16)
+    );
+    assert_eq!(applied("PRTO=udp").datagrams, None);
+    assert_eq!(applied("BIND=1 MTTL=255 PRTO=udp").datagrams.unwrap().multicast_ttl, 255);
+    assert_eq!(applied("BIND=1 PRTO=udp").datagrams.unwrap().multicast_ttl, 2);
+}
+
+#[test]
+fn what_udp_cannot_do_is_refused_with_a_reason() {
+    for (option, why) in [
+        ("BIND=x", "not a port or address:port"),
+        ("BIND=70000", "not a port or address:port"),
+        ("BIND=239.1.2.3:1900", "a multicast address, which is for JOIN"),
+        ("JOIN=192.0.2.1", "not a multicast address"),
+        ("JOIN=239.1.2.3,192.0.2.1", "not a multicast address"),
+        ("JOIN=239.1.2.3@eth0", "not an address after the @"),
+        ("JOIN=239.1.2.3", "it needs BIND with a port"),
+        ("JOIN=", "no group"),
+    ] {
+        assert_eq!(reason(&format!("PRTO=udp {option}")), format!("Invalid option {option}: {why}"));
+    }
+    let many = (0..17).map(|n| format!("224.1.1.{n}")).collect::<Vec<_>>().join(",");
+    assert!(reason(&format!("PRTO=udp BIND=1900 JOIN={many}")).ends_with(": more than 16 groups"));
+    assert_eq!(
+        reason("JOIN=239.1.2.3 PRTO=udp BIND=[::]:1900"),
+        "Invalid option JOIN=239.1.2.3: IPv4 and IPv6 together"
+    );
+    for option in ["MTTL=0", "MTTL=256", "MTTL=1.5", "MTTL=x", "MTTL=", "MTTL=nan", "BIND=%zz", "JOIN=%00"] {
+        assert_eq!(reason(&format!("PRTO=udp {option}")), format!("Invalid option {option}"));
+    }
+    for option in ["BIND=1900", "BIND=1900 JOIN=239.1.2.3", "MTTL=4"] {
+        let first = option.split(' ').next().unwrap();
+        assert_eq!(reason(option), format!("Invalid option {first}"), "tcp has no such option");
+        assert_eq!(reason(&format!("PRTO=tls {option}")), format!("Invalid option {first}"));
+        assert!(bridged(option).is_err());
+    }
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl<N: Network> Connecting<N> {
         loop {
             let outcome = match std::mem::replace(&mut self.attempt, Attempt::Over) {
                 waiting @ (Attempt::Resolving | Attempt::Over) => AttemptOutcome::Wait(waiting),
-                Attempt::Resolved(answer) => self.connect(answer, cx),
+                Attempt::Resolved(answer) => self.connect(answer, parameters, cx),
                 Attempt::Racing(connector) => self.race(connector, parameters, cx),
                 Attempt::Tls(handshake) => self.secure(handshake, parameters, cx),
                 Attempt::WebSocket(handshake) => self.upgrade(*handshake, parameters, cx),
@@ -228,7 +228,12 @@ impl<N: Network> Connecting<N> {
     }
 
     /// The addresses are known: attempts begin.
-    fn connect(&mut self, answer: ResolveResult, cx: &mut SessionContext<'_, N>) -> AttemptOutcome<N> {
+    fn connect(
+        &mut self,
+        answer: ResolveResult,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> AttemptOutcome<N> {
         let found = answer.map_err(ConnectError::could_not_connect);
         let addresses = match found.and_then(|found| self.hop.reachable(found, cx)) {
             Ok(addresses) => addresses,
@@ -237,11 +242,14 @@ impl<N: Network> Connecting<N> {
         if self.hop.protocol != Protocol::Udp {
             return AttemptOutcome::Continue(Attempt::Racing(Connector::new(addresses, cx.now)));
         }
-        // UDP has no answer by which to choose an address; and plugins know UDP as IPv4.
-        let to = *addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
-        match cx.network.open_datagrams(to, cx.remote_token) {
+        let settings = parameters.datagrams.as_deref().cloned().unwrap_or_default();
+        let to = match choose_address(&addresses, settings.is_ipv6()) {
+            Ok(to) => to,
+            Err(error) => return AttemptOutcome::Failed(error),
+        };
+        match cx.network.open_datagrams(to, &settings, cx.remote_token) {
             Ok(socket) => AttemptOutcome::Connected(ConnectedLink::Datagrams(DatagramEndpoint::new(socket), to)),
-            Err(error) => AttemptOutcome::Failed(ConnectError::could_not_connect(reason(&error))),
+            Err(error) => AttemptOutcome::Failed(ConnectError::could_not_connect(error.to_string())),
         }
     }
 
@@ -343,6 +351,18 @@ impl<N: Network> Attempt<N> {
     }
 }
 
+/// The address that datagrams go to. UDP has no answer by which to choose one; and plugins know UDP as IPv4. `is_ipv6`: the
+/// family that BIND and JOIN name, if they do.
+fn choose_address(addresses: &[SocketAddr], is_ipv6: Option<bool>) -> Result<SocketAddr, ConnectError> {
+    let wanted = is_ipv6.unwrap_or(false);
+    let found = addresses.iter().find(|address| address.is_ipv6() == wanted);
+    let found = found.or_else(|| addresses.first().filter(|_| is_ipv6.is_none()));
+    found.copied().ok_or(ConnectError::could_not_connect(match wanted {
+        true => "BIND and JOIN are IPv6, the target is IPv4",
+        false => "BIND and JOIN are IPv4, the target is IPv6",
+    }))
+}
+
 /// A connection that broke before bytes could pass.
 fn lost(error: &io::Error) -> ConnectError {
     if error.kind() == io::ErrorKind::InvalidData {
@@ -440,5 +460,15 @@ mod tests {
         let ConnectOutcome::Connected(connected) = turn(&mut world, &mut connecting) else { panic!("no socket") };
         let ConnectedLink::Datagrams(_, to) = connected.link else { panic!("no datagrams") };
         assert_eq!(to, "192.0.2.2:80".parse().unwrap());
+    }
+
+    #[test]
+    fn datagrams_go_to_an_address_of_the_family_of_bind_and_join() {
+        let [v6, v4]: [SocketAddr; 2] = ["[2001:db8::1]:80", "192.0.2.2:80"].map(|text| text.parse().unwrap());
+        assert_eq!(choose_address(&[v6, v4], None), Ok(v4));
+        assert_eq!(choose_address(&[v6], None), Ok(v6));
+        assert_eq!(choose_address(&[v6, v4], Some(false)), Ok(v4));
+        assert_eq!(choose_address(&[v4, v6], Some(true)), Ok(v6));
+        assert!(choose_address(&[v4], Some(true)).is_err() && choose_address(&[v6], Some(false)).is_err());
     }
 }

@@ -51,6 +51,7 @@ fn connect_to_each_kind(daemon: &Daemon) {
         (tcp.addr().to_string(), String::new()),
         (name, String::new()),
         (udp.addr().to_string(), "PRTO=udp".to_owned()),
+        (udp.addr().to_string(), "PRTO=udp BIND=0 MTTL=4".to_owned()),
         (tls.addr().to_string(), format!("PRTO=tls {LONG_TIMEOUTS}").replace(" RQTM=60000", "")),
         (ws.url("/"), "FRAM=LINE".to_owned()),
         (wss.url("/"), format!("FRAM=LINE {LONG_TIMEOUTS}")),

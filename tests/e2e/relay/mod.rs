@@ -11,3 +11,4 @@ mod third_party_clients;
 mod timeouts;
 mod udp;
 mod udp_framing;
+mod udp_networks;

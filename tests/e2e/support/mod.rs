@@ -10,6 +10,7 @@ mod scripted_server;
 mod stat_client;
 mod strace;
 mod tls;
+mod udp;
 mod websocket;
 
 pub(crate) use data::{
@@ -24,6 +25,7 @@ pub(crate) use scripted_server::ScriptedServer;
 pub(crate) use stat_client::StatClient;
 pub(crate) use strace::{Calls, Strace};
 pub(crate) use tls::{tls_answered, tls_connected};
+pub(crate) use udp::{announce, may_have_networks, member, shared_socket};
 pub(crate) use websocket::{
     LONG_TIMEOUTS, conn_answer, expect_ok, read_close_code, read_frame, read_message, read_message_text,
     redirecting_server, scripted_answer, send_last_messages_and_reset, send_message, websocket_connected,
