@@ -34,7 +34,8 @@ use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
 use crate::session::{
-    DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, Session, SessionContext, Snapshot, TurnResult,
+    DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, SendFailures, Session, SessionContext,
+    Snapshot, TurnResult,
 };
 use crate::status;
 use crate::tls::{self, Handshakes};
@@ -71,6 +72,7 @@ struct Resources {
     /// Bytes of the schedule that are counted in the budget.
     schedule_counted: usize,
     ended: EndedConnections,
+    send_failures: SendFailures,
 }
 
 /// The daemon.
@@ -131,6 +133,7 @@ impl Daemon {
                 schedule: Schedule::new(limits.senders, limits.notices),
                 schedule_counted: 0,
                 ended: EndedConnections::default(),
+                send_failures: SendFailures::default(),
                 poll,
                 network,
                 config,
@@ -669,6 +672,7 @@ impl Resources {
             random: &mut self.random,
             schedule: &mut self.schedule,
             ended: &mut self.ended,
+            send_failures: &mut self.send_failures,
         }
     }
 }

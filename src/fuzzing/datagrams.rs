@@ -63,6 +63,9 @@ struct Remote {
     waiting: Vec<Vec<u8>>,
     taken: Vec<Vec<u8>>,
     got: Vec<(Vec<u8>, SocketAddr)>,
+    /// Datagrams that the system will not send, and those that it has not sent. They are among `got`.
+    failing: usize,
+    failed: usize,
     room: usize,
     wants_room: bool,
     news: Readiness,
@@ -89,6 +92,10 @@ impl Datagrams for Remote {
         }
         self.room -= 1;
         self.got.push((payload.to_vec(), to));
+        if self.failing > 0 {
+            (self.failing, self.failed) = (self.failing - 1, self.failed + 1);
+            return Err(io::ErrorKind::NetworkUnreachable.into());
+        }
         Ok(payload.len())
     }
 }
@@ -107,6 +114,8 @@ struct World {
     plugin: WireEndpoint,
     remote: DatagramEndpoint<Remote>,
     relay: DatagramRelay,
+    /// Datagrams of which the relay has reported that they were not sent.
+    unsent: usize,
     end: Option<CloseReason>,
     /// A time limit runs.
     limited: bool,
@@ -129,6 +138,7 @@ pub(crate) fn run_story(data: &[u8]) -> Option<CloseReason> {
         remote: DatagramEndpoint::new(Remote::default()),
         relay: DatagramRelay::new(around.now, peer(), framing, b""),
         around,
+        unsent: 0,
         end: None,
         limited: false,
     };
@@ -164,6 +174,7 @@ impl World {
                 remote.news.writable |= remote.room > 0 && std::mem::take(&mut remote.wants_room);
             }
             5 if argument > 200 => self.plugin.stream_mut().close(),
+            5 if argument < 8 => self.remote.socket_mut().failing = argument,
             6 => {
                 self.around.now += Duration::from_millis(argument as u64 * 100);
                 self.end = self.relay.handle_timeout(&TIMING, self.around.now);
@@ -184,10 +195,10 @@ impl World {
         if self.end.is_some() {
             return;
         }
-        let Self { around, plugin, remote, relay, limited, .. } = self;
+        let Self { around, plugin, remote, relay, limited, unsent, .. } = self;
         let turn = around.turns(|cx| {
             let now = cx.now;
-            let turn = relay.run(plugin, remote, &may_send, cx);
+            let turn = relay.run(plugin, remote, &may_send, &mut |_, _| *unsent += 1, cx);
             let calls = plugin.stream_mut().take_calls() + std::mem::take(&mut remote.socket_mut().calls);
             assert!(calls <= MOST_CALLS, "{calls} calls in a turn");
             if let (false, Some(due), None) = (*limited, relay.deadline(&TIMING), turn.end) {
@@ -212,6 +223,7 @@ impl World {
     }
 
     fn check(&mut self) {
+        assert_eq!(self.unsent, self.remote.socket().failed, "what is not sent is reported");
         let timed_out = matches!(self.end, Some(CloseReason::HalfClosed));
         let ended = self.end.is_some();
         assert!(timed_out || ended || self.plugin.stream().unread() == 0, "the plugin is heard");

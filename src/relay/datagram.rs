@@ -4,6 +4,7 @@
 //! At most one datagram is held for each way. While a slow plugin has not taken it, the kernel's buffer fills, and the
 //! kernel drops what comes then.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -55,6 +56,8 @@ enum PluginPhase {
 
 /// Says whether a plugin may send datagrams to an address that it names itself.
 pub(crate) type MaySend<'a> = &'a dyn Fn(SocketAddr) -> bool;
+/// Called for each datagram that the system does not send, with its address.
+pub(crate) type OnUnsent<'a> = &'a mut dyn FnMut(SocketAddr, &io::Error);
 
 impl DatagramRelay {
     /// A relay that begins now, with what the plugin has sent behind its CONN.
@@ -89,13 +92,14 @@ impl DatagramRelay {
         plugin: &mut dyn Endpoint,
         remote: &mut DatagramEndpoint<D>,
         may_send: MaySend<'_>,
+        on_unsent: OnUnsent<'_>,
         cx: &mut RelayContext<'_>,
     ) -> RelayTurn {
         let mut turn = RelayTurn::default();
         let before = (self.received, self.sent, self.phase);
         let outcome = self
             .pump_to_plugin(plugin, remote, cx, &mut turn)
-            .and_then(|()| self.pump_to_remote(plugin, remote, may_send, cx, &mut turn))
+            .and_then(|()| self.pump_to_remote(plugin, remote, (may_send, on_unsent), cx, &mut turn))
             // What the plugin is told at the end of its framing leaves in the same turn.
             .and_then(|()| self.write_plugin(plugin, &mut turn));
         self.account(cx.budget);
@@ -160,14 +164,14 @@ impl DatagramRelay {
         &mut self,
         plugin: &mut dyn Endpoint,
         remote: &mut DatagramEndpoint<D>,
-        may_send: MaySend<'_>,
+        (may_send, on_unsent): (MaySend<'_>, OnUnsent<'_>),
         cx: &mut RelayContext<'_>,
         turn: &mut RelayTurn,
     ) -> Result<(), CloseReason> {
         let mut budget = TURN_DATAGRAMS;
         while budget > 0 {
             budget -= 1;
-            if !self.write_remote(remote) {
+            if !self.write_remote(remote, on_unsent) {
                 return Ok(());
             }
             if self.take_item(may_send) {
@@ -178,18 +182,18 @@ impl DatagramRelay {
                 None => return Ok(()),
             }
         }
-        turn.again |= self.write_remote(remote);
+        turn.again |= self.write_remote(remote, on_unsent);
         Ok(())
     }
 
     /// Offers the socket the datagram that is held for it. False if it has no room.
-    fn write_remote<D: Datagrams>(&mut self, remote: &mut DatagramEndpoint<D>) -> bool {
+    fn write_remote<D: Datagrams>(&mut self, remote: &mut DatagramEndpoint<D>, on_unsent: OnUnsent<'_>) -> bool {
         if let Some((payload, to)) = self.to_remote.take_if(|_| remote.is_writable()) {
             match remote.try_send(&payload, to) {
                 Transfer::Bytes(sent) => self.sent += sent as u64,
                 Transfer::Blocked | Transfer::Eof => self.to_remote = Some((payload, to)),
                 // It is lost, as datagrams may be; the next may be sent.
-                Transfer::Broken(error) => log::debug!("datagram of {} bytes to {to} not sent: {error}", payload.len()),
+                Transfer::Broken(error) => on_unsent(to, &error),
             }
         }
         self.to_remote.is_none()

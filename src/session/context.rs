@@ -5,6 +5,7 @@ use std::time::Instant;
 use mio::Token;
 
 use super::ended::EndedConnections;
+use super::send_failures::SendFailures;
 use crate::config::Config;
 use crate::net::network::Network;
 use crate::net::random::RandomSource;
@@ -47,6 +48,8 @@ pub(crate) struct SessionContext<'a, N: Network> {
     pub schedule: &'a mut Schedule,
     /// The last ends of connections.
     pub ended: &'a mut EndedConnections,
+    /// Limits the log of datagrams that are not sent.
+    pub send_failures: &'a mut SendFailures,
 }
 
 /// Computes TLS handshakes off the loop; results come as [`super::Session::handle_tls_step`].

@@ -30,6 +30,7 @@ mod pid;
 mod plugin;
 mod relaying;
 mod remote;
+mod send_failures;
 mod setup;
 #[cfg(test)]
 mod simulation;
@@ -38,6 +39,7 @@ mod snapshot;
 pub(crate) use context::{DaemonRequest, Key, SessionContext, TurnResult};
 pub(crate) use ended::{EndedConnection, EndedConnections};
 pub(crate) use pid::{Pid, PidSource};
+pub(crate) use send_failures::SendFailures;
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 
 use std::fmt;
@@ -379,7 +381,7 @@ impl<N: Network> Session<N> {
             Some(given) => reply::connected(given),
             None => reply::connected(self.pid.to_string().as_bytes()),
         };
-        let relaying = Relaying::new(connected, greeting, &self.parameters, cx);
+        let relaying = Relaying::new(self.pid, connected, greeting, &self.parameters, cx);
         let what = if relaying.protocol() == Protocol::Udp { "sends datagrams" } else { "connected" };
         log::info!("{} {what} to {}", self.pid, relaying.target());
         if let Some(version) = relaying.tls_version() {

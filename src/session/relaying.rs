@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use super::connecting::{Connected, ConnectedLink};
 use super::context::SessionContext;
 use super::outbox::Outbox;
+use super::pid::Pid;
 use super::remote::RemoteStream;
 use crate::net::endpoint::{DatagramEndpoint, Endpoint, SocketEndpoint};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
+use crate::net::reason;
 use crate::net::socket::KeepAlive;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
@@ -26,6 +28,8 @@ const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(1);
 /// A connection in echo mode.
 #[derive(Debug)]
 pub(super) struct Relaying<N: Network> {
+    /// For log lines.
+    pid: Pid,
     target: Target,
     /// `OK CONN`, until it is written. No byte of the remote goes before it. Boxed: most of the time there is none.
     connect_reply: Option<Box<Outbox>>,
@@ -57,6 +61,7 @@ enum Link<N: Network> {
 impl<N: Network> Relaying<N> {
     /// Echo mode over what `connected` has led to. `connect_reply` is written to the plugin first.
     pub(super) fn new(
+        pid: Pid,
         connected: Connected<N>,
         connect_reply: Vec<u8>,
         parameters: &Parameters,
@@ -99,6 +104,7 @@ impl<N: Network> Relaying<N> {
             .then(|| cx.now + KEEP_ALIVE_DELAY);
         let nagle_on = matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
         let mut relaying = Self {
+            pid,
             target: request.target,
             connect_reply: Some(Box::new(Outbox::new(connect_reply))),
             nagle_on,
@@ -178,7 +184,12 @@ impl<N: Network> Relaying<N> {
             Link::Datagrams { remote, relay } => {
                 let own = relay.target();
                 let may_send = |to: std::net::SocketAddr| to == own || targets.allows("", to.ip(), to.port());
-                relay.run(plugin, remote, &may_send, &mut relay_cx)
+                let (pid, failures, now) = (self.pid, &mut *cx.send_failures, cx.now);
+                let mut on_unsent = |to: std::net::SocketAddr, error: &io::Error| {
+                    let level = if failures.may_warn(to, now) { log::Level::Warn } else { log::Level::Debug };
+                    log::log!(level, "{pid} datagram to {to} not sent: {}", reason(error));
+                };
+                relay.run(plugin, remote, &may_send, &mut on_unsent, &mut relay_cx)
             }
         }
     }
@@ -308,17 +319,22 @@ mod tests {
     use super::*;
     use crate::net::socket::Stream;
     use crate::protocol::datagram_settings::DatagramSettings;
+    use crate::session::pid::PidSource;
     use crate::session::setup::ConnectRequest;
     use crate::session::simulation::world::World;
     use crate::testing::network::{SimNetwork, connection};
     use crate::testing::wire::FaultProfile;
     use crate::websocket::handshake::Upgraded;
 
+    fn pid() -> Pid {
+        PidSource::default().next(std::time::SystemTime::UNIX_EPOCH, false)
+    }
+
     fn relaying(world: &mut World, link: ConnectedLink<SimNetwork>) -> Relaying<SimNetwork> {
         let target = Target::parse_prefix(b"h:1").unwrap().0;
         let request = ConnectRequest { target, sent_ahead: b"TEXT 5\nhello".to_vec() };
         let connected = Connected { request, link };
-        world.with_context(1, |cx| Relaying::new(connected, b"OK CONN\n".to_vec(), &Parameters::default(), cx))
+        world.with_context(1, |cx| Relaying::new(pid(), connected, b"OK CONN\n".to_vec(), &Parameters::default(), cx))
     }
 
     #[test]
@@ -345,7 +361,7 @@ mod tests {
         let parameters = Parameters { receive_timeout: Some(Duration::from_secs(30)), ..Parameters::default() };
         let connect_reply = b"OK CONN\n".to_vec();
         let mut relaying: Relaying<SimNetwork> =
-            world.with_context(1, |cx| Relaying::new(connected, connect_reply, &parameters, cx));
+            world.with_context(1, |cx| Relaying::new(pid(), connected, connect_reply, &parameters, cx));
         let timing = Timing {
             receive: parameters.receive_timeout,
             idle: Some(Duration::from_secs(3600)),

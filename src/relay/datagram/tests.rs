@@ -61,6 +61,9 @@ impl Datagrams for Chatty {
     }
 
     fn send_to(&mut self, payload: &[u8], _: SocketAddr) -> io::Result<usize> {
+        if payload == b"lost" {
+            return Err(io::ErrorKind::NetworkUnreachable.into());
+        }
         self.got.push(payload.to_vec());
         Ok(payload.len())
     }
@@ -76,6 +79,7 @@ struct World {
     remote: DatagramEndpoint<Chatty>,
     relay: DatagramRelay,
     buffers: MemoryBudget,
+    unsent: Vec<SocketAddr>,
     block: Option<usize>,
 }
 
@@ -91,6 +95,7 @@ impl World {
             remote: DatagramEndpoint::new(Chatty { datagram: datagram.to_vec(), got: Vec::new() }),
             relay: DatagramRelay::new(now, target(), framing, b""),
             buffers: MemoryBudget::new(1 << 20, 1 << 16),
+            unsent: Vec::new(),
             block: None,
         }
     }
@@ -104,7 +109,8 @@ impl World {
             entropy: &mut RandomSource::default(),
             block: self.block,
         };
-        let turn = self.relay.run(&mut self.plugin, &mut self.remote, &|_| true, &mut env);
+        let turn =
+            self.relay.run(&mut self.plugin, &mut self.remote, &|_| true, &mut |to, _| self.unsent.push(to), &mut env);
         assert_eq!(self.buffers.held(), self.relay.held());
         turn
     }
@@ -117,6 +123,15 @@ fn a_small_block_makes_no_long_turn() {
     assert!(world.turn().again);
     assert!(world.plugin.stream().calls.get() <= 3 * TURN_DATAGRAMS, "{} calls", world.plugin.stream().calls.get());
     assert!(world.remote.socket_mut().got.iter().all(|datagram| datagram == b"x"), "reads are of a block");
+}
+
+#[test]
+fn a_datagram_that_the_system_does_not_send_is_reported_and_the_next_is_sent() {
+    let mut world = World::new(Framing::Mesg, b"TEXT 4\nlostDGRM 4 192.0.2.2:5\nlostTEXT 3\none", b"");
+    assert_eq!(world.turn().end, None);
+    assert_eq!(world.unsent, [target(), "192.0.2.2:5".parse().unwrap()]);
+    assert_eq!(world.remote.socket_mut().got, [b"one"]);
+    assert_eq!((world.relay.sent(), world.relay.held()), (3, 0));
 }
 
 #[test]

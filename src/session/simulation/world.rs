@@ -18,7 +18,7 @@ use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::pipe_pool::PipePool;
 use crate::session::context::{DaemonRequest, Key, SessionContext, TurnResult};
-use crate::session::{EndedConnections, KeptEnd, KeptState, PidSource, Session, Stage};
+use crate::session::{EndedConnections, KeptEnd, KeptState, PidSource, SendFailures, Session, Stage};
 use crate::testing::network::{ConnectPlan, SimNetwork, SimPeer, connection};
 use crate::testing::wire::FaultProfile;
 
@@ -62,6 +62,7 @@ pub(crate) struct World {
     pub seen: BTreeSet<String>,
     /// Luup answers with errors now and then.
     luup_fails: bool,
+    send_failures: SendFailures,
     /// Connections that sessions are making, and the conversations that they are of.
     pub pending: Vec<(usize, SimPeer, ConnectPlan)>,
 }
@@ -99,6 +100,7 @@ impl World {
             jobs: Vec::new(),
             seen: BTreeSet::new(),
             luup_fails,
+            send_failures: SendFailures::default(),
             pending: Vec::new(),
             random,
         }
@@ -194,6 +196,7 @@ impl World {
             random: &mut self.entropy,
             schedule: &mut self.schedule,
             ended: &mut self.ended,
+            send_failures: &mut self.send_failures,
         })
     }
 

@@ -291,6 +291,34 @@ fn broadcasts_are_sent_and_received() {
     assert_eq!(datagram(&mut listener).1, "all");
 }
 
+/// HA core#90704: discovery on a machine without a route for multicasts finds nothing, and the log must say why.
+#[test]
+fn a_multicast_without_a_route_is_logged_once() {
+    let Some(home) = home() else { return };
+    home.machine.ip("route del default");
+    let device = shared_socket(&home.device, "198.51.100.2:1900");
+    let mut plugins = [home.udp(SSDP, ""), home.udp(SSDP, "")];
+    for plugin in &mut plugins {
+        plugin.send("TEXT 8\nM-SEARCH".repeat(20).as_bytes());
+        // The connection goes on.
+        plugin.send(b"DGRM 2 198.51.100.2:1900\nhi");
+        assert_eq!(receive(&device).0, "hi");
+    }
+    let log = home.machine.run(|| home.daemon.complete_log_text());
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("not sent")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    let expected = format!("{} datagram to {SSDP} not sent: Network is unreachable", plugins[0].pid());
+    assert!(warnings[0].ends_with(&expected), "{} is not {expected}", warnings[0]);
+    assert_eq!(
+        home.refusal(SSDP, "BIND=1900 JOIN=239.255.255.250"),
+        "ERR CONN JOIN=239.255.255.250: no route to the group"
+    );
+    // An address takes the place of the route.
+    let mut listener = home.udp(SSDP, "BIND=1900 JOIN=239.255.255.250@198.51.100.1");
+    announce(&home.device, "198.51.100.2:1900", SSDP, b"NOTIFY");
+    assert_eq!(datagram(&mut listener).1, "NOTIFY");
+}
+
 #[test]
 fn a_socket_that_cannot_be_had_is_refused_with_its_reason() {
     let Some(home) = home() else { return };
