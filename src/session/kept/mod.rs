@@ -47,8 +47,9 @@ pub(super) struct KeptPlugin<S> {
     reply: Vec<u8>,
     buffer: ReplayBuffer,
     remote: RemoteEnd,
-    /// The oldest bytes are dropped while the plugin is disconnected, rather than holding the remote back (UDP).
-    drops_oldest: bool,
+    /// What is written is datagrams, one at a time. Each is taken whole or not at all, and while the plugin is disconnected
+    /// the oldest are dropped, rather than the remote held back.
+    has_datagrams: bool,
     /// Bytes that may wait.
     bound: usize,
     /// Bytes that are kept after they were sent.
@@ -93,16 +94,15 @@ struct Changes {
 }
 
 impl<S: Stream> KeptPlugin<S> {
-    /// The side of a plugin that was just told `OK CONN`. `drops_oldest`: while the plugin is disconnected, the oldest bytes
-    /// are dropped rather than the remote held back (UDP).
-    pub(super) fn new(socket: SocketEndpoint<S>, framing: Framing, drops_oldest: bool, now: Instant) -> Self {
+    /// The side of a plugin that was just told `OK CONN`. `has_datagrams`: each [`Endpoint::try_write`] has one datagram (UDP).
+    pub(super) fn new(socket: SocketEndpoint<S>, framing: Framing, has_datagrams: bool, now: Instant) -> Self {
         Self {
             socket: Some(socket),
             sent_ahead: Vec::new(),
             reply: Vec::new(),
-            buffer: ReplayBuffer::new(framing),
+            buffer: if has_datagrams { ReplayBuffer::for_datagrams(framing) } else { ReplayBuffer::new(framing) },
             remote: RemoteEnd::Open,
-            drops_oldest,
+            has_datagrams,
             bound: 0,
             history: 0,
             counted: (0, 0),
@@ -304,11 +304,14 @@ impl<S: Stream> Endpoint for KeptPlugin<S> {
         Transfer::Bytes(length)
     }
 
-    /// Takes bytes for the plugin while there is room, and writes what can be written. While the plugin is disconnected, a
-    /// side with `drops_oldest` takes everything, and drops the oldest bytes for it.
+    /// Takes bytes for the plugin while there is room, and writes what can be written. A datagram that is larger than the
+    /// room is taken if nothing waits. While the plugin is disconnected, every datagram is taken, and the oldest are dropped
+    /// for it.
     fn try_write(&mut self, bytes: &[u8]) -> Transfer {
         let room = self.bound.saturating_sub(self.buffer.waiting());
-        let taken = if self.drops_oldest && self.is_disconnected() {
+        let taken = if !self.has_datagrams {
+            bytes.len().min(room)
+        } else if self.is_disconnected() {
             if room < bytes.len() {
                 self.buffer.rewind_to_message();
                 let left = (self.bound - self.bound / DROPPED_PART).saturating_sub(bytes.len());
@@ -316,8 +319,10 @@ impl<S: Stream> Endpoint for KeptPlugin<S> {
                 log::debug!("{dropped} bytes dropped, no plugin reads them");
             }
             bytes.len()
+        } else if room < bytes.len() && self.buffer.waiting() > 0 {
+            0
         } else {
-            bytes.len().min(room)
+            bytes.len()
         };
         if taken == 0 {
             return Transfer::Blocked;
@@ -352,7 +357,7 @@ impl<S: Stream> Endpoint for KeptPlugin<S> {
 
     /// True if the buffer takes something, whatever the plugin's socket takes.
     fn is_writable(&self) -> bool {
-        self.buffer.waiting() < self.bound || (self.drops_oldest && self.is_disconnected())
+        self.buffer.waiting() < self.bound || (self.has_datagrams && self.is_disconnected())
     }
 
     /// A connection that is disconnected does not concern the relay, so only the end of a plugin that was told the remote's

@@ -273,3 +273,35 @@ fn a_thousand_restarts_of_luup_lose_no_message_over_websocket() {
     plugin.send(b"TEXT 4\ndone");
     assert_eq!(read_frame(&mut talker.join().unwrap()), (TEXT, b"done".to_vec()));
 }
+
+/// RAW shows no boundaries, so a plugin that reads from the middle of a datagram on cannot know it.
+#[test]
+fn a_raw_udp_plugin_that_comes_back_begins_with_a_whole_datagram() {
+    let daemon = started();
+    let (mut plugin, device) = datagrams(&daemon, "FRAM=RAW");
+    let mut stat = StatClient::new(daemon.addr());
+    let mut held = || stat.connections().first().and_then(|shown| shown["buffered"].as_u64()).unwrap_or(0);
+    let datagram = |number: usize| format!("<{number:06}>{}", "x".repeat(20_000));
+    device.send(datagram(0).as_bytes()).unwrap();
+    assert_eq!(plugin.bytes(datagram(0).len()), datagram(0).as_bytes());
+    // The plugin's socket fills up, until it holds a part of a datagram.
+    let mut number = 1;
+    eventually("the plugin's socket is full", || {
+        device.send(datagram(number).as_bytes()).unwrap();
+        number += 1;
+        (held() > 0).then_some(())
+    });
+    drop(plugin);
+    wait_parked(&daemon);
+    let mut plugin = attached(&daemon, "");
+    let first = String::from_utf8(plugin.bytes(8)).unwrap();
+    let number: usize = first.trim_matches(['<', '>']).parse().unwrap_or_else(|_| panic!("half a datagram: {first}"));
+    assert!(number > 1, "{number}");
+    let rest = datagram(number)[8..].to_owned();
+    assert!(plugin.bytes(rest.len()) == rest.as_bytes(), "the rest of {number}");
+    // A plugin that counts its bytes goes on where it has stopped, in the middle of a datagram.
+    drop(plugin);
+    wait_parked(&daemon);
+    let mut plugin = attached(&daemon, "SEEN=8");
+    assert!(plugin.bytes(rest.len()) == rest.as_bytes(), "the rest of {number}");
+}

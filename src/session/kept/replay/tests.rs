@@ -175,9 +175,84 @@ fn the_oldest_that_wait_are_dropped_whole() {
     assert_eq!(buffer.resume(0), Ok(()));
     assert_eq!(take_all(&mut buffer, 100), b"read\nddd\n");
 
-    let mut buffer = ReplayBuffer::new(Framing::Raw);
-    buffer.push(b"datagrams");
-    assert_eq!((buffer.drop_oldest(9), buffer.drop_oldest(8)), (0, 9));
+    let mut buffer = ReplayBuffer::for_datagrams(Framing::Raw);
+    for datagram in [&b"read"[..], b"one", b"three", b"four"] {
+        buffer.push(datagram);
+    }
+    take(&mut buffer, 6);
+    buffer.rewind_to_message();
+    assert_eq!((buffer.waiting(), buffer.drop_oldest(18), buffer.drop_oldest(17)), (18, 0, 3));
+    assert_eq!((buffer.drop_oldest(12), buffer.drop_oldest(0)), (5, 4));
+    buffer.push(b"five");
+    assert_eq!(take_all(&mut buffer, 100), b"five");
+    assert_eq!(buffer.resume(0), Ok(()));
+    assert_eq!(take_all(&mut buffer, 100), b"readfive");
+}
+
+/// Datagrams of these lengths: the first has only `a`, the second only `b`.
+fn datagrams(lengths: &[usize]) -> (ReplayBuffer, Vec<Vec<u8>>) {
+    let mut buffer = ReplayBuffer::for_datagrams(Framing::Raw);
+    let datagrams: Vec<Vec<u8>> =
+        lengths.iter().zip((b'a'..=b'z').cycle()).map(|(&length, byte)| vec![byte; length]).collect();
+    for datagram in &datagrams {
+        buffer.push(datagram);
+    }
+    (buffer, datagrams)
+}
+
+#[test]
+fn without_a_number_a_datagram_sent_in_part_goes_again_whole() {
+    for sent in 0..=12 {
+        let (mut buffer, all) = datagrams(&[3, 5, 0, 1, 3]);
+        take(&mut buffer, sent);
+        buffer.rewind_to_message();
+        buffer.discard_sent();
+        let mut end = 0;
+        let rest = all.iter().skip_while(|datagram| {
+            end += datagram.len();
+            end <= sent
+        });
+        assert_eq!(take_all(&mut buffer, 2), rest.flatten().copied().collect::<Vec<u8>>(), "{sent} bytes were sent");
+        assert_eq!((buffer.waiting(), buffer.resume(0)), (0, Ok(())));
+    }
+}
+
+#[test]
+fn a_plugin_that_counts_bytes_goes_on_in_the_middle_of_a_datagram() {
+    let (mut buffer, all) = datagrams(&[3, 5, 4]);
+    take(&mut buffer, 6);
+    buffer.rewind_to_message();
+    assert_eq!(buffer.resume(7), Err(Gap), "it was not sent");
+    for seen in 0..=6 {
+        assert_eq!(buffer.resume(seen), Ok(()));
+        assert_eq!(buffer.next(), &all.concat()[seen as usize..]);
+    }
+    // What it has read in part is whole again for a plugin that does not count.
+    assert_eq!(buffer.resume(5), Ok(()));
+    buffer.discard_sent();
+    assert_eq!(take_all(&mut buffer, 100), all[1..].concat());
+}
+
+#[test]
+fn boundaries_of_datagrams_are_kept_and_counted_with_them() {
+    let (mut buffer, _) = datagrams(&[1; 1000]);
+    assert_eq!((buffer.waiting(), buffer.history()), (3000, 0));
+    take(&mut buffer, 400);
+    assert_eq!((buffer.waiting(), buffer.history()), (1800, 1200));
+    buffer.trim(100);
+    assert!((100..103).contains(&buffer.history()), "{}", buffer.history());
+    assert_eq!((buffer.resume(365), buffer.resume(400)), (Err(Gap), Ok(())));
+    buffer.drop_oldest(30);
+    assert_eq!(buffer.waiting(), 30);
+    take_all(&mut buffer, 7);
+    buffer.trim(0);
+    assert_eq!((buffer.waiting(), buffer.history(), buffer.resume(410)), (0, 0, Ok(())));
+    let Boundaries::Datagrams { sent, waiting } = &buffer.boundaries else { panic!("no datagrams") };
+    assert!(sent.is_empty() && waiting.is_empty());
+    assert!(sent.capacity().max(waiting.capacity()) <= 4 * MAX_HEADER_LEN);
+    // A push that is longer than any datagram loses nothing.
+    buffer.push(&[7; 70_000]);
+    assert_eq!(take_all(&mut buffer, 1000).len(), 70_000);
 }
 
 #[test]
@@ -194,6 +269,7 @@ proptest! {
     #[test]
     fn nonsense_is_handed_over_as_it_is(
         framing in prop::sample::select(&FRAMINGS[..]),
+        has_datagrams in any::<bool>(),
         pieces in prop::collection::vec(
             prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..200),
@@ -206,7 +282,7 @@ proptest! {
         step in 1..300_usize,
         seen in 0..40_u64,
     ) {
-        let mut buffer = ReplayBuffer::new(framing);
+        let mut buffer = if has_datagrams { ReplayBuffer::for_datagrams(framing) } else { ReplayBuffer::new(framing) };
         let mut taken = Vec::new();
         for piece in &pieces {
             buffer.push(piece);
