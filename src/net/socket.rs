@@ -217,7 +217,7 @@ impl Stream for TcpSocket {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream as PeerStream};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream as PeerStream};
 
     use super::*;
 

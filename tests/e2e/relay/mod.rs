@@ -1,6 +1,7 @@
 //! Relays over TCP and UDP.
 
 mod backpressure;
+mod discovery;
 mod echo;
 mod fairness;
 mod half_close;
