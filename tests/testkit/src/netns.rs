@@ -19,8 +19,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
+
+/// Time until an interface must be in operation, enough for a loaded machine.
+const UP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A network namespace. Dropping it ends it, with its interfaces; processes inside it keep it alive without them.
 pub struct Netns {
@@ -81,7 +85,7 @@ impl Netns {
     }
 
     /// Connects two namespaces by a cable: an interface `name` here and `peer_name` there, both up, with these addresses
-    /// (`198.51.100.1/24`; several are separated by blanks).
+    /// (`198.51.100.1/24`; several are separated by blanks). Returns when both are in operation.
     ///
     /// # Panics
     /// If ip(8) refuses.
@@ -95,6 +99,23 @@ impl Netns {
                 let options = if address.contains(':') { "nodad" } else { "broadcast +" };
                 namespace.ip(&format!("address add {address} {options} dev {name}"));
             }
+        }
+        self.wait_up(name);
+        peer.wait_up(peer_name);
+    }
+
+    /// Waits until an interface is in operation. The kernel notes the carrier of a cable late, at most once a second, and
+    /// gives IPv6 its routes only then.
+    #[track_caller]
+    fn wait_up(&self, name: &str) {
+        let start = Instant::now();
+        loop {
+            let shown = self.command("ip").args(["-o", "link", "show", "dev", name]).output().expect("ip");
+            if String::from_utf8_lossy(&shown.stdout).contains(" state UP ") {
+                return;
+            }
+            assert!(start.elapsed() < UP_LIMIT, "{name} is not up within {UP_LIMIT:?}");
+            thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -153,7 +174,6 @@ impl Drop for Netns {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::time::Duration;
 
     use super::*;
 
