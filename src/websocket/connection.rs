@@ -98,6 +98,8 @@ impl Connection {
     /// Consumes a prefix of `input` and returns its length with at most one event. Call with the rest until it returns
     /// `(0, None)`, even if the rest is empty: one input may inflate to several pieces. Consumed bytes are changed in
     /// place. After [`Event::Closed`] and [`Event::Failed`] all input is consumed and ignored.
+    ///
+    /// A call consumes at most one frame that causes no event, so that the caller can count what such frames cost.
     pub(crate) fn handle_input<'a>(&'a mut self, input: &'a mut [u8], now: Instant) -> (usize, Option<Event<'a>>) {
         if !matches!(self.stage, ConnectionStage::Open | ConnectionStage::Closing(_)) {
             return (input.len(), None);
@@ -117,7 +119,10 @@ impl Connection {
                 Err(error) => Err(error),
             };
             let event = match event {
-                Ok(None) => continue,
+                // `(0, None)` would mean that there is nothing more. Only the empty fragment that begins a message gets here
+                // without a byte: its header was consumed with the start of the message.
+                Ok(None) if taken == 0 => continue,
+                Ok(None) => return (taken, None),
                 Ok(Some(event)) => self.event(event, input),
                 Err(error) => {
                     self.fail(error, now);
@@ -319,6 +324,7 @@ impl Connection {
         Ok(match decoded {
             Decoded::Start(kind) => Some(PendingEvent::Start(kind)),
             Decoded::Data(location) => Some(PendingEvent::Data(location)),
+            Decoded::Fragment => None,
             Decoded::End => {
                 self.received += 1;
                 Some(PendingEvent::End)

@@ -20,6 +20,8 @@ pub(super) enum Decoded {
     Start(Kind),
     /// A piece of the message.
     Data(PayloadLocation),
+    /// A fragment of the message is complete that is not its last, and has nothing more to report.
+    Fragment,
     /// The message is complete.
     End,
     /// A whole control frame.
@@ -151,6 +153,10 @@ impl Receiver {
                         || matches!(self.stage, ReceiverStage::Data(frame) if !frame.payload.is_complete())
                     {
                         return Ok(decoded);
+                    }
+                    // Returned one by one, so that the caller can count what a peer sends without any payload.
+                    if matches!(self.stage, ReceiverStage::Header) {
+                        return Ok(Some(Decoded::Fragment));
                     }
                 }
                 ReceiverStage::Tail => {

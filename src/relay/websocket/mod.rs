@@ -34,7 +34,8 @@ use to_remote::{PluginEnd, ToRemote};
 const HIGH_WATER: usize = 64 * 1024;
 /// More bytes than this waiting for a slow remote hold back the plugin; less is gathered, to be sent at once.
 const BATCH: usize = 16 * 1024;
-/// What a message or a control frame costs of a turn besides its bytes.
+/// What a message from the plugin, or any frame from the remote, costs of a turn at least: a peer that sends frames without
+/// payload has no longer turns than others.
 const MESSAGE_COST: usize = 256;
 /// A plugin's own message may be as long as those it takes, and this many bytes at least.
 const MIN_MESSAGE_LIMIT: usize = 64 * 1024;
@@ -269,8 +270,12 @@ impl WebSocketRelay {
             let (used, event) = self.connection.handle_input(&mut input[taken..], cx.now);
             taken += used;
             let cost = match event {
-                None => used,
-                Some(Event::Data(bytes)) => bytes.len(),
+                // The end of a message has no frame of its own.
+                Some(Event::End) => 0,
+                None if used == 0 => 0,
+                // A frame that causes no event, or a part of one.
+                None => used.max(MESSAGE_COST),
+                Some(Event::Data(bytes)) => bytes.len().max(MESSAGE_COST),
                 Some(_) => MESSAGE_COST,
             };
             *allowance = allowance.saturating_sub(cost);

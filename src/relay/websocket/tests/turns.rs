@@ -11,12 +11,13 @@ use crate::relay::{SCRATCH_SIZE, TURN_BYTES};
 struct Endless {
     bytes: Vec<u8>,
     at: usize,
+    given: usize,
     taken: usize,
 }
 
 impl Endless {
     fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, at: 0, taken: 0 }
+        Self { bytes, at: 0, given: 0, taken: 0 }
     }
 }
 
@@ -29,6 +30,7 @@ impl Stream for Endless {
             *place = self.bytes[self.at];
             self.at = (self.at + 1) % self.bytes.len();
         }
+        self.given += buffer.len();
         Ok(buffer.len())
     }
 
@@ -131,6 +133,38 @@ fn messages_without_bytes_cost_their_share() {
     for frame in [&[0xc1, 1, 0][..], &[0x81, 0]] {
         let (messages, _) = turn_of(Framing::Line, b"", frame);
         assert!((100..=TURN_BYTES as u64 / MESSAGE_COST as u64).contains(&messages), "{messages} messages");
+    }
+}
+
+/// Frames that one turn takes from a remote that sends `first` and then `again` without end.
+#[track_caller]
+fn frames_in_a_turn(first: &[u8], again: &[u8]) -> usize {
+    let mut around = new_surroundings();
+    let mut relay = new_relay(Framing::Mesg, around.now);
+    let (mut plugin, mut remote) = (fresh(Counted::default()), fresh(Counted::default()));
+    remote.stream_mut().bytes = first.to_vec();
+    relay.run(&mut plugin, &mut remote, &mut around.relay());
+    let mut remote = fresh(Endless::new(again.to_vec()));
+    let turn = relay.run(&mut plugin, &mut remote, &mut around.relay());
+    assert_eq!((turn.again, turn.end), (true, None));
+    (remote.stream().given - relay.to_plugin.undecoded.len()) / again.len()
+}
+
+/// Regression: frames that caused no event cost nothing but their two bytes, so that a hostile server had turns of
+/// 131072 of them.
+#[test]
+fn frames_without_an_event_cost_their_share() {
+    for (first, again) in [
+        (&b""[..], &[0x89, 0][..]),                    // pings
+        (b"", &[0x8a, 0]),                             // unsolicited pongs
+        (b"", &[0x8a, 1, b'x']),                       // longer ones
+        (&[0x01, 0], &[0x00, 0]),                      // fragments
+        (&[0x01, 0], &[0x00, 1, b'x']),                // fragments of a byte
+        (&[0x41, 0], &[0x00, 0]),                      // compressed fragments
+        (&[0x41, 0], &[0x00, 5, 0, 0, 0, 0xff, 0xff]), // empty blocks
+    ] {
+        let frames = frames_in_a_turn(first, again);
+        assert!((100..=TURN_BYTES / MESSAGE_COST).contains(&frames), "{frames} frames of {again:x?}");
     }
 }
 
