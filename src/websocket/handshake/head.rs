@@ -20,7 +20,7 @@ pub(super) enum HeadError {
     TooLong,
     /// It has more than [`MAX_FIELDS`] fields.
     TooManyFields,
-    /// It violates HTTP's syntax. Folded lines count as violations (RFC 9112 section 5.2).
+    /// It violates HTTP's syntax.
     Malformed(httparse::Error),
 }
 
@@ -50,11 +50,45 @@ pub(super) struct Head {
     bytes: Vec<u8>,
     /// Start of the current line.
     line: usize,
-    /// Bytes of interim responses before this one.
+    /// Bytes of interim responses and of empty lines before this block.
     before: usize,
+    empty_line: EmptyLine,
+}
+
+/// The empty line that may stand before a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum EmptyLine {
+    /// It may come.
+    #[default]
+    Possible,
+    /// Its CR has come.
+    AfterCr,
+    /// It has come, or will not.
+    Over,
 }
 
 impl Head {
+    /// Skips one empty line at the start of the block, and returns the bytes behind it. It counts towards the limit.
+    pub(super) fn skip_empty_line<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], HeadError> {
+        let mut rest = bytes;
+        while self.empty_line != EmptyLine::Over
+            && let Some((&byte, behind)) = rest.split_first()
+        {
+            self.empty_line = match (self.empty_line, byte) {
+                (EmptyLine::Possible, b'\r') => EmptyLine::AfterCr,
+                (_, b'\n') => EmptyLine::Over,
+                (EmptyLine::AfterCr, _) => return Err(HeadError::NotHttp),
+                (EmptyLine::Possible | EmptyLine::Over, _) => {
+                    self.empty_line = EmptyLine::Over;
+                    break;
+                }
+            };
+            self.before += 1;
+            rest = behind;
+        }
+        Ok(rest)
+    }
+
     /// Consumes the bytes that belong to the block. `Some(n)`: the block is complete with the first `n` of them. Lines
     /// may end in a bare LF (RFC 9112 section 2.2).
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<usize>, HeadError> {
@@ -94,6 +128,7 @@ impl Head {
         self.before += self.bytes.len();
         self.bytes.clear();
         self.line = 0;
+        self.empty_line = EmptyLine::Possible;
     }
 }
 
@@ -155,6 +190,31 @@ mod tests {
         assert_eq!(head.take(&over[..MAX_HEAD]), Ok(None));
         assert_eq!(head.take(b""), Ok(None));
         assert_eq!(head.take(&over[MAX_HEAD..]), Err(HeadError::TooLong));
+    }
+
+    #[test]
+    fn one_empty_line_may_stand_before_a_block() {
+        for (text, rest) in
+            [("\r\nA\r\n", "A\r\n"), ("\nA", "A"), ("A\n", "A\n"), ("\r\n\r\nA", "\r\nA"), ("\n\n", "\n")]
+        {
+            for split in 0..=text.len() {
+                let mut head = Head::default();
+                let (first, second) = text.as_bytes().split_at(split);
+                let left = [head.skip_empty_line(first).unwrap(), head.skip_empty_line(second).unwrap()].concat();
+                assert_eq!((&left[..], head.before), (rest.as_bytes(), text.len() - rest.len()), "{text:?} at {split}");
+            }
+        }
+        let mut head = Head::default();
+        assert_eq!(head.skip_empty_line(b"\rA"), Err(HeadError::NotHttp));
+        let mut head = Head::default();
+        let interim = b"HTTP/1.1 103 x\n\n";
+        for _ in 0..MAX_HEAD / (2 + interim.len()) {
+            assert_eq!(head.skip_empty_line(b"\r\n"), Ok(&[][..]));
+            assert_eq!(head.take(interim), Ok(Some(interim.len())));
+            head.skip();
+        }
+        assert_eq!(head.skip_empty_line(b"\r\n"), Ok(&[][..]));
+        assert_eq!(head.take(interim), Err(HeadError::TooLong), "empty lines count");
     }
 
     #[test]

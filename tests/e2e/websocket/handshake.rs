@@ -101,7 +101,7 @@ fn failures_are_reported_by_name() {
         ("HTTP/1.1 403 Forbidden\r\n\r\n", "BAD_HTTP_STATUS 403 Forbidden"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "BAD_HTTP_STATUS 200 OK"),
         ("SSH-2.0-device\r\n", "PARSE_ERROR_HEADERS no HTTP"),
-        ("HTTP/1.1 101 X\r\nbad header\r\n\r\n", "PARSE_ERROR_HEADERS "),
+        ("HTTP/1.1 101 X\r\nUpgrade : websocket\r\n\r\n", "PARSE_ERROR_HEADERS malformed Upgrade"),
         (
             "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
             "WEBSOCKET_PROTOCOL_ERROR no Sec-WebSocket-Accept",
@@ -241,6 +241,26 @@ fn rhdr_passes_the_response_head_to_the_plugin() {
     let request = peer.request().unwrap();
     let head = request.upgrade(&["Set-Cookie: a=b"]);
     peer.send(head.as_bytes()).unwrap();
+    peer.send_frame(TEXT, b"hi").unwrap();
+    expect_ok(&mut plugin);
+    assert_eq!(read_message(&mut plugin), ("HEAD".into(), head.into_bytes()));
+    assert_eq!(read_message_text(&mut plugin), "TEXT hi");
+}
+
+#[test]
+fn headers_that_small_devices_write_do_not_matter() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_requested(&daemon, "/", "RHDR=on");
+    let request = peer.request().unwrap();
+    let odd = [
+        "Set-Cookie: a=b;\r\n path=/",
+        "Sec-WebSocket-Protocol:",
+        "Server : x",
+        "a line without a colon",
+        "X-Control: \u{1}\u{7f}",
+    ];
+    let head = request.upgrade(&odd);
+    peer.send(["\r\n", &head].concat().as_bytes()).unwrap();
     peer.send_frame(TEXT, b"hi").unwrap();
     expect_ok(&mut plugin);
     assert_eq!(read_message(&mut plugin), ("HEAD".into(), head.into_bytes()));

@@ -1,5 +1,6 @@
 //! [`ClientHandshake`]: the client's side of the opening handshake. Bytes of the request out, bytes of the response in.
 
+mod lenient;
 mod offer;
 mod request;
 mod response;
@@ -7,6 +8,7 @@ mod response;
 use super::head::{self, Head, HeadError};
 use super::{ErrorCode, HandshakeError, Url, accept};
 use crate::websocket::Deflate;
+use lenient::StrictHead;
 use response::{ExpectedResponse, ResponseOutcome};
 
 pub(crate) use offer::{Offer, OfferError};
@@ -39,7 +41,7 @@ pub(crate) struct Upgraded {
     pub subprotocol: Option<Box<str>>,
     /// The compression parameters, if compression was offered and accepted.
     pub deflate: Option<Deflate>,
-    /// The header block as received, from the status line to the blank line, if [`Offer::keep_head`] is set.
+    /// The header block as received, from the status line to the empty line, if [`Offer::keep_head`] is set.
     pub head: Option<Vec<u8>>,
 }
 
@@ -99,15 +101,19 @@ impl ClientHandshake {
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<HandshakeProgress, HandshakeError> {
         loop {
+            // Some devices end the body of an earlier response with an empty line too many. RFC 9112 section 2.2 lets a server
+            // ignore one before a request for such peers.
+            bytes = self.head.skip_empty_line(bytes).map_err(bad_head)?;
             let taken = self.head.take(bytes);
             if !self.head.bytes().iter().zip(RESPONSE_START).all(|(is, should)| is == should) {
                 return Err(bad_head(HeadError::NotHttp));
             }
             let Some(taken) = taken.map_err(bad_head)? else { return Ok(HandshakeProgress::Pending) };
             bytes = &bytes[taken..];
+            let StrictHead { bytes: strict, malformed } = StrictHead::of(self.head.bytes());
             let expected = &self.expected;
             let outcome =
-                head::read_response(self.head.bytes(), |response| expected.check(response)).map_err(bad_head)??;
+                head::read_response(&strict, |response| expected.check(response, &malformed)).map_err(bad_head)??;
             match outcome {
                 ResponseOutcome::Interim => self.head.skip(),
                 ResponseOutcome::Redirect(location) => return Ok(HandshakeProgress::Redirect { location }),

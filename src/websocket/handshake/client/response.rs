@@ -2,6 +2,7 @@
 
 use httparse::Response;
 
+use super::lenient::{LOCATION, UPGRADE_FIELDS};
 use crate::websocket::Deflate;
 use crate::websocket::handshake::fields::{Fields, Single, printable};
 use crate::websocket::handshake::{ErrorCode, HandshakeError, accept, extensions};
@@ -39,21 +40,35 @@ impl ExpectedResponse {
         Self { accept: accept::accept_value(key), subprotocols: subprotocols.to_vec(), deflate }
     }
 
-    /// Checks a response.
-    pub(super) fn check(&self, response: &Response<'_, '_>) -> Result<ResponseOutcome, HandshakeError> {
+    /// Checks a response. `malformed`: the fields of the handshake that it has in a form that cannot be read.
+    pub(super) fn check(
+        &self,
+        response: &Response<'_, '_>,
+        malformed: &[&'static str],
+    ) -> Result<ResponseOutcome, HandshakeError> {
         let fields = Fields(response.headers);
+        let refuse_malformed = |names: &[&str]| match malformed.iter().find(|name| names.contains(name)) {
+            Some(name) => Err(HandshakeError::new(ErrorCode::ParseErrorHeaders, format!("malformed {name}"))),
+            None => Ok(()),
+        };
         match response.code.unwrap_or_default() {
-            101 if response.version == Some(1) => self.check_upgrade(fields),
+            101 if response.version == Some(1) => {
+                refuse_malformed(&UPGRADE_FIELDS)?;
+                self.check_upgrade(fields)
+            }
             // RFC 6455 section 4.2.2: the status line of the response is HTTP/1.1.
             101 => Err(protocol_error("101 in HTTP/1.0")),
             100..=199 => Ok(ResponseOutcome::Interim),
-            301 | 302 | 303 | 307 | 308 => match fields.single("Location") {
-                Single::One(location) => match std::str::from_utf8(location) {
-                    Ok(location) => Ok(ResponseOutcome::Redirect(location.into())),
-                    Err(_) => Err(HandshakeError::new(ErrorCode::InvalidUrl, "in the redirect")),
-                },
-                _ => Err(bad_status(response)),
-            },
+            301 | 302 | 303 | 307 | 308 => {
+                refuse_malformed(&[LOCATION])?;
+                match fields.single(LOCATION) {
+                    Single::One(location) => match std::str::from_utf8(location) {
+                        Ok(location) => Ok(ResponseOutcome::Redirect(location.into())),
+                        Err(_) => Err(HandshakeError::new(ErrorCode::InvalidUrl, "in the redirect")),
+                    },
+                    _ => Err(bad_status(response)),
+                }
+            }
             _ => Err(bad_status(response)),
         }
     }
@@ -78,7 +93,8 @@ impl ExpectedResponse {
         }
         // Item 6: the subprotocol was not offered.
         let subprotocol = match fields.single("Sec-WebSocket-Protocol") {
-            Single::None => None,
+            // Some servers that choose none say so by an empty value.
+            Single::None | Single::One(b"") => None,
             Single::One(chosen) => {
                 let offered = self.subprotocols.iter().find(|offered| offered.as_bytes() == chosen);
                 let offered =

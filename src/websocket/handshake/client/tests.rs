@@ -224,7 +224,10 @@ fn rfc_6455_section_4_1_6_the_subprotocol_must_have_been_offered() {
     let chosen = upgraded(result_of(&offer, &valid_with(&["sec-websocket-protocol: superchat\t"])));
     assert_eq!(chosen.subprotocol.as_deref(), Some("superchat"));
     assert_eq!(upgraded(result_of(&offer, &valid())).subprotocol, None, "a server may choose none");
-    for bad in ["mqtt", "Chat", "chat, superchat", "chat/superchat", ""] {
+    let empty = valid_with(&["Sec-WebSocket-Protocol: "]);
+    assert_eq!(upgraded(result_of(&offer, &empty)).subprotocol, None, "an empty value chooses none");
+    assert_eq!(upgraded(result_of(&Offer::default(), &empty)).subprotocol, None);
+    for bad in ["mqtt", "Chat", "chat, superchat", "chat/superchat"] {
         let line: &str = Box::leak(format!("Sec-WebSocket-Protocol: {bad}").into_boxed_str());
         let reason = format!("WEBSOCKET_PROTOCOL_ERROR subprotocol not offered: {bad}");
         assert_eq!(error_text(result_of(&offer, &valid_with(&[line]))), reason);
