@@ -5,8 +5,8 @@
 
 use crate::testing::pieces::{read_request, read_response};
 use crate::websocket::handshake::{
-    AcceptOptions, ClientHandshake, HandshakeProgress, MAX_FIELDS, MAX_HEAD, Offer, Refusal, RequestProgress,
-    ServerHandshake, UpgradeRequest, Url,
+    AcceptOptions, ClientHandshake, CompressionOffer, HandshakeProgress, MAX_FIELDS, MAX_HEAD, Offer, Refusal,
+    RequestProgress, ServerHandshake, UpgradeRequest, Url,
 };
 
 use super::input::{Input, expand, pieces};
@@ -28,9 +28,18 @@ pub fn run(data: &[u8]) {
     }
 }
 
+/// The compression that is offered.
+fn compression(flags: u8) -> CompressionOffer {
+    match flags & 5 {
+        1 => CompressionOffer::SmallWindows,
+        5 => CompressionOffer::Plain,
+        _ => CompressionOffer::None,
+    }
+}
+
 /// A server's answer.
 fn client(text: &[u8], split: u8, flags: u8) {
-    let mut offer = Offer { deflate: flags & 1 != 0, keep_head: true, ..Offer::default() };
+    let mut offer = Offer { deflate: compression(flags), keep_head: true, ..Offer::default() };
     if flags & 2 != 0 {
         offer.set_subprotocols([&b"chat"[..], b"superchat"]).expect("two tokens");
     }
@@ -49,6 +58,10 @@ fn client(text: &[u8], split: u8, flags: u8) {
                 check_url(&url);
             }
         }
+        HandshakeProgress::OfferRefused(error) => {
+            assert!(offer.deflate != CompressionOffer::None);
+            assert!(error.to_string().starts_with("BAD_HTTP_STATUS 400") && is_line(&error.to_string()), "{error:?}");
+        }
         HandshakeProgress::Failed(failure) => assert!(is_line(&failure.to_string()), "{failure:?}"),
         HandshakeProgress::Upgraded(upgraded) => {
             let head = upgraded.head.expect("it was to be kept");
@@ -56,7 +69,7 @@ fn client(text: &[u8], split: u8, flags: u8) {
             assert!(head.windows(ACCEPT.len()).any(|window| window == ACCEPT), "it does not know our key");
             assert!(upgraded.subprotocol.is_none_or(|chosen| offer.subprotocols.contains(&chosen)));
             if let Some(deflate) = upgraded.deflate {
-                assert!(offer.deflate);
+                assert!(offer.deflate != CompressionOffer::None);
                 assert!((8..=15).contains(&deflate.peer_window_bits) && (8..=15).contains(&deflate.own_window_bits));
             }
         }
@@ -114,7 +127,7 @@ fn urls(text: &[u8]) {
 
 /// What may be asked for is heard.
 fn offers(text: &[u8], flags: u8) {
-    let mut offer = Offer { deflate: flags & 1 != 0, ..Offer::default() };
+    let mut offer = Offer { deflate: compression(flags), ..Offer::default() };
     let mut lines = text.split(|&byte| byte == b'\n');
     let mut line = || lines.next().unwrap_or_default();
     let (auth, origin, agent, subprotocols) = (line(), line(), line(), line());

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::protocol::tls_settings::{TlsVerify, TlsVersion};
+use crate::websocket::handshake::CompressionOffer;
 
 fn endpoint() -> Target {
     Target::parse_prefix(b"host:80").unwrap().0
@@ -231,7 +232,7 @@ fn applies_every_option_of_websocket() {
     assert_eq!(bridge.offer.auth, Some(("me".into(), "pass:word".into())));
     assert_eq!(bridge.offer.user_agent.as_deref(), Some("u a"));
     assert_eq!(bridge.offer.origin.as_deref(), Some("http://o"));
-    assert!(bridge.offer.deflate && bridge.offer.keep_head && !bridge.mask);
+    assert!(bridge.offer.deflate == CompressionOffer::SmallWindows && bridge.offer.keep_head && !bridge.mask);
     assert_eq!((bridge.redirects, bridge.max_message), (0, 16));
     assert_eq!(
         (bridge.request_timeout, bridge.ping_interval),

@@ -6,7 +6,7 @@ use super::OptionDefault::{Unset, Value};
 use super::values::{MAX_CONNECT_TIMEOUT, decoded, lenient, one_of, switch, time_limit};
 use super::{OptionScope, OptionSpec, Parameters, ValueError, apply_defaults};
 use crate::websocket::Control;
-use crate::websocket::handshake::{Offer, OfferError};
+use crate::websocket::handshake::{CompressionOffer, Offer, OfferError};
 
 /// The WebSocket settings of one connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,7 +137,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Value("off"),
         "permessage-deflate",
         |parameters, value| {
-            settings(parameters).offer.deflate = switch(value)?;
+            let offers = [("on", CompressionOffer::SmallWindows), ("off", CompressionOffer::None)];
+            settings(parameters).offer.deflate = one_of(value, &offers)?;
             Ok(())
         },
     )

@@ -47,6 +47,11 @@ fn follow(from: &Url, location: &str, left: u32) -> Result<Url, HandshakeError> 
     Ok(to)
 }
 
+/// When a connection that begins now must be made (CTIM).
+fn connect_due<N: Network>(parameters: &Parameters, cx: &SessionContext<'_, N>) -> Instant {
+    cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect)
+}
+
 /// Those of `addresses` that are in `scope` or a wider one.
 fn at_or_beyond(mut addresses: Vec<SocketAddr>, scope: NetworkScope) -> Vec<SocketAddr> {
     addresses.retain(|address| NetworkScope::of(address.ip()) >= scope);
@@ -84,9 +89,14 @@ impl Hop {
         cx: &SessionContext<'_, N>,
     ) -> Self {
         let protocol = Protocol::of(&target, parameters.transport);
-        let due = cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect);
+        let due = connect_due(parameters, cx);
         let endpoint = target.endpoint();
         Self { target, endpoint, protocol, due, trusted, redirects, min_scope, scope: NetworkScope::Public }
+    }
+
+    /// It is connected to again, with a new time limit.
+    pub(super) fn renew<N: Network>(&mut self, parameters: &Parameters, cx: &SessionContext<'_, N>) {
+        (self.due, self.scope) = (connect_due(parameters, cx), NetworkScope::Public);
     }
 
     /// It was connected to at `address`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Resolving -> Resolved -> Racing -> [TLS handshake] -> [WebSocket handshake] -> ConnectOutcome::Connected
-//!     ^                                                        | redirect
+//!     ^                                                        | redirect, or 400 to an offer of compression
 //!     +--------------------------------------------------------+
 //! ```
 //!
@@ -31,7 +31,7 @@ use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
 use crate::tls::TlsStep;
-use crate::websocket::handshake::{ClientHandshake, ErrorCode, HandshakeError, Upgraded};
+use crate::websocket::handshake::{ClientHandshake, CompressionOffer, ErrorCode, HandshakeError, Upgraded};
 use hop::Hop;
 use tls::{TlsHandshake, TlsProgress, TlsWorkers};
 use upgrade::{WsHandshake, WsProgress};
@@ -46,6 +46,9 @@ pub(super) struct Connecting<N: Network> {
     hop: Hop,
     /// When everything must be done (RQTM).
     request_due: Option<Instant>,
+    /// What the next opening handshake offers (DEFL). Each 400 makes it plainer, so that there are two further attempts at
+    /// most, redirects included.
+    compression: CompressionOffer,
     attempt: Attempt<N>,
 }
 
@@ -117,7 +120,7 @@ impl<N: Network> Connecting<N> {
         let hop = Hop::first(request.target.clone(), bridge.redirects, parameters, cx);
         let request_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
         let attempt = Attempt::begin(&hop, cx);
-        Self { pid, request, hop, request_due, attempt }
+        Self { pid, request, hop, request_due, compression: bridge.offer.deflate, attempt }
     }
 
     /// The target as the plugin wrote it.
@@ -314,7 +317,8 @@ impl<N: Network> Connecting<N> {
         let Target::WebSocket(url) = &self.hop.target else {
             return AttemptOutcome::Connected(ConnectedLink::Stream(remote));
         };
-        let offer = parameters.websocket.as_deref().map(|bridge| bridge.offer.clone()).unwrap_or_default();
+        let mut offer = parameters.websocket.as_deref().map(|bridge| bridge.offer.clone()).unwrap_or_default();
+        offer.deflate = self.compression;
         let handshake = ClientHandshake::new(url, &offer, cx.random.nonce(), self.hop.trusted);
         AttemptOutcome::Continue(Attempt::WebSocket(Box::new(WsHandshake::begin(remote, handshake))))
     }
@@ -329,6 +333,13 @@ impl<N: Network> Connecting<N> {
         match handshake.turn(cx.scratch) {
             WsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::WebSocket(Box::new(handshake))),
             WsProgress::Failed(error) => AttemptOutcome::Failed(error),
+            WsProgress::OfferRefused(error) => {
+                let Some(plainer) = self.compression.plainer() else { return AttemptOutcome::Failed(error.into()) };
+                log::debug!("{} offers less compression after {error}", self.pid);
+                self.compression = plainer;
+                self.hop.renew(parameters, cx);
+                AttemptOutcome::Continue(Attempt::begin(&self.hop, cx))
+            }
             WsProgress::Upgraded(remote, upgraded) => {
                 AttemptOutcome::Connected(ConnectedLink::WebSocket(remote, upgraded))
             }

@@ -8,7 +8,7 @@ use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
 use crate::session::TURN_READS;
 use crate::session::remote::RemoteStream;
-use crate::websocket::handshake::{ClientHandshake, HandshakeProgress, Upgraded};
+use crate::websocket::handshake::{ClientHandshake, HandshakeError, HandshakeProgress, Upgraded};
 
 /// Most bytes that are read at once: what comes behind the response waits in the kernel.
 const MAX_READ: usize = 4 * 1024;
@@ -28,6 +28,8 @@ pub(super) enum WsProgress<S> {
     Upgraded(SocketEndpoint<RemoteStream<S>>, Upgraded),
     /// The server redirects to this location.
     Redirect(Box<str>),
+    /// The server may refuse what the request offers. The connection is closed.
+    OfferRefused(HandshakeError),
     /// There is no connection.
     Failed(ConnectError),
 }
@@ -78,6 +80,7 @@ impl<S: Stream> WsHandshake<S> {
                 HandshakeProgress::Pending => {}
                 HandshakeProgress::Upgraded(upgraded) => return WsProgress::Upgraded(self.remote, upgraded),
                 HandshakeProgress::Redirect { location } => return WsProgress::Redirect(location),
+                HandshakeProgress::OfferRefused(error) => return WsProgress::OfferRefused(error),
                 HandshakeProgress::Failed(failure) => return WsProgress::Failed(failure.into()),
             }
         }

@@ -13,13 +13,41 @@ const OFFERED_WINDOW_BITS: u8 = 12;
 /// The window if a parameter is absent (RFC 7692 sections 7.1.2.1 and 7.1.2.2).
 const DEFAULT_WINDOW_BITS: u8 = 15;
 
-/// Returns the client's offer: small windows, and nothing kept between messages, to save memory. A server that cannot
-/// keep to a small window must decline, and then nothing is compressed.
-pub(super) fn client_offer() -> String {
-    format!(
-        "permessage-deflate; client_max_window_bits; server_max_window_bits={OFFERED_WINDOW_BITS}; \
-         server_no_context_takeover; client_no_context_takeover"
-    )
+/// What a client's request offers of permessage-deflate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CompressionOffer {
+    /// Nothing.
+    #[default]
+    None,
+    /// The extension without parameters, for servers that refuse a request with parameters.
+    Plain,
+    /// Small windows, and nothing kept between messages, to save memory. A server that cannot keep to a small window must
+    /// decline, and then nothing is compressed.
+    SmallWindows,
+}
+
+impl CompressionOffer {
+    /// The value of the header field; `None` if nothing is offered.
+    pub(super) fn header(self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Plain => Some("permessage-deflate".into()),
+            Self::SmallWindows => Some(format!(
+                "permessage-deflate; {CLIENT_WINDOW}; {SERVER_WINDOW}={OFFERED_WINDOW_BITS}; \
+                 {SERVER_NO_TAKEOVER}; {CLIENT_NO_TAKEOVER}"
+            )),
+        }
+    }
+
+    /// The next offer to a server that refuses this one with 400 (RFC 7692 section 5.1 lets a client fall back). `None` if
+    /// nothing was offered.
+    pub(crate) fn plainer(self) -> Option<Self> {
+        match self {
+            Self::SmallWindows => Some(Self::Plain),
+            Self::Plain => Some(Self::None),
+            Self::None => None,
+        }
+    }
 }
 
 /// Why extensions are refused.
@@ -43,17 +71,21 @@ impl fmt::Display for ExtensionError {
     }
 }
 
-/// Parses the server's choice from [`client_offer`]. If `offered` is false, every extension is an error. RFC 6455
-/// section 4.1, item 5: a client MUST fail the connection on an extension that it did not offer.
-pub(super) fn read_response(fields: Fields<'_>, offered: bool) -> Result<Option<Deflate>, ExtensionError> {
+/// Parses the server's choice from `offer`. RFC 6455 section 4.1, item 5: a client MUST fail the connection on an
+/// extension that it did not offer.
+pub(super) fn read_response(fields: Fields<'_>, offer: CompressionOffer) -> Result<Option<Deflate>, ExtensionError> {
     let mut negotiated = None;
     for extension in parse(fields)? {
-        if !offered || extension.name != "permessage-deflate" || negotiated.is_some() {
+        if offer == CompressionOffer::None || extension.name != "permessage-deflate" || negotiated.is_some() {
             return Err(ExtensionError::Unexpected(printable(extension.name.as_bytes())));
         }
         let parameters = DeflateParameters::read(&extension.parameters, true)?;
+        // RFC 7692 section 7.1.2.2: the response to an offer without this parameter MUST NOT include it.
+        if offer == CompressionOffer::Plain && parameters.client_window.is_some() {
+            return Err(ExtensionError::Parameter(CLIENT_WINDOW.into()));
+        }
         let server_window = match parameters.server_window {
-            Some(Some(bits)) if bits > OFFERED_WINDOW_BITS => {
+            Some(Some(bits)) if bits > OFFERED_WINDOW_BITS && offer == CompressionOffer::SmallWindows => {
                 return Err(ExtensionError::Parameter(SERVER_WINDOW.into()));
             }
             // Servers that do not know the parameter accept an offer with it all the same.

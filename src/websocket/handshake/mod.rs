@@ -26,6 +26,7 @@ pub(crate) mod url;
 
 pub(crate) use client::{ClientHandshake, HandshakeProgress, Offer, OfferError, Upgraded};
 pub(crate) use error::{ErrorCode, HandshakeError};
+pub(crate) use extensions::CompressionOffer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use head::{MAX_FIELDS, MAX_HEAD};
 #[cfg(any(test, feature = "fuzzing"))]

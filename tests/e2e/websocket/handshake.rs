@@ -247,6 +247,80 @@ fn rhdr_passes_the_response_head_to_the_plugin() {
     assert_eq!(read_message_text(&mut plugin), "TEXT hi");
 }
 
+/// Whether a server refuses a request with these extensions.
+type Refuses = fn(Option<&str>) -> bool;
+
+/// A server that answers 400 while `refuses` finds something in the request's extensions, else 101 and a text. Also returns
+/// the requests that it receives.
+fn refusing_server(refuses: Refuses) -> (Server, mpsc::Receiver<Request>) {
+    let (sender, requests) = mpsc::channel();
+    let server = Server::start(move |mut peer| {
+        let request = peer.request()?;
+        let extensions = request.all("Sec-WebSocket-Extensions").first().map(|&offer| offer.to_owned());
+        sender.send(request.clone()).ok();
+        if refuses(extensions.as_deref()) {
+            peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")?;
+            return peer.end();
+        }
+        let chosen = extensions.map(|_| "Sec-WebSocket-Extensions: permessage-deflate");
+        peer.send(request.upgrade(&chosen.into_iter().collect::<Vec<_>>()).as_bytes())?;
+        peer.send_frame(TEXT, b"hi")?;
+        peer.echo()
+    });
+    (server, requests)
+}
+
+/// gun#371, beast#2671: servers that refuse a request whose offer has window bits, or any offer.
+#[test]
+fn rfc_7692_section_5_1_a_refused_offer_is_followed_by_plainer_ones() {
+    let daemon = started();
+    let cases: [(Refuses, usize); 3] = [
+        (|offer| offer.is_some_and(|offer| offer.contains("server_max_window_bits")), 2),
+        (|offer| offer.is_some(), 3),
+        (|_| true, 3),
+    ];
+    for (refuses, expected) in cases {
+        let (server, requests) = refusing_server(refuses);
+        let mut plugin = daemon.plugin();
+        plugin.send(format!("CONN {} DEFL=on AUTH=u:p HDRS=X-Key:k\n", server.url("/")).as_bytes());
+        let answer = plugin.line();
+        let requests: Vec<Request> = requests.try_iter().collect();
+        let offers: Vec<_> = requests.iter().map(|request| request.all("Sec-WebSocket-Extensions")).collect();
+        assert!(offers[0][0].starts_with("permessage-deflate; "), "{offers:?}");
+        assert_eq!(offers[1..], [&["permessage-deflate"][..], &[]][..expected - 1], "{offers:?}");
+        for request in &requests {
+            assert_eq!((request.header("Authorization"), request.header("X-Key")), ("Basic dTpw", "k"));
+        }
+        if refuses(None) {
+            assert_eq!(answer, "ERR CONN BAD_HTTP_STATUS 400 Bad Request", "a 400 for another reason");
+        } else {
+            assert!(answer.starts_with("OK CONN"), "{answer}");
+            assert_eq!(read_message_text(&mut plugin), "TEXT hi");
+        }
+    }
+    let (server, requests) = refusing_server(|_| true);
+    let answer = daemon.plugin().command(&format!("CONN {}", server.url("/")));
+    assert_eq!(answer, "ERR CONN BAD_HTTP_STATUS 400 Bad Request");
+    assert_eq!(requests.try_iter().count(), 1, "nothing was offered");
+}
+
+#[test]
+fn rqtm_limits_all_offers_together() {
+    let daemon = started();
+    let server = Server::start(|mut peer| {
+        if peer.request()?.all("Sec-WebSocket-Extensions") == ["permessage-deflate"] {
+            // No answer to the second offer.
+            peer.rest()?;
+        }
+        peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
+        peer.end()
+    });
+    let start = Instant::now();
+    let answer = daemon.plugin().command(&format!("CONN {} DEFL=on RQTM=700", server.url("/")));
+    assert!(answer.starts_with("ERR CONN REQUEST_TIMEOUT"), "{answer}");
+    assert!(start.elapsed() >= Duration::from_millis(700));
+}
+
 #[test]
 fn headers_that_small_devices_write_do_not_matter() {
     let daemon = started();

@@ -28,6 +28,10 @@ pub(crate) enum HandshakeProgress {
         /// The Location header as received.
         location: Box<str>,
     },
+    /// The server answers 400 to a request that offers compression, perhaps because of that: some servers refuse parameters
+    /// that they do not know. A new handshake on a new connection may have a plainer offer; see
+    /// [`super::CompressionOffer::plainer`].
+    OfferRefused(HandshakeError),
     /// The handshake failed.
     Failed(HandshakeError),
 }
@@ -117,6 +121,7 @@ impl ClientHandshake {
             match outcome {
                 ResponseOutcome::Interim => self.head.skip(),
                 ResponseOutcome::Redirect(location) => return Ok(HandshakeProgress::Redirect { location }),
+                ResponseOutcome::OfferRefused(error) => return Ok(HandshakeProgress::OfferRefused(error)),
                 // The server cannot have seen the whole request, so bytes after its response might be meant for
                 // something else.
                 ResponseOutcome::Upgraded { .. } if !self.transmit().is_empty() => {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::websocket::handshake::CompressionOffer;
 use crate::websocket::handshake::fields::is_token;
 
 /// What a client asks for.
@@ -22,8 +23,8 @@ pub(crate) struct Offer {
     pub user_agent: Option<Box<str>>,
     /// The Origin header.
     pub origin: Option<Box<str>>,
-    /// True if compression is offered.
-    pub deflate: bool,
+    /// The compression that is offered.
+    pub deflate: CompressionOffer,
     /// True if the header block of the response is kept.
     pub keep_head: bool,
 }

@@ -25,8 +25,8 @@ pub(super) fn build(url: &Url, offer: &Offer, key: &str, send_credentials: bool)
     if !offer.subprotocols.is_empty() {
         request.line("Sec-WebSocket-Protocol", &offer.subprotocols.join(", "));
     }
-    if offer.deflate {
-        request.line(extensions::HEADER, &extensions::client_offer());
+    if let Some(extension) = offer.deflate.header() {
+        request.line(extensions::HEADER, &extension);
     }
     if let Some(origin) = &offer.origin {
         request.default_line("Origin", origin);
@@ -63,6 +63,7 @@ impl RequestBuilder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::websocket::handshake::CompressionOffer;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -104,10 +105,12 @@ mod tests {
         offer.set_auth(b"Aladdin:open sesame").unwrap();
         offer.set_user_agent(b"me").unwrap();
         offer.set_origin(b"http://here").unwrap();
-        offer.deflate = true;
+        offer.deflate = CompressionOffer::SmallWindows;
         let request = built("ws://h/", &offer, true);
+        let extension = "permessage-deflate; client_max_window_bits; server_max_window_bits=12; \
+                         server_no_context_takeover; client_no_context_takeover";
         assert_eq!(values(&request, "Sec-WebSocket-Protocol"), ["chat, superchat"]);
-        assert_eq!(values(&request, "Sec-WebSocket-Extensions"), [extensions::client_offer()]);
+        assert_eq!(values(&request, "Sec-WebSocket-Extensions"), [extension]);
         assert_eq!(values(&request, "Authorization"), ["Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="]);
         assert_eq!(values(&request, "User-Agent"), ["me"]);
         assert_eq!(values(&request, "Origin"), ["http://here"]);

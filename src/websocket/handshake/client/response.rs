@@ -5,7 +5,7 @@ use httparse::Response;
 use super::lenient::{LOCATION, UPGRADE_FIELDS};
 use crate::websocket::Deflate;
 use crate::websocket::handshake::fields::{Fields, Single, printable};
-use crate::websocket::handshake::{ErrorCode, HandshakeError, accept, extensions};
+use crate::websocket::handshake::{CompressionOffer, ErrorCode, HandshakeError, accept, extensions};
 
 /// What a valid response means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) enum ResponseOutcome {
     },
     /// The server redirects to this Location.
     Redirect(Box<str>),
+    /// The server answers 400 to a request that offers compression, perhaps because of that.
+    OfferRefused(HandshakeError),
 }
 
 /// What the response must match.
@@ -30,13 +32,13 @@ pub(super) struct ExpectedResponse {
     pub accept: String,
     /// The offered subprotocols.
     pub subprotocols: Vec<Box<str>>,
-    /// True if compression was offered.
-    pub deflate: bool,
+    /// The offered compression.
+    pub deflate: CompressionOffer,
 }
 
 impl ExpectedResponse {
     /// What a response to a request with `key` (base64) must match.
-    pub(super) fn new(key: &str, subprotocols: &[Box<str>], deflate: bool) -> Self {
+    pub(super) fn new(key: &str, subprotocols: &[Box<str>], deflate: CompressionOffer) -> Self {
         Self { accept: accept::accept_value(key), subprotocols: subprotocols.to_vec(), deflate }
     }
 
@@ -69,6 +71,7 @@ impl ExpectedResponse {
                     _ => Err(bad_status(response)),
                 }
             }
+            400 if self.deflate != CompressionOffer::None => Ok(ResponseOutcome::OfferRefused(bad_status(response))),
             _ => Err(bad_status(response)),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::testing::pieces::{at_every_split, head_of, read_response};
+use crate::websocket::handshake::CompressionOffer;
 
 mod http;
 
@@ -191,7 +192,7 @@ fn rfc_6455_section_4_1_4_accept_matches_the_key() {
 
 #[test]
 fn rfc_6455_section_4_1_5_extensions_must_have_been_offered() {
-    let deflate = Offer { deflate: true, ..Offer::default() };
+    let deflate = Offer { deflate: CompressionOffer::SmallWindows, ..Offer::default() };
     let taken = valid_with(&["Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10"]);
     let negotiated = upgraded(result_of(&deflate, &taken)).deflate.unwrap();
     assert_eq!((negotiated.peer_window_bits, negotiated.peer_no_context_takeover), (10, false));
@@ -213,9 +214,36 @@ fn rfc_6455_section_4_1_5_extensions_must_have_been_offered() {
         let outcome = result_of(&deflate, &valid_with(&[bad]));
         assert_eq!(error_text(outcome), format!("WEBSOCKET_PROTOCOL_ERROR {reason}"));
     }
+    let plain = Offer { deflate: CompressionOffer::Plain, ..Offer::default() };
+    let large = valid_with(&["Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=15"]);
+    assert_eq!(upgraded(result_of(&plain, &large)).deflate.unwrap().peer_window_bits, 15);
+    let unasked = valid_with(&["Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=10"]);
+    let reason = "WEBSOCKET_PROTOCOL_ERROR bad extension parameter: client_max_window_bits";
+    assert_eq!(error_text(result_of(&plain, &unasked)), reason, "RFC 7692 section 7.1.2.2");
     let twice = ["Sec-WebSocket-Extensions: permessage-deflate", "sec-websocket-extensions: permessage-deflate"];
     let outcome = result_of(&deflate, &valid_with(&twice));
     assert_eq!(error_text(outcome), "WEBSOCKET_PROTOCOL_ERROR extension not offered: permessage-deflate");
+}
+
+#[test]
+fn rfc_7692_section_5_1_a_refused_offer_may_be_followed_by_a_plainer_one() {
+    let mut offer = Offer { deflate: CompressionOffer::SmallWindows, ..Offer::default() };
+    let mut offers = 0;
+    loop {
+        let refused = result_of(&offer, &["HTTP/1.1 400 Bad Request"]);
+        match (refused, offer.deflate.plainer()) {
+            (HandshakeProgress::OfferRefused(error), Some(plainer)) => {
+                assert_eq!(error.to_string(), "BAD_HTTP_STATUS 400 Bad Request");
+                offer.deflate = plainer;
+                offers += 1;
+            }
+            (refused, None) => break assert_eq!(error_text(refused), "BAD_HTTP_STATUS 400 Bad Request"),
+            (other, Some(_)) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(offers, 2);
+    let offer = Offer { deflate: CompressionOffer::SmallWindows, ..Offer::default() };
+    assert_eq!(error_text(result_of(&offer, &["HTTP/1.1 403 Forbidden"])), "BAD_HTTP_STATUS 403 Forbidden");
 }
 
 #[test]

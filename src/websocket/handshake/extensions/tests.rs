@@ -4,7 +4,7 @@ use super::*;
 
 fn answer(value: &str) -> Result<Option<Deflate>, ExtensionError> {
     let headers = [httparse::Header { name: HEADER, value: value.as_bytes() }];
-    read_response(Fields(&headers), true)
+    read_response(Fields(&headers), CompressionOffer::SmallWindows)
 }
 
 fn agreed(value: &str) -> (u8, bool, u8, bool) {
@@ -81,9 +81,12 @@ fn rfc_6455_section_9_1_unoffered_and_repeated_extensions_are_refused() {
         assert!(matches!(answer(bad), Err(ExtensionError::Unexpected(_))), "{bad}");
     }
     let headers = [httparse::Header { name: HEADER, value: b"permessage-deflate" }];
-    assert!(matches!(read_response(Fields(&headers), false), Err(ExtensionError::Unexpected(_))));
+    assert!(matches!(read_response(Fields(&headers), CompressionOffer::None), Err(ExtensionError::Unexpected(_))));
     let twice = [headers[0], headers[0]];
-    assert!(matches!(read_response(Fields(&twice), true), Err(ExtensionError::Unexpected(_))));
+    assert!(matches!(
+        read_response(Fields(&twice), CompressionOffer::SmallWindows),
+        Err(ExtensionError::Unexpected(_))
+    ));
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn offered(value: &str) -> Result<Option<String>, ExtensionError> {
 
 #[test]
 fn our_client_and_our_server_negotiate_the_same_parameters() {
-    let offer = client_offer();
+    let offer = CompressionOffer::SmallWindows.header().unwrap();
     let headers = [httparse::Header { name: HEADER, value: offer.as_bytes() }];
     let server = Deflate::from(read_offer(Fields(&headers)).unwrap().unwrap());
     let client = answer(&offered(&offer).unwrap().unwrap()).unwrap().unwrap();

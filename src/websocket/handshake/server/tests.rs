@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::testing::pieces::{at_every_split, head_of, head_of_length, read_request};
-use crate::websocket::handshake::{ClientHandshake, HandshakeProgress, MAX_FIELDS, MAX_HEAD, Offer, Url};
+use crate::websocket::handshake::{
+    ClientHandshake, CompressionOffer, HandshakeProgress, MAX_FIELDS, MAX_HEAD, Offer, Url,
+};
 
 /// Bytes that follow every request here.
 const FRAMES: &[u8] = b"\x81\x82abcd\r\n\r\nGET / HTTP/1.1\r\n\r\n";
@@ -333,7 +335,7 @@ fn the_caller_may_refuse_with_any_code_and_phrase() {
 #[test]
 fn our_client_and_our_server_complete_a_handshake() {
     let url = Url::parse(b"wss://h:8443/p?q").unwrap();
-    let mut offer = Offer { deflate: true, keep_head: true, ..Offer::default() };
+    let mut offer = Offer { deflate: CompressionOffer::SmallWindows, keep_head: true, ..Offer::default() };
     offer.set_subprotocols([&b"a"[..], b"b"]).unwrap();
     offer.set_auth(b"u:p").unwrap();
     offer.set_origin(b"http://o").unwrap();
