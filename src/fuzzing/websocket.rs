@@ -99,6 +99,10 @@ fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Came {
                     came.order.push(Step::Pong(payload.to_vec()));
                 }
                 Some(Event::Closed { code, reason }) => came.order.push(Step::Closed(code, reason.into())),
+                Some(Event::InvalidClose { error, reason, .. }) => {
+                    assert!(reason.len() <= 123);
+                    came.order.push(Step::Failed(error.code));
+                }
                 Some(Event::Failed(failure)) => came.order.push(Step::Failed(failure.code)),
             }
         }

@@ -30,11 +30,23 @@ pub(crate) fn encode(code: u16, reason: &str) -> Vec<u8> {
     if !is_valid(code) {
         return Vec::new();
     }
+    [&code.to_be_bytes(), cut(reason).as_bytes()].concat()
+}
+
+/// The first [`MAX_CLOSE_REASON`] bytes of `reason`, cut between characters.
+fn cut(reason: &str) -> &str {
     let mut end = reason.len().min(MAX_CLOSE_REASON);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
-    [&code.to_be_bytes(), &reason.as_bytes()[..end]].concat()
+    &reason[..end]
+}
+
+/// What the plugin is told of a close frame that fails with `error`: what is wrong, and the code and reason that the frame
+/// has. At most [`MAX_CLOSE_REASON`] bytes.
+pub(crate) fn describe_invalid(error: ProtocolError, code: u16, reason: &[u8]) -> String {
+    let text = format!("{}: {code} {}", error.reason, String::from_utf8_lossy(reason));
+    cut(text.trim_end()).to_owned()
 }
 
 /// Parses the payload of a close frame and returns its code, or [`NO_STATUS`] if the payload is empty. The bytes after
@@ -51,12 +63,12 @@ pub(crate) fn parse(payload: &[u8]) -> Result<u16, ProtocolError> {
     // Section 7.4.1: 1004, 1005, 1006 and 1015 MUST NOT be set in a close frame. Section 7.4.2: other codes are
     // unassigned.
     if !is_valid(code) {
-        return protocol_error("a close frame with an invalid code");
+        return protocol_error("invalid close code");
     }
     // Section 5.5.1: the reason is UTF-8. Section 8.1: invalid UTF-8 MUST fail the connection.
     match std::str::from_utf8(reason) {
         Ok(_) => Ok(code),
-        Err(_) => Err(ProtocolError { code: INVALID_PAYLOAD, reason: "the reason of a close frame is not UTF-8" }),
+        Err(_) => Err(ProtocolError { code: INVALID_PAYLOAD, reason: "close reason is not UTF-8" }),
     }
 }
 
@@ -78,6 +90,16 @@ mod tests {
         assert_eq!(parse(b"\x03").map_err(|error| error.code), Err(1002));
         assert_eq!(parse(b"\x03\xe8b\xc3\xa4"), Ok(1000));
         assert_eq!(parse(b"\x03\xe8b\xc3").map_err(|error| error.code), Err(1007));
+    }
+
+    #[test]
+    fn a_description_has_the_code_and_the_reason() {
+        let error = parse(&1006u16.to_be_bytes()).unwrap_err();
+        assert_eq!(describe_invalid(error, 1006, b""), "invalid close code: 1006");
+        assert_eq!(describe_invalid(error, 2001, b"low battery"), "invalid close code: 2001 low battery");
+        let error = parse(b"\x03\xe8gr\xfc\xdf").unwrap_err();
+        assert_eq!(describe_invalid(error, 1000, b"gr\xfc\xdf"), "close reason is not UTF-8: 1000 gr\u{fffd}\u{fffd}");
+        assert_eq!(describe_invalid(error, 1000, &[0xff; 123]).len(), 123 - (123 - 32) % 3);
     }
 
     #[test]

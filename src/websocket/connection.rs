@@ -42,6 +42,7 @@ enum PendingEvent {
     Ping(PayloadLocation),
     Pong(PayloadLocation, bool),
     Closed(u16, PayloadLocation),
+    InvalidClose(ProtocolError, u16, PayloadLocation),
 }
 
 /// Pongs that wait at most: 4 KiB for a peer that sends pings and does not read.
@@ -97,7 +98,7 @@ impl Connection {
 
     /// Consumes a prefix of `input` and returns its length with at most one event. Call with the rest until it returns
     /// `(0, None)`, even if the rest is empty: one input may inflate to several pieces. Consumed bytes are changed in
-    /// place. After [`Event::Closed`] and [`Event::Failed`] all input is consumed and ignored.
+    /// place. After [`Event::Closed`], [`Event::InvalidClose`] and [`Event::Failed`] all input is consumed and ignored.
     ///
     /// A call consumes at most one frame that causes no event, so that the caller can count what such frames cost.
     pub(crate) fn handle_input<'a>(&'a mut self, input: &'a mut [u8], now: Instant) -> (usize, Option<Event<'a>>) {
@@ -342,7 +343,16 @@ impl Connection {
                 (self.control != Control::Auto).then_some(PendingEvent::Ping(location))
             }
             Decoded::Control(Opcode::Close, location) => {
-                let code = close::parse(self.receiver.bytes(&location, input))?;
+                let payload = self.receiver.bytes(&location, input);
+                let code = match (close::parse(payload), payload.first_chunk()) {
+                    (Ok(code), _) => code,
+                    (Err(error), None) => return Err(error),
+                    (Err(error), Some(code)) => {
+                        let code = u16::from_be_bytes(*code);
+                        self.fail(error, now);
+                        return Ok(Some(PendingEvent::InvalidClose(error, code, location)));
+                    }
+                };
                 if self.stage == ConnectionStage::Open {
                     // Section 5.5.1: a close frame MUST be answered by a close frame, which typically echoes the code.
                     self.pending_close = Some((code, ""));
@@ -380,6 +390,10 @@ impl Connection {
             PendingEvent::End => Event::End,
             PendingEvent::Ping(location) => Event::Ping(bytes(location)),
             PendingEvent::Pong(location, answers) => Event::Pong(bytes(location), *answers),
+            PendingEvent::InvalidClose(error, code, location) => {
+                let reason = bytes(location).get(2..).unwrap_or_default();
+                Event::InvalidClose { error: *error, code: *code, reason }
+            }
             // `close::parse` has checked code and reason.
             PendingEvent::Closed(code, location) => {
                 let reason = bytes(location).get(2..).unwrap_or_default();

@@ -116,6 +116,16 @@ pub(crate) enum Event<'a> {
         /// The reason, at most 123 bytes.
         reason: &'a str,
     },
+    /// The peer's close frame has a code that none may have, or a reason that is not UTF-8. A close frame has been queued that
+    /// says so. The last event.
+    InvalidClose {
+        /// What is wrong.
+        error: ProtocolError,
+        /// The code of the peer's frame.
+        code: u16,
+        /// The reason of the peer's frame, at most 123 bytes.
+        reason: &'a [u8],
+    },
     /// The peer violated the protocol or a limit. A close frame has been queued. The last event.
     Failed(ProtocolError),
 }

@@ -287,6 +287,10 @@ impl WebSocketRelay {
                     self.to_plugin.handle_end(code, reason);
                     self.close_reason.get_or_insert(CloseReason::RemoteClosed);
                 }
+                Some(Event::InvalidClose { error, code, reason }) => {
+                    let text = close::describe_invalid(error, code, reason);
+                    self.end_remote(error.code, &text, CloseReason::BadRemote);
+                }
                 Some(Event::Failed(failure)) => {
                     self.end_remote(failure.code, failure.reason, CloseReason::BadRemote);
                 }

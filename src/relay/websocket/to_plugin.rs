@@ -75,7 +75,7 @@ impl ToPlugin {
             }
             Event::Ping(payload) => self.show("PING", payload),
             Event::Pong(payload, _) => self.show("PONG", payload),
-            Event::Closed { .. } | Event::Failed(_) => {}
+            Event::Closed { .. } | Event::InvalidClose { .. } | Event::Failed(_) => {}
         }
         true
     }

@@ -392,7 +392,9 @@ impl Remote {
                     }
                 }
                 Some(Event::Closed { .. }) => closed = true,
-                Some(Event::Failed(failure)) => panic!("the session breaks the protocol: {failure}"),
+                Some(Event::InvalidClose { error: failure, .. } | Event::Failed(failure)) => {
+                    panic!("the session breaks the protocol: {failure}")
+                }
                 _ => {}
             }
         }

@@ -52,13 +52,22 @@ fn rfc6455_5_5_1_a_reason_of_123_bytes_is_reported() {
 #[test]
 fn rfc6455_7_4_invalid_codes_fail() {
     for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
-        assert_fails(&client(), &frame(0x88, &code.to_be_bytes()), 1002);
+        let payload = [&code.to_be_bytes(), &b"why\xff"[..]].concat();
+        for reason in [&b""[..], b"why", b"why\xff"] {
+            let input = [frame(0x88, &payload[..2 + reason.len()]), frame(0x81, b"too late")].concat();
+            assert_eq!(at_every_split(&client(), &input), [OwnedEvent::InvalidClose(1002, code, reason.to_vec())]);
+        }
+        let (mut connection, now) = open(Role::Client);
+        events_of(&mut connection, &frame(0x88, &payload), now);
+        assert_sends_nothing(&mut connection);
+        assert_eq!(drain(&mut connection), frame(0x88, b"\x03\xeainvalid close code"));
     }
     for code in [1000u16, 1001, 1002, 1003, 1007, 1011, 1012, 1014, 3000, 3999, 4000, 4999] {
         assert_eq!(at_every_split(&client(), &frame(0x88, &code.to_be_bytes())), [closed(code, "")]);
     }
     assert_fails(&client(), &frame(0x88, b"\x03"), 1002);
-    assert_fails(&client(), &frame(0x88, b"\x03\xe8\xff"), 1007);
+    let not_utf8 = OwnedEvent::InvalidClose(1007, 1000, b"\xff".to_vec());
+    assert_eq!(at_every_split(&client(), &frame(0x88, b"\x03\xe8\xff")), [not_utf8]);
 }
 
 #[test]

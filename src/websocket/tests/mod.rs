@@ -23,6 +23,7 @@ enum OwnedEvent {
     Ping(Vec<u8>),
     Pong(Vec<u8>, bool),
     Closed(u16, String),
+    InvalidClose(u16, u16, Vec<u8>),
     Failed(u16),
 }
 
@@ -40,6 +41,9 @@ fn record(seen: &mut Vec<OwnedEvent>, event: Event<'_>) {
         Event::Ping(payload) => seen.push(OwnedEvent::Ping(payload.to_vec())),
         Event::Pong(payload, answers) => seen.push(OwnedEvent::Pong(payload.to_vec(), answers)),
         Event::Closed { code, reason } => seen.push(OwnedEvent::Closed(code, reason.to_owned())),
+        Event::InvalidClose { error, code, reason } => {
+            seen.push(OwnedEvent::InvalidClose(error.code, code, reason.to_vec()));
+        }
         Event::Failed(error) => {
             assert!(error.reason.len() <= close::MAX_CLOSE_REASON);
             // How much of the message was reported before depends on the pieces.

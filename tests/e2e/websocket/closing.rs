@@ -122,6 +122,29 @@ fn rfc_6455_violations_by_the_remote_are_1002_1007_or_1009() {
     }
 }
 
+/// websockets#1202: a device that closes with a code that no frame may have. The plugin may need what it says.
+#[test]
+fn an_invalid_close_shows_its_code_and_reason() {
+    let daemon = started();
+    for (payload, expected) in [
+        (close_of(1006, ""), "CLOS 1002 invalid close code: 1006"),
+        (close_of(2001, "low battery"), "CLOS 1002 invalid close code: 2001 low battery"),
+        (close_of(0, "going to sleep"), "CLOS 1002 invalid close code: 0 going to sleep"),
+        (
+            [&close_of(1000, "gr")[..], b"\xfc\xdf"].concat(),
+            "CLOS 1007 close reason is not UTF-8: 1000 gr\u{fffd}\u{fffd}",
+        ),
+    ] {
+        let (mut plugin, mut peer) = websocket_connected(&daemon, "");
+        peer.send_frame(CLOSE, &payload).unwrap();
+        assert_eq!(read_message_text(&mut plugin), expected);
+        assert!(plugin.at_end());
+        assert_eq!(read_close_code(&mut peer).to_string(), expected[5..9]);
+    }
+    let line = "remote broke the protocol (invalid close code: 2001 low battery)";
+    daemon.wait_for_log(LIMIT, |logged| logged.contains(line));
+}
+
 #[test]
 fn a_message_of_maxm_bytes_passes() {
     let daemon = started();

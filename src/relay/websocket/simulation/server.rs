@@ -261,7 +261,9 @@ impl Server {
                 }
                 Some(Event::Pong(payload, _)) => self.heard.push(Word::Pong(payload.to_vec())),
                 Some(Event::Closed { code, reason }) => self.heard.push(Word::Close(code, reason.into())),
-                Some(Event::Failed(failure)) => panic!("the relay breaks the protocol: {failure}"),
+                Some(Event::InvalidClose { error: failure, .. } | Event::Failed(failure)) => {
+                    panic!("the relay breaks the protocol: {failure}")
+                }
             }
         }
         if self.done {
