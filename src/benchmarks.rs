@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::websocket::{Connection, Control, Entropy, Event, Kind, Role, WebSocketSettings};
+use crate::websocket::{Connection, Control, Entropy, Event, Kind, Leniency, Role, WebSocketSettings};
 
 /// Masks as fast as they come: drawing them is not what is measured.
 struct FastMasks(u32);
@@ -40,6 +40,7 @@ fn connection(role: Role) -> Connection {
         mask: true,
         control: Control::Auto,
         max_message: 1 << 20,
+        leniency: Leniency::default(),
         deflate: None,
         ping_interval: None,
     };

@@ -8,7 +8,7 @@ local Options = {}
 -- The proxy does not percent-decode these: they are older than the decoding.
 local PLAIN = { BLKS = true, NTFY = true, PACE = true, PRTO = true, RTIM = true }
 -- Options with several values, separated by commas.
-local LISTS = { JOIN = true, PINS = true, SUBP = true }
+local LISTS = { JOIN = true, LENI = true, PINS = true, SUBP = true }
 
 local function hex(byte)
     return string.format("%%%02x", byte:byte())
@@ -164,6 +164,7 @@ function Options.required_capabilities(target, options)
     need("KEEP", options.KEEP)
     need("EVNT", on_off(options.EVNT) == "on")
     need("DEFL", on_off(options.DEFL) == "on")
+    need("LENI", options.LENI)
     need("MCST", options.BIND or options.JOIN or options.MTTL)
     return needs
 end

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use crate::testing::TestEntropy;
-use crate::websocket::{Connection, Control, Deflate, Event, Kind, Role, WebSocketSettings};
+use crate::websocket::{Connection, Control, Deflate, Event, Kind, Leniency, Role, WebSocketSettings};
 
 use super::input::{Input, expand, pieces};
 
@@ -33,6 +33,7 @@ fn settings(mode: u8) -> WebSocketSettings {
         mask: true,
         control: if mode & 2 == 0 { Control::Show } else { Control::Hand },
         max_message: [65_536, 10, 300, u64::MAX][usize::from(mode >> 2) % 4],
+        leniency: leniency(mode),
         deflate: (mode & 16 != 0).then_some(Deflate {
             peer_window_bits: if mode & 64 == 0 { 15 } else { 9 },
             peer_no_context_takeover: mode & 32 != 0,
@@ -41,6 +42,12 @@ fn settings(mode: u8) -> WebSocketSettings {
         }),
         ping_interval: None,
     }
+}
+
+/// What the peer may get wrong: all, or nothing.
+fn leniency(mode: u8) -> Leniency {
+    let is_lenient = mode & 128 != 0;
+    Leniency { utf8: is_lenient, mask: is_lenient }
 }
 
 /// What came, but for the data of a message that is not complete: how much of it there is depends on the pieces.
@@ -89,7 +96,8 @@ fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Came {
                 }
                 Some(Event::End) => {
                     let (kind, data) = open.take().expect("an end is a message's");
-                    assert!(kind == Kind::Binary || std::str::from_utf8(&data).is_ok(), "text is UTF-8");
+                    let is_free = kind == Kind::Binary || settings.leniency.utf8;
+                    assert!(is_free || std::str::from_utf8(&data).is_ok(), "text is UTF-8");
                     came.messages.push(data);
                     came.order.push(Step::End);
                 }
@@ -166,7 +174,7 @@ fn plainly(settings: &WebSocketSettings, mut rest: &[u8]) -> Came {
             Ok(header) => header,
             Err(code) => return fail(came, code),
         };
-        if masked != (settings.role == Role::Server) {
+        if masked != (settings.role == Role::Server) && !(masked && settings.leniency.mask) {
             return fail(came, 1002);
         }
         let (fin, opcode) = (first & 0x80 != 0, first & 15);
@@ -182,7 +190,7 @@ fn plainly(settings: &WebSocketSettings, mut rest: &[u8]) -> Came {
                     (0, _) => came.order.push(Step::Closed(1005, Vec::new())),
                     (_, Some(code @ (1000..=1003 | 1007..=1014 | 3000..=4999))) => {
                         let reason = payload[2..].to_vec();
-                        let valid = std::str::from_utf8(&reason).is_ok();
+                        let valid = settings.leniency.utf8 || std::str::from_utf8(&reason).is_ok();
                         came.order.push(if valid { Step::Closed(code, reason) } else { Step::Failed(1007) });
                     }
                     _ => came.order.push(Step::Failed(1002)),
@@ -214,6 +222,7 @@ fn plainly(settings: &WebSocketSettings, mut rest: &[u8]) -> Came {
         let ends = fin && complete;
         if let (Kind::Text, Err(error)) = (*kind, std::str::from_utf8(data))
             && (ends || error.error_len().is_some())
+            && !settings.leniency.utf8
         {
             return fail(came, 1007);
         }

@@ -86,6 +86,7 @@ impl<N: Network> Relaying<N> {
                     mask: bridge.mask,
                     control: bridge.control,
                     max_message: bridge.max_message,
+                    leniency: bridge.leniency,
                     deflate: upgraded.deflate,
                     ping_interval: bridge.ping_interval,
                 };

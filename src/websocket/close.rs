@@ -50,8 +50,8 @@ pub(crate) fn describe_invalid(error: ProtocolError, code: u16, reason: &[u8]) -
 }
 
 /// Parses the payload of a close frame and returns its code, or [`NO_STATUS`] if the payload is empty. The bytes after
-/// the code are the reason.
-pub(crate) fn parse(payload: &[u8]) -> Result<u16, ProtocolError> {
+/// the code are the reason. `any_reason`: it need not be UTF-8.
+pub(crate) fn parse(payload: &[u8], any_reason: bool) -> Result<u16, ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         // Section 5.5.1: if there is a body, the first two bytes MUST be the code.
         return match payload {
@@ -68,6 +68,7 @@ pub(crate) fn parse(payload: &[u8]) -> Result<u16, ProtocolError> {
     // Section 5.5.1: the reason is UTF-8. Section 8.1: invalid UTF-8 MUST fail the connection.
     match std::str::from_utf8(reason) {
         Ok(_) => Ok(code),
+        Err(_) if any_reason => Ok(code),
         Err(_) => Err(ProtocolError { code: INVALID_PAYLOAD, reason: "close reason is not UTF-8" }),
     }
 }
@@ -78,26 +79,28 @@ mod tests {
 
     #[test]
     fn rfc6455_7_4_valid_codes() {
-        let valid = (0..=u16::MAX).filter(|code| parse(&code.to_be_bytes()).is_ok());
+        let valid = (0..=u16::MAX).filter(|code| parse(&code.to_be_bytes(), false).is_ok());
         let expected = (1000..=1003).chain(1007..=1014).chain(3000..=4999);
         assert!(valid.eq(expected));
-        assert_eq!(parse(&[0x03, 0xed]).map_err(|error| error.code), Err(1002));
+        assert_eq!(parse(&[0x03, 0xed], false).map_err(|error| error.code), Err(1002));
     }
 
     #[test]
     fn rfc6455_5_5_1_payload_of_a_close_frame() {
-        assert_eq!(parse(b""), Ok(1005));
-        assert_eq!(parse(b"\x03").map_err(|error| error.code), Err(1002));
-        assert_eq!(parse(b"\x03\xe8b\xc3\xa4"), Ok(1000));
-        assert_eq!(parse(b"\x03\xe8b\xc3").map_err(|error| error.code), Err(1007));
+        assert_eq!(parse(b"", false), Ok(1005));
+        assert_eq!(parse(b"\x03", false).map_err(|error| error.code), Err(1002));
+        assert_eq!(parse(b"\x03\xe8b\xc3\xa4", false), Ok(1000));
+        assert_eq!(parse(b"\x03\xe8b\xc3", false).map_err(|error| error.code), Err(1007));
+        assert_eq!(parse(b"\x03\xe8b\xc3", true), Ok(1000));
+        assert_eq!(parse(b"\x03\xedb\xc3", true).map_err(|error| error.code), Err(1002));
     }
 
     #[test]
     fn a_description_has_the_code_and_the_reason() {
-        let error = parse(&1006u16.to_be_bytes()).unwrap_err();
+        let error = parse(&1006u16.to_be_bytes(), false).unwrap_err();
         assert_eq!(describe_invalid(error, 1006, b""), "invalid close code: 1006");
         assert_eq!(describe_invalid(error, 2001, b"low battery"), "invalid close code: 2001 low battery");
-        let error = parse(b"\x03\xe8gr\xfc\xdf").unwrap_err();
+        let error = parse(b"\x03\xe8gr\xfc\xdf", false).unwrap_err();
         assert_eq!(describe_invalid(error, 1000, b"gr\xfc\xdf"), "close reason is not UTF-8: 1000 gr\u{fffd}\u{fffd}");
         assert_eq!(describe_invalid(error, 1000, &[0xff; 123]).len(), 123 - (123 - 32) % 3);
     }

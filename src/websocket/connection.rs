@@ -8,8 +8,8 @@ use super::keepalive::{Keepalive, PongMatch};
 use super::receiver::{Decoded, PayloadLocation, Receiver};
 use super::sender::Sender;
 use super::{
-    ClosingError, ConnectionLost, Control, ControlFrameError, Entropy, Event, Kind, MAX_CONTROL_PAYLOAD, ProtocolError,
-    Role, WebSocketSettings, close,
+    ClosingError, ConnectionLost, Control, ControlFrameError, Entropy, Event, Kind, Leniency, MAX_CONTROL_PAYLOAD,
+    ProtocolError, Role, WebSocketSettings, close,
 };
 
 /// How long the peer's close frame may take after ours, and then the server's closing of the transport.
@@ -56,6 +56,7 @@ const MAX_PENDING_PONGS: usize = 32;
 pub(crate) struct Connection {
     role: Role,
     control: Control,
+    leniency: Leniency,
     stage: ConnectionStage,
     receiver: Receiver,
     sender: Sender,
@@ -83,7 +84,8 @@ impl Connection {
             role: settings.role,
             control: settings.control,
             stage: ConnectionStage::Open,
-            receiver: Receiver::new(settings.role, settings.max_message, settings.deflate),
+            leniency: settings.leniency,
+            receiver: Receiver::new(&settings),
             sender: Sender::new(&settings),
             keepalive: Keepalive::new(settings.ping_interval, now),
             pongs: None,
@@ -344,7 +346,7 @@ impl Connection {
             }
             Decoded::Control(Opcode::Close, location) => {
                 let payload = self.receiver.bytes(&location, input);
-                let code = match (close::parse(payload), payload.first_chunk()) {
+                let code = match (close::parse(payload, self.leniency.utf8), payload.first_chunk()) {
                     (Ok(code), _) => code,
                     (Err(error), None) => return Err(error),
                     (Err(error), Some(code)) => {
@@ -396,8 +398,7 @@ impl Connection {
             }
             // `close::parse` has checked code and reason.
             PendingEvent::Closed(code, location) => {
-                let reason = bytes(location).get(2..).unwrap_or_default();
-                Event::Closed { code: *code, reason: std::str::from_utf8(reason).unwrap_or_default() }
+                Event::Closed { code: *code, reason: bytes(location).get(2..).unwrap_or_default() }
             }
         }
     }

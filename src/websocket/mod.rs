@@ -53,7 +53,7 @@ pub(crate) enum Role {
 /// The type of a data message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// UTF-8.
+    /// UTF-8, unless [`Leniency::utf8`] is set.
     Text,
     /// Any bytes.
     Binary,
@@ -77,6 +77,15 @@ pub(crate) trait Entropy {
     fn mask(&mut self) -> [u8; 4];
 }
 
+/// What a peer may get wrong (the option LENI). By default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leniency {
+    /// Text need not be UTF-8, nor the reason of a close frame: both are passed on as they are.
+    pub utf8: bool,
+    /// A server may mask its frames.
+    pub mask: bool,
+}
+
 /// The settings of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct WebSocketSettings {
@@ -88,6 +97,8 @@ pub(crate) struct WebSocketSettings {
     pub control: Control,
     /// Longest message from the peer in bytes, after inflation. A longer one causes [`Event::Failed`] with 1009.
     pub max_message: u64,
+    /// What the peer may get wrong.
+    pub leniency: Leniency,
     /// The negotiated compression; `None`: none.
     pub deflate: Option<Deflate>,
     /// A ping is sent if the peer has been silent for this time. If it stays silent for as long again, the connection is
@@ -113,8 +124,8 @@ pub(crate) enum Event<'a> {
     Closed {
         /// The status code; 1005 if the frame has none.
         code: u16,
-        /// The reason, at most 123 bytes.
-        reason: &'a str,
+        /// The reason, at most 123 bytes. UTF-8, unless [`Leniency::utf8`] is set.
+        reason: &'a [u8],
     },
     /// The peer's close frame has a code that none may have, or a reason that is not UTF-8. A close frame has been queued that
     /// says so. The last event.

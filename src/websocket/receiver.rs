@@ -8,7 +8,7 @@ use super::decoder::{HeaderReader, Payload};
 use super::deflate::{Inflated, Inflater};
 use super::frame::{Header, Opcode};
 use super::utf8::Utf8;
-use super::{Deflate, Kind, ProtocolError, Role, protocol_error};
+use super::{Deflate, Kind, Leniency, ProtocolError, Role, WebSocketSettings, protocol_error};
 
 /// Compressed bytes unmasked and inflated at once. Bytes that were unmasked and not inflated must be masked again.
 const INFLATE_STEP: usize = 2048;
@@ -43,7 +43,7 @@ pub(super) enum PayloadLocation {
 #[derive(Clone, Copy, Debug)]
 struct Message {
     compressed: bool,
-    /// For text messages.
+    /// For text messages, unless any text is let through.
     utf8: Option<Utf8>,
     /// Bytes of the message so far. Uncompressed: those that the frames' headers announce. Compressed: those inflated.
     size: u64,
@@ -76,6 +76,7 @@ enum ReceiverStage {
 #[derive(Debug)]
 pub(super) struct Receiver {
     masked: bool,
+    leniency: Leniency,
     max_message: u64,
     deflate: Option<Deflate>,
     header: HeaderReader,
@@ -94,12 +95,13 @@ const NOT_UTF8: ProtocolError = ProtocolError { code: INVALID_PAYLOAD, reason: "
 const CORRUPT: ProtocolError = ProtocolError { code: INVALID_PAYLOAD, reason: "a compressed message is corrupt" };
 
 impl Receiver {
-    /// A receiver for the end `role`.
-    pub(super) fn new(role: Role, max_message: u64, deflate: Option<Deflate>) -> Self {
+    /// A receiver for the end that has these settings.
+    pub(super) fn new(settings: &WebSocketSettings) -> Self {
         Self {
-            masked: role == Role::Server,
-            max_message,
-            deflate,
+            masked: settings.role == Role::Server,
+            leniency: settings.leniency,
+            max_message: settings.max_message,
+            deflate: settings.deflate,
             header: HeaderReader::default(),
             stage: ReceiverStage::Header,
             message: None,
@@ -212,7 +214,8 @@ impl Receiver {
     /// Takes the header of a frame. Returns the type of the message that it begins, if it begins one.
     fn begin_frame(&mut self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
         // Section 5.1: a server MUST close the connection on a frame that is not masked, a client on one that is.
-        if header.mask.is_some() != self.masked {
+        let is_excused = header.mask.is_some() && self.leniency.mask;
+        if header.mask.is_some() != self.masked && !is_excused {
             return protocol_error(if self.masked { "an unmasked frame" } else { "a masked frame" });
         }
         let payload = Payload::new(header);
@@ -233,7 +236,7 @@ impl Receiver {
             (Some(message), None) => message,
             (empty @ None, Some(kind)) => empty.insert(Message {
                 compressed: header.compressed,
-                utf8: (kind == Kind::Text).then(Utf8::default),
+                utf8: (kind == Kind::Text && !self.leniency.utf8).then(Utf8::default),
                 size: 0,
             }),
             // Section 5.4: the fragments of a message MUST NOT be interleaved with those of another.

@@ -113,6 +113,8 @@ lib.equal( command( "wss://h/", { SUBP = { "a,b", "c" }, PINS = "sha256/00, sha2
     "CONN wss://h/ DEFL=on MASK=off PINS=sha256/00,sha256/11 SUBP=a%2cb,c" )
 lib.equal( command( "ws://h/", { HDRS = { "X-A: 1, 2", ["X-B"] = "c d" }, AUTH = "u:p ss%\n" } ),
     "CONN ws://h/ AUTH=u:p%20ss%25%0a HDRS=X-A:1%2c%202 HDRS=X-B:c%20d" )
+lib.equal( command( "ws://h/", { LENI = { "utf8", "mask" } } ), "CONN ws://h/ LENI=utf8,mask" )
+lib.equal( command( "ws://h/", { LENI = "utf8, mask" } ), "CONN ws://h/ LENI=utf8,mask" )
 lib.equal( command( "ws://h/", { HDRS = "X-A:1" } ), "CONN ws://h/ HDRS=X-A:1" )
 lib.equal( command( "239.255.255.250:1900", { PRTO = "udp", BIND = 1900, MTTL = 4, JOIN = { "239.255.255.250@10.0.0.1", "224.0.0.251" } } ),
     "CONN 239.255.255.250:1900 BIND=1900 JOIN=239.255.255.250%4010.0.0.1,224.0.0.251 MTTL=4 PRTO=udp" )
@@ -142,7 +144,7 @@ local function against( replies, options, ending )
     return conn or why, sock
 end
 local GREETING = "OK TOGGLEDBITS-SOCKPROXY 1 a1\n"
-local ALL = "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT JSON MCST\n"
+local ALL = "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT JSON LENI MCST\n"
 lib.equal( against( { "220 mail\r\n" }, {} ), "the program at 10.0.0.1:99 is not sockproxyd" )
 lib.equal( against( { "ERR Access denied\n" }, {} ), "the proxy at 10.0.0.1:99 replies: ERR Access denied" )
 lib.like( against( {}, {} ), "does not greet: timeout$" )
@@ -151,6 +153,7 @@ local old = "the proxy at 10.0.0.1:99 is the Lua daemon or too old: it lacks "
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, {} ), old .. "WS MESG" )
 lib.equal( against( { GREETING, "ERR INVALID COMMAND\n" }, { KEEP = 1, notify = { device = 1, pid = "12345678" } } ),
     old .. "WS MESG KEEP" )
+lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP WS MESG\n" }, { LENI = "utf8" } ), old .. "LENI" )
 local why, sock = against( { GREETING }, { target = "wss://h/", DEFL = true, timeout = 0, notify = { device = 1 } }, "closed" )
 lib.equal( why, old .. "WS TLS MESG EVNT DEFL" )
 lib.equal( sent_bytes( sock ), "CAPA\n" )

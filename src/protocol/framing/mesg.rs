@@ -68,7 +68,7 @@ impl FramingError {
     /// The CLOS message to the plugin, the last one on the connection.
     pub(crate) fn close_message(self) -> Vec<u8> {
         let mut message = Vec::new();
-        encode_close(1002, &self.reason(), &mut message);
+        encode_close(1002, self.reason().as_bytes(), &mut message);
         message
     }
 
@@ -129,8 +129,9 @@ pub(super) fn message_len(bytes: impl Iterator<Item = u8>) -> Option<usize> {
 }
 
 /// Appends a CLOS message to the bytes for the plugin.
-pub(crate) fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("CLOS {code} {}\n{reason}", reason.len()).as_bytes());
+pub(crate) fn encode_close(code: u16, reason: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("CLOS {code} {}\n", reason.len()).as_bytes());
+    out.extend_from_slice(reason);
 }
 
 /// Parses a close code that a plugin may send: one that a close frame may carry, or 1005 for a frame without a code.

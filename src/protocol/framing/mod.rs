@@ -191,7 +191,7 @@ mod tests {
                 messages.push(Vec::new());
                 encode_body("HEAD", b"a: b\r\n", &mut messages[5]);
                 messages.push(Vec::new());
-                encode_close(1000, "by", &mut messages[6]);
+                encode_close(1000, b"by", &mut messages[6]);
             }
             let stream: std::collections::VecDeque<u8> = messages.concat().into();
             let mut start = 0;

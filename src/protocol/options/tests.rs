@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::protocol::tls_settings::{TlsVerify, TlsVersion};
+use crate::websocket::Leniency;
 use crate::websocket::handshake::CompressionOffer;
 
 fn endpoint() -> Target {
@@ -240,6 +241,20 @@ fn applies_every_option_of_websocket() {
     );
     assert_eq!(bridge.control, crate::websocket::Control::Hand);
     assert_eq!(bridged("").unwrap().framing(Protocol::Wss), Framing::Mesg);
+}
+
+#[test]
+fn leni_lists_what_is_let_through() {
+    let leniency = |options: &str| bridged(options).unwrap().websocket.unwrap_or_default().leniency;
+    assert_eq!(leniency(""), Leniency::default());
+    assert_eq!(leniency("LENI=utf8"), Leniency { utf8: true, mask: false });
+    assert_eq!(leniency("LENI=MASK,Utf8"), Leniency { utf8: true, mask: true });
+    assert_eq!(leniency("LENI=utf8 LENI=mask"), Leniency { utf8: false, mask: true }, "the last one holds");
+    for bad in ["LENI=", "LENI=utf8,", "LENI=utf-8", "LENI=utf8,close", "LENI=utf8%2cmask"] {
+        let reason = String::from_utf8(bridged(bad).unwrap_err().reason()).unwrap();
+        assert_eq!(reason, format!("Invalid option {bad}"));
+    }
+    assert_eq!(reason("LENI=utf8"), "Invalid option LENI=utf8", "tcp has no WebSocket");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::OptionDefault::{Unset, Value};
 use super::values::{MAX_CONNECT_TIMEOUT, decoded, lenient, one_of, switch, time_limit};
 use super::{OptionScope, OptionSpec, Parameters, ValueError, apply_defaults};
-use crate::websocket::Control;
 use crate::websocket::handshake::{CompressionOffer, Offer, OfferError};
+use crate::websocket::{Control, Leniency};
 
 /// The WebSocket settings of one connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,8 @@ pub(crate) struct WebSocketSettings {
     pub mask: bool,
     /// CTRL: how control frames are handled.
     pub control: Control,
+    /// LENI: what the remote may get wrong.
+    pub leniency: Leniency,
 }
 
 impl Default for WebSocketSettings {
@@ -38,6 +40,7 @@ impl Default for WebSocketSettings {
             max_message: 0,
             mask: false,
             control: Control::Hand,
+            leniency: Leniency::default(),
         };
         let mut parameters = Parameters { websocket: Some(Box::new(unset)), ..Parameters::UNSET };
         apply_defaults(OPTIONS, &mut parameters);
@@ -177,4 +180,22 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             Ok(())
         },
     ),
+    OptionSpec::new(
+        "LENI",
+        "utf8,mask",
+        OptionScope::WebSocket,
+        Unset("-"),
+        "what the remote may get wrong: text that is not UTF-8 is passed as it is; masked frames are unmasked",
+        |parameters, value| {
+            let excuses: [(_, fn(&mut Leniency)); 2] =
+                [("utf8", |leniency| leniency.utf8 = true), ("mask", |leniency| leniency.mask = true)];
+            let mut leniency = Leniency::default();
+            for word in value.split(|&b| b == b',') {
+                one_of(word, &excuses)?(&mut leniency);
+            }
+            settings(parameters).leniency = leniency;
+            Ok(())
+        },
+    )
+    .capable(&["LENI"]),
 ];

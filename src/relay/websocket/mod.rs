@@ -462,7 +462,7 @@ impl WebSocketRelay {
     fn end_remote(&mut self, code: u16, reason: &str, why: CloseReason) {
         if self.remote.is_open() {
             self.remote = RemoteState::Ended;
-            self.to_plugin.handle_end(code, reason);
+            self.to_plugin.handle_end(code, reason.as_bytes());
             if self.close_reason.is_none() && matches!(why, CloseReason::RemoteLost | CloseReason::BadRemote) {
                 self.failure = Some(reason.into());
             }

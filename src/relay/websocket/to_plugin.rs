@@ -81,7 +81,7 @@ impl ToPlugin {
     }
 
     /// The remote sends nothing more, for this reason.
-    pub(super) fn handle_end(&mut self, code: u16, reason: &str) {
+    pub(super) fn handle_end(&mut self, code: u16, reason: &[u8]) {
         self.message = Vec::new();
         self.undecoded = Vec::new();
         self.more = false;
@@ -163,7 +163,7 @@ mod tests {
         for event in events {
             assert!(way.handle_event(*event, 1000));
         }
-        way.handle_end(1000, "bye");
+        way.handle_end(1000, b"bye");
         String::from_utf8(way.waiting().to_vec()).unwrap()
     }
 
@@ -198,7 +198,7 @@ mod tests {
         way.handle_event(Event::Ping(b"x"), 1000);
         way.discard();
         way.handle_event(Event::Ping(b"x"), 1000);
-        way.handle_end(1000, "");
+        way.handle_end(1000, b"");
         assert_eq!(way.held(), 0);
     }
 }

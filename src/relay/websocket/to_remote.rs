@@ -103,7 +103,7 @@ impl ToRemote {
 mod tests {
     use super::*;
     use crate::testing::TestEntropy;
-    use crate::websocket::{Control, Role, WebSocketSettings};
+    use crate::websocket::{Control, Leniency, Role, WebSocketSettings};
 
     #[test]
     fn an_interrupted_read_makes_no_message() {
@@ -112,6 +112,7 @@ mod tests {
             mask: true,
             control: Control::Auto,
             max_message: 1000,
+            leniency: Leniency::default(),
             deflate: None,
             ping_interval: None,
         };

@@ -14,7 +14,7 @@ use crate::protocol::framing::{Framing, encode_datagram, encode_message};
 use crate::testing::TestEntropy;
 use crate::testing::network::{SimDatagramPeer, SimPeer};
 use crate::websocket::handshake::{AcceptOptions, RequestProgress, ServerHandshake};
-use crate::websocket::{Connection, Control, Event, Kind, Role, WebSocketSettings};
+use crate::websocket::{Connection, Control, Event, Kind, Leniency, Role, WebSocketSettings};
 
 /// What is spoken with a remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,6 +359,7 @@ impl Remote {
                         mask: false,
                         control: Control::Auto,
                         max_message: u64::MAX,
+                        leniency: Leniency::default(),
                         deflate: None,
                         ping_interval: None,
                     };

@@ -56,6 +56,32 @@ fn rfc6455_5_4_interleaved_messages_and_stray_continuations_fail() {
     assert_fails(&client(), &[frame(0x81, b"a"), frame(0x00, b"b")].concat(), 1002);
 }
 
+/// PyISY#124, aiohttp#4963: devices whose text is Latin-1.
+#[test]
+fn text_need_not_be_utf_8_for_a_lenient_client() {
+    let lenient = WebSocketSettings { leniency: Leniency { utf8: true, mask: false }, ..client() };
+    let latin = b"\x81\x05Gr\xfc\xdfe";
+    assert_fails(&client(), latin, 1007);
+    assert_eq!(at_every_split(&lenient, latin), message(Kind::Text, b"Gr\xfc\xdfe"));
+    let pieces = [frame(0x01, b"\xc3"), frame(0x80, b"")].concat();
+    assert_eq!(at_every_split(&lenient, &pieces), message(Kind::Text, b"\xc3"));
+    let closed = OwnedEvent::Closed(1000, "gr\u{fffd}".into());
+    assert_eq!(at_every_split(&lenient, &frame(0x88, b"\x03\xe8gr\xfc")), [closed]);
+    assert_fails(&lenient, &masked(0x81, b"hi"), 1002);
+}
+
+/// arduinoWebSockets#208: a server that masks.
+#[test]
+fn a_server_may_mask_for_a_lenient_client() {
+    let lenient = WebSocketSettings { leniency: Leniency { utf8: false, mask: true }, ..client() };
+    let input = [masked(0x8a, b"pong"), masked(0x01, b"a"), frame(0x80, b"b"), frame(0x81, b"plain")].concat();
+    let expected = [vec![OwnedEvent::Pong(b"pong".to_vec(), false)], text("ab"), text("plain")].concat();
+    assert_eq!(at_every_split(&WebSocketSettings { control: Control::Show, ..lenient.clone() }, &input), expected);
+    assert_fails(&lenient, &masked(0x81, b"\xff"), 1007);
+    let server = WebSocketSettings { leniency: lenient.leniency, ..server() };
+    assert_fails(&server, &frame(0x81, b"a client always masks"), 1002);
+}
+
 #[test]
 fn rfc6455_5_1_masked_server_frames_and_unmasked_client_frames_fail() {
     assert_fails(&client(), &masked(0x81, b"a"), 1002);

@@ -40,7 +40,9 @@ fn record(seen: &mut Vec<OwnedEvent>, event: Event<'_>) {
         Event::End => seen.push(OwnedEvent::End),
         Event::Ping(payload) => seen.push(OwnedEvent::Ping(payload.to_vec())),
         Event::Pong(payload, answers) => seen.push(OwnedEvent::Pong(payload.to_vec(), answers)),
-        Event::Closed { code, reason } => seen.push(OwnedEvent::Closed(code, reason.to_owned())),
+        Event::Closed { code, reason } => {
+            seen.push(OwnedEvent::Closed(code, String::from_utf8_lossy(reason).into_owned()));
+        }
         Event::InvalidClose { error, code, reason } => {
             seen.push(OwnedEvent::InvalidClose(error.code, code, reason.to_vec()));
         }
@@ -106,6 +108,7 @@ fn settings(role: Role) -> WebSocketSettings {
         mask: true,
         control: Control::Show,
         max_message: 65_536,
+        leniency: Leniency::default(),
         deflate: None,
         ping_interval: None,
     }

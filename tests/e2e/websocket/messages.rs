@@ -246,6 +246,58 @@ fn line_framing_maps_lines_to_text_messages() {
     assert!(plugin.at_end(), "no CLOS in LINE framing");
 }
 
+/// PyISY#124, aiohttp#4963, arduinoWebSockets#208: text in Latin-1, masked frames from a server.
+#[test]
+fn leni_lets_through_what_servers_get_wrong() {
+    let daemon = started();
+    let masked = b"\x8a\x81\x01\x02\x03\x04p\x81\x82\x01\x02\x03\x04ik";
+    for (framing, expected) in [
+        ("MESG", &b"TEXT 5\nGr\xfc\xdfeTEXT 2\nhiTEXT 1\n\xffCLOS 1000 2\n\xfc\xdf"[..]),
+        ("LINE", b"Gr\xfc\xdfe\nhi\n\xff\n"),
+        ("RAW", b"Gr\xfc\xdfehi\xff"),
+    ] {
+        let (mut plugin, mut peer) = websocket_connected(&daemon, &format!("FRAM={framing} LENI=utf8,mask"));
+        peer.send_frame(TEXT, b"Gr\xfc\xdfe").unwrap();
+        peer.send(masked).unwrap();
+        peer.send_fragment(TEXT, b"").unwrap();
+        peer.send_frame(CONTINUATION, b"\xff").unwrap();
+        peer.send_frame(CLOSE, b"\x03\xe8\xfc\xdf").unwrap();
+        assert_eq!(plugin.rest(), expected, "{framing}");
+    }
+    for (options, bytes, code) in [
+        ("", &b"\x81\x05Gr\xfc\xdfe"[..], 1007),
+        ("", masked, 1002),
+        ("LENI=mask", b"\x81\x05Gr\xfc\xdfe", 1007),
+        ("LENI=utf8", masked, 1002),
+    ] {
+        let (mut plugin, mut peer) = websocket_connected(&daemon, options);
+        peer.send(bytes).unwrap();
+        assert_eq!(read_message(&mut plugin).0, format!("CLOS {code}"), "{options}");
+        assert_eq!(read_close_code(&mut peer), code, "{options}");
+    }
+    let answer = daemon.plugin().command("CONN ws://127.0.0.1:9/ LENI=utf8,typos");
+    assert_eq!(answer, "ERR CONN Invalid option LENI=utf8,typos");
+}
+
+/// With DEFL text is checked after inflation, or not at all. With KEEP it waits for the plugin as it is.
+#[test]
+fn leni_holds_with_compression_and_for_kept_connections() {
+    let daemon = started();
+    let server = Server::start(|mut peer| {
+        peer.upgrade_with(&["Sec-WebSocket-Extensions: permessage-deflate"])?;
+        // A stored block (RFC 1951 section 3.2.4) of two bytes, masked with zeros, and the start of an empty one.
+        peer.send(b"\xc1\x88\0\0\0\0\0\x02\0\xfd\xff\xfc\xdf\0")?;
+        peer.echo()
+    });
+    let mut plugin = daemon.plugin();
+    plugin.conn(server.url("/"), "DEFL=on LENI=utf8,mask KEEP=60 NTFY=-1/s/a/abcdefgh");
+    assert_eq!(read_message(&mut plugin), ("TEXT".into(), b"\xfc\xdf".to_vec()));
+    drop(plugin);
+    let mut plugin = daemon.plugin();
+    assert_eq!(plugin.command("ATCH abcdefgh SEEN=0"), "OK ATCH abcdefgh");
+    assert_eq!(read_message(&mut plugin), ("TEXT".into(), b"\xfc\xdf".to_vec()));
+}
+
 #[test]
 fn raw_framing_is_a_byte_stream() {
     let daemon = started();

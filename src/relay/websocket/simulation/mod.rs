@@ -19,7 +19,7 @@ use crate::net::readiness::Readiness;
 use crate::testing::seeds::for_each_seed;
 use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 use crate::testing::{TestContext, timing_of};
-use crate::websocket::{Control, Role, WebSocketSettings};
+use crate::websocket::{Control, Leniency, Role, WebSocketSettings};
 use plugin::{Reader, Speaker};
 use server::Server;
 
@@ -77,6 +77,7 @@ impl World {
             mask: pick(&mut random, 4) > 0,
             control,
             max_message: max_message as u64,
+            leniency: Leniency::default(),
             deflate: deflates.then_some(server::AGREED),
             ping_interval,
         };

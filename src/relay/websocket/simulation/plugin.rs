@@ -97,7 +97,7 @@ impl Speaker {
         }
         let (code, reason) = [(1000, "enough"), (1005, ""), (3999, "")][pick(random, 3)];
         let mut bytes = Vec::new();
-        encode_close(code, reason, &mut bytes);
+        encode_close(code, reason.as_bytes(), &mut bytes);
         self.put(&bytes, Some(Word::Close(code, reason.into())));
         self.done = true;
     }

@@ -10,7 +10,7 @@ use testkit::websocket::frame_of as frame;
 use super::pick;
 use crate::testing::TestEntropy;
 use crate::testing::wire::Wire;
-use crate::websocket::{Connection, Control, Deflate, Event, Kind, Role, WebSocketSettings, close};
+use crate::websocket::{Connection, Control, Deflate, Event, Kind, Leniency, Role, WebSocketSettings, close};
 
 /// What one end has said. The plugin's words and the server's are of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,7 @@ impl Server {
             mask: false,
             control: Control::Hand,
             max_message: u64::MAX,
+            leniency: Leniency::default(),
             deflate: None,
             ping_interval: None,
         };
@@ -260,7 +261,9 @@ impl Server {
                     self.heard.push(Word::Ping(payload.to_vec()));
                 }
                 Some(Event::Pong(payload, _)) => self.heard.push(Word::Pong(payload.to_vec())),
-                Some(Event::Closed { code, reason }) => self.heard.push(Word::Close(code, reason.into())),
+                Some(Event::Closed { code, reason }) => {
+                    self.heard.push(Word::Close(code, String::from_utf8(reason.to_vec()).unwrap()))
+                }
                 Some(Event::InvalidClose { error: failure, .. } | Event::Failed(failure)) => {
                     panic!("the relay breaks the protocol: {failure}")
                 }

@@ -9,7 +9,7 @@ use crate::net::endpoint::SocketEndpoint;
 use crate::net::readiness::Readiness;
 use crate::testing::TestContext;
 use crate::testing::wire::{FaultProfile, Wire, WireEndpoint};
-use crate::websocket::{Control, Deflate, Role, WebSocketSettings};
+use crate::websocket::{Control, Deflate, Leniency, Role, WebSocketSettings};
 
 /// A relay with its plugin and its remote, both of which read everything.
 struct World {
@@ -32,6 +32,7 @@ impl World {
             mask: false,
             control: Control::Auto,
             max_message: options.max_message,
+            leniency: Leniency::default(),
             deflate,
             ping_interval,
         };

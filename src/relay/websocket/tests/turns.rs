@@ -83,6 +83,7 @@ fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
         mask: true,
         control: Control::Auto,
         max_message: 65536,
+        leniency: Leniency::default(),
         deflate: Some(deflate),
         ping_interval: None,
     };
