@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use crate::protocol::framing::{
-    Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, MAX_HEADER_LEN, encode_datagram,
+    Decoder, Framing, FramingError, FramingKind, Item, LineEncoder, MAX_DATAGRAM_LEN, MAX_HEADER_LEN, encode_datagram,
 };
 use crate::websocket::Kind;
 
@@ -116,6 +116,12 @@ fn to_plugin(text: &[u8]) {
     let Some((b'\n', inside)) = line.split_last() else { panic!("a line ends") };
     assert!(!inside.iter().any(|&byte| byte == b'\n' || byte == b'\r'), "a line is one");
     assert!(inside.len() <= datagram.len());
+    for split in [1, text.len() as u8] {
+        let (mut encoder, mut pieced) = (LineEncoder::new(usize::MAX), Vec::new());
+        pieces(datagram, split).iter().for_each(|piece| encoder.encode(piece, &mut pieced));
+        encoder.finish(&mut pieced);
+        assert_eq!(pieced, line, "the split matters");
+    }
     let message = encoded(Framing::Mesg);
     let items = decode(Framing::Mesg, &[&message]);
     assert_eq!(items, [Said::Message(Kind::Binary, datagram.to_vec(), Some(sender))], "written and read");

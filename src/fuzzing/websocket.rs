@@ -72,6 +72,7 @@ fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Came {
     let mut connection = Connection::new(settings.clone(), now);
     let mut came = Came::default();
     let mut open: Option<(Kind, Vec<u8>)> = None;
+    let mut announced = None;
     let mut answers = Vec::new();
     let mut keys = TestEntropy::default();
     for piece in pieces {
@@ -84,18 +85,22 @@ fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Came {
             match event {
                 None if taken == 0 => break,
                 None => {}
-                Some(Event::Start(kind)) => {
+                Some(Event::Start { kind, length }) => {
                     assert!(open.replace((kind, Vec::new())).is_none(), "a message inside a message");
+                    assert!(length.is_none_or(|length| length <= settings.max_message), "{length:?} is too long");
+                    announced = length;
                     came.order.push(Step::Start(kind));
                 }
                 Some(Event::Data(piece)) => {
                     let (_, data) = open.as_mut().expect("data is a message's");
                     assert!(!piece.is_empty(), "a piece of nothing");
                     data.extend_from_slice(piece);
-                    assert!(data.len() as u64 <= settings.max_message, "{} bytes are too long", data.len());
+                    let limit = announced.unwrap_or(settings.max_message);
+                    assert!(data.len() as u64 <= limit, "{} bytes are too long", data.len());
                 }
                 Some(Event::End) => {
                     let (kind, data) = open.take().expect("an end is a message's");
+                    assert!(announced.is_none_or(|length| length == data.len() as u64), "another length was announced");
                     let is_free = kind == Kind::Binary || settings.leniency.utf8;
                     assert!(is_free || std::str::from_utf8(&data).is_ok(), "text is UTF-8");
                     came.messages.push(data);

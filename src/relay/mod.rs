@@ -149,6 +149,8 @@ pub(crate) enum CloseReason {
     RemoteClosed,
     /// The remote violated its protocol.
     BadRemote,
+    /// There was no memory for a message that must be put together.
+    NoMemory,
 }
 
 impl std::fmt::Display for CloseReason {
@@ -165,6 +167,7 @@ impl std::fmt::Display for CloseReason {
             Self::BadFraming => "plugin's framing is broken",
             Self::RemoteClosed => "remote said goodbye",
             Self::BadRemote => "remote broke the protocol",
+            Self::NoMemory => "no memory for a message, buffers= is used up",
         })
     }
 }

@@ -94,6 +94,7 @@ impl<N: Network> Relaying<N> {
                     framing: parameters.framing(Protocol::Ws),
                     max_message: bridge.max_message,
                     receive: parameters.receive_timeout,
+                    keep: parameters.keep.is_some(),
                 };
                 let ahead = (&request.sent_ahead[..], upgraded.rest);
                 let connection = Connection::new(settings, cx.now);

@@ -36,7 +36,7 @@ enum ConnectionStage {
 
 /// An [`Event`] whose payload is still given by its location, so that it borrows nothing.
 enum PendingEvent {
-    Start(Kind),
+    Start(Kind, Option<u64>),
     Data(PayloadLocation),
     End,
     Ping(PayloadLocation),
@@ -325,7 +325,7 @@ impl Connection {
         now: Instant,
     ) -> Result<Option<PendingEvent>, ProtocolError> {
         Ok(match decoded {
-            Decoded::Start(kind) => Some(PendingEvent::Start(kind)),
+            Decoded::Start(kind, length) => Some(PendingEvent::Start(kind, length)),
             Decoded::Data(location) => Some(PendingEvent::Data(location)),
             Decoded::Fragment => None,
             Decoded::End => {
@@ -387,7 +387,7 @@ impl Connection {
     fn event<'a>(&'a self, event: PendingEvent, input: &'a [u8]) -> Event<'a> {
         let bytes = |location| self.receiver.bytes(location, input);
         match &event {
-            PendingEvent::Start(kind) => Event::Start(*kind),
+            PendingEvent::Start(kind, length) => Event::Start { kind: *kind, length: *length },
             PendingEvent::Data(location) => Event::Data(bytes(location)),
             PendingEvent::End => Event::End,
             PendingEvent::Ping(location) => Event::Ping(bytes(location)),

@@ -110,7 +110,13 @@ pub(crate) struct WebSocketSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
     /// A message begins.
-    Start(Kind),
+    Start {
+        /// Its type.
+        kind: Kind,
+        /// Its length in bytes, at most `max_message`; `None` if the peer does not announce it: the message is compressed or
+        /// has several frames. The bytes may still turn out not to be UTF-8.
+        length: Option<u64>,
+    },
     /// A piece of the message, unmasked and inflated. Text has been checked, but a piece may end within a character.
     Data(&'a [u8]),
     /// The message is complete.

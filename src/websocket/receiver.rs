@@ -16,8 +16,8 @@ const INFLATE_STEP: usize = 2048;
 /// A decoded element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
-    /// A message begins.
-    Start(Kind),
+    /// A message begins. Its length in bytes, if its first frame is its only one and not compressed.
+    Start(Kind, Option<u64>),
     /// A piece of the message.
     Data(PayloadLocation),
     /// A fragment of the message is complete that is not its last, and has nothing more to report.
@@ -122,7 +122,8 @@ impl Receiver {
                     }
                     let Some(header) = self.header.read(input, taken)? else { return Ok(None) };
                     if let Some(kind) = self.begin_frame(&header)? {
-                        return Ok(Some(Decoded::Start(kind)));
+                        let length = (header.fin && !header.compressed).then_some(header.length);
+                        return Ok(Some(Decoded::Start(kind, length)));
                     }
                 }
                 ReceiverStage::Control(opcode, mut payload) => {

@@ -74,15 +74,31 @@ pub(crate) fn encode_message(framing: Framing, kind: Kind, payload: &[u8], out: 
     match framing {
         Framing::Raw => out.extend_from_slice(payload),
         Framing::Line => encode_line(payload, out),
-        Framing::Mesg => encode_body(if kind == Kind::Text { "TEXT" } else { "BINA" }, payload, out),
+        Framing::Mesg => encode_body(message_verb(kind), payload, out),
     }
+}
+
+/// Appends the header of a message of `kind` in MESG. `length` bytes of payload must follow.
+pub(crate) fn encode_message_header(kind: Kind, length: usize, out: &mut Vec<u8>) {
+    encode_header(message_verb(kind), length, out);
 }
 
 /// Appends a message that has only a verb and a body: TEXT, BINA, PING, PONG, HEAD.
 pub(crate) fn encode_body(verb: &str, payload: &[u8], out: &mut Vec<u8>) {
-    // Writing to memory cannot fail.
-    let _ = writeln!(out, "{verb} {}", payload.len());
+    encode_header(verb, payload.len(), out);
     out.extend_from_slice(payload);
+}
+
+fn encode_header(verb: &str, length: usize, out: &mut Vec<u8>) {
+    // Writing to memory cannot fail.
+    let _ = writeln!(out, "{verb} {length}");
+}
+
+fn message_verb(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "TEXT",
+        Kind::Binary => "BINA",
+    }
 }
 
 /// Appends a datagram from `sender` to the bytes for the plugin.
@@ -97,21 +113,63 @@ pub(crate) fn encode_datagram(framing: Framing, payload: &[u8], sender: SocketAd
     }
 }
 
-/// Appends a message as one line: each CRLF, CR or LF inside becomes a space, those at the end are removed.
+/// Appends a message as one line.
 fn encode_line(payload: &[u8], out: &mut Vec<u8>) {
-    let end = payload.iter().rposition(|&b| b != b'\r' && b != b'\n').map_or(0, |at| at + 1);
-    let mut bytes = payload[..end].iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\r' => {
-                bytes.next_if_eq(&b'\n');
-                out.push(b' ');
+    let mut encoder = LineEncoder::new(usize::MAX);
+    encoder.encode(payload, out);
+    encoder.finish(out);
+}
+
+/// Encodes messages as lines, each in pieces of any size: each CRLF, CR or LF inside becomes a space, those at the end are
+/// removed.
+#[derive(Debug)]
+pub(crate) struct LineEncoder {
+    /// Line ends since the last other byte. They are not written before it is known whether they are at the end.
+    line_ends: usize,
+    max_line_ends: usize,
+    /// The last byte is a CR, so that a LF belongs to it.
+    after_cr: bool,
+}
+
+impl LineEncoder {
+    /// An encoder at the start of a message. Of more than `max_line_ends` line ends in a row the first become spaces even if they are
+    /// at the end, so that a few bytes do not cause any number of spaces at once.
+    pub(crate) fn new(max_line_ends: usize) -> Self {
+        Self { line_ends: 0, max_line_ends, after_cr: false }
+    }
+
+    /// Appends the next piece of the message.
+    pub(crate) fn encode(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let text = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
+            if text > 0 {
+                self.flush(out);
+                self.after_cr = false;
+                out.extend_from_slice(&rest[..text]);
             }
-            b'\n' => out.push(b' '),
-            other => out.push(other),
+            let Some((&line_end, behind)) = rest[text..].split_first() else { return };
+            if line_end == b'\r' || !self.after_cr {
+                if self.line_ends == self.max_line_ends {
+                    self.flush(out);
+                }
+                self.line_ends += 1;
+            }
+            self.after_cr = line_end == b'\r';
+            rest = behind;
         }
     }
-    out.push(b'\n');
+
+    /// Appends the end of the line. Another message may follow.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        (self.line_ends, self.after_cr) = (0, false);
+        out.push(b'\n');
+    }
+
+    /// Appends the line ends that were held back, as spaces.
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        out.resize(out.len() + std::mem::take(&mut self.line_ends), b' ');
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +193,35 @@ mod tests {
         let mut out = Vec::new();
         encode_datagram(Framing::Mesg, b"x", "[2001:db8::1]:53".parse().unwrap(), &mut out);
         assert_eq!(out, b"DGRM 1 [2001:db8::1]:53\nx");
+    }
+
+    #[test]
+    fn a_line_may_be_encoded_in_pieces() {
+        use crate::testing::pieces::at_every_split;
+        let encoded = |max_line_ends, message: &[u8]| {
+            at_every_split(message, |pieces| {
+                let (mut encoder, mut out) = (LineEncoder::new(max_line_ends), Vec::new());
+                for piece in pieces {
+                    encoder.encode(piece, &mut out);
+                    let written = out.iter().rev().take_while(|&&byte| byte == b' ').count();
+                    assert!(max_line_ends < 100 || written == 0, "line ends are held back");
+                }
+                encoder.finish(&mut out);
+                String::from_utf8(out).unwrap()
+            })
+        };
+        for (message, line) in [
+            (&b"a\r\nb\rc\nd\n\r\n"[..], "a b c d\n"),
+            (b"", "\n"),
+            (b"\r\n\r", "\n"),
+            (b"\n\ra", "  a\n"),
+            (b"a\r\r\n\n\nb", "a    b\n"),
+            (b"\r\na\n", " a\n"),
+        ] {
+            assert_eq!(encoded(usize::MAX, message), line);
+        }
+        assert_eq!(encoded(3, b"a\n\n\nb\n\n\n"), "a   b\n");
+        assert_eq!(encoded(3, b"a\n\n\n\n\n"), "a   \n", "the first three of five");
     }
 
     #[test]

@@ -101,7 +101,12 @@ pub(crate) struct RelayOptions {
     pub max_message: u64,
     /// Longest silence of the remote.
     pub receive: Option<Duration>,
+    /// The plugin may come back (KEEP), and must find whole messages then: none is passed on while it comes.
+    pub keep: bool,
 }
+
+/// What the plugin is told where there is no memory for a message.
+const NO_MEMORY: &str = "no memory for the message, buffers= is used up";
 
 impl WebSocketRelay {
     /// A relay that begins now, with what the plugin has sent behind its CONN and the remote behind its response, and
@@ -114,7 +119,7 @@ impl WebSocketRelay {
         head: Option<&[u8]>,
     ) -> Self {
         let limit = usize::try_from(options.max_message).unwrap_or(usize::MAX).max(MIN_MESSAGE_LIMIT);
-        let mut to_plugin = ToPlugin::new(options.framing, received_ahead);
+        let mut to_plugin = ToPlugin::new(options.framing, options.keep, received_ahead);
         if let Some(head) = head {
             to_plugin.handle_head(head);
         }
@@ -222,6 +227,7 @@ impl WebSocketRelay {
             if allowance == 0 {
                 break;
             }
+            self.account(cx.budget);
             if self.to_plugin.more {
                 let mut undecoded = std::mem::take(&mut self.to_plugin.undecoded);
                 let used = self.decode_remote(&mut undecoded, &mut allowance, cx);
@@ -256,9 +262,11 @@ impl WebSocketRelay {
     }
 
     /// Decodes what the remote has sent, until the plugin has enough to read, or the turn's `allowance` is used up: a few
-    /// bytes may inflate to very many. Returns how many bytes of `input` it took.
+    /// bytes may inflate to very many. Returns how many bytes of `input` it took. To be called after
+    /// [`WebSocketRelay::account`].
     fn decode_remote(&mut self, input: &mut [u8], allowance: &mut usize, cx: &mut RelayContext<'_>) -> usize {
         let mut taken = 0;
+        let counted = self.to_plugin.held();
         loop {
             if !self.remote.is_open() {
                 return taken;
@@ -294,22 +302,26 @@ impl WebSocketRelay {
                 Some(Event::Failed(failure)) => {
                     self.end_remote(failure.code, failure.reason, CloseReason::BadRemote);
                 }
-                Some(Event::Start(kind)) => {
-                    self.to_plugin.handle_event(Event::Start(kind), 0);
+                Some(Event::Start { kind, length }) => {
+                    self.to_plugin.handle_event(Event::Start { kind, length }, 0);
                     if self.connection.inflater_needed() > cx.budget.left() + RESERVE {
                         self.refuse_message(cx);
                     }
                 }
-                Some(event) if self.to_plugin.handle_event(event, cx.budget.left() + RESERVE) => {}
-                // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
-                Some(_) => self.refuse_message(cx),
+                Some(event) => {
+                    let left = (cx.budget.left() + counted).saturating_sub(self.to_plugin.held());
+                    if !self.to_plugin.handle_event(event, left) {
+                        // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
+                        self.refuse_message(cx);
+                    }
+                }
             }
         }
     }
 
     /// There is no memory for the remote's message: both sides are told so.
     fn refuse_message(&mut self, cx: &mut RelayContext<'_>) {
-        self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadRemote);
+        self.end_remote(close::MESSAGE_TOO_BIG, NO_MEMORY, CloseReason::NoMemory);
         self.connection.close(close::MESSAGE_TOO_BIG, "", cx.now, cx.entropy);
     }
 
@@ -365,7 +377,7 @@ impl WebSocketRelay {
             // All whole messages are encoded. Partly read ones that wait for each other's memory would deadlock, so the
             // message fails instead.
             if self.to_remote.buffered() > RESERVE && cx.budget.is_full() {
-                self.end_remote(close::MESSAGE_TOO_BIG, "no memory for the message", CloseReason::BadFraming);
+                self.end_remote(close::MESSAGE_TOO_BIG, NO_MEMORY, CloseReason::NoMemory);
                 self.end_plugin(close::GOING_AWAY, cx);
                 return false;
             }
@@ -462,8 +474,10 @@ impl WebSocketRelay {
     fn end_remote(&mut self, code: u16, reason: &str, why: CloseReason) {
         if self.remote.is_open() {
             self.remote = RemoteState::Ended;
-            self.to_plugin.handle_end(code, reason.as_bytes());
-            if self.close_reason.is_none() && matches!(why, CloseReason::RemoteLost | CloseReason::BadRemote) {
+            let is_in_part = self.to_plugin.handle_end(code, reason.as_bytes());
+            if is_in_part {
+                self.failure = Some(format!("{reason}, within a message that the plugin has in part").into());
+            } else if self.close_reason.is_none() && matches!(why, CloseReason::RemoteLost | CloseReason::BadRemote) {
                 self.failure = Some(reason.into());
             }
             self.close_reason.get_or_insert(why);

@@ -1,17 +1,25 @@
 //! What the remote sends, on its way to the plugin: events of the WebSocket in, bytes in the plugin's framing out.
 
 use crate::buffer_pool;
-use crate::protocol::framing::{Framing, encode_body, encode_close, encode_message};
+use crate::protocol::framing::{
+    Framing, LineEncoder, encode_body, encode_close, encode_message, encode_message_header,
+};
+use crate::relay::memory_budget::RESERVE;
 use crate::websocket::{Event, Kind};
+
+/// Bytes of the longest message that is put together as a rule, so that the plugin finds all of it when it is notified.
+/// Longer ones, as far as the remote announces their length, are passed on while they come.
+pub(super) const MAX_ASSEMBLED: usize = 64 * 1024;
+/// Line ends in a row that are held back in a message that is passed on while it comes (LINE). No text has more at its end.
+const MAX_LINE_ENDS: usize = 1024;
 
 /// The remote's way to the plugin.
 #[derive(Debug)]
 pub(super) struct ToPlugin {
     framing: Framing,
-    /// The kind of the message that is coming in.
-    kind: Kind,
-    /// As much of it as has come. In RAW nothing waits for the rest.
-    message: Vec<u8>,
+    /// Messages are handed over whole, whatever their length.
+    whole: bool,
+    incoming: Incoming,
     /// What the plugin is to read.
     out: Vec<u8>,
     /// How much of it is written.
@@ -25,13 +33,37 @@ pub(super) struct ToPlugin {
     received: u64,
 }
 
+/// The message that is coming in.
+#[derive(Debug, Default)]
+enum Incoming {
+    /// There is none; or the framing is RAW, in which nothing waits for the rest.
+    #[default]
+    Nothing,
+    /// It is put together.
+    Assembled(Assembly),
+    /// MESG: its header is in `out`, and its bytes follow as they come.
+    PassedBody,
+    /// LINE: its bytes go to `out` as they come.
+    PassedLine(LineEncoder),
+}
+
+/// A message that is put together.
+#[derive(Debug)]
+struct Assembly {
+    kind: Kind,
+    /// Its length, if it may be passed on before it is whole.
+    length: Option<usize>,
+    /// As much of it as has come.
+    bytes: Vec<u8>,
+}
+
 impl ToPlugin {
-    /// An empty encoder. `received_ahead` is decoded first.
-    pub(super) fn new(framing: Framing, received_ahead: Vec<u8>) -> Self {
+    /// An empty encoder. `whole`: messages are handed over whole, whatever their length. `received_ahead` is decoded first.
+    pub(super) fn new(framing: Framing, whole: bool, received_ahead: Vec<u8>) -> Self {
         Self {
             framing,
-            kind: Kind::Binary,
-            message: Vec::new(),
+            whole,
+            incoming: Incoming::Nothing,
             out: Vec::new(),
             written: 0,
             discarding: false,
@@ -55,24 +87,30 @@ impl ToPlugin {
             return true;
         }
         match event {
-            Event::Start(kind) => self.kind = kind,
+            Event::Start { .. } if self.framing == Framing::Raw => {}
+            Event::Start { kind, length } => {
+                let length = length.and_then(|length| usize::try_from(length).ok()).filter(|_| !self.whole);
+                let assembly = Assembly { kind, length, bytes: Vec::new() };
+                match length.filter(|&length| length > MAX_ASSEMBLED) {
+                    Some(length) => self.pass(length, assembly),
+                    None => self.incoming = Incoming::Assembled(assembly),
+                }
+            }
             Event::Data(bytes) => {
                 self.received += bytes.len() as u64;
-                let into = if self.framing == Framing::Raw { &mut self.out } else { &mut self.message };
-                if into.capacity() - into.len() < bytes.len() && into.len() + bytes.len() > left {
-                    return false;
-                }
-                buffer_pool::append(into, bytes);
+                return self.handle_data(bytes, left);
             }
-            Event::End if self.framing == Framing::Raw => {}
-            Event::End => {
-                let message = std::mem::take(&mut self.message);
-                if self.out.capacity() == 0 {
-                    self.out = buffer_pool::take(message.len() + MAX_HEADER);
+            Event::End => match std::mem::take(&mut self.incoming) {
+                Incoming::Nothing | Incoming::PassedBody => {}
+                Incoming::PassedLine(mut encoder) => encoder.finish(&mut self.out),
+                Incoming::Assembled(Assembly { kind, bytes, .. }) => {
+                    if self.out.capacity() == 0 {
+                        self.out = buffer_pool::take(bytes.len() + MAX_HEADER);
+                    }
+                    encode_message(self.framing, kind, &bytes, &mut self.out);
+                    buffer_pool::give(bytes);
                 }
-                encode_message(self.framing, self.kind, &message, &mut self.out);
-                buffer_pool::give(message);
-            }
+            },
             Event::Ping(payload) => self.show("PING", payload),
             Event::Pong(payload, _) => self.show("PONG", payload),
             Event::Closed { .. } | Event::InvalidClose { .. } | Event::Failed(_) => {}
@@ -80,14 +118,60 @@ impl ToPlugin {
         true
     }
 
-    /// The remote sends nothing more, for this reason.
-    pub(super) fn handle_end(&mut self, code: u16, reason: &[u8]) {
-        self.message = Vec::new();
+    /// Takes a piece of a message. False if there is no memory for it.
+    fn handle_data(&mut self, bytes: &[u8], left: usize) -> bool {
+        match &mut self.incoming {
+            Incoming::Nothing => return append_within(&mut self.out, bytes, left),
+            Incoming::Assembled(assembly) => {
+                if append_within(&mut assembly.bytes, bytes, left) {
+                    return true;
+                }
+                let Some(length) = assembly.length else { return false };
+                // The plugin need not wait for the rest, and then nothing is held.
+                let Incoming::Assembled(assembly) = std::mem::take(&mut self.incoming) else { return false };
+                self.pass(length, assembly);
+                return self.handle_data(bytes, left);
+            }
+            // Not checked: these bytes are in memory already, and no more are read before the plugin has taken them.
+            Incoming::PassedBody => buffer_pool::append(&mut self.out, bytes),
+            Incoming::PassedLine(encoder) => {
+                buffer_pool::reserve(&mut self.out, bytes.len());
+                encoder.encode(bytes, &mut self.out);
+            }
+        }
+        true
+    }
+
+    /// Passes a message of `length` bytes on from now on. A part of it may have come.
+    fn pass(&mut self, length: usize, Assembly { kind, bytes, .. }: Assembly) {
+        buffer_pool::reserve(&mut self.out, bytes.len() + MAX_HEADER);
+        self.incoming = match self.framing {
+            Framing::Raw => Incoming::Nothing,
+            Framing::Mesg => {
+                encode_message_header(kind, length, &mut self.out);
+                self.out.extend_from_slice(&bytes);
+                Incoming::PassedBody
+            }
+            Framing::Line => {
+                let mut encoder = LineEncoder::new(MAX_LINE_ENDS);
+                encoder.encode(&bytes, &mut self.out);
+                Incoming::PassedLine(encoder)
+            }
+        };
+        buffer_pool::give(bytes);
+    }
+
+    /// The remote sends nothing more, for this reason. True if a message was passed on in part: its body cannot be
+    /// interrupted, so the plugin's stream ends within it.
+    pub(super) fn handle_end(&mut self, code: u16, reason: &[u8]) -> bool {
+        let incoming = std::mem::take(&mut self.incoming);
         self.undecoded = Vec::new();
         self.more = false;
-        if self.framing == Framing::Mesg && !self.discarding {
+        let is_passed = matches!(incoming, Incoming::PassedBody | Incoming::PassedLine(_)) && !self.discarding;
+        if self.framing == Framing::Mesg && !self.discarding && !is_passed {
             encode_close(code, reason, &mut self.out);
         }
+        is_passed
     }
 
     fn show(&mut self, verb: &str, payload: &[u8]) {
@@ -99,7 +183,7 @@ impl ToPlugin {
     /// The plugin has gone: what waits is dropped, and what comes is dropped, too.
     pub(super) fn discard(&mut self) {
         self.discarding = true;
-        self.message = Vec::new();
+        self.incoming = Incoming::Nothing;
         self.out = Vec::new();
         self.written = 0;
     }
@@ -131,7 +215,9 @@ impl ToPlugin {
 
     /// Bytes of memory held, messages that are coming in included.
     pub(super) fn held(&self) -> usize {
-        [&self.out, &self.message, &self.undecoded].into_iter().map(buffer_pool::held).sum()
+        let assembled =
+            if let Incoming::Assembled(assembly) = &self.incoming { buffer_pool::held(&assembly.bytes) } else { 0 };
+        buffer_pool::held(&self.out) + assembled + buffer_pool::held(&self.undecoded)
     }
 
     /// Gives back memory that what waits does not need.
@@ -139,7 +225,9 @@ impl ToPlugin {
         if buffer_pool::shrink(&mut self.out, self.written) {
             self.written = 0;
         }
-        buffer_pool::shrink(&mut self.message, 0);
+        if let Incoming::Assembled(assembly) = &mut self.incoming {
+            buffer_pool::shrink(&mut assembly.bytes, 0);
+        }
         buffer_pool::shrink(&mut self.undecoded, 0);
     }
 
@@ -147,6 +235,21 @@ impl ToPlugin {
     pub(super) fn received(&self) -> u64 {
         self.received
     }
+}
+
+/// Appends `bytes`, unless that takes more than the `left` bytes of memory. [`RESERVE`] bytes are always there.
+fn append_within(buffer: &mut Vec<u8>, bytes: &[u8], left: usize) -> bool {
+    let needed = buffer.len() + bytes.len();
+    let grows = needed.saturating_sub(buffer.capacity());
+    if grows > left && needed > RESERVE {
+        return false;
+    }
+    // A vector grows to twice its size where it can choose.
+    if grows > 0 && buffer.capacity() > left {
+        buffer.reserve_exact(bytes.len());
+    }
+    buffer_pool::append(buffer, bytes);
+    true
 }
 
 /// Bytes of memory kept for the next message.
@@ -159,7 +262,7 @@ mod tests {
     use super::*;
 
     fn encoded(framing: Framing, events: &[Event<'_>]) -> String {
-        let mut way = ToPlugin::new(framing, Vec::new());
+        let mut way = ToPlugin::new(framing, false, Vec::new());
         for event in events {
             assert!(way.handle_event(*event, 1000));
         }
@@ -170,12 +273,12 @@ mod tests {
     #[test]
     fn encodes_events_in_every_framing() {
         let events = [
-            Event::Start(Kind::Text),
+            Event::Start { kind: Kind::Text, length: None },
             Event::Data(b"a\n"),
             Event::Ping(b"p"),
             Event::Data(b"b"),
             Event::End,
-            Event::Start(Kind::Binary),
+            Event::Start { kind: Kind::Binary, length: Some(0) },
             Event::End,
             Event::Pong(b"", true),
         ];
@@ -186,15 +289,61 @@ mod tests {
 
     #[test]
     fn a_message_without_memory_for_it_is_refused() {
-        let mut way = ToPlugin::new(Framing::Mesg, Vec::new());
-        way.handle_event(Event::Start(Kind::Text), 0);
-        assert!(!way.handle_event(Event::Data(&[0; 100]), 99));
-        assert!(way.handle_event(Event::Data(&[0; 100]), 100));
+        let (start, piece) = (Event::Start { kind: Kind::Text, length: None }, [b'x'; RESERVE]);
+        for framing in [Framing::Mesg, Framing::Line] {
+            let mut way = ToPlugin::new(framing, false, Vec::new());
+            way.handle_event(start, 0);
+            assert!(way.handle_event(Event::Data(&piece), 0), "the reserve");
+            assert!(!way.handle_event(Event::Data(&piece), RESERVE - 1));
+            assert!(way.handle_event(Event::Data(&piece), RESERVE));
+            assert!(way.held() <= 2 * RESERVE, "{} bytes", way.held());
+            assert!(way.waiting().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_message_of_known_length_is_passed_on_where_memory_is_short() {
+        for (framing, whole) in [(Framing::Mesg, "TEXT 3000\n"), (Framing::Line, "")] {
+            let mut way = ToPlugin::new(framing, false, Vec::new());
+            way.handle_event(Event::Start { kind: Kind::Text, length: Some(3000) }, 0);
+            assert!(way.handle_event(Event::Data(&[b'x'; 1000]), 0) && way.waiting().is_empty());
+            assert!(way.handle_event(Event::Data(&[b'y'; 1999]), 0));
+            let begun = [whole.as_bytes(), &[b'x'; 1000], &[b'y'; 1999]].concat();
+            assert_eq!(way.waiting(), begun);
+            assert!(way.handle_event(Event::Data(b"\n"), 0) && way.handle_event(Event::End, 0));
+            assert_eq!(way.waiting()[begun.len()..], *b"\n", "in LINE the end of the message, not its last byte");
+            way.handle_end(1000, b"");
+            assert_eq!(way.waiting().ends_with(b"CLOS 1000 0\n"), framing == Framing::Mesg);
+        }
+        let mut way = ToPlugin::new(Framing::Mesg, true, Vec::new());
+        way.handle_event(Event::Start { kind: Kind::Text, length: Some(3000) }, 0);
+        assert!(!way.handle_event(Event::Data(&[b'x'; 3000]), 2999), "a plugin that may come back needs all of it");
+    }
+
+    #[test]
+    fn a_long_message_is_passed_on_while_it_comes() {
+        let length = MAX_ASSEMBLED as u64 + 1;
+        for (framing, header) in [(Framing::Mesg, format!("BINA {length}\n")), (Framing::Line, String::new())] {
+            let mut way = ToPlugin::new(framing, false, Vec::new());
+            way.handle_event(Event::Start { kind: Kind::Binary, length: Some(length) }, 0);
+            assert_eq!(way.waiting(), header.as_bytes());
+            assert!(way.handle_event(Event::Data(b"a\r"), 0) && way.handle_event(Event::Data(b"\nb"), 0));
+            let body = if framing == Framing::Mesg { "a\r\nb" } else { "a b" };
+            assert_eq!(way.waiting(), [&header, body].concat().as_bytes());
+            assert!(way.handle_end(1007, b"not UTF-8"), "the end comes within it");
+            assert_eq!(way.waiting(), [&header, body].concat().as_bytes(), "no CLOS inside a body");
+        }
+        for (length, whole) in [(Some(length), true), (Some(length - 1), false), (None, false)] {
+            let mut way = ToPlugin::new(Framing::Mesg, whole, Vec::new());
+            way.handle_event(Event::Start { kind: Kind::Binary, length }, 0);
+            assert!(way.handle_event(Event::Data(b"a"), 0) && way.waiting().is_empty(), "{length:?}, {whole}");
+            assert!(!way.handle_end(1000, b"") && way.waiting() == b"CLOS 1000 0\n");
+        }
     }
 
     #[test]
     fn nothing_is_held_for_a_plugin_that_has_gone() {
-        let mut way = ToPlugin::new(Framing::Mesg, Vec::new());
+        let mut way = ToPlugin::new(Framing::Mesg, true, Vec::new());
         way.handle_event(Event::Ping(b"x"), 1000);
         way.discard();
         way.handle_event(Event::Ping(b"x"), 1000);

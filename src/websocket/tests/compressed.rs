@@ -179,7 +179,7 @@ fn inflation_ends_at_the_message_limit() {
                 inflated += piece.len();
             }
             Some(Event::Failed(error)) => break assert_eq!(error.code, 1009),
-            Some(event) => assert_eq!(event, Event::Start(Kind::Binary)),
+            Some(event) => assert_eq!(event, Event::Start { kind: Kind::Binary, length: None }),
             None => panic!("the whole message was inflated"),
         }
     }

@@ -29,7 +29,7 @@ enum OwnedEvent {
 
 fn record(seen: &mut Vec<OwnedEvent>, event: Event<'_>) {
     match event {
-        Event::Start(kind) => seen.push(OwnedEvent::Start(kind)),
+        Event::Start { kind, .. } => seen.push(OwnedEvent::Start(kind)),
         Event::Data(piece) => {
             assert!(!piece.is_empty(), "an empty piece");
             match seen.last_mut() {

@@ -9,8 +9,8 @@ use testkit::random::{Checksum, Random};
 use testkit::websocket::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, Server, TEXT, close_of, frame_of};
 
 use crate::support::{
-    expect_ok, read_close_code, read_frame, read_message, read_message_text, send_message, started,
-    websocket_connected, websocket_requested, with_luup,
+    LIMIT, configured, eventually, expect_ok, read_close_code, read_frame, read_message, read_message_text,
+    send_message, started, websocket_connected, websocket_requested, with_luup,
 };
 
 /// Reads a message of any number of frames; returns the first opcode and the whole payload.
@@ -142,7 +142,7 @@ fn frames_together_with_the_101_are_not_lost() {
     peer.send(&[request.upgrade(&[]).as_bytes(), &first].concat()).unwrap();
     expect_ok(&mut plugin);
     assert_eq!(read_message_text(&mut plugin), "TEXT first");
-    assert_eq!(luup.wait_for(1, crate::support::LIMIT)[0].device(), Some(7));
+    assert_eq!(luup.wait_for(1, LIMIT)[0].device(), Some(7));
 }
 
 #[test]
@@ -244,6 +244,72 @@ fn line_framing_maps_lines_to_text_messages() {
     peer.send_frame(CLOSE, &close_of(1001, "")).unwrap();
     peer.end().unwrap();
     assert!(plugin.at_end(), "no CLOS in LINE framing");
+}
+
+/// remote_homeassistant#226, core#36583: the states of a large installation, in one frame that is longer than `buffers`.
+#[test]
+fn a_message_longer_than_the_buffers_passes_while_it_comes() {
+    const LENGTH: usize = 4_449_457;
+    let (luup, daemon) = with_luup("[limits]\nbuffers=4194304\n");
+    let text: String = "{\"state\": \"gr\u{fc}n\"},\r\n".chars().cycle().take(LENGTH).collect();
+    let text = text[..text.floor_char_boundary(LENGTH - 1)].to_owned();
+    let text = text.clone() + &"}".repeat(LENGTH - text.len());
+    for framing in ["MESG", "LINE"] {
+        let (mut plugin, mut peer) =
+            websocket_connected(&daemon, &format!("FRAM={framing} MAXM=10000000 NTFY=7/s/a/p{framing}"));
+        let sent = text.clone();
+        let server = thread::spawn(move || {
+            peer.send_frame(TEXT, sent.as_bytes())?;
+            peer.send_frame(TEXT, b"next").map(|()| peer)
+        });
+        if framing == "MESG" {
+            assert!(read_message(&mut plugin) == ("TEXT".into(), text.clone().into_bytes()), "other bytes");
+            assert_eq!(read_message_text(&mut plugin), "TEXT next");
+        } else {
+            assert!(plugin.line() == text.replace("\r\n", " "), "another line");
+            assert_eq!(plugin.line(), "next");
+        }
+        drop(server.join().unwrap().unwrap());
+        assert!(luup.wait_for(1, LIMIT).iter().all(|request| request.device() == Some(7)));
+    }
+}
+
+#[test]
+fn where_memory_is_short_the_end_names_buffers() {
+    let daemon = configured("[limits]\nbuffers=65536\n");
+    for options in ["MAXM=1000000", "MAXM=1000000 FRAM=LINE"] {
+        let (mut plugin, mut peer) = websocket_connected(&daemon, options);
+        // Fragments do not say how long the message is.
+        peer.send_fragment(BINARY, &[7; 60_000]).unwrap();
+        peer.send_fragment(CONTINUATION, &[7; 60_000]).unwrap();
+        if options.contains("LINE") {
+            assert!(plugin.at_end());
+        } else {
+            assert_eq!(read_message_text(&mut plugin), "CLOS 1009 no memory for the message, buffers= is used up");
+        }
+        assert_eq!(read_close_code(&mut peer), 1009);
+    }
+    // With KEEP the plugin needs whole messages.
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "MAXM=1000000 KEEP=60 NTFY=-1/s/a/abcdefgh");
+    peer.send_frame(BINARY, &[7; 100_000]).unwrap();
+    assert_eq!(read_message_text(&mut plugin), "CLOS 1009 no memory for the message, buffers= is used up");
+    drop((plugin, peer));
+    let why = "closed: no memory for a message, buffers= is used up";
+    eventually("three connections are closed", || (daemon.log_text().matches(why).count() == 3).then_some(()));
+}
+
+#[test]
+fn a_long_text_that_is_not_utf_8_ends_the_plugins_stream_in_its_body() {
+    let daemon = started();
+    let (mut plugin, mut peer) = websocket_connected(&daemon, "MAXM=1000000");
+    peer.send_frame(TEXT, &[&[b'x'; 100_000][..], b"\xff"].concat()).unwrap();
+    let rest = plugin.rest();
+    let length = rest.len() - "TEXT 100001\n".len();
+    assert!(rest.starts_with(b"TEXT 100001\nxxx") && length <= 100_000, "{length} bytes");
+    assert_eq!(read_close_code(&mut peer), 1007);
+    drop(peer);
+    let why = "(a text is not UTF-8, within a message that the plugin has in part)";
+    daemon.wait_for_log(LIMIT, |line| line.contains(why));
 }
 
 /// PyISY#124, aiohttp#4963, arduinoWebSockets#208: text in Latin-1, masked frames from a server.

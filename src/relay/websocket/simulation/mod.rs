@@ -68,6 +68,7 @@ impl World {
         let receive = (pick(&mut random, 4) == 0).then(|| Duration::from_secs(15));
         let deflates = pick(&mut random, 2) == 0;
         let poor = pick(&mut random, 8) == 0;
+        let keep = pick(&mut random, 4) == 0;
         let buffers = MemoryBudget::new(if poor { 3000 } else { 4 << 20 }, 65_536);
         // Reads of few bytes are many, so that turns end before there is nothing more.
         let read = [200, 8192][pick(&mut random, 2)];
@@ -108,7 +109,7 @@ impl World {
         remote.send_ahead(&server_ahead);
         plugin.send_ahead(&plugin_ahead);
         let connection = Connection::new(settings, around.now);
-        let options = RelayOptions { framing, max_message: max_message as u64, receive };
+        let options = RelayOptions { framing, max_message: max_message as u64, receive, keep };
         let relay = WebSocketRelay::new(around.now, connection, &options, (&plugin_ahead, server_ahead), head);
         let plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
         let remote = SocketEndpoint::new(remote, Readiness::FRESH);
@@ -120,7 +121,7 @@ impl World {
             relay,
             server,
             speaker,
-            reader: Reader::new(framing, control, head),
+            reader: Reader::new(framing, control, head, keep, poor),
             control,
             max_message,
             read,
@@ -356,7 +357,8 @@ impl World {
     }
 }
 
-fn run(seed: u64) -> CloseReason {
+/// How it ended, and whether the plugin has read a part of a message before the rest had come.
+fn run(seed: u64) -> (CloseReason, bool) {
     let mut world = World::new(seed);
     for _ in 0..60 + world.pick(100) {
         world.happen();
@@ -368,7 +370,7 @@ fn run(seed: u64) -> CloseReason {
             break;
         }
     }
-    world.finish()
+    (world.finish(), world.reader.read_early)
 }
 
 /// Seeds that are tried.
@@ -377,14 +379,17 @@ const SEEDS: u64 = 2000;
 #[test]
 fn messages_arrive_in_order_and_whole_whatever_the_sockets_do() {
     let mut ends = std::collections::HashMap::new();
-    let mut seeds = 0;
+    let (mut seeds, mut early) = (0, 0);
     for_each_seed("relay::websocket::simulation", SEEDS, |seed| {
-        *ends.entry(run(seed).to_string()).or_insert(0) += 1;
+        let (end, read_early) = run(seed);
+        *ends.entry(end.to_string()).or_insert(0) += 1;
+        early += u32::from(read_early);
         seeds += 1;
     });
     if seeds < SEEDS {
         return;
     }
+    assert!(early > 10, "{early} messages were passed on while they came");
     // The simulation is worth something only if it sees every kind of end.
     for end in [
         CloseReason::Done,
@@ -396,6 +401,7 @@ fn messages_arrive_in_order_and_whole_whatever_the_sockets_do() {
         CloseReason::BadFraming,
         CloseReason::RemoteClosed,
         CloseReason::BadRemote,
+        CloseReason::NoMemory,
     ] {
         assert!(ends.contains_key(&end.to_string()), "{end} never happened: {ends:?}");
     }

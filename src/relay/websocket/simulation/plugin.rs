@@ -7,6 +7,7 @@ use testkit::random::Random;
 use super::pick;
 use super::server::{Said, Word, message};
 use crate::protocol::framing::{Framing, encode_body, encode_close, encode_message};
+use crate::relay::websocket::to_plugin::MAX_ASSEMBLED;
 use crate::websocket::{Control, Kind};
 
 pub(super) struct Speaker {
@@ -28,7 +29,7 @@ impl Speaker {
     fn put(&mut self, bytes: &[u8], word: Option<Word>) {
         self.pending.extend(bytes);
         self.total += bytes.len();
-        self.said.extend(word.map(|word| Said { word, end: self.total }));
+        self.said.extend(word.map(|word| Said { word, end: self.total, passes: false }));
     }
 
     /// Says one of many things.
@@ -122,6 +123,12 @@ pub(super) struct Reader {
     pub framing: Framing,
     pub control: Control,
     pub head: Option<&'static [u8]>,
+    /// Messages are handed over whole.
+    keep: bool,
+    /// There is little memory, so that short messages may be passed on while they come.
+    poor: bool,
+    /// A part of a message was read before the rest had come.
+    pub read_early: bool,
     /// So many words have been found right, and so many bytes: they are not looked at again.
     right: (usize, usize),
 }
@@ -138,8 +145,14 @@ pub(super) struct Reading {
 }
 
 impl Reader {
-    pub(super) fn new(framing: Framing, control: Control, head: Option<&'static [u8]>) -> Self {
-        Self { framing, control, head, right: (0, 0) }
+    pub(super) fn new(framing: Framing, control: Control, head: Option<&'static [u8]>, keep: bool, poor: bool) -> Self {
+        Self { framing, control, head, keep, poor, read_early: false, right: (0, 0) }
+    }
+
+    /// Whether the plugin may have read a part of this message before the rest has come.
+    pub(super) fn may_pass(&self, said: &Said) -> bool {
+        let (Word::Message(_, payload) | Word::Fault(_, payload)) = &said.word else { return false };
+        said.passes && !self.keep && (self.poor || payload.len() > MAX_ASSEMBLED)
     }
 
     /// Reads `bytes`: the server's words in order, of which those that end at or before `complete` may have passed. With
@@ -170,12 +183,14 @@ impl Reader {
             rest = &rest[length..];
             self.right = (0, length);
         }
-        for (at, Said { word, end }) in said.iter().enumerate().skip(first) {
-            let (shown, must) = self.shown(word, lenient);
+        for (at, said) in said.iter().enumerate().skip(first) {
+            let (shown, must) = self.shown(said, lenient);
             let length = shown.len().min(rest.len());
             let fits = length > 0 && rest[..length] == shown[..length];
             if fits {
-                assert!(*end <= complete, "a part of a message is handed over before it is whole");
+                let passes = self.may_pass(said);
+                assert!(passes || said.end <= complete, "a part of a message is handed over before it is whole");
+                self.read_early |= said.end > complete;
                 rest = &rest[length..];
                 reading.partly = length < shown.len();
             }
@@ -198,11 +213,15 @@ impl Reader {
     }
 
     /// How a word looks, and whether it may not be missing.
-    fn shown(&self, word: &Word, lenient: bool) -> (Vec<u8>, bool) {
+    fn shown(&self, said: &Said, lenient: bool) -> (Vec<u8>, bool) {
         let mut out = Vec::new();
         let mesg = self.framing == Framing::Mesg;
         let shows = self.control != Control::Auto;
-        match word {
+        match &said.word {
+            Word::Fault(_, payload) if self.may_pass(said) => {
+                encode_message(self.framing, Kind::Text, payload, &mut out);
+                return (out, false);
+            }
             Word::Message(kind, payload) => encode_message(self.framing, *kind, payload, &mut out),
             Word::Ping(payload) if mesg && shows => encode_body("PING", payload, &mut out),
             Word::Pong(payload) if mesg => {

@@ -8,6 +8,7 @@ use testkit::random::Random;
 use testkit::websocket::frame_of as frame;
 
 use super::pick;
+use crate::relay::websocket::to_plugin::MAX_ASSEMBLED;
 use crate::testing::TestEntropy;
 use crate::testing::wire::Wire;
 use crate::websocket::{Connection, Control, Deflate, Event, Kind, Leniency, Role, WebSocketSettings, close};
@@ -38,6 +39,8 @@ impl Word {
 pub(super) struct Said {
     pub word: Word,
     pub end: usize,
+    /// It is a message in one frame that is not compressed: it may be passed on while it comes.
+    pub passes: bool,
 }
 
 /// What was agreed on where messages are compressed.
@@ -102,7 +105,11 @@ impl Server {
     }
 
     fn note(&mut self, word: Word) {
-        self.said.push(Said { word, end: self.total });
+        self.note_message(word, false);
+    }
+
+    fn note_message(&mut self, word: Word, passes: bool) {
+        self.said.push(Said { word, end: self.total, passes });
     }
 
     /// What the connection wants to be sent goes behind what was said before.
@@ -144,25 +151,27 @@ impl Server {
 
     fn say_message(&mut self, random: &mut Random, kind: Kind, payload: Vec<u8>) {
         let opcode = if kind == Kind::Text { 1 } else { 2 };
-        match pick(random, 4) {
+        let passes = match pick(random, 4) {
             0 => {
                 if self.connection.send(kind, &payload, true, &mut self.none).is_ok() {
                     self.put_own();
                 } else {
                     self.put(&frame(0x80 | opcode, &payload));
                 }
+                true
             }
             1 if self.compress.is_some() => {
                 let squeezed = self.squeeze(&payload);
                 self.put_fragments(random, opcode | 0x40, &squeezed);
+                false
             }
             _ => self.put_fragments(random, opcode, &payload),
-        }
-        self.note(Word::Message(kind, payload));
+        };
+        self.note_message(Word::Message(kind, payload), passes);
     }
 
-    /// A message in some frames, with pings between.
-    fn put_fragments(&mut self, random: &mut Random, first: u8, payload: &[u8]) {
+    /// A message in some frames, with pings between. True if it is one frame.
+    fn put_fragments(&mut self, random: &mut Random, first: u8, payload: &[u8]) -> bool {
         let cuts = pick(random, 4);
         let mut at: Vec<usize> = (0..cuts).map(|_| pick(random, payload.len() + 1)).collect();
         at.extend([0, payload.len()]);
@@ -175,6 +184,7 @@ impl Server {
             let last = if index == cuts { 0x80 } else { 0 };
             self.put(&frame(opcode | last, &payload[pair[0]..pair[1]]));
         }
+        cuts == 0
     }
 
     fn squeeze(&mut self, payload: &[u8]) -> Vec<u8> {
@@ -209,6 +219,15 @@ impl Server {
 
     /// Breaks the rules, and then says nothing more.
     fn break_rules(&mut self, random: &mut Random) {
+        if self.max_message > MAX_ASSEMBLED && pick(random, 4) == 0 {
+            // A part of it has passed before the last byte shows that it is no text.
+            let length = [40, MAX_ASSEMBLED + 1, self.max_message][pick(random, 3)];
+            let text = [&vec![b'z'; length - 1][..], b"\xff"].concat();
+            self.put(&frame(0x81, &text));
+            self.note_message(Word::Fault(1007, text), true);
+            self.done = true;
+            return;
+        }
         let nothing = Vec::new;
         let too_long = self.max_message + 1;
         let (bytes, code, data) = match pick(random, 12) {
@@ -250,7 +269,7 @@ impl Server {
             match event {
                 None if taken == 0 => break,
                 None => {}
-                Some(Event::Start(kind)) => self.message = Some((kind, Vec::new())),
+                Some(Event::Start { kind, .. }) => self.message = Some((kind, Vec::new())),
                 Some(Event::Data(piece)) => self.message.as_mut().unwrap().1.extend_from_slice(piece),
                 Some(Event::End) => {
                     let (kind, payload) = self.message.take().unwrap();
@@ -301,7 +320,7 @@ pub(super) fn message(random: &mut Random, number: usize, limit: usize) -> (Kind
         4..=29 => pick(random, 40),
         30..=36 => pick(random, 400),
         37 | 38 => pick(random, 9000),
-        _ => pick(random, 70_000),
+        _ => pick(random, limit.clamp(70_000, 100_000)),
     };
     let words: &[u8] = if kind == Kind::Text { "lino\u{e4}\r\n\n".as_bytes() } else { b"\xff\x00\r\nbi" };
     let mut payload = if length == 0 { Vec::new() } else { number.to_string().into_bytes() };

@@ -9,7 +9,7 @@ impl World {
     /// A plugin that reads MESG, and a remote.
     fn limited(receive: Option<Duration>, ping_interval: Option<Duration>) -> Self {
         let around = TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE);
-        let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive };
+        let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive, keep: false };
         Self::open(around, &options, ping_interval, None)
     }
 

@@ -20,7 +20,12 @@ impl World {
             own_window_bits: 15,
             own_no_context_takeover: false,
         };
-        Self::open(around, &RelayOptions { framing, max_message: 1 << 20, receive: None }, None, Some(deflate))
+        Self::open(
+            around,
+            &RelayOptions { framing, max_message: 1 << 20, receive: None, keep: false },
+            None,
+            Some(deflate),
+        )
     }
 
     /// Each side has sent these bytes.
@@ -40,6 +45,75 @@ impl World {
     }
 }
 
+/// The text that Home Assistant sends for `get_states` (remote_homeassistant#226, core#36583): longer than `buffers`.
+#[test]
+fn a_text_that_is_longer_than_the_memory_passes_while_it_comes() {
+    const LENGTH: usize = 4_449_457;
+    let text: Vec<u8> = "states \u{e4}\r\n".bytes().cycle().take(LENGTH - 1).chain(*b"}").collect();
+    let frame = [&[0x81, 127][..], &(LENGTH as u64).to_be_bytes(), &text, b"\x89\x00"].concat();
+    let line = String::from_utf8(text.clone()).unwrap().replace("\r\n", " ") + "\n";
+    for (framing, expected) in [
+        (Framing::Mesg, [format!("TEXT {LENGTH}\n").as_bytes(), &text].concat()),
+        (Framing::Line, line.into_bytes()),
+        (Framing::Raw, text.clone()),
+    ] {
+        for (others, room) in [(0, usize::MAX), (0, 30_000), (4 << 20, 1000)] {
+            let mut around = TestContext::new(MemoryBudget::new(4 << 20, 1 << 16), SCRATCH_SIZE);
+            around.budget.hold(others);
+            let options = RelayOptions { framing, max_message: 10_000_000, receive: None, keep: false };
+            let mut world = World::open(around, &options, None, None);
+            world.plugin.stream_mut().room = 0;
+            world.remote.stream_mut().send_bytes(&frame);
+            deliver_event(&mut world.remote);
+            while world.plugin.stream().received.len() < expected.len() {
+                let before = world.plugin.stream().received.len();
+                world.plugin.stream_mut().make_room(room.min(1 << 24));
+                deliver_event(&mut world.plugin);
+                assert_eq!(world.turn().end, None);
+                assert!(world.plugin.stream().received.len() > before, "it stands still");
+                let bound = if others == 0 { HIGH_WATER + 2 * SCRATCH_SIZE } else { 2 * RESERVE };
+                assert!(world.held() <= bound, "{framing:?}: {} bytes are held", world.held());
+            }
+            assert!(world.plugin.stream().received == expected, "{framing:?}: other bytes");
+            assert_eq!(world.remote.stream().received, b"\x8a\x00", "the ping behind it");
+            assert_eq!((world.held(), world.relay.messages().unwrap().0), (0, 1));
+        }
+    }
+}
+
+#[test]
+fn a_long_text_that_turns_out_not_to_be_utf_8_ends_the_plugins_stream() {
+    for framing in [Framing::Mesg, Framing::Line] {
+        let around = TestContext::new(MemoryBudget::new(4 << 20, 1 << 16), SCRATCH_SIZE);
+        let options = RelayOptions { framing, max_message: 1 << 20, receive: None, keep: false };
+        let mut world = World::open(around, &options, None, None);
+        world.pass(b"", &[&b"\x81\x7f\0\0\0\0\0\x02\0\0"[..], &[b'x'; 100_000]].concat());
+        let begun = if framing == Framing::Mesg { "TEXT 131072\n" } else { "" };
+        let begun = [begun.as_bytes(), &[b'x'; 100_000]].concat();
+        assert!(world.plugin.stream().received == begun);
+        world.pass(b"", b"\xff");
+        assert!(
+            world.plugin.stream().received == begun && world.plugin.stream().is_told(),
+            "its end comes in the body"
+        );
+        assert_eq!(world.remote.stream().received[..4], [0x88, 2 + 19, 0x03, 0xef]);
+    }
+}
+
+#[test]
+fn what_a_message_that_is_put_together_takes_is_counted_once() {
+    // Fragments, whose length no header announces: the rest of the memory is theirs.
+    let mut world = World::beside(Framing::Mesg, LIMIT - 40_000);
+    world.pass(b"", b"\x02\x00");
+    for _ in 0..12 {
+        world.pass(b"", &[&b"\x00\x7e\x0b\xb8"[..], &[7; 3000]].concat());
+    }
+    assert!((36_000..=40_000).contains(&world.held()), "{}", world.held());
+    world.pass(b"", &[&b"\x00\x7e\x27\x10"[..], &[7; 10_000]].concat());
+    assert_eq!(world.plugin.stream().received, b"CLOS 1009 46\nno memory for the message, buffers= is used up");
+    assert_eq!(world.relay.close_reason, Some(CloseReason::NoMemory));
+}
+
 #[test]
 fn an_inflater_is_counted_as_long_as_it_is_there() {
     let mut world = World::beside(Framing::Line, 0);
@@ -57,7 +131,7 @@ fn an_inflater_is_counted_as_long_as_it_is_there() {
 fn without_memory_for_an_inflater_a_compressed_message_is_refused() {
     let mut world = World::beside(Framing::Mesg, LIMIT - 32_768);
     world.pass(b"", COMPRESSED);
-    assert_eq!(world.plugin.stream().received, b"CLOS 1009 25\nno memory for the message");
+    assert_eq!(world.plugin.stream().received, b"CLOS 1009 46\nno memory for the message, buffers= is used up");
     assert_eq!(world.remote.stream().received[..4], [0x88, 2, 0x03, 0xf1]);
     assert_eq!(world.held(), 0, "no inflater was made");
 }
@@ -84,7 +158,7 @@ fn without_memory_half_a_message_of_the_plugin_is_refused() {
     world.pass(&[&b"BINA 2000\n"[..], &[7; 2000]].concat(), b"");
     assert_eq!(world.remote.stream().received.len(), 4 + 2000, "one that fits the reserve passes");
     world.pass(&[&b"BINA 9000\n"[..], &[7; 8000]].concat(), b"");
-    assert_eq!(world.plugin.stream().received, b"CLOS 1009 25\nno memory for the message");
+    assert_eq!(world.plugin.stream().received, b"CLOS 1009 46\nno memory for the message, buffers= is used up");
     assert!(world.held() <= 2 * (RESERVE + 4096), "{}", world.held());
 }
 
