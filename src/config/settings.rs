@@ -199,10 +199,16 @@ pub(crate) static SETTINGS: &[Setting] = &[
     Setting::new(
         "limits",
         "buffers",
-        "bytes",
-        "4194304",
-        "Bytes held in total, a compressed WebSocket's 43 KiB for inflation included. If they are used up, each direction of a connection may still hold 2 KiB, so that none waits for another.",
-        |c, v| number(v, 65536, 1 << 31).map(|n| c.limits.buffers = n as usize),
+        "auto|bytes",
+        "auto",
+        "Bytes held in total, a compressed WebSocket's 43 KiB for inflation included. If they are used up, each direction of a connection may still hold 2 KiB, so that none waits for another. auto: a sixteenth of the machine's memory, 4 MiB at least and 64 MiB at most.",
+        |c, v| {
+            c.limits.buffers = match v {
+                "auto" => buffers_for(total_memory()),
+                bytes => number(bytes, 65536, 1 << 31).map_err(|error| format!("auto or {error}"))? as usize,
+            };
+            Ok(())
+        },
     ),
     Setting::new(
         "limits",
@@ -329,6 +335,19 @@ pub(crate) static SETTINGS: &[Setting] = &[
 /// 924 s at least).
 const LOST_RANGE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(900);
 
+/// Bytes of the machine's memory; 0 if the kernel does not say.
+fn total_memory() -> u64 {
+    nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total())
+}
+
+/// The automatic bound on bytes held in total, for a machine with `memory` bytes. A sixteenth leaves Luup its memory: the
+/// smallest boxes have 64 MiB. On a large machine slow readers gain nothing beyond 64 MiB.
+fn buffers_for(memory: u64) -> usize {
+    const MIN_BUFFERS: u64 = 4 << 20;
+    const MAX_BUFFERS: u64 = 64 << 20;
+    (memory / 16).clamp(MIN_BUFFERS, MAX_BUFFERS) as usize
+}
+
 /// Longest time that a setting can have: ten years, which can be added to an instant without overflow.
 pub(crate) const MAX_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
 
@@ -361,4 +380,26 @@ fn switch(text: &str) -> Result<bool, String> {
 
 fn not_a_network(word: String) -> String {
     format!("'{word}' is not an address or network")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_follow_the_memory_of_the_machine() {
+        const MIB: u64 = 1 << 20;
+        for (memory, buffers) in [(0, 4), (32, 4), (64, 4), (128, 8), (250, 15), (1024, 64), (65_536, 64)] {
+            assert!((buffers_for(memory * MIB) as u64).abs_diff(buffers * MIB) < MIB, "{memory} MiB");
+        }
+        let mut config = Config::default();
+        assert_eq!(config.limits.buffers, buffers_for(total_memory()));
+        config.apply_text("f", b"[limits]\nbuffers=4194304\n").unwrap();
+        assert_eq!(config.limits.buffers, 4 << 20);
+        config.apply_text("f", b"[limits]\nbuffers=auto\n").unwrap();
+        assert_eq!(config.limits.buffers, buffers_for(total_memory()));
+        let error = config.apply_text("f", b"[limits]\nbuffers=x\n").unwrap_err().to_string();
+        let expected = "f:2: bad value 'x' for 'buffers': auto or a whole number from 65536 to 2147483648 is needed";
+        assert_eq!(error, expected);
+    }
 }

@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 /// Empty pipes kept open for the next burst; the rest are closed.
 const MAX_IDLE: usize = 4;
 /// Size of a pipe in bytes: four times the kernel's default, for a quarter of the calls. The default number of pipes holds
-/// as much as all buffers together may.
+/// as much as all buffers together may on a small box.
 const PIPE_SIZE: i32 = 256 * 1024;
 /// Bytes that one call asks for: more than a pipe takes.
 const MAX_SPLICE: usize = 1 << 20;
