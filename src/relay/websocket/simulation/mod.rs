@@ -73,19 +73,22 @@ impl World {
         // Reads of few bytes are many, so that turns end before there is nothing more.
         let read = [200, 8192][pick(&mut random, 2)];
         let around = TestContext::new(buffers, read);
+        let faults = pick(&mut random, 3) == 0;
+        // What is let through is no fault.
+        let mut lenient = || !faults && pick(&mut random, 3) == 0;
+        let leniency = Leniency { utf8: lenient(), mask: lenient() };
         let settings = WebSocketSettings {
             role: Role::Client,
             mask: pick(&mut random, 4) > 0,
             control,
             max_message: max_message as u64,
-            leniency: Leniency::default(),
+            leniency,
             deflate: deflates.then_some(server::AGREED),
             ping_interval,
         };
-        let mut server = Server::new(around.now, deflates, settings.mask, max_message);
+        let mut server = Server::new(around.now, deflates, &settings);
         let mut speaker = Speaker::new(framing);
         let head = (pick(&mut random, 4) == 0).then_some(HEAD);
-        let faults = pick(&mut random, 3) == 0;
         let layered = pick(&mut random, 3) == 0;
         let mut plugin =
             Wire::new(FaultProfile { eintr_every: [0, 7][pick(&mut random, 2)], ..FaultProfile::default() });

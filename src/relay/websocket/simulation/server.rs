@@ -65,16 +65,18 @@ pub(super) struct Server {
     /// It has said its last word.
     pub done: bool,
     compress: Option<Compress>,
+    /// What the relay lets through, and this server makes use of.
+    leniency: Leniency,
     max_message: usize,
     /// Its entropy; a server masks nothing.
     none: TestEntropy,
 }
 
 impl Server {
-    pub(super) fn new(now: Instant, deflates: bool, masked: bool, max_message: usize) -> Self {
+    pub(super) fn new(now: Instant, deflates: bool, client: &WebSocketSettings) -> Self {
         let settings = WebSocketSettings {
             // A server that expects no masks reads as a client does, and sends none either.
-            role: if masked { Role::Server } else { Role::Client },
+            role: if client.mask { Role::Server } else { Role::Client },
             mask: false,
             control: Control::Hand,
             max_message: u64::MAX,
@@ -94,7 +96,8 @@ impl Server {
             total: 0,
             done: false,
             compress,
-            max_message,
+            leniency: client.leniency,
+            max_message: client.max_message as usize,
             none: TestEntropy::default(),
         }
     }
@@ -135,17 +138,33 @@ impl Server {
             15 if faults => self.break_rules(random),
             16 if faults => self.say_goodbye(random, now),
             _ => {
-                let (kind, payload) = message(random, number, self.max_message);
+                let (kind, mut payload) = message(random, number, self.max_message);
+                if self.leniency.utf8 {
+                    payload.iter_mut().filter(|byte| **byte == 0xc3).for_each(|byte| *byte = 0xff);
+                }
                 self.say_message(random, kind, payload);
             }
         }
+    }
+
+    /// A frame, masked at times if that is let through.
+    fn frame(&self, random: &mut Random, first: u8, payload: &[u8]) -> Vec<u8> {
+        let plain = frame(first, payload);
+        if !self.leniency.mask || pick(random, 2) == 0 {
+            return plain;
+        }
+        let (header, payload) = plain.split_at(plain.len() - payload.len());
+        let key = [1, 2, 3, 0xff];
+        let masked = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
+        [header[0], header[1] | 0x80].iter().chain(&header[2..]).chain(&key).copied().chain(masked).collect()
     }
 
     fn say_ping(&mut self, random: &mut Random) {
         let length = [2, 20, 120][pick(random, 3)];
         let mut payload = format!("s{}", self.said.len()).into_bytes();
         payload.resize(payload.len().max(length), b'.');
-        self.put(&frame(0x89, &payload));
+        let frame = self.frame(random, 0x89, &payload);
+        self.put(&frame);
         self.note(Word::Ping(payload));
     }
 
@@ -182,7 +201,8 @@ impl Server {
             }
             let opcode = if index == 0 { first } else { 0 };
             let last = if index == cuts { 0x80 } else { 0 };
-            self.put(&frame(opcode | last, &payload[pair[0]..pair[1]]));
+            let frame = self.frame(random, opcode | last, &payload[pair[0]..pair[1]]);
+            self.put(&frame);
         }
         cuts == 0
     }
@@ -281,7 +301,7 @@ impl Server {
                 }
                 Some(Event::Pong(payload, _)) => self.heard.push(Word::Pong(payload.to_vec())),
                 Some(Event::Closed { code, reason }) => {
-                    self.heard.push(Word::Close(code, String::from_utf8(reason.to_vec()).unwrap()))
+                    self.heard.push(Word::Close(code, String::from_utf8(reason.to_vec()).unwrap()));
                 }
                 Some(Event::InvalidClose { error: failure, .. } | Event::Failed(failure)) => {
                     panic!("the relay breaks the protocol: {failure}")
