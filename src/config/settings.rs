@@ -247,7 +247,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "notices",
         "number",
         "1024",
-        "Closing notices held while Luup does not answer. Each takes about 0.5 KiB.",
+        "Closing notices held while Luup does not answer. Those with a long NTFY count for more: they take 256 bytes each on average at most.",
         |c, v| number(v, 1, 1_000_000).map(|n| c.limits.notices = n as usize),
     ),
     Setting::new(

@@ -4,10 +4,15 @@ use std::collections::HashMap;
 
 use super::subscription::{Recipient, SubscriptionId};
 
+/// Bytes of a recipient, on average, that the limit of notices allows for. Usual ones have 150; the longest NTFY makes 3200.
+pub(super) const BYTES_PER_NOTICE: usize = 256;
+
 /// Subscriptions whose closing notice waits. There is one for each recipient: two notices with the same request are one.
 #[derive(Debug, Default)]
 pub(super) struct ClosingNotices {
     waiting: HashMap<Recipient, ClosingNotice>,
+    /// Bytes of their recipients; see [`Recipient::held`].
+    held: usize,
     /// Counts ended connections, to find the oldest.
     serial: u64,
 }
@@ -23,7 +28,11 @@ impl ClosingNotices {
     /// which it replaces.
     pub(super) fn insert(&mut self, recipient: Recipient, id: SubscriptionId) -> Option<SubscriptionId> {
         self.serial += 1;
+        let held = recipient.held();
         let older = self.waiting.insert(recipient, ClosingNotice { id, serial: self.serial });
+        if older.is_none() {
+            self.held += held;
+        }
         older.map(|older| older.id)
     }
 
@@ -34,6 +43,7 @@ impl ClosingNotices {
             Some(waiting) => waiting.id == id,
             None => {
                 self.waiting.insert(recipient.clone(), ClosingNotice { id, serial: 0 });
+                self.held += recipient.held();
                 true
             }
         }
@@ -48,16 +58,18 @@ impl ClosingNotices {
     pub(super) fn remove(&mut self, recipient: &Recipient, id: SubscriptionId) {
         if self.waiting.get(recipient).is_some_and(|waiting| waiting.id == id) {
             self.waiting.remove(recipient);
+            self.held -= recipient.held();
         }
     }
 
-    /// If more than `limit` notices wait, returns the oldest that `may_drop` accepts.
+    /// If more than `limit` notices wait, or more than [`BYTES_PER_NOTICE`] times as many bytes, returns the oldest that
+    /// `may_drop` accepts.
     pub(super) fn oldest_above(
         &self,
         limit: usize,
         may_drop: impl Fn(SubscriptionId) -> bool,
     ) -> Option<SubscriptionId> {
-        if self.waiting.len() <= limit {
+        if self.waiting.len() <= limit && self.held <= limit.saturating_mul(BYTES_PER_NOTICE) {
             return None;
         }
         let candidates = self.waiting.values().filter(|waiting| may_drop(waiting.id));
@@ -99,5 +111,21 @@ mod tests {
         assert_eq!(notices.oldest_above(1, |_| true), Some(FIRST));
         assert_eq!(notices.oldest_above(1, |id| id != FIRST), Some(SECOND));
         assert_eq!(notices.oldest_above(0, |_| false), None);
+    }
+
+    #[test]
+    fn long_recipients_are_bounded_by_their_bytes() {
+        let mut notices = ClosingNotices::default();
+        let long = |letter: &str| recipient(&letter.repeat(BYTES_PER_NOTICE));
+        notices.insert(long("a"), FIRST);
+        notices.insert(long("a"), FIRST);
+        assert_eq!(notices.held, long("a").held());
+        notices.insert(long("b"), SECOND);
+        notices.remove(&long("b"), FIRST);
+        assert_eq!(notices.oldest_above(2, |_| true), Some(FIRST));
+        notices.remove(&long("a"), FIRST);
+        assert_eq!(notices.oldest_above(2, |_| true), None);
+        assert!(notices.must_repeat(&long("a"), FIRST));
+        assert_eq!(notices.held, 2 * long("a").held());
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::connect_error::ConnectError;
-use super::notify_target::NotifyTarget;
+use super::notify_target::{NotifyTarget, NotifyTargetTooLong};
 use super::options::{Parameters, block_size, time_limit};
 use super::target::Target;
 use super::{first_word, number, trim};
@@ -133,7 +133,10 @@ pub(crate) static COMMANDS: &[CommandSpec] = &[
         name: "NTFY",
         arguments: "dev sid action [pid]",
         help: "Luup action to invoke when there is something to read",
-        parse: |rest, _| Ok(Command::Notify(NotifyTarget::from_command(rest))),
+        parse: |rest, _| match NotifyTarget::from_command(rest) {
+            Ok(target) => Ok(Command::Notify(target)),
+            Err(NotifyTargetTooLong) => Err(CommandError::Argument("NTFY", "Invalid length")),
+        },
     },
     CommandSpec {
         name: "CONN",

@@ -8,8 +8,16 @@ pub(crate) const DEFAULT_SERVICE: &[u8] = b"urn:toggledbits-com:serviceId:SockPr
 /// The action if `NTFY` names none.
 pub(crate) const DEFAULT_ACTION: &[u8] = b"HandleReceiveData";
 
+/// Bytes of the parts of `NTFY` in all. Usual ones have 80. A request has up to three times as many, percent-encoded, and
+/// waits while Luup is away.
+const MAX_LEN: usize = 1024;
+
 /// Bytes of a kept connection's pid that other clients see.
 const SHOWN_PID_LEN: usize = 4;
+
+/// The parts of `NTFY` have more than 1024 bytes in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotifyTargetTooLong;
 
 /// An action of a Luup device, and the plugin's identifier of the connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,24 +31,30 @@ pub(crate) struct NotifyTarget {
 
 impl NotifyTarget {
     /// Parses the value of the option `NTFY=dev/sid/action[/pid]`.
-    pub(crate) fn from_option(value: &[u8]) -> Self {
+    pub(crate) fn from_option(value: &[u8]) -> Result<Self, NotifyTargetTooLong> {
         Self::from_parts(value.split(|&b| b == b'/'), value.last() == Some(&b'/'))
     }
 
     /// Parses the arguments of the command `NTFY`: the same parts, separated by single blanks.
-    pub(crate) fn from_command(words: &[u8]) -> Self {
+    pub(crate) fn from_command(words: &[u8]) -> Result<Self, NotifyTargetTooLong> {
         Self::from_parts(words.split(|&b| is_blank(b)), false)
     }
 
     /// An empty part in the middle is an empty service or action. An empty pid counts as absent, and so does an empty
     /// last part, because the Lua daemon's `split` dropped it.
-    fn from_parts<'a>(parts: impl Iterator<Item = &'a [u8]>, ends_in_separator: bool) -> Self {
+    fn from_parts<'a>(
+        parts: impl Iterator<Item = &'a [u8]>,
+        ends_in_separator: bool,
+    ) -> Result<Self, NotifyTargetTooLong> {
         let mut parts: Vec<&[u8]> = parts.take(5).collect();
         if ends_in_separator && parts.last().is_some_and(|part| part.is_empty()) {
             parts.pop();
         }
+        if parts.iter().take(4).map(|part| part.len()).sum::<usize>() > MAX_LEN {
+            return Err(NotifyTargetTooLong);
+        }
         let part = |at: usize| parts.get(at).map(|&part| Box::from(part));
-        Self {
+        Ok(Self {
             device: parts
                 .first()
                 .and_then(|device| number::parse(device))
@@ -49,7 +63,7 @@ impl NotifyTarget {
             service: part(1),
             action: part(2),
             pid: part(3).filter(|pid| !pid.is_empty()),
-        }
+        })
     }
 
     /// True if there is a device to notify. Device 0 is one.
@@ -115,12 +129,33 @@ impl NotifyTarget {
 mod tests {
     use super::*;
 
+    fn target(value: &[u8]) -> NotifyTarget {
+        NotifyTarget::from_option(value).unwrap()
+    }
+
     fn option(value: &str) -> String {
-        String::from_utf8(NotifyTarget::from_option(value.as_bytes()).joined(b"own")).unwrap()
+        String::from_utf8(target(value.as_bytes()).joined(b"own")).unwrap()
     }
 
     fn command(words: &str) -> String {
-        String::from_utf8(NotifyTarget::from_command(words.as_bytes()).joined(b"own")).unwrap()
+        String::from_utf8(NotifyTarget::from_command(words.as_bytes()).unwrap().joined(b"own")).unwrap()
+    }
+
+    #[test]
+    fn the_parts_have_1024_bytes_at_most_in_all() {
+        for (pid, behind, accepted) in [(1000, 0, true), (1000, 9000, true), (1021, 0, true), (1022, 0, false)] {
+            let parts = ["5", "s", "a", &"p".repeat(pid), &"x".repeat(behind)];
+            let target = NotifyTarget::from_option(parts.join("/").as_bytes());
+            assert_eq!(target.is_ok(), accepted, "{pid} {behind}");
+            assert_eq!(NotifyTarget::from_command(parts.join(" ").as_bytes()), target);
+        }
+        for at in 0..4 {
+            let mut parts = vec![String::new(); 4];
+            parts[at] = "0".repeat(MAX_LEN);
+            assert!(NotifyTarget::from_option(parts.join("/").as_bytes()).is_ok(), "part {at}");
+            parts[at].push('0');
+            assert_eq!(NotifyTarget::from_option(parts.join("/").as_bytes()), Err(NotifyTargetTooLong), "part {at}");
+        }
     }
 
     #[test]
@@ -145,21 +180,21 @@ mod tests {
         assert_eq!(option("1.5/s/a"), "1.5/s/a/own");
         assert_eq!(option("1e17/s/a"), "1e+17/s/a/own");
         for (value, notifies) in [("0", true), ("-1", false), ("x", false), ("", false), ("nan", false), ("7", true)] {
-            assert_eq!(NotifyTarget::from_option(value.as_bytes()).notifies(), notifies, "{value}");
+            assert_eq!(target(value.as_bytes()).notifies(), notifies, "{value}");
         }
     }
 
     #[test]
     fn device_0_is_notified_and_has_no_column() {
-        let target = NotifyTarget::from_option(b"0/s/a");
-        assert!(target.notifies());
-        assert_eq!(target.column(b"own"), b"");
-        assert_eq!(NotifyTarget::from_option(b"3/s/a").column(b"own"), b"3/s/a/own");
+        let device_0 = target(b"0/s/a");
+        assert!(device_0.notifies());
+        assert_eq!(device_0.column(b"own"), b"");
+        assert_eq!(target(b"3/s/a").column(b"own"), b"3/s/a/own");
     }
 
     #[test]
     fn a_redacted_pid_shows_its_first_four_bytes() {
-        let column = |option: &[u8]| NotifyTarget::from_option(option).redacted_column(b"own");
+        let column = |option: &[u8]| target(option).redacted_column(b"own");
         assert_eq!(column(b"3/s/a/abcdefgh"), b"3/s/a/abcd*");
         assert_eq!(column(b"0/s/a/abcdefgh"), b"");
         assert_eq!(column(b"3/s/a/abcd"), b"3/s/a/abcd");
@@ -167,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_query_is_that_of_the_lua_daemon() {
-        let target = NotifyTarget::from_option(b"123/urn:example-com:serviceId:Example1/HandleReceive");
+        let target = target(b"123/urn:example-com:serviceId:Example1/HandleReceive");
         assert_eq!(
             target.query(b"1716058a"),
             "/data_request?id=action&output_format=json&DeviceNum=123\

@@ -2,7 +2,7 @@
 
 use super::OptionDefault::{ConnectTimeout, Unset, Value};
 use super::values::{MAX_CONNECT_TIMEOUT, block_size, lenient, switch, time_limit};
-use super::{Framing, NotifyTarget, OptionScope, OptionSpec, Transport, ValueError};
+use super::{Framing, NotifyTarget, NotifyTargetTooLong, OptionScope, OptionSpec, Transport, ValueError};
 use crate::protocol::number;
 
 /// Longest KEEP in seconds: a day. No restart of Luup takes longer.
@@ -33,7 +33,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Unset("no notifications"),
         "Luup action to invoke when there is something to read",
         |parameters, value| {
-            parameters.notify = Some(Box::new(NotifyTarget::from_option(value)));
+            let target = NotifyTarget::from_option(value).map_err(|NotifyTargetTooLong| ValueError::TooLong)?;
+            parameters.notify = Some(Box::new(target));
             Ok(())
         },
     ),

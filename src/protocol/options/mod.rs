@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::datagram_settings::DatagramSettings;
 use super::framing::Framing;
-use super::notify_target::NotifyTarget;
+use super::notify_target::{NotifyTarget, NotifyTargetTooLong};
 use super::target::Target;
 use super::tls_settings::TlsSettings;
 
@@ -188,7 +188,8 @@ impl Parameters {
 /// Why the options of a CONN are rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OptionError {
-    /// Unknown option, missing or malformed value: the option as written, or only its name if the value is a secret.
+    /// Unknown option, missing or malformed value: the option as written, or only its name if the value is a secret or too
+    /// long.
     Invalid(Box<[u8]>),
     /// The same, and why.
     Explained(Box<[u8]>, &'static str),
@@ -219,6 +220,8 @@ enum ValueError {
     Invalid,
     /// Invalid, for a reason that the plugin is told.
     Because(&'static str),
+    /// The error does not repeat it.
+    TooLong,
     UnknownProtocol(Box<[u8]>),
 }
 
@@ -227,6 +230,7 @@ impl ValueError {
     fn into_option_error(self, spec: &OptionSpec, option: &[u8]) -> OptionError {
         match self {
             Self::UnknownProtocol(name) => OptionError::Protocol(name),
+            Self::TooLong => OptionError::Invalid(spec.name.as_bytes().into()),
             Self::Invalid | Self::Because(_) if spec.is_secret => OptionError::Invalid(spec.name.as_bytes().into()),
             Self::Invalid => OptionError::Invalid(option.into()),
             Self::Because(why) => OptionError::Explained(option.into(), why),

@@ -314,3 +314,27 @@ fn pending_closing_notices_are_limited_and_the_newest_are_kept() {
     assert!(requests.iter().any(|request| request.pid() == "p29"), "{requests:#?}");
     assert!(stat.status()["notifications"]["dropped"].as_u64().unwrap() >= 18);
 }
+
+#[test]
+fn pending_closing_notices_are_limited_by_their_bytes_and_counted() {
+    let (luup, daemon) = with_luup("");
+    luup.down();
+    // Percent-encoded, each takes 3 KiB.
+    let long = "\u{7f}".repeat(1000);
+    for n in 0..300 {
+        let mut plugin = daemon.plugin();
+        assert_eq!(plugin.command(&format!("NTFY 1 svc act{n} {long}")), "OK NTFY");
+        assert_eq!(plugin.command("QUIT"), "OK QUIT");
+    }
+    let mut stat = StatClient::new(daemon.addr());
+    stat.wait_connections(0);
+    let status = stat.status();
+    let (buffered, pending) =
+        (status["buffered"].as_u64().unwrap(), status["notifications"]["pending"].as_u64().unwrap());
+    assert!((70..100).contains(&pending), "{pending} wait");
+    assert!((200 << 10..300 << 10).contains(&buffered), "{buffered} bytes");
+    luup.up();
+    stat.wait_notified();
+    assert!(luup.requests().iter().any(|request| request.action() == "act299"), "the newest are kept");
+    assert!(stat.status()["buffered"].as_u64().unwrap() < 10_000);
+}
