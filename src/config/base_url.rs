@@ -2,8 +2,8 @@
 
 use std::net::Ipv6Addr;
 
-/// Checks an `http` or `https` URL (RFC 3986 section 3) without query and fragment, and removes the slashes at its end.
-/// `None`: the text is not such a URL.
+/// Checks an `http` or `https` URL (RFC 3986 section 3) without query and fragment, and removes the slashes at its end. The
+/// scheme comes out in lower case. `None`: the text is not such a URL.
 pub(super) fn parse_base_url(text: &str) -> Option<String> {
     let (scheme, rest) = text.trim_end_matches('/').split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();

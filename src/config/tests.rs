@@ -203,6 +203,9 @@ fn files_for_tls() {
 
 #[test]
 fn a_luup_behind_tls() {
+    // RFC 3986 section 3.1: schemes are case-insensitive. The sender keeps connections to an https server.
+    assert_eq!(load("[host]\nvera=HTTPS://Vera/\n").unwrap().luup, "https://Vera");
+    assert!(load("[host]\nvera=HTTPS://\n").is_err());
     let config = load("[host]\nvera=https://[::1]/\n[tls]\nluup=none\n").unwrap();
     assert_eq!((config.luup.as_str(), config.tls.luup), ("https://[::1]", TlsVerify::None));
     let pin = format!("sha256/{}", "0a".repeat(32));

@@ -612,6 +612,7 @@ impl Daemon {
     fn shut_down(mut self, events: &mut Events) {
         log::info!("ending: {}", self.ending.unwrap_or_default());
         self.listeners.close();
+        self.resources.schedule.handle_shutdown(self.now);
         let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.with_session(key, Session::shut_down);

@@ -4,6 +4,7 @@
 //! Input: the bounds, then an operation a byte, each followed by its arguments.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::notify::{NotifyJob, NotifyOutcome, Recipient, Schedule, SubscriptionId};
@@ -15,12 +16,16 @@ const DEVICES: usize = 4;
 const NAMES: usize = 3;
 /// Subscriptions open at once.
 const MOST_SUBSCRIPTIONS: usize = 12;
+/// The longest pause of a device after an answer, and the shortest after none in time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const SHORTEST_REST: Duration = Duration::from_millis(500);
 /// Operations: a longer story tells nothing new.
 const MOST_STEPS: usize = 600;
 
 /// The notifications of an open connection.
 struct Subscription {
     id: SubscriptionId,
+    opened: Instant,
     recipient: Recipient,
     /// News of which no request has been delivered since.
     unheard: bool,
@@ -32,7 +37,10 @@ struct World {
     schedule: Schedule,
     now: Instant,
     subscriptions: Vec<Subscription>,
-    out: Vec<NotifyJob>,
+    /// Requests that are out, and since when.
+    out: Vec<(NotifyJob, Instant)>,
+    /// Until when devices must be left alone, since Luup has taken as long to answer.
+    pauses: HashMap<Arc<str>, Instant>,
     /// Subscriptions of connections that have ended, with whether a request has gone out since.
     closed: HashMap<Recipient, bool>,
     /// Every subscription ever opened that may still have a request out.
@@ -57,6 +65,7 @@ pub fn run(data: &[u8]) {
         now: Instant::now(),
         subscriptions: Vec::new(),
         out: Vec::new(),
+        pauses: HashMap::new(),
         closed: HashMap::new(),
         known: HashMap::new(),
         senders,
@@ -113,14 +122,14 @@ impl World {
         let (device, name) = (usize::from(kind) % DEVICES, usize::from(kind >> 2) % NAMES);
         let recipient = Recipient {
             device: device.to_string().into(),
-            query: format!("/{device}/{name}").into(),
+            query: format!("/{device}&Pid={name}").into(),
             events: kind & 0x40 != 0,
             pace: (kind & 0x80 != 0).then_some(Duration::from_secs(2)),
             secret: false,
         };
         let id = self.schedule.open(recipient.clone());
         self.known.insert(id, recipient.clone());
-        self.subscriptions.push(Subscription { id, recipient, unheard: false, last: None });
+        self.subscriptions.push(Subscription { id, opened: self.now, recipient, unheard: false, last: None });
     }
 
     fn data(&mut self, input: &mut Input<'_>) {
@@ -134,7 +143,7 @@ impl World {
     fn close(&mut self, input: &mut Input<'_>) {
         let Some(at) = self.pick(input) else { return };
         let closed = self.subscriptions.swap_remove(at);
-        self.schedule.handle_closed(closed.id, self.now);
+        self.schedule.handle_closed(closed.id, self.now - closed.opened, self.now);
         self.closed.insert(closed.recipient, false);
     }
 
@@ -142,7 +151,7 @@ impl World {
         if self.out.is_empty() {
             return;
         }
-        let job = self.out.swap_remove(input.below(self.out.len()));
+        let (job, since) = self.out.swap_remove(input.below(self.out.len()));
         let which = input.byte();
         let outcome = match which % 8 {
             0..=2 => NotifyOutcome::Delivered,
@@ -155,14 +164,24 @@ impl World {
             _ => NotifyOutcome::Refused(401),
         };
         self.give_up_if(matches!(outcome, NotifyOutcome::ErrorBody | NotifyOutcome::Refused(_)));
-        self.judge(&job, outcome);
+        self.judge(&job, since, outcome);
     }
 
     fn give_up_if(&mut self, pointless: bool) {
         self.given_up |= pointless;
     }
 
-    fn judge(&mut self, job: &NotifyJob, outcome: NotifyOutcome) {
+    fn judge(&mut self, job: &NotifyJob, since: Instant, outcome: NotifyOutcome) {
+        let took = (self.now - since).min(LONGEST_PAUSE);
+        match outcome {
+            NotifyOutcome::Unreachable | NotifyOutcome::TlsFailed | NotifyOutcome::NotSent => {}
+            NotifyOutcome::TimedOut => {
+                self.pauses.insert(self.known[&job.id].device.clone(), self.now + SHORTEST_REST);
+            }
+            _ => {
+                self.pauses.insert(self.known[&job.id].device.clone(), self.now + took);
+            }
+        }
         if let Some(subscription) = self.subscriptions.iter_mut().find(|subscription| subscription.id == job.id)
             && outcome != NotifyOutcome::Delivered
             && is_news(job)
@@ -177,14 +196,16 @@ impl World {
     fn send(&mut self) {
         while let Some(job) = self.schedule.poll_job(self.now) {
             let recipient = self.known[&job.id].clone();
-            let path = job.query.split('&').next().expect("a first part");
+            let path = job.query.split("&Event=").next().expect("a first part");
             assert_eq!(path, &*recipient.query, "a request of another subscription");
             assert_eq!(job.query.contains("&Event="), recipient.events, "{}", job.query);
-            for other in &self.out {
+            for (other, _) in &self.out {
                 assert_ne!(self.known[&other.id].device, recipient.device, "two requests are with a device");
             }
+            let pauses = self.pauses.get(&recipient.device).is_some_and(|&until| until > self.now);
+            assert!(!pauses, "a device takes more than half of Luup's time");
             self.note(&job, &recipient);
-            self.out.push(job);
+            self.out.push((job, self.now));
             assert!(self.out.len() <= self.most_senders, "more requests than senders");
         }
         // A caller that calls again at the deadline would do so for ever.
@@ -221,8 +242,8 @@ impl World {
     /// Luup is in a good mood and time passes, until nothing waits any more.
     fn calm_down(&mut self) {
         for _ in 0..10_000 {
-            while let Some(job) = self.out.pop() {
-                self.judge(&job, NotifyOutcome::Delivered);
+            while let Some((job, since)) = self.out.pop() {
+                self.judge(&job, since, NotifyOutcome::Delivered);
             }
             self.send();
             if self.out.is_empty() {

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
+use super::subscription::action_of;
+
 /// Targets remembered at most. The oldest is dropped and may be logged once more.
 const MAX_TARGETS: usize = 256;
 
@@ -39,7 +41,7 @@ impl LogOnce {
 
     /// The hash of a query without the pid at its end.
     fn target(&self, query: &str) -> u64 {
-        self.hasher.hash_one(query.rsplit_once("&Pid=").map_or(query, |(target, _)| target))
+        self.hasher.hash_one(action_of(query))
     }
 }
 

@@ -7,6 +7,8 @@
 //! | [`schedule`] | which notification is sent when; sans-IO. Start here |
 //! | `subscription` | the notifications of one connection, and their recipient |
 //! | `retry_policy`, `breaker`, `device` | pauses: for a notification, for Luup as a whole, for a device |
+//! | `in_flight` | how many requests may be out, so that devices that hang leave senders to the others |
+//! | `reconnect_backoff` | holds back the closing notices of short-lived connections |
 //! | `closing_notices` | notifications that outlive their connection |
 //! | [`outcome`] | the result of a request |
 //! | [`sender`], `https` | sends the requests, each on a thread of its own, since ureq and Luup may block |
@@ -20,7 +22,9 @@ mod breaker;
 mod closing_notices;
 mod device;
 mod https;
+mod in_flight;
 mod log_once;
+mod reconnect_backoff;
 mod retry_policy;
 mod subscription;
 

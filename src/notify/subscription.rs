@@ -48,9 +48,16 @@ impl Recipient {
     }
 }
 
+/// The part of a query that names device, service and action: all but the pid at its end.
+pub(super) fn action_of(query: &str) -> &str {
+    query.rsplit_once(PID).map_or(query, |(action, _)| action)
+}
+
+/// Introduces the pid in a query. Percent-encoding leaves none in what is before it or behind it.
+const PID: &str = "&Pid=";
+
 /// The query as the log may show it: if `secret`, only the first four characters of the pid at its end.
 pub(super) fn redact_query(query: &str, secret: bool) -> Cow<'_, str> {
-    const PID: &str = "&Pid=";
     let Some(at) = query.rfind(PID).filter(|_| secret) else { return Cow::Borrowed(query) };
     let (head, pid) = query.split_at(at + PID.len());
     Cow::Owned(head.chars().chain(pid.chars().take(4)).chain(['*']).collect())
@@ -95,12 +102,13 @@ impl PendingEvents {
 pub(super) enum SubscriptionState {
     /// No event waits.
     Idle,
-    /// An event waits for this instant: the end of its pace, or of a pause after a failure.
+    /// An event waits for this instant: the end of its pace, or of a pause after a failure, or until it is no longer held
+    /// back.
     Delayed(Instant),
-    /// An event waits for a sender or for its device.
+    /// An event waits for a sender or for its device, which may pause.
     Due,
-    /// A request with this event is out.
-    InFlight(NotifyEvent),
+    /// A request with this event is out since this instant.
+    InFlight(NotifyEvent, Instant),
 }
 
 /// The notifications of one connection.
@@ -116,6 +124,8 @@ pub(super) struct Subscription {
     pub closing: bool,
     /// No notification of data before this instant.
     pub paced_until: Option<Instant>,
+    /// The connection was short-lived: no closing notice before this instant (`ReconnectBackoff`).
+    pub held_until: Option<Instant>,
     /// What the failures of earlier requests mean for the next one.
     pub retry: RetryState,
     /// The outcome of the last request.
@@ -131,6 +141,7 @@ impl Subscription {
             pending: PendingEvents::default(),
             closing: false,
             paced_until: None,
+            held_until: None,
             retry: RetryState::default(),
             last_outcome: None,
         }

@@ -91,6 +91,8 @@ pub(crate) struct Session<N: Network = MioNetwork> {
     pid: Pid,
     peer: SocketAddr,
     started: Instant,
+    /// When the connection to the remote was established.
+    connected_at: Option<Instant>,
     plugin: PluginSide<N::Stream>,
     parameters: Parameters,
     notifier: Notifier,
@@ -201,7 +203,7 @@ impl<N: Network> Session<N> {
     ) -> Self {
         let plugin = PluginSide::Attached(SocketEndpoint::new(stream, Readiness::ACCEPTED));
         let notifier = Notifier::Unopened;
-        Self { pid, peer, started: now, plugin, parameters, notifier, stage, counted: 0 }
+        Self { pid, peer, started: now, connected_at: None, plugin, parameters, notifier, stage, counted: 0 }
     }
 
     /// The proxy's name for this connection.
@@ -388,6 +390,7 @@ impl<N: Network> Session<N> {
             log::debug!("{} speaks {version}", self.pid);
         }
         self.parameters.drop_connect_settings();
+        self.connected_at = Some(cx.now);
         Stage::Relaying(Box::new(relaying))
     }
 
@@ -509,7 +512,8 @@ impl<N: Network> Session<N> {
     /// Makes the closing notification, once.
     fn notify_closed(&mut self, cx: &mut SessionContext<'_, N>) {
         let recipient = || recipient(&self.parameters, self.pid);
-        self.notifier.notify_closed(recipient, cx.schedule, cx.now);
+        let lived = self.connected_at.map_or(Duration::ZERO, |at| cx.now.saturating_duration_since(at));
+        self.notifier.notify_closed(recipient, lived, cx.schedule, cx.now);
     }
 
     /// Counts in the budget what the stage holds.

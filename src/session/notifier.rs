@@ -1,6 +1,6 @@
 //! What the plugin is told of its connection by way of Luup.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::notify::Recipient;
 use crate::notify::{Schedule, SubscriptionId};
@@ -50,15 +50,16 @@ impl Notifier {
         }
     }
 
-    /// The connection has ended. Only the first call has an effect.
+    /// The connection has ended, `lived` after it was established; 0 if it never was. Only the first call has an effect.
     pub(super) fn notify_closed(
         &mut self,
         recipient: impl FnOnce() -> Option<Recipient>,
+        lived: Duration,
         schedule: &mut Schedule,
         now: Instant,
     ) {
         if let Some(id) = self.id(recipient, schedule) {
-            schedule.handle_closed(id, now);
+            schedule.handle_closed(id, lived, now);
         }
         *self = Self::Closed;
     }
@@ -102,8 +103,8 @@ mod tests {
         notifier.notify_connected(subscribed, &mut schedule, now);
         notifier.notify_data(subscribed, &mut schedule, now);
         assert_eq!(events(&mut schedule, now), ["connected", "data"]);
-        notifier.notify_closed(subscribed, &mut schedule, now);
-        notifier.notify_closed(subscribed, &mut schedule, now);
+        notifier.notify_closed(subscribed, Duration::ZERO, &mut schedule, now);
+        notifier.notify_closed(subscribed, Duration::ZERO, &mut schedule, now);
         notifier.notify_data(subscribed, &mut schedule, now);
         assert_eq!(events(&mut schedule, now), ["closed"]);
     }
@@ -112,7 +113,7 @@ mod tests {
     fn a_plugin_that_has_not_subscribed_is_not_notified() {
         let (mut notifier, mut schedule, now) = (Notifier::Unopened, Schedule::new(4, 10), Instant::now());
         notifier.notify_data(|| None, &mut schedule, now);
-        notifier.notify_closed(|| None, &mut schedule, now);
+        notifier.notify_closed(|| None, Duration::ZERO, &mut schedule, now);
         assert_eq!((events(&mut schedule, now).len(), schedule.pending()), (0, 0));
     }
 
@@ -122,10 +123,10 @@ mod tests {
             let (mut notifier, mut schedule, now) = (Notifier::Unopened, Schedule::new(4, 10), Instant::now());
             notifier.notify_data(subscribed, &mut schedule, now);
             if closes {
-                notifier.notify_closed(subscribed, &mut schedule, now);
+                notifier.notify_closed(subscribed, Duration::ZERO, &mut schedule, now);
             }
             notifier.cancel_all(subscribed, &mut schedule);
-            notifier.notify_closed(subscribed, &mut schedule, now);
+            notifier.notify_closed(subscribed, Duration::ZERO, &mut schedule, now);
             assert_eq!(events(&mut schedule, now).len(), 0, "closes: {closes}");
         }
     }

@@ -12,11 +12,10 @@ engine.listen( at.luup )
 -- The machine may be busy with other tests.
 proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
 
-local SERVICE = "urn:example-com:serviceId:Example1"
 local group = {}
 engine.actions.HandleReceive = function( device, parameters )
     lib.equal( device, 123 )
-    lib.equal( parameters.serviceId, SERVICE )
+    lib.like( parameters.serviceId, "^urn:example%-com:serviceId:Example%d+$" )
     proxy.handle( group, parameters.Pid )
 end
 
@@ -33,7 +32,7 @@ local function open( target, options )
         end
     end
     for _, name in ipairs { "on_message", "on_ping", "on_pong", "on_head", "on_close", "on_open", "on_error" } do on( name ) end
-    options.notify = options.notify or { device = 123, service = SERVICE, action = "HandleReceive" }
+    options.notify = options.notify or engine.notify { device = 123, action = "HandleReceive" }
     options.group = group
     if target:match( "^ws" ) then options.RQTM = options.RQTM or 60000 end
     options.CTIM = options.CTIM or 30000
@@ -236,7 +235,7 @@ local function resume( options )
     options = options or {}
     options.KEEP, options.seen = 300, stored.seen
     options.on_seen = function( _, seen ) stored.seen = seen end
-    options.notify = { device = 123, service = SERVICE, action = "HandleReceive", pid = stored.pid }
+    options.notify = engine.notify { device = 123, action = "HandleReceive", pid = stored.pid }
     conn, events = open( plain .. "/", options )
     lib.check( type( conn ) == "table", conn )
     return conn.kept

@@ -19,6 +19,19 @@ end
 
 function engine.withdraw() rawset( _G, "luup", nil ) end
 
+-- The service of a plugin's action: another one with each call. A test makes many short connections, and the proxy holds
+-- back the notifications of their ends if they have the same service.
+local services = 0
+function engine.next_service()
+    services = services + 1
+    return "urn:example-com:serviceId:Example" .. services
+end
+
+-- A table `notify` whose service is another one each time that it is read.
+function engine.notify( fields )
+    return setmetatable( fields, { __index = function( _, name ) return name == "service" and engine.next_service() or nil end } )
+end
+
 function engine.listen( port )
     engine.server = assert( socket.bind( "127.0.0.1", port ) )
 end

@@ -12,7 +12,7 @@ engine.listen( at.luup )
 -- The plugin changes only this line.
 local luws = require( "L_SockProxyLuWS" ).with { port = at.proxy, patience = 30, timeout = 30, RQTM = 60000, CTIM = 30000 }
 
-local NOTIFY = { device = 123, service = "urn:example-com:serviceId:Example1", action = "HandleReceive" }
+local NOTIFY = engine.notify { device = 123, action = "HandleReceive" }
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
 
 -- One handler for messages and errors, as plugins have it.

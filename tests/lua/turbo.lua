@@ -13,7 +13,7 @@ engine.listen( at.luup )
 
 -- The plugin changes this line, and adds the action below.
 local turbo = require( "L_SockProxyTurbo" ).with {
-    notify = { device = 123, service = "urn:example-com:serviceId:Example1", action = "HandleReceive" },
+    notify = engine.notify { device = 123, action = "HandleReceive" },
     port = at.proxy, patience = 30, connect_timeout = 30,
 }
 function engine.actions.HandleReceive( device, parameters )
@@ -244,7 +244,7 @@ local pid, seen = require( "L_SockProxyClient" ).secret(), 0
 local function kept()
     return {
         KEEP = 300, seen = seen, on_seen = function( _, now ) seen = now end,
-        notify = { device = 123, service = "urn:example-com:serviceId:Example1", action = "HandleReceive", pid = pid },
+        notify = engine.notify { device = 123, action = "HandleReceive", pid = pid },
     }
 end
 ws = connected( plain, kept() )

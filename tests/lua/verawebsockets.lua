@@ -12,7 +12,7 @@ local logged = {}
 
 -- The plugin changes this line, and adds the action below.
 local vws = require( "L_SockProxyVeraWebSockets" ).with {
-    notify = { device = 123, service = "urn:example-com:serviceId:Example1", action = "HandleReceive" },
+    notify = engine.notify { device = 123, action = "HandleReceive" },
     port = at.proxy, patience = 30, RQTM = 60000, CTIM = 30000, log = function( words ) logged[#logged + 1] = words end,
 }
 function engine.actions.HandleReceive( device, parameters )

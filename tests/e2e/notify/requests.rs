@@ -177,10 +177,16 @@ fn bytes_from_the_plugin_cause_no_notification() {
 #[test]
 fn every_end_is_notified_once() {
     let (luup, daemon) = with_luup("[limits]\nsetup=1\nhalfclose=1\n");
-    let echo = |options: &str| echo_mode(&daemon, &format!("NTFY=5/s/a/p EVNT=on {options}"));
+    // An action for each end: the proxy holds back the ends of short-lived connections of the same action.
+    let actions = std::cell::Cell::new(0);
+    let action = || {
+        actions.set(actions.get() + 1);
+        format!("a{}", actions.get())
+    };
+    let echo = |options: &str| echo_mode(&daemon, &format!("NTFY=5/s/{}/p EVNT=on {options}", action()));
     let setup = || {
         let mut plugin = daemon.plugin();
-        assert_eq!(plugin.command("NTFY 5 s a p"), "OK NTFY");
+        assert_eq!(plugin.command(&format!("NTFY 5 s {} p", action())), "OK NTFY");
         plugin
     };
     let closed = Reserved::new().unwrap();
@@ -228,7 +234,7 @@ fn every_end_is_notified_once() {
         }),
         ("a failed CONN", false, &|| {
             let mut plugin = daemon.plugin();
-            let answer = plugin.command(&format!("CONN {} NTFY=5/s/a/p", closed.addr()));
+            let answer = plugin.command(&format!("CONN {} NTFY=5/s/{}/p", closed.addr(), action()));
             assert_eq!(answer, "ERR CONN connection refused");
             None
         }),
@@ -246,6 +252,44 @@ fn every_end_is_notified_once() {
         assert_eq!(luup.count(), count, "{why}");
         luup.clear_requests();
     }
+}
+
+/// The device accepts and closes at once, and the plugin reconnects when it is notified: `arduinoWebSockets#807`.
+#[test]
+fn the_ends_of_short_lived_connections_are_held_back_and_not_lost() {
+    let (luup, daemon) = with_luup("");
+    let start = Instant::now();
+    let connect = |action: &str| drop(echo_mode(&daemon, &format!("NTFY=5/s/{action}")));
+    connect("a");
+    for (number, earliest) in [(1, 0), (2, 1), (3, 3)] {
+        let requests = luup.wait_for(number, LIMIT);
+        assert_eq!(requests.len(), number);
+        assert!(start.elapsed() >= Duration::from_secs(earliest), "{number} after {:?}", start.elapsed());
+        connect("a");
+    }
+    connect("b");
+    assert_eq!(luup.wait_for(4, Duration::from_secs(4))[3].action(), "b", "another action does not wait");
+    assert_eq!(luup.wait_for(5, LIMIT).len(), 5);
+    assert!(start.elapsed() >= Duration::from_secs(7));
+}
+
+#[test]
+fn parts_of_ntfy_that_are_too_long_are_refused() {
+    let (luup, daemon) = with_luup("");
+    let closed = Reserved::new().unwrap();
+    let long = "x".repeat(1024);
+    for (line, answer) in [
+        (format!("NTFY 5 s a {long}"), "ERR NTFY Invalid length"),
+        (format!("CONN {} NTFY=5/s/a/{long}", closed.addr()), "ERR CONN Invalid option NTFY"),
+    ] {
+        let mut plugin = daemon.plugin();
+        assert_eq!(plugin.command(&line), answer);
+        assert!(plugin.at_end());
+    }
+    let mut plugin = daemon.plugin();
+    assert_eq!(plugin.command(&format!("NTFY 5 s a {}", &long[3..])), "OK NTFY");
+    assert_eq!(plugin.command("QUIT"), "OK QUIT");
+    assert_eq!(luup.wait_for(1, LIMIT).len(), 1);
 }
 
 #[test]
