@@ -1,7 +1,8 @@
 //! What is fuzzed, and what must hold: one module a target, each with a function `run` that panics if it does not hold.
 //!
 //! `fuzz/fuzz_targets` calls the functions here with what libFuzzer makes up, the tests with the seeds of `fuzz/seeds`.
-//! Simulations of the relays and of the schedule call the same functions with random bytes: each machine has one world.
+//! Simulations of the relays and of the schedule call the same functions with random bytes, and the target of sessions has the
+//! world of their simulation: each machine has one world.
 
 mod access;
 mod config;
@@ -12,6 +13,7 @@ mod inflate;
 mod input;
 pub(crate) mod relay;
 pub(crate) mod schedule;
+mod session;
 mod setup;
 mod websocket;
 
@@ -23,6 +25,7 @@ pub use handshake::run as handshake;
 pub use inflate::run as inflate;
 pub use relay::run as relay;
 pub use schedule::run as schedule;
+pub use session::run as session;
 pub use setup::run as setup;
 pub use websocket::run as websocket;
 
@@ -30,7 +33,7 @@ pub use websocket::run as websocket;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("access", access),
     ("config", config),
     ("datagrams", datagrams),
@@ -39,6 +42,7 @@ pub const TARGETS: [Target; 10] = [
     ("inflate", inflate),
     ("relay", relay),
     ("schedule", schedule),
+    ("session", session),
     ("setup", setup),
     ("websocket", websocket),
 ];
@@ -77,5 +81,5 @@ mod tests {
         };
     }
 
-    replays!(access, config, datagrams, framing, handshake, inflate, relay, schedule, setup, websocket);
+    replays!(access, config, datagrams, framing, handshake, inflate, relay, schedule, session, setup, websocket);
 }

@@ -32,8 +32,8 @@ mod relaying;
 mod remote;
 mod send_failures;
 mod setup;
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod simulation;
 mod snapshot;
 
 pub(crate) use context::{DaemonRequest, Key, SessionContext, TurnResult};

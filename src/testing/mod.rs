@@ -2,9 +2,9 @@
 //! [`TestContext`] what a relay's turn needs from outside, [`pieces`] splits what is read. The daemon uses none of it, so
 //! none of it is in the binary.
 
+pub(crate) mod choices;
 #[cfg(test)]
 pub(crate) mod log_recorder;
-#[cfg(test)]
 pub(crate) mod network;
 pub(crate) mod pieces;
 #[cfg(test)]

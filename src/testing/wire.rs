@@ -114,7 +114,6 @@ impl Wire {
     }
 
     /// Adds to what the next event reports.
-    #[cfg(test)]
     pub(crate) fn report(&mut self, news: Readiness) {
         self.news.merge(news);
     }
@@ -155,13 +154,11 @@ impl Wire {
     }
 
     /// True if a read returns something: bytes, the end, or an error.
-    #[cfg(test)]
     pub(crate) fn is_readable(&self) -> bool {
         self.unread() > 0 || self.closed || self.broken
     }
 
     /// True if a write returns something: room or an error.
-    #[cfg(test)]
     pub(crate) fn is_writable(&self) -> bool {
         self.room > 0 || self.broken
     }

@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use testkit::random::Random;
-
 use super::remote::{Behaviour, Remote, RemoteKind, numbered, pattern};
 use super::services::TlsWorld;
 use crate::protocol::framing::Framing;
+use crate::testing::choices::Choices;
 use crate::testing::network::SimPeer;
 
 /// What a plugin does with one of its connections.
@@ -100,7 +99,7 @@ fn has_messages(framing: Framing) -> bool {
 
 impl Conversation {
     /// A conversation of any kind. `other_pid`: the pid of another conversation that this one takes.
-    pub(crate) fn new(index: usize, other_pid: Option<String>, random: &mut Random) -> Self {
+    pub(crate) fn new(index: usize, other_pid: Option<String>, random: &mut Choices) -> Self {
         let mut pick = |below: u64| random.below(below) as usize;
         let kind = [
             RemoteKind::Tcp,
@@ -228,7 +227,7 @@ impl Conversation {
     }
 
     /// The plugin connects: to make its CONN, or to come back.
-    pub(crate) fn connect(&mut self, peer: SimPeer, random: &mut Random) {
+    pub(crate) fn connect(&mut self, peer: SimPeer, random: &mut Choices) {
         let attaching = self.connected.then(|| self.seen());
         let setup = match attaching {
             None => self.setup.clone(),

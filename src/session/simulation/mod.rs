@@ -5,6 +5,7 @@
 //! event. In the end every notification has been made, and all memory is given back.
 
 mod conversation;
+#[cfg(test)]
 mod outages;
 mod remote;
 pub(super) mod services;
@@ -14,16 +15,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Session;
+use crate::buffer_pool;
 use crate::protocol::framing::Framing;
-use crate::relay::CloseReason;
-use crate::testing::log_recorder;
-use crate::testing::seeds::for_each_seed;
 use conversation::PluginPhase;
 use remote::{Behaviour, RemoteKind};
 use world::World;
 
-/// Seeds that are tried.
-const SEEDS: u64 = 1200;
 /// Longest life of a session without its plugin and its remote: KEEP, the relay's limits, and what drains.
 const LONGEST_END: Duration = Duration::from_secs(3600 + 600 + 300 + 60);
 
@@ -323,6 +320,7 @@ impl World {
         }
         if shuts_down {
             self.seen.insert("shutdown".into());
+            self.schedule.handle_shutdown(self.now);
             let keys: Vec<_> = self.slots.keys().copied().collect();
             for key in keys {
                 self.with_session(key, Session::shut_down);
@@ -360,13 +358,23 @@ impl World {
     }
 }
 
-fn run(seed: u64) -> BTreeSet<String> {
-    let mut world = World::new(seed);
+/// The body of the fuzz target.
+pub(crate) fn run_input(data: &[u8]) {
+    run(World::from_input(data));
+}
+
+/// Lets things happen until the choices end, then checks what must be so in the end. Returns what has occurred.
+fn run(mut world: World) -> BTreeSet<String> {
+    // Buffers count with their capacity: what an earlier run has left must not decide.
+    buffer_pool::clear();
     for _ in 0..1 + world.pick(3) {
         world.add_conversation();
     }
     world.connect_plugin(0);
     for _ in 0..100 + world.pick(200) {
+        if world.random.is_exhausted() {
+            break;
+        }
         world.happen();
         if world.pick(5) > 0 {
             world.deliver();
@@ -377,7 +385,7 @@ fn run(seed: u64) -> BTreeSet<String> {
             world.check_rest();
         }
     }
-    if world.pick(3) > 0 {
+    if world.random.is_exhausted() || world.pick(3) > 0 {
         world.settle();
         world.check_end_is_passed_on();
     }
@@ -388,73 +396,84 @@ fn run(seed: u64) -> BTreeSet<String> {
     world.seen
 }
 
-#[test]
-fn sessions_keep_their_promises_whatever_plugins_remotes_and_the_clock_do() {
-    let mut seen = BTreeSet::new();
-    let mut seeds = 0;
-    for_each_seed("session::simulation", SEEDS, |seed| {
-        log_recorder::start();
-        seen.extend(run(seed));
-        seen.extend(log_recorder::take());
-        seeds += 1;
-    });
-    if seeds < SEEDS {
-        return;
-    }
-    let occurs = |what: &str| seen.iter().any(|line| line.contains(what));
-    let close_reasons = [
-        CloseReason::Done,
-        CloseReason::PluginLost,
-        CloseReason::RemoteLost,
-        CloseReason::RemoteSilent,
-        CloseReason::Idle,
-        CloseReason::HalfClosed,
-        CloseReason::Stalled,
-        CloseReason::PluginClosed,
-        CloseReason::BadFraming,
-        CloseReason::RemoteClosed,
-        CloseReason::BadRemote,
-    ];
-    let mut missing: Vec<String> =
-        close_reasons.iter().map(|reason| format!("closed: {reason}")).filter(|reason| !occurs(reason)).collect();
-    for what in [
-        "stage setup",
-        "stage claiming",
-        "stage connecting",
-        "stage relaying",
-        "stage unread tail",
-        "stage draining",
-        "parked",
-        "attached",
-        "ATCH Gap",
-        "ATCH No such pid",
-        "no plugin has come for it",
-        "ends: DROP",
-        "replaced by a new connection",
-        "shutdown",
-        "left in setup mode",
-        "silent in setup mode",
-        "left while connecting",
-        "redirected to",
-        "Invalid host:port",
-        "Invalid option",
-        "Pid in use",
-        "connection refused",
-        "host not found",
-        "CONNECT_TIMEOUT",
-        "REQUEST_TIMEOUT",
-        "SSL_ERROR",
-        "403",
-        "complete Tcp",
-        "complete Tls",
-        "complete Ws",
-        "complete Wss",
-        "complete Udp",
-        "end passed on",
-    ] {
-        if !occurs(what) {
-            missing.push(what.into());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::CloseReason;
+    use crate::testing::log_recorder;
+    use crate::testing::seeds::for_each_seed;
+
+    /// Seeds that are tried.
+    const SEEDS: u64 = 1200;
+
+    #[test]
+    fn sessions_keep_their_promises_whatever_plugins_remotes_and_the_clock_do() {
+        let mut seen = BTreeSet::new();
+        let mut seeds = 0;
+        for_each_seed("session::simulation", SEEDS, |seed| {
+            log_recorder::start();
+            seen.extend(run(World::new(seed)));
+            seen.extend(log_recorder::take());
+            seeds += 1;
+        });
+        if seeds < SEEDS {
+            return;
         }
+        let occurs = |what: &str| seen.iter().any(|line| line.contains(what));
+        let close_reasons = [
+            CloseReason::Done,
+            CloseReason::PluginLost,
+            CloseReason::RemoteLost,
+            CloseReason::RemoteSilent,
+            CloseReason::Idle,
+            CloseReason::HalfClosed,
+            CloseReason::Stalled,
+            CloseReason::PluginClosed,
+            CloseReason::BadFraming,
+            CloseReason::RemoteClosed,
+            CloseReason::BadRemote,
+        ];
+        let mut missing: Vec<String> =
+            close_reasons.iter().map(|reason| format!("closed: {reason}")).filter(|reason| !occurs(reason)).collect();
+        for what in [
+            "stage setup",
+            "stage claiming",
+            "stage connecting",
+            "stage relaying",
+            "stage unread tail",
+            "stage draining",
+            "parked",
+            "attached",
+            "ATCH Gap",
+            "ATCH No such pid",
+            "no plugin has come for it",
+            "ends: DROP",
+            "replaced by a new connection",
+            "shutdown",
+            "left in setup mode",
+            "silent in setup mode",
+            "left while connecting",
+            "redirected to",
+            "Invalid host:port",
+            "Invalid option",
+            "Pid in use",
+            "connection refused",
+            "host not found",
+            "CONNECT_TIMEOUT",
+            "REQUEST_TIMEOUT",
+            "SSL_ERROR",
+            "403",
+            "complete Tcp",
+            "complete Tls",
+            "complete Ws",
+            "complete Wss",
+            "complete Udp",
+            "end passed on",
+        ] {
+            if !occurs(what) {
+                missing.push(what.into());
+            }
+        }
+        assert!(missing.is_empty(), "never happened: {missing:?}");
     }
-    assert!(missing.is_empty(), "never happened: {missing:?}");
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::ServerConnection;
-use testkit::random::Random;
 use testkit::websocket::frame_of;
 
 use super::services::TlsWorld;
 use crate::protocol::framing::{Framing, encode_datagram, encode_message};
 use crate::testing::TestEntropy;
+use crate::testing::choices::Choices;
 use crate::testing::network::{SimDatagramPeer, SimPeer};
 use crate::websocket::handshake::{AcceptOptions, RequestProgress, ServerHandshake};
 use crate::websocket::{Connection, Control, Event, Kind, Leniency, Role, WebSocketSettings};
@@ -74,6 +74,8 @@ pub(crate) struct Remote {
     pub peer: Option<SimPeer>,
     pub mailbox: Option<SimDatagramPeer>,
     tls: Option<Box<ServerConnection>>,
+    /// TLS has failed: rustls must not be given more.
+    tls_failed: bool,
     stage: RemoteStage,
     connection: Option<Connection>,
     /// How much of what the wire has received was read.
@@ -110,6 +112,7 @@ impl Remote {
             peer: None,
             mailbox: None,
             tls: None,
+            tls_failed: false,
             stage: RemoteStage::Over,
             connection: None,
             fed: 0,
@@ -143,7 +146,7 @@ impl Remote {
         self.peer = Some(peer);
         // What was said on an attempt that another one has overtaken reaches no plugin.
         (self.said, self.ends, self.spoken) = (Vec::new(), vec![0], 0);
-        (self.fed, self.ended) = (0, false);
+        (self.fed, self.ended, self.tls_failed) = (0, false, false);
     }
 
     /// True if bytes can pass: the handshakes are done.
@@ -167,7 +170,7 @@ impl Remote {
     }
 
     /// Sends something of about `length` bytes.
-    pub(crate) fn speak(&mut self, length: usize, random: &mut Random) {
+    pub(crate) fn speak(&mut self, length: usize, random: &mut Choices) {
         if !self.is_open() || self.behaviour == Behaviour::Stall {
             return;
         }
@@ -217,6 +220,8 @@ impl Remote {
             self.transmit();
         }
         if politely && let (Some(tls), Some(peer)) = (&mut self.tls, &self.peer) {
+            // rustls asserts that no error follows, which an unfinished handshake would be.
+            self.tls_failed |= tls.is_handshaking();
             tls.send_close_notify();
             drain(tls, peer);
         }
@@ -293,7 +298,7 @@ impl Remote {
                 return;
             }
             Behaviour::EndAtOnce if self.spoken == 0 && !self.kind.is_tls() && !self.kind.is_websocket() => {
-                self.speak(50, &mut Random::new(1));
+                self.speak(50, &mut Choices::seeded(1));
                 self.end(true, now);
             }
             _ => {}
@@ -301,7 +306,7 @@ impl Remote {
         if let Some(tls) = &mut self.tls {
             let mut input = &bytes[..];
             let mut plain = Vec::new();
-            let mut failed = false;
+            let mut failed = self.tls_failed;
             while !input.is_empty() && !failed {
                 failed = tls.read_tls(&mut input).is_err();
                 match tls.process_new_packets() {
@@ -315,6 +320,7 @@ impl Remote {
                 }
             }
             drain(tls, &peer);
+            self.tls_failed = failed;
             if failed {
                 return self.end(false, now);
             }
@@ -367,7 +373,7 @@ impl Remote {
                     let rest = request.rest.clone();
                     self.hear_frames(rest, now);
                     if self.behaviour == Behaviour::EndAtOnce {
-                        self.speak(50, &mut Random::new(1));
+                        self.speak(50, &mut Choices::seeded(1));
                         self.end(true, now);
                     }
                 }

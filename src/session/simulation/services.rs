@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use rustls::ServerConfig;
-use testkit::random::Random;
 use testkit::tls::{Identity, Validity};
 
 use crate::net::resolver::{NameResolver, ResolveResult};
 use crate::session::context::{HandshakeQueue, Key, RandomBytes};
 use crate::testing::TestEntropy;
+use crate::testing::choices::Choices;
 use crate::tls::handshake::begin;
 use crate::tls::{PendingHandshake, TlsContext, TlsOutcome, TlsSettings, TlsStep};
 use crate::websocket::Entropy;
@@ -112,7 +112,7 @@ impl TlsWorld {
 /// Handshakes that are computed inline and delivered as scripted.
 pub(crate) struct SimHandshakes {
     tls: &'static TlsWorld,
-    random: Random,
+    random: Choices,
     /// One in this many steps is never delivered; 0: none.
     pub lost_every: u64,
     waiting: Vec<Waiting<TlsStep>>,
@@ -120,7 +120,7 @@ pub(crate) struct SimHandshakes {
 
 impl SimHandshakes {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { tls: TlsWorld::get(), random: Random::new(seed), lost_every: 0, waiting: Vec::new() }
+        Self { tls: TlsWorld::get(), random: Choices::seeded(seed), lost_every: 0, waiting: Vec::new() }
     }
 
     /// The steps that are due after another round.

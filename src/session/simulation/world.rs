@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::Token;
-use testkit::random::Random;
 
 use super::conversation::{Conversation, PluginPhase};
 use super::remote::RemoteKind;
@@ -19,6 +18,7 @@ use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::pipe_pool::PipePool;
 use crate::session::context::{DaemonRequest, Key, SessionContext, TurnResult};
 use crate::session::{EndedConnections, KeptEnd, KeptState, PidSource, SendFailures, Session, Stage};
+use crate::testing::choices::Choices;
 use crate::testing::network::{ConnectPlan, SimNetwork, SimPeer, connection};
 use crate::testing::wire::FaultProfile;
 
@@ -38,7 +38,7 @@ pub(crate) struct Slot {
 }
 
 pub(crate) struct World {
-    pub random: Random,
+    pub random: Choices,
     pub now: Instant,
     pub config: Config,
     pub network: SimNetwork,
@@ -68,15 +68,26 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// A world that follows from `seed`.
+    #[cfg(test)]
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+        Self::with_choices(Choices::seeded(seed), SimHandshakes::new(seed))
+    }
+
+    /// A world that the input of a fuzz target makes.
+    pub(crate) fn from_input(data: &[u8]) -> Self {
+        let mut choices = Choices::from_input(data);
+        let seed = choices.below(256);
+        Self::with_choices(choices, SimHandshakes::new(seed))
+    }
+
+    fn with_choices(mut random: Choices, mut handshakes: SimHandshakes) -> Self {
         let mut config = Config::default();
         let limits = &mut config.limits;
         limits.idle = Some(Duration::from_secs(3600));
         (limits.buffers, limits.buffer) =
             [(6000, 4096), (1 << 20, 65_536), (1 << 20, 65_536)][random.below(3) as usize];
         limits.history = [500, 4096, 65_536][random.below(3) as usize];
-        let mut handshakes = SimHandshakes::new(seed);
         handshakes.lost_every = [0, 0, 0, 4][random.below(4) as usize];
         let luup_fails = random.below(3) == 0;
         Self {
