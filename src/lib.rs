@@ -8,7 +8,7 @@
 //! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging probe supervise |
 //! | [`supervise`] | the parent process that restarts a daemon which has died | |
 //! | [`probe`] | asks a running proxy for its greeting | net protocol |
-//! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | buffer_pool config logging net notify protocol relay session status tls |
+//! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | buffer_pool client config logging net notify protocol relay session status tls |
 //! | [`status`] | the answers to STAT and STAT JSON | config notify protocol session |
 //! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access config net notify protocol relay tls websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool net protocol websocket |
@@ -19,6 +19,7 @@
 //! | [`cli`] | the command line | config |
 //! | [`config`] | the configuration: one table of settings | access protocol |
 //! | [`access`] | lists of addresses and targets that are allowed, sans-IO | |
+//! | [`client`] | clients as they are counted, sans-IO | |
 //! | [`protocol`] | what plugins and the proxy say to each other, sans-IO | buffer_pool websocket |
 //! | [`websocket`] | RFC 6455 and 7692, sans-IO | buffer_pool |
 //! | [`thread_pool`] | threads for calls that block or compute for long | |
@@ -47,6 +48,7 @@ mod access;
 pub mod benchmarks;
 mod buffer_pool;
 mod cli;
+mod client;
 mod config;
 mod daemon;
 #[cfg(any(test, feature = "fuzzing"))]

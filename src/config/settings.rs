@@ -150,7 +150,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "peraddress",
         "number",
         "256",
-        "Connections from one address. Loopback is exempt, because the plugins on this machine share it.",
+        "Connections from one IPv4 address, or from one IPv6 network of 64 bits, all of whose addresses a host may use. Loopback is exempt, because the plugins on this machine share it.",
         |c, v| number(v, 1, 200_000).map(|n| c.limits.per_address = n as usize),
     ),
     Setting::new(

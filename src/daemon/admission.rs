@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::client::ClientKey;
 use crate::config::Config;
 use crate::protocol::reply;
 
@@ -15,7 +16,7 @@ const LOG_PERIOD: Duration = Duration::from_secs(60);
 /// Counts the connections that are admitted.
 #[derive(Debug)]
 pub(super) struct Admission {
-    per_address: HashMap<IpAddr, usize>,
+    per_client: HashMap<ClientKey, usize>,
     /// Connections that may be admitted in all.
     limit: usize,
     /// Refusals since the start.
@@ -27,7 +28,7 @@ pub(super) struct Admission {
 impl Admission {
     /// Admits up to `limit` connections.
     pub(super) fn new(limit: usize) -> Self {
-        Self { per_address: HashMap::new(), limit, refused: 0, period: None, in_period: 0 }
+        Self { per_client: HashMap::new(), limit, refused: 0, period: None, in_period: 0 }
     }
 
     /// Changes the limit. Connections that are admitted stay.
@@ -45,15 +46,16 @@ impl Admission {
         now: Instant,
     ) -> Result<(), Vec<u8>> {
         let limits = &config.limits;
-        let own = self.per_address.get(&address).copied().unwrap_or(0);
+        let client = ClientKey::of(address);
+        let own = self.per_client.get(&client).copied().unwrap_or(0);
         let (reply, why) = if !config.allow.allows(address) {
             (reply::access_refused(), "its address is not allowed")
         } else if admitted >= self.limit {
             (reply::too_many(""), "there are too many connections")
-        } else if own >= limits.per_address && !address.is_loopback() {
+        } else if own >= limits.per_address && !client.is_loopback() {
             (reply::too_many(" from your address"), "it has too many connections")
         } else {
-            *self.per_address.entry(address).or_default() += 1;
+            *self.per_client.entry(client).or_default() += 1;
             return Ok(());
         };
         self.refused += 1;
@@ -63,10 +65,11 @@ impl Admission {
 
     /// A connection from `address` has ended.
     pub(super) fn release(&mut self, address: IpAddr) {
-        if let Some(count) = self.per_address.get_mut(&address) {
+        let client = ClientKey::of(address);
+        if let Some(count) = self.per_client.get_mut(&client) {
             *count -= 1;
             if *count == 0 {
-                self.per_address.remove(&address);
+                self.per_client.remove(&client);
             }
         }
     }
@@ -118,7 +121,18 @@ mod tests {
         assert_eq!(admission.admit(home, 4, &config, now), Ok(()));
         admission.release(home);
         admission.release(home);
-        assert!(!admission.per_address.contains_key(&home));
+        assert!(!admission.per_client.contains_key(&ClientKey::of(home)));
         assert_eq!(admission.refused(), 3);
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_network_share_one_limit() {
+        let mut config = Config::default();
+        config.limits.per_address = 2;
+        let mut admission = Admission::new(10);
+        let mut admit = |text: &str| admission.admit(text.parse().unwrap(), 0, &config, Instant::now()).is_ok();
+        assert!(admit("fd00:0:0:1::1") && admit("fd00:0:0:1::2"));
+        assert!(!admit("fd00:0:0:1:ffff::3"), "another address of the same /64");
+        assert!(admit("fd00:0:0:2::1"));
     }
 }
