@@ -1,7 +1,7 @@
-//! Access control: which clients may connect or STOP ([`AccessList`]), and which targets CONN may reach
-//! ([`TargetList`]). Sans-IO, and depends on nothing.
+//! Access control: which clients may connect or STOP ([`AccessList`]), and which targets CONN may reach ([`TargetList`],
+//! [`OwnServices`]). Sans-IO, and depends on nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// An IP network in CIDR notation. A single address is a network with the longest prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,68 @@ impl NetworkScope {
             Self::Local
         } else {
             Self::Public
+        }
+    }
+}
+
+/// What the proxy itself and Luup serve. No client reaches the proxy's own ports through the proxy, and a client on another
+/// machine does not reach Luup on this one: both trust loopback, and every connection of the proxy comes from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnServices {
+    /// The ports that the proxy listens on, whatever for.
+    pub ports: Vec<u16>,
+    /// Luup's address, unless its URL has a name, and its port.
+    pub luup: (Option<IpAddr>, u16),
+}
+
+/// Where a request for a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestOrigin {
+    /// A line of the configuration: the owner of the machine.
+    Configuration,
+    /// A client with this address.
+    Client(SocketAddr),
+}
+
+/// Why a connection to this machine is refused; displays as the reason of `ERR CONN`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnServiceError {
+    /// It leads to the proxy itself.
+    Proxy,
+    /// It leads to Luup, and the client is on another machine.
+    Luup,
+}
+
+impl OwnServiceError {
+    /// The reason of `ERR CONN`.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Proxy => "connection to the proxy itself",
+            Self::Luup => "connection to Luup from another machine",
+        }
+    }
+}
+
+impl OwnServices {
+    /// Checks a connection to `to` that `origin` has asked for. `is_own`: true if an address is this machine's; called for
+    /// the ports in question only, since it takes system calls.
+    pub(crate) fn check(
+        &self,
+        to: SocketAddr,
+        origin: RequestOrigin,
+        is_own: impl Fn(SocketAddr) -> bool,
+    ) -> Result<(), OwnServiceError> {
+        if self.ports.contains(&to.port()) && is_own(to) {
+            return Err(OwnServiceError::Proxy);
+        }
+        let (luup, port) = self.luup;
+        // A name counts as this machine's: looking it up would block.
+        let luup_is_here = || luup.is_none_or(|luup| is_own((luup, port).into()));
+        match origin {
+            RequestOrigin::Client(client) if to.port() == port && is_own(to) && !is_own(client) && luup_is_here() => {
+                Err(OwnServiceError::Luup)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -260,6 +322,37 @@ mod tests {
             assert_eq!(NetworkScope::of(ip(address)), scope, "{address}");
         }
         assert!(NetworkScope::Loopback < NetworkScope::Local && NetworkScope::Local < NetworkScope::Public);
+    }
+
+    #[test]
+    fn own_services_are_refused() {
+        let is_own = |address: SocketAddr| address.ip().is_loopback() || address.ip() == ip("192.168.0.1");
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (here, same, other) = ("127.0.0.1:5", "192.168.0.1:5", "192.168.0.9:5");
+        let services = OwnServices { ports: vec![2504, 8125], luup: (Some(ip("127.0.0.1")), 3480) };
+        for (to, client, result) in [
+            ("127.0.0.1:2504", here, Err(OwnServiceError::Proxy)),
+            ("192.168.0.1:8125", other, Err(OwnServiceError::Proxy)),
+            ("192.168.0.9:2504", other, Ok(())),
+            ("127.0.0.1:3480", here, Ok(())),
+            ("192.168.0.1:3480", same, Ok(())),
+            ("127.0.0.1:3480", other, Err(OwnServiceError::Luup)),
+            ("192.168.0.1:3480", other, Err(OwnServiceError::Luup)),
+            ("192.168.0.9:3480", other, Ok(())),
+            ("127.0.0.1:80", other, Ok(())),
+        ] {
+            let origin = RequestOrigin::Client(address(client));
+            assert_eq!(services.check(address(to), origin, is_own), result, "{client} to {to}");
+        }
+        let configured = RequestOrigin::Configuration;
+        assert_eq!(services.check(address("127.0.0.1:3480"), configured, is_own), Ok(()), "the owner wants it");
+        assert_eq!(services.check(address("127.0.0.1:2504"), configured, is_own), Err(OwnServiceError::Proxy));
+        let origin = RequestOrigin::Client(address(other));
+        for (luup, refused) in [(None, true), (Some(ip("192.168.0.1")), true), (Some(ip("192.168.0.9")), false)] {
+            let services = OwnServices { ports: vec![2504], luup: (luup, 3480) };
+            let result = services.check(address("127.0.0.1:3480"), origin, is_own);
+            assert_eq!(result.is_err(), refused, "Luup at {luup:?}");
+        }
     }
 
     #[test]

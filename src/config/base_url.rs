@@ -1,6 +1,6 @@
 //! The parser of Luup's base URL.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Checks an `http` or `https` URL (RFC 3986 section 3) without query and fragment, and removes the slashes at its end. The
 /// scheme comes out in lower case. `None`: the text is not such a URL.
@@ -14,6 +14,19 @@ pub(super) fn parse_base_url(text: &str) -> Option<String> {
         && path.bytes().all(is_path_byte)
         && is_host_and_port(host);
     is_valid.then(|| format!("{scheme}://{rest}"))
+}
+
+/// The host of a URL that [`parse_base_url`] has returned, if it is an address, and the port.
+pub(super) fn host_and_port(url: &str) -> (Option<IpAddr>, u16) {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let authority = rest.split('/').next().unwrap_or_default();
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port.strip_prefix(':')),
+        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+    };
+    let default = if scheme == "https" { 443 } else { 80 };
+    (host.parse().ok(), port.and_then(|port| port.parse().ok()).unwrap_or(default))
 }
 
 /// Checks `host`, `host:port`, `[v6]` or `[v6]:port`.
@@ -53,6 +66,20 @@ mod tests {
             assert_eq!(parse_base_url(text).as_deref(), Some(url), "{text}");
             let uri: ureq::http::Uri = url.parse().expect(url);
             assert!(uri.host().is_some(), "the sender's client rejects {url}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_has_a_host_and_a_port() {
+        for (url, host, port) in [
+            ("http://127.0.0.1:3480", Some("127.0.0.1"), 3480),
+            ("http://vera.local", None, 80),
+            ("https://Vera", None, 443),
+            ("https://[::1]", Some("::1"), 443),
+            ("https://[fe80::1]:8443/luup", Some("fe80::1"), 8443),
+            ("http://me:pass@10.0.0.1:81/a@b:5", Some("10.0.0.1"), 81),
+        ] {
+            assert_eq!(host_and_port(url), (host.map(|host| host.parse().unwrap()), port), "{url}");
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod sample;
 pub(crate) mod settings;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -183,6 +184,11 @@ impl Config {
     /// Applies the text of a file called `name`. After an error, the lines before it are applied.
     pub(crate) fn apply_text(&mut self, name: &str, text: &[u8]) -> Result<(), ConfigError> {
         file::apply(name, text, self)
+    }
+
+    /// Luup's address, unless its URL has a name, and its port.
+    pub(crate) fn luup_address(&self) -> (Option<IpAddr>, u16) {
+        base_url::host_and_port(&self.luup)
     }
 
     /// Sets one key. A bare key has no value. The error is the reason, without the place.

@@ -172,6 +172,11 @@ impl Listeners {
         self.listeners.get(listener)?.as_ref()?.direct.as_deref()
     }
 
+    /// The ports of all listeners: what no client reaches through the proxy.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        self.listeners.iter().flatten().map(|listener| listener.address.port()).collect()
+    }
+
     /// The addresses of all listeners, and the targets of the direct ones.
     pub(super) fn list(&self) -> Vec<(String, Option<String>)> {
         let target = |listener: &Listener| listener.direct.as_ref().map(|direct| direct.target.to_string());

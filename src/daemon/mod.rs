@@ -21,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 
+use crate::access::OwnServices;
 use crate::config::{Config, ConfigSource};
 use crate::logging;
 use crate::net::network::MioNetwork;
@@ -62,6 +63,7 @@ struct Resources {
     poll: Poll,
     network: MioNetwork,
     config: Config,
+    own: OwnServices,
     scratch: Vec<u8>,
     budget: MemoryBudget,
     pipes: PipePool,
@@ -134,6 +136,7 @@ impl Daemon {
                 schedule_counted: 0,
                 ended: EndedConnections::default(),
                 send_failures: SendFailures::default(),
+                own: OwnServices { ports: listeners.ports(), luup: config.luup_address() },
                 poll,
                 network,
                 config,
@@ -563,6 +566,7 @@ impl Daemon {
             (config.address, config.port, config.luup, config.limits.answer) = fixed(old);
         }
         self.listeners.reload(&resources.config, resources.poll.registry());
+        resources.own.ports = self.listeners.ports();
         // Deadlines may be earlier now.
         let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -665,6 +669,7 @@ impl Resources {
             remote_token: remote_token(key),
             network: &mut self.network,
             config: &self.config,
+            own: &self.own,
             scratch: &mut self.scratch,
             budget: &mut self.budget,
             pipes: &mut self.pipes,

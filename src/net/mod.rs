@@ -10,6 +10,7 @@ pub(crate) mod datagrams;
 pub(crate) mod endpoint;
 pub(crate) mod listener;
 pub(crate) mod network;
+pub(crate) mod own_address;
 pub(crate) mod random;
 pub(crate) mod readiness;
 pub(crate) mod resolver;

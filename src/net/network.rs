@@ -10,6 +10,7 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
 use super::datagrams::{DatagramSocket, OpenDatagramsError};
+use super::own_address::is_own_address;
 use super::socket::{Datagrams, INTEREST, KeepAlive, Stream, TcpSocket};
 use crate::protocol::datagram_settings::DatagramSettings;
 
@@ -43,6 +44,9 @@ pub(crate) trait Network {
 
     /// Has the events of a registered connection come for another token.
     fn reregister(&mut self, stream: &mut Self::Stream, token: Token) -> io::Result<()>;
+
+    /// True if a connection to `address` ends on this machine. Takes system calls.
+    fn is_own_address(&self, address: SocketAddr) -> bool;
 }
 
 /// The kernel's sockets under mio.
@@ -120,5 +124,9 @@ impl Network for MioNetwork {
 
     fn reregister(&mut self, stream: &mut TcpSocket, token: Token) -> io::Result<()> {
         self.registry.reregister(&mut stream.0, token, INTEREST)
+    }
+
+    fn is_own_address(&self, address: SocketAddr) -> bool {
+        is_own_address(address)
     }
 }

@@ -6,6 +6,7 @@ use mio::Token;
 
 use super::ended::EndedConnections;
 use super::send_failures::SendFailures;
+use crate::access::OwnServices;
 use crate::config::Config;
 use crate::net::network::Network;
 use crate::net::random::RandomSource;
@@ -32,6 +33,8 @@ pub(crate) struct SessionContext<'a, N: Network> {
     pub network: &'a mut N,
     /// The configuration in force.
     pub config: &'a Config,
+    /// What the proxy and Luup serve on this machine.
+    pub own: &'a OwnServices,
     /// The buffer that all connections share for reading.
     pub scratch: &'a mut [u8],
     /// The bound on bytes held in all.

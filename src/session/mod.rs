@@ -49,6 +49,7 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
+use crate::access::RequestOrigin;
 use crate::config::{Config, DirectListener, Limits};
 use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::net::network::{MioNetwork, Network};
@@ -354,7 +355,8 @@ impl<N: Network> Session<N> {
     /// The stage that a CONN leads to.
     fn connect(&self, request: ConnectRequest, cx: &mut SessionContext<'_, N>) -> Stage<N> {
         log::debug!("{} connects to {}", self.pid, request.target);
-        Stage::Connecting(Box::new(Connecting::new(self.pid, request, &self.parameters, cx)))
+        let origin = if self.pid.is_direct() { RequestOrigin::Configuration } else { RequestOrigin::Client(self.peer) };
+        Stage::Connecting(Box::new(Connecting::new(self.pid, origin, request, &self.parameters, cx)))
     }
 
     fn connecting_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {

@@ -2,9 +2,9 @@
 //! and datagrams. Each connection is a [`Wire`] that the session and the test share.
 
 use std::cell::{Ref, RefCell, RefMut};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use mio::Token;
@@ -260,6 +260,8 @@ pub(crate) struct SimNetwork {
     pub opened: Vec<(SocketAddr, SimDatagramPeer)>,
     /// Registering a connection anew fails.
     pub reregister_fails: bool,
+    /// Addresses of this machine beside loopback.
+    pub own: HashSet<IpAddr>,
 }
 
 impl Network for SimNetwork {
@@ -331,5 +333,9 @@ impl Network for SimNetwork {
             urgent: false,
         });
         Ok(())
+    }
+
+    fn is_own_address(&self, address: SocketAddr) -> bool {
+        address.ip().is_loopback() || self.own.contains(&address.ip())
     }
 }

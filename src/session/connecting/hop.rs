@@ -1,9 +1,9 @@
 //! One place that a CONN leads to, and where a redirect may lead from there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::access::NetworkScope;
+use crate::access::{NetworkScope, RequestOrigin};
 use crate::net::network::Network;
 use crate::net::resolver::{ResolveResult, literal};
 use crate::protocol::connect_error::ConnectError;
@@ -31,8 +31,8 @@ pub(super) struct Hop {
     /// Addresses in a more private scope are refused: a public server must not have this machine connect to a service that
     /// only this machine can reach, such as Luup's.
     min_scope: NetworkScope,
-    /// The scope that it is in. Public until it is connected to.
-    scope: NetworkScope,
+    /// Where it was connected to.
+    address: Option<SocketAddr>,
 }
 
 /// Where a redirect leads, if it may be followed.
@@ -52,9 +52,19 @@ fn connect_due<N: Network>(parameters: &Parameters, cx: &SessionContext<'_, N>) 
     cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect)
 }
 
+/// The scope of `address`. Every address of this machine is in the scope of loopback.
+fn scope_of(address: SocketAddr, network: &impl Network) -> NetworkScope {
+    match NetworkScope::of(address.ip()) {
+        NetworkScope::Local | NetworkScope::Public if network.is_own_address(address) => NetworkScope::Loopback,
+        scope => scope,
+    }
+}
+
 /// Those of `addresses` that are in `scope` or a wider one.
-fn at_or_beyond(mut addresses: Vec<SocketAddr>, scope: NetworkScope) -> Vec<SocketAddr> {
-    addresses.retain(|address| NetworkScope::of(address.ip()) >= scope);
+fn at_or_beyond(mut addresses: Vec<SocketAddr>, scope: NetworkScope, network: &impl Network) -> Vec<SocketAddr> {
+    if scope > NetworkScope::Loopback {
+        addresses.retain(|address| scope_of(*address, network) >= scope);
+    }
     addresses
 }
 
@@ -79,7 +89,8 @@ impl Hop {
         let Target::WebSocket(from) = &self.target else { return Err(UrlError::Schema.into()) };
         let to = follow(from, location, self.redirects)?;
         let trusted = self.trusted && to.same_host(from);
-        Ok(Self::new(Target::WebSocket(to), (self.redirects - 1, trusted, self.scope), parameters, cx))
+        let scope = self.address.map_or(NetworkScope::Public, |address| scope_of(address, cx.network));
+        Ok(Self::new(Target::WebSocket(to), (self.redirects - 1, trusted, scope), parameters, cx))
     }
 
     fn new<N: Network>(
@@ -91,17 +102,17 @@ impl Hop {
         let protocol = Protocol::of(&target, parameters.transport);
         let due = connect_due(parameters, cx);
         let endpoint = target.endpoint();
-        Self { target, endpoint, protocol, due, trusted, redirects, min_scope, scope: NetworkScope::Public }
+        Self { target, endpoint, protocol, due, trusted, redirects, min_scope, address: None }
     }
 
     /// It is connected to again, with a new time limit.
     pub(super) fn renew<N: Network>(&mut self, parameters: &Parameters, cx: &SessionContext<'_, N>) {
-        (self.due, self.scope) = (connect_due(parameters, cx), NetworkScope::Public);
+        (self.due, self.address) = (connect_due(parameters, cx), None);
     }
 
     /// It was connected to at `address`.
-    pub(super) fn handle_connected(&mut self, address: IpAddr) {
-        self.scope = NetworkScope::of(address);
+    pub(super) fn handle_connected(&mut self, address: SocketAddr) {
+        self.address = Some(address);
     }
 
     /// What is asked of TLS here. The plugin's certificate identifies the plugin, and SNIH is a name of the host that it
@@ -122,10 +133,11 @@ impl Hop {
         }
     }
 
-    /// The addresses, with the port, to which this CONN may go: at least one.
+    /// The addresses, with the port, to which this CONN of `origin` may go: at least one.
     pub(super) fn reachable<N: Network>(
         &self,
         found: Vec<SocketAddr>,
+        origin: RequestOrigin,
         cx: &SessionContext<'_, N>,
     ) -> Result<Vec<SocketAddr>, ConnectError> {
         // LuaSocket reports an invalid port as connection refused.
@@ -141,24 +153,53 @@ impl Hop {
         if allowed.is_empty() {
             return Err(ConnectError::could_not_connect("Target not allowed"));
         }
-        let far_enough = at_or_beyond(allowed, self.min_scope);
-        if far_enough.is_empty() {
+        let mut reachable = at_or_beyond(allowed, self.min_scope, cx.network);
+        if reachable.is_empty() {
             return Err(ConnectError::could_not_connect("redirected to an address that is nearer"));
         }
-        Ok(far_enough)
+        // The listeners are for TCP.
+        if self.protocol != Protocol::Udp {
+            let mut refusal = None;
+            reachable.retain(|&to| {
+                let checked = cx.own.check(to, origin, |address| cx.network.is_own_address(address));
+                refusal = refusal.or(checked.err());
+                checked.is_ok()
+            });
+            if let Some(refusal) = refusal.filter(|_| reachable.is_empty()) {
+                return Err(ConnectError::could_not_connect(refusal.reason()));
+            }
+        }
+        Ok(reachable)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::testing::network::SimNetwork;
 
     #[test]
     fn a_redirect_leads_to_no_address_that_is_nearer() {
-        let all: Vec<SocketAddr> =
-            ["127.0.0.1:3480", "192.168.1.9:80", "[fd00::1]:80", "8.8.8.8:80"].map(|text| text.parse().unwrap()).into();
-        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Public), all[3..]);
-        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Local), all[1..]);
-        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Loopback), all);
+        let mut network = SimNetwork::default();
+        network
+            .own
+            .extend(["192.168.1.9", "fd00::9", "100.64.0.9", "2001:db8::9"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+        let all: Vec<SocketAddr> = [
+            "127.0.0.1:3480",
+            "192.168.1.9:80",
+            "[fd00::9]:80",
+            "100.64.0.9:80",
+            "[2001:db8::9]:80",
+            "192.168.1.8:80",
+            "[fd00::1]:80",
+            "8.8.8.8:80",
+        ]
+        .map(|text| text.parse().unwrap())
+        .into();
+        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Public, &network), all[7..]);
+        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Local, &network), all[5..]);
+        assert_eq!(at_or_beyond(all.clone(), NetworkScope::Loopback, &network), all);
     }
 }

@@ -20,6 +20,7 @@ use super::context::SessionContext;
 use super::pid::Pid;
 use super::remote::RemoteStream;
 use super::setup::ConnectRequest;
+use crate::access::RequestOrigin;
 use crate::net::connector::{Connector, ConnectorProgress};
 use crate::net::endpoint::{DatagramEndpoint, SocketEndpoint};
 use crate::net::network::Network;
@@ -41,6 +42,8 @@ use upgrade::{WsHandshake, WsProgress};
 pub(super) struct Connecting<N: Network> {
     /// For log lines.
     pid: Pid,
+    /// Who wants the connection.
+    origin: RequestOrigin,
     request: ConnectRequest,
     /// Where the request leads by now: redirects may have changed it.
     hop: Hop,
@@ -109,9 +112,10 @@ enum AttemptOutcome<N: Network> {
 }
 
 impl<N: Network> Connecting<N> {
-    /// Begins what `request` and `parameters` ask for.
+    /// Begins what `request` and `parameters` ask for, on behalf of `origin`.
     pub(super) fn new(
         pid: Pid,
+        origin: RequestOrigin,
         request: ConnectRequest,
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
@@ -120,7 +124,7 @@ impl<N: Network> Connecting<N> {
         let hop = Hop::first(request.target.clone(), bridge.redirects, parameters, cx);
         let request_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
         let attempt = Attempt::begin(&hop, cx);
-        Self { pid, request, hop, request_due, compression: bridge.offer.deflate, attempt }
+        Self { pid, origin, request, hop, request_due, compression: bridge.offer.deflate, attempt }
     }
 
     /// The target as the plugin wrote it.
@@ -238,7 +242,7 @@ impl<N: Network> Connecting<N> {
         cx: &mut SessionContext<'_, N>,
     ) -> AttemptOutcome<N> {
         let found = answer.map_err(ConnectError::could_not_connect);
-        let addresses = match found.and_then(|found| self.hop.reachable(found, cx)) {
+        let addresses = match found.and_then(|found| self.hop.reachable(found, self.origin, cx)) {
             Ok(addresses) => addresses,
             Err(error) => return AttemptOutcome::Failed(error),
         };
@@ -270,7 +274,7 @@ impl<N: Network> Connecting<N> {
             }
             ConnectorProgress::Connected(socket, peer) => (socket, peer),
         };
-        self.hop.handle_connected(peer.ip());
+        self.hop.handle_connected(peer);
         if self.hop.protocol != Protocol::Tcp {
             // A handshake writes several times in a row.
             cx.network.set_no_delay(socket.stream());
@@ -411,7 +415,8 @@ mod tests {
         let target = Target::parse_prefix(target.as_bytes()).unwrap().0;
         let request = ConnectRequest { target, sent_ahead: b"hello".to_vec() };
         let pid = PidSource::default().next(std::time::SystemTime::UNIX_EPOCH, false);
-        world.with_context(KEY, |cx| Connecting::new(pid, request, parameters, cx))
+        let origin = RequestOrigin::Client("192.0.2.99:1".parse().unwrap());
+        world.with_context(KEY, |cx| Connecting::new(pid, origin, request, parameters, cx))
     }
 
     fn turn(world: &mut World, connecting: &mut Connecting<SimNetwork>) -> ConnectOutcome<SimNetwork> {
@@ -444,6 +449,26 @@ mod tests {
         assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
         let error = failure(turn(&mut world, &mut connecting));
         assert_eq!(error, ConnectError::could_not_connect("connection refused"));
+    }
+
+    #[test]
+    fn no_connection_is_made_to_the_proxy_itself() {
+        let mut world = world(&[("192.0.2.2:2504", ConnectPlan::Immediate)]);
+        world.own.ports = vec![2504];
+        world.network.own.insert("192.0.2.1".parse().unwrap());
+        for target in ["127.0.0.1:2504", "192.0.2.1:2504"] {
+            let mut connecting = begin(&mut world, target, &Parameters::default());
+            let error = failure(turn(&mut world, &mut connecting));
+            assert_eq!(error, ConnectError::could_not_connect("connection to the proxy itself"), "{target}");
+        }
+        let addresses = vec!["192.0.2.1:0".parse().unwrap(), "192.0.2.2:0".parse().unwrap()];
+        world.resolver.answers.insert("two.test".into(), (Ok(addresses), Delay::None));
+        let mut connecting = begin(&mut world, "two.test:2504", &Parameters::default());
+        turn(&mut world, &mut connecting);
+        assert_eq!(world.network.begun.len(), 1, "the other address is connected to, and no own one");
+        let parameters = Parameters { transport: Transport::Udp, ..Parameters::default() };
+        let mut connecting = begin(&mut world, "127.0.0.1:2504", &parameters);
+        assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Connected(_)), "no listener is for UDP");
     }
 
     #[test]

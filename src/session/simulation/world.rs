@@ -8,6 +8,7 @@ use mio::Token;
 use super::conversation::{Conversation, PluginPhase};
 use super::remote::RemoteKind;
 use super::services::{Delay, SimHandshakes, SimRandom, SimResolver};
+use crate::access::OwnServices;
 use crate::config::Config;
 use crate::net::readiness::Readiness;
 use crate::notify::{NotifyJob, NotifyOutcome, Schedule};
@@ -42,6 +43,7 @@ pub(crate) struct World {
     pub now: Instant,
     pub config: Config,
     pub network: SimNetwork,
+    pub own: OwnServices,
     scratch: Vec<u8>,
     pub budget: MemoryBudget,
     pipes: PipePool,
@@ -98,6 +100,7 @@ impl World {
             ended: EndedConnections::default(),
             config,
             network: SimNetwork::default(),
+            own: OwnServices::default(),
             scratch: vec![0; SCRATCH_SIZE],
             resolver: SimResolver::default(),
             handshakes,
@@ -199,6 +202,7 @@ impl World {
             remote_token: Token(key + REMOTE),
             network: &mut self.network,
             config: &self.config,
+            own: &self.own,
             scratch: &mut self.scratch,
             budget: &mut self.budget,
             pipes: &mut self.pipes,

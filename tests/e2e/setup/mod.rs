@@ -8,4 +8,5 @@ mod direct;
 mod greeting;
 mod lines;
 mod name_resolution;
+mod own_services;
 mod status;

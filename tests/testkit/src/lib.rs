@@ -7,6 +7,7 @@
 //! - [`plugin`]: the plugin's side of a connection to the daemon
 //! - [`device`]: TCP and UDP remotes
 //! - [`tls`]: certificates of every kind, and a remote that speaks TLS
+//! - [`lan`]: a box on a LAN, and a neighbour
 //! - [`websocket`]: a WebSocket server that tests script
 //! - [`ports`]: ports that are reserved, refuse, or never answer
 //! - [`process`]: memory, descriptors and processor time of a process
@@ -18,6 +19,7 @@
 
 pub mod daemon;
 pub mod device;
+pub mod lan;
 pub mod luup;
 pub mod netns;
 pub mod old_kernel;

@@ -1,0 +1,172 @@
+//! Connections to the proxy itself and, from other machines, to Luup: none is made, by whatever address.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::lan::{BOX, on_the_box};
+use testkit::luup::Luup;
+use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
+
+use crate::support::{LIMIT, StatClient, daemon, started};
+
+const PROXY: &str = "ERR CONN connection to the proxy itself";
+const LUUP: &str = "ERR CONN connection to Luup from another machine";
+
+/// The addresses of the box in CONN's notation.
+fn addresses() -> impl Iterator<Item = String> {
+    let written = |address: &str| if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    BOX.split(' ').map(move |address| written(address.split('/').next().unwrap()))
+}
+
+/// A daemon that listens on all addresses of the box, with Luup at `luup` and these direct listeners.
+fn on_all_addresses(luup: &str, direct: &[&str]) -> Daemon {
+    let (listeners, direct) = (1 + direct.len(), direct.join("\n"));
+    daemon()
+        .bare()
+        .config(&format!("[host]\nport=0\nallow=*\nvera={luup}\n[direct]\n{direct}"))
+        .listeners(listeners)
+        .start()
+}
+
+#[test]
+fn no_conn_leads_to_the_proxy_itself() {
+    let device = Device::start(Kind::Silent);
+    let port = Reserved::new().unwrap();
+    let config = format!("[direct]\n{}={}\n", port.port(), device.addr());
+    let daemon = daemon().config(&config).listeners(2).start();
+    for own in [daemon.port(), port.port()] {
+        for host in ["127.0.0.1", "localhost", "127.0.0.2", "0.0.0.0", "[::ffff:127.0.0.1]", "127.1"] {
+            assert_eq!(daemon.plugin().command(&format!("CONN {host}:{own}")), PROXY, "{host}:{own}");
+        }
+        let reason = daemon.plugin().command(&format!("CONN ws://127.0.0.1:{own}/"));
+        assert_eq!(reason, "ERR CONN COULD_NOT_CONNECT connection to the proxy itself");
+    }
+    assert_eq!(device.accepted(), 0);
+}
+
+/// Regression: each line was passed on to a further connection of the proxy to itself, until there were too many.
+#[test]
+fn lines_behind_a_conn_to_the_proxy_itself_are_not_executed() {
+    let mut daemon = started();
+    let mut plugin = daemon.plugin();
+    let line = format!("CONN 127.0.0.1:{}\n", daemon.port());
+    plugin.send(format!("{}STOP\n", line.repeat(500)).as_bytes());
+    assert_eq!(plugin.line(), PROXY);
+    assert!(plugin.at_end());
+    let mut stat = StatClient::new(daemon.addr());
+    stat.wait_connections(0);
+    assert_eq!(stat.status()["accepted"], 2);
+    assert!(daemon.wait_exit(Duration::ZERO).is_none());
+}
+
+#[test]
+fn a_direct_listener_does_not_lead_to_the_proxy_itself() {
+    let (one, two) = (Reserved::new().unwrap(), Reserved::new().unwrap());
+    let config = format!("[direct]\n{}=127.0.0.1:{1}\n{1}=localhost:{1}\n", one.port(), two.port());
+    let daemon = daemon().config(&config).listeners(3).start();
+    for port in [one, two] {
+        let mut client = Plugin::connect_raw(port.addr()).unwrap();
+        assert_eq!(client.rest(), format!("{PROXY}\n").as_bytes());
+    }
+    assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
+}
+
+#[test]
+fn another_machine_does_not_stop_the_proxy_through_itself() {
+    on_the_box(|lan| {
+        let mut daemon = on_all_addresses("http://127.0.0.1:9", &[]);
+        let to = SocketAddr::from(([192, 168, 77, 1], daemon.port()));
+        for host in addresses().chain(["127.0.0.1", "[::1]", "0.0.0.0", "[::]"].map(String::from)) {
+            let mut plugin = lan.plugin("192.168.77.2", to);
+            plugin.line();
+            plugin.send(format!("CONN {host}:{}\nSTOP\n", daemon.port()).as_bytes());
+            assert_eq!(plugin.line(), PROXY, "{host}");
+        }
+        let mut plugin = lan.plugin("192.168.77.2", to);
+        plugin.line();
+        assert_eq!(plugin.command("STOP"), "ERR STOP Not allowed");
+        assert!(daemon.wait_exit(Duration::ZERO).is_none());
+    });
+}
+
+#[test]
+fn another_machine_does_not_reach_luup_on_the_box() {
+    on_the_box(|lan| {
+        let luup = Luup::start_at("0.0.0.0:0".parse().unwrap()).unwrap();
+        for host in ["127.0.0.1", "localhost", "192.168.77.1"] {
+            let daemon = on_all_addresses(&format!("http://{host}:{}", luup.port()), &[]);
+            let to = SocketAddr::from(([192, 168, 77, 1], daemon.port()));
+            for target in addresses().chain(["127.0.0.1", "localhost"].map(String::from)) {
+                let mut plugin = lan.plugin("192.168.77.2", to);
+                plugin.line();
+                assert_eq!(plugin.command(&format!("CONN {target}:{}", luup.port())), LUUP, "{target}");
+            }
+            // Plugins of the box may, by whatever address they come.
+            let lo = SocketAddr::from(([127, 0, 0, 1], daemon.port()));
+            for (to, target) in [(lo, "127.0.0.1"), (lo, "192.168.77.9"), (to, "127.0.0.1"), (to, "192.168.77.1")] {
+                Plugin::connect(to).conn(format!("{target}:{}", luup.port()), "");
+            }
+        }
+    });
+}
+
+#[test]
+fn luup_on_another_machine_and_other_services_of_the_box_are_reached() {
+    on_the_box(|lan| {
+        let luup = lan.run(|| Device::start_at("192.168.77.2:0".parse().unwrap(), Kind::Silent).unwrap());
+        let same_port = Device::start_at(([127, 0, 0, 1], luup.port()).into(), Kind::Silent).unwrap();
+        let daemon = on_all_addresses(&format!("http://{}", luup.addr()), &[]);
+        let to = SocketAddr::from(([192, 168, 77, 1], daemon.port()));
+        for target in [luup.addr(), same_port.addr()] {
+            let mut plugin = lan.plugin("192.168.77.3", to);
+            plugin.line();
+            plugin.conn(target, "");
+        }
+    });
+}
+
+#[test]
+fn a_direct_listener_may_lead_to_luup() {
+    on_the_box(|lan| {
+        let luup = Device::start(Kind::Echo);
+        let direct = format!("8480=CONN {}", luup.addr());
+        let _daemon = on_all_addresses(&format!("http://{}", luup.addr()), &[&direct]);
+        let mut client = lan.plugin("192.168.77.2", "192.168.77.1:8480".parse().unwrap());
+        client.send(b"as the owner wants");
+        assert_eq!(client.bytes(18), b"as the owner wants");
+    });
+}
+
+/// Reads the head of a request and answers that the resource is at `location`.
+fn redirect(mut stream: TcpStream, location: &str) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    write!(stream, "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").unwrap();
+}
+
+#[test]
+fn a_server_elsewhere_redirects_to_no_address_of_the_box() {
+    on_the_box(|lan| {
+        for address in addresses() {
+            let own = Device::start_at(format!("{address}:0").parse().unwrap(), Kind::Silent).unwrap();
+            let server = lan.run(|| Device::start_at("100.64.77.2:0".parse().unwrap(), Kind::Manual).unwrap());
+            let daemon = on_all_addresses("http://127.0.0.1:9", &[]);
+            let (target, location) = (server.addr(), format!("ws://{}/", own.addr()));
+            let answer = thread::spawn(move || redirect(server.accept(LIMIT), &location));
+            let lo = SocketAddr::from(([127, 0, 0, 1], daemon.port()));
+            let reply = Plugin::connect(lo).command(&format!("CONN ws://{target}/"));
+            answer.join().unwrap();
+            assert_eq!(reply, "ERR CONN COULD_NOT_CONNECT redirected to an address that is nearer", "{address}");
+            assert_eq!(own.accepted(), 0, "{address} was connected to");
+        }
+    });
+}
