@@ -10,7 +10,7 @@
 //! | [`probe`] | asks a running proxy for its greeting | net protocol |
 //! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay session status tls |
 //! | [`status`] | the answers to STAT and STAT JSON | config notify protocol session |
-//! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access config net notify protocol relay tls websocket |
+//! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool net protocol websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
 //! | [`tls`] | TLS as a client: certificates, handshakes on threads, streams | net protocol thread_pool |

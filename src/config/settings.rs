@@ -215,7 +215,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "kept",
         "number",
         "64",
-        "Connections made with KEEP=, with or without an attached plugin.",
+        "Connections made with KEEP=, with or without an attached plugin. A client on another machine may make half of them, and all such clients together three quarters.",
         |c, v| number(v, 0, 200_000).map(|n| c.limits.kept = n as usize),
     ),
     Setting::new(

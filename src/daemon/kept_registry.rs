@@ -3,19 +3,42 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::client::ClientKey;
 use crate::session::Key;
 
-/// Wrong pids that are looked up at once.
+/// Wrong pids of one client that are looked up at once.
 const MAX_WRONG_PIDS: u32 = 200;
-/// One wrong pid more is looked up after this. Guessing a pid of eight characters, of which STAT shows four, takes hours
-/// at this rate, and plugins whose pids are gone notice nothing.
+/// One wrong pid more is looked up after this. Guessing a pid of eight characters takes longer than any connection lasts,
+/// and plugins whose pids are gone notice nothing.
 const WRONG_PID_INTERVAL: Duration = Duration::from_millis(100);
+/// Clients whose wrong pids are counted. Further ones share one count.
+const MAX_GUESSERS: usize = 256;
+/// Log too many wrong pids at most once per minute.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Pids of kept sessions. They are secrets, and are compared by a keyed hash: the time that takes tells nothing.
 #[derive(Debug, Default)]
 pub(super) struct KeptRegistry {
-    keys: HashMap<Box<[u8]>, Key>,
-    limiter: RateLimiter,
+    entries: HashMap<Box<[u8]>, Entry>,
+    guesses: GuessLimiter,
+}
+
+/// A kept session.
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    /// The client that made it, which it counts for.
+    client: ClientKey,
+}
+
+/// Bounds the wrong pids of each client. So the guesses of one do not keep another from finding a right pid.
+#[derive(Debug, Default)]
+struct GuessLimiter {
+    loopback: RateLimiter,
+    others: HashMap<ClientKey, RateLimiter>,
+    /// The clients for which `others` has no room.
+    rest: RateLimiter,
+    logged: Option<Instant>,
 }
 
 /// A token bucket for wrong pids.
@@ -36,46 +59,99 @@ impl RateLimiter {
         self.wrong < MAX_WRONG_PIDS
     }
 
-    /// Counts a wrong pid.
-    fn record_wrong(&mut self, now: Instant) {
+    /// Counts a wrong pid. True if none more may be looked up.
+    fn record_wrong(&mut self, now: Instant) -> bool {
         self.since.get_or_insert(now);
         self.wrong += 1;
-        if self.wrong == MAX_WRONG_PIDS {
-            log::warn!("too many wrong pids of kept connections: for a moment, none is found");
-        }
+        self.wrong >= MAX_WRONG_PIDS
     }
 }
+
+impl GuessLimiter {
+    /// True if another pid of `client` may be looked up.
+    fn allow(&mut self, client: ClientKey, now: Instant) -> bool {
+        self.limiter(client, now).is_none_or(|limiter| limiter.allow(now))
+    }
+
+    /// Counts a wrong pid of `client`.
+    fn record_wrong(&mut self, client: ClientKey, now: Instant) {
+        let limiter = match self.limiter(client, now) {
+            Some(limiter) => limiter,
+            None => self.others.entry(client).or_default(),
+        };
+        if limiter.record_wrong(now) && self.logged.is_none_or(|before| now - before >= LOG_INTERVAL) {
+            self.logged = Some(now);
+            log::warn!("too many wrong pids of kept connections from {client}: for a moment, it finds none");
+        }
+    }
+
+    /// What counts the wrong pids of `client`. `None` if it has named none lately.
+    fn limiter(&mut self, client: ClientKey, now: Instant) -> Option<&mut RateLimiter> {
+        if client.is_loopback() {
+            return Some(&mut self.loopback);
+        }
+        if !self.others.contains_key(&client) && self.others.len() >= MAX_GUESSERS {
+            self.others.retain(|_, limiter| {
+                limiter.allow(now);
+                limiter.wrong > 0
+            });
+            if self.others.len() >= MAX_GUESSERS {
+                return Some(&mut self.rest);
+            }
+        }
+        self.others.get_mut(&client)
+    }
+}
+
+/// A client has named so many wrong pids that none more is looked up for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooManyGuesses;
 
 impl KeptRegistry {
     /// The session of `pid`.
     pub(super) fn find(&self, pid: &[u8]) -> Option<Key> {
-        self.keys.get(pid).copied()
+        self.entries.get(pid).map(|entry| entry.key)
     }
 
-    /// True if another pid that a client names may be looked up.
-    pub(super) fn allow_lookup(&mut self, now: Instant) -> bool {
-        self.limiter.allow(now)
+    /// The session of a `pid` that `client` names, among those for which `is_kept` returns true. `Ok(None)` if there is
+    /// none, which counts as a guess.
+    pub(super) fn look_up(
+        &mut self,
+        pid: &[u8],
+        client: ClientKey,
+        is_kept: impl FnOnce(Key) -> bool,
+        now: Instant,
+    ) -> Result<Option<Key>, TooManyGuesses> {
+        if !self.guesses.allow(client, now) {
+            return Err(TooManyGuesses);
+        }
+        let found = self.find(pid).filter(|&key| is_kept(key));
+        if found.is_none() {
+            self.guesses.record_wrong(client, now);
+        }
+        Ok(found)
     }
 
-    /// Counts a pid that a client named and no session has.
-    pub(super) fn record_wrong_pid(&mut self, now: Instant) {
-        self.limiter.record_wrong(now);
+    /// True if `client` may have one kept session more, of `limit` in all: a client other than loopback half of them at
+    /// most, and all of those together three quarters.
+    pub(super) fn has_room(&self, client: ClientKey, limit: usize) -> bool {
+        let count =
+            |matches: &dyn Fn(ClientKey) -> bool| self.entries.values().filter(|entry| matches(entry.client)).count();
+        self.entries.len() < limit
+            && (client.is_loopback()
+                || count(&|other| other == client) < limit.div_ceil(2)
+                    && count(&|other| !other.is_loopback()) < limit - limit / 4)
     }
 
-    /// How many pids there are.
-    pub(super) fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// From now on `pid` is that of `key`.
-    pub(super) fn insert(&mut self, pid: &[u8], key: Key) {
-        self.keys.insert(pid.into(), key);
+    /// From now on `pid` is that of `key`, a session of `client`.
+    pub(super) fn insert(&mut self, pid: &[u8], key: Key, client: ClientKey) {
+        self.entries.insert(pid.into(), Entry { key, client });
     }
 
     /// Removes `pid`, if it is still that of `key`.
     pub(super) fn remove(&mut self, pid: &[u8], key: Key) {
         if self.find(pid) == Some(key) {
-            self.keys.remove(pid);
+            self.entries.remove(pid);
         }
     }
 }
@@ -87,13 +163,74 @@ mod tests {
     #[test]
     fn a_pid_belongs_to_the_last_session_that_got_it() {
         let mut registry = KeptRegistry::default();
-        registry.insert(b"abcdefgh", 1);
+        registry.insert(b"abcdefgh", 1, ClientKey::Loopback);
         assert_eq!((registry.find(b"abcdefgh"), registry.find(b"abcdefg")), (Some(1), None));
-        registry.insert(b"abcdefgh", 2);
+        registry.insert(b"abcdefgh", 2, ClientKey::Loopback);
         registry.remove(b"abcdefgh", 1);
-        assert_eq!((registry.find(b"abcdefgh"), registry.len()), (Some(2), 1));
+        assert_eq!((registry.find(b"abcdefgh"), registry.entries.len()), (Some(2), 1));
         registry.remove(b"abcdefgh", 2);
-        assert_eq!(registry.len(), 0);
+        assert_eq!(registry.entries.len(), 0);
+    }
+
+    /// Clients other than loopback.
+    fn stranger(number: u64) -> ClientKey {
+        ClientKey::V6(number)
+    }
+
+    #[test]
+    fn the_guesses_of_one_client_do_not_refuse_anothers_pid() {
+        let (mut registry, now) = (KeptRegistry::default(), Instant::now());
+        registry.insert(b"abcdefgh", 1, ClientKey::Loopback);
+        let mut look_up = |pid: &[u8], client| registry.look_up(pid, client, |_| true, now);
+        for guess in 0..MAX_WRONG_PIDS {
+            assert_eq!(look_up(&guess.to_be_bytes(), stranger(1)), Ok(None));
+        }
+        assert_eq!(look_up(b"abcdefgh", stranger(1)), Err(TooManyGuesses));
+        assert_eq!(look_up(b"abcdefgh", stranger(2)), Ok(Some(1)));
+        for guess in 0..MAX_WRONG_PIDS {
+            assert_eq!(look_up(&guess.to_be_bytes(), ClientKey::Loopback), Ok(None));
+        }
+        assert_eq!(look_up(b"abcdefgh", ClientKey::Loopback), Err(TooManyGuesses), "loopback is one client, too");
+    }
+
+    #[test]
+    fn guessers_are_remembered_up_to_a_bound_and_beyond_share_a_limit() {
+        let (mut guesses, now) = (GuessLimiter::default(), Instant::now());
+        for number in 0..MAX_GUESSERS as u64 {
+            guesses.record_wrong(stranger(number), now);
+        }
+        for number in 1000..1000 + u64::from(MAX_WRONG_PIDS) {
+            assert!(guesses.allow(stranger(number), now));
+            guesses.record_wrong(stranger(number), now);
+        }
+        assert_eq!(guesses.others.len(), MAX_GUESSERS);
+        assert!(!guesses.allow(stranger(9999), now));
+        assert!(guesses.allow(stranger(1), now) && guesses.allow(ClientKey::Loopback, now));
+        let later = now + WRONG_PID_INTERVAL;
+        assert!(guesses.allow(stranger(9999), later));
+        guesses.record_wrong(stranger(9999), later);
+        assert_eq!(guesses.others.len(), 1, "those that are forgiven are forgotten");
+    }
+
+    #[test]
+    fn no_client_takes_all_kept_connections() {
+        let mut registry = KeptRegistry::default();
+        let mut fill = |client: ClientKey| {
+            let before = registry.entries.len();
+            while registry.has_room(client, 64) {
+                let number = registry.entries.len();
+                registry.insert(&number.to_be_bytes(), number, client);
+            }
+            registry.entries.len() - before
+        };
+        assert_eq!(fill(stranger(1)), 32);
+        assert_eq!(fill(stranger(2)), 16);
+        assert_eq!(fill(stranger(3)), 0);
+        assert_eq!(fill(ClientKey::Loopback), 16);
+        let mut registry = KeptRegistry::default();
+        assert!(registry.has_room(stranger(1), 1) && !registry.has_room(ClientKey::Loopback, 0));
+        registry.insert(b"abcdefgh", 1, stranger(1));
+        assert!(!registry.has_room(ClientKey::Loopback, 1));
     }
 
     #[test]

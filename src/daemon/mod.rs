@@ -41,7 +41,7 @@ use crate::session::{
 use crate::status;
 use crate::tls::{self, Handshakes};
 use admission::Admission;
-use kept_registry::KeptRegistry;
+use kept_registry::{KeptRegistry, TooManyGuesses};
 use listeners::{Accepted, Listeners};
 use run_queue::RunQueue;
 use sessions::{SessionTable, remote_token};
@@ -406,13 +406,13 @@ impl Daemon {
                 }
             }
             DaemonRequest::Kept(KeptRequest::Drop { pid }) => {
-                let answer = match self.look_up_kept(&pid) {
-                    Some(kept) => {
+                let answer = match self.look_up_kept(key, &pid) {
+                    Ok(Some(kept)) => {
                         self.with_session(kept, |session, cx| session.end_kept(KeptEnd::Dropped, cx));
                         self.enqueue(kept);
                         reply::ok("DROP")
                     }
-                    None => reply::kept_failed("DROP", reply::NO_SUCH_PID),
+                    Ok(None) | Err(TooManyGuesses) => reply::kept_failed("DROP", reply::NO_SUCH_PID),
                 };
                 self.reply(key, &answer);
             }
@@ -456,42 +456,34 @@ impl Daemon {
         }
     }
 
-    /// The kept session of `pid`, unless it is ending.
-    fn find_kept(&self, pid: &[u8]) -> Option<Key> {
-        let key = self.kept.find(pid)?;
-        let found = self.sessions.get(key)?;
-        (found.session.kept_state() != KeptState::Over).then_some(key)
-    }
-
-    /// The kept session of a `pid` that a client has named. Clients that name too many wrong pids find none.
-    fn look_up_kept(&mut self, pid: &[u8]) -> Option<Key> {
-        if !self.kept.allow_lookup(self.now) {
-            return None;
-        }
-        let found = self.find_kept(pid);
-        if found.is_none() {
-            self.kept.record_wrong_pid(self.now);
-        }
-        found
+    /// The kept session of a `pid` that the client of the session of `key` has named, unless it is ending.
+    fn look_up_kept(&mut self, key: Key, pid: &[u8]) -> Result<Option<Key>, TooManyGuesses> {
+        let Some(client) = self.sessions.get(key).map(|found| found.session.client()) else { return Ok(None) };
+        let is_kept = |kept| self.sessions.get(kept).is_some_and(|found| found.session.kept_state() != KeptState::Over);
+        self.kept.look_up(pid, client, is_kept, self.now)
     }
 
     /// The session of `key` wants to connect, and to be found again by its pid.
     fn claim(&mut self, key: Key) {
         let Some(found) = self.sessions.get(key) else { return };
+        let client = found.session.client();
         let pid: Box<[u8]> = found.session.kept_pid().unwrap_or_default().into();
-        let claim = match self.find_kept(&pid) {
-            Some(older) => {
+        let limit = self.resources.config.limits.kept;
+        let claim = match self.look_up_kept(key, &pid) {
+            // The answer must not tell whether there is such a pid.
+            Err(TooManyGuesses) => Err(reply::PID_IN_USE),
+            Ok(Some(older)) => {
                 let released = self.with_session(older, Session::release_pid);
                 self.enqueue(older);
                 if released == Some(false) { Err(reply::PID_IN_USE) } else { Ok(()) }
             }
-            None if self.kept.find(&pid).is_none() && self.kept.len() >= self.resources.config.limits.kept => {
+            Ok(None) if self.kept.find(&pid).is_none() && !self.kept.has_room(client, limit) => {
                 Err(reply::TOO_MANY_KEPT)
             }
-            None => Ok(()),
+            Ok(None) => Ok(()),
         };
         if claim.is_ok() {
-            self.kept.insert(&pid, key);
+            self.kept.insert(&pid, key, client);
         }
         self.with_session(key, |session, cx| session.handle_claimed(claim, cx));
     }
@@ -499,7 +491,7 @@ impl Daemon {
     /// The connection of the session of `key` takes the place of that of the kept session of `pid`. An error is the reason
     /// why not.
     fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>) -> Result<(), &'static str> {
-        let kept = self.look_up_kept(pid).ok_or(reply::NO_SUCH_PID)?;
+        let kept = self.look_up_kept(key, pid).ok().flatten().ok_or(reply::NO_SUCH_PID)?;
         let resumed = self.with_session(kept, |session, cx| session.resume(seen, cx));
         // Whatever comes of it, these turns may have left the session something to do, or another deadline.
         self.enqueue(kept);

@@ -22,7 +22,7 @@ pub(crate) struct Recipient {
     pub events: bool,
     /// Shortest time between two notifications of data (PACE); `None`: no limit.
     pub pace: Option<Duration>,
-    /// True if the query ends in a pid that only the plugin may know (KEEP). The log shows its first four characters.
+    /// True if the query ends in a pid that only the plugin may know (KEEP). The log does not show it.
     pub secret: bool,
 }
 
@@ -56,11 +56,10 @@ pub(super) fn action_of(query: &str) -> &str {
 /// Introduces the pid in a query. Percent-encoding leaves none in what is before it or behind it.
 const PID: &str = "&Pid=";
 
-/// The query as the log may show it: if `secret`, only the first four characters of the pid at its end.
+/// The query as the log may show it: if `secret`, without the pid at its end.
 pub(super) fn redact_query(query: &str, secret: bool) -> Cow<'_, str> {
     let Some(at) = query.rfind(PID).filter(|_| secret) else { return Cow::Borrowed(query) };
-    let (head, pid) = query.split_at(at + PID.len());
-    Cow::Owned(head.chars().chain(pid.chars().take(4)).chain(['*']).collect())
+    Cow::Owned(format!("{}****", &query[..at + PID.len()]))
 }
 
 /// The events of a subscription that wait for a request.
@@ -153,8 +152,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_pid_is_cut_after_four_characters() {
-        assert_eq!(redact_query("/data_request?action=a&Pid=secretpid1", true), "/data_request?action=a&Pid=secr*");
+    fn a_secret_pid_is_not_shown() {
+        assert_eq!(redact_query("/data_request?action=a&Pid=secretpid1", true), "/data_request?action=a&Pid=****");
         assert_eq!(redact_query("/data_request?action=a&Pid=0817", false), "/data_request?action=a&Pid=0817");
         assert_eq!(redact_query("/data_request", true), "/data_request");
     }

@@ -12,8 +12,8 @@ pub(crate) const DEFAULT_ACTION: &[u8] = b"HandleReceiveData";
 /// waits while Luup is away.
 const MAX_LEN: usize = 1024;
 
-/// Bytes of a kept connection's pid that other clients see.
-const SHOWN_PID_LEN: usize = 4;
+/// What other clients see of a kept connection's pid.
+const HIDDEN_PID: &[u8] = b"****";
 
 /// The parts of `NTFY` have more than 1024 bytes in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,13 +99,14 @@ impl NotifyTarget {
         if self.device > 0.0 { self.joined(own_pid) } else { Vec::new() }
     }
 
-    /// The column as other clients see it: of the plugin's pid, which is a secret, the first 4 bytes and a star.
+    /// The column as other clients see it: without the plugin's pid, which is a secret.
     pub(crate) fn redacted_column(&self, own_pid: &[u8]) -> Vec<u8> {
         let mut column = self.column(own_pid);
-        let hidden = self.pid().unwrap_or_default().len().saturating_sub(SHOWN_PID_LEN);
-        if !column.is_empty() && hidden > 0 {
-            column.truncate(column.len() - hidden);
-            column.push(b'*');
+        if let Some(pid) = self.pid()
+            && !column.is_empty()
+        {
+            column.truncate(column.len() - pid.len());
+            column.extend_from_slice(HIDDEN_PID);
         }
         column
     }
@@ -193,11 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn a_redacted_pid_shows_its_first_four_bytes() {
+    fn a_redacted_pid_shows_none_of_its_bytes_and_not_how_many() {
         let column = |option: &[u8]| target(option).redacted_column(b"own");
-        assert_eq!(column(b"3/s/a/abcdefgh"), b"3/s/a/abcd*");
+        assert_eq!(column(b"3/s/a/abcdefgh"), b"3/s/a/****");
+        assert_eq!(column(b"3/s/a/abcdefghijkl"), b"3/s/a/****");
         assert_eq!(column(b"0/s/a/abcdefgh"), b"");
-        assert_eq!(column(b"3/s/a/abcd"), b"3/s/a/abcd");
+        assert_eq!(column(b"3/s/a"), b"3/s/a/own", "the proxy's own name is no secret");
     }
 
     #[test]

@@ -50,6 +50,7 @@ use std::time::{Duration, Instant};
 use mio::Token;
 
 use crate::access::RequestOrigin;
+use crate::client::ClientKey;
 use crate::config::{Config, DirectListener, Limits};
 use crate::net::endpoint::{Endpoint, SocketEndpoint};
 use crate::net::network::{MioNetwork, Network};
@@ -215,6 +216,11 @@ impl<N: Network> Session<N> {
     /// The plugin's address, IPv4 if it is v4-mapped.
     pub(crate) fn address(&self) -> IpAddr {
         self.peer.ip().to_canonical()
+    }
+
+    /// The plugin's address as it is counted.
+    pub(crate) fn client(&self) -> ClientKey {
+        ClientKey::of(self.peer.ip())
     }
 
     /// True in echo mode.

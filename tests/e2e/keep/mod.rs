@@ -1,4 +1,5 @@
 //! KEEP, ATCH and DROP.
 
 mod messages;
+mod shares;
 mod tcp;
