@@ -12,6 +12,8 @@ use crate::protocol::reply;
 const MAX_LOGGED: u32 = 10;
 /// The period.
 const LOG_PERIOD: Duration = Duration::from_secs(60);
+/// Places that only loopback gets, unless these are more than half of all: as many plugins as a box usually has.
+const MIN_LOOPBACK_PLACES: usize = 16;
 
 /// Counts the connections that are admitted.
 #[derive(Debug)]
@@ -25,6 +27,23 @@ pub(super) struct Admission {
     in_period: u32,
 }
 
+/// Why a connection is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its address is not in the list.
+    NotAllowed,
+    /// There are too many connections, or too many of clients other than loopback.
+    Full,
+    /// The client has too many connections.
+    TooManyOfClient,
+}
+
+/// How many of `limit` places only loopback gets: an eighth, and at least [`MIN_LOOPBACK_PLACES`] of more than twice as
+/// many.
+fn loopback_places(limit: usize) -> usize {
+    (limit / 8).max(MIN_LOOPBACK_PLACES).min(limit / 2)
+}
+
 impl Admission {
     /// Admits up to `limit` connections.
     pub(super) fn new(limit: usize) -> Self {
@@ -36,31 +55,35 @@ impl Admission {
         self.limit = limit;
     }
 
-    /// Admits a connection from `address`, whose end [`Admission::release`] must be told, or returns the line that refuses
-    /// it. `admitted`: connections that are admitted already.
-    pub(super) fn admit(
-        &mut self,
-        address: IpAddr,
-        admitted: usize,
-        config: &Config,
-        now: Instant,
-    ) -> Result<(), Vec<u8>> {
-        let limits = &config.limits;
+    /// Admits a connection from `address`, whose end [`Admission::release`] must be told, or returns why not.
+    pub(super) fn admit(&mut self, address: IpAddr, config: &Config) -> Result<(), Refusal> {
         let client = ClientKey::of(address);
+        let admitted: usize = self.per_client.values().sum();
+        let loopback = self.per_client.get(&ClientKey::Loopback).copied().unwrap_or(0);
         let own = self.per_client.get(&client).copied().unwrap_or(0);
-        let (reply, why) = if !config.allow.allows(address) {
-            (reply::access_refused(), "its address is not allowed")
-        } else if admitted >= self.limit {
-            (reply::too_many(""), "there are too many connections")
-        } else if own >= limits.per_address && !client.is_loopback() {
-            (reply::too_many(" from your address"), "it has too many connections")
+        let others_limit = self.limit - loopback_places(self.limit);
+        if !config.allow.allows(address) {
+            Err(Refusal::NotAllowed)
+        } else if admitted >= self.limit || !client.is_loopback() && admitted - loopback >= others_limit {
+            Err(Refusal::Full)
+        } else if own >= config.limits.per_address && !client.is_loopback() {
+            Err(Refusal::TooManyOfClient)
         } else {
             *self.per_client.entry(client).or_default() += 1;
-            return Ok(());
+            Ok(())
+        }
+    }
+
+    /// Counts and logs that a connection from `address` is refused, and returns the line that says so.
+    pub(super) fn refuse(&mut self, address: IpAddr, refusal: Refusal, now: Instant) -> Vec<u8> {
+        let (reply, why) = match refusal {
+            Refusal::NotAllowed => (reply::access_refused(), "its address is not allowed"),
+            Refusal::Full => (reply::too_many(""), "there are too many connections"),
+            Refusal::TooManyOfClient => (reply::too_many(" from your address"), "it has too many connections"),
         };
         self.refused += 1;
         self.log(address, why, now);
-        Err(reply)
+        reply
     }
 
     /// A connection from `address` has ended.
@@ -98,31 +121,61 @@ impl Admission {
 mod tests {
     use super::*;
 
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn admits_by_address_and_while_there_is_room() {
         let mut config = Config::default();
         config.limits.per_address = 2;
         let mut admission = Admission::new(5);
-        let now = Instant::now();
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let (home, here, stranger) = (ip("192.168.0.9"), ip("127.0.0.1"), ip("8.8.8.8"));
-        assert_eq!(admission.admit(stranger, 0, &config, now), Err(b"ERR ACCESS Not allowed\n".to_vec()));
-        assert_eq!(admission.admit(home, 0, &config, now), Ok(()));
-        assert_eq!(admission.admit(home, 1, &config, now), Ok(()));
-        assert_eq!(
-            admission.admit(home, 2, &config, now),
-            Err(b"ERR ACCESS Too many connections from your address\n".to_vec())
-        );
-        for admitted in 2..5 {
-            assert_eq!(admission.admit(here, admitted, &config, now), Ok(()), "loopback is exempt");
+        assert_eq!(admission.admit(stranger, &config), Err(Refusal::NotAllowed));
+        assert_eq!(admission.admit(home, &config), Ok(()));
+        assert_eq!(admission.admit(home, &config), Ok(()));
+        assert_eq!(admission.admit(home, &config), Err(Refusal::TooManyOfClient));
+        for _ in 2..5 {
+            assert_eq!(admission.admit(here, &config), Ok(()), "loopback is exempt");
         }
-        assert_eq!(admission.admit(here, 5, &config, now), Err(b"ERR ACCESS Too many connections\n".to_vec()));
+        assert_eq!(admission.admit(here, &config), Err(Refusal::Full));
         admission.release(home);
-        assert_eq!(admission.admit(home, 4, &config, now), Ok(()));
+        assert_eq!(admission.admit(home, &config), Ok(()));
         admission.release(home);
         admission.release(home);
         assert!(!admission.per_client.contains_key(&ClientKey::of(home)));
+    }
+
+    #[test]
+    fn a_refusal_is_counted_and_answered() {
+        let mut admission = Admission::new(5);
+        for (refusal, line) in [
+            (Refusal::NotAllowed, "ERR ACCESS Not allowed\n"),
+            (Refusal::Full, "ERR ACCESS Too many connections\n"),
+            (Refusal::TooManyOfClient, "ERR ACCESS Too many connections from your address\n"),
+        ] {
+            assert_eq!(admission.refuse(ip("10.0.0.1"), refusal, Instant::now()), line.as_bytes());
+        }
         assert_eq!(admission.refused(), 3);
+    }
+
+    #[test]
+    fn loopback_has_places_of_its_own() {
+        let config = Config::default();
+        for (limit, others) in [(1, 1), (3, 2), (20, 10), (32, 16), (64, 48), (1024, 896)] {
+            let mut admission = Admission::new(limit);
+            // Ten addresses, so that the limit for each does not count.
+            let admitted = (0..10 * limit).filter(|number| {
+                let address = IpAddr::from([10, 0, 0, (number % 10) as u8]);
+                admission.admit(address, &config).is_ok()
+            });
+            assert_eq!(admitted.count(), others, "of {limit}");
+            let here = (0..2 * limit).filter(|_| admission.admit(ip("127.0.0.1"), &config).is_ok());
+            assert_eq!(here.count(), limit - others, "of {limit}");
+        }
+        let mut admission = Admission::new(64);
+        let here = (0..100).filter(|_| admission.admit(ip("127.0.0.1"), &config).is_ok());
+        assert_eq!(here.count(), 64, "loopback may take all");
     }
 
     #[test]
@@ -130,7 +183,7 @@ mod tests {
         let mut config = Config::default();
         config.limits.per_address = 2;
         let mut admission = Admission::new(10);
-        let mut admit = |text: &str| admission.admit(text.parse().unwrap(), 0, &config, Instant::now()).is_ok();
+        let mut admit = |text: &str| admission.admit(ip(text), &config).is_ok();
         assert!(admit("fd00:0:0:1::1") && admit("fd00:0:0:1::2"));
         assert!(!admit("fd00:0:0:1:ffff::3"), "another address of the same /64");
         assert!(admit("fd00:0:0:2::1"));

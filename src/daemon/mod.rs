@@ -22,6 +22,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 
 use crate::access::OwnServices;
+use crate::client::ClientKey;
 use crate::config::{Config, ConfigSource};
 use crate::logging;
 use crate::net::network::MioNetwork;
@@ -40,7 +41,7 @@ use crate::session::{
 };
 use crate::status;
 use crate::tls::{self, Handshakes};
-use admission::Admission;
+use admission::{Admission, Refusal};
 use kept_registry::{KeptRegistry, TooManyGuesses};
 use listeners::{Accepted, Listeners};
 use run_queue::RunQueue;
@@ -57,6 +58,9 @@ const HANDSHAKE_THREADS: usize = 2;
 
 /// Time at the end for closing notifications to reach Luup, and for remotes to be told.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// While places are scarce, idle watchers are looked for this often.
+const WATCHER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything that a session's turn may need. Apart from the sessions, so that both can be borrowed.
 struct Resources {
@@ -89,6 +93,8 @@ pub(crate) struct Daemon {
     run_queue: RunQueue<Key>,
     timers: Timers<Key>,
     admission: Admission,
+    /// When idle watchers may be looked for again.
+    watchers_due: Option<Instant>,
     pids: PidSource,
     kept: KeptRegistry,
     accepted: u64,
@@ -148,6 +154,7 @@ impl Daemon {
             run_queue: RunQueue::new(),
             timers: Timers::new(),
             admission: Admission::new(connections),
+            watchers_due: None,
             pids: PidSource::default(),
             kept: KeptRegistry::default(),
             accepted: 0,
@@ -294,10 +301,14 @@ impl Daemon {
 
     fn add_session(&mut self, Accepted { mut stream, peer, listener }: Accepted) {
         let address = peer.ip().to_canonical();
-        let admitted = self.admission.admit(address, self.sessions.len(), &self.resources.config, self.now);
+        let mut admitted = self.admission.admit(address, &self.resources.config);
+        if admitted == Err(Refusal::Full) && self.end_watchers(ClientKey::of(address)) {
+            admitted = self.admission.admit(address, &self.resources.config);
+        }
         if let Err(refusal) = admitted {
+            let line = self.admission.refuse(address, refusal, self.now);
             // Best effort; a fresh socket takes a line at once.
-            let _ = io::Write::write(&mut stream, &refusal);
+            let _ = io::Write::write(&mut stream, &line);
             return;
         }
         let key = self.sessions.next_key();
@@ -317,6 +328,27 @@ impl Daemon {
         };
         self.sessions.insert(Box::new(session));
         self.enqueue(key);
+    }
+
+    /// Places are scarce: ends the sessions whose limit on silence STAT has lifted and that have been silent for longer than
+    /// that limit. Those of loopback only if `client` is loopback. True if there were some.
+    fn end_watchers(&mut self, client: ClientKey) -> bool {
+        // Looking through all sessions for each of many refused clients would cost more than refusing them.
+        if self.watchers_due.is_some_and(|due| self.now < due) {
+            return false;
+        }
+        self.watchers_due = Some(self.now + WATCHER_INTERVAL);
+        let limit = self.resources.config.limits.setup;
+        let is_idle = |session: &Session| {
+            (client.is_loopback() || !session.client().is_loopback()) && session.is_idle_watcher(limit, self.now)
+        };
+        let idle: Vec<Key> =
+            self.sessions.iter().filter(|(_, found)| is_idle(&found.session)).map(|(key, _)| key).collect();
+        for &key in &idle {
+            self.with_session(key, Session::end_watcher);
+            self.run_session(key);
+        }
+        !idle.is_empty()
     }
 
     /// Queues the session of `key` for a turn.

@@ -233,6 +233,17 @@ impl<N: Network> Session<N> {
         if let Stage::Setup(setup) = &self.stage { setup.unread() } else { 0 }
     }
 
+    /// True if STAT has lifted the limit on silence in setup mode, and the plugin has been silent for longer than `limit`.
+    pub(crate) fn is_idle_watcher(&self, limit: Duration, now: Instant) -> bool {
+        matches!(&self.stage, Stage::Setup(setup) if setup.is_idle_watcher(limit, now))
+    }
+
+    /// Ends an idle watcher, since others need its place.
+    pub(crate) fn end_watcher(&mut self, cx: &mut SessionContext<'_, N>) {
+        log::info!("{} silent in setup mode for too long, while there are too many connections", self.pid);
+        self.enter(Stage::Closed, cx);
+    }
+
     /// An event of the plugin's socket.
     pub(crate) fn handle_plugin_event(&mut self, event: Readiness) {
         self.plugin.handle_event(event);

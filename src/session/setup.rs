@@ -97,6 +97,11 @@ impl Setup {
         (!lifted).then(|| self.silent_since + limit)
     }
 
+    /// True if STAT has lifted the limit on silence, and the plugin has been silent for longer than `limit`.
+    pub(super) fn is_idle_watcher(&self, limit: Duration, now: Instant) -> bool {
+        self.timeout_suspended && self.silent_since + limit <= now
+    }
+
     /// Bytes of replies that the plugin has yet to read.
     pub(super) fn unread(&self) -> usize {
         self.outbox.unwritten()
@@ -260,6 +265,8 @@ mod tests {
         assert_eq!(fixture.setup.deadline(limit), Some(fixture.now + limit));
         assert!(matches!(fixture.send(b"STAT\n"), SetupOutcome::Request(DaemonRequest::Stat)));
         assert_eq!(fixture.setup.deadline(limit), None);
+        assert!(!fixture.setup.is_idle_watcher(limit, fixture.now));
+        assert!(fixture.setup.is_idle_watcher(limit, fixture.now + limit));
         fixture.setup.reply(&[b'x'; 2000]);
         fixture.now += Duration::from_secs(1);
         assert!(matches!(fixture.turn(), SetupOutcome::Wait));

@@ -6,6 +6,7 @@ mod logging;
 mod memory;
 mod old_kernel;
 mod robustness;
+mod shares;
 mod shutdown;
 mod signals;
 mod supervise;

@@ -1,0 +1,90 @@
+//! What clients of other machines cannot take from the plugins of the box: places.
+
+use std::net::SocketAddr;
+
+use testkit::daemon::Daemon;
+use testkit::device::{Device, Kind};
+use testkit::lan::{Neighbour, on_the_box};
+use testkit::plugin::Plugin;
+
+use crate::support::{LIMIT, daemon, eventually};
+
+/// A daemon that listens on all addresses.
+fn on_all_addresses(limits: &str) -> Daemon {
+    daemon().bare().config(&format!("[host]\nport=0\nvera=http://127.0.0.1:9\n[limits]\n{limits}")).start()
+}
+
+/// The daemon's address on loopback.
+fn loopback(daemon: &Daemon) -> SocketAddr {
+    ([127, 0, 0, 1], daemon.port()).into()
+}
+
+/// A connection of the neighbour from `source`, and the first line that it reads.
+fn from_neighbour(neighbour: &Neighbour, source: &str, daemon: &Daemon) -> (Plugin, String) {
+    let to = if source.contains(':') { "fd00:77::1" } else { "192.168.77.1" };
+    let mut plugin = neighbour.plugin(source, SocketAddr::new(to.parse().unwrap(), daemon.port()));
+    let line = plugin.line();
+    (plugin, line)
+}
+
+/// Connects from `source` until the daemon refuses. Returns the connections, and the refusal.
+fn fill(neighbour: &Neighbour, source: &str, daemon: &Daemon) -> (Vec<Plugin>, String) {
+    let mut plugins = Vec::new();
+    loop {
+        let (plugin, line) = from_neighbour(neighbour, source, daemon);
+        if !line.starts_with("OK TOGGLEDBITS") {
+            return (plugins, line);
+        }
+        plugins.push(plugin);
+    }
+}
+
+#[test]
+fn other_machines_do_not_take_the_last_places() {
+    on_the_box(|neighbour| {
+        let daemon = on_all_addresses("connections=64\nperaddress=16\n");
+        let device = Device::start(Kind::Silent);
+        let mut held = Vec::new();
+        let expected = [
+            ("fd00:77::2", 16, " from your address"),
+            ("fd00:77::3", 0, " from your address"),
+            ("fd00:77::4", 0, " from your address"),
+            ("192.168.77.2", 16, " from your address"),
+            ("192.168.77.3", 16, ""),
+            ("fd00:77::2", 0, ""),
+        ];
+        for (source, places, suffix) in expected {
+            let (plugins, refusal) = fill(neighbour, source, &daemon);
+            let refused = format!("ERR ACCESS Too many connections{suffix}");
+            assert_eq!((plugins.len(), refusal), (places, refused), "{source}");
+            held.extend(plugins);
+        }
+        let mut plugins: Vec<Plugin> = (0..16).map(|_| Plugin::connect(loopback(&daemon))).collect();
+        for plugin in &mut plugins {
+            plugin.conn(device.addr(), "");
+        }
+    });
+}
+
+#[test]
+fn silent_watchers_make_room_when_places_are_scarce() {
+    on_the_box(|neighbour| {
+        let daemon = on_all_addresses("connections=20\nsetup=1\n");
+        let watch = |plugin: &mut Plugin| {
+            plugin.send(b"STAT\nBLKS 1\n");
+            while plugin.line() != "OK BLKS" {}
+        };
+        let mut own = Plugin::connect(loopback(&daemon));
+        watch(&mut own);
+        let mut watchers: Vec<Plugin> = (0..10).map(|_| from_neighbour(neighbour, "192.168.77.2", &daemon).0).collect();
+        watchers.iter_mut().for_each(watch);
+        let mut found = eventually("a silent watcher makes room", || {
+            let (plugin, line) = from_neighbour(neighbour, "192.168.77.3", &daemon);
+            line.starts_with("OK TOGGLEDBITS").then_some(plugin)
+        });
+        assert!(found.command("CAPA").starts_with("OK CAPA"));
+        daemon.wait_for_log(LIMIT, |line| line.contains("while there are too many connections"));
+        assert!(watchers.iter_mut().any(Plugin::at_end));
+        assert_eq!(own.command("BLKS 1"), "OK BLKS", "clients elsewhere do not end a watcher of loopback");
+    });
+}
