@@ -14,7 +14,7 @@
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool net protocol websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
 //! | [`tls`] | TLS as a client: certificates, handshakes on threads, streams | net protocol thread_pool |
-//! | [`net`] | sockets with their readiness, connecting, names | protocol thread_pool websocket |
+//! | [`net`] | sockets with their readiness, connecting, names | client protocol thread_pool websocket |
 //! | [`logging`] | log lines, to standard error, a file or the system log | config thread_pool |
 //! | [`cli`] | the command line | config |
 //! | [`config`] | the configuration: one table of settings | access protocol |

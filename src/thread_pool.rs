@@ -25,6 +25,8 @@ pub(crate) struct ThreadPoolSettings<J, R> {
     pub name: &'static str,
     /// Threads at once; at least 1.
     pub max_threads: usize,
+    /// Further threads that only urgent jobs get.
+    pub urgent_threads: usize,
     /// Stack of a thread in bytes. Pages that are never touched take no memory.
     pub stack_size: usize,
     /// Added to the niceness of the threads (0 to 19). For jobs that compute, so that they do not delay the loop; jobs
@@ -37,16 +39,22 @@ pub(crate) struct ThreadPoolSettings<J, R> {
 }
 
 /// When a job runs, compared with the others in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum JobClass {
-    /// Before all jobs of the other classes: the job continues work that has begun.
+    /// Before all jobs of the other classes: the job continues work that has begun, or never takes long.
     Urgent,
     /// In the order of submission.
     Normal,
     /// In the order of submission, on at most half of the threads: the job may block for long, and must leave threads
     /// to the others.
     Slow,
+    /// As [`JobClass::Slow`], and on at most a quarter of the threads: the job is for a client that must leave threads even
+    /// to slow jobs of others.
+    Restricted,
 }
+
+/// The number of classes.
+const CLASSES: usize = 4;
 
 struct Shared<J, R> {
     settings: ThreadPoolSettings<J, R>,
@@ -61,9 +69,9 @@ struct Queue<J> {
     jobs: VecDeque<(JobClass, J)>,
     max_threads: usize,
     threads: usize,
-    /// Threads that perform a job now, and how many of these jobs are slow.
-    busy: usize,
-    slow_busy: usize,
+    urgent_threads: usize,
+    /// Threads that perform a job of each class now.
+    busy: [usize; CLASSES],
     shut_down: bool,
 }
 
@@ -73,9 +81,9 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
         let queue = Queue {
             jobs: VecDeque::new(),
             max_threads: settings.max_threads.max(1),
+            urgent_threads: settings.urgent_threads,
             threads: 0,
-            busy: 0,
-            slow_busy: 0,
+            busy: [0; CLASSES],
             shut_down: false,
         };
         let shared = Shared { settings, queue: Mutex::new(queue), changed: Condvar::new(), results: Mutex::default() };
@@ -131,7 +139,7 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
     /// Starts the threads that the queue needs. If the system refuses one, the jobs wait for those that run.
     fn start_threads(&self, queue: &mut Queue<J>) {
         let settings = &self.shared.settings;
-        while queue.threads < queue.max_threads && queue.idle() < queue.runnable() {
+        while queue.threads < queue.all_threads() && queue.idle() < queue.runnable() {
             let shared = Arc::clone(&self.shared);
             let thread = std::thread::Builder::new().name(settings.name.into()).stack_size(settings.stack_size);
             if let Err(error) = thread.spawn(move || shared.run()) {
@@ -154,39 +162,55 @@ impl<J> Queue<J> {
     fn insert(&mut self, class: JobClass, job: J) {
         let at = match class {
             JobClass::Urgent => self.jobs.partition_point(|&(other, _)| other == JobClass::Urgent),
-            JobClass::Normal | JobClass::Slow => self.jobs.len(),
+            JobClass::Normal | JobClass::Slow | JobClass::Restricted => self.jobs.len(),
         };
         self.jobs.insert(at, (class, job));
     }
 
-    /// Threads that wait for a job, or are about to look for one.
-    fn idle(&self) -> usize {
-        self.threads - self.busy
+    /// The maximum of threads, those for urgent jobs included.
+    fn all_threads(&self) -> usize {
+        self.max_threads + self.urgent_threads
     }
 
-    /// Slow jobs that may begin now.
-    fn slow_slots(&self) -> usize {
-        self.max_threads.div_ceil(2).saturating_sub(self.slow_busy)
+    /// Threads that wait for a job, or are about to look for one.
+    fn idle(&self) -> usize {
+        self.threads - self.busy.iter().sum::<usize>()
+    }
+
+    /// Jobs of `class`, and of those with tighter limits, that may begin now.
+    fn slots(&self, class: JobClass) -> usize {
+        let limit = match class {
+            JobClass::Urgent => self.all_threads(),
+            JobClass::Normal => self.max_threads,
+            JobClass::Slow => self.max_threads.div_ceil(2),
+            JobClass::Restricted => (self.max_threads / 4).max(1),
+        };
+        limit.saturating_sub(self.busy[class as usize..].iter().sum())
+    }
+
+    /// True if a job of `class` may begin now.
+    fn may_begin(&self, class: JobClass) -> bool {
+        let looser = [JobClass::Normal, JobClass::Slow, JobClass::Restricted].into_iter();
+        looser.filter(|&limited| limited <= class).all(|limited| self.slots(limited) > 0)
     }
 
     /// Queued jobs that may begin now.
     fn runnable(&self) -> usize {
-        let slow = self.jobs.iter().filter(|(class, _)| *class == JobClass::Slow).count();
-        self.jobs.len() - slow + slow.min(self.slow_slots())
+        let queued = |class| self.jobs.iter().filter(|&&(other, _)| other == class).count();
+        let bounded = |class, tighter: usize| (queued(class) + tighter).min(self.slots(class));
+        let slow = bounded(JobClass::Slow, bounded(JobClass::Restricted, 0));
+        queued(JobClass::Urgent) + bounded(JobClass::Normal, slow)
     }
 
     fn pop(&mut self) -> Option<(JobClass, J)> {
-        let has_slow_slot = self.slow_slots() > 0;
-        let at = self.jobs.iter().position(|(class, _)| *class != JobClass::Slow || has_slow_slot)?;
+        let at = self.jobs.iter().position(|&(class, _)| self.may_begin(class))?;
         let (class, job) = self.jobs.remove(at)?;
-        self.busy += 1;
-        self.slow_busy += usize::from(class == JobClass::Slow);
+        self.busy[class as usize] += 1;
         Some((class, job))
     }
 
     fn finish(&mut self, class: JobClass) {
-        self.busy -= 1;
-        self.slow_busy -= usize::from(class == JobClass::Slow);
+        self.busy[class as usize] -= 1;
     }
 }
 
@@ -212,7 +236,7 @@ impl<J, R> Shared<J, R> {
             if queue.shut_down {
                 return None;
             }
-            if queue.threads > queue.max_threads {
+            if queue.threads > queue.all_threads() {
                 queue.threads -= 1;
                 // This thread may have taken the signal for a job.
                 self.changed.notify_one();
@@ -264,6 +288,10 @@ mod tests {
     }
 
     fn gated(max_threads: usize) -> GatedPool {
+        gated_beside(max_threads, 0)
+    }
+
+    fn gated_beside(max_threads: usize, urgent_threads: usize) -> GatedPool {
         let (wake, woken) = mpsc::channel();
         let (start, started) = mpsc::channel();
         let gate = Arc::new(Gate::default());
@@ -271,6 +299,7 @@ mod tests {
         let pool = ThreadPool::new(ThreadPoolSettings {
             name: "test",
             max_threads,
+            urgent_threads,
             stack_size: 64 * 1024,
             nice: 0,
             work: Box::new(move |job: u32| {
@@ -361,6 +390,45 @@ mod tests {
     }
 
     #[test]
+    fn restricted_jobs_take_a_quarter_of_the_threads_and_leave_threads_to_slow_ones() {
+        let gated = gated(8);
+        for job in 0..4 {
+            gated.pool.submit(JobClass::Restricted, job);
+        }
+        assert_eq!(gated.started(2), [0, 1]);
+        for job in 10..14 {
+            gated.pool.submit(JobClass::Slow, job);
+        }
+        assert_eq!(gated.started(2), [10, 11], "half of the threads, restricted jobs included");
+        for job in 20..26 {
+            gated.pool.submit(JobClass::Normal, job);
+        }
+        assert_eq!(gated.started(4), [20, 21, 22, 23]);
+        assert_eq!(gated.pool.threads(), 8);
+        gated.finish(&[10]);
+        assert_eq!(gated.started(1), [12], "a restricted job must not take its place");
+        gated.finish(&[0, 1, 2, 3, 11, 12, 13, 20, 21, 22, 23, 24, 25]);
+        assert_eq!(gated.started(5), [2, 3, 13, 24, 25]);
+        assert_eq!(gated.pool.threads(), 8);
+    }
+
+    #[test]
+    fn urgent_jobs_have_threads_of_their_own() {
+        let gated = gated_beside(2, 1);
+        for job in 0..3 {
+            gated.pool.submit(JobClass::Normal, job);
+        }
+        assert_eq!(gated.started(2), [0, 1]);
+        assert_eq!(gated.pool.threads(), 2, "no thread is started for a job that may not begin");
+        gated.pool.submit(JobClass::Urgent, 7);
+        assert_eq!(gated.started(1), [7]);
+        gated.finish(&[7]);
+        assert!(gated.started.try_recv().is_err(), "the thread is for urgent jobs");
+        gated.finish(&[0, 1, 2]);
+        assert_eq!(gated.started(1), [2]);
+    }
+
+    #[test]
     fn a_cancelled_job_does_not_run() {
         let gated = gated(1);
         for job in 0..4 {
@@ -386,6 +454,7 @@ mod tests {
         let pool = ThreadPool::new(ThreadPoolSettings {
             name: "test",
             max_threads: 1,
+            urgent_threads: 0,
             stack_size: 64 * 1024,
             nice: 3,
             work: Box::new(move |()| niceness()),

@@ -239,7 +239,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "resolvers",
         "number",
         "8",
-        "Names looked up at once. Each lookup takes a thread (about 20 KiB).",
+        "Names looked up at once. Each lookup takes a thread (about 20 KiB). Names that have not answered a plugin of this machine get half of them, and a quarter if other machines ask. One more is for the names in /etc/hosts.",
         |c, v| number(v, 1, 64).map(|n| c.limits.resolvers = n as usize),
     ),
     Setting::new(

@@ -6,22 +6,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType};
+use nix::libc;
 
+use super::hosts_file::HostsFile;
+use super::name_classes::NameClasses;
+use crate::client::ClientKey;
 use crate::thread_pool::{JobClass, ThreadPool, ThreadPoolSettings};
 
 /// Stack of a thread in bytes. getaddrinfo of musl and glibc take about 10 KiB each, NSS modules more.
 const STACK_SIZE: usize = 256 * 1024;
+/// The file of names that need no name server.
+const HOSTS: &str = "/etc/hosts";
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 16;
 /// Requests that wait for a result. Further ones fail at once, however slow the name servers are.
 const MAX_REQUESTS: usize = 2048;
-
-/// A lookup that takes this long makes its name a slow host.
-const SLOW_LOOKUP: Duration = Duration::from_secs(2);
-/// A slow host is remembered at least this long after its last lookup.
-const SLOW_HOST_TTL: Duration = Duration::from_secs(120);
-/// Slow hosts that are remembered.
-const MAX_SLOW_HOSTS: usize = 256;
+/// Of these, requests of clients other than loopback.
+const MAX_OTHERS_REQUESTS: usize = MAX_REQUESTS / 2;
+/// Of these, requests of one client: more than a browser has at once.
+const MAX_CLIENT_REQUESTS: usize = 32;
+/// Threads beyond `resolvers` for names that need no name server.
+const URGENT_THREADS: usize = 1;
 
 /// The addresses of a name, at least one, or the reason why there are none, in LuaSocket's words.
 pub(crate) type ResolveResult = Result<Vec<SocketAddr>, &'static str>;
@@ -30,8 +35,9 @@ pub(crate) type ResolveResult = Result<Vec<SocketAddr>, &'static str>;
 ///
 /// A trait, so that a test can run a session without threads.
 pub(crate) trait NameResolver<K> {
-    /// Requests the addresses of `host`. `Some`: the lookup cannot even be tried, and this is the result.
-    fn resolve(&mut self, host: &str, key: K) -> Option<ResolveResult>;
+    /// Requests the addresses of `host` for `client`. `Some`: the result is known at once, or the lookup cannot even be
+    /// tried.
+    fn resolve(&mut self, host: &str, key: K, client: ClientKey) -> Option<ResolveResult>;
 
     /// Drops the request of `key` for `host`. A name without requests is not looked up.
     fn cancel(&mut self, host: &str, key: K);
@@ -40,11 +46,19 @@ pub(crate) trait NameResolver<K> {
 /// The [`NameResolver`] that calls getaddrinfo(3). Results are fetched by [`Resolver::take_results`].
 pub(crate) struct Resolver<K> {
     pool: ThreadPool<Arc<str>, Lookup>,
-    /// The requests for each name that is being looked up or waits for a thread: two requests share a lookup.
-    requests: HashMap<Arc<str>, Vec<K>>,
-    request_count: usize,
-    /// The names whose last lookup was slow, and when it ended.
-    slow_hosts: HashMap<Arc<str>, Instant>,
+    /// The names that are being looked up or wait for a thread.
+    requests: HashMap<Arc<str>, NameRequests<K>>,
+    /// How many requests each client has.
+    counts: HashMap<ClientKey, usize>,
+    classes: NameClasses,
+}
+
+/// The requests for a name: they share a lookup.
+#[derive(Debug)]
+struct NameRequests<K> {
+    waiting: Vec<(K, ClientKey)>,
+    /// The class of the lookup: the best that one of the requests has had.
+    class: JobClass,
 }
 
 /// A lookup that is done.
@@ -66,21 +80,30 @@ impl<K: PartialEq> Resolver<K> {
         let pool = ThreadPool::new(ThreadPoolSettings {
             name: "resolve",
             max_threads,
+            urgent_threads: URGENT_THREADS,
             stack_size: STACK_SIZE,
             nice: 0,
             work: Box::new(work),
             wake: Box::new(wake),
         });
-        Self { pool, requests: HashMap::new(), request_count: 0, slow_hosts: HashMap::new() }
+        Self {
+            pool,
+            requests: HashMap::new(),
+            counts: HashMap::new(),
+            classes: NameClasses::new(HostsFile::new(HOSTS)),
+        }
     }
 
     /// The results since the last call, each with its request's key and the name in lower case. The ports are 0.
     pub(crate) fn take_results(&mut self) -> Vec<(K, Arc<str>, ResolveResult)> {
         let mut results = Vec::new();
         for Lookup { host, result, latency } in self.pool.take_results() {
-            self.record_latency(&host, latency);
-            for key in self.requests.remove(&host).unwrap_or_default() {
-                self.request_count -= 1;
+            let waiting = self.requests.remove(&host).map(|requests| requests.waiting).unwrap_or_default();
+            // Loopback is the least.
+            let client = waiting.iter().map(|&(_, client)| client).min().filter(|_| result.is_ok());
+            self.classes.record(&host, latency, client, Instant::now());
+            for (key, client) in waiting {
+                self.release(client);
                 results.push((key, Arc::clone(&host), result.clone()));
             }
         }
@@ -92,39 +115,52 @@ impl<K: PartialEq> Resolver<K> {
         self.pool.set_max_threads(max_threads);
     }
 
-    /// Slow hosts take at most half of the threads: if a name server is dead, the names in /etc/hosts still resolve.
-    fn job_class(&self, host: &Arc<str>) -> JobClass {
-        if self.slow_hosts.contains_key(host) { JobClass::Slow } else { JobClass::Normal }
+    /// True if `client` may have one request more.
+    fn has_room(&self, client: ClientKey) -> bool {
+        let all: usize = self.counts.values().sum();
+        let count = |client: ClientKey| self.counts.get(&client).copied().unwrap_or(0);
+        all < MAX_REQUESTS
+            && (client.is_loopback()
+                || count(client) < MAX_CLIENT_REQUESTS && all - count(ClientKey::Loopback) < MAX_OTHERS_REQUESTS)
     }
 
-    /// Remembers the name if its lookup was slow, and forgets it otherwise.
-    fn record_latency(&mut self, host: &Arc<str>, latency: Duration) {
-        let now = Instant::now();
-        self.slow_hosts.remove(host);
-        if latency >= SLOW_LOOKUP {
-            if self.slow_hosts.len() >= MAX_SLOW_HOSTS {
-                self.slow_hosts.retain(|_, since| now - *since < SLOW_HOST_TTL);
-            }
-            if self.slow_hosts.len() < MAX_SLOW_HOSTS {
-                self.slow_hosts.insert(Arc::clone(host), now);
+    /// A request of `client` has ended.
+    fn release(&mut self, client: ClientKey) {
+        if let Some(count) = self.counts.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&client);
             }
         }
     }
 }
 
 impl<K: PartialEq> NameResolver<K> for Resolver<K> {
-    fn resolve(&mut self, host: &str, key: K) -> Option<ResolveResult> {
-        if self.request_count >= MAX_REQUESTS {
+    fn resolve(&mut self, host: &str, key: K, client: ClientKey) -> Option<ResolveResult> {
+        if let Some(numeric) = numeric_address(host) {
+            return Some(Ok(vec![numeric]));
+        }
+        if !self.has_room(client) {
             return Some(Err(TRY_AGAIN));
         }
-        self.request_count += 1;
+        *self.counts.entry(client).or_default() += 1;
         let host = lower_case(host);
+        let class = self.classes.class(&host, client, Instant::now());
         match self.requests.get_mut(&host) {
-            Some(keys) => keys.push(key),
+            Some(requests) => {
+                requests.waiting.push((key, client));
+                // The lookup must not wait as one of the client that asked first.
+                if class < requests.class {
+                    requests.class = class;
+                    if self.pool.cancel(|queued| *queued == host) > 0 {
+                        self.pool.submit(class, host);
+                    }
+                }
+            }
             None => {
-                self.requests.insert(Arc::clone(&host), vec![key]);
+                self.requests.insert(Arc::clone(&host), NameRequests { waiting: vec![(key, client)], class });
                 // Without any thread the request waits: for the next one that can start a thread, or for its time limit.
-                self.pool.submit(self.job_class(&host), host);
+                self.pool.submit(class, host);
             }
         }
         None
@@ -132,14 +168,14 @@ impl<K: PartialEq> NameResolver<K> for Resolver<K> {
 
     fn cancel(&mut self, host: &str, key: K) {
         let host = lower_case(host);
-        if let Some(keys) = self.requests.get_mut(&host)
-            && let Some(at) = keys.iter().position(|other| *other == key)
+        if let Some(requests) = self.requests.get_mut(&host)
+            && let Some(at) = requests.waiting.iter().position(|(other, _)| *other == key)
         {
-            keys.swap_remove(at);
-            self.request_count -= 1;
-            if keys.is_empty() && self.pool.cancel(|queued| *queued == host) > 0 {
+            let (_, client) = requests.waiting.swap_remove(at);
+            if requests.waiting.is_empty() && self.pool.cancel(|queued| *queued == host) > 0 {
                 self.requests.remove(&host);
             }
+            self.release(client);
         }
     }
 }
@@ -147,6 +183,18 @@ impl<K: PartialEq> NameResolver<K> for Resolver<K> {
 /// Lookups use lower case: musl compares the names in /etc/hosts byte by byte.
 fn lower_case(host: &str) -> Arc<str> {
     host.to_ascii_lowercase().into()
+}
+
+/// The address that a number in one of getaddrinfo(3)'s further notations is: `127.1`, `0x7f000001`, `fe80::1%eth0`. Such a
+/// number needs no lookup, and so no thread.
+fn numeric_address(host: &str) -> Option<SocketAddr> {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    if !host.contains(':') && !last.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    let hints =
+        AddrInfoHints { socktype: SockType::Stream.into(), flags: libc::AI_NUMERICHOST, ..AddrInfoHints::default() };
+    dns_lookup::getaddrinfo(Some(host), None, Some(hints)).ok()?.find_map(Result::ok).map(|info| info.sockaddr)
 }
 
 fn look_up(host: &str) -> ResolveResult {
@@ -204,10 +252,10 @@ mod tests {
         let mut resolver = Resolver::new(2, move || {
             let _ = wake.send(());
         });
-        assert_eq!(resolver.resolve("localhost", 1), None);
-        assert_eq!(resolver.resolve("LocalHost", 2), None);
+        assert_eq!(resolver.resolve("localhost", 1, ClientKey::Loopback), None);
+        assert_eq!(resolver.resolve("LocalHost", 2, ClientKey::Loopback), None);
         assert_eq!(resolver.requests.len(), 1, "two requests for a name, in any case, share a lookup");
-        assert_eq!(resolver.resolve("no.such.name.invalid", 3), None);
+        assert_eq!(resolver.resolve("no.such.name.invalid", 3, ClientKey::Loopback), None);
         let mut results = Vec::new();
         while results.len() < 3 {
             woken.recv().unwrap();
@@ -219,7 +267,7 @@ mod tests {
             assert!(result.as_ref().unwrap().iter().all(|address| address.ip().is_loopback()));
         }
         assert!(results[2].2.is_err());
-        assert!(resolver.requests.is_empty() && resolver.request_count == 0);
+        assert!(resolver.requests.is_empty() && resolver.counts.is_empty());
     }
 
     #[test]
@@ -228,38 +276,24 @@ mod tests {
         let mut resolver = Resolver::new(1, move || {
             let _ = wake.send(());
         });
-        assert_eq!(resolver.resolve("localhost", 1), None);
-        assert_eq!(resolver.resolve("localhost", 2), None);
+        assert_eq!(resolver.resolve("localhost", 1, ClientKey::Loopback), None);
+        assert_eq!(resolver.resolve("localhost", 2, ClientKey::Loopback), None);
         resolver.cancel("LocalHost", 1);
-        assert_eq!(resolver.request_count, 1);
+        assert_eq!(resolver.counts[&ClientKey::Loopback], 1);
         let mut results = Vec::new();
         while results.is_empty() {
             woken.recv().unwrap();
             results = resolver.take_results();
         }
         assert_eq!((results.len(), results[0].0), (1, 2));
-        assert_eq!((resolver.request_count, resolver.requests.len()), (0, 0));
+        assert_eq!((resolver.counts.len(), resolver.requests.len()), (0, 0));
     }
 
     #[test]
     fn a_name_without_requests_is_not_looked_up() {
-        // No thread ever takes a job: the only thread waits for the end of the test.
-        let (release, released) = mpsc::channel::<()>();
-        let mut resolver: Resolver<u32> = Resolver::new(1, || {});
-        let released = std::sync::Mutex::new(released);
-        resolver.pool = ThreadPool::new(ThreadPoolSettings {
-            name: "test",
-            max_threads: 1,
-            stack_size: STACK_SIZE,
-            nice: 0,
-            work: Box::new(move |host| {
-                let _ = crate::thread_pool::lock(&released).recv();
-                Lookup { host, result: Err(UNKNOWN_NAME), latency: Duration::ZERO }
-            }),
-            wake: Box::new(|| {}),
-        });
+        let (mut resolver, release) = stuck();
         for (host, key) in [("first.invalid", 1), ("second.invalid", 2), ("third.invalid", 3), ("third.invalid", 4)] {
-            assert_eq!(resolver.resolve(host, key), None);
+            assert_eq!(resolver.resolve(host, key, ClientKey::Loopback), None);
         }
         resolver.cancel("Second.Invalid", 2);
         resolver.cancel("third.invalid", 3);
@@ -270,18 +304,76 @@ mod tests {
     }
 
     #[test]
-    fn slow_hosts_are_remembered_until_a_fast_lookup() {
-        let mut resolver: Resolver<u32> = Resolver::new(4, || {});
-        let host: Arc<str> = "slow.invalid".into();
-        resolver.record_latency(&host, SLOW_LOOKUP);
-        assert_eq!(resolver.job_class(&host), JobClass::Slow);
-        assert_eq!(resolver.job_class(&"other.invalid".into()), JobClass::Normal);
-        resolver.record_latency(&host, SLOW_LOOKUP - Duration::from_millis(1));
-        assert_eq!(resolver.job_class(&host), JobClass::Normal);
-        for number in 0..2 * MAX_SLOW_HOSTS {
-            resolver.record_latency(&format!("slow{number}.invalid").into(), SLOW_LOOKUP);
+    fn numbers_need_no_lookup() {
+        for (number, address) in [
+            ("127.1", Some("127.0.0.1")),
+            ("0x7f.1", Some("127.0.0.1")),
+            ("10.1.2.3", Some("10.1.2.3")),
+            ("fe80::1%lo", Some("fe80::1")),
+            ("4server", None),
+            ("device.4x", None),
+            ("device", None),
+            ("", None),
+        ] {
+            let found = numeric_address(number).map(|address| address.ip().to_string());
+            assert_eq!(found.as_deref(), address, "{number}");
         }
-        assert_eq!(resolver.slow_hosts.len(), MAX_SLOW_HOSTS);
+        let mut resolver = Resolver::new(1, || {});
+        assert!(matches!(resolver.resolve("127.1", 1, ClientKey::Loopback), Some(Ok(_))));
+        assert!(resolver.requests.is_empty() && resolver.counts.is_empty());
+    }
+
+    /// A resolver with one thread, which does nothing until the returned sender is dropped.
+    fn stuck() -> (Resolver<usize>, mpsc::Sender<()>) {
+        let (release, released) = mpsc::channel::<()>();
+        let mut resolver = Resolver::new(1, || {});
+        let released = std::sync::Mutex::new(released);
+        resolver.pool = ThreadPool::new(ThreadPoolSettings {
+            name: "test",
+            max_threads: 1,
+            urgent_threads: 0,
+            stack_size: STACK_SIZE,
+            nice: 0,
+            work: Box::new(move |host| {
+                let _ = crate::thread_pool::lock(&released).recv();
+                Lookup { host, result: Err(UNKNOWN_NAME), latency: Duration::ZERO }
+            }),
+            wake: Box::new(|| {}),
+        });
+        (resolver, release)
+    }
+
+    #[test]
+    fn no_client_takes_all_requests() {
+        let (mut resolver, _release) = stuck();
+        let mut made = 0;
+        let mut fill = |client: ClientKey| {
+            let before = made;
+            while resolver.resolve(&format!("name{made}.example"), made, client).is_none() {
+                made += 1;
+            }
+            made - before
+        };
+        for number in 0..MAX_OTHERS_REQUESTS / MAX_CLIENT_REQUESTS {
+            assert_eq!(fill(ClientKey::V6(number as u64)), MAX_CLIENT_REQUESTS);
+        }
+        assert_eq!(fill(ClientKey::V6(9999)), 0);
+        assert_eq!(fill(ClientKey::Loopback), MAX_REQUESTS - MAX_OTHERS_REQUESTS);
+        resolver.cancel("name0.example", 0);
+        assert_eq!(resolver.resolve("other.example", 1, ClientKey::V6(0)), None);
+    }
+
+    #[test]
+    fn a_lookup_has_the_best_class_of_those_that_wait_for_it() {
+        let (mut resolver, release) = stuck();
+        assert_eq!(resolver.resolve("first.example", 0, ClientKey::Loopback), None);
+        assert_eq!(resolver.resolve("name.example", 1, ClientKey::V6(1)), None);
+        assert_eq!(resolver.requests["name.example"].class, JobClass::Restricted);
+        assert_eq!(resolver.resolve("name.example", 2, ClientKey::Loopback), None);
+        assert_eq!(resolver.resolve("name.example", 3, ClientKey::V6(1)), None);
+        assert_eq!(resolver.requests["name.example"].class, JobClass::Slow);
+        assert_eq!(resolver.pool.cancel(|host| **host == *"name.example"), 1, "it is looked up once");
+        drop(release);
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl Senders {
         let pool = ThreadPool::new(ThreadPoolSettings {
             name: "notify",
             max_threads: max_requests,
+            urgent_threads: 0,
             stack_size: STACK,
             nice: 0,
             work: Box::new(work),

@@ -114,6 +114,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
         let pool = ThreadPool::new(ThreadPoolSettings {
             name: "tls",
             max_threads,
+            urgent_threads: 0,
             stack_size: STACK,
             nice: NICE,
             work: Box::new(work),

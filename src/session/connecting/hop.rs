@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::access::{NetworkScope, RequestOrigin};
+use crate::client::ClientKey;
 use crate::net::network::Network;
 use crate::net::resolver::{ResolveResult, literal};
 use crate::protocol::connect_error::ConnectError;
@@ -125,11 +126,20 @@ impl Hop {
         TlsSettings { certificate: None, private_key: None, server_name: None, ..settings }
     }
 
-    /// Looks its addresses up. Some if they are known at once.
-    pub(super) fn resolve<N: Network>(&self, cx: &mut SessionContext<'_, N>) -> Option<ResolveResult> {
+    /// Looks its addresses up, for `origin`. Some if they are known at once.
+    pub(super) fn resolve<N: Network>(
+        &self,
+        origin: RequestOrigin,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Option<ResolveResult> {
+        // The owner's names count as loopback's.
+        let client = match origin {
+            RequestOrigin::Configuration => ClientKey::Loopback,
+            RequestOrigin::Client(address) => ClientKey::of(address.ip()),
+        };
         match self.endpoint.literal() {
             Some(address) => Some(Ok(vec![literal(address)])),
-            None => cx.resolver.resolve(&self.endpoint.host, cx.key),
+            None => cx.resolver.resolve(&self.endpoint.host, cx.key, client),
         }
     }
 

@@ -123,7 +123,7 @@ impl<N: Network> Connecting<N> {
         let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
         let hop = Hop::first(request.target.clone(), bridge.redirects, parameters, cx);
         let request_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
-        let attempt = Attempt::begin(&hop, cx);
+        let attempt = Attempt::begin(&hop, origin, cx);
         Self { pid, origin, request, hop, request_due, compression: bridge.offer.deflate, attempt }
     }
 
@@ -351,7 +351,7 @@ impl<N: Network> Connecting<N> {
                 Ok(hop) => {
                     log::info!("{} redirected to {}", self.pid, hop.target);
                     self.hop = hop;
-                    AttemptOutcome::Continue(Attempt::begin(&self.hop, cx))
+                    AttemptOutcome::Continue(Attempt::begin(&self.hop, self.origin, cx))
                 }
                 Err(failure) => AttemptOutcome::Failed(failure.into()),
             },
@@ -361,8 +361,8 @@ impl<N: Network> Connecting<N> {
 
 impl<N: Network> Attempt<N> {
     /// Starts to resolve `hop`.
-    fn begin(hop: &Hop, cx: &mut SessionContext<'_, N>) -> Self {
-        hop.resolve(cx).map_or(Self::Resolving, Self::Resolved)
+    fn begin(hop: &Hop, origin: RequestOrigin, cx: &mut SessionContext<'_, N>) -> Self {
+        hop.resolve(origin, cx).map_or(Self::Resolving, Self::Resolved)
     }
 }
 

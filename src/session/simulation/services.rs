@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::ServerConfig;
 use testkit::tls::{Identity, Validity};
 
+use crate::client::ClientKey;
 use crate::net::resolver::{NameResolver, ResolveResult};
 use crate::session::context::{HandshakeQueue, Key, RandomBytes};
 use crate::testing::TestEntropy;
@@ -70,7 +71,7 @@ impl SimResolver {
 }
 
 impl NameResolver<Key> for SimResolver {
-    fn resolve(&mut self, host: &str, key: Key) -> Option<ResolveResult> {
+    fn resolve(&mut self, host: &str, key: Key, _: ClientKey) -> Option<ResolveResult> {
         let (answer, delay) = self.answers.get(host).cloned().unwrap_or((Err("host not found"), Delay::None));
         if delay == Delay::None {
             return Some(answer);

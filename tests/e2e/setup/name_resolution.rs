@@ -1,13 +1,15 @@
 //! CONN to names: answers, errors and silence of the name server, and names with several addresses.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
+use testkit::lan::on_the_box;
 use testkit::plugin::Plugin;
 use testkit::ports::{BlackHole, Reserved};
 
-use crate::support::{Answer, LIMIT, NameServer, StatClient};
+use crate::support::{Answer, LIMIT, NameServer, StatClient, eventually};
 
 #[track_caller]
 fn conn(daemon: &Daemon, target: &str) -> String {
@@ -80,8 +82,9 @@ fn a_silent_name_server_delays_no_other_connection() {
 #[test]
 fn connections_by_address_do_not_wait_for_a_full_lookup_queue() {
     let Some(server) = NameServer::start() else { return };
-    let daemon = server.daemon().config("[limits]\nresolvers=2\n").start();
+    let daemon = server.daemon().config("[limits]\nresolvers=4\n").start();
     let device = Device::start(Kind::Silent);
+    // Names that have never answered take half of the threads.
     let _waiting = waiting(&server, &daemon, 2);
     let mut queued = daemon.plugin();
     queued.send(b"CONN silent0.example:80 CTIM=600\n");
@@ -136,4 +139,58 @@ fn refusals_of_all_addresses_are_reported_as_refused() {
     let closed = Reserved::new().unwrap();
     let answer = conn(&daemon, &format!("all-refuse.example:{}", closed.port()));
     assert_eq!(answer, "ERR CONN connection refused");
+}
+
+/// Regression: clients on another machine asked for ever new names of a silent name server, and `CONN localhost` timed out.
+#[test]
+fn names_that_other_machines_invent_delay_no_name_of_the_box() {
+    on_the_box(|neighbour| {
+        let Some(server) = NameServer::start() else { return };
+        let daemon = server.daemon().bare().config("[host]\nport=0\nvera=http://127.0.0.1:9\n").start();
+        let device = Device::start(Kind::Silent);
+        let port = device.port();
+        server.set_addresses("device.example", &["127.0.0.1"]);
+        let (lan, loopback) = (([192, 168, 77, 1], daemon.port()), ([127, 0, 0, 1], daemon.port()));
+        let mut asked = Vec::new();
+        // A CONN whose name the server does not answer. `begins`: there is a thread for it.
+        let mut ask = |source: &str, begins: bool| {
+            let name = format!("silent{}.example", asked.len());
+            server.set(&name, Answer::Silence);
+            let mut plugin = match source {
+                "127.0.0.1" => Plugin::connect_raw(SocketAddr::from(loopback)).unwrap(),
+                source => neighbour.plugin(source, SocketAddr::from(lan)),
+            };
+            plugin.line();
+            plugin.send(format!("CONN {name}:80 CTIM=120000\n").as_bytes());
+            if begins {
+                server.wait_asked(&name);
+            }
+            asked.push(plugin);
+        };
+        let connects = |target: &str| {
+            let answer = Plugin::connect(SocketAddr::from(loopback)).command(&format!("CONN {target}:{port}"));
+            assert!(answer.starts_with("OK CONN "), "{target}: {answer}");
+        };
+        // A quarter of eight threads.
+        (0..20).for_each(|number| ask("192.168.77.2", number < 2));
+        (0..20).for_each(|_| ask("192.168.77.3", false));
+        for target in ["localhost", "127.1", "device.example", "localhost"] {
+            connects(target);
+        }
+        // Plugins of the box, too, may ask for names that do not answer.
+        (0..6).for_each(|number| ask("127.0.0.1", number < 2));
+        for target in ["localhost", "device.example"] {
+            connects(target);
+        }
+        // A client has 32 lookups at most.
+        (0..12).for_each(|_| ask("192.168.77.2", false));
+        let mut stat = StatClient::new(SocketAddr::from(loopback));
+        eventually("all wait for their names", || {
+            let waiting = stat.connections().iter().filter(|shown| shown["state"] == "connecting").count();
+            (waiting == asked.len()).then_some(())
+        });
+        let mut plugin = neighbour.plugin("192.168.77.2", SocketAddr::from(lan));
+        plugin.line();
+        assert_eq!(plugin.command("CONN device.example:80"), "ERR CONN temporary failure in name resolution");
+    });
 }

@@ -1,0 +1,100 @@
+//! The names in /etc/hosts, whose lookups need no name server (hosts(5)).
+
+use std::collections::HashSet;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::libc;
+
+/// Bytes of the file that are read. Lists of blocked names have megabytes; the names of the box come first.
+const MAX_LEN: u64 = 64 * 1024;
+/// The file is looked at this often at most.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The names in the file, read again when it has changed.
+#[derive(Debug)]
+pub(super) struct HostsFile {
+    path: PathBuf,
+    checked: Option<Instant>,
+    /// When the file that was read was changed, and its size.
+    version: Option<(SystemTime, u64)>,
+    names: HashSet<Box<str>>,
+}
+
+impl HostsFile {
+    /// The file at `path`, which need not exist.
+    pub(super) fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), checked: None, version: None, names: HashSet::new() }
+    }
+
+    /// True if the file has `name`, which is in lower case.
+    pub(super) fn contains(&mut self, name: &str, now: Instant) -> bool {
+        if self.checked.is_none_or(|checked| now - checked >= CHECK_INTERVAL) {
+            self.checked = Some(now);
+            // Without a file there are no names.
+            let version = std::fs::metadata(&self.path).ok().as_ref().and_then(version);
+            if version != self.version {
+                self.version = version;
+                self.names = self.read().map(|text| names(&text)).unwrap_or_default();
+            }
+        }
+        self.names.contains(name)
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        // Opening a FIFO must not block.
+        let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?;
+        let mut text = Vec::new();
+        file.take(MAX_LEN).read_to_end(&mut text)?;
+        Ok(text)
+    }
+}
+
+/// `None` if it is no regular file.
+fn version(metadata: &Metadata) -> Option<(SystemTime, u64)> {
+    metadata.is_file().then(|| Some((metadata.modified().ok()?, metadata.len())))?
+}
+
+/// The names of a hosts file in lower case: the words behind the address in each line, up to a comment.
+fn names(text: &[u8]) -> HashSet<Box<str>> {
+    let lines = text.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    lines
+        .flat_map(|line| line.split('#').next().unwrap_or_default().split_whitespace().skip(1))
+        .map(|name| name.to_ascii_lowercase().into())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_behind_the_address() {
+        let names =
+            names(b"127.0.0.1 localhost\n#10.0.0.1 none\n::1\tIP6-Localhost box # not\n\n10.0.0.2\n\xff bad\nx y");
+        let mut names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["box", "ip6-localhost", "localhost", "y"]);
+    }
+
+    #[test]
+    fn the_file_is_read_again_when_it_has_changed() {
+        let path = std::env::temp_dir().join(format!("sockproxyd-hosts-{}", std::process::id()));
+        let mut file = HostsFile::new(&path);
+        let start = Instant::now();
+        assert!(!file.contains("one", start));
+        std::fs::write(&path, "10.0.0.1 one\n").unwrap();
+        assert!(!file.contains("one", start), "it is looked at once a second");
+        assert!(file.contains("one", start + CHECK_INTERVAL) && !file.contains("two", start + CHECK_INTERVAL));
+        std::fs::write(&path, "10.0.0.1 one two\n").unwrap();
+        assert!(file.contains("two", start + 2 * CHECK_INTERVAL));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!file.contains("two", start + 3 * CHECK_INTERVAL));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(!file.contains("two", start + 4 * CHECK_INTERVAL), "a FIFO is not read");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
