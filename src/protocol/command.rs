@@ -7,7 +7,7 @@ use super::connect_error::ConnectError;
 use super::notify_target::{NotifyTarget, NotifyTargetTooLong};
 use super::options::{Parameters, block_size, time_limit};
 use super::target::Target;
-use super::{first_word, number, trim};
+use super::{first_word, is_blank, number, trim};
 
 /// A parsed command.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,6 +184,12 @@ pub(crate) fn parse_connect(text: &[u8], parameters: &Parameters) -> Result<(Tar
     Ok((target, parameters))
 }
 
+/// True if the last word of a line with several is a version of HTTP/1.
+fn is_http_request_line(line: &[u8]) -> bool {
+    matches!(line, [.., blank, b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor]
+        if is_blank(*blank) && minor.is_ascii_digit())
+}
+
 /// Parses one line, without its newline. `Ok(None)`: the line is blank.
 ///
 /// `parameters` are those that earlier commands have set. CONN applies its options to a copy of them.
@@ -191,6 +197,11 @@ pub(crate) fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Comma
     let line = trim(line);
     if line.is_empty() {
         return Ok(None);
+    }
+    // The first line of a request that a browser sends: a page may have it send a method of its own choice, such as STOP, to
+    // any address (DNS rebinding). Its version ends the line (RFC 9112 section 3).
+    if is_http_request_line(line) {
+        return Err(CommandError::Unknown);
     }
     let (word, rest) = first_word(line);
     let spec =
@@ -217,6 +228,18 @@ mod tests {
         assert_eq!(line("STAT all"), Ok(Some(Command::Stat)));
         assert_eq!(line(""), Ok(None));
         assert_eq!(line(" \r"), Ok(None));
+    }
+
+    /// The method is the page's choice; the rest of the line is the browser's.
+    #[test]
+    fn rfc9112_3_request_lines_are_no_commands() {
+        for request in ["STOP / HTTP/1.1", "STAT /x HTTP/1.0\r", "QUIT  HTTP/1.1 \r", "DROP /abcdefgh HTTP/1.1"] {
+            assert_eq!(line(request), Err(CommandError::Unknown), "{request}");
+        }
+        for words in ["STOP HTTP/1.", "STOP HTTP/1.1 now", "STOP xHTTP/1.1", "STOP http/1.1"] {
+            assert_eq!(line(words), Ok(Some(Command::Stop)), "{words}");
+        }
+        assert_eq!(line("HTTP/1.1"), Err(CommandError::Unknown));
     }
 
     #[test]

@@ -203,3 +203,21 @@ fn replies_wait_for_a_plugin_that_does_not_read() {
     }
     sender.join().unwrap();
 }
+
+/// A page in a browser on the box may have it send requests with methods of its choice to the proxy (DNS rebinding).
+#[test]
+fn requests_of_a_browser_are_refused_at_once() {
+    let mut daemon = started();
+    for request in [
+        "STOP / HTTP/1.1\r\nHost: rebound.example\r\n\r\nSTOP\n",
+        "POST /STOP HTTP/1.1\r\nHost: rebound.example\r\nContent-Length: 5\r\n\r\nSTOP\n",
+        "GET / HTTP/1.1\r\n\r\nSTOP\n",
+        "OPTIONS / HTTP/1.1\r\nSTOP\n",
+    ] {
+        let mut plugin = daemon.plugin();
+        plugin.send(request.as_bytes());
+        assert_eq!(plugin.line(), "ERR INVALID COMMAND", "{request:?}");
+        assert!(plugin.at_end());
+    }
+    assert!(daemon.wait_exit(std::time::Duration::ZERO).is_none());
+}
