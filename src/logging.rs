@@ -21,6 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use syslog::{Facility, LoggerBackend, Severity};
 
 use crate::config::{Config, LogTarget};
+use crate::protocol::printable::printable;
 use crate::thread_pool::lock;
 
 /// The destination of lines.
@@ -166,8 +167,8 @@ impl State {
 
     /// Writes a line, after those that wait; `deferred`: lets it wait, too.
     fn write(&mut self, level: Level, text: &str, deferred: bool) {
-        // The text may quote a plugin: no control character begins a new line or controls a terminal.
-        let text = text.replace(char::is_control, "?");
+        // The text may quote a plugin: nothing in it begins a new line or controls a terminal.
+        let text = printable(text);
         let line = || format!("{} {level:<5} {text}\n", timestamp(SystemTime::now()));
         if let Sink::Syslog(log) = &mut self.sink {
             // Early at boot and in containers there may be no system log; standard error may still be read.

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`number`] | numbers as Lua's `tonumber` parses them and `%.14g` formats them |
 //! | [`percent`] | percent-encoding and decoding |
+//! | [`printable`] | replacing what controls a terminal |
 //! | [`target`] | `host:port`, `[v6]:port`, `ws://` and `wss://` URLs |
 //! | [`notify_target`] | the four parts of `NTFY` |
 //! | [`options`] | the options of CONN, each declared once with its default |
@@ -27,6 +28,7 @@ pub(crate) mod notify_target;
 pub(crate) mod number;
 pub(crate) mod options;
 pub(crate) mod percent;
+pub(crate) mod printable;
 pub(crate) mod reply;
 pub(crate) mod setup;
 pub(crate) mod target;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::command::{COMMANDS, CommandError};
 use super::connect_error::ConnectError;
 use super::options::{Protocol, options};
+use super::printable::printable_bytes;
 
 /// The name of the protocol in the greeting. Plugins check it.
 pub(crate) const IDENT: &str = "TOGGLEDBITS-SOCKPROXY";
@@ -129,10 +130,9 @@ pub(crate) fn stat_json(body: &str) -> Vec<u8> {
     [format!("OK STAT {}\n", body.len()).as_bytes(), body.as_bytes()].concat()
 }
 
-/// Joins `parts` to one line. Control characters become blanks, because parts may quote what a plugin wrote.
+/// Joins `parts` to one line. Characters that are not printable become blanks, because parts may quote what a plugin wrote.
 fn line(parts: &[&[u8]]) -> Vec<u8> {
-    let mut line = parts.concat();
-    line.iter_mut().filter(|byte| **byte < b' ').for_each(|byte| *byte = b' ');
+    let mut line = printable_bytes(&parts.concat(), b' ');
     line.push(b'\n');
     line
 }
@@ -194,6 +194,8 @@ mod tests {
     #[test]
     fn a_reply_is_one_line() {
         let error = ConnectError::Option(OptionError::Invalid((*b"a\rb\tc").into()));
+        assert_eq!(text(connect_failed(&error, Protocol::Tcp)), "ERR CONN Invalid option a b c\n");
+        let error = ConnectError::Option(OptionError::Invalid((*b"a\x7fb\xc2\x9bc").into()));
         assert_eq!(text(connect_failed(&error, Protocol::Tcp)), "ERR CONN Invalid option a b c\n");
     }
 }

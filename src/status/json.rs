@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::DaemonStatus;
 use crate::config::Limits;
+use crate::protocol::printable::is_unprintable;
 use crate::protocol::reply::{BUILD, PROTOCOL_VERSION};
 use crate::session::{EndedConnection, Snapshot};
 
@@ -14,7 +15,7 @@ pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: &[Snapshot]
     let counters = daemon.notifications;
     let listeners: Vec<Value> =
         daemon.listeners.iter().map(|(address, target)| json!({"address": address, "target": target})).collect();
-    json!({
+    let text = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "build": BUILD,
         "protocol": PROTOCOL_VERSION,
@@ -47,7 +48,21 @@ pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: &[Snapshot]
         "connections": sessions.iter().map(connection).collect::<Vec<Value>>(),
         "ended": daemon.ended.iter().map(ended).collect::<Vec<Value>>(),
     })
-    .to_string()
+    .to_string();
+    escape(&text)
+}
+
+/// Escapes what is not printable and JSON leaves as it is. Such characters occur in strings alone (RFC 8259 section 7).
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_unprintable(character) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 fn ended((ago, connection): &(Duration, EndedConnection)) -> Value {
@@ -78,4 +93,17 @@ fn connection(session: &Snapshot) -> Value {
         "notify": String::from_utf8_lossy(&session.notify),
         "notification": session.last_notification.map(|outcome| outcome.name()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_controls_a_terminal_is_escaped() {
+        let value = json!({"target": "a\x7f\u{9b}1m\u{202e}b \u{e4}\x1b"});
+        let text = escape(&value.to_string());
+        assert_eq!(text, r#"{"target":"a\u007f\u009b1m\u202eb ä\u001b"}"#);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::protocol::printable::{printable, printable_bytes};
 use crate::session::Snapshot;
 
 /// The header line.
@@ -31,12 +32,13 @@ pub(crate) fn row(session: &Snapshot, is_own: bool) -> Vec<u8> {
 
 fn columns(mark: u8, [id, state, idle, uptime, client, remote, received, sent]: [&str; 8], notify: &[u8]) -> Vec<u8> {
     let mut line = vec![mark];
+    // The plugin chose the remote and the notification. Nothing in them must end the line or control a terminal.
+    let remote = printable(remote);
     line.extend_from_slice(
         format!("{id:<8} {state:<2} {idle:<5}|{uptime:<5} {client:<16} {remote:<21} {received:>6} {sent:>6} ")
             .as_bytes(),
     );
-    // The plugin chose these bytes. A control character must not end the line.
-    line.extend(notify.iter().map(|&byte| if byte < b' ' { b' ' } else { byte }));
+    line.extend(printable_bytes(notify, b'?'));
     line.push(b'\n');
     line
 }
@@ -59,6 +61,16 @@ mod tests {
         {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn what_a_plugin_wrote_ends_no_line_and_controls_no_terminal() {
+        let cells = ["1", "1", "0", "0", "c", "ho\x1b[2Jst\r\u{9b}:80", "0", "0"];
+        let line = columns(b' ', cells, b"5/a\nb\x7f/\xe2\x80\xae/\x9b/p");
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            " 1        1  0    |0     c                ho?[2Jst??:80              0      0 5/a?b?/?/?/p\n"
+        );
     }
 
     #[test]
