@@ -80,7 +80,7 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
     }
     let say = |text: &str| logging::log_once(&config, log::Level::Warn, text);
     // A daemon that is restarted reads the configuration again. If that is invalid now, the first one holds.
-    let latest = || Config::load(&sources).unwrap_or_else(|_| config.clone());
+    let latest = || Config::reload(&sources).unwrap_or_else(|_| config.clone());
     match supervise::run(|| serve(latest()) as i32, say) {
         Ok(0) => Exit::Done,
         Ok(2) => Exit::Unusable,

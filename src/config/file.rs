@@ -1,6 +1,11 @@
 //! The parser of configuration files. It parses line by line with rust-ini, so that every error has its line number.
 
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use nix::libc;
 
 use ini::{Ini, ParseOption};
 
@@ -10,15 +15,35 @@ use super::{Config, ConfigError};
 /// Bytes of a file that are read: more than any configuration has. Protects against device files, which have no end.
 const MAX_FILE_LEN: u64 = 1 << 20;
 
-/// Reads the file at `path`.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    read_limited(path).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
+/// When a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadTime {
+    /// At the start: the file may be a pipe, which is waited for.
+    Start,
+    /// Later, by a daemon that must not wait: only a regular file is read. A pipe has been read already.
+    Reload,
 }
 
-fn read_limited(path: &Path) -> std::io::Result<Vec<u8>> {
+/// Reads the file at `path`.
+pub(super) fn read(path: &Path, time: ReadTime) -> Result<Vec<u8>, ConfigError> {
+    read_limited(path, time).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
+}
+
+fn read_limited(path: &Path, time: ReadTime) -> io::Result<Vec<u8>> {
     use std::io::Read;
+    let file = match time {
+        ReadTime::Start => File::open(path)?,
+        ReadTime::Reload => {
+            // Opening a FIFO that no process writes to would block.
+            let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("not a regular file, so it was read at the start only"));
+            }
+            file
+        }
+    };
     let mut text = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE_LEN).read_to_end(&mut text)?;
+    file.take(MAX_FILE_LEN).read_to_end(&mut text)?;
     Ok(text)
 }
 

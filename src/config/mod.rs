@@ -13,6 +13,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use file::ReadTime;
+
 use crate::access::{AccessList, TargetList};
 use crate::protocol::command::parse_connect;
 use crate::protocol::framing::Framing;
@@ -167,12 +169,21 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
-    /// The configuration that `sources` give, starting from the defaults.
+    /// The configuration that `sources` give, starting from the defaults. A file may be a pipe, which is waited for.
     pub(crate) fn load(sources: &[ConfigSource]) -> Result<Self, ConfigError> {
+        Self::read(sources, ReadTime::Start)
+    }
+
+    /// As [`Config::load`], but without waiting: every file must be a regular one.
+    pub(crate) fn reload(sources: &[ConfigSource]) -> Result<Self, ConfigError> {
+        Self::read(sources, ReadTime::Reload)
+    }
+
+    fn read(sources: &[ConfigSource], time: ReadTime) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         for source in sources {
             match source {
-                ConfigSource::File(path) => config.apply_text(&path.display().to_string(), &file::read(path)?)?,
+                ConfigSource::File(path) => config.apply_text(&path.display().to_string(), &file::read(path, time)?)?,
                 ConfigSource::Option { name, key, value } => {
                     config.set("host", key, Some(value)).map_err(|reason| ConfigError::new(*name, reason))?;
                 }

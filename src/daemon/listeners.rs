@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::tokens;
 use crate::config::{Config, DirectListener, Limits};
-use crate::net::listener::{deregister, listen, register};
+use crate::net::listener::{deregister, listen, listen_at, register};
 use crate::net::socket::{KeepAlive, set_options};
 
 /// Delay before accept(2) is tried again after EMFILE or ENOMEM. A session that ends shortens it.
@@ -56,9 +56,10 @@ impl Listeners {
     /// Opens the listener of setup mode and the direct ones. An error says in one line which could not be opened.
     pub(super) fn open(config: &Config, registry: &Registry) -> Result<Self, String> {
         let mut listeners = Self::default();
-        listeners.add(config, config.port, None, registry)?;
+        let listen = |port| listen(&config.address, port, keep_alive(&config.limits));
+        listeners.add(config, config.port, listen(config.port), None, registry)?;
         for direct in &config.direct {
-            listeners.add(config, direct.port, Some(direct), registry)?;
+            listeners.add(config, direct.port, listen(direct.port), Some(direct), registry)?;
         }
         Ok(listeners)
     }
@@ -79,13 +80,18 @@ impl Listeners {
         for listener in self.listeners.iter().flatten() {
             set_options(SockRef::from(&listener.socket), keep_alive(&config.limits));
         }
+        // Looking the name up that the configuration may have for the address would block the loop. The address stays.
+        let own = self.listeners.iter().flatten().find(|listener| listener.direct.is_none());
+        let Some(mut address) = own.map(|listener| listener.address) else { return };
         for direct in &config.direct {
             let known = self
                 .listeners
                 .iter()
                 .flatten()
                 .any(|listener| listener.direct.as_ref().is_some_and(|old| old.port == direct.port));
-            if !known && let Err(error) = self.add(config, direct.port, Some(direct), registry) {
+            address.set_port(direct.port);
+            let listen = || listen_at(address, keep_alive(&config.limits));
+            if !known && let Err(error) = self.add(config, direct.port, listen(), Some(direct), registry) {
                 log::error!("{error}");
             }
         }
@@ -183,15 +189,17 @@ impl Listeners {
         self.listeners.iter().flatten().map(|listener| (listener.address.to_string(), target(listener))).collect()
     }
 
+    /// Adds a listener that `opened` has for `port`.
     fn add(
         &mut self,
         config: &Config,
         port: u16,
+        opened: io::Result<TcpListener>,
         direct: Option<&DirectListener>,
         registry: &Registry,
     ) -> Result<(), String> {
         let number = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
-        let opened = listen(&config.address, port, keep_alive(&config.limits)).and_then(|listener| {
+        let opened = opened.and_then(|listener| {
             register(registry, &listener, tokens::listener(number))?;
             let address = listener.local_addr()?;
             Ok(Listener { socket: listener, address, direct: direct.cloned().map(Box::new), ready: false })

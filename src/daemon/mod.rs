@@ -552,7 +552,7 @@ impl Daemon {
 
     /// Reads the configuration again. An error in it changes nothing.
     fn reload(&mut self) {
-        match Config::load(&self.config_sources) {
+        match Config::reload(&self.config_sources) {
             Ok(config) => {
                 let old = std::mem::replace(&mut self.resources.config, config);
                 self.apply(&old);

@@ -34,6 +34,11 @@ pub(crate) fn listen(address: &str, port: u16, keep_alive: Option<KeepAlive>) ->
     Err(last)
 }
 
+/// Listens on `address`, which another listener has: no name is looked up. Otherwise as [`listen`].
+pub(crate) fn listen_at(address: SocketAddr, keep_alive: Option<Duration>) -> io::Result<TcpListener> {
+    bind(address, keep_alive)
+}
+
 /// Registers a listener for events under `token`, level-triggered: while a connection waits, every poll reports it. So one
 /// that was accepted needs no second accept(2) to find that no other waits. mio registers edge-triggered only.
 pub(crate) fn register(registry: &Registry, listener: &TcpListener, token: Token) -> io::Result<()> {

@@ -10,7 +10,8 @@ use testkit::plugin::Plugin;
 use testkit::ports::{BlackHole, Reserved};
 
 use crate::support::{
-    LIMIT, StatClient, Writer, accepted, configured, daemon, echo_mode, ends, plugin_from, started, with_luup,
+    Answer, LIMIT, NameServer, StatClient, Writer, accepted, configured, daemon, echo_mode, ends, plugin_from, started,
+    with_luup,
 };
 
 /// Writes another configuration, sends HUP, and returns the log line about it.
@@ -108,6 +109,35 @@ fn hup_with_a_bad_configuration_changes_nothing_and_logs_the_error() {
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_log(LIMIT, |line| line.contains("not changed") && line.contains("No such file"));
     assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
+}
+
+/// Regression: reading a FIFO that no process writes to blocked the loop.
+#[test]
+fn hup_does_not_wait_for_a_fifo() {
+    let daemon = configured("[host]\nallow=127.0.0.1\n");
+    let file = daemon.dir().join("sockproxyd.conf");
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log(LIMIT, |line| line.contains("not changed") && line.contains("not a regular file"));
+    assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
+    assert_eq!(plugin_from("127.0.0.2", daemon.addr()).line(), "ERR ACCESS Not allowed");
+}
+
+/// Regression: for a new direct listener the loop waited for the name server to answer for the name in `ip`.
+#[test]
+fn hup_looks_no_name_up() {
+    let Some(server) = NameServer::start() else { return };
+    server.set_addresses("here.example", &["127.0.0.1"]);
+    let config = "[host]\nip=here.example\nport=0\nvera=http://127.0.0.1:9\n";
+    let daemon = server.daemon().bare().config(config).start();
+    server.set("here.example", Answer::Silence);
+    let (device, port) = (Device::start(Kind::Echo), Reserved::new().unwrap());
+    let line = reconfigure(&daemon, &format!("{config}[direct]\n{}=CONN {}\n", port.port(), device.addr()));
+    assert!(line.contains("read anew"), "{line}");
+    let mut client = Plugin::connect_raw(port.addr()).unwrap();
+    client.send(b"hello");
+    assert_eq!(client.bytes(5), b"hello");
 }
 
 #[test]
