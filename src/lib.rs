@@ -15,7 +15,7 @@
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
 //! | [`tls`] | TLS as a client: certificates, handshakes on threads, streams | net protocol thread_pool |
 //! | [`net`] | sockets with their readiness, connecting, names | client protocol thread_pool websocket |
-//! | [`logging`] | log lines, to standard error, a file or the system log | config protocol thread_pool |
+//! | [`logging`] | log lines, to standard error, a file or the system log | client config protocol thread_pool |
 //! | [`cli`] | the command line | config |
 //! | [`config`] | the configuration: one table of settings | access protocol |
 //! | [`access`] | lists of addresses and targets that are allowed, sans-IO | |

@@ -2,7 +2,10 @@
 //!
 //! The loop's lines wait for up to 50 ms and are written together, because a connection has several. Warnings, errors
 //! and the lines of other threads are written at once. Lines that cannot be written without blocking are lost, because
-//! the daemon must not wait for its log.
+//! the daemon must not wait for its log. Each client has a share of the lines ([`shares`]), unless debug messages are
+//! logged.
+
+mod shares;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -20,9 +23,11 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use syslog::{Facility, LoggerBackend, Severity};
 
+use crate::client::ClientKey;
 use crate::config::{Config, LogTarget};
 use crate::protocol::printable::printable;
 use crate::thread_pool::lock;
+use shares::LogShares;
 
 /// The destination of lines.
 enum Sink {
@@ -51,11 +56,32 @@ struct State {
     flush_due: Option<Instant>,
     /// Whole lines that are not written yet: at most PIPE_BUF bytes, which a pipe takes at once.
     pending: String,
+    shares: LogShares,
 }
 
 thread_local! {
     /// True in the thread that calls [`poll_flush`].
     static DEFERS: Cell<bool> = const { Cell::new(false) };
+    /// The client that this thread's lines count for.
+    static CLIENT: Cell<Option<ClientKey>> = const { Cell::new(None) };
+}
+
+/// While it lives, lines of this thread count for a client. See [`count_for`].
+#[derive(Debug)]
+pub(crate) struct CountGuard {
+    before: Option<ClientKey>,
+}
+
+/// Has the lines of this thread count for `client`, but for errors, while the guard lives.
+#[must_use = "lines count for the client while the guard lives"]
+pub(crate) fn count_for(client: ClientKey) -> CountGuard {
+    CountGuard { before: CLIENT.replace(Some(client)) }
+}
+
+impl Drop for CountGuard {
+    fn drop(&mut self) {
+        CLIENT.set(self.before);
+    }
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -87,13 +113,14 @@ pub(crate) fn defer_lines() {
     DEFERS.set(true);
 }
 
-/// Writes the lines that wait if they are due. If not, returns when they are.
+/// Writes the lines that wait if they are due. Returns when this is to be called again.
 pub(crate) fn poll_flush(now: Instant) -> Option<Instant> {
     let mut state = LOGGER.get()?.state();
+    state.poll_shares(now);
     if state.flush_due.is_some_and(|due| due <= now) {
         state.flush();
     }
-    state.flush_due
+    [state.flush_due, state.shares.deadline()].into_iter().flatten().min()
 }
 
 /// Writes the lines that wait.
@@ -140,7 +167,17 @@ impl Log for Logger {
         // Messages of libraries are not logged.
         if self.enabled(record.metadata()) && record.target().starts_with(env!("CARGO_PKG_NAME")) {
             let deferred = DEFERS.get() && record.level() >= Level::Info;
-            self.state().write(record.level(), &record.args().to_string(), deferred);
+            let mut state = self.state();
+            // An owner who wants debug messages wants all lines.
+            let counted = log::max_level() < LevelFilter::Debug && record.level() > Level::Error;
+            if let Some(client) = CLIENT.get().filter(|_| counted) {
+                let now = Instant::now();
+                state.poll_shares(now);
+                if !state.shares.allow(client, now) {
+                    return;
+                }
+            }
+            state.write(record.level(), &record.args().to_string(), deferred);
         }
     }
 
@@ -162,7 +199,15 @@ impl Sink {
 
 impl State {
     fn new(sink: Sink) -> Self {
-        Self { sink, flush_due: None, pending: String::new() }
+        Self { sink, flush_due: None, pending: String::new(), shares: LogShares::default() }
+    }
+
+    /// Logs how many lines of clients were left out, once in each period.
+    fn poll_shares(&mut self, now: Instant) {
+        for left_out in self.shares.poll(now) {
+            let client = left_out.client.map_or_else(|| "other addresses".to_owned(), |client| client.to_string());
+            self.write(Level::Info, &format!("{} more lines of {client}", left_out.lines), false);
+        }
     }
 
     /// Writes a line, after those that wait; `deferred`: lets it wait, too.
@@ -357,6 +402,23 @@ mod tests {
         assert!(both.ends_with("line 0199\n"));
         let lines: Vec<u32> = both.lines().map(|line| line[5..].parse().unwrap()).collect();
         assert!(lines.windows(2).all(|pair| pair[1] == pair[0] + 1), "a line is lost");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_in_a_line() {
+        let directory = std::env::temp_dir().join(format!("sockproxyd-log-shares-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("log");
+        let mut state = State::new(Sink::File(LogFile::open(path.clone(), 0).unwrap()));
+        let start = Instant::now();
+        while state.shares.deadline().is_none() {
+            state.shares.allow(ClientKey::of([10, 0, 0, 1].into()), start);
+        }
+        state.poll_shares(start + Duration::from_secs(59));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        state.poll_shares(start + Duration::from_secs(60));
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with(" INFO  1 more lines of 10.0.0.1\n"));
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -301,6 +301,7 @@ impl Daemon {
 
     fn add_session(&mut self, Accepted { mut stream, peer, listener }: Accepted) {
         let address = peer.ip().to_canonical();
+        let _guard = logging::count_for(ClientKey::of(address));
         let mut admitted = self.admission.admit(address, &self.resources.config);
         if admitted == Err(Refusal::Full) && self.end_watchers(ClientKey::of(address)) {
             admitted = self.admission.admit(address, &self.resources.config);
@@ -369,6 +370,7 @@ impl Daemon {
     fn run_session(&mut self, key: Key) {
         let Some(found) = self.sessions.get_mut(key) else { return };
         found.queued = false;
+        let _guard = logging::count_for(found.session.client());
         let mut cx = self.resources.context(key, self.now);
         let session = &mut found.session;
         let turn = |session: &mut Session, cx: &mut SessionContext<'_, MioNetwork>| {

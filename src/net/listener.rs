@@ -35,7 +35,7 @@ pub(crate) fn listen(address: &str, port: u16, keep_alive: Option<KeepAlive>) ->
 }
 
 /// Listens on `address`, which another listener has: no name is looked up. Otherwise as [`listen`].
-pub(crate) fn listen_at(address: SocketAddr, keep_alive: Option<Duration>) -> io::Result<TcpListener> {
+pub(crate) fn listen_at(address: SocketAddr, keep_alive: Option<KeepAlive>) -> io::Result<TcpListener> {
     bind(address, keep_alive)
 }
 

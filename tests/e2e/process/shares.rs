@@ -1,4 +1,4 @@
-//! What clients of other machines cannot take from the plugins of the box: places.
+//! What clients of other machines cannot take from the plugins of the box: places, and the log.
 
 use std::net::SocketAddr;
 
@@ -86,5 +86,22 @@ fn silent_watchers_make_room_when_places_are_scarce() {
         daemon.wait_for_log(LIMIT, |line| line.contains("while there are too many connections"));
         assert!(watchers.iter_mut().any(Plugin::at_end));
         assert_eq!(own.command("BLKS 1"), "OK BLKS", "clients elsewhere do not end a watcher of loopback");
+    });
+}
+
+#[test]
+fn another_machine_does_not_push_all_else_out_of_the_log() {
+    on_the_box(|neighbour| {
+        let daemon = on_all_addresses("");
+        for _ in 0..100 {
+            let (mut plugin, _) = from_neighbour(neighbour, "192.168.77.2", &daemon);
+            assert_eq!(plugin.command("CONN 127.0.0.1:0"), "ERR CONN connection refused");
+        }
+        let plugin = Plugin::connect(loopback(&daemon));
+        let _other = from_neighbour(neighbour, "192.168.77.3", &daemon);
+        daemon.wait_for_log(LIMIT, |line| line.contains(plugin.pid()));
+        daemon.wait_for_log(LIMIT, |line| line.contains("connection from 192.168.77.3"));
+        let from = daemon.log_lines().iter().filter(|line| line.contains("connection from 192.168.77.2")).count();
+        assert!((20..=60).contains(&from), "{from} lines of 100 connections");
     });
 }
