@@ -1,4 +1,4 @@
-//! The limit of file descriptors: as high as the configuration needs, and no more connections than it allows.
+//! The limit of file descriptors: as high as the configuration needs, and what is done with a lower one.
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
@@ -6,22 +6,92 @@ use crate::config::Config;
 
 /// Descriptors of a connection: its own and its remote's.
 const PER_CONNECTION: usize = 2;
-/// Descriptors for the log, epoll, signals, the waker, listeners, refused clients, and files that libraries open.
-const RESERVE: usize = 48;
+/// Descriptors of a pipe.
+const PER_PIPE: usize = 2;
+/// Descriptors of a lookup: a socket, and a file or another socket. One lookup more than configured may be under way, for
+/// names that need no name server.
+const PER_LOOKUP: usize = 2;
+/// Descriptors for the standard streams, the log, epoll, signals, the waker, the listener, refused clients, and files that
+/// libraries open.
+const OWN: usize = 24;
+/// Attempts to connect beyond the first of each connection, at most.
+const MAX_EXTRA_ATTEMPTS: usize = 32;
 
-/// Raises the limit as far as `config` needs it, and returns for how many connections it is enough.
+/// What the descriptors are for. So connections never take those that notifications and accept(2) need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FdShares {
+    /// Connections at once.
+    pub connections: usize,
+    /// Pipes for splice(2).
+    pub pipes: usize,
+    /// Notifications at once.
+    pub senders: usize,
+    /// Names looked up at once.
+    pub resolvers: usize,
+    /// Attempts to connect beyond the first of each connection.
+    pub extra_attempts: usize,
+}
+
+impl FdShares {
+    /// All that `config` wants.
+    fn wanted(config: &Config) -> Self {
+        let limits = &config.limits;
+        Self {
+            connections: limits.connections,
+            pipes: limits.pipes,
+            senders: limits.senders,
+            resolvers: limits.resolvers,
+            extra_attempts: MAX_EXTRA_ATTEMPTS,
+        }
+    }
+
+    /// Descriptors of everything but connections.
+    fn others(&self) -> usize {
+        PER_PIPE * self.pipes + self.senders + PER_LOOKUP * (self.resolvers + 1) + self.extra_attempts
+    }
+
+    /// The shares of `descriptors`, where `self` is wanted. If they do not suffice, what is not for connections gets a
+    /// quarter: senders a quarter of that, resolvers half, extra attempts an eighth, and pipes, which can be done without,
+    /// what is left.
+    fn of(&self, descriptors: usize) -> Self {
+        let mut shares = *self;
+        if descriptors < PER_CONNECTION * self.connections + self.others() {
+            let quarter = descriptors / 4;
+            if self.others() > quarter {
+                shares.senders = self.senders.min((quarter / 4).max(2));
+                shares.resolvers = self.resolvers.min((quarter / 8).max(1));
+                shares.extra_attempts = self.extra_attempts.min(quarter / 8);
+                shares.pipes = 0;
+                shares.pipes = self.pipes.min(quarter.saturating_sub(shares.others()) / PER_PIPE);
+            }
+            let left = descriptors.saturating_sub(shares.others());
+            shares.connections = self.connections.min((left / PER_CONNECTION).max(1));
+        }
+        shares
+    }
+}
+
+/// Raises the limit as far as `config` needs it, and returns what it is enough for.
 ///
 /// The soft limit goes up to the hard one; root may raise that as well.
-pub(super) fn raise_for(config: &Config) -> usize {
-    let limits = &config.limits;
-    let others = RESERVE + 2 * limits.pipes + limits.senders + limits.resolvers + config.direct.len();
-    let needed = PER_CONNECTION * limits.connections + others;
+pub(super) fn raise_for(config: &Config) -> FdShares {
+    let wanted = FdShares::wanted(config);
+    let own = OWN + config.direct.len();
+    let needed = own + PER_CONNECTION * wanted.connections + wanted.others();
     let available = raise(needed as rlim_t) as usize;
-    let connections = (available.saturating_sub(others) / PER_CONNECTION).clamp(1, limits.connections);
-    if connections < limits.connections {
-        log::warn!("{available} descriptors are enough for {connections} connections, not for {}", limits.connections);
+    let shares = wanted.of(available.saturating_sub(own));
+    if shares.connections < wanted.connections {
+        log::warn!(
+            "{available} descriptors are enough for {} connections, {} senders and {} pipes, not for {}, {} and {}",
+            shares.connections,
+            shares.senders,
+            shares.pipes,
+            wanted.connections,
+            wanted.senders,
+            wanted.pipes
+        );
     }
-    connections
+    shares
 }
 
 /// The limit, after trying to raise it to `needed`.
@@ -35,4 +105,28 @@ fn raise(needed: rlim_t) -> rlim_t {
     let attempts = [(needed, wanted), (needed.min(hard), hard)];
     let raised = attempts.into_iter().find(|&(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft, hard).is_ok());
     raised.map_or(soft, |(soft, _)| soft)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_descriptors_are_for_connections_first() {
+        let wanted = FdShares::wanted(&Config::default());
+        let enough = PER_CONNECTION * wanted.connections + wanted.others();
+        assert_eq!(wanted.of(enough), wanted);
+        for (limit, connections, senders, resolvers, pipes) in
+            [(64, 15, 2, 1, 1), (128, 39, 6, 3, 4), (256, 87, 14, 7, 10), (1024, 451, 16, 8, 16)]
+        {
+            let shares = wanted.of(limit - OWN);
+            let found = (shares.connections, shares.senders, shares.resolvers, shares.pipes);
+            assert_eq!(found, (connections, senders, resolvers, pipes), "{limit}");
+        }
+        for descriptors in 0..enough {
+            let shares = wanted.of(descriptors);
+            let least = shares.connections == 1 && shares.senders == 2 && shares.resolvers == 1;
+            assert!(least || PER_CONNECTION * shares.connections + shares.others() <= descriptors, "{descriptors}");
+        }
+    }
 }

@@ -122,23 +122,24 @@ impl Daemon {
             }
         };
         // Before the listeners accept anything: a client that looks at the limit, or sets it, finds it as it stays.
-        let connections = fd_limit::raise_for(&config);
+        let shares = fd_limit::raise_for(&config);
         let listeners = Listeners::open(&config, poll.registry())?;
-        let network = MioNetwork::new(poll.registry().try_clone().map_err(|error| format!("no epoll: {error}"))?);
+        let registry = poll.registry().try_clone().map_err(|error| format!("no epoll: {error}"))?;
+        let network = MioNetwork::new(registry, shares.extra_attempts);
         let limits = &config.limits;
         let now = Instant::now();
         let tls = tls_context(&config);
         let trust = trust(&tls, &config);
         Ok(Self {
-            senders: Senders::new(&config.luup, limits.senders, limits.answer, trust, wake()),
+            senders: Senders::new(&config.luup, shares.senders, limits.answer, trust, wake()),
             resources: Resources {
                 scratch: vec![0; SCRATCH_SIZE],
                 budget: MemoryBudget::new(limits.buffers, limits.buffer),
-                pipes: PipePool::new(limits.pipes),
-                resolver: Resolver::new(limits.resolvers, wake()),
+                pipes: PipePool::new(shares.pipes),
+                resolver: Resolver::new(shares.resolvers, wake()),
                 handshakes: Handshakes::new(tls, HANDSHAKE_THREADS, wake()),
                 random: RandomSource::default(),
-                schedule: Schedule::new(limits.senders, limits.notices),
+                schedule: Schedule::new(shares.senders, limits.notices),
                 schedule_counted: 0,
                 ended: EndedConnections::default(),
                 send_failures: SendFailures::default(),
@@ -153,7 +154,7 @@ impl Daemon {
             sessions: SessionTable::default(),
             run_queue: RunQueue::new(),
             timers: Timers::new(),
-            admission: Admission::new(connections),
+            admission: Admission::new(shares.connections),
             watchers_due: None,
             pids: PidSource::default(),
             kept: KeptRegistry::default(),
@@ -575,16 +576,18 @@ impl Daemon {
             log::error!("{error}");
         }
         let limits = &resources.config.limits;
+        let shares = fd_limit::raise_for(&resources.config);
+        resources.network.set_extra_attempts(shares.extra_attempts);
         resources.budget.set_limits(limits.buffers, limits.buffer);
-        resources.pipes.set_limit(limits.pipes);
-        resources.schedule.set_limits(limits.senders, limits.notices);
-        resources.resolver.set_max_threads(limits.resolvers);
+        resources.pipes.set_limit(shares.pipes);
+        resources.schedule.set_limits(shares.senders, limits.notices);
+        resources.resolver.set_max_threads(shares.resolvers);
         // The files may have changed, whatever their names.
         let tls = tls_context(&resources.config);
         self.senders.set_trust(trust(&tls, &resources.config));
         resources.handshakes.set_context(tls);
-        self.senders.set_max_requests(limits.senders);
-        self.admission.set_limit(fd_limit::raise_for(&resources.config));
+        self.senders.set_max_requests(shares.senders);
+        self.admission.set_limit(shares.connections);
         let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
         if fixed(old) != fixed(&resources.config) {
             log::warn!("changes of ip, port, vera and answer take a restart");

@@ -4,6 +4,7 @@
 //! [`network`] is what a session asks for, so that a simulation can stand in for the kernel; [`user_timeout`] decides when a
 //! peer that answers nothing is lost.
 
+pub(crate) mod attempts;
 pub(crate) mod blocking;
 pub(crate) mod connector;
 pub(crate) mod datagrams;

@@ -9,6 +9,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
+use super::attempts::ExtraAttempts;
 use super::datagrams::{DatagramSocket, OpenDatagramsError};
 use super::own_address::is_own_address;
 use super::socket::{Datagrams, INTEREST, KeepAlive, Stream, TcpSocket};
@@ -47,6 +48,9 @@ pub(crate) trait Network {
 
     /// True if a connection to `address` ends on this machine. Takes system calls.
     fn is_own_address(&self, address: SocketAddr) -> bool;
+
+    /// Attempts to connect beyond the first of each connection.
+    fn extra_attempts(&self) -> &ExtraAttempts;
 }
 
 /// The kernel's sockets under mio.
@@ -54,12 +58,18 @@ pub(crate) trait Network {
 pub(crate) struct MioNetwork {
     registry: Registry,
     local_ports: RangeInclusive<u16>,
+    extra_attempts: ExtraAttempts,
 }
 
 impl MioNetwork {
-    /// Registers sockets with `registry`.
-    pub(crate) fn new(registry: Registry) -> Self {
-        Self { registry, local_ports: local_port_range() }
+    /// Registers sockets with `registry`. `extra_attempts`: attempts to connect at once beyond the first of each connection.
+    pub(crate) fn new(registry: Registry, extra_attempts: usize) -> Self {
+        Self { registry, local_ports: local_port_range(), extra_attempts: ExtraAttempts::new(extra_attempts) }
+    }
+
+    /// Changes the limit of extra attempts.
+    pub(crate) fn set_extra_attempts(&mut self, limit: usize) {
+        self.extra_attempts.set_limit(limit);
     }
 }
 
@@ -128,5 +138,9 @@ impl Network for MioNetwork {
 
     fn is_own_address(&self, address: SocketAddr) -> bool {
         is_own_address(address)
+    }
+
+    fn extra_attempts(&self) -> &ExtraAttempts {
+        &self.extra_attempts
     }
 }

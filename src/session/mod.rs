@@ -383,6 +383,9 @@ impl<N: Network> Session<N> {
             log::info!("{} left while connecting to {}", self.pid, connecting.target());
             return Next::Enter(Stage::Closed);
         }
+        if self.plugin.endpoint().is_read_closed() {
+            connecting.handle_half_close(cx.config.limits.connect, cx.now);
+        }
         match connecting.turn(&self.parameters, cx) {
             ConnectOutcome::Wait => Next::Stay(TurnResult::Wait),
             ConnectOutcome::Again => Next::Stay(TurnResult::Again),

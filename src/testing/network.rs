@@ -10,6 +10,7 @@ use std::rc::Rc;
 use mio::Token;
 
 use super::wire::{FaultProfile, Wire};
+use crate::net::attempts::ExtraAttempts;
 use crate::net::datagrams::OpenDatagramsError;
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
@@ -248,7 +249,7 @@ impl Datagrams for SimDatagrams {
 }
 
 /// The network.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SimNetwork {
     /// What comes of connecting to an address; of others, nothing ever does.
     pub plans: HashMap<SocketAddr, ConnectPlan>,
@@ -262,6 +263,22 @@ pub(crate) struct SimNetwork {
     pub reregister_fails: bool,
     /// Addresses of this machine beside loopback.
     pub own: HashSet<IpAddr>,
+    /// Attempts to connect beyond the first of each connection.
+    pub extra_attempts: ExtraAttempts,
+}
+
+impl Default for SimNetwork {
+    fn default() -> Self {
+        Self {
+            plans: HashMap::new(),
+            profile: <(FaultProfile, usize)>::default(),
+            begun: Vec::new(),
+            opened: Vec::new(),
+            reregister_fails: false,
+            own: HashSet::new(),
+            extra_attempts: ExtraAttempts::new(32),
+        }
+    }
 }
 
 impl Network for SimNetwork {
@@ -337,5 +354,9 @@ impl Network for SimNetwork {
 
     fn is_own_address(&self, address: SocketAddr) -> bool {
         address.ip().is_loopback() || self.own.contains(&address.ip())
+    }
+
+    fn extra_attempts(&self) -> &ExtraAttempts {
+        &self.extra_attempts
     }
 }

@@ -14,7 +14,7 @@ mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::context::SessionContext;
 use super::pid::Pid;
@@ -52,6 +52,8 @@ pub(super) struct Connecting<N: Network> {
     /// What the next opening handshake offers (DEFL). Each 400 makes it plainer, so that there are two further attempts at
     /// most, redirects included.
     compression: CompressionOffer,
+    /// When everything must be done because the plugin has ended its side.
+    half_closed_due: Option<Instant>,
     attempt: Attempt<N>,
 }
 
@@ -124,7 +126,16 @@ impl<N: Network> Connecting<N> {
         let hop = Hop::first(request.target.clone(), bridge.redirects, parameters, cx);
         let request_due = hop.protocol.is_websocket().then(|| cx.now + bridge.request_timeout);
         let attempt = Attempt::begin(&hop, origin, cx);
-        Self { pid, origin, request, hop, request_due, compression: bridge.offer.deflate, attempt }
+        Self {
+            pid,
+            origin,
+            request,
+            hop,
+            request_due,
+            compression: bridge.offer.deflate,
+            half_closed_due: None,
+            attempt,
+        }
     }
 
     /// The target as the plugin wrote it.
@@ -180,6 +191,13 @@ impl<N: Network> Connecting<N> {
         }
     }
 
+    /// The plugin has ended its side. It may still want the connection, as nc(1) does at the end of its input; but it may as
+    /// well have gone, which the kernel does not tell before something is written. So a long CTIM or RQTM no longer holds: `limit`
+    /// from now on does.
+    pub(super) fn handle_half_close(&mut self, limit: Duration, now: Instant) {
+        self.half_closed_due.get_or_insert(now + limit);
+    }
+
     /// When a turn is needed even without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let next_attempt = match &self.attempt {
@@ -187,7 +205,7 @@ impl<N: Network> Connecting<N> {
             _ => None,
         };
         let hop_due = (!self.is_connected()).then_some(self.hop.due);
-        [next_attempt, hop_due, self.request_due].into_iter().flatten().min()
+        [next_attempt, hop_due, self.request_due, self.half_closed_due].into_iter().flatten().min()
     }
 
     /// True if only the response to an opening handshake is missing.
@@ -225,7 +243,8 @@ impl<N: Network> Connecting<N> {
         if self.request_due.is_some_and(|due| due <= cx.now) {
             return ConnectOutcome::Failed(ConnectError::REQUEST_TIMEOUT);
         }
-        if !self.is_connected() && self.hop.due <= cx.now {
+        let connect_due = (!self.is_connected()).then_some(self.hop.due);
+        if [connect_due, self.half_closed_due].into_iter().flatten().any(|due| due <= cx.now) {
             return ConnectOutcome::Failed(ConnectError::CONNECT_TIMEOUT);
         }
         match &self.attempt {
@@ -389,8 +408,6 @@ fn lost(error: &io::Error) -> ConnectError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::Config;
     use crate::protocol::options::Transport;
@@ -484,6 +501,20 @@ mod tests {
         assert!(world.resolver.is_asked_by(KEY));
         world.with_context(KEY, |cx| connecting.cancel(cx));
         assert!(!world.resolver.is_asked_by(KEY));
+    }
+
+    #[test]
+    fn a_plugin_that_has_ended_its_side_waits_for_a_short_time_only() {
+        let mut world = world(&[]);
+        let parameters = Parameters { connect_timeout: Some(Duration::from_secs(60)), ..Parameters::default() };
+        let (mut connecting, start) = (begin(&mut world, "192.0.2.1:80", &parameters), world.now);
+        assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
+        let limit = Duration::from_secs(4);
+        connecting.handle_half_close(limit, start);
+        connecting.handle_half_close(limit, start + limit / 2);
+        assert_eq!(connecting.deadline(), Some(start + limit), "counted from the first time");
+        world.now += limit;
+        assert_eq!(failure(turn(&mut world, &mut connecting)), ConnectError::CONNECT_TIMEOUT);
     }
 
     #[test]

@@ -12,8 +12,7 @@ use testkit::luup::Luup;
 use testkit::plugin::Plugin;
 
 use crate::support::{
-    LIMIT, StatClient, accepted, configured, daemon, echo_mode, emulated, eventually, plugin_from, stays_quiet,
-    with_luup,
+    LIMIT, accepted, configured, daemon, echo_mode, emulated, eventually, plugin_from, stays_quiet, with_luup,
 };
 
 #[test]
@@ -186,21 +185,28 @@ fn the_descriptor_limit_is_raised_for_the_configured_connections() {
     assert!(device.wait_accepted(300, LIMIT));
 }
 
-#[test]
-fn a_fixed_descriptor_limit_reduces_the_connections() {
+/// A script that starts the daemon with at most this many descriptors.
+fn with_descriptors(limit: usize) -> String {
     // Without the capability not even root can raise the hard limit.
     let no_capability = "setpriv --bounding-set -sys_resource --inh-caps -sys_resource";
     let may = Command::new("setpriv").args(no_capability.split(' ').skip(1)).arg("true").output();
-    let script = if may.is_ok_and(|output| output.status.success()) {
-        format!("ulimit -n 160; exec {no_capability} \"$@\"")
+    if may.is_ok_and(|output| output.status.success()) {
+        format!("ulimit -n {limit}; exec {no_capability} \"$@\"")
     } else {
-        "ulimit -n 160; exec \"$@\"".to_owned()
-    };
-    let daemon = daemon().within(&script).start();
-    if daemon.log_text().contains("are enough for") {
-        let device = Device::start(Kind::Silent);
-        let mut stat = StatClient::new(daemon.addr());
-        let mut count = 0;
+        format!("ulimit -n {limit}; exec \"$@\"")
+    }
+}
+
+#[test]
+fn a_fixed_descriptor_limit_reduces_the_connections() {
+    for (limit, connections) in [(64, 15), (128, 39), (160, 51)] {
+        let luup = Luup::start();
+        let daemon = daemon().luup(&luup.url()).within(&with_descriptors(limit)).start();
+        if !daemon.log_text().contains("are enough for") {
+            println!("skipped: the limit of descriptors could be raised");
+            return;
+        }
+        let device = Device::start(Kind::Manual);
         let mut plugins = Vec::new();
         loop {
             let mut plugin = Plugin::connect_raw(daemon.addr()).unwrap();
@@ -209,14 +215,23 @@ fn a_fixed_descriptor_limit_reduces_the_connections() {
                 assert_eq!(greeting, "ERR ACCESS Too many connections");
                 break;
             }
-            plugin.conn(device.addr(), "");
-            count += 1;
-            plugins.push(plugin);
+            plugin.conn(device.addr(), "NTFY=5/s/a/p");
+            let remote = accepted(&device);
+            plugins.push((plugin, remote));
         }
-        assert!((10..80).contains(&count), "{count} connections with 160 descriptors");
+        assert_eq!(plugins.len(), connections, "with {limit} descriptors");
+        // All connections together do not take the descriptors that a notification needs.
+        for (plugin, remote) in &mut plugins {
+            luup.clear_requests();
+            remote.write_all(b"news").unwrap();
+            assert_eq!(plugin.bytes(4), b"news");
+            luup.wait_for(1, LIMIT);
+        }
+        assert_eq!(Plugin::connect_raw(daemon.addr()).unwrap().line(), "ERR ACCESS Too many connections");
         drop(plugins);
-        stat.wait_connections(0);
-    } else {
-        println!("skipped: the limit of descriptors could be raised");
+        eventually("a connection is accepted again", || {
+            let mut plugin = Plugin::connect_raw(daemon.addr()).ok()?;
+            plugin.line().starts_with("OK TOGGLEDBITS").then_some(())
+        });
     }
 }

@@ -8,7 +8,7 @@ use testkit::device::{Device, Kind};
 use testkit::plugin::Plugin;
 use testkit::ports::{BlackHole, Reserved};
 
-use crate::support::{LIMIT, StatClient, accepted, configured, started};
+use crate::support::{LIMIT, StatClient, accepted, configured, started, stays_quiet};
 
 /// The whole reply to a CONN that must fail, up to the end of the stream.
 #[track_caller]
@@ -242,4 +242,30 @@ fn connections_do_not_receive_each_others_bytes() {
         }
     }
     assert!(plugins.iter_mut().all(Plugin::is_quiet));
+}
+
+#[test]
+fn a_plugin_that_has_ended_its_side_still_gets_its_connection() {
+    let daemon = started();
+    let device = Device::start(Kind::Echo);
+    let mut plugin = daemon.plugin();
+    plugin.send(format!("CONN {}\nhello", device.addr()).as_bytes());
+    plugin.finish();
+    assert!(plugin.line().starts_with("OK CONN "));
+    assert_eq!(plugin.rest(), b"hello");
+}
+
+/// A client that leaves ends its side, too, and must not hold its attempts for ten minutes.
+#[test]
+fn a_plugin_that_has_ended_its_side_does_not_wait_for_a_long_ctim() {
+    let daemon = configured("[limits]\nconnect=300\n");
+    let hole = BlackHole::new().unwrap();
+    for target in [hole.addr().to_string(), format!("ws://{}/", hole.addr())] {
+        let mut plugin = daemon.plugin();
+        plugin.send(format!("CONN {target} CTIM=600000\n").as_bytes());
+        assert!(stays_quiet(plugin.stream(), Duration::from_millis(500)));
+        plugin.finish();
+        assert!(plugin.line().ends_with("timeout"));
+        assert!(plugin.at_end());
+    }
 }
