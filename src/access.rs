@@ -1,7 +1,10 @@
 //! Access control: which clients may connect or STOP ([`AccessList`]), and which targets CONN may reach ([`TargetList`],
 //! [`OwnServices`]). Sans-IO, and depends on nothing.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 /// An IP network in CIDR notation. A single address is a network with the longest prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,14 +110,33 @@ impl NetworkScope {
     }
 }
 
-/// What the proxy itself and Luup serve. No client reaches the proxy's own ports through the proxy, and a client on another
-/// machine does not reach Luup on this one: both trust loopback, and every connection of the proxy comes from here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the proxy itself and Luup serve. A client on another machine reaches neither through the proxy: both trust
+/// loopback, and every connection of the proxy comes from here.
+///
+/// A client on loopback reaches the proxy through itself, once: LuWS documents a function that connects through the proxy,
+/// also to what our library for LuWS plugins connects to, which is the proxy. A further round would be for nothing, and
+/// a line of many CONNs would take all places.
+#[derive(Debug, Default)]
 pub(crate) struct OwnServices {
     /// The ports that the proxy listens on, whatever for.
     pub ports: Vec<u16>,
     /// Luup's address, unless its URL has a name, and its port.
-    pub luup: (Option<IpAddr>, u16),
+    luup: (Option<IpAddr>, u16),
+    /// The proxy's ends of its connections to itself.
+    own_ends: Rc<RefCell<HashSet<SocketAddr>>>,
+}
+
+/// A connection of the proxy to itself, while it lives.
+#[derive(Debug)]
+pub(crate) struct OwnConnection {
+    end: SocketAddr,
+    own_ends: Rc<RefCell<HashSet<SocketAddr>>>,
+}
+
+impl Drop for OwnConnection {
+    fn drop(&mut self) {
+        self.own_ends.borrow_mut().remove(&self.end);
+    }
 }
 
 /// Where a request for a connection comes from.
@@ -124,6 +146,8 @@ pub(crate) enum RequestOrigin {
     Configuration,
     /// A client with this address.
     Client(SocketAddr),
+    /// A server that has redirected a client with this address.
+    Redirect(SocketAddr),
 }
 
 /// Why a connection to this machine is refused; displays as the reason of `ERR CONN`.
@@ -146,6 +170,11 @@ impl OwnServiceError {
 }
 
 impl OwnServices {
+    /// The proxy listens on these `ports`, and `luup` is Luup's address, unless its URL has a name, and its port.
+    pub(crate) fn new(ports: Vec<u16>, luup: (Option<IpAddr>, u16)) -> Self {
+        Self { ports, luup, own_ends: Rc::default() }
+    }
+
     /// Checks a connection to `to` that `origin` has asked for. `is_own`: true if an address is this machine's; called for
     /// the ports in question only, since it takes system calls.
     pub(crate) fn check(
@@ -154,19 +183,51 @@ impl OwnServices {
         origin: RequestOrigin,
         is_own: impl Fn(SocketAddr) -> bool,
     ) -> Result<(), OwnServiceError> {
-        if self.ports.contains(&to.port()) && is_own(to) {
+        if self.ports.contains(&to.port()) && !self.may_reach_proxy(origin) && is_own(to) {
             return Err(OwnServiceError::Proxy);
         }
         let (luup, port) = self.luup;
         // A name counts as this machine's: looking it up would block.
         let luup_is_here = || luup.is_none_or(|luup| is_own((luup, port).into()));
         match origin {
-            RequestOrigin::Client(client) if to.port() == port && is_own(to) && !is_own(client) && luup_is_here() => {
+            RequestOrigin::Client(client) | RequestOrigin::Redirect(client)
+                if to.port() == port && is_own(to) && !is_own(client) && luup_is_here() =>
+            {
                 Err(OwnServiceError::Luup)
             }
             _ => Ok(()),
         }
     }
+
+    fn may_reach_proxy(&self, origin: RequestOrigin) -> bool {
+        match origin {
+            RequestOrigin::Client(client) => {
+                let client = canonical(client);
+                client.ip().is_loopback() && !self.own_ends.borrow().contains(&client)
+            }
+            RequestOrigin::Configuration | RequestOrigin::Redirect(_) => false,
+        }
+    }
+
+    /// True if a connection to `to` may be one to the proxy itself, and [`OwnServices::add_connection`] is to be told of it.
+    pub(crate) fn is_watched(&self, to: SocketAddr) -> bool {
+        self.ports.contains(&to.port())
+    }
+
+    /// The proxy has made a connection with this `end` of its own. To be told before anything is sent on it, so that no client
+    /// comes through it unnoticed.
+    ///
+    /// Boxed, since hardly any connection has one.
+    pub(crate) fn add_connection(&self, end: SocketAddr) -> Box<OwnConnection> {
+        let end = canonical(end);
+        self.own_ends.borrow_mut().insert(end);
+        Box::new(OwnConnection { end, own_ends: Rc::clone(&self.own_ends) })
+    }
+}
+
+/// `address` as IPv4 if it is mapped, and without what IPv6 has beside.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// One entry of a [`TargetList`].
@@ -329,9 +390,11 @@ mod tests {
         let is_own = |address: SocketAddr| address.ip().is_loopback() || address.ip() == ip("192.168.0.1");
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (here, same, other) = ("127.0.0.1:5", "192.168.0.1:5", "192.168.0.9:5");
-        let services = OwnServices { ports: vec![2504, 8125], luup: (Some(ip("127.0.0.1")), 3480) };
+        let services = OwnServices::new(vec![2504, 8125], (Some(ip("127.0.0.1")), 3480));
         for (to, client, result) in [
-            ("127.0.0.1:2504", here, Err(OwnServiceError::Proxy)),
+            ("127.0.0.1:2504", other, Err(OwnServiceError::Proxy)),
+            ("127.0.0.1:2504", same, Err(OwnServiceError::Proxy)),
+            ("127.0.0.1:2504", here, Ok(())),
             ("192.168.0.1:8125", other, Err(OwnServiceError::Proxy)),
             ("192.168.0.9:2504", other, Ok(())),
             ("127.0.0.1:3480", here, Ok(())),
@@ -344,12 +407,20 @@ mod tests {
             let origin = RequestOrigin::Client(address(client));
             assert_eq!(services.check(address(to), origin, is_own), result, "{client} to {to}");
         }
+        let connection = services.add_connection(address("[::ffff:127.0.0.1]:5"));
+        let through = RequestOrigin::Client(address(here));
+        assert_eq!(services.check(address("127.0.0.1:2504"), through, is_own), Err(OwnServiceError::Proxy), "once");
+        assert_eq!(services.check(address("127.0.0.1:80"), through, is_own), Ok(()));
+        drop(connection);
+        assert_eq!(services.check(address("127.0.0.1:2504"), through, is_own), Ok(()), "another client's port by now");
+        let redirect = RequestOrigin::Redirect(address(here));
+        assert_eq!(services.check(address("127.0.0.1:2504"), redirect, is_own), Err(OwnServiceError::Proxy));
         let configured = RequestOrigin::Configuration;
         assert_eq!(services.check(address("127.0.0.1:3480"), configured, is_own), Ok(()), "the owner wants it");
         assert_eq!(services.check(address("127.0.0.1:2504"), configured, is_own), Err(OwnServiceError::Proxy));
         let origin = RequestOrigin::Client(address(other));
         for (luup, refused) in [(None, true), (Some(ip("192.168.0.1")), true), (Some(ip("192.168.0.9")), false)] {
-            let services = OwnServices { ports: vec![2504], luup: (luup, 3480) };
+            let services = OwnServices::new(vec![2504], (luup, 3480));
             let result = services.check(address("127.0.0.1:3480"), origin, is_own);
             assert_eq!(result.is_err(), refused, "Luup at {luup:?}");
         }

@@ -143,7 +143,7 @@ impl Daemon {
                 schedule_counted: 0,
                 ended: EndedConnections::default(),
                 send_failures: SendFailures::default(),
-                own: OwnServices { ports: listeners.ports(), luup: config.luup_address() },
+                own: OwnServices::new(listeners.ports(), config.luup_address()),
                 poll,
                 network,
                 config,

@@ -46,6 +46,9 @@ pub(crate) trait Network {
     /// Has the events of a registered connection come for another token.
     fn reregister(&mut self, stream: &mut Self::Stream, token: Token) -> io::Result<()>;
 
+    /// The address of this end of a connection.
+    fn local_address(&self, stream: &Self::Stream) -> io::Result<SocketAddr>;
+
     /// True if a connection to `address` ends on this machine. Takes system calls.
     fn is_own_address(&self, address: SocketAddr) -> bool;
 
@@ -134,6 +137,10 @@ impl Network for MioNetwork {
 
     fn reregister(&mut self, stream: &mut TcpSocket, token: Token) -> io::Result<()> {
         self.registry.reregister(&mut stream.0, token, INTEREST)
+    }
+
+    fn local_address(&self, stream: &TcpSocket) -> io::Result<SocketAddr> {
+        stream.0.local_addr()
     }
 
     fn is_own_address(&self, address: SocketAddr) -> bool {

@@ -8,6 +8,7 @@ use super::context::SessionContext;
 use super::outbox::Outbox;
 use super::pid::Pid;
 use super::remote::RemoteStream;
+use crate::access::OwnConnection;
 use crate::net::endpoint::{DatagramEndpoint, Endpoint, SocketEndpoint};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
@@ -38,6 +39,8 @@ pub(super) struct Relaying<N: Network> {
     /// When keep-alive is to be set up, until it is.
     keep_alive_due: Option<Instant>,
     link: Link<N>,
+    /// The connection is one to the proxy itself.
+    _own_connection: Option<Box<OwnConnection>>,
 }
 
 /// The remote, and the relay that fits it.
@@ -67,7 +70,7 @@ impl<N: Network> Relaying<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let Connected { request, link } = connected;
+        let Connected { request, link, own_connection } = connected;
         let link = match link {
             ConnectedLink::Stream(remote) => {
                 Link::Stream { remote, relay: StreamRelay::new(cx.now, request.sent_ahead, cx.budget) }
@@ -112,6 +115,7 @@ impl<N: Network> Relaying<N> {
             nagle_on,
             keep_alive_due,
             link,
+            _own_connection: own_connection,
         };
         // A plugin that does not read its reply keeps the relay from its first turn.
         relaying.relay_mut().account(cx.budget);
@@ -335,7 +339,7 @@ mod tests {
     fn relaying(world: &mut World, link: ConnectedLink<SimNetwork>) -> Relaying<SimNetwork> {
         let target = Target::parse_prefix(b"h:1").unwrap().0;
         let request = ConnectRequest { target, sent_ahead: b"TEXT 5\nhello".to_vec() };
-        let connected = Connected { request, link };
+        let connected = Connected { request, link, own_connection: None };
         world.with_context(1, |cx| Relaying::new(pid(), connected, b"OK CONN\n".to_vec(), &Parameters::default(), cx))
     }
 
@@ -359,7 +363,7 @@ mod tests {
         let upgraded = Upgraded { subprotocol: None, deflate: None, head: None, rest: Vec::new() };
         let target = Target::parse_prefix(b"ws://h/").unwrap().0;
         let request = ConnectRequest { target, sent_ahead: Vec::new() };
-        let connected = Connected { request, link: ConnectedLink::WebSocket(remote, upgraded) };
+        let connected = Connected { request, link: ConnectedLink::WebSocket(remote, upgraded), own_connection: None };
         let parameters = Parameters { receive_timeout: Some(Duration::from_secs(30)), ..Parameters::default() };
         let connect_reply = b"OK CONN\n".to_vec();
         let mut relaying: Relaying<SimNetwork> =

@@ -352,6 +352,10 @@ impl Network for SimNetwork {
         Ok(())
     }
 
+    fn local_address(&self, _: &SimStream) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], 40_000)))
+    }
+
     fn is_own_address(&self, address: SocketAddr) -> bool {
         address.ip().is_loopback() || self.own.contains(&address.ip())
     }

@@ -135,7 +135,7 @@ impl Hop {
         // The owner's names count as loopback's.
         let client = match origin {
             RequestOrigin::Configuration => ClientKey::Loopback,
-            RequestOrigin::Client(address) => ClientKey::of(address.ip()),
+            RequestOrigin::Client(address) | RequestOrigin::Redirect(address) => ClientKey::of(address.ip()),
         };
         match self.endpoint.literal() {
             Some(address) => Some(Ok(vec![literal(address)])),

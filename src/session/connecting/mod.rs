@@ -20,7 +20,7 @@ use super::context::SessionContext;
 use super::pid::Pid;
 use super::remote::RemoteStream;
 use super::setup::ConnectRequest;
-use crate::access::RequestOrigin;
+use crate::access::{OwnConnection, RequestOrigin};
 use crate::net::connector::{Connector, ConnectorProgress};
 use crate::net::endpoint::{DatagramEndpoint, SocketEndpoint};
 use crate::net::network::Network;
@@ -55,6 +55,8 @@ pub(super) struct Connecting<N: Network> {
     /// When everything must be done because the plugin has ended its side.
     half_closed_due: Option<Instant>,
     attempt: Attempt<N>,
+    /// The connection is one to the proxy itself.
+    own_connection: Option<Box<OwnConnection>>,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,8 @@ pub(super) struct Connected<N: Network> {
     pub request: ConnectRequest,
     /// The connection.
     pub link: ConnectedLink<N>,
+    /// To be kept as long as the connection, if it is one to the proxy itself.
+    pub own_connection: Option<Box<OwnConnection>>,
 }
 
 /// The connection to a remote.
@@ -135,6 +139,7 @@ impl<N: Network> Connecting<N> {
             compression: bridge.offer.deflate,
             half_closed_due: None,
             attempt,
+            own_connection: None,
         }
     }
 
@@ -235,6 +240,7 @@ impl<N: Network> Connecting<N> {
                     return ConnectOutcome::Connected(Connected {
                         request: ConnectRequest { target, sent_ahead },
                         link,
+                        own_connection: self.own_connection.take(),
                     });
                 }
                 AttemptOutcome::Failed(error) => return ConnectOutcome::Failed(error),
@@ -294,6 +300,12 @@ impl<N: Network> Connecting<N> {
             ConnectorProgress::Connected(socket, peer) => (socket, peer),
         };
         self.hop.handle_connected(peer);
+        if cx.own.is_watched(peer) {
+            match cx.network.local_address(socket.stream()) {
+                Ok(end) => self.own_connection = Some(cx.own.add_connection(end)),
+                Err(error) => return AttemptOutcome::Failed(ConnectError::could_not_connect(reason(&error))),
+            }
+        }
         if self.hop.protocol != Protocol::Tcp {
             // A handshake writes several times in a row.
             cx.network.set_no_delay(socket.stream());
@@ -370,6 +382,10 @@ impl<N: Network> Connecting<N> {
                 Ok(hop) => {
                     log::info!("{} redirected to {}", self.pid, hop.target);
                     self.hop = hop;
+                    if let RequestOrigin::Client(client) = self.origin {
+                        self.origin = RequestOrigin::Redirect(client);
+                    }
+                    self.own_connection = None;
                     AttemptOutcome::Continue(Attempt::begin(&self.hop, self.origin, cx))
                 }
                 Err(failure) => AttemptOutcome::Failed(failure.into()),
@@ -473,7 +489,7 @@ mod tests {
         let mut world = world(&[("192.0.2.2:2504", ConnectPlan::Immediate)]);
         world.own.ports = vec![2504];
         world.network.own.insert("192.0.2.1".parse().unwrap());
-        for target in ["127.0.0.1:2504", "192.0.2.1:2504"] {
+        for target in ["127.0.0.1:2504", "192.0.2.1:2504", "ws://127.0.0.1:2504/"] {
             let mut connecting = begin(&mut world, target, &Parameters::default());
             let error = failure(turn(&mut world, &mut connecting));
             assert_eq!(error, ConnectError::could_not_connect("connection to the proxy itself"), "{target}");

@@ -1,4 +1,4 @@
-//! Connections to the proxy itself and, from other machines, to Luup: none is made, by whatever address.
+//! Connections to the proxy itself and to Luup: clients on other machines get none, by whatever address.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use testkit::luup::Luup;
 use testkit::plugin::Plugin;
 use testkit::ports::Reserved;
 
-use crate::support::{LIMIT, StatClient, daemon, started};
+use crate::support::{LIMIT, StatClient, daemon, redirecting_server, started};
 
 const PROXY: &str = "ERR CONN connection to the proxy itself";
 const LUUP: &str = "ERR CONN connection to Luup from another machine";
@@ -33,35 +33,58 @@ fn on_all_addresses(luup: &str, direct: &[&str]) -> Daemon {
         .start()
 }
 
+/// LuWS documents a function that connects through the proxy, also to what our library for LuWS plugins connects to: the
+/// proxy.
 #[test]
-fn no_conn_leads_to_the_proxy_itself() {
-    let device = Device::start(Kind::Silent);
+fn a_plugin_of_the_box_reaches_the_proxy_through_itself_once() {
+    let device = Device::start(Kind::Echo);
     let port = Reserved::new().unwrap();
     let config = format!("[direct]\n{}={}\n", port.port(), device.addr());
     let daemon = daemon().config(&config).listeners(2).start();
-    for own in [daemon.port(), port.port()] {
-        for host in ["127.0.0.1", "localhost", "127.0.0.2", "0.0.0.0", "[::ffff:127.0.0.1]", "127.1"] {
-            assert_eq!(daemon.plugin().command(&format!("CONN {host}:{own}")), PROXY, "{host}:{own}");
+    for host in ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]", "127.1"] {
+        let mut plugin = daemon.plugin();
+        plugin.conn(format!("{host}:{}", daemon.port()), "");
+        assert!(plugin.line().starts_with("OK TOGGLEDBITS-SOCKPROXY 1 "));
+        for own in [daemon.port(), port.port()] {
+            let mut plugin = daemon.plugin();
+            plugin.conn(format!("{host}:{}", daemon.port()), "");
+            plugin.line();
+            assert_eq!(plugin.command(&format!("CONN {host}:{own}")), PROXY, "{host}:{own}");
         }
-        let reason = daemon.plugin().command(&format!("CONN ws://127.0.0.1:{own}/"));
-        assert_eq!(reason, "ERR CONN COULD_NOT_CONNECT connection to the proxy itself");
+        assert!(plugin.command(&format!("CONN {}", device.addr())).starts_with("OK CONN "));
+        plugin.send(b"through both");
+        assert_eq!(plugin.bytes(12), b"through both");
     }
-    assert_eq!(device.accepted(), 0);
+    let mut plugin = daemon.plugin();
+    plugin.conn(port.addr(), "");
+    plugin.send(b"hello");
+    assert_eq!(plugin.bytes(5), b"hello");
 }
 
 /// Regression: each line was passed on to a further connection of the proxy to itself, until there were too many.
 #[test]
-fn lines_behind_a_conn_to_the_proxy_itself_are_not_executed() {
+fn a_line_of_conns_to_the_proxy_itself_ends_at_once() {
     let mut daemon = started();
     let mut plugin = daemon.plugin();
     let line = format!("CONN 127.0.0.1:{}\n", daemon.port());
     plugin.send(format!("{}STOP\n", line.repeat(500)).as_bytes());
+    assert!(plugin.line().starts_with("OK CONN "));
+    assert!(plugin.line().starts_with("OK TOGGLEDBITS"));
     assert_eq!(plugin.line(), PROXY);
     assert!(plugin.at_end());
+    drop(plugin);
     let mut stat = StatClient::new(daemon.addr());
     stat.wait_connections(0);
-    assert_eq!(stat.status()["accepted"], 2);
+    assert_eq!(stat.status()["accepted"], 3);
     assert!(daemon.wait_exit(Duration::ZERO).is_none());
+}
+
+#[test]
+fn a_redirect_does_not_lead_to_the_proxy_itself() {
+    let daemon = started();
+    let (server, _requests) = redirecting_server(None, "302 Found", format!("ws://127.0.0.1:{}/", daemon.port()));
+    let reply = daemon.plugin().command(&format!("CONN {}", server.url("/")));
+    assert_eq!(reply, "ERR CONN COULD_NOT_CONNECT connection to the proxy itself");
 }
 
 #[test]
