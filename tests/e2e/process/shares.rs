@@ -7,7 +7,7 @@ use testkit::device::{Device, Kind};
 use testkit::lan::{Neighbour, on_the_box};
 use testkit::plugin::Plugin;
 
-use crate::support::{LIMIT, daemon, eventually};
+use crate::support::{Answer, LIMIT, NameServer, daemon, eventually};
 
 /// A daemon that listens on all addresses.
 fn on_all_addresses(limits: &str) -> Daemon {
@@ -103,5 +103,48 @@ fn another_machine_does_not_push_all_else_out_of_the_log() {
         daemon.wait_for_log(LIMIT, |line| line.contains("connection from 192.168.77.3"));
         let from = daemon.log_lines().iter().filter(|line| line.contains("connection from 192.168.77.2")).count();
         assert!((20..=60).contains(&from), "{from} lines of 100 connections");
+    });
+}
+
+/// Everything at once: whatever clients elsewhere do, a plugin of the box gets its connections.
+#[test]
+fn a_plugin_of_the_box_is_served_beside_every_attack() {
+    on_the_box(|neighbour| {
+        let Some(server) = NameServer::start() else { return };
+        server.set_addresses("device.example", &["127.0.0.1"]);
+        let config = "[host]\nport=0\nvera=http://127.0.0.1:9\n[limits]\nconnections=128\nperaddress=48\nkept=8\n";
+        let daemon = server.daemon().bare().config(config).start();
+        let device = Device::start(Kind::Echo);
+        let own = loopback(&daemon);
+        let pid = "k7Xq-9bZ";
+        Plugin::connect(own).conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{pid}"));
+        let mut held = Vec::new();
+        let mut attack = |source: &str, lines: &str| {
+            let (mut plugin, greeting) = from_neighbour(neighbour, source, &daemon);
+            // Once its places are taken, it is refused.
+            if greeting.starts_with("OK ") && plugin.try_send(lines.as_bytes()).is_ok() {
+                held.push(plugin);
+            }
+        };
+        for round in 0..20 {
+            for (number, source) in ["192.168.77.2", "192.168.77.3", "fd00:77::2", "fd00:77::3"].iter().enumerate() {
+                let silent = format!("silent{round}-{number}.example");
+                server.set(&silent, Answer::Silence);
+                attack(source, &format!("CONN {silent}:80 CTIM=600000\n"));
+                attack(source, &format!("CONN 127.0.0.1:{}\nSTOP\n", daemon.port()));
+                attack(source, &"ATCH wrongwrong\n".repeat(30));
+                attack(source, &format!("CONN {} KEEP=86400 NTFY=5/s/a/{round:04}{number:04}\n", device.addr()));
+                attack(source, "STAT\n");
+            }
+            for target in [device.addr().to_string(), format!("localhost:{}", device.port())] {
+                let mut plugin = Plugin::connect(own);
+                plugin.conn(&target, "");
+                plugin.send(b"hello");
+                assert_eq!(plugin.bytes(5), b"hello");
+            }
+            assert_eq!(Plugin::connect(own).command(&format!("ATCH {pid}")), format!("OK ATCH {pid}"));
+        }
+        Plugin::connect(own).conn(format!("device.example:{}", device.port()), "");
+        Plugin::connect(own).conn(device.addr(), "KEEP=300 NTFY=5/s/a/another-one");
     });
 }
