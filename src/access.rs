@@ -2,7 +2,6 @@
 //! [`OwnServices`]). Sans-IO, and depends on nothing.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -123,19 +122,19 @@ pub(crate) struct OwnServices {
     /// Luup's address, unless its URL has a name, and its port.
     luup: (Option<IpAddr>, u16),
     /// The proxy's ends of its connections to itself.
-    own_ends: Rc<RefCell<HashSet<SocketAddr>>>,
+    own_ends: Rc<RefCell<Vec<SocketAddr>>>,
 }
 
 /// A connection of the proxy to itself, while it lives.
 #[derive(Debug)]
 pub(crate) struct OwnConnection {
     end: SocketAddr,
-    own_ends: Rc<RefCell<HashSet<SocketAddr>>>,
+    own_ends: Rc<RefCell<Vec<SocketAddr>>>,
 }
 
 impl Drop for OwnConnection {
     fn drop(&mut self) {
-        self.own_ends.borrow_mut().remove(&self.end);
+        self.own_ends.borrow_mut().retain(|end| *end != self.end);
     }
 }
 
@@ -220,7 +219,7 @@ impl OwnServices {
     /// Boxed, since hardly any connection has one.
     pub(crate) fn add_connection(&self, end: SocketAddr) -> Box<OwnConnection> {
         let end = canonical(end);
-        self.own_ends.borrow_mut().insert(end);
+        self.own_ends.borrow_mut().push(end);
         Box::new(OwnConnection { end, own_ends: Rc::clone(&self.own_ends) })
     }
 }

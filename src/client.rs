@@ -44,9 +44,89 @@ impl fmt::Display for ClientKey {
     }
 }
 
+/// A value for each of some clients, which are few: a list takes less code than a hash table.
+#[derive(Debug)]
+pub(crate) struct PerClient<T>(Vec<(ClientKey, T)>);
+
+impl<T> Default for PerClient<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Default> PerClient<T> {
+    /// The value of `client`, if it has one.
+    pub(crate) fn get(&self, client: ClientKey) -> Option<&T> {
+        self.0.iter().find(|(other, _)| *other == client).map(|(_, value)| value)
+    }
+
+    /// The value of `client`, if it has one.
+    pub(crate) fn get_mut(&mut self, client: ClientKey) -> Option<&mut T> {
+        self.0.iter_mut().find(|(other, _)| *other == client).map(|(_, value)| value)
+    }
+
+    /// The value of `client`, which gets the default if it has none.
+    pub(crate) fn entry(&mut self, client: ClientKey) -> &mut T {
+        let at = self.0.iter().position(|(other, _)| *other == client).unwrap_or_else(|| {
+            self.0.push((client, T::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    /// Forgets the clients for whose value `keep` returns false.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
+        self.0.retain_mut(|(_, value)| keep(value));
+    }
+
+    /// All clients with their values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClientKey, &T)> {
+        self.0.iter().map(|(client, value)| (*client, value))
+    }
+
+    /// How many clients have a value.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl PerClient<usize> {
+    /// The count of `client`.
+    pub(crate) fn count(&self, client: ClientKey) -> usize {
+        self.get(client).copied().unwrap_or(0)
+    }
+
+    /// The counts of all clients together.
+    pub(crate) fn total(&self) -> usize {
+        self.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Takes one off the count of `client`, which is forgotten at 0.
+    pub(crate) fn decrement(&mut self, client: ClientKey) {
+        if let Some(count) = self.get_mut(client) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.retain(|count| *count > 0);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_are_by_client() {
+        let mut counts = PerClient::<usize>::default();
+        *counts.entry(ClientKey::Loopback) += 2;
+        *counts.entry(ClientKey::V6(1)) += 1;
+        assert_eq!((counts.count(ClientKey::Loopback), counts.count(ClientKey::V6(2)), counts.total()), (2, 0, 3));
+        counts.decrement(ClientKey::V6(1));
+        counts.decrement(ClientKey::V6(1));
+        counts.decrement(ClientKey::Loopback);
+        assert_eq!((counts.len(), counts.total()), (1, 1));
+    }
 
     #[test]
     fn addresses_that_one_client_can_choose_from_count_as_one() {

@@ -1,10 +1,9 @@
 //! Which connections are admitted: by address, and while there is room. Refusals are logged, with a bound.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::client::ClientKey;
+use crate::client::{ClientKey, PerClient};
 use crate::config::Config;
 use crate::protocol::reply;
 
@@ -18,7 +17,7 @@ const MIN_LOOPBACK_PLACES: usize = 16;
 /// Counts the connections that are admitted.
 #[derive(Debug)]
 pub(super) struct Admission {
-    per_client: HashMap<ClientKey, usize>,
+    per_client: PerClient<usize>,
     /// Connections that may be admitted in all.
     limit: usize,
     /// Refusals since the start.
@@ -47,7 +46,7 @@ fn loopback_places(limit: usize) -> usize {
 impl Admission {
     /// Admits up to `limit` connections.
     pub(super) fn new(limit: usize) -> Self {
-        Self { per_client: HashMap::new(), limit, refused: 0, period: None, in_period: 0 }
+        Self { per_client: PerClient::default(), limit, refused: 0, period: None, in_period: 0 }
     }
 
     /// Changes the limit. Connections that are admitted stay.
@@ -58,9 +57,9 @@ impl Admission {
     /// Admits a connection from `address`, whose end [`Admission::release`] must be told, or returns why not.
     pub(super) fn admit(&mut self, address: IpAddr, config: &Config) -> Result<(), Refusal> {
         let client = ClientKey::of(address);
-        let admitted: usize = self.per_client.values().sum();
-        let loopback = self.per_client.get(&ClientKey::Loopback).copied().unwrap_or(0);
-        let own = self.per_client.get(&client).copied().unwrap_or(0);
+        let admitted = self.per_client.total();
+        let loopback = self.per_client.count(ClientKey::Loopback);
+        let own = self.per_client.count(client);
         let others_limit = self.limit - loopback_places(self.limit);
         if !config.allow.allows(address) {
             Err(Refusal::NotAllowed)
@@ -69,7 +68,7 @@ impl Admission {
         } else if own >= config.limits.per_address && !client.is_loopback() {
             Err(Refusal::TooManyOfClient)
         } else {
-            *self.per_client.entry(client).or_default() += 1;
+            *self.per_client.entry(client) += 1;
             Ok(())
         }
     }
@@ -88,13 +87,7 @@ impl Admission {
 
     /// A connection from `address` has ended.
     pub(super) fn release(&mut self, address: IpAddr) {
-        let client = ClientKey::of(address);
-        if let Some(count) = self.per_client.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_client.remove(&client);
-            }
-        }
+        self.per_client.decrement(ClientKey::of(address));
     }
 
     /// Refusals since the start.
@@ -143,7 +136,7 @@ mod tests {
         assert_eq!(admission.admit(home, &config), Ok(()));
         admission.release(home);
         admission.release(home);
-        assert!(!admission.per_client.contains_key(&ClientKey::of(home)));
+        assert_eq!(admission.per_client.get(ClientKey::of(home)), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::client::ClientKey;
+use crate::client::{ClientKey, PerClient};
 use crate::session::Key;
 
 /// Wrong pids of one client that are looked up at once.
@@ -35,7 +35,7 @@ struct Entry {
 #[derive(Debug, Default)]
 struct GuessLimiter {
     loopback: RateLimiter,
-    others: HashMap<ClientKey, RateLimiter>,
+    others: PerClient<RateLimiter>,
     /// The clients for which `others` has no room.
     rest: RateLimiter,
     logged: Option<Instant>,
@@ -77,7 +77,7 @@ impl GuessLimiter {
     fn record_wrong(&mut self, client: ClientKey, now: Instant) {
         let limiter = match self.limiter(client, now) {
             Some(limiter) => limiter,
-            None => self.others.entry(client).or_default(),
+            None => self.others.entry(client),
         };
         if limiter.record_wrong(now) && self.logged.is_none_or(|before| now - before >= LOG_INTERVAL) {
             self.logged = Some(now);
@@ -90,8 +90,8 @@ impl GuessLimiter {
         if client.is_loopback() {
             return Some(&mut self.loopback);
         }
-        if !self.others.contains_key(&client) && self.others.len() >= MAX_GUESSERS {
-            self.others.retain(|_, limiter| {
+        if self.others.get(client).is_none() && self.others.len() >= MAX_GUESSERS {
+            self.others.retain(|limiter| {
                 limiter.allow(now);
                 limiter.wrong > 0
             });
@@ -99,7 +99,7 @@ impl GuessLimiter {
                 return Some(&mut self.rest);
             }
         }
-        self.others.get_mut(&client)
+        self.others.get_mut(client)
     }
 }
 

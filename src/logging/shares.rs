@@ -1,10 +1,9 @@
 //! The share of the log that each client has. The log is short, and a client that connects without end would push
 //! everything else out of it.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::client::ClientKey;
+use crate::client::{ClientKey, PerClient};
 
 /// The period for which lines are counted.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -21,7 +20,7 @@ const MAX_CLIENTS: usize = 64;
 pub(super) struct LogShares {
     /// When the period began. `None`: with the next line.
     began: Option<Instant>,
-    lines: HashMap<ClientKey, u32>,
+    lines: PerClient<u32>,
     /// Lines of clients for which `lines` has no room.
     rest: u32,
 }
@@ -37,8 +36,8 @@ impl LogShares {
     /// Counts a line of `client`. True if it is to be written. To be called after [`LogShares::poll`].
     pub(super) fn allow(&mut self, client: ClientKey, now: Instant) -> bool {
         self.began.get_or_insert(now);
-        let has_room = self.lines.len() < MAX_CLIENTS || client.is_loopback() || self.lines.contains_key(&client);
-        let count = if has_room { self.lines.entry(client).or_default() } else { &mut self.rest };
+        let has_room = self.lines.len() < MAX_CLIENTS || client.is_loopback() || self.lines.get(client).is_some();
+        let count = if has_room { self.lines.entry(client) } else { &mut self.rest };
         *count = count.saturating_add(1);
         *count <= max_lines(Some(client))
     }
@@ -58,7 +57,7 @@ impl LogShares {
     }
 
     fn left_out(&self) -> impl Iterator<Item = LeftOut> {
-        let counts = self.lines.iter().map(|(client, lines)| (Some(*client), *lines)).chain([(None, self.rest)]);
+        let counts = self.lines.iter().map(|(client, lines)| (Some(client), *lines)).chain([(None, self.rest)]);
         counts
             .map(|(client, lines)| LeftOut { client, lines: lines.saturating_sub(max_lines(client)) })
             .filter(|left_out| left_out.lines > 0)

@@ -10,7 +10,7 @@ use nix::libc;
 
 use super::hosts_file::HostsFile;
 use super::name_classes::NameClasses;
-use crate::client::ClientKey;
+use crate::client::{ClientKey, PerClient};
 use crate::thread_pool::{JobClass, ThreadPool, ThreadPoolSettings};
 
 /// Stack of a thread in bytes. getaddrinfo of musl and glibc take about 10 KiB each, NSS modules more.
@@ -49,7 +49,7 @@ pub(crate) struct Resolver<K> {
     /// The names that are being looked up or wait for a thread.
     requests: HashMap<Arc<str>, NameRequests<K>>,
     /// How many requests each client has.
-    counts: HashMap<ClientKey, usize>,
+    counts: PerClient<usize>,
     classes: NameClasses,
 }
 
@@ -89,7 +89,7 @@ impl<K: PartialEq> Resolver<K> {
         Self {
             pool,
             requests: HashMap::new(),
-            counts: HashMap::new(),
+            counts: PerClient::default(),
             classes: NameClasses::new(HostsFile::new(HOSTS)),
         }
     }
@@ -117,21 +117,16 @@ impl<K: PartialEq> Resolver<K> {
 
     /// True if `client` may have one request more.
     fn has_room(&self, client: ClientKey) -> bool {
-        let all: usize = self.counts.values().sum();
-        let count = |client: ClientKey| self.counts.get(&client).copied().unwrap_or(0);
+        let all = self.counts.total();
         all < MAX_REQUESTS
             && (client.is_loopback()
-                || count(client) < MAX_CLIENT_REQUESTS && all - count(ClientKey::Loopback) < MAX_OTHERS_REQUESTS)
+                || self.counts.count(client) < MAX_CLIENT_REQUESTS
+                    && all - self.counts.count(ClientKey::Loopback) < MAX_OTHERS_REQUESTS)
     }
 
     /// A request of `client` has ended.
     fn release(&mut self, client: ClientKey) {
-        if let Some(count) = self.counts.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&client);
-            }
-        }
+        self.counts.decrement(client);
     }
 }
 
@@ -143,7 +138,7 @@ impl<K: PartialEq> NameResolver<K> for Resolver<K> {
         if !self.has_room(client) {
             return Some(Err(TRY_AGAIN));
         }
-        *self.counts.entry(client).or_default() += 1;
+        *self.counts.entry(client) += 1;
         let host = lower_case(host);
         let class = self.classes.class(&host, client, Instant::now());
         match self.requests.get_mut(&host) {
@@ -267,7 +262,7 @@ mod tests {
             assert!(result.as_ref().unwrap().iter().all(|address| address.ip().is_loopback()));
         }
         assert!(results[2].2.is_err());
-        assert!(resolver.requests.is_empty() && resolver.counts.is_empty());
+        assert!(resolver.requests.is_empty() && resolver.counts.len() == 0);
     }
 
     #[test]
@@ -279,7 +274,7 @@ mod tests {
         assert_eq!(resolver.resolve("localhost", 1, ClientKey::Loopback), None);
         assert_eq!(resolver.resolve("localhost", 2, ClientKey::Loopback), None);
         resolver.cancel("LocalHost", 1);
-        assert_eq!(resolver.counts[&ClientKey::Loopback], 1);
+        assert_eq!(resolver.counts.count(ClientKey::Loopback), 1);
         let mut results = Vec::new();
         while results.is_empty() {
             woken.recv().unwrap();
@@ -320,7 +315,7 @@ mod tests {
         }
         let mut resolver = Resolver::new(1, || {});
         assert!(matches!(resolver.resolve("127.1", 1, ClientKey::Loopback), Some(Ok(_))));
-        assert!(resolver.requests.is_empty() && resolver.counts.is_empty());
+        assert!(resolver.requests.is_empty() && resolver.counts.len() == 0);
     }
 
     /// A resolver with one thread, which does nothing until the returned sender is dropped.
