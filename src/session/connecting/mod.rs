@@ -373,7 +373,7 @@ impl<N: Network> Connecting<N> {
                 log::debug!("{} offers less compression after {error}", self.pid);
                 self.compression = plainer;
                 self.hop.renew(parameters, cx);
-                AttemptOutcome::Continue(Attempt::begin(&self.hop, cx))
+                AttemptOutcome::Continue(Attempt::begin(&self.hop, self.origin, cx))
             }
             WsProgress::Upgraded(remote, upgraded) => {
                 AttemptOutcome::Connected(ConnectedLink::WebSocket(remote, upgraded))
