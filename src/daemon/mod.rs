@@ -637,8 +637,8 @@ impl Daemon {
             pending: self.resources.schedule.pending(),
             ended: self.resources.ended.iter().map(|ended| (self.now - ended.at, ended.clone())).collect(),
         };
-        let sessions: Vec<Snapshot> = self.snapshots().map(|(_, shown)| shown).collect();
-        status::json(&overview, &self.resources.config.limits, &sessions)
+        let sessions = self.snapshots().map(|(_, shown)| shown);
+        status::json(&overview, &self.resources.config.limits, sessions)
     }
 
     /// Closes everything, and gives closing notifications time to reach Luup, and remotes time to be told.

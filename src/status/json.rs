@@ -10,12 +10,13 @@ use crate::protocol::printable::is_unprintable;
 use crate::protocol::reply::{BUILD, PROTOCOL_VERSION};
 use crate::session::{EndedConnection, Snapshot};
 
-/// The status as one JSON object. Times are in seconds, sizes in bytes.
-pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: &[Snapshot]) -> String {
+/// The status as one JSON object. Times are in seconds, sizes in bytes. Each connection is written by itself: a thousand of
+/// them as values would take megabytes.
+pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: impl Iterator<Item = Snapshot>) -> String {
     let counters = daemon.notifications;
     let listeners: Vec<Value> =
         daemon.listeners.iter().map(|(address, target)| json!({"address": address, "target": target})).collect();
-    let text = json!({
+    let overview = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "build": BUILD,
         "protocol": PROTOCOL_VERSION,
@@ -45,24 +46,31 @@ pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: &[Snapshot]
             "dropped": counters.dropped,
             "pending": daemon.pending,
         },
-        "connections": sessions.iter().map(connection).collect::<Vec<Value>>(),
         "ended": daemon.ended.iter().map(ended).collect::<Vec<Value>>(),
     })
     .to_string();
-    escape(&text)
+    let mut text = String::from("{\"connections\":[");
+    for (number, session) in sessions.enumerate() {
+        if number > 0 {
+            text.push(',');
+        }
+        escape(&connection(&session).to_string(), &mut text);
+    }
+    text.push_str("],");
+    escape(&overview[1..], &mut text);
+    text
 }
 
-/// Escapes what is not printable and JSON leaves as it is. Such characters occur in strings alone (RFC 8259 section 7).
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
+/// Appends `json`, and escapes what is not printable and JSON leaves as it is. Such characters occur in strings alone (RFC 8259
+/// section 7).
+fn escape(json: &str, text: &mut String) {
+    for character in json.chars() {
         if is_unprintable(character) {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+            text.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
-            escaped.push(character);
+            text.push(character);
         }
     }
-    escaped
 }
 
 fn ended((ago, connection): &(Duration, EndedConnection)) -> Value {
@@ -102,7 +110,8 @@ mod tests {
     #[test]
     fn what_controls_a_terminal_is_escaped() {
         let value = json!({"target": "a\x7f\u{9b}1m\u{202e}b \u{e4}\x1b"});
-        let text = escape(&value.to_string());
+        let mut text = String::new();
+        escape(&value.to_string(), &mut text);
         assert_eq!(text, r#"{"target":"a\u007f\u009b1m\u202eb ä\u001b"}"#);
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
