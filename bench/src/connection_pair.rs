@@ -199,7 +199,7 @@ fn upgrade_secured(remote: &mut TcpStream, config: &Arc<ServerConfig>) -> io::Re
 }
 
 /// Reads one line, and nothing behind it, and checks its beginning.
-fn expect_line(stream: &mut TcpStream, start: &str) -> io::Result<()> {
+pub fn expect_line(stream: &mut TcpStream, start: &str) -> io::Result<()> {
     // Bytes behind the line belong to the remote: peek first, then read the line alone.
     let mut line = Vec::new();
     let mut buf = [0u8; 128];

@@ -1,8 +1,10 @@
-//! A copy of this program that runs under SCHED_IDLE, the kernel's lowest scheduling class. Load that it makes takes no
-//! processor time from what is measured: only the daemon's own work can slow that down.
+//! A copy of this program that makes load. Most run under SCHED_IDLE, the kernel's lowest scheduling class: their load
+//! takes no processor time from what is measured, and only the daemon's own work can slow that down.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
+
+use testkit::netns::Netns;
 
 /// A running helper. Dropping it kills the process.
 pub struct HelperProcess {
@@ -15,6 +17,18 @@ impl HelperProcess {
     pub fn start(args: &[&str]) -> io::Result<Self> {
         let mut command = Command::new("chrt");
         command.args(["--idle", "0"]).arg(std::env::current_exe()?).args(args);
+        Self::spawn(command)
+    }
+
+    /// Starts this program with `args` in a network namespace, by nice(1). Under SCHED_IDLE it would do nothing on a busy
+    /// machine, and the measurement would not show that.
+    pub fn start_in(namespace: &Netns, args: &[&str]) -> io::Result<Self> {
+        let mut command = namespace.command("nice");
+        command.args(["-n", "10"]).arg(std::env::current_exe()?).args(args);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> io::Result<Self> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         match child.stdout.take() {
             Some(stdout) => Ok(Self { child, stdout: BufReader::new(stdout) }),
@@ -36,7 +50,7 @@ impl HelperProcess {
         }
         let mut output = String::new();
         self.stdout.read_to_string(&mut output)?;
-        output.trim().parse().map_err(|_| io::Error::other("handshakes failed"))
+        output.trim().parse().map_err(|_| io::Error::other("the helper process failed"))
     }
 }
 

@@ -7,9 +7,11 @@
 //! - [`targets`]: starts each relay that is measured
 //! - [`connection_pair`], [`mod@load`], [`echo`], [`codec`], [`notify`], [`setup_exchange`], [`tls_handshakes`],
 //!   [`rustls_baseline`], [`reconnect_burst`], [`handshake_flood`]: the load
+//! - [`attacks`]: what an innocent plugin notices of attacks from another machine
 //! - [`cpu_warmer`], [`helper_process`]: processes beside the load
 //! - [`report`], [`stats`]: the table of results
 
+mod attacks;
 mod codec;
 mod connection_pair;
 mod cpu_warmer;
@@ -44,7 +46,7 @@ const USAGE: &str = "\
 bench all [--ours PATH] [--musl PATH] [--mipsel PATH] [--original PATH] [--websocat PATH]
           [--websockify PATH] [--quick] [--only NAME]
                               runs all measurements, or the one called NAME: bulk, pingpong, connections,
-                              hold, notify, bridge, idle, tls or flood
+                              hold, notify, bridge, idle, tls, flood or attacks
 bench load LOAD --via VIA --backend PORT [--connections N] [--seconds S] [--deep]
           [--size BYTES] [--count N]
                               runs one load: to-remote, to-plugin, pingpong, twowrites or connects;
@@ -66,7 +68,10 @@ fn dispatch() -> Result<bool, Box<dyn std::error::Error>> {
     match args.next()? {
         Some(Value(word)) if word == "all" => return Ok(run::run(&settings(args)?)?),
         Some(Value(word)) if word == "load" => load(args)?,
-        // Internal: the child processes of cpu_warmer, handshake_flood and reconnect_burst.
+        // Internal: the child processes of attacks, cpu_warmer, handshake_flood and reconnect_burst.
+        Some(Value(word)) if word == "attack" => {
+            attacks::load::run(&args.value()?.string()?, args.value()?.parse()?, args.value()?.parse()?)?;
+        }
         Some(Value(word)) if word == "spin" => cpu_warmer::spin(args.value()?.parse()?),
         Some(Value(word)) if word == "flood" => {
             handshake_flood::run_flood(args.value()?.parse()?, args.value()?.parse()?)?;

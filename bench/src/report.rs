@@ -58,6 +58,14 @@ struct Row {
     values: Vec<Vec<f64>>,
 }
 
+impl Row {
+    /// The name and the unit.
+    fn title(&self) -> String {
+        let unit = self.unit.label();
+        if unit.is_empty() { self.name.clone() } else { format!("{}, {unit}", self.name) }
+    }
+}
+
 /// The column of sockproxyd linked statically with musl.
 pub const MUSL: &str = "sockproxyd musl";
 
@@ -130,7 +138,11 @@ impl Report {
 
     /// The whole report. `others`: processors used by other programs meanwhile.
     pub fn markdown(&self, others: f64) -> String {
-        let mut out = format!("{}\n\nMedian of {} rounds (bulk: of three runs in each).", machine(), self.rounds);
+        let mut out = format!(
+            "{}\n\nMedian of {} rounds (bulk: of three runs in each; attacks: one run).",
+            machine(),
+            self.rounds
+        );
         let _ = writeln!(out, " Other programs used {others:.2} processors meanwhile.");
         if others > QUIET {
             out.push_str("That is too much: p99 values and narrow results are unreliable.\n");
@@ -147,9 +159,7 @@ impl Report {
                 Some(value) => row.unit.write(value),
                 None => "-".to_string(),
             });
-            let unit = row.unit.label();
-            let name = if unit.is_empty() { row.name.clone() } else { format!("{}, {unit}", row.name) };
-            let _ = writeln!(out, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
+            let _ = writeln!(out, "| {} | {} |", row.title(), cells.collect::<Vec<_>>().join(" | "));
         }
         out.push_str(&self.goals());
         if !self.failures.is_empty() {
@@ -196,7 +206,8 @@ impl Report {
             Bound::Part(divisor, other) => self.median_of(&row.name, other)? / divisor,
             Bound::LikeRow(other) => self.median_of(other, column)?,
         };
-        let ratio = value / wanted;
+        // A goal may be 0.
+        let ratio = if value == wanted { 1.0 } else { value / wanted };
         let verdict = match goal.bound {
             Bound::AtMost(_) | Bound::Part(..) if ratio <= 1.0 => "ok",
             Bound::LikeFastestHaproxy | Bound::Times(..) if ratio >= 1.0 => "ok",
@@ -209,16 +220,15 @@ impl Report {
             }
             _ => "MISSED",
         };
-        let (name, unit) = (&row.name, row.unit);
-        let label = unit.label();
-        let mut goal_text = unit.write(wanted);
+        let mut goal_text = row.unit.write(wanted);
         match goal.bound {
             Bound::Times(factor, other) => goal_text += &format!(" ({factor} x {other})"),
             Bound::Part(divisor, other) => goal_text += &format!(" ({other} / {divisor})"),
             Bound::LikeRow(other) => goal_text += &format!(" ({other})"),
             _ => {}
         }
-        Some(format!("| {name}, {label} | {} | {goal_text} | {ratio:.2} | {verdict} |\n", unit.write(value)))
+        let (title, value) = (row.title(), row.unit.write(value));
+        Some(format!("| {title} | {value} | {goal_text} | {ratio:.2} | {verdict} |\n"))
     }
 }
 
@@ -245,7 +255,7 @@ enum Bound {
 }
 
 /// The goals of sockproxyd: absolute for what users of Luup notice, relative for what depends on the machine.
-const GOALS: [Goal; 23] = [
+const GOALS: [Goal; 27] = [
     Goal { start: "bulk ", end: "conn", bound: Bound::LikeFastestHaproxy },
     Goal { start: "CPU per GB", end: "conn", bound: Bound::LikeLeanestHaproxy },
     Goal { start: "ping-pong ", end: "p50", bound: Bound::LikeLeanestHaproxy },
@@ -273,6 +283,11 @@ const GOALS: [Goal; 23] = [
     Goal { start: "notification, a device hangs", end: "p50", bound: Bound::AtMost(1.0) },
     Goal { start: "notification, a device hangs", end: "p99", bound: Bound::AtMost(3.0) },
     Goal { start: "notification", end: "last of 20", bound: Bound::AtMost(50.0) },
+    Goal { start: "attack ", end: ", p99", bound: Bound::AtMost(50.0) },
+    Goal { start: "attack ", end: ": refused or failed", bound: Bound::AtMost(0.0) },
+    Goal { start: "attack ", end: ": forbidden effects", bound: Bound::AtMost(0.0) },
+    // 4 MiB for the program, 4 MiB of buffers, and 8 KiB for each of 1024 connections, by their default limits.
+    Goal { start: "attack ", end: ", PSS", bound: Bound::AtMost(16384.0) },
 ];
 
 /// The machine, its kernel, the date, and the versions of haproxy and socat.
@@ -314,6 +329,8 @@ mod tests {
         report.add_quantiles("notification", Unit::Millis, "sockproxyd", &[0.5; 100]);
         report.add_quantiles("ping-pong beside 20 connects", Unit::Micros, "sockproxyd", &[40.0; 100]);
         report.add_quantiles("ping-pong beside 20 handshakes", Unit::Micros, "sockproxyd", &[60.0; 100]);
+        report.add("attack x: refused or failed", Unit::Count, "sockproxyd", 0.0);
+        report.add("attack y: refused or failed", Unit::Count, "sockproxyd", 2.0);
         report.failure("x", "haproxy", "why");
         let text = report.markdown(0.0);
         for line in [
@@ -324,6 +341,8 @@ mod tests {
             "| notification, p50, ms | 0.50 | 1.00 | 0.50 | ok |",
             "| notification, p99, ms | 0.50 | 3.00 | 0.17 | ok |",
             "| ping-pong beside 20 handshakes, p99, us | 60.0 | 40.0 (ping-pong beside 20 connects, p99) | 1.50 | MISSED |",
+            "| attack x: refused or failed | 0 | 0 | 1.00 | ok |",
+            "| attack y: refused or failed | 2 | 0 | inf | MISSED |",
             "- haproxy, x: why",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");

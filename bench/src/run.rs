@@ -38,7 +38,7 @@ pub struct Settings {
 /// One of the measurements.
 type Measurement = fn(&mut Bench) -> io::Result<()>;
 
-const MEASUREMENTS: [(&str, Measurement); 9] = [
+const MEASUREMENTS: [(&str, Measurement); 10] = [
     ("bulk", Bench::bulk),
     ("pingpong", Bench::ping_pong),
     ("connections", Bench::connections),
@@ -48,6 +48,7 @@ const MEASUREMENTS: [(&str, Measurement); 9] = [
     ("idle", Bench::idle),
     ("tls", Bench::tls),
     ("flood", Bench::flood),
+    ("attacks", Bench::attacks),
 ];
 
 /// Bulk runs: direction, connections, and how far the sender may be ahead.

@@ -21,7 +21,13 @@ fn each_load_runs_over_a_direct_connection() {
 
 #[test]
 fn wrong_usage_is_reported() {
-    for args in [&[][..], &["unknown"], &["load", "to-remote", "--via", "plain"], &["all", "--only", "unknown"]] {
+    for args in [
+        &[][..],
+        &["unknown"],
+        &["load", "to-remote", "--via", "plain"],
+        &["all", "--only", "unknown"],
+        &["attack", "unknown", "1", "1"],
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_bench")).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(!output.stderr.is_empty());
