@@ -78,10 +78,20 @@ pub(crate) fn reserve(buffer: &mut Vec<u8>, additional: usize) {
     buffer.reserve(additional);
 }
 
-/// Appends `bytes` to `buffer`, after [`reserve`].
-pub(crate) fn append(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    reserve(buffer, bytes.len());
+/// Appends `bytes` to `buffer`, after [`reserve`] if `memory` bytes of spare memory are enough for that. Otherwise the buffer
+/// grows by `bytes` alone: it is not replaced by one from the pool, and does not double.
+pub(crate) fn append_within(buffer: &mut Vec<u8>, bytes: &[u8], memory: usize) {
+    reserve_within(buffer, bytes.len(), memory);
     buffer.extend_from_slice(bytes);
+}
+
+/// Makes room for `additional` bytes in `buffer` as [`append_within`] does.
+pub(crate) fn reserve_within(buffer: &mut Vec<u8>, additional: usize, memory: usize) {
+    if memory >= MAX_CAPACITY.max(2 * (buffer.len() + additional)) {
+        reserve(buffer, additional);
+    } else {
+        buffer.reserve_exact(additional);
+    }
 }
 
 #[cfg(test)]
@@ -112,6 +122,18 @@ mod tests {
         assert!(!shrink(&mut buffer, 2), "small buffers stay");
         buffer.clear();
         assert_eq!((held(&buffer), take(MIN_CAPACITY).capacity()), (0, MIN_CAPACITY), "the large one is pooled");
+    }
+
+    #[test]
+    fn a_buffer_that_grows_takes_no_spare_memory_if_there_is_none() {
+        clear();
+        give(Vec::with_capacity(MAX_CAPACITY));
+        let mut buffer = Vec::new();
+        append_within(&mut buffer, &[7; 100], 1000);
+        append_within(&mut buffer, &[7; 5000], 10_000);
+        assert_eq!((buffer.len(), held(&buffer)), (5100, 5100));
+        append_within(&mut buffer, &[7], usize::MAX);
+        assert!(held(&buffer) >= 2 * 5100, "it doubles");
     }
 
     #[test]

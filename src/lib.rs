@@ -11,7 +11,7 @@
 //! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay session status tls |
 //! | [`status`] | the answers to STAT and STAT JSON | config notify protocol session |
 //! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls websocket |
-//! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool net protocol websocket |
+//! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
 //! | [`tls`] | TLS as a client: certificates, handshakes on threads, streams | net protocol thread_pool |
 //! | [`net`] | sockets with their readiness, connecting, names | client protocol thread_pool websocket |

@@ -201,7 +201,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "buffers",
         "auto|bytes",
         "auto",
-        "Bytes held in total, a compressed WebSocket's 43 KiB for inflation included. If they are used up, each direction of a connection may still hold 2 KiB, so that none waits for another. auto: a sixteenth of the machine's memory, 4 MiB at least and 64 MiB at most.",
+        "Bytes held in total, a compressed WebSocket's 43 KiB for inflation included. A connection may hold as much as is left free. If nothing is, each direction may still hold 1 KiB, and the largest holder that stands still is closed for those that need more. auto: a sixteenth of the machine's memory, 4 MiB at least and 64 MiB at most.",
         |c, v| {
             c.limits.buffers = match v {
                 "auto" => buffers_for(total_memory()),
@@ -223,7 +223,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "history",
         "bytes",
         "65536",
-        "Bytes of a kept connection (KEEP=) that are held after the plugin has received them, for a plugin that comes back and says how much it has read. In total they may take half of 'buffers'; beyond that, 2 KiB for each connection.",
+        "Bytes of a kept connection (KEEP=) that are held after the plugin has received them, for a plugin that comes back and says how much it has read. In total they may take half of 'buffers'; beyond that, 1 KiB for each connection.",
         |c, v| number(v, 0, 1 << 24).map(|n| c.limits.history = n as usize),
     ),
     Setting::new(

@@ -33,7 +33,7 @@ use crate::notify::{Schedule, Senders, Trust};
 use crate::protocol::command::KeptRequest;
 use crate::protocol::reply;
 use crate::relay::SCRATCH_SIZE;
-use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::memory_budget::{MemoryBudget, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
 use crate::session::{
     DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, SendFailures, Session, SessionContext,
@@ -183,6 +183,7 @@ impl Daemon {
         self.poll(events, timeout).map_err(|error| format!("poll: {error}"))?;
         self.accept_pending();
         self.run_sessions();
+        self.handle_shortage();
         self.send_notifications();
         self.resources.count_schedule();
         Ok(())
@@ -210,7 +211,9 @@ impl Daemon {
         self.skip_stale_timers();
         let session_due = self.timers.next().map(|(due, _)| due);
         let log_due = logging::poll_flush(self.now);
-        let next = [session_due, self.resources.schedule.poll_timeout(), self.listeners.deadline(), log_due];
+        let shortage_due = self.resources.budget.poll_timeout();
+        let next =
+            [session_due, self.resources.schedule.poll_timeout(), self.listeners.deadline(), log_due, shortage_due];
         // From now, not from the turn's beginning: what was due meanwhile is due at once.
         next.into_iter().flatten().min().map(|due| due.saturating_duration_since(Instant::now()))
     }
@@ -323,6 +326,7 @@ impl Daemon {
         let direct = self.listeners.direct(listener);
         let pid = self.pids.next(SystemTime::now(), direct.is_some());
         log::info!("{pid} connection from {address}");
+        self.resources.budget.add_session(key, ClientKey::of(address), self.now);
         let mut cx = self.resources.context(key, self.now);
         let session = match direct {
             Some(direct) => Session::direct(pid, TcpSocket(stream), peer, direct, &mut cx),
@@ -419,6 +423,7 @@ impl Daemon {
         if let Some(pid) = session.kept_pid() {
             self.kept.remove(pid, key);
         }
+        self.resources.budget.remove_session(key);
         self.admission.release(session.address());
         self.listeners.handle_session_end(self.now);
         if self.sessions.is_empty() {
@@ -429,6 +434,17 @@ impl Daemon {
         }
         let sessions = &self.sessions;
         self.timers.prune(sessions.len(), |key, due| sessions.get(key).is_some_and(|found| found.armed == Some(due)));
+    }
+
+    /// Ends sessions that hold what others need, and wakes those that wait for memory.
+    fn handle_shortage(&mut self) {
+        let ShortageActions { end, wake } = self.resources.budget.poll_shortage(self.now);
+        for &key in &end {
+            self.with_session(key, Session::end_for_memory);
+        }
+        for key in end.into_iter().chain(wake) {
+            self.enqueue(key);
+        }
     }
 
     /// Does what the session of `key` has asked for.
@@ -451,7 +467,7 @@ impl Daemon {
                 };
                 self.reply(key, &answer);
             }
-            DaemonRequest::Stat | DaemonRequest::StatJson if self.unread() > self.resources.config.limits.buffers => {
+            DaemonRequest::Stat | DaemonRequest::StatJson if self.unread() > self.resources.budget.left_in_all() => {
                 self.with_session(key, |session, cx| {
                     log::warn!("{} gets no STAT: too many replies wait to be read", session.pid());
                     session.reject(Vec::new(), cx);
@@ -540,6 +556,11 @@ impl Daemon {
         }
         if let Some(found) = self.sessions.get_mut(key) {
             found.session.set_peer(peer);
+        }
+        for key in [key, kept] {
+            if let Some(found) = self.sessions.get(key) {
+                self.resources.budget.set_client(key, ClientKey::of(found.session.address()));
+            }
         }
         Ok(())
     }
@@ -688,10 +709,12 @@ fn trust(context: &Arc<tls::TlsContext>, config: &Config) -> Trust {
 impl Resources {
     /// Counts in the budget what the schedule holds. `notices=` bounds what waits of connections that have ended.
     fn count_schedule(&mut self) {
+        self.budget.end_turn();
         self.budget.adjust(&mut self.schedule_counted, self.schedule.held());
     }
 
     fn context(&mut self, key: Key, now: Instant) -> SessionContext<'_, MioNetwork> {
+        self.budget.begin_turn(key, now);
         SessionContext {
             now,
             key,

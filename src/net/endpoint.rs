@@ -63,6 +63,14 @@ pub(crate) trait Endpoint {
     /// Bounds what the endpoint may hold for its peer, in bytes.
     fn set_send_limit(&mut self, _bytes: usize) {}
 
+    /// Bounds what the endpoint may hold of what it receives before it can return it, in bytes beyond what it holds.
+    fn set_receive_limit(&mut self, _bytes: usize) {}
+
+    /// True if the endpoint is not readable before [`Endpoint::set_receive_limit`] allows it more.
+    fn waits_for_memory(&self) -> bool {
+        false
+    }
+
     /// The descriptor, where bytes may be spliced.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -226,7 +234,8 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
                 Transfer::Broken(io::ErrorKind::TimedOut.into())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readiness.readable = false;
+                // What the stream leaves in the socket for want of memory is reported by no further event.
+                self.readiness.readable &= self.stream.waits_for_memory();
                 Transfer::Blocked
             }
             Err(error) => Transfer::Broken(error),
@@ -287,7 +296,7 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
     }
 
     fn is_readable(&self) -> bool {
-        self.readiness.readable
+        self.readiness.readable && !self.stream.waits_for_memory()
     }
 
     fn assume_readable(&mut self) {
@@ -313,6 +322,14 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
 
     fn set_send_limit(&mut self, bytes: usize) {
         self.stream.set_send_limit(bytes);
+    }
+
+    fn set_receive_limit(&mut self, bytes: usize) {
+        self.stream.set_receive_limit(bytes);
+    }
+
+    fn waits_for_memory(&self) -> bool {
+        self.stream.waits_for_memory()
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

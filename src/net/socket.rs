@@ -39,6 +39,13 @@ pub(crate) trait Stream {
     }
     /// Bounds what the stream may hold for its peer, in bytes.
     fn set_send_limit(&mut self, _bytes: usize) {}
+    /// Bounds what the stream may hold of what it receives before it can return it, in bytes beyond what it holds: a record of
+    /// TLS, say.
+    fn set_receive_limit(&mut self, _bytes: usize) {}
+    /// True if the stream receives nothing before [`Stream::set_receive_limit`] allows it more.
+    fn waits_for_memory(&self) -> bool {
+        false
+    }
     /// Keeps urgent bytes in their place among the others. Without it the kernel leaves out one that is the first to be
     /// read (tcp(7), SO_OOBINLINE). Best effort: an error is ignored.
     fn keep_urgent_bytes(&mut self) {}

@@ -27,6 +27,8 @@ pub(crate) enum ConnectError {
 impl ConnectError {
     /// Connecting to one host took too long (CTIM).
     pub(crate) const CONNECT_TIMEOUT: Self = Self::Connection(ErrorCode::ConnectTimeout, Cow::Borrowed("timeout"));
+    /// There is no memory for what the plugin wrote, or for the server's part of a handshake.
+    pub(crate) const NO_MEMORY: Self = Self::Connection(ErrorCode::CouldNotConnect, Cow::Borrowed("no memory"));
     /// Everything up to the answer took too long (RQTM).
     pub(crate) const REQUEST_TIMEOUT: Self = Self::Connection(ErrorCode::RequestTimeout, Cow::Borrowed("timeout"));
 

@@ -34,6 +34,11 @@ pub(crate) mod setup;
 pub(crate) mod target;
 pub(crate) mod tls_settings;
 
+/// Bytes of memory of a text in a block of its own. Allocators add two words to a block, or round it up.
+pub(crate) fn text_memory(text: &[u8]) -> usize {
+    text.len() + 2 * size_of::<usize>()
+}
+
 /// True for the bytes that separate words: blank and tab.
 pub(crate) fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'

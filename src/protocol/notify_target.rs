@@ -1,7 +1,7 @@
 //! The Luup action that notifications invoke: the four parts of `NTFY`, as an option (`dev/sid/action[/pid]`) and as a
 //! command (`dev sid action [pid]`).
 
-use super::{is_blank, number, percent};
+use super::{is_blank, number, percent, text_memory};
 
 /// The service if `NTFY` names none.
 pub(crate) const DEFAULT_SERVICE: &[u8] = b"urn:toggledbits-com:serviceId:SockProxy1";
@@ -64,6 +64,11 @@ impl NotifyTarget {
             action: part(2),
             pid: part(3).filter(|pid| !pid.is_empty()),
         })
+    }
+
+    /// Bytes of memory of its texts.
+    pub(crate) fn held(&self) -> usize {
+        [&self.service, &self.action, &self.pid].into_iter().flatten().map(|text| text_memory(text)).sum()
     }
 
     /// True if there is a device to notify. Device 0 is one.

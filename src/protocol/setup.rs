@@ -48,17 +48,24 @@ impl SetupParser {
     /// The number of bytes to read from the plugin after [`SetupParser::poll_action`] has returned `None`, at least 1. The
     /// parser then holds at most the longest line and its newline.
     pub(crate) fn wanted(&self) -> usize {
-        (self.max_line + 1).saturating_sub(self.held()).max(1)
+        (self.max_line + 1).saturating_sub(self.unparsed()).max(1)
     }
 
-    /// Bytes held that no command has taken.
-    pub(crate) fn held(&self) -> usize {
+    /// Bytes that no command has taken.
+    fn unparsed(&self) -> usize {
         self.input.len() - self.parsed
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn held(&self) -> usize {
+        self.input.capacity()
     }
 
     /// Adds bytes from the plugin, in pieces of any size.
     pub(crate) fn handle_input(&mut self, bytes: &[u8]) {
         self.input.drain(..std::mem::take(&mut self.parsed));
+        // A line comes in one piece as a rule.
+        self.input.reserve_exact(bytes.len());
         self.input.extend_from_slice(bytes);
     }
 
@@ -90,6 +97,7 @@ impl SetupParser {
     /// The input after the last line that was parsed.
     pub(crate) fn into_rest(mut self) -> Vec<u8> {
         self.input.drain(..self.parsed);
+        self.input.shrink_to_fit();
         self.input
     }
 }

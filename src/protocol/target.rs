@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::text_memory;
 use crate::websocket::handshake::{HandshakeError, Url};
 
 /// The target of a CONN.
@@ -37,6 +38,14 @@ impl Target {
         let end = text.iter().position(|&b| super::is_blank(b)).unwrap_or(text.len());
         let url = Url::parse(&text[..end]).map_err(|error| TargetError::Url(error.into()))?;
         Ok((Self::WebSocket(url), &text[end..]))
+    }
+
+    /// Bytes of memory of its text.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Self::Endpoint(endpoint) => text_memory(endpoint.host.as_bytes()),
+            Self::WebSocket(url) => text_memory(url.host.as_bytes()) + text_memory(url.resource.as_bytes()),
+        }
     }
 
     /// The host and the port to connect to.

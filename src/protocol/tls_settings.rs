@@ -1,5 +1,7 @@
 //! How a connection uses TLS. The module `tls` reads these settings.
 
+use super::text_memory;
+
 /// The TLS settings of one connection. Connections with equal settings share a rustls configuration, and resume each
 /// other's sessions. The defaults are those of the options (`options::tls`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +29,15 @@ pub(crate) enum TlsVerify {
     None,
     /// It must have one of these SHA-256 fingerprints (of its DER encoding). Replaces the checks of [`TlsVerify::Peer`].
     Pins(Vec<[u8; 32]>),
+}
+
+impl TlsSettings {
+    /// Bytes of memory, those of its texts included.
+    pub(crate) fn held(&self) -> usize {
+        let texts = [&self.server_name, &self.ca_file, &self.certificate, &self.private_key];
+        let pins = if let TlsVerify::Pins(pins) = &self.verify { size_of_val(&pins[..]) } else { 0 };
+        size_of::<Self>() + pins + texts.into_iter().flatten().map(|text| text_memory(text.as_bytes())).sum::<usize>()
+    }
 }
 
 impl TlsVerify {

@@ -228,8 +228,12 @@ impl DatagramRelay {
             return Ok(None);
         }
         if self.decoder.buffered() > RESERVE && cx.budget.is_full() {
-            // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
-            self.refuse(FramingError::NoMemory);
+            if cx.budget.is_exhausted() {
+                self.refuse(FramingError::NoMemory);
+            } else {
+                // If several parts of messages wait for each other's memory, the budget ends the largest.
+                cx.budget.wait(RESERVE);
+            }
             return Ok(None);
         }
         if !plugin.is_readable() {
@@ -249,6 +253,12 @@ impl DatagramRelay {
             Transfer::Blocked => Ok(None),
             Transfer::Broken(_) => Err(CloseReason::PluginLost),
         }
+    }
+
+    /// The connection ends for want of memory. Returns the last message for the plugin, if its framing has messages.
+    pub(crate) fn refuse_for_memory(&mut self) -> Vec<u8> {
+        let can_tell = self.framing == Framing::Mesg && self.to_plugin.is_empty();
+        if can_tell { FramingError::NoMemory.close_message() } else { Vec::new() }
     }
 
     /// The plugin has violated its framing, and is told so where the framing can express that.

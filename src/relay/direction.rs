@@ -20,6 +20,9 @@ const BULK_AFTER: u8 = 3;
 /// Fewer bytes than this in a pipe are no bulk any more: reading them costs less.
 const MIN_BULK: usize = 4 * 1024;
 
+/// A block of this many bytes or more is replaced by a smaller one when three quarters of it are written.
+const MIN_SHRUNK: usize = 4 * 1024;
+
 /// Bytes that were read and not yet written.
 #[derive(Debug, Default)]
 enum Pending {
@@ -123,11 +126,11 @@ impl Direction {
         !matches!(self.pending, Pending::Nothing)
     }
 
-    /// Bytes that are pending.
+    /// Bytes that are pending. Those in memory count with all of their block, of which a part may be written.
     pub(crate) fn held(&self) -> usize {
         match &self.pending {
             Pending::Nothing => 0,
-            Pending::Bytes { bytes, written } => bytes.len() - written,
+            Pending::Bytes { bytes, .. } => bytes.len(),
             Pending::Pipe { len, .. } => *len,
         }
     }
@@ -152,7 +155,7 @@ impl Direction {
     pub(crate) fn abandon(&mut self, budget: &mut MemoryBudget, pipes: &mut PipePool) {
         match std::mem::take(&mut self.pending) {
             Pending::Nothing => {}
-            Pending::Bytes { bytes, written } => budget.release(bytes.len() - written),
+            Pending::Bytes { bytes, .. } => budget.release(bytes.len()),
             Pending::Pipe { pipe, .. } => pipes.discard(pipe),
         }
         self.phase = DirectionPhase::Ended;
@@ -304,9 +307,15 @@ impl Direction {
                 Transfer::Bytes(sent) => {
                     *written += sent;
                     self.moved += sent as u64;
-                    cx.budget.release(sent);
-                    if *written == bytes.len() {
+                    cx.budget.handle_moved(sent);
+                    let left = bytes.len() - *written;
+                    if left == 0 {
+                        cx.budget.release(bytes.len());
                         self.pending = Pending::Nothing;
+                    } else if bytes.len() >= MIN_SHRUNK && left <= bytes.len() / 4 {
+                        // A few bytes for a slow reader do not keep the block of many.
+                        cx.budget.release(*written);
+                        (*bytes, *written) = (bytes[*written..].into(), 0);
                     }
                 }
                 Transfer::Broken(error) => return Err(DirectionError::Sink(error)),

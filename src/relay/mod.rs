@@ -8,6 +8,7 @@
 pub(crate) mod datagram;
 pub(crate) mod direction;
 pub(crate) mod memory_budget;
+mod memory_shares;
 pub(crate) mod pipe_pool;
 mod receive_timer;
 pub(crate) mod stream;

@@ -104,7 +104,8 @@ impl StreamRelay {
         });
         self.flushing_since = (self.is_over() && !flushed).then(|| self.flushing_since.unwrap_or(cx.now));
 
-        self.receive_timer.set_held_back(self.to_plugin.is_held_back(), cx.now);
+        let held_back = self.to_plugin.is_held_back() || remote.waits_for_memory();
+        self.receive_timer.set_held_back(held_back, cx.now);
         // An error may have left the other direction with something to do.
         let goes_on = self.error.is_some() && !self.is_over() && self.can_move(plugin, remote);
         turn.again = to_plugin.again || to_remote.again || goes_on;

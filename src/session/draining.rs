@@ -44,7 +44,7 @@ impl Draining {
 
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
-        self.outbox.unwritten()
+        self.outbox.held()
     }
 
     /// Writes what is left, then waits for the plugin to close.
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn the_last_reply_is_written_in_pieces_and_the_end_behind_it() {
         let (mut draining, mut plugin) = (Draining::new(b"OK QUIT\n".to_vec(), Instant::now()), plugin(3));
-        assert_eq!((turn(&mut draining, &mut plugin), draining.held()), (DrainOutcome::Wait, 5));
+        assert_eq!((turn(&mut draining, &mut plugin), draining.held()), (DrainOutcome::Wait, 8), "the memory of all");
         // It has ended its side, and still reads.
         plugin.stream_mut().close();
         assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Wait);

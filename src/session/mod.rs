@@ -64,7 +64,7 @@ use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
 use crate::protocol::target::Target;
-use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::{CloseReason, RelayTurn, Timing};
 use crate::tls::TlsStep;
 use connecting::{ConnectOutcome, Connected, Connecting};
@@ -347,10 +347,21 @@ impl<N: Network> Session<N> {
         let plugin = self.plugin.endpoint_mut();
         let connect_timeout = cx.config.limits.connect;
         let mut setup_cx = SetupContext { now: cx.now, scratch: cx.scratch, budget: cx.budget, connect_timeout };
-        match setup.turn(plugin, &mut self.parameters, &mut setup_cx) {
+        let before = self.parameters.held();
+        let outcome = setup.turn(plugin, &mut self.parameters, &mut setup_cx);
+        let memory = before + cx.budget.left() + RESERVE;
+        match outcome {
+            // A command has set what there is no memory for.
+            SetupOutcome::Wait | SetupOutcome::Again if self.parameters.held() > memory => {
+                Next::Enter(Stage::Draining(Box::new(Draining::new(reply::line_too_long(), cx.now))))
+            }
             SetupOutcome::Wait => Next::Stay(TurnResult::Wait),
             SetupOutcome::Again => Next::Stay(TurnResult::Again),
             SetupOutcome::Request(request) => Next::Stay(TurnResult::Request(request)),
+            SetupOutcome::Connect(request) if request.held() + self.parameters.held() > memory => {
+                let protocol = Protocol::of(&request.target, self.parameters.transport);
+                Next::Enter(refuse(self.pid, &request.target, protocol, &ConnectError::NO_MEMORY, cx.now))
+            }
             SetupOutcome::Connect(request) if self.parameters.keep.is_some() => {
                 self.stage = Stage::Claiming(Box::new(request));
                 Next::Stay(TurnResult::Request(DaemonRequest::Kept(KeptRequest::Claim)))
@@ -441,7 +452,7 @@ impl<N: Network> Session<N> {
         if let Some(plugin) = self.plugin.kept_mut() {
             plugin.begin_turn(cx.config.limits.history, cx.budget);
         }
-        let mut turn = relaying.turn(self.plugin.endpoint_mut(), &self.parameters, self.counted, cx);
+        let mut turn = relaying.turn(self.plugin.endpoint_mut(), &self.parameters, cx);
         let mut parked = false;
         if let Some(plugin) = self.plugin.kept_mut() {
             parked = plugin.end_turn(&mut turn, cx.now, cx.budget);
@@ -510,6 +521,7 @@ impl<N: Network> Session<N> {
         if matches!(stage, Stage::Draining(_) | Stage::Closed) {
             self.notify_closed(cx);
             self.plugin.release(cx.budget);
+            self.parameters.drop_connect_settings();
         }
         self.stage = stage;
         self.account(cx.budget);
@@ -538,17 +550,52 @@ impl<N: Network> Session<N> {
         self.notifier.notify_closed(recipient, lived, cx.schedule, cx.now);
     }
 
+    /// Ends because others need the memory that this session holds. A plugin is told so where its framing can say it and no
+    /// part of another message was written to it. To be followed by a turn.
+    pub(crate) fn end_for_memory(&mut self, cx: &mut SessionContext<'_, N>) {
+        let target = self.target().map_or_else(|| "no target".to_owned(), Target::to_string);
+        log::warn!("{} ends: it holds {} bytes, which others need, and stands still ({target})", self.pid, self.held());
+        let next = match (&mut self.stage, &self.plugin) {
+            (Stage::Setup(setup), _) if setup.unread() == 0 => {
+                Stage::Draining(Box::new(Draining::new(reply::line_too_long(), cx.now)))
+            }
+            (Stage::Connecting(connecting), _) => {
+                let (target, protocol) = (connecting.target(), connecting.protocol());
+                refuse(self.pid, target, protocol, &ConnectError::NO_MEMORY, cx.now)
+            }
+            (Stage::Relaying(relaying), PluginSide::Attached(_)) if relaying.is_connect_reply_sent() => {
+                let last_message = relaying.refuse_for_memory(cx);
+                Stage::Draining(Box::new(Draining::new(last_message, cx.now)))
+            }
+            _ => Stage::Closed,
+        };
+        self.enter(next, cx);
+    }
+
+    /// Where the connection leads, if that is known.
+    fn target(&self) -> Option<&Target> {
+        match &self.stage {
+            Stage::Setup(_) | Stage::Draining(_) | Stage::Closed => None,
+            Stage::Claiming(request) => Some(&request.target),
+            Stage::Connecting(connecting) => Some(connecting.target()),
+            Stage::Relaying(relaying) => Some(relaying.target()),
+            Stage::UnreadTail(tail) => Some(&tail.target),
+        }
+    }
+
     /// Counts in the budget what the stage holds.
     fn account(&mut self, budget: &mut MemoryBudget) {
         let held = match &self.stage {
             Stage::Setup(setup) => setup.held(),
-            Stage::Claiming(request) => request.sent_ahead.len(),
+            Stage::Claiming(request) => request.held(),
             Stage::Connecting(connecting) => connecting.held(),
             Stage::Relaying(relaying) => relaying.held(),
             Stage::Draining(draining) => draining.held(),
-            Stage::UnreadTail(_) | Stage::Closed => 0,
+            Stage::UnreadTail(tail) => tail.target.held(),
+            // It is dropped next.
+            Stage::Closed => return budget.adjust(&mut self.counted, 0),
         };
-        budget.adjust(&mut self.counted, held);
+        budget.adjust(&mut self.counted, held + self.parameters.held());
     }
 
     /// When [`Session::handle_timeout`] is to be called, if no event comes before.

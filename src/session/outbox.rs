@@ -20,6 +20,7 @@ impl Outbox {
 
     /// Adds bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.reserve_exact(bytes.len());
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -28,9 +29,16 @@ impl Outbox {
         self.bytes.len() - self.written
     }
 
+    /// Bytes of memory held.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The bytes that are still to be written.
     pub(super) fn into_unwritten(mut self) -> Vec<u8> {
-        self.bytes.split_off(self.written)
+        self.bytes.drain(..self.written);
+        self.bytes.shrink_to_fit();
+        self.bytes
     }
 
     /// Writes what can be written. True if nothing is left.

@@ -7,16 +7,17 @@ use super::connecting::{Connected, ConnectedLink};
 use super::context::SessionContext;
 use super::outbox::Outbox;
 use super::pid::Pid;
-use super::remote::RemoteStream;
+use super::remote::{RemoteStream, wait_if_needed};
 use crate::access::OwnConnection;
 use crate::net::endpoint::{DatagramEndpoint, Endpoint, SocketEndpoint};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::reason;
-use crate::net::socket::KeepAlive;
+use crate::net::socket::{KeepAlive, Stream as _};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
 use crate::relay::datagram::DatagramRelay;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::stream::StreamRelay;
 use crate::relay::websocket::{RelayOptions, WebSocketRelay};
 use crate::relay::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
@@ -154,12 +155,11 @@ impl<N: Network> Relaying<N> {
         }
     }
 
-    /// Moves what can be moved. `counted`: bytes of this stage that are counted in the budget.
+    /// Moves what can be moved.
     pub(super) fn turn(
         &mut self,
         plugin: &mut dyn Endpoint,
         parameters: &Parameters,
-        counted: usize,
         cx: &mut SessionContext<'_, N>,
     ) -> RelayTurn {
         if self.nagle_on && self.relay().sent() > 0 && self.writes_again(plugin) {
@@ -168,7 +168,7 @@ impl<N: Network> Relaying<N> {
         if self.keep_alive_due.is_some_and(|due| due <= cx.now) {
             self.set_keep_alive(cx);
         }
-        let send_limit = cx.budget.available_with(counted);
+        self.set_limits(cx.budget);
         let targets = &cx.config.targets;
         let mut relay_cx = RelayContext {
             now: cx.now,
@@ -180,12 +180,14 @@ impl<N: Network> Relaying<N> {
         };
         match &mut self.link {
             Link::Stream { remote, relay } => {
-                remote.set_send_limit(send_limit);
-                relay.run(plugin, remote, &mut relay_cx)
+                let turn = relay.run(plugin, remote, &mut relay_cx);
+                wait_if_needed(remote, relay_cx.budget);
+                turn
             }
             Link::WebSocket { remote, relay, .. } => {
-                remote.set_send_limit(send_limit);
-                relay.run(plugin, remote, &mut relay_cx)
+                let turn = relay.run(plugin, remote, &mut relay_cx);
+                wait_if_needed(remote, relay_cx.budget);
+                turn
             }
             Link::Datagrams { remote, relay } => {
                 let own = relay.target();
@@ -197,6 +199,15 @@ impl<N: Network> Relaying<N> {
                 };
                 relay.run(plugin, remote, &may_send, &mut on_unsent, &mut relay_cx)
             }
+        }
+    }
+
+    /// Bounds what the remote's stream itself may hold.
+    fn set_limits(&mut self, budget: &MemoryBudget) {
+        if let Link::Stream { remote, .. } | Link::WebSocket { remote, .. } = &mut self.link {
+            // Less than the reserve of a direction, which the relay may hold besides.
+            remote.set_send_limit((remote.stream().unsent() + budget.left()).max(RESERVE / 4));
+            remote.set_receive_limit(budget.left().max(RESERVE));
         }
     }
 
@@ -222,12 +233,26 @@ impl<N: Network> Relaying<N> {
 
     /// Bytes held outside of the relay: by the remote's stream, and of the reply to CONN.
     pub(super) fn held(&self) -> usize {
-        self.stream().map_or(0, Endpoint::held) + self.connect_reply.as_ref().map_or(0, |reply| reply.unwritten())
+        self.target.held()
+            + self.stream().map_or(0, Endpoint::held)
+            + self.connect_reply.as_ref().map_or(0, |reply| reply.held())
     }
 
     /// True if the remote's protocol has an end of its own to be told: a close frame, or close_notify.
     pub(super) fn has_close_handshake(&self) -> bool {
         matches!(self.link, Link::WebSocket { .. }) || self.tls_version().is_some()
+    }
+
+    /// The connection ends for want of memory. Tells the remote as far as that goes at once, and returns the last message for
+    /// the plugin: none if its framing has no messages, or part of another was written to it.
+    pub(super) fn refuse_for_memory(&mut self, cx: &mut SessionContext<'_, N>) -> Vec<u8> {
+        let message = match &mut self.link {
+            Link::Stream { .. } => Vec::new(),
+            Link::Datagrams { relay, .. } => relay.refuse_for_memory(),
+            Link::WebSocket { remote, relay, .. } => relay.refuse_for_memory(remote, cx.now, cx.random),
+        };
+        self.shutdown_write();
+        message
     }
 
     /// Ends the outgoing side of the remote's stream, without another turn.
@@ -391,11 +416,11 @@ mod tests {
         let (plugin, plugin_peer) = connection(FaultProfile::default(), 4);
         let mut plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
         assert!(!relaying.send_connect_reply(&mut plugin).unwrap() && !relaying.is_connect_reply_sent());
-        assert_eq!(relaying.held(), 4, "half the reply to CONN");
+        assert_eq!(relaying.held(), 8 + relaying.target().held(), "the reply to CONN, of which half is written");
         plugin_peer.wire_mut().make_room(1000);
         plugin.handle_event(plugin_peer.wire_mut().take_event());
         assert!(relaying.send_connect_reply(&mut plugin).unwrap() && relaying.is_connect_reply_sent());
-        let turn = world.with_context(1, |cx| relaying.turn(&mut plugin, &Parameters::default(), 0, cx));
+        let turn = world.with_context(1, |cx| relaying.turn(&mut plugin, &Parameters::default(), cx));
         assert!(turn.delivered);
         assert_eq!(plugin_peer.wire().received, b"OK CONN\ndata");
         assert_eq!(plugin.stream().held(), 0);

@@ -3,9 +3,14 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::net::endpoint::Endpoint;
 use crate::net::socket::Stream;
 use crate::net::user_timeout::Unacknowledged;
+use crate::relay::memory_budget::MemoryBudget;
 use crate::tls::TlsStream;
+
+/// Memory that a stream which waits needs: that of the longest record of TLS (RFC 8446 section 5.2).
+const RECORD_MEMORY: usize = 17 * 1024;
 
 /// A connected remote's stream over a socket `S`.
 #[derive(Debug)]
@@ -48,6 +53,13 @@ impl<S: Stream> RemoteStream<S> {
     }
 }
 
+/// Waits for memory if `remote` does.
+pub(super) fn wait_if_needed(remote: &dyn Endpoint, budget: &mut MemoryBudget) {
+    if remote.waits_for_memory() {
+        budget.wait(RECORD_MEMORY);
+    }
+}
+
 impl<S: Stream> Stream for RemoteStream<S> {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream_mut().recv(buffer)
@@ -79,6 +91,14 @@ impl<S: Stream> Stream for RemoteStream<S> {
 
     fn set_send_limit(&mut self, bytes: usize) {
         self.stream_mut().set_send_limit(bytes);
+    }
+
+    fn set_receive_limit(&mut self, bytes: usize) {
+        self.stream_mut().set_receive_limit(bytes);
+    }
+
+    fn waits_for_memory(&self) -> bool {
+        self.stream().waits_for_memory()
     }
 
     fn keep_urgent_bytes(&mut self) {

@@ -32,7 +32,7 @@ pub(super) struct SetupContext<'a> {
     /// The buffer that all connections share for reading.
     pub scratch: &'a mut [u8],
     /// The bound on bytes held in all.
-    pub budget: &'a MemoryBudget,
+    pub budget: &'a mut MemoryBudget,
     /// The default of CTIM, for HELP.
     pub connect_timeout: Duration,
 }
@@ -44,6 +44,13 @@ pub(super) struct ConnectRequest {
     pub target: Target,
     /// Bytes for the remote.
     pub sent_ahead: Vec<u8>,
+}
+
+impl ConnectRequest {
+    /// Bytes held.
+    pub(super) fn held(&self) -> usize {
+        self.target.held() + self.sent_ahead.len()
+    }
 }
 
 /// What a turn in setup mode leads to.
@@ -109,7 +116,7 @@ impl Setup {
 
     /// Bytes held: replies, and what the plugin has sent and no command has taken.
     pub(super) fn held(&self) -> usize {
-        self.outbox.unwritten() + self.parser.held()
+        self.outbox.held() + self.parser.held()
     }
 
     /// Answers commands until there are none, or one needs something else.
@@ -162,10 +169,14 @@ impl Setup {
         if !plugin.is_readable() {
             return ReadOutcome::Nothing;
         }
-        // Partly read lines that wait for each other's memory would deadlock, so the line fails instead.
         let memory = cx.budget.left().max(RESERVE.saturating_sub(self.parser.held()));
-        if memory == 0 {
+        if memory == 0 && cx.budget.is_exhausted() {
             return ReadOutcome::NoMemory;
+        }
+        if memory == 0 {
+            // If several parts of lines wait for each other's memory, the budget ends the largest.
+            cx.budget.wait(RESERVE);
+            return ReadOutcome::Nothing;
         }
         let room = cx.scratch.len().min(self.parser.wanted()).min(memory);
         match plugin.try_read(&mut cx.scratch[..room]) {
@@ -249,7 +260,7 @@ mod tests {
         let mut fixture = Fixture::new(3);
         assert!(matches!(fixture.send(b"BLKS 5\n"), SetupOutcome::Wait));
         assert_eq!((fixture.received(), fixture.plugin.stream().unread()), (&b"OK "[..], 7));
-        assert_eq!((fixture.setup.unread(), fixture.setup.held()), (6, 6));
+        assert_eq!((fixture.setup.unread(), fixture.setup.held()), (6, 9));
         fixture.plugin.stream_mut().make_room(8);
         assert!(matches!(fixture.turn(), SetupOutcome::Wait));
         assert_eq!(fixture.received(), b"OK HELLO\nOK");
@@ -282,7 +293,7 @@ mod tests {
         assert!(matches!(fixture.send(b"x"), SetupOutcome::Close(_)), "it holds more than the reserve");
         let mut fixture = Fixture::new(1000);
         fixture.budget.hold(100_000);
-        assert!(matches!(fixture.send(&[b'x'; 2000]), SetupOutcome::Wait), "every plugin has the reserve");
+        assert!(matches!(fixture.send(&[b'x'; RESERVE - 1]), SetupOutcome::Wait), "every plugin has the reserve");
     }
 
     #[test]

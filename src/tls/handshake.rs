@@ -21,7 +21,10 @@ const STACK: usize = 256 * 1024;
 /// Luup. At niceness 10 the thread still gets a tenth of a busy processor.
 const NICE: i32 = 10;
 /// Length of a TLS record header (RFC 8446 section 5.1).
-const RECORD_HEADER: usize = 5;
+pub(super) const RECORD_HEADER: usize = 5;
+/// Bytes of memory that each received byte of a handshake may take until the handshake is done: rustls keeps the server's
+/// certificates, and the shortest has four bytes in the message (RFC 5246 section 7.4.2), a `Vec` and a block of memory.
+const MEMORY_PER_BYTE: usize = (size_of::<Vec<u8>>() + 4 * size_of::<usize>()) / 4;
 
 /// Runs handshakes on a thread pool. `K` identifies a session; each step comes back with its key.
 pub(crate) struct Handshakes<K> {
@@ -38,6 +41,8 @@ pub(crate) struct PendingHandshake {
     client: Box<TlsClient>,
     /// True once the server has sent a whole record header, so that its first bytes need no further check.
     is_tls: bool,
+    /// Bytes received so far.
+    received: usize,
 }
 
 /// A connection whose handshake is done.
@@ -57,7 +62,7 @@ impl TlsConnection {
 
     /// Bytes held: decrypted ones, and a record that has come in part.
     pub(crate) fn held(&self) -> usize {
-        self.plain.len() + self.client.incomplete().len()
+        self.plain.len() + self.client.incomplete().len() + self.client.state_memory()
     }
 }
 
@@ -184,6 +189,16 @@ impl HandshakeTask {
     }
 }
 
+/// Bytes of memory that a handshake takes at most which has received this many bytes.
+pub(crate) fn handshake_memory(received: usize) -> usize {
+    received * MEMORY_PER_BYTE
+}
+
+/// Bytes that a handshake may receive with this much memory.
+pub(crate) fn handshake_room(memory: usize) -> usize {
+    memory / MEMORY_PER_BYTE
+}
+
 /// Begins a handshake with `host` and returns it with the ClientHello to send. May read files and compute for tens of
 /// milliseconds.
 pub(crate) fn begin(
@@ -194,7 +209,7 @@ pub(crate) fn begin(
     let name = server_name(settings.server_name.as_deref().unwrap_or(host))?;
     let client =
         TlsClient::new(context.config(settings)?, name).map_err(|error| TlsError::from_rustls(&error, None))?;
-    let mut pending = PendingHandshake { client: Box::new(client), is_tls: false };
+    let mut pending = PendingHandshake { client: Box::new(client), is_tls: false, received: 0 };
     let mut to_send = Vec::new();
     let state = pending.client.process(&mut [], &mut to_send, |_| ());
     state.map_err(|error| TlsError::from_rustls(&error, None))?;
@@ -226,15 +241,16 @@ impl PendingHandshake {
         TlsStep { to_send, outcome }
     }
 
-    /// Bytes held of the server's next message, which has come in part.
-    pub(crate) fn held(&self) -> usize {
-        self.client.incomplete().len()
+    /// Bytes received so far. See [`handshake_memory`].
+    pub(crate) fn received(&self) -> usize {
+        self.received
     }
 
     fn process(&mut self, received: &[u8], to_send: &mut Vec<u8>) -> Result<(TlsState, Vec<u8>), TlsError> {
         if received.is_empty() {
             return Err(TlsError::new("closed by the server during the handshake"));
         }
+        self.received += received.len();
         let mut incoming = [self.client.incomplete(), received].concat();
         if !self.is_tls
             && let Some(error) = TlsError::from_first_bytes(&incoming)

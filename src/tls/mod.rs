@@ -35,5 +35,7 @@ pub(crate) use context::TlsContext;
 pub(crate) use error::TlsError;
 #[cfg(test)]
 pub(crate) use handshake::begin;
-pub(crate) use handshake::{Handshakes, PendingHandshake, TlsConnection, TlsOutcome, TlsStep};
+pub(crate) use handshake::{
+    Handshakes, PendingHandshake, TlsConnection, TlsOutcome, TlsStep, handshake_memory, handshake_room,
+};
 pub(crate) use stream::TlsStream;

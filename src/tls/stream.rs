@@ -5,7 +5,7 @@ use std::io;
 
 use super::client::{TlsClient, TlsState};
 use super::error::TlsError;
-use super::handshake::TlsConnection;
+use super::handshake::{RECORD_HEADER, TlsConnection};
 use crate::net::socket::Stream;
 
 /// Bytes received at once at most: one record.
@@ -16,6 +16,8 @@ const MIN_READ: usize = 2 * 1024;
 const MAX_RECORD: usize = 16 * 1024;
 /// Encrypted bytes that may wait for the stream below, at most. [`Stream::set_send_limit`] lowers it.
 const MAX_UNSENT: usize = 16 * 1024;
+/// Bytes of a record with its header at most (RFC 5246 section 6.2.3: 2^14 + 2048).
+const MAX_WIRE_RECORD: usize = RECORD_HEADER + MAX_RECORD + 2048;
 
 thread_local! {
     /// Temporary memory of all connections of this thread, in use during a call only. It keeps its initialised bytes
@@ -43,7 +45,14 @@ pub(crate) struct TlsStream<S> {
     plain_taken: usize,
     /// Encrypted bytes that the stream below has not taken.
     unsent: Vec<u8>,
-    limit: usize,
+    send_limit: usize,
+    /// Bytes that an incomplete record may have.
+    receive_limit: usize,
+    /// Bytes that the record which is to be received has, those before it that are incomplete, too, included. 0: it is not
+    /// known, or not longer than `receive_limit` was.
+    needed: usize,
+    /// Bytes of memory for the state of the connection.
+    state_memory: usize,
     reading: ReadState,
     writing: WriteState,
 }
@@ -90,8 +99,20 @@ impl<S: Stream> TlsStream<S> {
     /// A stream over `inner`. `unsent`: bytes of the handshake that have not been sent yet.
     pub(crate) fn new(inner: S, TlsConnection { client, plain }: TlsConnection, unsent: Vec<u8>) -> Self {
         let reading = if client.is_closed() { ReadState::Closed } else { ReadState::Open };
-        let writing = WriteState::Open;
-        Self { inner, client, plain, plain_taken: 0, unsent, limit: MAX_UNSENT, reading, writing }
+        let state_memory = client.state_memory();
+        Self {
+            inner,
+            client,
+            plain,
+            plain_taken: 0,
+            unsent,
+            send_limit: MAX_UNSENT,
+            receive_limit: usize::MAX,
+            needed: 0,
+            state_memory,
+            reading,
+            writing: WriteState::Open,
+        }
     }
 
     /// The stream below.
@@ -125,7 +146,17 @@ impl<S: Stream> TlsStream<S> {
         filled: &mut usize,
     ) -> io::Result<Option<usize>> {
         let start = self.client.incomplete().len();
-        let end = start + (buffer.len() - *filled).clamp(MIN_READ, MAX_READ);
+        let end = if self.receive_limit >= start.saturating_add(MAX_WIRE_RECORD) {
+            start + (buffer.len() - *filled).clamp(MIN_READ, MAX_READ)
+        } else {
+            // Where memory is short a record is received when there is memory for all of it, and nothing behind it.
+            let end = record_end(self.client.incomplete());
+            if end > self.receive_limit {
+                self.needed = end;
+                return Ok(None);
+            }
+            end
+        };
         if scratch.len() < end {
             scratch.resize(end.max(2 * MAX_READ), 0);
         }
@@ -237,9 +268,9 @@ impl<S: Stream> Stream for TlsStream<S> {
         let mut taken = 0;
         while taken < bytes.len() {
             let available = if is_writable {
-                MAX_RECORD.min(self.limit)
+                MAX_RECORD.min(self.send_limit)
             } else {
-                self.limit.saturating_sub(self.unsent.len()).min(MAX_RECORD)
+                self.send_limit.saturating_sub(self.unsent.len()).min(MAX_RECORD)
             };
             if available == 0 {
                 break;
@@ -280,12 +311,23 @@ impl<S: Stream> Stream for TlsStream<S> {
 
     fn held(&self) -> usize {
         // Both vectors are freed when they become empty.
-        self.unsent.capacity() + self.plain.capacity() + self.client.incomplete().len()
+        self.state_memory + self.unsent.capacity() + self.plain.capacity() + self.client.incomplete().len()
+    }
+
+    fn set_receive_limit(&mut self, bytes: usize) {
+        self.receive_limit = self.client.incomplete().len().saturating_add(bytes);
+        if self.needed <= self.receive_limit {
+            self.needed = 0;
+        }
+    }
+
+    fn waits_for_memory(&self) -> bool {
+        self.needed > 0
     }
 
     /// Bytes that do not fit are not taken. A record is no longer than the limit, either.
     fn set_send_limit(&mut self, bytes: usize) {
-        self.limit = bytes.clamp(1, MAX_UNSENT);
+        self.send_limit = bytes.clamp(1, MAX_UNSENT);
     }
 
     fn shutdown_write(&mut self) {
@@ -298,6 +340,21 @@ impl<S: Stream> Stream for TlsStream<S> {
         }
         // Bytes that cannot be sent now wait for the next `flush`; an error shows there again.
         let _ = self.flush();
+    }
+}
+
+/// Where the record ends that comes in, or its header if that is incomplete. `incomplete`: received bytes from the beginning
+/// of a record on.
+fn record_end(incomplete: &[u8]) -> usize {
+    let mut start = 0;
+    loop {
+        let Some(header) = incomplete.get(start..start + RECORD_HEADER) else { return start + RECORD_HEADER };
+        // RFC 8446 section 5.1: type, version, and the length in two bytes.
+        let end = start + RECORD_HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
+        if end > incomplete.len() {
+            return end;
+        }
+        start = end;
     }
 }
 

@@ -64,8 +64,13 @@ impl Decoder {
 
     /// Adds bytes from the plugin.
     pub(crate) fn handle_input(&mut self, bytes: &[u8]) {
+        self.handle_input_within(bytes, usize::MAX);
+    }
+
+    /// Adds bytes from the plugin. The memory for them grows by no more than `memory` bytes beyond their own length.
+    pub(crate) fn handle_input_within(&mut self, bytes: &[u8], memory: usize) {
         self.discard_decoded();
-        buffer_pool::append(&mut self.input, bytes);
+        buffer_pool::append_within(&mut self.input, bytes, memory);
     }
 
     /// Discards the input, for a plugin that has gone. Another one may follow.

@@ -140,6 +140,13 @@ impl Parameters {
         self.framing.unwrap_or(if protocol.is_websocket() { Framing::Mesg } else { Framing::Raw })
     }
 
+    /// Bytes of memory besides those that every session takes.
+    pub(crate) fn held(&self) -> usize {
+        let notify = self.notify.as_deref().map_or(0, NotifyTarget::held);
+        let websocket = self.websocket.as_deref().map_or(0, |settings| size_of_val(settings) + settings.offer.held());
+        notify + websocket + self.tls.as_deref().map_or(0, TlsSettings::held)
+    }
+
     /// Frees the settings that only connecting needs.
     pub(crate) fn drop_connect_settings(&mut self) {
         (self.tls, self.datagrams, self.websocket) = (None, None, None);

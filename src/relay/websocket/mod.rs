@@ -26,7 +26,7 @@ use super::{CloseReason, Relay, RelayContext, RelayTurn, TURN_BYTES, TURN_CALLS,
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::reason;
 use crate::protocol::framing::Framing;
-use crate::websocket::{Connection, ConnectionLost, Event, close};
+use crate::websocket::{Connection, ConnectionLost, Entropy, Event, close};
 use to_plugin::ToPlugin;
 use to_remote::{PluginEnd, ToRemote};
 
@@ -88,6 +88,8 @@ pub(crate) struct WebSocketRelay {
     /// Longest silence of the remote.
     receive: Option<Duration>,
     receive_timer: ReceiveTimer,
+    /// A message of the remote that has come in part waits for memory.
+    waits_for_memory: bool,
     /// Bytes that are counted in the budget.
     counted: usize,
     progress: Instant,
@@ -134,6 +136,7 @@ impl WebSocketRelay {
             failure: None,
             receive: options.receive,
             receive_timer: ReceiveTimer::new(now),
+            waits_for_memory: false,
             counted: 0,
             progress: now,
         }
@@ -167,7 +170,7 @@ impl WebSocketRelay {
         // What the remote sent before it failed is still to be read, and no event reports it.
         turn.again |= !writes_failed && self.remote == RemoteState::WriteFailed;
 
-        let held_back = self.is_held_back();
+        let held_back = self.is_held_back() || self.waits_for_memory || remote.waits_for_memory();
         self.connection.set_reading(!held_back, cx.now);
         self.receive_timer.set_held_back(held_back, cx.now);
         self.to_plugin.shrink();
@@ -219,6 +222,7 @@ impl WebSocketRelay {
         turn: &mut RelayTurn,
     ) -> bool {
         let mut allowance = TURN_BYTES;
+        self.waits_for_memory = false;
         for _ in 0..TURN_CALLS {
             self.write_plugin(plugin, cx, turn);
             if self.is_held_back() || self.remote == RemoteState::Gone {
@@ -238,6 +242,16 @@ impl WebSocketRelay {
                 continue;
             }
             if !remote.is_readable() {
+                return false;
+            }
+            self.account(cx.budget);
+            if self.to_plugin.incomplete() > RESERVE && cx.budget.is_full() && !self.to_plugin.pass_early() {
+                if cx.budget.is_exhausted() {
+                    self.refuse_message(cx);
+                    continue;
+                }
+                self.waits_for_memory = true;
+                cx.budget.wait(RESERVE);
                 return false;
             }
             let room = room(cx);
@@ -309,14 +323,38 @@ impl WebSocketRelay {
                     }
                 }
                 Some(event) => {
-                    let left = (cx.budget.left() + counted).saturating_sub(self.to_plugin.held());
+                    let grown = self.to_plugin.held().saturating_sub(counted);
+                    let left = (cx.budget.left() + RESERVE).saturating_sub(grown);
                     if !self.to_plugin.handle_event(event, left) {
-                        // Partly read messages that wait for each other's memory would deadlock, so the message fails instead.
+                        // What was read inflates to more than there is memory for.
                         self.refuse_message(cx);
                     }
                 }
             }
         }
+    }
+
+    /// The connection ends for want of memory. Tells the remote as far as that goes at once, and returns the last message for
+    /// the plugin: none if its framing has no messages, or part of another was written to it.
+    pub(crate) fn refuse_for_memory(
+        &mut self,
+        remote: &mut dyn Endpoint,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+    ) -> Vec<u8> {
+        if self.connection.queued() == 0 {
+            self.connection.close(close::MESSAGE_TOO_BIG, "", now, entropy);
+            let frame = self.connection.poll_transmit(entropy);
+            if !frame.is_empty() {
+                // Best effort: the connection ends in any case.
+                let _ = remote.try_write(frame);
+            }
+        }
+        if self.is_held_back() || !self.remote.is_open() {
+            return Vec::new();
+        }
+        self.to_plugin.handle_end(close::MESSAGE_TOO_BIG, NO_MEMORY.as_bytes());
+        self.to_plugin.waiting().to_vec()
     }
 
     /// There is no memory for the remote's message: both sides are told so.
@@ -331,6 +369,7 @@ impl WebSocketRelay {
             match plugin.try_write(self.to_plugin.waiting()) {
                 Transfer::Bytes(sent) => {
                     self.to_plugin.handle_written(sent);
+                    cx.budget.handle_moved(sent);
                     turn.delivered |= sent > 0;
                     self.progress = cx.now;
                 }
@@ -374,11 +413,16 @@ impl WebSocketRelay {
             if !plugin.is_readable() {
                 return false;
             }
-            // All whole messages are encoded. Partly read ones that wait for each other's memory would deadlock, so the
-            // message fails instead.
+            // All whole messages are encoded: what is left is a part of one. If several wait for each other's memory, the
+            // budget ends the largest.
             if self.to_remote.buffered() > RESERVE && cx.budget.is_full() {
-                self.end_remote(close::MESSAGE_TOO_BIG, NO_MEMORY, CloseReason::NoMemory);
-                self.end_plugin(close::GOING_AWAY, cx);
+                if cx.budget.is_exhausted() {
+                    self.end_remote(close::MESSAGE_TOO_BIG, NO_MEMORY, CloseReason::NoMemory);
+                    self.end_plugin(close::GOING_AWAY, cx);
+                    self.to_remote.reset();
+                } else {
+                    cx.budget.wait(RESERVE);
+                }
                 return false;
             }
             let room = room(cx);
@@ -390,7 +434,8 @@ impl WebSocketRelay {
                 Transfer::Bytes(read) => {
                     self.progress = cx.now;
                     allowance = allowance.saturating_sub(read);
-                    self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
+                    let memory = cx.budget.left();
+                    self.to_remote.decode(&cx.scratch[..read], memory, &mut self.connection, cx.entropy);
                     self.account(cx.budget);
                 }
                 Transfer::Blocked => {}
@@ -426,7 +471,7 @@ impl WebSocketRelay {
             }
             let Transfer::Bytes(read) = plugin.try_read(cx.scratch) else { return };
             allowance = allowance.saturating_sub(read.max(MESSAGE_COST));
-            self.to_remote.decode(&cx.scratch[..read], &mut self.connection, cx.entropy);
+            self.to_remote.decode(&cx.scratch[..read], cx.budget.left(), &mut self.connection, cx.entropy);
         }
     }
 
@@ -445,6 +490,7 @@ impl WebSocketRelay {
             match outcome {
                 Transfer::Bytes(sent) => {
                     self.connection.handle_transmitted(sent);
+                    cx.budget.handle_moved(sent);
                     self.progress = cx.now;
                 }
                 Transfer::Blocked | Transfer::Eof => return false,

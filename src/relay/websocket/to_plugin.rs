@@ -80,8 +80,8 @@ impl ToPlugin {
         }
     }
 
-    /// Takes an event of messages and control frames; the end is [`ToPlugin::handle_end`]'s. False if there is no memory
-    /// for it, of which `left` bytes are left.
+    /// Takes an event of messages and control frames; the end is [`ToPlugin::handle_end`]'s. False if it takes more memory
+    /// than `left`, besides what is held already.
     pub(super) fn handle_event(&mut self, event: Event<'_>, left: usize) -> bool {
         if self.discarding {
             return true;
@@ -92,7 +92,7 @@ impl ToPlugin {
                 let length = length.and_then(|length| usize::try_from(length).ok()).filter(|_| !self.whole);
                 let assembly = Assembly { kind, length, bytes: Vec::new() };
                 match length.filter(|&length| length > MAX_ASSEMBLED) {
-                    Some(length) => self.pass(length, assembly),
+                    Some(length) => self.pass(length, assembly, left),
                     None => self.incoming = Incoming::Assembled(assembly),
                 }
             }
@@ -129,22 +129,32 @@ impl ToPlugin {
                 let Some(length) = assembly.length else { return false };
                 // The plugin need not wait for the rest, and then nothing is held.
                 let Incoming::Assembled(assembly) = std::mem::take(&mut self.incoming) else { return false };
-                self.pass(length, assembly);
+                self.pass(length, assembly, left);
                 return self.handle_data(bytes, left);
             }
             // Not checked: these bytes are in memory already, and no more are read before the plugin has taken them.
-            Incoming::PassedBody => buffer_pool::append(&mut self.out, bytes),
+            Incoming::PassedBody => buffer_pool::append_within(&mut self.out, bytes, left),
             Incoming::PassedLine(encoder) => {
-                buffer_pool::reserve(&mut self.out, bytes.len());
+                buffer_pool::reserve_within(&mut self.out, bytes.len(), left);
                 encoder.encode(bytes, &mut self.out);
             }
         }
         true
     }
 
-    /// Passes a message of `length` bytes on from now on. A part of it may have come.
-    fn pass(&mut self, length: usize, Assembly { kind, bytes, .. }: Assembly) {
-        buffer_pool::reserve(&mut self.out, bytes.len() + MAX_HEADER);
+    /// Passes the message that is coming in on from now on, so that it need not wait for memory. False if its length is not
+    /// known, or if the plugin must have it whole.
+    pub(super) fn pass_early(&mut self) -> bool {
+        let Incoming::Assembled(Assembly { length: Some(length), .. }) = self.incoming else { return false };
+        let Incoming::Assembled(assembly) = std::mem::take(&mut self.incoming) else { return false };
+        self.pass(length, assembly, 0);
+        true
+    }
+
+    /// Passes a message of `length` bytes on from now on. A part of it may have come. The buffer grows by no more than it needs
+    /// if fewer than `left` bytes of memory are left.
+    fn pass(&mut self, length: usize, Assembly { kind, bytes, .. }: Assembly, left: usize) {
+        buffer_pool::reserve_within(&mut self.out, bytes.len() + MAX_HEADER, left);
         self.incoming = match self.framing {
             Framing::Raw => Incoming::Nothing,
             Framing::Mesg => {
@@ -192,6 +202,11 @@ impl ToPlugin {
     pub(super) fn clear(&mut self) {
         self.discard();
         self.undecoded = Vec::new();
+    }
+
+    /// Bytes held of a message that has come in part.
+    pub(super) fn incomplete(&self) -> usize {
+        if let Incoming::Assembled(assembly) = &self.incoming { assembly.bytes.len() } else { 0 }
     }
 
     /// Bytes for the plugin, in its framing.
@@ -244,11 +259,7 @@ fn append_within(buffer: &mut Vec<u8>, bytes: &[u8], left: usize) -> bool {
     if grows > left && needed > RESERVE {
         return false;
     }
-    // A vector grows to twice its size where it can choose.
-    if grows > 0 && buffer.capacity() > left {
-        buffer.reserve_exact(bytes.len());
-    }
-    buffer_pool::append(buffer, bytes);
+    buffer_pool::append_within(buffer, bytes, left);
     true
 }
 

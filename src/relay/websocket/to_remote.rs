@@ -31,12 +31,18 @@ impl ToRemote {
         Self { framing, decoder, sent: 0 }
     }
 
-    /// Takes bytes that were just read from the plugin.
-    pub(super) fn decode(&mut self, bytes: &[u8], connection: &mut Connection, entropy: &mut dyn Entropy) {
+    /// Takes bytes that were just read from the plugin. Their memory grows by no more than `memory` bytes beyond them.
+    pub(super) fn decode(
+        &mut self,
+        bytes: &[u8],
+        memory: usize,
+        connection: &mut Connection,
+        entropy: &mut dyn Entropy,
+    ) {
         if bytes.is_empty() {
             // The read was interrupted. In RAW an empty message would be sent.
         } else if self.framing != Framing::Raw {
-            self.decoder.handle_input(bytes);
+            self.decoder.handle_input_within(bytes, memory);
         } else if connection.send(Kind::Binary, bytes, true, entropy).is_ok() {
             // In RAW what is read at once is a message: it is encoded from where it lies.
             self.sent += bytes.len() as u64;
@@ -118,9 +124,9 @@ mod tests {
         };
         let mut connection = Connection::new(settings, Instant::now());
         let mut way = ToRemote::new(Framing::Raw, 1000, b"");
-        way.decode(b"", &mut connection, &mut TestEntropy::default());
+        way.decode(b"", 1000, &mut connection, &mut TestEntropy::default());
         assert_eq!((connection.queued(), way.sent()), (0, 0));
-        way.decode(b"x", &mut connection, &mut TestEntropy::default());
+        way.decode(b"x", 1000, &mut connection, &mut TestEntropy::default());
         assert_eq!((connection.queued() > 0, way.sent()), (true, 1));
     }
 }

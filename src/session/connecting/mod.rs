@@ -160,7 +160,7 @@ impl<N: Network> Connecting<N> {
             Attempt::WebSocket(handshake) => handshake.held(),
             Attempt::Resolving | Attempt::Resolved(_) | Attempt::Racing(_) | Attempt::Over => 0,
         };
-        self.request.sent_ahead.len() + attempt
+        self.request.held() + self.hop.target.held() + attempt
     }
 
     /// An event of one of the remote's sockets.
@@ -365,7 +365,7 @@ impl<N: Network> Connecting<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> AttemptOutcome<N> {
-        match handshake.turn(cx.scratch) {
+        match handshake.turn(cx.scratch, cx.budget) {
             WsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::WebSocket(Box::new(handshake))),
             WsProgress::Failed(error) => AttemptOutcome::Failed(error),
             WsProgress::OfferRefused(error) => {
@@ -467,7 +467,7 @@ mod tests {
         let addresses = vec!["192.0.2.1:0".parse().unwrap(), "192.0.2.2:0".parse().unwrap()];
         world.resolver.answers.insert("two.test".into(), (Ok(addresses), Delay::None));
         let mut connecting = begin(&mut world, "two.test:80", &Parameters::default());
-        assert_eq!(connecting.held(), 5, "what was sent behind CONN");
+        assert_eq!(connecting.held(), 5 + 2 * connecting.target().held(), "what was sent behind CONN, and the target");
         // A connection that this machine has not answered at once is asked for in the next turn.
         assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
         let ConnectOutcome::Connected(connected) = turn(&mut world, &mut connecting) else { panic!("no connection") };

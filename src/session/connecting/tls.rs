@@ -4,15 +4,16 @@ use super::lost;
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
-use crate::relay::memory_budget::MemoryBudget;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::session::context::{HandshakeQueue, Key};
 use crate::session::outbox::Outbox;
-use crate::tls::{PendingHandshake, TlsConnection, TlsError, TlsOutcome, TlsSettings, TlsStep, TlsStream};
+use crate::tls::{
+    PendingHandshake, TlsConnection, TlsError, TlsOutcome, TlsSettings, TlsStep, TlsStream, handshake_memory,
+    handshake_room,
+};
 
 /// Most bytes that are read of a handshake at once. A flight with a long chain has some 6 KiB.
 const MAX_READ: usize = 16 * 1024;
-/// Bytes that a handshake may hold even when the memory for all is used up: a flight.
-const HANDSHAKE_RESERVE: usize = 8 * 1024;
 
 /// A handshake under way.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(super) struct TlsHandshake<S> {
 
 #[derive(Debug)]
 enum TlsHandshakeState {
-    /// A thread computes, with this many received bytes, those of incomplete messages included.
+    /// A thread computes. The handshake has received this many bytes.
     Computing(usize),
     /// The server is to answer.
     Waiting(PendingHandshake),
@@ -81,17 +82,22 @@ impl<S: Stream> TlsHandshake<S> {
 
     /// Bytes held, those that a thread works on included.
     pub(super) fn held(&self) -> usize {
-        let received = match &self.state {
-            TlsHandshakeState::Computing(received) => *received,
-            TlsHandshakeState::Waiting(pending) => pending.held(),
+        let memory = match &self.state {
+            TlsHandshakeState::Computing(received) => handshake_memory(*received),
+            TlsHandshakeState::Waiting(pending) => handshake_memory(pending.received()),
             TlsHandshakeState::Done(connection) => connection.held(),
             TlsHandshakeState::Failed(_) => 0,
         };
-        self.to_send.unwritten() + received
+        self.to_send.held() + memory
     }
 
     /// Sends and receives what can be sent and received.
-    pub(super) fn turn(mut self, scratch: &mut [u8], budget: &MemoryBudget, workers: TlsWorkers<'_>) -> TlsProgress<S> {
+    pub(super) fn turn(
+        mut self,
+        scratch: &mut [u8],
+        budget: &mut MemoryBudget,
+        workers: TlsWorkers<'_>,
+    ) -> TlsProgress<S> {
         if let Err(error) = self.to_send.flush(&mut self.socket) {
             // What the server sent before it went, and what it did wrong, say more than the loss of the connection.
             if matches!(self.state, TlsHandshakeState::Computing(_) | TlsHandshakeState::Done(_)) {
@@ -100,13 +106,14 @@ impl<S: Stream> TlsHandshake<S> {
         }
         match self.state {
             TlsHandshakeState::Waiting(pending) if self.socket.is_readable() => {
-                let held = pending.held();
-                // Partly read messages that wait for each other's memory would deadlock, so the handshake fails instead.
-                let memory = budget.left().max(HANDSHAKE_RESERVE.saturating_sub(held));
-                if memory == 0 {
-                    return TlsProgress::Failed(ConnectError::could_not_connect("no memory for the handshake"));
+                let before = pending.received();
+                let allowed = handshake_room(budget.left()).max(RESERVE.saturating_sub(before));
+                if allowed == 0 {
+                    budget.wait(handshake_memory(RESERVE));
+                    self.state = TlsHandshakeState::Waiting(pending);
+                    return TlsProgress::Pending(self);
                 }
-                let room = MAX_READ.min(scratch.len()).min(memory);
+                let room = MAX_READ.min(scratch.len()).min(allowed);
                 let received = match self.socket.try_read(&mut scratch[..room]) {
                     Transfer::Bytes(0) | Transfer::Blocked => None,
                     Transfer::Bytes(read) => Some(read),
@@ -117,7 +124,7 @@ impl<S: Stream> TlsHandshake<S> {
                     None => TlsHandshakeState::Waiting(pending),
                     Some(read) => {
                         workers.queue.advance(workers.key, pending, scratch[..read].to_vec());
-                        TlsHandshakeState::Computing(held + read)
+                        TlsHandshakeState::Computing(before + read)
                     }
                 };
                 TlsProgress::Pending(self)
@@ -153,8 +160,8 @@ mod tests {
     }
 
     fn turn(handshake: TlsHandshake<Wire>, queue: &mut SimHandshakes) -> TlsProgress<Wire> {
-        let budget = MemoryBudget::new(100_000, 10_000);
-        handshake.turn(&mut [0; 4096], &budget, TlsWorkers { queue, key: 1 })
+        let mut budget = MemoryBudget::new(1 << 20, 10_000);
+        handshake.turn(&mut [0; 4096], &mut budget, TlsWorkers { queue, key: 1 })
     }
 
     #[test]
@@ -171,7 +178,8 @@ mod tests {
         wire.stream_mut().break_off();
         deliver_event(wire);
         let TlsProgress::Pending(mut handshake) = turn(handshake, &mut queue) else { panic!("it is over") };
-        assert_eq!(handshake.to_send.unwritten() + 7, handshake.held(), "what a thread works on counts");
+        let memory = handshake_memory(7);
+        assert_eq!(handshake.to_send.unwritten() + memory, handshake.held(), "what a thread works on counts");
         deliver_step(&mut handshake, &mut queue);
         assert!(handshake.to_send.unwritten() > 0, "what is to be sent cannot be sent any more");
         let TlsProgress::Failed(error) = turn(handshake, &mut queue) else { panic!("it has not failed") };
@@ -194,34 +202,40 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_without_memory_gets_its_reserve_and_is_refused_then() {
+    fn a_handshake_without_memory_gets_its_reserve_and_waits_then() {
         let settings = TlsSettings { verify: Verify::None, ..TlsSettings::default() };
         let mut queue = Queue::default();
         let mut budget = MemoryBudget::new(100_000, 65_536);
         budget.hold(100_000);
         let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
         let mut handshake = TlsHandshake::begin(socket, "a", &settings, TlsWorkers { queue: &mut queue, key: 0 });
-        let (mut pending, _) = begin(&TlsContext::new(None, None), "a", &settings).unwrap();
+        let (pending, _) = begin(&TlsContext::new(None, None), "a", &settings).unwrap();
         // One record of a handshake message (RFC 8446 section 5.1) that does not end.
         handshake.socket.stream_mut().send_bytes(&[&[22, 3, 3, 0x40, 0][..], &[0; 16_384]].concat());
+        handshake.handle_step(TlsStep { to_send: Vec::new(), outcome: TlsOutcome::Pending(pending) });
         let mut scratch = [0; 20_000];
         let mut received = 0;
-        let error = loop {
-            handshake.handle_step(TlsStep { to_send: Vec::new(), outcome: TlsOutcome::Pending(pending) });
+        for _ in 0..1000 {
             handshake.socket.assume_readable();
-            match handshake.turn(&mut scratch, &budget, TlsWorkers { queue: &mut queue, key: 0 }) {
-                TlsProgress::Pending(waiting) => handshake = waiting,
-                TlsProgress::Failed(error) => break error,
-                TlsProgress::Done(_) => panic!("no handshake was made"),
-            }
-            let (before, bytes) = queue.0.pop().expect("bytes for a thread");
+            let workers = TlsWorkers { queue: &mut queue, key: 0 };
+            let TlsProgress::Pending(waiting) = handshake.turn(&mut scratch, &mut budget, workers) else {
+                panic!("it does not wait")
+            };
+            handshake = waiting;
+            let Some((before, bytes)) = queue.0.pop() else {
+                assert!(handshake.socket.is_readable(), "the rest is read when there is memory");
+                if received > RESERVE {
+                    break;
+                }
+                assert_eq!(received, RESERVE);
+                budget.release(handshake_memory(1000));
+                continue;
+            };
             received += bytes.len();
-            assert_eq!(handshake.held(), received, "what a thread works on is counted");
-            let TlsOutcome::Pending(after) = before.advance(&bytes).outcome else { panic!("no record has ended") };
-            pending = after;
-            assert_eq!(pending.held(), received);
-        };
-        assert_eq!(received, HANDSHAKE_RESERVE);
-        assert_eq!(error, ConnectError::could_not_connect("no memory for the handshake"));
+            assert_eq!(handshake.held(), handshake_memory(received), "what a thread works on is counted");
+            budget.hold(handshake_memory(bytes.len()).min(budget.left()));
+            handshake.handle_step(before.advance(&bytes));
+        }
+        assert_eq!(received, RESERVE + 1000);
     }
 }

@@ -6,8 +6,9 @@ use super::lost;
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::session::TURN_READS;
-use crate::session::remote::RemoteStream;
+use crate::session::remote::{RemoteStream, wait_if_needed};
 use crate::websocket::handshake::{ClientHandshake, HandshakeError, HandshakeProgress, Upgraded};
 
 /// Most bytes that are read at once: what comes behind the response waits in the kernel.
@@ -18,6 +19,8 @@ const MAX_READ: usize = 4 * 1024;
 pub(super) struct WsHandshake<S> {
     remote: SocketEndpoint<RemoteStream<S>>,
     handshake: ClientHandshake,
+    /// The rest of the response waits for memory.
+    waits_for_memory: bool,
 }
 
 /// How far an opening handshake has come.
@@ -37,7 +40,7 @@ pub(super) enum WsProgress<S> {
 impl<S: Stream> WsHandshake<S> {
     /// Begins `handshake` with `remote`.
     pub(super) fn begin(remote: SocketEndpoint<RemoteStream<S>>, handshake: ClientHandshake) -> Self {
-        Self { remote, handshake }
+        Self { remote, handshake, waits_for_memory: false }
     }
 
     /// The socket, to be told of its events.
@@ -47,7 +50,7 @@ impl<S: Stream> WsHandshake<S> {
 
     /// True if there may be more to read at once.
     pub(super) fn is_readable(&self) -> bool {
-        self.remote.is_readable()
+        self.remote.is_readable() && !self.waits_for_memory
     }
 
     /// Bytes held.
@@ -56,7 +59,10 @@ impl<S: Stream> WsHandshake<S> {
     }
 
     /// Sends and receives what can be sent and received.
-    pub(super) fn turn(mut self, scratch: &mut [u8]) -> WsProgress<S> {
+    pub(super) fn turn(mut self, scratch: &mut [u8], budget: &mut MemoryBudget) -> WsProgress<S> {
+        self.remote.set_receive_limit(budget.left().max(RESERVE));
+        self.waits_for_memory = false;
+        let before = self.handshake.received();
         if let Err(error) = self.send() {
             return WsProgress::Failed(lost(&error));
         }
@@ -64,7 +70,14 @@ impl<S: Stream> WsHandshake<S> {
             if !self.remote.is_readable() {
                 break;
             }
-            let room = MAX_READ.min(scratch.len());
+            let grown = self.handshake.received() - before;
+            let allowed = budget.left().saturating_sub(grown).max(RESERVE.saturating_sub(self.handshake.received()));
+            if allowed == 0 {
+                self.waits_for_memory = true;
+                budget.wait(RESERVE);
+                break;
+            }
+            let room = MAX_READ.min(scratch.len()).min(allowed);
             let progress = match self.remote.try_read(&mut scratch[..room]) {
                 Transfer::Bytes(0) => continue,
                 Transfer::Bytes(read) => self.handshake.handle_input(&scratch[..read]),
@@ -84,6 +97,7 @@ impl<S: Stream> WsHandshake<S> {
                 HandshakeProgress::Failed(failure) => return WsProgress::Failed(failure.into()),
             }
         }
+        wait_if_needed(&self.remote, budget);
         WsProgress::Pending(self)
     }
 

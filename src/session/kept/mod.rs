@@ -87,8 +87,8 @@ struct Parked {
 struct Changes {
     /// The remote has sent something.
     arrived: bool,
-    /// Something was written to the plugin's connection.
-    written: bool,
+    /// Bytes that were written to the plugin's connection.
+    written: usize,
     /// The plugin's connection was told the remote's end.
     told: bool,
 }
@@ -157,13 +157,14 @@ impl<S: Stream> KeptPlugin<S> {
     }
 
     /// Bytes that wait, either way.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn waiting(&self) -> usize {
         self.buffer.waiting() + self.sent_ahead.len()
     }
 
-    /// Bytes held: those that wait, and the answer to ATCH.
+    /// Bytes of memory held, without the history: for bytes that wait, and for the answer to ATCH.
     pub(super) fn held(&self) -> usize {
-        self.waiting() + self.reply.len()
+        self.buffer.held() + self.sent_ahead.len() + self.reply.len()
     }
 
     /// Begins a turn: looks up the bounds, and writes what can be written. `history`: bytes that may be kept for a plugin
@@ -186,10 +187,11 @@ impl<S: Stream> KeptPlugin<S> {
             self.buffer.rewind_to_message();
             self.parked = Some(Parked { since: now, announced: false });
         }
-        if written {
+        if written > 0 {
             self.progress = now;
+            budget.handle_moved(written);
         }
-        turn.delivered = written;
+        turn.delivered = written > 0;
         turn.end_delivered = told;
         if let Some(parked) = &mut self.parked {
             turn.delivered |= arrived && !parked.announced;
@@ -258,7 +260,7 @@ impl<S: Stream> KeptPlugin<S> {
             match socket.try_write(next) {
                 Transfer::Bytes(sent) if self.reply.is_empty() => {
                     self.buffer.mark_sent(sent);
-                    self.changes.written |= sent > 0;
+                    self.changes.written += sent;
                 }
                 Transfer::Bytes(sent) => drop(self.reply.drain(..sent)),
                 Transfer::Blocked | Transfer::Eof => break,

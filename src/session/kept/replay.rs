@@ -79,6 +79,10 @@ impl ReplayBuffer {
 
     /// Adds bytes to be sent.
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.bytes.capacity() - self.bytes.len() < bytes.len() {
+            // To double would take twice the memory that is counted.
+            self.bytes.reserve_exact(bytes.len().max(self.bytes.len() / 8));
+        }
         self.bytes.extend(bytes);
         if let Boundaries::Datagrams { waiting, .. } = &mut self.boundaries {
             // No datagram is longer than a chunk. An empty one leaves nothing to read.
@@ -86,6 +90,17 @@ impl ReplayBuffer {
                 waiting.push_back(chunk.len() as u16);
             }
         }
+    }
+
+    /// Bytes of memory for those that wait, with those that their boundaries take.
+    pub(super) fn held(&self) -> usize {
+        let boundaries = match &self.boundaries {
+            Boundaries::Datagrams { sent, waiting } => {
+                (sent.capacity() + waiting.capacity() - sent.len()) * LENGTH_SIZE
+            }
+            Boundaries::Bytes | Boundaries::Framed(_) => 0,
+        };
+        self.bytes.capacity() - self.sent + boundaries
     }
 
     /// Bytes that wait to be sent, with those that their boundaries take.
@@ -249,7 +264,7 @@ impl ReplayBuffer {
         self.drop_front(end);
         // The memory of a burst is freed.
         if self.bytes.capacity() > 4 * (self.bytes.len() + MAX_HEADER_LEN) {
-            self.bytes.shrink_to(2 * self.bytes.len());
+            self.bytes.shrink_to(self.bytes.len());
         }
         if let Boundaries::Datagrams { sent, waiting } = &mut self.boundaries {
             for lengths in [sent, waiting] {

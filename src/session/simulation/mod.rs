@@ -192,7 +192,10 @@ impl World {
 
     /// All plugins and remotes read and have room, until nothing moves any more.
     fn help_all(&mut self) {
-        for _ in 0..30 {
+        let mut rounds = 0;
+        // A session that waits for memory gets it, or is ended, within STALL_TIMEOUT.
+        while rounds < 30 || (self.budget.poll_timeout().is_some() && rounds < 300) {
+            rounds += 1;
             self.finish_connecting(true);
             for index in 0..self.conversations.len() {
                 self.conversations[index].send(usize::MAX);
@@ -203,6 +206,10 @@ impl World {
                 self.make_room_for_remote(index, 1 << 24);
             }
             self.come_to_rest();
+            if let Some(due) = self.budget.poll_timeout() {
+                self.now = self.now.max(due);
+                self.come_to_rest();
+            }
         }
     }
 
@@ -469,6 +476,7 @@ mod tests {
             "complete Wss",
             "complete Udp",
             "end passed on",
+            "ended for memory",
         ] {
             if !occurs(what) {
                 missing.push(what.into());

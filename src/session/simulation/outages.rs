@@ -34,6 +34,9 @@ const ROUND_TRIP: Duration = Duration::from_millis(50);
 /// How long is watched what happens after an outage.
 const WATCHED: Duration = Duration::from_secs(700);
 
+/// Memory for the session, as much as the daemon has at least by default.
+const MEMORY: usize = 4 << 20;
+
 /// What happens to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outage {
@@ -225,9 +228,12 @@ struct Scene {
 }
 
 impl Scene {
-    /// `None` if the connection does not come about: the target is nonsense, or memory is too short for TLS.
+    /// `None` if the connection does not come about: the target is nonsense.
     fn new(seed: u64) -> Option<Self> {
         let mut world = World::new(seed);
+        // A session that is ended for its memory is none that was lost.
+        world.config.limits.buffers = MEMORY;
+        world.budget.set_limits(MEMORY, world.config.limits.buffer);
         world.add_conversation();
         let fits = |conversation: &Conversation| {
             let serves = matches!(conversation.remote.behaviour, Behaviour::Serve | Behaviour::Redirect);

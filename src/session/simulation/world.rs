@@ -9,13 +9,14 @@ use super::conversation::{Conversation, PluginPhase};
 use super::remote::RemoteKind;
 use super::services::{Delay, SimHandshakes, SimRandom, SimResolver};
 use crate::access::OwnServices;
+use crate::client::ClientKey;
 use crate::config::Config;
 use crate::net::readiness::Readiness;
 use crate::notify::{NotifyJob, NotifyOutcome, Schedule};
 use crate::protocol::command::KeptRequest;
 use crate::protocol::reply;
 use crate::relay::SCRATCH_SIZE;
-use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::relay::memory_budget::{MemoryBudget, RESERVE, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
 use crate::session::context::{DaemonRequest, Key, SessionContext, TurnResult};
 use crate::session::{EndedConnections, KeptEnd, KeptState, PidSource, SendFailures, Session, Stage};
@@ -183,7 +184,8 @@ impl World {
         self.next_key += 1;
         stream.register(Token(key));
         let pid = self.pids.next(SystemTime::UNIX_EPOCH, false);
-        let address = "10.0.0.5:40000".parse().expect("an address");
+        let address: std::net::SocketAddr = "10.0.0.5:40000".parse().expect("an address");
+        self.budget.add_session(key, ClientKey::of(address.ip()), self.now);
         let session = self.with_context(key, |cx| Session::greet(pid, stream, address, cx));
         self.slots.insert(key, Slot { session: Box::new(session), conversation: index, queued: false });
         self.conversations[index].connect(peer, &mut self.random);
@@ -196,6 +198,7 @@ impl World {
         key: Key,
         work: impl FnOnce(&mut SessionContext<'_, SimNetwork>) -> T,
     ) -> T {
+        self.budget.begin_turn(key, self.now);
         work(&mut SessionContext {
             now: self.now,
             key,
@@ -323,8 +326,27 @@ impl World {
             self.run_session(key);
             self.note_writes();
         }
+        self.handle_shortage();
         self.take_new_connections();
         self.send_notifications();
+    }
+
+    /// As the daemon does it.
+    fn handle_shortage(&mut self) {
+        let ShortageActions { end, wake } = self.budget.poll_shortage(self.now);
+        for &key in &end {
+            self.seen.insert("ended for memory".into());
+            let conversation = self.slots[&key].conversation;
+            self.conversations[conversation].disturbed = true;
+            self.with_session(key, Session::end_for_memory);
+        }
+        for key in end.into_iter().chain(wake) {
+            self.enqueue(key);
+        }
+        while let Some(key) = self.queue.pop_front() {
+            self.run_session(key);
+            self.note_writes();
+        }
     }
 
     fn is_late(&self, key: Key) -> bool {
@@ -385,6 +407,7 @@ impl World {
     fn remove(&mut self, key: Key) {
         let Some(slot) = self.slots.remove(&key) else { return };
         assert_eq!(slot.session.held(), 0, "a session that is over holds memory");
+        self.budget.remove_session(key);
         if let Some(pid) = slot.session.kept_pid()
             && self.kept.get(pid) == Some(&key)
         {
@@ -617,8 +640,11 @@ impl World {
                 assert_eq!(self.moved(), before, "bytes move without an event: {:?}", self.slots[&key].session.stage);
             }
         }
-        for slot in self.slots.values() {
+        for (&key, slot) in &self.slots {
             let Stage::Relaying(relaying) = &slot.session.stage else { continue };
+            if self.budget.is_waiting(key) {
+                continue;
+            }
             let conversation = &self.conversations[slot.conversation];
             if let (Some(mailbox), true) =
                 (&conversation.remote.mailbox, slot.session.kept_state() == KeptState::Parked)
@@ -645,7 +671,7 @@ impl World {
             assert!(remote.room == 0 || plugin.unread() == 0, "the plugin's bytes wait for a remote that has room");
             if conversation.remote.kind == RemoteKind::Tcp {
                 assert!(
-                    plugin.room == 0 || remote.room == 0 || slot.session.held() == 0,
+                    plugin.room == 0 || remote.room == 0 || relaying.relay().held() == 0,
                     "bytes are held for peers with room"
                 );
             }

@@ -200,7 +200,7 @@ fn bytes_pass_in_order_over_a_wire_with_short_reads_and_writes() {
         }
         assert_eq!((got == written, received == sent), (true, true), "received, sent");
         pair.stream.flush().unwrap();
-        assert_eq!(pair.stream.held(), 0, "an idle connection holds nothing");
+        assert!((1000..4000).contains(&pair.stream.held()), "an idle connection holds its state alone");
     });
 }
 

@@ -20,8 +20,8 @@ use crate::support::{StatClient, daemon, skipped_under_emulation};
 
 /// Connections.
 const COUNT: u64 = 200;
-/// What each layer of a direction may hold when `buffers=` is used up: 2 KiB, in a buffer that has doubled to grow.
-const RESERVE: u64 = 2 * 2048;
+/// What each layer of a direction may hold when `buffers=` is used up: 1 KiB, and TLS 3 KiB for its state.
+const RESERVE: u64 = 4 * 1024;
 /// What one turn may hold beyond the bound, and memory that belongs to no connection.
 const SLACK: u64 = 128 * 1024;
 /// The daemon's free list of buffers, which long messages fill: four of 128 KiB.

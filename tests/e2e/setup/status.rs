@@ -172,7 +172,9 @@ fn json_contains_the_table_and_more() {
     assert_eq!(status["refused"], 0);
     let request = &luup.requests()[0];
     let notification = "5".len() + request.path.len() + "?".len() + request.query.len();
-    assert_eq!(status["buffered"], notification, "device and request of the next notification");
+    let buffered = status["buffered"].as_u64().unwrap() as usize;
+    assert!(buffered > notification, "device and request of the next notification, and what sessions hold");
+    assert!(buffered < notification + 1000, "{buffered}");
     assert_eq!((&status["limits"]["connections"], &status["limits"]["senders"]), (&json!(77), &json!(5)));
     assert_eq!(status["listeners"], json!([{"address": daemon.addr().to_string(), "target": null}]));
     let notifications = json!({"sent": 1, "delivered": 1, "failed": 0, "retried": 0, "dropped": 0, "pending": 0});
@@ -185,12 +187,12 @@ fn json_contains_the_table_and_more() {
         ("protocol", json!("tcp")),
         ("received", json!(5)),
         ("sent", json!(3)),
-        ("buffered", json!(0)),
         ("notify", json!("5/svc/act/mine")),
         ("notification", json!("delivered")),
     ] {
         assert_eq!(echo[key], value, "{key} in {echo:#}");
     }
+    assert!(echo["buffered"].as_u64().unwrap() < 500, "the target and the notification's action: {echo:#}");
     assert!(echo["uptime"].as_f64().unwrap() >= echo["idle"].as_f64().unwrap());
     assert_eq!(stat.connection(setup.pid()).unwrap()["state"], "setup");
 }

@@ -82,6 +82,21 @@ fn a_text_that_is_longer_than_the_memory_passes_while_it_comes() {
 }
 
 #[test]
+fn a_message_of_known_length_does_not_wait_for_memory_that_others_hold() {
+    for (framing, header, end) in [(Framing::Mesg, "BINA 30000\n", ""), (Framing::Line, "", "\n")] {
+        let mut world = World::beside(framing, LIMIT);
+        // Shorter ones than this are put together where there is memory.
+        world.pass(b"", &[&b"\x82\x7e\x75\x30"[..], &[7; 20_000]].concat());
+        assert!(world.plugin.stream().received == [header.as_bytes(), &[7; 20_000]].concat(), "{framing:?}");
+        assert!(world.held() <= 2 * RESERVE, "{framing:?}: {} bytes are held", world.held());
+        world.pass(b"", &[7; 10_000]);
+        let expected = [header.as_bytes(), &[7; 30_000], end.as_bytes()].concat();
+        assert!(world.plugin.stream().received == expected, "{framing:?}");
+        assert_eq!(world.relay.close_reason, None);
+    }
+}
+
+#[test]
 fn a_long_text_that_turns_out_not_to_be_utf_8_ends_the_plugins_stream() {
     for framing in [Framing::Mesg, Framing::Line] {
         let around = TestContext::new(MemoryBudget::new(4 << 20, 1 << 16), SCRATCH_SIZE);

@@ -85,11 +85,19 @@ impl ClientHandshake {
     /// `count` bytes of [`Self::transmit`] have been sent.
     pub(crate) fn handle_transmitted(&mut self, count: usize) {
         self.transmitted = (self.transmitted + count).min(self.request.len());
+        if self.transmitted == self.request.len() {
+            (self.request, self.transmitted) = (Vec::new(), 0);
+        }
     }
 
-    /// Bytes held: what is left to send, and what has come of the response.
+    /// Bytes held: the request while some of it is left to send, and what has come of the response.
     pub(crate) fn held(&self) -> usize {
-        self.transmit().len() + self.head.bytes().len()
+        self.request.capacity() + self.received() + self.expected.held()
+    }
+
+    /// Bytes that have come of the response.
+    pub(crate) fn received(&self) -> usize {
+        self.head.bytes().len()
     }
 
     /// Takes bytes of the server. After any result but [`HandshakeProgress::Pending`], no more input may follow.

@@ -29,6 +29,9 @@ pub(crate) struct Offer {
     pub keep_head: bool,
 }
 
+/// Headers and subprotocols at most: as many fields as a response may have. Each takes more memory than its text.
+pub(crate) const MAX_TEXTS: usize = super::super::head::MAX_FIELDS;
+
 /// A value that cannot be part of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OfferError;
@@ -45,14 +48,27 @@ impl std::error::Error for OfferError {}
 const RESERVED: [&str; 4] = ["Upgrade", "Connection", "Content-Length", "Transfer-Encoding"];
 
 impl Offer {
-    /// Adds a header, `Name:value`. Errors: reserved headers, a second Host, a malformed header.
+    /// Bytes of memory of its texts.
+    pub(crate) fn held(&self) -> usize {
+        let headers = self.headers.iter().chain(&self.auth).flat_map(|(name, value)| [name, value]);
+        let texts = headers.chain(&self.subprotocols).chain(&self.user_agent).chain(&self.origin);
+        // A list that has grown may have room for as many texts again.
+        texts.map(|text| text.len() + 2 * size_of::<usize>() + 2 * size_of_val(text)).sum()
+    }
+
+    /// Adds a header, `Name:value`. Errors: reserved headers, a second Host, a malformed header, more than [`MAX_TEXTS`].
     pub(crate) fn add_header(&mut self, header: &[u8]) -> Result<(), OfferError> {
         let (name, value) = line(header)?.split_once(':').ok_or(OfferError)?;
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         let begins =
             name.get(.."Sec-WebSocket-".len()).is_some_and(|start| start.eq_ignore_ascii_case("Sec-WebSocket-"));
         let is_second_host = is("Host") && self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case("Host"));
-        if !is_token(name.as_bytes()) || begins || RESERVED.into_iter().any(is) || is_second_host {
+        if self.headers.len() >= MAX_TEXTS
+            || !is_token(name.as_bytes())
+            || begins
+            || RESERVED.into_iter().any(is)
+            || is_second_host
+        {
             return Err(OfferError);
         }
         self.headers.push((name.into(), value.trim_matches([' ', '\t']).into()));
@@ -66,12 +82,12 @@ impl Offer {
         Ok(())
     }
 
-    /// Sets the subprotocols: at least one, distinct tokens (RFC 6455 section 4.1).
+    /// Sets the subprotocols: 1 to [`MAX_TEXTS`] distinct tokens (RFC 6455 section 4.1).
     pub(crate) fn set_subprotocols<'a>(&mut self, list: impl IntoIterator<Item = &'a [u8]>) -> Result<(), OfferError> {
         let mut subprotocols: Vec<Box<str>> = Vec::new();
         for name in list {
             let text = line(name)?;
-            if !is_token(name) || subprotocols.iter().any(|known| **known == *text) {
+            if subprotocols.len() >= MAX_TEXTS || !is_token(name) || subprotocols.iter().any(|known| **known == *text) {
                 return Err(OfferError);
             }
             subprotocols.push(text.into());

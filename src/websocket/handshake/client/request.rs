@@ -39,6 +39,7 @@ pub(super) fn build(url: &Url, offer: &Offer, key: &str, send_credentials: bool)
         request.line(name, value);
     }
     request.lines.push_str("\r\n");
+    request.lines.shrink_to_fit();
     request.lines.into_bytes()
 }
 

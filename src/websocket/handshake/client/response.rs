@@ -37,6 +37,11 @@ pub(super) struct ExpectedResponse {
 }
 
 impl ExpectedResponse {
+    /// Bytes of memory of its subprotocols.
+    pub(super) fn held(&self) -> usize {
+        self.subprotocols.iter().map(|name| name.len() + 2 * size_of::<usize>() + size_of_val(name)).sum()
+    }
+
     /// What a response to a request with `key` (base64) must match.
     pub(super) fn new(key: &str, subprotocols: &[Box<str>], deflate: CompressionOffer) -> Self {
         Self { accept: accept::accept_value(key), subprotocols: subprotocols.to_vec(), deflate }
