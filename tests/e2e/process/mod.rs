@@ -4,6 +4,7 @@ mod command_line;
 mod limits;
 mod logging;
 mod memory;
+mod memory_mixes;
 mod old_kernel;
 mod robustness;
 mod shares;
