@@ -416,3 +416,29 @@ fn one_call_does_bounded_work_for_records_without_use() {
     assert_eq!(pair.kind(), ErrorKind::Interrupted);
     assert_eq!(pair.kind(), ErrorKind::WouldBlock);
 }
+
+#[test]
+fn where_memory_is_short_a_record_waits_until_there_is_memory_for_all_of_it() {
+    for versions in [V12, V13] {
+        let mut pair = Pair::new(versions);
+        // Tickets, and whatever else the server sends first.
+        pair.deliver();
+        assert_eq!(pair.kind(), ErrorKind::WouldBlock);
+        pair.server_write(&[7; 500]);
+        pair.server_write(&[8; 10_000]);
+        pair.server_write(&[9; 500]);
+        let idle = pair.stream.held();
+        pair.stream.set_receive_limit(1024);
+        assert_eq!(pair.recv(20_000).unwrap(), [7; 500], "a short one needs no more than the reserve");
+        assert!(pair.stream.waits_for_memory());
+        assert_eq!(pair.kind(), ErrorKind::WouldBlock);
+        assert_eq!(pair.stream.held() - idle, 5, "the header alone is received");
+        pair.stream.set_receive_limit(9000);
+        assert!(pair.stream.waits_for_memory(), "it is not enough");
+        pair.stream.set_receive_limit(11_000);
+        assert!(!pair.stream.waits_for_memory());
+        let got = [pair.recv(20_000).unwrap(), pair.recv(20_000).unwrap_or_default()].concat();
+        assert_eq!(got, [&[8; 10_000][..], &[9; 500]].concat());
+        assert_eq!((pair.kind(), pair.stream.held()), (ErrorKind::WouldBlock, idle));
+    }
+}

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
+use testkit::daemon::Daemon;
 use testkit::process::raise_descriptor_limit;
 use testkit::random::Random;
 use testkit::tls::Identity;
-use testkit::websocket::{BINARY, Peer, frame_of};
+use testkit::websocket::{BINARY, Peer, Server, frame_of};
 
-use crate::support::{StatClient, daemon, skipped_under_emulation};
+use crate::support::{LIMIT, StatClient, configured, daemon, skipped_under_emulation};
 
 /// Connections in a mix.
 const COUNT: usize = 1024;
@@ -503,6 +504,37 @@ fn mix(seed: u64) -> Vec<Kind> {
         KINDS[0]
     };
     (0..COUNT).map(|_| pick(random.below(total))).collect()
+}
+
+/// Sends a message of `length` bytes to a WebSocket that sends it back.
+fn exchange_message(daemon: &Daemon, echo: &Server, length: usize) {
+    let mut plugin = daemon.plugin();
+    plugin.conn(echo.url("/"), "");
+    plugin.send(&[format!("BINA {length}\n").as_bytes(), &vec![7; length]].concat());
+    assert_eq!((plugin.line(), plugin.bytes(length)), (format!("BINA {length}"), vec![7; length]));
+}
+
+#[test]
+fn a_message_that_never_ends_is_refused_and_others_go_on() {
+    let daemon = configured(&format!("[limits]\nbuffers={BUFFERS}\n"));
+    let (echo, remotes) = (Server::echo(), Remotes::start(Kind::HugeMessage));
+    let mut hog = daemon.plugin();
+    hog.conn(format!("ws://{}/", remotes.addr), "MAXM=1000000000");
+    // The proxy stops reading before all of it is sent.
+    let _ = hog.try_send(&Kind::HugeMessage.payload().0);
+    exchange_message(&daemon, &echo, 60_000);
+    assert_eq!(hog.line(), "CLOS 1009 46");
+}
+
+#[test]
+fn the_largest_holders_that_stand_still_end_for_others() {
+    let daemon = configured("[limits]\nbuffers=262144\n");
+    let (echo, remotes) = (Server::echo(), Remotes::start(Kind::HalfMessage));
+    let mut holders: Vec<Client> =
+        (0..20).map(|number| Client::connect(daemon.addr(), Kind::HalfMessage, remotes.addr, number)).collect();
+    fill(&mut holders);
+    exchange_message(&daemon, &echo, 30_000);
+    daemon.wait_for_log(LIMIT, |line| line.contains("which others need"));
 }
 
 /// Prints what each kind takes: `cargo test --test e2e memory_of_each_kind -- --ignored --nocapture`. `KIND` names one.
