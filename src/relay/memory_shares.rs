@@ -287,7 +287,7 @@ impl MemoryShares {
         };
         let largest = self.holders.values().filter(|&holder| helps(holder)).map(|holder| holder.held).max();
         // A session that waits while others hold more and make progress is not ended for the standstill.
-        let may_end = |holder: &Holder| !std::ptr::eq(holder, waiting) || largest <= Some(waiting.held);
+        let may_end = |holder: &Holder| !holder.waits || largest <= Some(holder.held);
         let mut stalled: Vec<(usize, Key)> = self
             .holders
             .iter()
