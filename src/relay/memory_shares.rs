@@ -63,7 +63,8 @@ impl Holder {
 /// The memory that sessions and clients hold.
 #[derive(Debug, Default)]
 pub(super) struct MemoryShares {
-    holders: HashMap<Key, Holder>,
+    /// Boxed: the table has room for twice as many.
+    holders: HashMap<Key, Box<Holder>>,
     /// Bytes held by each client but loopback.
     clients: HashMap<ClientKey, usize>,
     /// Bytes held by all clients but loopback.
@@ -97,7 +98,7 @@ impl MemoryShares {
         let (held, before, unreleased, waits, needed) = (0, 0, 0, false, 0);
         let (since, waited, waits_since) = (now, now, now);
         let holder = Holder { client, held, since, before, unreleased, waits, needed, waited, waits_since };
-        self.holders.insert(key, holder);
+        self.holders.insert(key, Box::new(holder));
     }
 
     /// A session has ended, and holds nothing any more.
@@ -137,7 +138,7 @@ impl MemoryShares {
     }
 
     fn current(&self) -> Option<&Holder> {
-        self.holders.get(&self.turn?.0)
+        self.holders.get(&self.turn?.0).map(|holder| &**holder)
     }
 
     /// `bytes` more are held.
