@@ -36,17 +36,28 @@ struct Holder {
     before: usize,
     /// Bytes of that which it has not released.
     unreleased: usize,
-    /// It waits for memory.
+    /// How it waits for memory, or has waited. Boxed, since few sessions ever do.
+    wait: Option<Box<Wait>>,
+}
+
+/// How a session waits for memory.
+#[derive(Debug)]
+struct Wait {
+    /// It waits now.
     waits: bool,
     /// Bytes that it needs.
     needed: usize,
     /// When it last waited, or had a turn in which it did not find enough.
     waited: Instant,
     /// Since when it has found no memory in any turn.
-    waits_since: Instant,
+    since: Instant,
 }
 
 impl Holder {
+    fn waits(&self) -> bool {
+        self.wait.as_ref().is_some_and(|wait| wait.waits)
+    }
+
     /// `bytes` were released, or moved on while others took their place.
     fn handle_released(&mut self, bytes: usize, now: Instant) {
         self.unreleased = self.unreleased.saturating_sub(bytes);
@@ -95,9 +106,7 @@ impl MemoryShares {
 
     /// A session of `client` begins. It holds nothing.
     pub(super) fn add_holder(&mut self, key: Key, client: ClientKey, now: Instant) {
-        let (held, before, unreleased, waits, needed) = (0, 0, 0, false, 0);
-        let (since, waited, waits_since) = (now, now, now);
-        let holder = Holder { client, held, since, before, unreleased, waits, needed, waited, waits_since };
+        let holder = Holder { client, held: 0, since: now, before: 0, unreleased: 0, wait: None };
         self.holders.insert(key, Box::new(holder));
     }
 
@@ -106,7 +115,7 @@ impl MemoryShares {
         self.turn.take_if(|(current, _)| *current == key);
         if let Some(holder) = self.holders.remove(&key) {
             debug_assert_eq!(holder.held, 0, "a session that has ended holds memory");
-            if holder.waits {
+            if holder.waits() {
                 self.waiting.retain(|&waiting| waiting != key);
             }
         }
@@ -130,9 +139,10 @@ impl MemoryShares {
         if !self.waiting.is_empty()
             && let Some((key, now)) = turn
             && let Some(holder) = self.holders.get_mut(&key)
-            && std::mem::take(&mut holder.waits)
+            && let Some(wait) = &mut holder.wait
+            && std::mem::take(&mut wait.waits)
         {
-            holder.waited = now;
+            wait.waited = now;
             self.waiting.retain(|&waiting| waiting != key);
         }
     }
@@ -224,12 +234,13 @@ impl MemoryShares {
     pub(super) fn wait(&mut self, needed: usize) {
         let Some((key, now)) = self.turn else { return };
         let Some(holder) = self.holders.get_mut(&key) else { return };
-        if holder.waited != now {
+        let wait = holder.wait.get_or_insert_with(|| Box::new(Wait { waits: false, needed, waited: now, since: now }));
+        if wait.waited != now {
             // Since it last waited, it has had a turn in which it found enough.
-            (holder.waited, holder.waits_since) = (now, now);
+            (wait.waited, wait.since) = (now, now);
         }
-        holder.needed = needed;
-        if !std::mem::replace(&mut holder.waits, true) {
+        wait.needed = needed;
+        if !std::mem::replace(&mut wait.waits, true) {
             self.waiting.push_back(key);
             self.next_check.get_or_insert(now + CHECK_INTERVAL);
         }
@@ -268,8 +279,9 @@ impl MemoryShares {
     /// much as it does.
     fn holders_to_end(&self, now: Instant, left: usize, limit: usize) -> Vec<Key> {
         let Some(waiting) = self.waiting.front().and_then(|key| self.holders.get(key)) else { return Vec::new() };
-        let has_enough = self.free(waiting.client, left, limit) >= waiting.held + waiting.needed;
-        if has_enough || now.saturating_duration_since(waiting.waits_since) < CHECK_INTERVAL {
+        let Some(wait) = &waiting.wait else { return Vec::new() };
+        let has_enough = self.free(waiting.client, left, limit) >= waiting.held + wait.needed;
+        if has_enough || now.saturating_duration_since(wait.since) < CHECK_INTERVAL {
             return Vec::new();
         }
         let client = waiting.client;
@@ -288,7 +300,7 @@ impl MemoryShares {
         };
         let largest = self.holders.values().filter(|&holder| helps(holder)).map(|holder| holder.held).max();
         // A session that waits while others hold more and make progress is not ended for the standstill.
-        let may_end = |holder: &Holder| !holder.waits || largest <= Some(holder.held);
+        let may_end = |holder: &Holder| !holder.waits() || largest <= Some(holder.held);
         let mut stalled: Vec<(usize, Key)> = self
             .holders
             .iter()
