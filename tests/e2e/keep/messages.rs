@@ -280,16 +280,19 @@ fn a_raw_udp_plugin_that_comes_back_begins_with_a_whole_datagram() {
     let daemon = started();
     let (mut plugin, device) = datagrams(&daemon, "FRAM=RAW");
     let mut stat = StatClient::new(daemon.addr());
-    let mut held = || stat.connections().first().and_then(|shown| shown["buffered"].as_u64()).unwrap_or(0);
+    let mut received = || stat.connections().first().and_then(|shown| shown["received"].as_u64()).unwrap_or(0);
     let datagram = |number: usize| format!("<{number:06}>{}", "x".repeat(20_000));
     device.send(datagram(0).as_bytes()).unwrap();
     assert_eq!(plugin.bytes(datagram(0).len()), datagram(0).as_bytes());
-    // The plugin's socket fills up, until it holds a part of a datagram.
-    let mut number = 1;
+    // The plugin's socket fills up, until it holds a part of a datagram and the proxy takes no further ones.
+    let (mut number, mut before, mut unchanged) = (1, 0, 0);
     eventually("the plugin's socket is full", || {
         device.send(datagram(number).as_bytes()).unwrap();
         number += 1;
-        (held() > 0).then_some(())
+        let now = received();
+        unchanged = if now == before { unchanged + 1 } else { 0 };
+        before = now;
+        (unchanged == 20).then_some(())
     });
     drop(plugin);
     wait_parked(&daemon);
