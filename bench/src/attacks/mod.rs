@@ -124,7 +124,7 @@ fn beside(attack: &'static str, program: &Path, time: Duration) -> io::Result<Ou
         let dead: String = (1..=16).map(|last| format!("198.51.100.{last} {DEAD_NAME}\n")).collect();
         let builder = Daemon::builder_of(program)
             .bare()
-            .config(&format!("[host]\nport=0\nvera=http://127.0.0.1:{}\n", luup.port()))
+            .config(&format!("[host]\nport=0\nvera=http://127.0.0.1:{}\n[limits]\nbuffers=4194304\n", luup.port()))
             .file("hosts", format!("127.0.0.1 localhost\n{dead}").as_bytes())
             .file("host.conf", b"multi on\n")
             .file("nsswitch.conf", b"hosts: files dns\n")
