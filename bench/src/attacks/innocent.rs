@@ -125,12 +125,13 @@ fn add(measured: &Mutex<Measured>, change: impl FnOnce(&mut Measured)) {
     }
 }
 
-/// A WebSocket server that sends a message to each client.
+/// A WebSocket server that sends a message to each client, and answers its close frame (RFC 6455 section 5.5.1). Without the
+/// answer, the proxy would wait for it for as long as connections may close.
 fn message_server() -> Server {
     Server::start(|mut peer| {
         peer.upgrade()?;
         peer.send_frame(BINARY, &[7; MESSAGE])?;
-        peer.rest().map(drop)
+        peer.echo()
     })
 }
 
