@@ -3,6 +3,7 @@
 //!
 //! `docs/architecture.md`, section "Shares", has the table of what is shared, and how it is bounded.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -44,7 +45,7 @@ impl fmt::Display for ClientKey {
     }
 }
 
-/// A value for each of some clients, which are few: a list takes less code than a hash table.
+/// A value for each of some clients, whose number the caller bounds: a short list takes less code than a hash table.
 #[derive(Debug)]
 pub(crate) struct PerClient<T>(Vec<(ClientKey, T)>);
 
@@ -90,23 +91,86 @@ impl<T: Default> PerClient<T> {
     }
 }
 
-impl PerClient<usize> {
-    /// The count of `client`.
-    pub(crate) fn count(&self, client: ClientKey) -> usize {
-        self.get(client).copied().unwrap_or(0)
+/// How much of something clients use, each and together: how many connections, or how many bytes.
+#[derive(Debug, Default)]
+pub(crate) struct ClientUsage {
+    loopback: usize,
+    /// What each other client uses. None is 0.
+    others: HashMap<ClientKey, usize>,
+    others_total: usize,
+}
+
+/// How much of something clients may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientLimits {
+    /// All clients together. Loopback alone may use as much.
+    pub all: usize,
+    /// All clients other than loopback together.
+    pub others: usize,
+    /// Each client other than loopback.
+    pub each: usize,
+}
+
+/// Which of the [`ClientLimits`] is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReachedLimit {
+    /// That of all clients, or of all other than loopback.
+    Common,
+    /// That of the client itself.
+    Own,
+}
+
+impl ClientUsage {
+    /// What `client` uses.
+    pub(crate) fn of(&self, client: ClientKey) -> usize {
+        match client {
+            ClientKey::Loopback => self.loopback,
+            ClientKey::V4(_) | ClientKey::V6(_) => self.others.get(&client).copied().unwrap_or(0),
+        }
     }
 
-    /// The counts of all clients together.
+    /// What all clients use together.
     pub(crate) fn total(&self) -> usize {
-        self.iter().map(|(_, count)| count).sum()
+        self.loopback + self.others_total
     }
 
-    /// Takes one off the count of `client`, which is forgotten at 0.
-    pub(crate) fn decrement(&mut self, client: ClientKey) {
-        if let Some(count) = self.get_mut(client) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.retain(|count| *count > 0);
+    /// What all clients other than loopback use together.
+    pub(crate) fn others_total(&self) -> usize {
+        self.others_total
+    }
+
+    /// Checks that `client` may use 1 more.
+    pub(crate) fn check(&self, client: ClientKey, limits: ClientLimits) -> Result<(), ReachedLimit> {
+        if self.total() >= limits.all || !client.is_loopback() && self.others_total >= limits.others {
+            Err(ReachedLimit::Common)
+        } else if !client.is_loopback() && self.of(client) >= limits.each {
+            Err(ReachedLimit::Own)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// `client` uses `amount` more.
+    pub(crate) fn add(&mut self, client: ClientKey, amount: usize) {
+        match client {
+            ClientKey::Loopback => self.loopback += amount,
+            ClientKey::V4(_) | ClientKey::V6(_) if amount > 0 => {
+                *self.others.entry(client).or_default() += amount;
+                self.others_total += amount;
+            }
+            ClientKey::V4(_) | ClientKey::V6(_) => {}
+        }
+    }
+
+    /// `client` uses `amount` less, or nothing if it does not use as much.
+    pub(crate) fn subtract(&mut self, client: ClientKey, amount: usize) {
+        if client.is_loopback() {
+            self.loopback = self.loopback.saturating_sub(amount);
+        } else if let Some(used) = self.others.get_mut(&client) {
+            self.others_total -= amount.min(*used);
+            *used = used.saturating_sub(amount);
+            if *used == 0 {
+                self.others.remove(&client);
             }
         }
     }
@@ -117,15 +181,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_by_client() {
-        let mut counts = PerClient::<usize>::default();
-        *counts.entry(ClientKey::Loopback) += 2;
-        *counts.entry(ClientKey::V6(1)) += 1;
-        assert_eq!((counts.count(ClientKey::Loopback), counts.count(ClientKey::V6(2)), counts.total()), (2, 0, 3));
-        counts.decrement(ClientKey::V6(1));
-        counts.decrement(ClientKey::V6(1));
-        counts.decrement(ClientKey::Loopback);
-        assert_eq!((counts.len(), counts.total()), (1, 1));
+    fn usage_is_by_client() {
+        let mut usage = ClientUsage::default();
+        usage.add(ClientKey::Loopback, 1);
+        usage.add(ClientKey::Loopback, 1);
+        usage.add(ClientKey::V6(1), 1);
+        assert_eq!((usage.of(ClientKey::Loopback), usage.of(ClientKey::V6(1))), (2, 1));
+        assert_eq!((usage.of(ClientKey::V6(2)), usage.total()), (0, 3));
+        usage.subtract(ClientKey::V6(1), 1);
+        usage.subtract(ClientKey::V6(1), 1);
+        usage.subtract(ClientKey::Loopback, 1);
+        assert_eq!((usage.of(ClientKey::Loopback), usage.others.len(), usage.total()), (1, 0, 1));
+    }
+
+    #[test]
+    fn limits_are_for_one_client_and_for_all() {
+        let limits = ClientLimits { all: 5, others: 3, each: 2 };
+        let mut usage = ClientUsage::default();
+        let mut add = |client| usage.check(client, limits).map(|()| usage.add(client, 1));
+        let (one, other) = (ClientKey::V6(1), ClientKey::V6(2));
+        assert_eq!((add(one), add(one), add(one)), (Ok(()), Ok(()), Err(ReachedLimit::Own)));
+        assert_eq!((add(other), add(other)), (Ok(()), Err(ReachedLimit::Common)), "the rest is for loopback");
+        assert_eq!((add(ClientKey::Loopback), add(ClientKey::Loopback)), (Ok(()), Ok(())));
+        assert_eq!(add(ClientKey::Loopback), Err(ReachedLimit::Common));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::client::{ClientKey, PerClient};
+use crate::client::{ClientKey, ClientLimits, ClientUsage, ReachedLimit};
 use crate::config::Config;
 use crate::protocol::reply;
 
@@ -17,7 +17,7 @@ const MIN_LOOPBACK_PLACES: usize = 16;
 /// Counts the connections that are admitted.
 #[derive(Debug)]
 pub(super) struct Admission {
-    per_client: PerClient<usize>,
+    usage: ClientUsage,
     /// Connections that may be admitted in all.
     limit: usize,
     /// Refusals since the start.
@@ -37,6 +37,15 @@ pub(super) enum Refusal {
     TooManyOfClient,
 }
 
+impl From<ReachedLimit> for Refusal {
+    fn from(limit: ReachedLimit) -> Self {
+        match limit {
+            ReachedLimit::Common => Self::Full,
+            ReachedLimit::Own => Self::TooManyOfClient,
+        }
+    }
+}
+
 /// How many of `limit` places only loopback gets: an eighth, and at least [`MIN_LOOPBACK_PLACES`] of more than twice as
 /// many.
 fn loopback_places(limit: usize) -> usize {
@@ -46,7 +55,7 @@ fn loopback_places(limit: usize) -> usize {
 impl Admission {
     /// Admits up to `limit` connections.
     pub(super) fn new(limit: usize) -> Self {
-        Self { per_client: PerClient::default(), limit, refused: 0, period: None, in_period: 0 }
+        Self { usage: ClientUsage::default(), limit, refused: 0, period: None, in_period: 0 }
     }
 
     /// Changes the limit. Connections that are admitted stay.
@@ -56,21 +65,18 @@ impl Admission {
 
     /// Admits a connection from `address`, whose end [`Admission::release`] must be told, or returns why not.
     pub(super) fn admit(&mut self, address: IpAddr, config: &Config) -> Result<(), Refusal> {
-        let client = ClientKey::of(address);
-        let admitted = self.per_client.total();
-        let loopback = self.per_client.count(ClientKey::Loopback);
-        let own = self.per_client.count(client);
-        let others_limit = self.limit - loopback_places(self.limit);
         if !config.allow.allows(address) {
-            Err(Refusal::NotAllowed)
-        } else if admitted >= self.limit || !client.is_loopback() && admitted - loopback >= others_limit {
-            Err(Refusal::Full)
-        } else if own >= config.limits.per_address && !client.is_loopback() {
-            Err(Refusal::TooManyOfClient)
-        } else {
-            *self.per_client.entry(client) += 1;
-            Ok(())
+            return Err(Refusal::NotAllowed);
         }
+        let client = ClientKey::of(address);
+        let limits = ClientLimits {
+            all: self.limit,
+            others: self.limit - loopback_places(self.limit),
+            each: config.limits.per_address,
+        };
+        self.usage.check(client, limits)?;
+        self.usage.add(client, 1);
+        Ok(())
     }
 
     /// Counts and logs that a connection from `address` is refused, and returns the line that says so.
@@ -87,7 +93,7 @@ impl Admission {
 
     /// A connection from `address` has ended.
     pub(super) fn release(&mut self, address: IpAddr) {
-        self.per_client.decrement(ClientKey::of(address));
+        self.usage.subtract(ClientKey::of(address), 1);
     }
 
     /// Refusals since the start.
@@ -136,7 +142,7 @@ mod tests {
         assert_eq!(admission.admit(home, &config), Ok(()));
         admission.release(home);
         admission.release(home);
-        assert_eq!(admission.per_client.get(ClientKey::of(home)), None);
+        assert_eq!(admission.usage.of(ClientKey::of(home)), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::client::{ClientKey, PerClient};
+use crate::client::{ClientKey, ClientLimits, ClientUsage, PerClient};
 use crate::session::Key;
 
 /// Wrong pids of one client that are looked up at once.
@@ -20,6 +20,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct KeptRegistry {
     entries: HashMap<Box<[u8]>, Entry>,
+    /// How many entries each client has.
+    usage: ClientUsage,
     guesses: GuessLimiter,
 }
 
@@ -135,23 +137,24 @@ impl KeptRegistry {
     /// True if `client` may have one kept session more, of `limit` in all: a client other than loopback half of them at
     /// most, and all of those together three quarters.
     pub(super) fn has_room(&self, client: ClientKey, limit: usize) -> bool {
-        let count =
-            |matches: &dyn Fn(ClientKey) -> bool| self.entries.values().filter(|entry| matches(entry.client)).count();
-        self.entries.len() < limit
-            && (client.is_loopback()
-                || count(&|other| other == client) < limit.div_ceil(2)
-                    && count(&|other| !other.is_loopback()) < limit - limit / 4)
+        let limits = ClientLimits { all: limit, others: limit - limit / 4, each: limit.div_ceil(2) };
+        self.usage.check(client, limits).is_ok()
     }
 
     /// From now on `pid` is that of `key`, a session of `client`.
     pub(super) fn insert(&mut self, pid: &[u8], key: Key, client: ClientKey) {
-        self.entries.insert(pid.into(), Entry { key, client });
+        self.usage.add(client, 1);
+        if let Some(replaced) = self.entries.insert(pid.into(), Entry { key, client }) {
+            self.usage.subtract(replaced.client, 1);
+        }
     }
 
     /// Removes `pid`, if it is still that of `key`.
     pub(super) fn remove(&mut self, pid: &[u8], key: Key) {
-        if self.find(pid) == Some(key) {
-            self.entries.remove(pid);
+        if self.find(pid) == Some(key)
+            && let Some(removed) = self.entries.remove(pid)
+        {
+            self.usage.subtract(removed.client, 1);
         }
     }
 }
@@ -168,8 +171,9 @@ mod tests {
         registry.insert(b"abcdefgh", 2, ClientKey::Loopback);
         registry.remove(b"abcdefgh", 1);
         assert_eq!((registry.find(b"abcdefgh"), registry.entries.len()), (Some(2), 1));
+        assert_eq!(registry.usage.of(ClientKey::Loopback), 1);
         registry.remove(b"abcdefgh", 2);
-        assert_eq!(registry.entries.len(), 0);
+        assert_eq!((registry.entries.len(), registry.usage.of(ClientKey::Loopback)), (0, 0));
     }
 
     /// Clients other than loopback.

@@ -10,7 +10,7 @@ use nix::libc;
 
 use super::hosts_file::HostsFile;
 use super::name_classes::NameClasses;
-use crate::client::{ClientKey, PerClient};
+use crate::client::{ClientKey, ClientLimits, ClientUsage};
 use crate::thread_pool::{JobClass, ThreadPool, ThreadPoolSettings};
 
 /// Stack of a thread in bytes. getaddrinfo of musl and glibc take about 10 KiB each, NSS modules more.
@@ -19,12 +19,9 @@ const STACK_SIZE: usize = 256 * 1024;
 const HOSTS: &str = "/etc/hosts";
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 16;
-/// Requests that wait for a result. Further ones fail at once, however slow the name servers are.
-const MAX_REQUESTS: usize = 2048;
-/// Of these, requests of clients other than loopback.
-const MAX_OTHERS_REQUESTS: usize = MAX_REQUESTS / 2;
-/// Of these, requests of one client: more than a browser has at once.
-const MAX_CLIENT_REQUESTS: usize = 32;
+/// Requests that wait for a result. Further ones fail at once, however slow the name servers are. A client other than
+/// loopback may have more than a browser has at once.
+const REQUEST_LIMITS: ClientLimits = ClientLimits { all: 2048, others: 1024, each: 32 };
 /// Threads beyond `resolvers` for names that need no name server.
 const URGENT_THREADS: usize = 1;
 
@@ -49,7 +46,7 @@ pub(crate) struct Resolver<K> {
     /// The names that are being looked up or wait for a thread.
     requests: HashMap<Arc<str>, NameRequests<K>>,
     /// How many requests each client has.
-    counts: PerClient<usize>,
+    usage: ClientUsage,
     classes: NameClasses,
 }
 
@@ -89,7 +86,7 @@ impl<K: PartialEq> Resolver<K> {
         Self {
             pool,
             requests: HashMap::new(),
-            counts: PerClient::default(),
+            usage: ClientUsage::default(),
             classes: NameClasses::new(HostsFile::new(HOSTS)),
         }
     }
@@ -103,7 +100,7 @@ impl<K: PartialEq> Resolver<K> {
             let client = waiting.iter().map(|&(_, client)| client).min().filter(|_| result.is_ok());
             self.classes.record(&host, latency, client, Instant::now());
             for (key, client) in waiting {
-                self.release(client);
+                self.usage.subtract(client, 1);
                 results.push((key, Arc::clone(&host), result.clone()));
             }
         }
@@ -114,20 +111,6 @@ impl<K: PartialEq> Resolver<K> {
     pub(crate) fn set_max_threads(&mut self, max_threads: usize) {
         self.pool.set_max_threads(max_threads);
     }
-
-    /// True if `client` may have one request more.
-    fn has_room(&self, client: ClientKey) -> bool {
-        let all = self.counts.total();
-        all < MAX_REQUESTS
-            && (client.is_loopback()
-                || self.counts.count(client) < MAX_CLIENT_REQUESTS
-                    && all - self.counts.count(ClientKey::Loopback) < MAX_OTHERS_REQUESTS)
-    }
-
-    /// A request of `client` has ended.
-    fn release(&mut self, client: ClientKey) {
-        self.counts.decrement(client);
-    }
 }
 
 impl<K: PartialEq> NameResolver<K> for Resolver<K> {
@@ -135,10 +118,10 @@ impl<K: PartialEq> NameResolver<K> for Resolver<K> {
         if let Some(numeric) = numeric_address(host) {
             return Some(Ok(vec![numeric]));
         }
-        if !self.has_room(client) {
+        if self.usage.check(client, REQUEST_LIMITS).is_err() {
             return Some(Err(TRY_AGAIN));
         }
-        *self.counts.entry(client) += 1;
+        self.usage.add(client, 1);
         let host = lower_case(host);
         let class = self.classes.class(&host, client, Instant::now());
         match self.requests.get_mut(&host) {
@@ -170,7 +153,7 @@ impl<K: PartialEq> NameResolver<K> for Resolver<K> {
             if requests.waiting.is_empty() && self.pool.cancel(|queued| *queued == host) > 0 {
                 self.requests.remove(&host);
             }
-            self.release(client);
+            self.usage.subtract(client, 1);
         }
     }
 }
@@ -262,7 +245,7 @@ mod tests {
             assert!(result.as_ref().unwrap().iter().all(|address| address.ip().is_loopback()));
         }
         assert!(results[2].2.is_err());
-        assert!(resolver.requests.is_empty() && resolver.counts.len() == 0);
+        assert!(resolver.requests.is_empty() && resolver.usage.total() == 0);
     }
 
     #[test]
@@ -274,14 +257,14 @@ mod tests {
         assert_eq!(resolver.resolve("localhost", 1, ClientKey::Loopback), None);
         assert_eq!(resolver.resolve("localhost", 2, ClientKey::Loopback), None);
         resolver.cancel("LocalHost", 1);
-        assert_eq!(resolver.counts.count(ClientKey::Loopback), 1);
+        assert_eq!(resolver.usage.of(ClientKey::Loopback), 1);
         let mut results = Vec::new();
         while results.is_empty() {
             woken.recv().unwrap();
             results = resolver.take_results();
         }
         assert_eq!((results.len(), results[0].0), (1, 2));
-        assert_eq!((resolver.counts.len(), resolver.requests.len()), (0, 0));
+        assert_eq!((resolver.usage.total(), resolver.requests.len()), (0, 0));
     }
 
     #[test]
@@ -315,7 +298,7 @@ mod tests {
         }
         let mut resolver = Resolver::new(1, || {});
         assert!(matches!(resolver.resolve("127.1", 1, ClientKey::Loopback), Some(Ok(_))));
-        assert!(resolver.requests.is_empty() && resolver.counts.len() == 0);
+        assert!(resolver.requests.is_empty() && resolver.usage.total() == 0);
     }
 
     /// A resolver with one thread, which does nothing until the returned sender is dropped.
@@ -349,11 +332,11 @@ mod tests {
             }
             made - before
         };
-        for number in 0..MAX_OTHERS_REQUESTS / MAX_CLIENT_REQUESTS {
-            assert_eq!(fill(ClientKey::V6(number as u64)), MAX_CLIENT_REQUESTS);
+        for number in 0..REQUEST_LIMITS.others / REQUEST_LIMITS.each {
+            assert_eq!(fill(ClientKey::V6(number as u64)), REQUEST_LIMITS.each);
         }
         assert_eq!(fill(ClientKey::V6(9999)), 0);
-        assert_eq!(fill(ClientKey::Loopback), MAX_REQUESTS - MAX_OTHERS_REQUESTS);
+        assert_eq!(fill(ClientKey::Loopback), REQUEST_LIMITS.all - REQUEST_LIMITS.others);
         resolver.cancel("name0.example", 0);
         assert_eq!(resolver.resolve("other.example", 1, ClientKey::V6(0)), None);
     }
