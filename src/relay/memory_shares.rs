@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::memory_budget::RESERVE;
-use crate::client::ClientKey;
+use crate::client::{ClientKey, ClientUsage};
 
 /// A session stands still that has neither released as many bytes as it holds for this time, nor come to hold half as many
 /// again. A device that reads slowly takes 64 KiB at 13 KB/s in this time, and plugins wait 5 s for an answer.
@@ -76,10 +76,8 @@ impl Holder {
 pub(super) struct MemoryShares {
     /// Boxed: the table has room for twice as many.
     holders: HashMap<Key, Box<Holder>>,
-    /// Bytes held by each client but loopback.
-    clients: HashMap<ClientKey, usize>,
-    /// Bytes held by all clients but loopback.
-    held_by_others: usize,
+    /// Bytes held by each client.
+    clients: ClientUsage,
     /// The session that has its turn, and since when.
     turn: Option<(Key, Instant)>,
     /// Sessions that wait, those that have waited longest first.
@@ -129,8 +127,8 @@ impl MemoryShares {
     pub(super) fn set_client(&mut self, key: Key, client: ClientKey) {
         let Some(holder) = self.holders.get_mut(&key) else { return };
         let (before, held) = (std::mem::replace(&mut holder.client, client), holder.held);
-        self.take_from_client(before, held);
-        self.give_to_client(client, held);
+        self.clients.subtract(before, held);
+        self.clients.add(client, held);
     }
 
     /// What is counted from now on is that of this session. `None`: of no session.
@@ -161,7 +159,7 @@ impl MemoryShares {
             holder.restart(now);
         }
         let client = holder.client;
-        self.give_to_client(client, bytes);
+        self.clients.add(client, bytes);
     }
 
     /// `bytes` less are held.
@@ -173,7 +171,7 @@ impl MemoryShares {
         holder.held = holder.held.saturating_sub(bytes);
         holder.handle_released(bytes, now);
         let client = holder.client;
-        self.take_from_client(client, bytes);
+        self.clients.subtract(client, bytes);
     }
 
     /// The session has written `bytes` of what it holds, and may hold others in their place.
@@ -185,34 +183,15 @@ impl MemoryShares {
         }
     }
 
-    fn give_to_client(&mut self, client: ClientKey, bytes: usize) {
-        if !client.is_loopback() && bytes > 0 {
-            *self.clients.entry(client).or_default() += bytes;
-            self.held_by_others += bytes;
-        }
-    }
-
-    fn take_from_client(&mut self, client: ClientKey, bytes: usize) {
-        if client.is_loopback() || bytes == 0 {
-            return;
-        }
-        self.held_by_others = self.held_by_others.saturating_sub(bytes);
-        if let Some(held) = self.clients.get_mut(&client) {
-            *held = held.saturating_sub(bytes);
-            if *held == 0 {
-                self.clients.remove(&client);
-            }
-        }
-    }
-
     /// Bytes that the session which has its turn finds free, of `left` that are left of `limit`. A client other than
     /// loopback has half of the memory, and all of those three quarters: what is left is for plugins on this machine.
     fn free(&self, client: ClientKey, left: usize, limit: usize) -> usize {
         if client.is_loopback() {
             return left;
         }
-        let own = self.clients.get(&client).copied().unwrap_or(0);
-        left.min(client_limit(limit).saturating_sub(own)).min(others_limit(limit).saturating_sub(self.held_by_others))
+        let own = self.clients.of(client);
+        left.min(client_limit(limit).saturating_sub(own))
+            .min(others_limit(limit).saturating_sub(self.clients.others_total()))
     }
 
     /// Bytes that the session which has its turn may hold more, of `left` that are left of `limit`.
@@ -285,13 +264,13 @@ impl MemoryShares {
             return Vec::new();
         }
         let client = waiting.client;
-        let own = self.clients.get(&client).copied().unwrap_or(0);
+        let own = self.clients.of(client);
         // The bound that the session meets first: its client's, that of all but loopback, or that of all.
         let helps = |holder: &Holder| {
             if !client.is_loopback() && client_limit(limit).saturating_sub(own) <= waiting.held + RESERVE {
                 holder.client == client
             } else if !client.is_loopback()
-                && others_limit(limit).saturating_sub(self.held_by_others) <= waiting.held + RESERVE
+                && others_limit(limit).saturating_sub(self.clients.others_total()) <= waiting.held + RESERVE
             {
                 !holder.client.is_loopback()
             } else {
