@@ -13,15 +13,16 @@
 //! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
-//! | [`tls`] | TLS as a client: certificates, handshakes on threads, streams | net protocol thread_pool |
-//! | [`net`] | sockets with their readiness, connecting, names | client protocol thread_pool websocket |
+//! | [`tls`] | TLS as a client: certificates, handshakes on threads, streams | files net protocol thread_pool |
+//! | [`net`] | sockets with their readiness, connecting, names | client files protocol thread_pool websocket |
 //! | [`logging`] | log lines, to standard error, a file or the system log | client config protocol thread_pool |
 //! | [`cli`] | the command line | config |
-//! | [`config`] | the configuration: one table of settings | access protocol |
+//! | [`config`] | the configuration: one table of settings | access files protocol |
 //! | [`access`] | lists of addresses and targets that are allowed, sans-IO | |
 //! | [`client`] | clients as they are counted, sans-IO | |
 //! | [`protocol`] | what plugins and the proxy say to each other, sans-IO | buffer_pool websocket |
 //! | [`websocket`] | RFC 6455 and 7692, sans-IO | buffer_pool |
+//! | [`files`] | regular files, read without waiting | |
 //! | [`thread_pool`] | threads for calls that block or compute for long | |
 //! | [`buffer_pool`] | a thread-local free list of buffers | |
 //!
@@ -51,6 +52,7 @@ mod cli;
 mod client;
 mod config;
 mod daemon;
+mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod logging;

@@ -1,16 +1,14 @@
 //! The parser of configuration files. It parses line by line with rust-ini, so that every error has its line number.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
-
-use nix::libc;
 
 use ini::{Ini, ParseOption};
 
 use super::settings::SETTINGS;
 use super::{Config, ConfigError};
+use crate::files::open_regular;
 
 /// Bytes of a file that are read: more than any configuration has. Protects against device files, which have no end.
 const MAX_FILE_LEN: u64 = 1 << 20;
@@ -30,17 +28,10 @@ pub(super) fn read(path: &Path, time: ReadTime) -> Result<Vec<u8>, ConfigError> 
 }
 
 fn read_limited(path: &Path, time: ReadTime) -> io::Result<Vec<u8>> {
-    use std::io::Read;
     let file = match time {
         ReadTime::Start => File::open(path)?,
-        ReadTime::Reload => {
-            // Opening a FIFO that no process writes to would block.
-            let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-            if !file.metadata()?.is_file() {
-                return Err(io::Error::other("not a regular file, so it was read at the start only"));
-            }
-            file
-        }
+        ReadTime::Reload => open_regular(path, 0)?
+            .ok_or_else(|| io::Error::other("not a regular file, so it was read at the start only"))?,
     };
     let mut text = Vec::new();
     file.take(MAX_FILE_LEN).read_to_end(&mut text)?;

@@ -1,12 +1,10 @@
 //! The names in /etc/hosts, whose lookups need no name server (hosts(5)).
 
-use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use nix::libc;
+use crate::files::{FileStamp, open_regular};
 
 /// Bytes of the file that are read. Lists of blocked names have megabytes; the names of the box come first.
 const MAX_LEN: u64 = 64 * 1024;
@@ -18,8 +16,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct HostsFile {
     path: PathBuf,
     checked: Option<Instant>,
-    /// When the file that was read was changed, and its size.
-    version: Option<(SystemTime, u64)>,
+    /// The version of the file that was read.
+    stamp: Option<FileStamp>,
     /// Few, so that searching them in order takes less than a system call.
     names: Vec<Box<str>>,
 }
@@ -27,17 +25,17 @@ pub(super) struct HostsFile {
 impl HostsFile {
     /// The file at `path`, which need not exist.
     pub(super) fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), checked: None, version: None, names: Vec::new() }
+        Self { path: path.into(), checked: None, stamp: None, names: Vec::new() }
     }
 
     /// True if the file has `name`, which is in lower case.
     pub(super) fn contains(&mut self, name: &str, now: Instant) -> bool {
         if self.checked.is_none_or(|checked| now - checked >= CHECK_INTERVAL) {
             self.checked = Some(now);
-            // Without a file there are no names.
-            let version = std::fs::metadata(&self.path).ok().as_ref().and_then(version);
-            if version != self.version {
-                self.version = version;
+            let stamp = Some(FileStamp::of(&self.path));
+            if stamp != self.stamp {
+                self.stamp = stamp;
+                // Without a file there are no names.
                 self.names = self.read().map(|text| names(&text)).unwrap_or_default();
             }
         }
@@ -45,17 +43,12 @@ impl HostsFile {
     }
 
     fn read(&self) -> io::Result<Vec<u8>> {
-        // Opening a FIFO must not block.
-        let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?;
         let mut text = Vec::new();
-        file.take(MAX_LEN).read_to_end(&mut text)?;
+        if let Some(file) = open_regular(&self.path, 0)? {
+            file.take(MAX_LEN).read_to_end(&mut text)?;
+        }
         Ok(text)
     }
-}
-
-/// `None` if it is no regular file.
-fn version(metadata: &Metadata) -> Option<(SystemTime, u64)> {
-    metadata.is_file().then(|| Some((metadata.modified().ok()?, metadata.len())))?
 }
 
 /// The names of a hosts file in lower case: the words behind the address in each line, up to a comment.

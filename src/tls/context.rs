@@ -15,10 +15,11 @@ use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, Error, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, crypto, version};
 
 use super::TlsError;
-use super::files::{FileStamp, PemFile, read_config_file, read_plugin_file};
+use super::files::{PemFile, read_config_file, read_plugin_file};
 use super::key_kind::KeyKind;
 use super::verify::Verifier;
 use super::{TlsSettings, TlsVersion, Verify, x509};
+use crate::files::FileStamp;
 use crate::thread_pool::lock;
 
 /// Configurations kept at most. With more distinct settings in use, the least recently used ones are made anew.

@@ -3,31 +3,18 @@
 //! Every plugin that may connect can name a file. So a plugin's file name must not lead out of the directory, through
 //! `..` or links, and no error may show a file's content.
 
-use std::fs::{self, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path};
 
-use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::O_NOFOLLOW;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsError;
+use crate::files::open_regular;
 
 /// Largest file in bytes. The root certificates of a whole system take about 200 KiB.
 const MAX_FILE_SIZE: u64 = 256 * 1024;
-
-/// Identifies a version of a file: device, inode, size and time of modification. `None` if it cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FileStamp(Option<[i64; 5]>);
-
-impl FileStamp {
-    /// The stamp of the file at `path` now.
-    pub(super) fn of(path: &Path) -> Self {
-        let metadata = |m: fs::Metadata| [m.dev() as i64, m.ino() as i64, m.size() as i64, m.mtime(), m.mtime_nsec()];
-        Self(fs::metadata(path).ok().map(metadata))
-    }
-}
 
 /// A PEM file that has been read.
 pub(super) struct PemFile {
@@ -69,14 +56,7 @@ fn read_below(directory: &Path, name: &str) -> Result<Vec<u8>, String> {
 }
 
 fn read(path: &Path, flags: i32) -> Result<Vec<u8>, String> {
-    // O_NONBLOCK: open(2) of a FIFO must not wait. O_NOCTTY: a terminal must not become ours.
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(O_NONBLOCK | O_NOCTTY | flags);
-    let file = options.open(path).map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is no regular file".into());
-    }
+    let file = open_regular(path, flags).map_err(|error| error.to_string())?.ok_or("it is no regular file")?;
     let mut text = Vec::new();
     file.take(MAX_FILE_SIZE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > MAX_FILE_SIZE { Err(format!("it has more than {MAX_FILE_SIZE} bytes")) } else { Ok(text) }
