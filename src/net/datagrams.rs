@@ -58,24 +58,25 @@ impl DatagramSocket {
 
 /// Binds the socket, and has multicasts leave by the interface of its own address.
 fn bind(socket: &Socket, target: SocketAddr, own: LocalAddress, settings: &DatagramSettings) -> io::Result<()> {
-    let mut local: SocketAddr = match target {
+    let any: SocketAddr = match target {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, own.port).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, own.port).into(),
     };
-    let interface = own.interface();
-    match interface {
-        Some(IpAddr::V4(address)) => socket.set_multicast_if_v4(&address)?,
-        Some(IpAddr::V6(address)) => socket.set_multicast_if_v6(interface_index(address)?)?,
-        None => {}
-    }
-    // The kernel hands no multicast to a socket that is bound to an address of one host.
-    if let Some(address) = interface.filter(|_| settings.groups.is_empty()) {
-        local = match address {
-            IpAddr::V4(address) => (address, own.port).into(),
+    let own_address = match own.interface() {
+        Some(IpAddr::V4(address)) => {
+            socket.set_multicast_if_v4(&address)?;
+            (address, own.port).into()
+        }
+        Some(IpAddr::V6(address)) => {
+            let index = interface_index(address)?;
+            socket.set_multicast_if_v6(index)?;
             // A link-local address means nothing without its interface (RFC 4007 section 6).
-            IpAddr::V6(address) => SocketAddrV6::new(address, own.port, 0, interface_index(address)?).into(),
-        };
-    }
+            SocketAddrV6::new(address, own.port, 0, index).into()
+        }
+        None => any,
+    };
+    // The kernel hands no multicast to a socket that is bound to an address of one host.
+    let local = if settings.groups.is_empty() { own_address } else { any };
     if settings.bind.is_some() {
         if target.is_ipv6() {
             // Beside a socket of IPv4 on the same port.
