@@ -20,23 +20,18 @@ const BACKLOG: i32 = 128;
 /// first that can be bound is used. For `keep_alive` see [`set_options`]. The error is that of the last address.
 pub(crate) fn listen(address: &str, port: u16, keep_alive: Option<KeepAlive>) -> io::Result<TcpListener> {
     if address == "*" {
-        return bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).into(), keep_alive)
-            .or_else(|_| bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into(), keep_alive));
+        return listen_at((IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).into(), keep_alive)
+            .or_else(|_| listen_at((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into(), keep_alive));
     }
     let literal = address.trim_start_matches('[').trim_end_matches(']');
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no such address");
     for address in (literal, port).to_socket_addrs()? {
-        match bind(address, keep_alive) {
+        match listen_at(address, keep_alive) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = error,
         }
     }
     Err(last)
-}
-
-/// Listens on `address`, which another listener has: no name is looked up. Otherwise as [`listen`].
-pub(crate) fn listen_at(address: SocketAddr, keep_alive: Option<KeepAlive>) -> io::Result<TcpListener> {
-    bind(address, keep_alive)
 }
 
 /// Registers a listener for events under `token`, level-triggered: while a connection waits, every poll reports it. So one
@@ -58,7 +53,8 @@ pub(crate) fn deregister(registry: &Registry, listener: &TcpListener) -> io::Res
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn bind(address: SocketAddr, keep_alive: Option<KeepAlive>) -> io::Result<TcpListener> {
+/// Listens on `address`. For `keep_alive` see [`set_options`].
+pub(crate) fn listen_at(address: SocketAddr, keep_alive: Option<KeepAlive>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // After a restart, connections in TIME_WAIT still hold the port.
     socket.set_reuse_address(true)?;
