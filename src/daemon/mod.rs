@@ -122,24 +122,24 @@ impl Daemon {
             }
         };
         // Before the listeners accept anything: a client that looks at the limit, or sets it, finds it as it stays.
-        let shares = fd_limit::raise_for(&config);
+        let fd_limits = fd_limit::raise_for(&config);
         let listeners = Listeners::open(&config, poll.registry())?;
         let registry = poll.registry().try_clone().map_err(|error| format!("no epoll: {error}"))?;
-        let network = MioNetwork::new(registry, shares.extra_attempts);
+        let network = MioNetwork::new(registry, fd_limits.extra_attempts);
         let limits = &config.limits;
         let now = Instant::now();
         let tls = tls_context(&config);
         let trust = trust(&tls, &config);
         Ok(Self {
-            senders: Senders::new(&config.luup, shares.senders, limits.answer, trust, wake()),
+            senders: Senders::new(&config.luup, fd_limits.senders, limits.answer, trust, wake()),
             resources: Resources {
                 scratch: vec![0; SCRATCH_SIZE],
                 budget: MemoryBudget::new(limits.buffers, limits.buffer),
-                pipes: PipePool::new(shares.pipes),
-                resolver: Resolver::new(shares.resolvers, wake()),
+                pipes: PipePool::new(fd_limits.pipes),
+                resolver: Resolver::new(fd_limits.resolvers, wake()),
                 handshakes: Handshakes::new(tls, HANDSHAKE_THREADS, wake()),
                 random: RandomSource::default(),
-                schedule: Schedule::new(shares.senders, limits.notices),
+                schedule: Schedule::new(fd_limits.senders, limits.notices),
                 schedule_counted: 0,
                 ended: EndedConnections::default(),
                 send_failures: SendFailures::default(),
@@ -154,7 +154,7 @@ impl Daemon {
             sessions: SessionTable::default(),
             run_queue: RunQueue::new(),
             timers: Timers::new(),
-            admission: Admission::new(shares.connections),
+            admission: Admission::new(fd_limits.connections),
             watchers_due: None,
             pids: PidSource::default(),
             kept: KeptRegistry::default(),
@@ -305,9 +305,10 @@ impl Daemon {
 
     fn add_session(&mut self, Accepted { mut stream, peer, listener }: Accepted) {
         let address = peer.ip().to_canonical();
-        let _guard = logging::count_for(ClientKey::of(address));
+        let client = ClientKey::of(address);
+        let _guard = logging::count_for(client);
         let mut admitted = self.admission.admit(address, &self.resources.config);
-        if admitted == Err(Refusal::Full) && self.end_watchers(ClientKey::of(address)) {
+        if admitted == Err(Refusal::Full) && self.end_watchers(client) {
             admitted = self.admission.admit(address, &self.resources.config);
         }
         if let Err(refusal) = admitted {
@@ -326,7 +327,7 @@ impl Daemon {
         let direct = self.listeners.direct(listener);
         let pid = self.pids.next(SystemTime::now(), direct.is_some());
         log::info!("{pid} connection from {address}");
-        self.resources.budget.add_session(key, ClientKey::of(address), self.now);
+        self.resources.budget.add_session(key, client, self.now);
         let mut cx = self.resources.context(key, self.now);
         let session = match direct {
             Some(direct) => Session::direct(pid, TcpSocket(stream), peer, direct, &mut cx),
@@ -597,18 +598,18 @@ impl Daemon {
             log::error!("{error}");
         }
         let limits = &resources.config.limits;
-        let shares = fd_limit::raise_for(&resources.config);
-        resources.network.set_extra_attempts(shares.extra_attempts);
+        let fd_limits = fd_limit::raise_for(&resources.config);
+        resources.network.set_extra_attempts(fd_limits.extra_attempts);
         resources.budget.set_limits(limits.buffers, limits.buffer);
-        resources.pipes.set_limit(shares.pipes);
-        resources.schedule.set_limits(shares.senders, limits.notices);
-        resources.resolver.set_max_threads(shares.resolvers);
+        resources.pipes.set_limit(fd_limits.pipes);
+        resources.schedule.set_limits(fd_limits.senders, limits.notices);
+        resources.resolver.set_max_threads(fd_limits.resolvers);
         // The files may have changed, whatever their names.
         let tls = tls_context(&resources.config);
         self.senders.set_trust(trust(&tls, &resources.config));
         resources.handshakes.set_context(tls);
-        self.senders.set_max_requests(shares.senders);
-        self.admission.set_limit(shares.connections);
+        self.senders.set_max_requests(fd_limits.senders);
+        self.admission.set_limit(fd_limits.connections);
         let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
         if fixed(old) != fixed(&resources.config) {
             log::warn!("changes of ip, port, vera and answer take a restart");

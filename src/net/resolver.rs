@@ -23,7 +23,7 @@ const MAX_ADDRESSES: usize = 16;
 /// loopback may have more than a browser has at once.
 const REQUEST_LIMITS: ClientLimits = ClientLimits { all: 2048, others: 1024, each: 32 };
 /// Threads beyond `resolvers` for names that need no name server.
-const URGENT_THREADS: usize = 1;
+pub(crate) const URGENT_THREADS: usize = 1;
 
 /// The addresses of a name, at least one, or the reason why there are none, in LuaSocket's words.
 pub(crate) type ResolveResult = Result<Vec<SocketAddr>, &'static str>;
