@@ -114,7 +114,7 @@ impl NetworkScope {
 ///
 /// A client on loopback reaches the proxy through itself, once: LuWS documents a function that connects through the proxy,
 /// also to what our library for LuWS plugins connects to, which is the proxy. A further round would be for nothing, and
-/// a line of many CONNs would take all places.
+/// a chain of many CONNs would take all places.
 #[derive(Debug, Default)]
 pub(crate) struct OwnServices {
     /// The ports that the proxy listens on, whatever for.
@@ -208,13 +208,13 @@ impl OwnServices {
         }
     }
 
-    /// True if a connection to `to` may be one to the proxy itself, and [`OwnServices::add_connection`] is to be told of it.
+    /// True if a connection to `to` may be one to the proxy itself. [`OwnServices::add_connection`] is to be called for it.
     pub(crate) fn is_watched(&self, to: SocketAddr) -> bool {
         self.ports.contains(&to.port())
     }
 
-    /// The proxy has made a connection with this `end` of its own. To be told before anything is sent on it, so that no client
-    /// comes through it unnoticed.
+    /// The proxy has made a connection to itself, and `end` is the address of its connecting socket. Call this before
+    /// anything is sent on it, so that no client comes through it unnoticed.
     ///
     /// Boxed, since hardly any connection has one.
     pub(crate) fn add_connection(&self, end: SocketAddr) -> Box<OwnConnection> {
@@ -224,7 +224,7 @@ impl OwnServices {
     }
 }
 
-/// `address` as IPv4 if it is mapped, and without what IPv6 has beside.
+/// `address` as IPv4 if it is IPv4-mapped, and without the flow label and scope of IPv6.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -2,10 +2,10 @@
 //!
 //! The loop's lines wait for up to 50 ms and are written together, because a connection has several. Warnings, errors
 //! and the lines of other threads are written at once. Lines that cannot be written without blocking are lost, because
-//! the daemon must not wait for its log. Each client has a share of the lines ([`shares`]), unless debug messages are
+//! the daemon must not wait for its log. Each client has a share of the lines ([`line_limiter`]), unless debug messages are
 //! logged.
 
-mod shares;
+mod line_limiter;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -27,7 +27,7 @@ use crate::client::ClientKey;
 use crate::config::{Config, LogTarget};
 use crate::protocol::printable::printable;
 use crate::thread_pool::lock;
-use shares::LogShares;
+use line_limiter::LineLimiter;
 
 /// The destination of lines.
 enum Sink {
@@ -56,7 +56,7 @@ struct State {
     flush_due: Option<Instant>,
     /// Whole lines that are not written yet: at most PIPE_BUF bytes, which a pipe takes at once.
     pending: String,
-    shares: LogShares,
+    limiter: LineLimiter,
 }
 
 thread_local! {
@@ -116,11 +116,11 @@ pub(crate) fn defer_lines() {
 /// Writes the lines that wait if they are due. Returns when this is to be called again.
 pub(crate) fn poll_flush(now: Instant) -> Option<Instant> {
     let mut state = LOGGER.get()?.state();
-    state.poll_shares(now);
+    state.poll_limiter(now);
     if state.flush_due.is_some_and(|due| due <= now) {
         state.flush();
     }
-    [state.flush_due, state.shares.deadline()].into_iter().flatten().min()
+    [state.flush_due, state.limiter.deadline()].into_iter().flatten().min()
 }
 
 /// Writes the lines that wait.
@@ -168,12 +168,12 @@ impl Log for Logger {
         if self.enabled(record.metadata()) && record.target().starts_with(env!("CARGO_PKG_NAME")) {
             let deferred = DEFERS.get() && record.level() >= Level::Info;
             let mut state = self.state();
-            // An owner who wants debug messages wants all lines.
+            // Debug messages are switched on to find a fault: no line may be missing then. Errors are few.
             let counted = log::max_level() < LevelFilter::Debug && record.level() > Level::Error;
             if let Some(client) = CLIENT.get().filter(|_| counted) {
                 let now = Instant::now();
-                state.poll_shares(now);
-                if !state.shares.allow(client, now) {
+                state.poll_limiter(now);
+                if !state.limiter.allow(client, now) {
                     return;
                 }
             }
@@ -199,12 +199,12 @@ impl Sink {
 
 impl State {
     fn new(sink: Sink) -> Self {
-        Self { sink, flush_due: None, pending: String::new(), shares: LogShares::default() }
+        Self { sink, flush_due: None, pending: String::new(), limiter: LineLimiter::default() }
     }
 
     /// Logs how many lines of clients were left out, once in each period.
-    fn poll_shares(&mut self, now: Instant) {
-        for left_out in self.shares.poll(now) {
+    fn poll_limiter(&mut self, now: Instant) {
+        for left_out in self.limiter.poll(now) {
             let client = left_out.client.map_or_else(|| "other addresses".to_owned(), |client| client.to_string());
             self.write(Level::Info, &format!("{} more lines of {client}", left_out.lines), false);
         }
@@ -407,17 +407,17 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_counted_in_a_line() {
-        let directory = std::env::temp_dir().join(format!("sockproxyd-log-shares-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("sockproxyd-log-limiter-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("log");
         let mut state = State::new(Sink::File(LogFile::open(path.clone(), 0).unwrap()));
         let start = Instant::now();
-        while state.shares.deadline().is_none() {
-            state.shares.allow(ClientKey::of([10, 0, 0, 1].into()), start);
+        while state.limiter.deadline().is_none() {
+            state.limiter.allow(ClientKey::of([10, 0, 0, 1].into()), start);
         }
-        state.poll_shares(start + Duration::from_secs(59));
+        state.poll_limiter(start + Duration::from_secs(59));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
-        state.poll_shares(start + Duration::from_secs(60));
+        state.poll_limiter(start + Duration::from_secs(60));
         assert!(std::fs::read_to_string(&path).unwrap().ends_with(" INFO  1 more lines of 10.0.0.1\n"));
         std::fs::remove_dir_all(&directory).unwrap();
     }

@@ -42,7 +42,7 @@ use upgrade::{WsHandshake, WsProgress};
 pub(super) struct Connecting<N: Network> {
     /// For log lines.
     pid: Pid,
-    /// Who wants the connection.
+    /// What has asked for the connection: a client, a redirect, or the configuration.
     origin: RequestOrigin,
     request: ConnectRequest,
     /// Where the request leads by now: redirects may have changed it.

@@ -1,5 +1,5 @@
-//! The share of the log that each client has. The log is short, and a client that connects without end would push
-//! everything else out of it.
+//! The limit on the lines that each client may cause in the log. The log is short, and a client that connects without end
+//! would push everything else out of it.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const MAX_CLIENTS: usize = 64;
 
 /// Counts the lines of clients in this period.
 #[derive(Debug, Default)]
-pub(super) struct LogShares {
+pub(super) struct LineLimiter {
     /// When the period began. `None`: with the next line.
     began: Option<Instant>,
     lines: PerClient<u32>,
@@ -32,8 +32,8 @@ pub(super) struct LeftOut {
     pub lines: u32,
 }
 
-impl LogShares {
-    /// Counts a line of `client`. True if it is to be written. To be called after [`LogShares::poll`].
+impl LineLimiter {
+    /// Counts a line of `client`. True if it is to be written. To be called after [`LineLimiter::poll`].
     pub(super) fn allow(&mut self, client: ClientKey, now: Instant) -> bool {
         self.began.get_or_insert(now);
         let has_room = self.lines.len() < MAX_CLIENTS || client.is_loopback() || self.lines.get(client).is_some();
@@ -51,7 +51,7 @@ impl LogShares {
         ended.left_out().collect()
     }
 
-    /// When [`LogShares::poll`] is to be called because it returns something then.
+    /// When [`LineLimiter::poll`] is to be called because it returns something then.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.left_out().next().and(self.began).map(|began| began + PERIOD)
     }
@@ -73,42 +73,42 @@ mod tests {
     use super::*;
 
     /// Lines of `client` that are written, of `lines`.
-    fn written(shares: &mut LogShares, client: ClientKey, lines: u32, now: Instant) -> u32 {
-        (0..lines).map(|_| u32::from(shares.allow(client, now))).sum()
+    fn written(limiter: &mut LineLimiter, client: ClientKey, lines: u32, now: Instant) -> u32 {
+        (0..lines).map(|_| u32::from(limiter.allow(client, now))).sum()
     }
 
     #[test]
     fn each_client_has_lines_of_its_own() {
-        let (mut shares, start) = (LogShares::default(), Instant::now());
+        let (mut limiter, start) = (LineLimiter::default(), Instant::now());
         let client = ClientKey::V6(1);
-        assert_eq!(shares.deadline(), None);
-        assert_eq!(written(&mut shares, client, MAX_LINES, start), MAX_LINES);
-        assert_eq!(shares.deadline(), None, "nothing was left out");
-        assert_eq!(written(&mut shares, client, 5, start), 0);
-        assert_eq!(written(&mut shares, ClientKey::V6(2), 5, start), 5);
-        assert_eq!(written(&mut shares, ClientKey::Loopback, 2000, start), MAX_LOOPBACK_LINES);
-        assert_eq!(shares.deadline(), Some(start + PERIOD));
-        assert_eq!(shares.poll(start + PERIOD / 2), []);
-        let mut left_out = shares.poll(start + PERIOD);
+        assert_eq!(limiter.deadline(), None);
+        assert_eq!(written(&mut limiter, client, MAX_LINES, start), MAX_LINES);
+        assert_eq!(limiter.deadline(), None, "nothing was left out");
+        assert_eq!(written(&mut limiter, client, 5, start), 0);
+        assert_eq!(written(&mut limiter, ClientKey::V6(2), 5, start), 5);
+        assert_eq!(written(&mut limiter, ClientKey::Loopback, 2000, start), MAX_LOOPBACK_LINES);
+        assert_eq!(limiter.deadline(), Some(start + PERIOD));
+        assert_eq!(limiter.poll(start + PERIOD / 2), []);
+        let mut left_out = limiter.poll(start + PERIOD);
         left_out.sort_by_key(|left_out| left_out.lines);
         let of = |client, lines| LeftOut { client: Some(client), lines };
         assert_eq!(left_out, [of(client, 5), of(ClientKey::Loopback, 2000 - MAX_LOOPBACK_LINES)]);
-        assert_eq!(shares.deadline(), None);
-        assert_eq!(written(&mut shares, client, 5, start + PERIOD), 5, "the next period");
+        assert_eq!(limiter.deadline(), None);
+        assert_eq!(written(&mut limiter, client, 5, start + PERIOD), 5, "the next period");
     }
 
     #[test]
     fn clients_beyond_the_bound_share_their_lines() {
-        let (mut shares, now) = (LogShares::default(), Instant::now());
+        let (mut limiter, now) = (LineLimiter::default(), Instant::now());
         for number in 0..MAX_CLIENTS as u64 {
-            shares.allow(ClientKey::V6(number), now);
+            limiter.allow(ClientKey::V6(number), now);
         }
         for number in 1000..1000 + u64::from(MAX_LINES) {
-            assert!(shares.allow(ClientKey::V6(number), now));
+            assert!(limiter.allow(ClientKey::V6(number), now));
         }
-        assert!(!shares.allow(ClientKey::V6(9999), now));
-        assert!(shares.allow(ClientKey::V6(0), now) && shares.allow(ClientKey::Loopback, now));
-        assert_eq!(shares.lines.len(), MAX_CLIENTS + 1);
-        assert_eq!(shares.poll(now + PERIOD), [LeftOut { client: None, lines: 1 }]);
+        assert!(!limiter.allow(ClientKey::V6(9999), now));
+        assert!(limiter.allow(ClientKey::V6(0), now) && limiter.allow(ClientKey::Loopback, now));
+        assert_eq!(limiter.lines.len(), MAX_CLIENTS + 1);
+        assert_eq!(limiter.poll(now + PERIOD), [LeftOut { client: None, lines: 1 }]);
     }
 }
