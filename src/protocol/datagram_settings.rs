@@ -79,11 +79,11 @@ impl Membership {
 }
 
 impl DatagramSettings {
-    /// Sets the groups to those of the value of JOIN. Each is joined once.
-    pub(crate) fn set_groups(&mut self, text: &str) -> Result<(), SettingsError> {
+    /// Sets the groups to those that JOIN lists. Each is joined once.
+    pub(crate) fn set_groups(&mut self, list: &[Box<str>]) -> Result<(), SettingsError> {
         self.groups.clear();
-        for part in text.split(',').filter(|part| !part.is_empty()) {
-            let membership = Membership::parse(part)?;
+        for item in list {
+            let membership = Membership::parse(item)?;
             if !self.groups.contains(&membership) {
                 self.groups.push(membership);
             }
@@ -184,12 +184,12 @@ mod tests {
     #[test]
     fn the_number_of_groups_is_bounded_and_each_is_joined_once() {
         let mut settings = DatagramSettings::default();
-        let groups = |count: usize| (0..count).map(|n| format!("224.1.1.{n},")).collect::<String>();
-        assert_eq!(settings.set_groups(&groups(MAX_GROUPS).repeat(2)), Ok(()));
+        let groups = |count: usize| (0..count).map(|n| format!("224.1.1.{n}").into()).collect::<Vec<Box<str>>>();
+        assert_eq!(settings.set_groups(&[groups(MAX_GROUPS), groups(MAX_GROUPS)].concat()), Ok(()));
         assert_eq!(settings.groups.len(), MAX_GROUPS);
         let why = settings.set_groups(&groups(MAX_GROUPS + 1)).unwrap_err();
         assert!(why.contains(&MAX_GROUPS.to_string()), "{why}");
-        assert_eq!(settings.set_groups(","), Err("no group"));
+        assert_eq!(settings.set_groups(&[]), Err("no group"));
     }
 
     #[test]

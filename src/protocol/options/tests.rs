@@ -295,7 +295,10 @@ fn what_udp_cannot_do_is_refused_with_a_reason() {
         ("JOIN=239.1.2.3,192.0.2.1", "not a multicast address"),
         ("JOIN=239.1.2.3@eth0", "not an address after the @"),
         ("JOIN=239.1.2.3", "it needs BIND with a port"),
+        // A comma within an item does not separate items.
+        ("JOIN=239.1.2.3%2c239.1.2.4", "not a multicast address"),
         ("JOIN=", "no group"),
+        ("JOIN=,", "no group"),
     ] {
         assert_eq!(reason(&format!("PRTO=udp {option}")), format!("Invalid option {option}: {why}"));
     }

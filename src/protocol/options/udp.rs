@@ -1,7 +1,7 @@
 //! The options for UDP.
 
 use super::OptionDefault::{Unset, Value};
-use super::values::text;
+use super::values::{list, text};
 use super::{OptionScope, OptionSpec, Parameters, ValueError, apply_defaults};
 use crate::protocol::datagram_settings::{DatagramSettings, LocalAddress};
 use crate::protocol::number;
@@ -41,7 +41,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Unset("-"),
         "multicast groups to receive, on the interface that has the address; needs BIND with a port",
         |parameters, value| {
-            let groups = text(value)?;
+            let groups = list(value)?;
             settings(parameters).set_groups(&groups).map_err(ValueError::Because)
         },
     ),
