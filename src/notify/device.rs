@@ -35,12 +35,10 @@ pub(super) struct Device {
     pub busy: bool,
     /// Due subscriptions that wait for the device, in order.
     pub waiting: VecDeque<SubscriptionId>,
-    /// True if its last request that got an outcome from the device was answered in time.
-    has_answered: bool,
     /// True if the request that is out takes long.
     hangs: bool,
-    /// Requests in a row without an answer in time.
-    timeouts: u32,
+    /// Requests in a row without an answer in time. `None` before the first outcome.
+    timeouts: Option<u32>,
     /// No request before this instant. `None` after the pause has ended.
     pub paused_until: Option<Instant>,
 }
@@ -48,10 +46,11 @@ pub(super) struct Device {
 impl Device {
     /// What its requests so far say of the next one.
     pub(super) fn class(&self) -> DeviceClass {
-        match self.hangs || self.timeouts > 0 {
-            true => DeviceClass::Slow,
-            false if self.has_answered => DeviceClass::Prompt,
-            false => DeviceClass::Unknown,
+        match self.timeouts {
+            _ if self.hangs => DeviceClass::Slow,
+            None => DeviceClass::Unknown,
+            Some(0) => DeviceClass::Prompt,
+            Some(_) => DeviceClass::Slow,
         }
     }
 
@@ -67,16 +66,15 @@ impl Device {
 
     /// A request got no answer in time: pauses the device, longer each time.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.paused_until = Some(now + backoff(MIN_PAUSE, MAX_PAUSE, self.timeouts));
-        self.timeouts += 1;
-        (self.hangs, self.has_answered) = (false, false);
+        let before = self.timeouts.unwrap_or(0);
+        self.paused_until = Some(now + backoff(MIN_PAUSE, MAX_PAUSE, before));
+        (self.hangs, self.timeouts) = (false, Some(before + 1));
     }
 
     /// A request got an answer after `took`. The pause is as long, so that the device takes half of Luup's time at most:
     /// Luup runs one action at a time.
     pub(super) fn handle_answer(&mut self, took: Duration, now: Instant) {
-        self.timeouts = 0;
-        (self.hangs, self.has_answered) = (false, true);
+        (self.hangs, self.timeouts) = (false, Some(0));
         self.paused_until = (!took.is_zero()).then(|| now + took.min(MAX_PAUSE));
     }
 
