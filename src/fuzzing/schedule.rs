@@ -173,14 +173,13 @@ impl World {
 
     fn judge(&mut self, job: &NotifyJob, since: Instant, outcome: NotifyOutcome) {
         let took = (self.now - since).min(LONGEST_PAUSE);
-        match outcome {
-            NotifyOutcome::Unreachable | NotifyOutcome::TlsFailed | NotifyOutcome::NotSent => {}
-            NotifyOutcome::TimedOut => {
-                self.pauses.insert(self.known[&job.id].device.clone(), self.now + SHORTEST_REST);
-            }
-            _ => {
-                self.pauses.insert(self.known[&job.id].device.clone(), self.now + took);
-            }
+        let pause = match outcome {
+            NotifyOutcome::Unreachable | NotifyOutcome::TlsFailed | NotifyOutcome::NotSent => None,
+            NotifyOutcome::TimedOut => Some(SHORTEST_REST),
+            _ => Some(took),
+        };
+        if let Some(pause) = pause {
+            self.pauses.insert(self.known[&job.id].device.clone(), self.now + pause);
         }
         if let Some(subscription) = self.subscriptions.iter_mut().find(|subscription| subscription.id == job.id)
             && outcome != NotifyOutcome::Delivered

@@ -41,6 +41,11 @@ impl InFlight {
         self.slow + self.recent.len()
     }
 
+    /// True if no request of any class may go out.
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.max
+    }
+
     /// True if there are slow ones.
     pub(super) fn has_slow(&self) -> bool {
         self.slow > 0
@@ -48,7 +53,7 @@ impl InFlight {
 
     /// True if a request to a device of this class may go out.
     pub(super) fn allows(&self, class: DeviceClass) -> bool {
-        if self.len() >= self.max {
+        if self.is_full() {
             return false;
         }
         let recent = |class| self.recent.iter().filter(|&&(_, _, recent)| recent == class).count();
@@ -92,7 +97,7 @@ impl InFlight {
     /// When [`InFlight::poll_slow`] returns the next one, and [`InFlight::allows`] may allow more. `None` if it will not.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let since = self.recent.front().map(|&(since, _, _)| since)?;
-        (self.len() < self.max).then_some(since + SLOW_ANSWER)
+        (!self.is_full()).then_some(since + SLOW_ANSWER)
     }
 }
 

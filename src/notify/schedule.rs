@@ -227,11 +227,9 @@ impl Schedule {
                 device.handle_slow();
             }
         }
-        while let Some((until, name)) = self.paused.pop_first() {
-            if until > now {
-                self.paused.insert((until, name));
-                break;
-            }
+        while self.paused.first().is_some_and(|&(until, _)| until <= now)
+            && let Some((until, name)) = self.paused.pop_first()
+        {
             let device = self.devices.get_mut(&name).filter(|device| device.paused_until == Some(until));
             self.ready.extend(device.and_then(Device::end_pause));
         }
@@ -358,6 +356,9 @@ impl Schedule {
 
     /// The place in `ready` of the subscription whose request goes out next, if one may.
     fn next_ready(&self) -> Option<usize> {
+        if self.in_flight.is_full() {
+            return None;
+        }
         let may_send = |id: SubscriptionId| self.in_flight.allows(self.class_of(id));
         if self.in_flight.has_slow() {
             let is_next = |&id: &SubscriptionId| self.class_of(id) != DeviceClass::Slow && may_send(id);
