@@ -286,7 +286,7 @@ const GOALS: [Goal; 27] = [
     Goal { start: "attack ", end: ", p99", bound: Bound::AtMost(50.0) },
     Goal { start: "attack ", end: ": refused or failed", bound: Bound::AtMost(0.0) },
     Goal { start: "attack ", end: ": forbidden effects", bound: Bound::AtMost(0.0) },
-    // 4 MiB for the program, 4 MiB of buffers, and 8 KiB for each of 1024 connections, by their default limits.
+    // 4 MiB for the program, 4 MiB of buffers as the attacks set them, and 8 KiB for each of 1024 connections.
     Goal { start: "attack ", end: ", PSS", bound: Bound::AtMost(16384.0) },
 ];
 

@@ -8,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
+use testkit::lan::{BOX_V4, BOX_V6, NEIGHBOUR_V4, NEIGHBOUR_V6};
 use testkit::websocket::Peer;
 
-use super::{ATTACKED_DEVICE, ATTACKER_V4, ATTACKER_V6, BOX_V4, BOX_V6, DEAD_NAME, FORBIDDEN_ID};
+use super::{ATTACKED_DEVICE, DEAD_NAME, FORBIDDEN_ID};
 use crate::connection_pair::expect_line;
 
 /// Timeout of the attacker's calls.
@@ -174,7 +175,7 @@ fn read_to_end(stream: &mut TcpStream, time: Duration) -> io::Result<()> {
 
 /// Listens on the attacker's first address, and serves each connection in a thread of its own.
 fn serve(serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind((parsed(ATTACKER_V4[0]), 0))?;
+    let listener = TcpListener::bind((parsed(NEIGHBOUR_V4[0]), 0))?;
     let addr = listener.local_addr()?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -201,7 +202,7 @@ fn stop(attacker: &Attacker) -> io::Result<()> {
     for host in ["127.0.0.1", BOX_V4] {
         attacker.repeat(Duration::from_millis(100), move |attacker| {
             let line = format!("CONN {host}:{}\nSTOP\n", attacker.port);
-            read_to_end(&mut attacker.plugin_with(ATTACKER_V4[0], &line)?, LIMIT)
+            read_to_end(&mut attacker.plugin_with(NEIGHBOUR_V4[0], &line)?, LIMIT)
         });
     }
     Ok(())
@@ -212,11 +213,11 @@ fn chain(attacker: &Attacker) -> io::Result<()> {
     let lines = format!("CONN 127.0.0.1:{}\n", attacker.port).repeat(1022);
     // Without a defence, it takes this long until there are too many connections.
     const FULL: Duration = Duration::from_secs(9);
-    let mut first = attacker.plugin_with(ATTACKER_V4[0], &lines)?;
+    let mut first = attacker.plugin_with(NEIGHBOUR_V4[0], &lines)?;
     read_to_end(&mut first, FULL).ok();
     let mut held = Some(first);
     attacker.repeat(Duration::from_millis(100), move |attacker| {
-        let stream = held.take().map_or_else(|| attacker.plugin_with(ATTACKER_V4[0], &lines), Ok);
+        let stream = held.take().map_or_else(|| attacker.plugin_with(NEIGHBOUR_V4[0], &lines), Ok);
         read_to_end(&mut stream?, Duration::from_secs(60))
     });
     Ok(())
@@ -224,7 +225,7 @@ fn chain(attacker: &Attacker) -> io::Result<()> {
 
 /// All the places that one machine gets with several IPv6 addresses. STAT lifts the limit of silence.
 fn places(attacker: &Attacker) -> io::Result<()> {
-    attacker.hold(&ATTACKER_V6, 256, Reading::Everything, |attacker, source| attacker.plugin_with(source, "STAT\n"));
+    attacker.hold(&NEIGHBOUR_V6, 256, Reading::Everything, |attacker, source| attacker.plugin_with(source, "STAT\n"));
     Ok(())
 }
 
@@ -235,11 +236,11 @@ fn memory(attacker: &Attacker) -> io::Result<()> {
             stream.write_all(&[7; 64 * 1024])?;
         }
     })?;
-    attacker.hold(&ATTACKER_V4[..1], 200, Reading::Nothing, move |attacker, source| {
+    attacker.hold(&NEIGHBOUR_V4[..1], 200, Reading::Nothing, move |attacker, source| {
         attacker.connected(source, &format!("CONN {flood}\n"))
     });
     let server = websocket_server(Vec::new())?;
-    attacker.hold(&ATTACKER_V4[..1], 1, Reading::Everything, move |attacker, source| {
+    attacker.hold(&NEIGHBOUR_V4[..1], 1, Reading::Everything, move |attacker, source| {
         let mut stream = attacker.connected(source, &format!("CONN ws://{server}/ MAXM=1000000000\n"))?;
         stream.write_all(b"BINA 900000000\n")?;
         // The daemon may stop reading.
@@ -255,7 +256,7 @@ fn half_messages(attacker: &Attacker) -> io::Result<()> {
     let mut half = vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0];
     half.resize(half.len() + 32 * 1024, 7);
     let server = websocket_server(half)?;
-    attacker.hold(&ATTACKER_V4[..4], 250, Reading::Everything, move |attacker, source| {
+    attacker.hold(&NEIGHBOUR_V4[..4], 250, Reading::Everything, move |attacker, source| {
         attacker.connected(source, &format!("CONN ws://{server}/\n"))
     });
     Ok(())
@@ -270,27 +271,27 @@ fn notices(attacker: &Attacker) -> io::Result<()> {
         read_to_end(&mut attacker.plugin_with(source, &line)?, LIMIT)
     };
     thread::scope(|scope| {
-        for source in &ATTACKER_V4[..4] {
+        for source in &NEIGHBOUR_V4[..4] {
             scope.spawn(move || (0..275).for_each(|number| drop(notice(attacker, source, number))));
         }
     });
     let mut number = 0;
     attacker.repeat(Duration::from_millis(10), move |attacker| {
         number += 1;
-        notice(attacker, ATTACKER_V4[4], number)
+        notice(attacker, NEIGHBOUR_V4[4], number)
     });
     Ok(())
 }
 
 /// Eight clients, each with one name after another that a silent name server should resolve.
 fn names_of_silent_server(attacker: &Attacker) -> io::Result<()> {
-    let server = UdpSocket::bind((parsed(ATTACKER_V4[0]), 53))?;
+    let server = UdpSocket::bind((parsed(NEIGHBOUR_V4[0]), 53))?;
     for client in 0..8 {
         let mut number = 0;
         attacker.repeat(Duration::from_millis(10), move |attacker| {
             number += 1;
             let line = format!("CONN host{number}.client{client}.example:80\n");
-            read_to_end(&mut attacker.plugin_with(ATTACKER_V4[0], &line)?, Duration::from_millis(500))
+            read_to_end(&mut attacker.plugin_with(NEIGHBOUR_V4[0], &line)?, Duration::from_millis(500))
         });
     }
     // One query for each thread of the daemon that looks names up, if it lets the attacker have all of them.
@@ -303,7 +304,7 @@ fn names_of_silent_server(attacker: &Attacker) -> io::Result<()> {
 /// Clients that ask for a name whose 16 addresses do not answer, and leave.
 fn dead_addresses(attacker: &Attacker) -> io::Result<()> {
     for _ in 0..130 {
-        attacker.plugin_with(ATTACKER_V4[0], &format!("CONN {DEAD_NAME}:80 CTIM=60000\n")).ok();
+        attacker.plugin_with(NEIGHBOUR_V4[0], &format!("CONN {DEAD_NAME}:80 CTIM=60000\n")).ok();
     }
     // The daemon does not try all the addresses of a name at once.
     thread::sleep(Duration::from_secs(5));
@@ -318,7 +319,7 @@ fn pids(attacker: &Attacker) -> io::Result<()> {
         number += 1;
         let slot = &mut streams[number % 8];
         if slot.as_ref().is_none_or(|stream| !is_open(stream, Reading::Everything)) {
-            let stream = attacker.plugin(ATTACKER_V4[0])?;
+            let stream = attacker.plugin(NEIGHBOUR_V4[0])?;
             stream.set_nonblocking(true)?;
             *slot = Some(stream);
         }
@@ -341,7 +342,7 @@ fn redirect(attacker: &Attacker) -> io::Result<()> {
             peer.end()
         })?;
         attacker.repeat(Duration::from_millis(20), move |attacker| {
-            let mut stream = attacker.plugin_with(ATTACKER_V4[0], &format!("CONN ws://{server}/\n"))?;
+            let mut stream = attacker.plugin_with(NEIGHBOUR_V4[0], &format!("CONN ws://{server}/\n"))?;
             read_to_end(&mut stream, LIMIT)
         });
     }

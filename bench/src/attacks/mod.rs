@@ -1,7 +1,7 @@
 //! An innocent plugin beside an attacker: how long the plugin's CONN and its notifications take, and how many fail.
 //!
-//! The daemon, the plugin, its remotes and Luup are in one network namespace, and the attacker in another, as a machine on
-//! the LAN. The daemon has the default limits.
+//! The daemon, the plugin, its remotes and Luup are in one network namespace, and the attacker in another: the box and the
+//! neighbour of [`testkit::lan`]. The daemon has the default limits, and 4 MiB of buffers whatever the machine's memory is.
 //!
 //! - [`innocent`]: what is timed
 //! - [`load`]: the attacks, in a helper process
@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use testkit::daemon::Daemon;
+use testkit::lan::{self, NEIGHBOUR_V4};
 use testkit::luup::{Behaviour, Luup};
 use testkit::netns::{self, Netns};
 use testkit::process;
@@ -26,13 +27,6 @@ use crate::run::Bench;
 use crate::stats::millis;
 use crate::targets::Kind;
 
-/// The box's address on the LAN.
-const BOX_V4: &str = "192.168.77.1";
-/// The box's IPv6 address on the LAN.
-const BOX_V6: &str = "fd00:77::1";
-/// The attacker's addresses. Those of IPv6 are in one /64.
-const ATTACKER_V4: [&str; 5] = ["192.168.77.2", "192.168.77.3", "192.168.77.4", "192.168.77.5", "192.168.77.6"];
-const ATTACKER_V6: [&str; 5] = ["fd00:77::2", "fd00:77::3", "fd00:77::4", "fd00:77::5", "fd00:77::6"];
 /// A network whose packets the attacker's machine drops.
 const DEAD_NETWORK: &str = "198.51.100.0/24";
 /// A name with 16 addresses in [`DEAD_NETWORK`].
@@ -109,12 +103,8 @@ impl Outcome {
 /// Measures `time` long beside an attack.
 fn beside(attack: &'static str, program: &Path, time: Duration) -> io::Result<Outcome> {
     let (home, attacker) = (Netns::new(), Netns::new());
-    let with_prefix =
-        |addresses: &[&str], length| addresses.iter().map(|address| format!("{address}/{length} ")).collect::<String>();
-    let here = with_prefix(&[BOX_V4], 24) + &with_prefix(&[BOX_V6], 64);
-    let there = with_prefix(&ATTACKER_V4, 24) + &with_prefix(&ATTACKER_V6, 64);
-    home.connect("lan", &here, &attacker, "lan", &there);
-    home.ip(&format!("route add {DEAD_NETWORK} via {}", ATTACKER_V4[0]));
+    lan::connect(&home, &attacker);
+    home.ip(&format!("route add {DEAD_NETWORK} via {}", NEIGHBOUR_V4[0]));
     attacker.ip(&format!("route add blackhole {DEAD_NETWORK}"));
     // Threads and processes that are started inside stay inside.
     home.run(|| {
@@ -128,7 +118,7 @@ fn beside(attack: &'static str, program: &Path, time: Duration) -> io::Result<Ou
             .file("hosts", format!("127.0.0.1 localhost\n{dead}").as_bytes())
             .file("host.conf", b"multi on\n")
             .file("nsswitch.conf", b"hosts: files dns\n")
-            .file("resolv.conf", format!("nameserver {}\n", ATTACKER_V4[0]).as_bytes())
+            .file("resolv.conf", format!("nameserver {}\n", NEIGHBOUR_V4[0]).as_bytes())
             .within(SCRIPT);
         let mut daemon = builder.try_start().map_err(io::Error::other)?;
         let port = daemon.port();

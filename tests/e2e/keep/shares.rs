@@ -1,38 +1,23 @@
 //! Clients of other machines, which guess pids and make kept connections: loopback keeps its share.
 
-use std::net::SocketAddr;
-
-use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
 use testkit::lan::on_the_box;
 use testkit::plugin::Plugin;
 
-use crate::support::{PID, daemon};
-
-/// The box's address on the LAN.
-const BOX: [u8; 4] = [192, 168, 77, 1];
-
-/// A daemon that listens on all addresses, and its address on loopback and on the LAN.
-fn on_all_addresses(limits: &str) -> (Daemon, SocketAddr, SocketAddr) {
-    let config = format!("[host]\nport=0\nvera=http://127.0.0.1:9\n[limits]\n{limits}");
-    let daemon = daemon().bare().config(&config).start();
-    let at = |ip: [u8; 4]| SocketAddr::from((ip, daemon.port()));
-    let (loopback, lan) = (at([127, 0, 0, 1]), at(BOX));
-    (daemon, loopback, lan)
-}
+use crate::support::{NO_LUUP, PID, daemon, from_neighbour, on_all_addresses, on_loopback};
 
 #[test]
 fn guesses_from_another_machine_do_not_keep_loopback_from_its_pids() {
     on_the_box(|neighbour| {
-        let (_daemon, loopback, lan) = on_all_addresses("");
+        let daemon = on_all_addresses(daemon(), NO_LUUP, "").start();
+        let loopback = on_loopback(&daemon);
         let device = Device::start(Kind::Silent);
         let _kept = {
             let mut plugin = Plugin::connect(loopback);
             plugin.conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{PID}"));
             plugin
         };
-        let mut guesser = neighbour.plugin("192.168.77.2", lan);
-        guesser.line();
+        let (mut guesser, _) = from_neighbour(neighbour, "192.168.77.2", &daemon);
         for round in 0..30 {
             for guess in 0..20 {
                 let answer = guesser.command(&format!("ATCH {round:04}{guess:04}"));
@@ -43,8 +28,7 @@ fn guesses_from_another_machine_do_not_keep_loopback_from_its_pids() {
         // In one piece, since the proxy looks up another wrong pid each tenth of a second.
         let guesses = "ATCH wrong\n".repeat(300);
         let answer = |command: &str| {
-            let mut guesser = neighbour.plugin("192.168.77.2", lan);
-            guesser.line();
+            let (mut guesser, _) = from_neighbour(neighbour, "192.168.77.2", &daemon);
             guesser.send(format!("{guesses}{command}\n").as_bytes());
             (0..300).for_each(|_| assert_eq!(guesser.line(), "ERR ATCH No such pid"));
             guesser.line()
@@ -57,8 +41,7 @@ fn guesses_from_another_machine_do_not_keep_loopback_from_its_pids() {
             assert_eq!(answer(&command), "ERR CONN Pid in use", "{pid}");
         }
         // A client that has named no wrong pid is another one.
-        let mut other = neighbour.plugin("192.168.77.3", lan);
-        other.line();
+        let (mut other, _) = from_neighbour(neighbour, "192.168.77.3", &daemon);
         assert_eq!(other.command(&format!("ATCH {PID}")), format!("OK ATCH {PID}"));
     });
 }
@@ -66,7 +49,7 @@ fn guesses_from_another_machine_do_not_keep_loopback_from_its_pids() {
 #[test]
 fn another_machine_makes_half_of_the_kept_connections() {
     on_the_box(|neighbour| {
-        let (_daemon, loopback, lan) = on_all_addresses("kept=8\n");
+        let daemon = on_all_addresses(daemon(), NO_LUUP, "[limits]\nkept=8\n").start();
         let device = Device::start(Kind::Silent);
         let command = |number: usize| format!("CONN {} KEEP=300 NTFY=5/s/a/{number:08}", device.addr());
         let mut plugins = Vec::new();
@@ -74,10 +57,9 @@ fn another_machine_makes_half_of_the_kept_connections() {
             let before = plugins.len();
             loop {
                 let mut plugin = match source {
-                    "127.0.0.1" => Plugin::connect_raw(loopback).unwrap(),
-                    source => neighbour.plugin(source, lan),
+                    "127.0.0.1" => Plugin::connect(on_loopback(&daemon)),
+                    source => from_neighbour(neighbour, source, &daemon).0,
                 };
-                plugin.line();
                 let answer = plugin.command(&command(plugins.len()));
                 if answer == "ERR CONN Too many kept connections" {
                     return plugins.len() - before;

@@ -1,31 +1,13 @@
 //! What clients of other machines cannot take from the plugins of the box: places, and the log.
 
-use std::net::SocketAddr;
-
 use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
 use testkit::lan::{Neighbour, on_the_box};
 use testkit::plugin::Plugin;
 
-use crate::support::{Answer, LIMIT, NameServer, daemon, eventually};
-
-/// A daemon that listens on all addresses.
-fn on_all_addresses(limits: &str) -> Daemon {
-    daemon().bare().config(&format!("[host]\nport=0\nvera=http://127.0.0.1:9\n[limits]\n{limits}")).start()
-}
-
-/// The daemon's address on loopback.
-fn loopback(daemon: &Daemon) -> SocketAddr {
-    ([127, 0, 0, 1], daemon.port()).into()
-}
-
-/// A connection of the neighbour from `source`, and the first line that it reads.
-fn from_neighbour(neighbour: &Neighbour, source: &str, daemon: &Daemon) -> (Plugin, String) {
-    let to = if source.contains(':') { "fd00:77::1" } else { "192.168.77.1" };
-    let mut plugin = neighbour.plugin(source, SocketAddr::new(to.parse().unwrap(), daemon.port()));
-    let line = plugin.line();
-    (plugin, line)
-}
+use crate::support::{
+    Answer, LIMIT, NO_LUUP, NameServer, daemon, eventually, from_neighbour, on_all_addresses, on_loopback,
+};
 
 /// Connects from `source` until the daemon refuses. Returns the connections, and the refusal.
 fn fill(neighbour: &Neighbour, source: &str, daemon: &Daemon) -> (Vec<Plugin>, String) {
@@ -42,7 +24,7 @@ fn fill(neighbour: &Neighbour, source: &str, daemon: &Daemon) -> (Vec<Plugin>, S
 #[test]
 fn other_machines_do_not_take_the_last_places() {
     on_the_box(|neighbour| {
-        let daemon = on_all_addresses("connections=64\nperaddress=16\n");
+        let daemon = on_all_addresses(daemon(), NO_LUUP, "[limits]\nconnections=64\nperaddress=16\n").start();
         let device = Device::start(Kind::Silent);
         let mut held = Vec::new();
         let expected = [
@@ -59,7 +41,7 @@ fn other_machines_do_not_take_the_last_places() {
             assert_eq!((plugins.len(), refusal), (places, refused), "{source}");
             held.extend(plugins);
         }
-        let mut plugins: Vec<Plugin> = (0..16).map(|_| Plugin::connect(loopback(&daemon))).collect();
+        let mut plugins: Vec<Plugin> = (0..16).map(|_| Plugin::connect(on_loopback(&daemon))).collect();
         for plugin in &mut plugins {
             plugin.conn(device.addr(), "");
         }
@@ -69,12 +51,12 @@ fn other_machines_do_not_take_the_last_places() {
 #[test]
 fn silent_watchers_make_room_when_places_are_scarce() {
     on_the_box(|neighbour| {
-        let daemon = on_all_addresses("connections=20\nsetup=1\n");
+        let daemon = on_all_addresses(daemon(), NO_LUUP, "[limits]\nconnections=20\nsetup=1\n").start();
         let watch = |plugin: &mut Plugin| {
             plugin.send(b"STAT\nBLKS 1\n");
             while plugin.line() != "OK BLKS" {}
         };
-        let mut own = Plugin::connect(loopback(&daemon));
+        let mut own = Plugin::connect(on_loopback(&daemon));
         watch(&mut own);
         let mut watchers: Vec<Plugin> = (0..10).map(|_| from_neighbour(neighbour, "192.168.77.2", &daemon).0).collect();
         watchers.iter_mut().for_each(watch);
@@ -92,12 +74,12 @@ fn silent_watchers_make_room_when_places_are_scarce() {
 #[test]
 fn another_machine_does_not_push_all_else_out_of_the_log() {
     on_the_box(|neighbour| {
-        let daemon = on_all_addresses("");
+        let daemon = on_all_addresses(daemon(), NO_LUUP, "").start();
         for _ in 0..100 {
             let (mut plugin, _) = from_neighbour(neighbour, "192.168.77.2", &daemon);
             assert_eq!(plugin.command("CONN 127.0.0.1:0"), "ERR CONN connection refused");
         }
-        let plugin = Plugin::connect(loopback(&daemon));
+        let plugin = Plugin::connect(on_loopback(&daemon));
         let _other = from_neighbour(neighbour, "192.168.77.3", &daemon);
         daemon.wait_for_log(LIMIT, |line| line.contains(plugin.pid()));
         daemon.wait_for_log(LIMIT, |line| line.contains("connection from 192.168.77.3"));
@@ -112,10 +94,10 @@ fn a_plugin_of_the_box_is_served_beside_every_attack() {
     on_the_box(|neighbour| {
         let Some(server) = NameServer::start() else { return };
         server.set_addresses("device.example", &["127.0.0.1"]);
-        let config = "[host]\nport=0\nvera=http://127.0.0.1:9\n[limits]\nconnections=128\nperaddress=48\nkept=8\n";
-        let daemon = server.daemon().bare().config(config).start();
+        let config = "[limits]\nconnections=128\nperaddress=48\nkept=8\n";
+        let daemon = on_all_addresses(server.daemon(), NO_LUUP, config).start();
         let device = Device::start(Kind::Echo);
-        let own = loopback(&daemon);
+        let own = on_loopback(&daemon);
         let pid = "k7Xq-9bZ";
         Plugin::connect(own).conn(device.addr(), &format!("KEEP=300 NTFY=5/s/a/{pid}"));
         let mut held = Vec::new();

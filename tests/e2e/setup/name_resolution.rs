@@ -1,6 +1,5 @@
 //! CONN to names: answers, errors and silence of the name server, and names with several addresses.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use testkit::daemon::Daemon;
@@ -9,7 +8,9 @@ use testkit::lan::on_the_box;
 use testkit::plugin::Plugin;
 use testkit::ports::{BlackHole, Reserved};
 
-use crate::support::{Answer, LIMIT, NameServer, StatClient, eventually};
+use crate::support::{
+    Answer, LIMIT, NO_LUUP, NameServer, StatClient, eventually, from_neighbour, on_all_addresses, on_loopback,
+};
 
 #[track_caller]
 fn conn(daemon: &Daemon, target: &str) -> String {
@@ -146,21 +147,20 @@ fn refusals_of_all_addresses_are_reported_as_refused() {
 fn names_that_other_machines_invent_delay_no_name_of_the_box() {
     on_the_box(|neighbour| {
         let Some(server) = NameServer::start() else { return };
-        let daemon = server.daemon().bare().config("[host]\nport=0\nvera=http://127.0.0.1:9\n").start();
+        let daemon = on_all_addresses(server.daemon(), NO_LUUP, "").start();
         let device = Device::start(Kind::Silent);
         let port = device.port();
         server.set_addresses("device.example", &["127.0.0.1"]);
-        let (lan, loopback) = (([192, 168, 77, 1], daemon.port()), ([127, 0, 0, 1], daemon.port()));
+        let loopback = on_loopback(&daemon);
         let mut asked = Vec::new();
         // A CONN whose name the server does not answer. `begins`: there is a thread for it.
         let mut ask = |source: &str, begins: bool| {
             let name = format!("silent{}.example", asked.len());
             server.set(&name, Answer::Silence);
             let mut plugin = match source {
-                "127.0.0.1" => Plugin::connect_raw(SocketAddr::from(loopback)).unwrap(),
-                source => neighbour.plugin(source, SocketAddr::from(lan)),
+                "127.0.0.1" => Plugin::connect(loopback),
+                source => from_neighbour(neighbour, source, &daemon).0,
             };
-            plugin.line();
             plugin.send(format!("CONN {name}:80 CTIM=120000\n").as_bytes());
             if begins {
                 server.wait_asked(&name);
@@ -168,7 +168,7 @@ fn names_that_other_machines_invent_delay_no_name_of_the_box() {
             asked.push(plugin);
         };
         let connects = |target: &str| {
-            let answer = Plugin::connect(SocketAddr::from(loopback)).command(&format!("CONN {target}:{port}"));
+            let answer = Plugin::connect(loopback).command(&format!("CONN {target}:{port}"));
             assert!(answer.starts_with("OK CONN "), "{target}: {answer}");
         };
         // A quarter of eight threads.
@@ -184,13 +184,12 @@ fn names_that_other_machines_invent_delay_no_name_of_the_box() {
         }
         // A client has 32 lookups at most.
         (0..12).for_each(|_| ask("192.168.77.2", false));
-        let mut stat = StatClient::new(SocketAddr::from(loopback));
+        let mut stat = StatClient::new(loopback);
         eventually("all wait for their names", || {
             let waiting = stat.connections().iter().filter(|shown| shown["state"] == "connecting").count();
             (waiting == asked.len()).then_some(())
         });
-        let mut plugin = neighbour.plugin("192.168.77.2", SocketAddr::from(lan));
-        plugin.line();
+        let (mut plugin, _) = from_neighbour(neighbour, "192.168.77.2", &daemon);
         assert_eq!(plugin.command("CONN device.example:80"), "ERR CONN temporary failure in name resolution");
     });
 }

@@ -1,7 +1,6 @@
 //! Connections to the proxy itself and to Luup: clients on other machines get none, by whatever address.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -11,26 +10,24 @@ use testkit::lan::{BOX, on_the_box};
 use testkit::luup::Luup;
 use testkit::plugin::Plugin;
 use testkit::ports::Reserved;
+use testkit::websocket::Peer;
 
-use crate::support::{LIMIT, StatClient, daemon, redirecting_server, started};
+use crate::support::{
+    LIMIT, NO_LUUP, StatClient, daemon, from_neighbour, on_all_addresses, on_lan, on_loopback, redirecting_server,
+    started,
+};
 
 const PROXY: &str = "ERR CONN connection to the proxy itself";
 const LUUP: &str = "ERR CONN connection to Luup from another machine";
 
 /// The addresses of the box in CONN's notation.
 fn addresses() -> impl Iterator<Item = String> {
-    let written = |address: &str| if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    BOX.split(' ').map(move |address| written(address.split('/').next().unwrap()))
+    BOX.into_iter().map(|address| if address.contains(':') { format!("[{address}]") } else { address.to_owned() })
 }
 
-/// A daemon that listens on all addresses of the box, with Luup at `luup` and these direct listeners.
-fn on_all_addresses(luup: &str, direct: &[&str]) -> Daemon {
-    let (listeners, direct) = (1 + direct.len(), direct.join("\n"));
-    daemon()
-        .bare()
-        .config(&format!("[host]\nport=0\nallow=*\nvera={luup}\n[direct]\n{direct}"))
-        .listeners(listeners)
-        .start()
+/// A daemon on all addresses of the box, for clients anywhere, with Luup at `luup`.
+fn for_all(luup: &str) -> Daemon {
+    on_all_addresses(daemon(), luup, "allow=*\n").start()
 }
 
 /// LuWS documents a function that connects through the proxy, also to what our library for LuWS plugins connects to: the
@@ -102,16 +99,13 @@ fn a_direct_listener_does_not_lead_to_the_proxy_itself() {
 #[test]
 fn another_machine_does_not_stop_the_proxy_through_itself() {
     on_the_box(|lan| {
-        let mut daemon = on_all_addresses("http://127.0.0.1:9", &[]);
-        let to = SocketAddr::from(([192, 168, 77, 1], daemon.port()));
+        let mut daemon = for_all(NO_LUUP);
         for host in addresses().chain(["127.0.0.1", "[::1]", "0.0.0.0", "[::]"].map(String::from)) {
-            let mut plugin = lan.plugin("192.168.77.2", to);
-            plugin.line();
+            let (mut plugin, _) = from_neighbour(lan, "192.168.77.2", &daemon);
             plugin.send(format!("CONN {host}:{}\nSTOP\n", daemon.port()).as_bytes());
             assert_eq!(plugin.line(), PROXY, "{host}");
         }
-        let mut plugin = lan.plugin("192.168.77.2", to);
-        plugin.line();
+        let (mut plugin, _) = from_neighbour(lan, "192.168.77.2", &daemon);
         assert_eq!(plugin.command("STOP"), "ERR STOP Not allowed");
         assert!(daemon.wait_exit(Duration::ZERO).is_none());
     });
@@ -122,15 +116,13 @@ fn another_machine_does_not_reach_luup_on_the_box() {
     on_the_box(|lan| {
         let luup = Luup::start_at("0.0.0.0:0".parse().unwrap()).unwrap();
         for host in ["127.0.0.1", "localhost", "192.168.77.1"] {
-            let daemon = on_all_addresses(&format!("http://{host}:{}", luup.port()), &[]);
-            let to = SocketAddr::from(([192, 168, 77, 1], daemon.port()));
+            let daemon = for_all(&format!("http://{host}:{}", luup.port()));
             for target in addresses().chain(["127.0.0.1", "localhost"].map(String::from)) {
-                let mut plugin = lan.plugin("192.168.77.2", to);
-                plugin.line();
+                let (mut plugin, _) = from_neighbour(lan, "192.168.77.2", &daemon);
                 assert_eq!(plugin.command(&format!("CONN {target}:{}", luup.port())), LUUP, "{target}");
             }
             // Plugins of the box may, by whatever address they come.
-            let lo = SocketAddr::from(([127, 0, 0, 1], daemon.port()));
+            let (lo, to) = (on_loopback(&daemon), on_lan(&daemon, "192.168.77.2"));
             for (to, target) in [(lo, "127.0.0.1"), (lo, "192.168.77.9"), (to, "127.0.0.1"), (to, "192.168.77.1")] {
                 Plugin::connect(to).conn(format!("{target}:{}", luup.port()), "");
             }
@@ -143,11 +135,9 @@ fn luup_on_another_machine_and_other_services_of_the_box_are_reached() {
     on_the_box(|lan| {
         let luup = lan.run(|| Device::start_at("192.168.77.2:0".parse().unwrap(), Kind::Silent).unwrap());
         let same_port = Device::start_at(([127, 0, 0, 1], luup.port()).into(), Kind::Silent).unwrap();
-        let daemon = on_all_addresses(&format!("http://{}", luup.addr()), &[]);
-        let to = SocketAddr::from(([192, 168, 77, 1], daemon.port()));
+        let daemon = for_all(&format!("http://{}", luup.addr()));
         for target in [luup.addr(), same_port.addr()] {
-            let mut plugin = lan.plugin("192.168.77.3", to);
-            plugin.line();
+            let (mut plugin, _) = from_neighbour(lan, "192.168.77.3", &daemon);
             plugin.conn(target, "");
         }
     });
@@ -157,23 +147,20 @@ fn luup_on_another_machine_and_other_services_of_the_box_are_reached() {
 fn a_direct_listener_may_lead_to_luup() {
     on_the_box(|lan| {
         let luup = Device::start(Kind::Echo);
-        let direct = format!("8480=CONN {}", luup.addr());
-        let _daemon = on_all_addresses(&format!("http://{}", luup.addr()), &[&direct]);
+        let config = format!("allow=*\n[direct]\n8480=CONN {}\n", luup.addr());
+        let url = format!("http://{}", luup.addr());
+        let _daemon = on_all_addresses(daemon(), &url, &config).listeners(2).start();
         let mut client = lan.plugin("192.168.77.2", "192.168.77.1:8480".parse().unwrap());
         client.send(b"as the owner wants");
         assert_eq!(client.bytes(18), b"as the owner wants");
     });
 }
 
-/// Reads the head of a request and answers that the resource is at `location`.
-fn redirect(mut stream: TcpStream, location: &str) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    write!(stream, "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").unwrap();
+/// Reads a request and answers that the resource is at `location`.
+fn redirect(stream: TcpStream, location: &str) {
+    let mut peer = Peer::new(stream);
+    peer.request().unwrap();
+    peer.send(format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").as_bytes()).unwrap();
 }
 
 #[test]
@@ -182,11 +169,10 @@ fn a_server_elsewhere_redirects_to_no_address_of_the_box() {
         for address in addresses() {
             let own = Device::start_at(format!("{address}:0").parse().unwrap(), Kind::Silent).unwrap();
             let server = lan.run(|| Device::start_at("100.64.77.2:0".parse().unwrap(), Kind::Manual).unwrap());
-            let daemon = on_all_addresses("http://127.0.0.1:9", &[]);
+            let daemon = for_all(NO_LUUP);
             let (target, location) = (server.addr(), format!("ws://{}/", own.addr()));
             let answer = thread::spawn(move || redirect(server.accept(LIMIT), &location));
-            let lo = SocketAddr::from(([127, 0, 0, 1], daemon.port()));
-            let reply = Plugin::connect(lo).command(&format!("CONN ws://{target}/"));
+            let reply = Plugin::connect(on_loopback(&daemon)).command(&format!("CONN ws://{target}/"));
             answer.join().unwrap();
             assert_eq!(reply, "ERR CONN COULD_NOT_CONNECT redirected to an address that is nearer", "{address}");
             assert_eq!(own.accepted(), 0, "{address} was connected to");

@@ -2,6 +2,7 @@
 
 mod data;
 mod keep;
+mod lan;
 mod mounts;
 mod name_server;
 mod nginx;
@@ -17,6 +18,7 @@ pub(crate) use data::{
     Reader, Writer, both_ways, keep_alive_is_on, read_to_end, unacknowledged, wait_until_acknowledged,
 };
 pub(crate) use keep::{PID, attached, remote_closes_while_parked, wait_parked};
+pub(crate) use lan::{NO_LUUP, from_neighbour, on_all_addresses, on_lan, on_loopback};
 pub(crate) use mounts::{may_mount, with_mounts};
 pub(crate) use name_server::{Answer, NameServer};
 pub(crate) use nginx::{Nginx, cache};
