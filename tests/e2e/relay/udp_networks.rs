@@ -166,11 +166,9 @@ fn a_port_is_shared_and_each_socket_has_the_groups_that_it_has_joined() {
 #[test]
 fn an_address_of_bind_chooses_the_network_of_multicasts_and_broadcasts() {
     let Some(home) = home() else { return };
-    for (to, here, there) in
-        [(SSDP, "198.51.100.1", "203.0.113.1"), ("255.255.255.255:1900", "198.51.100.1", "203.0.113.1")]
-    {
+    for to in [SSDP, "255.255.255.255:1900"] {
         let (device, other) = (member(&home.device, SSDP, "198.51.100.2"), member(&home.other, SSDP, "203.0.113.2"));
-        for (bind, receiver, deaf) in [(here, &device, &other), (there, &other, &device)] {
+        for (bind, receiver, deaf) in [("198.51.100.1", &device, &other), ("203.0.113.1", &other, &device)] {
             let mut plugin = home.udp(to, &format!("BIND={bind}:0"));
             plugin.send(format!("TEXT {}\n{bind}", bind.len()).as_bytes());
             let (payload, from) = receive(receiver);
