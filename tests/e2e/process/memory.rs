@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::ServerConfig;
 use socket2::{Domain, SockRef, Socket, Type};
-use testkit::daemon::Daemon;
+use testkit::daemon::{Builder, Daemon};
 use testkit::plugin::Plugin;
 use testkit::process::raise_descriptor_limit;
-use testkit::tls::Identity;
+use testkit::tls::{self, Identity};
 use testkit::websocket::Peer;
 
 use crate::support::{StatClient, daemon, skipped_under_emulation};
@@ -91,7 +91,7 @@ impl Drop for DeafRemotes {
 }
 
 /// The remote's end of a connection after its handshakes, to be kept open.
-fn connected(protocol: &str, mut stream: TcpStream, config: &Arc<ServerConfig>) -> Option<Box<dyn Send>> {
+fn connected(protocol: &str, stream: TcpStream, config: &Arc<ServerConfig>) -> Option<Box<dyn Send>> {
     if protocol == "tcp" {
         return Some(Box::new(stream));
     }
@@ -100,11 +100,7 @@ fn connected(protocol: &str, mut stream: TcpStream, config: &Arc<ServerConfig>) 
         peer.upgrade().ok()?;
         return Some(Box::new(peer));
     }
-    let mut connection = ServerConnection::new(Arc::clone(config)).ok()?;
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream).ok()?;
-    }
-    let stream = StreamOwned::new(connection, stream);
+    let stream = tls::accept(config, stream).ok()?;
     if protocol == "tls" {
         return Some(Box::new(stream));
     }
@@ -183,15 +179,20 @@ fn fill(stat: &mut StatClient, senders: &mut [Sender]) -> u64 {
     }
 }
 
+/// Settings of glibc's allocator with which the daemon's memory is what it uses, as far as possible. musl has none.
+pub(super) fn without_freed_blocks(daemon: Builder) -> Builder {
+    // The threads that compute handshakes allocate what connections keep. In arenas of their own, each of which glibc
+    // maps and trims by itself, unused memory would count as that of connections.
+    let daemon = daemon.env("MALLOC_ARENA_MAX", "1");
+    // Freed blocks of this length go back to the kernel at once, instead of staying between those in use: `buffered` may
+    // have been larger before.
+    daemon.env("MALLOC_MMAP_THRESHOLD_", "8192").env("MALLOC_TRIM_THRESHOLD_", "8192")
+}
+
 /// Compares memory with `buffered`, for a daemon with the bound `buffers`. Returns what was found if it is too much.
 fn check(case: &Case, buffers: u64) -> Result<(), String> {
     let config = format!("[limits]\nconnections={}\nbuffers={buffers}\n", 2 * COUNT);
-    // The threads that compute handshakes allocate what connections keep. In arenas of their own, each of which glibc
-    // maps and trims by itself, unused memory would count as that of connections.
-    let daemon = daemon().config(&config).env("MALLOC_ARENA_MAX", "1");
-    // Freed blocks of this length go back to the kernel at once, instead of staying between those in use: `buffered` may
-    // have been larger before.
-    let daemon = daemon.env("MALLOC_MMAP_THRESHOLD_", "8192").env("MALLOC_TRIM_THRESHOLD_", "8192").start();
+    let daemon = without_freed_blocks(daemon().config(&config)).start();
     let mut stat = StatClient::new(daemon.addr());
     // Memory that all connections share: temporary buffers, stacks of threads, the free list.
     let remotes = DeafRemotes::start(case.protocol);

@@ -11,14 +11,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::ServerConfig;
 use socket2::SockRef;
 use testkit::daemon::Daemon;
 use testkit::process::raise_descriptor_limit;
 use testkit::random::Random;
-use testkit::tls::Identity;
+use testkit::tls::{self, Identity};
 use testkit::websocket::{BINARY, Peer, Server, frame_of};
 
+use super::memory::without_freed_blocks;
 use crate::support::{LIMIT, StatClient, configured, daemon, skipped_under_emulation};
 
 /// Connections in a mix.
@@ -182,20 +183,16 @@ impl Kind {
                 Some(Box::new(stream))
             }
             Self::UnreadByTlsRemote | Self::HalfRecord => {
-                let mut connection = ServerConnection::new(Arc::clone(tls_config())).ok()?;
-                while connection.is_handshaking() {
-                    connection.complete_io(&mut stream).ok()?;
-                }
-                while connection.wants_write() {
-                    connection.write_tls(&mut stream).ok()?;
-                }
+                let mut stream = tls::accept(tls_config(), stream).ok()?;
+                // What it sends after the handshake.
+                stream.flush().ok()?;
                 if self == Self::HalfRecord {
-                    connection.writer().write_all(&[7; 16_384]).ok()?;
+                    stream.conn.writer().write_all(&[7; 16_384]).ok()?;
                     let mut record = Vec::new();
-                    connection.write_tls(&mut record).ok()?;
-                    stream.write_all(&record[..record.len() - 1]).ok();
+                    stream.conn.write_tls(&mut record).ok()?;
+                    stream.sock.write_all(&record[..record.len() - 1]).ok();
                 }
-                Some(Box::new(StreamOwned::new(connection, stream)))
+                Some(Box::new(stream))
             }
             Self::LongNotify
             | Self::LongHeaders
@@ -338,6 +335,10 @@ impl Client {
             Err(_) => self.stream = None,
         }
     }
+
+    fn is_closed(&self) -> bool {
+        self.stream.as_ref().is_none_or(|stream| SockRef::from(stream).take_error().is_ok_and(|error| error.is_some()))
+    }
 }
 
 /// Has all clients do what they can, until nothing moves.
@@ -364,12 +365,6 @@ fn fill(clients: &mut [Client]) {
                 client.stream = None;
             }
         }
-    }
-}
-
-impl Client {
-    fn is_closed(&self) -> bool {
-        self.stream.as_ref().is_none_or(|stream| SockRef::from(stream).take_error().is_ok_and(|error| error.is_some()))
     }
 }
 
@@ -428,10 +423,7 @@ impl Watch {
 fn measure(name: &str, kinds: &[Kind]) -> u64 {
     raise_descriptor_limit();
     let config = format!("[limits]\nconnections=1100\nkept=1100\nbuffers={BUFFERS}\n");
-    // glibc keeps freed blocks that lie between others; long ones go back to the kernel at once. musl has no such settings.
-    let settings = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"];
-    let daemon = settings.into_iter().fold(daemon().config(&config), |daemon, name| daemon.env(name, "8192"));
-    let daemon = daemon.env("MALLOC_ARENA_MAX", "1").start();
+    let daemon = without_freed_blocks(daemon().config(&config)).start();
     let mut stat = StatClient::new(daemon.addr());
     // STAT lifts the limit on silence.
     stat.status();
@@ -490,20 +482,15 @@ fn check(name: &str, kinds: &[Kind]) {
 /// A mix of `COUNT` connections from a seed, in which each kind has its own weight.
 fn mix(seed: u64) -> Vec<Kind> {
     let mut random = Random::new(seed);
-    // Where replies wait that are not read, STAT is refused, which shows what is buffered.
-    let weight = |kind: &Kind| u64::from(*kind != Kind::UnreadReplies);
-    let weights: Vec<u64> = KINDS.iter().map(|kind| weight(kind) * random.below(4) * random.below(10)).collect();
-    let total: u64 = weights.iter().sum::<u64>().max(1);
-    let pick = |mut at: u64| {
-        for (kind, &weight) in KINDS.iter().zip(&weights) {
-            if at < weight {
-                return *kind;
-            }
-            at -= weight;
+    let mut weighted = Vec::new();
+    for kind in KINDS {
+        let weight = random.below(4) * random.below(10);
+        // Where replies wait that are not read, STAT is refused, which shows what is buffered.
+        if kind != Kind::UnreadReplies {
+            weighted.extend((0..weight).map(|_| kind));
         }
-        KINDS[0]
-    };
-    (0..COUNT).map(|_| pick(random.below(total))).collect()
+    }
+    (0..COUNT).map(|_| weighted[random.below(weighted.len() as u64) as usize]).collect()
 }
 
 /// Sends a message of `length` bytes to a WebSocket that sends it back.
@@ -537,7 +524,6 @@ fn the_largest_holders_that_stand_still_end_for_others() {
     daemon.wait_for_log(LIMIT, |line| line.contains("which others need"));
 }
 
-/// Prints what each kind takes: `cargo test --test e2e memory_of_each_kind -- --ignored --nocapture`. `KIND` names one.
 #[test]
 fn memory_is_bounded_for_connections_that_hold_parts_of_messages() {
     for kind in [Kind::HalfMessage, Kind::HalfRemoteMessage, Kind::HugeMessage, Kind::HalfLine, Kind::SentAhead] {
@@ -573,6 +559,7 @@ fn memory_is_bounded_for_mixes() {
     }
 }
 
+/// Prints what each kind takes: `cargo test --test e2e memory_of_each_kind -- --ignored --nocapture`. `KIND` names one.
 #[test]
 #[ignore = "a measurement"]
 fn memory_of_each_kind() {

@@ -10,13 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use rustls::{ServerConnection, StreamOwned};
 use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
 use testkit::luup::Luup;
 use testkit::netns::{self, Netns};
 use testkit::plugin::Plugin;
-use testkit::tls::Identity;
+use testkit::tls::{self, Identity, TlsStream, Validity};
 use testkit::websocket::{Peer, TEXT};
 
 use crate::support::{
@@ -41,7 +40,7 @@ struct Network {
 /// What a test holds of a device's end of a connection. Nothing reads it any more.
 enum DeviceEnd {
     Plain(TcpStream),
-    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+    Tls(Box<TlsStream>),
     WebSocket(Peer),
 }
 
@@ -110,9 +109,9 @@ impl Network {
     }
 }
 
-/// A plugin that is notified, connected to a new connection of `device` over what `options` and `scheme` say.
+/// A plugin that is notified, connected to `device` over tcp, tls, ws or wss, and the device's end.
 #[track_caller]
-fn connected(mut plugin: Plugin, device: &Device, scheme: &str, options: &str) -> (Plugin, DeviceEnd) {
+fn connected(mut plugin: Plugin, device: &Device, scheme: &str) -> (Plugin, DeviceEnd) {
     assert_eq!(plugin.command("NTFY 7 urn:x Act"), "OK NTFY");
     let (addr, secure) = (device.addr(), scheme == "tls" || scheme == "wss");
     let security = if secure { LONG_TIMEOUTS } else { "" };
@@ -121,16 +120,12 @@ fn connected(mut plugin: Plugin, device: &Device, scheme: &str, options: &str) -
         "tls" => format!("{addr} PRTO=tls VRFY=none CTIM=30000"),
         _ => format!("{scheme}://{addr}/ {security} FRAM=LINE"),
     };
-    plugin.send(format!("CONN {target} EVNT=on {options}\n").as_bytes());
+    plugin.send(format!("CONN {target} EVNT=on\n").as_bytes());
     let stream = device.accept(LIMIT);
     stream.set_read_timeout(Some(LIMIT)).unwrap();
-    let secured = |mut stream: TcpStream| {
-        let config = Arc::new(Identity::self_signed(&["10.77.0.2"], testkit::tls::Validity::Now).any_server());
-        let mut connection = ServerConnection::new(config).unwrap();
-        while connection.is_handshaking() {
-            connection.complete_io(&mut stream).unwrap();
-        }
-        StreamOwned::new(connection, stream)
+    let secured = |stream: TcpStream| {
+        let config = Arc::new(Identity::self_signed(&["10.77.0.2"], Validity::Now).any_server());
+        tls::accept(&config, stream).unwrap()
     };
     let end = match scheme {
         "tcp" => DeviceEnd::Plain(stream),
@@ -155,6 +150,12 @@ impl DeviceEnd {
             Self::Tls(stream) => stream.read_exact(&mut line).unwrap(),
             Self::WebSocket(peer) => assert_eq!(read_frame(peer), (TEXT, b"line".to_vec())),
         }
+    }
+
+    #[track_caller]
+    fn into_plain(self) -> TcpStream {
+        let Self::Plain(stream) = self else { panic!("no plain stream") };
+        stream
     }
 }
 
@@ -181,7 +182,7 @@ fn a_device_that_loses_its_power_is_lost_in_time_whatever_is_under_way() {
     let device = network.device_beside();
     let mut connections: Vec<_> = ["tcp", "tls", "ws", "wss", "tcp", "tcp"]
         .iter()
-        .map(|scheme| connected(network.plugin(), &device, scheme, ""))
+        .map(|scheme| connected(network.plugin(), &device, scheme))
         .collect();
     let idle = connections.len() - 1;
     // The window of the last but one is closed, and bulk is under way to it.
@@ -218,8 +219,8 @@ fn a_device_that_loses_its_power_is_lost_in_time_whatever_is_under_way() {
 fn a_box_of_plugins_that_loses_its_power_is_lost_in_time() {
     let Some(network) = Network::new(CONFIG) else { return };
     let device = network.device();
-    let (plugin, echo) = connected(network.plugin_beside(), &device, "tcp", "");
-    let DeviceEnd::Plain(mut echo) = echo else { panic!("no plain stream") };
+    let (plugin, echo) = connected(network.plugin_beside(), &device, "tcp");
+    let mut echo = echo.into_plain();
     let mut kept = network.plugin_beside();
     assert_eq!(kept.command(&format!("NTFY 7 urn:x Act {PID}")), "OK NTFY");
     kept.conn(device.addr(), "KEEP=60 EVNT=on");
@@ -255,13 +256,10 @@ fn a_box_of_plugins_that_loses_its_power_is_lost_in_time() {
 fn an_outage_of_a_third_of_the_time_ends_no_connection() {
     let Some(network) = Network::new(CONFIG) else { return };
     let device = network.device_beside();
-    let (mut plugin, mut end) = connected(network.plugin(), &device, "tcp", "");
-    let (mut idle, idle_end) = connected(network.plugin(), &device, "tcp", "");
-    let (mut beside, DeviceEnd::Plain(mut beside_end)) =
-        connected(network.plugin_beside(), &network.device(), "tcp", "")
-    else {
-        panic!("no plain stream")
-    };
+    let (mut plugin, mut end) = connected(network.plugin(), &device, "tcp");
+    let (mut idle, idle_end) = connected(network.plugin(), &device, "tcp");
+    let (mut beside, beside_end) = connected(network.plugin_beside(), &network.device(), "tcp");
+    let mut beside_end = beside_end.into_plain();
     network.home.ip("link set eth0 down");
     plugin.send(b"line\n");
     beside_end.write_all(b"line\n").unwrap();
@@ -270,7 +268,7 @@ fn an_outage_of_a_third_of_the_time_ends_no_connection() {
     network.home.ip("link set eth0 up");
     end.expect_line();
     assert_eq!(beside.line(), "line");
-    let DeviceEnd::Plain(mut idle_end) = idle_end else { panic!("no plain stream") };
+    let mut idle_end = idle_end.into_plain();
     idle_end.write_all(b"fine\n").unwrap();
     assert_eq!(idle.line(), "fine");
     assert!(stays_quiet(plugin.stream(), LOST + DELAY), "the connection has ended later");
@@ -281,7 +279,7 @@ fn a_device_that_is_back_without_its_connections_resets_them_at_the_next_byte() 
     let Some(network) = Network::new(CONFIG) else { return };
     let device = network.device_beside();
     let target = device.addr().to_string();
-    let (mut plugin, end) = connected(network.plugin(), &device, "tcp", "");
+    let (mut plugin, end) = connected(network.plugin(), &device, "tcp");
     network.power_off();
     // Without an address nothing tells of the end.
     drop((end, device));
@@ -299,7 +297,7 @@ fn a_device_with_another_address_is_lost_in_the_time_that_a_reload_has_set() {
     network.daemon.signal(Signal::SIGHUP);
     network.daemon.wait_for_log(LIMIT, |line| line.contains("configuration read anew"));
     let device = network.device_beside();
-    let (mut plugin, _end) = connected(network.plugin(), &device, "tcp", "");
+    let (mut plugin, _end) = connected(network.plugin(), &device, "tcp");
     network.power_off();
     network.beside.ip("address add 10.77.0.9/24 dev eth0");
     let start = Instant::now();
@@ -314,13 +312,13 @@ fn a_device_with_another_address_is_lost_in_the_time_that_a_reload_has_set() {
 fn a_device_that_reads_nothing_but_answers_is_not_lost() {
     let Some(network) = Network::new(CONFIG) else { return };
     let device = network.device_beside();
-    let (mut plugin, end) = connected(network.plugin(), &device, "tcp", "");
+    let (mut plugin, end) = connected(network.plugin(), &device, "tcp");
     let mut writer = Writer::new(plugin.stream(), 1);
     let written = writer.write_until_blocked();
     // Time is what is tested.
     assert!(stays_quiet(plugin.stream(), LOST * 5 / 2));
     writer.finish();
-    let DeviceEnd::Plain(stream) = end else { panic!("no plain stream") };
+    let stream = end.into_plain();
     assert_eq!(Reader::new(&stream, 1).rest(), written);
     drop(stream);
     assert!(plugin.at_end());

@@ -2,7 +2,7 @@
 
 mod server;
 
-pub use server::{TlsDevice, TlsStream};
+pub use server::{TlsDevice, TlsStream, accept};
 
 use std::net::IpAddr;
 use std::sync::Arc;

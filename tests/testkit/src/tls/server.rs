@@ -1,6 +1,6 @@
 //! A remote that speaks TLS.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -9,6 +9,18 @@ use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
 /// A connection after its handshake.
 pub type TlsStream = StreamOwned<ServerConnection, TcpStream>;
+
+/// Makes the handshake of a server.
+///
+/// # Errors
+/// If the handshake fails, or the socket does.
+pub fn accept(config: &Arc<ServerConfig>, mut stream: TcpStream) -> io::Result<TlsStream> {
+    let mut connection = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    Ok(StreamOwned::new(connection, stream))
+}
 
 /// A remote that speaks TLS, with one thread for each connection. Dropping it closes its listener.
 pub struct TlsDevice {
@@ -28,17 +40,12 @@ impl TlsDevice {
         let handshakes: Arc<Mutex<Vec<HandshakeKind>>> = Arc::default();
         let made = Arc::clone(&handshakes);
         let acceptor = thread::spawn(move || {
-            while let Ok((mut stream, _)) = accepting.accept() {
+            while let Ok((stream, _)) = accepting.accept() {
                 let (config, serve, made) = (Arc::clone(&config), Arc::clone(&serve), Arc::clone(&made));
                 thread::spawn(move || {
-                    let mut connection = ServerConnection::new(config).expect("a connection");
-                    while connection.is_handshaking() {
-                        if connection.complete_io(&mut stream).is_err() {
-                            return;
-                        }
-                    }
-                    made.lock().expect("handshakes").extend(connection.handshake_kind());
-                    serve(StreamOwned::new(connection, stream));
+                    let Ok(stream) = accept(&config, stream) else { return };
+                    made.lock().expect("handshakes").extend(stream.conn.handshake_kind());
+                    serve(stream);
                 });
             }
         });
