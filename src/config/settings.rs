@@ -255,7 +255,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "senders",
         "number",
         "16",
-        "Notifications sent at once. Each takes a thread (about 30 KiB). Devices that do not answer take at most half of them.",
+        "Notifications sent at once. Each takes a thread (about 30 KiB). Devices that do not answer take at most half of them, new ones at most three quarters.",
         |c, v| number(v, 1, 64).map(|n| c.limits.senders = n as usize),
     ),
     Setting::new("limits", "answer", "ms", "5000", "Time limit for Luup's answer to a notification.", |c, v| {
