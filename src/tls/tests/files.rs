@@ -10,6 +10,19 @@ fn error_for(context: &TlsContext, name: &str) -> Option<String> {
     context.config(&settings).err().map(|error| error.to_string())
 }
 
+/// The error of CERT=own.pem PKEY=own.key with this content, or `None` if there is none.
+fn error_for_identity(certificate: &str, key: &str) -> Option<String> {
+    let directory = TempDirectory::new();
+    directory.write("own.pem", certificate);
+    directory.write("own.key", key);
+    let settings = TlsSettings {
+        certificate: Some("own.pem".into()),
+        private_key: Some("own.key".into()),
+        ..TlsSettings::default()
+    };
+    TlsContext::new(Some(directory.0.clone()), None).config(&settings).err().map(|error| error.to_string())
+}
+
 #[test]
 fn files_outside_the_directory_are_refused() {
     let directory = TempDirectory::new();
@@ -133,36 +146,13 @@ fn a_key_must_match_its_certificate() {
 #[test]
 fn keys_in_pkcs8_sec1_and_pkcs1_are_read() {
     // The same key as PKCS#8 and SEC1, and an RSA key as PKCS#1.
-    let directory = TempDirectory::new();
     for (certificate, key) in [
         (include_str!("version1.pem"), include_str!("version1.key")),
         (include_str!("version1.pem"), include_str!("version1.sec1.key")),
         (include_str!("rsa.pem"), include_str!("rsa.pkcs1.key")),
     ] {
-        directory.write("own.pem", certificate);
-        directory.write("own.key", key);
-        let settings = TlsSettings {
-            certificate: Some("own.pem".into()),
-            private_key: Some("own.key".into()),
-            ..TlsSettings::default()
-        };
-        // A new context each time: the files were just rewritten, perhaps within the resolution of their timestamps.
-        let found = TlsContext::new(Some(directory.0.clone()), None).config(&settings).err();
-        assert_eq!(found, None);
+        assert_eq!(error_for_identity(certificate, key), None);
     }
-}
-
-/// The error of CERT=own.pem PKEY=own.key with this content, or `None` if there is none.
-fn error_for_identity(certificate: &str, key: &str) -> Option<String> {
-    let directory = TempDirectory::new();
-    directory.write("own.pem", certificate);
-    directory.write("own.key", key);
-    let settings = TlsSettings {
-        certificate: Some("own.pem".into()),
-        private_key: Some("own.key".into()),
-        ..TlsSettings::default()
-    };
-    TlsContext::new(Some(directory.0.clone()), None).config(&settings).err().map(|error| error.to_string())
 }
 
 #[test]
