@@ -414,7 +414,7 @@ mod tests {
     const SEEDS: u64 = 1200;
 
     #[test]
-    fn sessions_keep_their_promises_whatever_plugins_remotes_and_the_clock_do() {
+    fn invariants_of_sessions_hold_whatever_plugins_remotes_and_the_clock_do() {
         let mut seen = BTreeSet::new();
         let mut seeds = 0;
         for_each_seed("session::simulation", SEEDS, |seed| {
