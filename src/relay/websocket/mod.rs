@@ -244,8 +244,7 @@ impl WebSocketRelay {
             if !remote.is_readable() {
                 return false;
             }
-            self.account(cx.budget);
-            if self.to_plugin.incomplete() > RESERVE && cx.budget.is_full() && !self.to_plugin.pass_early() {
+            if self.to_plugin.incomplete() > RESERVE && cx.budget.is_full() && !self.to_plugin.pass_early(0) {
                 if cx.budget.is_exhausted() {
                     self.refuse_message(cx);
                     continue;

@@ -12,6 +12,10 @@ use crate::websocket::{Event, Kind};
 pub(super) const MAX_ASSEMBLED: usize = 64 * 1024;
 /// Line ends in a row that are held back in a message that is passed on while it comes (LINE). No text has more at its end.
 const MAX_LINE_ENDS: usize = 1024;
+/// Bytes of memory kept for the next message.
+const MAX_IDLE: usize = 512;
+/// Bytes that a framing adds to a message at most.
+const MAX_HEADER: usize = 16;
 
 /// The remote's way to the plugin.
 #[derive(Debug)]
@@ -104,9 +108,7 @@ impl ToPlugin {
                 Incoming::Nothing | Incoming::PassedBody => {}
                 Incoming::PassedLine(mut encoder) => encoder.finish(&mut self.out),
                 Incoming::Assembled(Assembly { kind, bytes, .. }) => {
-                    if self.out.capacity() == 0 {
-                        self.out = buffer_pool::take(bytes.len() + MAX_HEADER);
-                    }
+                    buffer_pool::reserve(&mut self.out, bytes.len() + MAX_HEADER);
                     encode_message(self.framing, kind, &bytes, &mut self.out);
                     buffer_pool::give(bytes);
                 }
@@ -121,16 +123,10 @@ impl ToPlugin {
     /// Takes a piece of a message. False if there is no memory for it.
     fn handle_data(&mut self, bytes: &[u8], left: usize) -> bool {
         match &mut self.incoming {
-            Incoming::Nothing => return append_within(&mut self.out, bytes, left),
+            Incoming::Nothing => return append_if_room(&mut self.out, bytes, left),
             Incoming::Assembled(assembly) => {
-                if append_within(&mut assembly.bytes, bytes, left) {
-                    return true;
-                }
-                let Some(length) = assembly.length else { return false };
-                // The plugin need not wait for the rest, and then nothing is held.
-                let Incoming::Assembled(assembly) = std::mem::take(&mut self.incoming) else { return false };
-                self.pass(length, assembly, left);
-                return self.handle_data(bytes, left);
+                return append_if_room(&mut assembly.bytes, bytes, left)
+                    || (self.pass_early(left) && self.handle_data(bytes, left));
             }
             // Not checked: these bytes are in memory already, and no more are read before the plugin has taken them.
             Incoming::PassedBody => buffer_pool::append_within(&mut self.out, bytes, left),
@@ -142,13 +138,19 @@ impl ToPlugin {
         true
     }
 
-    /// Passes the message that is coming in on from now on, so that it need not wait for memory. False if its length is not
-    /// known, or if the plugin must have it whole.
-    pub(super) fn pass_early(&mut self) -> bool {
-        let Incoming::Assembled(Assembly { length: Some(length), .. }) = self.incoming else { return false };
-        let Incoming::Assembled(assembly) = std::mem::take(&mut self.incoming) else { return false };
-        self.pass(length, assembly, 0);
-        true
+    /// Passes the message that is coming in on from now on, so that it need not wait for memory, of which `left` bytes are
+    /// left. False if its length is not known, or if the plugin must have it whole.
+    pub(super) fn pass_early(&mut self, left: usize) -> bool {
+        match std::mem::take(&mut self.incoming) {
+            Incoming::Assembled(assembly @ Assembly { length: Some(length), .. }) => {
+                self.pass(length, assembly, left);
+                true
+            }
+            incoming => {
+                self.incoming = incoming;
+                false
+            }
+        }
     }
 
     /// Passes a message of `length` bytes on from now on. A part of it may have come. The buffer grows by no more than it needs
@@ -253,7 +255,7 @@ impl ToPlugin {
 }
 
 /// Appends `bytes`, unless that takes more than the `left` bytes of memory. [`RESERVE`] bytes are always there.
-fn append_within(buffer: &mut Vec<u8>, bytes: &[u8], left: usize) -> bool {
+fn append_if_room(buffer: &mut Vec<u8>, bytes: &[u8], left: usize) -> bool {
     let needed = buffer.len() + bytes.len();
     let grows = needed.saturating_sub(buffer.capacity());
     if grows > left && needed > RESERVE {
@@ -262,11 +264,6 @@ fn append_within(buffer: &mut Vec<u8>, bytes: &[u8], left: usize) -> bool {
     buffer_pool::append_within(buffer, bytes, left);
     true
 }
-
-/// Bytes of memory kept for the next message.
-const MAX_IDLE: usize = 512;
-/// Bytes that a framing adds to a message at most.
-const MAX_HEADER: usize = 16;
 
 #[cfg(test)]
 mod tests {
