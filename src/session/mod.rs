@@ -320,14 +320,14 @@ impl<N: Network> Session<N> {
 
     /// Takes the connection of a peer that has vanished for broken.
     fn find_lost_peers(&mut self, user_timeout: Option<&UserTimeoutSettings>, now: Instant) {
-        let seconds = user_timeout.map_or(0.0, |settings| settings.timeout.as_secs_f64());
+        let seconds = || user_timeout.map_or(0.0, |settings| settings.timeout.as_secs_f64());
         if self.plugin.socket_mut().is_some_and(|socket| socket.handle_timeout(user_timeout, now)) {
-            log::info!("{} lost: no answer from the plugin at {} for {seconds} s", self.pid, self.address());
+            log::info!("{} lost: no answer from the plugin at {} for {} s", self.pid, self.address(), seconds());
         }
         if let Stage::Relaying(relaying) = &mut self.stage
             && relaying.stream_mut().is_some_and(|socket| socket.handle_timeout(user_timeout, now))
         {
-            log::info!("{} lost: no answer from {} for {seconds} s", self.pid, relaying.target());
+            log::info!("{} lost: no answer from {} for {} s", self.pid, relaying.target(), seconds());
         }
     }
 

@@ -202,12 +202,15 @@ impl<N: Network> Relaying<N> {
         }
     }
 
-    /// Bounds what the remote's stream itself may hold.
+    /// Bounds what the remote's stream itself may hold. A socket holds nothing.
     fn set_limits(&mut self, budget: &MemoryBudget) {
-        if let Link::Stream { remote, .. } | Link::WebSocket { remote, .. } = &mut self.link {
+        if let Some(remote) = self.stream_mut()
+            && remote.stream().is_layered()
+        {
+            let left = budget.left();
             // Less than the reserve of a direction, which the relay may hold besides.
-            remote.set_send_limit((remote.stream().unsent() + budget.left()).max(RESERVE / 4));
-            remote.set_receive_limit(budget.left().max(RESERVE));
+            remote.set_send_limit((remote.stream().unsent() + left).max(RESERVE / 4));
+            remote.set_receive_limit(left.max(RESERVE));
         }
     }
 
