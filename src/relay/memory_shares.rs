@@ -17,10 +17,10 @@ use crate::client::{ClientKey, ClientUsage};
 /// A session stands still that has neither released as many bytes as it holds for this time, nor come to hold half as many
 /// again. A device that reads slowly takes 64 KiB at 13 KB/s in this time, and plugins wait 5 s for an answer.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time between two looks at the sessions that wait. Each look may give all of them a turn.
+/// Time between two checks of the sessions that wait. Each may give all of them a turn.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Sessions that are ended at a look together hold this many bytes at least: the longest message by default (MAXM).
-const ENOUGH: usize = 64 * 1024;
+/// A check ends sessions until they have freed this many bytes: the longest message by default (MAXM).
+const MIN_FREED: usize = 64 * 1024;
 
 /// A session, as the daemon calls it.
 type Key = usize;
@@ -82,7 +82,7 @@ pub(super) struct MemoryShares {
     turn: Option<(Key, Instant)>,
     /// Sessions that wait, those that have waited longest first.
     waiting: VecDeque<Key>,
-    /// Memory was released since the last look at those that wait.
+    /// Memory was released since the last check of those that wait.
     released: bool,
     next_check: Option<Instant>,
 }
@@ -292,7 +292,7 @@ impl MemoryShares {
         let mut freed = 0;
         let mut end = Vec::new();
         for (held, key) in stalled {
-            if freed >= ENOUGH {
+            if freed >= MIN_FREED {
                 break;
             }
             freed += held;
@@ -466,13 +466,13 @@ mod tests {
             .map(|_| if random.below(2) == 0 { ClientKey::Loopback } else { client(1 + random.below(4) as u8) })
             .collect();
         let mut fixture = Fixture::new(&clients);
-        let hoards: Vec<bool> = clients.iter().map(|_| random.below(2) == 0).collect();
+        let never_releases: Vec<bool> = clients.iter().map(|_| random.below(2) == 0).collect();
         let mut held = vec![0; clients.len()];
         for _ in 0..300 {
             let key = random.below(clients.len() as u64) as usize;
             if random.below(3) > 0 {
                 held[key] += fixture.take(key, random.below(200_000) as usize);
-            } else if !hoards[key] {
+            } else if !never_releases[key] {
                 let released = random.below(held[key] as u64 + 1) as usize;
                 fixture.release(key, released);
                 held[key] -= released;
@@ -495,7 +495,7 @@ mod tests {
                 break;
             }
             let actions = fixture.pass(CHECK_INTERVAL, &mut held);
-            assert!(!actions.end.contains(&newcomer), "an innocent session is ended");
+            assert!(!actions.end.contains(&newcomer), "a session that holds little is ended");
             // All others stand still, and take what they can.
             for key in actions.wake.into_iter().filter(|&key| key != newcomer) {
                 held[key] += fixture.take(key, 1000);
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_an_innocent_session_finds_some_in_time() {
+    fn memory_is_bounded_and_a_session_that_holds_little_finds_some_in_time() {
         for_each_seed("relay::memory_shares", 300, simulate);
     }
 }

@@ -132,8 +132,8 @@ pub(crate) struct LineEncoder {
 }
 
 impl LineEncoder {
-    /// An encoder at the start of a message. Of more than `max_line_ends` line ends in a row the first become spaces even if they are
-    /// at the end, so that a few bytes do not cause any number of spaces at once.
+    /// An encoder at the start of a message. It holds back at most `max_line_ends` line ends: when another follows, those become
+    /// spaces even at the end of the message, so that a few bytes never cause any number of spaces at once.
     pub(crate) fn new(max_line_ends: usize) -> Self {
         Self { line_ends: 0, max_line_ends, after_cr: false }
     }

@@ -43,10 +43,10 @@ impl World {
         assert!(!relay.remote.is_open(), "CLOS while the remote is there");
         let cause = match (code, reason.as_str()) {
             (1006, "no answer to a ping") => self.pings,
-            (1006, "no answer to a close") => self.speaker.done || self.plugin_gone || self.poor,
+            (1006, "no answer to a close") => self.speaker.done || self.plugin_gone || self.little_memory,
             (1006, "silent for too long") => relay.receive.is_some(),
             (1006, _) => self.remote_gone || self.remote.stream().is_closed(),
-            (1009, NO_MEMORY) => self.poor,
+            (1009, NO_MEMORY) => self.little_memory,
             (1002, reason) if reason.starts_with("PARSE ") => {
                 self.speaker.said.iter().any(|said| matches!(said.word, Word::Fault(..)))
             }
@@ -66,7 +66,7 @@ impl World {
         }
         let reading = self.reading();
         let cut_short =
-            self.poor || self.pings || self.relay.receive.is_some() || self.relay.plugin != PluginState::Open;
+            self.little_memory || self.pings || self.relay.receive.is_some() || self.relay.plugin != PluginState::Open;
         let came = self.server.said.iter().take_while(|said| said.end <= self.remote.stream().read).count();
         // Of a message that is passed on while it comes the plugin may have a part: of one that breaks the rules, say.
         let passed = reading.partly && self.reader.may_pass(&self.server.said[reading.words]);
@@ -137,8 +137,8 @@ impl World {
             .any(|said| matches!(said.word, Word::Close(said, _) | Word::Fault(said, _) if said == code));
         let cause = others
             || matches!(own, Some(Word::Close(said, _) | Word::Fault(said, _)) if *said == code)
-            || (code == 1001 && (self.plugin_gone || self.relay.receive.is_some() || self.poor))
-            || (code == 1009 && self.poor);
+            || (code == 1001 && (self.plugin_gone || self.relay.receive.is_some() || self.little_memory))
+            || (code == 1009 && self.little_memory);
         assert!(cause, "the server is told {code} without a cause");
     }
 

@@ -49,7 +49,7 @@ struct World {
     read: usize,
     pings: bool,
     /// There is little memory for all.
-    poor: bool,
+    little_memory: bool,
     /// Either side may break the rules or close at any time.
     faults: bool,
     /// The plugin, or the remote, has gone without a close.
@@ -67,9 +67,9 @@ impl World {
         let ping_interval = (pick(&mut random, 3) == 0).then(|| Duration::from_secs(10));
         let receive = (pick(&mut random, 4) == 0).then(|| Duration::from_secs(15));
         let deflates = pick(&mut random, 2) == 0;
-        let poor = pick(&mut random, 8) == 0;
+        let little_memory = pick(&mut random, 8) == 0;
         let keep = pick(&mut random, 4) == 0;
-        let buffers = MemoryBudget::new(if poor { 3000 } else { 4 << 20 }, 65_536);
+        let buffers = MemoryBudget::new(if little_memory { 3000 } else { 4 << 20 }, 65_536);
         // Reads of few bytes are many, so that turns end before there is nothing more.
         let read = [200, 8192][pick(&mut random, 2)];
         let around = TestContext::new(buffers, read);
@@ -124,12 +124,12 @@ impl World {
             relay,
             server,
             speaker,
-            reader: Reader::new(framing, control, head, keep, poor),
+            reader: Reader::new(framing, control, head, keep, little_memory),
             control,
             max_message,
             read,
             pings: ping_interval.is_some(),
-            poor,
+            little_memory,
             faults,
             plugin_gone: false,
             remote_gone: false,

@@ -126,7 +126,7 @@ pub(super) struct Reader {
     /// Messages are handed over whole.
     keep: bool,
     /// There is little memory, so that short messages may be passed on while they come.
-    poor: bool,
+    little_memory: bool,
     /// A part of a message was read before the rest had come.
     pub read_early: bool,
     /// So many words have been found right, and so many bytes: they are not looked at again.
@@ -145,14 +145,20 @@ pub(super) struct Reading {
 }
 
 impl Reader {
-    pub(super) fn new(framing: Framing, control: Control, head: Option<&'static [u8]>, keep: bool, poor: bool) -> Self {
-        Self { framing, control, head, keep, poor, read_early: false, right: (0, 0) }
+    pub(super) fn new(
+        framing: Framing,
+        control: Control,
+        head: Option<&'static [u8]>,
+        keep: bool,
+        little_memory: bool,
+    ) -> Self {
+        Self { framing, control, head, keep, little_memory, read_early: false, right: (0, 0) }
     }
 
     /// Whether the plugin may have read a part of this message before the rest has come.
     pub(super) fn may_pass(&self, said: &Said) -> bool {
         let (Word::Message(_, payload) | Word::Fault(_, payload)) = &said.word else { return false };
-        said.passes && !self.keep && (self.poor || payload.len() > MAX_ASSEMBLED)
+        said.passes && !self.keep && (self.little_memory || payload.len() > MAX_ASSEMBLED)
     }
 
     /// Reads `bytes`: the server's words in order, of which those that end at or before `complete` may have passed. With
