@@ -201,7 +201,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "buffers",
         "auto|bytes",
         "auto",
-        "Bytes held in total, a compressed WebSocket's 43 KiB for inflation included. A connection may hold as much as is left free. If nothing is, each direction may still hold 1 KiB, and the largest holder that stands still is closed for those that need more. auto: a sixteenth of the machine's memory, 4 MiB at least and 64 MiB at most.",
+        "Bytes held in total, a compressed WebSocket's 43 KiB for inflation included. A connection may hold as much as is left free. If nothing is, each direction may still hold 1 KiB, and the largest holder of messages that stands still is closed for those that need more. auto: a sixteenth of the machine's memory, 4 MiB at least and 64 MiB at most.",
         |c, v| {
             c.limits.buffers = match v {
                 "auto" => buffers_for(total_memory()),

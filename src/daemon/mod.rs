@@ -327,8 +327,8 @@ impl Daemon {
         let direct = self.listeners.direct(listener);
         let pid = self.pids.next(SystemTime::now(), direct.is_some());
         log::info!("{pid} connection from {address}");
-        self.resources.budget.add_session(key, client, self.now);
-        let mut cx = self.resources.context(key, self.now);
+        self.resources.budget.add_session(sessions::slot_of(key));
+        let mut cx = self.resources.context(key, client, self.now);
         let session = match direct {
             Some(direct) => Session::direct(pid, TcpSocket(stream), peer, direct, &mut cx),
             None => Session::greet(pid, TcpSocket(stream), peer, &cx),
@@ -377,7 +377,7 @@ impl Daemon {
         let Some(found) = self.sessions.get_mut(key) else { return };
         found.queued = false;
         let _guard = logging::count_for(found.session.client());
-        let mut cx = self.resources.context(key, self.now);
+        let mut cx = self.resources.context(key, found.session.client(), self.now);
         let session = &mut found.session;
         let turn = |session: &mut Session, cx: &mut SessionContext<'_, MioNetwork>| {
             let result = session.turn(cx);
@@ -424,7 +424,7 @@ impl Daemon {
         if let Some(pid) = session.kept_pid() {
             self.kept.remove(pid, key);
         }
-        self.resources.budget.remove_session(key);
+        self.resources.budget.remove_session(sessions::slot_of(key));
         self.admission.release(session.address());
         self.listeners.handle_session_end(self.now);
         if self.sessions.is_empty() {
@@ -440,6 +440,8 @@ impl Daemon {
     /// Ends sessions that hold what others need, and wakes those that wait for memory.
     fn handle_shortage(&mut self) {
         let ShortageActions { end, wake } = self.resources.budget.poll_shortage(self.now);
+        let keys = |slots: Vec<usize>| slots.into_iter().filter_map(|slot| self.sessions.key_of(slot)).collect();
+        let (end, wake): (Vec<Key>, Vec<Key>) = (keys(end), keys(wake));
         for &key in &end {
             self.with_session(key, Session::end_for_memory);
         }
@@ -498,7 +500,8 @@ impl Daemon {
         work: impl FnOnce(&mut Session, &mut SessionContext<'_, MioNetwork>) -> T,
     ) -> Option<T> {
         let found = self.sessions.get_mut(key)?;
-        Some(work(&mut found.session, &mut self.resources.context(key, self.now)))
+        let client = found.session.client();
+        Some(work(&mut found.session, &mut self.resources.context(key, client, self.now)))
     }
 
     /// Answers the request of the session of `key`.
@@ -550,6 +553,7 @@ impl Daemon {
         resumed.ok_or(reply::NO_SUCH_PID)??;
         let connection = self.sessions.get_mut(key).and_then(|found| found.session.take_connection());
         let Some(connection) = connection else { return Ok(()) };
+        let clients = [key, kept].map(|key| self.sessions.get(key).map(|found| found.session.client()));
         let attached = self.with_session(kept, |session, cx| session.attach(connection, cx));
         let Some((peer, registered)) = attached else { return Ok(()) };
         if let Err(error) = registered {
@@ -558,9 +562,9 @@ impl Daemon {
         if let Some(found) = self.sessions.get_mut(key) {
             found.session.set_peer(peer);
         }
-        for key in [key, kept] {
-            if let Some(found) = self.sessions.get(key) {
-                self.resources.budget.set_client(key, ClientKey::of(found.session.address()));
+        for (key, before) in [key, kept].into_iter().zip(clients) {
+            if let (Some(found), Some(before)) = (self.sessions.get(key), before) {
+                self.resources.budget.set_client(sessions::slot_of(key), before, found.session.client());
             }
         }
         Ok(())
@@ -714,8 +718,9 @@ impl Resources {
         self.budget.adjust(&mut self.schedule_counted, self.schedule.held());
     }
 
-    fn context(&mut self, key: Key, now: Instant) -> SessionContext<'_, MioNetwork> {
-        self.budget.begin_turn(key, now);
+    /// What the session of `key`, which is one of `client`, needs for a turn.
+    fn context(&mut self, key: Key, client: ClientKey, now: Instant) -> SessionContext<'_, MioNetwork> {
+        self.budget.begin_turn(sessions::slot_of(key), client, now);
         SessionContext {
             now,
             key,

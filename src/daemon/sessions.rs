@@ -57,12 +57,12 @@ impl SessionTable {
 
     /// The session that `key` names, if it is still there.
     pub(super) fn get(&self, key: Key) -> Option<&Slot> {
-        self.slots.get(slot_of(key)?).filter(|found| found.key == key)
+        self.slots.get(slot_of(key)).filter(|found| found.key == key)
     }
 
     /// The session that `key` names, if it is still there.
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Slot> {
-        self.slots.get_mut(slot_of(key)?).filter(|found| found.key == key)
+        self.slots.get_mut(slot_of(key)).filter(|found| found.key == key)
     }
 
     /// Removes the session that `key` names.
@@ -71,6 +71,11 @@ impl SessionTable {
         self.get(key)?;
         self.generations[slot] = tokens::next_generation(generation);
         Some(self.slots.remove(slot).session)
+    }
+
+    /// The key of the session in `slot`.
+    pub(super) fn key_of(&self, slot: usize) -> Option<Key> {
+        self.slots.get(slot).map(|found| found.key)
     }
 
     /// All sessions with their keys.
@@ -102,9 +107,11 @@ pub(super) fn key(slot: usize, generation: u16) -> Key {
     tokens::session(slot, generation, Side::Plugin).0
 }
 
-fn slot_of(key: Key) -> Option<usize> {
+/// The slot of a session's key.
+pub(super) fn slot_of(key: Key) -> usize {
     match tokens::decode(Token(key)) {
-        TokenKind::Session(slot, _, _) => Some(slot),
-        _ => None,
+        TokenKind::Session(slot, _, _) => slot,
+        // No session has such a key, nor this slot.
+        _ => usize::MAX,
     }
 }

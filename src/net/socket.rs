@@ -37,6 +37,14 @@ pub(crate) trait Stream {
     fn held(&self) -> usize {
         0
     }
+    /// Bytes of [`Stream::held`] that wait for the rest of theirs, and cannot be returned before: a part of a record of TLS.
+    fn incomplete(&self) -> usize {
+        0
+    }
+    /// Bytes of [`Stream::held`] for the state of the layer itself.
+    fn state_memory(&self) -> usize {
+        0
+    }
     /// Bounds what the stream may hold for its peer, in bytes.
     fn set_send_limit(&mut self, _bytes: usize) {}
     /// Bounds what the stream may hold of what it receives before it can return it, in bytes beyond what it holds: a record of

@@ -310,6 +310,14 @@ impl Relay for DatagramRelay {
         self.to_plugin.len() - self.written + to_remote + self.decoder.buffered()
     }
 
+    fn incomplete(&self) -> usize {
+        if self.to_remote.is_none() { self.decoder.buffered() } else { 0 }
+    }
+
+    fn reads_remote(&self) -> bool {
+        self.to_plugin.is_empty()
+    }
+
     fn last_heard(&self) -> Instant {
         self.last_heard
     }

@@ -31,6 +31,8 @@ enum Pending {
     Bytes {
         bytes: Box<[u8]>,
         written: usize,
+        /// See [`Direction::preload`].
+        preloaded: bool,
     },
     Pipe {
         pipe: Pipe,
@@ -135,12 +137,20 @@ impl Direction {
         }
     }
 
+    /// Bytes in memory that were read from the source, which backpressure bounds: not those of [`Direction::preload`].
+    pub(crate) fn stream_held(&self) -> usize {
+        match &self.pending {
+            Pending::Bytes { bytes, preloaded: false, .. } => bytes.len(),
+            Pending::Bytes { .. } | Pending::Pipe { .. } | Pending::Nothing => 0,
+        }
+    }
+
     /// Holds `bytes` for the sink: what a plugin sent behind its CONN. Only for a direction in which nothing is pending.
     pub(crate) fn preload(&mut self, bytes: Vec<u8>, budget: &mut MemoryBudget) {
         debug_assert!(!self.is_held_back());
         if !bytes.is_empty() {
             budget.hold(bytes.len());
-            self.pending = Pending::Bytes { bytes: bytes.into(), written: 0 };
+            self.pending = Pending::Bytes { bytes: bytes.into(), written: 0, preloaded: true };
         }
     }
 
@@ -228,7 +238,7 @@ impl Direction {
         cx: &mut RelayContext<'_>,
         result: &mut PumpResult,
     ) -> StepResult {
-        let room = cx.scratch.len().min(cx.budget.available()).min(cx.block.unwrap_or(usize::MAX)).max(1);
+        let room = cx.scratch.len().min(cx.budget.available_for_stream()).min(cx.block.unwrap_or(usize::MAX)).max(1);
         let read = match source.try_read(&mut cx.scratch[..room]) {
             Transfer::Bytes(0) => return Ok(Flow::Continue),
             Transfer::Bytes(read) => read,
@@ -250,7 +260,7 @@ impl Direction {
         if written < read {
             let rest = &cx.scratch[written..read];
             cx.budget.hold(rest.len());
-            self.pending = Pending::Bytes { bytes: rest.into(), written: 0 };
+            self.pending = Pending::Bytes { bytes: rest.into(), written: 0, preloaded: false };
         }
         // An interrupted write goes on at once; a full sink says so without another call.
         Ok(Flow::Continue)
@@ -303,7 +313,7 @@ impl Direction {
         }
         match &mut self.pending {
             Pending::Nothing => {}
-            Pending::Bytes { bytes, written } => match sink.try_write(&bytes[*written..]) {
+            Pending::Bytes { bytes, written, .. } => match sink.try_write(&bytes[*written..]) {
                 Transfer::Bytes(sent) => {
                     *written += sent;
                     self.moved += sent as u64;
@@ -371,7 +381,7 @@ impl Direction {
         self.bulk_reads = 0;
         bytes.truncate(at);
         cx.budget.hold(at);
-        self.pending = Pending::Bytes { bytes: bytes.into(), written: 0 };
+        self.pending = Pending::Bytes { bytes: bytes.into(), written: 0, preloaded: false };
         outcome
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::memory_shares::MemoryShares;
-pub(crate) use super::memory_shares::ShortageActions;
+pub(crate) use super::memory_shares::{HeldKinds, ShortageActions};
 use crate::client::ClientKey;
 
 /// Bytes that a direction may hold even when the memory for all is used up, so that no connection waits for another.
@@ -36,34 +36,39 @@ impl MemoryBudget {
         (self.limit, self.each) = (limit, each);
     }
 
-    /// The session of `key` begins, which is one of `client`.
-    pub(crate) fn add_session(&mut self, key: usize, client: ClientKey, now: Instant) {
-        self.shares.add_holder(key, client, now);
+    /// The session of `slot` begins. Slots are indices: they are small, and used again.
+    pub(crate) fn add_session(&mut self, slot: usize) {
+        self.shares.add_session(slot);
     }
 
-    /// The session of `key` has ended. It holds nothing any more.
-    pub(crate) fn remove_session(&mut self, key: usize) {
-        self.shares.remove_holder(key);
+    /// The session of `slot` has ended. It holds nothing any more.
+    pub(crate) fn remove_session(&mut self, slot: usize) {
+        self.shares.remove_session(slot);
     }
 
-    /// The session of `key` belongs to `client` from now on.
-    pub(crate) fn set_client(&mut self, key: usize, client: ClientKey) {
-        self.shares.set_client(key, client);
+    /// The session of `slot`, which is one of the client `from`, is one of `to` from now on.
+    pub(crate) fn set_client(&mut self, slot: usize, from: ClientKey, to: ClientKey) {
+        self.shares.set_client(slot, from, to);
     }
 
-    /// What is counted and asked from now on is that of the session of `key`.
-    pub(crate) fn begin_turn(&mut self, key: usize, now: Instant) {
-        self.shares.begin_turn(Some((key, now)));
+    /// What is counted and asked from now on is that of the session of `slot`, which is one of `client`.
+    pub(crate) fn begin_turn(&mut self, slot: usize, client: ClientKey, now: Instant) {
+        self.shares.begin_turn(slot, client, now);
     }
 
     /// What is counted from now on is that of no session.
     pub(crate) fn end_turn(&mut self) {
-        self.shares.begin_turn(None);
+        self.shares.end_turn();
     }
 
-    /// How many bytes a direction may read that holds none.
-    pub(crate) fn available(&self) -> usize {
-        self.available_with(0)
+    /// How many bytes a direction of a byte stream may read that holds none.
+    pub(crate) fn available_for_stream(&self) -> usize {
+        self.left_for_stream().min(self.each).max(RESERVE)
+    }
+
+    /// Bytes of a byte stream that the session may hold more.
+    pub(crate) fn left_for_stream(&self) -> usize {
+        self.shares.stream_share(self.left_in_all(), self.bound())
     }
 
     /// How many bytes a direction may hold in total. `own`: bytes that it holds now.
@@ -111,10 +116,15 @@ impl MemoryBudget {
         }
     }
 
-    /// True if the session of `key` waits for memory.
+    /// What the session holds at the end of its turn is of these kinds.
+    pub(crate) fn set_kinds(&mut self, kinds: HeldKinds) {
+        self.shares.set_kinds(kinds);
+    }
+
+    /// True if the session of `slot` waits for memory.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(crate) fn is_waiting(&self, key: usize) -> bool {
-        self.shares.is_waiting(key)
+    pub(crate) fn is_waiting(&self, slot: usize) -> bool {
+        self.shares.is_waiting(slot)
     }
 
     /// When to call [`MemoryBudget::poll_shortage`].
@@ -183,13 +193,13 @@ mod tests {
     #[test]
     fn a_direction_never_waits_for_another() {
         let mut budget = MemoryBudget::new(100_000, 65_536);
-        assert_eq!(budget.available(), 65_536);
+        assert_eq!(budget.available_for_stream(), 65_536);
         budget.hold(65_536);
-        assert_eq!(budget.available(), 34_464);
+        assert_eq!(budget.available_for_stream(), 34_464);
         budget.hold(34_464);
-        assert_eq!(budget.available(), RESERVE);
+        assert_eq!(budget.available_for_stream(), RESERVE);
         budget.release(100_000);
-        assert_eq!((budget.available(), budget.held()), (65_536, 0));
+        assert_eq!((budget.available_for_stream(), budget.held()), (65_536, 0));
     }
 
     #[test]
@@ -211,7 +221,7 @@ mod tests {
         assert_eq!((budget.history_available(0), budget.history_available(30_000)), (20_000, 50_000));
         budget.adjust_history(&mut other, 40_000);
         assert_eq!((budget.history_available(0), budget.history_available(30_000)), (RESERVE, 10_000));
-        assert_eq!((budget.available(), budget.history()), (65_536, 70_000));
+        assert_eq!((budget.available_for_stream(), budget.history()), (65_536, 70_000));
         budget.adjust_history(&mut one, 0);
         budget.adjust_history(&mut other, 0);
         assert_eq!((budget.history(), one, other), (0, 0, 0));

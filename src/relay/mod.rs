@@ -84,6 +84,18 @@ pub(crate) trait Relay {
     fn sent(&self) -> u64;
     /// Bytes held for slow readers.
     fn held(&self) -> usize;
+    /// Bytes of [`Relay::held`] that are a byte stream's, and that backpressure bounds.
+    fn stream_held(&self) -> usize {
+        0
+    }
+
+    /// Bytes of [`Relay::held`] of messages that have come in part, if only their sender keeps them from going on.
+    fn incomplete(&self) -> usize {
+        0
+    }
+
+    /// False while a plugin that takes nothing keeps the relay from reading the remote.
+    fn reads_remote(&self) -> bool;
     /// When the remote last sent something.
     fn last_heard(&self) -> Instant;
     /// How the remote's connection was lost, or how the remote broke its protocol, in words. `None`: neither has happened.

@@ -217,6 +217,14 @@ impl Relay for StreamRelay {
         self.to_remote.held() + self.to_plugin.held()
     }
 
+    fn stream_held(&self) -> usize {
+        self.to_remote.stream_held() + self.to_plugin.stream_held()
+    }
+
+    fn reads_remote(&self) -> bool {
+        !self.to_plugin.is_held_back()
+    }
+
     fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }

@@ -64,7 +64,7 @@ use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
 use crate::protocol::target::Target;
-use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::relay::memory_budget::{HeldKinds, MemoryBudget, RESERVE};
 use crate::relay::{CloseReason, RelayTurn, Timing};
 use crate::tls::TlsStep;
 use connecting::{ConnectOutcome, Connected, Connecting};
@@ -593,9 +593,24 @@ impl<N: Network> Session<N> {
             Stage::Draining(draining) => draining.held(),
             Stage::UnreadTail(tail) => tail.target.held(),
             // It is dropped next.
-            Stage::Closed => return budget.adjust(&mut self.counted, 0),
+            Stage::Closed => {
+                budget.adjust(&mut self.counted, 0);
+                return budget.set_kinds(HeldKinds::default());
+            }
         };
         budget.adjust(&mut self.counted, held + self.parameters.held());
+        budget.set_kinds(self.held_kinds());
+    }
+
+    /// Of what kinds are the bytes that the session holds.
+    fn held_kinds(&self) -> HeldKinds {
+        match &self.stage {
+            Stage::Setup(setup) => HeldKinds { incomplete: setup.incomplete(), ..HeldKinds::default() },
+            // A connection that is not established has passed no byte yet.
+            Stage::Connecting(connecting) => HeldKinds { incomplete: connecting.held(), ..HeldKinds::default() },
+            Stage::Relaying(relaying) => relaying.held_kinds(),
+            Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => HeldKinds::default(),
+        }
     }
 
     /// When [`Session::handle_timeout`] is to be called, if no event comes before.

@@ -17,7 +17,7 @@ use crate::net::socket::{KeepAlive, Stream as _};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
 use crate::relay::datagram::DatagramRelay;
-use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::relay::memory_budget::{HeldKinds, MemoryBudget, RESERVE};
 use crate::relay::stream::StreamRelay;
 use crate::relay::websocket::{RelayOptions, WebSocketRelay};
 use crate::relay::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
@@ -181,12 +181,16 @@ impl<N: Network> Relaying<N> {
         match &mut self.link {
             Link::Stream { remote, relay } => {
                 let turn = relay.run(plugin, remote, &mut relay_cx);
-                wait_if_needed(remote, relay_cx.budget);
+                if relay.reads_remote() {
+                    wait_if_needed(remote, relay_cx.budget);
+                }
                 turn
             }
             Link::WebSocket { remote, relay, .. } => {
                 let turn = relay.run(plugin, remote, &mut relay_cx);
-                wait_if_needed(remote, relay_cx.budget);
+                if relay.reads_remote() {
+                    wait_if_needed(remote, relay_cx.budget);
+                }
                 turn
             }
             Link::Datagrams { remote, relay } => {
@@ -204,12 +208,14 @@ impl<N: Network> Relaying<N> {
 
     /// Bounds what the remote's stream itself may hold. A socket holds nothing.
     fn set_limits(&mut self, budget: &MemoryBudget) {
+        let is_byte_stream = matches!(self.link, Link::Stream { .. });
         if let Some(remote) = self.stream_mut()
             && remote.stream().is_layered()
         {
             let left = budget.left();
+            let left_to_send = if is_byte_stream { budget.left_for_stream() } else { left };
             // Less than the reserve of a direction, which the relay may hold besides.
-            remote.set_send_limit((remote.stream().unsent() + left).max(RESERVE / 4));
+            remote.set_send_limit((remote.stream().unsent() + left_to_send).max(RESERVE / 4));
             remote.set_receive_limit(left.max(RESERVE));
         }
     }
@@ -239,6 +245,19 @@ impl<N: Network> Relaying<N> {
         self.target.held()
             + self.stream().map_or(0, Endpoint::held)
             + self.connect_reply.as_ref().map_or(0, |reply| reply.held())
+    }
+
+    /// Of what kinds are the bytes that the relay and the remote's stream hold.
+    pub(super) fn held_kinds(&self) -> HeldKinds {
+        let relay = self.relay();
+        let (held, record, state) = self.stream().map_or((0, 0, 0), |remote| {
+            let stream = remote.stream();
+            (stream.held(), stream.incomplete(), stream.state_memory())
+        });
+        // If the plugin takes nothing, the record is not read on.
+        let record = if relay.reads_remote() { record } else { 0 };
+        let stream = if let Link::Stream { .. } = self.link { held.saturating_sub(record + state) } else { 0 };
+        HeldKinds { stream: relay.stream_held() + stream, incomplete: relay.incomplete() + record }
     }
 
     /// True if the remote's protocol has an end of its own to be told: a close frame, or close_notify.

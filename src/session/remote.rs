@@ -89,6 +89,14 @@ impl<S: Stream> Stream for RemoteStream<S> {
         self.stream().held()
     }
 
+    fn incomplete(&self) -> usize {
+        self.stream().incomplete()
+    }
+
+    fn state_memory(&self) -> usize {
+        self.stream().state_memory()
+    }
+
     fn set_send_limit(&mut self, bytes: usize) {
         self.stream_mut().set_send_limit(bytes);
     }

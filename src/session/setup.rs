@@ -119,6 +119,11 @@ impl Setup {
         self.outbox.held() + self.parser.held()
     }
 
+    /// Bytes of [`Setup::held`] of a line that has come in part.
+    pub(super) fn incomplete(&self) -> usize {
+        self.parser.held()
+    }
+
     /// Answers commands until there are none, or one needs something else.
     pub(super) fn turn(
         &mut self,

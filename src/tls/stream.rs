@@ -314,6 +314,14 @@ impl<S: Stream> Stream for TlsStream<S> {
         self.state_memory + self.unsent.capacity() + self.plain.capacity() + self.client.incomplete().len()
     }
 
+    fn incomplete(&self) -> usize {
+        self.client.incomplete().len()
+    }
+
+    fn state_memory(&self) -> usize {
+        self.state_memory
+    }
+
     fn set_receive_limit(&mut self, bytes: usize) {
         self.receive_limit = self.client.incomplete().len().saturating_add(bytes);
         if self.needed <= self.receive_limit {

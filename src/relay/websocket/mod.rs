@@ -609,6 +609,16 @@ impl Relay for WebSocketRelay {
         self.to_plugin.held() + self.to_remote.held() + self.connection.held()
     }
 
+    fn incomplete(&self) -> usize {
+        let of_remote = if self.reads_remote() { self.to_plugin.incomplete_held() } else { 0 };
+        let of_plugin = if self.connection.queued() == 0 { self.to_remote.held() } else { 0 };
+        of_remote + of_plugin
+    }
+
+    fn reads_remote(&self) -> bool {
+        !self.is_held_back()
+    }
+
     fn last_heard(&self) -> Instant {
         self.connection.last_frame()
     }

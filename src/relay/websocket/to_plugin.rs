@@ -232,9 +232,12 @@ impl ToPlugin {
 
     /// Bytes of memory held, messages that are coming in included.
     pub(super) fn held(&self) -> usize {
-        let assembled =
-            if let Incoming::Assembled(assembly) = &self.incoming { buffer_pool::held(&assembly.bytes) } else { 0 };
-        buffer_pool::held(&self.out) + assembled + buffer_pool::held(&self.undecoded)
+        buffer_pool::held(&self.out) + self.incomplete_held() + buffer_pool::held(&self.undecoded)
+    }
+
+    /// Bytes of [`ToPlugin::held`] for a message that has come in part.
+    pub(super) fn incomplete_held(&self) -> usize {
+        if let Incoming::Assembled(assembly) = &self.incoming { buffer_pool::held(&assembly.bytes) } else { 0 }
     }
 
     /// Gives back memory that what waits does not need.

@@ -1,6 +1,7 @@
 //! Sessions, and a small stand-in for the daemon: the run queue, timers, and requests that concern several sessions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::Token;
@@ -26,6 +27,8 @@ use crate::testing::wire::FaultProfile;
 
 /// Tokens of remotes' sockets are beyond those of plugins'.
 const REMOTE: usize = 1 << 20;
+/// The address of all plugins.
+const PLUGIN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
 /// Turns of a session in one round before that counts as an endless loop.
 const MAX_TURNS: usize = 20_000;
 /// A message that is read whole, with its frame's header and what a layer puts around it.
@@ -184,8 +187,8 @@ impl World {
         self.next_key += 1;
         stream.register(Token(key));
         let pid = self.pids.next(SystemTime::UNIX_EPOCH, false);
-        let address: std::net::SocketAddr = "10.0.0.5:40000".parse().expect("an address");
-        self.budget.add_session(key, ClientKey::of(address.ip()), self.now);
+        let address = SocketAddr::new(PLUGIN, 40_000);
+        self.budget.add_session(key);
         let session = self.with_context(key, |cx| Session::greet(pid, stream, address, cx));
         self.slots.insert(key, Slot { session: Box::new(session), conversation: index, queued: false });
         self.conversations[index].connect(peer, &mut self.random);
@@ -198,7 +201,8 @@ impl World {
         key: Key,
         work: impl FnOnce(&mut SessionContext<'_, SimNetwork>) -> T,
     ) -> T {
-        self.budget.begin_turn(key, self.now);
+        // All plugins come from there.
+        self.budget.begin_turn(key, ClientKey::of(PLUGIN), self.now);
         work(&mut SessionContext {
             now: self.now,
             key,
@@ -336,6 +340,8 @@ impl World {
         let ShortageActions { end, wake } = self.budget.poll_shortage(self.now);
         for &key in &end {
             self.seen.insert("ended for memory".into());
+            let session = &self.slots[&key].session;
+            assert!(session.held() - session.held_kinds().stream > RESERVE, "a session ends for bytes of a stream");
             let conversation = self.slots[&key].conversation;
             self.conversations[conversation].disturbed = true;
             self.with_session(key, Session::end_for_memory);

@@ -198,3 +198,26 @@ fn a_few_bytes_do_not_keep_the_memory_of_many() {
     world.pass(&message[15..], b"");
     assert_eq!((world.remote.stream().received.len(), world.held()), (2 * 40_004, 0));
 }
+
+#[test]
+fn a_part_of_a_message_is_incomplete_unless_its_reader_is_slow() {
+    let mut world = World::beside(Framing::Line, 0);
+    world.pass(b"", &[&b"\x01\x7e\x13\x88"[..], &[b'x'; 5000]].concat());
+    assert!(world.held() >= 5000);
+    assert_eq!((world.relay.incomplete(), world.relay.reads_remote()), (world.held(), true));
+    world.pass(b"", &[&b"\x80\x01x"[..], &b"\x01\x7e\x13\x88"[..], &[b'x'; 5000]].concat());
+    assert_eq!(world.relay.incomplete(), world.held(), "the first was passed on");
+    // The plugin takes nothing: a message waits for it, and the part behind it is not read on.
+    world.plugin.stream_mut().room = 0;
+    world.pass(b"", &[&b"\x80\x01x"[..], &b"\x01\x7e\x13\x88"[..], &[b'x'; 5000]].concat());
+    assert_eq!((world.relay.incomplete(), world.relay.reads_remote()), (0, false));
+    assert!(world.held() >= 5001);
+
+    // What the plugin sends: the end of its line is missing, or the remote is slow.
+    let mut world = World::beside(Framing::Line, 0);
+    world.pass(&[b'x'; 5000], b"");
+    assert!(world.relay.incomplete() >= 5000);
+    world.remote.stream_mut().room = 0;
+    world.pass(b"\nxxx", b"");
+    assert_eq!(world.relay.incomplete(), 0);
+}
