@@ -373,7 +373,7 @@ impl<N: Network> Connecting<N> {
                 log::debug!("{} offers less compression after {error}", self.pid);
                 self.compression = plainer;
                 self.hop.renew(parameters, cx);
-                AttemptOutcome::Continue(Attempt::begin(&self.hop, self.origin, cx))
+                self.begin_again(cx)
             }
             WsProgress::Upgraded(remote, upgraded) => {
                 AttemptOutcome::Connected(ConnectedLink::WebSocket(remote, upgraded))
@@ -385,12 +385,17 @@ impl<N: Network> Connecting<N> {
                     if let RequestOrigin::Client(client) = self.origin {
                         self.origin = RequestOrigin::Redirect(client);
                     }
-                    self.own_connection = None;
-                    AttemptOutcome::Continue(Attempt::begin(&self.hop, self.origin, cx))
+                    self.begin_again(cx)
                 }
                 Err(failure) => AttemptOutcome::Failed(failure.into()),
             },
         }
+    }
+
+    /// A connection to the hop is made from the beginning. The one before is closed.
+    fn begin_again(&mut self, cx: &mut SessionContext<'_, N>) -> AttemptOutcome<N> {
+        self.own_connection = None;
+        AttemptOutcome::Continue(Attempt::begin(&self.hop, self.origin, cx))
     }
 }
 
@@ -426,7 +431,7 @@ fn lost(error: &io::Error) -> ConnectError {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::protocol::options::Transport;
+    use crate::protocol::options::{Transport, WebSocketSettings};
     use crate::session::pid::PidSource;
     use crate::session::simulation::services::Delay;
     use crate::session::simulation::world::World;
@@ -502,6 +507,34 @@ mod tests {
         let parameters = Parameters { transport: Transport::Udp, ..Parameters::default() };
         let mut connecting = begin(&mut world, "127.0.0.1:2504", &parameters);
         assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Connected(_)), "no listener is for UDP");
+    }
+
+    #[test]
+    fn a_connection_that_is_made_again_is_no_longer_one_to_the_proxy_itself() {
+        const REFUSAL: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+        const REDIRECT: &[u8] = b"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n";
+        for answers in [[REFUSAL, REDIRECT, REFUSAL], [REDIRECT, REFUSAL, REDIRECT]] {
+            // Connections to the proxy's port are watched, whatever the address.
+            let mut world = world(&[("192.0.2.1:2504", ConnectPlan::Immediate)]);
+            world.own.ports = vec![2504];
+            let mut bridge = WebSocketSettings { redirects: 5, ..WebSocketSettings::default() };
+            bridge.offer.deflate = CompressionOffer::SmallWindows;
+            let parameters = Parameters { websocket: Some(Box::new(bridge)), ..Parameters::default() };
+            let mut connecting = begin(&mut world, "ws://192.0.2.1:2504/", &parameters);
+            assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
+            for answer in answers {
+                let (_, peer) = world.network.begun.pop().expect("a connection is begun");
+                peer.wire_mut().make_room(10_000);
+                connecting.handle_remote_event(peer.wire_mut().take_event());
+                assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
+                assert!(connecting.own_connection.is_some() && !peer.is_dropped());
+                peer.wire_mut().send_bytes(answer);
+                connecting.handle_remote_event(peer.wire_mut().take_event());
+                turn(&mut world, &mut connecting);
+                assert!(connecting.own_connection.is_none() && peer.is_dropped());
+            }
+            assert_eq!(world.network.begun.len(), 1, "the last answer leads to a connection, too");
+        }
     }
 
     #[test]
