@@ -172,8 +172,13 @@ impl<S> SocketEndpoint<S> {
     }
 
     /// When to call [`SocketEndpoint::handle_timeout`].
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.user_timeout.poll_timeout()
+    pub(crate) fn deadline(&self, settings: Option<&UserTimeoutSettings>) -> Option<Instant> {
+        self.user_timeout.poll_timeout(settings)
+    }
+
+    /// The user timeout begins anew with the next write: another session has the connection now, and another epoch.
+    pub(crate) fn restart_user_timeout(&mut self) {
+        self.user_timeout = UserTimeout::default();
     }
 }
 

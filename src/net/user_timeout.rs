@@ -11,10 +11,16 @@
 //! Nothing under way: keep-alive probes find a peer that vanishes ([`super::socket::KeepAlive`]). They take three quarters
 //! of the time at most. So a write to a peer that has vanished before leaves at least a quarter of it.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 /// The kernel is first asked after this part of the timeout, and an answer of the peer may take as long.
 const INTERVAL_DIVISOR: u32 = 16;
+
+/// Time is kept in sixteenths of a second: a connection that is 8 years old has used up 32 bits of them.
+const TICK: Duration = Duration::from_nanos(NANOS_PER_SECOND / TICKS_PER_SECOND);
+const TICKS_PER_SECOND: u64 = 16;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// How long a peer may answer nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +29,29 @@ pub(crate) struct UserTimeoutSettings {
     pub timeout: Duration,
     /// While nothing is under way, keep-alive probes ask for a sign of life. Without them time runs from the write.
     pub keep_alive: bool,
+    /// An instant that does not change and from which all times of a connection are counted, so that each takes 4 bytes.
+    pub epoch: Instant,
 }
 
 impl UserTimeoutSettings {
+    /// Whole ticks from the epoch to `at`.
+    fn ticks(&self, at: Instant) -> u32 {
+        let time = at.saturating_duration_since(self.epoch);
+        let ticks =
+            time.as_secs() * TICKS_PER_SECOND + u64::from(time.subsec_nanos()) / (NANOS_PER_SECOND / TICKS_PER_SECOND);
+        u32::try_from(ticks).unwrap_or(u32::MAX)
+    }
+
+    /// Ticks from the epoch to `at`, or to a fraction of a tick later.
+    fn ticks_rounded_up(&self, at: Instant) -> u32 {
+        let ticks = self.ticks(at);
+        if self.at(ticks) < at { ticks.saturating_add(1) } else { ticks }
+    }
+
+    fn at(&self, ticks: u32) -> Instant {
+        self.epoch + TICK * ticks
+    }
+
     fn interval(&self) -> Duration {
         self.timeout / INTERVAL_DIVISOR
     }
@@ -57,43 +83,46 @@ pub(crate) struct Unacknowledged {
 /// Call [`UserTimeout::handle_sent`] and [`UserTimeout::handle_received`] for bytes that pass, then
 /// [`UserTimeout::handle_timeout`] at [`UserTimeout::poll_timeout`].
 #[derive(Debug, Default)]
-pub(crate) struct UserTimeout(Option<Box<Pending>>);
+pub(crate) struct UserTimeout(Option<Pending>);
 
-/// The peer may not have acknowledged everything. Boxed, since that holds for few connections at a time.
-#[derive(Debug)]
+/// The peer may not have acknowledged everything. Times are in ticks.
+#[derive(Clone, Copy, Debug)]
 struct Pending {
-    /// The first write that may be unacknowledged, or the last bytes that came after it.
-    since: Instant,
     /// When the kernel is asked next.
-    due: Instant,
-    /// Since when the kernel is known to wait for an answer.
-    unanswered_since: Option<Instant>,
+    due: NonZeroU32,
+    /// The first write that may be unacknowledged, or the last bytes that came after it.
+    since: u32,
+    /// Since when the kernel is known to wait for an answer. 0: it is not.
+    unanswered_since: u32,
 }
 
 impl Pending {
     fn new(settings: &UserTimeoutSettings, now: Instant) -> Self {
-        Self { since: now, due: now + settings.interval(), unanswered_since: None }
+        let since = settings.ticks_rounded_up(now);
+        Self { since, due: Self::due(settings, now + settings.interval()), unanswered_since: 0 }
+    }
+
+    fn due(settings: &UserTimeoutSettings, due: Instant) -> NonZeroU32 {
+        NonZeroU32::new(settings.ticks_rounded_up(due)).unwrap_or(NonZeroU32::MIN)
     }
 }
 
 impl UserTimeout {
     /// Bytes were written to the peer.
     pub(crate) fn handle_sent(&mut self, settings: &UserTimeoutSettings, now: Instant) {
-        if self.0.is_none() {
-            self.0 = Some(Box::new(Pending::new(settings, now)));
-        }
+        self.0.get_or_insert_with(|| Pending::new(settings, now));
     }
 
     /// Bytes came from the peer. What was written before may still be under way.
     pub(crate) fn handle_received(&mut self, settings: &UserTimeoutSettings, now: Instant) {
         if let Some(pending) = &mut self.0 {
-            **pending = Pending::new(settings, now);
+            *pending = Pending::new(settings, now);
         }
     }
 
-    /// When to call [`UserTimeout::handle_timeout`].
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.0.as_ref().map(|pending| pending.due)
+    /// When to call [`UserTimeout::handle_timeout`]. Without settings: never.
+    pub(crate) fn poll_timeout(&self, settings: Option<&UserTimeoutSettings>) -> Option<Instant> {
+        Some(settings?.at(self.0?.due.get()))
     }
 
     /// True if the peer is lost. Asks the kernel by `unacknowledged` if that is due; `None` says that the peer has
@@ -104,28 +133,33 @@ impl UserTimeout {
         now: Instant,
         unacknowledged: impl FnOnce() -> Option<Unacknowledged>,
     ) -> bool {
-        let Some(mut pending) = self.0.take_if(|pending| pending.due <= now) else { return false };
-        let Some(settings) = settings else { return false };
+        let Some(settings) = settings else {
+            self.0 = None;
+            return false;
+        };
+        let Some(mut pending) = self.0.take_if(|pending| settings.at(pending.due.get()) <= now) else { return false };
         let Some(Unacknowledged { silent, awaits_answer }) = unacknowledged() else { return false };
-        pending.due = now + settings.interval();
+        let mut due = now + settings.interval();
         // RFC 9293 section 3.8.6.1 (MUST-37): a connection stays open as long as the peer answers the probes of its closed
         // window.
         if awaits_answer {
             // An answer that came meanwhile was an answer to something else.
-            let answered = pending.unanswered_since.is_some_and(|unanswered| unanswered + silent < now);
-            let unanswered = pending.unanswered_since.filter(|_| !answered).unwrap_or(now);
+            let unanswered_since = NonZeroU32::new(pending.unanswered_since).map(|ticks| settings.at(ticks.get()));
+            let unanswered = unanswered_since.filter(|&unanswered| unanswered + silent >= now).unwrap_or(now);
             // Without probes, silence before the write says nothing of the peer.
-            let silent = silent.min(now.saturating_duration_since(pending.since) + settings.probed());
+            let since = settings.at(pending.since);
+            let silent = silent.min(now.saturating_duration_since(since) + settings.probed());
             // The kernel probes a closed window up to 120 s apart. The last probe may have been sent just now.
             let answer_due = unanswered + settings.interval();
             if silent >= settings.timeout && answer_due <= now {
                 return true;
             }
-            pending.due = answer_due.max(now + settings.timeout.saturating_sub(silent));
-            pending.unanswered_since = Some(unanswered);
+            due = answer_due.max(now + settings.timeout.saturating_sub(silent));
+            pending.unanswered_since = settings.ticks(unanswered);
         } else {
-            pending.unanswered_since = None;
+            pending.unanswered_since = 0;
         }
+        pending.due = Pending::due(settings, due);
         self.0 = Some(pending);
         false
     }
@@ -135,8 +169,9 @@ impl UserTimeout {
 mod tests {
     use super::*;
 
-    const SETTINGS: UserTimeoutSettings = UserTimeoutSettings { timeout: Duration::from_secs(160), keep_alive: true };
-    const UNPROBED: UserTimeoutSettings = UserTimeoutSettings { keep_alive: false, ..SETTINGS };
+    fn settings(keep_alive: bool) -> UserTimeoutSettings {
+        UserTimeoutSettings { timeout: Duration::from_secs(160), keep_alive, epoch: Instant::now() }
+    }
 
     /// A peer, and what the kernel knows of it. Times are in seconds since the start.
     struct Fixture {
@@ -148,8 +183,11 @@ mod tests {
     }
 
     impl Fixture {
-        fn new(settings: UserTimeoutSettings) -> Self {
-            Self { start: Instant::now(), timeout: UserTimeout::default(), settings, asked: Vec::new() }
+        /// A connection that has lived for 100 s. `keep_alive`: keep-alive probes are sent.
+        fn new(keep_alive: bool) -> Self {
+            let settings = settings(keep_alive);
+            let start = settings.epoch + Duration::from_secs(100);
+            Self { start, timeout: UserTimeout::default(), settings, asked: Vec::new() }
         }
 
         fn at(&self, seconds: u64) -> Instant {
@@ -169,7 +207,7 @@ mod tests {
         /// Lets time pass until the second `until`. `kernel` says for a second when the peer was last heard of, and whether
         /// an answer is awaited. Returns when the peer was lost.
         fn run(&mut self, until: u64, kernel: impl Fn(u64) -> Option<(u64, bool)>) -> Option<u64> {
-            while let Some(due) = self.timeout.poll_timeout().filter(|&due| due <= self.at(until)) {
+            while let Some(due) = self.timeout.poll_timeout(Some(&self.settings)).filter(|&due| due <= self.at(until)) {
                 let second = (due - self.start).as_secs();
                 assert_eq!(due, self.at(second), "whole seconds here");
                 self.asked.push(second);
@@ -178,7 +216,7 @@ mod tests {
                     awaits_answer,
                 });
                 if self.timeout.handle_timeout(Some(&self.settings), due, || state) {
-                    assert_eq!(self.timeout.poll_timeout(), None);
+                    assert_eq!(self.timeout.poll_timeout(Some(&self.settings)), None);
                     return Some(second);
                 }
             }
@@ -188,9 +226,9 @@ mod tests {
 
     #[test]
     fn the_kernel_is_asked_once_after_the_last_byte() {
-        let mut fixture = Fixture::new(SETTINGS);
+        let mut fixture = Fixture::new(true);
         fixture.received(0);
-        assert_eq!(fixture.timeout.poll_timeout(), None, "nothing is under way");
+        assert_eq!(fixture.timeout.poll_timeout(Some(&fixture.settings)), None, "nothing is under way");
         for second in 1..9 {
             fixture.sent(second);
             fixture.received(second);
@@ -201,19 +239,19 @@ mod tests {
 
     #[test]
     fn writes_without_an_answer_do_not_put_the_question_off() {
-        let mut fixture = Fixture::new(SETTINGS);
+        let mut fixture = Fixture::new(true);
         for second in 0..10 {
             fixture.sent(second);
         }
-        assert_eq!(fixture.timeout.poll_timeout(), Some(fixture.at(10)));
-        assert!(!fixture.timeout.handle_timeout(Some(&SETTINGS), fixture.at(9), || panic!("not due")));
+        assert_eq!(fixture.timeout.poll_timeout(Some(&fixture.settings)), Some(fixture.at(10)));
+        assert!(!fixture.timeout.handle_timeout(Some(&fixture.settings.clone()), fixture.at(9), || panic!("not due")));
     }
 
     #[test]
     fn a_peer_that_vanishes_before_a_write_is_lost_in_time() {
         // The write comes at once, or when the keep-alive probes are about to find that the peer has vanished.
         for written in [0, 1, 30, 119, 120, 135] {
-            let mut fixture = Fixture::new(SETTINGS);
+            let mut fixture = Fixture::new(true);
             fixture.sent(written);
             assert_eq!(fixture.run(10_000, |_| Some((0, true))), Some(160), "written at {written}");
             assert!(fixture.asked.len() <= 2, "{:?}", fixture.asked);
@@ -222,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_vanishes_while_much_is_under_way_is_lost_in_time() {
-        let mut fixture = Fixture::new(SETTINGS);
+        let mut fixture = Fixture::new(true);
         fixture.sent(0);
         let kernel = |second: u64| Some((second.min(1003), true));
         assert_eq!(fixture.run(10_000, kernel), Some(1163));
@@ -231,7 +269,7 @@ mod tests {
 
     #[test]
     fn without_probes_time_runs_from_the_write() {
-        let mut fixture = Fixture::new(UNPROBED);
+        let mut fixture = Fixture::new(false);
         fixture.sent(5000);
         assert_eq!(fixture.run(10_000, |_| Some((0, true))), Some(5160));
     }
@@ -243,7 +281,7 @@ mod tests {
         // Probes come up to 300 s apart here, longer than the timeout. Each answer takes a second.
         for interval in [1, 7, 100, 300] {
             for phase in 0..interval {
-                let mut fixture = Fixture::new(SETTINGS);
+                let mut fixture = Fixture::new(true);
                 fixture.sent(0);
                 let kernel = |second: u64| {
                     let since_probe = (second + phase) % interval;
@@ -260,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_vanishes_with_its_window_closed_is_lost_by_the_next_probe() {
-        let mut fixture = Fixture::new(SETTINGS);
+        let mut fixture = Fixture::new(true);
         fixture.sent(0);
         // It answered at 500; the next probe is sent at 620.
         let lost = fixture.run(3000, |second| Some((second.min(500), second >= 620)));
@@ -269,10 +307,32 @@ mod tests {
 
     #[test]
     fn no_timeout_loses_nothing_and_asks_nothing() {
-        let (mut timeout, now) = (UserTimeout::default(), Instant::now());
-        timeout.handle_sent(&SETTINGS, now);
-        let later = now + Duration::from_secs(10_000);
+        let (mut timeout, settings) = (UserTimeout::default(), settings(true));
+        timeout.handle_sent(&settings, settings.epoch);
+        let later = settings.epoch + Duration::from_secs(10_000);
+        assert_eq!(timeout.poll_timeout(None), None);
         assert!(!timeout.handle_timeout(None, later, || panic!("the kernel is asked")));
-        assert_eq!(timeout.poll_timeout(), None);
+        assert_eq!(timeout.poll_timeout(Some(&settings)), None);
+    }
+
+    #[test]
+    fn fractions_of_a_tick_neither_lose_a_peer_early_nor_ask_in_vain() {
+        for nanos in [0, 1, 1_000_000, 62_499_999, 62_500_000, 62_500_001, 999_999_999] {
+            let (mut timeout, settings) = (UserTimeout::default(), settings(false));
+            let written = settings.epoch + Duration::from_nanos(nanos);
+            timeout.handle_sent(&settings, written);
+            let mut asked = 0;
+            let lost = loop {
+                let due = timeout.poll_timeout(Some(&settings)).unwrap();
+                asked += 1;
+                assert!(asked < 5, "{nanos}");
+                let state = Some(Unacknowledged { silent: due - written, awaits_answer: true });
+                if timeout.handle_timeout(Some(&settings), due, || state) {
+                    break due - written;
+                }
+                assert!(timeout.poll_timeout(Some(&settings)).unwrap() > due, "{nanos}");
+            };
+            assert!(lost >= settings.timeout && lost < settings.timeout + 3 * TICK, "{nanos}: {lost:?}");
+        }
     }
 }

@@ -30,7 +30,8 @@ enum Pending {
     Nothing,
     Bytes {
         bytes: Box<[u8]>,
-        written: usize,
+        /// How many of them are written: 4 bytes, to keep idle connections small.
+        written: u32,
         /// See [`Direction::preload`].
         preloaded: bool,
     },
@@ -313,19 +314,19 @@ impl Direction {
         }
         match &mut self.pending {
             Pending::Nothing => {}
-            Pending::Bytes { bytes, written, .. } => match sink.try_write(&bytes[*written..]) {
+            Pending::Bytes { bytes, written, .. } => match sink.try_write(&bytes[*written as usize..]) {
                 Transfer::Bytes(sent) => {
-                    *written += sent;
+                    *written += sent as u32;
                     self.moved += sent as u64;
                     cx.budget.handle_moved(sent);
-                    let left = bytes.len() - *written;
+                    let left = bytes.len() - *written as usize;
                     if left == 0 {
                         cx.budget.release(bytes.len());
                         self.pending = Pending::Nothing;
                     } else if bytes.len() >= MIN_SHRUNK && left <= bytes.len() / 4 {
                         // A few bytes for a slow reader do not keep the block of many.
-                        cx.budget.release(*written);
-                        (*bytes, *written) = (bytes[*written..].into(), 0);
+                        cx.budget.release(*written as usize);
+                        (*bytes, *written) = (bytes[*written as usize..].into(), 0);
                     }
                 }
                 Transfer::Broken(error) => return Err(DirectionError::Sink(error)),

@@ -33,6 +33,13 @@ pub(crate) struct StreamRelay {
     receive_timer: ReceiveTimer,
     /// The first error. `None`: the relay ends when both directions have ended.
     error: Option<CloseReason>,
+    /// Boxed, since no relay has it before it ends.
+    end: Option<Box<StreamEnd>>,
+}
+
+/// What is known of the end of a relay.
+#[derive(Debug, Default)]
+struct StreamEnd {
     /// See [`Relay::failure`].
     failure: Option<Box<str>>,
     /// Since when both directions have ended, while the remote's stream still holds bytes of its own.
@@ -55,8 +62,7 @@ impl StreamRelay {
             to_plugin: Direction::new(now),
             receive_timer: ReceiveTimer::new(now),
             error: None,
-            failure: None,
-            flushing_since: None,
+            end: None,
         }
     }
 
@@ -102,7 +108,11 @@ impl StreamRelay {
             self.handle_error(Some(DirectionError::Sink(error)), Way::ToRemote, cx);
             true
         });
-        self.flushing_since = (self.is_over() && !flushed).then(|| self.flushing_since.unwrap_or(cx.now));
+        if self.is_over() && !flushed {
+            self.end.get_or_insert_default().flushing_since.get_or_insert(cx.now);
+        } else if let Some(end) = &mut self.end {
+            end.flushing_since = None;
+        }
 
         let held_back = self.to_plugin.is_held_back() || remote.waits_for_memory();
         self.receive_timer.set_held_back(held_back, cx.now);
@@ -139,8 +149,9 @@ impl StreamRelay {
         };
         if *self.error.get_or_insert(lost) == CloseReason::RemoteLost && lost == CloseReason::RemoteLost {
             // What TLS says (an alert, say) may be read only after a write has failed, and says more.
-            if self.failure.is_none() || error.kind() == io::ErrorKind::InvalidData {
-                self.failure = Some(reason(&error).into());
+            let failure = &mut self.end.get_or_insert_default().failure;
+            if failure.is_none() || error.kind() == io::ErrorKind::InvalidData {
+                *failure = Some(reason(&error).into());
             }
         }
         let (this, other) = match way {
@@ -182,7 +193,8 @@ impl Relay for StreamRelay {
         let both_open = to_remote.phase() == DirectionPhase::Open && to_plugin.phase() == DirectionPhase::Open;
         let last_moved = to_remote.progress().max(to_plugin.progress());
         let idle = timing.idle.filter(|_| both_open).map(|idle| (last_moved + idle, CloseReason::Idle));
-        let flushing = self.flushing_since.map(|since| (since + timing.half_close, CloseReason::Stalled));
+        let flushing_since = self.end.as_ref().and_then(|end| end.flushing_since);
+        let flushing = flushing_since.map(|since| (since + timing.half_close, CloseReason::Stalled));
         let silent = self.receive_timer.deadline(timing.receive).filter(|_| to_plugin.phase() == DirectionPhase::Open);
         [
             // A device is not held for the last bytes of a plugin that has gone; a plugin may take its time to read a
@@ -226,7 +238,7 @@ impl Relay for StreamRelay {
     }
 
     fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+        self.end.as_ref()?.failure.as_deref()
     }
 
     fn last_heard(&self) -> Instant {

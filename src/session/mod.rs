@@ -93,8 +93,6 @@ pub(crate) struct Session<N: Network = MioNetwork> {
     pid: Pid,
     peer: SocketAddr,
     started: Instant,
-    /// When the connection to the remote was established.
-    connected_at: Option<Instant>,
     plugin: PluginSide<N::Stream>,
     parameters: Parameters,
     notifier: Notifier,
@@ -205,7 +203,7 @@ impl<N: Network> Session<N> {
     ) -> Self {
         let plugin = PluginSide::Attached(SocketEndpoint::new(stream, Readiness::ACCEPTED));
         let notifier = Notifier::Unopened;
-        Self { pid, peer, started: now, connected_at: None, plugin, parameters, notifier, stage, counted: 0 }
+        Self { pid, peer, started: now, plugin, parameters, notifier, stage, counted: 0 }
     }
 
     /// The proxy's name for this connection.
@@ -296,7 +294,7 @@ impl<N: Network> Session<N> {
 
     /// Does what can be done now.
     pub(crate) fn turn(&mut self, cx: &mut SessionContext<'_, N>) -> TurnResult {
-        let user_timeout = user_timeout(&cx.config.limits);
+        let user_timeout = self.user_timeout(&cx.config.limits);
         self.find_lost_peers(user_timeout.as_ref(), cx.now);
         let result = loop {
             let next = match self.stage {
@@ -316,6 +314,12 @@ impl<N: Network> Session<N> {
         self.end_turn_of_sockets(user_timeout.as_ref(), cx.now);
         self.account(cx.budget);
         result
+    }
+
+    /// The user timeout of the session's connections.
+    fn user_timeout(&self, limits: &Limits) -> Option<UserTimeoutSettings> {
+        let (keep_alive, epoch) = (limits.keep_alive.is_some(), self.started);
+        limits.lost.map(|timeout| UserTimeoutSettings { timeout, keep_alive, epoch })
     }
 
     /// Takes the connection of a peer that has vanished for broken.
@@ -416,14 +420,13 @@ impl<N: Network> Session<N> {
             Some(given) => reply::connected(given),
             None => reply::connected(self.pid.to_string().as_bytes()),
         };
-        let relaying = Relaying::new(self.pid, connected, greeting, &self.parameters, cx);
+        let relaying = Relaying::new(connected, greeting, &self.parameters, cx);
         let what = if relaying.protocol() == Protocol::Udp { "sends datagrams" } else { "connected" };
         log::info!("{} {what} to {}", self.pid, relaying.target());
         if let Some(version) = relaying.tls_version() {
             log::debug!("{} speaks {version}", self.pid);
         }
         self.parameters.drop_connect_settings();
-        self.connected_at = Some(cx.now);
         Stage::Relaying(Box::new(relaying))
     }
 
@@ -452,7 +455,7 @@ impl<N: Network> Session<N> {
         if let Some(plugin) = self.plugin.kept_mut() {
             plugin.begin_turn(cx.config.limits.history, cx.budget);
         }
-        let mut turn = relaying.turn(self.plugin.endpoint_mut(), &self.parameters, cx);
+        let mut turn = relaying.turn(self.pid, self.plugin.endpoint_mut(), &self.parameters, cx);
         let mut parked = false;
         if let Some(plugin) = self.plugin.kept_mut() {
             parked = plugin.end_turn(&mut turn, cx.now, cx.budget);
@@ -482,7 +485,14 @@ impl<N: Network> Session<N> {
                 let ended_by_plugin = matches!(end, CloseReason::PluginClosed | CloseReason::BadFraming);
                 let kept = !ended_by_plugin && !plugin.is_given_up();
                 let (target, protocol) = (relaying.target().clone(), relaying.protocol());
-                Stage::UnreadTail(Box::new(UnreadTail::new(target, protocol, relaying.relay(), kept, now)))
+                Stage::UnreadTail(Box::new(UnreadTail::new(
+                    target,
+                    protocol,
+                    relaying.relay(),
+                    relaying.connected_at(),
+                    kept,
+                    now,
+                )))
             }
             (CloseReason::PluginLost, _) => Stage::Closed,
             _ => Stage::Draining(Box::new(Draining::new(Vec::new(), now))),
@@ -546,7 +556,12 @@ impl<N: Network> Session<N> {
     /// Makes the closing notification, once.
     fn notify_closed(&mut self, cx: &mut SessionContext<'_, N>) {
         let recipient = || recipient(&self.parameters, self.pid);
-        let lived = self.connected_at.map_or(Duration::ZERO, |at| cx.now.saturating_duration_since(at));
+        let connected_at = match &self.stage {
+            Stage::Relaying(relaying) => Some(relaying.connected_at()),
+            Stage::UnreadTail(tail) => Some(tail.connected_at),
+            Stage::Setup(_) | Stage::Claiming(_) | Stage::Connecting(_) | Stage::Draining(_) | Stage::Closed => None,
+        };
+        let lived = connected_at.map_or(Duration::ZERO, |at| cx.now.saturating_duration_since(at));
         self.notifier.notify_closed(recipient, lived, cx.schedule, cx.now);
     }
 
@@ -615,11 +630,12 @@ impl<N: Network> Session<N> {
 
     /// When [`Session::handle_timeout`] is to be called, if no event comes before.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
+        let user_timeout = self.user_timeout(&config.limits);
         let stage = match &self.stage {
             Stage::Setup(setup) => setup.deadline(config.limits.setup),
             Stage::Connecting(connecting) => connecting.deadline(),
             Stage::Relaying(relaying) => {
-                let remote = relaying.stream().and_then(SocketEndpoint::deadline);
+                let remote = relaying.stream().and_then(|remote| remote.deadline(user_timeout.as_ref()));
                 let limits = [relaying.deadline(&self.timing(relaying, config)), self.keep_deadline(), remote];
                 limits.into_iter().flatten().min()
             }
@@ -628,7 +644,8 @@ impl<N: Network> Session<N> {
             Stage::Claiming(_) => None,
             Stage::Closed => return None,
         };
-        [stage, self.plugin.socket().and_then(SocketEndpoint::deadline)].into_iter().flatten().min()
+        let plugin = self.plugin.socket().and_then(|plugin| plugin.deadline(user_timeout.as_ref()));
+        [stage, plugin].into_iter().flatten().min()
     }
 
     /// Has the next turn read the sockets, whatever events have reported.
@@ -760,6 +777,7 @@ impl<N: Network> Session<N> {
         cx: &mut SessionContext<'_, N>,
     ) -> (SocketAddr, std::io::Result<()>) {
         let PluginConnection { mut socket, sent_ahead, peer } = connection;
+        socket.restart_user_timeout();
         let before = std::mem::replace(&mut self.peer, peer);
         let PluginSide::Kept(plugin) = &mut self.plugin else { return (before, Ok(())) };
         if let Err(error) = cx.network.reregister(socket.stream_mut(), Token(cx.key)) {
@@ -902,11 +920,6 @@ impl<N: Network> Session<N> {
         }
         Some(shown)
     }
-}
-
-/// The user timeout of a session's connections.
-fn user_timeout(limits: &Limits) -> Option<UserTimeoutSettings> {
-    limits.lost.map(|timeout| UserTimeoutSettings { timeout, keep_alive: limits.keep_alive.is_some() })
 }
 
 /// The stage that a failed CONN leads to.

@@ -30,15 +30,15 @@ const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(1);
 /// A connection in echo mode.
 #[derive(Debug)]
 pub(super) struct Relaying<N: Network> {
-    /// For log lines.
-    pid: Pid,
     target: Target,
+    /// When the connection was established.
+    connected_at: Instant,
     /// `OK CONN`, until it is written. No byte of the remote goes before it. Boxed: most of the time there is none.
     connect_reply: Option<Box<Outbox>>,
     /// TCP_NODELAY is not set yet. It is set before the second write; a connection with one request saves the system call.
     nagle_on: bool,
-    /// When keep-alive is to be set up, until it is.
-    keep_alive_due: Option<Instant>,
+    /// Keep-alive is not set up yet.
+    keep_alive_pending: bool,
     link: Link<N>,
     /// The connection is one to the proxy itself.
     _own_connection: Option<Box<OwnConnection>>,
@@ -65,7 +65,6 @@ enum Link<N: Network> {
 impl<N: Network> Relaying<N> {
     /// Echo mode over what `connected` has led to. `connect_reply` is written to the plugin first.
     pub(super) fn new(
-        pid: Pid,
         connected: Connected<N>,
         connect_reply: Vec<u8>,
         parameters: &Parameters,
@@ -106,15 +105,14 @@ impl<N: Network> Relaying<N> {
                 Link::WebSocket { remote, relay: Box::new(relay), subprotocol: upgraded.subprotocol }
             }
         };
-        let keep_alive_due = (cx.config.limits.keep_alive.is_some() && !matches!(link, Link::Datagrams { .. }))
-            .then(|| cx.now + KEEP_ALIVE_DELAY);
+        let keep_alive_pending = cx.config.limits.keep_alive.is_some() && !matches!(link, Link::Datagrams { .. });
         let nagle_on = matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
         let mut relaying = Self {
-            pid,
             target: request.target,
+            connected_at: cx.now,
             connect_reply: Some(Box::new(Outbox::new(connect_reply))),
             nagle_on,
-            keep_alive_due,
+            keep_alive_pending,
             link,
             _own_connection: own_connection,
         };
@@ -155,9 +153,20 @@ impl<N: Network> Relaying<N> {
         }
     }
 
-    /// Moves what can be moved.
+    /// When keep-alive is to be set up. `None`: it is, or is not wanted.
+    fn keep_alive_due(&self) -> Option<Instant> {
+        self.keep_alive_pending.then(|| self.connected_at + KEEP_ALIVE_DELAY)
+    }
+
+    /// When the connection was established.
+    pub(super) fn connected_at(&self) -> Instant {
+        self.connected_at
+    }
+
+    /// Moves what can be moved. `pid`: for log lines.
     pub(super) fn turn(
         &mut self,
+        pid: Pid,
         plugin: &mut dyn Endpoint,
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
@@ -165,7 +174,7 @@ impl<N: Network> Relaying<N> {
         if self.nagle_on && self.relay().sent() > 0 && self.writes_again(plugin) {
             self.set_no_delay(cx);
         }
-        if self.keep_alive_due.is_some_and(|due| due <= cx.now) {
+        if self.keep_alive_due().is_some_and(|due| due <= cx.now) {
             self.set_keep_alive(cx);
         }
         self.set_limits(cx.budget);
@@ -196,7 +205,7 @@ impl<N: Network> Relaying<N> {
             Link::Datagrams { remote, relay } => {
                 let own = relay.target();
                 let may_send = |to: std::net::SocketAddr| to == own || targets.allows("", to.ip(), to.port());
-                let (pid, failures, now) = (self.pid, &mut *cx.send_failures, cx.now);
+                let (failures, now) = (&mut *cx.send_failures, cx.now);
                 let mut on_unsent = |to: std::net::SocketAddr, error: &io::Error| {
                     let level = if failures.may_warn(to, now) { log::Level::Warn } else { log::Level::Debug };
                     log::log!(level, "{pid} datagram to {to} not sent: {}", reason(error));
@@ -233,7 +242,7 @@ impl<N: Network> Relaying<N> {
     }
 
     fn set_keep_alive(&mut self, cx: &mut SessionContext<'_, N>) {
-        self.keep_alive_due = None;
+        self.keep_alive_pending = false;
         let limits = &cx.config.limits;
         if let (Some(remote), Some(silence)) = (self.stream(), limits.keep_alive) {
             cx.network.set_keep_alive(remote.stream().socket(), KeepAlive::new(silence, limits.lost));
@@ -295,7 +304,7 @@ impl<N: Network> Relaying<N> {
             // The relay has no turns yet, and only a turn enforces the limits of a protocol: pings, say.
             return self.relay().next_limit(timing);
         }
-        [self.relay().deadline(timing), self.keep_alive_due].into_iter().flatten().min()
+        [self.relay().deadline(timing), self.keep_alive_due()].into_iter().flatten().min()
     }
 
     /// The time limit that has passed, if one has.
@@ -387,7 +396,7 @@ mod tests {
         let target = Target::parse_prefix(b"h:1").unwrap().0;
         let request = ConnectRequest { target, sent_ahead: b"TEXT 5\nhello".to_vec() };
         let connected = Connected { request, link, own_connection: None };
-        world.with_context(1, |cx| Relaying::new(pid(), connected, b"OK CONN\n".to_vec(), &Parameters::default(), cx))
+        world.with_context(1, |cx| Relaying::new(connected, b"OK CONN\n".to_vec(), &Parameters::default(), cx))
     }
 
     #[test]
@@ -414,7 +423,7 @@ mod tests {
         let parameters = Parameters { receive_timeout: Some(Duration::from_secs(30)), ..Parameters::default() };
         let connect_reply = b"OK CONN\n".to_vec();
         let mut relaying: Relaying<SimNetwork> =
-            world.with_context(1, |cx| Relaying::new(pid(), connected, connect_reply, &parameters, cx));
+            world.with_context(1, |cx| Relaying::new(connected, connect_reply, &parameters, cx));
         let timing = Timing {
             receive: parameters.receive_timeout,
             idle: Some(Duration::from_secs(3600)),
@@ -442,7 +451,7 @@ mod tests {
         plugin_peer.wire_mut().make_room(1000);
         plugin.handle_event(plugin_peer.wire_mut().take_event());
         assert!(relaying.send_connect_reply(&mut plugin).unwrap() && relaying.is_connect_reply_sent());
-        let turn = world.with_context(1, |cx| relaying.turn(&mut plugin, &Parameters::default(), cx));
+        let turn = world.with_context(1, |cx| relaying.turn(pid(), &mut plugin, &Parameters::default(), cx));
         assert!(turn.delivered);
         assert_eq!(plugin_peer.wire().received, b"OK CONN\ndata");
         assert_eq!(plugin.stream().held(), 0);

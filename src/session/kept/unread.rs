@@ -32,6 +32,8 @@ pub(crate) struct UnreadTail {
     pub sent: u64,
     /// When the remote last sent something.
     pub last_heard: Instant,
+    /// When the connection was established.
+    pub connected_at: Instant,
     /// It waits for a plugin that goes away. False if the plugin itself has ended the connection.
     pub kept: bool,
     since: Instant,
@@ -52,8 +54,15 @@ pub(crate) enum TailOutcome {
 }
 
 impl UnreadTail {
-    /// What `relay` leaves of a connection to `target`.
-    pub(crate) fn new(target: Target, protocol: Protocol, relay: &dyn Relay, kept: bool, now: Instant) -> Self {
+    /// What `relay` leaves of a connection to `target` that was established at `connected_at`.
+    pub(crate) fn new(
+        target: Target,
+        protocol: Protocol,
+        relay: &dyn Relay,
+        connected_at: Instant,
+        kept: bool,
+        now: Instant,
+    ) -> Self {
         Self {
             target,
             protocol,
@@ -61,6 +70,7 @@ impl UnreadTail {
             received: relay.received(),
             sent: relay.sent(),
             last_heard: relay.last_heard(),
+            connected_at,
             kept,
             since: now,
         }
@@ -129,7 +139,7 @@ mod tests {
             plugin.end_turn(&mut RelayTurn::default(), now, &mut budget);
             let relay = StreamRelay::new(now, Vec::new(), &mut budget);
             let target = Target::parse_prefix(b"h:1").unwrap().0;
-            Self { plugin, tail: UnreadTail::new(target, Protocol::Tcp, &relay, kept, now), budget, now }
+            Self { plugin, tail: UnreadTail::new(target, Protocol::Tcp, &relay, now, kept, now), budget, now }
         }
 
         fn turn(&mut self, event: Readiness) -> TailOutcome {
