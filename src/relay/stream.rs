@@ -31,8 +31,6 @@ pub(crate) struct StreamRelay {
     to_remote: Direction,
     to_plugin: Direction,
     receive_timer: ReceiveTimer,
-    /// The first error. `None`: the relay ends when both directions have ended.
-    error: Option<CloseReason>,
     /// Boxed, since no relay has it before it ends.
     end: Option<Box<StreamEnd>>,
 }
@@ -40,6 +38,8 @@ pub(crate) struct StreamRelay {
 /// What is known of the end of a relay.
 #[derive(Debug, Default)]
 struct StreamEnd {
+    /// The first error. `None`: the relay ends when both directions have ended.
+    error: Option<CloseReason>,
     /// See [`Relay::failure`].
     failure: Option<Box<str>>,
     /// Since when both directions have ended, while the remote's stream still holds bytes of its own.
@@ -57,13 +57,7 @@ impl StreamRelay {
     pub(crate) fn new(now: Instant, sent_ahead: Vec<u8>, budget: &mut MemoryBudget) -> Self {
         let mut to_remote = Direction::new(now);
         to_remote.preload(sent_ahead, budget);
-        Self {
-            to_remote,
-            to_plugin: Direction::new(now),
-            receive_timer: ReceiveTimer::new(now),
-            error: None,
-            end: None,
-        }
+        Self { to_remote, to_plugin: Direction::new(now), receive_timer: ReceiveTimer::new(now), end: None }
     }
 
     /// Moves what can be moved.
@@ -78,10 +72,10 @@ impl StreamRelay {
             // What the plugin sent before is still read; a device is not held for what the plugin will never read.
             self.to_plugin.abandon(cx.budget, cx.pipes);
             self.to_remote.restart_clock(cx.now);
-            self.error.get_or_insert(CloseReason::PluginLost);
+            self.end_mut().error.get_or_insert(CloseReason::PluginLost);
         }
         // close(2) tells both sides the end if they are plain sockets that have nothing unread.
-        let are_plain = self.error.is_none() && plugin.fd().is_some() && remote.fd().is_some();
+        let are_plain = self.error().is_none() && plugin.fd().is_some() && remote.fd().is_some();
         let close_follows = are_plain && self.to_remote.phase() == DirectionPhase::Ended;
         let to_plugin = self.to_plugin.pump(remote, plugin, close_follows, cx);
         turn.delivered = to_plugin.written;
@@ -96,7 +90,7 @@ impl StreamRelay {
 
         // BLKS concerns what the plugin reads; the remote gets what there is.
         let block = cx.block.take();
-        let close_follows = are_plain && self.error.is_none() && self.to_plugin.phase() == DirectionPhase::Ended;
+        let close_follows = are_plain && self.error().is_none() && self.to_plugin.phase() == DirectionPhase::Ended;
         let to_remote = self.to_remote.pump(plugin, remote, close_follows, cx);
         cx.block = block;
         if to_remote.ended {
@@ -109,7 +103,7 @@ impl StreamRelay {
             true
         });
         if self.is_over() && !flushed {
-            self.end.get_or_insert_default().flushing_since.get_or_insert(cx.now);
+            self.end_mut().flushing_since.get_or_insert(cx.now);
         } else if let Some(end) = &mut self.end {
             end.flushing_since = None;
         }
@@ -117,10 +111,18 @@ impl StreamRelay {
         let held_back = self.to_plugin.is_held_back() || remote.waits_for_memory();
         self.receive_timer.set_held_back(held_back, cx.now);
         // An error may have left the other direction with something to do.
-        let goes_on = self.error.is_some() && !self.is_over() && self.can_move(plugin, remote);
+        let goes_on = self.error().is_some() && !self.is_over() && self.can_move(plugin, remote);
         turn.again = to_plugin.again || to_remote.again || goes_on;
-        turn.end = (self.is_over() && flushed).then(|| self.error.unwrap_or(CloseReason::Done));
+        turn.end = (self.is_over() && flushed).then(|| self.error().unwrap_or(CloseReason::Done));
         turn
+    }
+
+    fn error(&self) -> Option<CloseReason> {
+        self.end.as_ref()?.error
+    }
+
+    fn end_mut(&mut self) -> &mut StreamEnd {
+        self.end.get_or_insert_default()
     }
 
     fn is_over(&self) -> bool {
@@ -147,9 +149,9 @@ impl StreamRelay {
             (Way::ToRemote, DirectionError::Source(error)) => (CloseReason::PluginLost, error, true),
             (Way::ToRemote, DirectionError::Sink(error)) => (CloseReason::RemoteLost, error, false),
         };
-        if *self.error.get_or_insert(lost) == CloseReason::RemoteLost && lost == CloseReason::RemoteLost {
+        if *self.end_mut().error.get_or_insert(lost) == CloseReason::RemoteLost && lost == CloseReason::RemoteLost {
             // What TLS says (an alert, say) may be read only after a write has failed, and says more.
-            let failure = &mut self.end.get_or_insert_default().failure;
+            let failure = &mut self.end_mut().failure;
             if failure.is_none() || error.kind() == io::ErrorKind::InvalidData {
                 *failure = Some(reason(&error).into());
             }

@@ -236,21 +236,21 @@ fn check_bounds(case: &Case) {
 
 #[test]
 fn memory_for_tcp_remotes_that_read_nothing_is_accounted_for() {
-    check_bounds(&Case { protocol: "tcp", options: "", idle: 3 * 1024, layers: 1 });
+    check_bounds(&Case { protocol: "tcp", options: "", idle: 1792, layers: 1 });
 }
 
 #[test]
 fn memory_for_tls_remotes_that_read_nothing_is_accounted_for() {
-    check_bounds(&Case { protocol: "tls", options: "VRFY=none CTIM=30000 PRTO=tls", idle: 10 * 1024, layers: 2 });
+    check_bounds(&Case { protocol: "tls", options: "VRFY=none CTIM=30000 PRTO=tls", idle: 7 * 1024, layers: 2 });
 }
 
 #[test]
 fn memory_for_websocket_remotes_that_read_nothing_is_accounted_for() {
-    check_bounds(&Case { protocol: "ws", options: "FRAM=MESG", idle: 4 * 1024, layers: 2 });
+    check_bounds(&Case { protocol: "ws", options: "FRAM=MESG", idle: 2560, layers: 2 });
 }
 
 #[test]
 fn memory_for_secure_websocket_remotes_that_read_nothing_is_accounted_for() {
     let options = "VRFY=none CTIM=30000 RQTM=60000 FRAM=MESG";
-    check_bounds(&Case { protocol: "wss", options, idle: 11 * 1024, layers: 3 });
+    check_bounds(&Case { protocol: "wss", options, idle: 8 * 1024, layers: 3 });
 }
