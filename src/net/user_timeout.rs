@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 const INTERVAL_DIVISOR: u32 = 16;
 
 /// Time is kept in sixteenths of a second: a connection that is 8 years old has used up 32 bits of them.
-const TICK: Duration = Duration::from_nanos(NANOS_PER_SECOND / TICKS_PER_SECOND);
 const TICKS_PER_SECOND: u64 = 16;
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const TICK_NANOS: u32 = 1_000_000_000 / TICKS_PER_SECOND as u32;
+const TICK: Duration = Duration::from_nanos(TICK_NANOS as u64);
 
 /// How long a peer may answer nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,7 @@ impl UserTimeoutSettings {
     /// Whole ticks from the epoch to `at`.
     fn ticks(&self, at: Instant) -> u32 {
         let time = at.saturating_duration_since(self.epoch);
-        let ticks =
-            time.as_secs() * TICKS_PER_SECOND + u64::from(time.subsec_nanos()) / (NANOS_PER_SECOND / TICKS_PER_SECOND);
+        let ticks = time.as_secs() * TICKS_PER_SECOND + u64::from(time.subsec_nanos() / TICK_NANOS);
         u32::try_from(ticks).unwrap_or(u32::MAX)
     }
 
@@ -244,7 +243,7 @@ mod tests {
             fixture.sent(second);
         }
         assert_eq!(fixture.timeout.poll_timeout(Some(&fixture.settings)), Some(fixture.at(10)));
-        assert!(!fixture.timeout.handle_timeout(Some(&fixture.settings.clone()), fixture.at(9), || panic!("not due")));
+        assert!(!fixture.timeout.handle_timeout(Some(&fixture.settings), fixture.at(9), || panic!("not due")));
     }
 
     #[test]

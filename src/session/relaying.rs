@@ -187,21 +187,9 @@ impl<N: Network> Relaying<N> {
             entropy: cx.random,
             block: parameters.block_size.map(|block| block as usize),
         };
-        match &mut self.link {
-            Link::Stream { remote, relay } => {
-                let turn = relay.run(plugin, remote, &mut relay_cx);
-                if relay.reads_remote() {
-                    wait_if_needed(remote, relay_cx.budget);
-                }
-                turn
-            }
-            Link::WebSocket { remote, relay, .. } => {
-                let turn = relay.run(plugin, remote, &mut relay_cx);
-                if relay.reads_remote() {
-                    wait_if_needed(remote, relay_cx.budget);
-                }
-                turn
-            }
+        let turn = match &mut self.link {
+            Link::Stream { remote, relay } => relay.run(plugin, remote, &mut relay_cx),
+            Link::WebSocket { remote, relay, .. } => relay.run(plugin, remote, &mut relay_cx),
             Link::Datagrams { remote, relay } => {
                 let own = relay.target();
                 let may_send = |to: std::net::SocketAddr| to == own || targets.allows("", to.ip(), to.port());
@@ -212,7 +200,13 @@ impl<N: Network> Relaying<N> {
                 };
                 relay.run(plugin, remote, &may_send, &mut on_unsent, &mut relay_cx)
             }
+        };
+        if let Some(remote) = self.stream()
+            && self.relay().reads_remote()
+        {
+            wait_if_needed(remote, cx.budget);
         }
+        turn
     }
 
     /// Bounds what the remote's stream itself may hold. A socket holds nothing.
