@@ -214,8 +214,10 @@ fn check(case: &Case, buffers: u64) -> Result<(), String> {
         case.protocol
     );
     println!("{shown}");
-    // Byte streams have half of it together, of which a part is left free for the next one.
-    assert!(buffered >= buffers / 4, "the buffers are not full: {shown}");
+    // Byte streams have half of it together. A part of what they may have is left free for the next one.
+    let is_byte_stream = matches!(case.protocol, "tcp" | "tls");
+    let full = if is_byte_stream { buffers / 4 } else { buffers / 2 };
+    assert!(buffered >= full, "the buffers are not full: {shown}");
     assert!(buffered <= buffers + COUNT * case.layers * RESERVE + SLACK, "{shown}");
     // The allocator rounds up, and leaves gaps where buffers grow.
     let is_accounted_for = grown <= buffered + buffered / 8 + SLACK + buffers.min(FREE_LIST);
