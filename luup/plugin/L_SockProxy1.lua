@@ -13,8 +13,8 @@ local SERVICE = "urn:toggledbits-com:serviceId:SockProxy1"
 
 -- Seconds between two checks of the daemon. Earlier versions of the device use the same interval.
 local CHECK_INTERVAL = 300
--- The plugin installs the daemon again after this number of consecutive checks that found it down, so that it does not
--- interfere with an owner who stops the daemon for a moment. The plugin tries again every CHECKS_BETWEEN_REPAIRS checks.
+-- After CHECKS_BEFORE_REPAIR consecutive checks that found the daemon down, the plugin installs the daemon again. An owner may
+-- stop the daemon for a moment, so one check is not enough. The plugin repeats this every CHECKS_BETWEEN_REPAIRS checks.
 local CHECKS_BEFORE_REPAIR, CHECKS_BETWEEN_REPAIRS = 2, 12
 -- Seconds. One check blocks Luup for twice this time at most, and only if the daemon hangs.
 local PROBE_TIMEOUT = 1

@@ -130,7 +130,8 @@ fn memory_is_bounded_while_many_readers_pause() {
     }
 }
 
-/// A message that needs memory ends those who hold parts of messages, and never a stream, whose reader may take its time.
+/// For a session that waits for memory, the daemon ends sessions that hold a part of a message. The daemon ends no session for
+/// the bytes of a tcp connection, however slowly its reader takes them.
 #[test]
 fn a_stream_whose_reader_pauses_is_not_ended_for_others_memory() {
     let daemon = configured("[limits]\nbuffers=262144\npipes=0\n");
