@@ -25,6 +25,8 @@ mod draining;
 mod ended;
 mod kept;
 mod notifier;
+#[allow(dead_code, reason = "listeners use it")]
+mod opening;
 mod outbox;
 mod pid;
 mod plugin;

@@ -19,7 +19,6 @@ pub(super) fn accept_value(key: &str) -> String {
 }
 
 /// True if `text` is a valid key (RFC 6455 section 4.1): 16 bytes in base64.
-#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn is_valid_key(text: &str) -> bool {
     STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 16)
 }
@@ -30,7 +29,6 @@ pub(super) fn basic_auth(user: &str, password: &str) -> String {
 }
 
 /// Returns the credentials `user:password` of an Authorization header; `None` if it is not basic authentication.
-#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn parse_basic_auth(value: &[u8]) -> Option<Vec<u8>> {
     let (scheme, encoded) = value.split_at_checked("Basic ".len())?;
     let is_basic = scheme.eq_ignore_ascii_case(b"Basic ");

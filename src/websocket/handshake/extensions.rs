@@ -102,7 +102,6 @@ pub(super) fn read_response(fields: Fields<'_>, offer: CompressionOffer) -> Resu
 }
 
 /// A client's offer that the server can accept.
-#[cfg(any(test, feature = "fuzzing"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeflateOffer {
     /// The server's largest window in bits, if the client limits it.
@@ -111,7 +110,6 @@ pub(crate) struct DeflateOffer {
     client_window: Option<u8>,
 }
 
-#[cfg(any(test, feature = "fuzzing"))]
 impl DeflateOffer {
     /// Returns the server's response, which asks for the least memory that the client allows.
     pub(crate) fn response(self) -> String {
@@ -126,7 +124,6 @@ impl DeflateOffer {
     }
 }
 
-#[cfg(any(test, feature = "fuzzing"))]
 impl From<DeflateOffer> for Deflate {
     /// The parameters that the server has accepted.
     fn from(offer: DeflateOffer) -> Self {
@@ -141,7 +138,6 @@ impl From<DeflateOffer> for Deflate {
 
 /// Parses a client's offers and returns the first of permessage-deflate that can be accepted (RFC 7692 section 7.1).
 /// Unknown extensions and offers with unknown parameters are skipped; a violation of the syntax is an error.
-#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn read_offer(fields: Fields<'_>) -> Result<Option<DeflateOffer>, ExtensionError> {
     let extensions = parse(fields)?;
     let mut offers = extensions.iter().filter(|extension| extension.name == "permessage-deflate");

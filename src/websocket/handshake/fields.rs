@@ -56,13 +56,17 @@ pub(super) enum Single<'h> {
 
 /// Makes a peer's text fit for one line of ours: at most 64 characters, and `?` for all but visible ASCII and blanks.
 pub(super) fn printable(text: &[u8]) -> String {
-    const MAX_PRINTED: usize = 64;
+    printable_up_to(64, text)
+}
+
+/// The same, with `limit` characters at most.
+pub(super) fn printable_up_to(limit: usize, text: &[u8]) -> String {
     let show = |&byte: &u8| match byte {
         b' '..=b'~' => char::from(byte),
         b'\t' => ' ',
         _ => '?',
     };
-    text.trim_ascii().iter().take(MAX_PRINTED).map(show).collect()
+    text.trim_ascii().iter().take(limit).map(show).collect()
 }
 
 #[cfg(test)]

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-#[cfg(any(test, feature = "fuzzing"))]
-use httparse::Request;
-use httparse::{Response, Status};
+use httparse::{Request, Response, Status};
 
 /// Header block in bytes at most, interim responses included.
 pub(crate) const MAX_HEAD: usize = 8 * 1024;
@@ -141,7 +139,6 @@ pub(super) fn read_response<T>(bytes: &[u8], read: impl FnOnce(&Response<'_, '_>
 }
 
 /// Parses a request's complete header block and passes it to `read`.
-#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn read_request<T>(bytes: &[u8], read: impl FnOnce(&Request<'_, '_>) -> T) -> Result<T, HeadError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = Request::new(&mut fields);

@@ -1,13 +1,13 @@
 //! The opening handshake (RFC 6455 section 4) of client and server, and the URLs of WebSockets.
 //!
 //! Sans-IO: no socket, no clock, no randomness. The caller supplies the key, follows and counts redirects, and limits
-//! the time. The daemon has no WebSocket server yet: the server's side is built for tests and fuzzing only.
+//! the time.
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | [`url`] | `ws` and `wss` URLs, and the targets of redirects |
 //! | [`client`] | the client: [`Offer`], its request, the check of the response |
-//! | `server` | the server: its check of the request, and its refusals |
+//! | [`server`] | the server: its check of the request, the rules of a listener, and its refusals |
 //! | `head`, `fields` | header blocks and their fields |
 //! | `extensions` | negotiation of permessage-deflate |
 //! | `accept` | the key, its answer, and basic authentication |
@@ -19,8 +19,7 @@ pub(crate) mod error;
 mod extensions;
 mod fields;
 mod head;
-#[cfg(any(test, feature = "fuzzing"))]
-#[cfg_attr(not(test), expect(dead_code, reason = "fuzzing needs only the check of requests"))]
+#[allow(dead_code, reason = "listeners use it")]
 pub(crate) mod server;
 pub(crate) mod url;
 
@@ -29,6 +28,6 @@ pub(crate) use error::{ErrorCode, HandshakeError};
 pub(crate) use extensions::CompressionOffer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use head::{MAX_FIELDS, MAX_HEAD};
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use server::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, UpgradeRequest};
+#[allow(unused_imports, reason = "listeners use the rules")]
+pub(crate) use server::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, ServerRules, UpgradeRequest};
 pub(crate) use url::{Url, UrlError};

@@ -175,13 +175,11 @@ fn visible(text: &[u8]) -> Result<&str, UrlError> {
 }
 
 /// True if all characters are visible ASCII.
-#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn is_visible(text: &str) -> bool {
     visible(text.as_bytes()).is_ok()
 }
 
 /// Parses a URL with the scheme `ws`, `wss`, `http` or `https` and no fragment.
-#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn parse_any_scheme(text: &[u8]) -> Option<Url> {
     let text = visible(text).ok()?;
     let (scheme, rest) = split_scheme(text)?;

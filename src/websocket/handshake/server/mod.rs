@@ -5,6 +5,7 @@
 
 mod refusal;
 mod request;
+mod rules;
 
 use std::fmt;
 
@@ -14,6 +15,7 @@ use crate::websocket::Deflate;
 
 pub(crate) use refusal::Refusal;
 pub(crate) use request::UpgradeRequest;
+pub(crate) use rules::ServerRules;
 
 /// Progress of a server's handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,11 @@ impl ServerHandshake {
     /// A handshake without input.
     pub(crate) fn new() -> Self {
         Self::default()
+    }
+
+    /// Bytes of the request so far. Each is held.
+    pub(crate) fn received(&self) -> usize {
+        self.head.bytes().len()
     }
 
     /// Takes bytes of the client. After any result but [`RequestProgress::Pending`], no more input may follow.
@@ -152,7 +159,7 @@ fn bad_head(error: HeadError) -> Refusal {
         HeadError::TooLong | HeadError::TooManyFields => 431,
         HeadError::NotHttp | HeadError::Malformed(_) => 400,
     };
-    Refusal::new(code, &error.to_string())
+    Refusal::new(code, &format!("The request is not valid: {error}."))
 }
 
 #[cfg(test)]

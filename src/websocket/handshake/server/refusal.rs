@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::websocket::handshake::fields::printable;
+use crate::websocket::handshake::fields::{printable, printable_up_to};
+
+/// Characters of a reason at most.
+const MAX_REASON: usize = 200;
 
 /// A response other than 101. Displays as its status, for example `404 Not Found`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,15 +14,17 @@ pub(crate) struct Refusal {
     code: u16,
     /// The reason phrase.
     phrase: Box<str>,
-    /// Details for people, in the body; may be empty.
+    /// A sentence for people, which is the body; may be empty.
     reason: Box<str>,
 }
 
 impl Refusal {
-    /// A refusal with the standard phrase of `code`. A `code` outside 400 to 599 becomes 500.
+    /// A refusal with the standard phrase of `code`. A `code` outside 400 to 599 becomes 500. `reason`: a sentence for people,
+    /// of 200 characters at most; may be empty.
     pub(crate) fn new(code: u16, reason: &str) -> Self {
         let code = if (400..600).contains(&code) { code } else { 500 };
-        Self { code, phrase: phrase(code).into(), reason: printable(reason.as_bytes()).into() }
+        let reason = printable_up_to(MAX_REASON, reason.as_bytes());
+        Self { code, phrase: phrase(code).into(), reason: reason.into() }
     }
 
     /// A refusal with a plugin's phrase, or the standard one if `phrase` is empty.
@@ -31,12 +36,17 @@ impl Refusal {
 
     /// A refusal without a response.
     pub(super) fn silent() -> Self {
-        Self { code: 0, phrase: "".into(), reason: "no HTTP".into() }
+        Self { code: 0, phrase: "no HTTP request".into(), reason: "".into() }
     }
 
     /// The status code; 0 if there is no response.
     pub(crate) fn code(&self) -> u16 {
         self.code
+    }
+
+    /// The sentence for people; may be empty.
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
     }
 
     /// Returns the bytes of the response.
@@ -52,7 +62,7 @@ impl Refusal {
             _ => "",
         };
         let connection = if self.code == 426 { "close, Upgrade" } else { "close" };
-        let body = if self.reason.is_empty() { format!("{self}\n") } else { format!("{self}: {}\n", self.reason) };
+        let body = if self.reason.is_empty() { format!("{self}\n") } else { format!("{}\n", self.reason) };
         format!(
             "HTTP/1.1 {} {}\r\n{extra}Connection: {connection}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
             self.code,
@@ -65,7 +75,7 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.code == 0 { f.write_str(&self.reason) } else { write!(f, "{} {}", self.code, self.phrase) }
+        if self.code == 0 { f.write_str(&self.phrase) } else { write!(f, "{} {}", self.code, self.phrase) }
     }
 }
 

@@ -7,6 +7,9 @@ use crate::websocket::handshake::extensions::{self, DeflateOffer};
 use crate::websocket::handshake::fields::{Fields, Single, is_token};
 use crate::websocket::handshake::{accept, url};
 
+/// What a browser shows that opens the port as a page.
+const NO_PAGES: &str = "This is a WebSocket port of sockproxyd. It has no pages: a script connects to it by new WebSocket(\"ws://HOST:PORT/PATH\").";
+
 /// A valid request for a WebSocket.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct UpgradeRequest {
@@ -36,29 +39,31 @@ impl UpgradeRequest {
         // RFC 6455 section 4.2.1, items 1 to 6: the parts that a client's handshake MUST have. A server MUST refuse one
         // without them with an HTTP error. Item 1: a GET of HTTP/1.1 or higher; HTTP/2 comes in another form.
         if request.method != Some("GET") {
-            return Err(Refusal::new(405, "this port speaks WebSocket"));
+            return Err(Refusal::new(405, "A WebSocket request is a GET."));
         }
         if request.version != Some(1) {
-            return Err(Refusal::new(505, "HTTP/1.1 is needed"));
+            return Err(Refusal::new(505, "A WebSocket request is one of HTTP/1.1."));
         }
         // Item 2: Host.
-        let Single::One(host) = fields.single("Host") else { return Err(bad_request("one Host is needed")) };
+        let Single::One(host) = fields.single("Host") else {
+            return Err(bad_request("The request has not exactly one Host."));
+        };
         // A body could hold frames, so its end must not be ambiguous: none is accepted.
         if fields.all("Transfer-Encoding").next().is_some() || fields.all("Content-Length").any(|length| length != b"0")
         {
-            return Err(bad_request("no body is taken"));
+            return Err(bad_request("A WebSocket request has no body."));
         }
         // Item 3: Upgrade contains `websocket`.
         if !fields.list_has("Upgrade", "websocket") {
-            return Err(Refusal::new(426, "this port speaks WebSocket"));
+            return Err(Refusal::new(426, NO_PAGES));
         }
         // Item 4: Connection contains `Upgrade`.
         if !fields.list_has("Connection", "Upgrade") {
-            return Err(bad_request("no Connection: Upgrade"));
+            return Err(bad_request("The request has no Connection: Upgrade."));
         }
         // Item 6: the version is 13. Section 4.4: otherwise the response MUST name the supported version.
         if fields.single("Sec-WebSocket-Version") != Single::One(b"13") {
-            return Err(Refusal::new(426, "version 13 is needed"));
+            return Err(Refusal::new(426, "Version 13 of WebSocket is needed."));
         }
         // Item 5: the key has 16 bytes in base64.
         let key = match fields.single("Sec-WebSocket-Key") {
@@ -67,24 +72,35 @@ impl UpgradeRequest {
         };
         let origin = match fields.single("Origin") {
             Single::None => None,
-            Single::One(origin) => Some(text(origin).ok_or_else(|| bad_request("bad Origin"))?),
-            Single::Many => return Err(bad_request("more than one Origin")),
+            Single::One(origin) => Some(text(origin).ok_or_else(|| bad_request("The Origin is not valid."))?),
+            Single::Many => return Err(bad_request("The request has more than one Origin.")),
         };
         let credentials = match fields.single("Authorization") {
             Single::One(value) => accept::parse_basic_auth(value),
             _ => None,
         };
         Ok(Self {
-            resource: resource(request.path.unwrap_or_default()).ok_or_else(|| bad_request("bad request target"))?,
-            host: text(host).filter(|host| !host.is_empty()).ok_or_else(|| bad_request("bad Host"))?,
+            resource: resource(request.path.unwrap_or_default())
+                .ok_or_else(|| bad_request("The path is not valid."))?,
+            host: text(host).filter(|host| !host.is_empty()).ok_or_else(|| bad_request("The Host is not valid."))?,
             origin,
-            subprotocols: subprotocols(fields).ok_or_else(|| bad_request("bad Sec-WebSocket-Protocol"))?,
+            subprotocols: subprotocols(fields)
+                .ok_or_else(|| bad_request("The Sec-WebSocket-Protocol is not valid."))?,
             head: Vec::new(),
             rest: Vec::new(),
-            key: key.ok_or_else(|| bad_request("bad Sec-WebSocket-Key"))?,
-            deflate: extensions::read_offer(fields).map_err(|error| bad_request(&error.to_string()))?,
+            key: key.ok_or_else(|| bad_request("The Sec-WebSocket-Key is not valid."))?,
+            deflate: extensions::read_offer(fields)
+                .map_err(|error| bad_request(&format!("The request is not valid: {error}.")))?,
             credentials,
         })
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn held(&self) -> usize {
+        let subprotocols: usize = self.subprotocols.iter().map(|name| name.len() + size_of::<Box<str>>()).sum();
+        let texts = self.resource.len() + self.host.len() + self.origin.as_deref().map_or(0, str::len) + self.key.len();
+        let credentials = self.credentials.as_ref().map_or(0, Vec::capacity);
+        self.head.capacity() + self.rest.capacity() + subprotocols + texts + credentials
     }
 
     /// The resource without its query.
@@ -108,6 +124,16 @@ impl UpgradeRequest {
     pub(crate) fn is_origin_allowed(&self, patterns: &[Box<str>]) -> bool {
         let Some(origin) = &self.origin else { return true };
         patterns.iter().any(|pattern| &**pattern == "*" || matches_pattern(pattern.as_bytes(), origin.as_bytes()))
+    }
+
+    /// True if the request comes from a page of the same host and port, or has no origin. A page's origin leaves out the
+    /// default port of its scheme (RFC 6454 section 6.2).
+    pub(crate) fn is_same_origin(&self) -> bool {
+        let Some(origin) = &self.origin else { return true };
+        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        let default_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+        let without_default = |text: &'_ str| text.strip_suffix(default_port).unwrap_or(text).to_ascii_lowercase();
+        without_default(authority) == without_default(&self.host)
     }
 
     /// True if the request has these credentials. The comparison takes the same time for every wrong value.

@@ -163,7 +163,8 @@ fn a_plain_get_gets_426() {
     assert_eq!(code, 426);
     assert!(response.contains("\r\nUpgrade: websocket\r\n"), "{response}");
     assert!(response.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{response}");
-    assert!(response.ends_with("426 Upgrade Required: this port speaks WebSocket\n"), "{response}");
+    assert!(response.contains("\r\n\r\nThis is a WebSocket port of sockproxyd. "), "{response}");
+    assert!(response.ends_with("by new WebSocket(\"ws://HOST:PORT/PATH\").\n"), "{response}");
 }
 
 #[test]

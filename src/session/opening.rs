@@ -1,0 +1,435 @@
+//! The opening of a connection that the proxy has accepted: the server's side of the opening handshake of WebSocket.
+//!
+//! ```text
+//! Reading --request--> Requested --accept--> the caller has the connection
+//!    |                     | refuse, or the client has left
+//!    +-- not valid, late --+--> Refused --> Over
+//! ```
+//!
+//! [`Opening`] knows no listener. The caller decides about the request, and may take its time for that. A refusal is
+//! written in full, and the client gets time to read it.
+//!
+//! Contract: after every [`Opening::handle_event`] and [`Opening::refuse`], call [`Opening::turn`] until it no longer
+//! returns [`OpeningOutcome::Again`]; it also enforces the time limits.
+
+use std::time::{Duration, Instant};
+
+use super::TURN_READS;
+use super::context::SessionContext;
+use super::draining::{DrainOutcome, Draining};
+use super::pid::Pid;
+use super::remote::{RemoteStream, wait_if_needed};
+use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
+use crate::net::network::Network;
+use crate::net::readiness::Readiness;
+use crate::net::socket::Stream;
+use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::websocket::Deflate;
+use crate::websocket::handshake::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, UpgradeRequest};
+
+/// Time for the client to send its request, so that a slow one does not keep its place.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes that are read at once, and so of those that a client sends before it has an answer.
+const MAX_READ: usize = 4 * 1024;
+
+/// An accepted connection that is being opened.
+#[derive(Debug)]
+pub(super) struct Opening<S> {
+    /// For log lines.
+    pid: Pid,
+    state: OpeningState<S>,
+}
+
+#[derive(Debug)]
+enum OpeningState<S> {
+    /// The request is being read, until this instant at most.
+    Reading(Reading<S>),
+    /// The caller is to decide about the request.
+    Requested(SocketEndpoint<RemoteStream<S>>, Box<UpgradeRequest>),
+    /// The client gets time to read why it is refused.
+    Refused(SocketEndpoint<RemoteStream<S>>, Draining),
+    /// The connection is closed, or the caller has it.
+    Over,
+}
+
+/// A request that is being read.
+#[derive(Debug)]
+struct Reading<S> {
+    client: SocketEndpoint<RemoteStream<S>>,
+    handshake: ServerHandshake,
+    due: Instant,
+}
+
+/// What a turn leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpeningOutcome {
+    /// Nothing more to do until something happens.
+    Wait,
+    /// There is more to do at once.
+    Again,
+    /// The client waits for [`Opening::accept`] or [`Opening::refuse`]. Returned once.
+    Requested,
+    /// The client has left, or was refused: the connection is closed.
+    Over,
+}
+
+/// A connection whose request was accepted.
+#[derive(Debug)]
+pub(super) struct Opened<S> {
+    /// The connection.
+    pub client: SocketEndpoint<RemoteStream<S>>,
+    /// The 101 response, which is to be written before any frame.
+    pub response: Vec<u8>,
+    /// The negotiated compression.
+    pub deflate: Option<Deflate>,
+    /// What the client has sent behind its request.
+    pub rest: Vec<u8>,
+}
+
+/// What reading a request came to.
+enum ReadOutcome {
+    Pending(OpeningOutcome),
+    Received(Box<UpgradeRequest>),
+    Refused(Refusal),
+    /// The client has left.
+    Left,
+}
+
+impl<S: Stream> Opening<S> {
+    /// Begins with an accepted connection.
+    pub(super) fn new(pid: Pid, client: SocketEndpoint<RemoteStream<S>>, now: Instant) -> Self {
+        let handshake = ServerHandshake::new();
+        let due = now + OPENING_TIMEOUT;
+        Self { pid, state: OpeningState::Reading(Reading { client, handshake, due }) }
+    }
+
+    /// Adds what an event of the connection reports.
+    pub(super) fn handle_event(&mut self, event: Readiness) {
+        if let Some(client) = self.client_mut() {
+            client.handle_event(event);
+        }
+    }
+
+    /// Has the next turn read the connection, whatever events have reported.
+    pub(super) fn assume_readable(&mut self) {
+        if let Some(client) = self.client_mut() {
+            client.assume_readable();
+        }
+    }
+
+    /// The connection, until it is closed or [`Opening::accept`] has returned it.
+    pub(super) fn client(&self) -> Option<&SocketEndpoint<RemoteStream<S>>> {
+        match &self.state {
+            OpeningState::Reading(Reading { client, .. })
+            | OpeningState::Requested(client, _)
+            | OpeningState::Refused(client, _) => Some(client),
+            OpeningState::Over => None,
+        }
+    }
+
+    /// See [`Opening::client`].
+    pub(super) fn client_mut(&mut self) -> Option<&mut SocketEndpoint<RemoteStream<S>>> {
+        match &mut self.state {
+            OpeningState::Reading(Reading { client, .. })
+            | OpeningState::Requested(client, _)
+            | OpeningState::Refused(client, _) => Some(client),
+            OpeningState::Over => None,
+        }
+    }
+
+    /// The request that waits for the caller's decision.
+    pub(super) fn request(&self) -> Option<&UpgradeRequest> {
+        if let OpeningState::Requested(_, request) = &self.state { Some(request) } else { None }
+    }
+
+    /// Bytes held.
+    pub(super) fn held(&self) -> usize {
+        let state = match &self.state {
+            OpeningState::Reading(reading) => reading.handshake.received(),
+            OpeningState::Requested(_, request) => request.held(),
+            OpeningState::Refused(_, draining) => draining.held(),
+            OpeningState::Over => 0,
+        };
+        self.client().map_or(0, Endpoint::held) + state
+    }
+
+    /// When a turn is needed even without an event. `None`: not by time. A request that waits has no limit here.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            OpeningState::Reading(reading) => Some(reading.due),
+            OpeningState::Refused(_, draining) => Some(draining.deadline()),
+            OpeningState::Requested(..) | OpeningState::Over => None,
+        }
+    }
+
+    /// Goes on as far as it can.
+    pub(super) fn turn<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> OpeningOutcome {
+        if let OpeningState::Reading(reading) = &mut self.state {
+            match reading.read(cx.scratch, cx.budget, cx.now) {
+                ReadOutcome::Pending(outcome) => return outcome,
+                ReadOutcome::Received(request) => return self.handle_request(request),
+                ReadOutcome::Refused(refusal) => self.refuse(refusal, cx.now),
+                ReadOutcome::Left => return self.leave(),
+            }
+        }
+        match &mut self.state {
+            // RFC 6455 section 4.1: a client waits for the response, so one that ends its side has gone.
+            OpeningState::Requested(client, _) if client.is_read_closed() => self.leave(),
+            OpeningState::Refused(client, draining) => match draining.turn(client, cx.scratch) {
+                DrainOutcome::Again => OpeningOutcome::Again,
+                DrainOutcome::Wait if cx.now < draining.deadline() => OpeningOutcome::Wait,
+                DrainOutcome::Wait | DrainOutcome::Done => {
+                    self.state = OpeningState::Over;
+                    OpeningOutcome::Over
+                }
+            },
+            OpeningState::Reading(_) | OpeningState::Requested(..) => OpeningOutcome::Wait,
+            OpeningState::Over => OpeningOutcome::Over,
+        }
+    }
+
+    fn handle_request(&mut self, request: Box<UpgradeRequest>) -> OpeningOutcome {
+        let Some(client) = self.take_client() else { return OpeningOutcome::Over };
+        log::debug!("{} asks for {}", self.pid, request.path());
+        self.state = OpeningState::Requested(client, request);
+        OpeningOutcome::Requested
+    }
+
+    fn leave(&mut self) -> OpeningOutcome {
+        log::info!("{} left before its WebSocket was open", self.pid);
+        self.state = OpeningState::Over;
+        OpeningOutcome::Over
+    }
+
+    fn take_client(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
+        match std::mem::replace(&mut self.state, OpeningState::Over) {
+            OpeningState::Reading(Reading { client, .. })
+            | OpeningState::Requested(client, _)
+            | OpeningState::Refused(client, _) => Some(client),
+            OpeningState::Over => None,
+        }
+    }
+
+    /// Accepts the request and returns the connection. `None` if no request waits, or if the client does not offer the
+    /// subprotocol; nothing has changed then.
+    pub(super) fn accept(&mut self, options: &AcceptOptions<'_>) -> Option<Opened<S>> {
+        let OpeningState::Requested(_, request) = &mut self.state else { return None };
+        let mut handshake = ServerHandshake::new();
+        let deflate = handshake.accept(request, options).ok()?;
+        let rest = std::mem::take(&mut request.rest);
+        let client = self.take_client()?;
+        Some(Opened { client, response: handshake.transmit().to_vec(), deflate, rest })
+    }
+
+    /// Answers with `refusal` in place of what was under way. The client gets 2 s to read it. To be followed by a turn.
+    pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
+        let Some(client) = self.take_client() else { return };
+        let colon = if refusal.reason().is_empty() { "" } else { ": " };
+        log::info!("{} not opened: {refusal}{colon}{}", self.pid, refusal.reason());
+        let mut handshake = ServerHandshake::new();
+        handshake.refuse(refusal);
+        self.state = OpeningState::Refused(client, Draining::new(handshake.transmit().to_vec(), now));
+    }
+}
+
+impl<S: Stream> Reading<S> {
+    /// Reads what has come of the request, as far as there is memory for it.
+    fn read(&mut self, scratch: &mut [u8], budget: &mut MemoryBudget, now: Instant) -> ReadOutcome {
+        self.client.set_receive_limit(budget.left().max(RESERVE));
+        let before = self.handshake.received();
+        let mut outcome = OpeningOutcome::Again;
+        for _ in 0..TURN_READS {
+            if !self.client.is_readable() {
+                outcome = OpeningOutcome::Wait;
+                break;
+            }
+            let received = self.handshake.received();
+            let allowed = budget.left().saturating_sub(received - before).max(RESERVE.saturating_sub(received));
+            if allowed == 0 {
+                budget.wait(RESERVE);
+                outcome = OpeningOutcome::Wait;
+                break;
+            }
+            let room = MAX_READ.min(scratch.len()).min(allowed);
+            match self.client.try_read(&mut scratch[..room]) {
+                Transfer::Bytes(read) => match self.handshake.handle_input(&scratch[..read]) {
+                    RequestProgress::Pending => {}
+                    RequestProgress::Received(request) => return ReadOutcome::Received(request),
+                    RequestProgress::Refused(refusal) => return ReadOutcome::Refused(refusal),
+                },
+                Transfer::Blocked => {
+                    outcome = OpeningOutcome::Wait;
+                    break;
+                }
+                Transfer::Eof | Transfer::Broken(_) => return ReadOutcome::Left,
+            }
+        }
+        wait_if_needed(&self.client, budget);
+        if outcome == OpeningOutcome::Wait && self.due <= now {
+            return ReadOutcome::Refused(Refusal::new(408, "The request did not come in time."));
+        }
+        ReadOutcome::Pending(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::session::pid::PidSource;
+    use crate::session::simulation::world::World;
+    use crate::testing::network::{SimPeer, SimStream, connection};
+    use crate::testing::wire::FaultProfile;
+
+    const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: x\r\n\r\n";
+
+    fn begin(world: &World, room: usize) -> (Opening<SimStream>, SimPeer) {
+        let (stream, peer) = connection(FaultProfile::default(), room);
+        let pid = PidSource::default().next(SystemTime::UNIX_EPOCH, true);
+        let client = SocketEndpoint::new(RemoteStream::Plain(stream), Readiness::ACCEPTED);
+        (Opening::new(pid, client, world.now), peer)
+    }
+
+    fn turn(opening: &mut Opening<SimStream>, peer: &SimPeer, world: &mut World) -> OpeningOutcome {
+        opening.handle_event(peer.wire_mut().take_event());
+        world.with_context(1, |cx| opening.turn(cx))
+    }
+
+    fn received(peer: &SimPeer) -> String {
+        String::from_utf8_lossy(&peer.wire().received).into_owned()
+    }
+
+    #[test]
+    fn a_request_is_read_byte_by_byte_and_at_every_split() {
+        let all = [REQUEST, b"rest"].concat();
+        let pieces = (0..all.len()).map(|at| vec![&all[..at], &all[at..]]).chain([all.chunks(1).collect()]);
+        for pieces in pieces {
+            let mut world = World::new(0);
+            let (mut opening, peer) = begin(&world, 1000);
+            let mut requested = 0;
+            for piece in pieces {
+                peer.wire_mut().send_bytes(piece);
+                match turn(&mut opening, &peer, &mut world) {
+                    OpeningOutcome::Requested => requested += 1,
+                    other => assert_eq!(other, OpeningOutcome::Wait),
+                }
+                assert!(opening.held() <= 3 * all.len(), "{} bytes", opening.held());
+            }
+            assert_eq!((requested, opening.deadline()), (1, None));
+            assert_eq!(opening.request().unwrap().path(), "/a");
+            assert!(received(&peer).is_empty(), "the caller decides");
+            let none = AcceptOptions { subprotocol: Some("y"), ..AcceptOptions::default() };
+            assert!(opening.accept(&none).is_none() && opening.request().is_some());
+            let options = AcceptOptions { subprotocol: Some("x"), ..AcceptOptions::default() };
+            let mut opened = opening.accept(&options).unwrap();
+            assert!(opened.response.starts_with(b"HTTP/1.1 101 ") && opened.deflate.is_none());
+            // What is not read yet is still in the socket.
+            let mut rest = [0; 8];
+            if let Transfer::Bytes(read) = opened.client.try_read(&mut rest) {
+                opened.rest.extend_from_slice(&rest[..read]);
+            }
+            assert_eq!(opened.rest, b"rest");
+            assert!(opening.client().is_none() && opening.held() == 0);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_written_in_full_and_what_still_comes_is_dropped() {
+        let mut world = World::new(0);
+        let (mut opening, peer) = begin(&world, 10);
+        peer.wire_mut().send_bytes(REQUEST);
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Requested);
+        opening.refuse(Refusal::new(502, "The target refuses."), world.now);
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
+        assert!(!peer.wire().is_told());
+        peer.wire_mut().make_room(1000);
+        peer.wire_mut().send_bytes(b"more");
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
+        let response = received(&peer);
+        assert!(response.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{response}");
+        assert!(response.ends_with("\r\n\r\nThe target refuses.\n"), "{response}");
+        assert_eq!((peer.wire().is_told(), peer.wire().unread()), (true, 0));
+        peer.wire_mut().close();
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Over);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_its_refusal_is_closed_after_a_while() {
+        let mut world = World::new(0);
+        let (mut opening, peer) = begin(&world, 10);
+        peer.wire_mut().send_bytes(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
+        assert_eq!(received(&peer), "HTTP/1.1 4");
+        world.now = opening.deadline().unwrap();
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Over);
+    }
+
+    #[test]
+    fn a_request_that_does_not_come_in_time_gets_408() {
+        for sent in [&b""[..], &REQUEST[..REQUEST.len() - 1]] {
+            let mut world = World::new(0);
+            let (mut opening, peer) = begin(&world, 1000);
+            let due = opening.deadline().unwrap();
+            // However slowly it comes.
+            for byte in sent.chunks(1) {
+                peer.wire_mut().send_bytes(byte);
+                assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
+            }
+            world.now = due - Duration::from_millis(1);
+            assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
+            assert!(received(&peer).is_empty());
+            world.now = due;
+            assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
+            assert!(received(&peer).starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{}", received(&peer));
+        }
+        let mut world = World::new(0);
+        let (mut opening, peer) = begin(&world, 1000);
+        peer.wire_mut().send_bytes(REQUEST);
+        world.now = opening.deadline().unwrap();
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Requested, "it has come meanwhile");
+    }
+
+    #[test]
+    fn a_client_that_speaks_another_protocol_gets_no_answer() {
+        let mut world = World::new(0);
+        let (mut opening, peer) = begin(&world, 1000);
+        peer.wire_mut().send_bytes(b"\x16\x03\x01\x02\x00");
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
+        assert_eq!((received(&peer).len(), peer.wire().is_told()), (0, true));
+    }
+
+    #[test]
+    fn a_client_that_leaves_ends_the_opening() {
+        for (sent, breaks) in [(&REQUEST[..9], false), (REQUEST, false), (&b""[..], true), (REQUEST, true)] {
+            let mut world = World::new(0);
+            let (mut opening, peer) = begin(&world, 1000);
+            peer.wire_mut().send_bytes(sent);
+            let expected = if sent == REQUEST { OpeningOutcome::Requested } else { OpeningOutcome::Wait };
+            assert_eq!(turn(&mut opening, &peer, &mut world), expected);
+            if breaks {
+                peer.wire_mut().break_off();
+            } else {
+                peer.wire_mut().close();
+            }
+            assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Over);
+            assert!(received(&peer).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_request_without_memory_gets_its_reserve_and_waits_then() {
+        let mut world = World::new(0);
+        world.budget = MemoryBudget::new(100_000, 65_536);
+        world.budget.hold(100_000);
+        let (mut opening, peer) = begin(&world, 1000);
+        let long = [&REQUEST[..REQUEST.len() - 2], b"X: ", &[b'y'; 3000], b"\r\n\r\n"].concat();
+        peer.wire_mut().send_bytes(&long);
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
+        assert_eq!((opening.held(), peer.wire().unread()), (RESERVE, long.len() - RESERVE));
+        world.budget.release(100_000);
+        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Requested);
+        assert!(opening.held() >= long.len());
+    }
+}
