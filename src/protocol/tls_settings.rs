@@ -20,6 +20,24 @@ pub(crate) struct TlsSettings {
     pub private_key: Option<Box<str>>,
 }
 
+/// How connections are accepted with TLS: the certificate and its key. Connections with equal settings share a rustls
+/// configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ServerTlsSettings {
+    /// File of the certificate and its intermediates (PEM), in the directory of `[tls]`.
+    pub certificate: Box<str>,
+    /// File of the private key (PEM), in the directory of `[tls]`. `None`: it is in the file of the certificate.
+    pub key: Option<Box<str>>,
+}
+
+impl ServerTlsSettings {
+    /// Bytes of memory, those of its texts included.
+    pub(crate) fn held(&self) -> usize {
+        let key = self.key.as_ref().map_or(0, |key| text_memory(key.as_bytes()));
+        size_of::<Self>() + text_memory(self.certificate.as_bytes()) + key
+    }
+}
+
 /// How a server's certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TlsVerify {

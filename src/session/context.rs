@@ -15,7 +15,7 @@ use crate::notify::Schedule;
 use crate::protocol::command::KeptRequest;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
-use crate::tls::{Handshakes, PendingHandshake, TlsSettings};
+use crate::tls::{Handshakes, PendingHandshake, ServerTlsSettings, TlsSettings};
 use crate::websocket::Entropy;
 
 /// Names a session to the daemon, and back in results from elsewhere.
@@ -59,7 +59,10 @@ pub(crate) struct SessionContext<'a, N: Network> {
 pub(crate) trait HandshakeQueue {
     /// Begins a handshake with `host`. A session has one at a time.
     fn begin(&mut self, key: Key, host: &str, settings: &TlsSettings);
-    /// Goes on with what the server has sent. Nothing means that it has ended.
+    /// Begins a handshake as the server. The first step has no bytes to send, and tells whether the certificate can be used:
+    /// to check a certificate, begin a handshake and drop it when it is pending.
+    fn begin_server(&mut self, key: Key, settings: &ServerTlsSettings);
+    /// Goes on with what the peer has sent. Nothing means that it has ended.
     fn advance(&mut self, key: Key, pending: PendingHandshake, received: Vec<u8>);
     /// Drops what was asked for `key`.
     fn cancel(&mut self, key: Key);
@@ -68,6 +71,10 @@ pub(crate) trait HandshakeQueue {
 impl HandshakeQueue for Handshakes<Key> {
     fn begin(&mut self, key: Key, host: &str, settings: &TlsSettings) {
         Self::begin(self, key, host, settings);
+    }
+
+    fn begin_server(&mut self, key: Key, settings: &ServerTlsSettings) {
+        Self::begin_server(self, key, settings);
     }
 
     fn advance(&mut self, key: Key, pending: PendingHandshake, received: Vec<u8>) {

@@ -2,30 +2,36 @@
 //!
 //! [`TlsContext::config`] may read files and compute for tens of milliseconds: it is for worker threads only.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustls::client::Resumption;
 use rustls::crypto::ring::sign::{RsaSigningKey, any_ecdsa_type};
 use rustls::crypto::{CryptoProvider, KeyProvider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ServerSessionMemoryCache;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
-use rustls::{ClientConfig, Error, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, crypto, version};
+use rustls::{
+    ClientConfig, Error, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, crypto, version,
+};
 
-use super::TlsError;
+use super::config_cache::{ConfigCache, UsedFile};
 use super::files::{PemFile, read_config_file, read_plugin_file};
 use super::key_kind::KeyKind;
 use super::verify::Verifier;
-use super::{TlsSettings, TlsVersion, Verify, x509};
+use super::{ServerTlsSettings, TlsError, TlsRole, TlsSettings, TlsVersion, Verify, x509};
 use crate::files::FileStamp;
-use crate::thread_pool::lock;
 
-/// Configurations kept at most. With more distinct settings in use, the least recently used ones are made anew.
-const MAX_CONFIGS: usize = 32;
+/// All versions.
+const VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 /// Capacity of a configuration's session cache. rustls keeps sessions of an eighth as many servers.
 const MAX_SESSIONS: usize = 256;
+/// Sessions of clients that a server's configuration keeps, each of some 200 bytes. A client that resumes its session spares the
+/// box the signature. rustls gives a client with TLS 1.3 two of them.
+const MAX_CLIENT_SESSIONS: usize = 64;
+/// True if this machine has no AES instructions: ChaCha20 is several times faster then.
+const PREFERS_CHACHA20: bool = cfg!(not(any(target_arch = "x86_64", target_arch = "aarch64")));
 /// A first draw of random bytes that takes longer is logged.
 const SLOW_RANDOM_DRAW: Duration = Duration::from_secs(1);
 
@@ -39,23 +45,22 @@ pub(crate) struct TlsContext {
     provider: Arc<CryptoProvider>,
     /// The built-in roots, created on first use.
     built_in: OnceLock<Arc<RootCertStore>>,
-    configs: Mutex<HashMap<TlsSettings, CachedConfig>>,
-}
-
-/// A configuration and the files it was made from.
-#[derive(Clone, Debug)]
-struct CachedConfig {
-    config: Arc<ClientConfig>,
-    /// Once one of these files has changed, the entry is stale.
-    files: Arc<[(PathBuf, FileStamp)]>,
-    last_used: Instant,
+    configs: ConfigCache<TlsSettings, ClientConfig>,
+    server_configs: ConfigCache<ServerTlsSettings, ServerConfig>,
 }
 
 impl TlsContext {
     /// A context for plugins' files below `directory` (`None`: plugins may name no files). It trusts the certificates
     /// in the PEM file `ca` in addition to the built-in roots.
     pub(crate) fn new(directory: Option<PathBuf>, ca: Option<PathBuf>) -> Self {
-        Self { directory, ca, provider: Arc::new(provider()), built_in: OnceLock::new(), configs: Mutex::default() }
+        Self {
+            directory,
+            ca,
+            provider: Arc::new(provider()),
+            built_in: OnceLock::new(),
+            configs: ConfigCache::default(),
+            server_configs: ConfigCache::default(),
+        }
     }
 
     /// Draws the first random bytes on a thread of its own. On a box without entropy the kernel may block that draw for
@@ -82,68 +87,58 @@ impl TlsContext {
     pub(crate) fn config(&self, settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
         // The configuration does not depend on the name, so all servers of a plugin share one.
         let key = TlsSettings { server_name: None, ..settings.clone() };
-        let found = self.configs().get(&key).cloned();
-        if let Some(entry) = found
-            && entry.files.iter().all(|(path, stamp)| FileStamp::of(path) == *stamp)
-        {
-            if let Some(entry) = self.configs().get_mut(&key) {
-                entry.last_used = Instant::now();
-            }
-            return Ok(entry.config);
+        if let Some(config) = self.configs.get(&key) {
+            return Ok(config);
         }
         let mut files = Vec::new();
         let config = Arc::new(self.make(&key, &mut files)?);
-        let entry = CachedConfig { config: Arc::clone(&config), files: files.into(), last_used: Instant::now() };
-        let mut configs = self.configs();
-        if configs.len() >= MAX_CONFIGS
-            && !configs.contains_key(&key)
-            && let Some(oldest) = configs.iter().min_by_key(|(_, entry)| entry.last_used).map(|(key, _)| key.clone())
-        {
-            configs.remove(&oldest);
+        self.configs.insert(key, Arc::clone(&config), files);
+        Ok(config)
+    }
+
+    /// Returns the configuration of a server with the certificate of `settings`: a cached one if its files are unchanged.
+    pub(crate) fn server_config(&self, settings: &ServerTlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
+        if let Some(config) = self.server_configs.get(settings) {
+            return Ok(config);
         }
-        configs.insert(key, entry);
+        let mut files = Vec::new();
+        let config = Arc::new(self.make_server(settings, &mut files)?);
+        self.server_configs.insert(settings.clone(), Arc::clone(&config), files);
         Ok(config)
     }
 
     /// Drops all configurations and their session caches.
     #[cfg(test)]
     pub(crate) fn clear_configs(&self) {
-        self.configs().clear();
+        self.configs.clear();
     }
 
     /// The number of cached configurations.
     #[cfg(test)]
     pub(crate) fn config_count(&self) -> usize {
-        self.configs().len()
+        self.configs.len()
     }
 
-    fn configs(&self) -> std::sync::MutexGuard<'_, HashMap<TlsSettings, CachedConfig>> {
-        lock(&self.configs)
-    }
-
-    fn make(&self, settings: &TlsSettings, files: &mut Vec<(PathBuf, FileStamp)>) -> Result<ClientConfig, TlsError> {
+    fn make(&self, settings: &TlsSettings, files: &mut Vec<UsedFile>) -> Result<ClientConfig, TlsError> {
         let verifier = match &settings.verify {
             Verify::Peer => Verifier::chain(self.roots(settings, files)?, &self.provider),
             Verify::None => Verifier::any(&self.provider),
             Verify::Pins(pins) => Verifier::pins(pins, &self.provider),
         };
         let versions: &[&SupportedProtocolVersion] = match settings.min_version {
-            TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
+            TlsVersion::V12 => VERSIONS,
             TlsVersion::V13 => &[&version::TLS13],
         };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(versions)
-            .map_err(|error| TlsError::from_rustls(&error, None))?
+            .map_err(|error| TlsError::from_rustls(&error, TlsRole::Client, None))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match (&settings.certificate, &settings.private_key) {
             (None, None) => builder.with_no_client_auth(),
             (None, Some(_)) => return Err(TlsError::new("PKEY needs CERT")),
             (Some(certificate), key) => {
-                let file = self.plugin_file("CERT", certificate, files)?;
-                let key_file = key.as_ref().map(|key| self.plugin_file("PKEY", key, files)).transpose()?;
-                // Certificate and key may be in one file.
-                let identity = client_identity(&file, key_file.as_ref().unwrap_or(&file), &self.provider)?;
+                let identity = self.identity(certificate, key.as_deref(), files)?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
             }
         };
@@ -151,12 +146,32 @@ impl TlsContext {
         Ok(config)
     }
 
-    /// Returns the roots that `settings` trust.
-    fn roots(
+    fn make_server(&self, settings: &ServerTlsSettings, files: &mut Vec<UsedFile>) -> Result<ServerConfig, TlsError> {
+        let identity = self.identity(&settings.certificate, settings.key.as_deref(), files)?;
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(VERSIONS)
+            .map_err(|error| TlsError::from_rustls(&error, TlsRole::Server, None))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+        config.ignore_client_order = PREFERS_CHACHA20;
+        config.session_storage = ServerSessionMemoryCache::new(MAX_CLIENT_SESSIONS);
+        Ok(config)
+    }
+
+    /// Reads a certificate and its key, which may be in one file (`key` is `None`).
+    fn identity(
         &self,
-        settings: &TlsSettings,
-        files: &mut Vec<(PathBuf, FileStamp)>,
-    ) -> Result<Arc<RootCertStore>, TlsError> {
+        certificate: &str,
+        key: Option<&str>,
+        files: &mut Vec<UsedFile>,
+    ) -> Result<CertifiedKey, TlsError> {
+        let certificate = self.plugin_file("CERT", certificate, files)?;
+        let key = key.map(|key| self.plugin_file("PKEY", key, files)).transpose()?;
+        certified_key(&certificate, key.as_ref().unwrap_or(&certificate), &self.provider)
+    }
+
+    /// Returns the roots that `settings` trust.
+    fn roots(&self, settings: &TlsSettings, files: &mut Vec<UsedFile>) -> Result<Arc<RootCertStore>, TlsError> {
         let built_in =
             self.built_in.get_or_init(|| Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }));
         if self.ca.is_none() && settings.ca_file.is_none() {
@@ -178,12 +193,7 @@ impl TlsContext {
         Ok(Arc::new(roots))
     }
 
-    fn plugin_file(
-        &self,
-        option: &'static str,
-        name: &str,
-        files: &mut Vec<(PathBuf, FileStamp)>,
-    ) -> Result<PemFile, TlsError> {
+    fn plugin_file(&self, option: &'static str, name: &str, files: &mut Vec<UsedFile>) -> Result<PemFile, TlsError> {
         let Some(directory) = &self.directory else {
             return Err(TlsError::new(format!("{option} names a file, and there is no directory for any")));
         };
@@ -197,14 +207,14 @@ impl TlsContext {
 }
 
 /// Reads a file that the configuration names, and adds it to `files`.
-fn config_file(key: &'static str, path: &Path, files: &mut Vec<(PathBuf, FileStamp)>) -> Result<PemFile, TlsError> {
+fn config_file(key: &'static str, path: &Path, files: &mut Vec<UsedFile>) -> Result<PemFile, TlsError> {
     files.push((path.to_owned(), FileStamp::of(path)));
     read_config_file(key, path)
 }
 
-/// The client's certificates and key. rustls' own way to load them parses the first certificate by webpki, which refuses
-/// version 1. `openssl x509 -req` makes that version by default, and servers take it.
-fn client_identity(certificates: &PemFile, key: &PemFile, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+/// Our certificates and key. rustls' own way to load them parses the first certificate by webpki, which refuses version 1.
+/// `openssl x509 -req` makes that version by default, and servers take it.
+fn certified_key(certificates: &PemFile, key: &PemFile, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let chain: Vec<CertificateDer<'static>> = certificates.certificates()?;
     let private: PrivateKeyDer<'static> = key.private_key()?;
     let kind = KeyKind::of_private(&private);
@@ -222,20 +232,20 @@ fn client_identity(certificates: &PemFile, key: &PemFile, provider: &CryptoProvi
 
 /// The ring provider, with the cipher suites ordered for this machine.
 fn provider() -> CryptoProvider {
-    let mut provider = CryptoProvider { key_provider: &ClientKeys, ..crypto::ring::default_provider() };
-    if cfg!(not(any(target_arch = "x86_64", target_arch = "aarch64"))) {
-        // Without AES instructions ChaCha20 is several times faster, and many servers follow the client's order.
+    let mut provider = CryptoProvider { key_provider: &OwnKeys, ..crypto::ring::default_provider() };
+    if PREFERS_CHACHA20 {
+        // Many servers follow the client's order.
         provider.cipher_suites.sort_by_key(|suite| !is_chacha20(suite));
         provider.cipher_suites.sort_by_key(|suite| suite.tls13().is_none());
     }
     provider
 }
 
-/// Loads RSA and ECDSA client keys. Ed25519 would cost 24 KiB of code on MIPS, and no known device needs it.
+/// Loads our RSA and ECDSA keys. Ed25519 would cost 24 KiB of code on MIPS, and no known device needs it.
 #[derive(Debug)]
-struct ClientKeys;
+struct OwnKeys;
 
-impl KeyProvider for ClientKeys {
+impl KeyProvider for OwnKeys {
     fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
         match RsaSigningKey::new(&key) {
             Ok(rsa) => Ok(Arc::new(rsa)),

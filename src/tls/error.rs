@@ -9,16 +9,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompatible, PeerMisbehaved};
 
-use super::TlsVersion;
 use super::verify::CertificateRefusal;
+use super::{TlsRole, TlsVersion};
 
 /// Names of a certificate that an error lists at most.
 const MAX_NAMES: usize = 4;
-/// Length of an error in characters at most. Parts of it come from the server.
+/// Length of an error in characters at most. Parts of it come from the peer.
 const MAX_LENGTH: usize = 300;
 /// What is supported, for errors that may come from a server that supports nothing of it.
 const SUPPORTED: &str = "supported are TLS 1.2 and 1.3 with ECDHE, AES-GCM or ChaCha20-Poly1305, and RSA, P-256, P-384 or \
                          Ed25519 keys";
+/// What is supported of clients.
+const SUPPORTED_CLIENTS: &str = "supported are TLS 1.2 and 1.3 with ECDHE, and AES-GCM or ChaCha20-Poly1305";
 /// What helps with a server that supports nothing of it. docs/tls.md has an example.
 pub(super) const STUNNEL: &str = "stunnel can stand before it";
 /// The earliest plausible time, 2024-01-01. A box without a battery-backed clock starts with an earlier one.
@@ -42,25 +44,21 @@ impl TlsError {
         self.message.split(", ").next().unwrap_or_default()
     }
 
-    /// The error for an error of rustls. `negotiated`: the version of TLS that the server has chosen, if it has.
-    pub(super) fn from_rustls(error: &Error, negotiated: Option<TlsVersion>) -> Self {
-        Self::from_rustls_at(error, negotiated, SystemTime::now())
+    /// The error for an error of rustls. `role`: our end. `negotiated`: the version of TLS that the server has chosen, if it
+    /// has.
+    pub(super) fn from_rustls(error: &Error, role: TlsRole, negotiated: Option<TlsVersion>) -> Self {
+        Self::from_rustls_at(error, role, negotiated, SystemTime::now())
     }
 
-    /// The error for a server that does not speak TLS, judged by its first bytes. `None` if they can begin a TLS record.
-    pub(crate) fn from_first_bytes(bytes: &[u8]) -> Option<Self> {
-        if bytes.starts_with(b"HTTP/") {
-            return Some(Self::new("the server speaks plain HTTP on this port"));
-        }
-        if b"HTTP/".starts_with(bytes) {
-            return None;
-        }
-        // RFC 8446 section 5.1: a server's first record is a handshake (0x16) or an alert (0x15), with major version 3.
-        let is_tls = matches!(bytes, [0x15 | 0x16] | [0x15 | 0x16, 3, ..]);
-        (!is_tls).then(|| Self::new("the server does not speak TLS on this port"))
+    /// The error for a peer that has closed during the handshake. The arguments are those of [`TlsError::from_rustls`].
+    pub(super) fn closed(role: TlsRole, negotiated: Option<TlsVersion>) -> Self {
+        // A client has seen the certificate then.
+        let hint = if role == TlsRole::Server && negotiated.is_some() { ": it may refuse our certificate" } else { "" };
+        Self::new(format!("closed by the {} during the handshake{hint}", role.peer()))
     }
 
-    fn from_rustls_at(error: &Error, negotiated: Option<TlsVersion>, now: SystemTime) -> Self {
+    fn from_rustls_at(error: &Error, role: TlsRole, negotiated: Option<TlsVersion>, now: SystemTime) -> Self {
+        let peer = role.peer();
         Self::new(match error {
             Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
                 match other.downcast_ref::<CertificateRefusal>() {
@@ -69,16 +67,26 @@ impl TlsError {
                 }
             }
             Error::InvalidCertificate(error) => certificate_message(error, now),
-            Error::AlertReceived(alert) => alert_message(*alert, negotiated),
+            Error::AlertReceived(alert) => match role {
+                TlsRole::Client => alert_of_server(*alert, negotiated),
+                TlsRole::Server => alert_of_client(*alert),
+            },
             Error::PeerIncompatible(
                 PeerIncompatible::ServerDoesNotSupportTls12Or13
                 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
                 | PeerIncompatible::Tls12NotOfferedOrEnabled
                 | PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::SupportedVersionsExtensionRequired,
-            ) => format!("no common version of TLS: the server's is too old; {STUNNEL}"),
+            ) => match role {
+                TlsRole::Client => format!("no common version of TLS: the server's is too old; {STUNNEL}"),
+                TlsRole::Server => format!("no common version of TLS: the client's is too old: {SUPPORTED_CLIENTS}"),
+            },
             Error::PeerIncompatible(detail) => {
-                format!("{}: {SUPPORTED}; {STUNNEL}", with_detail("no common ground", detail))
+                let message = with_detail("no common ground", detail);
+                match role {
+                    TlsRole::Client => format!("{message}: {SUPPORTED}; {STUNNEL}"),
+                    TlsRole::Server => format!("{message}: {SUPPORTED_CLIENTS}"),
+                }
             }
             Error::PeerMisbehaved(
                 PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme
@@ -87,8 +95,9 @@ impl TlsError {
                 | PeerMisbehaved::SelectedUnofferedKxGroup
                 | PeerMisbehaved::IllegalHelloRetryRequestWithUnofferedNamedGroup,
             ) => format!("the server chose what was not offered: {SUPPORTED}; {STUNNEL}"),
-            Error::PeerMisbehaved(detail) => with_detail("the server broke the protocol", detail),
-            Error::InvalidMessage(_) => "the server sent an invalid TLS message".into(),
+            Error::PeerMisbehaved(detail) => with_detail(&format!("the {peer} broke the protocol"), detail),
+            Error::InvalidMessage(_) => format!("the {peer} sent an invalid TLS message"),
+            Error::PeerSentOversizedRecord => format!("the {peer} sent a TLS message that is too long"),
             Error::FailedToGetRandomBytes => "this box gives no random bytes".into(),
             error => error.to_string(),
         })
@@ -142,9 +151,8 @@ pub(super) fn certificate_message(error: &CertificateError, now: SystemTime) -> 
 }
 
 /// What an alert of the server says. `negotiated`: see [`TlsError::from_rustls`].
-fn alert_message(alert: AlertDescription, negotiated: Option<TlsVersion>) -> String {
+fn alert_of_server(alert: AlertDescription, negotiated: Option<TlsVersion>) -> String {
     use AlertDescription as Alert;
-    let name = || alert.as_str().map_or_else(|| format!("alert {}", u8::from(alert)), Into::into);
     match alert {
         Alert::ProtocolVersion => format!("no common version of TLS: the server refuses ours; {STUNNEL}"),
         // RFC 5246 section 7.4.6: so a server says that it wants a certificate. What it agreed to stands by then.
@@ -156,18 +164,46 @@ fn alert_message(alert: AlertDescription, negotiated: Option<TlsVersion>) -> Str
             format!("the server finds no common ground ({name}): {SUPPORTED}; {STUNNEL}")
         }
         Alert::CertificateRequired => "the server wants a certificate from us".into(),
-        Alert::UnknownCA
-        | Alert::BadCertificate
-        | Alert::CertificateUnknown
-        | Alert::CertificateExpired
-        | Alert::CertificateRevoked
-        | Alert::UnsupportedCertificate
-        | Alert::AccessDenied => {
-            format!("the server refuses our certificate ({})", name())
+        alert if is_about_certificate(alert) => {
+            format!("the server refuses our certificate ({})", alert_name(alert))
         }
         Alert::UnrecognisedName => "the server knows no such name (unrecognized_name)".into(),
-        _ => format!("the server says {}", name()),
+        _ => format!("the server says {}", alert_name(alert)),
     }
+}
+
+/// What an alert of a client says.
+fn alert_of_client(alert: AlertDescription) -> String {
+    use AlertDescription as Alert;
+    let name = alert_name(alert);
+    match alert {
+        Alert::ProtocolVersion => "no common version of TLS: the client refuses ours".into(),
+        Alert::HandshakeFailure | Alert::InsufficientSecurity => {
+            format!("the client finds no common ground ({name}): {SUPPORTED_CLIENTS}")
+        }
+        alert if is_about_certificate(alert) => format!("the client refuses our certificate ({name})"),
+        _ => format!("the client says {name}"),
+    }
+}
+
+/// True if an alert says that our certificate is refused.
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::UnsupportedCertificate
+            | Alert::AccessDenied
+    )
+}
+
+/// The name of an alert as rustls has it, or its number.
+fn alert_name(alert: AlertDescription) -> String {
+    alert.as_str().map_or_else(|| format!("alert {}", u8::from(alert)), Into::into)
 }
 
 /// The time of the box's clock, and whether it is plausible.
@@ -232,12 +268,12 @@ mod tests {
         }
         .into();
         assert_eq!(
-            TlsError::from_rustls_at(&error, None, UNIX_EPOCH + Duration::from_secs(60)).to_string(),
+            TlsError::from_rustls_at(&error, TlsRole::Client, None, UNIX_EPOCH + Duration::from_secs(60)).to_string(),
             "SSL_ERROR certificate not valid before 2024-01-01T00:00:00Z, but the clock of this box says \
              1970-01-01T00:01:00Z: it is not set yet"
         );
         assert_eq!(
-            TlsError::from_rustls_at(&error, None, UNIX_EPOCH + MIN_PLAUSIBLE_TIME).to_string(),
+            TlsError::from_rustls_at(&error, TlsRole::Client, None, UNIX_EPOCH + MIN_PLAUSIBLE_TIME).to_string(),
             "SSL_ERROR certificate not valid before 2024-01-01T00:00:00Z, the clock says 2024-01-01T00:00:00Z"
         );
     }
@@ -246,27 +282,5 @@ mod tests {
     fn messages_are_one_short_line() {
         let error = TlsError::new(format!("a\r\nb\u{1b}{}", "x".repeat(10_000))).to_string();
         assert!(error.starts_with("SSL_ERROR a??b?xxx") && error.len() <= MAX_LENGTH + 10, "{error}");
-    }
-
-    #[test]
-    fn first_bytes_tell_other_protocols_from_tls() {
-        for (bytes, words) in [
-            (&b"HTTP/1.1 400 Bad Request\r\n"[..], Some("plain HTTP")),
-            (b"SSH-2.0-dropbear\r\n", Some("does not speak TLS")),
-            (b"\x16\x02\x00\x00\x01", Some("does not speak TLS")),
-            (b"\x16\x03\x03\x00\x01", None),
-            (b"\x15\x03\x03\x00\x02", None),
-            (b"\x16", None),
-            (b"HTT", None),
-            (b"", None),
-        ] {
-            let found = TlsError::from_first_bytes(bytes).map(|error| error.to_string());
-            match words {
-                Some(words) => {
-                    assert!(found.as_ref().is_some_and(|found| found.contains(words)), "{bytes:?}: {found:?}");
-                }
-                None => assert_eq!(found, None, "{bytes:?}"),
-            }
-        }
     }
 }

@@ -9,10 +9,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
 
-use super::client::{TlsClient, TlsState};
-use super::{TlsContext, TlsError, TlsSettings};
+use super::first_bytes::FirstBytes;
+use super::unbuffered::{TlsState, UnbufferedConnection};
+use super::{ServerTlsSettings, TlsContext, TlsError, TlsRole, TlsSettings};
 use crate::thread_pool::{JobClass, ThreadPool, ThreadPoolSettings};
 
 /// Stack of a handshake thread in bytes. rustls and webpki use about 40 KiB, most of it to build certificate chains.
@@ -26,6 +28,10 @@ pub(super) const RECORD_HEADER: usize = 5;
 /// certificates, and the shortest has four bytes in the message (RFC 5246 section 7.4.2), a `Vec` and a block of memory.
 const MEMORY_PER_BYTE: usize = (size_of::<Vec<u8>>() + 4 * size_of::<usize>()) / 4;
 
+/// What a client of plain HTTP gets, as from other servers: a browser shows it.
+const TLS_ONLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 49\r\n\
+                          Connection: close\r\n\r\nThis port takes TLS only: use https:// or wss://\n";
+
 /// Runs handshakes on a thread pool. `K` identifies a session; each step comes back with its key.
 pub(crate) struct Handshakes<K> {
     context: Arc<TlsContext>,
@@ -35,11 +41,11 @@ pub(crate) struct Handshakes<K> {
     current: HashMap<K, Cancelled>,
 }
 
-/// A handshake that waits for the server's next bytes.
+/// A handshake that waits for the peer's next bytes.
 #[derive(Debug)]
 pub(crate) struct PendingHandshake {
-    client: Box<TlsClient>,
-    /// True once the server has sent a whole record header, so that its first bytes need no further check.
+    connection: Box<UnbufferedConnection>,
+    /// True once the peer has sent a whole record header, so that its first bytes need no further check.
     is_tls: bool,
     /// Bytes received so far.
     received: usize,
@@ -48,7 +54,7 @@ pub(crate) struct PendingHandshake {
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub(crate) struct TlsConnection {
-    pub(super) client: Box<TlsClient>,
+    pub(super) connection: Box<UnbufferedConnection>,
     /// Decrypted bytes that came with the end of the handshake.
     pub(super) plain: Vec<u8>,
 }
@@ -57,20 +63,20 @@ impl TlsConnection {
     /// The negotiated version as OpenSSL prints it, for example `TLSv1.3`.
     #[cfg(test)]
     pub(crate) fn version(&self) -> &'static str {
-        self.client.version()
+        self.connection.version()
     }
 
     /// Bytes held: decrypted ones, and a record that has come in part.
     pub(crate) fn held(&self) -> usize {
-        self.plain.len() + self.client.incomplete().len() + self.client.state_memory()
+        self.plain.len() + self.connection.incomplete().len() + self.connection.state_memory()
     }
 }
 
 /// The result of `begin` or `advance`.
 #[derive(Debug)]
 pub(crate) struct TlsStep {
-    /// Bytes to send to the server, after those of earlier steps. They must be sent whatever the outcome is: with
-    /// [`TlsOutcome::Failed`] they are the alert.
+    /// Bytes to send to the peer, after those of earlier steps. They must be sent whatever the outcome is: with
+    /// [`TlsOutcome::Failed`] they are the alert, or a client of plain HTTP is told that the port takes TLS.
     pub to_send: Vec<u8>,
     /// How the handshake continues.
     pub outcome: TlsOutcome,
@@ -79,7 +85,7 @@ pub(crate) struct TlsStep {
 /// How a handshake continues.
 #[derive(Debug)]
 pub(crate) enum TlsOutcome {
-    /// The server must answer first.
+    /// The peer must send first.
     Pending(PendingHandshake),
     /// The handshake is done. Bytes that came after it are inside the connection.
     Done(TlsConnection),
@@ -98,6 +104,7 @@ struct HandshakeJob<K> {
 
 enum HandshakeTask {
     Begin(Arc<TlsContext>, Box<str>, TlsSettings),
+    BeginServer(Arc<TlsContext>, ServerTlsSettings),
     Advance(PendingHandshake, Vec<u8>),
 }
 
@@ -135,7 +142,16 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
         self.submit(JobClass::Normal, key, task);
     }
 
-    /// Continues a handshake with bytes from the server. Empty `received` means that the server has closed.
+    /// Begins a handshake as the server, with the certificate of `settings`. The first step comes before the client has sent
+    /// anything, has no bytes to send, and is [`TlsOutcome::Failed`] if the certificate cannot be used: to check a
+    /// certificate, begin a handshake and drop it when it is pending. A key has one handshake at a time; a previous one is
+    /// cancelled.
+    pub(crate) fn begin_server(&mut self, key: K, settings: &ServerTlsSettings) {
+        let task = HandshakeTask::BeginServer(Arc::clone(&self.context), settings.clone());
+        self.submit(JobClass::Normal, key, task);
+    }
+
+    /// Continues a handshake with bytes from the peer. Empty `received` means that the peer has closed.
     pub(crate) fn advance(&mut self, key: K, pending: PendingHandshake, received: Vec<u8>) {
         // Handshakes under way go first: it is better that some finish than that all are late.
         self.submit(JobClass::Urgent, key, HandshakeTask::Advance(pending, received));
@@ -181,6 +197,9 @@ impl HandshakeTask {
         let begun = match self {
             Self::Advance(pending, received) => return pending.advance(&received),
             Self::Begin(context, host, settings) => begin(&context, &host, &settings),
+            Self::BeginServer(context, settings) => {
+                begin_server(&context, &settings).map(|pending| (pending, Vec::new()))
+            }
         };
         match begun {
             Ok((pending, to_send)) => TlsStep { to_send, outcome: TlsOutcome::Pending(pending) },
@@ -207,13 +226,19 @@ pub(crate) fn begin(
     settings: &TlsSettings,
 ) -> Result<(PendingHandshake, Vec<u8>), TlsError> {
     let name = server_name(settings.server_name.as_deref().unwrap_or(host))?;
-    let client =
-        TlsClient::new(context.config(settings)?, name).map_err(|error| TlsError::from_rustls(&error, None))?;
-    let mut pending = PendingHandshake { client: Box::new(client), is_tls: false, received: 0 };
+    let client = UnbufferedConnection::client(context.config(settings)?, name)
+        .map_err(|error| TlsError::from_rustls(&error, TlsRole::Client, None))?;
+    let mut pending = PendingHandshake::new(client);
     let mut to_send = Vec::new();
-    let state = pending.client.process(&mut [], &mut to_send, |_| ());
-    state.map_err(|error| TlsError::from_rustls(&error, None))?;
+    let state = pending.connection.process(&mut [], &mut to_send, |_| ());
+    state.map_err(|error| pending.connection.error(&error))?;
     Ok((pending, to_send))
+}
+
+/// Begins a handshake as the server, which waits for a ClientHello. May read files and compute for tens of milliseconds.
+/// Errors: the certificate or its key cannot be used.
+pub(crate) fn begin_server(context: &TlsContext, settings: &ServerTlsSettings) -> Result<PendingHandshake, TlsError> {
+    PendingHandshake::of_server(context.server_config(settings)?)
 }
 
 /// Parses the name to verify. RFC 6066 section 3: a literal address is not sent as a server name; it is verified as an
@@ -229,13 +254,23 @@ fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
 }
 
 impl PendingHandshake {
-    /// Continues with bytes from the server. Empty `received` means that the server has closed. May compute for tens of
+    fn new(connection: UnbufferedConnection) -> Self {
+        Self { connection: Box::new(connection), is_tls: false, received: 0 }
+    }
+
+    /// A server that waits for a ClientHello. Errors: those of rustls for the configuration.
+    pub(crate) fn of_server(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
+        let server = UnbufferedConnection::server(config);
+        server.map(Self::new).map_err(|error| TlsError::from_rustls(&error, TlsRole::Server, None))
+    }
+
+    /// Continues with bytes from the peer. Empty `received` means that the peer has closed. May compute for tens of
     /// milliseconds.
     pub(crate) fn advance(mut self, received: &[u8]) -> TlsStep {
         let mut to_send = Vec::new();
         let outcome = match self.process(received, &mut to_send) {
             Ok((TlsState::Handshake, _)) => TlsOutcome::Pending(self),
-            Ok((_, plain)) => TlsOutcome::Done(TlsConnection { client: self.client, plain }),
+            Ok((_, plain)) => TlsOutcome::Done(TlsConnection { connection: self.connection, plain }),
             Err(error) => TlsOutcome::Failed(error),
         };
         TlsStep { to_send, outcome }
@@ -248,18 +283,23 @@ impl PendingHandshake {
 
     fn process(&mut self, received: &[u8], to_send: &mut Vec<u8>) -> Result<(TlsState, Vec<u8>), TlsError> {
         if received.is_empty() {
-            return Err(TlsError::new("closed by the server during the handshake"));
+            return Err(TlsError::closed(self.connection.role(), self.connection.negotiated()));
         }
         self.received += received.len();
-        let mut incoming = [self.client.incomplete(), received].concat();
-        if !self.is_tls
-            && let Some(error) = TlsError::from_first_bytes(&incoming)
-        {
-            return Err(error);
+        let mut incoming = [self.connection.incomplete(), received].concat();
+        let role = self.connection.role();
+        if !self.is_tls {
+            let first = FirstBytes::of(&incoming, role);
+            if let Some(error) = first.error(role) {
+                if (role, first) == (TlsRole::Server, FirstBytes::Http) {
+                    to_send.extend_from_slice(TLS_ONLY);
+                }
+                return Err(error);
+            }
         }
         let mut plain = Vec::new();
-        let state = self.client.process(&mut incoming, to_send, |bytes| plain.extend_from_slice(bytes));
-        let state = state.map_err(|error| TlsError::from_rustls(&error, self.client.negotiated()))?;
+        let state = self.connection.process(&mut incoming, to_send, |bytes| plain.extend_from_slice(bytes));
+        let state = state.map_err(|error| self.connection.error(&error))?;
         self.is_tls |= incoming.len() >= RECORD_HEADER;
         Ok((state, plain))
     }

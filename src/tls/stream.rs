@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::io;
 
-use super::client::{TlsClient, TlsState};
 use super::error::TlsError;
 use super::handshake::{RECORD_HEADER, TlsConnection};
+use super::unbuffered::{TlsState, UnbufferedConnection};
 use crate::net::socket::Stream;
 
 /// Bytes received at once at most: one record.
@@ -32,13 +32,13 @@ thread_local! {
 /// `send` takes fewer bytes than it was given, the stream below has returned `WouldBlock`. Bytes that were taken and could
 /// not be sent wait for [`Stream::flush`].
 ///
-/// A server may send much that yields no plain bytes (records of one byte, tickets, key updates). To bound the work of
+/// A peer may send much that yields no plain bytes (records of one byte, tickets, key updates). To bound the work of
 /// one call, `recv` returns early when it has received at least twice as many bytes as it yields, with
 /// [`io::ErrorKind::Interrupted`] if it yields none. The caller decides when to go on.
 #[derive(Debug)]
 pub(crate) struct TlsStream<S> {
     inner: S,
-    client: Box<TlsClient>,
+    connection: Box<UnbufferedConnection>,
     /// Decrypted bytes that did not fit into the caller's buffer. While there are any, nothing more is received.
     plain: Vec<u8>,
     /// Bytes of `plain` that the caller has taken.
@@ -61,7 +61,7 @@ pub(crate) struct TlsStream<S> {
 #[derive(Debug)]
 enum ReadState {
     Open,
-    /// The server has sent close_notify.
+    /// The peer has sent close_notify.
     Closed,
     /// An error occurred; every further `recv` returns it again.
     Failed(ReadError),
@@ -72,7 +72,7 @@ enum ReadState {
 enum ReadError {
     /// The stream below failed, or ended without close_notify.
     Below(io::ErrorKind, Box<str>),
-    /// The server's bytes violate TLS.
+    /// The peer's bytes violate TLS.
     Tls(TlsError),
 }
 
@@ -97,12 +97,12 @@ enum WriteState {
 
 impl<S: Stream> TlsStream<S> {
     /// A stream over `inner`. `unsent`: bytes of the handshake that have not been sent yet.
-    pub(crate) fn new(inner: S, TlsConnection { client, plain }: TlsConnection, unsent: Vec<u8>) -> Self {
-        let reading = if client.is_closed() { ReadState::Closed } else { ReadState::Open };
-        let state_memory = client.state_memory();
+    pub(crate) fn new(inner: S, TlsConnection { connection, plain }: TlsConnection, unsent: Vec<u8>) -> Self {
+        let reading = if connection.is_closed() { ReadState::Closed } else { ReadState::Open };
+        let state_memory = connection.state_memory();
         Self {
             inner,
-            client,
+            connection,
             plain,
             plain_taken: 0,
             unsent,
@@ -127,7 +127,7 @@ impl<S: Stream> TlsStream<S> {
 
     /// The negotiated version as OpenSSL prints it, for example `TLSv1.3`.
     pub(crate) fn version(&self) -> &'static str {
-        self.client.version()
+        self.connection.version()
     }
 
     /// Receives once from the stream below and processes the bytes. Returns their number, or `None` if the stream below
@@ -145,12 +145,12 @@ impl<S: Stream> TlsStream<S> {
         buffer: &mut [u8],
         filled: &mut usize,
     ) -> io::Result<Option<usize>> {
-        let start = self.client.incomplete().len();
+        let start = self.connection.incomplete().len();
         let end = if self.receive_limit >= start.saturating_add(MAX_WIRE_RECORD) {
             start + (buffer.len() - *filled).clamp(MIN_READ, MAX_READ)
         } else {
             // Where memory is short a record is received when there is memory for all of it, and nothing behind it.
-            let end = record_end(self.client.incomplete());
+            let end = record_end(self.connection.incomplete());
             if end > self.receive_limit {
                 self.needed = end;
                 return Ok(None);
@@ -174,7 +174,7 @@ impl<S: Stream> TlsStream<S> {
             self.reading = ReadState::Failed(ReadError::Below(io::ErrorKind::UnexpectedEof, message));
             return Ok(Some(0));
         }
-        scratch[..start].copy_from_slice(self.client.incomplete());
+        scratch[..start].copy_from_slice(self.connection.incomplete());
         let plain = &mut self.plain;
         let deliver = |bytes: &[u8]| {
             let fits = bytes.len().min(buffer.len() - *filled);
@@ -183,7 +183,7 @@ impl<S: Stream> TlsStream<S> {
             plain.extend_from_slice(&bytes[fits..]);
         };
         let waiting = self.unsent.len();
-        let outcome = self.client.process(&mut scratch[..start + read], &mut self.unsent, deliver);
+        let outcome = self.connection.process(&mut scratch[..start + read], &mut self.unsent, deliver);
         if self.writing != WriteState::Open {
             // RFC 8446 section 6.1: nothing follows close_notify, neither an alert nor the answer to a key update.
             self.unsent.truncate(waiting);
@@ -194,7 +194,7 @@ impl<S: Stream> TlsStream<S> {
             Err(error) => {
                 // Send the alert. If that fails too, the first error is still the one to report.
                 let _ = self.flush();
-                let error = TlsError::from_rustls(&error, self.client.negotiated());
+                let error = self.connection.error(&error);
                 self.reading = ReadState::Failed(ReadError::Tls(error));
             }
         }
@@ -216,8 +216,8 @@ impl<S: Stream> TlsStream<S> {
     /// Encrypts one record and sends as much of it as possible. Returns false if bytes wait for the stream below.
     fn send_record(&mut self, bytes: &[u8]) -> io::Result<bool> {
         let mut scratch = SCRATCH.take();
-        let outcome = self.client.encrypt(bytes, &mut self.unsent, &mut scratch);
-        let to_io = |error| io::Error::other(TlsError::from_rustls(&error, self.client.negotiated()));
+        let outcome = self.connection.encrypt(bytes, &mut self.unsent, &mut scratch);
+        let to_io = |error| io::Error::other(self.connection.error(&error));
         let outcome = outcome.map_err(to_io).and_then(|length| {
             let encrypted = &scratch[..length];
             let mut sent = 0;
@@ -253,7 +253,7 @@ impl<S: Stream> Stream for TlsStream<S> {
                 }
             }
             // The incomplete record counts as useful, since it will yield bytes.
-            if matches!(self.reading, ReadState::Open) && filled + self.client.incomplete().len() < received / 2 {
+            if matches!(self.reading, ReadState::Open) && filled + self.connection.incomplete().len() < received / 2 {
                 return if filled > 0 { Ok(filled) } else { Err(io::ErrorKind::Interrupted.into()) };
             }
         }
@@ -311,7 +311,7 @@ impl<S: Stream> Stream for TlsStream<S> {
 
     fn held(&self) -> usize {
         // Both vectors are freed when they become empty.
-        self.state_memory + self.unsent.capacity() + self.plain.capacity() + self.client.incomplete().len()
+        self.state_memory + self.unsent.capacity() + self.plain.capacity() + self.connection.incomplete().len()
     }
 
     fn incomplete(&self) -> usize {
@@ -323,7 +323,7 @@ impl<S: Stream> Stream for TlsStream<S> {
     }
 
     fn set_receive_limit(&mut self, bytes: usize) {
-        self.receive_limit = self.client.incomplete().len().saturating_add(bytes);
+        self.receive_limit = self.connection.incomplete().len().saturating_add(bytes);
         if self.needed <= self.receive_limit {
             self.needed = 0;
         }
@@ -344,7 +344,7 @@ impl<S: Stream> Stream for TlsStream<S> {
         }
         self.writing = WriteState::Closing;
         if !matches!(self.reading, ReadState::Failed(..)) {
-            let _ = self.client.close(&mut self.unsent);
+            let _ = self.connection.close(&mut self.unsent);
         }
         // Bytes that cannot be sent now wait for the next `flush`; an error shows there again.
         let _ = self.flush();

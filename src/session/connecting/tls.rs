@@ -148,7 +148,7 @@ mod tests {
     use crate::protocol::options::Protocol;
     use crate::session::simulation::services::SimHandshakes;
     use crate::testing::wire::{FaultProfile, Wire, deliver_event};
-    use crate::tls::{TlsContext, Verify, begin};
+    use crate::tls::{ServerTlsSettings, TlsContext, Verify, begin};
 
     /// Delivers what was computed.
     fn deliver_step(handshake: &mut TlsHandshake<Wire>, queue: &mut SimHandshakes) {
@@ -193,6 +193,8 @@ mod tests {
 
     impl HandshakeQueue for Queue {
         fn begin(&mut self, _: Key, _: &str, _: &TlsSettings) {}
+
+        fn begin_server(&mut self, _: Key, _: &ServerTlsSettings) {}
 
         fn advance(&mut self, _: Key, pending: PendingHandshake, received: Vec<u8>) {
             self.0.push((pending, received));

@@ -12,7 +12,7 @@ use crate::session::context::{HandshakeQueue, Key, RandomBytes};
 use crate::testing::TestEntropy;
 use crate::testing::choices::Choices;
 use crate::tls::handshake::begin;
-use crate::tls::{PendingHandshake, TlsContext, TlsOutcome, TlsSettings, TlsStep};
+use crate::tls::{PendingHandshake, ServerTlsSettings, TlsContext, TlsError, TlsOutcome, TlsSettings, TlsStep};
 use crate::websocket::Entropy;
 
 /// When a name's addresses, or a part of a handshake, are there.
@@ -110,6 +110,9 @@ impl TlsWorld {
     }
 }
 
+/// The name of a certificate's file that does not exist.
+pub(crate) const MISSING_CERTIFICATE: &str = "missing.pem";
+
 /// Handshakes that are computed inline and delivered as scripted.
 pub(crate) struct SimHandshakes {
     tls: &'static TlsWorld,
@@ -149,6 +152,18 @@ impl HandshakeQueue for SimHandshakes {
             Err(failure) => TlsStep { to_send: Vec::new(), outcome: TlsOutcome::Failed(failure) },
         };
         self.push(key, step);
+    }
+
+    /// The certificate is that of [`TlsWorld::server`], whatever it is called. Except for [`MISSING_CERTIFICATE`].
+    fn begin_server(&mut self, key: Key, settings: &ServerTlsSettings) {
+        self.cancel(key);
+        let begun = if &*settings.certificate == MISSING_CERTIFICATE {
+            Err(TlsError::new("CERT missing.pem: No such file or directory (os error 2)"))
+        } else {
+            PendingHandshake::of_server(Arc::clone(&self.tls.server))
+        };
+        let outcome = begun.map_or_else(TlsOutcome::Failed, TlsOutcome::Pending);
+        self.push(key, TlsStep { to_send: Vec::new(), outcome });
     }
 
     fn advance(&mut self, key: Key, pending: PendingHandshake, received: Vec<u8>) {

@@ -3,6 +3,7 @@
 mod files;
 mod handshakes;
 mod refusals;
+mod server;
 mod streams;
 
 use std::io::{Read, Write};
@@ -109,10 +110,10 @@ fn handshake_in_pieces(
             TlsOutcome::Failed(error) => break Err(error),
             TlsOutcome::Done(mut connection) => {
                 // Bytes that follow the server's handshake: session tickets, or an alert that refuses the client.
-                let mut incoming = [connection.client.incomplete(), &answer].concat();
+                let mut incoming = [connection.connection.incomplete(), &answer].concat();
                 let deliver = |_: &[u8]| panic!("plain bytes that the server did not send");
-                if let Err(error) = connection.client.process(&mut incoming, &mut Vec::new(), deliver) {
-                    break Err(TlsError::from_rustls(&error, connection.client.negotiated()));
+                if let Err(error) = connection.connection.process(&mut incoming, &mut Vec::new(), deliver) {
+                    break Err(connection.connection.error(&error));
                 }
                 break Ok(connection);
             }
@@ -134,7 +135,7 @@ fn error_text(context: &TlsContext, host: &str, settings: &TlsSettings, config: 
 fn exchange(finished: Finished) {
     let Finished { client, mut server, received } = finished;
     received.unwrap();
-    let mut client = client.unwrap().client;
+    let mut client = client.unwrap().connection;
     let (mut to_send, mut out) = (Vec::new(), Vec::new());
     let length = client.encrypt(b"ping", &mut to_send, &mut out).unwrap();
     receive(&mut server, &[&to_send, &out[..length]].concat()).unwrap();
