@@ -8,7 +8,7 @@
 //! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging probe supervise |
 //! | [`supervise`] | the parent process that restarts a daemon which has died | |
 //! | [`probe`] | asks a running proxy for its greeting | net protocol |
-//! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay session status tls |
+//! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay session status tls websocket |
 //! | [`status`] | the answers to STAT and STAT JSON | config notify protocol session |
 //! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol websocket |

@@ -61,9 +61,9 @@ pub(super) fn apply(name: &str, text: &[u8], config: &mut Config) -> Result<(), 
     Ok(())
 }
 
-/// True if a setting is in this section, and for `[direct]`, whose keys are ports.
+/// True if a setting is in this section, and for `[direct]` and `[serve]`, whose keys are ports.
 fn is_section(name: &str) -> bool {
-    name == "direct" || SETTINGS.iter().any(|setting| setting.section == name)
+    ["direct", "serve"].contains(&name) || SETTINGS.iter().any(|setting| setting.section == name)
 }
 
 enum ConfigLine {

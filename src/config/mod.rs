@@ -18,13 +18,14 @@ use file::ReadTime;
 use crate::access::{AccessList, TargetList};
 use crate::protocol::command::parse_connect;
 use crate::protocol::framing::Framing;
-use crate::protocol::options::Parameters;
+use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
+use crate::protocol::serve_settings::ServeSettings;
 use crate::protocol::target::Target;
 use crate::protocol::tls_settings::TlsVerify;
 
-/// Direct listeners. Each takes a descriptor, and a number in a token.
-const MAX_DIRECT_LISTENERS: usize = 1000;
+/// Lines of `[direct]`, and of `[serve]`. Each may take a descriptor, and a number in a token.
+const MAX_LISTENERS: usize = 1000;
 
 /// A part of the configuration that the command line gives. Sources are applied in order; a later one overrides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub(crate) struct Config {
     pub limits: Limits,
     /// Listeners without setup mode.
     pub direct: Vec<DirectListener>,
+    /// WebSocket ports in front of targets. Several lines may have one port, and different paths then.
+    pub serve: Vec<ServeListener>,
     /// TLS settings that are not a plugin's.
     pub tls: TlsConfig,
 }
@@ -147,6 +150,19 @@ pub(crate) struct DirectListener {
     pub parameters: Parameters,
 }
 
+/// One path of a WebSocket port, whose connections lead to one target.
+#[derive(Clone, Debug)]
+pub(crate) struct ServeListener {
+    /// The port to listen on.
+    pub port: u16,
+    /// The browser's side.
+    pub settings: ServeSettings,
+    /// The target.
+    pub target: Target,
+    /// The options of the CONN.
+    pub parameters: Parameters,
+}
+
 /// What is wrong with the configuration, and where: a file with a line number, or a command-line option.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ConfigError {
@@ -204,8 +220,10 @@ impl Config {
 
     /// Sets one key. A bare key has no value. The error is the reason, without the place.
     fn set(&mut self, section: &str, key: &str, value: Option<&str>) -> Result<(), String> {
-        if section == "direct" {
-            return self.add_direct(key, value.unwrap_or_default());
+        match section {
+            "direct" => return self.add_direct(parse_port(key)?, value.unwrap_or_default()),
+            "serve" => return self.add_serve(parse_port(key)?, value.unwrap_or_default()),
+            _ => {}
         }
         let setting = settings::SETTINGS
             .iter()
@@ -220,32 +238,86 @@ impl Config {
     }
 
     /// Adds a direct listener. It replaces an earlier one on the same port, so that a second file can override the first.
-    fn add_direct(&mut self, key: &str, spec: &str) -> Result<(), String> {
-        let port =
-            key.parse().ok().filter(|&port| port != 0).ok_or_else(|| format!("'{key}' is not a port (1 to 65535)"))?;
-        // The text after these characters may be a secret, and errors of a reload are logged.
-        let shown = spec.split(['?', '=']).next().unwrap_or_default();
+    fn add_direct(&mut self, port: u16, spec: &str) -> Result<(), String> {
         let text = crate::protocol::trim(spec.as_bytes());
         let (word, rest) = crate::protocol::first_word(text);
         let text = if word.eq_ignore_ascii_case(b"CONN") { rest } else { text };
-        let (target, mut parameters) = parse_connect(text, &Parameters::default()).map_err(|error| {
-            let refusal = reply::command_failed(&error);
-            let reason = String::from_utf8_lossy(&refusal);
-            format!("bad target '{shown}' for port {port}: {}", reason.trim_end().trim_start_matches("ERR CONN "))
-        })?;
-        if parameters.keep.is_some() {
-            // A client of a direct listener cannot send ATCH.
-            return Err(format!("bad target '{shown}' for port {port}: KEEP is for connections made in setup mode"));
-        }
+        // The text after these characters may be a secret, and errors of a reload are logged.
+        let shown = spec.split(['?', '=']).next().unwrap_or_default();
+        let (target, mut parameters) = parse_target(port, shown, text)?;
         // Clients of a direct listener expect a byte stream, unless FRAM says otherwise.
         parameters.framing.get_or_insert(Framing::Raw);
+        if self.serve.iter().any(|other| other.port == port) {
+            return Err(format!("port {port} is in [serve] already"));
+        }
         self.direct.retain(|other| other.port != port);
-        if self.direct.len() >= MAX_DIRECT_LISTENERS {
-            return Err(format!("more than {MAX_DIRECT_LISTENERS} direct listeners"));
+        if self.direct.len() >= MAX_LISTENERS {
+            return Err(format!("more than {MAX_LISTENERS} direct listeners"));
         }
         self.direct.push(DirectListener { port, target, parameters });
         Ok(())
     }
+
+    /// Adds a path of a WebSocket port. It replaces an earlier one of the same port and path, so that a second file can
+    /// override the first.
+    fn add_serve(&mut self, port: u16, spec: &str) -> Result<(), String> {
+        let (settings, text) = ServeSettings::parse(crate::protocol::trim(spec.as_bytes()))
+            .map_err(|reason| format!("bad line for port {port}: {reason}"))?;
+        let shown = String::from_utf8_lossy(text);
+        let shown = shown.split(['?', '=']).next().unwrap_or_default();
+        let (target, mut parameters) = parse_target(port, shown, text)?;
+        let shows_head = parameters.websocket.as_deref().is_some_and(|settings| settings.offer.keep_head);
+        if parameters.framing.is_some() || shows_head {
+            return Err(format!("bad target '{shown}' for port {port}: FRAM and RHDR are for plugins"));
+        }
+        // With messages in it, the stream between the two sides keeps those of the target.
+        let is_stream = matches!(Protocol::of(&target, parameters.transport), Protocol::Tcp | Protocol::Tls);
+        parameters.framing = Some(if is_stream { Framing::Raw } else { Framing::Mesg });
+        if self.direct.iter().any(|other| other.port == port) {
+            return Err(format!("port {port} is in [direct] already"));
+        }
+        self.serve.retain(|other| other.port != port || other.settings.rules.path != settings.rules.path);
+        if self.serve.iter().any(|other| other.port == port && other.settings.tls != settings.tls) {
+            return Err(format!("port {port} has lines with another CERT or PKEY"));
+        }
+        if self.serve.len() >= MAX_LISTENERS {
+            return Err(format!("more than {MAX_LISTENERS} lines in [serve]"));
+        }
+        self.serve.push(ServeListener { port, settings, target, parameters });
+        Ok(())
+    }
+
+    /// The lines of `[serve]` for `port`.
+    pub(crate) fn serve_on(&self, port: u16) -> impl Iterator<Item = &ServeListener> {
+        self.serve.iter().filter(move |listener| listener.port == port)
+    }
+
+    /// The ports of `[serve]`, each once.
+    pub(crate) fn serve_ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.serve.iter().map(|listener| listener.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+}
+
+/// Parses a key of `[direct]` and `[serve]`.
+fn parse_port(key: &str) -> Result<u16, String> {
+    key.parse().ok().filter(|&port| port != 0).ok_or_else(|| format!("'{key}' is not a port (1 to 65535)"))
+}
+
+/// Parses target and options of a line for `port`, of which errors repeat `shown`.
+fn parse_target(port: u16, shown: &str, text: &[u8]) -> Result<(Target, Parameters), String> {
+    let (target, parameters) = parse_connect(text, &Parameters::default()).map_err(|error| {
+        let refusal = reply::command_failed(&error);
+        let reason = String::from_utf8_lossy(&refusal);
+        format!("bad target '{shown}' for port {port}: {}", reason.trim_end().trim_start_matches("ERR CONN "))
+    })?;
+    if parameters.keep.is_some() {
+        // Such a client cannot send ATCH.
+        return Err(format!("bad target '{shown}' for port {port}: KEEP is for connections made in setup mode"));
+    }
+    Ok((target, parameters))
 }
 
 impl Default for Config {
@@ -282,6 +354,7 @@ impl Default for Config {
                 lost: None,
             },
             direct: Vec::new(),
+            serve: Vec::new(),
             tls: TlsConfig { ca: None, directory: None, luup: TlsVerify::Peer },
         };
         // Each default is declared once, as text, in SETTINGS. A test covers them all.

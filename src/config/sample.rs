@@ -28,7 +28,11 @@ pub(crate) fn sample() -> String {
     text.push_str(
         "\n[direct]\n\
          ;   Listeners without setup mode: a connection to the port leads to the target. port=CONN and its options.\n\
-         ; 8125=CONN mail.example.com:25 NTFY=55/urn:example-com:serviceId:MailProxy1/HandleReceive/0\n",
+         ; 8125=CONN mail.example.com:25 NTFY=55/urn:example-com:serviceId:MailProxy1/HandleReceive/0\n\
+         \n[serve]\n\
+         ;   WebSocket ports: a browser's connection to the port and path leads to the target. port=/path, then which\n\
+         ;   requests are taken, then CONN and its options. ORIG names the pages that may connect.\n\
+         ; 8126=/amplifier ORIG=http://192.168.0.5 CONN 192.168.0.15:23\n",
     );
     text
 }

@@ -44,6 +44,23 @@ fn parses_every_section() {
 }
 
 #[test]
+fn a_port_of_serve_has_several_paths() {
+    let text =
+        "[Serve]\n8080=/a ORIG=* CONN a:1\n8080 = /b CONN b:2 PRTO=udp\n8081=CONN ws://c:3/d\n8080=/a CONN e:5\n";
+    let config = load(text).unwrap();
+    let shown = |port| -> Vec<String> {
+        let show = |line: &ServeListener| format!("{} {}", line.settings.shown_path(), line.target);
+        config.serve_on(port).map(show).collect()
+    };
+    assert_eq!((shown(8080), shown(8081)), (vec!["/b b:2".into(), "/a e:5".into()], vec!["* ws://c:3/d".into()]));
+    assert_eq!(config.serve_ports(), [8080, 8081]);
+    let framings: Vec<_> = config.serve.iter().map(|line| line.parameters.framing.unwrap()).collect();
+    assert_eq!(framings, [Framing::Mesg, Framing::Mesg, Framing::Raw]);
+    let many: String = (0..=MAX_LISTENERS).map(|n| format!("1=/{n} CONN a:1\n")).collect();
+    assert!(load(&format!("[serve]\n{many}")).unwrap_err().ends_with("more than 1000 lines in [serve]"));
+}
+
+#[test]
 fn sections_and_keys_in_any_case() {
     let config = load("[HOST]\nPort = 7\nDEBUG\n  [Limits]  \nConnections=9\n# also a comment\n").unwrap();
     assert_eq!((config.port, config.debug, config.limits.connections), (7, true, 9));
@@ -75,6 +92,21 @@ fn every_error_gives_its_line() {
             "test.cf:2: bad target 'CONN ws://h/' for port 7: Invalid option AUTH",
         ),
         ("[direct]\n0=a:1", "test.cf:2: '0' is not a port (1 to 65535)"),
+        ("[serve]\n0=/a CONN a:1", "test.cf:2: '0' is not a port (1 to 65535)"),
+        ("[serve]\n7=/a a:1", "test.cf:2: bad line for port 7: Invalid option a:1"),
+        ("[serve]\n7=/a AUTH=hidden CONN a:1", "test.cf:2: bad line for port 7: Invalid option AUTH"),
+        ("[serve]\n7=/a CONN nowhere", "test.cf:2: bad target 'nowhere' for port 7: Invalid host:port"),
+        (
+            "[serve]\n7=/a CONN ws://h/?hidden FRAM=LINE",
+            "test.cf:2: bad target 'ws://h/' for port 7: FRAM and RHDR are for plugins",
+        ),
+        (
+            "[serve]\n7=/a CONN a:1 KEEP=5 NTFY=1///12345678",
+            "test.cf:2: bad target 'a:1 KEEP' for port 7: KEEP is for connections made in setup mode",
+        ),
+        ("[direct]\n7=a:1\n[serve]\n7=CONN a:1", "test.cf:4: port 7 is in [direct] already"),
+        ("[serve]\n7=CONN a:1\n[direct]\n7=a:1", "test.cf:4: port 7 is in [serve] already"),
+        ("[serve]\n7=/a CERT=a CONN a:1\n7=/b CONN a:1", "test.cf:3: port 7 has lines with another CERT or PKEY"),
         ("[host] port=5", "test.cf:1: neither a [section] nor key=value"),
         (
             "[host]\nvera=http://h:99999",

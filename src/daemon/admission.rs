@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::client::{ClientKey, ClientLimits, ClientUsage, ReachedLimit};
 use crate::config::Config;
 use crate::protocol::reply;
+use crate::websocket::handshake;
 
 /// Refusals that are logged in each period.
 const MAX_LOGGED: u32 = 10;
@@ -43,6 +44,18 @@ impl From<ReachedLimit> for Refusal {
             ReachedLimit::Common => Self::Full,
             ReachedLimit::Own => Self::TooManyOfClient,
         }
+    }
+}
+
+impl Refusal {
+    /// What a client of `[serve]` is told.
+    pub(super) fn response(self) -> Vec<u8> {
+        let (code, reason) = match self {
+            Self::NotAllowed => (403, "Your address is not allowed."),
+            Self::Full => (503, "There are too many connections."),
+            Self::TooManyOfClient => (503, "There are too many connections from your address."),
+        };
+        handshake::server::Refusal::new(code, reason).response()
     }
 }
 

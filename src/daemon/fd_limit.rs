@@ -77,7 +77,7 @@ impl FdLimits {
 /// The soft limit goes up to the hard one; root may raise that as well.
 pub(super) fn raise_for(config: &Config) -> FdLimits {
     let wanted = FdLimits::wanted(config);
-    let own = OWN + config.direct.len();
+    let own = OWN + config.direct.len() + config.serve_ports().len();
     let needed = own + PER_CONNECTION * wanted.connections + wanted.others();
     let available = raise(needed as rlim_t) as usize;
     let limits = wanted.within(available.saturating_sub(own));

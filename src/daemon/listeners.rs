@@ -1,4 +1,4 @@
-//! The listening sockets: the port of setup mode, and the direct listeners.
+//! The listening sockets: the port of setup mode, the direct listeners, and the WebSocket ports of `[serve]`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use super::tokens;
 use crate::config::{Config, DirectListener, Limits};
 use crate::net::listener::{deregister, listen, listen_at, register};
 use crate::net::socket::{KeepAlive, set_options};
+use crate::status::ListenerStatus;
 
 /// Delay before accept(2) is tried again after EMFILE or ENOMEM. A session that ends shortens it.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -25,10 +26,37 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    /// `None`: setup mode.
-    direct: Option<Box<DirectListener>>,
+    kind: ListenerKind,
     /// An event of this turn reports that a connection is waiting.
     ready: bool,
+}
+
+/// What a listener serves.
+#[derive(Clone, Debug)]
+pub(super) enum ListenerKind {
+    /// Setup mode.
+    Setup,
+    /// Connections lead straight to a target.
+    Direct(Box<DirectListener>),
+    /// A port of `[serve]`. What it serves is in the configuration in force.
+    Serve(u16),
+}
+
+impl ListenerKind {
+    /// The port in the configuration, but for that of setup mode.
+    fn port(&self) -> Option<u16> {
+        match self {
+            Self::Setup => None,
+            Self::Direct(direct) => Some(direct.port),
+            Self::Serve(port) => Some(*port),
+        }
+    }
+
+    /// All but that of setup mode which `config` has.
+    fn configured(config: &Config) -> impl Iterator<Item = Self> {
+        let direct = config.direct.iter().cloned().map(Box::new).map(Self::Direct);
+        direct.chain(config.serve_ports().into_iter().map(Self::Serve))
+    }
 }
 
 /// All listening sockets. A listener keeps its number, which its token carries.
@@ -53,24 +81,25 @@ pub(super) struct Accepted {
 }
 
 impl Listeners {
-    /// Opens the listener of setup mode and the direct ones. An error says in one line which could not be opened.
+    /// Opens all listeners. An error says in one line which could not be opened.
     pub(super) fn open(config: &Config, registry: &Registry) -> Result<Self, String> {
         let mut listeners = Self::default();
         let listen = |port| listen(&config.address, port, keep_alive(&config.limits));
-        listeners.add(config, config.port, listen(config.port), None, registry)?;
-        for direct in &config.direct {
-            listeners.add(config, direct.port, listen(direct.port), Some(direct), registry)?;
+        listeners.add(config, config.port, listen(config.port), ListenerKind::Setup, registry)?;
+        for kind in ListenerKind::configured(config) {
+            let port = kind.port().unwrap_or_default();
+            listeners.add(config, port, listen(port), kind, registry)?;
         }
         Ok(listeners)
     }
 
-    /// Brings the direct listeners in line with a configuration that was read anew. Connections live on.
+    /// Brings the listeners other than that of setup mode in line with a configuration that was read anew. Connections live on.
     pub(super) fn reload(&mut self, config: &Config, registry: &Registry) {
         for slot in &mut self.listeners {
             let Some(listener) = slot else { continue };
-            let Some(direct) = &mut listener.direct else { continue };
-            match config.direct.iter().find(|new| new.port == direct.port) {
-                Some(new) => **direct = new.clone(),
+            let Some(port) = listener.kind.port() else { continue };
+            match ListenerKind::configured(config).find(|new| new.port() == Some(port)) {
+                Some(new) => listener.kind = new,
                 None => {
                     log::info!("no longer listening on {}", listener.address);
                     *slot = None;
@@ -81,17 +110,14 @@ impl Listeners {
             set_options(SockRef::from(&listener.socket), keep_alive(&config.limits));
         }
         // Looking the name up that the configuration may have for the address would block the loop. The address stays.
-        let own = self.listeners.iter().flatten().find(|listener| listener.direct.is_none());
+        let own = self.listeners.iter().flatten().find(|listener| listener.kind.port().is_none());
         let Some(mut address) = own.map(|listener| listener.address) else { return };
-        for direct in &config.direct {
-            let known = self
-                .listeners
-                .iter()
-                .flatten()
-                .any(|listener| listener.direct.as_ref().is_some_and(|old| old.port == direct.port));
-            address.set_port(direct.port);
+        for kind in ListenerKind::configured(config) {
+            let known = self.listeners.iter().flatten().any(|listener| listener.kind.port() == kind.port());
+            let port = kind.port().unwrap_or_default();
+            address.set_port(port);
             let listen = || listen_at(address, keep_alive(&config.limits));
-            if !known && let Err(error) = self.add(config, direct.port, listen(), Some(direct), registry) {
+            if !known && let Err(error) = self.add(config, port, listen(), kind, registry) {
                 log::error!("{error}");
             }
         }
@@ -173,9 +199,9 @@ impl Listeners {
         self.paused_until
     }
 
-    /// The configuration of a direct listener. `None` for that of setup mode.
-    pub(super) fn direct(&self, listener: usize) -> Option<&DirectListener> {
-        self.listeners.get(listener)?.as_ref()?.direct.as_deref()
+    /// What a listener serves. `None`: there is no such listener any more.
+    pub(super) fn kind(&self, listener: usize) -> Option<&ListenerKind> {
+        Some(&self.listeners.get(listener)?.as_ref()?.kind)
     }
 
     /// The ports of all listeners: what no client reaches through the proxy.
@@ -183,10 +209,22 @@ impl Listeners {
         self.listeners.iter().flatten().map(|listener| listener.address.port()).collect()
     }
 
-    /// The addresses of all listeners, and the targets of the direct ones.
-    pub(super) fn list(&self) -> Vec<(String, Option<String>)> {
-        let target = |listener: &Listener| listener.direct.as_ref().map(|direct| direct.target.to_string());
-        self.listeners.iter().flatten().map(|listener| (listener.address.to_string(), target(listener))).collect()
+    /// All listeners, as STAT JSON shows them: one of `[serve]` has an entry for each path.
+    pub(super) fn list(&self, config: &Config) -> Vec<ListenerStatus> {
+        let mut list = Vec::new();
+        for Listener { address, kind, .. } in self.listeners.iter().flatten() {
+            let entry = |target, path| ListenerStatus { address: address.to_string(), target, path };
+            match kind {
+                ListenerKind::Setup => list.push(entry(None, None)),
+                ListenerKind::Direct(direct) => list.push(entry(Some(direct.target.to_string()), None)),
+                ListenerKind::Serve(port) => list.extend(
+                    config
+                        .serve_on(*port)
+                        .map(|line| entry(Some(line.target.to_string()), Some(line.settings.shown_path().to_owned()))),
+                ),
+            }
+        }
+        list
     }
 
     /// Adds a listener that `opened` has for `port`.
@@ -195,23 +233,27 @@ impl Listeners {
         config: &Config,
         port: u16,
         opened: io::Result<TcpListener>,
-        direct: Option<&DirectListener>,
+        kind: ListenerKind,
         registry: &Registry,
     ) -> Result<(), String> {
         let number = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
         let opened = opened.and_then(|listener| {
             register(registry, &listener, tokens::listener(number))?;
             let address = listener.local_addr()?;
-            Ok(Listener { socket: listener, address, direct: direct.cloned().map(Box::new), ready: false })
+            Ok(Listener { socket: listener, address, kind, ready: false })
         });
         let listener = opened.map_err(|error| {
             let why =
                 error.raw_os_error().map_or_else(|| error.to_string(), |errno| Errno::from_raw(errno).desc().into());
             format!("cannot listen on {}:{port}: {why}", config.address)
         })?;
-        match &listener.direct {
-            None => log::info!("listening on {}", listener.address),
-            Some(direct) => log::info!("listening on {} for {}", listener.address, direct.target),
+        match &listener.kind {
+            ListenerKind::Setup => log::info!("listening on {}", listener.address),
+            ListenerKind::Direct(direct) => log::info!("listening on {} for {}", listener.address, direct.target),
+            ListenerKind::Serve(port) => config.serve_on(*port).for_each(|line| {
+                let (scheme, path) = (line.settings.scheme(), line.settings.shown_path());
+                log::info!("listening on {} ({scheme}, {path}) for {}", listener.address, line.target);
+            }),
         }
         if number == self.listeners.len() {
             self.listeners.push(Some(listener));

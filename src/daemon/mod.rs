@@ -43,7 +43,7 @@ use crate::status;
 use crate::tls::{self, Handshakes};
 use admission::{Admission, Refusal};
 use kept_registry::{KeptRegistry, TooManyGuesses};
-use listeners::{Accepted, Listeners};
+use listeners::{Accepted, ListenerKind, Listeners};
 use run_queue::RunQueue;
 use sessions::{SessionTable, remote_token};
 use signals::{SignalRequest, Signals};
@@ -312,7 +312,11 @@ impl Daemon {
             admitted = self.admission.admit(address, &self.resources.config);
         }
         if let Err(refusal) = admitted {
-            let line = self.admission.refuse(address, refusal, self.now);
+            let mut line = self.admission.refuse(address, refusal, self.now);
+            if let Some(&ListenerKind::Serve(port)) = self.listeners.kind(listener) {
+                let over_tls = self.resources.config.serve_on(port).any(|line| line.settings.tls.is_some());
+                line = if over_tls { Vec::new() } else { refusal.response() };
+            }
             // Best effort; a fresh socket takes a line at once.
             let _ = io::Write::write(&mut stream, &line);
             return;
@@ -324,14 +328,18 @@ impl Daemon {
             return;
         }
         self.accepted += 1;
-        let direct = self.listeners.direct(listener);
-        let pid = self.pids.next(SystemTime::now(), direct.is_some());
+        let kind = self.listeners.kind(listener).unwrap_or(&ListenerKind::Setup);
+        let pid = self.pids.next(SystemTime::now(), !matches!(kind, ListenerKind::Setup));
         log::info!("{pid} connection from {address}");
         self.resources.budget.add_session(sessions::slot_of(key));
         let mut cx = self.resources.context(key, client, self.now);
-        let session = match direct {
-            Some(direct) => Session::direct(pid, TcpSocket(stream), peer, direct, &mut cx),
-            None => Session::greet(pid, TcpSocket(stream), peer, &cx),
+        let session = match kind {
+            ListenerKind::Direct(direct) => Session::direct(pid, TcpSocket(stream), peer, direct, &mut cx),
+            ListenerKind::Serve(port) => {
+                let tls = cx.config.serve_on(*port).find_map(|line| line.settings.tls.as_ref());
+                Session::served(pid, TcpSocket(stream), peer, (*port, tls), &mut cx)
+            }
+            ListenerKind::Setup => Session::greet(pid, TcpSocket(stream), peer, &cx),
         };
         self.sessions.insert(Box::new(session));
         self.enqueue(key);
@@ -658,7 +666,7 @@ impl Daemon {
             history: self.resources.budget.history(),
             accepted: self.accepted,
             refused: self.admission.refused(),
-            listeners: self.listeners.list(),
+            listeners: self.listeners.list(&self.resources.config),
             notifications: self.resources.schedule.counters(),
             pending: self.resources.schedule.pending(),
             ended: self.resources.ended.iter().map(|ended| (self.now - ended.at, ended.clone())).collect(),

@@ -87,5 +87,12 @@ fn check(config: &Config) {
     assert!(!config.address.is_empty());
     for (at, direct) in config.direct.iter().enumerate() {
         assert!(config.direct[..at].iter().all(|other| other.port != direct.port), "port {} twice", direct.port);
+        assert!(config.serve.iter().all(|serve| serve.port != direct.port), "port {} in two sections", direct.port);
+    }
+    for (at, serve) in config.serve.iter().enumerate() {
+        for other in &config.serve[..at] {
+            let (one, two) = (&other.settings, &serve.settings);
+            assert!(other.port != serve.port || (one.rules.path != two.rules.path && one.tls == two.tls), "{serve:?}");
+        }
     }
 }

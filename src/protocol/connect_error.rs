@@ -37,6 +37,15 @@ impl ConnectError {
         Self::Connection(ErrorCode::CouldNotConnect, reason.into())
     }
 
+    /// The status of the HTTP response to a client that waits for the connection.
+    pub(crate) fn http_status(&self) -> u16 {
+        match self {
+            Self::Connection(ErrorCode::ConnectTimeout | ErrorCode::RequestTimeout, _) => 504,
+            error if *error == Self::NO_MEMORY => 503,
+            _ => 502,
+        }
+    }
+
     /// The reason of `ERR CONN`. Bytes, since it may repeat what the plugin wrote. `protocol`: what is spoken with the
     /// target.
     pub(crate) fn reason(&self, protocol: Protocol) -> Vec<u8> {
@@ -78,6 +87,14 @@ mod tests {
         }
         assert_eq!(ConnectError::CONNECT_TIMEOUT.reason(Protocol::Tcp), b"timeout");
         assert_eq!(ConnectError::REQUEST_TIMEOUT.reason(Protocol::Ws), b"REQUEST_TIMEOUT timeout");
+        for (error, status) in [
+            (ConnectError::REQUEST_TIMEOUT, 504),
+            (ConnectError::CONNECT_TIMEOUT, 504),
+            (ConnectError::NO_MEMORY, 503),
+            (refused, 502),
+        ] {
+            assert_eq!(error.http_status(), status, "{error:?}");
+        }
         assert_eq!(ConnectError::Tls("SSL_ERROR expired".into()).reason(Protocol::Tls), b"SSL_ERROR expired");
     }
 }

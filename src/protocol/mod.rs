@@ -14,6 +14,7 @@
 //! | [`notify_target`] | the four parts of `NTFY` |
 //! | [`options`] | the options of CONN, each declared once with its default |
 //! | [`datagram_settings`] | how a UDP socket is opened: own address, multicast groups |
+//! | [`serve_settings`] | what a line of `[serve]` says of the browser's side |
 //! | [`tls_settings`] | how a connection uses TLS: verification, versions, files |
 //! | [`command`] | the commands, each declared once |
 //! | [`setup`] | parser of setup mode: lines in, actions out |
@@ -30,6 +31,7 @@ pub(crate) mod options;
 pub(crate) mod percent;
 pub(crate) mod printable;
 pub(crate) mod reply;
+pub(crate) mod serve_settings;
 pub(crate) mod setup;
 pub(crate) mod target;
 pub(crate) mod tls_settings;

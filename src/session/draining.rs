@@ -42,6 +42,11 @@ impl Draining {
         self.due
     }
 
+    /// Changes the time.
+    pub(super) fn set_deadline(&mut self, due: Instant) {
+        self.due = due;
+    }
+
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
         self.outbox.held()

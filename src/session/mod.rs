@@ -6,6 +6,10 @@
 //!   |  (KEEP)      |    | failed      ended  |  |  | ATCH (a kept plugin comes back)
 //!   |  Claiming ---'    v                    |  |  |
 //!   +-- QUIT, ERR --> Draining --> Closed <--'  '--+-- remote ended (KEEP) --> UnreadTail --> Closed
+//!
+//! Opening (a client of [serve]) --request--> Connecting --connected, 101--> Relaying --> Draining: close frames --> Closed
+//!    ^ '-- refused --> Closed                    | failed: 502
+//!    '-------------------------------------------'
 //! ```
 //!
 //! `docs/architecture.md` says what each stage is for.
@@ -25,7 +29,6 @@ mod draining;
 mod ended;
 mod kept;
 mod notifier;
-#[allow(dead_code, reason = "listeners use it")]
 mod opening;
 mod outbox;
 mod pid;
@@ -33,6 +36,7 @@ mod plugin;
 mod relaying;
 mod remote;
 mod send_failures;
+mod served;
 mod setup;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod simulation;
@@ -68,14 +72,19 @@ use crate::protocol::reply;
 use crate::protocol::target::Target;
 use crate::relay::memory_budget::{HeldKinds, MemoryBudget, RESERVE};
 use crate::relay::{CloseReason, RelayTurn, Timing};
-use crate::tls::TlsStep;
+use crate::tls::{ServerTlsSettings, TlsStep};
+use crate::websocket::close;
+use crate::websocket::handshake::server::{AcceptOptions, Refusal, ServerRules, UpgradeRequest};
 use connecting::{ConnectOutcome, Connected, Connecting};
 use draining::{DrainOutcome, Draining};
 use kept::unread::{TailOutcome, UnreadTail};
 use kept::{Gap, KeptPlugin};
 use notifier::Notifier;
-use plugin::PluginSide;
+use opening::{Opening, OpeningOutcome};
+use plugin::{PluginSide, ServeChoice, ServedOpening};
 use relaying::Relaying;
+use remote::RemoteStream;
+use served::ServedClient;
 use setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
 
 /// Reads in one turn before other sessions have theirs, outside of echo mode: a layer (TLS) may return nothing for many
@@ -85,6 +94,10 @@ const TURN_READS: usize = 16;
 /// Turns given to an attached plugin's unread bytes before ATCH replaces it. What is left then is what the remote does not
 /// take.
 const ATTACH_TURNS: usize = 16;
+
+/// The subprotocol of noVNC and websockify. A browser that offers subprotocols fails a connection without one, so this one is
+/// chosen where the configuration names none.
+const BINARY_SUBPROTOCOL: &str = "binary";
 
 /// Longer than any connection lasts.
 const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -110,6 +123,8 @@ pub(crate) struct Session<N: Network = MioNetwork> {
 enum Stage<N: Network> {
     /// Commands are read.
     Setup(Box<Setup>),
+    /// A client of `[serve]` opens its WebSocket, or is told why not.
+    Opening,
     /// A CONN with KEEP waits for the daemon to say whether its pid is free.
     Claiming(Box<ConnectRequest>),
     /// A CONN is under way.
@@ -196,6 +211,24 @@ impl<N: Network> Session<N> {
         session
     }
 
+    /// A client that has connected to `port` of `[serve]`. `tls`: the port speaks TLS.
+    pub(crate) fn served(
+        pid: Pid,
+        stream: N::Stream,
+        peer: SocketAddr,
+        (port, tls): (u16, Option<&ServerTlsSettings>),
+        cx: &mut SessionContext<'_, N>,
+    ) -> Self {
+        let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
+        let opening = match tls {
+            Some(settings) => Opening::over_tls(pid, socket, settings, cx),
+            None => Opening::new(pid, socket.wrap(RemoteStream::Plain), cx.now),
+        };
+        let opening = ServedOpening { opening, port, choice: ServeChoice::default() };
+        let plugin = PluginSide::Opening(Box::new(opening));
+        Self::with_plugin(pid, plugin, peer, Parameters::default(), Stage::Opening, cx.now)
+    }
+
     fn new(
         pid: Pid,
         stream: N::Stream,
@@ -205,6 +238,17 @@ impl<N: Network> Session<N> {
         now: Instant,
     ) -> Self {
         let plugin = PluginSide::Attached(SocketEndpoint::new(stream, Readiness::ACCEPTED));
+        Self::with_plugin(pid, plugin, peer, parameters, stage, now)
+    }
+
+    fn with_plugin(
+        pid: Pid,
+        plugin: PluginSide<N::Stream>,
+        peer: SocketAddr,
+        parameters: Parameters,
+        stage: Stage<N>,
+        now: Instant,
+    ) -> Self {
         let notifier = Notifier::Unopened;
         Self { pid, peer, started: now, plugin, parameters, notifier, stage, counted: 0 }
     }
@@ -255,7 +299,12 @@ impl<N: Network> Session<N> {
         match &mut self.stage {
             Stage::Connecting(connecting) => connecting.handle_remote_event(event),
             Stage::Relaying(relaying) => relaying.handle_remote_event(event),
-            Stage::Setup(_) | Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => {}
+            Stage::Setup(_)
+            | Stage::Opening
+            | Stage::Claiming(_)
+            | Stage::UnreadTail(_)
+            | Stage::Draining(_)
+            | Stage::Closed => {}
         }
     }
 
@@ -268,8 +317,10 @@ impl<N: Network> Session<N> {
 
     /// A part of a TLS handshake is computed.
     pub(crate) fn handle_tls_step(&mut self, step: TlsStep) {
-        if let Stage::Connecting(connecting) = &mut self.stage {
-            connecting.handle_tls_step(step);
+        match &mut self.stage {
+            Stage::Connecting(connecting) => connecting.handle_tls_step(step),
+            Stage::Opening => drop(self.plugin.opening_mut().map(|client| client.opening.handle_tls_step(step))),
+            _ => {}
         }
     }
 
@@ -289,7 +340,7 @@ impl<N: Network> Session<N> {
             Err(reason) => {
                 self.notifier = Notifier::Closed;
                 let protocol = Protocol::of(&request.target, self.parameters.transport);
-                refuse(self.pid, &request.target, protocol, &ConnectError::Pid(reason), cx.now)
+                self.refuse(&request.target, protocol, &ConnectError::Pid(reason), cx.now)
             }
         };
         self.enter(next, cx);
@@ -302,6 +353,7 @@ impl<N: Network> Session<N> {
         let result = loop {
             let next = match self.stage {
                 Stage::Setup(_) => self.setup_turn(cx),
+                Stage::Opening => self.opening_turn(cx),
                 Stage::Claiming(_) => Next::Stay(TurnResult::Wait),
                 Stage::Connecting(_) => self.connecting_turn(cx),
                 Stage::Relaying(_) => self.relaying_turn(cx),
@@ -328,7 +380,7 @@ impl<N: Network> Session<N> {
     /// Takes the connection of a peer that has vanished for broken.
     fn find_lost_peers(&mut self, user_timeout: Option<&UserTimeoutSettings>, now: Instant) {
         let seconds = || user_timeout.map_or(0.0, |settings| settings.timeout.as_secs_f64());
-        if self.plugin.socket_mut().is_some_and(|socket| socket.handle_timeout(user_timeout, now)) {
+        if self.plugin.find_lost_peer(user_timeout, now) {
             log::info!("{} lost: no answer from the plugin at {} for {} s", self.pid, self.address(), seconds());
         }
         if let Stage::Relaying(relaying) = &mut self.stage
@@ -339,9 +391,7 @@ impl<N: Network> Session<N> {
     }
 
     fn end_turn_of_sockets(&mut self, user_timeout: Option<&UserTimeoutSettings>, now: Instant) {
-        if let Some(socket) = self.plugin.socket_mut() {
-            socket.end_turn(user_timeout, now);
-        }
+        self.plugin.end_turn_of_socket(user_timeout, now);
         if let Stage::Relaying(relaying) = &mut self.stage
             && let Some(socket) = relaying.stream_mut()
         {
@@ -367,7 +417,7 @@ impl<N: Network> Session<N> {
             SetupOutcome::Request(request) => Next::Stay(TurnResult::Request(request)),
             SetupOutcome::Connect(request) if request.held() + self.parameters.held() > memory => {
                 let protocol = Protocol::of(&request.target, self.parameters.transport);
-                Next::Enter(refuse(self.pid, &request.target, protocol, &ConnectError::NO_MEMORY, cx.now))
+                Next::Enter(self.refuse(&request.target, protocol, &ConnectError::NO_MEMORY, cx.now))
             }
             SetupOutcome::Connect(request) if self.parameters.keep.is_some() => {
                 self.stage = Stage::Claiming(Box::new(request));
@@ -383,6 +433,29 @@ impl<N: Network> Session<N> {
             SetupOutcome::Lost => {
                 log::info!("{} left in setup mode", self.pid);
                 Next::Enter(Stage::Closed)
+            }
+        }
+    }
+
+    fn opening_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Some(client) = self.plugin.opening_mut() else { return Next::Enter(Stage::Closed) };
+        match client.opening.turn(cx) {
+            OpeningOutcome::Wait => Next::Stay(TurnResult::Wait),
+            OpeningOutcome::Again => Next::Stay(TurnResult::Again),
+            OpeningOutcome::Over => Next::Enter(Stage::Closed),
+            OpeningOutcome::Requested => {
+                let Some(request) = client.opening.request() else { return Next::Stay(TurnResult::Again) };
+                match find_served(cx.config, client.port, request) {
+                    Ok((choice, parameters, target)) => {
+                        (client.choice, self.parameters) = (choice, parameters);
+                        let request = ConnectRequest { target, sent_ahead: Vec::new() };
+                        Next::Enter(self.connect(request, cx))
+                    }
+                    Err(refusal) => {
+                        client.opening.refuse(refusal, cx.now);
+                        Next::Stay(TurnResult::Again)
+                    }
+                }
             }
         }
     }
@@ -409,10 +482,23 @@ impl<N: Network> Session<N> {
             ConnectOutcome::Again => Next::Stay(TurnResult::Again),
             ConnectOutcome::Connected(connected) => Next::Enter(self.relay(connected, cx)),
             ConnectOutcome::Failed(error) => {
-                let (target, protocol) = (connecting.target(), connecting.protocol());
-                Next::Enter(refuse(self.pid, target, protocol, &error, cx.now))
+                let (target, protocol) = (connecting.target().clone(), connecting.protocol());
+                Next::Enter(self.refuse(&target, protocol, &error, cx.now))
             }
         }
+    }
+
+    /// The stage that a failed CONN leads to.
+    fn refuse(&mut self, target: &Target, protocol: Protocol, error: &ConnectError, now: Instant) -> Stage<N> {
+        let reason = error.reason(protocol);
+        let shown = String::from_utf8_lossy(&reason);
+        log::info!("{} not connected to {target}: {shown}", self.pid);
+        let Some(client) = self.plugin.opening_mut() else {
+            return Stage::Draining(Box::new(Draining::new(reply::connect_failed(error, protocol), now)));
+        };
+        let sentence = format!("There is no connection to the target: {shown}.");
+        client.opening.refuse(Refusal::new(error.http_status(), &sentence), now);
+        Stage::Opening
     }
 
     /// The stage after a successful CONN. A direct listener's client gets no reply.
@@ -424,6 +510,7 @@ impl<N: Network> Session<N> {
             None => reply::connected(self.pid.to_string().as_bytes()),
         };
         let relaying = Relaying::new(connected, greeting, &self.parameters, cx);
+        self.accept_served(relaying.protocol(), cx.now);
         let what = if relaying.protocol() == Protocol::Udp { "sends datagrams" } else { "connected" };
         log::info!("{} {what} to {}", self.pid, relaying.target());
         if let Some(version) = relaying.tls_version() {
@@ -431,6 +518,21 @@ impl<N: Network> Session<N> {
         }
         self.parameters.drop_connect_settings();
         Stage::Relaying(Box::new(relaying))
+    }
+
+    /// Accepts the request of a client of `[serve]`, whose target is connected and speaks `protocol`.
+    fn accept_served(&mut self, protocol: Protocol, now: Instant) {
+        let Some(client) = self.plugin.opening_mut() else { return };
+        let ServeChoice { subprotocol, deflate, ping_interval } = &client.choice;
+        let options = AcceptOptions { subprotocol: subprotocol.as_deref(), headers: &[], deflate: *deflate };
+        let opened = client.opening.accept(&options);
+        self.plugin = match opened {
+            Some(opened) => {
+                let served = ServedClient::new(opened, *ping_interval, protocol, &self.parameters, now);
+                PluginSide::Served(Box::new(served))
+            }
+            None => PluginSide::GONE,
+        };
     }
 
     fn relaying_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
@@ -458,7 +560,18 @@ impl<N: Network> Session<N> {
         if let Some(plugin) = self.plugin.kept_mut() {
             plugin.begin_turn(cx.config.limits.history, cx.budget);
         }
+        if let Some(client) = self.plugin.served_mut() {
+            client.begin_turn(cx.now, cx.budget);
+        }
         let mut turn = relaying.turn(self.pid, self.plugin.endpoint_mut(), &self.parameters, cx);
+        if let Some(client) = self.plugin.served_mut() {
+            if client.awaits_close() {
+                let failed = relaying.relay().failure().is_some();
+                let (code, reason) = close_frame(if failed { CloseReason::RemoteLost } else { CloseReason::Done });
+                client.close(code, reason);
+            }
+            turn.again |= client.end_turn(cx.budget);
+        }
         let mut parked = false;
         if let Some(plugin) = self.plugin.kept_mut() {
             parked = plugin.end_turn(&mut turn, cx.now, cx.budget);
@@ -482,6 +595,13 @@ impl<N: Network> Session<N> {
         log::info!("{} closed: {reason}; {target}, received {received}, sent {sent}", self.pid);
         cx.ended.push(EndedConnection::new(self.pid, target, relaying.protocol(), &reason, now));
         match (end, &mut self.plugin) {
+            (CloseReason::PluginLost, PluginSide::Served(_)) => Stage::Closed,
+            (end, PluginSide::Served(client)) => {
+                let (code, reason) = close_frame(end);
+                client.close(code, reason);
+                client.drain();
+                Stage::Draining(Box::new(Draining::new(Vec::new(), now)))
+            }
             (CloseReason::Done, _) => Stage::Closed,
             (_, PluginSide::Kept(plugin)) => {
                 plugin.shutdown_write();
@@ -517,7 +637,17 @@ impl<N: Network> Session<N> {
 
     fn draining_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
         let Stage::Draining(draining) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
-        match draining.turn(self.plugin.endpoint_mut(), cx.scratch) {
+        let mut again = false;
+        if let Some(client) = self.plugin.served_mut() {
+            client.begin_turn(cx.now, cx.budget);
+        }
+        let outcome = draining.turn(self.plugin.endpoint_mut(), cx.scratch);
+        if let Some(client) = self.plugin.served_mut() {
+            again = client.end_turn(cx.budget);
+            draining.set_deadline(client.drain_deadline(cx.config.limits.stall));
+        }
+        match outcome {
+            DrainOutcome::Wait if again => Next::Stay(TurnResult::Again),
             DrainOutcome::Wait => Next::Stay(TurnResult::Wait),
             DrainOutcome::Again => Next::Stay(TurnResult::Again),
             DrainOutcome::Done => Next::Enter(Stage::Closed),
@@ -529,6 +659,7 @@ impl<N: Network> Session<N> {
         match &mut self.stage {
             Stage::Connecting(connecting) => connecting.cancel(cx),
             Stage::Relaying(relaying) => relaying.relay_mut().release(cx.budget, cx.pipes),
+            Stage::Opening => drop(self.plugin.opening_mut().map(|client| client.opening.cancel(cx))),
             Stage::Setup(_) | Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => {}
         }
         if matches!(stage, Stage::Draining(_) | Stage::Closed) {
@@ -562,7 +693,12 @@ impl<N: Network> Session<N> {
         let connected_at = match &self.stage {
             Stage::Relaying(relaying) => Some(relaying.connected_at()),
             Stage::UnreadTail(tail) => Some(tail.connected_at),
-            Stage::Setup(_) | Stage::Claiming(_) | Stage::Connecting(_) | Stage::Draining(_) | Stage::Closed => None,
+            Stage::Setup(_)
+            | Stage::Opening
+            | Stage::Claiming(_)
+            | Stage::Connecting(_)
+            | Stage::Draining(_)
+            | Stage::Closed => None,
         };
         let lived = connected_at.map_or(Duration::ZERO, |at| cx.now.saturating_duration_since(at));
         self.notifier.notify_closed(recipient, lived, cx.schedule, cx.now);
@@ -578,12 +714,18 @@ impl<N: Network> Session<N> {
                 Stage::Draining(Box::new(Draining::new(reply::line_too_long(), cx.now)))
             }
             (Stage::Connecting(connecting), _) => {
-                let (target, protocol) = (connecting.target(), connecting.protocol());
-                refuse(self.pid, target, protocol, &ConnectError::NO_MEMORY, cx.now)
+                let (target, protocol) = (connecting.target().clone(), connecting.protocol());
+                self.refuse(&target, protocol, &ConnectError::NO_MEMORY, cx.now)
             }
             (Stage::Relaying(relaying), PluginSide::Attached(_)) if relaying.is_connect_reply_sent() => {
                 let last_message = relaying.refuse_for_memory(cx);
                 Stage::Draining(Box::new(Draining::new(last_message, cx.now)))
+            }
+            (Stage::Relaying(relaying), PluginSide::Served(client)) => {
+                let is_behind = client.is_behind();
+                relaying.refuse_for_memory(cx);
+                // What waits for the client is what others need.
+                if is_behind { Stage::Closed } else { self.end_relay(CloseReason::NoMemory, cx) }
             }
             _ => Stage::Closed,
         };
@@ -593,7 +735,7 @@ impl<N: Network> Session<N> {
     /// Where the connection leads, if that is known.
     fn target(&self) -> Option<&Target> {
         match &self.stage {
-            Stage::Setup(_) | Stage::Draining(_) | Stage::Closed => None,
+            Stage::Setup(_) | Stage::Opening | Stage::Draining(_) | Stage::Closed => None,
             Stage::Claiming(request) => Some(&request.target),
             Stage::Connecting(connecting) => Some(connecting.target()),
             Stage::Relaying(relaying) => Some(relaying.target()),
@@ -605,6 +747,7 @@ impl<N: Network> Session<N> {
     fn account(&mut self, budget: &mut MemoryBudget) {
         let held = match &self.stage {
             Stage::Setup(setup) => setup.held(),
+            Stage::Opening => 0,
             Stage::Claiming(request) => request.held(),
             Stage::Connecting(connecting) => connecting.held(),
             Stage::Relaying(relaying) => relaying.held(),
@@ -613,9 +756,9 @@ impl<N: Network> Session<N> {
             Stage::Closed => 0,
         };
         // A session that is over is dropped next, with its options.
-        let options = if let Stage::Closed = self.stage { 0 } else { self.parameters.held() };
+        let rest = if let Stage::Closed = self.stage { 0 } else { self.plugin.held() + self.parameters.held() };
         let mut counted = self.counted as usize;
-        budget.adjust(&mut counted, (held + options).min(u32::MAX as usize));
+        budget.adjust(&mut counted, (held + rest).min(u32::MAX as usize));
         self.counted = counted as u32;
         budget.set_kinds(self.held_kinds());
     }
@@ -628,6 +771,8 @@ impl<N: Network> Session<N> {
             Stage::Connecting(connecting) => HeldKinds { incomplete: connecting.held(), ..HeldKinds::default() },
             Stage::Relaying(relaying) => relaying.held_kinds(),
             Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => HeldKinds::default(),
+            // A request that has come in part.
+            Stage::Opening => HeldKinds { incomplete: self.plugin.held(), ..HeldKinds::default() },
         }
     }
 
@@ -644,11 +789,17 @@ impl<N: Network> Session<N> {
             }
             Stage::UnreadTail(_) => self.keep_deadline(),
             Stage::Draining(draining) => Some(draining.deadline()),
+            Stage::Opening => {
+                if let PluginSide::Opening(client) = &self.plugin {
+                    client.opening.deadline()
+                } else {
+                    None
+                }
+            }
             Stage::Claiming(_) => None,
             Stage::Closed => return None,
         };
-        let plugin = self.plugin.socket().and_then(|plugin| plugin.deadline(user_timeout.as_ref()));
-        [stage, plugin].into_iter().flatten().min()
+        [stage, self.plugin.deadline(user_timeout.as_ref())].into_iter().flatten().min()
     }
 
     /// Has the next turn read the sockets, whatever events have reported.
@@ -690,6 +841,9 @@ impl<N: Network> Session<N> {
             plugin_read_closed: self.plugin.endpoint().is_read_closed(),
             remote_read_closed: relaying.is_remote_read_closed(),
         };
+        if self.plugin.served().is_some_and(ServedClient::is_behind) {
+            timing.half_close = timing.half_close.max(timing.stall);
+        }
         if let Some(plugin) = self.plugin.kept() {
             if plugin.parked_since().is_some() {
                 // What is buffered waits until KEEP runs out.
@@ -836,10 +990,21 @@ impl<N: Network> Session<N> {
         match &mut self.stage {
             Stage::Draining(_) => {}
             Stage::Relaying(relaying) if relaying.has_close_handshake() => {
+                if let Some(client) = self.plugin.served_mut() {
+                    // As far as that goes at once.
+                    client.close(close::GOING_AWAY, "");
+                }
                 // The connection goes on without its plugin until the remote has answered.
                 self.notify_closed(cx);
                 self.plugin.release(cx.budget);
                 self.plugin = PluginSide::GONE;
+            }
+            Stage::Relaying(_) if self.plugin.served().is_some() => {
+                if let Some(client) = self.plugin.served_mut() {
+                    client.close(close::GOING_AWAY, "");
+                }
+                let next = self.end_relay(CloseReason::Done, cx);
+                self.enter(next, cx);
             }
             _ => self.enter(Stage::Closed, cx),
         }
@@ -888,6 +1053,13 @@ impl<N: Network> Session<N> {
         };
         match &self.stage {
             Stage::Setup(_) => {}
+            Stage::Opening => {
+                // One that is refused is only draining.
+                let PluginSide::Opening(client) = &self.plugin else { return None };
+                if client.opening.is_refused() {
+                    return None;
+                }
+            }
             Stage::Claiming(request) => {
                 shown.state = SnapshotState::Connecting;
                 shown.remote = request.target.to_string();
@@ -905,7 +1077,7 @@ impl<N: Network> Session<N> {
                 shown.protocol = relaying.protocol();
                 shown.tls_version = relaying.tls_version();
                 shown.subprotocol = relaying.subprotocol().map(str::to_owned);
-                shown.messages = relay.messages();
+                shown.messages = relay.messages().or(self.plugin.served().map(ServedClient::messages));
                 shown.idle = now.saturating_duration_since(relay.last_heard());
                 (shown.received, shown.sent) = (relay.received(), relay.sent());
             }
@@ -925,11 +1097,43 @@ impl<N: Network> Session<N> {
     }
 }
 
-/// The stage that a failed CONN leads to.
-fn refuse<N: Network>(pid: Pid, target: &Target, protocol: Protocol, error: &ConnectError, now: Instant) -> Stage<N> {
-    let reason = error.reason(protocol);
-    log::info!("{pid} not connected to {target}: {}", String::from_utf8_lossy(&reason));
-    Stage::Draining(Box::new(Draining::new(reply::connect_failed(error, protocol), now)))
+/// What the configuration has for a request that has come to `port`: how it is accepted, and where it leads. An error is the
+/// answer to the client.
+fn find_served(
+    config: &Config,
+    port: u16,
+    request: &UpgradeRequest,
+) -> Result<(ServeChoice, Parameters, Target), Refusal> {
+    // A path that is named goes before the line for all paths.
+    let has_path = |is_named| {
+        config
+            .serve_on(port)
+            .find(|line| line.settings.rules.path.is_some() == is_named && line.settings.rules.has_path(request))
+    };
+    let line = has_path(true).or_else(|| has_path(false)).ok_or_else(ServerRules::no_such_path)?;
+    let settings = &line.settings;
+    let chosen = settings.rules.check(request)?;
+    let choice = ServeChoice {
+        subprotocol: chosen.or(request.offers(BINARY_SUBPROTOCOL).then_some(BINARY_SUBPROTOCOL)).map(Into::into),
+        deflate: settings.deflate,
+        ping_interval: settings.ping_interval,
+    };
+    Ok((choice, line.parameters.clone(), line.target.clone()))
+}
+
+/// The code and reason by which a client of `[serve]` is told of the end of its relay.
+fn close_frame(end: CloseReason) -> (u16, &'static str) {
+    match end {
+        CloseReason::Done | CloseReason::RemoteClosed | CloseReason::PluginClosed => (close::NORMAL, ""),
+        CloseReason::RemoteLost => (close::INTERNAL_ERROR, "the connection to the target was lost"),
+        CloseReason::RemoteSilent => (close::INTERNAL_ERROR, "the target was silent for too long"),
+        CloseReason::BadRemote => (close::INTERNAL_ERROR, "the target violated its protocol"),
+        CloseReason::NoMemory => (close::TRY_AGAIN_LATER, "no memory"),
+        CloseReason::Idle => (close::GOING_AWAY, "idle for too long"),
+        CloseReason::PluginLost | CloseReason::HalfClosed | CloseReason::Stalled | CloseReason::BadFraming => {
+            (close::GOING_AWAY, "")
+        }
+    }
 }
 
 /// What the plugin has subscribed to, if anything.

@@ -1,33 +1,40 @@
-//! The opening of a connection that the proxy has accepted: the server's side of the opening handshake of WebSocket.
+//! The opening of a connection that the proxy has accepted: the server's side of the handshake of TLS, if the connection
+//! uses that, and of the opening handshake of WebSocket.
 //!
 //! ```text
-//! Reading --request--> Requested --accept--> the caller has the connection
-//!    |                     | refuse, or the client has left
-//!    +-- not valid, late --+--> Refused --> Over
+//! [Tls] --> Reading --request--> Requested --accept--> the caller has the connection
+//!    |         |                     | refuse, or the client has left
+//!    |         +-- not valid, late --+--> Refused --> Over
+//!    +-- failed, late ------------------------------> Over
 //! ```
 //!
 //! [`Opening`] knows no listener. The caller decides about the request, and may take its time for that. A refusal is
 //! written in full, and the client gets time to read it.
 //!
-//! Contract: after every [`Opening::handle_event`] and [`Opening::refuse`], call [`Opening::turn`] until it no longer
+//! Contract: after every `handle_*` and [`Opening::refuse`], call [`Opening::turn`] until it no longer
 //! returns [`OpeningOutcome::Again`]; it also enforces the time limits.
 
 use std::time::{Duration, Instant};
 
 use super::TURN_READS;
+use super::connecting::tls::{TlsHandshake, TlsProgress, TlsWorkers};
 use super::context::SessionContext;
 use super::draining::{DrainOutcome, Draining};
 use super::pid::Pid;
+use super::plugin::NoPlugin;
 use super::remote::{RemoteStream, wait_if_needed};
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
+use crate::net::user_timeout::UserTimeoutSettings;
+use crate::protocol::options::Protocol;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::tls::{ServerTlsSettings, TlsStep};
 use crate::websocket::Deflate;
 use crate::websocket::handshake::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, UpgradeRequest};
 
-/// Time for the client to send its request, so that a slow one does not keep its place.
+/// Time for the client to make its handshakes, so that a slow one does not keep its place.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes that are read at once, and so of those that a client sends before it has an answer.
 const MAX_READ: usize = 4 * 1024;
@@ -42,6 +49,8 @@ pub(super) struct Opening<S> {
 
 #[derive(Debug)]
 enum OpeningState<S> {
+    /// The handshake of TLS is under way. All is to be done until this instant.
+    Tls(TlsHandshake<S>, Instant),
     /// The request is being read, until this instant at most.
     Reading(Reading<S>),
     /// The caller is to decide about the request.
@@ -49,7 +58,11 @@ enum OpeningState<S> {
     /// The client gets time to read why it is refused.
     Refused(SocketEndpoint<RemoteStream<S>>, Draining),
     /// The connection is closed, or the caller has it.
-    Over,
+    Over(NoPlugin),
+}
+
+impl<S> OpeningState<S> {
+    const OVER: Self = Self::Over(NoPlugin);
 }
 
 /// A request that is being read.
@@ -98,32 +111,81 @@ enum ReadOutcome {
 impl<S: Stream> Opening<S> {
     /// Begins with an accepted connection.
     pub(super) fn new(pid: Pid, client: SocketEndpoint<RemoteStream<S>>, now: Instant) -> Self {
-        let handshake = ServerHandshake::new();
-        let due = now + OPENING_TIMEOUT;
-        Self { pid, state: OpeningState::Reading(Reading { client, handshake, due }) }
+        Self { pid, state: OpeningState::Reading(Reading::new(client, now + OPENING_TIMEOUT)) }
+    }
+
+    /// Begins with an accepted connection that uses TLS.
+    pub(super) fn over_tls<N: Network<Stream = S>>(
+        pid: Pid,
+        socket: SocketEndpoint<S>,
+        settings: &ServerTlsSettings,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Self {
+        let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+        let handshake = TlsHandshake::begin_server(socket, settings, workers);
+        Self { pid, state: OpeningState::Tls(handshake, cx.now + OPENING_TIMEOUT) }
     }
 
     /// Adds what an event of the connection reports.
     pub(super) fn handle_event(&mut self, event: Readiness) {
-        if let Some(client) = self.client_mut() {
-            client.handle_event(event);
+        match &mut self.state {
+            OpeningState::Tls(handshake, _) => handshake.socket_mut().handle_event(event),
+            _ => drop(self.client_mut().map(|client| client.handle_event(event))),
+        }
+    }
+
+    /// A thread has done its part of the handshake of TLS.
+    pub(super) fn handle_tls_step(&mut self, step: TlsStep) {
+        if let OpeningState::Tls(handshake, _) = &mut self.state {
+            handshake.handle_step(step);
+        }
+    }
+
+    /// Cancels what was asked of threads. To be called before it is dropped.
+    pub(super) fn cancel<N: Network<Stream = S>>(&self, cx: &mut SessionContext<'_, N>) {
+        if let OpeningState::Tls(..) = self.state {
+            cx.handshakes.cancel(cx.key);
         }
     }
 
     /// Has the next turn read the connection, whatever events have reported.
+    #[allow(dead_code, reason = "listeners of plugins use it")]
     pub(super) fn assume_readable(&mut self) {
-        if let Some(client) = self.client_mut() {
-            client.assume_readable();
+        match &mut self.state {
+            OpeningState::Tls(handshake, _) => handshake.socket_mut().assume_readable(),
+            _ => drop(self.client_mut().map(Endpoint::assume_readable)),
         }
     }
 
-    /// The connection, until it is closed or [`Opening::accept`] has returned it.
+    /// The client as stages see it. It is gone when the connection is closed, or [`Opening::accept`] has returned it.
+    pub(super) fn endpoint(&self) -> &dyn Endpoint {
+        match &self.state {
+            OpeningState::Tls(handshake, _) => handshake.socket(),
+            OpeningState::Reading(Reading { client, .. })
+            | OpeningState::Requested(client, _)
+            | OpeningState::Refused(client, _) => client,
+            OpeningState::Over(none) => none,
+        }
+    }
+
+    /// See [`Opening::endpoint`].
+    pub(super) fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
+        match &mut self.state {
+            OpeningState::Tls(handshake, _) => handshake.socket_mut(),
+            OpeningState::Reading(Reading { client, .. })
+            | OpeningState::Requested(client, _)
+            | OpeningState::Refused(client, _) => client,
+            OpeningState::Over(none) => none,
+        }
+    }
+
+    /// The connection, until it is closed or [`Opening::accept`] has returned it. `None` while the handshake of TLS is made.
     pub(super) fn client(&self) -> Option<&SocketEndpoint<RemoteStream<S>>> {
         match &self.state {
             OpeningState::Reading(Reading { client, .. })
             | OpeningState::Requested(client, _)
             | OpeningState::Refused(client, _) => Some(client),
-            OpeningState::Over => None,
+            OpeningState::Tls(..) | OpeningState::Over(_) => None,
         }
     }
 
@@ -133,7 +195,7 @@ impl<S: Stream> Opening<S> {
             OpeningState::Reading(Reading { client, .. })
             | OpeningState::Requested(client, _)
             | OpeningState::Refused(client, _) => Some(client),
-            OpeningState::Over => None,
+            OpeningState::Tls(..) | OpeningState::Over(_) => None,
         }
     }
 
@@ -142,13 +204,31 @@ impl<S: Stream> Opening<S> {
         if let OpeningState::Requested(_, request) = &self.state { Some(request) } else { None }
     }
 
+    /// Takes the connection of a client that has vanished for broken; see [`SocketEndpoint::handle_timeout`].
+    pub(super) fn find_lost_client(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) -> bool {
+        self.client_mut().is_some_and(|client| client.handle_timeout(settings, now))
+    }
+
+    /// Ends the turn of the connection; see [`SocketEndpoint::end_turn`].
+    pub(super) fn end_turn_of_socket(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) {
+        if let Some(client) = self.client_mut() {
+            client.end_turn(settings, now);
+        }
+    }
+
+    /// True if the client was told that it is refused.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.state, OpeningState::Refused(..))
+    }
+
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
         let state = match &self.state {
+            OpeningState::Tls(handshake, _) => handshake.held(),
             OpeningState::Reading(reading) => reading.handshake.received(),
             OpeningState::Requested(_, request) => request.held(),
             OpeningState::Refused(_, draining) => draining.held(),
-            OpeningState::Over => 0,
+            OpeningState::Over(_) => 0,
         };
         self.client().map_or(0, Endpoint::held) + state
     }
@@ -156,14 +236,19 @@ impl<S: Stream> Opening<S> {
     /// When a turn is needed even without an event. `None`: not by time. A request that waits has no limit here.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            OpeningState::Reading(reading) => Some(reading.due),
+            OpeningState::Tls(_, due) | OpeningState::Reading(Reading { due, .. }) => Some(*due),
             OpeningState::Refused(_, draining) => Some(draining.deadline()),
-            OpeningState::Requested(..) | OpeningState::Over => None,
+            OpeningState::Requested(..) | OpeningState::Over(_) => None,
         }
     }
 
     /// Goes on as far as it can.
     pub(super) fn turn<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> OpeningOutcome {
+        if let OpeningState::Tls(..) = self.state
+            && let Some(outcome) = self.make_tls_handshake(cx)
+        {
+            return outcome;
+        }
         if let OpeningState::Reading(reading) = &mut self.state {
             match reading.read(cx.scratch, cx.budget, cx.now) {
                 ReadOutcome::Pending(outcome) => return outcome,
@@ -179,13 +264,38 @@ impl<S: Stream> Opening<S> {
                 DrainOutcome::Again => OpeningOutcome::Again,
                 DrainOutcome::Wait if cx.now < draining.deadline() => OpeningOutcome::Wait,
                 DrainOutcome::Wait | DrainOutcome::Done => {
-                    self.state = OpeningState::Over;
+                    self.state = OpeningState::OVER;
                     OpeningOutcome::Over
                 }
             },
-            OpeningState::Reading(_) | OpeningState::Requested(..) => OpeningOutcome::Wait,
-            OpeningState::Over => OpeningOutcome::Over,
+            OpeningState::Tls(..) | OpeningState::Reading(_) | OpeningState::Requested(..) => OpeningOutcome::Wait,
+            OpeningState::Over(_) => OpeningOutcome::Over,
         }
+    }
+
+    /// Goes on with the handshake of TLS. `None`: it is done.
+    fn make_tls_handshake<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> Option<OpeningOutcome> {
+        let state = std::mem::replace(&mut self.state, OpeningState::OVER);
+        let OpeningState::Tls(handshake, due) = state else { return None };
+        let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+        let reason = match handshake.turn(cx.scratch, cx.budget, workers) {
+            TlsProgress::Done(socket) => {
+                let client = socket.wrap(|stream| RemoteStream::Tls(Box::new(stream)));
+                self.state = OpeningState::Reading(Reading::new(client, due));
+                return None;
+            }
+            TlsProgress::Pending(handshake) if cx.now < due => {
+                self.state = OpeningState::Tls(handshake, due);
+                return Some(OpeningOutcome::Wait);
+            }
+            TlsProgress::Pending(_) => {
+                cx.handshakes.cancel(cx.key);
+                b"the handshake took too long".to_vec()
+            }
+            TlsProgress::Failed(error) => error.reason(Protocol::Tls),
+        };
+        log::info!("{} no TLS: {}", self.pid, String::from_utf8_lossy(&reason));
+        Some(OpeningOutcome::Over)
     }
 
     fn handle_request(&mut self, request: Box<UpgradeRequest>) -> OpeningOutcome {
@@ -197,16 +307,16 @@ impl<S: Stream> Opening<S> {
 
     fn leave(&mut self) -> OpeningOutcome {
         log::info!("{} left before its WebSocket was open", self.pid);
-        self.state = OpeningState::Over;
+        self.state = OpeningState::OVER;
         OpeningOutcome::Over
     }
 
     fn take_client(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
-        match std::mem::replace(&mut self.state, OpeningState::Over) {
+        match std::mem::replace(&mut self.state, OpeningState::OVER) {
             OpeningState::Reading(Reading { client, .. })
             | OpeningState::Requested(client, _)
             | OpeningState::Refused(client, _) => Some(client),
-            OpeningState::Over => None,
+            OpeningState::Tls(..) | OpeningState::Over(_) => None,
         }
     }
 
@@ -224,8 +334,10 @@ impl<S: Stream> Opening<S> {
     /// Answers with `refusal` in place of what was under way. The client gets 2 s to read it. To be followed by a turn.
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
         let Some(client) = self.take_client() else { return };
-        let colon = if refusal.reason().is_empty() { "" } else { ": " };
-        log::info!("{} not opened: {refusal}{colon}{}", self.pid, refusal.reason());
+        // The page that a browser gets says nothing about this connection.
+        let reason = if refusal.code() == 426 { "" } else { refusal.reason() };
+        let colon = if reason.is_empty() { "" } else { ": " };
+        log::info!("{} not opened: {refusal}{colon}{reason}", self.pid);
         let mut handshake = ServerHandshake::new();
         handshake.refuse(refusal);
         self.state = OpeningState::Refused(client, Draining::new(handshake.transmit().to_vec(), now));
@@ -233,6 +345,10 @@ impl<S: Stream> Opening<S> {
 }
 
 impl<S: Stream> Reading<S> {
+    fn new(client: SocketEndpoint<RemoteStream<S>>, due: Instant) -> Self {
+        Self { client, handshake: ServerHandshake::new(), due }
+    }
+
     /// Reads what has come of the request, as far as there is memory for it.
     fn read(&mut self, scratch: &mut [u8], budget: &mut MemoryBudget, now: Instant) -> ReadOutcome {
         self.client.set_receive_limit(budget.left().max(RESERVE));

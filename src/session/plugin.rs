@@ -1,11 +1,15 @@
 //! The plugin's side of a session: its connection, or what stands in for one that may go away.
 
 use super::kept::KeptPlugin;
+use super::opening::Opening;
+use super::served::ServedClient;
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
+use crate::net::user_timeout::UserTimeoutSettings;
 use crate::relay::memory_budget::MemoryBudget;
 use std::io;
+use std::time::{Duration, Instant};
 
 /// The plugin's side.
 #[derive(Debug)]
@@ -14,8 +18,34 @@ pub(super) enum PluginSide<S> {
     Attached(SocketEndpoint<S>),
     /// A connection that may go away, and another one take its place (KEEP).
     Kept(Box<KeptPlugin<S>>),
+    /// A client of `[serve]` whose WebSocket is being opened.
+    Opening(Box<ServedOpening<S>>),
+    /// A client of `[serve]`.
+    Served(Box<ServedClient<S>>),
     /// None: another session has taken the connection over (ATCH), or the daemon ends.
     Gone(NoPlugin),
+}
+
+/// A client of `[serve]` whose WebSocket is being opened, and what the configuration says of its request.
+#[derive(Debug)]
+pub(super) struct ServedOpening<S> {
+    /// The opening.
+    pub opening: Opening<S>,
+    /// The port that the client has connected to.
+    pub port: u16,
+    /// What is chosen for its request.
+    pub choice: ServeChoice,
+}
+
+/// What is chosen for a request that is accepted.
+#[derive(Debug, Default)]
+pub(super) struct ServeChoice {
+    /// The subprotocol.
+    pub subprotocol: Option<Box<str>>,
+    /// Compression may be negotiated.
+    pub deflate: bool,
+    /// Silence of the client after which it is sent a ping.
+    pub ping_interval: Option<Duration>,
 }
 
 /// The endpoint of a plugin that is gone: reading returns the end, writing fails.
@@ -31,6 +61,8 @@ impl<S: Stream> PluginSide<S> {
         match self {
             Self::Attached(socket) => socket.handle_event(event),
             Self::Kept(plugin) => plugin.handle_event(event),
+            Self::Opening(opening) => opening.opening.handle_event(event),
+            Self::Served(client) => client.handle_event(event),
             Self::Gone(_) => {}
         }
     }
@@ -45,28 +77,71 @@ impl<S: Stream> PluginSide<S> {
         if let Self::Kept(plugin) = self { Some(plugin) } else { None }
     }
 
-    /// The plugin's connection, unless there is none.
-    pub(super) fn socket(&self) -> Option<&SocketEndpoint<S>> {
+    /// The client of `[serve]`, once its WebSocket is open.
+    pub(super) fn served(&self) -> Option<&ServedClient<S>> {
+        if let Self::Served(client) = self { Some(client) } else { None }
+    }
+
+    /// See [`PluginSide::served`].
+    pub(super) fn served_mut(&mut self) -> Option<&mut ServedClient<S>> {
+        if let Self::Served(client) = self { Some(client) } else { None }
+    }
+
+    /// The client of `[serve]` whose WebSocket is being opened.
+    pub(super) fn opening_mut(&mut self) -> Option<&mut ServedOpening<S>> {
+        if let Self::Opening(opening) = self { Some(opening) } else { None }
+    }
+
+    /// Takes the connection of a peer that has vanished for broken. True if it has been lost just now.
+    pub(super) fn find_lost_peer(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) -> bool {
         match self {
-            Self::Attached(socket) => Some(socket),
-            Self::Kept(plugin) => plugin.socket(),
+            Self::Attached(socket) => socket.handle_timeout(settings, now),
+            Self::Kept(plugin) => plugin.socket_mut().is_some_and(|socket| socket.handle_timeout(settings, now)),
+            Self::Opening(opening) => opening.opening.find_lost_client(settings, now),
+            Self::Served(client) => client.socket_mut().handle_timeout(settings, now),
+            Self::Gone(_) => false,
+        }
+    }
+
+    /// Ends the turn of the connection; see [`SocketEndpoint::end_turn`].
+    pub(super) fn end_turn_of_socket(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) {
+        match self {
+            Self::Attached(socket) => socket.end_turn(settings, now),
+            Self::Kept(plugin) => drop(plugin.socket_mut().map(|socket| socket.end_turn(settings, now))),
+            Self::Opening(opening) => opening.opening.end_turn_of_socket(settings, now),
+            Self::Served(client) => client.socket_mut().end_turn(settings, now),
+            Self::Gone(_) => {}
+        }
+    }
+
+    /// When a turn is needed even without an event, whatever the stage is.
+    pub(super) fn deadline(&self, settings: Option<&UserTimeoutSettings>) -> Option<Instant> {
+        match self {
+            Self::Attached(socket) => socket.deadline(settings),
+            Self::Kept(plugin) => plugin.socket().and_then(|socket| socket.deadline(settings)),
+            Self::Opening(opening) => opening.opening.client().and_then(|client| client.deadline(settings)),
+            Self::Served(client) => {
+                [client.socket().deadline(settings), client.deadline()].into_iter().flatten().min()
+            }
             Self::Gone(_) => None,
         }
     }
 
-    /// The plugin's connection, unless there is none.
-    pub(super) fn socket_mut(&mut self) -> Option<&mut SocketEndpoint<S>> {
+    /// Bytes held, but for those that a kept plugin counts itself.
+    pub(super) fn held(&self) -> usize {
         match self {
-            Self::Attached(socket) => Some(socket),
-            Self::Kept(plugin) => plugin.socket_mut(),
-            Self::Gone(_) => None,
+            Self::Attached(_) | Self::Kept(_) | Self::Gone(_) => 0,
+            Self::Opening(opening) => opening.opening.held(),
+            Self::Served(client) => client.held(),
         }
     }
 
-    /// Drops everything that is held.
+    /// Drops everything that is held, but for what a client of `[serve]` is still to be sent.
     pub(super) fn release(&mut self, budget: &mut MemoryBudget) {
-        if let Self::Kept(plugin) = self {
-            plugin.release(budget);
+        match self {
+            Self::Kept(plugin) => plugin.release(budget),
+            Self::Served(client) => client.release(),
+            Self::Attached(_) | Self::Opening(_) | Self::Gone(_) => {}
         }
     }
 
@@ -75,6 +150,8 @@ impl<S: Stream> PluginSide<S> {
         match self {
             Self::Attached(socket) => socket,
             Self::Kept(plugin) => plugin.as_ref(),
+            Self::Opening(opening) => opening.opening.endpoint(),
+            Self::Served(client) => client.as_ref(),
             Self::Gone(none) => none,
         }
     }
@@ -84,6 +161,8 @@ impl<S: Stream> PluginSide<S> {
         match self {
             Self::Attached(socket) => socket,
             Self::Kept(plugin) => plugin.as_mut(),
+            Self::Opening(opening) => opening.opening.endpoint_mut(),
+            Self::Served(client) => client.as_mut(),
             Self::Gone(none) => none,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::DaemonStatus;
+use super::{DaemonStatus, ListenerStatus};
 use crate::config::Limits;
 use crate::protocol::printable::is_unprintable;
 use crate::protocol::reply::{BUILD, PROTOCOL_VERSION};
@@ -14,8 +14,7 @@ use crate::session::{EndedConnection, Snapshot};
 /// them as values would take megabytes.
 pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: impl Iterator<Item = Snapshot>) -> String {
     let counters = daemon.notifications;
-    let listeners: Vec<Value> =
-        daemon.listeners.iter().map(|(address, target)| json!({"address": address, "target": target})).collect();
+    let listeners: Vec<Value> = daemon.listeners.iter().map(listener).collect();
     let overview = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "build": BUILD,
@@ -71,6 +70,14 @@ fn escape(json: &str, text: &mut String) {
             text.push(character);
         }
     }
+}
+
+fn listener(listener: &ListenerStatus) -> Value {
+    let mut value = json!({"address": listener.address, "target": listener.target});
+    if let Some(path) = &listener.path {
+        value["path"] = json!(path);
+    }
+    value
 }
 
 fn ended((ago, connection): &(Duration, EndedConnection)) -> Value {

@@ -24,12 +24,23 @@ pub(crate) struct DaemonStatus {
     pub accepted: u64,
     /// Connections refused since the start.
     pub refused: u64,
-    /// The addresses of the listeners, and the targets of those that are direct.
-    pub listeners: Vec<(String, Option<String>)>,
+    /// The listeners.
+    pub listeners: Vec<ListenerStatus>,
     /// Counters of notifications since the start.
     pub notifications: Counters,
     /// Notifications that wait, or wait for their answer.
     pub pending: usize,
     /// The last ends of connections, the last one first, each with the time since.
     pub ended: Vec<(Duration, EndedConnection)>,
+}
+
+/// A listener, or one path of it.
+#[derive(Clone, Debug)]
+pub(crate) struct ListenerStatus {
+    /// Where it listens.
+    pub address: String,
+    /// Where its connections lead. `None`: to setup mode.
+    pub target: Option<String>,
+    /// The path of WebSocket requests, `*` for any. `None`: it does not speak WebSocket.
+    pub path: Option<String>,
 }

@@ -315,7 +315,7 @@ impl<S: Stream> Stream for TlsStream<S> {
     }
 
     fn incomplete(&self) -> usize {
-        self.client.incomplete().len()
+        self.connection.incomplete().len()
     }
 
     fn state_memory(&self) -> usize {

@@ -2,6 +2,8 @@
 
 use super::{MAX_CONTROL_PAYLOAD, ProtocolError, protocol_error};
 
+/// The connection has done what it was for.
+pub(crate) const NORMAL: u16 = 1000;
 /// The endpoint is going away.
 pub(crate) const GOING_AWAY: u16 = 1001;
 /// The peer violated the protocol.
@@ -14,6 +16,10 @@ pub(crate) const ABNORMAL: u16 = 1006;
 pub(crate) const INVALID_PAYLOAD: u16 = 1007;
 /// The message exceeds the limit.
 pub(crate) const MESSAGE_TOO_BIG: u16 = 1009;
+/// The server cannot go on: what it serves has failed.
+pub(crate) const INTERNAL_ERROR: u16 = 1011;
+/// The server is overloaded.
+pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
 
 /// Reason in bytes at most: a control frame's payload without the code.
 pub(crate) const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;

@@ -98,6 +98,11 @@ impl Connection {
         }
     }
 
+    /// Queues the server's response of the opening handshake, which goes before any frame. For a new connection.
+    pub(crate) fn queue_response(&mut self, response: &[u8]) {
+        self.sender.raw(response);
+    }
+
     /// Consumes a prefix of `input` and returns its length with at most one event. Call with the rest until it returns
     /// `(0, None)`, even if the rest is empty: one input may inflate to several pieces. Consumed bytes are changed in
     /// place. After [`Event::Closed`], [`Event::InvalidClose`] and [`Event::Failed`] all input is consumed and ignored.
@@ -304,6 +309,16 @@ impl Connection {
             ConnectionStage::Failed(_) => flushed && self.eof,
             ConnectionStage::Over => true,
         }
+    }
+
+    /// True if the peer may send compressed messages.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.receiver.is_compressed()
+    }
+
+    /// True if nothing more comes from the peer, because it has violated the protocol.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.stage, ConnectionStage::Failed(_))
     }
 
     /// When the last complete frame came from the peer, control frames included (for RTIM). Initially the start of the

@@ -194,6 +194,11 @@ impl Receiver {
         }
     }
 
+    /// True if compression was negotiated.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.deflate.is_some()
+    }
+
     /// True if a frame has become complete since the last call.
     pub(super) fn take_completed(&mut self) -> bool {
         std::mem::take(&mut self.completed)

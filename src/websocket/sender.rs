@@ -62,6 +62,12 @@ impl Sender {
         }
     }
 
+    /// Queues bytes that are no frame: the response of the opening handshake.
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        crate::buffer_pool::reserve(&mut self.out, bytes.len());
+        self.out.extend_from_slice(bytes);
+    }
+
     /// Queues a data frame.
     pub(super) fn data(&mut self, kind: Kind, payload: &[u8], fin: bool, entropy: &mut dyn Entropy) {
         // Section 5.4: frames after the first of a message are continuations.

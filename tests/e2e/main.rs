@@ -3,6 +3,7 @@
 //! - [`setup`]: greeting, commands, CONN, access, name resolution, STAT
 //! - [`relay`]: TCP and UDP relays, backpressure, ends, timeouts, clients
 //! - [`websocket`], [`tls`]: WebSocket and TLS towards remotes
+//! - [`serve`]: WebSocket ports of `[serve]`
 //! - [`notify`]: notifications to Luup
 //! - [`keep`]: KEEP, ATCH and DROP
 //! - [`process`]: command line, configuration, signals, supervision, log, limits, shutdown
@@ -22,6 +23,7 @@ mod keep;
 mod notify;
 mod process;
 mod relay;
+mod serve;
 mod setup;
 mod tls;
 mod websocket;

@@ -25,20 +25,20 @@ use super::receive_timer::ReceiveTimer;
 use super::{CloseReason, Relay, RelayContext, RelayTurn, TURN_BYTES, TURN_CALLS, Timing};
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::reason;
-use crate::protocol::framing::Framing;
+use crate::protocol::framing::{Framing, FramingKind};
 use crate::websocket::{Connection, ConnectionLost, Entropy, Event, close};
-use to_plugin::ToPlugin;
-use to_remote::{PluginEnd, ToRemote};
+pub(crate) use to_plugin::ToPlugin;
+pub(crate) use to_remote::{PluginEnd, ToRemote};
 
 /// More bytes than this waiting for a slow plugin hold back the remote. A message is never cut.
-const HIGH_WATER: usize = 64 * 1024;
+pub(crate) const HIGH_WATER: usize = 64 * 1024;
 /// More bytes than this waiting for a slow remote hold back the plugin; less is gathered, to be sent at once.
 const BATCH: usize = 16 * 1024;
 /// What a message from the plugin, or any frame from the remote, costs of a turn at least: a peer that sends frames without
 /// payload has no longer turns than others.
-const MESSAGE_COST: usize = 256;
+pub(crate) const MESSAGE_COST: usize = 256;
 /// A plugin's own message may be as long as those it takes, and this many bytes at least.
-const MIN_MESSAGE_LIMIT: usize = 64 * 1024;
+pub(crate) const MIN_MESSAGE_LIMIT: usize = 64 * 1024;
 
 /// How the plugin's side stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub(crate) struct RelayOptions {
 }
 
 /// What the plugin is told where there is no memory for a message.
-const NO_MEMORY: &str = "no memory for the message, buffers= is used up";
+pub(crate) const NO_MEMORY: &str = "no memory for the message, buffers= is used up";
 
 impl WebSocketRelay {
     /// A relay that begins now, with what the plugin has sent behind its CONN and the remote behind its response, and
@@ -130,7 +130,7 @@ impl WebSocketRelay {
             remote: RemoteState::Open,
             connection,
             to_plugin,
-            to_remote: ToRemote::new(options.framing, limit, sent_ahead),
+            to_remote: ToRemote::new(options.framing, FramingKind::WebSocket, limit, sent_ahead),
             end_delivered: false,
             close_reason: None,
             failure: None,

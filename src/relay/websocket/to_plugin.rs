@@ -19,7 +19,7 @@ const MAX_HEADER: usize = 16;
 
 /// The remote's way to the plugin.
 #[derive(Debug)]
-pub(super) struct ToPlugin {
+pub(crate) struct ToPlugin {
     framing: Framing,
     /// Messages are handed over whole, whatever their length.
     whole: bool,
@@ -63,7 +63,7 @@ struct Assembly {
 
 impl ToPlugin {
     /// An empty encoder. `whole`: messages are handed over whole, whatever their length. `received_ahead` is decoded first.
-    pub(super) fn new(framing: Framing, whole: bool, received_ahead: Vec<u8>) -> Self {
+    pub(crate) fn new(framing: Framing, whole: bool, received_ahead: Vec<u8>) -> Self {
         Self {
             framing,
             whole,
@@ -78,7 +78,7 @@ impl ToPlugin {
     }
 
     /// The header block of the remote's response. Only MESG can tell it from a message.
-    pub(super) fn handle_head(&mut self, head: &[u8]) {
+    pub(crate) fn handle_head(&mut self, head: &[u8]) {
         if self.framing == Framing::Mesg {
             encode_body("HEAD", head, &mut self.out);
         }
@@ -86,7 +86,7 @@ impl ToPlugin {
 
     /// Takes an event of messages and control frames; the end is [`ToPlugin::handle_end`]'s. False if it takes more memory
     /// than `left`, besides what is held already.
-    pub(super) fn handle_event(&mut self, event: Event<'_>, left: usize) -> bool {
+    pub(crate) fn handle_event(&mut self, event: Event<'_>, left: usize) -> bool {
         if self.discarding {
             return true;
         }
@@ -140,7 +140,7 @@ impl ToPlugin {
 
     /// Passes the message that is coming in on from now on, so that it need not wait for memory, of which `left` bytes are
     /// left. False if its length is not known, or if the plugin must have it whole.
-    pub(super) fn pass_early(&mut self, left: usize) -> bool {
+    pub(crate) fn pass_early(&mut self, left: usize) -> bool {
         match std::mem::take(&mut self.incoming) {
             Incoming::Assembled(assembly @ Assembly { length: Some(length), .. }) => {
                 self.pass(length, assembly, left);
@@ -175,7 +175,7 @@ impl ToPlugin {
 
     /// The remote sends nothing more, for this reason. True if a message was passed on in part: its body cannot be
     /// interrupted, so the plugin's stream ends within it.
-    pub(super) fn handle_end(&mut self, code: u16, reason: &[u8]) -> bool {
+    pub(crate) fn handle_end(&mut self, code: u16, reason: &[u8]) -> bool {
         let incoming = std::mem::take(&mut self.incoming);
         self.undecoded = Vec::new();
         self.more = false;
@@ -193,7 +193,7 @@ impl ToPlugin {
     }
 
     /// The plugin has gone: what waits is dropped, and what comes is dropped, too.
-    pub(super) fn discard(&mut self) {
+    pub(crate) fn discard(&mut self) {
         self.discarding = true;
         self.incoming = Incoming::Nothing;
         self.out = Vec::new();
@@ -201,23 +201,23 @@ impl ToPlugin {
     }
 
     /// Drops everything.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.discard();
         self.undecoded = Vec::new();
     }
 
     /// Bytes held of a message that has come in part.
-    pub(super) fn incomplete(&self) -> usize {
+    pub(crate) fn incomplete(&self) -> usize {
         if let Incoming::Assembled(assembly) = &self.incoming { assembly.bytes.len() } else { 0 }
     }
 
     /// Bytes for the plugin, in its framing.
-    pub(super) fn waiting(&self) -> &[u8] {
+    pub(crate) fn waiting(&self) -> &[u8] {
         &self.out[self.written..]
     }
 
     /// `bytes` of [`ToPlugin::waiting`] are written.
-    pub(super) fn handle_written(&mut self, bytes: usize) {
+    pub(crate) fn handle_written(&mut self, bytes: usize) {
         self.written += bytes;
         if self.written == self.out.len() {
             // An idle connection holds no large buffer; small messages find a small one.
@@ -231,7 +231,7 @@ impl ToPlugin {
     }
 
     /// Bytes of memory held, messages that are coming in included.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         buffer_pool::held(&self.out) + self.incomplete_held() + buffer_pool::held(&self.undecoded)
     }
 
@@ -241,7 +241,7 @@ impl ToPlugin {
     }
 
     /// Gives back memory that what waits does not need.
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if buffer_pool::shrink(&mut self.out, self.written) {
             self.written = 0;
         }
@@ -252,7 +252,7 @@ impl ToPlugin {
     }
 
     /// Bytes of messages received.
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received
     }
 }

@@ -8,7 +8,7 @@ use crate::websocket::{Connection, Entropy, Kind};
 
 /// The plugin's way to the remote.
 #[derive(Debug)]
-pub(super) struct ToRemote {
+pub(crate) struct ToRemote {
     framing: Framing,
     decoder: Decoder,
     sent: u64,
@@ -16,7 +16,7 @@ pub(super) struct ToRemote {
 
 /// How the plugin ends its side.
 #[derive(Debug)]
-pub(super) enum PluginEnd {
+pub(crate) enum PluginEnd {
     /// With CLOS.
     Closed,
     /// By violating its framing.
@@ -24,15 +24,15 @@ pub(super) enum PluginEnd {
 }
 
 impl ToRemote {
-    /// An empty encoder, for messages of at most `limit` bytes. `sent_ahead` is encoded first.
-    pub(super) fn new(framing: Framing, limit: usize, sent_ahead: &[u8]) -> Self {
-        let mut decoder = Decoder::new(framing, FramingKind::WebSocket, limit);
+    /// An empty encoder, for messages of `kind` and at most `limit` bytes. `sent_ahead` is encoded first.
+    pub(crate) fn new(framing: Framing, kind: FramingKind, limit: usize, sent_ahead: &[u8]) -> Self {
+        let mut decoder = Decoder::new(framing, kind, limit);
         decoder.handle_input(sent_ahead);
         Self { framing, decoder, sent: 0 }
     }
 
     /// Takes bytes that were just read from the plugin. Their memory grows by no more than `memory` bytes beyond them.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         &mut self,
         bytes: &[u8],
         memory: usize,
@@ -51,7 +51,7 @@ impl ToRemote {
 
     /// Encodes what the plugin has sent, until enough waits for the remote or the turn's `allowance` is used up. Once a
     /// close is under way the connection takes nothing more (RFC 6455 section 5.5.1), and drops it.
-    pub(super) fn encode(
+    pub(crate) fn encode(
         &mut self,
         connection: &mut Connection,
         allowance: &mut usize,
@@ -80,27 +80,27 @@ impl ToRemote {
     }
 
     /// Drops what is not encoded yet.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.decoder.reset();
     }
 
     /// Bytes of messages that are not encoded yet.
-    pub(super) fn buffered(&self) -> usize {
+    pub(crate) fn buffered(&self) -> usize {
         self.decoder.buffered()
     }
 
     /// Bytes of memory held.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.decoder.held()
     }
 
     /// Gives back memory that is not needed; see [`Decoder::shrink`].
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         self.decoder.shrink();
     }
 
     /// Bytes of messages sent.
-    pub(super) fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 }
@@ -123,7 +123,7 @@ mod tests {
             ping_interval: None,
         };
         let mut connection = Connection::new(settings, Instant::now());
-        let mut way = ToRemote::new(Framing::Raw, 1000, b"");
+        let mut way = ToRemote::new(Framing::Raw, FramingKind::WebSocket, 1000, b"");
         way.decode(b"", 1000, &mut connection, &mut TestEntropy::default());
         assert_eq!((connection.queued(), way.sent()), (0, 0));
         way.decode(b"x", 1000, &mut connection, &mut TestEntropy::default());

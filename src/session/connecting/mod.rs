@@ -9,7 +9,7 @@
 //! UDP ends at Resolved. Contract: after every `handle_*`, call [`Connecting::turn`], which also enforces the time limits.
 
 mod hop;
-mod tls;
+pub(super) mod tls;
 mod upgrade;
 
 use std::io;

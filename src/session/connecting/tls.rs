@@ -8,8 +8,8 @@ use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::session::context::{HandshakeQueue, Key};
 use crate::session::outbox::Outbox;
 use crate::tls::{
-    PendingHandshake, TlsConnection, TlsError, TlsOutcome, TlsSettings, TlsStep, TlsStream, handshake_memory,
-    handshake_room,
+    PendingHandshake, ServerTlsSettings, TlsConnection, TlsError, TlsOutcome, TlsSettings, TlsStep, TlsStream,
+    handshake_memory, handshake_room,
 };
 
 /// Most bytes that are read of a handshake at once. A flight with a long chain has some 6 KiB.
@@ -17,7 +17,7 @@ const MAX_READ: usize = 16 * 1024;
 
 /// A handshake under way.
 #[derive(Debug)]
-pub(super) struct TlsHandshake<S> {
+pub(in crate::session) struct TlsHandshake<S> {
     socket: SocketEndpoint<S>,
     to_send: Outbox,
     state: TlsHandshakeState,
@@ -36,7 +36,7 @@ enum TlsHandshakeState {
 }
 
 /// How far a handshake has come.
-pub(super) enum TlsProgress<S> {
+pub(in crate::session) enum TlsProgress<S> {
     /// Not yet done.
     Pending(TlsHandshake<S>),
     /// The connection is established.
@@ -46,7 +46,7 @@ pub(super) enum TlsProgress<S> {
 }
 
 /// Where handshakes are computed, and for which session.
-pub(super) struct TlsWorkers<'a> {
+pub(in crate::session) struct TlsWorkers<'a> {
     /// The threads.
     pub queue: &'a mut dyn HandshakeQueue,
     /// The session.
@@ -55,7 +55,7 @@ pub(super) struct TlsWorkers<'a> {
 
 impl<S: Stream> TlsHandshake<S> {
     /// Begins a handshake over `socket` with the server called `host`.
-    pub(super) fn begin(
+    pub(in crate::session) fn begin(
         socket: SocketEndpoint<S>,
         host: &str,
         settings: &TlsSettings,
@@ -65,8 +65,18 @@ impl<S: Stream> TlsHandshake<S> {
         Self { socket, to_send: Outbox::default(), state: TlsHandshakeState::Computing(0) }
     }
 
+    /// Begins a handshake over an accepted `socket`, as the server.
+    pub(in crate::session) fn begin_server(
+        socket: SocketEndpoint<S>,
+        settings: &ServerTlsSettings,
+        workers: TlsWorkers<'_>,
+    ) -> Self {
+        workers.queue.begin_server(workers.key, settings);
+        Self { socket, to_send: Outbox::default(), state: TlsHandshakeState::Computing(0) }
+    }
+
     /// A thread has done its part.
-    pub(super) fn handle_step(&mut self, step: TlsStep) {
+    pub(in crate::session) fn handle_step(&mut self, step: TlsStep) {
         self.to_send.push(&step.to_send);
         self.state = match step.outcome {
             TlsOutcome::Pending(pending) => TlsHandshakeState::Waiting(pending),
@@ -75,13 +85,18 @@ impl<S: Stream> TlsHandshake<S> {
         };
     }
 
+    /// The socket.
+    pub(in crate::session) fn socket(&self) -> &SocketEndpoint<S> {
+        &self.socket
+    }
+
     /// The socket, to be told of its events.
-    pub(super) fn socket_mut(&mut self) -> &mut SocketEndpoint<S> {
+    pub(in crate::session) fn socket_mut(&mut self) -> &mut SocketEndpoint<S> {
         &mut self.socket
     }
 
     /// Bytes held, those that a thread works on included.
-    pub(super) fn held(&self) -> usize {
+    pub(in crate::session) fn held(&self) -> usize {
         let memory = match &self.state {
             TlsHandshakeState::Computing(received) => handshake_memory(*received),
             TlsHandshakeState::Waiting(pending) => handshake_memory(pending.received()),
@@ -92,7 +107,7 @@ impl<S: Stream> TlsHandshake<S> {
     }
 
     /// Sends and receives what can be sent and received.
-    pub(super) fn turn(
+    pub(in crate::session) fn turn(
         mut self,
         scratch: &mut [u8],
         budget: &mut MemoryBudget,

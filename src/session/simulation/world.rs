@@ -397,6 +397,7 @@ impl World {
         let Some(slot) = self.slots.get(&key) else { return };
         let name = match &slot.session.stage {
             Stage::Setup(_) => "setup",
+            Stage::Opening => "opening",
             Stage::Claiming(_) => "claiming",
             Stage::Connecting(_) => "connecting",
             Stage::Relaying(_) => "relaying",

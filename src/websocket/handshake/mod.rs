@@ -19,15 +19,13 @@ pub(crate) mod error;
 mod extensions;
 mod fields;
 mod head;
-#[allow(dead_code, reason = "listeners use it")]
 pub(crate) mod server;
 pub(crate) mod url;
 
-pub(crate) use client::{ClientHandshake, HandshakeProgress, Offer, OfferError, Upgraded};
+pub(crate) use client::{ClientHandshake, HandshakeProgress, MAX_TEXTS, Offer, OfferError, Upgraded};
 pub(crate) use error::{ErrorCode, HandshakeError};
 pub(crate) use extensions::CompressionOffer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use head::{MAX_FIELDS, MAX_HEAD};
-#[allow(unused_imports, reason = "listeners use the rules")]
 pub(crate) use server::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, ServerRules, UpgradeRequest};
 pub(crate) use url::{Url, UrlError};

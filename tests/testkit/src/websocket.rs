@@ -209,6 +209,17 @@ pub fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Encodes a frame of a client; `first` is its whole first byte.
+pub fn masked_frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut bytes = frame_of(first, payload);
+    let start = bytes.len() - payload.len();
+    bytes[start..].iter_mut().zip(KEY.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+    bytes[1] |= 0x80;
+    bytes.splice(start..start, KEY);
+    bytes
+}
+
 /// Encodes the payload of a close frame.
 pub fn close_of(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason.as_bytes()].concat()
@@ -278,6 +289,11 @@ impl Peer {
     /// Sends a whole message or a control frame.
     pub fn send_frame(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
         self.send(&frame_of(FIN | opcode, payload))
+    }
+
+    /// As [`Peer::send_frame`], for a peer that is the client.
+    pub fn send_masked(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
+        self.send(&masked_frame_of(FIN | opcode, payload))
     }
 
     /// Sends a frame of a message that is not its last.
@@ -383,6 +399,7 @@ mod tests {
         assert_eq!(answer.line, "HTTP/1.1 101 Switching Protocols");
         assert_eq!(answer.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(client.take(7).unwrap(), b"\x81\x05Hello");
+        assert_eq!(masked_frame_of(FIN | TEXT, b"Hello"), b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
         for (length, head) in [(125, 2), (126, 4), (65535, 4), (65536, 10)] {
             let frame = frame_of(FIN | BINARY, &vec![7; length]);
             assert_eq!(frame.len(), length + head);

@@ -11,7 +11,7 @@ use crate::websocket::Deflate;
 use lenient::StrictHead;
 use response::{ExpectedResponse, ResponseOutcome};
 
-pub(crate) use offer::{Offer, OfferError};
+pub(crate) use offer::{MAX_TEXTS, Offer, OfferError};
 
 /// The start of every response. Other protocols are refused at the first byte that differs.
 const RESPONSE_START: &[u8] = b"HTTP/1.";

@@ -125,6 +125,7 @@ impl ServerHandshake {
     }
 
     /// `count` bytes of [`Self::transmit`] have been sent.
+    #[cfg(test)]
     pub(crate) fn handle_transmitted(&mut self, count: usize) {
         self.transmitted = (self.transmitted + count).min(self.response.len());
     }

@@ -28,6 +28,7 @@ impl Refusal {
     }
 
     /// A refusal with a plugin's phrase, or the standard one if `phrase` is empty.
+    #[allow(dead_code, reason = "listeners of plugins use it")]
     pub(crate) fn with_phrase(code: u16, phrase: &[u8]) -> Self {
         let refusal = Self::new(code, "");
         let phrase = printable(phrase);
@@ -50,7 +51,7 @@ impl Refusal {
     }
 
     /// Returns the bytes of the response.
-    pub(super) fn response(&self) -> Vec<u8> {
+    pub(crate) fn response(&self) -> Vec<u8> {
         if self.code == 0 {
             return Vec::new();
         }
