@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use lexopt::{Arg, Parser};
 
 use crate::config::ConfigSource;
+use crate::tls::CertificateNames;
 
 /// Range of the value of `--probe`, in seconds.
 const PROBE_SECONDS: RangeInclusive<u32> = 1..=3600;
@@ -20,7 +21,7 @@ pub(crate) struct CommandLine {
 }
 
 /// What the process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Runs the proxy.
     Run,
@@ -30,6 +31,8 @@ pub(crate) enum Mode {
     Check,
     /// Checks that a running proxy answers: once, or repeatedly for this number of seconds.
     Probe(Option<u32>),
+    /// Makes a certificate for these names.
+    MakeCert(CertificateNames),
     /// Prints the help.
     Help,
     /// Prints the version.
@@ -56,6 +59,9 @@ Options are applied in the order given; a later one overrides.
   --probe[=SECONDS]
                    check that a proxy with this configuration answers, and exit with 0 if it sends its greeting, with
                    1 if not. With SECONDS (1 to 3600), try until this time has passed; without, try once for 5 s
+  --make-cert NAME[,NAME...]
+                   make a self-signed certificate for these names and addresses: NAME.pem and NAME.key in the directory
+                   of [tls], for CERT= and PKEY= of LSTN
   --supervise      run the proxy in a child process, and restart it when it dies
   --sample-config  print a configuration file that documents every key
   -h, --help       print this help
@@ -88,6 +94,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Arg::Long("probe") => {
                 command_line.mode =
                     Mode::Probe(parser.optional_value().map(|value| probe_seconds(&value)).transpose()?);
+                continue;
+            }
+            Arg::Long("make-cert") => {
+                let names = parser.value().map_err(|error| error.to_string())?;
+                command_line.mode = Mode::MakeCert(CertificateNames::parse(&names.to_string_lossy())?);
                 continue;
             }
             Arg::Long("supervise") => {
@@ -166,6 +177,10 @@ mod tests {
             ("--probe=1", Mode::Probe(Some(1))),
             ("-p 7 --probe=3600 -D", Mode::Probe(Some(3600))),
             ("-D -h", Mode::Help),
+            (
+                "--make-cert vera,10.0.0.1 -c x",
+                Mode::MakeCert(CertificateNames::parse("vera,10.0.0.1").unwrap_or_else(|error| panic!("{error}"))),
+            ),
             ("--version", Mode::Version),
             ("--sample-config", Mode::Sample),
         ] {
@@ -201,6 +216,15 @@ mod tests {
             "--probe=2s",
             "--probe=4294967297",
             "--supervise=1",
+            "--make-cert",
+            "--make-cert=",
+            "--make-cert a,",
+            "--make-cert *.a",
+            "--make-cert a/b",
+            "--make-cert ..",
+            "--make-cert a.",
+            "--make-cert a,*.*.b",
+            "--make-cert a b",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }

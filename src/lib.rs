@@ -56,6 +56,7 @@ mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod logging;
+mod make_cert;
 mod net;
 mod notify;
 mod probe;

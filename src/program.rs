@@ -11,6 +11,7 @@ use crate::cli::{self, CommandLine, Mode};
 use crate::config::Config;
 use crate::config::sample::sample;
 use crate::daemon::Daemon;
+use crate::make_cert::make_cert;
 use crate::probe::probe;
 use crate::{logging, supervise};
 
@@ -41,7 +42,7 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
         Mode::Sample => return print(&sample()),
         // Before anything can open a descriptor: libraries keep some, such as /dev/urandom's, and know only their numbers.
         Mode::Supervise => supervise::close_inherited(),
-        Mode::Run | Mode::Check | Mode::Probe(_) => {}
+        Mode::Run | Mode::Check | Mode::Probe(_) | Mode::MakeCert(_) => {}
     }
     if let Err(error) = open_random_source() {
         return fail(
@@ -59,6 +60,12 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
     if let Mode::Probe(seconds) = mode {
         return match probe(&config.address, config.port, seconds) {
             Ok(()) => Exit::Done,
+            Err(error) => fail(Exit::Failed, &error),
+        };
+    }
+    if let Mode::MakeCert(names) = &mode {
+        return match make_cert(config.tls.directory.as_deref(), names) {
+            Ok(made) => print(&made),
             Err(error) => fail(Exit::Failed, &error),
         };
     }

@@ -79,8 +79,14 @@ impl TlsError {
                 | PeerIncompatible::SupportedVersionsExtensionRequired,
             ) => match role {
                 TlsRole::Client => format!("no common version of TLS: the server's is too old; {STUNNEL}"),
-                TlsRole::Server => format!("no common version of TLS: the client's is too old: {SUPPORTED_CLIENTS}"),
+                TlsRole::Server => format!("the client is too old: {SUPPORTED_CLIENTS}"),
             },
+            // RFC 5246 section 7.4.1.4.1: TLS 1.1 has no such extension, and rustls looks at it before the version.
+            Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
+                if role == TlsRole::Server =>
+            {
+                format!("the client is too old: {SUPPORTED_CLIENTS}")
+            }
             Error::PeerIncompatible(detail) => {
                 let message = with_detail("no common ground", detail);
                 match role {

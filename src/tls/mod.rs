@@ -17,6 +17,7 @@
 //! | `first_bytes` | telling other protocols from TLS |
 //! | [`handshake`] | handshakes on threads of their own |
 //! | [`stream`] | an established connection as a stream of plain bytes |
+//! | `self_signed` | making a certificate |
 //! | [`error`] | why a connection failed |
 
 mod config_cache;
@@ -26,6 +27,7 @@ mod files;
 mod first_bytes;
 pub(crate) mod handshake;
 mod key_kind;
+mod self_signed;
 pub(crate) mod stream;
 mod unbuffered;
 mod verify;
@@ -42,5 +44,6 @@ pub(crate) use handshake::begin;
 pub(crate) use handshake::{
     Handshakes, PendingHandshake, TlsConnection, TlsOutcome, TlsStep, handshake_memory, handshake_room,
 };
+pub(crate) use self_signed::{CertificateNames, SelfSigned};
 pub(crate) use stream::TlsStream;
 pub(crate) use unbuffered::TlsRole;

@@ -17,7 +17,8 @@ pub(super) struct PublicKey<'a> {
 const BOOLEAN: u8 = 0x01;
 /// A tag of DER (X.690 section 8).
 pub(super) const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
+/// A tag of DER (X.690 section 8).
+pub(super) const BIT_STRING: u8 = 0x03;
 /// A tag of DER (X.690 section 8).
 pub(super) const OCTET_STRING: u8 = 0x04;
 /// A tag of DER (X.690 section 8).
@@ -27,10 +28,12 @@ pub(super) const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const ISSUER_UNIQUE_ID: u8 = 0x81;
 const SUBJECT_UNIQUE_ID: u8 = 0x82;
-const EXTENSIONS: u8 = 0xa3;
-/// GeneralName choices (RFC 5280 section 4.2.1.6).
-const DNS_NAME: u8 = 0x82;
-const IP_ADDRESS: u8 = 0x87;
+/// The field `extensions` (RFC 5280 section 4.1).
+pub(super) const EXTENSIONS: u8 = 0xa3;
+/// A choice of GeneralName (RFC 5280 section 4.2.1.6).
+pub(super) const DNS_NAME: u8 = 0x82;
+/// A choice of GeneralName (RFC 5280 section 4.2.1.6).
+pub(super) const IP_ADDRESS: u8 = 0x87;
 /// id-ce-subjectAltName, 2.5.29.17.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 

@@ -14,23 +14,23 @@ use crate::tls::TlsStream;
 
 /// The stream below, seen from the client.
 #[derive(Debug, Default)]
-struct MemoryWire {
-    inbound: VecDeque<u8>,
-    outbound: Vec<u8>,
+pub(super) struct MemoryWire {
+    pub(super) inbound: VecDeque<u8>,
+    pub(super) outbound: Vec<u8>,
     /// Bytes that it takes before it blocks.
-    window: usize,
+    pub(super) window: usize,
     /// Bytes read or written in one call at most; 0: no limit.
-    max: usize,
+    pub(super) max: usize,
     /// The server has closed its direction.
-    ended: bool,
+    pub(super) ended: bool,
     /// The client has closed its direction.
-    shut: bool,
+    pub(super) shut: bool,
     /// It has returned `WouldBlock` since the flag was last cleared.
-    blocked: bool,
+    pub(super) blocked: bool,
 }
 
 #[derive(Clone, Debug)]
-struct WireStream(Rc<RefCell<MemoryWire>>);
+pub(super) struct WireStream(pub(super) Rc<RefCell<MemoryWire>>);
 
 impl Stream for WireStream {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

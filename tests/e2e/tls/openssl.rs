@@ -132,7 +132,7 @@ const NO_COMMON_GROUND: &str = "the server finds no common ground (handshake_fai
 
 /// Runs openssl. Returns its output.
 #[track_caller]
-fn openssl(args: &[&str]) -> String {
+pub(super) fn openssl(args: &[&str]) -> String {
     let output = Command::new("openssl").args(args).output().expect("openssl is needed (apt-get install openssl)");
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
