@@ -192,3 +192,33 @@ impl RandomBytes for SimRandom {
         [self.mask(), self.mask(), self.mask(), self.mask()].concat().try_into().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Verify, begin};
+
+    /// The next step.
+    fn next(handshakes: &mut SimHandshakes) -> TlsStep {
+        loop {
+            if let Some((_, step)) = handshakes.take_due().pop() {
+                return step;
+            }
+        }
+    }
+
+    #[test]
+    fn handshakes_as_a_server_are_computed() {
+        let mut handshakes = SimHandshakes::new(0);
+        handshakes.begin_server(1, &ServerTlsSettings { certificate: MISSING_CERTIFICATE.into(), key: None });
+        assert!(matches!(next(&mut handshakes).outcome, TlsOutcome::Failed(_)));
+        handshakes.begin_server(1, &ServerTlsSettings { certificate: "own.pem".into(), key: None });
+        let TlsOutcome::Pending(pending) = next(&mut handshakes).outcome else { panic!() };
+        let settings = TlsSettings { verify: Verify::None, ..TlsSettings::default() };
+        let (_, hello) = begin(&TlsWorld::get().context, "tls.test", &settings).unwrap();
+        handshakes.advance(1, pending, hello);
+        assert!(
+            matches!(next(&mut handshakes), TlsStep { outcome: TlsOutcome::Pending(_), to_send } if !to_send.is_empty())
+        );
+    }
+}
