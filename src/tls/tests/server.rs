@@ -222,7 +222,7 @@ fn sessions_are_resumed_until_the_certificate_changes() {
         let mut config = client_config(identity.pem(), versions);
         config.dangerous().set_certificate_verifier(Arc::new(AnyCertificate));
         let config = Arc::new(config);
-        let mut connect = |kind| {
+        let connect = |kind| {
             let mut client = client(&config);
             let connection = accept(begin_server(&context, &own()).unwrap(), &mut client, usize::MAX).unwrap();
             exchange_with(connection, &mut client);
