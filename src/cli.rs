@@ -1,4 +1,4 @@
-//! The parser of the command line, and the text of `--help`. Depends on `config` for its result.
+//! The parser of the command line, and the text of `--help`. Depends on `config` and `tls` for its result.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;

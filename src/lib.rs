@@ -5,18 +5,19 @@
 //!
 //! | module | what it is for | uses |
 //! | --- | --- | --- |
-//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging probe supervise |
+//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging make_cert probe supervise |
 //! | [`supervise`] | the parent process that restarts a daemon which has died | |
 //! | [`probe`] | asks a running proxy for its greeting | net protocol |
+//! | [`make_cert`] | makes a self-signed certificate | net tls |
+//! | [`cli`] | the command line | config tls |
 //! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay session status tls websocket |
 //! | [`status`] | the answers to STAT and STAT JSON | config notify protocol session |
 //! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
-//! | [`tls`] | TLS as a client: certificates, handshakes on threads, streams | files net protocol thread_pool |
+//! | [`tls`] | TLS as a client and as a server: certificates, handshakes on threads, streams | files net protocol thread_pool |
 //! | [`net`] | sockets with their readiness, connecting, names | client files protocol thread_pool websocket |
 //! | [`logging`] | log lines, to standard error, a file or the system log | client config protocol thread_pool |
-//! | [`cli`] | the command line | config |
 //! | [`config`] | the configuration: one table of settings | access files protocol |
 //! | [`access`] | lists of addresses and targets that are allowed, sans-IO | |
 //! | [`client`] | clients as they are counted, sans-IO | |

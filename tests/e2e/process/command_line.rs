@@ -37,9 +37,22 @@ fn version_and_help() {
     assert_eq!(printed(&["--version"]), "sockproxyd 0.1.0\n");
     let help = printed(&["-h"]);
     assert_eq!(printed(&["--help"]), help);
-    for option in
-        ["-c", "-a", "-p", "-L", "-N", "-V", "-D", "-t", "-h", "--version", "--probe", "--supervise", "--sample-config"]
-    {
+    for option in [
+        "-c",
+        "-a",
+        "-p",
+        "-L",
+        "-N",
+        "-V",
+        "-D",
+        "-t",
+        "-h",
+        "--version",
+        "--probe",
+        "--make-cert",
+        "--supervise",
+        "--sample-config",
+    ] {
         assert!(help.contains(option), "{option} is not in the help:\n{help}");
     }
 }
