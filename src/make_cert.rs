@@ -8,11 +8,12 @@ use std::path::Path;
 use crate::net::reason;
 use crate::tls::{CertificateNames, SelfSigned};
 
-/// Makes a certificate for `names` in `directory`, which is created if it does not exist: NAME.pem and NAME.key, NAME being
+/// Makes a certificate for `names` in `directory`, which is created if its parent exists: NAME.pem and NAME.key, NAME being
 /// the first of the names. Returns what is to be printed. An error, a message of one line, if one of the files exists.
 pub(crate) fn make_cert(directory: Option<&Path>, names: &CertificateNames) -> Result<String, String> {
     let directory = directory.ok_or("the configuration has no directory for certificates (directory= in [tls])")?;
-    fs::create_dir_all(directory).map_err(|error| format!("{}: {}", directory.display(), reason(&error)))?;
+    // Where it cannot be created, the first file cannot, either.
+    let _ = fs::create_dir(directory);
     let (certificate, key) = (format!("{}.pem", names.first()), format!("{}.key", names.first()));
     let (certificate_path, key_path) = (directory.join(&certificate), directory.join(&key));
     if let Some(path) = [&certificate_path, &key_path].into_iter().find(|path| path.exists()) {

@@ -137,5 +137,9 @@ fn bad_names_and_directories_are_refused() {
     assert!(made.err.contains("the configuration has no directory for certificates (directory= in [tls])"), "{made:?}");
     let file = scratch.write("file", "");
     let made = make(&scratch.write("file.cf", format!("[tls]\ndirectory={file}\n")), "vera");
-    assert_eq!((made.status, made.err.starts_with(&format!("sockproxyd: {file}: "))), (Some(1), true), "{made:?}");
+    assert_eq!(
+        (made.status, made.err.starts_with(&format!("sockproxyd: {file}/vera.key: "))),
+        (Some(1), true),
+        "{made:?}"
+    );
 }
