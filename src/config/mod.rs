@@ -62,6 +62,8 @@ pub(crate) struct Config {
     pub allow: AccessList,
     /// Clients that may STOP.
     pub stop: AccessList,
+    /// Clients that may listen (LSTN).
+    pub listen: AccessList,
     /// Targets that CONN may reach.
     pub targets: TargetList,
     /// Limits on numbers, sizes and times.
@@ -331,6 +333,7 @@ impl Default for Config {
             debug: false,
             allow: AccessList::parse("").unwrap_or_else(|_| unreachable!()),
             stop: AccessList::parse("").unwrap_or_else(|_| unreachable!()),
+            listen: AccessList::parse("").unwrap_or_else(|_| unreachable!()),
             targets: TargetList::default(),
             limits: Limits {
                 connections: 0,

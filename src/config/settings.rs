@@ -128,6 +128,17 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ),
     Setting::new(
         "host",
+        "listen",
+        "networks",
+        "loopback",
+        "Clients that may open ports with LSTN, in the syntax of allow. The clients of such a port must be in allow.",
+        |c, v| {
+            c.listen = AccessList::parse(v).map_err(not_a_network)?;
+            Ok(())
+        },
+    ),
+    Setting::new(
+        "host",
         "targets",
         "hosts",
         "",

@@ -1,4 +1,5 @@
-//! The listening sockets: the port of setup mode, the direct listeners, and the WebSocket ports of `[serve]`.
+//! The listening sockets: the port of setup mode, the direct listeners, the WebSocket ports of `[serve]`, and the ports of
+//! plugins (LSTN).
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,14 +13,23 @@ use socket2::SockRef;
 use super::tokens;
 use crate::config::{Config, DirectListener, Limits};
 use crate::net::listener::{deregister, listen, listen_at, register};
+use crate::net::reason;
 use crate::net::socket::{KeepAlive, set_options};
+use crate::protocol::listen_settings::ListenSettings;
+use crate::protocol::options::Protocol;
+use crate::protocol::reply::TOO_MANY_LISTENERS;
+use crate::session::{Key, Owner, Pid, PluginPort, not_served};
 use crate::status::ListenerStatus;
+use crate::websocket::handshake::Refusal;
 
 /// Delay before accept(2) is tried again after EMFILE or ENOMEM. A session that ends shortens it.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Log accept(2) exhaustion at most once per minute.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Ports that plugins listen on.
+const MAX_PLUGIN_PORTS: usize = 64;
 
 /// A listening socket, and what it serves.
 #[derive(Debug)]
@@ -32,7 +42,7 @@ struct Listener {
 }
 
 /// What a listener serves.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum ListenerKind {
     /// Setup mode.
     Setup,
@@ -40,13 +50,23 @@ pub(super) enum ListenerKind {
     Direct(Box<DirectListener>),
     /// A port of `[serve]`. What it serves is in the configuration in force.
     Serve(u16),
+    /// The plugins that listen.
+    Plugins(Box<PluginPort>),
 }
 
 impl ListenerKind {
+    fn plugins(&self) -> Option<&PluginPort> {
+        if let Self::Plugins(port) = self { Some(port) } else { None }
+    }
+
+    fn plugins_mut(&mut self) -> Option<&mut PluginPort> {
+        if let Self::Plugins(port) = self { Some(port) } else { None }
+    }
+
     /// The port in the configuration, but for that of setup mode.
     fn port(&self) -> Option<u16> {
         match self {
-            Self::Setup => None,
+            Self::Setup | Self::Plugins(_) => None,
             Self::Direct(direct) => Some(direct.port),
             Self::Serve(port) => Some(*port),
         }
@@ -110,7 +130,7 @@ impl Listeners {
             set_options(SockRef::from(&listener.socket), keep_alive(&config.limits));
         }
         // Looking the name up that the configuration may have for the address would block the loop. The address stays.
-        let own = self.listeners.iter().flatten().find(|listener| listener.kind.port().is_none());
+        let own = self.listeners.iter().flatten().find(|listener| matches!(listener.kind, ListenerKind::Setup));
         let Some(mut address) = own.map(|listener| listener.address) else { return };
         for kind in ListenerKind::configured(config) {
             let known = self.listeners.iter().flatten().any(|listener| listener.kind.port() == kind.port());
@@ -204,16 +224,96 @@ impl Listeners {
         Some(&self.listeners.get(listener)?.as_ref()?.kind)
     }
 
+    /// The address of a plugins' listener, and what it serves. `None` for other listeners.
+    pub(super) fn plugin_port(&self, listener: usize) -> Option<(SocketAddr, &PluginPort)> {
+        let listener = self.listeners.get(listener)?.as_ref()?;
+        Some((listener.address, listener.kind.plugins()?))
+    }
+
+    /// The ports of plugins.
+    fn plugin_ports(&mut self) -> impl Iterator<Item = (SocketAddr, &mut PluginPort)> {
+        self.listeners
+            .iter_mut()
+            .flatten()
+            .filter_map(|listener| Some((listener.address, listener.kind.plugins_mut()?)))
+    }
+
+    /// Listens for the session `key`, or shares the listener of another. Returns the owner whose place it takes, which
+    /// [`Listeners::remove_owner`] must be told of; an older owner of the same path gives way if `may_replace` it. An error
+    /// is the reason of `ERR LSTN`.
+    pub(super) fn add_owner(
+        &mut self,
+        key: Key,
+        settings: &ListenSettings,
+        config: &Config,
+        may_replace: impl FnOnce(Key) -> bool,
+        registry: &Registry,
+    ) -> Result<Option<Key>, String> {
+        let address = settings.address;
+        if let Some((_, port)) = self.plugin_ports().find(|(shared, _)| *shared == address) {
+            if !port.fits(settings) {
+                return Err(reason(&Errno::EADDRINUSE.into()));
+            }
+            return port.add(key, settings, may_replace).map_err(str::to_owned);
+        }
+        if self.plugin_ports().count() >= MAX_PLUGIN_PORTS {
+            return Err(TOO_MANY_LISTENERS.into());
+        }
+        let socket = listen_at(address, keep_alive(&config.limits)).map_err(|error| reason(&error))?;
+        let mut port = PluginPort::new(settings);
+        port.add(key, settings, may_replace)?;
+        self.insert(socket, address, ListenerKind::Plugins(Box::new(port)), registry)
+            .map_err(|error| reason(&error))?;
+        Ok(None)
+    }
+
+    /// The session `key` listens no longer. Its port is closed unless others share it. Returns the arrivals that waited for
+    /// it. `None` if it did not listen.
+    pub(super) fn remove_owner(&mut self, key: Key) -> Option<Vec<Key>> {
+        let waited = self.plugin_ports().find_map(|(_, port)| port.remove(key))?;
+        for slot in &mut self.listeners {
+            let port = slot.as_ref().and_then(|listener| listener.kind.plugins());
+            if port.is_some_and(|port| port.owners().is_empty()) {
+                *slot = None;
+            }
+        }
+        Some(waited)
+    }
+
+    /// The owner of `path` at a plugins' listener, if another arrival may wait for it.
+    pub(super) fn owner(&mut self, listener: (SocketAddr, Protocol), path: Option<&str>) -> Result<Key, Refusal> {
+        let mut ports = self.plugin_ports();
+        let port = ports.find(|(address, port)| (*address, port.protocol) == listener);
+        let (_, port) = port.ok_or_else(not_served)?;
+        port.owner(path)
+    }
+
+    /// The owner that the arrival with this id waits for, and the arrival.
+    pub(super) fn find_waiting(&self, id: &[u8]) -> Option<(Key, Key)> {
+        self.listeners.iter().flatten().find_map(|listener| listener.kind.plugins()?.find_waiting(id))
+    }
+
+    /// An arrival waits for `owner` from now on.
+    pub(super) fn add_waiting(&mut self, owner: Key, pid: Pid, arrival: Key) {
+        self.plugin_ports().for_each(|(_, port)| port.add_waiting(owner, pid, arrival));
+    }
+
+    /// An arrival waits no longer.
+    pub(super) fn remove_waiting(&mut self, arrival: Key) {
+        self.plugin_ports().for_each(|(_, port)| port.remove_waiting(arrival));
+    }
+
     /// The ports of all listeners: what no client reaches through the proxy.
     pub(super) fn ports(&self) -> Vec<u16> {
         self.listeners.iter().flatten().map(|listener| listener.address.port()).collect()
     }
 
-    /// All listeners, as STAT JSON shows them: one of `[serve]` has an entry for each path.
-    pub(super) fn list(&self, config: &Config) -> Vec<ListenerStatus> {
+    /// All listeners, as STAT JSON shows them: one of `[serve]` has an entry for each path. `pid` names the sessions that own
+    /// one.
+    pub(super) fn list(&self, config: &Config, pid: impl Fn(Key) -> String) -> Vec<ListenerStatus> {
         let mut list = Vec::new();
         for Listener { address, kind, .. } in self.listeners.iter().flatten() {
-            let entry = |target, path| ListenerStatus { address: address.to_string(), target, path };
+            let entry = |target, path| ListenerStatus { address: address.to_string(), target, path, plugins: None };
             match kind {
                 ListenerKind::Setup => list.push(entry(None, None)),
                 ListenerKind::Direct(direct) => list.push(entry(Some(direct.target.to_string()), None)),
@@ -222,6 +322,11 @@ impl Listeners {
                         .serve_on(*port)
                         .map(|line| entry(Some(line.target.to_string()), Some(line.settings.shown_path().to_owned()))),
                 ),
+                ListenerKind::Plugins(port) => {
+                    let owner = |owner: &Owner| (pid(owner.key), owner.path.clone(), owner.waiting());
+                    let plugins = Some((port.protocol, port.owners().iter().map(owner).collect()));
+                    list.push(ListenerStatus { plugins, ..entry(None, None) });
+                }
             }
         }
         list
@@ -236,29 +341,45 @@ impl Listeners {
         kind: ListenerKind,
         registry: &Registry,
     ) -> Result<(), String> {
-        let number = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
-        let opened = opened.and_then(|listener| {
-            register(registry, &listener, tokens::listener(number))?;
-            let address = listener.local_addr()?;
-            Ok(Listener { socket: listener, address, kind, ready: false })
+        let shown: Vec<String> = match &kind {
+            ListenerKind::Setup | ListenerKind::Plugins(_) => vec![String::new()],
+            ListenerKind::Direct(direct) => vec![format!(" for {}", direct.target)],
+            ListenerKind::Serve(port) => config
+                .serve_on(*port)
+                .map(|line| {
+                    format!(" ({}, {}) for {}", line.settings.scheme(), line.settings.shown_path(), line.target)
+                })
+                .collect(),
+        };
+        let added = opened.and_then(|socket| {
+            let address = socket.local_addr()?;
+            self.insert(socket, address, kind, registry)?;
+            Ok(address)
         });
-        let listener = opened.map_err(|error| {
+        let address = added.map_err(|error| {
             let why =
                 error.raw_os_error().map_or_else(|| error.to_string(), |errno| Errno::from_raw(errno).desc().into());
             format!("cannot listen on {}:{port}: {why}", config.address)
         })?;
-        match &listener.kind {
-            ListenerKind::Setup => log::info!("listening on {}", listener.address),
-            ListenerKind::Direct(direct) => log::info!("listening on {} for {}", listener.address, direct.target),
-            ListenerKind::Serve(port) => config.serve_on(*port).for_each(|line| {
-                let (scheme, path) = (line.settings.scheme(), line.settings.shown_path());
-                log::info!("listening on {} ({scheme}, {path}) for {}", listener.address, line.target);
-            }),
-        }
+        shown.iter().for_each(|what| log::info!("listening on {address}{what}"));
+        Ok(())
+    }
+
+    /// Adds a listener and registers it.
+    fn insert(
+        &mut self,
+        socket: TcpListener,
+        address: SocketAddr,
+        kind: ListenerKind,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        let number = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
+        register(registry, &socket, tokens::listener(number))?;
+        let listener = Some(Listener { socket, address, kind, ready: false });
         if number == self.listeners.len() {
-            self.listeners.push(Some(listener));
+            self.listeners.push(listener);
         } else {
-            self.listeners[number] = Some(listener);
+            self.listeners[number] = listener;
         }
         Ok(())
     }

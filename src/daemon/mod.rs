@@ -30,17 +30,19 @@ use crate::net::random::RandomSource;
 use crate::net::resolver::Resolver;
 use crate::net::socket::{INTEREST, TcpSocket};
 use crate::notify::{Schedule, Senders, Trust};
-use crate::protocol::command::KeptRequest;
+use crate::protocol::command::{ArrivalRequest, KeptRequest};
+use crate::protocol::options::Protocol;
 use crate::protocol::reply;
 use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
 use crate::session::{
-    DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, SendFailures, Session, SessionContext,
-    Snapshot, TurnResult,
+    AcceptError, DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, SendFailures, Session,
+    SessionContext, Snapshot, TurnResult, not_served,
 };
 use crate::status;
 use crate::tls::{self, Handshakes};
+use crate::websocket::handshake;
 use admission::{Admission, Refusal};
 use kept_registry::{KeptRegistry, TooManyGuesses};
 use listeners::{Accepted, ListenerKind, Listeners};
@@ -313,33 +315,46 @@ impl Daemon {
         }
         if let Err(refusal) = admitted {
             let mut line = self.admission.refuse(address, refusal, self.now);
-            if let Some(&ListenerKind::Serve(port)) = self.listeners.kind(listener) {
-                let over_tls = self.resources.config.serve_on(port).any(|line| line.settings.tls.is_some());
-                line = if over_tls { Vec::new() } else { refusal.response() };
+            match self.listeners.kind(listener) {
+                Some(&ListenerKind::Serve(port)) => {
+                    let over_tls = self.resources.config.serve_on(port).any(|line| line.settings.tls.is_some());
+                    line = if over_tls { Vec::new() } else { refusal.response() };
+                }
+                Some(ListenerKind::Plugins(port)) => {
+                    line = if port.protocol == Protocol::Ws { refusal.response() } else { Vec::new() };
+                }
+                _ => {}
             }
             // Best effort; a fresh socket takes a line at once.
             let _ = io::Write::write(&mut stream, &line);
             return;
         }
         let key = self.sessions.next_key();
-        if let Err(error) = self.resources.poll.registry().register(&mut stream, Token(key), INTEREST) {
+        let plugin_port = self.listeners.plugin_port(listener);
+        let token = if plugin_port.is_some() { remote_token(key) } else { Token(key) };
+        if let Err(error) = self.resources.poll.registry().register(&mut stream, token, INTEREST) {
             log::warn!("cannot register a connection from {address}: {error}");
             self.admission.release(address);
             return;
         }
         self.accepted += 1;
         let kind = self.listeners.kind(listener).unwrap_or(&ListenerKind::Setup);
-        let pid = self.pids.next(SystemTime::now(), !matches!(kind, ListenerKind::Setup));
-        log::info!("{pid} connection from {address}");
+        let pid = self.pids.next(SystemTime::now(), matches!(kind, ListenerKind::Direct(_) | ListenerKind::Serve(_)));
+        match plugin_port {
+            Some((listener, _)) => log::info!("{pid} connection from {address} to {listener}"),
+            None => log::info!("{pid} connection from {address}"),
+        }
         self.resources.budget.add_session(sessions::slot_of(key));
         let mut cx = self.resources.context(key, client, self.now);
-        let session = match kind {
-            ListenerKind::Direct(direct) => Session::direct(pid, TcpSocket(stream), peer, direct, &mut cx),
-            ListenerKind::Serve(port) => {
+        let stream = TcpSocket(stream);
+        let session = match (kind, plugin_port) {
+            (ListenerKind::Direct(direct), _) => Session::direct(pid, stream, peer, direct, &mut cx),
+            (ListenerKind::Serve(port), _) => {
                 let tls = cx.config.serve_on(*port).find_map(|line| line.settings.tls.as_ref());
-                Session::served(pid, TcpSocket(stream), peer, (*port, tls), &mut cx)
+                Session::served(pid, stream, peer, (*port, tls), &mut cx)
             }
-            ListenerKind::Setup => Session::greet(pid, TcpSocket(stream), peer, &cx),
+            (_, Some((address, port))) => Session::arrive(pid, stream, peer, address, port, &mut cx),
+            (_, None) => Session::greet(pid, stream, peer, &cx),
         };
         self.sessions.insert(Box::new(session));
         self.enqueue(key);
@@ -432,6 +447,12 @@ impl Daemon {
         if let Some(pid) = session.kept_pid() {
             self.kept.remove(pid, key);
         }
+        if session.listen_settings().is_some() {
+            self.remove_owner(key);
+        }
+        if session.has_arrived() {
+            self.listeners.remove_waiting(key);
+        }
         self.resources.budget.remove_session(sessions::slot_of(key));
         self.admission.release(session.address());
         self.listeners.handle_session_end(self.now);
@@ -475,6 +496,40 @@ impl Daemon {
                         reply::ok("DROP")
                     }
                     Ok(None) | Err(TooManyGuesses) => reply::kept_failed("DROP", reply::NO_SUCH_PID),
+                };
+                self.reply(key, &answer);
+            }
+            DaemonRequest::Listen => {
+                if let Err(why) = self.listen(key) {
+                    let answer = reply::listen_failed("LSTN", why.as_bytes());
+                    self.with_session(key, |session, cx| session.reject(answer, cx));
+                }
+            }
+            DaemonRequest::Arrived => {
+                if let Err(refusal) = self.announce(key) {
+                    self.refuse_arrival(key, refusal);
+                }
+            }
+            DaemonRequest::Arrival(ArrivalRequest::Accept { id, options }) => match self.accept(key, &id, &options) {
+                Ok(()) => {}
+                Err(AcceptError::Option(error)) => {
+                    let answer = reply::listen_failed("ACPT", &error.reason());
+                    self.with_session(key, |session, cx| session.reject(answer, cx));
+                }
+                Err(AcceptError::NoSuchId) => {
+                    self.reply(key, &reply::listen_failed("ACPT", reply::NO_SUCH_ID.as_bytes()));
+                }
+                Err(AcceptError::Pid(why)) => self.reply(key, &reply::listen_failed("ACPT", why.as_bytes())),
+            },
+            DaemonRequest::Arrival(ArrivalRequest::Deny { id, status, reason }) => {
+                let arrival = self.listeners.find_waiting(&id).filter(|&(owner, _)| owner == key);
+                let answer = match (arrival, status) {
+                    (None, _) => reply::listen_failed("DENY", reply::NO_SUCH_ID.as_bytes()),
+                    (_, None) => reply::listen_failed("DENY", reply::INVALID_STATUS.as_bytes()),
+                    (Some((_, arrival)), Some(status)) => {
+                        self.refuse_arrival(arrival, handshake::Refusal::with_phrase(status, &reason));
+                        reply::denied(&id)
+                    }
                 };
                 self.reply(key, &answer);
             }
@@ -528,27 +583,120 @@ impl Daemon {
 
     /// The session of `key` wants to connect, and to be found again by its pid.
     fn claim(&mut self, key: Key) {
-        let Some(found) = self.sessions.get(key) else { return };
-        let client = found.session.client();
-        let pid: Box<[u8]> = found.session.kept_pid().unwrap_or_default().into();
+        let Some(pid) = self.sessions.get(key).map(|found| found.session.kept_pid().unwrap_or_default().into()) else {
+            return;
+        };
+        let claim = self.claim_pid(key, pid, key);
+        self.with_session(key, |session, cx| session.handle_claimed(claim, cx));
+    }
+
+    /// The client of the session of `key` wants `pid` for the session of `kept`. An error is the reason why it cannot have it.
+    fn claim_pid(&mut self, key: Key, pid: Box<[u8]>, kept: Key) -> Result<(), &'static str> {
+        let Some(client) = self.sessions.get(key).map(|found| found.session.client()) else { return Ok(()) };
         let limit = self.resources.config.limits.kept;
-        let claim = match self.look_up_kept(key, &pid) {
+        match self.look_up_kept(key, &pid) {
             // The answer must not tell whether there is such a pid.
-            Err(TooManyGuesses) => Err(reply::PID_IN_USE),
+            Err(TooManyGuesses) => return Err(reply::PID_IN_USE),
             Ok(Some(older)) => {
                 let released = self.with_session(older, Session::release_pid);
                 self.enqueue(older);
-                if released == Some(false) { Err(reply::PID_IN_USE) } else { Ok(()) }
+                if released == Some(false) {
+                    return Err(reply::PID_IN_USE);
+                }
             }
             Ok(None) if self.kept.find(&pid).is_none() && !self.kept.has_room(client, limit) => {
-                Err(reply::TOO_MANY_KEPT)
+                return Err(reply::TOO_MANY_KEPT);
             }
-            Ok(None) => Ok(()),
-        };
-        if claim.is_ok() {
-            self.kept.insert(&pid, key, client);
+            Ok(None) => {}
         }
-        self.with_session(key, |session, cx| session.handle_claimed(claim, cx));
+        self.kept.insert(&pid, kept, client);
+        Ok(())
+    }
+
+    /// The session of `key` wants to listen. An error is the reason why it cannot.
+    fn listen(&mut self, key: Key) -> Result<(), String> {
+        let Some(session) = self.sessions.get(key).map(|found| &found.session) else { return Ok(()) };
+        let (pid, address) = (session.pid(), session.address());
+        let Some(settings) = session.listen_settings() else { return Ok(()) };
+        let shown = settings.to_string();
+        if !self.resources.config.listen.allows(address) {
+            log::warn!("{pid} may not LSTN from {address}");
+            return Err(reply::NOT_ALLOWED.into());
+        }
+        let sessions = &self.sessions;
+        let may_replace = |older| sessions.get(older).is_some_and(|older| older.session.address() == address);
+        let registry = self.resources.poll.registry();
+        let replaced = self.listeners.add_owner(key, settings, &self.resources.config, may_replace, registry)?;
+        self.resources.own.ports = self.listeners.ports();
+        log::info!("{pid} listens on {shown}");
+        if let Some(older) = replaced {
+            self.remove_owner(older);
+            self.with_session(older, Session::end_listening);
+            self.enqueue(older);
+        }
+        self.with_session(key, |session, cx| session.listen(cx.now));
+        Ok(())
+    }
+
+    /// The session of `key` listens no longer. The arrivals that wait for it are refused.
+    fn remove_owner(&mut self, key: Key) {
+        for arrival in self.listeners.remove_owner(key).unwrap_or_default() {
+            self.refuse_arrival(arrival, not_served());
+        }
+        self.resources.own.ports = self.listeners.ports();
+    }
+
+    /// Tells the owner of the listener where the session of `key` has arrived, or returns why it is refused.
+    fn announce(&mut self, key: Key) -> Result<(), handshake::Refusal> {
+        let Some(arrival) = self.sessions.get(key).map(|found| &found.session) else { return Ok(()) };
+        let Some(port) = arrival.port() else { return Ok(()) };
+        let owner = self.listeners.owner(port, arrival.path())?;
+        let listening = self.sessions.get(owner).and_then(|found| found.session.listen_settings());
+        let (pid, introduction) = (arrival.pid(), arrival.introduce(listening)?);
+        if self.with_session(owner, |session, cx| session.announce(&introduction.line, cx)) != Some(true) {
+            return Err(not_served());
+        }
+        self.enqueue(owner);
+        self.listeners.add_waiting(owner, pid, key);
+        self.with_session(key, |session, cx| session.handle_announced(introduction, cx.now));
+        Ok(())
+    }
+
+    /// Refuses an arrival, which waits no longer.
+    fn refuse_arrival(&mut self, arrival: Key, refusal: handshake::Refusal) {
+        self.listeners.remove_waiting(arrival);
+        let now = self.now;
+        self.with_session(arrival, |session, _| session.refuse_arrival(refusal, now));
+        self.enqueue(arrival);
+    }
+
+    /// The connection of the session of `key` accepts the arrival that `id` names.
+    fn accept(&mut self, key: Key, id: &[u8], options: &[u8]) -> Result<(), AcceptError> {
+        let (owner, arrival) = self.listeners.find_waiting(id).ok_or(AcceptError::NoSuchId)?;
+        let session = |key| self.sessions.get(key).map(|found| &found.session);
+        let (Some(session), Some(owner), Some(found)) = (session(key), session(owner), session(arrival)) else {
+            return Err(AcceptError::NoSuchId);
+        };
+        let (_, protocol) = found.port().ok_or(AcceptError::NoSuchId)?;
+        if owner.address() != session.address() {
+            return Err(AcceptError::NoSuchId);
+        }
+        let parameters = session.parameters_for(protocol, options).map_err(AcceptError::Option)?;
+        let checked = self.with_session(arrival, |session, cx| session.check_acceptance(&parameters, cx));
+        // Whatever comes of it, this turn may have left the session something to do, or another deadline.
+        self.enqueue(arrival);
+        checked.ok_or(AcceptError::NoSuchId)??;
+        if let Some(pid) = parameters.kept_pid() {
+            self.claim_pid(key, pid.into(), arrival).map_err(AcceptError::Pid)?;
+        }
+        self.listeners.remove_waiting(arrival);
+        let connection = self.sessions.get_mut(key).and_then(|found| found.session.take_connection());
+        let Some(connection) = connection else { return Ok(()) };
+        let accepted = self.with_session(arrival, |session, cx| session.accept(connection, parameters, cx));
+        if let Some(Err(error)) = accepted {
+            log::warn!("cannot register a connection: {error}");
+        }
+        Ok(())
     }
 
     /// The connection of the session of `key` takes the place of that of the kept session of `pid`. An error is the reason
@@ -666,7 +814,9 @@ impl Daemon {
             history: self.resources.budget.history(),
             accepted: self.accepted,
             refused: self.admission.refused(),
-            listeners: self.listeners.list(&self.resources.config),
+            listeners: self.listeners.list(&self.resources.config, |key| {
+                self.sessions.get(key).map(|found| found.session.pid().to_string()).unwrap_or_default()
+            }),
             notifications: self.resources.schedule.counters(),
             pending: self.resources.schedule.pending(),
             ended: self.resources.ended.iter().map(|ended| (self.now - ended.at, ended.clone())).collect(),

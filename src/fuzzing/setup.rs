@@ -2,9 +2,9 @@
 //!
 //! Input: how it is split, the limit of a line, and what the plugin says.
 
-use crate::protocol::command::KeptRequest;
+use crate::protocol::command::{ArrivalRequest, KeptRequest};
 use crate::protocol::datagram_settings::MAX_GROUPS;
-use crate::protocol::options::Parameters;
+use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::setup::{SetupAction, SetupParser};
 
 use super::input::{Input, expand, pieces};
@@ -49,6 +49,16 @@ fn converse(pieces: &[&[u8]], limit: usize) -> Outcome {
     Outcome { actions, parameters, rest: None }
 }
 
+/// Options of ACPT are those of CONN, whatever speaks at the other end.
+fn check_arrival(options: &[u8]) {
+    for protocol in [Protocol::Tcp, Protocol::Ws] {
+        let mut parameters = Parameters::default();
+        if parameters.apply_to_arrival(protocol, options).is_ok() {
+            assert!(parameters.tls.is_none() && parameters.datagrams.is_none(), "an option of connecting was taken");
+        }
+    }
+}
+
 fn check(outcome: &Outcome) {
     for action in &outcome.actions {
         match action {
@@ -66,6 +76,19 @@ fn check(outcome: &Outcome) {
             SetupAction::Kept(KeptRequest::Claim) => unreachable!("no line is a claim"),
             SetupAction::Kept(KeptRequest::Attach { pid, .. } | KeptRequest::Drop { pid }) => {
                 assert!(!pid.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "a pid is a word: {pid:?}");
+            }
+            SetupAction::Arrival(ArrivalRequest::Accept { id, options: text })
+            | SetupAction::Arrival(ArrivalRequest::Deny { id, reason: text, .. }) => {
+                assert!(!id.iter().any(|&byte| matches!(byte, b' ' | b'\t' | b'\n')), "an id is a word: {id:?}");
+                assert!(!text.contains(&b'\n'), "the rest is of the same line");
+                check_arrival(text);
+            }
+            SetupAction::Listen => {
+                let settings = outcome.parameters.listen.as_deref().expect("LSTN has settings");
+                assert!(settings.address.port() > 0 && settings.protocol != Protocol::Udp);
+                assert!(!settings.wait.is_zero() && settings.wait.as_secs() <= 600);
+                let path = settings.rules.path.as_deref().unwrap_or("/");
+                assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()), "{path}");
             }
             SetupAction::Stat | SetupAction::StatJson | SetupAction::Help | SetupAction::Stop => {}
         }

@@ -44,6 +44,8 @@ pub(crate) enum NotifyEvent {
     Connected,
     /// There is data to read.
     Data,
+    /// A connection has arrived at the plugin's listener.
+    Incoming,
     /// The connection has ended.
     Closed,
 }
@@ -54,6 +56,7 @@ impl NotifyEvent {
         match self {
             Self::Connected => "connected",
             Self::Data => "data",
+            Self::Incoming => "incoming",
             Self::Closed => "closed",
         }
     }

@@ -133,9 +133,18 @@ impl Schedule {
 
     /// The plugin has data to read.
     pub(crate) fn handle_data(&mut self, id: SubscriptionId, now: Instant) {
+        self.handle_news(id, NotifyEvent::Data, now);
+    }
+
+    /// A connection has arrived at the plugin's listener. The rules are those of data.
+    pub(crate) fn handle_incoming(&mut self, id: SubscriptionId, now: Instant) {
+        self.handle_news(id, NotifyEvent::Incoming, now);
+    }
+
+    fn handle_news(&mut self, id: SubscriptionId, event: NotifyEvent, now: Instant) {
         let subscription = &mut self.subscriptions[id.0];
         if subscription.pending.news.is_none() {
-            subscription.pending.news = Some(NotifyEvent::Data);
+            subscription.pending.news = Some(event);
             self.arrange(id, now);
         }
     }
@@ -321,7 +330,7 @@ impl Schedule {
                 }
                 return;
             }
-            Some(NotifyEvent::Data) => not_before.max(subscription.paced_until),
+            Some(NotifyEvent::Data | NotifyEvent::Incoming) => not_before.max(subscription.paced_until),
             Some(NotifyEvent::Closed) => not_before.max(subscription.held_until),
             Some(NotifyEvent::Connected) => not_before,
         };

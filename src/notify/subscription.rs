@@ -67,7 +67,7 @@ pub(super) fn redact_query(query: &str, secret: bool) -> Cow<'_, str> {
 pub(super) struct PendingEvents {
     /// True if [`NotifyEvent::Connected`] waits.
     pub connected: bool,
-    /// Data or Closed. Closed replaces Data: the plugin reads the data before the end.
+    /// Data, Incoming or Closed. Closed replaces the others: the plugin reads the data before the end.
     pub news: Option<NotifyEvent>,
 }
 
@@ -81,7 +81,7 @@ impl PendingEvents {
     pub(super) fn clear(&mut self, event: NotifyEvent) {
         match event {
             NotifyEvent::Connected => self.connected = false,
-            NotifyEvent::Data | NotifyEvent::Closed => self.news = None,
+            NotifyEvent::Data | NotifyEvent::Incoming | NotifyEvent::Closed => self.news = None,
         }
     }
 
@@ -89,7 +89,7 @@ impl PendingEvents {
     pub(super) fn restore(&mut self, event: NotifyEvent) {
         match event {
             NotifyEvent::Connected => self.connected = true,
-            NotifyEvent::Data | NotifyEvent::Closed => {
+            NotifyEvent::Data | NotifyEvent::Incoming | NotifyEvent::Closed => {
                 self.news.get_or_insert(event);
             }
         }

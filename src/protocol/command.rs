@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use super::connect_error::ConnectError;
+use super::listen_settings::{ListenSettings, parse_address};
 use super::notify_target::{NotifyTarget, NotifyTargetTooLong};
-use super::options::{Parameters, block_size, time_limit};
+use super::options::{OptionError, Parameters, block_size, time_limit};
+use super::reply::NO_CERTIFICATE;
 use super::target::Target;
 use super::{first_word, is_blank, number, trim};
 
@@ -24,6 +26,10 @@ pub(crate) enum Command {
     Pace(Option<Duration>),
     /// `ATCH pid [SEEN=n]` or `DROP pid`.
     Kept(KeptRequest),
+    /// `LSTN [address:]port [KEY=value ...]`: the parameters with the settings of the listener and the options applied.
+    Listen(Parameters),
+    /// `ACPT id [KEY=value ...]` or `DENY id [status [reason]]`.
+    Arrival(ArrivalRequest),
     /// `STAT`.
     Stat,
     /// `STAT JSON`.
@@ -60,6 +66,28 @@ pub(crate) enum KeptRequest {
     },
 }
 
+/// What a plugin says about a connection that has arrived at its listener. The request passes unchanged from the parser to
+/// the daemon, which knows all arrivals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ArrivalRequest {
+    /// `ACPT`: the plugin's connection is for this arrival.
+    Accept {
+        /// The id.
+        id: Box<[u8]>,
+        /// The options. Which there are depends on what the arrival speaks.
+        options: Box<[u8]>,
+    },
+    /// `DENY`: refuse this arrival.
+    Deny {
+        /// The id.
+        id: Box<[u8]>,
+        /// The status of the HTTP response, 300 to 599. `None`: the plugin's is none.
+        status: Option<u16>,
+        /// The reason phrase. Empty: that of the status.
+        reason: Box<[u8]>,
+    },
+}
+
 /// Why a line is rejected. The proxy replies with one line and closes the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CommandError {
@@ -67,6 +95,8 @@ pub(crate) enum CommandError {
     Unknown,
     /// CONN without a valid target, or with an invalid option.
     Connect(ConnectError),
+    /// LSTN with an invalid option.
+    Listen(OptionError),
     /// Invalid argument: the command, and the reason in the reply.
     Argument(&'static str, &'static str),
 }
@@ -156,7 +186,61 @@ pub(crate) static COMMANDS: &[CommandSpec] = &[
         help: "End a connection made with KEEP=",
         parse: |rest, _| Ok(Command::Kept(KeptRequest::Drop { pid: first_word(rest).0.into() })),
     },
+    CommandSpec {
+        name: "LSTN",
+        arguments: "[address:]port [KEY=value ...]",
+        help: "Listen; of each connection that arrives, INCO tells its id (only DENY and QUIT may follow)",
+        parse: parse_listen,
+    },
+    CommandSpec {
+        name: "ACPT",
+        arguments: "id [KEY=value ...]",
+        help: "Accept a connection that has arrived, with options of CONN (enters echo mode, must be the last command)",
+        parse: |rest, _| {
+            let (id, options) = first_word(rest);
+            Ok(Command::Arrival(ArrivalRequest::Accept { id: id.into(), options: options.into() }))
+        },
+    },
+    CommandSpec {
+        name: "DENY",
+        arguments: "id [status [reason]]",
+        help: "Refuse a connection that has arrived, over ws with this HTTP status (on the connection of LSTN)",
+        parse: |rest, _| Ok(Command::Arrival(parse_deny(rest))),
+    },
 ];
+
+/// Parses the arguments of LSTN.
+fn parse_listen(text: &[u8], parameters: &Parameters) -> Result<Command, CommandError> {
+    let (address, options) = first_word(text);
+    let address = parse_address(address).map_err(|why| CommandError::Argument("LSTN", why))?;
+    let mut with = parameters.clone();
+    with.listen = Some(Box::new(ListenSettings::new(address)));
+    with.apply_to_listener(options).map_err(CommandError::Listen)?;
+    let lacks_certificate = |settings: &ListenSettings| {
+        settings.protocol.is_secure() && settings.tls.as_ref().is_none_or(|tls| tls.certificate.is_empty())
+    };
+    if with.listen.as_deref().is_some_and(lacks_certificate) {
+        return Err(CommandError::Argument("LSTN", NO_CERTIFICATE));
+    }
+    // The listener's own notifications tell of arrivals and of its end.
+    with.events = true;
+    Ok(Command::Listen(with))
+}
+
+/// Parses the arguments of DENY. The default status is 403.
+fn parse_deny(text: &[u8]) -> ArrivalRequest {
+    let (id, rest) = first_word(text);
+    let (digits, reason) = first_word(rest);
+    let status = match digits {
+        [] => Some(403),
+        // RFC 9110 section 15: a status has three digits.
+        [b'3'..=b'5', b'0'..=b'9', b'0'..=b'9'] => {
+            Some(digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0')))
+        }
+        _ => None,
+    };
+    ArrivalRequest::Deny { id: id.into(), status, reason: reason.into() }
+}
 
 /// Parses the arguments of ATCH.
 fn parse_attach(text: &[u8]) -> Result<Command, CommandError> {
@@ -211,7 +295,7 @@ pub(crate) fn parse(line: &[u8], parameters: &Parameters) -> Result<Option<Comma
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::options;
+    use super::super::options::{Protocol, options};
     use super::super::target::TargetError;
     use super::*;
 
@@ -296,6 +380,72 @@ mod tests {
         assert_eq!(line("CONN"), Err(CommandError::Connect(ConnectError::Target(TargetError::Endpoint))));
         assert_eq!(line("CONN host"), Err(CommandError::Connect(ConnectError::Target(TargetError::Endpoint))));
         assert!(matches!(line("CONN host:1 x"), Err(CommandError::Connect(ConnectError::Option(_)))));
+    }
+
+    #[test]
+    fn listening() {
+        let Ok(Some(Command::Listen(with))) = line("lstn 8080 PRTO=WS PATH=/a WAIT=2 NTFY=3/s/a/p SUBP=x,y RHDR=on")
+        else {
+            panic!()
+        };
+        assert!(with.events && with.notify.is_some_and(|notify| notify.notifies()));
+        let listen = with.listen.unwrap();
+        assert_eq!(
+            (listen.protocol, listen.rules.path.as_deref(), listen.wait.as_secs()),
+            (Protocol::Ws, Some("/a"), 2)
+        );
+        assert_eq!((listen.rules.subprotocols.len(), listen.shows_head), (2, true));
+        let Ok(Some(Command::Listen(plain))) = line("LSTN *:80") else { panic!() };
+        let plain = plain.listen.unwrap();
+        assert_eq!((plain.protocol, plain.wait.as_secs(), plain.rules.origins), (Protocol::Tcp, 10, None));
+        for bad in ["LSTN", "LSTN 0", "LSTN x", "LSTN name:80"] {
+            assert_eq!(line(bad), Err(CommandError::Argument("LSTN", "Invalid port")), "{bad}");
+        }
+        for secure in ["PRTO=tls", "PRTO=wss PKEY=k.pem"] {
+            let refused = Err(CommandError::Argument("LSTN", "CERT is needed"));
+            assert_eq!(line(&format!("LSTN 80 {secure}")), refused);
+        }
+        for (bad, why) in [
+            ("x", "Invalid option x"),
+            ("KEEP=5", "Invalid option KEEP=5"),
+            ("PRTO=udp", "Invalid protocol udp"),
+            ("PATH=/a", "Invalid option PATH=/a"),
+            ("CERT=a.pem PRTO=ws", "Invalid option CERT=a.pem"),
+            ("PRTO=ws PATH=a", "Invalid option PATH=a"),
+            ("PRTO=ws PATH=/a?b", "Invalid option PATH=/a?b"),
+            ("PRTO=ws AUTH=nocolon", "Invalid option AUTH"),
+            ("PRTO=ws AUTH=u%0a:p", "Invalid option AUTH"),
+            ("PRTO=ws SUBP=a,a", "Invalid option SUBP=a,a"),
+            ("PRTO=ws ORIG=", "Invalid option ORIG="),
+        ] {
+            let Err(CommandError::Listen(error)) = line(&format!("LSTN 80 {bad}")) else { panic!("{bad}") };
+            assert_eq!(String::from_utf8(error.reason()).unwrap(), why);
+        }
+    }
+
+    #[test]
+    fn accept_and_deny() {
+        let arrival = |text| match line(text) {
+            Ok(Some(Command::Arrival(request))) => request,
+            other => panic!("{other:?}"),
+        };
+        let accept = |id: &[u8], options: &[u8]| ArrivalRequest::Accept { id: id.into(), options: options.into() };
+        assert_eq!(arrival("ACPT 1a FRAM=LINE  EVNT=on"), accept(b"1a", b"FRAM=LINE  EVNT=on"));
+        assert_eq!(arrival("acpt"), accept(b"", b""));
+        for (text, status, reason) in [
+            ("DENY 1a", Some(403), ""),
+            ("DENY 1a 404", Some(404), ""),
+            ("deny 1a 599 Go away", Some(599), "Go away"),
+            ("DENY 1a 300", Some(300), ""),
+            ("DENY 1a 101", None, ""),
+            ("DENY 1a 200", None, ""),
+            ("DENY 1a 600", None, ""),
+            ("DENY 1a 4040", None, ""),
+            ("DENY 1a no", None, ""),
+        ] {
+            let reason = reason.as_bytes().into();
+            assert_eq!(arrival(text), ArrivalRequest::Deny { id: b"1a"[..].into(), status, reason }, "{text}");
+        }
     }
 
     #[test]

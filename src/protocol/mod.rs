@@ -3,7 +3,7 @@
 //! Sans-IO: bytes in, values and bytes out. Nothing here knows a socket or a clock. It depends on `websocket` for URLs
 //! and message types, and on `buffer_pool`.
 //!
-//! Start with [`command`] for the commands, with [`options`] for the options of CONN, with [`reply`] for the answers.
+//! Start with [`command`] for the commands, with [`options`] for the options of CONN and LSTN, with [`reply`] for the answers.
 //!
 //! | module | contents |
 //! | --- | --- |
@@ -12,8 +12,9 @@
 //! | [`printable`] | replacing what controls a terminal |
 //! | [`target`] | `host:port`, `[v6]:port`, `ws://` and `wss://` URLs |
 //! | [`notify_target`] | the four parts of `NTFY` |
-//! | [`options`] | the options of CONN, each declared once with its default |
+//! | [`options`] | the options of CONN, ACPT and LSTN, each declared once with its default |
 //! | [`datagram_settings`] | how a UDP socket is opened: own address, multicast groups |
+//! | [`listen_settings`] | what a plugin listens for |
 //! | [`serve_settings`] | what a line of `[serve]` says of the browser's side |
 //! | [`tls_settings`] | how a connection uses TLS: verification, versions, files |
 //! | [`command`] | the commands, each declared once |
@@ -25,6 +26,7 @@ pub(crate) mod command;
 pub(crate) mod connect_error;
 pub(crate) mod datagram_settings;
 pub(crate) mod framing;
+pub(crate) mod listen_settings;
 pub(crate) mod notify_target;
 pub(crate) mod number;
 pub(crate) mod options;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::command::{COMMANDS, CommandError};
 use super::connect_error::ConnectError;
-use super::options::{Protocol, options};
+use super::options::{OptionSpec, Protocol, listen_options, options};
 use super::printable::printable_bytes;
 
 /// The name of the protocol in the greeting. Plugins check it.
@@ -18,6 +18,18 @@ pub(crate) const BUILD: u32 = 26325;
 pub(crate) const NO_SUCH_PID: &str = "No such pid";
 /// Reason of `ERR ATCH`: some messages that the plugin has not read are no longer kept.
 pub(crate) const GAP: &str = "Gap";
+/// Reason of `ERR ACPT` and `ERR DENY`: no such connection waits, or its listener has an owner at another address.
+pub(crate) const NO_SUCH_ID: &str = "No such id";
+/// Reason of `ERR DENY`: the status is none that refuses.
+pub(crate) const INVALID_STATUS: &str = "Invalid status";
+/// Reason of `ERR LSTN`: the client's address is not in the list `listen`.
+pub(crate) const NOT_ALLOWED: &str = "Not allowed";
+/// Reason of `ERR LSTN`: a listener of another address has the path.
+pub(crate) const PATH_IN_USE: &str = "Path in use";
+/// Reason of `ERR LSTN`: as many ports are listened on, or as many listeners share one, as there may be.
+pub(crate) const TOO_MANY_LISTENERS: &str = "Too many listeners";
+/// Reason of `ERR LSTN`: tls and wss need a certificate.
+pub(crate) const NO_CERTIFICATE: &str = "CERT is needed";
 /// Reason of `ERR CONN` with KEEP: a plugin is attached to a kept connection with that pid.
 pub(crate) const PID_IN_USE: &str = "Pid in use";
 /// Reason of `ERR CONN` with KEEP: the limit `kept` is reached.
@@ -53,6 +65,39 @@ pub(crate) fn kept_failed(command: &str, reason: &str) -> Vec<u8> {
     line(&[format!("ERR {command} {reason}").as_bytes()])
 }
 
+/// `OK LSTN <pid>`.
+pub(crate) fn listening(pid: &[u8]) -> Vec<u8> {
+    line(&[b"OK LSTN ", pid])
+}
+
+/// `INCO <id> <peer> <path> <subprotocols>`: a connection has arrived. `head`: the header block of its request, which follows
+/// the line.
+pub(crate) fn incoming(id: &str, peer: &str, path: &str, subprotocols: &str, head: Option<&[u8]>) -> Vec<u8> {
+    let [path, subprotocols] = [path, subprotocols].map(|text| if text.is_empty() { "-" } else { text });
+    let mut text = format!("INCO {id} {peer} {path} {subprotocols}");
+    if let Some(head) = head {
+        text.push_str(&format!(" {}", head.len()));
+    }
+    let mut bytes = line(&[text.as_bytes()]);
+    bytes.extend_from_slice(head.unwrap_or_default());
+    bytes
+}
+
+/// `OK ACPT <id>`.
+pub(crate) fn accepted(id: &[u8]) -> Vec<u8> {
+    line(&[b"OK ACPT ", id])
+}
+
+/// `OK DENY <id>`.
+pub(crate) fn denied(id: &[u8]) -> Vec<u8> {
+    line(&[b"OK DENY ", id])
+}
+
+/// `ERR <command> <reason>`: LSTN, ACPT or DENY failed. The reason may quote the plugin.
+pub(crate) fn listen_failed(command: &str, reason: &[u8]) -> Vec<u8> {
+    line(&[format!("ERR {command} ").as_bytes(), reason])
+}
+
 /// `OK <command>`.
 pub(crate) fn ok(command: &str) -> Vec<u8> {
     line(&[b"OK ", command.as_bytes()])
@@ -67,14 +112,16 @@ pub(crate) fn build() -> Vec<u8> {
 pub(crate) fn capabilities() -> Vec<u8> {
     const ORDER: [&str; 12] =
         ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON", "LENI", "MCST"];
-    let is_supported =
-        |word: &&str| matches!(*word, "V6" | "JSON") || options().any(|option| option.capabilities.contains(word));
+    let is_supported = |word: &&str| {
+        matches!(*word, "V6" | "JSON")
+            || options().chain(listen_options()).any(|option| option.capabilities.contains(word))
+    };
     let mut words = vec!["OK CAPA BLKS RTIM NTFY CONN UDP"];
     words.extend(ORDER.iter().copied().filter(is_supported));
     line(&[words.join(" ").as_bytes()])
 }
 
-/// HELP: a line for each command, then a line for each option of CONN. `connect_timeout` is the configured one, which is
+/// HELP: a line for each command, then a line for each option of CONN, then of LSTN. `connect_timeout` is the configured one, which is
 /// the default of CTIM.
 pub(crate) fn help(connect_timeout: Duration) -> Vec<u8> {
     let mut text = String::new();
@@ -82,16 +129,18 @@ pub(crate) fn help(connect_timeout: Duration) -> Vec<u8> {
         let usage = [command.name, command.arguments].join(" ");
         text.push_str(&format!("{} - {}\n", usage.trim_end(), command.help));
     }
-    for option in options() {
+    let mut line = |option: &OptionSpec, command: &str| {
         text.push_str(&format!(
-            "  {}={} - {} (for {}; default {})\n",
+            "  {}={} - {} (for {command}{}; default {})\n",
             option.name,
             option.value,
             option.help,
             option.scope.name(),
             option.default.text(connect_timeout)
         ));
-    }
+    };
+    options().for_each(|option| line(option, ""));
+    listen_options().for_each(|option| line(option, "LSTN, "));
     text.into_bytes()
 }
 
@@ -101,6 +150,7 @@ pub(crate) fn command_failed(error: &CommandError) -> Vec<u8> {
         CommandError::Unknown => line(&[b"ERR INVALID COMMAND"]),
         // These errors have the same reason for all protocols.
         CommandError::Connect(error) => connect_failed(error, Protocol::Tcp),
+        CommandError::Listen(error) => listen_failed("LSTN", &error.reason()),
         CommandError::Argument(command, what) => line(&[format!("ERR {command} {what}").as_bytes()]),
     }
 }
@@ -177,14 +227,14 @@ mod tests {
     fn capabilities_beyond_part_1_come_last() {
         assert_eq!(
             text(capabilities()),
-            "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT JSON LENI MCST\n"
+            "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL LSTN KEEP EVNT JSON LENI MCST\n"
         );
     }
 
     #[test]
     fn help_has_a_line_for_every_command_and_option() {
         let help = text(help(Duration::from_millis(1234)));
-        assert_eq!(help.lines().count(), COMMANDS.len() + options().count());
+        assert_eq!(help.lines().count(), COMMANDS.len() + options().count() + listen_options().count());
         assert!(help.contains("CONN target [KEY=value ...] - Connect to host:port or to a URL, ws://"));
         assert!(help.contains("  PACE=seconds - "));
         let line = help.lines().find(|line| line.starts_with("  CTIM=")).unwrap();

@@ -3,7 +3,7 @@
 //! Contract: after [`SetupParser::handle_input`], call [`SetupParser::poll_action`] until it returns `None`. Write the
 //! reply of an action before the next call, so that a plugin that does not read its replies is not read from.
 
-use super::command::{Command, KeptRequest, parse};
+use super::command::{ArrivalRequest, Command, KeptRequest, parse};
 use super::options::Parameters;
 use super::reply;
 use super::target::Target;
@@ -19,6 +19,10 @@ pub(crate) enum SetupAction {
     Connect(Target),
     /// Attach to a kept connection, or end one. The bytes after an ATCH line are for the remote.
     Kept(KeptRequest),
+    /// Listen. The parameters hold what for.
+    Listen,
+    /// Accept a connection that has arrived, or refuse it. The bytes after an ACPT line are for the remote.
+    Arrival(ArrivalRequest),
     /// Send the table of connections, and lift the limit on silence.
     Stat,
     /// Send the status as JSON, and lift the limit on silence.
@@ -125,6 +129,11 @@ fn perform(command: Command, parameters: &mut Parameters) -> SetupAction {
             SetupAction::Reply(reply::ok("PACE"))
         }
         Command::Kept(request) => SetupAction::Kept(request),
+        Command::Listen(with) => {
+            *parameters = with;
+            SetupAction::Listen
+        }
+        Command::Arrival(request) => SetupAction::Arrival(request),
         Command::Stat => SetupAction::Stat,
         Command::StatJson => SetupAction::StatJson,
         Command::Capabilities => SetupAction::Reply(reply::capabilities()),

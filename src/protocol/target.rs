@@ -1,7 +1,7 @@
 //! The target of a CONN: `host:port`, `[v6]:port`, or a `ws://` or `wss://` URL.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::text_memory;
 use crate::websocket::handshake::{HandshakeError, Url};
@@ -80,6 +80,11 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// The endpoint of a literal address.
+    pub(crate) fn of(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string().into(), port: address.port().into() }
+    }
+
     /// Parses the endpoint at the beginning of `text`. Returns the endpoint and the rest of the text.
     ///
     /// The rule is the pattern of the Lua daemon: the host ends at the first colon, and the digits after it are the

@@ -32,7 +32,6 @@ pub(crate) struct ServerTlsSettings {
 
 impl ServerTlsSettings {
     /// Bytes of memory, those of its texts included.
-    #[allow(dead_code, reason = "listeners of plugins use it")]
     pub(crate) fn held(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| text_memory(key.as_bytes()));
         size_of::<Self>() + text_memory(self.certificate.as_bytes()) + key

@@ -12,7 +12,7 @@ use crate::net::network::Network;
 use crate::net::random::RandomSource;
 use crate::net::resolver::NameResolver;
 use crate::notify::Schedule;
-use crate::protocol::command::KeptRequest;
+use crate::protocol::command::{ArrivalRequest, KeptRequest};
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
 use crate::tls::{Handshakes, PendingHandshake, ServerTlsSettings, TlsSettings};
@@ -109,6 +109,14 @@ pub(crate) enum DaemonRequest {
     Stop,
     /// Something about kept connections.
     Kept(KeptRequest),
+    /// LSTN, with the settings in the session's parameters. The answer is [`super::Session::listen`] or
+    /// [`super::Session::reject`].
+    Listen,
+    /// The session's connection has arrived at a plugin's listener, and can be accepted. The answer is
+    /// [`super::Session::handle_announced`] or [`super::Session::refuse_arrival`].
+    Arrived,
+    /// ACPT or DENY.
+    Arrival(ArrivalRequest),
 }
 
 /// What a turn of a session came to.

@@ -6,10 +6,14 @@
 //!   |  (KEEP)      |    | failed      ended  |  |  | ATCH (a kept plugin comes back)
 //!   |  Claiming ---'    v                    |  |  |
 //!   +-- QUIT, ERR --> Draining --> Closed <--'  '--+-- remote ended (KEEP) --> UnreadTail --> Closed
+//!   '-- LSTN --> Listening
 //!
 //! Opening (a client of [serve]) --request--> Connecting --connected, 101--> Relaying --> Draining: close frames --> Closed
 //!    ^ '-- refused --> Closed                    | failed: 502
 //!    '-------------------------------------------'
+//!
+//! Arriving (at the port of a session that listens) --ACPT of another session in setup mode--> Relaying
+//!   '-- refused, not accepted in time --> Closed
 //! ```
 //!
 //! `docs/architecture.md` says what each stage is for.
@@ -23,16 +27,19 @@
 //! [`Session::turn`] first: bytes may have come while the machine slept, and no event has reported them yet. Only then
 //! [`Session::handle_timeout`], and another turn.
 
+mod arriving;
 mod connecting;
 pub(crate) mod context;
 mod draining;
 mod ended;
 mod kept;
+mod listening;
 mod notifier;
 mod opening;
 mod outbox;
 mod pid;
 mod plugin;
+mod plugin_port;
 mod relaying;
 mod remote;
 mod send_failures;
@@ -45,6 +52,7 @@ mod snapshot;
 pub(crate) use context::{DaemonRequest, Key, SessionContext, TurnResult};
 pub(crate) use ended::{EndedConnection, EndedConnections};
 pub(crate) use pid::{Pid, PidSource};
+pub(crate) use plugin_port::{Owner, PluginPort};
 pub(crate) use send_failures::SendFailures;
 pub(crate) use snapshot::{Snapshot, SnapshotState};
 
@@ -67,18 +75,21 @@ use crate::notify::Recipient;
 use crate::notify::Schedule;
 use crate::protocol::command::KeptRequest;
 use crate::protocol::connect_error::ConnectError;
-use crate::protocol::options::{Parameters, Protocol};
+use crate::protocol::listen_settings::ListenSettings;
+use crate::protocol::options::{OptionError, Parameters, Protocol};
 use crate::protocol::reply;
-use crate::protocol::target::Target;
+use crate::protocol::target::{self, Target};
 use crate::relay::memory_budget::{HeldKinds, MemoryBudget, RESERVE};
 use crate::relay::{CloseReason, RelayTurn, Timing};
-use crate::tls::{ServerTlsSettings, TlsStep};
+use crate::tls::{ServerTlsSettings, TlsOutcome, TlsStep};
 use crate::websocket::close;
 use crate::websocket::handshake::server::{AcceptOptions, Refusal, ServerRules, UpgradeRequest};
-use connecting::{ConnectOutcome, Connected, Connecting};
+use arriving::{AcceptedArrival, ArrivalOutcome, Arriving, NotOffered};
+use connecting::{ConnectOutcome, Connected, ConnectedLink, Connecting};
 use draining::{DrainOutcome, Draining};
 use kept::unread::{TailOutcome, UnreadTail};
 use kept::{Gap, KeptPlugin};
+use listening::Listening;
 use notifier::Notifier;
 use opening::{Opening, OpeningOutcome};
 use plugin::{PluginSide, ServeChoice, ServedOpening};
@@ -106,7 +117,10 @@ const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 #[derive(Debug)]
 pub(crate) struct Session<N: Network = MioNetwork> {
     pid: Pid,
+    /// The plugin's address; that of the remote if `arrival` is set. The session is counted there.
     peer: SocketAddr,
+    /// Set if the remote has connected to a plugin's listener.
+    arrival: Option<Box<Arrival>>,
     started: Instant,
     plugin: PluginSide<N::Stream>,
     parameters: Parameters,
@@ -117,6 +131,13 @@ pub(crate) struct Session<N: Network = MioNetwork> {
     counted: u32,
 }
 
+/// What a session remembers that began at a plugin's listener.
+#[derive(Debug, Default)]
+struct Arrival {
+    /// The address of the plugin that has accepted it.
+    plugin: Option<IpAddr>,
+}
+
 /// Where a session stands. Each stage owns what only it needs. Boxed, so that relaying, in which most sessions are, costs
 /// little.
 #[derive(Debug)]
@@ -125,6 +146,12 @@ enum Stage<N: Network> {
     Setup(Box<Setup>),
     /// A client of `[serve]` opens its WebSocket, or is told why not.
     Opening,
+    /// A LSTN waits for a thread to say whether its certificate can be used.
+    Checking(Box<Checking>),
+    /// The plugin is told of connections that arrive.
+    Listening(Box<Listening>),
+    /// The connection has arrived, and no plugin has accepted it yet.
+    Arriving(Box<Arriving<N::Stream>>),
     /// A CONN with KEEP waits for the daemon to say whether its pid is free.
     Claiming(Box<ConnectRequest>),
     /// A CONN is under way.
@@ -137,6 +164,14 @@ enum Stage<N: Network> {
     Draining(Box<Draining>),
     /// The session is over.
     Closed,
+}
+
+/// A LSTN whose certificate is being read.
+#[derive(Debug)]
+struct Checking {
+    setup: Box<Setup>,
+    /// What a handshake with the certificate comes to, before anything is received: it is not made.
+    outcome: Option<TlsOutcome>,
 }
 
 /// What a turn of a stage leads to.
@@ -156,6 +191,33 @@ pub(crate) enum KeptState {
     Parked,
     /// It is ending, or was never kept.
     Over,
+}
+
+/// What the owner of a listener is told of an arrival.
+#[derive(Debug)]
+pub(crate) struct Introduction {
+    /// The line INCO, and what follows it.
+    pub line: Vec<u8>,
+    /// The subprotocol that the listener prefers of those that the client offers.
+    subprotocol: Option<Box<str>>,
+    /// How long the arrival waits to be accepted.
+    wait: Duration,
+}
+
+/// The refusal of an arrival that no plugin takes.
+pub(crate) fn not_served() -> Refusal {
+    Refusal::new(503, "No plugin takes the connection now.")
+}
+
+/// Why an ACPT fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AcceptError {
+    /// No arrival with that id waits.
+    NoSuchId,
+    /// An option is none for this arrival.
+    Option(OptionError),
+    /// KEEP: the pid cannot be had, and why.
+    Pid(&'static str),
 }
 
 /// Why a session is kept no longer; displays as the log shows it.
@@ -229,6 +291,22 @@ impl<N: Network> Session<N> {
         Self::with_plugin(pid, plugin, peer, Parameters::default(), Stage::Opening, cx.now)
     }
 
+    /// A connection that has arrived at `listener`, which is the address of `port`. Its socket is registered under the token of
+    /// remotes.
+    pub(crate) fn arrive(
+        pid: Pid,
+        stream: N::Stream,
+        peer: SocketAddr,
+        listener: SocketAddr,
+        port: &PluginPort,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Self {
+        let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
+        let stage = Stage::Arriving(Box::new(Arriving::new(pid, socket, listener, port, cx)));
+        let session = Self::with_plugin(pid, PluginSide::GONE, peer, Parameters::default(), stage, cx.now);
+        Self { arrival: Some(Box::default()), ..session }
+    }
+
     fn new(
         pid: Pid,
         stream: N::Stream,
@@ -249,8 +327,8 @@ impl<N: Network> Session<N> {
         stage: Stage<N>,
         now: Instant,
     ) -> Self {
-        let notifier = Notifier::Unopened;
-        Self { pid, peer, started: now, plugin, parameters, notifier, stage, counted: 0 }
+        let (arrival, notifier) = (None, Notifier::Unopened);
+        Self { pid, peer, arrival, started: now, plugin, parameters, notifier, stage, counted: 0 }
     }
 
     /// The proxy's name for this connection.
@@ -258,12 +336,17 @@ impl<N: Network> Session<N> {
         self.pid
     }
 
-    /// The plugin's address, IPv4 if it is v4-mapped.
+    /// The address at which the session is counted, IPv4 if it is v4-mapped: the plugin's, or that of a remote that has arrived.
     pub(crate) fn address(&self) -> IpAddr {
         self.peer.ip().to_canonical()
     }
 
-    /// The plugin's address as it is counted.
+    /// The plugin's address. That of the remote while no plugin has accepted it.
+    fn plugin_address(&self) -> IpAddr {
+        self.arrival.as_ref().and_then(|arrival| arrival.plugin).unwrap_or_else(|| self.address())
+    }
+
+    /// [`Session::address`] as it is counted.
     pub(crate) fn client(&self) -> ClientKey {
         ClientKey::of(self.peer.ip())
     }
@@ -299,8 +382,11 @@ impl<N: Network> Session<N> {
         match &mut self.stage {
             Stage::Connecting(connecting) => connecting.handle_remote_event(event),
             Stage::Relaying(relaying) => relaying.handle_remote_event(event),
+            Stage::Arriving(arriving) => arriving.handle_event(event),
             Stage::Setup(_)
             | Stage::Opening
+            | Stage::Checking(_)
+            | Stage::Listening(_)
             | Stage::Claiming(_)
             | Stage::UnreadTail(_)
             | Stage::Draining(_)
@@ -320,14 +406,18 @@ impl<N: Network> Session<N> {
         match &mut self.stage {
             Stage::Connecting(connecting) => connecting.handle_tls_step(step),
             Stage::Opening => drop(self.plugin.opening_mut().map(|client| client.opening.handle_tls_step(step))),
+            Stage::Arriving(arriving) => arriving.handle_tls_step(step),
+            Stage::Checking(checking) => checking.outcome = Some(step.outcome),
             _ => {}
         }
     }
 
     /// The daemon's answer to a request.
     pub(crate) fn reply(&mut self, bytes: &[u8]) {
-        if let Stage::Setup(setup) = &mut self.stage {
-            setup.reply(bytes);
+        match &mut self.stage {
+            Stage::Setup(setup) => setup.reply(bytes),
+            Stage::Listening(listening) => listening.reply(bytes),
+            _ => {}
         }
     }
 
@@ -352,8 +442,10 @@ impl<N: Network> Session<N> {
         self.find_lost_peers(user_timeout.as_ref(), cx.now);
         let result = loop {
             let next = match self.stage {
-                Stage::Setup(_) => self.setup_turn(cx),
+                Stage::Setup(_) | Stage::Listening(_) => self.setup_turn(cx),
                 Stage::Opening => self.opening_turn(cx),
+                Stage::Checking(_) => self.checking_turn(cx),
+                Stage::Arriving(_) => self.arriving_turn(cx),
                 Stage::Claiming(_) => Next::Stay(TurnResult::Wait),
                 Stage::Connecting(_) => self.connecting_turn(cx),
                 Stage::Relaying(_) => self.relaying_turn(cx),
@@ -381,7 +473,7 @@ impl<N: Network> Session<N> {
     fn find_lost_peers(&mut self, user_timeout: Option<&UserTimeoutSettings>, now: Instant) {
         let seconds = || user_timeout.map_or(0.0, |settings| settings.timeout.as_secs_f64());
         if self.plugin.find_lost_peer(user_timeout, now) {
-            log::info!("{} lost: no answer from the plugin at {} for {} s", self.pid, self.address(), seconds());
+            log::info!("{} lost: no answer from the plugin at {} for {} s", self.pid, self.plugin_address(), seconds());
         }
         if let Stage::Relaying(relaying) = &mut self.stage
             && relaying.stream_mut().is_some_and(|socket| socket.handle_timeout(user_timeout, now))
@@ -400,12 +492,15 @@ impl<N: Network> Session<N> {
     }
 
     fn setup_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
-        let Stage::Setup(setup) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
         let plugin = self.plugin.endpoint_mut();
         let connect_timeout = cx.config.limits.connect;
         let mut setup_cx = SetupContext { now: cx.now, scratch: cx.scratch, budget: cx.budget, connect_timeout };
         let before = self.parameters.held();
-        let outcome = setup.turn(plugin, &mut self.parameters, &mut setup_cx);
+        let outcome = match &mut self.stage {
+            Stage::Setup(setup) => setup.turn(plugin, &mut self.parameters, &mut setup_cx),
+            Stage::Listening(listening) => listening.turn(plugin, &mut self.parameters, &mut setup_cx),
+            _ => return Next::Stay(TurnResult::Wait),
+        };
         let memory = before + cx.budget.left() + RESERVE;
         match outcome {
             // A command has set what there is no memory for.
@@ -414,6 +509,7 @@ impl<N: Network> Session<N> {
             }
             SetupOutcome::Wait => Next::Stay(TurnResult::Wait),
             SetupOutcome::Again => Next::Stay(TurnResult::Again),
+            SetupOutcome::Request(DaemonRequest::Listen) => self.begin_to_listen(cx),
             SetupOutcome::Request(request) => Next::Stay(TurnResult::Request(request)),
             SetupOutcome::Connect(request) if request.held() + self.parameters.held() > memory => {
                 let protocol = Protocol::of(&request.target, self.parameters.transport);
@@ -431,7 +527,9 @@ impl<N: Network> Session<N> {
                 Next::Enter(Stage::Draining(Box::new(Draining::new(reply, cx.now))))
             }
             SetupOutcome::Lost => {
-                log::info!("{} left in setup mode", self.pid);
+                let what =
+                    if matches!(self.stage, Stage::Setup(_)) { "left in setup mode" } else { "listens no longer" };
+                log::info!("{} {what}", self.pid);
                 Next::Enter(Stage::Closed)
             }
         }
@@ -457,6 +555,46 @@ impl<N: Network> Session<N> {
                     }
                 }
             }
+        }
+    }
+
+    /// The plugin has said LSTN. If TLS is to be spoken, a thread reads the certificate before the daemon is asked.
+    fn begin_to_listen(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let tls = self.listen_settings().and_then(|settings| settings.tls.as_ref());
+        let Some(tls) = tls else { return Next::Stay(TurnResult::Request(DaemonRequest::Listen)) };
+        cx.handshakes.begin_server(cx.key, tls);
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Setup(setup) => Next::Enter(Stage::Checking(Box::new(Checking { setup, outcome: None }))),
+            other => Next::Enter(other),
+        }
+    }
+
+    fn checking_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Stage::Checking(checking) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        match checking.outcome.take() {
+            None if self.plugin.endpoint().is_closed() => Next::Enter(Stage::Closed),
+            None => Next::Stay(TurnResult::Wait),
+            Some(TlsOutcome::Failed(error)) => {
+                log::info!("{} does not listen: {error}", self.pid);
+                let reply = reply::listen_failed("LSTN", error.to_string().as_bytes());
+                Next::Enter(Stage::Draining(Box::new(Draining::new(reply, cx.now))))
+            }
+            Some(TlsOutcome::Pending(_) | TlsOutcome::Done(_)) => {
+                if let Stage::Checking(checking) = std::mem::replace(&mut self.stage, Stage::Closed) {
+                    self.stage = Stage::Setup(checking.setup);
+                }
+                Next::Stay(TurnResult::Request(DaemonRequest::Listen))
+            }
+        }
+    }
+
+    fn arriving_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Stage::Arriving(arriving) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        match arriving.turn(cx) {
+            ArrivalOutcome::Wait => Next::Stay(TurnResult::Wait),
+            ArrivalOutcome::Again => Next::Stay(TurnResult::Again),
+            ArrivalOutcome::Arrived => Next::Stay(TurnResult::Request(DaemonRequest::Arrived)),
+            ArrivalOutcome::Over => Next::Enter(Stage::Closed),
         }
     }
 
@@ -506,12 +644,17 @@ impl<N: Network> Session<N> {
         let given = self.parameters.notify.as_deref().and_then(|notify| notify.pid());
         let greeting = match given {
             _ if self.pid.is_direct() => Vec::new(),
+            _ if self.arrival.is_some() => reply::accepted(self.pid.to_string().as_bytes()),
             Some(given) => reply::connected(given),
             None => reply::connected(self.pid.to_string().as_bytes()),
         };
         let relaying = Relaying::new(connected, greeting, &self.parameters, cx);
         self.accept_served(relaying.protocol(), cx.now);
-        let what = if relaying.protocol() == Protocol::Udp { "sends datagrams" } else { "connected" };
+        let what = match relaying.protocol() {
+            _ if self.arrival.is_some() => "accepted, connected",
+            Protocol::Udp => "sends datagrams",
+            _ => "connected",
+        };
         log::info!("{} {what} to {}", self.pid, relaying.target());
         if let Some(version) = relaying.tls_version() {
             log::debug!("{} speaks {version}", self.pid);
@@ -660,7 +803,9 @@ impl<N: Network> Session<N> {
             Stage::Connecting(connecting) => connecting.cancel(cx),
             Stage::Relaying(relaying) => relaying.relay_mut().release(cx.budget, cx.pipes),
             Stage::Opening => drop(self.plugin.opening_mut().map(|client| client.opening.cancel(cx))),
-            Stage::Setup(_) | Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => {}
+            Stage::Arriving(arriving) => arriving.cancel(cx),
+            Stage::Checking(_) => cx.handshakes.cancel(cx.key),
+            _ => {}
         }
         if matches!(stage, Stage::Draining(_) | Stage::Closed) {
             self.notify_closed(cx);
@@ -693,8 +838,11 @@ impl<N: Network> Session<N> {
         let connected_at = match &self.stage {
             Stage::Relaying(relaying) => Some(relaying.connected_at()),
             Stage::UnreadTail(tail) => Some(tail.connected_at),
+            Stage::Listening(listening) => Some(listening.since()),
             Stage::Setup(_)
             | Stage::Opening
+            | Stage::Checking(_)
+            | Stage::Arriving(_)
             | Stage::Claiming(_)
             | Stage::Connecting(_)
             | Stage::Draining(_)
@@ -735,7 +883,13 @@ impl<N: Network> Session<N> {
     /// Where the connection leads, if that is known.
     fn target(&self) -> Option<&Target> {
         match &self.stage {
-            Stage::Setup(_) | Stage::Opening | Stage::Draining(_) | Stage::Closed => None,
+            Stage::Setup(_)
+            | Stage::Opening
+            | Stage::Checking(_)
+            | Stage::Listening(_)
+            | Stage::Arriving(_)
+            | Stage::Draining(_)
+            | Stage::Closed => None,
             Stage::Claiming(request) => Some(&request.target),
             Stage::Connecting(connecting) => Some(connecting.target()),
             Stage::Relaying(relaying) => Some(relaying.target()),
@@ -748,6 +902,9 @@ impl<N: Network> Session<N> {
         let held = match &self.stage {
             Stage::Setup(setup) => setup.held(),
             Stage::Opening => 0,
+            Stage::Checking(checking) => checking.setup.held(),
+            Stage::Listening(listening) => listening.held(),
+            Stage::Arriving(arriving) => arriving.held(),
             Stage::Claiming(request) => request.held(),
             Stage::Connecting(connecting) => connecting.held(),
             Stage::Relaying(relaying) => relaying.held(),
@@ -767,12 +924,16 @@ impl<N: Network> Session<N> {
     fn held_kinds(&self) -> HeldKinds {
         match &self.stage {
             Stage::Setup(setup) => HeldKinds { incomplete: setup.incomplete(), ..HeldKinds::default() },
+            Stage::Checking(checking) => HeldKinds { incomplete: checking.setup.incomplete(), ..HeldKinds::default() },
             // A connection that is not established has passed no byte yet.
             Stage::Connecting(connecting) => HeldKinds { incomplete: connecting.held(), ..HeldKinds::default() },
-            Stage::Relaying(relaying) => relaying.held_kinds(),
-            Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => HeldKinds::default(),
+            Stage::Arriving(arriving) => HeldKinds { incomplete: arriving.held(), ..HeldKinds::default() },
             // A request that has come in part.
             Stage::Opening => HeldKinds { incomplete: self.plugin.held(), ..HeldKinds::default() },
+            Stage::Relaying(relaying) => relaying.held_kinds(),
+            Stage::Listening(_) | Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => {
+                HeldKinds::default()
+            }
         }
     }
 
@@ -781,6 +942,7 @@ impl<N: Network> Session<N> {
         let user_timeout = self.user_timeout(&config.limits);
         let stage = match &self.stage {
             Stage::Setup(setup) => setup.deadline(config.limits.setup),
+            Stage::Checking(checking) => checking.setup.deadline(config.limits.setup),
             Stage::Connecting(connecting) => connecting.deadline(),
             Stage::Relaying(relaying) => {
                 let remote = relaying.stream().and_then(|remote| remote.deadline(user_timeout.as_ref()));
@@ -796,7 +958,8 @@ impl<N: Network> Session<N> {
                     None
                 }
             }
-            Stage::Claiming(_) => None,
+            Stage::Arriving(arriving) => arriving.deadline(),
+            Stage::Claiming(_) | Stage::Listening(_) => None,
             Stage::Closed => return None,
         };
         [stage, self.plugin.deadline(user_timeout.as_ref())].into_iter().flatten().min()
@@ -805,8 +968,10 @@ impl<N: Network> Session<N> {
     /// Has the next turn read the sockets, whatever events have reported.
     pub(crate) fn assume_readable(&mut self) {
         self.plugin.endpoint_mut().assume_readable();
-        if let Stage::Relaying(relaying) = &mut self.stage {
-            relaying.assume_readable();
+        match &mut self.stage {
+            Stage::Relaying(relaying) => relaying.assume_readable(),
+            Stage::Arriving(arriving) => arriving.assume_readable(),
+            _ => {}
         }
     }
 
@@ -818,6 +983,11 @@ impl<N: Network> Session<N> {
         let next = match &self.stage {
             Stage::Setup(setup) if setup.deadline(cx.config.limits.setup).is_some_and(|due| due <= cx.now) => {
                 log::info!("{} silent in setup mode for too long", self.pid);
+                Stage::Closed
+            }
+            Stage::Checking(checking)
+                if checking.setup.deadline(cx.config.limits.setup).is_some_and(|due| due <= cx.now) =>
+            {
                 Stage::Closed
             }
             Stage::Relaying(relaying) => match relaying.handle_timeout(&self.timing(relaying, cx.config), cx.now) {
@@ -935,7 +1105,14 @@ impl<N: Network> Session<N> {
     ) -> (SocketAddr, std::io::Result<()>) {
         let PluginConnection { mut socket, sent_ahead, peer } = connection;
         socket.restart_user_timeout();
-        let before = std::mem::replace(&mut self.peer, peer);
+        let before = match &mut self.arrival {
+            // It stays counted at the remote's address.
+            Some(arrival) => {
+                arrival.plugin = Some(peer.ip().to_canonical());
+                peer
+            }
+            None => std::mem::replace(&mut self.peer, peer),
+        };
         let PluginSide::Kept(plugin) = &mut self.plugin else { return (before, Ok(())) };
         if let Err(error) = cx.network.reregister(socket.stream_mut(), Token(cx.key)) {
             return (before, Err(error));
@@ -951,6 +1128,145 @@ impl<N: Network> Session<N> {
             self.notifier = Notifier::Unopened;
         }
         (before, Ok(()))
+    }
+
+    /// What the plugin listens for, if it does or has asked to.
+    pub(crate) fn listen_settings(&self) -> Option<&ListenSettings> {
+        self.parameters.listen.as_deref()
+    }
+
+    /// The plugin listens from now on.
+    pub(crate) fn listen(&mut self, now: Instant) {
+        let Stage::Setup(setup) = &mut self.stage else { return };
+        let given = self.parameters.notify.as_deref().and_then(|notify| notify.pid());
+        let reply = given.map_or_else(|| reply::listening(self.pid.to_string().as_bytes()), reply::listening);
+        self.stage = Stage::Listening(Box::new(Listening::new(setup.take_parser(), reply, now)));
+    }
+
+    /// Tells the plugin that listens of an arrival, by `line` and by a notification. False if it cannot be told now.
+    pub(crate) fn announce(&mut self, line: &[u8], cx: &mut SessionContext<'_, N>) -> bool {
+        let Stage::Listening(listening) = &mut self.stage else { return false };
+        if cx.budget.left() < line.len() || !listening.announce(line, self.plugin.endpoint_mut()) {
+            return false;
+        }
+        let recipient = || recipient(&self.parameters, self.pid);
+        self.notifier.notify_incoming(recipient, cx.schedule, cx.now);
+        self.account(cx.budget);
+        true
+    }
+
+    /// Another plugin's connection listens in place of this one, whose plugin is told the end.
+    pub(crate) fn end_listening(&mut self, cx: &mut SessionContext<'_, N>) {
+        if let Stage::Listening(_) = &self.stage {
+            log::info!("{} listens no longer: another connection has taken its place", self.pid);
+            self.enter(Stage::Draining(Box::new(Draining::new(Vec::new(), cx.now))), cx);
+        }
+    }
+
+    /// True if the session began at a plugin's listener.
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.arrival.is_some()
+    }
+
+    /// The address of the listener where the connection has arrived, and what it speaks. `None` once a plugin has accepted it.
+    pub(crate) fn port(&self) -> Option<(SocketAddr, Protocol)> {
+        let Stage::Arriving(arriving) = &self.stage else { return None };
+        Some((arriving.listener(), arriving.protocol()))
+    }
+
+    /// The path of the arrival's request. `None` for tcp and tls.
+    pub(crate) fn path(&self) -> Option<&str> {
+        let Stage::Arriving(arriving) = &self.stage else { return None };
+        arriving.request().map(UpgradeRequest::path)
+    }
+
+    /// What the owner of the listener, which has these `settings`, is to be told of the arrival; or why the arrival is
+    /// refused.
+    pub(crate) fn introduce(&self, settings: Option<&ListenSettings>) -> Result<Introduction, Refusal> {
+        let (Stage::Arriving(arriving), Some(settings)) = (&self.stage, settings) else { return Err(not_served()) };
+        let (id, peer) = (self.pid.to_string(), self.remote_address().to_string());
+        let (wait, request) = (settings.wait, arriving.request());
+        let Some(request) = request else {
+            return Ok(Introduction { line: reply::incoming(&id, &peer, "", "", None), subprotocol: None, wait });
+        };
+        let subprotocol = settings.rules.check(request)?.map(Into::into);
+        let head = settings.shows_head.then_some(&request.head[..]);
+        let line = reply::incoming(&id, &peer, &request.resource, &request.subprotocols.join(","), head);
+        Ok(Introduction { line, subprotocol, wait })
+    }
+
+    /// The peer, IPv4 if it is v4-mapped.
+    fn remote_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address(), self.peer.port())
+    }
+
+    /// A plugin was told of the arrival, which waits from now on to be accepted.
+    pub(crate) fn handle_announced(&mut self, introduction: Introduction, now: Instant) {
+        if let Stage::Arriving(arriving) = &mut self.stage {
+            arriving.handle_announced(now + introduction.wait, introduction.subprotocol);
+        }
+    }
+
+    /// No plugin accepts the arrival. To be followed by a turn.
+    pub(crate) fn refuse_arrival(&mut self, refusal: Refusal, now: Instant) {
+        if let Stage::Arriving(arriving) = &mut self.stage {
+            arriving.refuse(refusal, now);
+        }
+    }
+
+    /// The parameters of an ACPT: those that commands have set in this session, and `options`.
+    pub(crate) fn parameters_for(&self, protocol: Protocol, options: &[u8]) -> Result<Parameters, OptionError> {
+        let mut parameters = self.parameters.clone();
+        parameters.apply_to_arrival(protocol, options)?;
+        Ok(parameters)
+    }
+
+    /// Checks that the arrival still waits, and that a plugin may accept it with `parameters`. An error is the reason of
+    /// `ERR ACPT`.
+    pub(crate) fn check_acceptance(
+        &mut self,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Result<(), AcceptError> {
+        // It may just have left, which no event has reported yet.
+        self.assume_readable();
+        self.turn(cx);
+        let Stage::Arriving(arriving) = &self.stage else { return Err(AcceptError::NoSuchId) };
+        if !arriving.is_waiting() {
+            return Err(AcceptError::NoSuchId);
+        }
+        let chosen = arriving.choose_subprotocol(parameters.websocket.as_deref());
+        chosen.map(drop).map_err(|NotOffered(names)| AcceptError::Option(OptionError::subprotocol(&names)))
+    }
+
+    /// A plugin's connection accepts this arrival. An error says that it cannot be registered for events; the arrival is over
+    /// then.
+    pub(crate) fn accept(
+        &mut self,
+        connection: PluginConnection<N::Stream>,
+        parameters: Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> std::io::Result<()> {
+        let PluginConnection { mut socket, sent_ahead, peer } = connection;
+        let Stage::Arriving(mut arriving) = std::mem::replace(&mut self.stage, Stage::Closed) else { return Ok(()) };
+        let Some(accepted) = arriving.accept(parameters.websocket.as_deref()) else { return Ok(()) };
+        let AcceptedArrival { remote, upgraded, response } = accepted;
+        // Before anything fails: a pid that was claimed is this session's now.
+        self.parameters = parameters;
+        cx.network.reregister(socket.stream_mut(), Token(cx.key))?;
+        socket.handle_event(Readiness::FRESH);
+        self.plugin = PluginSide::Attached(socket);
+        self.arrival = Some(Box::new(Arrival { plugin: Some(peer.ip().to_canonical()) }));
+        let target = Target::Endpoint(target::Endpoint::of(self.remote_address()));
+        let link = match upgraded {
+            Some(upgraded) => ConnectedLink::WebSocket(remote, upgraded),
+            None => ConnectedLink::Stream(remote),
+        };
+        let request = ConnectRequest { target, sent_ahead };
+        let connected = Connected { request, link, own_connection: None, response: Some(response) };
+        let stage = self.relay(connected, cx);
+        self.enter(stage, cx);
+        Ok(())
     }
 
     /// See [`Session::attach`].
@@ -1030,7 +1346,7 @@ impl<N: Network> Session<N> {
             state: SnapshotState::Setup,
             idle: Duration::ZERO,
             uptime: now.saturating_duration_since(self.started),
-            client: self.address().to_string(),
+            client: self.plugin_address().to_string(),
             remote: String::new(),
             protocol: Protocol::Tcp,
             tls_version: None,
@@ -1052,13 +1368,23 @@ impl<N: Network> Session<N> {
             pid,
         };
         match &self.stage {
-            Stage::Setup(_) => {}
+            Stage::Setup(_) | Stage::Checking(_) => {}
             Stage::Opening => {
                 // One that is refused is only draining.
                 let PluginSide::Opening(client) = &self.plugin else { return None };
                 if client.opening.is_refused() {
                     return None;
                 }
+            }
+            Stage::Listening(_) => {
+                shown.state = SnapshotState::Listening;
+                if let Some(settings) = self.listen_settings() {
+                    (shown.remote, shown.protocol) = (settings.to_string(), settings.protocol);
+                }
+            }
+            Stage::Arriving(arriving) => {
+                shown.state = SnapshotState::Arriving;
+                (shown.remote, shown.protocol) = (self.remote_address().to_string(), arriving.protocol());
             }
             Stage::Claiming(request) => {
                 shown.state = SnapshotState::Connecting;

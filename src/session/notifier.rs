@@ -50,6 +50,18 @@ impl Notifier {
         }
     }
 
+    /// A connection has arrived at the plugin's listener.
+    pub(super) fn notify_incoming(
+        &mut self,
+        recipient: impl FnOnce() -> Option<Recipient>,
+        schedule: &mut Schedule,
+        now: Instant,
+    ) {
+        if let Some(id) = self.id(recipient, schedule) {
+            schedule.handle_incoming(id, now);
+        }
+    }
+
     /// The connection has ended, `lived` after it was established; 0 if it never was. Only the first call has an effect.
     pub(super) fn notify_closed(
         &mut self,

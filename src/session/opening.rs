@@ -44,6 +44,8 @@ const MAX_READ: usize = 4 * 1024;
 pub(super) struct Opening<S> {
     /// For log lines.
     pid: Pid,
+    /// The client speaks no WebSocket.
+    only_tls: bool,
     state: OpeningState<S>,
 }
 
@@ -51,6 +53,8 @@ pub(super) struct Opening<S> {
 enum OpeningState<S> {
     /// The handshake of TLS is under way. All is to be done until this instant.
     Tls(TlsHandshake<S>, Instant),
+    /// The handshake of TLS is done, and no other is to be made.
+    Secured(SocketEndpoint<RemoteStream<S>>),
     /// The request is being read, until this instant at most.
     Reading(Reading<S>),
     /// The caller is to decide about the request.
@@ -80,7 +84,7 @@ pub(super) enum OpeningOutcome {
     Wait,
     /// There is more to do at once.
     Again,
-    /// The client waits for [`Opening::accept`] or [`Opening::refuse`]. Returned once.
+    /// The client waits for [`Opening::accept`] or [`Opening::refuse`], or for [`Opening::take_secured`]. Returned once.
     Requested,
     /// The client has left, or was refused: the connection is closed.
     Over,
@@ -111,7 +115,8 @@ enum ReadOutcome {
 impl<S: Stream> Opening<S> {
     /// Begins with an accepted connection.
     pub(super) fn new(pid: Pid, client: SocketEndpoint<RemoteStream<S>>, now: Instant) -> Self {
-        Self { pid, state: OpeningState::Reading(Reading::new(client, now + OPENING_TIMEOUT)) }
+        let state = OpeningState::Reading(Reading::new(client, now + OPENING_TIMEOUT));
+        Self { pid, only_tls: false, state }
     }
 
     /// Begins with an accepted connection that uses TLS.
@@ -123,7 +128,17 @@ impl<S: Stream> Opening<S> {
     ) -> Self {
         let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
         let handshake = TlsHandshake::begin_server(socket, settings, workers);
-        Self { pid, state: OpeningState::Tls(handshake, cx.now + OPENING_TIMEOUT) }
+        Self { pid, only_tls: false, state: OpeningState::Tls(handshake, cx.now + OPENING_TIMEOUT) }
+    }
+
+    /// The same for a client that speaks no WebSocket. [`Opening::take_secured`] returns the connection.
+    pub(super) fn only_tls(self) -> Self {
+        Self { only_tls: true, ..self }
+    }
+
+    /// Takes the connection of a client that speaks no WebSocket.
+    pub(super) fn take_secured(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
+        if let OpeningState::Secured(_) = self.state { self.take_client() } else { None }
     }
 
     /// Adds what an event of the connection reports.
@@ -149,7 +164,6 @@ impl<S: Stream> Opening<S> {
     }
 
     /// Has the next turn read the connection, whatever events have reported.
-    #[allow(dead_code, reason = "listeners of plugins use it")]
     pub(super) fn assume_readable(&mut self) {
         match &mut self.state {
             OpeningState::Tls(handshake, _) => handshake.socket_mut().assume_readable(),
@@ -161,7 +175,8 @@ impl<S: Stream> Opening<S> {
     pub(super) fn endpoint(&self) -> &dyn Endpoint {
         match &self.state {
             OpeningState::Tls(handshake, _) => handshake.socket(),
-            OpeningState::Reading(Reading { client, .. })
+            OpeningState::Secured(client)
+            | OpeningState::Reading(Reading { client, .. })
             | OpeningState::Requested(client, _)
             | OpeningState::Refused(client, _) => client,
             OpeningState::Over(none) => none,
@@ -172,7 +187,8 @@ impl<S: Stream> Opening<S> {
     pub(super) fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
         match &mut self.state {
             OpeningState::Tls(handshake, _) => handshake.socket_mut(),
-            OpeningState::Reading(Reading { client, .. })
+            OpeningState::Secured(client)
+            | OpeningState::Reading(Reading { client, .. })
             | OpeningState::Requested(client, _)
             | OpeningState::Refused(client, _) => client,
             OpeningState::Over(none) => none,
@@ -182,7 +198,8 @@ impl<S: Stream> Opening<S> {
     /// The connection, until it is closed or [`Opening::accept`] has returned it. `None` while the handshake of TLS is made.
     pub(super) fn client(&self) -> Option<&SocketEndpoint<RemoteStream<S>>> {
         match &self.state {
-            OpeningState::Reading(Reading { client, .. })
+            OpeningState::Secured(client)
+            | OpeningState::Reading(Reading { client, .. })
             | OpeningState::Requested(client, _)
             | OpeningState::Refused(client, _) => Some(client),
             OpeningState::Tls(..) | OpeningState::Over(_) => None,
@@ -192,7 +209,8 @@ impl<S: Stream> Opening<S> {
     /// See [`Opening::client`].
     pub(super) fn client_mut(&mut self) -> Option<&mut SocketEndpoint<RemoteStream<S>>> {
         match &mut self.state {
-            OpeningState::Reading(Reading { client, .. })
+            OpeningState::Secured(client)
+            | OpeningState::Reading(Reading { client, .. })
             | OpeningState::Requested(client, _)
             | OpeningState::Refused(client, _) => Some(client),
             OpeningState::Tls(..) | OpeningState::Over(_) => None,
@@ -202,6 +220,11 @@ impl<S: Stream> Opening<S> {
     /// The request that waits for the caller's decision.
     pub(super) fn request(&self) -> Option<&UpgradeRequest> {
         if let OpeningState::Requested(_, request) = &self.state { Some(request) } else { None }
+    }
+
+    /// True if the caller is to decide about the client.
+    pub(super) fn is_requested(&self) -> bool {
+        matches!(self.state, OpeningState::Requested(..) | OpeningState::Secured(_))
     }
 
     /// Takes the connection of a client that has vanished for broken; see [`SocketEndpoint::handle_timeout`].
@@ -228,7 +251,7 @@ impl<S: Stream> Opening<S> {
             OpeningState::Reading(reading) => reading.handshake.received(),
             OpeningState::Requested(_, request) => request.held(),
             OpeningState::Refused(_, draining) => draining.held(),
-            OpeningState::Over(_) => 0,
+            OpeningState::Secured(_) | OpeningState::Over(_) => 0,
         };
         self.client().map_or(0, Endpoint::held) + state
     }
@@ -238,7 +261,7 @@ impl<S: Stream> Opening<S> {
         match &self.state {
             OpeningState::Tls(_, due) | OpeningState::Reading(Reading { due, .. }) => Some(*due),
             OpeningState::Refused(_, draining) => Some(draining.deadline()),
-            OpeningState::Requested(..) | OpeningState::Over(_) => None,
+            OpeningState::Secured(_) | OpeningState::Requested(..) | OpeningState::Over(_) => None,
         }
     }
 
@@ -260,6 +283,7 @@ impl<S: Stream> Opening<S> {
         match &mut self.state {
             // RFC 6455 section 4.1: a client waits for the response, so one that ends its side has gone.
             OpeningState::Requested(client, _) if client.is_read_closed() => self.leave(),
+            OpeningState::Secured(client) if client.is_closed() => self.leave(),
             OpeningState::Refused(client, draining) => match draining.turn(client, cx.scratch) {
                 DrainOutcome::Again => OpeningOutcome::Again,
                 DrainOutcome::Wait if cx.now < draining.deadline() => OpeningOutcome::Wait,
@@ -268,7 +292,10 @@ impl<S: Stream> Opening<S> {
                     OpeningOutcome::Over
                 }
             },
-            OpeningState::Tls(..) | OpeningState::Reading(_) | OpeningState::Requested(..) => OpeningOutcome::Wait,
+            OpeningState::Tls(..)
+            | OpeningState::Secured(_)
+            | OpeningState::Reading(_)
+            | OpeningState::Requested(..) => OpeningOutcome::Wait,
             OpeningState::Over(_) => OpeningOutcome::Over,
         }
     }
@@ -281,6 +308,10 @@ impl<S: Stream> Opening<S> {
         let reason = match handshake.turn(cx.scratch, cx.budget, workers) {
             TlsProgress::Done(socket) => {
                 let client = socket.wrap(|stream| RemoteStream::Tls(Box::new(stream)));
+                if self.only_tls {
+                    self.state = OpeningState::Secured(client);
+                    return Some(OpeningOutcome::Requested);
+                }
                 self.state = OpeningState::Reading(Reading::new(client, due));
                 return None;
             }
@@ -306,14 +337,15 @@ impl<S: Stream> Opening<S> {
     }
 
     fn leave(&mut self) -> OpeningOutcome {
-        log::info!("{} left before its WebSocket was open", self.pid);
+        log::info!("{} left before it was accepted", self.pid);
         self.state = OpeningState::OVER;
         OpeningOutcome::Over
     }
 
     fn take_client(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
         match std::mem::replace(&mut self.state, OpeningState::OVER) {
-            OpeningState::Reading(Reading { client, .. })
+            OpeningState::Secured(client)
+            | OpeningState::Reading(Reading { client, .. })
             | OpeningState::Requested(client, _)
             | OpeningState::Refused(client, _) => Some(client),
             OpeningState::Tls(..) | OpeningState::Over(_) => None,

@@ -120,9 +120,7 @@ impl<S: Stream> PluginSide<S> {
             Self::Attached(socket) => socket.deadline(settings),
             Self::Kept(plugin) => plugin.socket().and_then(|socket| socket.deadline(settings)),
             Self::Opening(opening) => opening.opening.client().and_then(|client| client.deadline(settings)),
-            Self::Served(client) => {
-                [client.socket().deadline(settings), client.deadline()].into_iter().flatten().min()
-            }
+            Self::Served(client) => [client.socket().deadline(settings), client.deadline()].into_iter().flatten().min(),
             Self::Gone(_) => None,
         }
     }

@@ -33,8 +33,8 @@ pub(super) struct Relaying<N: Network> {
     target: Target,
     /// When the connection was established.
     connected_at: Instant,
-    /// `OK CONN`, until it is written. No byte of the remote goes before it. Boxed: most of the time there is none.
-    connect_reply: Option<Box<Outbox>>,
+    /// What goes before any byte of the other side, until it is written. Boxed: most of the time there is nothing.
+    replies: Option<Box<Replies>>,
     /// TCP_NODELAY is not set yet. It is set before the second write; a connection with one request saves the system call.
     nagle_on: bool,
     /// Keep-alive is not set up yet.
@@ -42,6 +42,15 @@ pub(super) struct Relaying<N: Network> {
     link: Link<N>,
     /// The connection is one to the proxy itself.
     _own_connection: Option<Box<OwnConnection>>,
+}
+
+/// What the proxy itself says first.
+#[derive(Debug)]
+struct Replies {
+    /// `OK CONN` or `OK ACPT`.
+    to_plugin: Outbox,
+    /// The response to the request of a remote that has connected to the proxy.
+    to_remote: Outbox,
 }
 
 /// The remote, and the relay that fits it.
@@ -70,7 +79,8 @@ impl<N: Network> Relaying<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let Connected { request, link, own_connection } = connected;
+        let Connected { request, link, own_connection, response } = connected;
+        let has_arrived = response.is_some();
         let link = match link {
             ConnectedLink::Stream(remote) => {
                 Link::Stream { remote, relay: StreamRelay::new(cx.now, request.sent_ahead, cx.budget) }
@@ -85,8 +95,9 @@ impl<N: Network> Relaying<N> {
             ConnectedLink::WebSocket(remote, upgraded) => {
                 let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
                 let settings = WebSocketSettings {
-                    role: Role::Client,
-                    mask: bridge.mask,
+                    role: if has_arrived { Role::Server } else { Role::Client },
+                    // RFC 6455 section 5.1: a server MUST NOT mask.
+                    mask: bridge.mask && !has_arrived,
                     control: bridge.control,
                     max_message: bridge.max_message,
                     leniency: bridge.leniency,
@@ -105,12 +116,16 @@ impl<N: Network> Relaying<N> {
                 Link::WebSocket { remote, relay: Box::new(relay), subprotocol: upgraded.subprotocol }
             }
         };
-        let keep_alive_pending = cx.config.limits.keep_alive.is_some() && !matches!(link, Link::Datagrams { .. });
-        let nagle_on = matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
+        // An accepted socket has inherited the options of its listener.
+        let may_probe = cx.config.limits.keep_alive.is_some() && !has_arrived;
+        let keep_alive_pending = may_probe && !matches!(link, Link::Datagrams { .. });
+        let nagle_on =
+            !has_arrived && matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
+        let (to_plugin, to_remote) = (Outbox::new(connect_reply), Outbox::new(response.unwrap_or_default()));
         let mut relaying = Self {
             target: request.target,
             connected_at: cx.now,
-            connect_reply: Some(Box::new(Outbox::new(connect_reply))),
+            replies: Some(Box::new(Replies { to_plugin, to_remote })),
             nagle_on,
             keep_alive_pending,
             link,
@@ -121,20 +136,21 @@ impl<N: Network> Relaying<N> {
         relaying
     }
 
-    /// True if the plugin has its reply to CONN; nothing may be moved before.
+    /// True if both sides were told what the proxy itself says first; nothing may be moved before.
     pub(super) fn is_connect_reply_sent(&self) -> bool {
-        self.connect_reply.is_none()
+        self.replies.is_none()
     }
 
-    /// Sends the reply to CONN. True when that is done.
+    /// Sends the reply to CONN or ACPT, and before that the response to a remote that has connected. True when that is done.
     pub(super) fn send_connect_reply(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
-        if let Some(connect_reply) = &mut self.connect_reply
-            && !connect_reply.flush(plugin)?
-        {
-            return Ok(false);
+        let Some(mut replies) = self.replies.take() else { return Ok(true) };
+        // The relay finds a remote that is broken.
+        let is_remote_told = self.stream_mut().is_none_or(|remote| replies.to_remote.flush(remote).unwrap_or(true));
+        let is_plugin_told = replies.to_plugin.flush(plugin)?;
+        if !(is_remote_told && is_plugin_told) {
+            self.replies = Some(replies);
         }
-        self.connect_reply = None;
-        Ok(true)
+        Ok(self.replies.is_none())
     }
 
     /// An event of the remote's socket.
@@ -243,11 +259,11 @@ impl<N: Network> Relaying<N> {
         }
     }
 
-    /// Bytes held outside of the relay: by the remote's stream, and of the reply to CONN.
+    /// Bytes held outside of the relay: by the remote's stream, and of what the proxy itself says first.
     pub(super) fn held(&self) -> usize {
         self.target.held()
             + self.stream().map_or(0, Endpoint::held)
-            + self.connect_reply.as_ref().map_or(0, |reply| reply.held())
+            + self.replies.as_ref().map_or(0, |replies| replies.to_plugin.held() + replies.to_remote.held())
     }
 
     /// Of what kinds are the bytes that the relay and the remote's stream hold.
@@ -389,7 +405,7 @@ mod tests {
     fn relaying(world: &mut World, link: ConnectedLink<SimNetwork>) -> Relaying<SimNetwork> {
         let target = Target::parse_prefix(b"h:1").unwrap().0;
         let request = ConnectRequest { target, sent_ahead: b"TEXT 5\nhello".to_vec() };
-        let connected = Connected { request, link, own_connection: None };
+        let connected = Connected { request, link, own_connection: None, response: None };
         world.with_context(1, |cx| Relaying::new(connected, b"OK CONN\n".to_vec(), &Parameters::default(), cx))
     }
 
@@ -413,7 +429,12 @@ mod tests {
         let upgraded = Upgraded { subprotocol: None, deflate: None, head: None, rest: Vec::new() };
         let target = Target::parse_prefix(b"ws://h/").unwrap().0;
         let request = ConnectRequest { target, sent_ahead: Vec::new() };
-        let connected = Connected { request, link: ConnectedLink::WebSocket(remote, upgraded), own_connection: None };
+        let connected = Connected {
+            request,
+            link: ConnectedLink::WebSocket(remote, upgraded),
+            own_connection: None,
+            response: None,
+        };
         let parameters = Parameters { receive_timeout: Some(Duration::from_secs(30)), ..Parameters::default() };
         let connect_reply = b"OK CONN\n".to_vec();
         let mut relaying: Relaying<SimNetwork> =

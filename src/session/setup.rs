@@ -12,7 +12,7 @@ use crate::protocol::target::Target;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 
 /// Commands that are answered in one turn before other sessions have theirs.
-const TURN_COMMANDS: usize = 64;
+pub(super) const TURN_COMMANDS: usize = 64;
 
 /// A plugin in setup mode.
 #[derive(Debug)]
@@ -70,10 +70,15 @@ pub(super) enum SetupOutcome {
     Lost,
 }
 
-enum ReadOutcome {
+/// What came of reading from the plugin.
+pub(super) enum ReadOutcome {
+    /// The parser has got something.
     Some,
+    /// Something must happen first.
     Nothing,
+    /// There is no memory for the rest of a line.
     NoMemory,
+    /// The plugin's connection has ended.
     End,
 }
 
@@ -90,7 +95,12 @@ impl Setup {
 
     /// Bytes that the plugin has sent behind the last command. No further command is read.
     pub(super) fn take_rest(&mut self) -> Vec<u8> {
-        std::mem::replace(&mut self.parser, SetupParser::new(0)).into_rest()
+        self.take_parser().into_rest()
+    }
+
+    /// The parser, with what the plugin has sent behind the last command. No further command is read here.
+    pub(super) fn take_parser(&mut self) -> SetupParser {
+        std::mem::replace(&mut self.parser, SetupParser::new(0))
     }
 
     /// Answers a request.
@@ -159,8 +169,12 @@ impl Setup {
                     return SetupOutcome::Connect(ConnectRequest { target, sent_ahead: self.take_rest() });
                 }
                 Some(SetupAction::Kept(request)) => return SetupOutcome::Request(DaemonRequest::Kept(request)),
-                None => match self.read(plugin, cx) {
-                    ReadOutcome::Some => {}
+                Some(SetupAction::Listen) => return SetupOutcome::Request(DaemonRequest::Listen),
+                Some(SetupAction::Arrival(request)) => {
+                    return SetupOutcome::Request(DaemonRequest::Arrival(request));
+                }
+                None => match read_commands(&mut self.parser, plugin, cx) {
+                    ReadOutcome::Some => self.silent_since = cx.now,
                     ReadOutcome::Nothing => return SetupOutcome::Wait,
                     ReadOutcome::NoMemory => return SetupOutcome::Close(reply::line_too_long()),
                     ReadOutcome::End => return SetupOutcome::Lost,
@@ -169,30 +183,34 @@ impl Setup {
         }
         SetupOutcome::Again
     }
+}
 
-    fn read(&mut self, plugin: &mut dyn Endpoint, cx: &mut SetupContext<'_>) -> ReadOutcome {
-        if !plugin.is_readable() {
-            return ReadOutcome::Nothing;
+/// Reads what `parser` wants from the plugin.
+pub(super) fn read_commands(
+    parser: &mut SetupParser,
+    plugin: &mut dyn Endpoint,
+    cx: &mut SetupContext<'_>,
+) -> ReadOutcome {
+    if !plugin.is_readable() {
+        return ReadOutcome::Nothing;
+    }
+    let memory = cx.budget.left().max(RESERVE.saturating_sub(parser.held()));
+    if memory == 0 && cx.budget.is_exhausted() {
+        return ReadOutcome::NoMemory;
+    }
+    if memory == 0 {
+        // If several parts of lines wait for each other's memory, the budget ends the largest.
+        cx.budget.wait(RESERVE);
+        return ReadOutcome::Nothing;
+    }
+    let room = cx.scratch.len().min(parser.wanted()).min(memory);
+    match plugin.try_read(&mut cx.scratch[..room]) {
+        Transfer::Bytes(read) => {
+            parser.handle_input(&cx.scratch[..read]);
+            ReadOutcome::Some
         }
-        let memory = cx.budget.left().max(RESERVE.saturating_sub(self.parser.held()));
-        if memory == 0 && cx.budget.is_exhausted() {
-            return ReadOutcome::NoMemory;
-        }
-        if memory == 0 {
-            // If several parts of lines wait for each other's memory, the budget ends the largest.
-            cx.budget.wait(RESERVE);
-            return ReadOutcome::Nothing;
-        }
-        let room = cx.scratch.len().min(self.parser.wanted()).min(memory);
-        match plugin.try_read(&mut cx.scratch[..room]) {
-            Transfer::Bytes(read) => {
-                self.parser.handle_input(&cx.scratch[..read]);
-                self.silent_since = cx.now;
-                ReadOutcome::Some
-            }
-            Transfer::Blocked => ReadOutcome::Nothing,
-            Transfer::Eof | Transfer::Broken(_) => ReadOutcome::End,
-        }
+        Transfer::Blocked => ReadOutcome::Nothing,
+        Transfer::Eof | Transfer::Broken(_) => ReadOutcome::End,
     }
 }
 

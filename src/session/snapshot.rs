@@ -10,6 +10,10 @@ use crate::protocol::options::Protocol;
 pub(crate) enum SnapshotState {
     /// Setup mode.
     Setup,
+    /// A plugin that listens.
+    Listening,
+    /// A connection that has arrived, and that no plugin has accepted yet.
+    Arriving,
     /// A CONN is under way.
     Connecting,
     /// Echo mode.
@@ -22,7 +26,7 @@ impl SnapshotState {
     /// STAT's column St: 1 in setup mode, 2 in echo mode.
     pub(crate) fn digit(self) -> u8 {
         match self {
-            Self::Setup | Self::Connecting => 1,
+            Self::Setup | Self::Listening | Self::Arriving | Self::Connecting => 1,
             Self::Relaying | Self::Parked => 2,
         }
     }
@@ -31,6 +35,8 @@ impl SnapshotState {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Setup => "setup",
+            Self::Listening => "listening",
+            Self::Arriving => "arriving",
             Self::Connecting => "connecting",
             Self::Relaying => "echo",
             Self::Parked => "parked",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{DaemonStatus, ListenerStatus};
+use super::{DaemonStatus, ListenerOwner, ListenerStatus};
 use crate::config::Limits;
 use crate::protocol::printable::is_unprintable;
 use crate::protocol::reply::{BUILD, PROTOCOL_VERSION};
@@ -76,6 +76,11 @@ fn listener(listener: &ListenerStatus) -> Value {
     let mut value = json!({"address": listener.address, "target": listener.target});
     if let Some(path) = &listener.path {
         value["path"] = json!(path);
+    }
+    if let Some((protocol, owners)) = &listener.plugins {
+        let owner = |(id, path, waiting): &ListenerOwner| json!({"id": id, "path": path, "waiting": waiting});
+        value["protocol"] = protocol.name().into();
+        value["owners"] = owners.iter().map(owner).collect();
     }
     value
 }

@@ -9,7 +9,11 @@ pub(crate) use table::{header, row};
 use std::time::Duration;
 
 use crate::notify::Counters;
+use crate::protocol::options::Protocol;
 use crate::session::EndedConnection;
+
+/// Pid, path, and how many arrivals wait.
+pub(crate) type ListenerOwner = (String, Option<Box<str>>, usize);
 
 /// The status of the daemon, without its sessions.
 #[derive(Clone, Debug, Default)]
@@ -43,4 +47,6 @@ pub(crate) struct ListenerStatus {
     pub target: Option<String>,
     /// The path of WebSocket requests, `*` for any. `None`: it does not speak WebSocket.
     pub path: Option<String>,
+    /// What is spoken at a plugins' one; and of each plugin its pid, its path, and how many arrivals wait for it.
+    pub plugins: Option<(Protocol, Vec<ListenerOwner>)>,
 }

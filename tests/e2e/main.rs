@@ -6,6 +6,7 @@
 //! - [`serve`]: WebSocket ports of `[serve]`
 //! - [`notify`]: notifications to Luup
 //! - [`keep`]: KEEP, ATCH and DROP
+//! - [`listen`]: LSTN, ACPT and DENY
 //! - [`process`]: command line, configuration, signals, supervision, log, limits, shutdown
 //! - [`faults`]: the faults of the original Lua daemon, each with a test
 //!
@@ -20,6 +21,7 @@ mod support;
 
 mod faults;
 mod keep;
+mod listen;
 mod notify;
 mod process;
 mod relay;

@@ -63,6 +63,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             Ok(())
         },
     )
+    .connects()
     .capable(&["TLS"]),
     OptionSpec::new(
         "CTIM",
@@ -75,7 +76,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
                 parameters.connect_timeout = Some(time_limit(ms, 0.001).unwrap_or(MAX_CONNECT_TIMEOUT));
             })
         },
-    ),
+    )
+    .connects(),
     OptionSpec::new(
         "EVNT",
         "on|off",

@@ -1,10 +1,11 @@
-//! The options of CONN.
+//! The options of CONN, ACPT and LSTN.
 //!
 //! Each option is declared once, in one of the tables that [`options`] lists: name, default, help and parser. HELP, CAPA
 //! and the table in the documentation are made from these declarations, and [`Parameters::default`],
 //! [`TlsSettings::default`], [`DatagramSettings::default`] and [`WebSocketSettings::default`] parse their default texts.
 
 mod general;
+mod listen;
 mod tls;
 mod udp;
 mod values;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use super::datagram_settings::DatagramSettings;
 use super::framing::Framing;
+use super::listen_settings::ListenSettings;
 use super::notify_target::{NotifyTarget, NotifyTargetTooLong};
 use super::target::Target;
 use super::tls_settings::TlsSettings;
@@ -71,6 +73,11 @@ impl Protocol {
         }
     }
 
+    /// True for tls and wss.
+    pub(crate) fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Wss)
+    }
+
     /// True for ws and wss.
     pub(crate) fn is_websocket(self) -> bool {
         matches!(self, Self::Ws | Self::Wss)
@@ -107,6 +114,8 @@ pub(crate) struct Parameters {
     pub datagrams: Option<Box<DatagramSettings>>,
     /// The options for WebSocket. `None`: none was given, so [`WebSocketSettings::default`] holds.
     pub websocket: Option<Box<WebSocketSettings>>,
+    /// LSTN: what the plugin listens for. `None`: it does not listen.
+    pub listen: Option<Box<ListenSettings>>,
 }
 
 impl Default for Parameters {
@@ -133,6 +142,7 @@ impl Parameters {
         tls: None,
         datagrams: None,
         websocket: None,
+        listen: None,
     };
 
     /// The framing with a remote that speaks `protocol`.
@@ -144,7 +154,8 @@ impl Parameters {
     pub(crate) fn held(&self) -> usize {
         let notify = self.notify.as_deref().map_or(0, NotifyTarget::held);
         let websocket = self.websocket.as_deref().map_or(0, |settings| size_of_val(settings) + settings.offer.held());
-        notify + websocket + self.tls.as_deref().map_or(0, TlsSettings::held)
+        let listen = self.listen.as_deref().map_or(0, ListenSettings::held);
+        notify + websocket + listen + self.tls.as_deref().map_or(0, TlsSettings::held)
     }
 
     /// Frees the settings that only connecting needs.
@@ -158,19 +169,54 @@ impl Parameters {
         self.keep.and(self.notify.as_deref()?.pid())
     }
 
-    /// Applies the options that follow `target`: `KEY=value`, separated by blanks. If an option is given twice, the last
-    /// one holds.
+    /// Applies the options that follow the target of a CONN: `KEY=value`, separated by blanks. If an option is given twice,
+    /// the last one holds.
     pub(crate) fn apply(&mut self, target: &Target, options: &[u8]) -> Result<(), OptionError> {
+        let given = self.apply_each(options, |name| self::options().find(|spec| spec.name.as_bytes() == name))?;
+        self.check(Protocol::of(target, self.transport), &given)
+    }
+
+    /// Applies the options of an ACPT, whose arrival speaks `protocol`: those of CONN that do not only concern connecting.
+    pub(crate) fn apply_to_arrival(&mut self, protocol: Protocol, options: &[u8]) -> Result<(), OptionError> {
+        let given = self
+            .apply_each(options, |name| self::options().find(|spec| spec.name.as_bytes() == name && !spec.connects))?;
+        self.check(protocol, &given)
+    }
+
+    /// Applies the options of a LSTN.
+    pub(crate) fn apply_to_listener(&mut self, options: &[u8]) -> Result<(), OptionError> {
+        let given = self.apply_each(options, |name| listen_options().find(|spec| spec.name.as_bytes() == name))?;
+        let protocol = self.listen.as_ref().map_or(Protocol::Tcp, |settings| settings.protocol);
+        match given.iter().find(|(spec, _)| !spec.scope.includes_listener(protocol)) {
+            Some((spec, option)) => Err(ValueError::Invalid.into_option_error(spec, option)),
+            None => Ok(()),
+        }
+    }
+
+    /// Applies each option that `find` knows, and returns them with what the plugin wrote.
+    fn apply_each<'o>(
+        &mut self,
+        options: &'o [u8],
+        find: fn(&[u8]) -> Option<&'static OptionSpec>,
+    ) -> Result<Vec<(&'static OptionSpec, &'o [u8])>, OptionError> {
         let mut given = Vec::new();
         for option in options.split(|&b| super::is_blank(b)).filter(|option| !option.is_empty()) {
             let unknown = || OptionError::Invalid(option.into());
             let equals = option.iter().position(|&b| b == b'=').ok_or_else(unknown)?;
             let (name, value) = (&option[..equals], &option[equals + 1..]);
-            let spec = self::options().find(|spec| spec.name.as_bytes() == name).ok_or_else(unknown)?;
+            let spec = find(name).ok_or_else(|| match self::options().find(|spec| spec.name.as_bytes() == name) {
+                // Another command's option may be a secret here, too.
+                Some(spec) => ValueError::Invalid.into_option_error(spec, option),
+                None => unknown(),
+            })?;
             (spec.apply)(self, value).map_err(|error| error.into_option_error(spec, option))?;
             given.push((spec, option));
         }
-        let protocol = Protocol::of(target, self.transport);
+        Ok(given)
+    }
+
+    /// Checks that the options that were `given` fit a connection that speaks `protocol`, and each other.
+    fn check(&self, protocol: Protocol, given: &[(&OptionSpec, &[u8])]) -> Result<(), OptionError> {
         if let Some((spec, option)) = given.iter().find(|(spec, _)| !spec.scope.includes(protocol)) {
             return Err(ValueError::Invalid.into_option_error(spec, option));
         }
@@ -192,7 +238,7 @@ impl Parameters {
     }
 }
 
-/// Why the options of a CONN are rejected.
+/// Why the options of a CONN, ACPT or LSTN are rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OptionError {
     /// Unknown option, missing or malformed value: the option as written, or only its name if the value is a secret or too
@@ -207,7 +253,12 @@ pub(crate) enum OptionError {
 }
 
 impl OptionError {
-    /// The reason in `ERR CONN <reason>`. It quotes the plugin, so it need not be UTF-8.
+    /// SUBP has `names` that cannot be chosen.
+    pub(crate) fn subprotocol(names: &str) -> Self {
+        Self::Invalid(format!("SUBP={names}").into_bytes().into())
+    }
+
+    /// The reason in `ERR CONN <reason>`, and in that of ACPT and LSTN. It quotes the plugin, so it need not be UTF-8.
     pub(crate) fn reason(&self) -> Vec<u8> {
         match self {
             Self::Invalid(option) => [b"Invalid option ", &option[..]].concat(),
@@ -274,6 +325,14 @@ impl OptionScope {
         }
     }
 
+    /// True if the option is one for a listener that speaks `protocol`. A listener for ws never speaks TLS.
+    fn includes_listener(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Tls => protocol.is_secure(),
+            _ => self.includes(protocol),
+        }
+    }
+
     /// The word for it in HELP and in the documentation.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -324,6 +383,8 @@ pub(crate) struct OptionSpec {
     pub capabilities: &'static [&'static str],
     /// The value never appears in replies and logs.
     pub is_secret: bool,
+    /// The option only concerns how a connection is made: it is none of ACPT.
+    connects: bool,
     apply: fn(&mut Parameters, &[u8]) -> Result<(), ValueError>,
 }
 
@@ -336,7 +397,7 @@ impl OptionSpec {
         help: &'static str,
         apply: fn(&mut Parameters, &[u8]) -> Result<(), ValueError>,
     ) -> Self {
-        Self { name, value, scope, default, help, capabilities: &[], is_secret: false, apply }
+        Self { name, value, scope, default, help, capabilities: &[], is_secret: false, connects: false, apply }
     }
 
     const fn capable(mut self, words: &'static [&'static str]) -> Self {
@@ -346,6 +407,11 @@ impl OptionSpec {
 
     const fn secret(mut self) -> Self {
         self.is_secret = true;
+        self
+    }
+
+    const fn connects(mut self) -> Self {
+        self.connects = true;
         self
     }
 }
@@ -363,6 +429,11 @@ fn apply_defaults(options: &[OptionSpec], parameters: &mut Parameters) {
 /// All options of CONN, those of part 1 first.
 pub(crate) fn options() -> impl Iterator<Item = &'static OptionSpec> {
     [general::OPTIONS, udp::OPTIONS, tls::OPTIONS, websocket::OPTIONS].into_iter().flatten()
+}
+
+/// All options of LSTN.
+pub(crate) fn listen_options() -> impl Iterator<Item = &'static OptionSpec> {
+    listen::OPTIONS.iter()
 }
 
 #[cfg(test)]

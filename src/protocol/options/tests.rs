@@ -124,17 +124,19 @@ fn every_default_is_what_its_text_says() {
 
 #[test]
 fn names_are_four_upper_case_letters_and_stand_once() {
-    for (at, spec) in options().enumerate() {
-        assert!(spec.name.len() == 4 && spec.name.bytes().all(|b| b.is_ascii_uppercase()), "{}", spec.name);
-        assert!(options().take(at).all(|other| other.name != spec.name), "{} twice", spec.name);
+    for options in [options().collect::<Vec<_>>(), listen_options().collect()] {
+        for (at, spec) in options.iter().enumerate() {
+            assert!(spec.name.len() == 4 && spec.name.bytes().all(|b| b.is_ascii_uppercase()), "{}", spec.name);
+            assert!(options[..at].iter().all(|other| other.name != spec.name), "{} twice", spec.name);
+        }
     }
 }
 
 /// The document that describes the protocol.
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
 
-/// Its table of options.
-fn table() -> String {
+/// Its table of these options.
+fn table(options: impl Iterator<Item = &'static OptionSpec>) -> String {
     let connect_timeout = crate::config::Config::default().limits.connect;
     let row = |option: &OptionSpec| {
         let value = option.value.replace('|', "\\|");
@@ -142,12 +144,14 @@ fn table() -> String {
         format!("| `{}={value}` | {} | {} | {default} |\n", option.name, option.scope.name(), option.help)
     };
     let head = "| option | for | meaning | default |\n| --- | --- | --- | --- |\n";
-    head.to_owned() + &options().map(row).collect::<String>()
+    head.to_owned() + &options.map(row).collect::<String>()
 }
 
 #[test]
 fn the_document_shows_every_option() {
-    assert!(DOCUMENT.contains(&table()), "the table in docs/protocol.md should be:\n{}", table());
+    for table in [table(options()), table(listen_options())] {
+        assert!(DOCUMENT.contains(&table), "the table in docs/protocol.md should be:\n{table}");
+    }
 }
 
 #[test]
@@ -208,7 +212,7 @@ fn the_manual_names_every_command_and_option() {
     for name in crate::protocol::command::COMMANDS.iter().map(|command| command.name) {
         assert!(protocol.contains(name), "{name}");
     }
-    for name in options().map(|option| format!("{}=", option.name)) {
+    for name in options().chain(listen_options()).map(|option| format!("{}=", option.name)) {
         assert!(protocol.contains(&name), "{name}");
     }
 }

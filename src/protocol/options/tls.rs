@@ -43,7 +43,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             }
             Ok(())
         },
-    ),
+    )
+    .connects(),
     OptionSpec::new(
         "PINS",
         "sha256/<hex>[,...]",
@@ -55,11 +56,13 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
                 TlsVerify::pinned(list(value)?.iter().map(Box::as_ref)).ok_or(ValueError::Invalid)?;
             Ok(())
         },
-    ),
+    )
+    .connects(),
     OptionSpec::new("TLSV", "1.2|1.3", OptionScope::Tls, Value("1.2"), "lowest version of TLS", |parameters, value| {
         settings(parameters).min_version = one_of(value, &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)])?;
         Ok(())
-    }),
+    })
+    .connects(),
     OptionSpec::new(
         "SNIH",
         "name",
@@ -70,7 +73,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             settings(parameters).server_name = Some(text(value)?);
             Ok(())
         },
-    ),
+    )
+    .connects(),
     OptionSpec::new(
         "CAFL",
         "file",
@@ -81,7 +85,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             settings(parameters).ca_file = Some(text(value)?);
             Ok(())
         },
-    ),
+    )
+    .connects(),
     OptionSpec::new(
         "CERT",
         "file",
@@ -92,7 +97,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             settings(parameters).certificate = Some(text(value)?);
             Ok(())
         },
-    ),
+    )
+    .connects(),
     OptionSpec::new(
         "PKEY",
         "file",
@@ -103,5 +109,6 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             settings(parameters).private_key = Some(text(value)?);
             Ok(())
         },
-    ),
+    )
+    .connects(),
 ];

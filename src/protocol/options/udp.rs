@@ -33,6 +33,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             Ok(())
         },
     )
+    .connects()
     .capable(&["MCST"]),
     OptionSpec::new(
         "JOIN",
@@ -44,7 +45,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             let groups = list(value)?;
             settings(parameters).set_groups(&groups).map_err(ValueError::Because)
         },
-    ),
+    )
+    .connects(),
     OptionSpec::new(
         "MTTL",
         "1..255",
@@ -56,5 +58,6 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
             settings(parameters).multicast_ttl = ttl.ok_or(ValueError::Invalid)? as u8;
             Ok(())
         },
-    ),
+    )
+    .connects(),
 ];

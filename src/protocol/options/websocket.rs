@@ -85,6 +85,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         "HTTP basic authentication",
         |parameters, value| Ok(settings(parameters).offer.set_auth(&decoded(value)?)?),
     )
+    .connects()
     .secret(),
     OptionSpec::new(
         "UAGT",
@@ -93,13 +94,16 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Unset("sockproxyd/x.y"),
         "User-Agent header",
         |parameters, value| Ok(settings(parameters).offer.set_user_agent(&decoded(value)?)?),
-    ),
+    )
+    .connects(),
     OptionSpec::new("ORIG", "url", OptionScope::WebSocket, Unset("-"), "Origin header", |parameters, value| {
         Ok(settings(parameters).offer.set_origin(&decoded(value)?)?)
-    }),
+    })
+    .connects(),
     OptionSpec::new("RDIR", "n", OptionScope::WebSocket, Value("4"), "redirects to follow", |parameters, value| {
         lenient(value, |n| settings(parameters).redirects = n.clamp(0.0, 20.0) as u32)
-    }),
+    })
+    .connects(),
     OptionSpec::new(
         "RQTM",
         "ms",
@@ -111,7 +115,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
                 settings(parameters).request_timeout = time_limit(ms, 0.001).unwrap_or(MAX_CONNECT_TIMEOUT);
             })
         },
-    ),
+    )
+    .connects(),
     OptionSpec::new(
         "PNGI",
         "seconds",

@@ -167,6 +167,10 @@ impl WebSocketRelay {
         self.write_plugin(plugin, cx, &mut turn);
         self.deliver_end(plugin, &mut turn);
         self.write_remote(remote, cx);
+        if self.connection.is_over() {
+            // RFC 6455 section 7.1.1: the server closes the connection first.
+            self.remote = RemoteState::Gone;
+        }
         // What the remote sent before it failed is still to be read, and no event reports it.
         turn.again |= !writes_failed && self.remote == RemoteState::WriteFailed;
 

@@ -95,6 +95,8 @@ pub(super) struct Connected<N: Network> {
     pub link: ConnectedLink<N>,
     /// To be kept as long as the connection, if it is one to the proxy itself.
     pub own_connection: Option<Box<OwnConnection>>,
+    /// The remote has connected to the proxy (ACPT): the response to its request, which it is sent before anything else.
+    pub response: Option<Vec<u8>>,
 }
 
 /// The connection to a remote.
@@ -241,6 +243,7 @@ impl<N: Network> Connecting<N> {
                         request: ConnectRequest { target, sent_ahead },
                         link,
                         own_connection: self.own_connection.take(),
+                        response: None,
                     });
                 }
                 AttemptOutcome::Failed(error) => return ConnectOutcome::Failed(error),

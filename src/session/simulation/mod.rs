@@ -4,6 +4,7 @@
 //! bytes arrive in order and once, memory is accounted for, no deadline is missed, and nothing can move without a further
 //! event. In the end every notification has been made, and all memory is given back.
 
+mod arrivals;
 mod conversation;
 #[cfg(test)]
 mod outages;
@@ -365,9 +366,12 @@ impl World {
     }
 }
 
-/// The body of the fuzz target.
+/// The body of the fuzz target. An input that begins with this word is one of [`arrivals`].
 pub(crate) fn run_input(data: &[u8]) {
-    run(World::from_input(data));
+    match data.strip_prefix(b"arrivals") {
+        Some(choices) => drop(arrivals::run(World::from_input(choices))),
+        None => drop(run(World::from_input(data))),
+    }
 }
 
 /// Lets things happen until the choices end, then checks what must be so in the end. Returns what has occurred.

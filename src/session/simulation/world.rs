@@ -14,19 +14,23 @@ use crate::client::ClientKey;
 use crate::config::Config;
 use crate::net::readiness::Readiness;
 use crate::notify::{NotifyJob, NotifyOutcome, Recipient, Schedule};
-use crate::protocol::command::KeptRequest;
+use crate::protocol::command::{ArrivalRequest, KeptRequest};
 use crate::protocol::reply;
 use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
 use crate::session::context::{DaemonRequest, Key, SessionContext, TurnResult};
-use crate::session::{EndedConnections, KeptEnd, KeptState, PidSource, SendFailures, Session, Stage, recipient};
+use crate::session::{
+    AcceptError, EndedConnections, KeptEnd, KeptState, Pid, PidSource, PluginPort, SendFailures, Session, Stage,
+    not_served, recipient,
+};
 use crate::testing::choices::Choices;
 use crate::testing::network::{ConnectPlan, SimNetwork, SimPeer, connection};
 use crate::testing::wire::FaultProfile;
+use crate::websocket::handshake::Refusal;
 
 /// Tokens of remotes' sockets are beyond those of plugins'.
-const REMOTE: usize = 1 << 20;
+pub(super) const REMOTE: usize = 1 << 20;
 /// The address of all plugins.
 const PLUGIN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
 /// Turns of a session in one round before that counts as an endless loop.
@@ -40,6 +44,12 @@ pub(crate) struct Slot {
     pub session: Box<SimSession>,
     pub conversation: usize,
     queued: bool,
+}
+
+impl Slot {
+    pub(super) fn new(session: SimSession, conversation: usize) -> Self {
+        Self { session: Box::new(session), conversation, queued: false }
+    }
 }
 
 pub(crate) struct World {
@@ -61,6 +71,8 @@ pub(crate) struct World {
     next_key: Key,
     pids: PidSource,
     kept: HashMap<Box<[u8]>, Key>,
+    /// The port on which plugins listen.
+    pub port: Option<PluginPort>,
     pub conversations: Vec<Conversation>,
     /// Notifications that are with Luup.
     pub jobs: Vec<NotifyJob>,
@@ -114,6 +126,7 @@ impl World {
             next_key: 1,
             pids: PidSource::default(),
             kept: HashMap::new(),
+            port: None,
             conversations: Vec::new(),
             jobs: Vec::new(),
             seen: BTreeSet::new(),
@@ -178,19 +191,27 @@ impl World {
         }
     }
 
+    pub(super) fn new_key(&mut self) -> Key {
+        self.next_key += 1;
+        self.next_key - 1
+    }
+
+    pub(super) fn new_pid(&mut self) -> Pid {
+        self.pids.next(SystemTime::UNIX_EPOCH, false)
+    }
+
     /// The plugin of a conversation connects.
     pub(crate) fn connect_plugin(&mut self, index: usize) {
         let room = [200 + self.pick(3000), self.pick(60)][usize::from(self.pick(4) == 0)];
         let eintr_every = [0, 7][self.pick(2)];
         let (stream, peer) = connection(FaultProfile { eintr_every, ..FaultProfile::default() }, room);
-        let key = self.next_key;
-        self.next_key += 1;
+        let key = self.new_key();
         stream.register(Token(key));
-        let pid = self.pids.next(SystemTime::UNIX_EPOCH, false);
+        let pid = self.new_pid();
         let address = SocketAddr::new(PLUGIN, 40_000);
         self.budget.add_session(key);
         let session = self.with_context(key, |cx| Session::greet(pid, stream, address, cx));
-        self.slots.insert(key, Slot { session: Box::new(session), conversation: index, queued: false });
+        self.slots.insert(key, Slot::new(session, index));
         self.conversations[index].connect(peer, &mut self.random);
         self.enqueue(key);
     }
@@ -306,7 +327,7 @@ impl World {
         }
     }
 
-    fn handle_event(&mut self, token: usize, event: Readiness) {
+    pub(super) fn handle_event(&mut self, token: usize, event: Readiness) {
         let key = token % REMOTE;
         let Some(slot) = self.slots.get_mut(&key) else { return };
         if token < REMOTE {
@@ -398,6 +419,9 @@ impl World {
         let name = match &slot.session.stage {
             Stage::Setup(_) => "setup",
             Stage::Opening => "opening",
+            Stage::Checking(_) => "checking",
+            Stage::Listening(_) => "listening",
+            Stage::Arriving(_) => "arriving",
             Stage::Claiming(_) => "claiming",
             Stage::Connecting(_) => "connecting",
             Stage::Relaying(_) => "relaying",
@@ -414,6 +438,12 @@ impl World {
     fn remove(&mut self, key: Key) {
         let Some(slot) = self.slots.remove(&key) else { return };
         assert_eq!(slot.session.held(), 0, "a session that is over holds memory");
+        if slot.session.listen_settings().is_some() {
+            self.remove_owner(key);
+        }
+        if let Some(port) = &mut self.port {
+            port.remove_waiting(key);
+        }
         self.budget.remove_session(key);
         if let Some(pid) = slot.session.kept_pid()
             && self.kept.get(pid) == Some(&key)
@@ -463,31 +493,139 @@ impl World {
                 }
                 self.reply(key, b"a table\n");
             }
+            DaemonRequest::Listen => {
+                if let Err(why) = self.listen(key) {
+                    let answer = reply::listen_failed("LSTN", why.as_bytes());
+                    self.with_session(key, |session, cx| session.reject(answer, cx));
+                }
+            }
+            DaemonRequest::Arrived => {
+                if let Err(refusal) = self.announce(key) {
+                    self.refuse_arrival(key, refusal);
+                }
+            }
+            DaemonRequest::Arrival(ArrivalRequest::Accept { id, options }) => match self.accept(key, &id, &options) {
+                Ok(()) => drop(self.seen.insert("accepted".into())),
+                Err(AcceptError::Option(error)) => {
+                    let answer = reply::listen_failed("ACPT", &error.reason());
+                    self.with_session(key, |session, cx| session.reject(answer, cx));
+                }
+                Err(AcceptError::NoSuchId) => self.reply(key, b"ERR ACPT No such id\n"),
+                Err(AcceptError::Pid(why)) => self.reply(key, &reply::listen_failed("ACPT", why.as_bytes())),
+            },
+            DaemonRequest::Arrival(ArrivalRequest::Deny { id, status, reason }) => {
+                let arrival = self.port.as_ref().and_then(|port| port.find_waiting(&id));
+                match (arrival.filter(|&(owner, _)| owner == key), status) {
+                    (Some((_, arrival)), Some(status)) => {
+                        self.refuse_arrival(arrival, Refusal::with_phrase(status, &reason));
+                        self.reply(key, &reply::denied(&id));
+                    }
+                    _ => self.reply(key, b"ERR DENY No such id\n"),
+                }
+            }
             DaemonRequest::Stop => panic!("no plugin says STOP"),
         }
+    }
+
+    /// As the daemon does it. There is one port.
+    fn listen(&mut self, key: Key) -> Result<(), &'static str> {
+        let session = &self.slots[&key].session;
+        let address = session.address();
+        let settings = session.listen_settings().expect("LSTN has settings");
+        let slots = &self.slots;
+        let port = self.port.get_or_insert_with(|| PluginPort::new(settings));
+        if !port.fits(settings) {
+            return Err("address already in use");
+        }
+        let may_replace = |older| slots[&older].session.address() == address;
+        if let Some(older) = port.add(key, settings, may_replace)? {
+            self.seen.insert("taken over".into());
+            self.remove_owner(older);
+            self.with_session(older, Session::end_listening);
+            self.enqueue(older);
+        }
+        self.with_session(key, |session, cx| session.listen(cx.now));
+        Ok(())
+    }
+
+    fn remove_owner(&mut self, key: Key) {
+        let waited = self.port.as_mut().and_then(|port| port.remove(key)).unwrap_or_default();
+        waited.into_iter().for_each(|arrival| self.refuse_arrival(arrival, not_served()));
+        self.port = self.port.take().filter(|port| !port.owners().is_empty());
+    }
+
+    fn announce(&mut self, key: Key) -> Result<(), Refusal> {
+        let arrival = &self.slots[&key].session;
+        let owner = self.port.as_ref().ok_or_else(not_served)?.owner(arrival.path())?;
+        let listening = self.slots.get(&owner).and_then(|slot| slot.session.listen_settings());
+        let (pid, introduction) = (arrival.pid(), arrival.introduce(listening)?);
+        if self.with_session(owner, |session, cx| session.announce(&introduction.line, cx)) != Some(true) {
+            return Err(not_served());
+        }
+        self.enqueue(owner);
+        if let Some(port) = &mut self.port {
+            port.add_waiting(owner, pid, key);
+        }
+        self.with_session(key, |session, cx| session.handle_announced(introduction, cx.now));
+        Ok(())
+    }
+
+    fn refuse_arrival(&mut self, arrival: Key, refusal: Refusal) {
+        if let Some(port) = &mut self.port {
+            port.remove_waiting(arrival);
+        }
+        let now = self.now;
+        self.with_session(arrival, |session, _| session.refuse_arrival(refusal, now));
+        self.enqueue(arrival);
+    }
+
+    fn accept(&mut self, key: Key, id: &[u8], options: &[u8]) -> Result<(), AcceptError> {
+        let port = self.port.as_ref().ok_or(AcceptError::NoSuchId)?;
+        let (owner, arrival) = port.find_waiting(id).ok_or(AcceptError::NoSuchId)?;
+        let session = &self.slots[&key].session;
+        let (_, protocol) = self.slots[&arrival].session.port().expect("it waits");
+        if self.slots[&owner].session.address() != session.address() {
+            return Err(AcceptError::NoSuchId);
+        }
+        let parameters = session.parameters_for(protocol, options).map_err(AcceptError::Option)?;
+        let checked = self.with_session(arrival, |session, cx| session.check_acceptance(&parameters, cx));
+        self.enqueue(arrival);
+        checked.ok_or(AcceptError::NoSuchId)??;
+        if let Some(pid) = parameters.kept_pid() {
+            self.claim_pid(pid.into(), arrival).map_err(AcceptError::Pid)?;
+        }
+        if let Some(port) = &mut self.port {
+            port.remove_waiting(arrival);
+        }
+        let connection = self.slots.get_mut(&key).and_then(|slot| slot.session.take_connection());
+        let connection = connection.expect("a session in setup mode has a connection");
+        let accepted = self.with_session(arrival, |session, cx| session.accept(connection, parameters, cx));
+        assert!(accepted.is_some_and(|accepted| accepted.is_ok()));
+        Ok(())
     }
 
     /// As the daemon does it.
     fn claim(&mut self, key: Key) {
         let Some(slot) = self.slots.get(&key) else { return };
         let pid: Box<[u8]> = slot.session.kept_pid().unwrap_or_default().into();
-        let claim = match self.find_kept(&pid) {
-            Some(older) => {
-                let told =
-                    self.slots.get(&older).and_then(|slot| recipient(&slot.session.parameters, slot.session.pid));
-                let released = self.with_session(older, Session::release_pid);
-                self.enqueue(older);
-                if let (Some(true), Some(told)) = (released, told) {
-                    self.check_silenced(&told);
-                }
-                if released == Some(false) { Err(reply::PID_IN_USE) } else { Ok(()) }
-            }
-            None => Ok(()),
-        };
-        if claim.is_ok() {
-            self.kept.insert(pid, key);
-        }
+        let claim = self.claim_pid(pid, key);
         self.with_session(key, |session, cx| session.handle_claimed(claim, cx));
+    }
+
+    fn claim_pid(&mut self, pid: Box<[u8]>, kept: Key) -> Result<(), &'static str> {
+        if let Some(older) = self.find_kept(&pid) {
+            let told = self.slots.get(&older).and_then(|slot| recipient(&slot.session.parameters, slot.session.pid));
+            let released = self.with_session(older, Session::release_pid);
+            self.enqueue(older);
+            if let (Some(true), Some(told)) = (released, told) {
+                self.check_silenced(&told);
+            }
+            if released == Some(false) {
+                return Err(reply::PID_IN_USE);
+            }
+        }
+        self.kept.insert(pid, kept);
+        Ok(())
     }
 
     /// Checks that no request is due for a session whose pid another plugin has taken a moment ago. A connection that was not

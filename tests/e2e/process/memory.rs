@@ -180,7 +180,7 @@ fn fill(stat: &mut StatClient, senders: &mut [Sender]) -> u64 {
 }
 
 /// Settings of glibc's allocator with which the daemon's memory is what it uses, as far as possible. musl has none.
-pub(super) fn without_freed_blocks(daemon: Builder) -> Builder {
+pub(crate) fn without_freed_blocks(daemon: Builder) -> Builder {
     // The threads that compute handshakes allocate what connections keep. In arenas of their own, each of which glibc
     // maps and trims by itself, unused memory would count as that of connections.
     let daemon = daemon.env("MALLOC_ARENA_MAX", "1");

@@ -12,3 +12,5 @@ mod shutdown;
 mod signals;
 mod supervise;
 mod system_calls;
+
+pub(crate) use memory::without_freed_blocks;

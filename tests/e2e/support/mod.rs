@@ -3,6 +3,7 @@
 mod data;
 mod keep;
 mod lan;
+mod listen;
 mod mounts;
 mod name_server;
 mod nginx;
@@ -19,6 +20,7 @@ pub(crate) use data::{
 };
 pub(crate) use keep::{PID, attached, remote_closes_while_parked, wait_parked};
 pub(crate) use lan::{NO_LUUP, from_neighbour, on_all_addresses, on_lan, on_loopback};
+pub(crate) use listen::{Listener, WsClient, accepted_by, client_of, listening};
 pub(crate) use mounts::{may_mount, with_mounts};
 pub(crate) use name_server::{Answer, NameServer};
 pub(crate) use nginx::{Nginx, cache};

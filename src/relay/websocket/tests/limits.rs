@@ -83,3 +83,25 @@ fn a_remote_that_has_ended_is_not_held_for_a_plugin_that_does_not_read() {
     let timing = Timing { remote_read_closed: world.remote.is_read_closed(), ..TIMING };
     assert_eq!(world.relay.deadline(&timing), Some(world.around.now + timing.stall));
 }
+
+/// The server SHOULD close the connection first: it waits for nothing after both close frames.
+#[test]
+fn rfc6455_7_1_1_a_server_ends_the_connection() {
+    let mut world = World::limited(None, None);
+    let settings = WebSocketSettings {
+        role: Role::Server,
+        mask: false,
+        control: Control::Auto,
+        max_message: 1000,
+        leniency: Leniency::default(),
+        deflate: None,
+        ping_interval: None,
+    };
+    let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive: None, keep: false };
+    let connection = Connection::new(settings, world.around.now);
+    world.relay = WebSocketRelay::new(world.around.now, connection, &options, (b"", Vec::new()), None);
+    world.remote_says(b"\x88\x82\0\0\0\0\x03\xe8");
+    assert_eq!(world.turn().end, Some(CloseReason::RemoteClosed));
+    assert_eq!(world.plugin.stream().received, b"CLOS 1000 0\n");
+    assert_eq!(world.remote.stream().received, b"\x88\x02\x03\xe8");
+}

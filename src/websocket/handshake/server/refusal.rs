@@ -10,7 +10,7 @@ const MAX_REASON: usize = 200;
 /// A response other than 101. Displays as its status, for example `404 Not Found`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// 400 to 599; 0: no response, because the client does not speak HTTP.
+    /// 300 to 599; 0: no response, because the client does not speak HTTP.
     code: u16,
     /// The reason phrase.
     phrase: Box<str>,
@@ -19,10 +19,10 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with the standard phrase of `code`. A `code` outside 400 to 599 becomes 500. `reason`: a sentence for people,
+    /// A refusal with the standard phrase of `code`. A `code` outside 300 to 599 becomes 500. `reason`: a sentence for people,
     /// of 200 characters at most; may be empty.
     pub(crate) fn new(code: u16, reason: &str) -> Self {
-        let code = if (400..600).contains(&code) { code } else { 500 };
+        let code = if (300..600).contains(&code) { code } else { 500 };
         let reason = printable_up_to(MAX_REASON, reason.as_bytes());
         Self { code, phrase: phrase(code).into(), reason: reason.into() }
     }

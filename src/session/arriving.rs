@@ -1,0 +1,283 @@
+//! A connection that has arrived at a plugin's listener, until a plugin accepts it (ACPT).
+//!
+//! ```text
+//! Opening --> Arrived: the daemon looks for an owner --> Waiting --ACPT--> the session relays
+//!    |           | none has the path, or room              | DENY, WAIT has passed, the owner has gone
+//!    '-----------+-----------------------------------------+--> Refused --> Over
+//! ```
+//!
+//! Contract: after every `handle_*` and [`Arriving::refuse`], call [`Arriving::turn`], which also enforces the time limits.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::context::SessionContext;
+use super::opening::{Opening, OpeningOutcome};
+use super::pid::Pid;
+use super::plugin_port::PluginPort;
+use super::remote::RemoteStream;
+use crate::net::endpoint::{Endpoint, SocketEndpoint};
+use crate::net::network::Network;
+use crate::net::readiness::Readiness;
+use crate::net::socket::Stream;
+use crate::protocol::options::{Protocol, WebSocketSettings};
+use crate::tls::TlsStep;
+use crate::websocket::handshake::{AcceptOptions, CompressionOffer, Refusal, UpgradeRequest, Upgraded};
+
+/// A connection that has arrived.
+#[derive(Debug)]
+pub(super) struct Arriving<S> {
+    /// For log lines.
+    pid: Pid,
+    /// The address of the listener.
+    listener: SocketAddr,
+    protocol: Protocol,
+    connection: Connection<S>,
+    claim: Claim,
+    /// The subprotocol that the listener prefers of those that the client offers.
+    subprotocol: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+enum Connection<S> {
+    /// Nothing is read before a plugin accepts it.
+    Stream(SocketEndpoint<RemoteStream<S>>),
+    /// Handshakes are made: of TLS, of WebSocket, or both.
+    Opening(Box<Opening<S>>),
+    /// It is closed, or [`Arriving::accept`] has returned it.
+    Over,
+}
+
+/// Who is to decide about the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// The daemon has not been asked yet.
+    Unknown,
+    /// The daemon looks for an owner of the path.
+    Asked,
+    /// A plugin, until this instant.
+    Waiting(Instant),
+    /// It is refused.
+    Refused,
+}
+
+/// What a turn leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ArrivalOutcome {
+    /// Nothing more to do until something happens.
+    Wait,
+    /// There is more to do at once.
+    Again,
+    /// The daemon is to look for an owner. Returned once.
+    Arrived,
+    /// The connection has ended.
+    Over,
+}
+
+/// ACPT names a subprotocol that the client does not offer, or several: these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NotOffered(pub String);
+
+/// A connection that a plugin has accepted.
+#[derive(Debug)]
+pub(super) struct AcceptedArrival<S> {
+    /// The connection.
+    pub remote: SocketEndpoint<RemoteStream<S>>,
+    /// WebSocket: what the handshake has agreed on.
+    pub upgraded: Option<Upgraded>,
+    /// What the remote is to be sent first: the response to its request.
+    pub response: Vec<u8>,
+}
+
+impl<S: Stream> Arriving<S> {
+    /// A connection that was accepted at `listener`, the address of `port`.
+    pub(super) fn new<N: Network<Stream = S>>(
+        pid: Pid,
+        socket: SocketEndpoint<S>,
+        listener: SocketAddr,
+        port: &PluginPort,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Self {
+        let is_websocket = port.protocol.is_websocket();
+        let connection = match &port.tls {
+            Some(tls) => {
+                let opening = Opening::over_tls(pid, socket, tls, cx);
+                Connection::Opening(Box::new(if is_websocket { opening } else { opening.only_tls() }))
+            }
+            None => {
+                let remote = socket.wrap(RemoteStream::Plain);
+                match is_websocket {
+                    true => Connection::Opening(Box::new(Opening::new(pid, remote, cx.now))),
+                    false => Connection::Stream(remote),
+                }
+            }
+        };
+        Self { pid, listener, protocol: port.protocol, connection, claim: Claim::Unknown, subprotocol: None }
+    }
+
+    /// The address of the listener.
+    pub(super) fn listener(&self) -> SocketAddr {
+        self.listener
+    }
+
+    /// What is spoken with the remote.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The request of WebSocket that is to be decided about.
+    pub(super) fn request(&self) -> Option<&UpgradeRequest> {
+        if let Connection::Opening(opening) = &self.connection { opening.request() } else { None }
+    }
+
+    /// True while a plugin may accept it.
+    pub(super) fn is_waiting(&self) -> bool {
+        let has_left = match &self.connection {
+            Connection::Stream(remote) => remote.is_closed(),
+            Connection::Opening(opening) => !opening.is_requested(),
+            Connection::Over => true,
+        };
+        matches!(self.claim, Claim::Waiting(_)) && !has_left
+    }
+
+    /// An owner has been told of it. It waits until `due` for a plugin to accept it.
+    pub(super) fn handle_announced(&mut self, due: Instant, subprotocol: Option<Box<str>>) {
+        (self.claim, self.subprotocol) = (Claim::Waiting(due), subprotocol);
+    }
+
+    /// An event of the connection.
+    pub(super) fn handle_event(&mut self, event: Readiness) {
+        match &mut self.connection {
+            Connection::Stream(remote) => remote.handle_event(event),
+            Connection::Opening(opening) => opening.handle_event(event),
+            Connection::Over => {}
+        }
+    }
+
+    /// A thread has done its part of the handshake of TLS.
+    pub(super) fn handle_tls_step(&mut self, step: TlsStep) {
+        if let Connection::Opening(opening) = &mut self.connection {
+            opening.handle_tls_step(step);
+        }
+    }
+
+    /// Cancels what was asked of threads. To be called before it is dropped.
+    pub(super) fn cancel<N: Network<Stream = S>>(&self, cx: &mut SessionContext<'_, N>) {
+        if let Connection::Opening(opening) = &self.connection {
+            opening.cancel(cx);
+        }
+    }
+
+    /// Has the next turn read the connection, whatever events have reported.
+    pub(super) fn assume_readable(&mut self) {
+        // Nothing is read of a stream before it is accepted.
+        if let Connection::Opening(opening) = &mut self.connection {
+            opening.assume_readable();
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn held(&self) -> usize {
+        let connection = match &self.connection {
+            Connection::Stream(remote) => remote.held(),
+            Connection::Opening(opening) => opening.held(),
+            Connection::Over => 0,
+        };
+        connection + self.subprotocol.as_deref().map_or(0, str::len)
+    }
+
+    /// When a turn is needed even without an event.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match (&self.claim, &self.connection) {
+            (Claim::Waiting(due), _) => Some(*due),
+            (_, Connection::Opening(opening)) => opening.deadline(),
+            _ => None,
+        }
+    }
+
+    /// Goes on as far as it can.
+    pub(super) fn turn<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> ArrivalOutcome {
+        if let Claim::Waiting(due) = self.claim
+            && due <= cx.now
+        {
+            self.refuse(Refusal::new(503, "No plugin has taken the connection in time."), cx.now);
+        }
+        match &mut self.connection {
+            Connection::Stream(remote) if remote.is_closed() => {
+                log::info!("{} left before a plugin accepted it", self.pid);
+                ArrivalOutcome::Over
+            }
+            Connection::Stream(_) if self.claim == Claim::Unknown => {
+                self.claim = Claim::Asked;
+                ArrivalOutcome::Arrived
+            }
+            Connection::Stream(_) => ArrivalOutcome::Wait,
+            Connection::Opening(opening) => match opening.turn(cx) {
+                OpeningOutcome::Wait => ArrivalOutcome::Wait,
+                OpeningOutcome::Again => ArrivalOutcome::Again,
+                OpeningOutcome::Requested => {
+                    self.claim = Claim::Asked;
+                    ArrivalOutcome::Arrived
+                }
+                OpeningOutcome::Over => ArrivalOutcome::Over,
+            },
+            Connection::Over => ArrivalOutcome::Over,
+        }
+    }
+
+    /// Refuses the connection: WebSocket by `refusal`, all others by closing. To be followed by a turn.
+    pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
+        if self.claim == Claim::Refused {
+            return;
+        }
+        self.claim = Claim::Refused;
+        match &mut self.connection {
+            Connection::Opening(opening) if self.protocol.is_websocket() => opening.refuse(refusal, now),
+            Connection::Stream(_) | Connection::Opening(_) => {
+                log::info!("{} not accepted: {} {}", self.pid, refusal.code(), refusal.reason());
+                self.connection = Connection::Over;
+            }
+            Connection::Over => {}
+        }
+    }
+
+    /// The subprotocol that the remote is to be told: that of ACPT, or else the listener's.
+    pub(super) fn choose_subprotocol(
+        &self,
+        settings: Option<&WebSocketSettings>,
+    ) -> Result<Option<Box<str>>, NotOffered> {
+        match settings.map(|settings| &settings.offer.subprotocols[..]) {
+            None | Some([]) => Ok(self.subprotocol.clone()),
+            Some([one]) if self.request().is_some_and(|request| request.offers(one)) => Ok(Some(one.clone())),
+            Some(names) => Err(NotOffered(names.join(","))),
+        }
+    }
+
+    /// A plugin accepts the connection, with these settings. `None` if it does not wait, or does not offer the subprotocol.
+    pub(super) fn accept(&mut self, settings: Option<&WebSocketSettings>) -> Option<AcceptedArrival<S>> {
+        if !self.is_waiting() {
+            return None;
+        }
+        let subprotocol = self.choose_subprotocol(settings).ok()?;
+        match std::mem::replace(&mut self.connection, Connection::Over) {
+            Connection::Stream(remote) => Some(AcceptedArrival { remote, upgraded: None, response: Vec::new() }),
+            Connection::Opening(mut opening) => {
+                if let Some(remote) = opening.take_secured() {
+                    return Some(AcceptedArrival { remote, upgraded: None, response: Vec::new() });
+                }
+                let offer = settings.map(|settings| &settings.offer);
+                let head = opening.request().filter(|_| offer.is_some_and(|offer| offer.keep_head));
+                let head = head.map(|request| request.head.clone());
+                let options = AcceptOptions {
+                    subprotocol: subprotocol.as_deref(),
+                    headers: offer.map_or(&[], |offer| &offer.headers),
+                    deflate: offer.is_some_and(|offer| offer.deflate != CompressionOffer::None),
+                };
+                let opened = opening.accept(&options)?;
+                let upgraded = Upgraded { subprotocol, deflate: opened.deflate, head, rest: opened.rest };
+                Some(AcceptedArrival { remote: opened.client, upgraded: Some(upgraded), response: opened.response })
+            }
+            Connection::Over => None,
+        }
+    }
+}
