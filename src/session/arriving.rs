@@ -281,3 +281,132 @@ impl<S: Stream> Arriving<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::protocol::listen_settings::ListenSettings;
+    use crate::session::pid::PidSource;
+    use crate::session::simulation::world::World;
+    use crate::testing::network::{SimPeer, SimStream, connection};
+    use crate::testing::wire::FaultProfile;
+
+    const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: x, y\r\n\r\n";
+
+    struct Fixture {
+        world: World,
+        arriving: Arriving<SimStream>,
+        peer: SimPeer,
+    }
+
+    impl Fixture {
+        fn new(protocol: Protocol) -> Self {
+            let mut world = World::new(0);
+            let address = "127.0.0.1:80".parse().unwrap();
+            let port = PluginPort::new(&ListenSettings { protocol, ..ListenSettings::new(address) });
+            let (stream, peer) = connection(FaultProfile::default(), 1000);
+            let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
+            let pid = PidSource::default().next(SystemTime::UNIX_EPOCH, false);
+            let arriving = world.with_context(1, |cx| Arriving::new(pid, socket, address, &port, cx));
+            Self { world, arriving, peer }
+        }
+
+        fn turn(&mut self) -> ArrivalOutcome {
+            self.arriving.handle_event(self.peer.wire_mut().take_event());
+            self.world.with_context(1, |cx| self.arriving.turn(cx))
+        }
+
+        /// An arrival that waits for 5 s.
+        fn waiting(protocol: Protocol) -> Self {
+            let mut fixture = Self::new(protocol);
+            if protocol.is_websocket() {
+                fixture.peer.wire_mut().send_bytes(REQUEST);
+            }
+            assert_eq!(fixture.turn(), ArrivalOutcome::Arrived);
+            assert_eq!((fixture.turn(), fixture.arriving.is_waiting()), (ArrivalOutcome::Wait, false), "asked once");
+            fixture.arriving.handle_announced(fixture.world.now + Duration::from_secs(5), Some("y".into()));
+            assert!(fixture.arriving.is_waiting());
+            fixture
+        }
+    }
+
+    fn naming(subprotocols: &[&str]) -> WebSocketSettings {
+        let mut settings = WebSocketSettings::default();
+        settings.offer.set_subprotocols(subprotocols.iter().map(|name| name.as_bytes())).unwrap();
+        settings
+    }
+
+    #[test]
+    fn what_a_client_sends_is_left_until_a_plugin_accepts_it() {
+        let mut fixture = Fixture::waiting(Protocol::Tcp);
+        fixture.peer.wire_mut().send_bytes(b"hello");
+        assert_eq!((fixture.turn(), fixture.peer.wire().unread()), (ArrivalOutcome::Wait, 5));
+        let accepted = fixture.arriving.accept(None).unwrap();
+        assert!(accepted.upgraded.is_none() && accepted.response.is_empty() && accepted.remote.is_readable());
+        assert!(fixture.arriving.accept(None).is_none(), "once");
+    }
+
+    #[test]
+    fn the_101_has_the_subprotocol_of_acpt_or_the_listeners() {
+        for (settings, chosen) in [(None, "y"), (Some(naming(&["x"])), "x")] {
+            let mut fixture = Fixture::waiting(Protocol::Ws);
+            let AcceptedArrival { upgraded, response, .. } = fixture.arriving.accept(settings.as_ref()).unwrap();
+            let response = String::from_utf8(response).unwrap();
+            assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
+            assert!(response.contains(&format!("Sec-WebSocket-Protocol: {chosen}\r\n")), "{response}");
+            let upgraded = upgraded.unwrap();
+            assert_eq!((upgraded.subprotocol.as_deref(), upgraded.head), (Some(chosen), None));
+            assert!(fixture.peer.wire().received.is_empty(), "the relay writes it");
+        }
+        let mut fixture = Fixture::waiting(Protocol::Ws);
+        for bad in [&["z"][..], &["x", "y"]] {
+            let refused = fixture.arriving.choose_subprotocol(Some(&naming(bad)));
+            assert_eq!(refused, Err(NotOffered(bad.join(","))));
+            assert!(fixture.arriving.accept(Some(&naming(bad))).is_none());
+        }
+        let mut settings = naming(&["x"]);
+        settings.offer.keep_head = true;
+        let head = fixture.arriving.accept(Some(&settings)).unwrap().upgraded.unwrap().head;
+        assert_eq!(head.as_deref(), Some(REQUEST), "what was refused before is still there");
+    }
+
+    #[test]
+    fn an_arrival_waits_until_its_time_is_over() {
+        for protocol in [Protocol::Tcp, Protocol::Ws] {
+            let mut fixture = Fixture::waiting(protocol);
+            fixture.world.now = fixture.arriving.deadline().unwrap();
+            let outcome = fixture.turn();
+            assert!(!fixture.arriving.is_waiting() && fixture.arriving.accept(None).is_none());
+            match protocol {
+                Protocol::Tcp => assert_eq!(outcome, ArrivalOutcome::Over),
+                _ => {
+                    assert!(fixture.peer.wire().received.starts_with(b"HTTP/1.1 503 "));
+                    fixture.peer.wire_mut().close();
+                    assert_eq!(fixture.turn(), ArrivalOutcome::Over);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_leaves_waits_no_longer() {
+        for (protocol, breaks, ends) in [
+            (Protocol::Tcp, true, true),
+            (Protocol::Tcp, false, false),
+            (Protocol::Ws, true, true),
+            (Protocol::Ws, false, true),
+        ] {
+            let mut fixture = Fixture::waiting(protocol);
+            if breaks {
+                fixture.peer.wire_mut().break_off();
+            } else {
+                fixture.peer.wire_mut().close();
+            }
+            assert_eq!(fixture.turn() == ArrivalOutcome::Over, ends, "{protocol:?} {breaks}");
+            assert_eq!(fixture.arriving.is_waiting(), !ends, "a client of tcp may have ended its side alone");
+        }
+    }
+}
