@@ -46,7 +46,7 @@ const USAGE: &str = "\
 bench all [--ours PATH] [--musl PATH] [--mipsel PATH] [--original PATH] [--websocat PATH]
           [--websockify PATH] [--quick] [--only NAME]
                               runs all measurements, or the one called NAME: bulk, pingpong, connections,
-                              hold, notify, bridge, idle, tls, flood or attacks
+                              hold, notify, bridge, serve, idle, tls, flood or attacks
 bench load LOAD --via VIA --backend PORT [--connections N] [--seconds S] [--deep]
           [--size BYTES] [--count N]
                               runs one load: to-remote, to-plugin, pingpong, twowrites or connects;

@@ -38,13 +38,14 @@ pub struct Settings {
 /// One of the measurements.
 type Measurement = fn(&mut Bench) -> io::Result<()>;
 
-const MEASUREMENTS: [(&str, Measurement); 10] = [
+const MEASUREMENTS: [(&str, Measurement); 11] = [
     ("bulk", Bench::bulk),
     ("pingpong", Bench::ping_pong),
     ("connections", Bench::connections),
     ("hold", Bench::hold),
     ("notify", Bench::notify),
     ("bridge", Bench::bridge),
+    ("serve", Bench::serve),
     ("idle", Bench::idle),
     ("tls", Bench::tls),
     ("flood", Bench::flood),

@@ -111,6 +111,11 @@ impl Kind {
         matches!(self, Kind::Ours { .. } | Kind::Original { .. })
     }
 
+    /// How many WebSocket clients it can serve: websockify needs a process of 30 MB for each.
+    pub fn serves(&self) -> usize {
+        if let Kind::Websockify { .. } = self { 16 } else { usize::MAX }
+    }
+
     /// How many of `wanted` connections it can serve: socat needs a process for each, and the original's select() ends
     /// at 509.
     pub fn connections(&self, wanted: usize) -> usize {
@@ -182,6 +187,32 @@ impl Target {
             .opener()
             .wait_ready()
             .map_err(|e| io::Error::new(e.kind(), format!("{} does not start: {e}", target.kind.name())))?;
+        Ok(target)
+    }
+
+    /// As [`Target::start`], as a WebSocket port in front of a TCP server.
+    pub fn start_serving(kind: &Kind) -> io::Result<Target> {
+        let backend = Reserved::new()?.listen()?;
+        let to = backend.local_addr()?.port();
+        let reserved = Reserved::new()?;
+        let port = reserved.port();
+        let (via, running) = match kind {
+            Kind::Ours { path, .. } => {
+                let config =
+                    format!("[limits]\nconnections=6000\nperaddress=6000\n[serve]\n{port}=/ CONN 127.0.0.1:{to}\n");
+                let builder = Daemon::builder_of(path).config(&config).listeners(2);
+                let daemon = builder.try_start().map_err(io::Error::other)?;
+                (Via::FromWebSocket(port), Running::Daemon(Box::new(daemon)))
+            }
+            Kind::Websocat { path, .. } => {
+                let (from, to) = (format!("ws-l:127.0.0.1:{port}"), format!("tcp:127.0.0.1:{to}"));
+                let command = &mut Command::new(path);
+                (Via::FromWebSocket(port), Running::Child(quiet(command.args(["-b", "-E", &from, &to]))?))
+            }
+            other => return Target::start(other, "http://127.0.0.1:9"),
+        };
+        let target = Target { kind: kind.clone(), via, backend, _reserved: Some(reserved), running };
+        target.opener().wait_ready()?;
         Ok(target)
     }
 

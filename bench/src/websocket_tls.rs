@@ -53,6 +53,26 @@ impl Bench {
         Ok(())
     }
 
+    /// Messages of WebSocket clients to a TCP server and back.
+    pub(crate) fn serve(&mut self) -> io::Result<()> {
+        let kinds = self.kinds.iter().filter(|kind| kind.bridges().is_some());
+        let targets = kinds.map(Target::start_serving).collect::<io::Result<Vec<_>>>()?;
+        for round in 1..=self.rounds {
+            for (connections, size, in_flight, bytes) in SERVE {
+                let name = format!("{bytes}, {connections} conn");
+                eprintln!("round {round} of {}: serve echo {name}", self.rounds);
+                let time = Duration::from_millis(if self.quick { 500 } else { 1500 });
+                let load = Load { size, in_flight, time };
+                for target in &targets {
+                    if connections <= target.kind.serves() {
+                        self.attempt(target, &name, |report| serve_once(target, &name, connections, load, report));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Memory of idle WebSocket connections.
     pub(crate) fn idle(&mut self) -> io::Result<()> {
         let identity = Identity::self_signed(&["127.0.0.1"], Validity::Now);
@@ -195,6 +215,36 @@ fn bridge_once(target: &Target, name: &str, framed: bool, load: Load, report: &m
 /// Runs over the bridge: bytes in a message, messages in flight on each connection, and the label of the row.
 const BRIDGE: [(usize, usize, &str); 3] =
     [(128, 1, "128 B"), (128, 32, "128 B, 32 in flight"), (64 * 1024, 1, "64 KiB")];
+
+/// As [`bridge_once`], for WebSocket clients of a TCP server.
+fn serve_once(target: &Target, name: &str, connections: usize, load: Load, report: &mut Report) -> io::Result<()> {
+    let codecs = match target.kind {
+        Kind::Direct => (Codec::Raw, Codec::Raw),
+        _ => (Codec::Client, Codec::Raw),
+    };
+    let pairs = target.opener().open_many(connections, "")?;
+    // Warms up.
+    echo(&pairs, codecs, Load { time: load.time / 10, ..load })?;
+    let before = target.cpu_time();
+    let echoed = echo(&pairs, codecs, load)?;
+    let after = target.cpu_time();
+    let (column, count) = (target.kind.name(), echoed.messages as f64);
+    report.add(&format!("serve echo {name}"), Unit::PerSecond, column, count / echoed.time.as_secs_f64());
+    if let (Some(before), Some(after)) = (before, after) {
+        let each = after.saturating_sub(before).as_secs_f64() * 1e6 / count;
+        report.add(&format!("serve CPU each, {name}"), Unit::CpuPerEvent, column, each);
+    }
+    Ok(())
+}
+
+/// Runs over a WebSocket port: connections, bytes in a message, messages in flight on each, and the label of the row.
+const SERVE: [(usize, usize, usize, &str); 5] = [
+    (16, 128, 1, "128 B"),
+    (16, 128, 32, "128 B, 32 in flight"),
+    (16, 64 * 1024, 1, "64 KiB"),
+    (500, 128, 1, "128 B"),
+    (500, 64 * 1024, 1, "64 KiB"),
+];
 
 /// The name of the row of handshakes a second.
 const HANDSHAKES: &str = "TLS 1.3 handshakes, full";

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
 use testkit::plugin::Plugin;
+use testkit::ports::Reserved;
 use testkit::process::raise_descriptor_limit;
-use testkit::websocket::TEXT;
+use testkit::websocket::{BINARY, Peer, TEXT};
 
-use crate::support::{Calls, Strace, accepted, configured, ends, read_frame, started, websocket_connected};
+use crate::support::{Calls, Strace, accepted, configured, daemon, ends, read_frame, started, websocket_connected};
 
 /// Messages that are counted.
 const MESSAGES: usize = 300;
@@ -59,6 +60,31 @@ fn a_message_over_websocket_costs_three_system_calls() {
         assert_eq!(read_frame(&mut peer), (TEXT, b"question".to_vec()));
         peer.send_frame(TEXT, b"answer").unwrap();
         assert_eq!(plugin.line(), "answer");
+    };
+    check_messages(&daemon, there_and_back);
+}
+
+#[test]
+fn a_message_over_a_websocket_port_costs_three_system_calls() {
+    let device = Device::start(Kind::Manual);
+    let port = Reserved::new().unwrap();
+    let config = format!("[serve]\n{}=/a CONN {}\n", port.port(), device.addr());
+    let daemon = daemon().config(&config).listeners(2).start();
+    let mut browser = Peer::new(TcpStream::connect(port.addr()).unwrap());
+    browser
+        .send(
+            b"GET /a HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        )
+        .unwrap();
+    assert!(browser.request().unwrap().line.contains("101"));
+    let mut remote = accepted(&device);
+    let there_and_back = || {
+        browser.send_masked(TEXT, b"question").unwrap();
+        let mut question = [0; 8];
+        remote.read_exact(&mut question).unwrap();
+        remote.write_all(b"answer").unwrap();
+        assert_eq!(read_frame(&mut browser), (BINARY, b"answer".to_vec()));
     };
     check_messages(&daemon, there_and_back);
 }

@@ -2,17 +2,18 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 
 use testkit::device::{Device, Kind, UdpEcho};
+use testkit::ports::Reserved;
 use testkit::process::raise_descriptor_limit;
 use testkit::random::Random;
 use testkit::tls::Identity;
 use testkit::websocket::{BINARY, CLOSE, CONTINUATION, PING, PONG, Peer, Server, TEXT, close_of, masked_frame_of};
 
 use super::Served;
-use crate::support::{Writer, accepted, cache, read_frame, skipped_under_emulation};
+use crate::support::{StatClient, Writer, accepted, cache, daemon, read_frame, skipped_under_emulation};
 
 /// Sends `bytes` in messages of random lengths, some of them in fragments with pings between.
 fn send_messages(client: &mut Peer, mut bytes: &[u8], random: &mut Random) {
@@ -202,25 +203,54 @@ fn five_hundred_browsers_at_once() {
     }
 }
 
-/// The client of Node's `ws` sends and receives, with and without compression.
+/// What the client of Node's `ws` prints that has sent messages to an echo.
+#[track_caller]
+fn node_client(url: &str) -> String {
+    let mut command = Command::new("node");
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers")).arg("ws_client.js").arg(url);
+    command.env("NODE_PATH", cache().join("ws/node_modules")).env("NODE_TLS_REJECT_UNAUTHORIZED", "0");
+    let output = command.output().expect("node is needed (scripts/test installs it)");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
 #[test]
-fn the_client_of_node() {
+fn the_client_of_node_with_and_without_compression() {
     let device = Device::start(Kind::Echo);
     let target = device.addr();
     let served = Served::start(&[format!("/plain CONN {target}"), format!("/deflate DEFL=on CONN {target}")]);
-    for path in ["/plain", "/deflate"] {
-        let mut command = Command::new("node");
-        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers"));
-        command.arg("ws_client.js").arg(format!("ws://{}{path}", served.addr()));
-        command.env("NODE_PATH", cache().join("ws/node_modules")).stdout(Stdio::piped());
-        let output = command.output().expect("node is needed (scripts/test installs it)");
-        let shown = String::from_utf8_lossy(&output.stdout);
-        let extensions = if path == "/deflate" { "permessage-deflate" } else { "none" };
-        assert_eq!(
-            shown.trim(),
-            format!("same bytes, extensions: {extensions}, closed 1000"),
-            "{}",
-            served.daemon.log_text()
-        );
+    for (path, extensions) in [("/plain", "none"), ("/deflate", "permessage-deflate")] {
+        let shown = node_client(&format!("ws://{}{path}", served.addr()));
+        assert_eq!(shown, format!("same bytes, extensions: {extensions}, closed 1000"), "{}", served.daemon.log_text());
     }
+}
+
+#[test]
+fn a_port_that_speaks_tls() {
+    let device = Device::start(Kind::Echo);
+    let (port, identity) = (Reserved::new().unwrap(), Identity::loopback());
+    let config = format!(
+        "[tls]\ndirectory={{dir}}\n[serve]\n{0}=/a CERT=box.pem PKEY=box.key CONN {1}\n{0}=/b CERT=box.pem PKEY=box.key CONN 127.0.0.1:1\n",
+        port.port(),
+        device.addr()
+    );
+    let files = [("box.pem", identity.pem()), ("box.key", identity.key_pem())];
+    let builder = files.iter().fold(daemon(), |builder, (name, text)| builder.file(name, text.as_bytes()));
+    let daemon = builder.config(&config).listeners(3).start();
+    assert_eq!(
+        node_client(&format!("wss://{}/a", port.addr())),
+        "same bytes, extensions: none, closed 1000",
+        "{}",
+        daemon.log_text()
+    );
+    let curl = |url: String| {
+        let output = Command::new("curl").args(["-sk", "-m", "30", "-H", "Connection: Upgrade"]).arg(url).output();
+        String::from_utf8(output.expect("curl is needed (apt-get install curl)").stdout).unwrap()
+    };
+    assert!(curl(format!("https://{}/a", port.addr())).starts_with("This is a WebSocket port"));
+    assert!(curl(format!("http://{}/a", port.addr())).contains("TLS"), "a plain request is told so");
+    // One that sends nothing, or leaves in the middle, disturbs nobody.
+    let mut half = TcpStream::connect(port.addr()).unwrap();
+    half.write_all(b"\x16\x03\x01").unwrap();
+    drop(half);
+    StatClient::new(daemon.addr()).wait_connections(0);
 }
