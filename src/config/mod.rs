@@ -278,10 +278,10 @@ impl Config {
         if self.direct.iter().any(|other| other.port == port) {
             return Err(format!("port {port} is in [direct] already"));
         }
-        self.serve.retain(|other| other.port != port || other.settings.rules.path != settings.rules.path);
-        if self.serve.iter().any(|other| other.port == port && other.settings.tls != settings.tls) {
+        if self.serve_on(port).any(|other| other.settings.tls != settings.tls) {
             return Err(format!("port {port} has lines with another CERT or PKEY"));
         }
+        self.serve.retain(|other| other.port != port || other.settings.rules.path != settings.rules.path);
         if self.serve.len() >= MAX_LISTENERS {
             return Err(format!("more than {MAX_LISTENERS} lines in [serve]"));
         }

@@ -65,11 +65,7 @@ impl ServeSettings {
                 }),
                 b"CERT" => decoded(value).map(|file| certificate = Some(file)),
                 b"PKEY" => decoded(value).map(|file| key = Some(file)),
-                b"DEFL" => match value {
-                    b"on" => Some(deflate = true),
-                    b"off" => Some(deflate = false),
-                    _ => None,
-                },
+                b"DEFL" => [&b"off"[..], b"on"].iter().position(|word| *word == value).map(|at| deflate = at == 1),
                 b"PNGI" => number::parse(value).map(|seconds| ping_interval = super::options::time_limit(seconds, 1.0)),
                 _ => None,
             };

@@ -235,6 +235,7 @@ impl<S: Stream> ServedClient<S> {
     /// The relay is over: from now on what the client sends is dropped, and its stream ends when both close frames have passed.
     pub(super) fn drain(&mut self) {
         self.draining = true;
+        self.progress = self.turn.now;
         self.from_client.discard();
     }
 

@@ -319,7 +319,8 @@ impl Scene {
                 continue;
             }
             match result {
-                TurnResult::Again => continue,
+                TurnResult::Wait if actions.wake.is_empty() => break,
+                TurnResult::Again | TurnResult::Wait => {}
                 TurnResult::Closed => {
                     assert_eq!(session.held(), 0, "a session that is over holds memory");
                     self.world.budget.remove_session(KEY);
@@ -327,8 +328,6 @@ impl Scene {
                     assert_eq!(self.world.budget.held(), 0);
                     return;
                 }
-                TurnResult::Wait if actions.wake.is_empty() => break,
-                TurnResult::Wait => continue,
                 TurnResult::Request(_) => panic!("it asks for something"),
             }
         }

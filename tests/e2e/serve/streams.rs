@@ -175,7 +175,7 @@ fn a_target_that_does_not_read_holds_the_browser_back() {
     let rest = frame[sent % frame.len()..].to_vec();
     let writer = thread::spawn(move || {
         if sent % 50_014 > 0 {
-            stream.write_all(&rest).unwrap()
+            stream.write_all(&rest).unwrap();
         }
     });
     let mut bytes = vec![0; whole * 50_000];

@@ -98,7 +98,7 @@ mod tests {
 
     const PLAIN: [&str; 2] = ["GET /a?b HTTP/1.1", "Host: box:8080"];
 
-    fn plain_with<'a>(line: &'a str) -> [&'a str; 3] {
+    fn plain_with(line: &str) -> [&str; 3] {
         [PLAIN[0], PLAIN[1], line]
     }
 
