@@ -21,17 +21,7 @@ end
 
 -- Opens a connection whose events go into one queue.
 local function open( target, options )
-    local events = engine.queue()
-    local function on( name )
-        options[name] = function( _, ... )
-            local words = { name:sub( 4 ) }
-            local count = select( "#", ... )
-            while count > 0 and ( select( count, ... ) ) == nil do count = count - 1 end
-            for index = 1, count do words[#words + 1] = tostring( ( select( index, ... ) ) ) end
-            events.put( table.concat( words, " " ) )
-        end
-    end
-    for _, name in ipairs { "on_message", "on_ping", "on_pong", "on_head", "on_close", "on_open", "on_error" } do on( name ) end
+    local events = engine.record( options )
     options.notify = options.notify or engine.notify { device = 123, action = "HandleReceive" }
     options.group = group
     if target:match( "^ws" ) then options.RQTM = options.RQTM or 60000 end

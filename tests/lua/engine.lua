@@ -91,5 +91,22 @@ function engine.queue()
     return queue
 end
 
+-- Sets callbacks of L_SockProxyClient that put their events into one queue, as words: "message hello TEXT". Returns it.
+function engine.record( options )
+    local events = engine.queue()
+    for _, name in ipairs {
+        "on_message", "on_ping", "on_pong", "on_head", "on_close", "on_open", "on_error", "on_lost", "on_listening",
+    } do
+        options[name] = function( _, ... )
+            local words = { name:sub( 4 ) }
+            local count = select( "#", ... )
+            while count > 0 and ( select( count, ... ) ) == nil do count = count - 1 end
+            for index = 1, count do words[#words + 1] = tostring( ( select( index, ... ) ) ) end
+            events.put( table.concat( words, " " ) )
+        end
+    end
+    return events
+end
+
 lib.engine = engine
 return engine
