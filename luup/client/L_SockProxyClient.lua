@@ -9,13 +9,20 @@
 --     })
 --     function handleReceive() if conn then conn:poll() end end   -- the action that the proxy calls
 --
--- Owns the life of a connection: opening, polling, resuming it after a Luup reload, closing. Every wait has a limit:
+-- The other direction, connections to the plugin:
+--
+--     listener, why = proxy.listen { port = 8081, protocol = "ws", notify = ...,
+--         on_incoming = function(listener, arrival) listener:accept(arrival.id, { on_message = ... }) end }
+--
+-- Owns the life of a connection: opening, claiming, polling, resuming it after a Luup reload, closing.
+-- L_SockProxyListener owns that of a listener. Every wait has a limit:
 -- `patience` seconds for a reply of the proxy, which runs on this machine and replies at once, and `timeout` seconds
 -- for the connection that the proxy makes (0: open() returns at once, and on_open or on_error follows in a later poll).
 -- Needs only LuaSocket. MIT licence; part of sockproxyd.
 
 local socket = require "socket"
 local Handshake = require "L_SockProxyHandshake"
+local Listener = require "L_SockProxyListener"
 local Options = require "L_SockProxyOptions"
 local Transport = require "L_SockProxyTransport"
 
@@ -81,6 +88,21 @@ local function give_up(self, why)
     return nil, why
 end
 
+-- Sends CONN or ACPT, and waits for the reply as `timeout` says. Returns the connection, or nil and the reason.
+local function request(self, command)
+    local options = self.options
+    self.verb = command:sub(1, 4)
+    self.transport:push(command .. "\n")
+    local sent, ok, why
+    sent, why = self.transport:flush(options.patience)
+    if not sent then return give_up(self, "the proxy does not accept data: " .. tostring(why)) end
+    if options.group then options.group[self] = true end
+    if options.timeout <= 0 then return self end
+    ok, why = self:wait(options.timeout)
+    if not ok then return nil, why end
+    return self
+end
+
 --- Opens a connection. `target` is host:port (with PRTO = "udp" or "tls" as an option) or a ws:// or wss:// URL.
 -- With KEEP, the call resumes the connection that `notify.pid` left behind at a Luup reload, if there is one:
 -- `conn.kept` is then true. `options.seen` is the last value that `on_seen` gave. If the plugin missed more than the
@@ -93,7 +115,7 @@ function Client.open(target, options)
     if options.timeout <= 0 and options.notify and options.EVNT == nil then options.EVNT = "on" end
     local command, why = Options.command(target, options)
     if not command then return nil, why end
-    local pid, connected, sent, ok
+    local pid, connected, ok
     if options.KEEP then
         pid, why = Options.kept_pid(options)
         if not pid then return nil, why end
@@ -113,14 +135,44 @@ function Client.open(target, options)
         -- If the proxy knows the action before it reads CONN, it notifies of a syntax error in CONN, too.
         Handshake.request(self.transport, "NTFY " .. Options.notify(options.notify):gsub("/", " "), options.patience)
     end
-    self.transport:push(command .. "\n")
-    sent, why = self.transport:flush(options.patience)
-    if not sent then return give_up(self, "the proxy does not accept data: " .. tostring(why)) end
-    if options.group then options.group[self] = true end
-    if options.timeout <= 0 then return self end
-    ok, why = self:wait(options.timeout)
-    if not ok then return nil, why end
-    return self
+    return request(self, command)
+end
+
+--- Listens for connections to the plugin; L_SockProxyListener has the options, the methods and the callbacks. Returns the
+-- listener, or nil and the reason.
+function Client.listen(options)
+    Transport.close_lingering()
+    local given = {}
+    for name, value in pairs(options) do given[name] = value end
+    for _, name in ipairs { "patience", "timeout" } do
+        if given[name] == nil then given[name] = Client.defaults[name] end
+    end
+    local at = options.proxy or {}
+    given.proxy = {
+        host = at.host or Client.defaults.host, port = at.port or Client.defaults.port, patience = given.patience,
+        chunk = at.chunk, connect = at.connect,
+    }
+    return Listener.open(given, Client.accept)
+end
+
+--- Claims the arrival of an id; Listener:accept does the same with the listener's defaults. `options` are those of
+-- Client.open, with `protocol` ("tcp", "tls", "ws" or "wss"; default: "ws"). With KEEP, Client.attach resumes the
+-- connection after a Luup reload. Returns the connection, or nil and the reason: "No such id" if the arrival is over.
+function Client.accept(id, options)
+    local self
+    self, options = new(options)
+    if options.KEEP then
+        local pid, why = Options.kept_pid(options)
+        if not pid then return nil, why end
+    end
+    local command, why = Options.accept_command(id, options)
+    if not command then return nil, why end
+    self.websocket = Options.is_websocket(options.protocol or "ws")
+    self.framing = options.FRAM and tostring(options.FRAM):upper() or self.websocket and "MESG" or "RAW"
+    local connected
+    connected, why = connect_proxy(self, {})
+    if not connected then return nil, why end
+    return request(self, command)
 end
 
 --- Resumes a kept connection and never makes a new one. `options` are those of Client.open, with `seen`, and with FRAM
@@ -151,14 +203,16 @@ function Client.drop(pid, options)
     return dropped, why
 end
 
--- Reads the reply to CONN. Returns true if the connection is open, false if no reply has arrived, or nil and the
+-- Reads the reply to CONN or ACPT. Returns true if the connection is open, false if no reply has arrived, or nil and the
 -- reason.
 local function read_conn_reply(self)
     local line, why = self.transport:reply()
     if not line and not why then return false end
-    local pid = line and line:match("^OK CONN (%S+)$")
-    if not pid then return nil, line and (line:match("^ERR CONN (.*)") or line) or why end
-    self.pid = pid
+    local pid = line and line:match("^OK " .. self.verb .. " (%S+)$")
+    if not pid then return nil, line and (line:match("^ERR " .. self.verb .. " (.*)") or line) or why end
+    -- ACPT's reply has the arrival's id, and notifications the pid that the plugin chose.
+    local chosen = self.verb == "ACPT" and self.options.notify and self.options.notify.pid
+    self.pid = chosen and chosen ~= "" and chosen or pid
     set_open(self)
     return true
 end
@@ -268,7 +322,7 @@ function Connection:wait(seconds)
     return true
 end
 
---- True from the OK to CONN until the connection closes.
+--- True from the OK to CONN or ACPT until the connection closes.
 function Connection:is_open()
     return self.state == "open"
 end
@@ -370,28 +424,32 @@ function Connection:leave()
 end
 
 --- Polls the connections of a group (`options.group`, a table that the group owns) that have this pid, or all of them
--- if `pid` is nil. Returns true if one of them may have more to read.
+-- if `pid` is nil, and its listeners. Returns true if one of them may have more to read.
 function Client.handle(group, pid)
     Transport.close_lingering()
     local more = false
     local connections = {}
     for connection in pairs(group) do connections[#connections + 1] = connection end
     for _, connection in ipairs(connections) do
-        if not pid or connection.pid == pid or connection.state == "connecting" then
+        -- A poll of a listener takes one system call, and finds out that the proxy has ended, of which nothing notifies.
+        if not pid or connection.pid == pid or connection.state ~= "open" then
             more = connection:poll() or more
         end
     end
     return more
 end
 
---- For scripts outside of Luup, which may block: polls the connections of a group until the last one has closed, until
+--- For scripts outside of Luup, which may block: polls a group until its last connection and listener have closed, until
 -- `done()` is true or until `seconds` have passed.
 function Client.loop(group, done, seconds)
     local started = socket.gettime()
     while next(group) and not (done and done()) do
         local sockets, left = {}, seconds and seconds - (socket.gettime() - started)
         if left and left <= 0 then return false end
-        for connection in pairs(group) do sockets[#sockets + 1] = connection.transport.sock end
+        for connection in pairs(group) do
+            -- A listener that waits before it connects again has none.
+            if connection.transport then sockets[#sockets + 1] = connection.transport.sock end
+        end
         -- Queued bytes are sent within a second.
         socket.select(sockets, nil, math.min(left or 1, 1))
         Client.handle(group)

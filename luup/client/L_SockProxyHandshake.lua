@@ -42,36 +42,56 @@ local function tcp(host, port, options)
     return nil, why
 end
 
---- Connects to the proxy and checks that it has the capabilities `needs`, which are words of CAPA. `options`: host,
--- port, patience, chunk, and `connect(host, port, options)` in place of LuaSocket's own.
--- Returns the transport and the pid of the greeting, or nil and the reason.
-function Handshake.connect(options, needs)
-    local address = options.host .. ":" .. options.port
+local function address_of(options)
+    return options.host .. ":" .. options.port
+end
+
+--- Connects to the proxy and reads nothing. `options`: host, port, patience, chunk, and `connect(host, port, options)`
+-- in place of LuaSocket's own. Returns the transport, or nil and the reason.
+function Handshake.dial(options)
     local sock, why = (options.connect or tcp)(options.host, options.port, options)
-    if not sock then return nil, "no proxy at " .. address .. ": " .. tostring(why) end
-    local transport = Transport.new(sock, options.chunk)
+    if not sock then return nil, "no proxy at " .. address_of(options) .. ": " .. tostring(why) end
+    return Transport.new(sock, options.chunk)
+end
+
+--- Returns the pid of a greeting, or nil and the reason if the line is not a greeting.
+function Handshake.greeted(options, line)
+    local pid = line:match("^OK TOGGLEDBITS%-SOCKPROXY %d+ (%S+)$")
+    if pid then return pid end
+    local words = line:match("^ERR .*")
+    return nil, words and "the proxy at " .. address_of(options) .. " replies: " .. words
+        or "the program at " .. address_of(options) .. " is not sockproxyd"
+end
+
+--- Returns true if the reply to CAPA has the words `needs`, else nil and the reason. Without a reply, all words are
+-- missing: the first releases of the Lua daemon do not know CAPA and close the connection.
+function Handshake.has_capabilities(options, reply, needs)
+    local words, missing = " " .. (reply or "") .. " ", {}
+    for _, need in ipairs(needs) do
+        if not words:find(" " .. need .. " ", 1, true) then missing[#missing + 1] = need end
+    end
+    if #missing == 0 then return true end
+    return nil, "the proxy at " .. address_of(options) .. " is the Lua daemon or too old: it lacks " .. table.concat(missing, " ")
+end
+
+--- Connects to the proxy and checks that it has the capabilities `needs`, which are words of CAPA. `options` as for
+-- Handshake.dial. Returns the transport and the pid of the greeting, or nil and the reason.
+function Handshake.connect(options, needs)
+    local transport, why = Handshake.dial(options)
+    if not transport then return nil, why end
     local function give_up(words)
         transport:close()
         return nil, words
     end
-    local greeting
+    local greeting, pid, capable
     greeting, why = Handshake.reply(transport, options.patience)
-    if not greeting then return give_up("the proxy at " .. address .. " does not greet: " .. tostring(why)) end
-    local pid = greeting:match("^OK TOGGLEDBITS%-SOCKPROXY %d+ (%S+)$")
-    if not pid then
-        local words = greeting:match("^ERR .*")
-        return give_up(words and "the proxy at " .. address .. " replies: " .. words
-            or "the program at " .. address .. " is not sockproxyd")
-    end
+    if not greeting then return give_up("the proxy at " .. address_of(options) .. " does not greet: " .. tostring(why)) end
+    pid, why = Handshake.greeted(options, greeting)
+    if not pid then return give_up(why) end
     if #needs == 0 then return transport, pid end
-    -- The Lua daemon lacks these words. Its first releases do not know CAPA and close the connection.
-    local words = " " .. (Handshake.request(transport, "CAPA", options.patience) or "") .. " "
-    local missing = {}
-    for _, need in ipairs(needs) do
-        if not words:find(" " .. need .. " ", 1, true) then missing[#missing + 1] = need end
-    end
-    if #missing == 0 then return transport, pid end
-    return give_up("the proxy at " .. address .. " is the Lua daemon or too old: it lacks " .. table.concat(missing, " "))
+    capable, why = Handshake.has_capabilities(options, Handshake.request(transport, "CAPA", options.patience), needs)
+    if not capable then return give_up(why) end
+    return transport, pid
 end
 
 --- Resumes the kept connection of a pid. `seen`: how much of it the plugin has read, or nil.

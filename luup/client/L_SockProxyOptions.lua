@@ -1,14 +1,19 @@
---- The line of a CONN: the target and its options, encoded so that a value cannot add a word or a line.
+--- The lines of CONN, ACPT and LSTN: their options, encoded so that a value cannot add a word or a line.
 -- Owns which options are lists, which are percent-decoded by the proxy, which capabilities of the proxy they need, and
 -- which values a plugin may give. Opens no connection.
 -- MIT licence; part of sockproxyd.
 
 local Options = {}
 
--- The proxy does not percent-decode these: they are older than the decoding.
-local PLAIN = { BLKS = true, NTFY = true, PACE = true, PRTO = true, RTIM = true }
+-- The proxy does not percent-decode these: they are older than the decoding, and a path is that of a URL.
+local PLAIN = { BLKS = true, NTFY = true, PACE = true, PATH = true, PRTO = true, RTIM = true }
 -- Options with several values, separated by commas.
 local LISTS = { JOIN = true, LENI = true, PINS = true, SUBP = true }
+-- A listener's names of its options, and those of LSTN.
+local LISTENER_NAMES = {
+    protocol = "PRTO", path = "PATH", origins = "ORIG", subprotocols = "SUBP", auth = "AUTH", certificate = "CERT", key = "PKEY",
+    wait = "WAIT", headers = "RHDR",
+}
 
 local function hex(byte)
     return string.format("%%%02x", byte:byte())
@@ -31,7 +36,21 @@ function Options.query_encoded(text)
     return (tostring(text):gsub("[^%w_.~-]", hex))
 end
 
--- The names of CONN's options, sorted, so that equal options give equal lines. All other keys belong to the client.
+local function query_decoded(text)
+    return (text:gsub("%+", " "):gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
+--- Returns the parameters of a URL's query, decoded, in order: a list of { name =, value = }.
+function Options.query(text)
+    local parameters = {}
+    for word in text:gmatch("[^&]+") do
+        local name, value = word:match("^([^=]*)=?(.*)$")
+        parameters[#parameters + 1] = { name = query_decoded(name), value = query_decoded(value) }
+    end
+    return parameters
+end
+
+-- The names of a command's options, sorted, so that equal options give equal lines. All other keys belong to the client.
 local function sorted(options)
     local names = {}
     for name in pairs(options) do
@@ -82,19 +101,15 @@ function Options.notify(notify)
     return table.concat(words, "/")
 end
 
---- Returns the CONN line for a target, without its line end, or nil and the reason. Takes the keys of `options` that
--- are four capitals, and `options.notify`.
-function Options.command(target, options)
-    if type(target) ~= "string" or target == "" or target:find("[%s%c]") then
-        return nil, "INVALID_URL " .. tostring(target):gsub("[%s%c]", "?")
-    end
-    local words = { "CONN", target }
+-- Returns a command with its options: the keys of `options` that are four capitals, and `options.notify`. `lists`: the
+-- options that are lists. Returns nil and the reason for a value that the line cannot have.
+local function line_of(words, options, lists)
     local function add(name, value) words[#words + 1] = name .. "=" .. value end
     for _, name in ipairs(sorted(options)) do
         local value = options[name]
         if name == "HDRS" then
             for _, line in ipairs(headers(value)) do add(name, Options.encoded(line)) end
-        elseif LISTS[name] then
+        elseif lists[name] then
             add(name, list(value))
         elseif PLAIN[name] then
             if tostring(value):find("[%s%c]") then return nil, "Invalid option " .. name end
@@ -109,6 +124,39 @@ function Options.command(target, options)
         add("NTFY", notify)
     end
     return table.concat(words, " ")
+end
+
+--- Returns the CONN line for a target, without its line end, or nil and the reason. Takes the keys of `options` that
+-- are four capitals, and `options.notify`.
+function Options.command(target, options)
+    if type(target) ~= "string" or target == "" or target:find("[%s%c]") then
+        return nil, "INVALID_URL " .. tostring(target):gsub("[%s%c]", "?")
+    end
+    return line_of({ "CONN", target }, options, LISTS)
+end
+
+--- Returns the ACPT line for an arrival; otherwise as Options.command.
+function Options.accept_command(id, options)
+    if type(id) ~= "string" or not id:match("^%w+$") then return nil, "invalid id: " .. tostring(id) end
+    return line_of({ "ACPT", id }, options, LISTS)
+end
+
+--- Returns the LSTN line for `options` in the names of L_SockProxyClient.listen or of LSTN, without its line end, or nil
+-- and the reason.
+function Options.listen_command(options)
+    local port = tonumber(options.port)
+    if not port or port % 1 ~= 0 or port < 1 or port > 65535 then return nil, "invalid port: " .. tostring(options.port) end
+    local given = { notify = options.notify }
+    for name, value in pairs(options) do
+        name = LISTENER_NAMES[name] or name
+        if type(name) == "string" and name:match("^%u%u%u%u$") then given[name] = value end
+    end
+    local address = options.address
+    if address and address ~= "*" and not tostring(address):match("^%[?[%w.:]+%]?$") then
+        return nil, "invalid address: " .. tostring(address)
+    end
+    if address and address:match("^[^%[].*:") then address = "[" .. address .. "]" end
+    return line_of({ "LSTN", (address and address .. ":" or "") .. string.format("%d", port) }, given, { SUBP = true, ORIG = true })
 end
 
 --- Returns a random pid for KEEP, which another program cannot guess. The plugin stores it in a variable of its device.
@@ -149,6 +197,21 @@ end
 function Options.framing(target, options)
     if options.FRAM then return tostring(options.FRAM):upper() end
     return target:match("^[Ww][Ss][Ss]?://") and "MESG" or "RAW"
+end
+
+--- True if a listener's protocol is WebSocket.
+function Options.is_websocket(protocol)
+    protocol = tostring(protocol):lower()
+    return protocol == "ws" or protocol == "wss"
+end
+
+--- The words of CAPA that a listener for this protocol needs.
+function Options.listener_capabilities(protocol)
+    local needs = { "LSTN" }
+    protocol = tostring(protocol):lower()
+    if Options.is_websocket(protocol) then needs[#needs + 1] = "WS" end
+    if protocol == "tls" or protocol == "wss" then needs[#needs + 1] = "TLS" end
+    return needs
 end
 
 --- The words of CAPA that the target and the options need.

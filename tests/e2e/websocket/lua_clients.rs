@@ -1,8 +1,9 @@
 //! The Lua client libraries of `luup/client/` and `luup/compat/`, in Lua 5.1 with LuaSocket as on a Vera, and in Lua
-//! 5.4 if it is installed. The scripts in `tests/lua` are the plugins and the Luup that runs them; this file starts the
+//! 5.4 and LuaJIT if they are installed. The scripts in `tests/lua` are the plugins and the Luup that runs them; this file starts the
 //! daemon and the servers.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use testkit::ports::Reserved;
 use testkit::tls::{Authority, Validity};
@@ -47,14 +48,16 @@ fn interpreters() -> Vec<&'static str> {
     let installed =
         |name: &&str| Command::new(name).args(["-e", "require 'socket'"]).output().is_ok_and(|it| it.status.success());
     assert!(installed(&"lua5.1"), "lua5.1 with LuaSocket is needed (apt-get install lua5.1 lua-socket)");
-    if !installed(&"lua5.4") {
-        println!("skipped: no lua5.4 with LuaSocket, so 5.1 only");
+    for other in ["lua5.4", "luajit"] {
+        if !installed(&other) {
+            println!("skipped: no {other} with LuaSocket");
+        }
     }
-    ["lua5.1", "lua5.4"].into_iter().filter(installed).collect()
+    ["lua5.1", "lua5.4", "luajit"].into_iter().filter(installed).collect()
 }
 
-/// Runs a script with a proxy, scripted servers, a port that refuses, and the port of the proxy's Luup. The server
-/// `private` requires a client certificate.
+/// Runs a script with a proxy, scripted servers, a port that refuses, the port of the proxy's Luup, and three ports that
+/// it may listen on. The server `private` requires a client certificate.
 ///
 /// # Panics
 /// If the script prints anything but `ok`.
@@ -62,6 +65,7 @@ fn interpreters() -> Vec<&'static str> {
 fn lua(script: &str) {
     for interpreter in interpreters() {
         let (luup, closed) = (Reserved::new().unwrap(), Reserved::new().unwrap());
+        let [listen, second, third] = [(); 3].map(|()| Reserved::new().unwrap());
         let (authority, other) = (Authority::new("authority"), Authority::new("other"));
         let client = authority.issue(&["client"], Validity::Now);
         let identity = authority.issue(&["localhost", "127.0.0.1"], Validity::Now);
@@ -81,6 +85,8 @@ fn lua(script: &str) {
             .file("other-ca.pem", other.pem().as_bytes())
             .file("client.pem", client.pem().as_bytes())
             .file("client.key", client.key_pem().as_bytes())
+            .file("server.pem", identity.pem().as_bytes())
+            .file("server.key", identity.key_pem().as_bytes())
             .luup(&format!("http://127.0.0.1:{}", luup.port()))
             .start();
         let mut command = Command::new(interpreter);
@@ -93,6 +99,9 @@ fn lua(script: &str) {
             ("private", private.addr().port()),
             ("closed", closed.port()),
             ("luup", luup.port()),
+            ("listen", listen.port()),
+            ("second", second.port()),
+            ("third", third.port()),
         ] {
             command.arg(format!("{name}={port}"));
         }
@@ -131,4 +140,42 @@ fn a_plugin_for_turbo_works() {
 #[test]
 fn the_examples_of_the_documents_work() {
     lua("docs_clients.lua");
+}
+
+#[test]
+fn a_listener_survives_any_pieces_and_a_proxy_that_ends() {
+    lua("listener_pieces.lua");
+}
+
+#[test]
+fn a_plugin_listens() {
+    lua("listen.lua");
+}
+
+#[test]
+fn the_examples_about_listening_work() {
+    lua("docs_listening.lua");
+}
+
+/// The plugin's listener asks a proxy that was restarted for its port again, without a notification.
+#[test]
+fn a_listener_outlives_the_daemon() {
+    for interpreter in interpreters() {
+        let [port, listen] = [(); 2].map(|()| Reserved::new().unwrap());
+        let start = || daemon().port(port.port()).start();
+        let first = start();
+        let mut script = Command::new(interpreter)
+            .args(["listener_restart.lua", &format!("proxy={}", port.port()), &format!("listen={}", listen.port())])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lua"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect(interpreter);
+        let mut lines = BufReader::new(script.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "listening");
+        drop(first);
+        assert_eq!(lines.next().unwrap().unwrap(), "lost");
+        let _second = start();
+        assert_eq!(lines.next().unwrap().unwrap(), "ok", "{interpreter}");
+        assert!(script.wait().unwrap().success());
+    }
 }
