@@ -6,7 +6,7 @@
 local Headers = {}
 Headers.__index = Headers
 
---- Returns an empty set of headers, or the headers of a response's head: its first line, then `Name: value`.
+--- Returns an empty set of headers, or the headers of a request's or response's head: its first line, then `Name: value`.
 function Headers.new(head)
     local self = setmetatable({ lines = {} }, Headers)
     if head then
@@ -46,9 +46,11 @@ function Headers:set(name, value)
     self:add(name, value)
 end
 
---- The response's status code, and its HTTP version, such as "HTTP/1.1".
+--- A response's status code; a request's method and target; the HTTP version, such as "HTTP/1.1".
 function Headers:get_status_code() return tonumber((self.first or ""):match("^HTTP/%S+ (%d+)")) end
-function Headers:get_version() return (self.first or ""):match("^(HTTP/%S+)") end
+function Headers:get_method() return (self.first or ""):match("^(%u+) %S+ HTTP/") end
+function Headers:get_url() return (self.first or ""):match("^%u+ (%S+) HTTP/") end
+function Headers:get_version() return (self.first or ""):match("^(HTTP/%S+)") or (self.first or ""):match(" (HTTP/%S+)$") end
 
 function Headers:__tostring()
     local lines = { self.first }

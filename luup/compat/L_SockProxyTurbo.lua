@@ -1,18 +1,18 @@
---- The client of turbo.websocket on top of the proxy: a plugin written for turbo changes its `require` and names, once,
--- the action that the proxy calls.
+--- turbo.websocket on top of the proxy, its client and its server: a plugin written for turbo changes its `require` and
+-- names, once, the action that the proxy calls.
 --
---     local turbo = require("L_SockProxyTurbo").with { notify = { device = dev, service = SID, action = "HandleReceive" } }
+--     local turbo, class = require("L_SockProxyTurbo").with {
+--         notify = { device = dev, service = SID, action = "HandleReceive" } }
 --     turbo.websocket.WebSocketClient("wss://host/path", { on_message = function(self, msg) end, ... })
 --     function handleReceive(device, settings) turbo.handle(settings.Pid) end      -- the action
 --
--- Owns the arguments, callbacks and error codes of turbo.websocket's client. L_SockProxyClient does the rest. Differences
--- from turbo:
+-- Owns the arguments, callbacks and error codes of turbo.websocket's client; L_SockProxyTurboServer owns those of the
+-- server. L_SockProxyClient does the rest. Differences from turbo:
 --
 -- * The client returns at once. handle() calls the callbacks; the action that the proxy calls runs it, or the plugin runs it
---   at intervals. turbo.ioloop exists for scripts outside of Luup, as far as the client needs it. In Luup, which must not
---   block, its start() runs the added functions and returns.
--- * The proxy accepts no WebSocket clients, so WebSocketHandler (open, on_message, on_close, on_error, prepare, subprotocol)
---   and turbo.web do not exist. Neither does class(): nothing here can be subclassed.
+--   at intervals. turbo.ioloop exists for scripts outside of Luup, as far as client and server need it. In Luup, which must
+--   not block, its start() runs the added functions and returns.
+-- * class() is no global: with() returns it as its second result. WebSocketClient cannot be subclassed.
 -- * `body` is ignored, as turbo ignored it here. NO_HEADERS, REQUIRES_BODY, INVALID_BODY and BUSY therefore never occur.
 -- * modify_headers cannot change Upgrade, Connection and Sec-WebSocket-* (except -Protocol), which belong to the proxy. A
 --   redirect to another host does not get the plugin's headers, `cookie` included.
@@ -26,12 +26,11 @@
 local Client = require "L_SockProxyClient"
 local Options = require "L_SockProxyOptions"
 local Headers = require "L_SockProxyHeaders"
+local Server = require "L_SockProxyTurboServer"
+local Stream = require "L_SockProxyTurboStream"
+local class = require "L_SockProxyClass"
 
-local errors = {
-    INVALID_URL = -1, INVALID_SCHEMA = -2, COULD_NOT_CONNECT = -3, PARSE_ERROR_HEADERS = -4, CONNECT_TIMEOUT = -5,
-    REQUEST_TIMEOUT = -6, NO_HEADERS = -7, REQUIRES_BODY = -8, INVALID_BODY = -9, SOCKET_ERROR = -10, SSL_ERROR = -11, BUSY = -12,
-    REDIRECT_MAX = -13, CALLBACK_ERROR = -14, BAD_HTTP_STATUS = -15, WEBSOCKET_PROTOCOL_ERROR = -16,
-}
+local errors = Stream.errors
 
 -- Headers that the proxy sets.
 local RESERVED = {
@@ -39,13 +38,10 @@ local RESERVED = {
     ["sec-websocket-extensions"] = true, ["sec-websocket-accept"] = true,
 }
 
--- Converts a path to the file name below the proxy's directory.
-local function file_of(path)
-    return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
-end
-
-local Stream = {}
-Stream.__index = Stream
+-- The metatable of clients.
+local Peer = {}
+Peer.__index = Peer
+for name, method in pairs(Stream.mixin) do Peer[name] = method end
 
 local function report(self, code, words)
     local callback = self.kwargs.on_error
@@ -66,7 +62,7 @@ local function call_on_close(self)
 end
 
 -- Reports an error and closes the connection.
-local function fail(self, code, words)
+function Peer:_error(code, words)
     if self.conn then self.conn:close(code == errors.CALLBACK_ERROR and 1011 or 1000) end
     self._closed = true
     report(self, code, words)
@@ -78,7 +74,7 @@ function call_back(self, name, callback, ...)
     if type(callback) ~= "function" then return true end
     local ok, err = pcall(callback, ...)
     if not ok then
-        fail(self, errors.CALLBACK_ERROR, string.format('error in callback "%s": %s', name, tostring(err)))
+        self:_error(errors.CALLBACK_ERROR, string.format('error in callback "%s": %s', name, tostring(err)))
     end
     return ok
 end
@@ -91,44 +87,6 @@ local function open_failed(self, words)
     if not code then code = words:match("^no proxy") and errors.COULD_NOT_CONNECT or errors.SOCKET_ERROR end
     self._closed = true
     report(self, code, words)
-end
-
-local function send(self, verb, data)
-    if self._closed then error("WebSocket connection has been closed. Can not write message.", 3) end
-    if not (self.conn and self.conn:is_open()) then error("WebSocket connection is not open yet.", 3) end
-    local sent, why = self.conn:send(verb, data)
-    if not sent then fail(self, errors.SOCKET_ERROR, why) end
-end
-
---- Sends a string, or a table as JSON; `binary`: as bytes. Raises an error if the connection is not open.
-function Stream:write_message(msg, binary)
-    if type(msg) == "table" then msg = Headers.json(msg) end
-    send(self, binary and "BINA" or "TEXT", msg)
-end
-
---- Sends a ping. When its pong arrives, `callback(callback_arg, data)` is called, or `callback(data)` if callback_arg is
--- nil.
-function Stream:ping(data, callback, callback_arg)
-    self.ping_callback, self.ping_argument = callback, callback_arg
-    send(self, "PING", data or "")
-end
-
---- Answers a ping. Needed only with on_ping, which replaces the automatic answer.
-function Stream:pong(data)
-    send(self, "PONG", data or "")
-end
-
---- Closes the connection; on_close follows.
-function Stream:close()
-    if self._closed then return end
-    self._closed = true
-    if not self.conn then return end
-    if self.conn:is_open() then self.conn:shut(1005) else self.conn:close() end
-end
-
---- True if either side has closed the connection, else nil.
-function Stream:closed()
-    return self._closed
 end
 
 -- Lets modify_headers change the request's headers and converts them to options of CONN. Returns false if that callback
@@ -171,7 +129,7 @@ local function settings_of(kwargs)
         CTIM = (kwargs.connect_timeout or 20) * 1000,
         RDIR = kwargs.allow_redirects == false and 0 or kwargs.max_redirects or 4,
         MAXM = kwargs.max_buffer_size or 1024 * 1024,
-        CERT = file_of(either("cert_file")), PKEY = file_of(either("priv_file")), CAFL = file_of(either("ca_path")),
+        CERT = Stream.file_of(either("cert_file")), PKEY = Stream.file_of(either("priv_file")), CAFL = Stream.file_of(either("ca_path")),
         VRFY = either("verify_ca") == false and "none" or "peer",
         CTRL = kwargs.on_ping and "hand" or "auto",
         RHDR = kwargs.on_headers ~= nil,
@@ -215,14 +173,10 @@ local function start(self, group)
         if not self._closed then call_back(self, "on_ping", kwargs.on_ping, self, data) end
     end
     function settings.on_pong(_, data)
-        local callback, argument = self.ping_callback, self.ping_argument
-        self.ping_callback, self.ping_argument = nil, nil
-        if argument ~= nil then call_back(self, "ping", callback, argument, data) else call_back(self, "ping", callback, data) end
+        call_back(self, "ping", self:_take_ping_callback(data))
     end
     function settings.on_close(_, code, reason)
-        -- The proxy uses these codes for a server that broke a rule of the protocol; a server may send them to report the
-        -- plugin's error.
-        if code == 1002 or code == 1007 or code == 1009 then
+        if Stream.is_violation(code) then
             self._closed = true
             report(self, errors.WEBSOCKET_PROTOCOL_ERROR, reason)
         end
@@ -237,10 +191,12 @@ end
 
 -- Returns the functions. `defaults`: keyword arguments for calls that do not set them.
 local function library(defaults)
-    local turbo, group, callbacks, running = { websocket = {}, ioloop = {} }, {}, {}, false
+    local turbo, group, callbacks, running = { websocket = {}, ioloop = {}, class = class }, {}, {}, false
 
+    turbo.web = Server.web(defaults, group)
+    turbo.websocket.WebSocketHandler = Server.WebSocketHandler
     turbo.websocket.errors = errors
-    turbo.websocket.WebSocketStream = Stream
+    turbo.websocket.WebSocketStream = Stream.mixin
 
     --- Starts a connection; on_connect or on_error follows. Without a proxy, on_error is called before this function
     -- returns.
@@ -248,11 +204,11 @@ local function library(defaults)
         local all = {}
         for name, value in pairs(defaults) do all[name] = value end
         for name, value in pairs(kwargs or {}) do all[name] = value end
-        local self = setmetatable({ address = address, kwargs = all }, Stream)
+        local self = setmetatable({ address = address, kwargs = all }, Peer)
         start(self, group)
         return self
     end
-    turbo.websocket.WebSocketClient = setmetatable({ new = new }, { __call = new, __index = Stream })
+    turbo.websocket.WebSocketClient = setmetatable({ new = new }, { __call = new, __index = Peer })
 
     local loop = {}
 
@@ -262,8 +218,8 @@ local function library(defaults)
         return self
     end
 
-    --- Calls the added functions. Outside of Luup it also serves the connections until the last one has closed or close() is
-    -- called.
+    --- Calls the added functions. Outside of Luup it also serves the connections and the applications until the last one has
+    -- closed or close() is called.
     function loop.start()
         running = true
         repeat
@@ -288,9 +244,9 @@ local function library(defaults)
         return Client.handle(group, pid)
     end
 
-    --- Returns this library with other defaults, such as `notify`, for one plugin.
+    --- Returns this library with other defaults, such as `notify`, for one plugin; and class(), which turbo makes a global.
     function turbo.with(kwargs)
-        return library(kwargs)
+        return library(kwargs), class
     end
 
     return turbo

@@ -120,4 +120,15 @@ again:close()
 plugin.conn:close()
 plugin.listener:close()
 
+-- A plugin for turbo.
+plugin = run( "A plugin for turbo", {} )
+local greeted
+_, refused = client( plugin.port, "/greet", {} )
+lib.like( refused.next(), "^error BAD_HTTP_STATUS 403" )
+greeted, events = client( plugin.port, "/greet?token=secret", {} )
+lib.equal( events.next(), "open" )
+greeted:text( "hello" )
+lib.equal( events.next(), "message You said hello TEXT" )
+greeted:close()
+
 print "ok"

@@ -153,6 +153,11 @@ fn a_plugin_listens() {
 }
 
 #[test]
+fn a_plugin_for_turbos_handler_works() {
+    lua("turbo_server.lua");
+}
+
+#[test]
 fn the_examples_about_listening_work() {
     lua("docs_listening.lua");
 }
