@@ -1,6 +1,7 @@
 //! The commands of setup mode. Each is declared once, in [`COMMANDS`]: parser, arguments and help. HELP is made from
 //! these declarations.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::connect_error::ConnectError;
@@ -19,7 +20,7 @@ pub(crate) enum Command {
     /// `NTFY dev sid action [pid]`.
     Notify(NotifyTarget),
     /// `BLKS n`: bytes, see [`Parameters::block_size`].
-    BlockSize(Option<u32>),
+    BlockSize(Option<NonZeroU32>),
     /// `RTIM ms`.
     ReceiveTimeout(Option<Duration>),
     /// `PACE seconds`.
@@ -331,7 +332,7 @@ mod tests {
         assert_eq!(line("RTIM 0"), Ok(Some(Command::ReceiveTimeout(None))));
         assert_eq!(line("RTIM 1e3"), Ok(Some(Command::ReceiveTimeout(Some(Duration::from_secs(1))))));
         assert_eq!(line("PACE 1.5"), Ok(Some(Command::Pace(Some(Duration::from_millis(1500))))));
-        assert_eq!(line("BLKS inf"), Ok(Some(Command::BlockSize(Some(65536)))));
+        assert_eq!(line("BLKS inf"), Ok(Some(Command::BlockSize(block_size(65536.0)))));
         for (text, name, what) in [
             ("RTIM -1", "RTIM", "Invalid timeout"),
             ("RTIM", "RTIM", "Invalid timeout"),

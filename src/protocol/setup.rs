@@ -182,7 +182,7 @@ mod tests {
         let mut parameters = Parameters::default();
         while parser.poll_action(&mut parameters).is_some() {}
         assert_eq!(parameters.notify.unwrap().joined(b"x"), b"3/s/a/p");
-        assert_eq!(parameters.block_size, Some(7));
+        assert_eq!(parameters.block_size.map(u32::from), Some(7));
         assert_eq!(parameters.pace.unwrap().as_secs(), 2);
         assert!(parameters.events);
         assert_eq!(parser.into_rest(), b"");

@@ -37,6 +37,7 @@ mod listening;
 mod notifier;
 mod opening;
 mod outbox;
+mod peer;
 mod pid;
 mod plugin;
 mod plugin_port;
@@ -92,6 +93,7 @@ use kept::{Gap, KeptPlugin};
 use listening::Listening;
 use notifier::Notifier;
 use opening::{Opening, OpeningOutcome};
+use peer::Peer;
 use plugin::{PluginSide, ServeChoice, ServedOpening};
 use relaying::Relaying;
 use remote::RemoteStream;
@@ -117,10 +119,7 @@ const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 #[derive(Debug)]
 pub(crate) struct Session<N: Network = MioNetwork> {
     pid: Pid,
-    /// The plugin's address; that of the remote if `arrival` is set. The session is counted there.
-    peer: SocketAddr,
-    /// Set if the remote has connected to a plugin's listener.
-    arrival: Option<Box<Arrival>>,
+    peer: Peer,
     started: Instant,
     plugin: PluginSide<N::Stream>,
     parameters: Parameters,
@@ -129,13 +128,6 @@ pub(crate) struct Session<N: Network = MioNetwork> {
     /// Bytes of the stage that are counted in the budget. Relays and a kept plugin count their own. 4 bytes, to keep idle
     /// sessions small.
     counted: u32,
-}
-
-/// What a session remembers that began at a plugin's listener.
-#[derive(Debug, Default)]
-struct Arrival {
-    /// The address of the plugin that has accepted it.
-    plugin: Option<IpAddr>,
 }
 
 /// Where a session stands. Each stage owns what only it needs. Boxed, so that relaying, in which most sessions are, costs
@@ -304,7 +296,7 @@ impl<N: Network> Session<N> {
         let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
         let stage = Stage::Arriving(Box::new(Arriving::new(pid, socket, listener, port, cx)));
         let session = Self::with_plugin(pid, PluginSide::GONE, peer, Parameters::default(), stage, cx.now);
-        Self { arrival: Some(Box::default()), ..session }
+        Self { peer: Peer::remote(peer), ..session }
     }
 
     fn new(
@@ -327,8 +319,8 @@ impl<N: Network> Session<N> {
         stage: Stage<N>,
         now: Instant,
     ) -> Self {
-        let (arrival, notifier) = (None, Notifier::Unopened);
-        Self { pid, peer, arrival, started: now, plugin, parameters, notifier, stage, counted: 0 }
+        let (peer, notifier) = (Peer::Plugin(peer), Notifier::Unopened);
+        Self { pid, peer, started: now, plugin, parameters, notifier, stage, counted: 0 }
     }
 
     /// The proxy's name for this connection.
@@ -338,17 +330,12 @@ impl<N: Network> Session<N> {
 
     /// The address at which the session is counted, IPv4 if it is v4-mapped: the plugin's, or that of a remote that has arrived.
     pub(crate) fn address(&self) -> IpAddr {
-        self.peer.ip().to_canonical()
-    }
-
-    /// The plugin's address. That of the remote while no plugin has accepted it.
-    fn plugin_address(&self) -> IpAddr {
-        self.arrival.as_ref().and_then(|arrival| arrival.plugin).unwrap_or_else(|| self.address())
+        self.peer.address().ip().to_canonical()
     }
 
     /// [`Session::address`] as it is counted.
     pub(crate) fn client(&self) -> ClientKey {
-        ClientKey::of(self.peer.ip())
+        ClientKey::of(self.peer.address().ip())
     }
 
     /// True in echo mode.
@@ -473,7 +460,7 @@ impl<N: Network> Session<N> {
     fn find_lost_peers(&mut self, user_timeout: Option<&UserTimeoutSettings>, now: Instant) {
         let seconds = || user_timeout.map_or(0.0, |settings| settings.timeout.as_secs_f64());
         if self.plugin.find_lost_peer(user_timeout, now) {
-            log::info!("{} lost: no answer from the plugin at {} for {} s", self.pid, self.plugin_address(), seconds());
+            log::info!("{} lost: no answer from the plugin at {} for {} s", self.pid, self.peer.plugin(), seconds());
         }
         if let Stage::Relaying(relaying) = &mut self.stage
             && relaying.stream_mut().is_some_and(|socket| socket.handle_timeout(user_timeout, now))
@@ -601,7 +588,11 @@ impl<N: Network> Session<N> {
     /// The stage that a CONN leads to.
     fn connect(&self, request: ConnectRequest, cx: &mut SessionContext<'_, N>) -> Stage<N> {
         log::debug!("{} connects to {}", self.pid, request.target);
-        let origin = if self.pid.is_direct() { RequestOrigin::Configuration } else { RequestOrigin::Client(self.peer) };
+        let origin = if self.pid.is_direct() {
+            RequestOrigin::Configuration
+        } else {
+            RequestOrigin::Client(self.peer.address())
+        };
         Stage::Connecting(Box::new(Connecting::new(self.pid, origin, request, &self.parameters, cx)))
     }
 
@@ -644,14 +635,14 @@ impl<N: Network> Session<N> {
         let given = self.parameters.notify.as_deref().and_then(|notify| notify.pid());
         let greeting = match given {
             _ if self.pid.is_direct() => Vec::new(),
-            _ if self.arrival.is_some() => reply::accepted(self.pid.to_string().as_bytes()),
+            _ if self.peer.is_remote() => reply::accepted(self.pid.to_string().as_bytes()),
             Some(given) => reply::connected(given),
             None => reply::connected(self.pid.to_string().as_bytes()),
         };
         let relaying = Relaying::new(connected, greeting, &self.parameters, cx);
         self.accept_served(relaying.protocol(), cx.now);
         let what = match relaying.protocol() {
-            _ if self.arrival.is_some() => "accepted, connected",
+            _ if self.peer.is_remote() => "accepted, connected",
             Protocol::Udp => "sends datagrams",
             _ => "connected",
         };
@@ -1092,7 +1083,7 @@ impl<N: Network> Session<N> {
         let sent_ahead = setup.take_rest();
         let PluginSide::Attached(socket) = std::mem::replace(&mut self.plugin, PluginSide::GONE) else { return None };
         (self.stage, self.notifier) = (Stage::Closed, Notifier::Closed);
-        Some(PluginConnection { socket, sent_ahead, peer: self.peer })
+        Some(PluginConnection { socket, sent_ahead, peer: self.peer.address() })
     }
 
     /// Attaches a plugin's connection to this kept session. Returns the previous peer, which the caller sets on the session
@@ -1105,14 +1096,7 @@ impl<N: Network> Session<N> {
     ) -> (SocketAddr, std::io::Result<()>) {
         let PluginConnection { mut socket, sent_ahead, peer } = connection;
         socket.restart_user_timeout();
-        let before = match &mut self.arrival {
-            // It stays counted at the remote's address.
-            Some(arrival) => {
-                arrival.plugin = Some(peer.ip().to_canonical());
-                peer
-            }
-            None => std::mem::replace(&mut self.peer, peer),
-        };
+        let before = self.peer.replace_plugin(peer);
         let PluginSide::Kept(plugin) = &mut self.plugin else { return (before, Ok(())) };
         if let Err(error) = cx.network.reregister(socket.stream_mut(), Token(cx.key)) {
             return (before, Err(error));
@@ -1165,7 +1149,7 @@ impl<N: Network> Session<N> {
 
     /// True if the session began at a plugin's listener.
     pub(crate) fn has_arrived(&self) -> bool {
-        self.arrival.is_some()
+        self.peer.is_remote()
     }
 
     /// The address of the listener where the connection has arrived, and what it speaks. `None` once a plugin has accepted it.
@@ -1197,7 +1181,7 @@ impl<N: Network> Session<N> {
 
     /// The peer, IPv4 if it is v4-mapped.
     fn remote_address(&self) -> SocketAddr {
-        SocketAddr::new(self.address(), self.peer.port())
+        SocketAddr::new(self.address(), self.peer.address().port())
     }
 
     /// A plugin was told of the arrival, which waits from now on to be accepted.
@@ -1256,7 +1240,7 @@ impl<N: Network> Session<N> {
         cx.network.reregister(socket.stream_mut(), Token(cx.key))?;
         socket.handle_event(Readiness::FRESH);
         self.plugin = PluginSide::Attached(socket);
-        self.arrival = Some(Box::new(Arrival { plugin: Some(peer.ip().to_canonical()) }));
+        self.peer.replace_plugin(peer);
         let target = Target::Endpoint(target::Endpoint::of(self.remote_address()));
         let link = match upgraded {
             Some(upgraded) => ConnectedLink::WebSocket(remote, upgraded),
@@ -1271,7 +1255,7 @@ impl<N: Network> Session<N> {
 
     /// See [`Session::attach`].
     pub(crate) fn set_peer(&mut self, peer: SocketAddr) {
-        self.peer = peer;
+        self.peer = Peer::Plugin(peer);
     }
 
     /// Ends a session in setup mode with a last reply.
@@ -1346,7 +1330,7 @@ impl<N: Network> Session<N> {
             state: SnapshotState::Setup,
             idle: Duration::ZERO,
             uptime: now.saturating_duration_since(self.started),
-            client: self.plugin_address().to_string(),
+            client: self.peer.plugin().to_string(),
             remote: String::new(),
             protocol: Protocol::Tcp,
             tls_version: None,

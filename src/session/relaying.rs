@@ -201,7 +201,7 @@ impl<N: Network> Relaying<N> {
             budget: cx.budget,
             pipes: cx.pipes,
             entropy: cx.random,
-            block: parameters.block_size.map(|block| block as usize),
+            block: parameters.block_size.map(|block| block.get() as usize),
         };
         let turn = match &mut self.link {
             Link::Stream { remote, relay } => relay.run(plugin, remote, &mut relay_cx),

@@ -15,6 +15,7 @@ pub(crate) use values::{block_size, time_limit};
 pub(crate) use websocket::WebSocketSettings;
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::datagram_settings::DatagramSettings;
@@ -93,7 +94,7 @@ pub(crate) struct Parameters {
     /// RTIM: longest silence of the remote. `None`: no limit.
     pub receive_timeout: Option<Duration>,
     /// BLKS: largest chunk passed on at once, 1 to 65536 bytes. `None`: the proxy chooses.
-    pub block_size: Option<u32>,
+    pub block_size: Option<NonZeroU32>,
     /// PACE: shortest time between two notifications of data. `None`: no limit.
     pub pace: Option<Duration>,
     /// NTFY: the Luup action to invoke. Boxed to keep sessions small.

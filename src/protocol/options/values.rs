@@ -1,5 +1,6 @@
 //! Parsers for the values of options.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::ValueError;
@@ -28,8 +29,8 @@ pub(crate) fn time_limit(number: f64, unit: f64) -> Option<Duration> {
 }
 
 /// A block size, clamped to 1..=65536 bytes. `None`, no limit: 0, negative or NaN.
-pub(crate) fn block_size(bytes: f64) -> Option<u32> {
-    (bytes > 0.0).then(|| bytes.clamp(1.0, 65536.0) as u32)
+pub(crate) fn block_size(bytes: f64) -> Option<NonZeroU32> {
+    if bytes > 0.0 { NonZeroU32::new(bytes.clamp(1.0, 65536.0) as u32) } else { None }
 }
 
 /// The meaning of one of several words, in any case.
