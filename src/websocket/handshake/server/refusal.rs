@@ -28,7 +28,6 @@ impl Refusal {
     }
 
     /// A refusal with a plugin's phrase, or the standard one if `phrase` is empty.
-    #[allow(dead_code, reason = "listeners of plugins use it")]
     pub(crate) fn with_phrase(code: u16, phrase: &[u8]) -> Self {
         let refusal = Self::new(code, "");
         let phrase = printable(phrase);

@@ -56,7 +56,6 @@ impl ServerRules {
     }
 
     /// Bytes of memory held.
-    #[allow(dead_code, reason = "listeners of plugins use it")]
     pub(crate) fn held(&self) -> usize {
         let list = |texts: &[Box<str>]| texts.iter().map(|text| text.len() + size_of::<Box<str>>()).sum::<usize>();
         let credentials = self.credentials.as_ref().map_or(0, |(user, password)| user.len() + password.len());
