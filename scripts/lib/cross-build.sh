@@ -35,6 +35,12 @@ cross_flags() {
     # rust-ini's hash map draws its keys at compile time: a fixed seed makes builds reproducible.
     # Attackers do not choose the keys of a configuration file, so this is safe.
     export CONST_RANDOM_SEED=sockproxyd
+    case $2 in
+        firmware)
+            local name=${1//-/_}
+            export "CARGO_TARGET_${name^^}_LINKER=$ROOT/scripts/lib/firmware-cc" "CROSS_CC_VARIABLE=CC_$name"
+            ;;
+    esac
 }
 
 # Sets cross_args: cargo's options for profile $1, except the target.

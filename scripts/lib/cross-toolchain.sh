@@ -8,9 +8,9 @@
 #   with the packages rustc and rustup, so they are unpacked in the cache instead of installed. This needs no root, and
 #   leaves the machine's Rust unchanged.
 # - If apt does not have them (another release, Ubuntu), the machine's Rust is used with rustup's rust-src.
-# - objcopy, nm and readelf come from the compiler's LLVM, which supports every target.
-# - Linker, C compiler and musl are Zig's, with cargo-zigbuild, both from PyPI. Zig 0.17 fails to link mipsel (undefined
-#   symbols in its libc); Zig 0.13 does not support mipsel with musl and soft float.
+# - objcopy, nm, readelf and the linker for firmware come from the compiler's LLVM, which supports every target.
+# - C compiler, musl and the linker for the profile release are Zig's, with cargo-zigbuild, both from PyPI. Zig 0.17 fails
+#   to link mipsel (undefined symbols in its libc); Zig 0.13 does not support mipsel with musl and soft float.
 #
 # Environment:
 #   CROSS_RUST   debian: Debian's packages; rustup: the machine's rustup toolchain with rust-src
@@ -42,10 +42,10 @@ cross_toolchain() {
 # LLVM programs that the scripts use.
 CROSS_LLVM="llvm-objcopy llvm-nm llvm-readelf"
 
-# Creates $CACHE/cross/bin/{cargo,rustc,rustdoc,llvm-*}, unless they exist and work.
+# Creates $CACHE/cross/bin/{cargo,rustc,rustdoc,ld.lld,llvm-*}, unless they exist and work.
 cross_rust_prepare() {
     local kind=${CROSS_RUST:-} made=$CACHE/cross/.rust name complete=yes
-    for name in cargo rustc rustdoc $CROSS_LLVM; do
+    for name in cargo rustc rustdoc ld.lld $CROSS_LLVM; do
         "$CACHE/cross/bin/$name" --version >/dev/null 2>&1 || complete=
     done
     if [ -n "$complete" ] && [ -f "$made" ] && { [ -z "$kind" ] || [ "$kind" = "$(cat "$made")" ]; }; then
@@ -83,20 +83,22 @@ cross_debian_version() {
 
 # Unpacks Debian's compiler, and those of its dependencies that are not installed on this machine.
 cross_rust_debian() {
-    local tree=$CACHE/cross/debian version llvm packages name
+    local tree=$CACHE/cross/debian version llvm lld packages name
     apt_refresh
     version=$(cross_debian_version) || die "apt has no rustc-web, cargo-web and rust-web-src of $CROSS_MIN_RUST or later"
     llvm=$(apt-cache depends rust-web-llvm | awk '$1 == "Depends:" && $2 ~ /^llvm-[0-9]+$/ { print $2 }' | sort -V | tail -n 1)
     [ -n "$llvm" ] || die "rust-web-llvm does not depend on an llvm package"
+    lld=${llvm/llvm/lld}
     say "unpacking Debian's Rust $version below ${CACHE#"$ROOT"/}/cross"
     rm -rf "$tree"
     mkdir -p "$tree/debs"
-    # -s only resolves dependencies and changes nothing. It leaves out installed packages, so the five packages that
-    # must be in the tree are added.
-    packages=$(apt-get install -s --no-install-recommends rustc-web cargo-web rust-web-src |
+    # -s only resolves dependencies and changes nothing. It leaves out installed packages, so those that must be in the
+    # tree are added.
+    packages=$(apt-get install -s --no-install-recommends rustc-web cargo-web rust-web-src "$lld" |
         awk '$1 == "Inst" { print $2 }')
     # shellcheck disable=SC2086 # one word a package
-    packages=$(printf '%s\n' rustc-web cargo-web rust-web-src libstd-rust-web-dev "$llvm" $packages | sort -u)
+    packages=$(printf '%s\n' rustc-web cargo-web rust-web-src libstd-rust-web-dev "$llvm" "$lld" "lib$lld" $packages |
+        sort -u)
     # Without apt's sandbox, whose user may not write here and would only cause a warning.
     # shellcheck disable=SC2086
     (cd "$tree/debs" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" $packages >&2) ||
@@ -109,7 +111,7 @@ cross_rust_debian() {
     for name in cargo rustc rustdoc; do
         cross_wrapper "$tree" "usr/bin/$name" "$name"
     done
-    for name in $CROSS_LLVM; do
+    for name in ld.lld $CROSS_LLVM; do
         cross_wrapper "$tree" "usr/lib/$llvm/bin/$name" "$name"
     done
     cross_source_of "$CACHE/cross/bin/rustc" || die "no source of the standard library beside Debian's compiler"
@@ -145,6 +147,7 @@ cross_rust_rustup() {
     for name in cargo rustc rustdoc; do
         ln -s "$sysroot/bin/$name" "$CACHE/cross/bin/$name"
     done
+    ln -s "$sysroot/lib/rustlib/$host/bin/gcc-ld/ld.lld" "$CACHE/cross/bin/ld.lld"
     for name in $CROSS_LLVM; do
         ln -s "$sysroot/lib/rustlib/$host/bin/$name" "$CACHE/cross/bin/$name"
     done
