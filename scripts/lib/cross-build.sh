@@ -27,7 +27,8 @@ cross_flags() {
         # would write requests without their version.
         firmware) rust+=(-Zlocation-detail=none -Zfmt-debug=shallow) ;;
     esac
-    local c="-fno-unwind-tables -fno-asynchronous-unwind-tables -ffile-prefix-map=$ROOT=. -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=cargo"
+    # cc-rs would make position-independent code of ring's C.
+    local c="-fno-pic -fno-unwind-tables -fno-asynchronous-unwind-tables -ffile-prefix-map=$ROOT=. -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=cargo"
     local IFS=$'\x1f'
     export CARGO_ENCODED_RUSTFLAGS="${rust[*]}"
     unset RUSTFLAGS
