@@ -27,6 +27,20 @@ cross_flags() {
         # would write requests without their version.
         firmware) rust+=(-Zlocation-detail=none -Zfmt-debug=shallow) ;;
     esac
+    case $2-$1 in
+        firmware-mips*)
+            rust+=(
+                # Code generation for fewer registers: fewer of them are saved in memory.
+                -Cllvm-args=-pre-RA-sched=list-burr
+                # Delay slots of branches are filled with what the branch leads to.
+                -Cllvm-args=-disable-mips-df-succbb-search=false
+                # A function that ends in a call jumps.
+                -Cllvm-args=-mips-tail-calls
+                # A jump needs a table, whose entries have four bytes, only for many cases.
+                -Cllvm-args=-min-jump-table-entries=10
+            )
+            ;;
+    esac
     # cc-rs would make position-independent code of ring's C.
     local c="-fno-pic -fno-unwind-tables -fno-asynchronous-unwind-tables -ffile-prefix-map=$ROOT=. -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=cargo"
     local IFS=$'\x1f'
