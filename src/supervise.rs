@@ -65,7 +65,10 @@ pub(crate) fn run(daemon: impl Fn() -> i32, report: impl Fn(&str)) -> nix::Resul
         match watch(child, &inbox)? {
             ChildEnd::Exited(EXIT_UNUSABLE) if restarted => report("the daemon cannot start; trying again"),
             ChildEnd::Exited(status) => return Ok(status),
-            ChildEnd::Died(why) => report(&format!("the daemon {why}; restarting it in {:.1} s", pause.as_secs_f64())),
+            ChildEnd::Died(why) => {
+                let (seconds, tenths) = (pause.as_secs(), pause.subsec_millis() / 100);
+                report(&format!("the daemon {why}; restarting it in {seconds}.{tenths} s"));
+            }
         }
         if started.elapsed() >= STABLE_AFTER {
             pause = MIN_RESTART_DELAY;

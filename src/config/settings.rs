@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::base_url::parse_base_url;
 use super::{Config, LogTarget};
 use crate::access::{AccessList, TargetList};
+use crate::protocol;
 use crate::protocol::tls_settings::TlsVerify;
 
 /// One setting of the configuration file.
@@ -372,13 +373,13 @@ fn path(text: &str) -> Option<PathBuf> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= MAX_SECONDS);
+    let seconds = protocol::number::parse(text.as_bytes()).filter(|seconds| *seconds > 0.0 && *seconds <= MAX_SECONDS);
     let duration = seconds.map(Duration::from_secs_f64).filter(|duration| !duration.is_zero());
     duration.ok_or_else(|| "seconds above 0 are needed".into())
 }
 
 fn seconds_or_none(text: &str) -> Result<Option<Duration>, String> {
-    if text.parse() == Ok(0.0) { Ok(None) } else { seconds(text).map(Some) }
+    if protocol::number::parse(text.as_bytes()) == Some(0.0) { Ok(None) } else { seconds(text).map(Some) }
 }
 
 fn switch(text: &str) -> Result<bool, String> {

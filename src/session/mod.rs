@@ -77,6 +77,7 @@ use crate::notify::Schedule;
 use crate::protocol::command::KeptRequest;
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::listen_settings::ListenSettings;
+use crate::protocol::number;
 use crate::protocol::options::{OptionError, Parameters, Protocol};
 use crate::protocol::reply;
 use crate::protocol::target::{self, Target};
@@ -458,7 +459,7 @@ impl<N: Network> Session<N> {
 
     /// Takes the connection of a peer that has vanished for broken.
     fn find_lost_peers(&mut self, user_timeout: Option<&UserTimeoutSettings>, now: Instant) {
-        let seconds = || user_timeout.map_or(0.0, |settings| settings.timeout.as_secs_f64());
+        let seconds = || number::format(user_timeout.map_or(0.0, |settings| settings.timeout.as_secs_f64()));
         if self.plugin.find_lost_peer(user_timeout, now) {
             log::info!("{} lost: no answer from the plugin at {} for {} s", self.pid, self.peer.plugin(), seconds());
         }
@@ -810,7 +811,7 @@ impl<N: Network> Session<N> {
     /// Notifies the plugin of what a turn has brought, and logs that the connection was `parked` in it.
     fn notify(&mut self, turn: &RelayTurn, parked: bool, cx: &mut SessionContext<'_, N>) {
         if parked {
-            let time = self.parameters.keep.unwrap_or_default().as_secs_f64();
+            let time = number::format(self.parameters.keep.unwrap_or_default().as_secs_f64());
             log::info!("{} parked, its plugin has gone; kept for {time} s", self.pid);
         }
         if turn.delivered {

@@ -74,7 +74,7 @@ impl TlsContext {
             if drawn.is_err() {
                 log::error!("no random bytes: TLS is unavailable");
             } else if took > SLOW_RANDOM_DRAW {
-                log::warn!("the first random bytes took {:.1} s: this box is short of entropy", took.as_secs_f64());
+                log::warn!("the first random bytes took {} s: this box is short of entropy", took.as_secs());
             }
         };
         let thread = std::thread::Builder::new().name("random".into()).stack_size(64 * 1024);

@@ -22,6 +22,7 @@ use super::datagram_settings::DatagramSettings;
 use super::framing::Framing;
 use super::listen_settings::ListenSettings;
 use super::notify_target::{NotifyTarget, NotifyTargetTooLong};
+use super::number;
 use super::target::Target;
 use super::tls_settings::TlsSettings;
 
@@ -267,7 +268,7 @@ impl OptionError {
             Self::Protocol(protocol) => [b"Invalid protocol ", &protocol[..]].concat(),
             Self::Keep(keep) => format!(
                 "Invalid option KEEP={}: it needs NTFY with a pid of {MIN_KEPT_PID_LEN} characters or more",
-                keep.as_secs_f64()
+                number::format(keep.as_secs_f64())
             )
             .into_bytes(),
         }
