@@ -92,7 +92,7 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
         Ok(0) => Exit::Done,
         Ok(2) => Exit::Unusable,
         Ok(_) => Exit::Failed,
-        Err(error) => fail(Exit::Failed, &format!("cannot supervise: {error}")),
+        Err(error) => fail(Exit::Failed, &format!("cannot supervise: {}", error.desc())),
     }
 }
 
