@@ -1,5 +1,7 @@
 //! The sockproxyd program.
 
+#[cfg(target_env = "musl")]
+mod thread_name;
 #[cfg(all(target_env = "musl", target_pointer_width = "32"))]
 mod time32;
 
