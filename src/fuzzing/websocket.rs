@@ -1,5 +1,5 @@
 //! An open WebSocket: whatever the peer sends, in whatever pieces, the same comes of it, within the limits; what a plain
-//! reading of the RFC makes of it, too; and what we answer can be read.
+//! reading of the RFC makes of it, too; and what we answer can be read, and so can the same messages when we send them.
 //!
 //! Input: how it is split, the settings, and what the peer sends.
 
@@ -25,6 +25,49 @@ pub fn run(data: &[u8]) {
     if settings.deflate.is_none() {
         assert_eq!(plainly(&settings, &text), whole, "the reference differs");
     }
+    send_back(&settings, &whole.messages);
+}
+
+/// The messages, and all of them as one, can be read by the peer: compressed if that was agreed on.
+fn send_back(settings: &WebSocketSettings, messages: &[Vec<u8>]) {
+    let now = Instant::now();
+    let mut keys = TestEntropy::default();
+    let mut connection = Connection::new(settings.clone(), now);
+    let messages = [messages, &[messages.concat()]].concat();
+    for message in &messages {
+        connection.send(Kind::Binary, message, true, &mut keys).expect("it is open");
+    }
+    let mut sent = connection.poll_transmit(&mut keys).to_vec();
+    let mut peer = Connection::new(peer(settings), now);
+    let (mut at, mut came, mut open) = (0, Vec::new(), Vec::new());
+    loop {
+        let (taken, event) = peer.handle_input(&mut sent[at..], now);
+        at += taken;
+        match event {
+            None if taken == 0 => break,
+            None | Some(Event::Start { .. }) => {}
+            Some(Event::Data(piece)) => open.extend_from_slice(piece),
+            Some(Event::End) => came.push(std::mem::take(&mut open)),
+            Some(event) => panic!("we send {event:?}"),
+        }
+    }
+    assert!(came == messages, "the peer reads other messages");
+}
+
+/// The settings of the other end.
+fn peer(settings: &WebSocketSettings) -> WebSocketSettings {
+    WebSocketSettings {
+        role: if settings.role == Role::Client { Role::Server } else { Role::Client },
+        control: Control::Show,
+        max_message: u64::MAX,
+        deflate: settings.deflate.map(|deflate| Deflate {
+            peer_window_bits: deflate.own_window_bits,
+            peer_no_context_takeover: deflate.own_no_context_takeover,
+            own_window_bits: deflate.peer_window_bits,
+            own_no_context_takeover: deflate.peer_no_context_takeover,
+        }),
+        ..settings.clone()
+    }
 }
 
 fn settings(mode: u8) -> WebSocketSettings {
@@ -37,7 +80,7 @@ fn settings(mode: u8) -> WebSocketSettings {
         deflate: (mode & 16 != 0).then_some(Deflate {
             peer_window_bits: if mode & 64 == 0 { 15 } else { 9 },
             peer_no_context_takeover: mode & 32 != 0,
-            own_window_bits: 15,
+            own_window_bits: 8 + (mode >> 5),
             own_no_context_takeover: true,
         }),
         ping_interval: None,
@@ -138,9 +181,7 @@ fn read(settings: &WebSocketSettings, pieces: &[&[u8]]) -> Came {
 
 /// The peer can read what we answer: pongs, and a close frame where it is due.
 fn check_answers(settings: &WebSocketSettings, answers: &[u8], came: &Came) {
-    let role = if settings.role == Role::Client { Role::Server } else { Role::Client };
-    let mut peer =
-        Connection::new(WebSocketSettings { role, control: Control::Show, ..settings.clone() }, Instant::now());
+    let mut peer = Connection::new(peer(settings), Instant::now());
     let mut bytes = answers.to_vec();
     let (mut at, mut closed) = (0, None);
     loop {

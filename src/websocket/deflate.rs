@@ -11,7 +11,7 @@ use miniz_oxide::inflate::core::inflate_flags::{TINFL_FLAG_HAS_MORE_INPUT, TINFL
 /// The bytes that a sender removes from the end of a message and a receiver appends (RFC 7692 sections 7.2.1 and
 /// 7.2.2).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
-/// Smallest window in bits. zlib cannot deflate with a window of 8 bits, and some peers use one of 9 if 8 was
+/// Smallest window of an [`Inflater`] in bits. zlib cannot deflate with a window of 8 bits, and some peers use one of 9 if 8 was
 /// negotiated.
 const MIN_WINDOW_BITS: u8 = 9;
 /// Largest window of DEFLATE in bits.
@@ -27,7 +27,7 @@ pub(crate) struct Deflate {
     pub peer_no_context_takeover: bool,
     /// Our window in bits, 8 to 15: how far back our messages may refer.
     pub own_window_bits: u8,
-    /// True if our messages must not refer to earlier ones. (They are never compressed.)
+    /// True if our messages must not refer to earlier ones. They never do: each is compressed by itself.
     pub own_no_context_takeover: bool,
 }
 

@@ -138,8 +138,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolErr
 
 impl Header {
     /// Appends the header to `out`.
+    #[inline]
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         // Built on the stack and appended at once: the header is most of a short message's cost.
+        let (bytes, length) = self.bytes();
+        out.extend_from_slice(&bytes[..length]);
+    }
+
+    /// The header, and its length in bytes.
+    #[inline]
+    pub(super) fn bytes(&self) -> ([u8; MAX_HEADER], usize) {
         let mut bytes = [0; MAX_HEADER];
         bytes[0] = self.opcode as u8 | if self.fin { FIN } else { 0 } | if self.compressed { RSV1 } else { 0 };
         let mut end = 2;
@@ -161,7 +169,7 @@ impl Header {
             bytes[end..end + 4].copy_from_slice(&key);
             end += 4;
         }
-        out.extend_from_slice(&bytes[..end]);
+        (bytes, end)
     }
 }
 

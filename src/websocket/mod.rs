@@ -12,7 +12,8 @@
 //! | `sender` | encodes frames, and holds those that wait to be written |
 //! | `decoder`, `frame`, `mask`, `utf8` | partial frames, headers, masking, UTF-8 in pieces |
 //! | [`close`] | the close frame and its status codes |
-//! | [`deflate`] | the negotiated parameters, and inflation |
+//! | [`deflate`] | the negotiated parameters of compression, and inflation |
+//! | [`deflater`] | compression of messages that are sent |
 //!
 //! A [`Connection`] begins after the blank line of the opening handshake. Messages are never assembled: each piece is
 //! passed on when it arrives, in the memory that it was read into or inflated to. So an idle connection costs a few
@@ -22,6 +23,7 @@ pub(crate) mod close;
 mod connection;
 mod decoder;
 pub(crate) mod deflate;
+pub(crate) mod deflater;
 mod frame;
 pub(crate) mod handshake;
 mod keepalive;

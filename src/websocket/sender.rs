@@ -1,6 +1,7 @@
 //! [`Sender`]: encodes frames and holds the bytes that wait to be written.
 
-use super::frame::{Header, Opcode};
+use super::deflater;
+use super::frame::{Header, MAX_HEADER, Opcode};
 use super::mask::Mask;
 use super::{Entropy, Kind, WebSocketSettings};
 
@@ -8,6 +9,8 @@ use super::{Entropy, Kind, WebSocketSettings};
 #[derive(Debug)]
 pub(super) struct Sender {
     masked: bool,
+    /// Window in bits that messages may be compressed for; `None` if they may not.
+    window_bits: Option<u8>,
     /// Whole frames. The first may have been written in part.
     out: Vec<u8>,
     /// Bytes of `out` that have been written.
@@ -23,6 +26,7 @@ impl Sender {
             // Section 5.1: a client MUST mask its frames, a server MUST NOT. MASK=off violates the former for servers
             // that allow it.
             masked: settings.role == super::Role::Client && settings.mask,
+            window_bits: settings.deflate.map(|deflate| deflate.own_window_bits),
             out: Vec::new(),
             written: 0,
             open: false,
@@ -68,10 +72,19 @@ impl Sender {
         self.out.extend_from_slice(bytes);
     }
 
-    /// Queues a data frame.
+    /// Queues a data frame. A message in one frame is compressed if that was negotiated and makes it shorter. One in several
+    /// frames is not: its length is not known, and a compressor would have to be kept between them.
     pub(super) fn data(&mut self, kind: Kind, payload: &[u8], fin: bool, entropy: &mut dyn Entropy) {
         // Section 5.4: frames after the first of a message are continuations.
         let opcode = if self.open { Opcode::Continuation } else { kind.into() };
+        if fin
+            && !self.open
+            && let Some(window_bits) = self.window_bits
+            && let Some(limit) = deflater::max_output(payload.len())
+            && self.compressed_frame(opcode, payload, window_bits, limit, entropy)
+        {
+            return;
+        }
         self.open = !fin;
         self.frame(Header { fin, compressed: false, opcode, mask: None, length: 0 }, payload, entropy);
     }
@@ -82,14 +95,53 @@ impl Sender {
         self.frame(Header { fin: true, compressed: false, opcode, mask: None, length: 0 }, payload, entropy);
     }
 
-    fn frame(&mut self, header: Header, payload: &[u8], entropy: &mut dyn Entropy) {
+    /// Makes room for a frame.
+    #[inline]
+    fn reserve(&mut self, payload: usize) {
         if self.written > self.out.len() / 2 {
             self.out.drain(..self.written);
             self.written = 0;
         }
+        crate::buffer_pool::reserve(&mut self.out, MAX_HEADER + payload);
+    }
+
+    /// Queues a message in one frame, compressed to at most `limit` bytes. False if that is not enough: nothing is queued.
+    #[inline(never)]
+    fn compressed_frame(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        window_bits: u8,
+        limit: usize,
+        entropy: &mut dyn Entropy,
+    ) -> bool {
+        // As much as for the plain message, which may have to be sent after all.
+        self.reserve(payload.len());
+        let start = self.out.len();
+        let end = start + MAX_HEADER + limit;
+        self.out.resize(end, 0);
+        let Some(length) = deflater::deflate(payload, window_bits, &mut self.out[end - limit..]) else {
+            self.out.truncate(start);
+            return false;
+        };
+        let mask = self.masked.then(|| entropy.mask());
+        // RFC 7692 section 6: RSV1 of the first frame says that the message is compressed.
+        let header = Header { fin: true, compressed: true, opcode, mask, length: length as u64 };
+        let (header, header_length) = header.bytes();
+        let compressed = start + header_length;
+        self.out[start..compressed].copy_from_slice(&header[..header_length]);
+        self.out.copy_within(end - limit..end - limit + length, compressed);
+        self.out.truncate(compressed + length);
+        if let Some(key) = mask {
+            Mask::new(key).apply(&mut self.out[compressed..]);
+        }
+        true
+    }
+
+    fn frame(&mut self, header: Header, payload: &[u8], entropy: &mut dyn Entropy) {
+        self.reserve(payload.len());
         // Section 5.3: each frame MUST have a new masking key.
         let mask = self.masked.then(|| entropy.mask());
-        crate::buffer_pool::reserve(&mut self.out, super::frame::MAX_HEADER + payload.len());
         Header { mask, length: payload.len() as u64, ..header }.encode(&mut self.out);
         match mask {
             Some(key) => Mask::new(key).append(payload, &mut self.out),

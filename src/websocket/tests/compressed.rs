@@ -1,6 +1,6 @@
-//! Tests of permessage-deflate. zlib-rs compresses.
+//! Tests of permessage-deflate. zlib-rs compresses what is received, and inflates what is sent.
 
-use flate2::{Compress, Compression, FlushCompress};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 use super::*;
 
@@ -192,4 +192,99 @@ fn inflation_ends_at_the_message_limit() {
     let mut compress = compressor(15);
     let more = frame(0xc2, &compressed(&mut compress, &vec![0; 65_537]));
     assert_eq!(events(&negotiated(), [&more[..]]).last(), Some(&OwnedEvent::Failed(1009)));
+}
+
+/// What an end with `settings` sends of messages; `true` ends a message.
+fn sent(settings: &WebSocketSettings, frames: &[(Kind, &[u8], bool)]) -> Vec<u8> {
+    let mut connection = Connection::new(settings.clone(), Instant::now());
+    for (kind, payload, fin) in frames {
+        connection.send(*kind, payload, *fin, &mut Counting::default()).unwrap();
+    }
+    drain(&mut connection)
+}
+
+/// The settings of the peer of an end with `settings`.
+fn peer(settings: &WebSocketSettings) -> WebSocketSettings {
+    let deflate = settings.deflate.map(|deflate| Deflate {
+        peer_window_bits: deflate.own_window_bits,
+        peer_no_context_takeover: deflate.own_no_context_takeover,
+        own_window_bits: deflate.peer_window_bits,
+        own_no_context_takeover: deflate.peer_no_context_takeover,
+    });
+    let role = if settings.role == Role::Client { Role::Server } else { Role::Client };
+    WebSocketSettings { role, deflate, max_message: 1 << 20, ..settings.clone() }
+}
+
+/// The first byte of a client's frame: FIN, RSV1 and the opcode.
+const COMPRESSED_TEXT: u8 = 0xc1;
+
+#[test]
+fn what_is_sent_is_compressed_by_either_role_for_every_window() {
+    for role in [Role::Client, Role::Server] {
+        for (bits, own_no_context_takeover) in (8..=15).flat_map(|bits| [(bits, false), (bits, true)]) {
+            let agreed = Deflate { own_window_bits: bits, own_no_context_takeover, ..NEGOTIATED };
+            let settings = WebSocketSettings { role, ..deflate(agreed) };
+            let texts = [sample_text(2000), sample_text(60_000), sample_text(511), sample_text(512), Vec::new()];
+            let frames: Vec<_> = texts.iter().map(|text| (Kind::Text, &text[..], true)).collect();
+            let bytes = sent(&settings, &frames);
+            assert_eq!(bytes[0], COMPRESSED_TEXT);
+            assert!(bytes.len() < 40_000, "{} bytes", bytes.len());
+            let expected: Vec<_> = texts.iter().flat_map(|text| message(Kind::Text, text)).collect();
+            assert_eq!(events(&peer(&settings), [&bytes[..]]), expected, "{role:?}, {bits} bits");
+            assert_eq!(events(&peer(&settings), bytes.chunks(7)), expected, "{role:?}, {bits} bits");
+        }
+    }
+}
+
+#[test]
+fn a_compressed_message_is_read_at_every_split() {
+    let text = sample_text(600);
+    let bytes = sent(&negotiated(), &[(Kind::Text, &text, true)]);
+    assert_eq!(bytes[0], COMPRESSED_TEXT);
+    assert_eq!(at_every_split(&peer(&negotiated()), &bytes), message(Kind::Text, &text));
+}
+
+#[test]
+fn rfc7692_6_only_what_shrinks_and_is_in_one_frame_is_compressed() {
+    let text = sample_text(4000);
+    let first = |settings: &WebSocketSettings, frames: &[(Kind, &[u8], bool)]| sent(settings, frames)[0];
+    assert_eq!(first(&negotiated(), &[(Kind::Binary, &text, true)]), 0xc2);
+    assert_eq!(first(&client(), &[(Kind::Binary, &text, true)]), 0x82, "nothing was negotiated");
+    assert_eq!(first(&negotiated(), &[(Kind::Text, &text[..511], true)]), 0x81, "short");
+    let noise = testkit::random::Random::new(1).bytes(70_000);
+    let plain = sent(&negotiated(), &[(Kind::Binary, &noise, true)]);
+    assert_eq!((plain[0], plain.len()), (0x82, 14 + noise.len()));
+    assert_eq!(events(&peer(&negotiated()), [&plain[..]]), message(Kind::Binary, &noise));
+    // RSV1 is the first frame's: a message in several frames is plain, its last frame, too.
+    let frames = [(Kind::Text, &text[..], false), (Kind::Text, &text[..], true), (Kind::Text, &text[..], true)];
+    let bytes = sent(&WebSocketSettings { role: Role::Server, ..negotiated() }, &frames);
+    assert_eq!([bytes[0], bytes[4 + 4000], bytes[2 * (4 + 4000)]], [0x01, 0x80, COMPRESSED_TEXT]);
+    let settings = WebSocketSettings { role: Role::Server, ..negotiated() };
+    let expected = [message(Kind::Text, &[&text[..], &text].concat()), message(Kind::Text, &text)].concat();
+    assert_eq!(events(&peer(&settings), [&bytes[..]]), expected);
+}
+
+#[test]
+fn compression_takes_no_more_memory_than_a_plain_message() {
+    for payload in [sample_text(60_000), testkit::random::Random::new(1).bytes(60_000)] {
+        let held = [client(), negotiated()].map(|settings| {
+            let mut connection = Connection::new(settings, Instant::now());
+            connection.send(Kind::Binary, &payload, true, &mut Counting::default()).unwrap();
+            let most = connection.held();
+            connection.shrink();
+            (most, connection.held())
+        });
+        assert!(held[1].0 <= held[0].0 && held[1].1 <= held[0].1, "{held:?}");
+    }
+}
+
+#[test]
+fn flate2_reads_what_is_sent() {
+    let text = sample_text(30_000);
+    let bytes = sent(&WebSocketSettings { role: Role::Server, ..negotiated() }, &[(Kind::Text, &text, true)]);
+    assert_eq!(bytes[..2], [COMPRESSED_TEXT, 126]);
+    let mut out = Vec::with_capacity(text.len() + 1);
+    let input = [&bytes[4..], &[0, 0, 0xff, 0xff]].concat();
+    Decompress::new(false).decompress_vec(&input, &mut out, FlushDecompress::Sync).unwrap();
+    assert!(out == text);
 }

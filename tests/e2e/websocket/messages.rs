@@ -364,6 +364,64 @@ fn leni_holds_with_compression_and_for_kept_connections() {
     assert_eq!(read_message(&mut plugin), ("TEXT".into(), b"\xfc\xdf".to_vec()));
 }
 
+/// A message from the plugin is compressed for the window that the server asks for. The server sends it back, and the
+/// proxy inflates it.
+#[test]
+fn rfc_7692_messages_of_the_plugin_are_compressed() {
+    let daemon = started();
+    let text = "{\"device\":12,\"state\":\"grün\"},".repeat(100);
+    for parameters in ["", "; client_max_window_bits=8", "; client_max_window_bits=12; client_no_context_takeover"] {
+        let (daemon, text) = (&daemon, text.as_bytes());
+        let chosen = format!("Sec-WebSocket-Extensions: permessage-deflate{parameters}");
+        let server = Server::start(move |mut peer| {
+            peer.upgrade_with(&[&chosen])?;
+            peer.echo()
+        });
+        for framing in ["MESG", "LINE", "RAW"] {
+            let mut plugin = daemon.plugin();
+            plugin.conn(server.url("/"), &format!("DEFL=on FRAM={framing}"));
+            match framing {
+                "MESG" => {
+                    send_message(&mut plugin, "TEXT", text);
+                    assert!(read_message(&mut plugin) == ("TEXT".into(), text.to_vec()), "{parameters}");
+                    send_message(&mut plugin, "FRAG", &text[..1000]);
+                    send_message(&mut plugin, "BINA", &text[1000..]);
+                    assert!(read_message(&mut plugin) == ("BINA".into(), text.to_vec()), "{parameters}");
+                }
+                "LINE" => {
+                    let line = [text, b"\n"].concat();
+                    plugin.send(&line);
+                    assert!(plugin.bytes(line.len()) == line, "{parameters}");
+                }
+                _ => {
+                    plugin.send(text);
+                    assert!(plugin.bytes(text.len()) == text, "{parameters}");
+                }
+            }
+        }
+    }
+    // RSV1, FIN, and whether it is shorter than it was: only what shrinks is compressed, and nothing without DEFL.
+    for (options, expected) in
+        [("", "0 true true, 0 true false, 0 true false"), ("DEFL=on", "0 true true, 64 true true, 0 true false")]
+    {
+        let server = Server::start(|mut peer| {
+            let agreed = peer.request()?;
+            let offered = !agreed.all("Sec-WebSocket-Extensions").is_empty();
+            let chosen = if offered { &["Sec-WebSocket-Extensions: permessage-deflate"][..] } else { &[] };
+            peer.send(agreed.upgrade(chosen).as_bytes())?;
+            let frames = [peer.frame()?, peer.frame()?, peer.frame()?];
+            let summary = frames.map(|frame| format!("{} {} {}", frame.reserved, frame.fin, frame.payload.len() < 500));
+            peer.send_frame(TEXT, summary.join(", ").as_bytes())
+        });
+        let mut plugin = daemon.plugin();
+        plugin.conn(server.url("/"), options);
+        send_message(&mut plugin, "TEXT", b"short");
+        send_message(&mut plugin, "TEXT", text.as_bytes());
+        send_message(&mut plugin, "BINA", &Random::new(1).bytes(4000));
+        assert_eq!(read_message_text(&mut plugin), format!("TEXT {expected}"), "{options}");
+    }
+}
+
 #[test]
 fn raw_framing_is_a_byte_stream() {
     let daemon = started();

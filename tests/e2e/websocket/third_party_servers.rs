@@ -105,7 +105,7 @@ fn exchange_with_options(url: &str, more: &str) {
         assert_eq!(head.contains("sec-websocket-extensions: permessage-deflate"), options.contains("DEFL"), "{head}");
         assert_eq!(head.contains("sec-websocket-protocol: b"), options.contains("SUBP"), "{head}");
         let mut random = Random::new(9);
-        for length in [0, 1, 125, 126, 65535, 65536, 900_000] {
+        for length in [0, 1, 125, 126, 6000, 65535, 65536, 900_000] {
             let noise = random.bytes(length);
             send_message(&mut plugin, "BINA", &noise);
             assert!(read_message(&mut plugin) == ("BINA".into(), noise), "{length} of noise, {options}");

@@ -318,7 +318,7 @@ impl Peer {
         Ok(Frame { fin: start[0] & FIN != 0, reserved: start[0] & 0x70, opcode: start[0] & 0x0f, mask, payload })
     }
 
-    /// Sends back all frames until the peer closes, then answers the close frame and ends.
+    /// Sends back all frames, compressed ones as they came, until the peer closes, then answers the close frame and ends.
     pub fn echo(&mut self) -> io::Result<()> {
         loop {
             let frame = self.frame()?;
@@ -329,8 +329,10 @@ impl Peer {
                 }
                 PING => self.send_frame(PONG, &frame.payload)?,
                 PONG => {}
-                opcode if frame.fin => self.send_frame(opcode, &frame.payload)?,
-                opcode => self.send_fragment(opcode, &frame.payload)?,
+                opcode => {
+                    let fin = if frame.fin { FIN } else { 0 };
+                    self.send(&frame_of(fin | frame.reserved | opcode, &frame.payload))?;
+                }
             }
         }
     }

@@ -47,7 +47,7 @@ pub(super) struct Said {
 pub(super) const AGREED: Deflate = Deflate {
     peer_window_bits: 11,
     peer_no_context_takeover: false,
-    own_window_bits: 15,
+    own_window_bits: 9,
     own_no_context_takeover: false,
 };
 
@@ -81,7 +81,13 @@ impl Server {
             control: Control::Hand,
             max_message: u64::MAX,
             leniency: Leniency::default(),
-            deflate: None,
+            // The other way round: it reads what the relay compresses.
+            deflate: deflates.then_some(Deflate {
+                peer_window_bits: AGREED.own_window_bits,
+                peer_no_context_takeover: AGREED.own_no_context_takeover,
+                own_window_bits: AGREED.peer_window_bits,
+                own_no_context_takeover: AGREED.peer_no_context_takeover,
+            }),
             ping_interval: None,
         };
         let compress =
@@ -172,7 +178,9 @@ impl Server {
         let opcode = if kind == Kind::Text { 1 } else { 2 };
         let passes = match pick(random, 4) {
             0 => {
-                if self.connection.send(kind, &payload, true, &mut self.none).is_ok() {
+                // It would compress, and `compress` would not know of that.
+                let plain = self.compress.is_none();
+                if plain && self.connection.send(kind, &payload, true, &mut self.none).is_ok() {
                     self.put_own();
                 } else {
                     self.put(&frame(0x80 | opcode, &payload));

@@ -10,22 +10,27 @@ const LIMIT: usize = 65_536;
 const COMPRESSED: &[u8] = &[0xc1, 0x07, 0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 
 impl World {
-    /// A compressed connection, while other connections hold `others` bytes.
+    /// A connection, while other connections hold `others` bytes.
     fn beside(framing: Framing, others: usize) -> Self {
-        let mut around = TestContext::new(MemoryBudget::new(LIMIT, LIMIT), SCRATCH_SIZE);
-        around.budget.hold(others);
+        Self::beside_with(framing, others, None)
+    }
+
+    /// A connection whose messages may be compressed, while other connections hold `others` bytes.
+    fn compressed(framing: Framing, others: usize) -> Self {
         let deflate = Deflate {
             peer_window_bits: 15,
             peer_no_context_takeover: false,
             own_window_bits: 15,
             own_no_context_takeover: false,
         };
-        Self::open(
-            around,
-            &RelayOptions { framing, max_message: 1 << 20, receive: None, keep: false },
-            None,
-            Some(deflate),
-        )
+        Self::beside_with(framing, others, Some(deflate))
+    }
+
+    fn beside_with(framing: Framing, others: usize, deflate: Option<Deflate>) -> Self {
+        let mut around = TestContext::new(MemoryBudget::new(LIMIT, LIMIT), SCRATCH_SIZE);
+        around.budget.hold(others);
+        let options = RelayOptions { framing, max_message: 1 << 20, receive: None, keep: false };
+        Self::open(around, &options, None, deflate)
     }
 
     /// Each side has sent these bytes.
@@ -131,7 +136,7 @@ fn what_a_message_that_is_put_together_takes_is_counted_once() {
 
 #[test]
 fn an_inflater_is_counted_as_long_as_it_is_there() {
-    let mut world = World::beside(Framing::Line, 0);
+    let mut world = World::compressed(Framing::Line, 0);
     world.pass(b"", b"\x81\x05plain");
     assert_eq!(world.held(), 0);
     world.pass(b"", COMPRESSED);
@@ -144,7 +149,7 @@ fn an_inflater_is_counted_as_long_as_it_is_there() {
 
 #[test]
 fn without_memory_for_an_inflater_a_compressed_message_is_refused() {
-    let mut world = World::beside(Framing::Mesg, LIMIT - 32_768);
+    let mut world = World::compressed(Framing::Mesg, LIMIT - 32_768);
     world.pass(b"", COMPRESSED);
     assert_eq!(world.plugin.stream().received, b"CLOS 1009 46\nno memory for the message, buffers= is used up");
     assert_eq!(world.remote.stream().received[..4], [0x88, 2, 0x03, 0xf1]);
@@ -175,6 +180,22 @@ fn without_memory_half_a_message_of_the_plugin_is_refused() {
     world.pass(&[&b"BINA 9000\n"[..], &[7; 8000]].concat(), b"");
     assert_eq!(world.plugin.stream().received, b"CLOS 1009 46\nno memory for the message, buffers= is used up");
     assert!(world.held() <= 2 * (RESERVE + 4096), "{}", world.held());
+}
+
+#[test]
+fn without_memory_a_message_of_the_plugin_is_compressed_all_the_same() {
+    let mut world = World::compressed(Framing::Mesg, LIMIT);
+    let message = [&b"BINA 2000\n"[..], &[7; 2000]].concat();
+    world.pass(&message, b"");
+    assert_eq!(world.remote.stream().received[..2], [0xc2, 17]);
+    // Compression itself takes no memory that counts.
+    assert_eq!(world.held(), 0);
+    world.remote.stream_mut().room = 0;
+    world.pass(&message, b"");
+    assert!((19..=14 + 2000).contains(&world.held()), "more than for the plain message: {}", world.held());
+    world.remote.stream_mut().make_room(1 << 24);
+    world.pass(b"", b"");
+    assert_eq!((world.remote.stream().received.len(), world.held()), (2 * 19, 0));
 }
 
 #[test]
