@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use crate::websocket::{Connection, Control, Entropy, Event, Kind, Leniency, Role, WebSocketSettings};
+use crate::websocket::{Connection, Control, Deflate, Entropy, Event, Kind, Leniency, Role, WebSocketSettings};
+
+pub use crate::websocket::unmask;
 
 /// Masks as fast as they come: drawing them is not what is measured.
 struct FastMasks(u32);
@@ -34,14 +36,14 @@ pub enum Decoded<'a> {
     End,
 }
 
-fn connection(role: Role) -> Connection {
+fn connection(role: Role, deflate: Option<Deflate>) -> Connection {
     let settings = WebSocketSettings {
         role,
         mask: true,
         control: Control::Auto,
         max_message: 1 << 20,
         leniency: Leniency::default(),
-        deflate: None,
+        deflate,
         ping_interval: None,
     };
     Connection::new(settings, Instant::now())
@@ -50,7 +52,18 @@ fn connection(role: Role) -> Connection {
 impl FrameWriter {
     /// A writer of frames that are `masked`, or plain.
     pub fn new(masked: bool) -> Self {
-        Self { connection: connection(if masked { Role::Client } else { Role::Server }), masks: FastMasks(1) }
+        Self { connection: connection(if masked { Role::Client } else { Role::Server }, None), masks: FastMasks(1) }
+    }
+
+    /// A writer of plain frames whose messages are compressed, for a peer that inflates in a window of 32 KiB.
+    pub fn compressing() -> Self {
+        let deflate = Deflate {
+            peer_window_bits: 15,
+            peer_no_context_takeover: true,
+            own_window_bits: 15,
+            own_no_context_takeover: true,
+        };
+        Self { connection: connection(Role::Server, Some(deflate)), masks: FastMasks(1) }
     }
 
     /// Encodes a message behind those that wait, as text or as binary.
@@ -76,7 +89,7 @@ impl FrameWriter {
 
 impl Default for FrameReader {
     fn default() -> Self {
-        Self { connection: connection(Role::Server), now: Instant::now() }
+        Self { connection: connection(Role::Server, None), now: Instant::now() }
     }
 }
 

@@ -140,9 +140,12 @@ impl Header {
     /// Appends the header to `out`.
     #[inline]
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        // Built on the stack and appended at once: the header is most of a short message's cost.
+        // Built on the stack and appended at once, in a length that the compiler knows: the header is most of a short message's
+        // cost.
         let (bytes, length) = self.bytes();
-        out.extend_from_slice(&bytes[..length]);
+        let end = out.len() + length;
+        out.extend_from_slice(&bytes);
+        out.truncate(end);
     }
 
     /// The header, and its length in bytes.

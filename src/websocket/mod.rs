@@ -40,6 +40,12 @@ use std::time::Duration;
 pub(crate) use connection::Connection;
 pub(crate) use deflate::Deflate;
 
+/// Unmasks bytes from the start of a payload on.
+#[cfg(feature = "bench")]
+pub fn unmask(bytes: &mut [u8], key: [u8; 4]) {
+    mask::Mask::new(key).apply(bytes);
+}
+
 /// Payload of a control frame in bytes at most (RFC 6455 section 5.5).
 pub(crate) const MAX_CONTROL_PAYLOAD: usize = 125;
 
