@@ -328,6 +328,7 @@ fn compress(criterion: &mut Criterion<CpuTime>) {
         ("JSON 600 bytes", json(600, "C")),
         ("JSON 4 KiB", json(4096, "C")),
         ("JSON 64 KiB", json(65_536, "C")),
+        ("prose 4 KiB", include_bytes!("../../docs/protocol.md")[..4096].to_vec()),
         ("noise 64 KiB", {
             let mut state = 1u64;
             let mut next = || {
