@@ -311,6 +311,13 @@ impl Connection {
         }
     }
 
+    /// True if a server has nothing more to write: its side of the transport is to be ended. Section 7.1.1: the server SHOULD
+    /// end the connection first. After a violation the client's bytes are still read, so that it gets the reason.
+    pub(crate) fn ends_first(&self) -> bool {
+        let flushed = self.pending_close.is_none() && self.sender.queued() == 0;
+        self.role == Role::Server && flushed && (self.has_failed() || self.is_over())
+    }
+
     /// True if the peer may send compressed messages.
     pub(crate) fn is_compressed(&self) -> bool {
         self.receiver.is_compressed()

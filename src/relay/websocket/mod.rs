@@ -81,6 +81,8 @@ pub(crate) struct WebSocketRelay {
     to_remote: ToRemote,
     /// The plugin was told the end.
     end_delivered: bool,
+    /// Our side of the remote's stream is ended.
+    is_shut_down: bool,
     /// The first reason to end.
     close_reason: Option<CloseReason>,
     /// See [`Relay::failure`].
@@ -132,6 +134,7 @@ impl WebSocketRelay {
             to_plugin,
             to_remote: ToRemote::new(options.framing, FramingKind::WebSocket, limit, sent_ahead),
             end_delivered: false,
+            is_shut_down: false,
             close_reason: None,
             failure: None,
             receive: options.receive,
@@ -166,7 +169,9 @@ impl WebSocketRelay {
         // What the plugin is told of its own violations leaves in the same turn.
         self.write_plugin(plugin, cx, &mut turn);
         self.deliver_end(plugin, &mut turn);
-        self.write_remote(remote, cx);
+        if self.write_remote(remote, cx) && self.connection.ends_first() {
+            self.shutdown_remote(remote);
+        }
         if self.connection.is_over() {
             // RFC 6455 section 7.1.1: the server closes the connection first.
             self.remote = RemoteState::Gone;
@@ -550,13 +555,20 @@ impl WebSocketRelay {
         }
     }
 
+    /// Ends our side of the remote's stream, once.
+    fn shutdown_remote(&mut self, remote: &mut dyn Endpoint) {
+        if !std::mem::replace(&mut self.is_shut_down, true) {
+            remote.shutdown_write();
+        }
+    }
+
     /// The close reason, once the relay has ended.
     fn end(&mut self, remote: &mut dyn Endpoint) -> Option<CloseReason> {
         if !self.end_delivered || self.remote != RemoteState::Gone {
             return None;
         }
         // A layer's own end (close_notify), as far as it can be written.
-        remote.shutdown_write();
+        self.shutdown_remote(remote);
         let _ = remote.flush();
         Some(self.close_reason.unwrap_or(CloseReason::Done))
     }

@@ -315,9 +315,7 @@ impl<S: Stream> ServedClient<S> {
     fn flush_socket(&mut self) -> bool {
         match self.socket.flush() {
             Ok(true) => {
-                // RFC 6455 section 7.1.1: the server SHOULD end the connection first. After a violation nothing more comes that
-                // matters.
-                if self.connection.is_over() || self.connection.has_failed() {
+                if self.connection.ends_first() {
                     self.socket.shutdown_write();
                     self.write_error = Some(io::ErrorKind::BrokenPipe);
                 }

@@ -84,9 +84,8 @@ fn a_remote_that_has_ended_is_not_held_for_a_plugin_that_does_not_read() {
     assert_eq!(world.relay.deadline(&timing), Some(world.around.now + timing.stall));
 }
 
-/// The server SHOULD close the connection first: it waits for nothing after both close frames.
-#[test]
-fn rfc6455_7_1_1_a_server_ends_the_connection() {
+/// A plugin that has accepted a connection.
+fn server() -> World {
     let mut world = World::limited(None, None);
     let settings = WebSocketSettings {
         role: Role::Server,
@@ -100,8 +99,30 @@ fn rfc6455_7_1_1_a_server_ends_the_connection() {
     let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive: None, keep: false };
     let connection = Connection::new(settings, world.around.now);
     world.relay = WebSocketRelay::new(world.around.now, connection, &options, (b"", Vec::new()), None);
+    world
+}
+
+/// The server SHOULD close the connection first: it waits for nothing after both close frames.
+#[test]
+fn rfc6455_7_1_1_a_server_ends_the_connection() {
+    let mut world = server();
     world.remote_says(b"\x88\x82\0\0\0\0\x03\xe8");
     assert_eq!(world.turn().end, Some(CloseReason::RemoteClosed));
     assert_eq!(world.plugin.stream().received, b"CLOS 1000 0\n");
     assert_eq!(world.remote.stream().received, b"\x88\x02\x03\xe8");
+}
+
+/// After a violation, too: the client gets the reason and the end at once, and has a second to read them.
+#[test]
+fn rfc6455_7_1_1_a_server_ends_its_side_after_a_violation() {
+    let mut world = server();
+    world.remote_says(b"\x83\x80\0\0\0\0");
+    assert_eq!(world.turn().end, None);
+    assert_eq!(world.remote.stream().received, b"\x88\x10\x03\xeaunknown opcode");
+    assert!(world.remote.stream().is_told());
+    world.remote_says(b"more");
+    assert_eq!(world.turn().end, None, "its bytes are still read");
+    world.remote.stream_mut().close();
+    deliver_event(&mut world.remote);
+    assert_eq!(world.turn().end, Some(CloseReason::BadRemote));
 }
