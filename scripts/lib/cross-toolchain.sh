@@ -97,7 +97,7 @@ cross_rust_debian() {
     packages=$(apt-get install -s --no-install-recommends rustc-web cargo-web rust-web-src "$lld" |
         awk '$1 == "Inst" { print $2 }')
     # shellcheck disable=SC2086 # one word a package
-    packages=$(printf '%s\n' rustc-web cargo-web rust-web-src libstd-rust-web-dev "$llvm" "$lld" "lib$lld" $packages |
+    packages=$(printf '%s\n' rustc-web cargo-web rust-web-src libstd-rust-web-dev "$llvm" "$lld" $packages |
         sort -u)
     # Without apt's sandbox, whose user may not write here and would only cause a warning.
     # shellcheck disable=SC2086
