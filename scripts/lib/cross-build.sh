@@ -23,9 +23,8 @@ cross_flags() {
         -Csymbol-mangling-version=v0
     )
     case $2 in
-        # Panic locations are useless without panic messages. Derived Debug without fields saves 23 kB. Without any Debug, ureq
-        # would write requests without their version.
-        firmware) rust+=(-Zlocation-detail=none -Zfmt-debug=shallow) ;;
+        # Panic locations are useless without panic messages. firmware-rustc says which crates keep names in Debug.
+        firmware) rust+=(-Zlocation-detail=none -Zfmt-debug=none) ;;
     esac
     case $2-$1 in
         firmware-mips*)
@@ -54,6 +53,7 @@ cross_flags() {
         firmware)
             local name=${1//-/_}
             export "CARGO_TARGET_${name^^}_LINKER=$ROOT/scripts/lib/firmware-cc" "CROSS_CC_VARIABLE=CC_$name"
+            export RUSTC_WRAPPER=$ROOT/scripts/lib/firmware-rustc
             ;;
     esac
 }
