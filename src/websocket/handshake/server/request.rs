@@ -1,5 +1,7 @@
 //! [`UpgradeRequest`]: the client's request, checked as RFC 6455 section 4.2.1 asks of a server.
 
+use std::net::Ipv4Addr;
+
 use ring::digest::{SHA256, digest};
 
 use super::refusal::Refusal;
@@ -128,12 +130,17 @@ impl UpgradeRequest {
 
     /// True if the request comes from a page of the same host and port, or has no origin. A page's origin leaves out the
     /// default port of its scheme (RFC 6454 section 6.2).
+    ///
+    /// A stranger's page is of the same host, too, once its name resolves to this machine (DNS rebinding). So the host of a page
+    /// without TLS must be an address or a [local name](is_local); with TLS the stranger lacks the certificate.
     pub(crate) fn is_same_origin(&self) -> bool {
         let Some(origin) = &self.origin else { return true };
         let Some((scheme, authority)) = origin.split_once("://") else { return false };
-        let default_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+        let is_secure = scheme.eq_ignore_ascii_case("https");
+        let default_port = if is_secure { ":443" } else { ":80" };
         let without_default = |text: &'_ str| text.strip_suffix(default_port).unwrap_or(text).to_ascii_lowercase();
-        without_default(authority) == without_default(&self.host)
+        let host = without_default(authority);
+        host == without_default(&self.host) && (is_secure || is_local(&host))
     }
 
     /// True if the request has these credentials. The comparison takes the same time for every wrong value.
@@ -156,6 +163,18 @@ impl std::fmt::Debug for UpgradeRequest {
             .field("deflate", &self.deflate)
             .finish_non_exhaustive()
     }
+}
+
+/// True if nobody on the internet can have `host[:port]`, in lower case, resolve to an address of their choice: it is an address,
+/// has no dot, or is of a domain that local networks use (RFC 6762, RFC 8375, and habits of routers).
+fn is_local(host: &str) -> bool {
+    // Of an IPv6 address this leaves a bracket.
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let Some((_, domain)) = name.rsplit_once('.') else { return true };
+    name.parse::<Ipv4Addr>().is_ok()
+        || ["local", "lan", "home", "internal", "localdomain", "localhost"].contains(&domain)
+        || name.ends_with(".home.arpa")
 }
 
 fn text(value: &[u8]) -> Option<Box<str>> {

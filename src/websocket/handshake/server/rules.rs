@@ -10,7 +10,7 @@ use super::request::UpgradeRequest;
 pub(crate) struct ServerRules {
     /// The only path, without a query. `None`: any.
     pub path: Option<Box<str>>,
-    /// Patterns of origins, see [`UpgradeRequest::is_origin_allowed`]. `None`: pages of the same host and port.
+    /// Patterns of origins, see [`UpgradeRequest::is_origin_allowed`]. `None`: [`UpgradeRequest::is_same_origin`].
     pub origins: Option<Vec<Box<str>>>,
     /// The subprotocols, in the order of preference. A client must offer one of them, if there are any.
     pub subprotocols: Vec<Box<str>>,
@@ -128,6 +128,15 @@ mod tests {
             ("box:443", "http://box", false),
             ("box:8080", "null", false),
             ("box:8080", "http://evil", false),
+            ("192.168.0.5:8080", "http://192.168.0.5:8080", true),
+            ("Box.LAN:8080", "http://box.lan:8080", true),
+            ("box.home.arpa.", "http://box.home.arpa.", true),
+            ("box.home.example:443", "https://box.home.example", true),
+            // Its name may resolve to this machine (DNS rebinding).
+            ("evil.example:8080", "http://evil.example:8080", false),
+            ("192.168.0.5.evil.example:8080", "http://192.168.0.5.evil.example:8080", false),
+            ("lan.example", "http://lan.example", false),
+            ("home.arpa.example", "http://home.arpa.example", false),
             ("box:8080", "", false),
             ("box:8080", "box:8080", false),
         ] {
