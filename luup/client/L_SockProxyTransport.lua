@@ -18,6 +18,9 @@ local MAX_HEADER, MAX_LINE = 64, 16384
 
 --- Takes over a connected socket. `chunk`: bytes to read at once.
 function Transport.new(sock, chunk)
+    -- A long message goes out in several packets: the last one would otherwise wait up to 40 ms for an acknowledgement. Sockets
+    -- of a plugin's own `connect` may lack the function.
+    if sock.setoption then sock:setoption("tcp-nodelay", true) end
     -- Received and not yet taken: `text` from `at` on, then the strings of `later`, together `have` bytes.
     -- To be sent: `unsent` without its first `sent` bytes.
     return setmetatable({ sock = sock, chunk = chunk or CHUNK, text = "", at = 1, later = {}, have = 0, sent = 0 }, Transport)

@@ -47,6 +47,12 @@ for _, case in ipairs { { "MESG", mesg, messages }, { "LINE", line, lines } } do
 end
 lib.equal( read( "RAW", { "a\n", "b" } ), "BINA[a\n]BINA[b]" )
 
+-- Nagle's algorithm is off where the socket can be told so.
+local set, settable = {}, fake {}
+function settable.setoption( _, name, value ) set[#set + 1] = name .. " " .. tostring( value ) end
+Transport.new( settable )
+lib.equal( table.concat( set ), "tcp-nodelay true" )
+
 -- A long message in small pieces, and a short one in the piece that ends it.
 local long = string.rep( "0123456789", 10000 )
 local pieces = {}
