@@ -50,7 +50,8 @@ local function settings_of(options)
         MAXM = options.max_payload_size or 65536,
         MASK = options.use_masking ~= false,
         VRFY = has(options.ssl_verify, "peer") and "peer" or "none",
-        CTRL = options.control_handler and "hand" or "auto",
+        -- The server's pings are shown even if nobody handles them: they count for wslastping.
+        CTRL = options.control_handler and "hand" or "show",
         HDRS = options.upgrade_headers,
     }
     if (tonumber(options.receive_timeout) or 0) > 0 then settings.RTIM = options.receive_timeout * 1000 end
@@ -193,7 +194,8 @@ local function library(defaults)
         if handle and handle.conn then handle.conn:close(1005) end
     end
 
-    --- The time of the last received bytes, in seconds as socket.gettime() counts them; 0 without a connection.
+    --- The time of the last received bytes, pings of the server included, in seconds as socket.gettime() counts them; 0 without a
+    -- connection.
     function LuWS.wslastping(handle)
         return handle and handle.last or 0
     end

@@ -174,6 +174,16 @@ open( "/", { upgrade_headers = { ["X-Token"] = "a b" } } )
 luws.wssend( conn, 1, "head" )
 lib.check( got.next():find( "\nX-Token: a b", 1, true ), "no header" )
 luws.wsclose( conn )
+-- Without a control_handler the server's pings still count for wslastping.
+open( "/" )
+luws.wssend( conn, 1, "ping one" )
+local read = 0
+engine.poll_until( function() return conn.conn.transport.sock end, function()
+    read = read + select( 2, luws.wsreceive( conn ) )
+end, function() return #got > 0 end, "the pong" )
+lib.equal( got.next(), "1 ponged one" )
+lib.equal( read, #"PING 3\none" + #"TEXT 10\nponged one" )
+luws.wsclose( conn )
 -- control_handler: called first. Returning false suppresses the default.
 local controls, refuse = {}, false
 local function control_handler( _, opcode, data, argument )
