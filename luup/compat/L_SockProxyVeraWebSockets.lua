@@ -62,12 +62,23 @@ local function reason_of(words)
     return words
 end
 
--- libwebsockets' log levels: a sum of them, or their names in a string.
-local LEVELS = { err = 1, warn = 2, notice = 4, info = 8 }
+-- libwebsockets' log levels: a sum of them, or their names in a string. ALL is the sum of all that libwebsockets has.
+local LEVELS, ALL = { err = 1, warn = 2, notice = 4, info = 8 }, 2047
 
 -- Converts a path to the file name below the proxy's directory.
 local function file_of(path)
     return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
+end
+
+-- Returns the environment of the plugin that has called create: the first on the stack that is not the global one. A pcall, which
+-- has the global one, and a tail call, which has none, may be between. LuaUPnP gives each plugin an environment of its own.
+local function callers_environment()
+    for level = 3, 10 do
+        -- pcall and this function are levels, too.
+        local ok, environment = pcall(getfenv or error, level + 1) -- luacheck: ignore 113
+        if ok and environment ~= _G then return environment end
+    end
+    return _G
 end
 
 local Socket = {}
@@ -106,8 +117,6 @@ local function library(defaults)
     -- `ssl_settings`: client_ssl_cert_filepath and client_ssl_private_key_filepath; `standalone`: true in a script that
     -- calls loop().
     function vws.create(url, event_handlers, ssl_settings, standalone, options)
-        local ok, environment
-        if getfenv then ok, environment = pcall(getfenv, 3) end -- luacheck: ignore 113
         ssl_settings = ssl_settings or {}
         local settings = {
             timeout = 0, MAXM = 1024 * 1024,
@@ -118,7 +127,7 @@ local function library(defaults)
         for name, value in pairs(options or {}) do settings[name] = value end
         return setmetatable({
             url = tostring(url), handlers = event_handlers or {}, settings = settings, standalone = standalone,
-            environment = ok and environment or _G,
+            environment = callers_environment(),
         }, Socket)
     end
 
@@ -179,8 +188,13 @@ local function library(defaults)
         level = tonumber(log_levels)
         if level then return end
         level = 0
+        local names = " " .. tostring(log_levels):lower():gsub("%A", " ") .. " "
+        if names:find(" all ", 1, true) then
+            level = ALL
+            return
+        end
         for name, value in pairs(LEVELS) do
-            if (" " .. tostring(log_levels):lower():gsub("%A", " ") .. " "):find(" " .. name .. " ", 1, true) then level = level + value end
+            if names:find(" " .. name .. " ", 1, true) then level = level + value end
         end
     end
 

@@ -148,6 +148,8 @@ lib.equal( logs( 3 ), "500" )
 lib.equal( logs( "err,warn" ), "500" )
 lib.equal( logs( 15 ), "500 established closed" )
 lib.equal( logs( "INFO | ERR" ), "established closed" )
+lib.equal( logs( 2047 ), "500 established closed" )
+lib.equal( logs( "all" ), "500 established closed" )
 -- A callback that does not exist or fails is logged.
 vws.set_log_level( 1 )
 handlers[RECEIVE] = "no_such_function"
@@ -164,14 +166,20 @@ if setfenv then
     local heard
     local environment = setmetatable( { mine = function( data ) heard = data end }, { __index = _G } )
     local plugin = setfenv( function() return vws.create( plain, { [RECEIVE] = "mine" } ), 1 end, environment )
-    wso = plugin()
-    vws.connect( wso )
-    engine.run_until( function() return wso.conn:is_open() end, "open" )
-    vws.send( wso, "own" )
-    engine.run_until( function() return heard end, "its own" )
-    lib.equal( heard, "own" )
-    vws.close( wso )
-    engine.run_until( function() return not wso.conn end, "closed" )
+    local by_pcall = setfenv( function() return select( 2, pcall( vws.create, plain, { [RECEIVE] = "mine" } ) ) end, environment )
+    local tail = setfenv( function() return vws.create( plain, { [RECEIVE] = "mine" } ) end, environment )
+    local by_tail_call = setfenv( function() return ( tail() ) end, environment )
+    for _, create in ipairs { plugin, by_pcall, by_tail_call } do
+        heard = nil
+        wso = create()
+        vws.connect( wso )
+        engine.run_until( function() return wso.conn:is_open() end, "open" )
+        vws.send( wso, "own" )
+        engine.run_until( function() return heard end, "its own" )
+        lib.equal( heard, "own" )
+        vws.close( wso )
+        engine.run_until( function() return not wso.conn end, "closed" )
+    end
 end
 
 -- In Luup, loop() returns at once. In a script outside of Luup, it serves the connections until the last one has closed.
