@@ -302,7 +302,7 @@ impl Connection {
     /// server SHOULD close it first, so a client waits for that, for up to 5 s. After a protocol error the peer has 1 s
     /// to read the reason.
     pub(crate) fn is_over(&self) -> bool {
-        let flushed = self.pending_close.is_none() && self.sender.queued() == 0;
+        let flushed = self.is_flushed();
         match self.stage {
             ConnectionStage::Open | ConnectionStage::Closing(_) => false,
             ConnectionStage::Closed(_) => flushed && (self.role == Role::Server || self.eof),
@@ -314,8 +314,12 @@ impl Connection {
     /// True if a server has nothing more to write: its side of the transport is to be ended. Section 7.1.1: the server SHOULD
     /// end the connection first. After a violation the client's bytes are still read, so that it gets the reason.
     pub(crate) fn ends_first(&self) -> bool {
-        let flushed = self.pending_close.is_none() && self.sender.queued() == 0;
-        self.role == Role::Server && flushed && (self.has_failed() || self.is_over())
+        self.role == Role::Server && self.is_flushed() && (self.has_failed() || self.is_over())
+    }
+
+    /// True if no frame waits to be encoded or written, but for pongs and pings of `ping_interval`.
+    fn is_flushed(&self) -> bool {
+        self.pending_close.is_none() && self.sender.queued() == 0
     }
 
     /// True if the peer may send compressed messages.

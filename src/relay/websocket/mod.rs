@@ -36,7 +36,7 @@ pub(crate) const HIGH_WATER: usize = 64 * 1024;
 const BATCH: usize = 16 * 1024;
 /// What a message from the plugin, or any frame from the remote, costs of a turn at least: a peer that sends frames without
 /// payload has no longer turns than others.
-pub(crate) const MESSAGE_COST: usize = 256;
+const MESSAGE_COST: usize = 256;
 /// A plugin's own message may be as long as those it takes, and this many bytes at least.
 pub(crate) const MIN_MESSAGE_LIMIT: usize = 64 * 1024;
 
@@ -299,16 +299,7 @@ impl WebSocketRelay {
             }
             let (used, event) = self.connection.handle_input(&mut input[taken..], cx.now);
             taken += used;
-            let cost = match event {
-                // The end of a message has no frame of its own.
-                Some(Event::End) => 0,
-                None if used == 0 => 0,
-                // A frame that causes no event, or a part of one.
-                None => used.max(MESSAGE_COST),
-                Some(Event::Data(bytes)) => bytes.len().max(MESSAGE_COST),
-                Some(_) => MESSAGE_COST,
-            };
-            *allowance = allowance.saturating_sub(cost);
+            *allowance = allowance.saturating_sub(decoding_cost(used, event));
             match event {
                 None if used == 0 => return taken,
                 None => {}
@@ -571,6 +562,19 @@ impl WebSocketRelay {
         self.shutdown_remote(remote);
         let _ = remote.flush();
         Some(self.close_reason.unwrap_or(CloseReason::Done))
+    }
+}
+
+/// What it costs of a turn to decode `used` bytes, which have caused `event`: bytes, as they count in a turn's allowance.
+pub(crate) fn decoding_cost(used: usize, event: Option<Event<'_>>) -> usize {
+    match event {
+        // The end of a message has no frame of its own.
+        Some(Event::End) => 0,
+        None if used == 0 => 0,
+        // A frame that causes no event, or a part of one.
+        None => used.max(MESSAGE_COST),
+        Some(Event::Data(bytes)) => bytes.len().max(MESSAGE_COST),
+        Some(_) => MESSAGE_COST,
     }
 }
 

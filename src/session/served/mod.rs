@@ -29,7 +29,7 @@ use crate::protocol::framing::{Framing, FramingKind, MAX_DATAGRAM_LEN};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::relay::TURN_BYTES;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
-use crate::relay::websocket::{HIGH_WATER, MESSAGE_COST, MIN_MESSAGE_LIMIT, NO_MEMORY, PluginEnd, ToPlugin, ToRemote};
+use crate::relay::websocket::{HIGH_WATER, MIN_MESSAGE_LIMIT, NO_MEMORY, PluginEnd, ToPlugin, ToRemote, decoding_cost};
 use crate::websocket::{Connection, Control, Entropy, Event, Leniency, Role, WebSocketSettings, close};
 
 /// How long the client may take to answer a close frame once it has everything.
@@ -351,7 +351,7 @@ impl<S: Stream> ServedClient<S> {
             let left = self.left() + RESERVE;
             let (used, event) = self.connection.handle_input(&mut input[at..], self.turn.now);
             at += used;
-            self.turn.allowance = self.turn.allowance.saturating_sub(cost(used, event));
+            self.turn.allowance = self.turn.allowance.saturating_sub(decoding_cost(used, event));
             let has_room = match event {
                 None if used == 0 => return,
                 None => true,
@@ -388,7 +388,7 @@ impl<S: Stream> ServedClient<S> {
             }
             let (used, event) = self.connection.handle_input(&mut buffer[at..read], self.turn.now);
             at += used;
-            self.turn.allowance = self.turn.allowance.saturating_sub(cost(used, event));
+            self.turn.allowance = self.turn.allowance.saturating_sub(decoding_cost(used, event));
             let piece: Range<usize> = match event {
                 None if used == 0 => break,
                 // What is not compressed lies where it was read, and is the last that was consumed.
@@ -438,18 +438,6 @@ impl<S: Stream> ServedClient<S> {
             Transfer::Blocked | Transfer::Broken(_) => {}
         }
         transfer
-    }
-}
-
-/// What decoding costs of a turn.
-fn cost(used: usize, event: Option<Event<'_>>) -> usize {
-    match event {
-        // The end of a message has no frame of its own.
-        Some(Event::End) => 0,
-        None if used == 0 => 0,
-        None => used.max(MESSAGE_COST),
-        Some(Event::Data(bytes)) => bytes.len().max(MESSAGE_COST),
-        Some(_) => MESSAGE_COST,
     }
 }
 
