@@ -231,7 +231,12 @@ impl Listeners {
     }
 
     /// The ports of plugins.
-    fn plugin_ports(&mut self) -> impl Iterator<Item = (SocketAddr, &mut PluginPort)> {
+    fn plugin_ports(&self) -> impl Iterator<Item = (SocketAddr, &PluginPort)> {
+        self.listeners.iter().flatten().filter_map(|listener| Some((listener.address, listener.kind.plugins()?)))
+    }
+
+    /// The ports of plugins, to be changed.
+    fn plugin_ports_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut PluginPort)> {
         self.listeners
             .iter_mut()
             .flatten()
@@ -250,7 +255,7 @@ impl Listeners {
         registry: &Registry,
     ) -> Result<Option<Key>, String> {
         let address = settings.address;
-        if let Some((_, port)) = self.plugin_ports().find(|(shared, _)| *shared == address) {
+        if let Some((_, port)) = self.plugin_ports_mut().find(|(shared, _)| *shared == address) {
             if !port.fits(settings) {
                 return Err(reason(&Errno::EADDRINUSE.into()));
             }
@@ -270,7 +275,7 @@ impl Listeners {
     /// The session `key` listens no longer. Its port is closed unless others share it. Returns the arrivals that waited for
     /// it. `None` if it did not listen.
     pub(super) fn remove_owner(&mut self, key: Key) -> Option<Vec<Key>> {
-        let waited = self.plugin_ports().find_map(|(_, port)| port.remove(key))?;
+        let waited = self.plugin_ports_mut().find_map(|(_, port)| port.remove(key))?;
         for slot in &mut self.listeners {
             let port = slot.as_ref().and_then(|listener| listener.kind.plugins());
             if port.is_some_and(|port| port.owners().is_empty()) {
@@ -281,26 +286,25 @@ impl Listeners {
     }
 
     /// The owner of `path` at a plugins' listener, if another arrival may wait for it.
-    pub(super) fn owner(&mut self, listener: (SocketAddr, Protocol), path: Option<&str>) -> Result<Key, Refusal> {
-        let mut ports = self.plugin_ports();
-        let port = ports.find(|(address, port)| (*address, port.protocol) == listener);
+    pub(super) fn owner(&self, listener: (SocketAddr, Protocol), path: Option<&str>) -> Result<Key, Refusal> {
+        let port = self.plugin_ports().find(|(address, port)| (*address, port.protocol) == listener);
         let (_, port) = port.ok_or_else(not_served)?;
         port.owner(path)
     }
 
     /// The owner that the arrival with this id waits for, and the arrival.
     pub(super) fn find_waiting(&self, id: &[u8]) -> Option<(Key, Key)> {
-        self.listeners.iter().flatten().find_map(|listener| listener.kind.plugins()?.find_waiting(id))
+        self.plugin_ports().find_map(|(_, port)| port.find_waiting(id))
     }
 
     /// An arrival waits for `owner` from now on.
     pub(super) fn add_waiting(&mut self, owner: Key, pid: Pid, arrival: Key) {
-        self.plugin_ports().for_each(|(_, port)| port.add_waiting(owner, pid, arrival));
+        self.plugin_ports_mut().for_each(|(_, port)| port.add_waiting(owner, pid, arrival));
     }
 
     /// An arrival waits no longer.
     pub(super) fn remove_waiting(&mut self, arrival: Key) {
-        self.plugin_ports().for_each(|(_, port)| port.remove_waiting(arrival));
+        self.plugin_ports_mut().for_each(|(_, port)| port.remove_waiting(arrival));
     }
 
     /// The ports of all listeners: what no client reaches through the proxy.

@@ -485,7 +485,7 @@ impl Daemon {
             DaemonRequest::Kept(KeptRequest::Claim) => self.claim(key),
             DaemonRequest::Kept(KeptRequest::Attach { pid, seen }) => {
                 if let Err(reason) = self.attach(key, &pid, seen) {
-                    self.reply(key, &reply::kept_failed("ATCH", reason));
+                    self.reply(key, &reply::failed("ATCH", reason));
                 }
             }
             DaemonRequest::Kept(KeptRequest::Drop { pid }) => {
@@ -495,14 +495,13 @@ impl Daemon {
                         self.enqueue(kept);
                         reply::ok("DROP")
                     }
-                    Ok(None) | Err(TooManyGuesses) => reply::kept_failed("DROP", reply::NO_SUCH_PID),
+                    Ok(None) | Err(TooManyGuesses) => reply::failed("DROP", reply::NO_SUCH_PID),
                 };
                 self.reply(key, &answer);
             }
             DaemonRequest::Listen => {
                 if let Err(why) = self.listen(key) {
-                    let answer = reply::listen_failed("LSTN", why.as_bytes());
-                    self.with_session(key, |session, cx| session.reject(answer, cx));
+                    self.with_session(key, |session, cx| session.handle_not_listening(&why, cx));
                 }
             }
             DaemonRequest::Arrived => {
@@ -510,22 +509,16 @@ impl Daemon {
                     self.refuse_arrival(key, refusal);
                 }
             }
-            DaemonRequest::Arrival(ArrivalRequest::Accept { id, options }) => match self.accept(key, &id, &options) {
-                Ok(()) => {}
-                Err(AcceptError::Option(error)) => {
-                    let answer = reply::listen_failed("ACPT", &error.reason());
-                    self.with_session(key, |session, cx| session.reject(answer, cx));
+            DaemonRequest::Arrival(ArrivalRequest::Accept { id, options }) => {
+                if let Err(error) = self.accept(key, &id, &options) {
+                    self.with_session(key, |session, cx| session.handle_not_accepted(&error, cx));
                 }
-                Err(AcceptError::NoSuchId) => {
-                    self.reply(key, &reply::listen_failed("ACPT", reply::NO_SUCH_ID.as_bytes()));
-                }
-                Err(AcceptError::Pid(why)) => self.reply(key, &reply::listen_failed("ACPT", why.as_bytes())),
-            },
+            }
             DaemonRequest::Arrival(ArrivalRequest::Deny { id, status, reason }) => {
                 let arrival = self.listeners.find_waiting(&id).filter(|&(owner, _)| owner == key);
                 let answer = match (arrival, status) {
-                    (None, _) => reply::listen_failed("DENY", reply::NO_SUCH_ID.as_bytes()),
-                    (_, None) => reply::listen_failed("DENY", reply::INVALID_STATUS.as_bytes()),
+                    (None, _) => reply::failed("DENY", reply::NO_SUCH_ID),
+                    (_, None) => reply::failed("DENY", reply::INVALID_STATUS),
                     (Some((_, arrival)), Some(status)) => {
                         self.refuse_arrival(arrival, handshake::Refusal::with_phrase(status, &reason));
                         reply::denied(&id)

@@ -60,9 +60,9 @@ pub(crate) fn attached(pid: &[u8]) -> Vec<u8> {
     line(&[b"OK ATCH ", pid])
 }
 
-/// `ERR <command> <reason>`: ATCH or DROP failed.
-pub(crate) fn kept_failed(command: &str, reason: &str) -> Vec<u8> {
-    line(&[format!("ERR {command} {reason}").as_bytes()])
+/// `ERR <command> <reason>`. The reason may quote the plugin.
+pub(crate) fn failed(command: &str, reason: impl AsRef<[u8]>) -> Vec<u8> {
+    line(&[format!("ERR {command} ").as_bytes(), reason.as_ref()])
 }
 
 /// `OK LSTN <pid>`.
@@ -91,11 +91,6 @@ pub(crate) fn accepted(id: &[u8]) -> Vec<u8> {
 /// `OK DENY <id>`.
 pub(crate) fn denied(id: &[u8]) -> Vec<u8> {
     line(&[b"OK DENY ", id])
-}
-
-/// `ERR <command> <reason>`: LSTN, ACPT or DENY failed. The reason may quote the plugin.
-pub(crate) fn listen_failed(command: &str, reason: &[u8]) -> Vec<u8> {
-    line(&[format!("ERR {command} ").as_bytes(), reason])
 }
 
 /// `OK <command>`.
@@ -150,8 +145,8 @@ pub(crate) fn command_failed(error: &CommandError) -> Vec<u8> {
         CommandError::Unknown => line(&[b"ERR INVALID COMMAND"]),
         // These errors have the same reason for all protocols.
         CommandError::Connect(error) => connect_failed(error, Protocol::Tcp),
-        CommandError::Listen(error) => listen_failed("LSTN", &error.reason()),
-        CommandError::Argument(command, what) => line(&[format!("ERR {command} {what}").as_bytes()]),
+        CommandError::Listen(error) => failed("LSTN", error.reason()),
+        CommandError::Argument(command, what) => failed(command, what),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::context::DaemonRequest;
 use super::outbox::Outbox;
-use super::setup::{ReadOutcome, SetupContext, SetupOutcome, TURN_COMMANDS, read_commands};
+use super::setup::{SetupContext, SetupOutcome, TURN_COMMANDS, read_commands};
 use crate::net::endpoint::Endpoint;
 use crate::protocol::command::ArrivalRequest;
 use crate::protocol::options::Parameters;
@@ -80,12 +80,11 @@ impl Listening {
                 }
                 Some(SetupAction::Close(reply)) => return SetupOutcome::Close(reply),
                 Some(_) => return SetupOutcome::Close(reply::line_too_long()),
-                None => match read_commands(&mut self.parser, plugin, cx) {
-                    ReadOutcome::Some => {}
-                    ReadOutcome::Nothing => return SetupOutcome::Wait,
-                    ReadOutcome::NoMemory => return SetupOutcome::Close(reply::line_too_long()),
-                    ReadOutcome::End => return SetupOutcome::Lost,
-                },
+                None => {
+                    if let Some(outcome) = read_commands(&mut self.parser, plugin, cx) {
+                        return outcome;
+                    }
+                }
             }
         }
         SetupOutcome::Again

@@ -281,7 +281,7 @@ impl<N: Network> Session<N> {
         };
         let opening = ServedOpening { opening, port, choice: ServeChoice::default() };
         let plugin = PluginSide::Opening(Box::new(opening));
-        Self::with_plugin(pid, plugin, peer, Parameters::default(), Stage::Opening, cx.now)
+        Self::with_plugin(pid, plugin, Peer::Plugin(peer), Parameters::default(), Stage::Opening, cx.now)
     }
 
     /// A connection that has arrived at `listener`, which is the address of `port`. Its socket is registered under the token of
@@ -296,8 +296,7 @@ impl<N: Network> Session<N> {
     ) -> Self {
         let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
         let stage = Stage::Arriving(Box::new(Arriving::new(pid, socket, listener, port, cx)));
-        let session = Self::with_plugin(pid, PluginSide::GONE, peer, Parameters::default(), stage, cx.now);
-        Self { peer: Peer::remote(peer), ..session }
+        Self::with_plugin(pid, PluginSide::GONE, Peer::remote(peer), Parameters::default(), stage, cx.now)
     }
 
     fn new(
@@ -309,19 +308,18 @@ impl<N: Network> Session<N> {
         now: Instant,
     ) -> Self {
         let plugin = PluginSide::Attached(SocketEndpoint::new(stream, Readiness::ACCEPTED));
-        Self::with_plugin(pid, plugin, peer, parameters, stage, now)
+        Self::with_plugin(pid, plugin, Peer::Plugin(peer), parameters, stage, now)
     }
 
     fn with_plugin(
         pid: Pid,
         plugin: PluginSide<N::Stream>,
-        peer: SocketAddr,
+        peer: Peer,
         parameters: Parameters,
         stage: Stage<N>,
         now: Instant,
     ) -> Self {
-        let (peer, notifier) = (Peer::Plugin(peer), Notifier::Unopened);
-        Self { pid, peer, started: now, plugin, parameters, notifier, stage, counted: 0 }
+        Self { pid, peer, started: now, plugin, parameters, notifier: Notifier::Unopened, stage, counted: 0 }
     }
 
     /// The proxy's name for this connection.
@@ -564,7 +562,7 @@ impl<N: Network> Session<N> {
             None => Next::Stay(TurnResult::Wait),
             Some(TlsOutcome::Failed(error)) => {
                 log::info!("{} does not listen: {error}", self.pid);
-                let reply = reply::listen_failed("LSTN", error.to_string().as_bytes());
+                let reply = reply::failed("LSTN", error.to_string());
                 Next::Enter(Stage::Draining(Box::new(Draining::new(reply, cx.now))))
             }
             Some(TlsOutcome::Pending(_) | TlsOutcome::Done(_)) => {
@@ -1128,6 +1126,11 @@ impl<N: Network> Session<N> {
         self.stage = Stage::Listening(Box::new(Listening::new(setup.take_parser(), reply, now)));
     }
 
+    /// The plugin cannot listen: the daemon's answer to [`DaemonRequest::Listen`]. `why`: the reason of `ERR LSTN`.
+    pub(crate) fn handle_not_listening(&mut self, why: &str, cx: &mut SessionContext<'_, N>) {
+        self.reject(reply::failed("LSTN", why), cx);
+    }
+
     /// Tells the plugin that listens of an arrival, by `line` and by a notification. False if it cannot be told now.
     pub(crate) fn announce(&mut self, line: &[u8], cx: &mut SessionContext<'_, N>) -> bool {
         let Stage::Listening(listening) = &mut self.stage else { return false };
@@ -1252,6 +1255,15 @@ impl<N: Network> Session<N> {
         let stage = self.relay(connected, cx);
         self.enter(stage, cx);
         Ok(())
+    }
+
+    /// The plugin cannot have the arrival: the daemon's answer to ACPT. An invalid option ends setup mode, as one of CONN does.
+    pub(crate) fn handle_not_accepted(&mut self, error: &AcceptError, cx: &mut SessionContext<'_, N>) {
+        match error {
+            AcceptError::Option(error) => self.reject(reply::failed("ACPT", error.reason()), cx),
+            AcceptError::NoSuchId => self.reply(&reply::failed("ACPT", reply::NO_SUCH_ID)),
+            AcceptError::Pid(why) => self.reply(&reply::failed("ACPT", why)),
+        }
     }
 
     /// See [`Session::attach`].

@@ -70,18 +70,6 @@ pub(super) enum SetupOutcome {
     Lost,
 }
 
-/// What came of reading from the plugin.
-pub(super) enum ReadOutcome {
-    /// The parser has got something.
-    Some,
-    /// Something must happen first.
-    Nothing,
-    /// There is no memory for the rest of a line.
-    NoMemory,
-    /// The plugin's connection has ended.
-    End,
-}
-
 impl Setup {
     /// A plugin that is to be greeted with `greeting`; its lines may be `line_limit` bytes long.
     pub(super) fn new(greeting: Vec<u8>, now: Instant, line_limit: usize) -> Self {
@@ -174,10 +162,8 @@ impl Setup {
                     return SetupOutcome::Request(DaemonRequest::Arrival(request));
                 }
                 None => match read_commands(&mut self.parser, plugin, cx) {
-                    ReadOutcome::Some => self.silent_since = cx.now,
-                    ReadOutcome::Nothing => return SetupOutcome::Wait,
-                    ReadOutcome::NoMemory => return SetupOutcome::Close(reply::line_too_long()),
-                    ReadOutcome::End => return SetupOutcome::Lost,
+                    None => self.silent_since = cx.now,
+                    Some(outcome) => return outcome,
                 },
             }
         }
@@ -185,32 +171,32 @@ impl Setup {
     }
 }
 
-/// Reads what `parser` wants from the plugin.
+/// Reads what `parser` wants from the plugin. `None`: it has got something. Otherwise what the turn leads to.
 pub(super) fn read_commands(
     parser: &mut SetupParser,
     plugin: &mut dyn Endpoint,
     cx: &mut SetupContext<'_>,
-) -> ReadOutcome {
+) -> Option<SetupOutcome> {
     if !plugin.is_readable() {
-        return ReadOutcome::Nothing;
+        return Some(SetupOutcome::Wait);
     }
     let memory = cx.budget.left().max(RESERVE.saturating_sub(parser.held()));
     if memory == 0 && cx.budget.is_exhausted() {
-        return ReadOutcome::NoMemory;
+        return Some(SetupOutcome::Close(reply::line_too_long()));
     }
     if memory == 0 {
         // If several parts of lines wait for each other's memory, the budget ends the largest.
         cx.budget.wait(RESERVE);
-        return ReadOutcome::Nothing;
+        return Some(SetupOutcome::Wait);
     }
     let room = cx.scratch.len().min(parser.wanted()).min(memory);
     match plugin.try_read(&mut cx.scratch[..room]) {
         Transfer::Bytes(read) => {
             parser.handle_input(&cx.scratch[..read]);
-            ReadOutcome::Some
+            None
         }
-        Transfer::Blocked => ReadOutcome::Nothing,
-        Transfer::Eof | Transfer::Broken(_) => ReadOutcome::End,
+        Transfer::Blocked => Some(SetupOutcome::Wait),
+        Transfer::Eof | Transfer::Broken(_) => Some(SetupOutcome::Lost),
     }
 }
 

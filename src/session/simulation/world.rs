@@ -473,7 +473,7 @@ impl World {
                 Ok(()) => drop(self.seen.insert("attached".into())),
                 Err(reason) => {
                     self.seen.insert(format!("ATCH {reason}"));
-                    self.reply(key, &reply::kept_failed("ATCH", reason));
+                    self.reply(key, &reply::failed("ATCH", reason));
                 }
             },
             DaemonRequest::Kept(KeptRequest::Drop { pid }) => {
@@ -483,7 +483,7 @@ impl World {
                         self.enqueue(kept);
                         reply::ok("DROP")
                     }
-                    None => reply::kept_failed("DROP", reply::NO_SUCH_PID),
+                    None => reply::failed("DROP", reply::NO_SUCH_PID),
                 };
                 self.reply(key, &answer);
             }
@@ -495,8 +495,7 @@ impl World {
             }
             DaemonRequest::Listen => {
                 if let Err(why) = self.listen(key) {
-                    let answer = reply::listen_failed("LSTN", why.as_bytes());
-                    self.with_session(key, |session, cx| session.reject(answer, cx));
+                    self.with_session(key, |session, cx| session.handle_not_listening(why, cx));
                 }
             }
             DaemonRequest::Arrived => {
@@ -506,12 +505,7 @@ impl World {
             }
             DaemonRequest::Arrival(ArrivalRequest::Accept { id, options }) => match self.accept(key, &id, &options) {
                 Ok(()) => drop(self.seen.insert("accepted".into())),
-                Err(AcceptError::Option(error)) => {
-                    let answer = reply::listen_failed("ACPT", &error.reason());
-                    self.with_session(key, |session, cx| session.reject(answer, cx));
-                }
-                Err(AcceptError::NoSuchId) => self.reply(key, b"ERR ACPT No such id\n"),
-                Err(AcceptError::Pid(why)) => self.reply(key, &reply::listen_failed("ACPT", why.as_bytes())),
+                Err(error) => drop(self.with_session(key, |session, cx| session.handle_not_accepted(&error, cx))),
             },
             DaemonRequest::Arrival(ArrivalRequest::Deny { id, status, reason }) => {
                 let arrival = self.port.as_ref().and_then(|port| port.find_waiting(&id));
