@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::options::listen;
+use super::options::values::text;
 use super::tls_settings::ServerTlsSettings;
-use super::{first_word, number, percent};
-use crate::websocket::handshake::{MAX_TEXTS, Offer, ServerRules};
+use super::{first_word, number};
+use crate::websocket::handshake::ServerRules;
 
 /// Silence of a browser after which it is sent a ping, by default: half a minute finds most of the middleboxes that drop
 /// silent connections, and browsers that are gone.
@@ -26,45 +28,37 @@ pub(crate) struct ServeSettings {
 impl ServeSettings {
     /// Parses `[/path] [KEY=value ...]` up to the word CONN, and returns what follows that. The error is the reason, without
     /// secrets.
-    pub(crate) fn parse(mut text: &[u8]) -> Result<(Self, &[u8]), String> {
+    pub(crate) fn parse(mut line: &[u8]) -> Result<(Self, &[u8]), String> {
         let mut rules = ServerRules::default();
         let (mut certificate, mut key) = (None, None);
         let (mut deflate, mut ping_interval) = (false, Some(PING_INTERVAL));
         loop {
-            let (word, rest) = first_word(text);
+            let (word, rest) = first_word(line);
             if word.is_empty() {
                 return Err("CONN and a target are needed".into());
             }
             if word.eq_ignore_ascii_case(b"CONN") {
-                text = rest;
+                line = rest;
                 break;
             }
-            text = rest;
+            line = rest;
             if word.starts_with(b"/") {
-                let path = std::str::from_utf8(word).ok().filter(|_| is_path(word));
-                rules.path = Some(path.ok_or("the path has a character that no path has")?.into());
+                let path = listen::path(word).map_err(|_| "the path has a character that no path has")?;
+                rules.path = Some(path);
                 continue;
             }
             let equals = word.iter().position(|&b| b == b'=');
             let (name, value) = equals.map_or((word, None), |at| (&word[..at], Some(&word[at + 1..])));
             let invalid = || format!("Invalid option {}", String::from_utf8_lossy(name));
-            let value = value.ok_or_else(invalid)?;
+            let value = value.filter(|value| !value.is_empty()).ok_or_else(invalid)?;
             let known = match name {
-                b"ORIG" => list(value).map(|patterns| rules.origins = Some(patterns)),
-                b"SUBP" => list(value).and_then(|names| {
-                    let mut offer = Offer::default();
-                    offer.set_subprotocols(names.iter().map(|name| name.as_bytes())).ok()?;
-                    rules.subprotocols = offer.subprotocols;
-                    Some(())
-                }),
-                b"AUTH" => percent::decode(value).and_then(|credentials| {
-                    let mut offer = Offer::default();
-                    offer.set_auth(&credentials).ok()?;
-                    rules.credentials = offer.auth;
-                    Some(())
-                }),
-                b"CERT" => decoded(value).map(|file| certificate = Some(file)),
-                b"PKEY" => decoded(value).map(|file| key = Some(file)),
+                // A gap in the list is a slip.
+                b"ORIG" if value.split(|&b| b == b',').any(<[u8]>::is_empty) => None,
+                b"ORIG" => listen::origins(value).ok().map(|patterns| rules.origins = Some(patterns)),
+                b"SUBP" => listen::subprotocols(value).ok().map(|names| rules.subprotocols = names),
+                b"AUTH" => listen::credentials(value).ok().map(|credentials| rules.credentials = Some(credentials)),
+                b"CERT" => text(value).ok().map(|file| certificate = Some(file)),
+                b"PKEY" => text(value).ok().map(|file| key = Some(file)),
                 b"DEFL" => [&b"off"[..], b"on"].iter().position(|word| *word == value).map(|at| deflate = at == 1),
                 b"PNGI" => number::parse(value).map(|seconds| ping_interval = super::options::time_limit(seconds, 1.0)),
                 _ => None,
@@ -76,7 +70,7 @@ impl ServeSettings {
             (None, Some(_)) => return Err("PKEY needs CERT".into()),
             (None, None) => None,
         };
-        Ok((Self { rules, tls, deflate, ping_interval }, text))
+        Ok((Self { rules, tls, deflate, ping_interval }, line))
     }
 
     /// The scheme of the port's URL.
@@ -88,24 +82,6 @@ impl ServeSettings {
     pub(crate) fn shown_path(&self) -> &str {
         self.rules.path.as_deref().unwrap_or("*")
     }
-}
-
-/// True if a request may have this path.
-fn is_path(path: &[u8]) -> bool {
-    path.iter().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(byte))
-}
-
-/// Percent-encoded UTF-8 text without CR, LF and NUL, and not empty.
-fn decoded(value: &[u8]) -> Option<Box<str>> {
-    let decoded = percent::decode(value)?;
-    let is_line = !decoded.is_empty() && !decoded.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
-    String::from_utf8(decoded).ok().filter(|_| is_line).map(Into::into)
-}
-
-/// Such texts separated by commas, 1 to [`MAX_TEXTS`] of them. A comma inside a text is written as `%2c`.
-fn list(value: &[u8]) -> Option<Vec<Box<str>>> {
-    let texts: Option<Vec<_>> = value.split(|&b| b == b',').map(decoded).collect();
-    texts.filter(|texts| texts.len() <= MAX_TEXTS)
 }
 
 #[cfg(test)]

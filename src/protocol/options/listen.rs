@@ -42,6 +42,34 @@ fn tls(parameters: &mut Parameters) -> &mut ServerTlsSettings {
     settings(parameters).tls.get_or_insert_with(|| ServerTlsSettings { certificate: "".into(), key: None })
 }
 
+/// Parses PATH, of LSTN and of a line of `[serve]`: a path that a request may have, without a query.
+pub(in crate::protocol) fn path(value: &[u8]) -> Result<Box<str>, ValueError> {
+    let is_path = value.starts_with(b"/") && value.iter().all(|b| b.is_ascii_graphic() && !b"?#".contains(b));
+    let path = std::str::from_utf8(value).ok().filter(|_| is_path);
+    path.map(Into::into).ok_or(ValueError::Invalid)
+}
+
+/// Parses ORIG, of both: 1 to [`MAX_TEXTS`] patterns.
+pub(in crate::protocol) fn origins(value: &[u8]) -> Result<Vec<Box<str>>, ValueError> {
+    let patterns = list(value)?;
+    if patterns.is_empty() || patterns.len() > MAX_TEXTS { Err(ValueError::Invalid) } else { Ok(patterns) }
+}
+
+/// Parses SUBP, of both. The rules are those of the SUBP of CONN.
+pub(in crate::protocol) fn subprotocols(value: &[u8]) -> Result<Vec<Box<str>>, ValueError> {
+    let names: Vec<_> = value.split(|&b| b == b',').map(decoded).collect::<Result<_, _>>()?;
+    let mut offer = Offer::default();
+    offer.set_subprotocols(names.iter().map(Vec::as_slice))?;
+    Ok(offer.subprotocols)
+}
+
+/// Parses AUTH, of both: user and password. The rules are those of the AUTH of CONN.
+pub(in crate::protocol) fn credentials(value: &[u8]) -> Result<(Box<str>, Box<str>), ValueError> {
+    let mut offer = Offer::default();
+    offer.set_auth(&decoded(value)?)?;
+    offer.auth.ok_or(ValueError::Invalid)
+}
+
 /// The options of LSTN.
 pub(super) static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
@@ -65,9 +93,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Unset("any that no other has"),
         "path of the requests to take, without a query",
         |parameters, value| {
-            let is_path = value.starts_with(b"/") && value.iter().all(|b| b.is_ascii_graphic() && !b"?#".contains(b));
-            let path = std::str::from_utf8(value).ok().filter(|_| is_path).ok_or(ValueError::Invalid)?;
-            settings(parameters).rules.path = Some(path.into());
+            settings(parameters).rules.path = Some(path(value)?);
             Ok(())
         },
     ),
@@ -78,11 +104,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Unset("the same host and port"),
         "origins of pages that may connect; * stands for any characters but /, alone for every origin",
         |parameters, value| {
-            let patterns = list(value)?;
-            if patterns.is_empty() || patterns.len() > MAX_TEXTS {
-                return Err(ValueError::Invalid);
-            }
-            settings(parameters).rules.origins = Some(patterns);
+            settings(parameters).rules.origins = Some(origins(value)?);
             Ok(())
         },
     ),
@@ -93,10 +115,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Unset("-"),
         "subprotocols, of which a client must offer one",
         |parameters, value| {
-            let names: Vec<_> = value.split(|&b| b == b',').map(decoded).collect::<Result<_, _>>()?;
-            let mut offer = Offer::default();
-            offer.set_subprotocols(names.iter().map(Vec::as_slice))?;
-            settings(parameters).rules.subprotocols = offer.subprotocols;
+            settings(parameters).rules.subprotocols = subprotocols(value)?;
             Ok(())
         },
     ),
@@ -107,9 +126,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Unset("-"),
         "HTTP basic authentication that is asked for",
         |parameters, value| {
-            let mut offer = Offer::default();
-            offer.set_auth(&decoded(value)?)?;
-            settings(parameters).rules.credentials = offer.auth;
+            settings(parameters).rules.credentials = Some(credentials(value)?);
             Ok(())
         },
     )

@@ -5,10 +5,10 @@
 //! [`TlsSettings::default`], [`DatagramSettings::default`] and [`WebSocketSettings::default`] parse their default texts.
 
 mod general;
-mod listen;
+pub(super) mod listen;
 mod tls;
 mod udp;
-mod values;
+pub(super) mod values;
 mod websocket;
 
 pub(crate) use values::{block_size, time_limit};
@@ -174,20 +174,20 @@ impl Parameters {
     /// Applies the options that follow the target of a CONN: `KEY=value`, separated by blanks. If an option is given twice,
     /// the last one holds.
     pub(crate) fn apply(&mut self, target: &Target, options: &[u8]) -> Result<(), OptionError> {
-        let given = self.apply_each(options, |name| self::options().find(|spec| spec.name.as_bytes() == name))?;
+        let given = self.apply_each(options, |name| self::options().find(|spec| spec.is_named(name)))?;
         self.check(Protocol::of(target, self.transport), &given)
     }
 
     /// Applies the options of an ACPT, whose arrival speaks `protocol`: those of CONN that do not only concern connecting.
     pub(crate) fn apply_to_arrival(&mut self, protocol: Protocol, options: &[u8]) -> Result<(), OptionError> {
-        let given = self
-            .apply_each(options, |name| self::options().find(|spec| spec.name.as_bytes() == name && !spec.connects))?;
+        let given =
+            self.apply_each(options, |name| self::options().find(|spec| spec.is_named(name) && !spec.connects))?;
         self.check(protocol, &given)
     }
 
     /// Applies the options of a LSTN.
     pub(crate) fn apply_to_listener(&mut self, options: &[u8]) -> Result<(), OptionError> {
-        let given = self.apply_each(options, |name| listen_options().find(|spec| spec.name.as_bytes() == name))?;
+        let given = self.apply_each(options, |name| listen_options().find(|spec| spec.is_named(name)))?;
         let protocol = self.listen.as_ref().map_or(Protocol::Tcp, |settings| settings.protocol);
         match given.iter().find(|(spec, _)| !spec.scope.includes_listener(protocol)) {
             Some((spec, option)) => Err(ValueError::Invalid.into_option_error(spec, option)),
@@ -206,7 +206,7 @@ impl Parameters {
             let unknown = || OptionError::Invalid(option.into());
             let equals = option.iter().position(|&b| b == b'=').ok_or_else(unknown)?;
             let (name, value) = (&option[..equals], &option[equals + 1..]);
-            let spec = find(name).ok_or_else(|| match self::options().find(|spec| spec.name.as_bytes() == name) {
+            let spec = find(name).ok_or_else(|| match self::options().find(|spec| spec.is_named(name)) {
                 // Another command's option may be a secret here, too.
                 Some(spec) => ValueError::Invalid.into_option_error(spec, option),
                 None => unknown(),
@@ -276,7 +276,7 @@ impl OptionError {
 }
 
 /// Why the value of an option is rejected.
-enum ValueError {
+pub(super) enum ValueError {
     Invalid,
     /// Invalid, for a reason that the plugin is told.
     Because(&'static str),
@@ -369,7 +369,7 @@ impl OptionDefault {
     }
 }
 
-/// One option of CONN.
+/// One option of CONN or LSTN.
 pub(crate) struct OptionSpec {
     /// Four upper-case letters.
     pub name: &'static str,
@@ -400,6 +400,10 @@ impl OptionSpec {
         apply: fn(&mut Parameters, &[u8]) -> Result<(), ValueError>,
     ) -> Self {
         Self { name, value, scope, default, help, capabilities: &[], is_secret: false, connects: false, apply }
+    }
+
+    fn is_named(&self, name: &[u8]) -> bool {
+        self.name.as_bytes() == name
     }
 
     const fn capable(mut self, words: &'static [&'static str]) -> Self {

@@ -54,7 +54,7 @@ pub(super) fn decoded(value: &[u8]) -> Result<Vec<u8>, ValueError> {
 }
 
 /// Percent-encoded UTF-8 text without CR, LF and NUL.
-pub(super) fn text(value: &[u8]) -> Result<Box<str>, ValueError> {
+pub(in crate::protocol) fn text(value: &[u8]) -> Result<Box<str>, ValueError> {
     let decoded = decoded(value)?;
     if decoded.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
         return Err(ValueError::Invalid);
