@@ -16,7 +16,7 @@ use super::opening::{Opening, OpeningOutcome};
 use super::pid::Pid;
 use super::plugin_port::PluginPort;
 use super::remote::RemoteStream;
-use crate::net::endpoint::{Endpoint, SocketEndpoint};
+use crate::net::endpoint::SocketEndpoint;
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
@@ -27,51 +27,26 @@ use crate::websocket::handshake::{AcceptOptions, CompressionOffer, Refusal, Upgr
 /// A connection that has arrived.
 #[derive(Debug)]
 pub(super) struct Arriving<S> {
-    /// For log lines.
-    pid: Pid,
     /// The address of the listener.
     listener: SocketAddr,
     protocol: Protocol,
-    connection: Connection<S>,
+    /// The connection, and the handshakes of TLS and WebSocket that it needs. Without any, nothing is read before a plugin
+    /// accepts it.
+    opening: Opening<S>,
     claim: Claim,
     /// The subprotocol that the listener prefers of those that the client offers.
     subprotocol: Option<Box<str>>,
 }
 
-#[derive(Debug)]
-enum Connection<S> {
-    /// Nothing is read before a plugin accepts it.
-    Stream(SocketEndpoint<RemoteStream<S>>),
-    /// Handshakes are made: of TLS, of WebSocket, or both.
-    Opening(Box<Opening<S>>),
-    /// It is closed, or [`Arriving::accept`] has returned it.
-    Over,
-}
-
-/// Who is to decide about the connection.
+/// What has been decided about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
-    /// The daemon has not been asked yet.
-    Unknown,
-    /// The daemon looks for an owner of the path.
-    Asked,
-    /// A plugin, until this instant.
+    /// Nothing: no owner has been told of it.
+    Undecided,
+    /// An owner has been told. A plugin may accept it until this instant.
     Waiting(Instant),
     /// It is refused.
     Refused,
-}
-
-/// What a turn leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ArrivalOutcome {
-    /// Nothing more to do until something happens.
-    Wait,
-    /// There is more to do at once.
-    Again,
-    /// The daemon is to look for an owner. Returned once.
-    Arrived,
-    /// The connection has ended.
-    Over,
 }
 
 /// ACPT names a subprotocol that the client does not offer, or several: these.
@@ -98,21 +73,8 @@ impl<S: Stream> Arriving<S> {
         port: &PluginPort,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let is_websocket = port.protocol.is_websocket();
-        let connection = match &port.tls {
-            Some(tls) => {
-                let opening = Opening::over_tls(pid, socket, tls, cx);
-                Connection::Opening(Box::new(if is_websocket { opening } else { opening.only_tls() }))
-            }
-            None => {
-                let remote = socket.wrap(RemoteStream::Plain);
-                match is_websocket {
-                    true => Connection::Opening(Box::new(Opening::new(pid, remote, cx.now))),
-                    false => Connection::Stream(remote),
-                }
-            }
-        };
-        Self { pid, listener, protocol: port.protocol, connection, claim: Claim::Unknown, subprotocol: None }
+        let opening = Opening::new(pid, socket, port.tls.as_ref(), port.protocol.is_websocket(), cx);
+        Self { listener, protocol: port.protocol, opening, claim: Claim::Undecided, subprotocol: None }
     }
 
     /// The address of the listener.
@@ -127,17 +89,12 @@ impl<S: Stream> Arriving<S> {
 
     /// The request of WebSocket that is to be decided about.
     pub(super) fn request(&self) -> Option<&UpgradeRequest> {
-        if let Connection::Opening(opening) = &self.connection { opening.request() } else { None }
+        self.opening.request()
     }
 
     /// True while a plugin may accept it.
     pub(super) fn is_waiting(&self) -> bool {
-        let has_left = match &self.connection {
-            Connection::Stream(remote) => remote.is_closed(),
-            Connection::Opening(opening) => !opening.is_requested(),
-            Connection::Over => true,
-        };
-        matches!(self.claim, Claim::Waiting(_)) && !has_left
+        matches!(self.claim, Claim::Waiting(_)) && self.opening.is_requested()
     }
 
     /// An owner has been told of it. It waits until `due` for a plugin to accept it.
@@ -147,97 +104,49 @@ impl<S: Stream> Arriving<S> {
 
     /// An event of the connection.
     pub(super) fn handle_event(&mut self, event: Readiness) {
-        match &mut self.connection {
-            Connection::Stream(remote) => remote.handle_event(event),
-            Connection::Opening(opening) => opening.handle_event(event),
-            Connection::Over => {}
-        }
+        self.opening.handle_event(event);
     }
 
     /// A thread has done its part of the handshake of TLS.
     pub(super) fn handle_tls_step(&mut self, step: TlsStep) {
-        if let Connection::Opening(opening) = &mut self.connection {
-            opening.handle_tls_step(step);
-        }
+        self.opening.handle_tls_step(step);
     }
 
     /// Cancels what was asked of threads. To be called before it is dropped.
     pub(super) fn cancel<N: Network<Stream = S>>(&self, cx: &mut SessionContext<'_, N>) {
-        if let Connection::Opening(opening) = &self.connection {
-            opening.cancel(cx);
-        }
+        self.opening.cancel(cx);
     }
 
     /// Has the next turn read the connection, whatever events have reported.
     pub(super) fn assume_readable(&mut self) {
-        // Nothing is read of a stream before it is accepted.
-        if let Connection::Opening(opening) = &mut self.connection {
-            opening.assume_readable();
-        }
+        self.opening.assume_readable();
     }
 
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
-        let connection = match &self.connection {
-            Connection::Stream(remote) => remote.held(),
-            Connection::Opening(opening) => opening.held(),
-            Connection::Over => 0,
-        };
-        connection + self.subprotocol.as_deref().map_or(0, str::len)
+        self.opening.held() + self.subprotocol.as_deref().map_or(0, str::len)
     }
 
     /// When a turn is needed even without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match (&self.claim, &self.connection) {
-            (Claim::Waiting(due), _) => Some(*due),
-            (_, Connection::Opening(opening)) => opening.deadline(),
-            _ => None,
-        }
+        if let Claim::Waiting(due) = self.claim { Some(due) } else { self.opening.deadline() }
     }
 
-    /// Goes on as far as it can.
-    pub(super) fn turn<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> ArrivalOutcome {
+    /// Goes on as far as it can. [`OpeningOutcome::Requested`]: the daemon is to look for an owner.
+    pub(super) fn turn<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> OpeningOutcome {
         if let Claim::Waiting(due) = self.claim
             && due <= cx.now
         {
             self.refuse(Refusal::new(503, "No plugin has taken the connection in time."), cx.now);
         }
-        match &mut self.connection {
-            Connection::Stream(remote) if remote.is_closed() => {
-                log::info!("{} left before a plugin accepted it", self.pid);
-                ArrivalOutcome::Over
-            }
-            Connection::Stream(_) if self.claim == Claim::Unknown => {
-                self.claim = Claim::Asked;
-                ArrivalOutcome::Arrived
-            }
-            Connection::Stream(_) => ArrivalOutcome::Wait,
-            Connection::Opening(opening) => match opening.turn(cx) {
-                OpeningOutcome::Wait => ArrivalOutcome::Wait,
-                OpeningOutcome::Again => ArrivalOutcome::Again,
-                OpeningOutcome::Requested => {
-                    self.claim = Claim::Asked;
-                    ArrivalOutcome::Arrived
-                }
-                OpeningOutcome::Over => ArrivalOutcome::Over,
-            },
-            Connection::Over => ArrivalOutcome::Over,
-        }
+        self.opening.turn(cx)
     }
 
     /// Refuses the connection: WebSocket by `refusal`, all others by closing. To be followed by a turn.
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
-        if self.claim == Claim::Refused {
-            return;
-        }
-        self.claim = Claim::Refused;
-        match &mut self.connection {
-            Connection::Opening(opening) if self.protocol.is_websocket() => opening.refuse(refusal, now),
-            Connection::Stream(_) | Connection::Opening(_) => {
-                log::info!("{} not accepted: {} {}", self.pid, refusal.code(), refusal.reason());
-                self.connection = Connection::Over;
-            }
-            Connection::Over => {}
+        if self.claim != Claim::Refused {
+            self.claim = Claim::Refused;
+            self.opening.refuse(refusal, now);
         }
     }
 
@@ -259,26 +168,20 @@ impl<S: Stream> Arriving<S> {
             return None;
         }
         let subprotocol = self.choose_subprotocol(settings).ok()?;
-        match std::mem::replace(&mut self.connection, Connection::Over) {
-            Connection::Stream(remote) => Some(AcceptedArrival { remote, upgraded: None, response: Vec::new() }),
-            Connection::Opening(mut opening) => {
-                if let Some(remote) = opening.take_secured() {
-                    return Some(AcceptedArrival { remote, upgraded: None, response: Vec::new() });
-                }
-                let offer = settings.map(|settings| &settings.offer);
-                let head = opening.request().filter(|_| offer.is_some_and(|offer| offer.keep_head));
-                let head = head.map(|request| request.head.clone());
-                let options = AcceptOptions {
-                    subprotocol: subprotocol.as_deref(),
-                    headers: offer.map_or(&[], |offer| &offer.headers),
-                    deflate: offer.is_some_and(|offer| offer.deflate != CompressionOffer::None),
-                };
-                let opened = opening.accept(&options)?;
-                let upgraded = Upgraded { subprotocol, deflate: opened.deflate, head, rest: opened.rest };
-                Some(AcceptedArrival { remote: opened.client, upgraded: Some(upgraded), response: opened.response })
-            }
-            Connection::Over => None,
+        if let Some(remote) = self.opening.take_stream() {
+            return Some(AcceptedArrival { remote, upgraded: None, response: Vec::new() });
         }
+        let offer = settings.map(|settings| &settings.offer);
+        let head = self.request().filter(|_| offer.is_some_and(|offer| offer.keep_head));
+        let head = head.map(|request| request.head.clone());
+        let options = AcceptOptions {
+            subprotocol: subprotocol.as_deref(),
+            headers: offer.map_or(&[], |offer| &offer.headers),
+            deflate: offer.is_some_and(|offer| offer.deflate != CompressionOffer::None),
+        };
+        let opened = self.opening.accept(&options)?;
+        let upgraded = Upgraded { subprotocol, deflate: opened.deflate, head, rest: opened.rest };
+        Some(AcceptedArrival { remote: opened.client, upgraded: Some(upgraded), response: opened.response })
     }
 }
 
@@ -287,6 +190,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::net::endpoint::Endpoint as _;
     use crate::protocol::listen_settings::ListenSettings;
     use crate::session::pid::PidSource;
     use crate::session::simulation::world::World;
@@ -314,7 +218,7 @@ mod tests {
             Self { world, arriving, peer }
         }
 
-        fn turn(&mut self) -> ArrivalOutcome {
+        fn turn(&mut self) -> OpeningOutcome {
             self.arriving.handle_event(self.peer.wire_mut().take_event());
             self.world.with_context(1, |cx| self.arriving.turn(cx))
         }
@@ -325,8 +229,8 @@ mod tests {
             if protocol.is_websocket() {
                 fixture.peer.wire_mut().send_bytes(REQUEST);
             }
-            assert_eq!(fixture.turn(), ArrivalOutcome::Arrived);
-            assert_eq!((fixture.turn(), fixture.arriving.is_waiting()), (ArrivalOutcome::Wait, false), "asked once");
+            assert_eq!(fixture.turn(), OpeningOutcome::Requested);
+            assert_eq!((fixture.turn(), fixture.arriving.is_waiting()), (OpeningOutcome::Wait, false), "asked once");
             fixture.arriving.handle_announced(fixture.world.now + Duration::from_secs(5), Some("y".into()));
             assert!(fixture.arriving.is_waiting());
             fixture
@@ -343,7 +247,7 @@ mod tests {
     fn what_a_client_sends_is_left_until_a_plugin_accepts_it() {
         let mut fixture = Fixture::waiting(Protocol::Tcp);
         fixture.peer.wire_mut().send_bytes(b"hello");
-        assert_eq!((fixture.turn(), fixture.peer.wire().unread()), (ArrivalOutcome::Wait, 5));
+        assert_eq!((fixture.turn(), fixture.peer.wire().unread()), (OpeningOutcome::Wait, 5));
         let accepted = fixture.arriving.accept(None).unwrap();
         assert!(accepted.upgraded.is_none() && accepted.response.is_empty() && accepted.remote.is_readable());
         assert!(fixture.arriving.accept(None).is_none(), "once");
@@ -381,11 +285,11 @@ mod tests {
             let outcome = fixture.turn();
             assert!(!fixture.arriving.is_waiting() && fixture.arriving.accept(None).is_none());
             match protocol {
-                Protocol::Tcp => assert_eq!(outcome, ArrivalOutcome::Over),
+                Protocol::Tcp => assert_eq!(outcome, OpeningOutcome::Over),
                 _ => {
                     assert!(fixture.peer.wire().received.starts_with(b"HTTP/1.1 503 "));
                     fixture.peer.wire_mut().close();
-                    assert_eq!(fixture.turn(), ArrivalOutcome::Over);
+                    assert_eq!(fixture.turn(), OpeningOutcome::Over);
                 }
             }
         }
@@ -405,7 +309,7 @@ mod tests {
             } else {
                 fixture.peer.wire_mut().close();
             }
-            assert_eq!(fixture.turn() == ArrivalOutcome::Over, ends, "{protocol:?} {breaks}");
+            assert_eq!(fixture.turn() == OpeningOutcome::Over, ends, "{protocol:?} {breaks}");
             assert_eq!(fixture.arriving.is_waiting(), !ends, "a client of tcp may have ended its side alone");
         }
     }

@@ -86,7 +86,7 @@ use crate::relay::{CloseReason, RelayTurn, Timing};
 use crate::tls::{ServerTlsSettings, TlsOutcome, TlsStep};
 use crate::websocket::close;
 use crate::websocket::handshake::server::{AcceptOptions, Refusal, ServerRules, UpgradeRequest};
-use arriving::{AcceptedArrival, ArrivalOutcome, Arriving, NotOffered};
+use arriving::{AcceptedArrival, Arriving, NotOffered};
 use connecting::{ConnectOutcome, Connected, ConnectedLink, Connecting};
 use draining::{DrainOutcome, Draining};
 use kept::unread::{TailOutcome, UnreadTail};
@@ -97,7 +97,6 @@ use opening::{Opening, OpeningOutcome};
 use peer::Peer;
 use plugin::{PluginSide, ServeChoice, ServedOpening};
 use relaying::Relaying;
-use remote::RemoteStream;
 use served::ServedClient;
 use setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
 
@@ -275,10 +274,7 @@ impl<N: Network> Session<N> {
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
         let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
-        let opening = match tls {
-            Some(settings) => Opening::over_tls(pid, socket, settings, cx),
-            None => Opening::new(pid, socket.wrap(RemoteStream::Plain), cx.now),
-        };
+        let opening = Opening::new(pid, socket, tls, true, cx);
         let opening = ServedOpening { opening, port, choice: ServeChoice::default() };
         let plugin = PluginSide::Opening(Box::new(opening));
         Self::with_plugin(pid, plugin, Peer::Plugin(peer), Parameters::default(), Stage::Opening, cx.now)
@@ -577,10 +573,10 @@ impl<N: Network> Session<N> {
     fn arriving_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
         let Stage::Arriving(arriving) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
         match arriving.turn(cx) {
-            ArrivalOutcome::Wait => Next::Stay(TurnResult::Wait),
-            ArrivalOutcome::Again => Next::Stay(TurnResult::Again),
-            ArrivalOutcome::Arrived => Next::Stay(TurnResult::Request(DaemonRequest::Arrived)),
-            ArrivalOutcome::Over => Next::Enter(Stage::Closed),
+            OpeningOutcome::Wait => Next::Stay(TurnResult::Wait),
+            OpeningOutcome::Again => Next::Stay(TurnResult::Again),
+            OpeningOutcome::Requested => Next::Stay(TurnResult::Request(DaemonRequest::Arrived)),
+            OpeningOutcome::Over => Next::Enter(Stage::Closed),
         }
     }
 

@@ -1,5 +1,5 @@
 //! The opening of a connection that the proxy has accepted: the server's side of the handshake of TLS, if the connection
-//! uses that, and of the opening handshake of WebSocket.
+//! uses that, and of the opening handshake of WebSocket, if the client speaks that.
 //!
 //! ```text
 //! [Tls] --> Reading --request--> Requested --accept--> the caller has the connection
@@ -8,8 +8,10 @@
 //!    +-- failed, late ------------------------------> Over
 //! ```
 //!
-//! [`Opening`] knows no listener. The caller decides about the request, and may take its time for that. A refusal is
-//! written in full, and the client gets time to read it.
+//! Without WebSocket there is no request: after the handshake of TLS, or at once, the caller decides about the connection.
+//!
+//! [`Opening`] knows no listener. The caller may take its time to decide. A refusal of a request is written in full, and the
+//! client gets time to read it; without a request the connection is closed.
 //!
 //! Contract: after every `handle_*` and [`Opening::refuse`], call [`Opening::turn`] until it no longer
 //! returns [`OpeningOutcome::Again`]; it also enforces the time limits.
@@ -44,8 +46,8 @@ const MAX_READ: usize = 4 * 1024;
 pub(super) struct Opening<S> {
     /// For log lines.
     pid: Pid,
-    /// The client speaks no WebSocket.
-    only_tls: bool,
+    /// The client speaks WebSocket.
+    is_websocket: bool,
     state: OpeningState<S>,
 }
 
@@ -53,14 +55,8 @@ pub(super) struct Opening<S> {
 enum OpeningState<S> {
     /// The handshake of TLS is under way. All is to be done until this instant.
     Tls(TlsHandshake<S>, Instant),
-    /// The handshake of TLS is done, and no other is to be made.
-    Secured(SocketEndpoint<RemoteStream<S>>),
-    /// The request is being read, until this instant at most.
-    Reading(Reading<S>),
-    /// The caller is to decide about the request.
-    Requested(SocketEndpoint<RemoteStream<S>>, Box<UpgradeRequest>),
-    /// The client gets time to read why it is refused.
-    Refused(SocketEndpoint<RemoteStream<S>>, Draining),
+    /// There is no TLS, or its handshake is done.
+    Connected(SocketEndpoint<RemoteStream<S>>, Step),
     /// The connection is closed, or the caller has it.
     Over(NoPlugin),
 }
@@ -69,12 +65,17 @@ impl<S> OpeningState<S> {
     const OVER: Self = Self::Over(NoPlugin);
 }
 
-/// A request that is being read.
+/// How far a connection has come.
 #[derive(Debug)]
-struct Reading<S> {
-    client: SocketEndpoint<RemoteStream<S>>,
-    handshake: ServerHandshake,
-    due: Instant,
+enum Step {
+    /// There is no request to read; the caller has yet to be told.
+    Ready,
+    /// The request is being read, until this instant at most.
+    Reading(ServerHandshake, Instant),
+    /// The caller is to decide about the request; about the connection, if the client speaks no WebSocket.
+    Requested(Option<Box<UpgradeRequest>>),
+    /// The client gets time to read why it is refused.
+    Refused(Draining),
 }
 
 /// What a turn leads to.
@@ -84,7 +85,8 @@ pub(super) enum OpeningOutcome {
     Wait,
     /// There is more to do at once.
     Again,
-    /// The client waits for [`Opening::accept`] or [`Opening::refuse`], or for [`Opening::take_secured`]. Returned once.
+    /// The client waits for [`Opening::accept`], without WebSocket for [`Opening::take_stream`], or for [`Opening::refuse`].
+    /// Returned once.
     Requested,
     /// The client has left, or was refused: the connection is closed.
     Over,
@@ -113,39 +115,38 @@ enum ReadOutcome {
 }
 
 impl<S: Stream> Opening<S> {
-    /// Begins with an accepted connection.
-    pub(super) fn new(pid: Pid, client: SocketEndpoint<RemoteStream<S>>, now: Instant) -> Self {
-        let state = OpeningState::Reading(Reading::new(client, now + OPENING_TIMEOUT));
-        Self { pid, only_tls: false, state }
-    }
-
-    /// Begins with an accepted connection that uses TLS.
-    pub(super) fn over_tls<N: Network<Stream = S>>(
+    /// Begins with an accepted `socket`. `tls`: its client speaks TLS. `is_websocket`: it speaks WebSocket, over TLS if that is
+    /// set, too.
+    pub(super) fn new<N: Network<Stream = S>>(
         pid: Pid,
         socket: SocketEndpoint<S>,
-        settings: &ServerTlsSettings,
+        tls: Option<&ServerTlsSettings>,
+        is_websocket: bool,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
-        let handshake = TlsHandshake::begin_server(socket, settings, workers);
-        Self { pid, only_tls: false, state: OpeningState::Tls(handshake, cx.now + OPENING_TIMEOUT) }
+        let due = cx.now + OPENING_TIMEOUT;
+        let state = match tls {
+            Some(settings) => {
+                let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+                OpeningState::Tls(TlsHandshake::begin_server(socket, settings, workers), due)
+            }
+            None => OpeningState::Connected(socket.wrap(RemoteStream::Plain), Step::first(is_websocket, due)),
+        };
+        Self { pid, is_websocket, state }
     }
 
-    /// The same for a client that speaks no WebSocket. [`Opening::take_secured`] returns the connection.
-    pub(super) fn only_tls(self) -> Self {
-        Self { only_tls: true, ..self }
-    }
-
-    /// Takes the connection of a client that speaks no WebSocket.
-    pub(super) fn take_secured(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
-        if let OpeningState::Secured(_) = self.state { self.take_client() } else { None }
+    /// Takes the connection of a client that speaks no WebSocket, and so accepts it. `None`: it does not wait.
+    pub(super) fn take_stream(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
+        let waits = matches!(self.state, OpeningState::Connected(_, Step::Requested(None)));
+        if waits { self.take_client() } else { None }
     }
 
     /// Adds what an event of the connection reports.
     pub(super) fn handle_event(&mut self, event: Readiness) {
         match &mut self.state {
             OpeningState::Tls(handshake, _) => handshake.socket_mut().handle_event(event),
-            _ => drop(self.client_mut().map(|client| client.handle_event(event))),
+            OpeningState::Connected(client, _) => client.handle_event(event),
+            OpeningState::Over(_) => {}
         }
     }
 
@@ -167,18 +168,18 @@ impl<S: Stream> Opening<S> {
     pub(super) fn assume_readable(&mut self) {
         match &mut self.state {
             OpeningState::Tls(handshake, _) => handshake.socket_mut().assume_readable(),
-            _ => drop(self.client_mut().map(Endpoint::assume_readable)),
+            // Nothing is read of it before it is accepted.
+            OpeningState::Connected(_, Step::Ready | Step::Requested(None)) => {}
+            OpeningState::Connected(client, _) => client.assume_readable(),
+            OpeningState::Over(_) => {}
         }
     }
 
-    /// The client as stages see it. It is gone when the connection is closed, or [`Opening::accept`] has returned it.
+    /// The client as stages see it. It is gone when the connection is closed, or the caller has taken it.
     pub(super) fn endpoint(&self) -> &dyn Endpoint {
         match &self.state {
             OpeningState::Tls(handshake, _) => handshake.socket(),
-            OpeningState::Secured(client)
-            | OpeningState::Reading(Reading { client, .. })
-            | OpeningState::Requested(client, _)
-            | OpeningState::Refused(client, _) => client,
+            OpeningState::Connected(client, _) => client,
             OpeningState::Over(none) => none,
         }
     }
@@ -187,44 +188,29 @@ impl<S: Stream> Opening<S> {
     pub(super) fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
         match &mut self.state {
             OpeningState::Tls(handshake, _) => handshake.socket_mut(),
-            OpeningState::Secured(client)
-            | OpeningState::Reading(Reading { client, .. })
-            | OpeningState::Requested(client, _)
-            | OpeningState::Refused(client, _) => client,
+            OpeningState::Connected(client, _) => client,
             OpeningState::Over(none) => none,
         }
     }
 
-    /// The connection, until it is closed or [`Opening::accept`] has returned it. `None` while the handshake of TLS is made.
+    /// The connection, until it is closed or the caller has taken it. `None` while the handshake of TLS is made.
     pub(super) fn client(&self) -> Option<&SocketEndpoint<RemoteStream<S>>> {
-        match &self.state {
-            OpeningState::Secured(client)
-            | OpeningState::Reading(Reading { client, .. })
-            | OpeningState::Requested(client, _)
-            | OpeningState::Refused(client, _) => Some(client),
-            OpeningState::Tls(..) | OpeningState::Over(_) => None,
-        }
+        if let OpeningState::Connected(client, _) = &self.state { Some(client) } else { None }
     }
 
     /// See [`Opening::client`].
-    pub(super) fn client_mut(&mut self) -> Option<&mut SocketEndpoint<RemoteStream<S>>> {
-        match &mut self.state {
-            OpeningState::Secured(client)
-            | OpeningState::Reading(Reading { client, .. })
-            | OpeningState::Requested(client, _)
-            | OpeningState::Refused(client, _) => Some(client),
-            OpeningState::Tls(..) | OpeningState::Over(_) => None,
-        }
+    fn client_mut(&mut self) -> Option<&mut SocketEndpoint<RemoteStream<S>>> {
+        if let OpeningState::Connected(client, _) = &mut self.state { Some(client) } else { None }
     }
 
     /// The request that waits for the caller's decision.
     pub(super) fn request(&self) -> Option<&UpgradeRequest> {
-        if let OpeningState::Requested(_, request) = &self.state { Some(request) } else { None }
+        if let OpeningState::Connected(_, Step::Requested(request)) = &self.state { request.as_deref() } else { None }
     }
 
     /// True if the caller is to decide about the client.
     pub(super) fn is_requested(&self) -> bool {
-        matches!(self.state, OpeningState::Requested(..) | OpeningState::Secured(_))
+        matches!(self.state, OpeningState::Connected(_, Step::Requested(_)))
     }
 
     /// Takes the connection of a client that has vanished for broken; see [`SocketEndpoint::handle_timeout`].
@@ -241,27 +227,24 @@ impl<S: Stream> Opening<S> {
 
     /// True if the client was told that it is refused.
     pub(super) fn is_refused(&self) -> bool {
-        matches!(self.state, OpeningState::Refused(..))
+        matches!(self.state, OpeningState::Connected(_, Step::Refused(_)))
     }
 
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
-        let state = match &self.state {
+        match &self.state {
             OpeningState::Tls(handshake, _) => handshake.held(),
-            OpeningState::Reading(reading) => reading.handshake.received(),
-            OpeningState::Requested(_, request) => request.held(),
-            OpeningState::Refused(_, draining) => draining.held(),
-            OpeningState::Secured(_) | OpeningState::Over(_) => 0,
-        };
-        self.client().map_or(0, Endpoint::held) + state
+            OpeningState::Connected(client, step) => client.held() + step.held(),
+            OpeningState::Over(_) => 0,
+        }
     }
 
-    /// When a turn is needed even without an event. `None`: not by time. A request that waits has no limit here.
+    /// When a turn is needed even without an event. `None`: not by time. What waits for the caller has no limit here.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            OpeningState::Tls(_, due) | OpeningState::Reading(Reading { due, .. }) => Some(*due),
-            OpeningState::Refused(_, draining) => Some(draining.deadline()),
-            OpeningState::Secured(_) | OpeningState::Requested(..) | OpeningState::Over(_) => None,
+            OpeningState::Tls(_, due) | OpeningState::Connected(_, Step::Reading(_, due)) => Some(*due),
+            OpeningState::Connected(_, Step::Refused(draining)) => Some(draining.deadline()),
+            OpeningState::Connected(_, Step::Ready | Step::Requested(_)) | OpeningState::Over(_) => None,
         }
     }
 
@@ -272,19 +255,23 @@ impl<S: Stream> Opening<S> {
         {
             return outcome;
         }
-        if let OpeningState::Reading(reading) = &mut self.state {
-            match reading.read(cx.scratch, cx.budget, cx.now) {
+        if let OpeningState::Connected(client, Step::Reading(handshake, due)) = &mut self.state {
+            match read_request(client, handshake, *due, cx.scratch, cx.budget, cx.now) {
                 ReadOutcome::Pending(outcome) => return outcome,
-                ReadOutcome::Received(request) => return self.handle_request(request),
+                ReadOutcome::Received(request) => {
+                    log::debug!("{} asks for {}", self.pid, request.path());
+                    return self.request_decision(Some(request));
+                }
                 ReadOutcome::Refused(refusal) => self.refuse(refusal, cx.now),
                 ReadOutcome::Left => return self.leave(),
             }
         }
         match &mut self.state {
+            OpeningState::Connected(client, Step::Ready | Step::Requested(None)) if client.is_closed() => self.leave(),
+            OpeningState::Connected(_, Step::Ready) => self.request_decision(None),
             // RFC 6455 section 4.1: a client waits for the response, so one that ends its side has gone.
-            OpeningState::Requested(client, _) if client.is_read_closed() => self.leave(),
-            OpeningState::Secured(client) if client.is_closed() => self.leave(),
-            OpeningState::Refused(client, draining) => match draining.turn(client, cx.scratch) {
+            OpeningState::Connected(client, Step::Requested(Some(_))) if client.is_read_closed() => self.leave(),
+            OpeningState::Connected(client, Step::Refused(draining)) => match draining.turn(client, cx.scratch) {
                 DrainOutcome::Again => OpeningOutcome::Again,
                 DrainOutcome::Wait if cx.now < draining.deadline() => OpeningOutcome::Wait,
                 DrainOutcome::Wait | DrainOutcome::Done => {
@@ -292,10 +279,9 @@ impl<S: Stream> Opening<S> {
                     OpeningOutcome::Over
                 }
             },
-            OpeningState::Tls(..)
-            | OpeningState::Secured(_)
-            | OpeningState::Reading(_)
-            | OpeningState::Requested(..) => OpeningOutcome::Wait,
+            OpeningState::Tls(..) | OpeningState::Connected(_, Step::Reading(..) | Step::Requested(_)) => {
+                OpeningOutcome::Wait
+            }
             OpeningState::Over(_) => OpeningOutcome::Over,
         }
     }
@@ -308,11 +294,7 @@ impl<S: Stream> Opening<S> {
         let reason = match handshake.turn(cx.scratch, cx.budget, workers) {
             TlsProgress::Done(socket) => {
                 let client = socket.wrap(|stream| RemoteStream::Tls(Box::new(stream)));
-                if self.only_tls {
-                    self.state = OpeningState::Secured(client);
-                    return Some(OpeningOutcome::Requested);
-                }
-                self.state = OpeningState::Reading(Reading::new(client, due));
+                self.state = OpeningState::Connected(client, Step::first(self.is_websocket, due));
                 return None;
             }
             TlsProgress::Pending(handshake) if cx.now < due => {
@@ -329,10 +311,11 @@ impl<S: Stream> Opening<S> {
         Some(OpeningOutcome::Over)
     }
 
-    fn handle_request(&mut self, request: Box<UpgradeRequest>) -> OpeningOutcome {
-        let Some(client) = self.take_client() else { return OpeningOutcome::Over };
-        log::debug!("{} asks for {}", self.pid, request.path());
-        self.state = OpeningState::Requested(client, request);
+    /// The caller is to decide about `request`, or about the connection.
+    fn request_decision(&mut self, request: Option<Box<UpgradeRequest>>) -> OpeningOutcome {
+        if let OpeningState::Connected(_, step) = &mut self.state {
+            *step = Step::Requested(request);
+        }
         OpeningOutcome::Requested
     }
 
@@ -344,10 +327,7 @@ impl<S: Stream> Opening<S> {
 
     fn take_client(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
         match std::mem::replace(&mut self.state, OpeningState::OVER) {
-            OpeningState::Secured(client)
-            | OpeningState::Reading(Reading { client, .. })
-            | OpeningState::Requested(client, _)
-            | OpeningState::Refused(client, _) => Some(client),
+            OpeningState::Connected(client, _) => Some(client),
             OpeningState::Tls(..) | OpeningState::Over(_) => None,
         }
     }
@@ -355,7 +335,7 @@ impl<S: Stream> Opening<S> {
     /// Accepts the request and returns the connection. `None` if no request waits, or if the client does not offer the
     /// subprotocol; nothing has changed then.
     pub(super) fn accept(&mut self, options: &AcceptOptions<'_>) -> Option<Opened<S>> {
-        let OpeningState::Requested(_, request) = &mut self.state else { return None };
+        let OpeningState::Connected(_, Step::Requested(Some(request))) = &mut self.state else { return None };
         let mut handshake = ServerHandshake::new();
         let deflate = handshake.accept(request, options).ok()?;
         let rest = std::mem::take(&mut request.rest);
@@ -363,61 +343,84 @@ impl<S: Stream> Opening<S> {
         Some(Opened { client, response: handshake.transmit().to_vec(), deflate, rest })
     }
 
-    /// Answers with `refusal` in place of what was under way. The client gets 2 s to read it. To be followed by a turn.
+    /// Refuses the client in place of what was under way: answers with `refusal`, which the client gets 2 s to read; without
+    /// WebSocket closes the connection. To be followed by a turn.
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
-        let Some(client) = self.take_client() else { return };
+        if !self.is_websocket {
+            log::info!("{} not accepted: {} {}", self.pid, refusal.code(), refusal.reason());
+            self.state = OpeningState::OVER;
+            return;
+        }
+        let OpeningState::Connected(_, step) = &mut self.state else { return };
         // The page that a browser gets says nothing about this connection.
         let reason = if refusal.code() == 426 { "" } else { refusal.reason() };
         let colon = if reason.is_empty() { "" } else { ": " };
         log::info!("{} not opened: {refusal}{colon}{reason}", self.pid);
         let mut handshake = ServerHandshake::new();
         handshake.refuse(refusal);
-        self.state = OpeningState::Refused(client, Draining::new(handshake.transmit().to_vec(), now));
+        *step = Step::Refused(Draining::new(handshake.transmit().to_vec(), now));
     }
 }
 
-impl<S: Stream> Reading<S> {
-    fn new(client: SocketEndpoint<RemoteStream<S>>, due: Instant) -> Self {
-        Self { client, handshake: ServerHandshake::new(), due }
+impl Step {
+    /// Where a connection begins. `due`: when its request must have come.
+    fn first(is_websocket: bool, due: Instant) -> Self {
+        if is_websocket { Self::Reading(ServerHandshake::new(), due) } else { Self::Ready }
     }
 
-    /// Reads what has come of the request, as far as there is memory for it.
-    fn read(&mut self, scratch: &mut [u8], budget: &mut MemoryBudget, now: Instant) -> ReadOutcome {
-        self.client.set_receive_limit(budget.left().max(RESERVE));
-        let before = self.handshake.received();
-        let mut outcome = OpeningOutcome::Again;
-        for _ in 0..TURN_READS {
-            if !self.client.is_readable() {
-                outcome = OpeningOutcome::Wait;
-                break;
-            }
-            let received = self.handshake.received();
-            let allowed = budget.left().saturating_sub(received - before).max(RESERVE.saturating_sub(received));
-            if allowed == 0 {
-                budget.wait(RESERVE);
-                outcome = OpeningOutcome::Wait;
-                break;
-            }
-            let room = MAX_READ.min(scratch.len()).min(allowed);
-            match self.client.try_read(&mut scratch[..room]) {
-                Transfer::Bytes(read) => match self.handshake.handle_input(&scratch[..read]) {
-                    RequestProgress::Pending => {}
-                    RequestProgress::Received(request) => return ReadOutcome::Received(request),
-                    RequestProgress::Refused(refusal) => return ReadOutcome::Refused(refusal),
-                },
-                Transfer::Blocked => {
-                    outcome = OpeningOutcome::Wait;
-                    break;
-                }
-                Transfer::Eof | Transfer::Broken(_) => return ReadOutcome::Left,
-            }
+    fn held(&self) -> usize {
+        match self {
+            Self::Reading(handshake, _) => handshake.received(),
+            Self::Requested(Some(request)) => request.held(),
+            Self::Refused(draining) => draining.held(),
+            Self::Ready | Self::Requested(None) => 0,
         }
-        wait_if_needed(&self.client, budget);
-        if outcome == OpeningOutcome::Wait && self.due <= now {
-            return ReadOutcome::Refused(Refusal::new(408, "The request did not come in time."));
-        }
-        ReadOutcome::Pending(outcome)
     }
+}
+
+/// Reads what has come of a request, as far as there is memory for it. It must have come until `due`.
+fn read_request<S: Stream>(
+    client: &mut SocketEndpoint<RemoteStream<S>>,
+    handshake: &mut ServerHandshake,
+    due: Instant,
+    scratch: &mut [u8],
+    budget: &mut MemoryBudget,
+    now: Instant,
+) -> ReadOutcome {
+    client.set_receive_limit(budget.left().max(RESERVE));
+    let before = handshake.received();
+    let mut outcome = OpeningOutcome::Again;
+    for _ in 0..TURN_READS {
+        if !client.is_readable() {
+            outcome = OpeningOutcome::Wait;
+            break;
+        }
+        let received = handshake.received();
+        let allowed = budget.left().saturating_sub(received - before).max(RESERVE.saturating_sub(received));
+        if allowed == 0 {
+            budget.wait(RESERVE);
+            outcome = OpeningOutcome::Wait;
+            break;
+        }
+        let room = MAX_READ.min(scratch.len()).min(allowed);
+        match client.try_read(&mut scratch[..room]) {
+            Transfer::Bytes(read) => match handshake.handle_input(&scratch[..read]) {
+                RequestProgress::Pending => {}
+                RequestProgress::Received(request) => return ReadOutcome::Received(request),
+                RequestProgress::Refused(refusal) => return ReadOutcome::Refused(refusal),
+            },
+            Transfer::Blocked => {
+                outcome = OpeningOutcome::Wait;
+                break;
+            }
+            Transfer::Eof | Transfer::Broken(_) => return ReadOutcome::Left,
+        }
+    }
+    wait_if_needed(client, budget);
+    if outcome == OpeningOutcome::Wait && due <= now {
+        return ReadOutcome::Refused(Refusal::new(408, "The request did not come in time."));
+    }
+    ReadOutcome::Pending(outcome)
 }
 
 #[cfg(test)]
@@ -433,11 +436,11 @@ mod tests {
     const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: x\r\n\r\n";
 
-    fn begin(world: &World, room: usize) -> (Opening<SimStream>, SimPeer) {
+    fn begin(world: &mut World, room: usize) -> (Opening<SimStream>, SimPeer) {
         let (stream, peer) = connection(FaultProfile::default(), room);
         let pid = PidSource::default().next(SystemTime::UNIX_EPOCH, true);
-        let client = SocketEndpoint::new(RemoteStream::Plain(stream), Readiness::ACCEPTED);
-        (Opening::new(pid, client, world.now), peer)
+        let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
+        (world.with_context(1, |cx| Opening::new(pid, socket, None, true, cx)), peer)
     }
 
     fn turn(opening: &mut Opening<SimStream>, peer: &SimPeer, world: &mut World) -> OpeningOutcome {
@@ -455,7 +458,7 @@ mod tests {
         let pieces = (0..all.len()).map(|at| vec![&all[..at], &all[at..]]).chain([all.chunks(1).collect()]);
         for pieces in pieces {
             let mut world = World::new(0);
-            let (mut opening, peer) = begin(&world, 1000);
+            let (mut opening, peer) = begin(&mut world, 1000);
             let mut requested = 0;
             for piece in pieces {
                 peer.wire_mut().send_bytes(piece);
@@ -486,7 +489,7 @@ mod tests {
     #[test]
     fn a_refusal_is_written_in_full_and_what_still_comes_is_dropped() {
         let mut world = World::new(0);
-        let (mut opening, peer) = begin(&world, 10);
+        let (mut opening, peer) = begin(&mut world, 10);
         peer.wire_mut().send_bytes(REQUEST);
         assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Requested);
         opening.refuse(Refusal::new(502, "The target refuses."), world.now);
@@ -506,7 +509,7 @@ mod tests {
     #[test]
     fn a_client_that_does_not_read_its_refusal_is_closed_after_a_while() {
         let mut world = World::new(0);
-        let (mut opening, peer) = begin(&world, 10);
+        let (mut opening, peer) = begin(&mut world, 10);
         peer.wire_mut().send_bytes(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
         assert_eq!(received(&peer), "HTTP/1.1 4");
@@ -518,7 +521,7 @@ mod tests {
     fn a_request_that_does_not_come_in_time_gets_408() {
         for sent in [&b""[..], &REQUEST[..REQUEST.len() - 1]] {
             let mut world = World::new(0);
-            let (mut opening, peer) = begin(&world, 1000);
+            let (mut opening, peer) = begin(&mut world, 1000);
             let due = opening.deadline().unwrap();
             // However slowly it comes.
             for byte in sent.chunks(1) {
@@ -533,7 +536,7 @@ mod tests {
             assert!(received(&peer).starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{}", received(&peer));
         }
         let mut world = World::new(0);
-        let (mut opening, peer) = begin(&world, 1000);
+        let (mut opening, peer) = begin(&mut world, 1000);
         peer.wire_mut().send_bytes(REQUEST);
         world.now = opening.deadline().unwrap();
         assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Requested, "it has come meanwhile");
@@ -542,7 +545,7 @@ mod tests {
     #[test]
     fn a_client_that_speaks_another_protocol_gets_no_answer() {
         let mut world = World::new(0);
-        let (mut opening, peer) = begin(&world, 1000);
+        let (mut opening, peer) = begin(&mut world, 1000);
         peer.wire_mut().send_bytes(b"\x16\x03\x01\x02\x00");
         assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
         assert_eq!((received(&peer).len(), peer.wire().is_told()), (0, true));
@@ -552,7 +555,7 @@ mod tests {
     fn a_client_that_leaves_ends_the_opening() {
         for (sent, breaks) in [(&REQUEST[..9], false), (REQUEST, false), (&b""[..], true), (REQUEST, true)] {
             let mut world = World::new(0);
-            let (mut opening, peer) = begin(&world, 1000);
+            let (mut opening, peer) = begin(&mut world, 1000);
             peer.wire_mut().send_bytes(sent);
             let expected = if sent == REQUEST { OpeningOutcome::Requested } else { OpeningOutcome::Wait };
             assert_eq!(turn(&mut opening, &peer, &mut world), expected);
@@ -571,7 +574,7 @@ mod tests {
         let mut world = World::new(0);
         world.budget = MemoryBudget::new(100_000, 65_536);
         world.budget.hold(100_000);
-        let (mut opening, peer) = begin(&world, 1000);
+        let (mut opening, peer) = begin(&mut world, 1000);
         let long = [&REQUEST[..REQUEST.len() - 2], b"X: ", &[b'y'; 3000], b"\r\n\r\n"].concat();
         peer.wire_mut().send_bytes(&long);
         assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
