@@ -376,9 +376,16 @@ impl Peer {
 
     fn read(&mut self) -> io::Result<usize> {
         let mut buffer = [0u8; 64 * 1024];
-        let read = match &mut self.transport {
-            Transport::Plain(stream) => stream.read(&mut buffer)?,
-            Transport::Secure(stream) => stream.read(&mut buffer)?,
+        let read = loop {
+            let read = match &mut self.transport {
+                Transport::Plain(stream) => stream.read(&mut buffer),
+                Transport::Secure(stream) => stream.read(&mut buffer),
+            };
+            match read {
+                // A socket with a timeout ends so when its process was stopped and goes on (signal(7)).
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
         };
         self.buffered.extend_from_slice(&buffer[..read]);
         Ok(read)
