@@ -23,8 +23,8 @@ cross_flags() {
         -Csymbol-mangling-version=v0
     )
     case $2 in
-        # Panic locations are useless without panic messages. firmware-rustc says which crates keep names in Debug.
-        firmware) rust+=(-Zlocation-detail=none -Zfmt-debug=none) ;;
+        # Panic locations are useless without panic messages.
+        firmware) rust+=(-Zlocation-detail=none) ;;
     esac
     case $2-$1 in
         firmware-mips*)
@@ -53,7 +53,6 @@ cross_flags() {
         firmware)
             local name=${1//-/_}
             export "CARGO_TARGET_${name^^}_LINKER=$ROOT/scripts/lib/firmware-cc" "CROSS_CC_VARIABLE=CC_$name"
-            export RUSTC_WRAPPER=$ROOT/scripts/lib/firmware-rustc
             ;;
     esac
 }
@@ -77,7 +76,16 @@ cross_cargo_args() {
                 # A panic aborts at once without a message, which is useless without location and backtrace. The
                 # daemon's own log is unaffected. Saves a tenth.
                 -Zpanic-immediate-abort --config "profile.$1.panic='immediate-abort'"
+                # Debug writes names and no fields, and nothing in crates without names that users read: ureq-proto writes the
+                # version of HTTP into requests by it, and errors about TLS and certificates have names by it.
+                -Zprofile-rustflags
+                --config "profile.$1.rustflags=['-Zfmt-debug=shallow']"
+                --config "profile.$1.package.'*'.rustflags=['-Zfmt-debug=none']"
             )
+            local crate
+            for crate in ureq-proto rustls rustls-pki-types rustls-webpki; do
+                cross_args+=(--config "profile.$1.package.$crate.rustflags=['-Zfmt-debug=shallow']")
+            done
             ;;
     esac
 }
