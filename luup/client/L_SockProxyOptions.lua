@@ -199,6 +199,11 @@ function Options.framing(target, options)
     return target:match("^[Ww][Ss][Ss]?://") and "MESG" or "RAW"
 end
 
+--- Converts a path that a library takes to the name of a file in the proxy's directory for certificates.
+function Options.file_of(path)
+    return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
+end
+
 --- True if a listener's protocol is WebSocket.
 function Options.is_websocket(protocol)
     protocol = tostring(protocol):lower()

@@ -50,7 +50,7 @@ local function settings_of(options)
         MAXM = options.max_payload_size or 65536,
         MASK = options.use_masking ~= false,
         VRFY = has(options.ssl_verify, "peer") and "peer" or "none",
-        -- The server's pings are shown even if nobody handles them: they count for wslastping.
+        -- The proxy shows the server's pings even to a plugin without control_handler: they count for wslastping.
         CTRL = options.control_handler and "hand" or "show",
         HDRS = options.upgrade_headers,
     }

@@ -76,7 +76,7 @@ local Handler = class("WebSocketHandler", RequestHandler):include(Stream.mixin)
 function Handler.open() end
 --- Called with each message.
 function Handler.on_message() end
---- Called when the connection is closed, whoever closed it.
+--- Called when the plugin, the client or the proxy has closed the connection.
 function Handler.on_close() end
 --- Called with the reason of an error. The connection closes.
 function Handler.on_error() end
@@ -235,7 +235,7 @@ local function web(defaults, group)
         local options = {
             port = port, address = address or "0.0.0.0", protocol = ssl and "wss" or "ws", headers = true, group = group,
             proxy = { host = defaults.host, port = defaults.port, connect = defaults.connect },
-            certificate = ssl and Stream.file_of(ssl.cert_file), key = ssl and Stream.file_of(ssl.key_file),
+            certificate = ssl and Options.file_of(ssl.cert_file), key = ssl and Options.file_of(ssl.key_file),
             -- Other handlers of this port, and other plugins, keep their paths.
             path = #self.handlers == 1 and literal(self.handlers[1][1]) or nil,
         }

@@ -66,9 +66,4 @@ local function is_violation(code)
     return code == 1002 or code == 1007 or code == 1009
 end
 
---- Converts a path to the file name below the proxy's directory.
-local function file_of(path)
-    return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
-end
-
-return { mixin = Stream, errors = errors, is_violation = is_violation, file_of = file_of }
+return { mixin = Stream, errors = errors, is_violation = is_violation }

@@ -65,11 +65,6 @@ end
 -- libwebsockets' log levels: a sum of them, or their names in a string. ALL is the sum of all that libwebsockets has.
 local LEVELS, ALL = { err = 1, warn = 2, notice = 4, info = 8 }, 2047
 
--- Converts a path to the file name below the proxy's directory.
-local function file_of(path)
-    return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
-end
-
 -- Returns the environment of the plugin that has called create: the first on the stack that is not the global one. A pcall, which
 -- has the global one, and a tail call, which has none, may be between. LuaUPnP gives each plugin an environment of its own.
 local function callers_environment()
@@ -120,8 +115,8 @@ local function library(defaults)
         ssl_settings = ssl_settings or {}
         local settings = {
             timeout = 0, MAXM = 1024 * 1024,
-            CERT = file_of(ssl_settings.client_ssl_cert_filepath),
-            PKEY = file_of(ssl_settings.client_ssl_private_key_filepath),
+            CERT = Options.file_of(ssl_settings.client_ssl_cert_filepath),
+            PKEY = Options.file_of(ssl_settings.client_ssl_private_key_filepath),
         }
         for name, value in pairs(defaults) do settings[name] = value end
         for name, value in pairs(options or {}) do settings[name] = value end

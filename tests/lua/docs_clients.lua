@@ -39,12 +39,7 @@ for _, text in ipairs( examples ) do
             variable_set = function( _, name, value ) variables[name] = tostring( value ) end,
         },
     }, { __index = _G } )
-    local chunk
-    if setfenv then
-        chunk = setfenv( assert( loadstring( text ) ), plugin ) -- luacheck: ignore 113
-    else
-        chunk = assert( load( text, "example", "t", plugin ) )
-    end
+    local chunk = lib.load_in( plugin, text, "example" )
     engine.actions.HandleReceive = function( device, parameters ) plugin.handleReceive( device, parameters ) end
     -- Callback names are looked up in the environment that defines them. Lua after 5.1 has only the global table.
     for _, name in ipairs( setfenv and {} or { "onError", "onEstablished", "onReceive" } ) do

@@ -55,11 +55,7 @@ local function run( heading, variables )
         text, count = text:gsub( port, tostring( instead ) )
         if count > 0 then plugin.port = instead end
     end
-    if setfenv then
-        setfenv( assert( loadstring( text, heading ) ), plugin )() -- luacheck: ignore 113
-    else
-        assert( load( text, heading, "t", plugin ) )()
-    end
+    lib.load_in( plugin, text, heading )()
     lib.equal( table.concat( logged, ";" ), "" )
     -- The timer is a function of the plugin, and so is the job of the action.
     -- After a second if the proxy has not answered yet.

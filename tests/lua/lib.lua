@@ -93,6 +93,12 @@ function lib.like( got, pattern )
     end
 end
 
+-- Loads `text` with `environment` as its global variables, in every version of Lua. Returns the function.
+function lib.load_in( environment, text, name )
+    if setfenv then return setfenv( assert( loadstring( text, name ) ), environment ) end -- luacheck: ignore 113
+    return assert( load( text, name, "t", environment ) )
+end
+
 -- Checks that the libraries leave no new global variable.
 local known = {}
 for name in pairs( _G ) do known[name] = true end

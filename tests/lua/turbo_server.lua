@@ -66,13 +66,7 @@ function tests.the_example_of_turbo()
     -- The port of the example may be in use on this machine.
     local text = EXAMPLE:gsub( "8888", tostring( at.second ) )
     local environment = setmetatable( { defaults = settings, _G = {} }, { __index = _G } )
-    local chunk
-    if setfenv then
-        chunk = setfenv( assert( loadstring( text ) ), environment ) -- luacheck: ignore 113
-    else
-        chunk = assert( load( text, "example", "t", environment ) )
-    end
-    local example = chunk()
+    local example = lib.load_in( environment, text, "example" )()
     handle = example.handle
     local place = "ws://127.0.0.1:" .. at.second
     local conn, events = client( place .. "/ws" )
