@@ -1,8 +1,8 @@
-//! Who has connected to the proxy.
+//! [`Peer`]: the plugin or remote whose connection a session began with.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Who has made the connection that a session began with. The session is counted at its address.
+/// The peer that has made the connection which a session began with. The session is counted at its address.
 #[derive(Debug)]
 pub(super) enum Peer {
     /// The plugin, or the client of a port of the configuration.
@@ -25,7 +25,7 @@ impl Peer {
         Self::Remote(Box::new(Arrival { address, plugin: None }))
     }
 
-    /// The address of who has connected, as the socket gives it.
+    /// The address of the peer, as the socket gives it.
     pub(super) fn address(&self) -> SocketAddr {
         match self {
             Self::Plugin(address) => *address,
@@ -46,8 +46,8 @@ impl Peer {
         matches!(self, Self::Remote(_))
     }
 
-    /// Another connection from `plugin` is the plugin's. Returns the address at which that connection's session is to be
-    /// counted from now on: where this one was counted, if it is counted elsewhere now.
+    /// The plugin has another connection from now on, from the address `plugin`. Returns the address at which the session that
+    /// gave this connection up is to be counted: each connection is counted once.
     pub(super) fn replace_plugin(&mut self, plugin: SocketAddr) -> SocketAddr {
         match self {
             Self::Plugin(address) => std::mem::replace(address, plugin),

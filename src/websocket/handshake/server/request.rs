@@ -165,7 +165,7 @@ impl std::fmt::Debug for UpgradeRequest {
     }
 }
 
-/// True if nobody on the internet can have `host[:port]`, in lower case, resolve to an address of their choice: it is an address,
+/// True if no stranger can have `host[:port]`, in lower case, resolve to an address of their choice: it is an address,
 /// has no dot, or is of a domain that local networks use (RFC 6762, RFC 8375, and habits of routers).
 fn is_local(host: &str) -> bool {
     // Of an IPv6 address this leaves a bracket.
