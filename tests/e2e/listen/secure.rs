@@ -1,7 +1,6 @@
 //! Listeners for TLS and for WebSocket over TLS. A second daemon is the client.
 
 use std::io::{Read, Write};
-use std::process::Command;
 use std::time::Duration;
 
 use testkit::daemon::Daemon;
@@ -10,7 +9,7 @@ use testkit::ports::Reserved;
 use testkit::tls::Identity;
 
 use crate::support::{
-    LIMIT, Listener, StatClient, accepted_by, client_of, daemon, read_message_text, send_message, started,
+    LIMIT, Listener, StatClient, accepted_by, client_of, curl, daemon, read_message_text, send_message, started,
 };
 
 /// A daemon that may listen with CERT=own.pem PKEY=own.key, and the certificate.
@@ -109,12 +108,8 @@ fn curl_is_told_over_https_what_the_port_is() {
     let (daemon, _) = with_certificate();
     let listener = Listener::new(&daemon, &format!("PRTO=wss {FILES}"));
     let url = format!("https://{}/", listener.addr());
-    let Ok(output) = Command::new("curl").args(["-s", "-k", "-i", "--max-time", "25", &url]).output() else {
-        println!("skipped: no curl here");
-        return;
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.starts_with("HTTP/1.1 426 "), "{text}");
+    let run = curl(&["-k", "-i", &url]);
+    assert!(run.status == Some(0) && run.out.starts_with("HTTP/1.1 426 "), "{run:?}");
 }
 
 #[test]

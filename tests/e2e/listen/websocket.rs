@@ -1,7 +1,6 @@
 //! Listeners for WebSocket: the opening handshake, its refusals, and messages in the server's role.
 
 use std::io::{Read, Write};
-use std::process::Command;
 use std::time::Duration;
 
 use testkit::daemon::Daemon;
@@ -9,7 +8,7 @@ use testkit::plugin::Plugin;
 use testkit::websocket::{BINARY, CLOSE, PING, PONG, TEXT, close_of};
 
 use crate::support::{
-    LIMIT, Listener, PID, StatClient, WsClient, accepted_by, attached, client_of, listening, read_close_code,
+    LIMIT, Listener, PID, StatClient, WsClient, accepted_by, attached, client_of, curl, listening, read_close_code,
     read_frame, read_message_text, send_message, started, wait_parked, with_luup,
 };
 
@@ -337,13 +336,9 @@ fn curl_is_told_what_the_port_is() {
     let daemon = started();
     let listener = Listener::new(&daemon, "PRTO=ws");
     let url = format!("http://{}/", listener.addr());
-    let Ok(output) = Command::new("curl").args(["-s", "-i", "--max-time", "20", &url]).output() else {
-        println!("skipped: no curl here");
-        return;
-    };
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{text}");
-    assert!(text.contains("This is a WebSocket port of sockproxyd."), "{text}");
+    let run = curl(&["-i", &url]);
+    assert!(run.status == Some(0) && run.out.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{run:?}");
+    assert!(run.out.contains("This is a WebSocket port of sockproxyd."), "{run:?}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Which requests are taken, and what the others are told.
 
 use std::io::{Read, Write};
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 use testkit::device::{Device, Kind};
@@ -9,7 +8,7 @@ use testkit::ports::{BlackHole, Reserved};
 use testkit::websocket::{BINARY, TEXT};
 
 use super::{Served, request};
-use crate::support::{StatClient, accepted, daemon, eventually, read_frame};
+use crate::support::{StatClient, accepted, curl, daemon, eventually, read_frame};
 
 #[test]
 fn each_refusal_is_a_sentence_that_a_person_understands() {
@@ -65,8 +64,7 @@ fn each_refusal_is_a_sentence_that_a_person_understands() {
 #[test]
 fn curl_shows_what_the_port_is() {
     let served = Served::start(&["/a CONN 127.0.0.1:1".into()]);
-    let shown = Command::new("curl").args(["-s", "-m", "30", &format!("http://{}/", served.addr())]).output();
-    let shown = String::from_utf8(shown.expect("curl is needed (apt-get install curl)").stdout).unwrap();
+    let shown = curl(&[&format!("http://{}/", served.addr())]).out;
     assert!(shown.starts_with("This is a WebSocket port of sockproxyd. It has no pages:"), "{shown:?}");
 }
 

@@ -13,7 +13,7 @@ use testkit::tls::Identity;
 use testkit::websocket::{BINARY, CLOSE, CONTINUATION, PING, PONG, Peer, Server, TEXT, close_of, masked_frame_of};
 
 use super::Served;
-use crate::support::{StatClient, Writer, accepted, cache, daemon, read_frame, skipped_under_emulation};
+use crate::support::{StatClient, Writer, accepted, cache, curl, daemon, read_frame, skipped_under_emulation};
 
 /// Sends `bytes` in messages of random lengths, some of them in fragments with pings between.
 fn send_messages(client: &mut Peer, mut bytes: &[u8], random: &mut Random) {
@@ -203,24 +203,42 @@ fn five_hundred_browsers_at_once() {
     }
 }
 
-/// What the client of Node's `ws` prints that has sent messages to an echo.
+/// What a client of tests/peers prints that has sent messages to an echo.
 #[track_caller]
-fn node_client(url: &str) -> String {
-    let mut command = Command::new("node");
-    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers")).arg("ws_client.js").arg(url);
-    command.env("NODE_PATH", cache().join("ws/node_modules")).env("NODE_TLS_REJECT_UNAUTHORIZED", "0");
-    let output = command.output().expect("node is needed (scripts/test installs it)");
+fn output_of(mut client: Command) -> String {
+    client.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers"));
+    let output = client.output().unwrap_or_else(|e| panic!("{client:?}: {e} (scripts/test installs it)"));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// The client of Node's `ws`.
+#[track_caller]
+fn node_client(url: &str) -> String {
+    let mut command = Command::new("node");
+    command.arg("ws_client.js").arg(url);
+    command.env("NODE_PATH", cache().join("ws/node_modules")).env("NODE_TLS_REJECT_UNAUTHORIZED", "0");
+    output_of(command)
+}
+
+/// The client of Python's `websockets`.
+#[track_caller]
+fn python_client(url: &str) -> String {
+    let mut command = Command::new(cache().join("websocket-peer/bin/python"));
+    command.arg("websockets_client.py").arg(url);
+    output_of(command)
+}
+
 #[test]
-fn the_client_of_node_with_and_without_compression() {
+fn clients_of_node_and_python_with_and_without_compression() {
     let device = Device::start(Kind::Echo);
     let target = device.addr();
     let served = Served::start(&[format!("/plain CONN {target}"), format!("/deflate DEFL=on CONN {target}")]);
     for (path, extensions) in [("/plain", "none"), ("/deflate", "permessage-deflate")] {
-        let shown = node_client(&format!("ws://{}{path}", served.addr()));
-        assert_eq!(shown, format!("same bytes, extensions: {extensions}, closed 1000"), "{}", served.daemon.log_text());
+        let url = format!("ws://{}{path}", served.addr());
+        for shown in [node_client(&url), python_client(&url)] {
+            let expected = format!("same bytes, extensions: {extensions}, closed 1000");
+            assert_eq!(shown, expected, "{}", served.daemon.log_text());
+        }
     }
 }
 
@@ -242,12 +260,9 @@ fn a_port_that_speaks_tls() {
         "{}",
         daemon.log_text()
     );
-    let curl = |url: String| {
-        let output = Command::new("curl").args(["-sk", "-m", "30", "-H", "Connection: Upgrade"]).arg(url).output();
-        String::from_utf8(output.expect("curl is needed (apt-get install curl)").stdout).unwrap()
-    };
-    assert!(curl(format!("https://{}/a", port.addr())).starts_with("This is a WebSocket port"));
-    assert!(curl(format!("http://{}/a", port.addr())).contains("TLS"), "a plain request is told so");
+    let shown = |url: String| curl(&["-k", "-H", "Connection: Upgrade", &url]).out;
+    assert!(shown(format!("https://{}/a", port.addr())).starts_with("This is a WebSocket port"));
+    assert!(shown(format!("http://{}/a", port.addr())).contains("TLS"), "a plain request is told so");
     // One that sends nothing, or leaves in the middle, disturbs nobody.
     let mut half = TcpStream::connect(port.addr()).unwrap();
     half.write_all(b"\x16\x03\x01").unwrap();

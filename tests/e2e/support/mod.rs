@@ -24,7 +24,7 @@ pub(crate) use listen::{Listener, WsClient, accepted_by, client_of, listening};
 pub(crate) use mounts::{may_mount, with_mounts};
 pub(crate) use name_server::{Answer, NameServer};
 pub(crate) use nginx::{Nginx, cache};
-pub(crate) use process::{Run, Scratch, command, run};
+pub(crate) use process::{Run, Scratch, command, curl, run};
 pub(crate) use scripted_server::ScriptedServer;
 pub(crate) use stat_client::StatClient;
 pub(crate) use strace::{Calls, Strace};

@@ -1,8 +1,8 @@
-//! Runs of the daemon that exit by themselves, and directories for their files.
+//! Runs of the daemon and of other programs that exit by themselves, and directories for their files.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The result of a run.
@@ -11,6 +11,13 @@ pub(crate) struct Run {
     pub status: Option<i32>,
     pub out: String,
     pub err: String,
+}
+
+impl Run {
+    fn of(output: &Output) -> Run {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Run { status: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
 }
 
 /// The command that starts the daemon, without its arguments.
@@ -37,8 +44,7 @@ pub(crate) fn run(args: &[&str]) -> Run {
     let mut command = Command::new("timeout");
     command.arg("10").args(program()).args(args).stdin(Stdio::null());
     let output = command.output().expect("timeout(1)");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let run = Run { status: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) };
+    let run = Run::of(&output);
     assert_ne!(run.status, Some(124), "the daemon does not exit: {run:?}");
     run
 }
@@ -77,4 +83,11 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).ok();
     }
+}
+
+/// A run of curl(1) with these arguments, half a minute at most.
+#[track_caller]
+pub(crate) fn curl(arguments: &[&str]) -> Run {
+    let output = Command::new("curl").args(["-s", "-m", "30"]).args(arguments).output();
+    Run::of(&output.expect("curl is needed (apt-get install curl)"))
 }
