@@ -2,8 +2,9 @@
 --
 --     local proxy = require "L_SockProxyClient"
 --     conn, why = proxy.open("wss://192.168.0.9:8123/api/websocket", {
---         notify = { device = lul_device, service = SID, action = "HandleReceive" },
+--         notify = { device = lul_device, service = SID, action = "HandleReceive" }, reconnect = true,
 --         VRFY = "none", PNGI = 30,                    -- options of CONN, by name
+--         on_open = function(conn) conn:text("hello") end,
 --         on_message = function(conn, message, kind) end,
 --         on_close = function(conn, code, reason) end,
 --     })
@@ -14,128 +15,299 @@
 --     listener, why = proxy.listen { port = 8081, protocol = "ws", notify = ...,
 --         on_incoming = function(listener, arrival) listener:accept(arrival.id, { on_message = ... }) end }
 --
--- Owns the life of a connection: opening, claiming, polling, resuming it after a Luup reload, closing.
--- L_SockProxyListener owns that of a listener. Every wait has a limit:
--- `patience` seconds for a reply of the proxy, which runs on this machine and replies at once, and `timeout` seconds
--- for the connection that the proxy makes (0: open() returns at once, and on_open or on_error follows in a later poll).
--- Needs only LuaSocket. MIT licence; part of sockproxyd.
+-- Where no proxy answers, the library connects by itself, with the same callbacks; the option `direct` = false forbids that.
+--
+-- Owns the life of a connection: opening, claiming, polling, resuming it after a Luup reload, opening it again, closing. How its
+-- bytes travel belongs to L_SockProxyRelayed and L_SockProxyDirect, when Luup polls to L_SockProxyTimer, a listener to
+-- L_SockProxyListener. open() returns after MAX_OPEN_WAIT at the latest, and on_open or on_error follows in a later poll. With
+-- the option `timeout` it waits so many seconds and returns the outcome.
+-- Needs only LuaSocket, and LuaSec for TLS without the proxy. MIT licence; part of sockproxyd.
 
 local socket = require "socket"
-local Handshake = require "L_SockProxyHandshake"
+local Clock = require "L_SockProxyClock"
 local Listener = require "L_SockProxyListener"
+local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
+local Relayed = require "L_SockProxyRelayed"
+local Timer = require "L_SockProxyTimer"
 local Transport = require "L_SockProxyTransport"
 
 local Client = { secret = Options.secret }
 
---- Defaults for the options of a call: the proxy's address, the limit for its replies and the limit for the connection
--- (seconds).
-Client.defaults = { host = "127.0.0.1", port = 2504, patience = 2, timeout = 5 }
+--- Defaults for the options of a call: the proxy's address, the limit for one reply of the proxy itself (seconds), whether the
+-- library may connect without the proxy, and the shortest time between two notifications (seconds): openLuup keeps each job
+-- for three minutes, and hundreds of them make it slow.
+Client.defaults = { host = "127.0.0.1", port = 2504, patience = 2, direct = true, PACE = 0.1 }
 
 local Connection = {}
 Connection.__index = Connection
 
--- Seconds. A poll returns after this time even if the remote still sends. The limit is a time and not a number of
--- bytes: the proxy sends no further notification for bytes that are already in the plugin's socket, and a socket buffer
--- holds many.
-local MAX_POLL_TIME = 2
+-- Seconds. open() returns after this time, and a poll, even if the remote still sends: Luup stands still meanwhile. The rest
+-- follows in a poll that the library asks Luup for.
+local MAX_OPEN_WAIT, MAX_TURN = 0.1, 0.05
+-- Seconds that one call waits for a peer that does not read. The rest stays queued.
+local MAX_SEND_WAIT = 0.05
 -- Bytes. A longer send queue means that the remote does not read and the plugin ignores it.
 local MAX_QUEUED = 1024 * 1024
+-- Seconds between polls while the proxy notifies: they find a proxy that has died, and a notification that was lost.
+local BACKUP_INTERVAL = 5
+-- Seconds between polls without notifications: the first after something was received or sent, then longer by GROWTH each time,
+-- up to the last. Vera's timers have whole seconds.
+local MIN_INTERVAL, MAX_INTERVAL, GROWTH = 0.02, 2, 1.5
+-- Seconds before a connection is opened again: doubled after each failure. A connection that lasted longer than MAX_DELAY sets it
+-- back.
+local MIN_DELAY, MAX_DELAY = 1, 60
+-- Seconds for which the library does not ask a proxy that hangs, and after which it asks whether a proxy is there again.
+local PROXY_RETRY = 30
+-- Seconds of silence before a direct connection may be replaced by one through the proxy.
+local MIN_SILENCE = 5
+-- Seconds. The proxy's defaults of CTIM and RQTM, and the time that it takes at most besides.
+local CONNECT_TIMEOUT, REQUEST_TIMEOUT, REPLY_MARGIN = 4.5, 15, 10
+
+-- Until when the proxy is not asked, by its address: it has accepted a connection and did not greet.
+local hangs_until = {}
+
+local function log(self, words)
+    Options.log(self.options, "SockProxyClient: " .. words)
+end
 
 -- Calls a callback of the plugin. An error in it is logged, and the next event is still delivered.
 local function call_back(self, name, ...)
     local callback = self.options[name]
     if not callback then return end
     local ok, err = pcall(callback, self, ...)
-    if not ok then Options.log(self.options, "SockProxyClient: " .. name .. ": " .. tostring(err)) end
+    if not ok then log(self, name .. ": " .. tostring(err)) end
 end
 
--- Closes the connection on this side. The caller has sent the remote what it must know.
+-- The seconds until the next poll is due without a notification.
+local function next_poll(self)
+    if self.more then return 0 end
+    if self.state == "waiting" then return math.max(self.retry_after - Clock.since(self.waits_since), 0) end
+    local seconds = self.interval
+    if self.state == "open" and self.channel.notified and self.interval > 10 * MIN_INTERVAL then seconds = BACKUP_INTERVAL end
+    if self.state == "open" and self.channel:queued() > 0 then seconds = math.min(seconds, 10 * MIN_INTERVAL) end
+    if self.due then seconds = math.min(seconds, self.due) end
+    return seconds
+end
+
+local function arm_timer(self)
+    if self.state ~= "closed" then Timer.arm(self, next_poll(self)) end
+end
+
+-- Polls soon: something was sent or received, so that something may come.
+local function expect_data(self)
+    self.interval = MIN_INTERVAL
+end
+
+-- Polls the sockets whose peers have not closed yet.
+local lingerer = { options = {} }
+function lingerer:poll()
+    if Transport.close_lingering() then Timer.arm(self, 1) else Timer.disarm(self) end
+end
+
+-- Ends the channel after what is queued.
+local function finish(self)
+    self.channel:finish()
+    lingerer:poll()
+end
+
+-- Ends what the connection has open.
+local function release(self)
+    if self.operation then self.operation:cancel() end
+    if self.probe then self.probe:cancel() end
+    if self.channel then self.channel:close() end
+    self.operation, self.probe, self.channel, self.requesting, self.early, self.due = nil, nil, nil, nil, nil, nil
+end
+
+-- Closes the connection on this side for good. The caller has sent the remote what it must know.
 local function set_closed(self, code, reason)
-    self.state, self.code, self.reason = "closed", code, reason ~= "" and reason or "closed"
-    self.transport:close()
+    release(self)
+    self.state, self.code, self.reason, self.more = "closed", code, reason ~= "" and reason or "closed", false
     if self.options.group then self.options.group[self] = nil end
+    Timer.disarm(self)
 end
 
--- Returns a connection that is not open yet, and its options. The caller's table is not changed.
+-- Ends the connection; it is opened again if the plugin wants that and has not closed it.
+local function set_ended(self, code, reason)
+    if not self.options.reconnect then return set_closed(self, code, reason) end
+    release(self)
+    if self.opened_at and Clock.since(self.opened_at) > MAX_DELAY then self.delay = MIN_DELAY end
+    self.state, self.code, self.reason, self.opened_at, self.more = "waiting", code, reason, nil, false
+    -- A kept connection may still be at the proxy.
+    if self.kept ~= nil then self.resume_at = self.seen end
+    self.waits_since, self.retry_after = Clock.now(), self.delay
+    self.delay = math.min(self.delay * 2, MAX_DELAY)
+end
+
+-- Returns a connection that is not open yet, and its options, or nil and the reason. The caller's table is not changed.
 local function new(given)
+    local valid, why = Options.check(given or {})
+    if not valid then return nil, why end
     Transport.close_lingering()
     local options = {}
     for name, value in pairs(Client.defaults) do options[name] = value end
     for name, value in pairs(given or {}) do options[name] = value end
-    return setmetatable({ options = options, state = "connecting", seen = 0 }, Connection), options
+    if not options.notify and (given or {}).PACE == nil then options.PACE = nil end
+    for _, name in ipairs { "timeout", "patience", "seen", "chunk" } do options[name] = tonumber(options[name]) end
+    return setmetatable({ options = options, state = "connecting", seen = 0, interval = MIN_INTERVAL, delay = MIN_DELAY }, Connection),
+        options
 end
 
--- Connects to the proxy. Returns true, or nil and the reason.
-local function connect_proxy(self, needs)
-    local transport, pid = Handshake.connect(self.options, needs)
-    if not transport then return nil, pid end
-    self.transport, self.pid = transport, pid
-    return true
+-- Sends what the plugin sent before the connection was open.
+local function send_early(self)
+    local early = self.early
+    self.early = nil
+    for _, message in ipairs(early or {}) do
+        local sent, why = self.channel:push(message[1], message[2], message[3])
+        if not sent then log(self, "not sent: " .. why) end
+    end
+    self.channel:flush()
 end
 
--- Marks the connection as open. `resumed`: the pid of the kept connection that it continues, or nil.
-local function set_open(self, resumed)
-    self.state, self.kept = "open", resumed ~= nil
-    if resumed then self.pid, self.seen = resumed, self.options.seen or 0 end
+-- Marks the connection as open. `quiet`: without on_open, since the caller of open() learns it otherwise.
+local function set_open(self, channel, quiet)
+    self.channel, self.state, self.operation, self.opened_at = channel, "open", nil, Clock.now()
+    self.kept, self.pid, self.direct = channel.resumed or false, channel.pid, channel.direct
+    self.seen = self.kept and self.resume_at or 0
+    self.closing, self.code, self.reason = nil, nil, nil
+    expect_data(self)
     if self.options.group then self.options.group[self] = true end
-    return self
+    -- What was stored of an earlier connection would count as a gap.
+    if self.options.KEEP and not self.kept then call_back(self, "on_seen", 0) end
+    if self.state == "open" then send_early(self) end
+    if self.state == "open" and not quiet then call_back(self, "on_open") end
 end
 
--- Gives up a connection that was not opened.
-local function give_up(self, why)
-    set_closed(self, nil, why)
-    return nil, why
+-- Called when a connection was not opened. `quiet`: without on_error.
+local function set_failed(self, why, quiet)
+    set_ended(self, nil, why)
+    if not quiet then call_back(self, "on_error", why) end
 end
 
--- Sends CONN or ACPT, and waits for the reply as `timeout` says. Returns the connection, or nil and the reason.
-local function request(self, command)
+-- Starts to open the connection by `self.connect()`, which runs in an operation and returns a channel, or nil and the reason.
+local function start(self)
+    self.state, self.gap = "connecting", nil
+    expect_data(self)
+    self.operation = Operation.start(function() return self:connect() end)
+end
+
+-- Called with the outcome of opening. `quiet`: without callbacks, since the caller of open() learns it otherwise.
+local function settle(self, quiet, done, channel, why)
+    if not done then return end
+    self.operation = nil
+    if channel then set_open(self, channel, quiet) else set_failed(self, why, quiet) end
+end
+
+-- Opens the connection for the first time. Returns it, or nil and the reason.
+local function open(self)
     local options = self.options
-    self.verb = command:sub(1, 4)
-    self.transport:push(command .. "\n")
-    local sent, ok, why
-    sent, why = self.transport:flush(options.patience)
-    if not sent then return give_up(self, "the proxy does not accept data: " .. tostring(why)) end
     if options.group then options.group[self] = true end
-    if options.timeout <= 0 then return self end
-    ok, why = self:wait(options.timeout)
-    if not ok then return nil, why end
+    start(self)
+    local quiet = not options.reconnect
+    if not options.timeout then
+        settle(self, quiet, self.operation:run(MAX_OPEN_WAIT))
+    elseif options.timeout > 0 then
+        self:wait(options.timeout)
+    else
+        -- Until the proxy reads the request: its notification tells of the outcome. A script of its own, which no timer polls, may
+        -- block as long as the proxy needs.
+        local limit = Timer.available() and MAX_OPEN_WAIT or options.patience
+        local function requested() return self.requesting and self.requesting.requested end
+        local done, channel, why = self.operation:run(limit, requested)
+        if done and requested() then
+            -- The callbacks are for a poll, when the plugin has the connection.
+            self.operation = Operation.start(function() return channel, why end)
+        else
+            settle(self, quiet, done, channel, why)
+        end
+    end
+    if self.state == "closed" then return nil, self.reason end
+    arm_timer(self)
     return self
+end
+
+-- How long the proxy's reply to CONN may take, in seconds.
+local function reply_limit(options, websocket)
+    local function limit(milliseconds, default)
+        local seconds = milliseconds and tonumber(milliseconds) / 1000 or default
+        return seconds > 0 and math.min(seconds, 600) or 600
+    end
+    return (websocket and limit(options.RQTM, REQUEST_TIMEOUT) or limit(options.CTIM, CONNECT_TIMEOUT)) + REPLY_MARGIN
+end
+
+-- Connects to the proxy for a connection of its own. Returns the channel, or nil, the reason and true if no proxy that can do
+-- it is there.
+local function connect_proxy(self, needs)
+    local options = self.options
+    local address = options.host .. ":" .. options.port
+    if options.direct and hangs_until[address] and hangs_until[address] > Clock.now() then
+        return nil, "the proxy at " .. address .. " hangs", true
+    end
+    local channel, why = Relayed.connect(options, self.framing, needs)
+    hangs_until[address] = why and why:find("does not greet: timeout", 1, true) and Clock.now() + PROXY_RETRY or nil
+    return channel, why, channel == nil
+end
+
+-- Connects without the proxy, for which there is this reason.
+local function connect_direct(self, why)
+    local options = self.options
+    if self.without_proxy ~= why then
+        self.without_proxy = why
+        log(self, why .. "; connecting without it" .. (options.KEEP and ". KEEP needs the proxy" or ""))
+    end
+    -- Most plugins never need it, and it takes memory.
+    return require("L_SockProxyDirect").open(self.target, options)
+end
+
+-- Makes the connection of Client.open: goes on with a kept one, or asks the proxy for a new one, or connects without it.
+local function connect_target(self)
+    local options, pid = self.options, self.keeps
+    local channel, why, absent = connect_proxy(self, Options.required_capabilities(self.target, options))
+    if not channel then
+        if absent and options.direct then return connect_direct(self, why) end
+        return nil, why
+    end
+    if pid then
+        local attached
+        attached, why = channel:attach(pid, self.resume_at)
+        if attached then return channel end
+        if attached == nil then return nil, why end
+        self.gap = why == "Gap"
+        if self.gap then channel:drop(pid) end
+    end
+    if self.announces then channel:announce(options.notify) end
+    self.requesting = channel
+    return channel:request(self.command, reply_limit(options, self.websocket))
 end
 
 --- Opens a connection. `target` is host:port (with PRTO = "udp" or "tls" as an option) or a ws:// or wss:// URL.
 -- With KEEP, the call resumes the connection that `notify.pid` left behind at a Luup reload, if there is one:
 -- `conn.kept` is then true. `options.seen` is the last value that `on_seen` gave. If the plugin missed more than the
--- proxy keeps, `conn.gap` is true and the connection is a new one.
--- Returns the connection, or nil and the reason.
+-- proxy keeps, `conn.gap` is true and the connection is a new one. With `reconnect`, the connection is opened again after each
+-- end and each failure, until the plugin closes it.
+-- Returns the connection, which may not be open yet, or nil and the reason.
 function Client.open(target, options)
     local self
     self, options = new(options)
-    -- Without EVNT no notification follows when the connection is open.
-    if options.timeout <= 0 and options.notify and options.EVNT == nil then options.EVNT = "on" end
+    if not self then return nil, options end
+    local blocks = options.timeout and options.timeout > 0
+    local notify = options.notify
+    if type(target) == "string" and not blocks and notify and options.EVNT == nil
+        and #Options.required_capabilities(target, options) > 0 then
+        -- Without EVNT no notification follows when the connection is open. The Lua daemon, which does not have it, may do for TCP.
+        options.EVNT = "on"
+    end
     local command, why = Options.command(target, options)
     if not command then return nil, why end
-    local pid, connected, ok
     if options.KEEP then
-        pid, why = Options.kept_pid(options)
-        if not pid then return nil, why end
+        self.keeps, why = Options.kept_pid(options)
+        if not self.keeps then return nil, why end
     end
-    self.framing = Options.framing(target, options)
-    self.websocket = target:match("^[Ww][Ss][Ss]?://") ~= nil
-    connected, why = connect_proxy(self, Options.required_capabilities(target, options))
-    if not connected then return nil, why end
-    if pid then
-        ok, why = Handshake.attach(self.transport, pid, options.seen, options.patience)
-        if ok then return set_open(self, pid) end
-        if ok == nil then return give_up(self, why) end
-        self.gap = why == "Gap"
-        if self.gap then Handshake.drop(self.transport, pid, options.patience) end
-    end
-    if options.timeout <= 0 and options.notify and options.notify.service and options.notify.action then
-        -- If the proxy knows the action before it reads CONN, it notifies of a syntax error in CONN, too.
-        Handshake.request(self.transport, "NTFY " .. Options.notify(options.notify):gsub("/", " "), options.patience)
-    end
-    return request(self, command)
+    -- If the proxy knows the action before it reads CONN, it notifies of a syntax error in CONN, too.
+    self.announces = not blocks and notify and notify.service and notify.action
+    self.target, self.command, self.connect, self.resume_at = target, command, connect_target, options.seen
+    self.framing, self.websocket = Options.framing(target, options), Options.is_websocket_url(target)
+    return open(self)
 end
 
 --- Listens for connections to the plugin; L_SockProxyListener has the options, the methods and the callbacks. Returns the
@@ -161,18 +333,25 @@ end
 function Client.accept(id, options)
     local self
     self, options = new(options)
+    if not self then return nil, options end
     if options.KEEP then
         local pid, why = Options.kept_pid(options)
         if not pid then return nil, why end
     end
+    -- An arrival cannot be claimed a second time, and there is none without the proxy.
+    options.reconnect, options.direct = false, false
     local command, why = Options.accept_command(id, options)
     if not command then return nil, why end
     self.websocket = Options.is_websocket(options.protocol or "ws")
     self.framing = options.FRAM and tostring(options.FRAM):upper() or self.websocket and "MESG" or "RAW"
-    local connected
-    connected, why = connect_proxy(self, {})
-    if not connected then return nil, why end
-    return request(self, command)
+    function self:connect()
+        local channel, refused = connect_proxy(self, {})
+        if not channel then return nil, refused end
+        local chosen = options.notify and options.notify.pid
+        self.requesting = channel
+        return channel:request(command, reply_limit(options, true), chosen ~= "" and chosen or nil)
+    end
+    return open(self)
 end
 
 --- Resumes a kept connection and never makes a new one. `options` are those of Client.open, with `seen`, and with FRAM
@@ -181,40 +360,51 @@ end
 function Client.attach(pid, options)
     local self
     self, options = new(options)
+    if not self then return nil, options end
+    options.direct, options.reconnect = false, false
+    options.timeout = options.timeout or options.patience
     self.framing = tostring(options.FRAM or "MESG"):upper()
-    self.websocket = self.framing == "MESG"
-    local connected, why = connect_proxy(self, { "KEEP" })
-    if not connected then return nil, why end
-    local kept
-    kept, why = Handshake.attach(self.transport, pid, options.seen, options.patience)
-    if not kept then return give_up(self, why) end
-    return set_open(self, pid)
+    self.websocket, self.resume_at = self.framing == "MESG", options.seen
+    function self:connect()
+        local channel, why = connect_proxy(self, { "KEEP" })
+        if not channel then return nil, why end
+        local attached
+        attached, why = channel:attach(pid, options.seen)
+        if attached then return channel end
+        channel:close()
+        return nil, why
+    end
+    return open(self)
 end
 
---- Ends the kept connection of a pid. Returns true, or nil and the reason.
+-- Operations that no caller waits for, such as the end of a kept connection. Luup's timer continues them.
+local Background = {}
+Background.__index = Background
+
+function Background:poll()
+    if not self.operation:step() then Timer.arm(self, MIN_INTERVAL) else Timer.disarm(self) end
+end
+
+--- Ends the kept connection of a pid. Returns true, or nil and the reason; after MAX_OPEN_WAIT nil and "timeout", and the
+-- library goes on.
 function Client.drop(pid, options)
     local self
     self, options = new(options)
-    local connected, why = connect_proxy(self, { "KEEP" })
-    if not connected then return nil, why end
-    local dropped
-    dropped, why = Handshake.drop(self.transport, pid, options.patience)
-    self.transport:close()
-    return dropped, why
-end
-
--- Reads the reply to CONN or ACPT. Returns true if the connection is open, false if no reply has arrived, or nil and the
--- reason.
-local function read_conn_reply(self)
-    local line, why = self.transport:reply()
-    if not line and not why then return false end
-    local pid = line and line:match("^OK " .. self.verb .. " (%S+)$")
-    if not pid then return nil, line and (line:match("^ERR " .. self.verb .. " (.*)") or line) or why end
-    -- ACPT's reply has the arrival's id, and notifications the pid that the plugin chose.
-    local chosen = self.verb == "ACPT" and self.options.notify and self.options.notify.pid
-    self.pid = chosen and chosen ~= "" and chosen or pid
-    set_open(self)
-    return true
+    if not self then return nil, options end
+    options.direct = false
+    self.framing = "RAW"
+    local operation = Operation.start(function()
+        local channel, why = connect_proxy(self, { "KEEP" })
+        if not channel then return nil, why end
+        local dropped
+        dropped, why = channel:drop(pid)
+        channel:close()
+        return dropped, why
+    end)
+    local done, dropped, why = operation:run(options.timeout and options.timeout > 0 and options.timeout or MAX_OPEN_WAIT)
+    if done then return dropped, why end
+    setmetatable({ operation = operation, options = {} }, Background):poll()
+    return nil, "timeout"
 end
 
 -- Delivers one message to the callbacks. Returns false if the connection is closed afterwards.
@@ -229,96 +419,153 @@ local function deliver(self, verb, body, detail)
     elseif verb == "HEAD" then
         call_back(self, "on_head", body)
     elseif verb == "CLOS" then
-        set_closed(self, detail, body)
+        -- What the library has queued in answer is still sent.
+        self.channel:flush()
+        finish(self)
+        set_ended(self, detail, body)
         call_back(self, "on_close", detail, body)
     end
     return self.state == "open"
 end
 
--- Delivers every complete message, until the plugin closes the connection.
-local function dispatch(self)
-    while self.state == "open" do
-        local verb, body, detail = self.transport:message(self.framing)
-        if verb then
-            deliver(self, verb, body, detail)
-        else
-            if body then
-                set_closed(self, 1002, body)
-                call_back(self, "on_close", 1002, body)
-            end
-            return
-        end
-    end
-end
-
--- Called when the proxy has closed the socket or the socket has failed.
-local function connection_lost(self, why)
-    local code = self.websocket and self.framing == "MESG" and 1006 or nil
-    set_closed(self, code, why)
+-- Called when a channel breaks off: the socket was closed, has failed, or has brought what is no message.
+local function set_lost(self, why, code)
+    if not code and self.websocket and self.framing == "MESG" then code = 1006 end
+    set_ended(self, code, why)
     call_back(self, "on_close", code, why)
 end
 
-local function poll(self, seconds)
-    local bytes, started, elapsed = 0, socket.gettime(), 0
-    while elapsed >= 0 and elapsed < MAX_POLL_TIME do
-        if self.transport:queued() > 0 then self.transport:flush() end
-        local received, why = self.transport:fill(seconds)
-        seconds = nil
-        bytes = bytes + received
-        if self.state == "connecting" then
-            local open, refused = read_conn_reply(self)
-            if not open and (refused or (why and why ~= "timeout")) then
-                refused = refused or why
-                set_closed(self, nil, refused)
-                if not self.waiting then call_back(self, "on_error", refused) end
-                return nil, refused
-            end
-            if open and not self.waiting then call_back(self, "on_open") end
+-- Delivers the complete messages, until the plugin closes the connection. Returns false if the turn took too long before that.
+local function dispatch(self, started)
+    while self.state == "open" do
+        local verb, body, detail = self.channel:next()
+        if not verb then
+            if body then set_lost(self, body, 1002) end
+            return true
         end
-        if not (self.waiting and self.state == "open") then dispatch(self) end
-        if self.state == "closed" then return nil, self.reason end
-        if why == "timeout" or self.waiting then return false, bytes end
-        if why then
-            connection_lost(self, why)
-            return nil, why
-        end
-        elapsed = socket.gettime() - started
+        deliver(self, verb, body, detail)
+        if Clock.since(started) > MAX_TURN then return false end
     end
+    return true
+end
+
+-- Asks whether the proxy is there again, and moves a connection that is silent to it.
+local function look_for_proxy(self)
+    local options = self.options
+    if not self.probe then
+        if not (self.direct and options.reconnect and options.direct) or self.closing then return end
+        self.looked_at = self.looked_at or self.opened_at
+        if Clock.since(self.looked_at) < PROXY_RETRY or Clock.since(self.channel.heard) < MIN_SILENCE then
+            return
+        end
+        self.probe = Operation.start(function()
+            local channel = connect_proxy(self, Options.required_capabilities(self.target, options))
+            if channel then channel:close() end
+            return channel
+        end)
+    end
+    local done, channel = self.probe:step()
+    if not done then
+        expect_data(self)
+        return
+    end
+    self.probe, self.looked_at = nil, Clock.now()
+    if not channel then return end
+    local why = "the proxy is there again"
+    local code = self.framing == "MESG" and self.websocket and 1001 or nil
+    if code then self.channel:push("CLOS", "", code) end
+    self.channel:flush()
+    finish(self)
+    set_ended(self, code, why)
+    -- This was no failure.
+    self.retry_after, self.delay = 0, MIN_DELAY
+    call_back(self, "on_close", code, why)
+end
+
+-- One turn of an open connection. Returns as Connection:poll does.
+local function take_turn(self, started)
+    local bytes = 0
+    repeat
+        self.channel:flush()
+        local received, why = self.channel:read()
+        bytes = bytes + received
+        local finished = dispatch(self, started)
+        if self.state ~= "open" then return nil, bytes end
+        if not finished then return true, bytes end
+        self.channel:flush()
+        if why == "timeout" then return false, bytes end
+        if why then
+            set_lost(self, why)
+            return nil, bytes
+        end
+    until Clock.since(started) > MAX_TURN
     return true, bytes
 end
 
---- Reads what has arrived and calls the callbacks, without waiting. The action that the proxy calls uses it; a plugin
--- without notifications calls it at intervals. Returns false if everything was read, or true if the remote still sends
--- after two seconds (call it again, by a delay of 0), and the number of bytes read. Returns nil and the reason once
--- the connection has ended.
+-- What is due without the remote: the end of its silence, pings, and the proxy that may be there again.
+local function tick(self)
+    local why
+    self.due = nil
+    if self.channel.tick then why, self.due = self.channel:tick() end
+    if why then return set_lost(self, why) end
+    look_for_proxy(self)
+end
+
+local function poll(self)
+    local started = Clock.now()
+    if self.state == "waiting" then
+        if Clock.since(self.waits_since) < self.retry_after then return false, 0 end
+        start(self)
+    end
+    if self.state == "connecting" then
+        settle(self, false, self.operation:step())
+        if self.state == "connecting" then
+            self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL)
+            return false, 0
+        end
+    end
+    if self.state ~= "open" then return nil, 0 end
+    local more, bytes = take_turn(self, started)
+    if bytes > 0 then expect_data(self) else self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL) end
+    if more == false and self.state == "open" then
+        tick(self)
+        if self.state ~= "open" then return nil, bytes end
+    end
+    return more, bytes
+end
+
+--- Reads what has arrived and calls the callbacks, without waiting, for MAX_TURN seconds or one message. The action that the proxy
+-- calls uses it. In Luup the library calls it by itself, too: soon if there is more, and at intervals, which are short without the
+-- proxy. Returns true if there is more to read, else false, and the number of bytes read. Returns nil and the reason once
+-- the connection has ended; with `reconnect` while it is not open, too.
 function Connection:poll()
     -- Called from one of its own callbacks: the poll that is running continues.
     if self.polling then return false, 0 end
     if self.state == "closed" then return nil, self.reason end
+    Transport.close_lingering()
     self.polling = true
-    local before = self.seen
-    local more, bytes = poll(self)
-    if self.seen ~= before then call_back(self, "on_seen", self.seen) end
-    self.polling = false
+    local before, more, bytes = self.seen, nil, nil
+    more, bytes = poll(self)
+    if self.seen ~= before and self.state ~= "connecting" then call_back(self, "on_seen", self.seen) end
+    self.polling, self.more = false, more == true
+    arm_timer(self)
+    if more == nil then return nil, self.reason end
     return more, bytes
 end
 
 --- Waits up to `seconds` until the connection is open. Returns true, or nil and the reason; the connection is then
 -- closed.
 function Connection:wait(seconds)
-    local started = socket.gettime()
-    self.waiting = true
+    local started = Clock.now()
     while self.state == "connecting" do
-        local left = math.min(seconds, seconds - (socket.gettime() - started))
+        local left = seconds - Clock.since(started)
         if left <= 0 then
-            self.waiting = nil
-            set_closed(self, nil, "timeout")
-            return nil, "timeout"
+            set_ended(self, nil, "timeout")
+            break
         end
-        poll(self, left)
+        settle(self, not self.options.reconnect, self.operation:run(left))
     end
-    self.waiting = nil
-    if self.state == "closed" then return nil, self.reason end
+    if self.state ~= "open" then return nil, self.reason end
     return true
 end
 
@@ -327,34 +574,46 @@ function Connection:is_open()
     return self.state == "open"
 end
 
--- Sends bytes to the proxy. Bytes that it does not accept within `patience` seconds stay queued, in order, for the next
--- call.
-local function send(self, data)
+-- Keeps a message until the connection is open. Returns true, or nil and the reason.
+local function keep_early(self, verb, body, detail)
+    local early = self.early or { bytes = 0 }
+    if early.bytes + #body > MAX_QUEUED then return nil, "send queue is full" end
+    early.bytes, self.early = early.bytes + #body, early
+    early[#early + 1] = { verb, body, detail }
+    return true
+end
+
+-- Sends a message. Bytes that the peer does not accept within MAX_SEND_WAIT stay queued, in order, for the next call.
+local function send(self, verb, body, detail)
+    if self.state == "connecting" then return keep_early(self, verb, body, detail) end
     if self.state ~= "open" then return nil, self.state == "closed" and "closed" or "not connected" end
     if self.closing then return nil, "closing" end
-    local queued = self.transport:queued()
+    local channel = self.channel
+    local queued = channel:queued()
     if queued > MAX_QUEUED then return nil, "send queue is full" end
-    self.transport:push(data)
+    local pushed, sent, why
+    pushed, why = channel:push(verb, body, detail)
+    if not pushed then return nil, why end
     -- The plugin waits once for a remote that does not read, not at each send.
-    local sent, why = self.transport:flush(queued > 0 and 0 or self.options.patience)
+    sent, why = channel:flush(queued == 0 and MAX_SEND_WAIT or nil)
+    -- Without notifications an answer is seen by a poll alone.
+    if not channel.notified or not sent then
+        expect_data(self)
+        if not self.polling then arm_timer(self) end
+    end
     if sent or why == "timeout" then return true end
     return nil, why
 end
 
 --- Sends a message: TEXT, BINA, PING or PONG, or FRAG: one fragment of a message that ends with the next TEXT or BINA.
--- LINE and RAW have only TEXT and BINA. Returns true, or nil and the reason.
+-- LINE and RAW have only TEXT and BINA. While the connection is being made, messages wait for it. Returns true, or nil and the
+-- reason.
 function Connection:send(verb, body)
     body = tostring(body)
-    if self.framing == "MESG" then
-        if #body > 125 and (verb == "PING" or verb == "PONG") then return nil, "a ping has at most 125 bytes" end
-        return send(self, verb .. " " .. #body .. "\n" .. body)
-    end
-    if verb ~= "TEXT" and verb ~= "BINA" then return nil, verb .. " needs FRAM=MESG" end
-    if self.framing == "LINE" then
-        if body:find("\n", 1, true) then return nil, "a line end inside a line" end
-        body = body .. "\n"
-    end
-    return send(self, body)
+    if #body > 125 and (verb == "PING" or verb == "PONG") then return nil, "a ping has at most 125 bytes" end
+    if self.framing ~= "MESG" and verb ~= "TEXT" and verb ~= "BINA" then return nil, verb .. " needs FRAM=MESG" end
+    if self.framing == "LINE" and body:find("\n", 1, true) then return nil, "a line end inside a line" end
+    return send(self, verb, body)
 end
 
 --- Sends a text, which must be UTF-8.
@@ -366,7 +625,7 @@ function Connection:binary(body) return self:send("BINA", body) end
 --- Sends a datagram to "address:port", over UDP with FRAM=MESG.
 function Connection:datagram(body, to)
     if tostring(to):find("[%s%c]") then return nil, "no address: " .. tostring(to) end
-    return send(self, "DGRM " .. #body .. " " .. to .. "\n" .. body)
+    return send(self, "DGRM", tostring(body), to)
 end
 
 --- Sends a ping. on_pong has the answer.
@@ -376,16 +635,20 @@ function Connection:ping(body) return self:send("PING", body or "") end
 function Connection:pong(body) return self:send("PONG", body or "") end
 
 --- True if bytes are queued because the remote does not read.
-function Connection:is_queued() return self.transport:queued() > 0 end
+function Connection:is_queued() return self.channel ~= nil and self.channel:queued() > 0 end
+
+--- The socket, for select, or nil: between two attempts to connect there is none.
+function Connection:sock()
+    if self.operation then return self.operation.sock end
+    return self.channel and self.channel:sock()
+end
 
 -- Queues CLOS if the framing has it. Returns true, or nil and the reason.
 local function queue_close(self, code, reason)
     if self.framing ~= "MESG" then return true end
     local valid, why = Options.check_close(code, reason)
     if not valid then return nil, why end
-    if self.state == "open" and not self.closing then
-        self.transport:push(string.format("CLOS %d %d\n", code, #reason) .. reason)
-    end
+    if self.state == "open" and not self.closing then self.channel:push("CLOS", reason, code) end
     self.closing = true
     return true
 end
@@ -395,26 +658,38 @@ end
 -- or nil and the reason.
 function Connection:shut(code, reason)
     if self.framing ~= "MESG" then return nil, "a closing handshake needs FRAM=MESG" end
+    if self.state ~= "open" then return nil, self.state == "closed" and "closed" or "not connected" end
+    -- The plugin ends it.
+    self.options.reconnect = false
     local ok, why = queue_close(self, code or 1000, reason or "")
-    if ok then self.transport:flush(self.options.patience) end
+    if ok then
+        self.channel:flush(MAX_SEND_WAIT)
+        expect_data(self)
+        if not self.polling then arm_timer(self) end
+    end
     return ok, why
 end
 
 --- Closes the connection, kept or not; `code` and `reason` as for Connection:shut. No callback follows. The socket
--- itself is closed by a later call of this module, after the proxy has closed its side. Returns true, or nil and the
+-- itself is closed by a later call of this module, after the other side has closed. Returns true, or nil and the
 -- reason.
 function Connection:close(code, reason)
     if self.state == "closed" then return true end
     code, reason = code or 1000, reason or ""
     local ok, why = queue_close(self, code, reason)
     if not ok then return nil, why end
-    if self.state == "open" and self.transport:flush(self.options.patience) then
-        if self.framing ~= "MESG" then self.transport:shutdown_send() end
-        self.transport:linger()
-        Transport.close_lingering()
+    local kept = self.options.KEEP and self.framing ~= "MESG" and self.state == "open" and not self.direct
+    if self.state == "open" then
+        self.channel:flush(MAX_SEND_WAIT)
+        finish(self)
     end
     set_closed(self, code, reason)
-    if self.options.KEEP and self.framing ~= "MESG" then Client.drop(self.pid, self.options) end
+    if kept then
+        local at = self.options
+        Client.drop(self.pid, {
+            host = at.host, port = at.port, patience = at.patience, timeout = at.timeout, connect = at.connect, log = at.log,
+        })
+    end
     return true
 end
 
@@ -439,19 +714,31 @@ function Client.handle(group, pid)
     return more
 end
 
+-- The seconds that a script may wait for the sockets of a group.
+local function longest_wait(group)
+    -- Queued bytes are sent, and what is due is done, within a second.
+    local seconds = 1
+    for connection in pairs(group) do
+        local direct = connection.direct or connection.state == "connecting"
+        if connection.more then return 0 end
+        if direct then seconds = math.min(seconds, 0.1) end
+    end
+    return seconds
+end
+
 --- For scripts outside of Luup, which may block: polls a group until its last connection and listener have closed, until
 -- `done()` is true or until `seconds` have passed.
 function Client.loop(group, done, seconds)
-    local started = socket.gettime()
+    local started = Clock.now()
     while next(group) and not (done and done()) do
-        local sockets, left = {}, seconds and seconds - (socket.gettime() - started)
+        local sockets, left = {}, seconds and seconds - Clock.since(started)
         if left and left <= 0 then return false end
         for connection in pairs(group) do
-            -- A listener that waits before it connects again has none.
-            if connection.transport then sockets[#sockets + 1] = connection.transport.sock end
+            local sock = connection:sock()
+            if sock and sock.getfd then sockets[#sockets + 1] = sock end
         end
-        -- Queued bytes are sent within a second.
-        socket.select(sockets, nil, math.min(left or 1, 1))
+        local wait = longest_wait(group)
+        socket.select(sockets, nil, math.min(left or wait, wait))
         Client.handle(group)
     end
     return true

@@ -1,25 +1,32 @@
 --- Setup mode of a connection to the proxy: the greeting, the proxy's capabilities, kept connections.
 -- Owns the exchange of one command and one line of reply. Each takes at most `patience` seconds: the proxy runs on
--- this machine and replies at once unless it hangs.
+-- this machine and replies at once unless it hangs. The waits are those of L_SockProxyOperation.
 -- MIT licence; part of sockproxyd.
 
 local socket = require "socket"
+local Clock = require "L_SockProxyClock"
+local Operation = require "L_SockProxyOperation"
 local Transport = require "L_SockProxyTransport"
 
 local Handshake = {}
 
+-- Bytes. A reply may contain a long reason.
+local MAX_LINE = 16384
+-- Seconds. How long a connection to the proxy may take outside of an operation: it is on this machine.
+local MAX_DIAL = 0.05
+
 --- Reads one line of reply within so many seconds. Returns it, or nil and the reason.
 function Handshake.reply(transport, seconds)
-    local started = socket.gettime()
+    local started = Clock.now()
     while true do
-        local line, err = transport:reply()
+        local line, err = transport:line(MAX_LINE)
         if line then return line end
         if err then return nil, err end
-        -- A clock that is set back does not extend the wait.
-        local left = math.min(seconds, seconds - (socket.gettime() - started))
-        if left <= 0 then return nil, "timeout" end
-        local received, why = transport:fill(left)
-        if why and received == 0 then return nil, why end
+        local received, why = transport:fill()
+        if received == 0 then
+            if why ~= "timeout" then return nil, why end
+            if not Operation.wait(transport.sock, "read", started, seconds) then return nil, why end
+        end
     end
 end
 
@@ -31,15 +38,22 @@ function Handshake.request(transport, command, patience)
     return Handshake.reply(transport, patience)
 end
 
-local function tcp(host, port, options)
+--- Connects a TCP socket within so many seconds. Returns it, or nil and the reason in the system's words.
+function Handshake.connect_tcp(host, port, seconds)
     local sock, why = socket.tcp()
     if not sock then return nil, why end
-    sock:settimeout(options.patience)
+    sock:settimeout(0)
+    local started = Clock.now()
     local connected
     connected, why = sock:connect(host, port)
-    if connected then return sock end
+    while not connected and (why == "timeout" or why == "Operation already in progress") do
+        if not Operation.wait(sock, "write", started, seconds) then break end
+        -- A second connect(2) reports how the first one ended.
+        connected, why = sock:connect(host, port)
+    end
+    if connected or why == "already connected" then return sock end
     sock:close()
-    return nil, why
+    return nil, why == "Operation already in progress" and "timeout" or why
 end
 
 local function address_of(options)
@@ -47,9 +61,14 @@ local function address_of(options)
 end
 
 --- Connects to the proxy and reads nothing. `options`: host, port, patience, chunk, and `connect(host, port, options)`
--- in place of LuaSocket's own. Returns the transport, or nil and the reason.
-function Handshake.dial(options)
-    local sock, why = (options.connect or tcp)(options.host, options.port, options)
+-- in place of LuaSocket's own, which may block. `seconds`: how long it may take. Returns the transport, or nil and the reason.
+function Handshake.dial(options, seconds)
+    local sock, why
+    if options.connect then
+        sock, why = options.connect(options.host, options.port, options)
+    else
+        sock, why = Handshake.connect_tcp(options.host, options.port, seconds or MAX_DIAL)
+    end
     if not sock then return nil, "no proxy at " .. address_of(options) .. ": " .. tostring(why) end
     return Transport.new(sock, options.chunk)
 end
@@ -77,7 +96,7 @@ end
 --- Connects to the proxy and checks that it has the capabilities `needs`, which are words of CAPA. `options` as for
 -- Handshake.dial. Returns the transport and the pid of the greeting, or nil and the reason.
 function Handshake.connect(options, needs)
-    local transport, why = Handshake.dial(options)
+    local transport, why = Handshake.dial(options, options.patience)
     if not transport then return nil, why end
     local function give_up(words)
         transport:close()

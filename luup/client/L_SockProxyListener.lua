@@ -17,30 +17,26 @@
 -- in polls. After a Luup reload the plugin listens again: the proxy gives the port to the newer listener.
 -- MIT licence; part of sockproxyd.
 
-local socket = require "socket"
+local Clock = require "L_SockProxyClock"
 local Handshake = require "L_SockProxyHandshake"
 local Options = require "L_SockProxyOptions"
+local Timer = require "L_SockProxyTimer"
 
 local Listener = {}
 Listener.__index = Listener
 
--- Seconds. A poll returns after this time even if arrivals are still reported.
-local MAX_POLL_TIME = 2
+-- Seconds. A poll returns after this time even if arrivals are still reported; the rest follows in a poll that the library asks
+-- Luup for. listen() returns after MAX_OPEN_WAIT.
+local MAX_TURN, MAX_OPEN_WAIT = 0.05, 0.1
 -- Bytes. Longer than any request's target that the proxy passes on; and the longest head.
 local MAX_LINE, MAX_HEAD = 16384, 65536
 -- Seconds before the proxy is asked again: doubled after each failure. A listener that lasted LASTING seconds sets it
 -- back: longer than MAX_DELAY, so that two listeners that take the same path from each other do it once a minute.
 local MIN_DELAY, MAX_DELAY, LASTING = 1, 60, 150
--- Seconds between the polls by `timer` while the listener listens.
-local TIMER_INTERVAL = 30
+-- Seconds between the polls by Luup's timer while the listener listens: they find a proxy that has died.
+local TIMER_INTERVAL = 5
 -- Seconds that a poll which has asked the proxy waits for the replies. They usually take a millisecond.
 local MAX_REPLY_WAIT = 0.05
-
--- Seconds since a time; a clock that was set back counts as a long time.
-local function elapsed_since(time)
-    local elapsed = socket.gettime() - time
-    return elapsed < 0 and math.huge or elapsed
-end
 
 local function log(self, words)
     Options.log(self.options, "SockProxyClient: port " .. tostring(self.options.port) .. ": " .. words)
@@ -55,24 +51,24 @@ local function call_back(self, name, ...)
     return ok
 end
 
--- Has Luup poll the listener by the plugin's function `timer`, unless it will anyway.
+-- Has Luup poll the listener when something is due.
 local function arm_timer(self)
-    local luup = rawget(_G, "luup")
-    if not (self.options.timer and luup and luup.call_delay) or self.state == "closed" then return end
-    local now = socket.gettime()
     local wait = TIMER_INTERVAL
-    if self.more or self.state == "connecting" then wait = 1 end
-    if self.state == "lost" then wait = math.min(math.max(math.ceil(self.retry_at - now), 1), MAX_DELAY) end
-    -- Half a second: a timer may come early.
-    if self.timer_due and self.timer_due > now + 0.5 and self.timer_due <= now + wait then return end
-    self.timer_due = now + wait
-    luup.call_delay(self.options.timer, wait, "")
+    if self.state == "closed" then return end
+    if self.more then
+        wait = 0
+    elseif self.state == "connecting" then
+        wait = MAX_REPLY_WAIT
+    elseif self.state == "lost" then
+        wait = math.max(self.retry_at - Clock.now(), 0)
+    end
+    Timer.arm(self, math.min(wait, MAX_DELAY))
 end
 
 -- Called when the proxy has closed the socket, does not reply, or refuses.
 local function set_lost(self, why)
     if self.transport then self.transport:close() end
-    local now = socket.gettime()
+    local now = Clock.now()
     local was_listening = self.state == "listening"
     if was_listening and now - self.since >= LASTING then self.delay = MIN_DELAY end
     self.state, self.transport, self.pid = "lost", nil, nil
@@ -91,7 +87,7 @@ end
 local function dial(self)
     local transport, why = Handshake.dial(self.options.proxy)
     if not transport then return set_lost(self, why) end
-    self.transport, self.state, self.expected, self.since = transport, "connecting", "greeting", socket.gettime()
+    self.transport, self.state, self.expected, self.since = transport, "connecting", "greeting", Clock.now()
     self.arrival = nil
     transport:push("CAPA\n" .. self.command .. "\n")
     transport:flush()
@@ -113,7 +109,7 @@ end
 function replies.result(self, line)
     local pid = line:match("^OK LSTN (%S+)$")
     if not pid then return nil, line:match("^ERR LSTN (.*)") or line end
-    self.pid, self.state, self.since, self.reason = pid, "listening", socket.gettime(), nil
+    self.pid, self.state, self.since, self.reason = pid, "listening", Clock.now(), nil
     if not self.opening then call_back(self, "on_listening") end
     return true
 end
@@ -169,12 +165,14 @@ end
 -- Handles what has arrived since `started`. Returns false if it has handled all, true if it takes too long, or nil and the
 -- reason for which the listener must end.
 local function dispatch(self, started)
+    local handled = false
     -- The plugin has no listener before Listener.open returns; arrivals are for the next poll.
     while self.transport and not (self.opening and self.state == "listening") do
-        -- A callback that accepts waits for the proxy.
-        if self.state == "listening" and elapsed_since(started) > MAX_POLL_TIME then return true end
+        -- A callback that accepts waits for the proxy. However long one takes, each turn handles one.
+        if handled and Clock.since(started) > MAX_TURN then return true end
         if self.arrival then
             if not take_head(self) then return false end
+            handled = true
         else
             local line, why = self.transport:line(MAX_LINE)
             if why then return nil, why end
@@ -198,8 +196,7 @@ end
 -- if what was read is not handled yet.
 local function read_chunk(self, started, seconds)
     self.transport:flush()
-    if seconds then self.transport:fill(seconds) end
-    local _, why = self.transport:fill()
+    local _, why = self.transport:fill(seconds)
     local unhandled, wrong = dispatch(self, started)
     if not self.transport then return false end
     if unhandled then return true end
@@ -213,19 +210,19 @@ end
 
 -- `seconds`: how long to wait for the replies to what dial() sends. Returns true if there may be more to read.
 local function poll(self, seconds)
-    local started = socket.gettime()
+    local started = Clock.now()
     if self.state == "lost" then
-        if elapsed_since(self.lost_at) < self.retry_at - self.lost_at then return false end
+        if Clock.since(self.lost_at) < self.retry_at - self.lost_at then return false end
         dial(self)
-        while self.state == "connecting" and elapsed_since(started) < seconds do
-            read_chunk(self, started, seconds - elapsed_since(started))
+        while self.state == "connecting" and Clock.since(started) < seconds do
+            read_chunk(self, started, seconds - Clock.since(started))
         end
         if self.opening then return false end
     end
     while self.transport and read_chunk(self, started) do
-        if elapsed_since(started) > MAX_POLL_TIME then return true end
+        if Clock.since(started) > MAX_TURN then return true end
     end
-    if self.state == "connecting" and elapsed_since(self.since) > self.options.proxy.patience then
+    if self.state == "connecting" and Clock.since(self.since) > self.options.proxy.patience then
         set_lost(self, "the proxy does not reply: timeout")
     end
     return false
@@ -253,8 +250,9 @@ end
 --   key: files of the proxy's tls directory. wait: the seconds that an arrival waits for the plugin (10). headers: true
 --   if arrivals have the request's head. Other options of LSTN by name.
 -- * notify, group, log, patience, timeout as for L_SockProxyClient.open. With timeout = 0 the call succeeds even if the
---   proxy is not there or refuses: it is asked again until it listens. timer: the name of a global function of the plugin that polls; Luup
---   calls it at intervals, so that a proxy that was restarted is asked again. proxy: { host =, port = }.
+--   proxy is not there or refuses: it is asked again until it listens. Without `timeout`, so it is if the proxy does not reply
+--   within MAX_OPEN_WAIT. timer: the name of a global function of the plugin that polls, in place of the library's own, where
+--   Luup does not find that one. proxy: { host =, port = }.
 -- * on_incoming(listener, arrival); on_listening(listener); on_lost(listener, reason), after which the listener tries
 --   again by itself.
 --
@@ -267,9 +265,10 @@ function Listener.open(options, accept)
     local self = setmetatable({
         options = options, claim = accept, command = command, state = "lost", delay = MIN_DELAY, lost_at = 0, retry_at = 0,
     }, Listener)
-    self.opening = options.timeout > 0
-    self.more = poll(self, self.opening and options.patience or MAX_REPLY_WAIT)
-    if self.opening and self.state ~= "listening" then
+    self.opening = not options.timeout or options.timeout > 0
+    local wait = options.timeout and (self.opening and options.patience or MAX_REPLY_WAIT) or MAX_OPEN_WAIT
+    self.more = poll(self, wait)
+    if self.opening and self.state ~= "listening" and (options.timeout or self.state ~= "connecting") then
         why = self.reason or "the proxy does not reply: timeout"
         self:close()
         return nil, why
@@ -311,6 +310,11 @@ function Listener:deny(id, status, reason)
     return true
 end
 
+--- The socket, for select, or nil while the listener waits before it asks the proxy again.
+function Listener:sock()
+    return self.transport and self.transport.sock
+end
+
 --- True while the proxy listens.
 function Listener:is_listening()
     return self.state == "listening"
@@ -324,6 +328,7 @@ function Listener:close()
         self.transport:close()
     end
     self.transport, self.state, self.reason = nil, "closed", "closed"
+    Timer.disarm(self)
     if self.options.group then self.options.group[self] = nil end
 end
 

@@ -26,6 +26,41 @@ function Options.log(options, words)
     if log then log(words) else io.stderr:write(words, "\n") end
 end
 
+-- The options of L_SockProxyClient.open, accept and attach that are no options of CONN, and the type of each.
+local OWN = {
+    host = "string", port = "number", patience = "number", timeout = "number", seen = "number", chunk = "number",
+    notify = "table", group = "table", log = "function", connect = "function", timer = "string", directory = "string",
+    protocol = "string", direct = "boolean", reconnect = "boolean",
+    on_message = "function", on_open = "function", on_error = "function", on_close = "function", on_ping = "function",
+    on_pong = "function", on_head = "function", on_seen = "function",
+}
+-- The options of CONN that are numbers. The proxy ignores any other value, as the Lua daemon did.
+local NUMBERS = {
+    RTIM = true, BLKS = true, PACE = true, CTIM = true, KEEP = true, RDIR = true, RQTM = true, PNGI = true, MAXM = true, MTTL = true,
+}
+
+-- The type of a value; a string that is a number counts as one, since variables of Luup are strings.
+local function type_of(value, wanted)
+    if wanted == "number" and tonumber(value) then return wanted end
+    return type(value)
+end
+
+--- Returns true if an option table of L_SockProxyClient has only names that exist and values of their types, else nil and the
+-- reason. Whether an option of CONN exists is for the proxy.
+function Options.check(options)
+    for name, value in pairs(options) do
+        local wanted = OWN[name] or NUMBERS[name] and "number"
+        -- false: as if it were not there.
+        if wanted and value ~= false and type_of(value, wanted) ~= wanted then
+            return nil, string.format("option %s is no %s: %s", name, wanted, tostring(value))
+        end
+        if not wanted and not (type(name) == "string" and name:match("^%u%u%u%u$")) then
+            return nil, "no such option: " .. tostring(name)
+        end
+    end
+    return true
+end
+
 --- Percent-encodes what would end an option or an item of a list. Slashes and colons stay readable.
 function Options.encoded(text)
     return (tostring(text):gsub("[^%w_.~:/=-]", hex))
@@ -60,19 +95,22 @@ local function sorted(options)
     return names
 end
 
+--- Returns the items of a list, which a plugin gives as a table or as words between commas.
+function Options.items(value)
+    if type(value) == "table" then return value end
+    local words = {}
+    for word in tostring(value):gmatch("[^,]+") do words[#words + 1] = word:match("^%s*(.-)%s*$") end
+    return words
+end
+
 local function list(value)
     local items = {}
-    if type(value) ~= "table" then
-        local words = {}
-        for word in tostring(value):gmatch("[^,]+") do words[#words + 1] = word:match("^%s*(.-)%s*$") end
-        value = words
-    end
-    for _, item in ipairs(value) do items[#items + 1] = Options.encoded(item) end
+    for _, item in ipairs(Options.items(value)) do items[#items + 1] = Options.encoded(item) end
     return table.concat(items, ",")
 end
 
--- HDRS is one "Name: value", a list of them, or a table of names and values.
-local function headers(value)
+--- Returns the lines of HDRS, which is one "Name: value", a list of them, or a table of names and values.
+function Options.headers(value)
     if type(value) ~= "table" then return { (tostring(value):gsub(":%s+", ":", 1)) } end
     local lines = {}
     for _, line in ipairs(value) do lines[#lines + 1] = (tostring(line):gsub(":%s+", ":", 1)) end
@@ -108,7 +146,7 @@ local function line_of(words, options, lists)
     for _, name in ipairs(sorted(options)) do
         local value = options[name]
         if name == "HDRS" then
-            for _, line in ipairs(headers(value)) do add(name, Options.encoded(line)) end
+            for _, line in ipairs(Options.headers(value)) do add(name, Options.encoded(line)) end
         elseif lists[name] then
             add(name, list(value))
         elseif PLAIN[name] then
@@ -159,12 +197,17 @@ function Options.listen_command(options)
     return line_of({ "LSTN", (address and address .. ":" or "") .. string.format("%d", port) }, given, { SUBP = true, ORIG = true })
 end
 
---- Returns a random pid for KEEP, which another program cannot guess. The plugin stores it in a variable of its device.
-function Options.secret()
+--- Returns random bytes that another program cannot guess.
+function Options.random(count)
     local file = assert(io.open("/dev/urandom", "rb"))
-    local bytes = file:read(16)
+    local bytes = file:read(count)
     file:close()
-    return (bytes:gsub(".", function(byte) return string.format("%02x", byte:byte()) end))
+    return bytes
+end
+
+--- Returns a random pid for KEEP. The plugin stores it in a variable of its device.
+function Options.secret()
+    return (Options.random(16):gsub(".", function(byte) return string.format("%02x", byte:byte()) end))
 end
 
 --- Returns the pid of a kept connection, or nil and the reason if the options have no valid one.
@@ -193,10 +236,15 @@ function Options.check_websocket_url(url)
     return nil, "INVALID_SCHEMA " .. scheme
 end
 
+--- True if a target is a URL of a WebSocket.
+function Options.is_websocket_url(target)
+    return target:match("^[Ww][Ss][Ss]?://") ~= nil
+end
+
 --- The framing on the plugin's side: "MESG", "LINE" or "RAW".
 function Options.framing(target, options)
     if options.FRAM then return tostring(options.FRAM):upper() end
-    return target:match("^[Ww][Ss][Ss]?://") and "MESG" or "RAW"
+    return Options.is_websocket_url(target) and "MESG" or "RAW"
 end
 
 --- Converts a path that a library takes to the name of a file in the proxy's directory for certificates.

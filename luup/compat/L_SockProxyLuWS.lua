@@ -45,7 +45,7 @@ end
 local function settings_of(options)
     local settings = {
         timeout = options.timeout, notify = options.notify, seen = options.seen, on_seen = options.on_seen, log = options.log,
-        host = options.host, port = options.port, patience = options.patience,
+        host = options.host, port = options.port, patience = options.patience, direct = options.direct, timer = options.timer,
         connect = options.connect, chunk = options.receive_chunk_size,
         MAXM = options.max_payload_size or 65536,
         MASK = options.use_masking ~= false,

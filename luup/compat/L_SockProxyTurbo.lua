@@ -136,7 +136,7 @@ local function settings_of(kwargs)
         RHDR = kwargs.on_headers ~= nil,
         AUTH = kwargs.auth_username and kwargs.auth_username .. ":" .. (kwargs.auth_password or ""),
     }
-    for _, name in ipairs { "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect" } do
+    for _, name in ipairs { "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect", "direct", "timer" } do
         settings[name] = kwargs[name]
     end
     for name, value in pairs(kwargs) do

@@ -9,6 +9,7 @@ local at = lib.arguments()
 engine.listen( at.luup )
 local proxy = require "L_SockProxyClient"
 proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
+proxy.defaults.PACE, proxy.defaults.direct = 0, false
 
 local url = "ws://127.0.0.1:" .. at.server .. "/"
 

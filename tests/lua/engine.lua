@@ -91,12 +91,14 @@ function engine.queue()
     return queue
 end
 
+-- The callbacks of a connection, and of a listener, that are recorded.
+local CONNECTION = { "on_message", "on_ping", "on_pong", "on_head", "on_close", "on_open", "on_error" }
+local LISTENER = { "on_lost", "on_listening" }
+
 -- Sets callbacks of L_SockProxyClient that put their events into one queue, as words: "message hello TEXT". Returns it.
-function engine.record( options )
+function engine.record( options, of_listener )
     local events = engine.queue()
-    for _, name in ipairs {
-        "on_message", "on_ping", "on_pong", "on_head", "on_close", "on_open", "on_error", "on_lost", "on_listening",
-    } do
+    for _, name in ipairs( of_listener and LISTENER or CONNECTION ) do
         options[name] = function( _, ... )
             local words = { name:sub( 4 ) }
             local count = select( "#", ... )

@@ -11,6 +11,7 @@ local at = lib.arguments()
 engine.listen( at.luup )
 -- The machine may be busy with other tests.
 proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
+proxy.defaults.PACE, proxy.defaults.direct = 0, false
 
 local group = {}
 engine.actions.HandleReceive = function( _, parameters ) proxy.handle( group, parameters.Pid ) end
@@ -29,7 +30,7 @@ local function listen( options )
         lib.check( self:is_listening() )
         arrivals.put( arrival )
     end
-    local events = engine.record( options )
+    local events = engine.record( options, true )
     local listener, why = proxy.listen( options )
     lib.check( listener, why )
     return listener, arrivals, events
@@ -205,7 +206,7 @@ lib.equal( far.pid, stored.pid )
 near:text( "before" )
 lib.equal( far_events.next(), "message before TEXT" )
 engine.run_until( function() return stored.seen == 1 end, "on_seen" )
-far.transport:close()
+far.channel:close()
 group[far], group[listener] = nil, nil
 near:text( "meanwhile" )
 for name in pairs( package.loaded ) do
@@ -213,6 +214,7 @@ for name in pairs( package.loaded ) do
 end
 local reloaded = require "L_SockProxyClient"
 reloaded.defaults.port, reloaded.defaults.patience, reloaded.defaults.timeout = at.proxy, 30, 30
+reloaded.defaults.PACE, reloaded.defaults.direct = 0, false
 lib.check( reloaded ~= proxy )
 proxy = reloaded
 local options = keeping { group = group }

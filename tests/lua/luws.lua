@@ -10,7 +10,7 @@ local at = lib.arguments()
 engine.listen( at.luup )
 
 -- The plugin changes only this line.
-local luws = require( "L_SockProxyLuWS" ).with { port = at.proxy, patience = 30, timeout = 30, RQTM = 60000, CTIM = 30000 }
+local luws = require( "L_SockProxyLuWS" ).with { port = at.proxy, PACE = 0, direct = false, patience = 30, timeout = 30, RQTM = 60000, CTIM = 30000 }
 
 local NOTIFY = engine.notify { device = 123, action = "HandleReceive" }
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
@@ -178,7 +178,7 @@ luws.wsclose( conn )
 open( "/" )
 luws.wssend( conn, 1, "ping one" )
 local read = 0
-engine.poll_until( function() return conn.conn.transport.sock end, function()
+engine.poll_until( function() return conn.conn:sock() end, function()
     read = read + select( 2, luws.wsreceive( conn ) )
 end, function() return #got > 0 end, "the pong" )
 lib.equal( got.next(), "1 ponged one" )
@@ -246,7 +246,7 @@ open( "/", { connect = connect, notify = false } )
 lib.equal( used.proxy, false )
 -- Without notifications: wsreceive() at intervals, with a timeout of zero, while a message arrives slowly.
 luws.wssend( conn, 1, "slow " .. long:sub( 1, 500 ) )
-engine.poll_until( function() return conn.conn.transport.sock end,
+engine.poll_until( function() return conn.conn:sock() end,
     function() lib.equal( ( luws.wsreceive( conn ) ), false ) end, function() return #got > 0 end, "a message" )
 lib.equal( table.remove( got, 1 ), "1 " .. long:sub( 1, 500 ) )
 lib.equal( select( 2, luws.wsreceive( conn ) ), 0 )

@@ -14,7 +14,7 @@ engine.listen( at.luup )
 -- The plugin changes this line, and adds the action below.
 local turbo = require( "L_SockProxyTurbo" ).with {
     notify = engine.notify { device = 123, action = "HandleReceive" },
-    port = at.proxy, patience = 30, connect_timeout = 30,
+    port = at.proxy, PACE = 0, direct = false, patience = 30, connect_timeout = 30,
 }
 function engine.actions.HandleReceive( device, parameters )
     lib.equal( device, 123 )
@@ -265,7 +265,7 @@ local ran
 turbo.ioloop.instance():add_callback( function( word ) ran = word end, "ran" ):start()
 lib.equal( ran, "ran" )
 engine.withdraw()
-local alone = require( "L_SockProxyTurbo" ).with { port = at.proxy, patience = 30 }
+local alone = require( "L_SockProxyTurbo" ).with { port = at.proxy, PACE = 0, direct = false, patience = 30 }
 local heard = {}
 alone.ioloop.instance():add_callback( function()
     alone.websocket.WebSocketClient( plain, {

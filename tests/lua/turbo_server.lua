@@ -11,12 +11,13 @@ local class_of = require "L_SockProxyClass"
 local at = lib.arguments()
 engine.listen( at.luup )
 proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
+proxy.defaults.PACE, proxy.defaults.direct = 0, false
 local url = "ws://127.0.0.1:" .. at.listen
 
 local logged = {}
 local function defaults()
     return {
-        notify = engine.notify { device = 123, action = "HandleReceive" }, port = at.proxy, patience = 30,
+        notify = engine.notify { device = 123, action = "HandleReceive" }, port = at.proxy, PACE = 0, direct = false, patience = 30,
         log = function( words ) logged[#logged + 1] = words end,
     }
 end
@@ -192,7 +193,7 @@ function tests.on_close()
     lib.equal( served.handler:closed(), true )
     -- Without a close frame.
     conn = connected( served )
-    conn.transport:close()
+    conn.channel:close()
     lib.equal( served.next(), "on_close" )
 end
 
@@ -358,7 +359,7 @@ function tests.ssl_options()
 end
 
 function tests.ioloop()
-    local alone, class_alone = require( "L_SockProxyTurbo" ).with { port = at.proxy, patience = 30 }
+    local alone, class_alone = require( "L_SockProxyTurbo" ).with { port = at.proxy, PACE = 0, direct = false, patience = 30 }
     local heard = {}
     local Echo = class_alone( "Echo", alone.websocket.WebSocketHandler )
     function Echo:on_message( msg ) self:write_message( msg ) end

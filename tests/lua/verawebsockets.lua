@@ -13,7 +13,7 @@ local logged = {}
 -- The plugin changes this line, and adds the action below.
 local vws = require( "L_SockProxyVeraWebSockets" ).with {
     notify = engine.notify { device = 123, action = "HandleReceive" },
-    port = at.proxy, patience = 30, RQTM = 60000, CTIM = 30000, log = function( words ) logged[#logged + 1] = words end,
+    port = at.proxy, PACE = 0, direct = false, patience = 30, RQTM = 60000, CTIM = 30000, log = function( words ) logged[#logged + 1] = words end,
 }
 function engine.actions.HandleReceive( device, parameters )
     lib.equal( device, 123 )
@@ -189,7 +189,7 @@ vws.loop()
 lib.check( wso.conn:is_open() )
 wso.conn:close()
 engine.withdraw()
-local standalone = require( "L_SockProxyVeraWebSockets" ).with { port = at.proxy, patience = 30 }
+local standalone = require( "L_SockProxyVeraWebSockets" ).with { port = at.proxy, PACE = 0, direct = false, patience = 30 }
 local heard = {}
 local two = {}
 for index = 1, 2 do

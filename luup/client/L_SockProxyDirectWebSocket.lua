@@ -1,0 +1,278 @@
+--- A WebSocket without the proxy: the client of RFC 6455 over a connection of L_SockProxyDirect.
+--
+-- Owns the order of the opening and the closing handshake, who answers control frames (CTRL), pings of PNGI, and redirects.
+-- L_SockProxyUpgrade has the opening handshake's text, L_SockProxyFrames the frames. The methods are those of L_SockProxyRelayed.
+-- There is no compression: DEFL is not offered.
+-- MIT licence; part of sockproxyd.
+
+local Clock = require "L_SockProxyClock"
+local Direct = require "L_SockProxyDirect"
+local Frames = require "L_SockProxyFrames"
+local Operation = require "L_SockProxyOperation"
+local Options = require "L_SockProxyOptions"
+local Upgrade = require "L_SockProxyUpgrade"
+
+local WebSocket = { direct = true }
+WebSocket.__index = WebSocket
+
+local TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+-- The proxy's defaults: RQTM in seconds, RDIR, MAXM in bytes.
+local REQUEST_TIMEOUT, REDIRECTS, MAX_MESSAGE = 15, 4, 65536
+local MAX_REDIRECTS = 20
+-- Seconds that the server has to answer a close frame.
+local CLOSE_TIMEOUT = 5
+-- Pings of the plugin whose pongs are awaited: an older one is forgotten.
+local MAX_PINGS = 16
+-- Bytes of randomness that one read of the system's source takes.
+local POOL = 256
+
+-- Random bytes for masking keys, which a server must not be able to predict (RFC 6455 section 5.3).
+local pool = ""
+local function random(count)
+    if #pool < count then pool = Options.random(POOL) end
+    local bytes = pool:sub(1, count)
+    pool = pool:sub(count + 1)
+    return bytes
+end
+
+local function is_on(value)
+    return value == true or tostring(value):lower() == "on"
+end
+
+-- Reads the head of the response. Returns it, or nil and the reason.
+local function read_head(transport, started, seconds)
+    while true do
+        local head, why = Upgrade.head(transport)
+        if head or why then return head, why end
+        local received
+        received, why = transport:fill()
+        if received == 0 and why ~= "timeout" then
+            -- The proxy's word for a connection that ends before the response.
+            return nil, transport.have == 0 and "SOCKET_ERROR " .. why or "SOCKET_ERROR " .. why
+        end
+        if received == 0 and not Operation.wait(transport.sock, "read", started, seconds) then
+            return nil, "REQUEST_TIMEOUT timeout"
+        end
+    end
+end
+
+-- Makes the opening handshake with one server. Returns the transport, its response and the head; or nil, the reason and, after
+-- a redirect, its location.
+local function handshake(url, options, started, seconds)
+    local key = Upgrade.key(random(16))
+    local request, why = Upgrade.request(url, key, {
+        headers = options.HDRS and Options.headers(options.HDRS), subprotocols = options.SUBP and Options.items(options.SUBP),
+        agent = options.UAGT, auth = options.AUTH, origin = options.ORIG,
+    })
+    if not request then return nil, why end
+    local transport
+    transport, why = Direct.stream(url.host, url.port, url.secure, options, true)
+    if not transport then return nil, why end
+    local function give_up(words, location)
+        transport:close()
+        return nil, words, location
+    end
+    transport:push(request)
+    local left = math.max(seconds - Clock.since(started), 0)
+    local sent
+    sent, why = transport:flush(left)
+    if not sent then return give_up(why == "timeout" and "REQUEST_TIMEOUT timeout" or "SOCKET_ERROR " .. why) end
+    local head
+    head, why = read_head(transport, started, seconds)
+    if not head then return give_up(why) end
+    local ok, response, location = Upgrade.response(head, key, { subprotocols = options.SUBP and Options.items(options.SUBP) })
+    if not ok then return give_up(response, location) end
+    return transport, response, head
+end
+
+--- Opens a WebSocket; called by L_SockProxyDirect.open. Returns it, or nil and the reason.
+function WebSocket.open(target, options, framing)
+    local started, seconds = Clock.now(), Direct.limit(options.RQTM, REQUEST_TIMEOUT)
+    local url, why = Upgrade.parse(target)
+    if not url then return nil, why end
+    local first = url
+    local redirects = math.min(tonumber(options.RDIR) or REDIRECTS, MAX_REDIRECTS)
+    while true do
+        local transport, result, extra = handshake(url, options, started, seconds)
+        if transport then
+            local self = setmetatable({
+                transport = transport, framing = framing, subprotocol = result.subprotocol,
+                decoder = Frames.decoder { max = tonumber(options.MAXM) or MAX_MESSAGE }, max = tonumber(options.MAXM) or MAX_MESSAGE,
+                mask = options.MASK == nil or is_on(options.MASK), control = tostring(options.CTRL or "auto"):lower(),
+                pings = {}, pieces = {}, pieces_length = 0,
+                interval = (tonumber(options.PNGI) or 0) > 0 and tonumber(options.PNGI) or nil,
+            }, WebSocket)
+            if is_on(options.RHDR) and framing == "MESG" then self.head = extra end
+            return self
+        end
+        if result ~= "redirect" then return nil, result end
+        redirects = redirects - 1
+        if redirects < 0 then return nil, "REDIRECT_MAX too many redirects" end
+        local following
+        following, why = Upgrade.redirect(url, extra)
+        if not following then return nil, why end
+        if url.secure and not following.secure then return nil, "REDIRECT_MAX from wss to ws" end
+        -- The proxy knows which network an address is in, and which headers another server may have. Here it is the same host.
+        if following.host:lower() ~= first.host:lower() then return nil, "REDIRECT_MAX a redirect to another host needs the proxy" end
+        url = following
+    end
+end
+
+-- Queues a frame.
+local function push_frame(self, opcode, payload)
+    self.transport:push(Frames.encode(opcode, payload, true, self.mask and random(4) or nil))
+end
+
+local function close_payload(code, reason)
+    if code == 1005 then return "" end
+    return string.char(math.floor(code / 256), code % 256) .. reason
+end
+
+function WebSocket:read()
+    local bytes, why = self.transport:fill()
+    if bytes > 0 then self.heard, self.pinged = Clock.now(), nil end
+    return bytes, why
+end
+
+-- What the plugin sees of the end: without MESG, the stream ends.
+local function closed(self, code, reason)
+    self.over = true
+    if self.framing ~= "MESG" then return "CLOS", "closed", nil end
+    return "CLOS", reason, code
+end
+
+-- Handles a control frame. Returns what the plugin sees, or nil.
+local function control(self, verb, body, code)
+    if verb == "CLOS" then
+        -- RFC 6455 5.5.1: an endpoint that receives a Close frame and did not send one MUST send one in response.
+        if not self.closing then push_frame(self, CLOSE, close_payload(code, "")) end
+        return closed(self, code, body)
+    end
+    local shown = self.control ~= "auto" and self.framing == "MESG"
+    if verb == "PING" then
+        -- RFC 6455 5.5.2 and 5.5.3: a Pong MUST be sent in response, with the Ping's payload.
+        if self.control ~= "hand" and not self.closing then push_frame(self, PONG, body) end
+        return shown and verb or nil, body
+    end
+    if body == self.own_ping then
+        self.own_ping = nil
+        return nil
+    end
+    for index, payload in ipairs(self.pings) do
+        if payload == body then
+            table.remove(self.pings, index)
+            shown = true
+            break
+        end
+    end
+    return shown and verb or nil, body
+end
+
+function WebSocket:next()
+    if self.over then return nil end
+    if self.head then
+        local head = self.head
+        self.head = nil
+        return "HEAD", head
+    end
+    while true do
+        local verb, body, detail = self.decoder:next(self.transport)
+        if not verb then
+            if not body then return nil end
+            -- A violation: `body` is the code of the close frame, `detail` the reason.
+            if not self.closing then push_frame(self, CLOSE, close_payload(body, "")) end
+            return closed(self, body, detail)
+        end
+        if verb == "TEXT" or verb == "BINA" then
+            if self.framing == "RAW" then return "BINA", body end
+            if self.framing == "LINE" then
+                return "TEXT", (body:gsub("[\r\n]+$", ""):gsub("\r\n", " "):gsub("[\r\n]", " "))
+            end
+            return verb, body
+        end
+        verb, body, detail = control(self, verb, body, detail)
+        if verb then return verb, body, detail end
+    end
+end
+
+-- Takes the pieces of a message that FRAG began, and its last one.
+local function whole(self, body)
+    if self.pieces_length == 0 and #self.pieces == 0 then return body end
+    self.pieces[#self.pieces + 1] = body
+    body = table.concat(self.pieces)
+    self.pieces, self.pieces_length = {}, 0
+    return body
+end
+
+function WebSocket:push(verb, body, detail)
+    if verb == "CLOS" then
+        push_frame(self, CLOSE, close_payload(detail, body))
+        self.closing = Clock.now()
+        return true
+    end
+    if self.framing == "LINE" then
+        if body:find("\n", 1, true) then return nil, "a line end inside a line" end
+        if body == "" then return true end
+    end
+    if verb == "TEXT" or verb == "BINA" or verb == "FRAG" then
+        if self.framing ~= "MESG" and verb == "FRAG" then return nil, "FRAG needs FRAM=MESG" end
+        -- As the proxy, so that what works here works there.
+        if self.pieces_length + #body > math.max(self.max, MAX_MESSAGE) then return nil, "message too long" end
+        if verb == "FRAG" then
+            -- The first frame has the message's kind, which only its last piece tells.
+            self.pieces[#self.pieces + 1], self.pieces_length = body, self.pieces_length + #body
+            return true
+        end
+        body = whole(self, body)
+        local is_text = self.framing == "LINE" or verb == "TEXT" and self.framing == "MESG"
+        if is_text and not Frames.is_utf8(body) then return nil, "text is not UTF-8" end
+        push_frame(self, is_text and TEXT or BINARY, body)
+        return true
+    end
+    if self.framing ~= "MESG" or verb ~= "PING" and verb ~= "PONG" then return nil, verb .. " needs FRAM=MESG" end
+    if verb == "PING" then
+        table.insert(self.pings, body)
+        if #self.pings > MAX_PINGS then table.remove(self.pings, 1) end
+    end
+    push_frame(self, verb == "PING" and PING or PONG, body)
+    return true
+end
+
+--- What is due at this time: a ping of PNGI, or the end. Returns the reason for which the connection ends, or nil, and the seconds
+-- until something is due.
+function WebSocket:tick()
+    local silence = Clock.since(self.heard)
+    local left
+    local function due(seconds) left = math.min(left or seconds, seconds) end
+    if self.closing then
+        local waited = Clock.since(self.closing)
+        if waited >= CLOSE_TIMEOUT then return "no answer to the close" end
+        due(CLOSE_TIMEOUT - waited)
+    elseif self.interval then
+        if self.pinged and Clock.since(self.pinged) >= self.interval then return "no answer to a ping" end
+        if not self.pinged and silence >= self.interval then
+            self.own_ping, self.pinged = random(8), Clock.now()
+            push_frame(self, PING, self.own_ping)
+            self.transport:flush()
+        end
+        due(self.interval - (self.pinged and Clock.since(self.pinged) or silence))
+    end
+    if self.silence then
+        if silence >= self.silence then return "silent for too long" end
+        due(self.silence - silence)
+    end
+    return nil, left
+end
+
+function WebSocket:flush(seconds) return self.transport:flush(seconds) end
+function WebSocket:queued() return self.transport:queued() end
+function WebSocket:sock() return self.transport.sock end
+function WebSocket:close() self.transport:close() end
+
+--- Ends the connection after everything that is queued. The server closes first (RFC 6455 section 7.1.1).
+function WebSocket:finish()
+    self.transport:linger()
+end
+
+return WebSocket

@@ -1,0 +1,73 @@
+--- The framings of FRAM, which tell messages apart on a connection to the proxy: MESG, LINE and RAW.
+-- Owns how a message is written and read; the transport owns the bytes. Does not know what messages mean.
+-- MIT licence; part of sockproxyd.
+
+local Framing = {}
+
+-- Bytes. The longest header in MESG, its newline included.
+local MAX_HEADER = 64
+
+-- Parses a header: verb, length, and the code of CLOS or the address of DGRM.
+local function header(line)
+    local verb, length = line:match("^(%u%u%u%u) (%d+)$")
+    if verb then return verb ~= "CLOS" and verb ~= "DGRM" and { verb = verb, length = tonumber(length) } or nil end
+    local detail
+    verb, detail, length = line:match("^(CLOS) (%d+) (%d+)$")
+    if verb then return { verb = verb, length = tonumber(length), detail = tonumber(detail) } end
+    verb, length, detail = line:match("^(DGRM) (%d+) (%S+)$")
+    if verb then return { verb = verb, length = tonumber(length), detail = detail } end
+end
+
+local readers, writers = {}, {}
+
+function readers.MESG(transport)
+    -- The header whose body has not arrived.
+    local head = transport.head
+    if not head then
+        local line, why = transport:line(MAX_HEADER)
+        if not line then return nil, why end
+        head = header(line)
+        if not head then return nil, "invalid message header: " .. line end
+        transport.head = head
+    end
+    local body = transport:bytes(head.length)
+    if not body then return nil end
+    transport.head = nil
+    return head.verb, body, head.detail
+end
+
+function readers.LINE(transport)
+    local line = transport:line()
+    if line then return "TEXT", line end
+end
+
+function readers.RAW(transport)
+    if transport.have > 0 then return "BINA", transport:bytes(transport.have) end
+end
+
+--- Takes the next message from a transport. Returns its verb, its bytes and, for CLOS, its code or, for DGRM, its
+-- sender. Returns nil if the message is incomplete, or nil and the reason if the bytes are not a message.
+function Framing.read(framing, transport)
+    return readers[framing](transport)
+end
+
+function writers.MESG(verb, body, detail)
+    if verb == "DGRM" then return "DGRM " .. #body .. " " .. detail .. "\n" .. body end
+    if verb == "CLOS" then return string.format("CLOS %d %d\n", detail, #body) .. body end
+    return verb .. " " .. #body .. "\n" .. body
+end
+
+function writers.LINE(_, body)
+    return body .. "\n"
+end
+
+function writers.RAW(_, body)
+    return body
+end
+
+--- Returns the bytes of a message. `detail`: the code of CLOS or the address of DGRM.
+function Framing.write(framing, verb, body, detail)
+    return writers[framing](verb, body, detail)
+end
+
+return Framing

@@ -1,0 +1,112 @@
+--- A connection that the proxy has made: its bytes pass through the proxy, in one of the framings of FRAM.
+--
+-- Owns the requests that lead to it (CONN, ACPT, ATCH), and how its messages are written and read. L_SockProxyDirect's
+-- connections have the same methods. Everything that waits runs in an operation.
+-- MIT licence; part of sockproxyd.
+
+local Framing = require "L_SockProxyFraming"
+local Handshake = require "L_SockProxyHandshake"
+local Options = require "L_SockProxyOptions"
+
+local Relayed = { direct = false }
+Relayed.__index = Relayed
+
+--- Connects to the proxy. `framing`: "MESG", "LINE" or "RAW"; `needs`: the words of CAPA that it must have. Returns the
+-- connection, which is in setup mode, or nil and the reason.
+function Relayed.connect(options, framing, needs)
+    local transport, pid = Handshake.connect(options, needs)
+    if not transport then return nil, pid end
+    return setmetatable({
+        transport = transport, pid = pid, framing = framing, patience = options.patience, notified = options.notify or options.NTFY,
+    }, Relayed)
+end
+
+-- Closes the connection. Returns nil and the reason.
+local function give_up(self, why)
+    self.transport:close()
+    return nil, why
+end
+
+--- Resumes the kept connection of a pid. Returns as Handshake.attach does; without a reply the connection is closed.
+function Relayed:attach(pid, seen)
+    local attached, why = Handshake.attach(self.transport, pid, seen, self.patience)
+    if attached == nil then return give_up(self, why) end
+    if attached then self.pid, self.resumed = pid, true end
+    return attached, why
+end
+
+--- Ends the kept connection of a pid. Returns true, or nil and the reason.
+function Relayed:drop(pid)
+    return Handshake.drop(self.transport, pid, self.patience)
+end
+
+--- Names the action of `notify` before CONN, so that the proxy also notifies of an error in CONN.
+function Relayed:announce(notify)
+    Handshake.request(self.transport, "NTFY " .. Options.notify(notify):gsub("/", " "), self.patience)
+end
+
+--- Sends CONN or ACPT, and sets `requested` then. `seconds`: how long the reply may take. `pid`: the pid that the plugin has chosen, or nil. Returns the
+-- connection, or nil and the reason.
+function Relayed:request(command, seconds, pid)
+    local verb = command:sub(1, 4)
+    self.transport:push(command .. "\n")
+    local sent, why = self.transport:flush(self.patience)
+    if not sent then return give_up(self, "the proxy does not accept data: " .. tostring(why)) end
+    self.requested = true
+    local line
+    line, why = Handshake.reply(self.transport, seconds)
+    if not line then return give_up(self, why) end
+    local given = line:match("^OK " .. verb .. " (%S+)$")
+    if not given then return give_up(self, line:match("^ERR " .. verb .. " (.*)") or line) end
+    -- ACPT's reply has the arrival's id, and notifications the pid that the plugin chose.
+    self.pid = verb == "ACPT" and pid or given
+    return self
+end
+
+--- Reads one chunk. Returns the number of bytes and the reason, as Transport:fill.
+function Relayed:read()
+    return self.transport:fill()
+end
+
+--- Takes the next message; results as for Framing.read.
+function Relayed:next()
+    return Framing.read(self.framing, self.transport)
+end
+
+--- Queues a message. Returns true, or nil and the reason for which this connection cannot have it.
+function Relayed:push(verb, body, detail)
+    if self.framing ~= "MESG" then
+        if verb ~= "TEXT" and verb ~= "BINA" then return nil, verb .. " needs FRAM=MESG" end
+        if self.framing == "LINE" and body:find("\n", 1, true) then return nil, "a line end inside a line" end
+    end
+    self.transport:push(Framing.write(self.framing, verb, body, detail))
+    return true
+end
+
+--- Sends what is queued; as Transport:flush.
+function Relayed:flush(seconds)
+    return self.transport:flush(seconds)
+end
+
+--- The number of bytes that wait to be sent.
+function Relayed:queued()
+    return self.transport:queued()
+end
+
+--- Ends the connection after everything that is queued: the socket is closed when the proxy has closed its side.
+function Relayed:finish()
+    if self.framing ~= "MESG" then self.transport:shutdown_send() end
+    self.transport:linger()
+end
+
+--- Closes the socket.
+function Relayed:close()
+    self.transport:close()
+end
+
+--- The socket, for select; nil after the end.
+function Relayed:sock()
+    return self.transport.sock
+end
+
+return Relayed
