@@ -35,9 +35,9 @@ local Transport = require "L_SockProxyTransport"
 local Client = { secret = Options.secret }
 
 --- Defaults for the options of a call: the proxy's address, the limit for one reply of the proxy itself (seconds), whether the
--- library may connect without the proxy, and the shortest time between two notifications (seconds): openLuup keeps each job
--- for three minutes, and hundreds of them make it slow.
-Client.defaults = { host = "127.0.0.1", port = 2504, patience = 2, direct = true, PACE = 0.1 }
+-- library may connect without the proxy, and the seconds after which it then looks for the proxy again; and the shortest time
+-- between two notifications (seconds): openLuup keeps each job for three minutes, and hundreds of them make it slow.
+Client.defaults = { host = "127.0.0.1", port = 2504, patience = 2, direct = true, proxy_interval = 30, PACE = 0.1 }
 
 local Connection = {}
 Connection.__index = Connection
@@ -57,8 +57,6 @@ local MIN_INTERVAL, MAX_INTERVAL, GROWTH = 0.02, 2, 1.5
 -- Seconds before a connection is opened again: doubled after each failure. A connection that lasted longer than MAX_DELAY sets it
 -- back.
 local MIN_DELAY, MAX_DELAY = 1, 60
--- Seconds for which the library does not ask a proxy that hangs, and after which it asks whether a proxy is there again.
-local PROXY_RETRY = 30
 -- Seconds of silence before a direct connection may be replaced by one through the proxy.
 local MIN_SILENCE = 5
 -- Seconds. The proxy's defaults of CTIM and RQTM, and the time that it takes at most besides.
@@ -148,7 +146,7 @@ local function new(given)
     for name, value in pairs(Client.defaults) do options[name] = value end
     for name, value in pairs(given or {}) do options[name] = value end
     if not options.notify and (given or {}).PACE == nil then options.PACE = nil end
-    for _, name in ipairs { "timeout", "patience", "seen", "chunk" } do options[name] = tonumber(options[name]) end
+    for _, name in ipairs { "timeout", "patience", "seen", "chunk", "proxy_interval" } do options[name] = tonumber(options[name]) end
     return setmetatable({ options = options, state = "connecting", seen = 0, interval = MIN_INTERVAL, delay = MIN_DELAY }, Connection),
         options
 end
@@ -244,7 +242,7 @@ local function connect_proxy(self, needs)
         return nil, "the proxy at " .. address .. " hangs", true
     end
     local channel, why = Relayed.connect(options, self.framing, needs)
-    hangs_until[address] = why and why:find("does not greet: timeout", 1, true) and Clock.now() + PROXY_RETRY or nil
+    hangs_until[address] = why and why:find("does not greet: timeout", 1, true) and Clock.now() + options.proxy_interval or nil
     return channel, why, channel == nil
 end
 
@@ -255,6 +253,8 @@ local function connect_direct(self, why)
         self.without_proxy = why
         log(self, why .. "; connecting without it" .. (options.KEEP and ". KEEP needs the proxy" or ""))
     end
+    -- There is no request that the proxy has to read first.
+    self.requesting = { requested = true }
     -- Most plugins never need it, and it takes memory.
     return require("L_SockProxyDirect").open(self.target, options)
 end
@@ -455,9 +455,8 @@ local function look_for_proxy(self)
     if not self.probe then
         if not (self.direct and options.reconnect and options.direct) or self.closing then return end
         self.looked_at = self.looked_at or self.opened_at
-        if Clock.since(self.looked_at) < PROXY_RETRY or Clock.since(self.channel.heard) < MIN_SILENCE then
-            return
-        end
+        local interval = options.proxy_interval
+        if Clock.since(self.looked_at) < interval or Clock.since(self.channel.heard) < math.min(interval, MIN_SILENCE) then return end
         self.probe = Operation.start(function()
             local channel = connect_proxy(self, Options.required_capabilities(self.target, options))
             if channel then channel:close() end

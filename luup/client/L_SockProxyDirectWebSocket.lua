@@ -40,21 +40,38 @@ local function is_on(value)
     return value == true or tostring(value):lower() == "on"
 end
 
--- Reads the head of the response. Returns it, or nil and the reason.
-local function read_head(transport, started, seconds)
+-- Reads the next head of a response. `secure`: over TLS. Returns it, or nil and the reason.
+local function read_head(reader, transport, secure, started, seconds)
     while true do
-        local head, why = Upgrade.head(transport)
+        local head, why = reader:next(transport)
         if head or why then return head, why end
         local received
         received, why = transport:fill()
+        -- The proxy's word for a connection that ends before the response. In TLS 1.3, a server refuses a certificate after the
+        -- client's handshake.
         if received == 0 and why ~= "timeout" then
-            -- The proxy's word for a connection that ends before the response.
-            return nil, transport.have == 0 and "SOCKET_ERROR " .. why or "SOCKET_ERROR " .. why
+            return nil, (secure and why ~= "closed" and "SSL_ERROR " or "SOCKET_ERROR ") .. why
         end
         if received == 0 and not Operation.wait(transport.sock, "read", started, seconds) then
             return nil, "REQUEST_TIMEOUT timeout"
         end
     end
+end
+
+-- Returns the URL of a redirect, which may be relative to that of the request (RFC 3986 section 5.2), or nil and the reason.
+local function redirected(url, location)
+    local scheme = url.secure and "wss:" or "ws:"
+    if not location:match("^%a[%w+.-]*:") then
+        if location:match("^//") then
+            location = scheme .. location
+        else
+            if not location:match("^/") then
+                location = url.target:match("^[^?]*"):gsub("[^/]*$", "") .. location
+            end
+            location = scheme .. "//" .. url.authority .. location
+        end
+    end
+    return Upgrade.parse(location)
 end
 
 -- Makes the opening handshake with one server. Returns the transport, its response and the head; or nil, the reason and, after
@@ -78,10 +95,12 @@ local function handshake(url, options, started, seconds)
     local sent
     sent, why = transport:flush(left)
     if not sent then return give_up(why == "timeout" and "REQUEST_TIMEOUT timeout" or "SOCKET_ERROR " .. why) end
-    local head
-    head, why = read_head(transport, started, seconds)
-    if not head then return give_up(why) end
-    local ok, response, location = Upgrade.response(head, key, { subprotocols = options.SUBP and Options.items(options.SUBP) })
+    local reader, head, ok, response, location = Upgrade.head_reader(), nil, nil, nil, nil
+    repeat
+        head, why = read_head(reader, transport, url.secure, started, seconds)
+        if not head then return give_up(why) end
+        ok, response, location = Upgrade.response(head, key, { subprotocols = options.SUBP and Options.items(options.SUBP) })
+    until response ~= "interim"
     if not ok then return give_up(response, location) end
     return transport, response, head
 end
@@ -110,7 +129,7 @@ function WebSocket.open(target, options, framing)
         redirects = redirects - 1
         if redirects < 0 then return nil, "REDIRECT_MAX too many redirects" end
         local following
-        following, why = Upgrade.redirect(url, extra)
+        following, why = redirected(url, extra)
         if not following then return nil, why end
         if url.secure and not following.secure then return nil, "REDIRECT_MAX from wss to ws" end
         -- The proxy knows which network an address is in, and which headers another server may have. Here it is the same host.
@@ -196,6 +215,11 @@ function WebSocket:next()
     end
 end
 
+local function is_utf8(text)
+    local check = Frames.utf8()
+    return check:feed(text) and check:complete()
+end
+
 -- Takes the pieces of a message that FRAG began, and its last one.
 local function whole(self, body)
     if self.pieces_length == 0 and #self.pieces == 0 then return body end
@@ -226,7 +250,7 @@ function WebSocket:push(verb, body, detail)
         end
         body = whole(self, body)
         local is_text = self.framing == "LINE" or verb == "TEXT" and self.framing == "MESG"
-        if is_text and not Frames.is_utf8(body) then return nil, "text is not UTF-8" end
+        if is_text and not is_utf8(body) then return nil, "text is not UTF-8" end
         push_frame(self, is_text and TEXT or BINARY, body)
         return true
     end

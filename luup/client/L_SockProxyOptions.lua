@@ -28,7 +28,7 @@ end
 
 -- The options of L_SockProxyClient.open, accept and attach that are no options of CONN, and the type of each.
 local OWN = {
-    host = "string", port = "number", patience = "number", timeout = "number", seen = "number", chunk = "number",
+    host = "string", port = "number", patience = "number", timeout = "number", seen = "number", chunk = "number", proxy_interval = "number",
     notify = "table", group = "table", log = "function", connect = "function", timer = "string", directory = "string",
     protocol = "string", direct = "boolean", reconnect = "boolean",
     on_message = "function", on_open = "function", on_error = "function", on_close = "function", on_ping = "function",

@@ -12,12 +12,35 @@ local engine = {
 -- Seconds. Longer than a busy machine takes; a test that passes never waits for it.
 local LIMIT = 60
 
--- Sets the global table `luup` that a plugin's code uses.
-function engine.provide()
-    rawset( _G, "luup", { log = function( words ) engine.logged[#engine.logged + 1] = words end } )
+-- The calls that luup.call_delay has to make: { at =, name =, data = }.
+local delayed = {}
+
+-- Sets the global table `luup` that a plugin's code uses. `fractions`: its timers have fractions of seconds, as openLuup's.
+function engine.provide( fractions )
+    rawset( _G, "luup", {
+        openLuup = fractions, log = function( words ) engine.logged[#engine.logged + 1] = words end,
+        call_delay = function( name, seconds, data )
+            lib.check( seconds >= 0 and ( fractions or seconds % 1 == 0 ), "no delay for this engine" )
+            table.insert( delayed, { at = socket.gettime() + seconds, name = name, data = data } )
+        end,
+    } )
 end
 
-function engine.withdraw() rawset( _G, "luup", nil ) end
+function engine.withdraw()
+    rawset( _G, "luup", nil )
+    delayed = {}
+end
+
+-- Makes the calls that are due. Returns the seconds until the next one.
+function engine.fire()
+    local now, due, later = socket.gettime(), {}, {}
+    for _, call in ipairs( delayed ) do table.insert( call.at <= now and due or later, call ) end
+    delayed = later
+    for _, call in ipairs( due ) do rawget( _G, call.name )( call.data ) end
+    local wait = math.huge
+    for _, call in ipairs( delayed ) do wait = math.min( wait, call.at - now ) end
+    return math.max( wait, 0 )
+end
 
 -- The service of a plugin's action: another one with each call. A test makes many short connections, and the proxy holds
 -- back the notifications of their ends if they have the same service.
@@ -59,12 +82,15 @@ function engine.serve( seconds )
     return true
 end
 
--- Serves requests until `done()` is true.
+-- Serves requests, and makes the calls that are due, until `done()` is true.
 function engine.run_until( done, what )
     local stop = socket.gettime() + LIMIT
     while not done() do
+        local wait = engine.fire()
+        if done() then return end
         local left = stop - socket.gettime()
-        if left <= 0 or not engine.serve( left ) then error( "no notification: " .. what, 2 ) end
+        if left <= 0 then error( "no notification, no timer: " .. what, 2 ) end
+        engine.serve( math.min( left, wait ) )
     end
 end
 

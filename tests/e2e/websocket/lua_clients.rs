@@ -56,13 +56,19 @@ fn interpreters() -> Vec<&'static str> {
     ["lua5.1", "lua5.4", "luajit"].into_iter().filter(installed).collect()
 }
 
+/// Runs a script as `lua_in_mode` does, without a mode.
+#[track_caller]
+fn lua(script: &str) {
+    lua_in_mode(script, "-");
+}
+
 /// Runs a script with a proxy, scripted servers, a port that refuses, the port of the proxy's Luup, and three ports that
 /// it may listen on. The server `private` requires a client certificate.
 ///
 /// # Panics
 /// If the script prints anything but `ok`.
 #[track_caller]
-fn lua(script: &str) {
+fn lua_in_mode(script: &str, mode: &str) {
     for interpreter in interpreters() {
         let (luup, closed) = (Reserved::new().unwrap(), Reserved::new().unwrap());
         let [listen, second, third] = [(); 3].map(|()| Reserved::new().unwrap());
@@ -105,7 +111,8 @@ fn lua(script: &str) {
         ] {
             command.arg(format!("{name}={port}"));
         }
-        command.arg(format!("pin={}", identity.pin()));
+        command.arg(format!("pin={}", identity.pin())).arg(format!("mode={mode}"));
+        command.arg(format!("directory={}", daemon.dir().display()));
         let output = command.output().expect(interpreter);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && out == "ok\n", "{interpreter} {script}: {out}{err}");
@@ -120,6 +127,17 @@ fn messages_are_assembled_from_any_pieces() {
 #[test]
 fn the_client_library_covers_the_bridge() {
     lua("client.lua");
+}
+
+#[test]
+fn what_works_with_the_proxy_works() {
+    lua_in_mode("either.lua", "proxy");
+}
+
+/// The same script, to the letter.
+#[test]
+fn what_works_with_the_proxy_works_without_it() {
+    lua_in_mode("either.lua", "direct");
 }
 
 #[test]
