@@ -125,6 +125,16 @@ fn messages_are_assembled_from_any_pieces() {
 }
 
 #[test]
+fn frames_of_rfc_6455_are_coded_in_lua() {
+    lua("frames.lua");
+}
+
+#[test]
+fn the_handshake_of_rfc_6455_is_coded_in_lua() {
+    lua("upgrade.lua");
+}
+
+#[test]
 fn the_client_library_covers_the_bridge() {
     lua("client.lua");
 }

@@ -1,0 +1,324 @@
+--- The frames of WebSocket (RFC 6455 sections 5 to 8), from the client's side and without extensions.
+-- Owns how messages become bytes and bytes become messages, and the rules that a server must keep. Has no socket, no clock
+-- and no source of random bytes; it does not know what a message means.
+-- MIT licence; part of sockproxyd.
+
+local byte, char, rep = string.byte, string.char, string.rep
+
+local Frames = {}
+
+--- The opcodes by the verbs of MESG. The opcode of every further fragment is 0.
+Frames.OPCODES = { TEXT = 1, BINA = 2, CLOS = 8, PING = 9, PONG = 10 }
+
+local VERBS = { [0] = "more" }
+for verb, opcode in pairs(Frames.OPCODES) do VERBS[opcode] = verb end
+
+-- Bytes. RFC 6455 section 5.5: the payload of a control frame.
+local MAX_CONTROL = 125
+-- Bytes. The limit of a message if the caller sets none.
+local MAX_MESSAGE = 1048576
+
+-- Masking ----------------------------------------------------------------------------------------
+
+-- For each number below 16, and for each multiple of 16 below 256: the table that combines a byte with it by XOR. A byte of the
+-- key takes two of them, so that 31 tables of 4 KiB do for all keys. They are made when they are first needed.
+local rows = setmetatable({}, {
+    __index = function(known, key)
+        local row, bit = { [0] = 0 }, 1
+        for _ = 1, 8 do
+            local is_set = key % (bit + bit) >= bit
+            for low = 0, bit - 1 do
+                row[low + bit] = is_set and row[low] or row[low] + bit
+                if is_set then row[low] = row[low] + bit end
+            end
+            bit = bit + bit
+        end
+        known[key] = row
+        return row
+    end,
+})
+
+-- Combines a payload of whole blocks of 32 bytes with the key. Reading and making 32 bytes at once is faster than a table of all
+-- bytes, and than gsub. It is also faster than the functions of `bit`, and as fast as those that LuaJIT compiles.
+local function mask_by_tables(payload, key)
+    local first, second, third, fourth = byte(key, 1, 4)
+    local al, bl, cl, dl = rows[first % 16], rows[second % 16], rows[third % 16], rows[fourth % 16]
+    local ah, bh = rows[first - first % 16], rows[second - second % 16]
+    local ch, dh = rows[third - third % 16], rows[fourth - fourth % 16]
+    local blocks, count = {}, 0
+    for at = 1, #payload, 32 do
+        local a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z, A, B, C, D, E, F =
+            byte(payload, at, at + 31)
+        count = count + 1
+        blocks[count] = char(
+            al[ah[a]], bl[bh[b]], cl[ch[c]], dl[dh[d]], al[ah[e]], bl[bh[f]], cl[ch[g]], dl[dh[h]],
+            al[ah[i]], bl[bh[j]], cl[ch[k]], dl[dh[l]], al[ah[m]], bl[bh[n]], cl[ch[o]], dl[dh[p]],
+            al[ah[q]], bl[bh[r]], cl[ch[s]], dl[dh[t]], al[ah[u]], bl[bh[v]], cl[ch[w]], dl[dh[x]],
+            al[ah[y]], bl[bh[z]], cl[ch[A]], dl[dh[B]], al[ah[C]], bl[bh[D]], cl[ch[E]], dl[dh[F]])
+    end
+    return table.concat(blocks)
+end
+
+-- The same for Lua 5.3 and later: eight of its integers at once. Lua 5.1 cannot parse the operator.
+local INTEGERS = [[
+    local pack, unpack = string.pack, string.unpack
+    local size, eight = string.packsize("j"), string.rep("j", 8)
+    return 8 * size, function(payload, key)
+        local word = unpack("j", string.rep(key, size // 4))
+        local blocks, count = {}, 0
+        for at = 1, #payload, 8 * size do
+            local a, b, c, d, e, f, g, h = unpack(eight, payload, at)
+            count = count + 1
+            blocks[count] = pack(eight, a ~ word, b ~ word, c ~ word, d ~ word, e ~ word, f ~ word, g ~ word, h ~ word)
+        end
+        return table.concat(blocks)
+    end
+]]
+
+local block, mask_blocks = 32, mask_by_tables
+local integers = (loadstring or load)(INTEGERS) -- luacheck: ignore 113
+if integers then block, mask_blocks = integers() end
+
+--- Masks a payload, or removes the mask (RFC 6455 section 5.3). `key`: four bytes.
+function Frames.mask(payload, key)
+    local length = #payload
+    local missing = -length % block
+    if missing == 0 then return mask_blocks(payload, key) end
+    return (mask_blocks(payload .. rep("\0", missing), key):sub(1, length))
+end
+
+-- Encoding ---------------------------------------------------------------------------------------
+
+-- The last `count` bytes of a number, the highest first.
+local function big_endian(number, count)
+    local bytes = {}
+    for index = count, 1, -1 do
+        local low = number % 256
+        bytes[index] = char(low)
+        number = (number - low) / 256
+    end
+    return table.concat(bytes)
+end
+
+--- Returns a frame. `final`: false if more fragments of the message follow. `key`: four bytes to mask the payload with, which a
+-- client must take anew from a random source for each frame (RFC 6455 section 5.3), or nil for a frame of a server. Returns nil
+-- and the reason for a control frame that is too long or not final.
+function Frames.encode(opcode, payload, final, key)
+    local length = #payload
+    if opcode >= 8 then
+        -- Section 5.5: control frames MUST have a payload of 125 bytes or less and MUST NOT be fragmented.
+        if length > MAX_CONTROL then return nil, "a control frame has at most 125 bytes" end
+        if final == false then return nil, "a control frame has no fragments" end
+    end
+    local first, flag = final == false and opcode or opcode + 128, key and 128 or 0
+    local head
+    -- Section 5.2: the minimal number of bytes MUST be used to encode the length.
+    if length < 126 then
+        head = char(first, flag + length)
+    elseif length < 65536 then
+        head = char(first, flag + 126) .. big_endian(length, 2)
+    else
+        head = char(first, flag + 127) .. big_endian(length, 8)
+    end
+    if not key then return head .. payload end
+    return head .. key .. Frames.mask(payload, key)
+end
+
+-- UTF-8 ------------------------------------------------------------------------------------------
+
+local Utf8 = {}
+Utf8.__index = Utf8
+
+--- Returns a checker of a text that comes in pieces.
+function Frames.utf8()
+    -- `rest`: the beginning of the character that the last piece did not complete.
+    return setmetatable({ rest = "" }, Utf8)
+end
+
+local function is_continuation(code)
+    return code >= 128 and code <= 191
+end
+
+--- Checks the next piece. Returns false if the text is not UTF-8, as soon as a byte cannot belong to any character; then it does
+-- so for every further piece.
+function Utf8:feed(text)
+    if self.invalid then return false end
+    if self.rest ~= "" then text, self.rest = self.rest .. text, "" end
+    local at = text:find("[\128-\255]")
+    while at do
+        local first, second, third, fourth = byte(text, at, at + 3)
+        -- RFC 3629 section 4: no overlong forms, no surrogates, nothing above U+10FFFF.
+        local lower = first == 224 and 160 or first == 240 and 144 or 128
+        local upper = first == 237 and 159 or first == 244 and 143 or 191
+        local more = first < 224 and 1 or first < 240 and 2 or 3
+        if first < 194 or first > 244 or (second and (second < lower or second > upper))
+            or (third and more > 1 and not is_continuation(third)) or (fourth and more > 2 and not is_continuation(fourth)) then
+            self.invalid = true
+            return false
+        end
+        if at + more > #text then
+            self.rest = text:sub(at)
+            return true
+        end
+        at = at + more + 1
+        local following = byte(text, at)
+        if not following or following < 128 then at = text:find("[\128-\255]", at) end
+    end
+    return true
+end
+
+--- True if the text may end here.
+function Utf8:complete()
+    return not self.invalid and self.rest == ""
+end
+
+-- Decoding ---------------------------------------------------------------------------------------
+
+local Decoder = {}
+Decoder.__index = Decoder
+
+-- Ends the decoder: every call returns the same violation.
+local function violation(self, code, words)
+    self.pieces = nil
+    self.stage = function() return nil, code, words end
+    return nil, code, words
+end
+
+-- Appends a fragment. A piece is joined with its neighbours once they are no longer than it, so that many short fragments take
+-- little more memory than their bytes.
+local function append(pieces, fragment)
+    if fragment == "" then return end
+    local count = #pieces + 1
+    pieces[count] = fragment
+    while count > 1 and #pieces[count - 1] <= #pieces[count] do
+        pieces[count - 1] = pieces[count - 1] .. pieces[count]
+        pieces[count] = nil
+        count = count - 1
+    end
+end
+
+-- RFC 6455 sections 7.4.1 and 7.4.2. 1012 to 1014 are in IANA's registry.
+local function is_close_code(code)
+    return code >= 1000 and code <= 1003 or code >= 1007 and code <= 1014 or code >= 3000 and code <= 4999
+end
+
+local function close(self, body)
+    local code, reason = 1005, ""
+    if body ~= "" then
+        -- Section 5.5.1: if there is a body, the first two bytes MUST be the code.
+        if #body == 1 then return violation(self, 1002, "a close frame with one byte of payload") end
+        local high, low = byte(body, 1, 2)
+        code, reason = high * 256 + low, body:sub(3)
+        -- Section 7.4.1: 1004, 1005, 1006 and 1015 MUST NOT be set in a close frame.
+        if not is_close_code(code) then return violation(self, 1002, "invalid close code") end
+        -- Section 5.5.1: the reason is UTF-8. Section 8.1: invalid UTF-8 MUST fail the connection.
+        local utf8 = Frames.utf8()
+        if not utf8:feed(reason) or not utf8:complete() then return violation(self, 1007, "close reason is not UTF-8") end
+    end
+    -- Section 5.5.1: the application MUST NOT send any more data frames after a close frame. What still comes is not read.
+    self.pieces = nil
+    self.stage = function() return nil end
+    return "CLOS", reason, code
+end
+
+local read_head
+
+-- Each stage returns true if the next one can go on, and else what Decoder:next returns.
+local function read_payload(self, buffer)
+    local body = buffer:bytes(self.length)
+    if not body then return nil end
+    self.stage = read_head
+    if self.opcode == 8 then return close(self, body) end
+    if self.opcode > 8 then return VERBS[self.opcode], body end
+    local verb, pieces = self.message, self.pieces
+    if verb == "TEXT" then
+        -- Section 8.1: a text that is not UTF-8 MUST fail the connection. A fragment may end within a character.
+        local valid = self.utf8:feed(body)
+        if not valid or self.final and not self.utf8:complete() then return violation(self, 1007, "a text is not UTF-8") end
+    end
+    if not self.final then
+        self.pieces = pieces or {}
+        append(self.pieces, body)
+        return true
+    end
+    self.message, self.pieces, self.size = nil, nil, 0
+    if not pieces then return verb, body end
+    pieces[#pieces + 1] = body
+    return verb, table.concat(pieces)
+end
+
+-- Takes the header of a frame, which is complete.
+local function begin_payload(self, length)
+    if self.opcode < 8 then
+        self.size = self.size + length
+        if self.size > self.max then return violation(self, 1009, "the message is too long") end
+        if self.opcode > 0 then self.message = VERBS[self.opcode] end
+    end
+    self.length, self.stage = length, read_payload
+    return true
+end
+
+local function read_length(self, buffer)
+    local bytes = buffer:bytes(self.extended)
+    if not bytes then return nil end
+    local length = 0
+    for at = 1, #bytes do
+        local code = byte(bytes, at)
+        -- Section 5.2: the most significant bit of a length of eight bytes MUST be 0.
+        if at == 1 and #bytes == 8 and code > 127 then return violation(self, 1002, "a length above 2^63") end
+        length = length * 256 + code
+    end
+    -- Section 5.2: the minimal number of bytes MUST be used to encode the length.
+    if length < (#bytes == 2 and 126 or 65536) then return violation(self, 1002, "a length that is not minimal") end
+    return begin_payload(self, length)
+end
+
+function read_head(self, buffer)
+    local bytes = buffer:bytes(2)
+    if not bytes then return nil end
+    local first, second = byte(bytes, 1, 2)
+    local opcode, length, final = first % 16, second % 128, first > 127
+    -- Section 5.2: a receiver MUST fail the connection if a reserved bit is set that no extension defines.
+    if first % 128 > 15 then return violation(self, 1002, "a reserved bit is set") end
+    -- Section 5.2: a receiver MUST fail the connection on an unknown opcode.
+    if not VERBS[opcode] then return violation(self, 1002, "unknown opcode") end
+    -- Section 5.1: a client MUST close the connection on a masked frame.
+    if second > 127 then return violation(self, 1002, "a masked frame") end
+    if opcode > 7 then
+        -- Section 5.5: control frames MUST NOT be fragmented.
+        if not final then return violation(self, 1002, "a fragmented control frame") end
+        -- Section 5.5: control frames MUST have a payload of 125 bytes or less.
+        if length > MAX_CONTROL then return violation(self, 1002, "a control frame that is too long") end
+    elseif opcode > 0 then
+        -- Section 5.4: the fragments of a message MUST NOT be interleaved with those of another.
+        if self.message then return violation(self, 1002, "a message inside a message") end
+    elseif not self.message then
+        -- Section 5.4: a continuation belongs to a message that has begun.
+        return violation(self, 1002, "a continuation without a message")
+    end
+    self.opcode, self.final = opcode, final
+    if length < 126 then return begin_payload(self, length) end
+    self.extended, self.stage = length == 126 and 2 or 8, read_length
+    return true
+end
+
+--- Returns a decoder for the frames of one server. `options.max`: bytes of a message at most, by default 1 MiB.
+function Frames.decoder(options)
+    local max = options and options.max or MAX_MESSAGE
+    return setmetatable({ max = max, size = 0, utf8 = Frames.utf8(), stage = read_head }, Decoder)
+end
+
+--- Takes the next message from `buffer`, whose method bytes( n ) takes n bytes or returns nil if fewer have come. Returns:
+--
+-- * "TEXT", "BINA", "PING" or "PONG", and the bytes. A fragmented message is returned whole, the control frames within it before.
+-- * "CLOS", the reason and the code, 1005 if the frame has none. Later calls return nil.
+-- * nil if the message is incomplete.
+-- * nil, a close code and the reason if the server violates the protocol. Later calls return the same.
+function Decoder:next(buffer)
+    while true do
+        local verb, detail, words = self:stage(buffer)
+        if verb ~= true then return verb, detail, words end
+    end
+end
+
+return Frames
