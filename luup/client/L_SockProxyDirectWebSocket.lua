@@ -78,8 +78,9 @@ end
 -- a redirect, its location.
 local function handshake(url, options, started, seconds)
     local key = Upgrade.key(random(16))
+    local subprotocols = options.SUBP and Options.items(options.SUBP)
     local request, why = Upgrade.request(url, key, {
-        headers = options.HDRS and Options.headers(options.HDRS), subprotocols = options.SUBP and Options.items(options.SUBP),
+        headers = options.HDRS and Options.headers(options.HDRS), subprotocols = subprotocols,
         agent = options.UAGT, auth = options.AUTH, origin = options.ORIG,
     })
     if not request then return nil, why end
@@ -95,14 +96,15 @@ local function handshake(url, options, started, seconds)
     local sent
     sent, why = transport:flush(left)
     if not sent then return give_up(why == "timeout" and "REQUEST_TIMEOUT timeout" or "SOCKET_ERROR " .. why) end
-    local reader, head, ok, response, location = Upgrade.head_reader(), nil, nil, nil, nil
-    repeat
+    local reader = Upgrade.head_reader()
+    while true do
+        local head
         head, why = read_head(reader, transport, url.secure, started, seconds)
         if not head then return give_up(why) end
-        ok, response, location = Upgrade.response(head, key, { subprotocols = options.SUBP and Options.items(options.SUBP) })
-    until response ~= "interim"
-    if not ok then return give_up(response, location) end
-    return transport, response, head
+        local ok, response, location = Upgrade.response(head, key, { subprotocols = subprotocols })
+        if ok then return transport, response, head end
+        if response ~= "interim" then return give_up(response, location) end
+    end
 end
 
 --- Opens a WebSocket; called by L_SockProxyDirect.open. Returns it, or nil and the reason.
@@ -115,9 +117,10 @@ function WebSocket.open(target, options, framing)
     while true do
         local transport, result, extra = handshake(url, options, started, seconds)
         if transport then
+            local max = tonumber(options.MAXM) or MAX_MESSAGE
             local self = setmetatable({
                 transport = transport, framing = framing, subprotocol = result.subprotocol,
-                decoder = Frames.decoder { max = tonumber(options.MAXM) or MAX_MESSAGE }, max = tonumber(options.MAXM) or MAX_MESSAGE,
+                decoder = Frames.decoder { max = max }, max = max,
                 mask = options.MASK == nil or is_on(options.MASK), control = tostring(options.CTRL or "auto"):lower(),
                 pings = {}, pieces = {}, pieces_length = 0,
                 interval = (tonumber(options.PNGI) or 0) > 0 and tonumber(options.PNGI) or nil,
@@ -133,7 +136,9 @@ function WebSocket.open(target, options, framing)
         if not following then return nil, why end
         if url.secure and not following.secure then return nil, "REDIRECT_MAX from wss to ws" end
         -- The proxy knows which network an address is in, and which headers another server may have. Here it is the same host.
-        if following.host:lower() ~= first.host:lower() then return nil, "REDIRECT_MAX a redirect to another host needs the proxy" end
+        if following.host:lower() ~= first.host:lower() then
+            return nil, "REDIRECT_MAX a redirect to another host needs the proxy"
+        end
         url = following
     end
 end

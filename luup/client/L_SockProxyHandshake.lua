@@ -116,7 +116,8 @@ end
 --- Resumes the kept connection of a pid. `seen`: how much of it the plugin has read, or nil.
 -- Returns true, or false and the reason ("No such pid", "Gap"), or nil and the reason if the proxy does not reply.
 function Handshake.attach(transport, pid, seen, patience)
-    local answer, why = Handshake.request(transport, seen and string.format("ATCH %s SEEN=%.0f", pid, seen) or "ATCH " .. pid, patience)
+    local command = "ATCH " .. pid .. (seen and string.format(" SEEN=%.0f", seen) or "")
+    local answer, why = Handshake.request(transport, command, patience)
     if not answer then return nil, "the proxy does not reply: " .. tostring(why) end
     if answer == "OK ATCH " .. pid then return true end
     return false, answer:match("^ERR ATCH (.*)") or answer

@@ -28,7 +28,8 @@ end
 
 -- The options of L_SockProxyClient.open, accept and attach that are no options of CONN, and the type of each.
 local OWN = {
-    host = "string", port = "number", patience = "number", timeout = "number", seen = "number", chunk = "number", proxy_interval = "number",
+    host = "string", port = "number", patience = "number", timeout = "number", seen = "number", chunk = "number",
+    proxy_interval = "number",
     notify = "table", group = "table", log = "function", connect = "function", timer = "string", directory = "string",
     protocol = "string", direct = "boolean", reconnect = "boolean",
     on_message = "function", on_open = "function", on_error = "function", on_close = "function", on_ping = "function",
@@ -36,7 +37,8 @@ local OWN = {
 }
 -- The options of CONN that are numbers. The proxy ignores any other value, as the Lua daemon did.
 local NUMBERS = {
-    RTIM = true, BLKS = true, PACE = true, CTIM = true, KEEP = true, RDIR = true, RQTM = true, PNGI = true, MAXM = true, MTTL = true,
+    RTIM = true, BLKS = true, PACE = true, CTIM = true, KEEP = true, RDIR = true, RQTM = true, PNGI = true, MAXM = true,
+    MTTL = true,
 }
 
 -- The type of a value; a string that is a number counts as one, since variables of Luup are strings.
@@ -59,6 +61,13 @@ function Options.check(options)
         end
     end
     return true
+end
+
+--- Makes numbers of the client's own options that are numbers in strings.
+function Options.to_numbers(options)
+    for name, wanted in pairs(OWN) do
+        if wanted == "number" and options[name] then options[name] = tonumber(options[name]) end
+    end
 end
 
 --- Percent-encodes what would end an option or an item of a list. Slashes and colons stay readable.

@@ -17,7 +17,8 @@ function Relayed.connect(options, framing, needs)
     local transport, pid = Handshake.connect(options, needs)
     if not transport then return nil, pid end
     return setmetatable({
-        transport = transport, pid = pid, framing = framing, patience = options.patience, notified = options.notify or options.NTFY,
+        transport = transport, pid = pid, framing = framing, patience = options.patience,
+        notified = options.notify or options.NTFY,
     }, Relayed)
 end
 

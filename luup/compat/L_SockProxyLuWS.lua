@@ -141,7 +141,9 @@ local function library(defaults)
             handle.code, handle.reason = code, reason
             -- Neither 1006 nor an error that the proxy found comes from a close frame.
             local report = true
-            if words == "receiver error: closed" and code ~= 1006 then report = call_control_handler(CLOSE, close_payload(code, reason)) end
+            if words == "receiver error: closed" and code ~= 1006 then
+                report = call_control_handler(CLOSE, close_payload(code, reason))
+            end
             if report then message_handler(handle, false, words, unpack(arguments)) end
         end
         -- Only with timeout = 0: otherwise wsopen() returns the error.

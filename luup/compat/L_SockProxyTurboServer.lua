@@ -208,7 +208,8 @@ local function literal(pattern)
 end
 
 local function is_handler(handler)
-    return type(handler) == "table" and (handler == Handler or type(handler.isSubclassOf) == "function" and handler:isSubclassOf(Handler))
+    if type(handler) ~= "table" then return false end
+    return handler == Handler or type(handler.isSubclassOf) == "function" and handler:isSubclassOf(Handler)
 end
 
 --- Returns turbo.web. `defaults`: keyword arguments of turbo.with(); `group`: the connections that turbo.handle() polls.

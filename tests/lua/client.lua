@@ -30,10 +30,10 @@ local function open( target, options )
     local conn, why = proxy.open( target, options )
     return conn or why, events
 end
-local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
+local plain = "ws://127.0.0.1:" .. at.server
 
 -- What only the proxy knows.
-local conn, events = open( plain .. "/", {} )
+local conn = open( plain .. "/", {} )
 lib.check( conn:is_open() and not conn.kept and conn.direct == false )
 lib.like( conn.pid, "^%x+$" )
 conn:close()
@@ -43,6 +43,7 @@ lib.like( select( 2, proxy.open( plain, { port = at.closed } ) ), "^no proxy at 
 lib.like( select( 2, proxy.open( plain, { port = select( 2, mute:getsockname() ), patience = 0.2 } ) ), "does not greet: timeout$" )
 
 -- TCP, with the proxy itself as the remote. TLS, with the server's first line.
+local events
 conn, events = open( "127.0.0.1:" .. at.proxy, {} )
 lib.like( events.next(), "^message OK TOGGLEDBITS%-SOCKPROXY 1 %x+\n BINA$" )
 conn:binary( "QUIT\n" )

@@ -2,9 +2,10 @@
 //! 5.4 and LuaJIT if they are installed. The scripts in `tests/lua` are the plugins and the Luup that runs them; this file starts the
 //! daemon and the servers.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
 use testkit::ports::Reserved;
 use testkit::tls::{Authority, Validity};
 use testkit::websocket::Server;
@@ -210,5 +211,61 @@ fn a_listener_outlives_the_daemon() {
         let _second = start();
         assert_eq!(lines.next().unwrap().unwrap(), "ok", "{interpreter}");
         assert!(script.wait().unwrap().success());
+    }
+}
+
+/// With `reconnect`, the library connects without a proxy that has ended, and goes back to it.
+#[test]
+fn a_connection_outlives_the_proxy_and_goes_back_to_it() {
+    for interpreter in interpreters() {
+        let [port, luup] = [(); 2].map(|()| Reserved::new().unwrap());
+        let scripted = ScriptedServer::new(WRONG);
+        let server = Server::start(move |peer| scripted.serve(peer));
+        let start = || daemon().port(port.port()).luup(&format!("http://127.0.0.1:{}", luup.port())).start();
+        let mut current = Some(start());
+        let mut script = Command::new(interpreter)
+            .arg("proxy_restart.lua")
+            .args(
+                [("proxy", port.port()), ("luup", luup.port()), ("server", server.addr().port())]
+                    .map(|(n, p)| format!("{n}={p}")),
+            )
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lua"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect(interpreter);
+        let mut lines = BufReader::new(script.stdout.take().unwrap()).lines();
+        let mut next = || lines.next().unwrap().unwrap();
+        let mut stdin = script.stdin.take().unwrap();
+        assert_eq!(next(), "proxy");
+        current.take().unwrap().signal(Signal::SIGKILL);
+        stdin.write_all(b"\n").unwrap();
+        assert_eq!(next(), "direct", "{interpreter}");
+        current = Some(start());
+        stdin.write_all(b"\n").unwrap();
+        assert_eq!(next(), "ok", "{interpreter}");
+        assert!(script.wait().unwrap().success());
+        drop(current);
+    }
+}
+
+/// The proxy `stopped` accepts connections, by its kernel alone.
+#[test]
+fn no_call_of_the_libraries_blocks_luup() {
+    for interpreter in interpreters() {
+        let [luup, closed] = [(); 2].map(|()| Reserved::new().unwrap());
+        let (proxy, stopped) = (daemon().start(), daemon().start());
+        stopped.signal(Signal::SIGSTOP);
+        let ports =
+            [("proxy", proxy.port()), ("stopped", stopped.port()), ("closed", closed.port()), ("luup", luup.port())];
+        let output = Command::new(interpreter)
+            .arg("blocking.lua")
+            .args(ports.map(|(name, port)| format!("{name}={port}")))
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lua"))
+            .output()
+            .expect(interpreter);
+        stopped.signal(Signal::SIGCONT);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out == "ok\n", "{interpreter}: {out}{err}");
     }
 }
