@@ -343,33 +343,45 @@ local function datagrams(host, port, options, framing)
     return setmetatable({ udp = udp, host = address, port = port, framing = framing, received = {}, unsent = {} }, Datagrams)
 end
 
--- Options that only the proxy has, for which there is no substitute.
-local PROXY_ONLY = { "LENI" }
+-- The options of CONN, by the targets that they are for (docs/protocol.md).
+local ALL = " RTIM BLKS NTFY PACE CTIM EVNT KEEP"
+local TLS = " VRFY PINS TLSV SNIH CAFL CERT PKEY"
+local OPTIONS = {
+    tcp = ALL .. " PRTO FRAM ", tls = ALL .. " PRTO FRAM" .. TLS .. " ", udp = ALL .. " PRTO FRAM BIND JOIN MTTL ",
+    ws = ALL .. TLS .. " FRAM SUBP HDRS AUTH UAGT ORIG RDIR RQTM PNGI MAXM DEFL MASK CTRL RHDR LENI ",
+}
+
+-- Returns the reason for which an option is none for this kind of target, or nil.
+local function check_options(options, kind)
+    for name, value in pairs(options) do
+        if type(name) == "string" and name:match("^%u%u%u%u$") and not OPTIONS[kind]:find(" " .. name .. " ", 1, true) then
+            return "Invalid option " .. name .. "=" .. tostring(value)
+        end
+    end
+    -- What only the proxy has, and for which there is no substitute.
+    if options.LENI then return "LENI needs the proxy" end
+end
 
 --- Opens a connection. `target` and `options` as for L_SockProxyClient.open. Returns it, or nil and the reason.
 function Direct.open(target, options)
-    for _, name in ipairs(PROXY_ONLY) do
-        if options[name] then return nil, name .. " needs the proxy" end
-    end
-    local framing = Options.framing(target, options)
-    local channel, why
-    local protocol = tostring(options.PRTO or "tcp"):lower()
-    if Options.is_websocket_url(target) then
+    local framing, protocol = Options.framing(target, options), tostring(options.PRTO or "tcp"):lower()
+    local websocket = Options.is_websocket_url(target)
+    local host, port = Direct.target(target)
+    if not websocket and not host then return nil, "Invalid host:port" end
+    if not OPTIONS[protocol] or protocol == "ws" then return nil, "Invalid protocol " .. protocol end
+    local why = check_options(options, websocket and "ws" or protocol)
+    if why then return nil, why end
+    local channel
+    if websocket then
         channel, why = require("L_SockProxyDirectWebSocket").open(target, options, framing)
+    elseif protocol == "udp" then
+        if framing == "LINE" then return nil, "FRAM=LINE over UDP needs the proxy" end
+        channel, why = datagrams(host, port, options, framing)
     else
-        local host, port = Direct.target(target)
-        if not host then return nil, "Invalid host:port" end
-        if protocol ~= "udp" and framing ~= "RAW" then return nil, "Invalid option FRAM=" .. framing end
-        if protocol == "udp" then
-            if framing == "LINE" then return nil, "FRAM=LINE over UDP needs the proxy" end
-            channel, why = datagrams(host, port, options, framing)
-        elseif protocol == "tcp" or protocol == "tls" then
-            local transport
-            transport, why = Direct.stream(host, port, protocol == "tls", options)
-            channel = transport and setmetatable({ transport = transport }, Stream)
-        else
-            return nil, "Invalid protocol " .. protocol
-        end
+        if framing ~= "RAW" then return nil, "Invalid option FRAM=" .. framing end
+        local transport
+        transport, why = Direct.stream(host, port, protocol == "tls", options)
+        channel = transport and setmetatable({ transport = transport }, Stream)
     end
     if not channel then return nil, why end
     local silence = tonumber(options.RTIM) or 0

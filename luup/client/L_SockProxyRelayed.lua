@@ -46,8 +46,8 @@ function Relayed:announce(notify)
     Handshake.request(self.transport, "NTFY " .. Options.notify(notify):gsub("/", " "), self.patience)
 end
 
---- Sends CONN or ACPT, and sets `requested` then. `seconds`: how long the reply may take. `pid`: the pid that the plugin has chosen, or nil. Returns the
--- connection, or nil and the reason.
+--- Sends CONN or ACPT, and sets `requested` then. `seconds`: how long the reply may take. `pid`: the pid that the plugin has
+-- chosen, or nil. Returns the connection, or nil and the reason.
 function Relayed:request(command, seconds, pid)
     local verb = command:sub(1, 4)
     self.transport:push(command .. "\n")
