@@ -308,7 +308,7 @@ for _, case in ipairs {
         lib.equal( utf8_result( "ab" .. bytes .. "c" ), expected == "complete" and expected or expected + 2 )
     end
 end
--- Every character, as its neighbours begin with it.
+-- Every pair of bytes that begins a character, and every third and fourth byte.
 for first = 128, 255 do
     for second = 0, 255 do
         local is_second = second >= ( first == 224 and 160 or first == 240 and 144 or 128 )
@@ -316,6 +316,10 @@ for first = 128, 255 do
         local expected = ( first < 194 or first > 244 ) and 0 or not is_second and 1 or first < 224 and "complete" or "incomplete"
         lib.equal( checked( string.char( first, second ) ), expected )
     end
+    local is_more = first <= 191
+    lib.equal( checked( string.char( 239, 191, first ) ), is_more and "complete" or 2 )
+    lib.equal( checked( string.char( 243, 191, 191, first ) ), is_more and "complete" or 3 )
+    lib.equal( utf8_result( string.char( 243, 191, first, 128 ) ), is_more and "complete" or 2 )
 end
 
 -- Texts: a fragment may end within a character, the message may not. A wrong fragment fails before the message is complete.

@@ -85,9 +85,9 @@ local many = {}
 for index = 1, 65 do many[index] = "X: y" end
 for option, values in pairs {
     HDRS = {
-        { "X: a\r\nY: b" }, { "X: a\n" }, { "X: a\r" }, { "X: \0" }, { "X\r\nY: b" }, { "X" }, { ": x" }, { "X Y: z" }, { "X : z" },
-        { "upgrade: h2c" }, { "CONNECTION: close" }, { "Sec-WebSocket-Key: x" }, { "sec-websocket-x: y" }, { "Content-Length: 5" },
-        { "transfer-encoding: chunked" }, { "Host: a", "hOST: b" }, many,
+        { "X: a\r\nY: b" }, { "X: a\n" }, { "X: a\r" }, { "X: \0" }, { "X\r\nY: b" }, { "X" }, { ": x" }, { "X Y: z" },
+        { "X : z" }, { "upgrade: h2c" }, { "CONNECTION: close" }, { "Sec-WebSocket-Key: x" }, { "sec-websocket-x: y" },
+        { "Content-Length: 5" }, { "transfer-encoding: chunked" }, { "Host: a", "hOST: b" }, many,
     },
     SUBP = { { "a", "a" }, { "" }, { "a b" }, { "a,b" }, { "a\r\nX: y" }, many },
     AUTH = { "u", "u:\r\nX: y", "u:\0" }, UAGT = { "a\r\nX: y", "\127" }, ORIG = { "a\r\nX: y", "a\n" },
@@ -99,6 +99,11 @@ for option, values in pairs {
         lib.equal( why, "Invalid option " .. option )
     end
 end
+
+-- At most 64 headers and subprotocols, as the proxy.
+local most, names = {}, {}
+for index = 1, 64 do most[index], names[index] = "X: y", "n" .. index end
+lib.like( request( "ws://h/", { headers = most, subprotocols = names } ), ", n64\r\n" )
 
 -- Responses -------------------------------------------------------------------------------------
 
@@ -218,6 +223,12 @@ for _, case in ipairs {
     { { "HTTP/1.1 403 a\rb" }, "PARSE_ERROR_HEADERS invalid response status" },
 } do
     lib.equal( ( result( case[1], case[3] ) ), case[2] )
+end
+
+for status = 300, 309 do
+    local is_redirect = status >= 301 and status <= 303 or status >= 307 and status <= 308
+    local expected = is_redirect and "redirect /x" or "BAD_HTTP_STATUS " .. status .. " X"
+    lib.equal( ( result { "HTTP/1.1 " .. status .. " X", "Location: /x" } ), expected )
 end
 
 -- Malformed fields do not matter unless the handshake rests on them.
