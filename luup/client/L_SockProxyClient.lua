@@ -109,11 +109,12 @@ function steps.connect(self)
     end
     if pid then
         local attached
-        attached, why = channel:attach(pid, self.resume_at)
+        attached, why = channel:attach(pid, self.resume_at, self.target)
         if attached then return channel end
         if attached == nil then return nil, why end
         self.gap = why == "Gap"
-        if self.gap then channel:drop(pid) end
+        -- The user has changed the address: the old device's connection is of no use.
+        if self.gap or why == "Other target" then channel:drop(pid) end
     end
     if self.announces then channel:announce(options.notify) end
     self.requesting = channel

@@ -113,10 +113,11 @@ function Handshake.connect(options, needs)
     return transport, pid
 end
 
---- Resumes the kept connection of a pid. `seen`: how much of it the plugin has read, or nil.
--- Returns true, or false and the reason ("No such pid", "Gap"), or nil and the reason if the proxy does not reply.
-function Handshake.attach(transport, pid, seen, patience)
-    local command = "ATCH " .. pid .. (seen and string.format(" SEEN=%.0f", seen) or "")
+--- Resumes the kept connection of a pid. `seen`: how much of it the plugin has read, or nil; `target`: where it must lead, or
+-- nil. Returns true, or false and the reason ("No such pid", "Gap", "Other target"), or nil and the reason if the proxy does not
+-- reply.
+function Handshake.attach(transport, pid, seen, target, patience)
+    local command = "ATCH " .. pid .. (seen and string.format(" SEEN=%.0f", seen) or "") .. (target and " CONN=" .. target or "")
     local answer, why = Handshake.request(transport, command, patience)
     if not answer then return nil, "the proxy does not reply: " .. tostring(why) end
     if answer == "OK ATCH " .. pid then return true end

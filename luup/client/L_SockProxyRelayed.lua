@@ -29,8 +29,8 @@ local function give_up(self, why)
 end
 
 --- Resumes the kept connection of a pid. Returns as Handshake.attach does; without a reply the connection is closed.
-function Relayed:attach(pid, seen)
-    local attached, why = Handshake.attach(self.transport, pid, seen, self.patience)
+function Relayed:attach(pid, seen, target)
+    local attached, why = Handshake.attach(self.transport, pid, seen, target, self.patience)
     if attached == nil then return give_up(self, why) end
     if attached then self.pid, self.resumed = pid, true end
     return attached, why

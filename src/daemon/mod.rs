@@ -33,6 +33,7 @@ use crate::notify::{Schedule, Senders, Trust};
 use crate::protocol::command::{ArrivalRequest, KeptRequest};
 use crate::protocol::options::Protocol;
 use crate::protocol::reply;
+use crate::protocol::target::Target;
 use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
@@ -483,8 +484,8 @@ impl Daemon {
     fn perform(&mut self, key: Key, request: DaemonRequest) {
         match request {
             DaemonRequest::Kept(KeptRequest::Claim) => self.claim(key),
-            DaemonRequest::Kept(KeptRequest::Attach { pid, seen }) => {
-                if let Err(reason) = self.attach(key, &pid, seen) {
+            DaemonRequest::Kept(KeptRequest::Attach { pid, seen, target }) => {
+                if let Err(reason) = self.attach(key, &pid, seen, target.as_ref()) {
                     self.reply(key, &reply::failed("ATCH", reason));
                 }
             }
@@ -694,9 +695,9 @@ impl Daemon {
 
     /// The connection of the session of `key` takes the place of that of the kept session of `pid`. An error is the reason
     /// why not.
-    fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>) -> Result<(), &'static str> {
+    fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>, target: Option<&Target>) -> Result<(), &'static str> {
         let kept = self.look_up_kept(key, pid).ok().flatten().ok_or(reply::NO_SUCH_PID)?;
-        let resumed = self.with_session(kept, |session, cx| session.resume(seen, cx));
+        let resumed = self.with_session(kept, |session, cx| session.resume(seen, target, cx));
         // Whatever comes of it, these turns may have left the session something to do, or another deadline.
         self.enqueue(kept);
         resumed.ok_or(reply::NO_SUCH_PID)??;

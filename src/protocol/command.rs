@@ -25,7 +25,7 @@ pub(crate) enum Command {
     ReceiveTimeout(Option<Duration>),
     /// `PACE seconds`.
     Pace(Option<Duration>),
-    /// `ATCH pid [SEEN=n]` or `DROP pid`.
+    /// `ATCH pid [SEEN=n] [CONN=target]` or `DROP pid`.
     Kept(KeptRequest),
     /// `LSTN [address:]port [KEY=value ...]`: the parameters with the settings of the listener and the options applied.
     Listen(Parameters),
@@ -59,6 +59,8 @@ pub(crate) enum KeptRequest {
         pid: Box<[u8]>,
         /// The number of messages (RAW: bytes) that the plugin has read.
         seen: Option<u64>,
+        /// The target that the plugin expects. `None`: any.
+        target: Option<Target>,
     },
     /// `DROP`: end the kept connection with this pid.
     Drop {
@@ -177,8 +179,8 @@ pub(crate) static COMMANDS: &[CommandSpec] = &[
     },
     CommandSpec {
         name: "ATCH",
-        arguments: "pid [SEEN=n]",
-        help: "Attach to a connection made with KEEP=, after the first n messages (RAW: bytes) if n is given (enters echo mode)",
+        arguments: "pid [SEEN=n] [CONN=target]",
+        help: "Attach to a connection made with KEEP=, after the first n messages (RAW: bytes) if n is given, if it is one to the target (enters echo mode)",
         parse: |rest, _| parse_attach(rest),
     },
     CommandSpec {
@@ -246,18 +248,24 @@ fn parse_deny(text: &[u8]) -> ArrivalRequest {
 /// Parses the arguments of ATCH.
 fn parse_attach(text: &[u8]) -> Result<Command, CommandError> {
     let (pid, mut rest) = first_word(text);
-    let mut seen = None;
+    let (mut seen, mut target) = (None, None);
     while !rest.is_empty() {
         let (option, more) = first_word(rest);
-        let number = option.strip_prefix(b"SEEN=").and_then(|digits| std::str::from_utf8(digits).ok());
-        let number = number.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-        seen = number.and_then(|digits| digits.parse().ok());
-        if seen.is_none() {
+        let valid = if let Some(digits) = option.strip_prefix(b"SEEN=") {
+            let digits = Some(digits).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+            seen = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+            seen.is_some()
+        } else {
+            let parsed = option.strip_prefix(b"CONN=").and_then(|text| Target::parse_prefix(text).ok());
+            target = parsed.filter(|(_, rest)| rest.is_empty()).map(|(target, _)| target);
+            target.is_some()
+        };
+        if !valid {
             return Err(CommandError::Argument("ATCH", "Invalid option"));
         }
         rest = more;
     }
-    Ok(Command::Kept(KeptRequest::Attach { pid: pid.into(), seen }))
+    Ok(Command::Kept(KeptRequest::Attach { pid: pid.into(), seen, target }))
 }
 
 /// Parses the arguments of CONN, which are also the value of a `[direct]` listener.
@@ -348,11 +356,17 @@ mod tests {
 
     #[test]
     fn attach_and_drop() {
-        let attach = |pid: &[u8], seen| Ok(Some(Command::Kept(KeptRequest::Attach { pid: pid.into(), seen })));
+        let attach =
+            |pid: &[u8], seen| Ok(Some(Command::Kept(KeptRequest::Attach { pid: pid.into(), seen, target: None })));
         assert_eq!(line("ATCH abcdefgh"), attach(b"abcdefgh", None));
         assert_eq!(line(" atch  abcdefgh\tSEEN=0 \r"), attach(b"abcdefgh", Some(0)));
         assert_eq!(line("ATCH p SEEN=1 SEEN=18446744073709551615"), attach(b"p", Some(u64::MAX)));
         assert_eq!(line("ATCH"), attach(b"", None));
+        for text in ["h:1", "[::1]:80", "wss://h/p?q=%20"] {
+            let (target, _) = Target::parse_prefix(text.as_bytes()).unwrap();
+            let expected = KeptRequest::Attach { pid: b"p"[..].into(), seen: Some(1), target: Some(target) };
+            assert_eq!(line(&format!("ATCH p SEEN=1 CONN={text}")), Ok(Some(Command::Kept(expected))), "{text}");
+        }
         for bad in [
             "ATCH p x",
             "ATCH p SEEN",
@@ -361,6 +375,10 @@ mod tests {
             "ATCH p SEEN=+1",
             "ATCH p SEEN=1.0",
             "ATCH p seen=1",
+            "ATCH p CONN=",
+            "ATCH p CONN=h",
+            "ATCH p CONN=h:1/x",
+            "ATCH p CONN=ws://:/",
             "ATCH p SEEN=18446744073709551616",
         ] {
             assert_eq!(line(bad), Err(CommandError::Argument("ATCH", "Invalid option")), "{bad}");

@@ -18,6 +18,8 @@ pub(crate) const BUILD: u32 = 26325;
 pub(crate) const NO_SUCH_PID: &str = "No such pid";
 /// Reason of `ERR ATCH`: some messages that the plugin has not read are no longer kept.
 pub(crate) const GAP: &str = "Gap";
+/// Reason of `ERR ATCH`: the kept connection has another target than the plugin expects.
+pub(crate) const OTHER_TARGET: &str = "Other target";
 /// Reason of `ERR ACPT` and `ERR DENY`: no such connection waits, or its listener has an owner at another address.
 pub(crate) const NO_SUCH_ID: &str = "No such id";
 /// Reason of `ERR DENY`: the status is none that refuses.

@@ -1056,15 +1056,23 @@ impl<N: Network> Session<N> {
     }
 
     /// Relays what the plugin before has sent, as far as it goes; then goes on behind the first `seen` messages, or with
-    /// what was not sent. An error is the reason why it cannot. To be followed by [`Session::attach`].
-    pub(crate) fn resume(&mut self, seen: Option<u64>, cx: &mut SessionContext<'_, N>) -> Result<(), &'static str> {
+    /// what was not sent. An error is the reason why it cannot; `target`: what the plugin expects, or any. To be followed by
+    /// [`Session::attach`].
+    pub(crate) fn resume(
+        &mut self,
+        seen: Option<u64>,
+        target: Option<&Target>,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Result<(), &'static str> {
         self.assume_readable();
         for _ in 0..ATTACH_TURNS {
             if self.turn(cx) != TurnResult::Again {
                 break;
             }
         }
+        let is_other = target.is_some() && target != self.target();
         match (self.kept_state(), &mut self.plugin) {
+            (KeptState::Taken | KeptState::Parked, PluginSide::Kept(_)) if is_other => Err(reply::OTHER_TARGET),
             (KeptState::Taken | KeptState::Parked, PluginSide::Kept(plugin)) => {
                 plugin.resume(seen).map_err(|Gap| reply::GAP)
             }

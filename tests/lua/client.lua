@@ -116,6 +116,26 @@ lib.equal( resume(), false )
 lib.equal( conn.gap, true )
 conn:text( "new" )
 lib.equal( events.next(), "message new TEXT" )
+-- The user has changed the address: the connection to the old one ends.
+local function resume_at( url )
+    local options = { KEEP = 300, seen = stored.seen, group = group, RQTM = 60000, on_seen = function( _, seen ) stored.seen = seen end }
+    events = engine.record( options )
+    options.notify = engine.notify { device = 123, action = "HandleReceive", pid = stored.pid }
+    conn = assert( proxy.open( url, options ) )
+    return conn.kept
+end
+conn:leave()
+lib.equal( resume_at( plain .. "/other" ), false )
+lib.equal( conn.gap, false )
+lib.equal( stored.seen, 0 )
+conn:text( "head" )
+lib.like( events.next(), "^message GET /other HTTP" )
+-- A redirect is no other target.
+local moved = plain .. "/moved/" .. at.server .. "/there"
+conn:leave()
+lib.equal( resume_at( moved ), false )
+conn:leave()
+lib.equal( resume_at( moved ), true )
 -- Resumed by its pid alone, and dropped by its pid alone.
 conn:leave()
 conn = assert( proxy.attach( stored.pid, { seen = stored.seen } ) )

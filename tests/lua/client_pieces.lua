@@ -291,7 +291,7 @@ lib.check( proxy.secret() ~= proxy.secret(), "secret() returns the same value tw
 -- Kept connections: resumed, gone, and with a gap, where the old one is dropped and a new one opened.
 local keep = { KEEP = 300, seen = 7, notify = { device = 1, service = "s", action = "a", pid = "12345678" } }
 local CONN = "CONN ws://h/ KEEP=300 PACE=0.1 NTFY=1/s/a/12345678\n"
-local ATCH = "CAPA\nATCH 12345678 SEEN=7\n"
+local ATCH = "CAPA\nATCH 12345678 SEEN=7 CONN=ws://h/\n"
 conn, sock = against( { GREETING, ALL, "OK ATCH 12345678\n" }, keep )
 lib.equal( sent_bytes( sock ), ATCH )
 lib.check( conn.kept and conn.seen == 7 and conn.pid == "12345678" and not conn.gap )
@@ -301,6 +301,10 @@ lib.check( not conn.kept and conn.seen == 0 and not conn.gap )
 conn, sock = against( { GREETING, ALL, "ERR ATCH Gap\n", "OK DROP\n", "OK CONN 12345678\n" }, keep )
 lib.equal( sent_bytes( sock ), ATCH .. "DROP 12345678\n" .. CONN )
 lib.check( not conn.kept and conn.seen == 0 and conn.gap )
+-- The user has changed the address.
+conn, sock = against( { GREETING, ALL, "ERR ATCH Other target\n", "OK DROP\n", "OK CONN 12345678\n" }, keep )
+lib.equal( sent_bytes( sock ), ATCH .. "DROP 12345678\n" .. CONN )
+lib.check( not conn.kept and conn.seen == 0 and not conn.gap )
 
 lib.no_new_globals()
 print "ok"

@@ -16,6 +16,7 @@ use crate::net::readiness::Readiness;
 use crate::notify::{NotifyJob, NotifyOutcome, Recipient, Schedule};
 use crate::protocol::command::{ArrivalRequest, KeptRequest};
 use crate::protocol::reply;
+use crate::protocol::target::Target;
 use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
@@ -469,13 +470,15 @@ impl World {
     fn perform(&mut self, key: Key, request: DaemonRequest) {
         match request {
             DaemonRequest::Kept(KeptRequest::Claim) => self.claim(key),
-            DaemonRequest::Kept(KeptRequest::Attach { pid, seen }) => match self.attach(key, &pid, seen) {
-                Ok(()) => drop(self.seen.insert("attached".into())),
-                Err(reason) => {
-                    self.seen.insert(format!("ATCH {reason}"));
-                    self.reply(key, &reply::failed("ATCH", reason));
+            DaemonRequest::Kept(KeptRequest::Attach { pid, seen, target }) => {
+                match self.attach(key, &pid, seen, target.as_ref()) {
+                    Ok(()) => drop(self.seen.insert("attached".into())),
+                    Err(reason) => {
+                        self.seen.insert(format!("ATCH {reason}"));
+                        self.reply(key, &reply::failed("ATCH", reason));
+                    }
                 }
-            },
+            }
             DaemonRequest::Kept(KeptRequest::Drop { pid }) => {
                 let answer = match self.find_kept(&pid) {
                     Some(kept) => {
@@ -632,9 +635,9 @@ impl World {
     }
 
     /// As the daemon does it.
-    fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>) -> Result<(), &'static str> {
+    fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>, target: Option<&Target>) -> Result<(), &'static str> {
         let kept = self.find_kept(pid).ok_or(reply::NO_SUCH_PID)?;
-        let resumed = self.with_session(kept, |session, cx| session.resume(seen, cx));
+        let resumed = self.with_session(kept, |session, cx| session.resume(seen, target, cx));
         self.enqueue(kept);
         resumed.ok_or(reply::NO_SUCH_PID)??;
         let connection = self.slots.get_mut(&key).and_then(|slot| slot.session.take_connection());

@@ -41,6 +41,28 @@ fn expect_bytes(remote: &mut TcpStream, expected: &[u8]) {
     assert_eq!(received, expected);
 }
 
+/// The user has changed the address in the plugin's settings, and the pid is the same.
+#[test]
+fn a_plugin_names_the_target_that_it_expects() {
+    let daemon = started();
+    let (plugin, mut remote) = kept(&daemon, "");
+    let target = remote.local_addr().unwrap();
+    drop(plugin);
+    wait_parked(&daemon);
+    let mut plugin = daemon.plugin();
+    for other in ["127.0.0.2:1", "ws://127.0.0.1/", "[::1]:1", &format!("localhost:{}", target.port())] {
+        assert_eq!(plugin.command(&format!("ATCH {PID} CONN={other}")), "ERR ATCH Other target", "{other}");
+    }
+    assert_eq!(plugin.command(&format!("ATCH {PID}1 CONN={target}")), "ERR ATCH No such pid");
+    remote.write_all(b"kept").unwrap();
+    assert_eq!(plugin.command(&format!("ATCH {PID} CONN={target} SEEN=0")), format!("OK ATCH {PID}"));
+    assert_eq!(plugin.bytes(4), b"kept");
+    // Attached, too: another plugin with another target does not take it over.
+    assert_eq!(daemon.plugin().command(&format!("ATCH {PID} CONN=127.0.0.2:1")), "ERR ATCH Other target");
+    plugin.send(b"goes on");
+    expect_bytes(&mut remote, b"goes on");
+}
+
 #[test]
 fn a_plugin_attaches_and_goes_on() {
     let daemon = started();
