@@ -10,7 +10,17 @@
 
 local System = require "L_SockProxySystem"
 local Task = require "L_SockProxyTask"
-local Files = require "L_SockProxyFiles"
+local Probe = require "L_SockProxyProbe"
+
+-- The line that identifies this project's init script. scripts/luup-package checks that the script has it.
+local INIT_MARK = "# sockproxyd-init:"
+
+-- scripts/luup-package makes this module for an upload. A checkout has none, and nothing to install.
+local uploaded, Files = pcall(require, "L_SockProxyFiles")
+if not uploaded then
+    if not tostring(Files):find("not found", 1, true) then error(Files, 0) end
+    Files = { binaries = {} }
+end
 
 local Installer = {}
 
@@ -19,9 +29,8 @@ local quoted = System.quoted
 
 -- Seconds. Limits, not expected times: a Vera is slow while it starts.
 local TIMEOUT = { expand = 120, init = 60, up = 30, down = 10, version = 10 }
--- Seconds. A probe of the port blocks Luup for twice this time at most, and only if another program has the
--- port.
-local PROBE_TIMEOUT = 0.3
+-- Seconds. STOP blocks Luup for three times this time at most, and only if the init script could not end the daemon.
+local STOP_TIMEOUT = 0.3
 
 local function init(verb)
     return Task.command(quoted(paths.init) .. " " .. verb, TIMEOUT.init)
@@ -32,13 +41,28 @@ local function port_taken()
     return string.format("port %d is used by another program", port)
 end
 
+-- Returns the kind of the program on the port.
 local function daemon_kind()
-    return System.probe(PROBE_TIMEOUT).kind
+    local probe = Probe.new()
+    local answer = probe:step()
+    while not answer do
+        Task.sleep(1)
+        answer = probe:step()
+    end
+    return answer.kind
 end
 
 -- Waits until the program on the port is of that kind.
 local function wait_for(kind, ticks)
-    return Task.wait(function() return daemon_kind() == kind end, ticks)
+    local probe
+    local reached = Task.wait(function()
+        probe = probe or Probe.new()
+        local answer = probe:step()
+        if answer then probe = nil end
+        return answer ~= nil and answer.kind == kind
+    end, ticks)
+    if probe then probe:close() end
+    return reached
 end
 
 local function unlink_boot()
@@ -83,7 +107,7 @@ end
 local function free_port(kind)
     if kind == "ours" or kind == "lua" then init("stop") end
     if wait_for("none", TIMEOUT.down) then return true end
-    System.send_stop(PROBE_TIMEOUT)
+    System.send_stop(STOP_TIMEOUT)
     if wait_for("none", 3) then return true end
     for _, signal in ipairs { "TERM", "KILL" } do
         kill_lua_daemons(signal)
@@ -192,10 +216,20 @@ local function replace(binary, kind)
     return true
 end
 
+--- True if the plugin came with a daemon, as an upload does and a checkout does not.
+function Installer.has_daemon()
+    return uploaded
+end
+
+--- True if an init script of this project can restart the daemon.
+function Installer.can_restart()
+    return System.init_kind(INIT_MARK) == "ours"
+end
+
 --- Installs the daemon so that it runs now and after each boot. Does nothing if that is the case already.
 -- Returns true and the name of the daemon, or false and the reason.
 function Installer.install()
-    local kind = System.init_kind(Files.mark)
+    local kind = System.init_kind(INIT_MARK)
     if System.packaged() then
         if System.program_kind() == "launcher" then drop_own_copy() end
         return start_foreign(kind, "opkg package")
@@ -221,10 +255,29 @@ end
 
 --- Restarts the daemon.
 function Installer.restart()
-    if System.init_kind(Files.mark) == "absent" then return false, "not installed" end
+    if System.init_kind(INIT_MARK) == "absent" then return false, "not installed" end
     init("stop")
     wait_for("none", TIMEOUT.down)
     return start()
+end
+
+--- True if the plugin may change the daemon's configuration: neither opkg nor a person has installed the daemon.
+function Installer.owns_daemon()
+    return uploaded and not System.packaged() and System.program_kind() == "launcher" and Installer.can_restart()
+end
+
+--- Switches the daemon's debug messages in its configuration. Its connections stay, if it has a configuration
+-- already; a daemon without one is restarted.
+function Installer.set_debug(on)
+    local old = System.read(paths.config)
+    local new = System.with_debug(old or "", on)
+    if new == old or not old and not on then return true end
+    local written, why = System.write(paths.config, new, System.mode(paths.config))
+    if not written then return false, why end
+    local status, words = init(old and "reload" or "restart")
+    if status ~= 0 then return false, words end
+    if not wait_for("ours", TIMEOUT.up) then return false, "the daemon does not answer" end
+    return true
 end
 
 --- Removes everything that the plugin installed, and the uploaded binaries. Configuration and logs stay.
@@ -233,7 +286,7 @@ function Installer.uninstall()
     if System.program_kind() == "program" then
         return false, "this daemon was installed by hand: " .. paths.program
     end
-    local kind = System.init_kind(Files.mark)
+    local kind = System.init_kind(INIT_MARK)
     if kind == "foreign" then return false, paths.init .. " is not known to this plugin" end
     if kind == "ours" then
         init("stop")
@@ -247,7 +300,7 @@ function Installer.uninstall()
         os.remove(paths.uploads .. "/" .. binary.name)
         os.remove(paths.uploads .. "/" .. binary.name .. ".lzo")
     end
-    if not Task.wait(function() return daemon_kind() ~= "ours" end, TIMEOUT.down) then
+    if not wait_for("none", TIMEOUT.down) and daemon_kind() == "ours" then
         return false, "removed, but the daemon still runs"
     end
     return true

@@ -1,7 +1,6 @@
 --- The machine that the SockProxy plugin runs on.
--- Owns the table of paths, file helpers, the detection of the CPU, of the owner of each of the daemon's
--- files and of the program on the daemon's port. It reads, and writes single files atomically; it starts and
--- stops nothing.
+-- Owns the table of paths, file helpers, and the detection of the CPU and of the owner of each of the daemon's
+-- files. It reads, and writes single files atomically; it starts and stops nothing but by STOP.
 -- MIT licence; part of sockproxyd.
 
 local System = {}
@@ -18,13 +17,13 @@ System.paths = {
     opkg    = "/usr/lib/opkg/info/sockproxyd.list",
     pidfile = "/var/run/sockproxyd.pid",
     icons   = "/www/cmh/skins/default/icons",
+    states  = "/www/cmh/skins/default/img/devices/device_states", -- AltAppStore puts icons here on UI7
+    open_files = ".",                   -- openLuup runs in the folder of the plugins' files
+    open_icons = "icons",
     engine  = "/proc/self/exe",         -- the Luup engine's program: its ELF header names the CPU
     host    = "127.0.0.1",              -- default, if the configuration sets none
     port    = 2504,
 }
-
--- The highest build number that the Lua daemon answers to BILD.
-local LAST_LUA_BUILD = 23068
 
 --- Quotes a word for the shell.
 function System.quoted(word)
@@ -65,6 +64,17 @@ function System.write(path, text, mode)
         return nil, path .. ": chmod failed"
     end
     return os.rename(new, path)
+end
+
+--- Returns the permissions of a file for System.write, such as "640"; nil if there is no such file.
+function System.mode(path)
+    local list = io.popen("ls -ldL " .. System.quoted(path) .. " 2>/dev/null")
+    local letters = list and list:read("*a"):match("^.([rwxsStT%-]+)")
+    if list then list:close() end
+    if not letters or #letters < 9 then return nil end
+    return (letters:sub(1, 9):gsub("(.)(.)(.)", function(read, write, execute)
+        return (read == "r" and 4 or 0) + (write == "w" and 2 or 0) + (execute:match("[xst]") and 1 or 0)
+    end))
 end
 
 --- Returns the names in a folder that match a Lua pattern.
@@ -147,37 +157,31 @@ function System.daemon_address()
     return host, port
 end
 
---- Identifies the program on the daemon's port. Takes at most `seconds` for each of two answers; a closed
--- port and a healthy daemon answer at once.
--- Returns a table: `kind` is "none" (the port is closed), "ours", "lua" (the Lua daemon), "silent" or
--- "other" (another program); `build` and `protocol` are numbers, or nil if unknown.
-function System.probe(seconds)
-    local socket = require "socket"
-    local sock = socket.tcp()
-    sock:settimeout(seconds)
-    local connected, why = sock:connect(System.daemon_address())
-    if not connected then
-        sock:close()
-        -- The backlog of a program that hangs fills up, and connecting then times out: the port is in use all
-        -- the same.
-        return { kind = why == "timeout" and "silent" or "none" }
-    end
-    local answer = { kind = "silent" }
-    local greeting = sock:receive("*l")
-    if greeting then
-        answer.protocol = tonumber(greeting:match("^OK TOGGLEDBITS%-SOCKPROXY (%d+)"))
-        answer.kind = "other"
-        if answer.protocol then
-            sock:send("BILD\n")
-            -- Releases of the Lua daemon that do not know BILD close the connection here.
-            answer.build = tonumber(((sock:receive("*l") or ""):match("^OK (%d+)$")))
-            answer.kind = (answer.build or 0) > LAST_LUA_BUILD and "ours" or "lua"
+--- Returns the text of a configuration with `debug` set to on or off. Every other line stays as it is.
+function System.with_debug(text, on)
+    local line = "debug=" .. (on and "on" or "off")
+    local section, header, done, lines = nil, nil, false, {}
+    for one in text:gmatch("[^\n]*\n?") do
+        if one == "" then break end
+        local name = one:match("^%s*%[%s*(.-)%s*%]")
+        section = name and name:lower() or section
+        local key = one:match("^%s*(%a+)%s*=") or one:match("^%s*(%a+)%s*$")
+        if section == "host" and key and key:lower() == "debug" then
+            one = line .. "\n"
+            done = true
         end
+        lines[#lines + 1] = one
+        if name and section == "host" and not header then header = #lines end
     end
-    -- No QUIT: the side that closes first keeps the port in TIME_WAIT for a minute, which would keep the Lua
-    -- daemon from starting again.
-    sock:close()
-    return answer
+    if done then return table.concat(lines) end
+    if not header then
+        lines[#lines + 1] = "[host]\n"
+        header = #lines
+    end
+    if header > 1 and not lines[header - 1]:match("\n$") then lines[header - 1] = lines[header - 1] .. "\n" end
+    if not lines[header]:match("\n$") then lines[header] = lines[header] .. "\n" end
+    table.insert(lines, header + 1, line .. "\n")
+    return table.concat(lines)
 end
 
 --- Sends STOP to the daemon on the port. Returns true if the daemon confirmed it.

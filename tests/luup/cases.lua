@@ -28,6 +28,7 @@ local function case_both(name, run)
 end
 
 local SID = "urn:toggledbits-com:serviceId:SockProxy1/"
+local ALTUI = "urn:upnp-org:serviceId:altui1/"
 
 local function variable(engine, name)
     return engine.variables[SID .. name]
@@ -50,10 +51,10 @@ end
 -- Seconds. No call of the plugin may block Luup for longer: the engine's other plugins wait meanwhile.
 local MAX_BLOCKED = 2
 
--- Runs the engine until the plugin's task is done.
+-- Runs the engine until the plugin's task or check is done.
 local function wait_for_task(engine)
-    local Task = require "L_SockProxyTask"
-    assert(engine.run(function() return not Task.busy() end), "the plugin does not finish: " .. message(engine))
+    local plugin = require "L_SockProxy1"
+    assert(engine.run(function() return not plugin.busy() end), "the plugin does not finish: " .. message(engine))
     assert(engine.slowest < MAX_BLOCKED, "Luup was blocked for " .. engine.slowest .. " s")
     return message(engine)
 end
@@ -77,11 +78,12 @@ end
 
 -- What the files in cases get.
 local tools = {
-    hidden = hidden, case = case, case_both = case_both, System = System, Engine = Engine, SID = SID, MAX_BLOCKED = MAX_BLOCKED,
+    hidden = hidden, case = case, case_both = case_both, System = System, Engine = Engine, SID = SID,
+    ALTUI = ALTUI, MAX_BLOCKED = MAX_BLOCKED,
     like = like, equal = equal, variable = variable, message = message, wait_for_task = wait_for_task, started = started,
     assert_ours = assert_ours,
 }
-for _, subject in ipairs { "install", "replace", "trouble", "owners", "life" } do
+for _, subject in ipairs { "install", "replace", "trouble", "owners", "life", "monitor" } do
     assert(loadfile(here .. "/cases/" .. subject .. ".lua"))(tools)
 end
 

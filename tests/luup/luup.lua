@@ -47,21 +47,38 @@ local function element(xml, name)
 end
 
 --- Starts the engine with the plugin's current files, as a Luup reload does. Variables and the device's number
--- persist as on a Vera. `options.open` simulates openLuup; `options.before` is called before the plugin starts.
+-- persist as on a Vera. `options.open` simulates openLuup, `options.version_major` another user interface than UI7, and
+-- `options.attributes` are the device's; `options.before` is called before the plugin starts.
 -- Returns the engine with the device started.
 function Engine.start(options)
     options = options or {}
     local self = {
         variables = options.variables or {}, logged = {}, queue = {}, now = 0, slowest = 0, failed = nil, device = 17,
+        attributes = options.attributes or {}, handlers = {},
     }
     for module in pairs(package.loaded) do
         if module:match("^L_SockProxy") then package.loaded[module] = nil end
     end
     if options.before then options.before() end
 
-    local luup = { openLuup = options.open and {} or nil }
+    local luup = { openLuup = options.open and {} or nil, version_major = options.version_major or 7 }
     function luup.log(text) self.logged[#self.logged + 1] = text end
-    function luup.set_failure(value) self.failed = value end
+    function luup.set_failure(value, device)
+        assert(device == self.device, "set_failure: device")
+        self.failed = value
+    end
+    function luup.attr_get(name, device)
+        assert(device == self.device, "attr_get: device")
+        return self.attributes[name]
+    end
+    function luup.attr_set(name, value, device)
+        assert(device == self.device and type(value) == "string", "attr_set: arguments")
+        self.attributes[name] = value
+    end
+    function luup.register_handler(name, request)
+        assert(type(_G[name]) == "function", "register_handler: no global function " .. tostring(name))
+        self.handlers[request] = name
+    end
     function luup.variable_get(service, name, device)
         assert(device == self.device, "variable_get: device")
         return self.variables[service .. "/" .. name]
@@ -125,6 +142,11 @@ function Engine.start(options)
             end
         end
         error("no action " .. name)
+    end
+
+    --- Sends the request "lr_" .. name to the plugin. Returns body and content type.
+    function self.request(name, parameters)
+        return self.timed(_G[assert(self.handlers[name], "no handler of " .. name)], name, parameters or {}, "")
     end
 
     self.started, self.start_message = self.timed(_G[element(xml, "startup")], self.device)
