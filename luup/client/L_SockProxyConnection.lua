@@ -108,7 +108,7 @@ end
 function Connection.new(options, framing, websocket, connect)
     return setmetatable({
         options = options, framing = framing, websocket = websocket, connect = connect, resume_at = options.seen,
-        state = "connecting", seen = 0, interval = MIN_INTERVAL, delay = MIN_DELAY,
+        state = "connecting", seen = 0, read = 0, interval = MIN_INTERVAL, delay = MIN_DELAY,
     }, Connection)
 end
 
@@ -320,6 +320,8 @@ function Connection:poll()
     self.polling = true
     local before = self.seen
     local more, bytes = poll(self)
+    -- Known after the end, too.
+    self.read = bytes
     if self.seen ~= before and self.state ~= "connecting" then call_back(self, "on_seen", self.seen) end
     self.polling, self.more = false, more == true
     arm_timer(self)

@@ -293,7 +293,8 @@ local function show_console_panel()
     if not found or type(panels) ~= "table" or type(panels.device_panel) ~= "table" then return end
     panels.device_panel.SockProxy = {
         control = function(number)
-            return string.format('<div><a class="w3-button w3-light-grey" href="/data_request?id=lr_sockproxy&amp;page=1" target="_blank">'
+            local page = "/data_request?id=lr_sockproxy&amp;page=1"
+            return string.format('<div><a class="w3-button w3-light-grey" href="' .. page .. '" target="_blank">'
                 .. 'Check now, and show the connections of device %d</a></div>', tonumber(number) or device)
         end,
     }

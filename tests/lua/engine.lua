@@ -94,15 +94,16 @@ function engine.run_until( done, what )
     end
 end
 
--- Calls `step`, which reads what has arrived, until `done()` is true, as a plugin without notifications does.
+-- Calls `step`, which reads what has arrived, until `done()` is true, as a plugin without notifications does. `step` returns true
+-- if there is more.
 function engine.poll_until( connection_socket, step, done, what )
     local stop = socket.gettime() + LIMIT
     while true do
-        step()
+        local more = step()
         if done() then return end
         local sock = connection_socket()
         if socket.gettime() > stop or not sock then error( "timed out: " .. what, 2 ) end
-        socket.select( { sock }, nil, 1 )
+        if not more then socket.select( { sock }, nil, 1 ) end
     end
 end
 

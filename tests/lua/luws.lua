@@ -1,4 +1,4 @@
--- A plugin written for LuWS, with L_SockProxyLuWS: each function, option and error text that LuWS documents.
+-- A plugin written for LuWS, with L_SockProxy_LuWS: each function, option and error text that LuWS documents.
 --
 -- usage: lua5.1 luws.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
 
@@ -10,7 +10,7 @@ local at = lib.arguments()
 engine.listen( at.luup )
 
 -- The plugin changes only this line.
-local luws = require( "L_SockProxyLuWS" ).with { port = at.proxy, PACE = 0, direct = false, patience = 30, timeout = 30, RQTM = 60000, CTIM = 30000 }
+local luws = require( "L_SockProxy_LuWS" ).with { port = at.proxy, PACE = 0, direct = false, patience = 30, timeout = 30, RQTM = 60000, CTIM = 30000 }
 
 local NOTIFY = engine.notify { device = 123, action = "HandleReceive" }
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
@@ -91,6 +91,8 @@ lib.equal( select( 2, luws.wssend( conn, 1, "x" ) ), "closing" )
 lib.equal( got.next(), "false receiver error: closed" )
 lib.check( conn.code == 4000 and conn.reason == "bye" )
 lib.equal( luws.wssend( conn, 1, "x" ), false )
+lib.equal( select( 2, luws.wsreceive( conn ) ), "closed" )
+luws.wsclose( conn )
 lib.equal( select( 2, luws.wsreceive( conn ) ), "not connected" )
 
 -- The server ends the connection: with a close, without one, and by an invalid frame.
@@ -264,6 +266,126 @@ luws.wssend( one, 1, "for one" )
 luws.wssend( two, 1, "for two" )
 engine.run_until( function() return #first + #second == 2 end, "both" )
 lib.equal( first[1] .. second[1], "for onefor two" )
+
+-- What wsreceive returns: nothing, a part of a message, a whole one, more, a close frame, the end.
+local received
+local function plain_open( options )
+    options = options or {}
+    options.notify = false
+    received = {}
+    local answer, trouble = luws.wsopen( plain, function( _, opcode, data )
+        received[#received + 1] = tostring( opcode ) .. " " .. data
+        if options.slow then socket.sleep( options.slow ) end
+    end, { timeout = 30, notify = false } )
+    return lib.check( answer, trouble )
+end
+local function receive_until( handle, count )
+    local more, bytes
+    engine.poll_until( function() return handle.conn:sock() end, function()
+        more, bytes = luws.wsreceive( handle )
+        return more
+    end, function() return #received >= count end, "messages" )
+    return more, bytes
+end
+local handle = plain_open()
+local more, bytes = luws.wsreceive( handle )
+lib.check( more == false and bytes == 0 )
+luws.wssend( handle, 1, "hello" )
+more, bytes = receive_until( handle, 1 )
+lib.check( more == false and bytes > 0 )
+luws.wssend( handle, 1, "close 4000 bye" )
+more, bytes = receive_until( handle, 2 )
+lib.equal( received[2], "false receiver error: closed" )
+lib.check( more == false and bytes > 0, "a close frame has been received" )
+more, bytes = luws.wsreceive( handle )
+lib.check( more == nil and bytes == "closed" )
+luws.wsclose( handle )
+handle = plain_open()
+luws.wssend( handle, 1, "vanish" )
+more, bytes = receive_until( handle, 1 )
+lib.check( more == nil and bytes == "closed", bytes )
+lib.equal( received[1], "false receiver error: closed" )
+luws.wsclose( handle )
+-- A server that talks without pause: short turns, and `more` is true until everything was read.
+handle = plain_open { slow = 0.01 }
+for index = 1, 30 do luws.wssend( handle, 1, tostring( index ) ) end
+local turns = 0
+engine.poll_until( function() return handle.conn:sock() end, function()
+    local before = #received
+    more = luws.wsreceive( handle )
+    lib.check( #received - before <= 7, #received - before )
+    if more then turns = turns + 1 end
+    return more
+end, function() return #received == 30 end, "all" )
+lib.check( turns >= 1, "no turn has ended early" )
+luws.wsclose( handle )
+
+-- async: wsopen() returns at once, and what is sent waits.
+received = {}
+handle = lib.check( luws.wsopen( plain, function( _, _, data ) received[#received + 1] = data end, { async = true, timeout = 0, notify = false } ) )
+lib.equal( luws.wssend( handle, 1, "early" ), true )
+receive_until( handle, 1 )
+lib.equal( received[1], "early" )
+luws.wsclose( handle )
+local mute = assert( socket.bind( "127.0.0.1", 0 ) )
+local began = socket.gettime()
+local impatient = luws.with { port = at.proxy, direct = false, async = true, RQTM = 300 }
+handle = lib.check( impatient.wsopen( "ws://127.0.0.1:" .. select( 2, mute:getsockname() ), function( _, opcode, data )
+    received[#received + 1] = tostring( opcode ) .. " " .. data
+end ) )
+lib.check( socket.gettime() - began < 5, "wsopen() has waited" )
+receive_until( handle, 2 )
+lib.equal( received[2], "false REQUEST_TIMEOUT timeout" )
+
+-- Opcodes: 0 is a piece of a message; those that RFC 6455 does not have are refused.
+handle = plain_open()
+lib.equal( luws.wssend( handle, 0, "two " ), true )
+lib.equal( luws.wssend( handle, 1, "pieces" ), true )
+receive_until( handle, 1 )
+lib.equal( received[1], "1 two pieces" )
+lib.equal( select( 2, luws.wssend( handle, 11, "x" ) ), "invalid opcode: 11" )
+-- wshandleincoming and wsreset: the plugin's own bytes, in any pieces.
+received = {}
+local frames = "\1\3Hel" .. "\128\2lo" .. "\130\1\0" .. "\137\4ping"
+for at_byte = 1, #frames do luws.wshandleincoming( frames:sub( at_byte, at_byte ), handle ) end
+lib.equal( table.concat( received, ";" ), "1 Hello;2 \0" )
+luws.wshandleincoming( "\129\5Hel", handle )
+luws.wsreset( handle )
+luws.wshandleincoming( "\129\2ok", handle )
+lib.equal( received[3], "1 ok" )
+luws.wshandleincoming( "\136\5\3\232bye", handle )
+lib.equal( received[4], "false receiver error: closed" )
+luws.wsreset( nil )
+luws.wsclose( handle )
+-- sink: LTN12's for each message, or nil for the handler.
+local chunks = {}
+handle = lib.check( luws.wsopen( plain, function( _, _, data ) received[#received + 1] = data end, {
+    notify = false, sink = function( _, opcode )
+        if opcode == 2 then return nil end
+        return function( chunk )
+            chunks[#chunks + 1] = tostring( chunk )
+            return 1
+        end
+    end,
+} ) )
+received = {}
+luws.wssend( handle, 1, "into the sink" )
+luws.wssend( handle, 2, "into the handler" )
+receive_until( handle, 1 )
+lib.equal( table.concat( chunks, ";" ), "into the sink;nil" )
+lib.equal( received[1], "into the handler" )
+luws.wsclose( handle )
+-- debug_mode and dump; an option that does not exist.
+local lines = {}
+local talkative = luws.with { port = at.proxy, PACE = 0, direct = false, log = function( words ) lines[#lines + 1] = words end }
+lib.equal( talkative.debug_mode, false )
+handle = lib.check( talkative.wsopen( plain, function() end, { receive_timout = 5 } ) )
+lib.equal( table.concat( lines, ";" ), "luws: no such option: receive_timout" )
+talkative.debug_mode = true
+talkative.wssend( handle, 1, "hello" )
+talkative.wsclose( handle )
+lib.equal( table.concat( lines, ";", 2 ), "luws: wssend(1, 5 bytes);luws: wsclose" )
+lib.equal( luws.dump( { a = { "b" } } ), '{ a={ 1="b" } }' )
 
 lib.no_new_globals()
 print "ok"

@@ -62,7 +62,7 @@ end)
 case("other plugins find the client libraries where Luup keeps its files", function()
     System.upload("real")
     started()
-    for _, name in ipairs { "LuWS", "VeraWebSockets", "Turbo" } do assert(type(require("L_SockProxy" .. name).with) == "function") end
+    for _, name in ipairs { "_LuWS", "VeraWebSockets", "Turbo" } do assert(type(require("L_SockProxy" .. name).with) == "function") end
     -- The proxy itself is the remote.
     local heard
     local conn = assert(require("L_SockProxyClient").open("127.0.0.1:2504", { on_message = function(_, text) heard = text end }))

@@ -1,33 +1,45 @@
 --- LuWS's functions on top of the proxy: a plugin written for LuWS changes its `require` and works.
 --
---     local luws = require "L_SockProxyLuWS"                  -- before: require "L_MyPlugin_LuWS"
+--     local luws = require "L_SockProxy_LuWS"                  -- before: require "L_MyPlugin_LuWS"
 --     conn, err = luws.wsopen(url, message_handler, { notify = { device = dev, service = SID, action = "HandleReceive" } })
 --
--- Owns LuWS's names, arguments, results and error texts. L_SockProxyClient does the rest. Differences from LuWS:
+-- Owns LuWS's names, arguments, results and error texts. L_SockProxyClient does the rest, through the proxy or without it. The
+-- file may be renamed. Differences from LuWS, each with its test, are in docs/lua.md; the most important:
 --
--- * The proxy speaks WebSocket and TLS, so bit, ssl and mime are not needed. It checks Sec-WebSocket-Accept, refuses masked
---   frames, accepts frames of any length, answers a ping with the payload of that ping and refuses texts that are not UTF-8.
--- * Without `notify`, the plugin calls wsreceive() at intervals, as before. With it, the action calls wsreceive(), and the
---   plugin does not poll. wsreceive() takes everything that has arrived; `more` is true only if that takes over two seconds.
--- * `connect`, if given, connects to the proxy: it is called with the proxy's address. A function that was written to make
---   LuWS use SockProxy works unchanged (its CONN leads from the proxy to the proxy, and its NTFY applies), at the cost of a
---   second connection. `notify` does not need the second connection.
--- * A message over `max_payload_size` ends the connection ("receiver error: message too long"). LuWS cut the message.
--- * The proxy enforces `receive_timeout` and reports it at once, not at the next wsreceive().
--- * `ssl_protocol` is a lower limit and no upper limit: at least TLS 1.2 ("tlsv1_3": 1.3). "sslv2" and "sslv3" are refused.
---   Of `ssl_options`, "no_tlsv1_2" applies; the others belong to OpenSSL. `ssl_mode` is "client".
--- * A control_handler that returns false suppresses a pong, and suppresses the message handler's call for a close; the proxy
---   has then answered the close already.
--- * LuWS's internal functions wshandleincoming() and wsreset(), and debug_mode, do not exist: the plugin sees no frames.
+-- * bit, ssl and mime are not needed where there is a proxy. Sec-WebSocket-Accept is checked, masked frames are refused, frames
+--   have any length, a pong has the payload of its ping, and texts must be UTF-8. A message over `max_payload_size` ends the
+--   connection; LuWS cut it.
+-- * Without `notify`, the plugin calls wsreceive() at intervals, as before, and Luup's timer polls, too. With `notify`, the action
+--   calls it. wsreceive() hands over what has arrived, for 0.05 s or one message; `more` is true if there is more.
+-- * `connect`, if given, connects to the proxy: it is called with the proxy's address, or without a proxy with the server's. A
+--   function that was written to make LuWS use SockProxy works unchanged, at the cost of a second connection.
+-- * wsopen() waits for the connection, `timeout` seconds at most (5), as LuWS did. With `async` = true it returns after 0.1 s at
+--   the latest; what is sent before the connection is open waits, and the message handler gets the error of one that fails.
+-- * A control_handler that returns false suppresses a pong, and suppresses the message handler's call for a close, which has been
+--   answered already.
 --
--- New: `timeout` (seconds that wsopen() may take, 5), options of CONN by name (PINS, KEEP with `seen`, ...), handle().
+-- New: `async`, `timeout`, `sink`, options of CONN by name (PINS, KEEP with `seen`, ...), handle(), with().
 -- MIT licence; part of sockproxyd.
 
 local socket = require "socket"
 local Client = require "L_SockProxyClient"
+local Options = require "L_SockProxyOptions"
 local unpack = unpack or table.unpack -- luacheck: ignore 143
 
-local TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+local CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+
+-- Seconds that wsopen() waits for the connection.
+local OPEN_TIMEOUT = 5
+
+-- The options of L_SockProxyClient that are the same here.
+local PASSED = { "notify", "seen", "on_seen", "log", "host", "port", "patience", "direct", "timer", "directory" }
+-- All options but those of CONN.
+local KNOWN = {}
+for name in ([[handler_args receive_timeout receive_chunk_size max_payload_size ssl_protocol ssl_verify ssl_mode ssl_options
+    use_masking control_handler connect upgrade_headers
+    async timeout sink notify seen on_seen log host port patience direct timer directory]]):gmatch("%S+") do
+    KNOWN[name] = true
+end
 
 -- LuaSec's names of TLS versions, and the lowest version that the proxy then accepts.
 local VERSIONS = { all = "1.2", any = "1.2", sslv23 = "1.2", tlsv1 = "1.2", tlsv1_1 = "1.2", tlsv1_2 = "1.2", tlsv1_3 = "1.3" }
@@ -44,8 +56,7 @@ end
 -- Converts LuWS's options to those of CONN. Returns them, or nil and the reason.
 local function settings_of(options)
     local settings = {
-        timeout = options.timeout, notify = options.notify, seen = options.seen, on_seen = options.on_seen, log = options.log,
-        host = options.host, port = options.port, patience = options.patience, direct = options.direct, timer = options.timer,
+        timeout = options.timeout or not options.async and OPEN_TIMEOUT or nil,
         connect = options.connect, chunk = options.receive_chunk_size,
         MAXM = options.max_payload_size or 65536,
         MASK = options.use_masking ~= false,
@@ -54,6 +65,7 @@ local function settings_of(options)
         CTRL = options.control_handler and "hand" or "show",
         HDRS = options.upgrade_headers,
     }
+    for _, name in ipairs(PASSED) do settings[name] = options[name] end
     if (tonumber(options.receive_timeout) or 0) > 0 then settings.RTIM = options.receive_timeout * 1000 end
     if options.ssl_mode and options.ssl_mode ~= "client" then return nil, "ssl_mode must be client" end
     settings.TLSV = VERSIONS[options.ssl_protocol or "all"]
@@ -104,9 +116,36 @@ end
 
 local handle_mt = { __tostring = function(handle) return "luws-websock[" .. handle.url .. "]" end }
 
+-- Returns a value as a word for a log line: a table with its content.
+local function dump(value, seen)
+    if type(value) == "string" then return string.format("%q", #value > 255 and value:sub(1, 252) .. "..." or value) end
+    if type(value) ~= "table" then return tostring(value) end
+    seen = seen or {}
+    if seen[value] then return "(recursion)" end
+    seen[value] = true
+    local words = {}
+    for name, item in pairs(value) do words[#words + 1] = tostring(name) .. "=" .. dump(item, seen) end
+    return "{ " .. table.concat(words, ", ") .. " }"
+end
+
+-- What wshandleincoming() has been given, with the methods of a transport that a decoder uses.
+local Incoming = {}
+Incoming.__index = Incoming
+
+function Incoming:bytes(length)
+    if #self.text < length then return nil end
+    local taken = self.text:sub(1, length)
+    self.text = self.text:sub(length + 1)
+    return taken
+end
+
 -- Returns the functions. `defaults`: options for calls that do not set them.
 local function library(defaults)
-    local LuWS, group = { _VERSION = 20358 }, {}
+    local LuWS, group = { _VERSION = 20358, debug_mode = false, dump = dump }, {}
+
+    local function debug(...)
+        if LuWS.debug_mode then Options.log(defaults, "luws: " .. string.format(...)) end
+    end
 
     --- Opens a connection. `message_handler(conn, opcode, data, ...)` gets opcode 1 or 2, or false with the error in `data`.
     -- Returns the connection, or false and the reason.
@@ -119,7 +158,14 @@ local function library(defaults)
         end
         local settings, why = settings_of(given)
         if not settings then return false, why end
-        local handle = setmetatable({ url = url, last = socket.gettime() }, handle_mt)
+        for name in pairs(given) do
+            -- LuWS ignored them. A plugin that has one goes on, and its author learns of it.
+            if not KNOWN[name] and not tostring(name):match("^%u%u%u%u$") then
+                Options.log(given, "luws: no such option: " .. tostring(name))
+            end
+        end
+        debug("wsopen(%s)", url)
+        local handle = setmetatable({ url = url, last = socket.gettime(), max = settings.MAXM }, handle_mt)
         local arguments, control = given.handler_args or {}, given.control_handler
 
         -- Calls the control handler. Returns true unless the handler returned false.
@@ -127,7 +173,15 @@ local function library(defaults)
             return not control or control(handle, opcode, data, unpack(arguments)) ~= false
         end
         function settings.on_message(_, data, kind)
-            message_handler(handle, kind == "TEXT" and TEXT or BINARY, data, unpack(arguments))
+            local opcode = kind == "TEXT" and TEXT or BINARY
+            debug("received opcode %d, %d bytes", opcode, #data)
+            local sink = given.sink and given.sink(handle, opcode, unpack(arguments))
+            if sink then
+                -- LTN12: a chunk, then nil for the end.
+                if sink(data) then sink(nil) end
+                return
+            end
+            message_handler(handle, opcode, data, unpack(arguments))
         end
         function settings.on_ping(conn, data)
             if call_control_handler(PING, data) and control then conn:pong(data) end
@@ -141,9 +195,8 @@ local function library(defaults)
             handle.code, handle.reason = code, reason
             -- Neither 1006 nor an error that the proxy found comes from a close frame.
             local report = true
-            if words == "receiver error: closed" and code ~= 1006 then
-                report = call_control_handler(CLOSE, close_payload(code, reason))
-            end
+            handle.close_frame = words == "receiver error: closed" and code ~= 1006
+            if handle.close_frame then report = call_control_handler(CLOSE, close_payload(code, reason)) end
             if report then message_handler(handle, false, words, unpack(arguments)) end
         end
         -- Only with timeout = 0: otherwise wsopen() returns the error.
@@ -152,16 +205,20 @@ local function library(defaults)
             message_handler(handle, false, words, unpack(arguments))
         end
         settings.group = group
+        -- For wshandleincoming().
+        handle.deliver = settings
         handle.conn, why = Client.open(url, settings)
         if not handle.conn then return false, why end
         return handle
     end
 
-    --- Sends a message: opcode 1 is text, 2 binary; 8, 9 and 10 are close, ping and pong. `data`: a string or an LTN12
-    -- source. Returns true, or false and the reason; the plugin then closes the connection.
+    --- Sends a message: opcode 1 is text, 2 binary; 8, 9 and 10 are close, ping and pong; 0 is a piece of a message that the next 1
+    -- or 2 ends. `data`: a string or an LTN12 source. Returns true, or false and the reason; the plugin then closes the
+    -- connection. What a server does not read at once is queued, up to 1 MiB.
     function LuWS.wssend(handle, opcode, data)
-        if not (handle and handle.conn and handle.conn:is_open()) then return false, "not connected" end
-        local conn = handle.conn
+        local conn = handle and handle.conn
+        if not conn or conn.state == "closed" then return false, "not connected" end
+        debug("wssend(%s, %s)", tostring(opcode), type(data) == "string" and #data .. " bytes" or type(data))
         if handle.unfinished then return false, "a message was left unfinished" end
         if conn.closing then return false, "closing" end
         local sent, why
@@ -169,6 +226,8 @@ local function library(defaults)
             sent, why = conn:shut(close_parts(tostring(data or "")))
         elseif opcode == PING or opcode == PONG then
             sent, why = conn:send(opcode == PING and "PING" or "PONG", data or "")
+        elseif opcode == CONTINUATION and type(data) ~= "function" then
+            sent, why = conn:send("FRAG", data)
         elseif opcode ~= TEXT and opcode ~= BINARY then
             return false, "invalid opcode: " .. tostring(opcode)
         elseif type(data) == "function" then
@@ -184,16 +243,62 @@ local function library(defaults)
     --- Reads what has arrived and calls the handlers, without waiting. Returns true if there may be more, else false, and
     -- the number of bytes read. Returns nil and the reason once the connection has ended.
     function LuWS.wsreceive(handle)
-        if not (handle and handle.conn) or handle.conn.state == "closed" then return nil, "not connected" end
-        local more, bytes = handle.conn:poll()
+        local conn = handle and handle.conn
+        if not conn or handle.left then return nil, "not connected" end
+        if conn.state == "closed" then return nil, handle.ended or "closed" end
+        local more, bytes = conn:poll()
+        if conn.read > 0 then handle.last = socket.gettime() end
+        debug("wsreceive: %s, %d bytes", tostring(more), conn.read)
+        -- A close frame is something that has been received; the end of the connection is for the next call, as in LuWS.
+        if more == nil and handle.close_frame then return false, conn.read end
         if more == nil then return nil, handle.ended or bytes end
-        if bytes > 0 then handle.last = socket.gettime() end
         return more, bytes
+    end
+
+    --- Parses bytes that the plugin has received itself as frames of this connection, and calls the handlers. For plugins that feed
+    -- LuWS by hand: what arrives by wsreceive() does not pass here.
+    function LuWS.wshandleincoming(data, handle)
+        local incoming = handle.incoming
+        if not incoming then
+            local decoder = require("L_SockProxyFrames").decoder { max = handle.max }
+            incoming = setmetatable({ text = "", decoder = decoder }, Incoming)
+            handle.incoming = incoming
+        end
+        incoming.text = incoming.text .. data
+        local to = handle.deliver
+        while true do
+            local verb, body, code = incoming.decoder:next(incoming)
+            if verb == "TEXT" or verb == "BINA" then
+                to.on_message(handle.conn, body, verb)
+            elseif verb == "PING" then
+                -- With a control handler, that one decides.
+                if to.CTRL ~= "hand" then handle.conn:pong(body) end
+                to.on_ping(handle.conn, body)
+            elseif verb == "PONG" then
+                to.on_pong(handle.conn, body)
+            else
+                -- The end of the bytes, a close frame, or what is no frame: the decoder then says its code and the words.
+                if verb == "CLOS" then
+                    to.on_close(handle.conn, code, body)
+                elseif body then
+                    to.on_close(handle.conn, body, code)
+                end
+                return
+            end
+        end
+    end
+
+    --- Forgets what wshandleincoming() has of an unfinished message. wsreceive() has whole messages, and nothing to forget.
+    function LuWS.wsreset(handle)
+        if handle then handle.incoming = nil end
     end
 
     --- Closes the connection; may be called at any time.
     function LuWS.wsclose(handle)
-        if handle and handle.conn then handle.conn:close(1005) end
+        if not (handle and handle.conn) then return end
+        debug("wsclose")
+        handle.left = true
+        handle.conn:close(1005)
     end
 
     --- The time of the last received bytes, pings of the server included, in seconds as socket.gettime() counts them; 0 without a
