@@ -13,7 +13,8 @@
 --   at intervals. turbo.ioloop exists for scripts outside of Luup, as far as client and server need it. In Luup, which must
 --   not block, its start() runs the added functions and returns.
 -- * class() is no global: with() returns it as its second result. WebSocketClient cannot be subclassed.
--- * `body` is ignored, as turbo ignored it here. NO_HEADERS, REQUIRES_BODY, INVALID_BODY and BUSY therefore never occur.
+-- * `body` is ignored, as turbo ignores it for WebSockets: REQUIRES_BODY, INVALID_BODY and BUSY never occur there either. For
+--   NO_HEADERS ("Shouldn't happen") there is SOCKET_ERROR.
 -- * modify_headers cannot change Upgrade, Connection and Sec-WebSocket-* (except -Protocol), which belong to the proxy. A
 --   redirect to another host does not get the plugin's headers, `cookie` included.
 -- * `priv_file`, `cert_file` and `ca_path` are files below `directory` of [tls] in the proxy's configuration; only the last
@@ -31,6 +32,9 @@ local Stream = require "L_SockProxyTurboStream"
 local class = require "L_SockProxyClass"
 
 local errors = Stream.errors
+
+-- What turbo says of itself, unless the plugin says something else.
+local USER_AGENT = "Turbo Client v2.0.0"
 
 -- Headers that the proxy sets.
 local RESERVED = {
@@ -84,9 +88,21 @@ local function open_failed(self, words)
     local code = errors[words:match("^[%u_]+") or ""]
     -- With redirects forbidden, a redirect is a status other than 101.
     if code == errors.REDIRECT_MAX and self.kwargs.allow_redirects == false then code = errors.BAD_HTTP_STATUS end
-    if not code then code = words:match("^no proxy") and errors.COULD_NOT_CONNECT or errors.SOCKET_ERROR end
+    -- Of the proxy itself: it is not there, does not greet, or lacks something.
+    if not code then
+        code = (words:match("^no proxy") or words:match("^the p%w+ at ")) and errors.COULD_NOT_CONNECT or errors.SOCKET_ERROR
+    end
     self._closed = true
     report(self, code, words)
+end
+
+-- Returns the value of Cookie: the plugin's text, or a table of names and values.
+local function cookie_of(cookie)
+    if type(cookie) ~= "table" then return cookie end
+    local words = {}
+    for name, value in pairs(cookie) do words[#words + 1] = name .. "=" .. tostring(value) end
+    table.sort(words)
+    return table.concat(words, "; ")
 end
 
 -- Lets modify_headers change the request's headers and converts them to options of CONN. Returns false if that callback
@@ -95,8 +111,8 @@ local function set_headers(self, address, settings)
     local kwargs, headers = self.kwargs, Headers.new()
     local host = address:match("^%a+://([^/?#]*)")
     headers:add("Host", host)
-    if kwargs.user_agent then headers:add("User-Agent", kwargs.user_agent) end
-    if kwargs.cookie then headers:add("Cookie", kwargs.cookie) end
+    headers:add("User-Agent", kwargs.user_agent or USER_AGENT)
+    if kwargs.cookie then headers:add("Cookie", cookie_of(kwargs.cookie)) end
     headers:add("Upgrade", "websocket")
     headers:add("Connection", "Upgrade")
     headers:add("Sec-WebSocket-Version", "13")
@@ -177,7 +193,7 @@ local function start(self, group)
         call_back(self, "ping", self:_take_ping_callback(data))
     end
     function settings.on_close(_, code, reason)
-        if Stream.is_violation(code) then
+        if Stream.is_violation(code, reason) then
             self._closed = true
             report(self, errors.WEBSOCKET_PROTOCOL_ERROR, reason)
         end

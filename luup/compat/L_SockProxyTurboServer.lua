@@ -190,7 +190,7 @@ local function open(self, listener, arrival, settings)
     end
     function given.on_close(_, code, reason)
         self._closed = true
-        if Stream.is_violation(code) then report(self, reason) end
+        if Stream.is_violation(code, reason) then report(self, reason) end
         set_closed(self)
     end
     local conn, why = listener:accept(arrival.id, given)

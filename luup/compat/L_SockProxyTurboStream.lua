@@ -60,10 +60,21 @@ function Stream:_take_ping_callback(data)
     return callback, data
 end
 
---- True if a close code means that the peer broke a rule of the protocol. The proxy uses these codes for that; a peer may
--- send them to report the plugin's error.
-local function is_violation(code)
-    return code == 1002 or code == 1007 or code == 1009
+-- The codes and the beginnings of the reasons with which the proxy, or the library without it, ends a connection whose peer broke
+-- a rule of the protocol. A peer may send the same codes in a close frame, to report the plugin's error.
+local VIOLATIONS = { [1002] = true, [1007] = true, [1009] = true }
+local REASONS = {
+    "^a ", "^the message is too long", "^invalid close code", "^unknown opcode", "^close reason is not UTF%-8", "^RSV1 is set",
+    "^PARSE ", "buffers=",
+}
+
+--- True if a connection ended because the peer broke a rule of the protocol, and not by the peer's own close frame.
+local function is_violation(code, reason)
+    if not VIOLATIONS[code] then return false end
+    for _, pattern in ipairs(REASONS) do
+        if tostring(reason):find(pattern) then return true end
+    end
+    return false
 end
 
 return { mixin = Stream, errors = errors, is_violation = is_violation }

@@ -81,7 +81,7 @@ Socket.__index = Socket
 
 -- Returns the functions. `defaults`: options for calls of create that do not set them.
 local function library(defaults)
-    local vws, group, level = {}, {}, LEVELS.err + LEVELS.warn
+    local vws, group, level = {}, {}, 0
 
     local function log(name, words)
         if math.floor(level / LEVELS[name]) % 2 == 0 then return end
@@ -95,11 +95,12 @@ local function library(defaults)
             local name = callback
             callback = wso.environment[name]
             if callback == nil then callback = rawget(_G, name) end
-            if type(callback) ~= "function" then return log("err", "no function " .. name) end
+            -- The plugin's own faults are logged at every level.
+            if type(callback) ~= "function" then return Options.log(defaults, "verawebsockets: no function " .. name) end
         end
         if not callback then return end
         local ok, err = pcall(callback, ...)
-        if not ok then log("err", "event " .. event .. ": " .. tostring(err)) end
+        if not ok then Options.log(defaults, "verawebsockets: event " .. event .. ": " .. tostring(err)) end
     end
 
     local function open_failed(wso, words)
@@ -177,8 +178,8 @@ local function library(defaults)
         if not rawget(_G, "luup") then Client.loop(group) end
     end
 
-    --- Sets what is logged: the sum of 1 for errors, 2 for warnings, 4 for notices, 8 for information (default: 3), or a
-    -- string with the names err, warn, notice, info.
+    --- Sets what is logged: the sum of 1 for errors, 2 for warnings, 4 for notices, 8 for information (default: 0), or a
+    -- string with the names err, warn, notice, info, or all (2047).
     function vws.set_log_level(log_levels)
         level = tonumber(log_levels)
         if level then return end

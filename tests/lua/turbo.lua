@@ -134,6 +134,8 @@ for _, case in ipairs {
     { "INVALID_SCHEMA", "http://127.0.0.1/" },
     { "COULD_NOT_CONNECT", "ws://127.0.0.1:" .. at.closed },
     { "COULD_NOT_CONNECT", plain, { port = at.closed } },
+    -- A program that is no proxy.
+    { "COULD_NOT_CONNECT", plain, { port = select( 2, mute:getsockname() ), patience = 0.2 } },
     { "PARSE_ERROR_HEADERS", plain .. "/raw/no-status" },
     { "CONNECT_TIMEOUT", ( silent:gsub( "^ws", "wss" ) ), { connect_timeout = 0.2 } },
     { "REQUEST_TIMEOUT", silent, { request_timeout = 0.2 } },
@@ -154,6 +156,33 @@ end
 local count = 0
 for _ in pairs( errors ) do count = count + 1 end
 lib.equal( count, 16 )
+-- A server's own close frame is no violation, whatever its code: only the proxy's words are. Each reason in its source is known.
+for _, code in ipairs { 1002, 1007, 1009 } do
+    ws = connected( plain )
+    ws:write_message( "close " .. code .. " your fault" )
+    lib.equal( events.next(), "close" )
+end
+local is_violation, reasons = require( "L_SockProxyTurboStream" ).is_violation, 0
+for _, name in ipairs { "close", "frame", "receiver" } do
+    local file = assert( io.open( "../../src/websocket/" .. name .. ".rs" ) )
+    -- Without the tests at the end of the file.
+    local text = file:read( "*a" ):gsub( "#%[cfg%(test%)%].*$", "" )
+    file:close()
+    for _, pattern in ipairs { 'protocol_error%("([^"]+)"%)', 'reason: "([^"]+)"' } do
+        for reason in text:gmatch( pattern ) do
+            reasons = reasons + 1
+            lib.check( is_violation( 1002, reason ), reason )
+        end
+    end
+end
+lib.check( reasons >= 10, reasons )
+-- The default User-Agent, and cookies as a table.
+ws = connected( plain, { cookie = { one = 1, two = "b" } } )
+ws:write_message( "head" )
+local said_now = events.next()
+lib.check( said_now:find( "\nUser-Agent: Turbo Client v", 1, true ), said_now )
+lib.check( said_now:find( "\nCookie: one=1; two=b", 1, true ), said_now )
+closes( ws )
 lib.equal( #events, 0 )
 -- CALLBACK_ERROR for each callback, and for the callback of ping.
 for _, name in ipairs { "modify_headers", "on_headers", "on_connect", "on_message", "on_ping", "ping" } do
