@@ -99,6 +99,27 @@ conn = open( plain .. "/", {} )
 conn:close( 1005 )
 closed_with "1005 "
 
+-- A thousand messages at once, for a handler that takes its time: turns are short, and nothing is left unread.
+local handled, longest = 0, 0
+conn = proxy.open( plain .. "/", {
+    group = group, RQTM = 60000, notify = engine.notify { device = 123, action = "HandleReceive" }, on_message = function()
+        handled = handled + 1
+        if handled % 10 == 0 then socket.sleep( 0.01 ) end
+    end,
+} )
+local real_poll = getmetatable( conn ).__index.poll
+function conn.poll( ... )
+    local before = handled
+    local more, bytes = real_poll( ... )
+    longest = math.max( longest, handled - before )
+    return more, bytes
+end
+for index = 1, 1000 do lib.equal( conn:text( tostring( index ) ), true ) end
+engine.run_until( function() return handled == 1000 end, "all messages" )
+-- 0.05 s are five or six handlers that sleep.
+lib.check( longest <= 70, longest )
+conn:close()
+
 -- Refused connections, with a wait and without.
 lib.equal( open( plain .. "/status/403", {} ), "BAD_HTTP_STATUS 403 Because" )
 lib.like( open( "ws://127.0.0.1:" .. at.closed, {} ), "^COULD_NOT_CONNECT" )
