@@ -44,8 +44,9 @@ local CONNECT_TIMEOUT, REQUEST_TIMEOUT, MAX_TIMEOUT, REPLY_MARGIN = 4.5, 15, 600
 -- Seconds after which drop() returns.
 local MAX_DROP_WAIT = 0.1
 
--- Until when the proxy is not asked, by its address: it has accepted a connection and did not greet.
-local hangs_until = {}
+-- Until when the proxy is not asked, by its address: it has accepted a connection and did not greet. And why there is none, as
+-- it was logged.
+local hangs_until, missing = {}, {}
 
 -- Returns the options of a call with the defaults, or nil and the reason. The caller's table is not changed.
 local function options_of(given)
@@ -78,6 +79,7 @@ local function connect_proxy(options, framing, needs)
         return nil, "the proxy at " .. address .. " hangs", true
     end
     local channel, why = Relayed.connect(options, framing, needs)
+    if channel then missing[address] = nil end
     hangs_until[address] = why and why:find("does not greet: timeout", 1, true) and Clock.now() + options.proxy_interval or nil
     return channel, why, channel == nil
 end
@@ -88,8 +90,9 @@ local steps = {}
 -- Connects without the proxy, for which there is this reason.
 function steps.connect_direct(self, why)
     local options = self.options
-    if self.without_proxy ~= why then
-        self.without_proxy = why
+    local address = options.host .. ":" .. options.port
+    if missing[address] ~= why then
+        missing[address] = why
         local lost = options.KEEP and ". KEEP needs the proxy" or ""
         Options.log(options, "SockProxyClient: " .. why .. "; connecting without it" .. lost)
     end

@@ -28,10 +28,7 @@ end
 
 -- Connects to a host. Returns the socket, or nil and the reason.
 local function connect(host, port, options, started, seconds)
-    if options.connect then
-        local sock, why = options.connect(host, port, options)
-        return sock, tostring(why)
-    end
+    if options.connect then return Handshake.call_connect(options, host, port) end
     local address, why = Resolver.resolve(host, started, seconds)
     if not address then return nil, why end
     local sock

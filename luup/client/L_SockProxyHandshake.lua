@@ -60,12 +60,19 @@ local function address_of(options)
     return options.host .. ":" .. options.port
 end
 
+--- Calls a plugin's own `connect(host, port, options)`. Returns the socket, or nil and the reason; an error in it is one.
+function Handshake.call_connect(options, host, port)
+    local ok, sock, why = pcall(options.connect, host, port, options)
+    if not ok then sock, why = nil, sock end
+    return sock, tostring(why)
+end
+
 --- Connects to the proxy and reads nothing. `options`: host, port, patience, chunk, and `connect(host, port, options)`
 -- in place of LuaSocket's own, which may block. `seconds`: how long it may take. Returns the transport, or nil and the reason.
 function Handshake.dial(options, seconds)
     local sock, why
     if options.connect then
-        sock, why = options.connect(options.host, options.port, options)
+        sock, why = Handshake.call_connect(options, options.host, options.port)
     else
         sock, why = Handshake.connect_tcp(options.host, options.port, seconds or MAX_DIAL)
     end

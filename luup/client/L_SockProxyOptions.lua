@@ -261,6 +261,11 @@ function Options.file_of(path)
     return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
 end
 
+--- The folder of a path that a library takes, where the file is without the proxy; nil if the path is not absolute.
+function Options.folder_of(path)
+    return path and path:match("^(/.*)/[^/]+$")
+end
+
 --- True if a listener's protocol is WebSocket.
 function Options.is_websocket(protocol)
     protocol = tostring(protocol):lower()

@@ -36,6 +36,10 @@ local errors = Stream.errors
 -- What turbo says of itself, unless the plugin says something else.
 local USER_AGENT = "Turbo Client v2.0.0"
 
+-- The options of L_SockProxyClient that are the same here.
+local PASSED = {
+    "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect", "direct", "timer", "directory",
+}
 -- Headers that the proxy sets.
 local RESERVED = {
     upgrade = true, connection = true, ["sec-websocket-key"] = true, ["sec-websocket-version"] = true,
@@ -147,13 +151,14 @@ local function settings_of(kwargs)
         MAXM = kwargs.max_buffer_size or 1024 * 1024,
         CERT = Options.file_of(either("cert_file")), PKEY = Options.file_of(either("priv_file")),
         CAFL = Options.file_of(either("ca_path")),
+        directory = Options.folder_of(either("cert_file") or either("ca_path")),
         VRFY = either("verify_ca") == false and "none" or "peer",
         CTRL = kwargs.on_ping and "hand" or "auto",
         RHDR = kwargs.on_headers ~= nil,
         AUTH = kwargs.auth_username and kwargs.auth_username .. ":" .. (kwargs.auth_password or ""),
     }
-    for _, name in ipairs { "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect", "direct", "timer" } do
-        settings[name] = kwargs[name]
+    for _, name in ipairs(PASSED) do
+        if kwargs[name] ~= nil then settings[name] = kwargs[name] end
     end
     for name, value in pairs(kwargs) do
         if type(name) == "string" and name:match("^%u%u%u%u$") then settings[name] = value end

@@ -118,6 +118,7 @@ local function library(defaults)
             timeout = 0, MAXM = 1024 * 1024,
             CERT = Options.file_of(ssl_settings.client_ssl_cert_filepath),
             PKEY = Options.file_of(ssl_settings.client_ssl_private_key_filepath),
+            directory = Options.folder_of(ssl_settings.client_ssl_cert_filepath),
         }
         for name, value in pairs(defaults) do settings[name] = value end
         for name, value in pairs(options or {}) do settings[name] = value end

@@ -1,6 +1,6 @@
 -- A plugin written for LuWS, with L_SockProxy_LuWS: each function, option and error text that LuWS documents.
 --
--- usage: lua5.1 luws.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
+-- usage: lua5.1 luws.lua mode=proxy|direct NAME=VALUE..., in this directory; see tests/e2e/websocket/lua_clients.rs
 
 local socket = require "socket"
 local lib = require "lib"
@@ -8,9 +8,13 @@ local engine = require "engine"
 
 local at = lib.arguments()
 engine.listen( at.luup )
+-- Without the proxy, nothing listens at its port, and Luup's timers poll.
+local direct = at.mode == "direct"
+local port = direct and at.closed or at.proxy
+if direct then engine.provide( true ) end
 
 -- The plugin changes only this line.
-local luws = require( "L_SockProxy_LuWS" ).with { port = at.proxy, PACE = 0, direct = false, patience = 30, timeout = 30, RQTM = 60000, CTIM = 30000 }
+local luws = require( "L_SockProxy_LuWS" ).with { port = port, PACE = 0, direct = direct, directory = at.directory, patience = 30, timeout = 30, RQTM = 60000, CTIM = 30000 }
 
 local NOTIFY = engine.notify { device = 123, action = "HandleReceive" }
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
@@ -123,7 +127,7 @@ lib.equal( open "/status/403", "BAD_HTTP_STATUS 403 Because" )
 lib.like( select( 2, luws.wsopen( "ws://127.0.0.1:" .. at.closed, message_handler ) ), "^COULD_NOT_CONNECT" )
 lib.equal( select( 2, luws.wsopen( "http://h/", message_handler ) ), "Invalid protocol/address for WebSocket open in http://h/" )
 lib.equal( luws.wsopen( "wss://", message_handler ), false )
-lib.like( select( 2, luws.wsopen( plain, message_handler, { port = at.closed } ) ), "^no proxy at " )
+lib.like( select( 2, luws.wsopen( plain, message_handler, { port = at.closed, direct = false } ) ), "^no proxy at " )
 -- Without a wait, the message handler gets the error.
 open( "/status/404", { timeout = 0 } )
 lib.equal( got.next(), "false BAD_HTTP_STATUS 404 Because" )
@@ -184,7 +188,8 @@ engine.poll_until( function() return conn.conn:sock() end, function()
     read = read + select( 2, luws.wsreceive( conn ) )
 end, function() return #got > 0 end, "the pong" )
 lib.equal( got.next(), "1 ponged one" )
-lib.equal( read, #"PING 3\none" + #"TEXT 10\nponged one" )
+-- The headers of MESG, or of RFC 6455.
+lib.equal( read, direct and 2 + #"one" + 2 + #"ponged one" or #"PING 3\none" + #"TEXT 10\nponged one" )
 luws.wsclose( conn )
 -- control_handler: called first. Returning false suppresses the default.
 local controls, refuse = {}, false
@@ -235,7 +240,8 @@ lib.equal( secured { ssl_mode = "client" }, "open" )
 lib.equal( secured { ssl_mode = "server" }, "ssl_mode must be client" )
 
 -- connect: the function of LuWS's documentation, which connects through the proxy and asks for a notification; and without a
--- proxy at the expected port, its direct connection.
+-- proxy at the expected port, its direct connection. In the mode "direct" the library finds no proxy that speaks WebSocket, as
+-- with the Lua daemon: the plugin's function connects to the server through it, and the library speaks WebSocket.
 local connect, used = lib.documented_connect( 123, NOTIFY.service, NOTIFY.action )
 lib.redirect( 2504, at.proxy )
 open( "/", { connect = connect, notify = false } )
@@ -254,7 +260,7 @@ lib.equal( table.remove( got, 1 ), "1 " .. long:sub( 1, 500 ) )
 lib.equal( select( 2, luws.wsreceive( conn ) ), 0 )
 luws.wsclose( conn )
 lib.equal( select( 2, luws.wsopen( plain, message_handler, { connect = function() return nil, "no way" end } ) ),
-    "no proxy at 127.0.0.1:" .. at.proxy .. ": no way" )
+    direct and "COULD_NOT_CONNECT no way" or "no proxy at 127.0.0.1:" .. port .. ": no way" )
 
 -- handle(pid): the action does not have to know the connection.
 local first, second = {}, {}
@@ -329,7 +335,7 @@ lib.equal( received[1], "early" )
 luws.wsclose( handle )
 local mute = assert( socket.bind( "127.0.0.1", 0 ) )
 local began = socket.gettime()
-local impatient = luws.with { port = at.proxy, direct = false, async = true, RQTM = 300 }
+local impatient = luws.with { port = port, direct = direct, async = true, RQTM = 300 }
 handle = lib.check( impatient.wsopen( "ws://127.0.0.1:" .. select( 2, mute:getsockname() ), function( _, opcode, data )
     received[#received + 1] = tostring( opcode ) .. " " .. data
 end ) )
@@ -377,7 +383,7 @@ lib.equal( received[1], "into the handler" )
 luws.wsclose( handle )
 -- debug_mode and dump; an option that does not exist.
 local lines = {}
-local talkative = luws.with { port = at.proxy, PACE = 0, direct = false, log = function( words ) lines[#lines + 1] = words end }
+local talkative = luws.with { port = port, PACE = 0, direct = direct, log = function( words ) lines[#lines + 1] = words end }
 lib.equal( talkative.debug_mode, false )
 handle = lib.check( talkative.wsopen( plain, function() end, { receive_timout = 5 } ) )
 lib.equal( table.concat( lines, ";" ), "luws: no such option: receive_timout" )
@@ -387,5 +393,6 @@ talkative.wsclose( handle )
 lib.equal( table.concat( lines, ";", 2 ), "luws: wssend(1, 5 bytes);luws: wsclose" )
 lib.equal( luws.dump( { a = { "b" } } ), '{ a={ 1="b" } }' )
 
+engine.withdraw()
 lib.no_new_globals()
 print "ok"

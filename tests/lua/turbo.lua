@@ -1,7 +1,7 @@
 -- A plugin written for turbo.websocket's client, with L_SockProxyTurbo: each method, argument, callback and error of turbo's
 -- documentation.
 --
--- usage: lua5.1 turbo.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
+-- usage: lua5.1 turbo.lua mode=proxy|direct NAME=VALUE..., in this directory; see tests/e2e/websocket/lua_clients.rs
 
 local socket = require "socket"
 local lib = require "lib"
@@ -10,11 +10,15 @@ local Headers = require "L_SockProxyHeaders"
 
 local at = lib.arguments()
 engine.listen( at.luup )
+-- Without the proxy, nothing listens at its port, and Luup's timers poll.
+local direct = at.mode == "direct"
+local port = direct and at.closed or at.proxy
+if direct then engine.provide( true ) end
 
 -- The plugin changes this line, and adds the action below.
 local turbo = require( "L_SockProxyTurbo" ).with {
     notify = engine.notify { device = 123, action = "HandleReceive" },
-    port = at.proxy, PACE = 0, direct = false, patience = 30, connect_timeout = 30,
+    port = port, PACE = 0, direct = direct, directory = at.directory, patience = 30, connect_timeout = 30,
 }
 function engine.actions.HandleReceive( device, parameters )
     lib.equal( device, 123 )
@@ -133,9 +137,9 @@ for _, case in ipairs {
     { "INVALID_URL", "ws://:x/" },
     { "INVALID_SCHEMA", "http://127.0.0.1/" },
     { "COULD_NOT_CONNECT", "ws://127.0.0.1:" .. at.closed },
-    { "COULD_NOT_CONNECT", plain, { port = at.closed } },
+    { "COULD_NOT_CONNECT", plain, { port = at.closed, direct = false } },
     -- A program that is no proxy.
-    { "COULD_NOT_CONNECT", plain, { port = select( 2, mute:getsockname() ), patience = 0.2 } },
+    { "COULD_NOT_CONNECT", plain, { port = select( 2, mute:getsockname() ), patience = 0.2, direct = false } },
     { "PARSE_ERROR_HEADERS", plain .. "/raw/no-status" },
     { "CONNECT_TIMEOUT", ( silent:gsub( "^ws", "wss" ) ), { connect_timeout = 0.2 } },
     { "REQUEST_TIMEOUT", silent, { request_timeout = 0.2 } },
@@ -279,12 +283,14 @@ end
 ws = connected( plain, kept() )
 ws:write_message( "before" )
 lib.equal( events.next(), "message before" )
-ws.conn:leave()
-ws = client( plain, kept() )
-lib.equal( table.remove( events, 1 ), "connect" )
-lib.equal( ws.conn.kept, true )
-ws:write_message( "after" )
-lib.equal( events.next(), "message after" )
+if not direct then
+    ws.conn:leave()
+    ws = client( plain, kept() )
+    lib.equal( table.remove( events, 1 ), "connect" )
+    lib.equal( ws.conn.kept, true )
+    ws:write_message( "after" )
+    lib.equal( events.next(), "message after" )
+end
 closes( ws )
 
 -- The IO loop: in Luup, start() runs the added functions and returns. In a script outside of Luup, it serves the
@@ -294,7 +300,7 @@ local ran
 turbo.ioloop.instance():add_callback( function( word ) ran = word end, "ran" ):start()
 lib.equal( ran, "ran" )
 engine.withdraw()
-local alone = require( "L_SockProxyTurbo" ).with { port = at.proxy, PACE = 0, direct = false, patience = 30 }
+local alone = require( "L_SockProxyTurbo" ).with { port = port, PACE = 0, direct = direct, patience = 30 }
 local heard = {}
 alone.ioloop.instance():add_callback( function()
     alone.websocket.WebSocketClient( plain, {

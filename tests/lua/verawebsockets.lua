@@ -1,6 +1,6 @@
 -- A plugin written for verawebsockets, with L_SockProxyVeraWebSockets: each function, event and reason of its wiki.
 --
--- usage: lua5.1 verawebsockets.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
+-- usage: lua5.1 verawebsockets.lua mode=proxy|direct NAME=VALUE..., in this directory; see tests/e2e/websocket/lua_clients.rs
 
 local socket = require "socket"
 local lib = require "lib"
@@ -8,12 +8,16 @@ local engine = require "engine"
 
 local at = lib.arguments()
 engine.listen( at.luup )
+-- Without the proxy, nothing listens at its port, and Luup's timers poll.
+local direct = at.mode == "direct"
+local port = direct and at.closed or at.proxy
+if direct then engine.provide( true ) end
 local logged = {}
 
 -- The plugin changes this line, and adds the action below.
 local vws = require( "L_SockProxyVeraWebSockets" ).with {
     notify = engine.notify { device = 123, action = "HandleReceive" },
-    port = at.proxy, PACE = 0, direct = false, patience = 30, RQTM = 60000, CTIM = 30000, log = function( words ) logged[#logged + 1] = words end,
+    port = port, PACE = 0, direct = direct, directory = at.directory, patience = 30, RQTM = 60000, CTIM = 30000, log = function( words ) logged[#logged + 1] = words end,
 }
 function engine.actions.HandleReceive( device, parameters )
     lib.equal( device, 123 )
@@ -98,7 +102,8 @@ for _, case in ipairs {
     { "HS: CONNECTION missing|WEBSOCKET_PROTOCOL_ERROR", "/raw/no-connection" },
     { "HS: Cannot match protocol|WEBSOCKET_PROTOCOL_ERROR", "/raw/subprotocol", { SUBP = "a" } },
     { "HS: EXT: unknown ext|WEBSOCKET_PROTOCOL_ERROR", "/raw/extension", { DEFL = true } },
-    { "HS: EXT: failed parsing options|WEBSOCKET_PROTOCOL_ERROR", "/raw/parameter", { DEFL = true } },
+    -- Without the proxy, no compression is offered.
+    { direct and "HS: EXT: unknown ext|" or "HS: EXT: failed parsing options|WEBSOCKET_PROTOCOL_ERROR", "/raw/parameter", { DEFL = true } },
     { "HS: EXT: list too big|PARSE_ERROR_HEADERS", "/raw/long", { DEFL = true } },
     { "REQUEST_TIMEOUT timeout|REQUEST_TIMEOUT timeout", "", { RQTM = 200 }, silent },
     { "CONNECT_TIMEOUT timeout|CONNECT_TIMEOUT timeout", "", { CTIM = 200 }, ( silent:gsub( "^ws", "wss" ) ) },
@@ -111,7 +116,7 @@ end
 -- An invalid name, so that no name server is asked.
 lib.like( connect( "", nil, nil, "ws://a..b/" ), "^error|getaddrinfo %(ipv4%) failed|COULD_NOT_CONNECT" )
 -- Without a proxy: event 1 before connect returns.
-wso = vws.create( plain, handlers, {}, false, { port = at.closed } )
+wso = vws.create( plain, handlers, {}, false, { port = at.closed, direct = false } )
 vws.connect( wso )
 lib.like( table.remove( events, 1 ), "^error|no proxy at " )
 
@@ -190,7 +195,7 @@ vws.loop()
 lib.check( wso.conn:is_open() )
 wso.conn:close()
 engine.withdraw()
-local standalone = require( "L_SockProxyVeraWebSockets" ).with { port = at.proxy, PACE = 0, direct = false, patience = 30 }
+local standalone = require( "L_SockProxyVeraWebSockets" ).with { port = port, PACE = 0, direct = direct, patience = 30 }
 local heard = {}
 local two = {}
 for index = 1, 2 do

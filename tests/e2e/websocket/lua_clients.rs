@@ -153,17 +153,32 @@ fn what_works_with_the_proxy_works_without_it() {
 
 #[test]
 fn a_plugin_for_luws_works() {
-    lua("luws.lua");
+    lua_in_mode("luws.lua", "proxy");
+}
+
+#[test]
+fn a_plugin_for_luws_works_without_the_proxy() {
+    lua_in_mode("luws.lua", "direct");
 }
 
 #[test]
 fn a_plugin_for_verawebsockets_works() {
-    lua("verawebsockets.lua");
+    lua_in_mode("verawebsockets.lua", "proxy");
+}
+
+#[test]
+fn a_plugin_for_verawebsockets_works_without_the_proxy() {
+    lua_in_mode("verawebsockets.lua", "direct");
 }
 
 #[test]
 fn a_plugin_for_turbo_works() {
-    lua("turbo.lua");
+    lua_in_mode("turbo.lua", "proxy");
+}
+
+#[test]
+fn a_plugin_for_turbo_works_without_the_proxy() {
+    lua_in_mode("turbo.lua", "direct");
 }
 
 #[test]
