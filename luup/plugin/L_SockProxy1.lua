@@ -72,6 +72,7 @@ local function set_figures()
     set("Connections", figures and figures.connections or "")
     set("Notifications", figures and figures.notifications or "")
     set("NotificationFailures", figures and figures.failures or "")
+    set("NotifyLatency", figures and figures.latency or "")
     set("DisplayLine2", figures and string.format("%d connections, %d notifications, %d failed", figures.connections,
         figures.notifications or 0, figures.failures or 0) or "", ALTUI_SERVICE)
 end

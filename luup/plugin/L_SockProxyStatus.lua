@@ -11,18 +11,20 @@ local MAX_PAGE_STATUS = 64 * 1024
 -- Nested values. STAT JSON has five levels.
 local MAX_DEPTH = 16
 
---- Returns the figures of the status: `connections`, `notifications` and `failures`, as numbers; nil if the text
--- has none. It reads the text without decoding it: decoding takes a Vera longer.
+--- Returns the figures of the status: `connections`, `notifications` and `failures`, as numbers, and `latency` in
+-- milliseconds, nil before the first notification; nil if the text has none. It reads the text without decoding it: decoding takes a Vera longer.
 -- Inside a string of JSON, quotes have a backslash before them, so that none of the patterns matches there.
 function Status.figures(text)
     local counters = text and text:match('"notifications":(%b{})')
     if not counters then return nil end
     local _, all = text:gsub('"state":"', "")
     local _, setup = text:gsub('"state":"setup"', "")
+    local latency = tonumber(counters:match('"latency":([%d.eE+-]+)'))
     return {
         connections = all - setup,
         notifications = tonumber(counters:match('"delivered":(%d+)')),
         failures = tonumber(counters:match('"failed":(%d+)')),
+        latency = latency and math.floor(latency * 10000 + 0.5) / 10,
     }
 end
 

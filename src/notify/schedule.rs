@@ -40,6 +40,16 @@ pub(crate) struct Counters {
     pub retried: u64,
     /// Closing notices dropped, because too many waited.
     pub dropped: u64,
+    /// How long Luup takes to accept a request: a smoothed mean, as RFC 6298 section 2 has it for round trips. `None` before
+    /// the first.
+    pub latency: Option<Duration>,
+}
+
+impl Counters {
+    fn record_delivery(&mut self, took: Duration) {
+        self.delivered += 1;
+        self.latency = Some(self.latency.map_or(took, |mean| (mean * 7 + took) / 8));
+    }
 }
 
 /// The schedule of all notifications. Sans-IO: events and the time in, requests and a deadline out.
@@ -222,9 +232,10 @@ impl Schedule {
         subscription.last_outcome = Some(outcome);
         let device = Arc::clone(&subscription.recipient.device);
         self.in_flight.handle_outcome(id);
-        self.release_device(&device, outcome, now.saturating_duration_since(since), now);
+        let took = now.saturating_duration_since(since);
+        self.release_device(&device, outcome, took, now);
         self.update_breaker(outcome, now);
-        self.apply_outcome(id, event, outcome, now);
+        self.apply_outcome(id, event, outcome, took, now);
         self.arrange(id, now);
         self.enforce_closing_limit(None);
     }
@@ -407,13 +418,20 @@ impl Schedule {
         }
     }
 
-    /// Ends, drops or puts back the event of a request.
-    fn apply_outcome(&mut self, id: SubscriptionId, event: NotifyEvent, outcome: NotifyOutcome, now: Instant) {
+    /// Ends, drops or puts back the event of a request, whose answer took so long.
+    fn apply_outcome(
+        &mut self,
+        id: SubscriptionId,
+        event: NotifyEvent,
+        outcome: NotifyOutcome,
+        took: Duration,
+        now: Instant,
+    ) {
         let subscription = &mut self.subscriptions[id.0];
         match subscription.retry.handle_outcome(outcome, now) {
             RetryDecision::Delivered => {
                 self.log_once.reset(&subscription.recipient.query);
-                self.counters.delivered += 1;
+                self.counters.record_delivery(took);
             }
             RetryDecision::GiveUp => {
                 if self.log_once.first_time(&subscription.recipient.query) {

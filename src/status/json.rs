@@ -44,6 +44,7 @@ pub(crate) fn json(daemon: &DaemonStatus, limits: &Limits, sessions: impl Iterat
             "retried": counters.retried,
             "dropped": counters.dropped,
             "pending": daemon.pending,
+            "latency": counters.latency.map(|latency| latency.as_secs_f64()),
         },
         "ended": daemon.ended.iter().map(ended).collect::<Vec<Value>>(),
     })

@@ -137,6 +137,8 @@ case("figures of the daemon's status", function()
     -- The one that it is connected to is in setup mode, and so is the check's own.
     equal(variable(engine, "Connections"), "1")
     equal(variable(engine, "NotificationFailures"), "0")
+    local latency = tonumber(variable(engine, "NotifyLatency"))
+    assert(latency and latency > 0 and latency < 60000, variable(engine, "NotifyLatency"))
     equal(card(engine, 2), "1 connections, 1 notifications, 0 failed")
 
     local Status = require "L_SockProxyStatus"
