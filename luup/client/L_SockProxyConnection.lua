@@ -31,6 +31,7 @@ local MIN_INTERVAL, MAX_INTERVAL, GROWTH = 0.02, 2, 1.5
 local MIN_DELAY, MAX_DELAY = 1, 60
 -- Seconds of silence before a direct connection may be replaced by one through the proxy.
 local MIN_SILENCE = 5
+
 local function log(self, words)
     Options.log(self.options, "SockProxyClient: " .. words)
 end
@@ -80,18 +81,20 @@ local function release(self)
     if self.operation then self.operation:cancel() end
     if self.probe then self.probe:cancel() end
     if self.channel then self.channel:close() end
-    self.operation, self.probe, self.channel, self.requesting, self.early, self.due = nil, nil, nil, nil, nil, nil
+    self.operation, self.probe, self.channel, self.requesting, self.due = nil, nil, nil, nil, nil
 end
 
 -- Closes the connection on this side for good. The caller has sent the remote what it must know.
 local function set_closed(self, code, reason)
     release(self)
     self.state, self.code, self.reason, self.more = "closed", code, reason ~= "" and reason or "closed", false
+    self.early = nil
     if self.options.group then self.options.group[self] = nil end
     Timer.disarm(self)
 end
 
--- Ends the connection; it is opened again if the plugin wants that and has not closed it.
+-- Ends the connection; it is opened again if the plugin wants that and has not closed it. Messages that wait for a connection
+-- that could not be made wait for the next one.
 local function set_ended(self, code, reason)
     if not self.options.reconnect then return set_closed(self, code, reason) end
     release(self)

@@ -12,7 +12,8 @@ local MAX_PAGE_STATUS = 64 * 1024
 local MAX_DEPTH = 16
 
 --- Returns the figures of the status: `connections`, `notifications` and `failures`, as numbers, and `latency` in
--- milliseconds, nil before the first notification; nil if the text has none. It reads the text without decoding it: decoding takes a Vera longer.
+-- milliseconds, nil before the first notification; nil if the text has none. It reads the text without decoding it:
+-- decoding takes a Vera longer.
 -- Inside a string of JSON, quotes have a backslash before them, so that none of the patterns matches there.
 function Status.figures(text)
     local counters = text and text:match('"notifications":(%b{})')

@@ -243,6 +243,32 @@ conn:binary( "GET /status/418 HTTP/1.1\r\n\r\n" )
 lib.like( events.next(), "^message HTTP/1.1 418 Because" )
 conn:close()
 
+-- reconnect: one call of open() for ever, with a device that is not there yet, ends, and is there again. What the plugin sends while
+-- the connection is made waits for it, over failures.
+local steady
+steady, events = open( "127.0.0.1:" .. at.third, { reconnect = true, timeout = 0, CTIM = 30000 } )
+lib.equal( steady:binary( "early\n" ), true )
+lib.like( events.next(), "^error .*refused" )
+lib.equal( select( 2, steady:binary( "not now" ) ), "not connected" )
+for round = 1, 2 do
+    local device = assert( socket.bind( "127.0.0.1", at.third ) )
+    device:settimeout( 30 )
+    local said
+    repeat said = events.next() until said == "open"
+    local caller = device:accept()
+    caller:settimeout( 30 )
+    if round == 1 then lib.equal( caller:receive( "*l" ), "early" ) end
+    lib.equal( steady:binary( "hello\n" ), true )
+    lib.equal( caller:receive( "*l" ), "hello" )
+    device:close()
+    caller:close()
+    lib.equal( events.next(), "close nil closed" )
+end
+-- Closed by the plugin, it stays closed.
+steady:close()
+lib.equal( steady.state, "closed" )
+lib.equal( group[steady], nil )
+
 -- UDP with datagrams as messages.
 local device = socket.udp()
 device:setsockname( "127.0.0.1", 0 )

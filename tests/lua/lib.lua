@@ -104,8 +104,9 @@ local known = {}
 for name in pairs( _G ) do known[name] = true end
 function lib.no_new_globals()
     for name in pairs( _G ) do
-        -- LuaSocket 2 creates these itself; and luup.call_delay calls functions by global names alone.
-        local allowed = name == "socket" or name == "mime" or name == "ltn12" or name:match( "^SockProxyClient_timer_%w+$" )
+        -- LuaSocket 2 and LuaBitOp create these themselves; and luup.call_delay calls functions by global names alone.
+        local allowed = ( { socket = true, mime = true, ltn12 = true, bit = true } )[name]
+            or name:match( "^SockProxyClient_timer_%w+$" )
         if not known[name] and not allowed then
             error( "a new global: " .. name, 2 )
         end
