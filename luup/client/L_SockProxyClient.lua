@@ -25,7 +25,6 @@
 local socket = require "socket"
 local Clock = require "L_SockProxyClock"
 local Connection = require "L_SockProxyConnection"
-local Listener = require "L_SockProxyListener"
 local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
 local Relayed = require "L_SockProxyRelayed"
@@ -174,7 +173,8 @@ function Client.listen(options)
         host = at.host or Client.defaults.host, port = at.port or Client.defaults.port, patience = given.patience,
         chunk = at.chunk, connect = at.connect,
     }
-    return Listener.open(given, Client.accept)
+    -- Most plugins never listen, and it takes memory.
+    return require("L_SockProxyListener").open(given, Client.accept)
 end
 
 --- Claims the arrival of an id; Listener:accept does the same with the listener's defaults. `options` are those of
