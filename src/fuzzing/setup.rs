@@ -96,7 +96,8 @@ fn check(outcome: &Outcome) {
     let Parameters { receive_timeout, pace, connect_timeout, block_size, notify, keep, datagrams, .. } =
         &outcome.parameters;
     let longest = 3650 * 86_400;
-    for limit in [receive_timeout, pace, connect_timeout, keep].into_iter().flatten() {
+    let connect_timeout = connect_timeout.map(|ms| std::time::Duration::from_millis(ms.get().into()));
+    for limit in [receive_timeout, pace, &connect_timeout, keep].into_iter().flatten() {
         assert!(!limit.is_zero(), "a limit of nothing");
         assert!(limit.as_secs() <= longest, "adding {limit:?} to an instant may overflow");
     }

@@ -46,6 +46,10 @@ pub(crate) enum NotifyEvent {
     Data,
     /// A connection has arrived at the plugin's listener.
     Incoming,
+    /// The remote has ended, and the proxy connects again (HEAL).
+    Lost,
+    /// The proxy has connected again.
+    Back,
     /// The connection has ended.
     Closed,
 }
@@ -57,6 +61,8 @@ impl NotifyEvent {
             Self::Connected => "connected",
             Self::Data => "data",
             Self::Incoming => "incoming",
+            Self::Lost => "lost",
+            Self::Back => "back",
             Self::Closed => "closed",
         }
     }

@@ -141,6 +141,24 @@ impl Schedule {
         }
     }
 
+    /// The remote has ended, and the proxy connects again. Causes a notification only if requests name their event.
+    pub(crate) fn handle_lost(&mut self, id: SubscriptionId, now: Instant) {
+        let subscription = &mut self.subscriptions[id.0];
+        if subscription.recipient.events {
+            (subscription.pending.lost, subscription.pending.back) = (true, false);
+            self.arrange(id, now);
+        }
+    }
+
+    /// The proxy has connected again. The rules are those of [`Schedule::handle_lost`].
+    pub(crate) fn handle_back(&mut self, id: SubscriptionId, now: Instant) {
+        let subscription = &mut self.subscriptions[id.0];
+        if subscription.recipient.events {
+            subscription.pending.back = true;
+            self.arrange(id, now);
+        }
+    }
+
     /// The plugin has data to read.
     pub(crate) fn handle_data(&mut self, id: SubscriptionId, now: Instant) {
         self.handle_news(id, NotifyEvent::Data, now);
@@ -181,7 +199,8 @@ impl Schedule {
         }
         let subscription = &mut self.subscriptions[id.0];
         let is_held = subscription.held_until.is_some_and(|until| until > now);
-        if is_held && subscription.state == SubscriptionState::Due && !subscription.pending.connected {
+        let is_end_next = subscription.pending.next() == Some(NotifyEvent::Closed);
+        if is_held && subscription.state == SubscriptionState::Due && is_end_next {
             // Data were due. Now it is the end that waits, and is held back.
             let device = Arc::clone(&subscription.recipient.device);
             subscription.state = SubscriptionState::Idle;
@@ -343,7 +362,7 @@ impl Schedule {
             }
             Some(NotifyEvent::Data | NotifyEvent::Incoming) => not_before.max(subscription.paced_until),
             Some(NotifyEvent::Closed) => not_before.max(subscription.held_until),
-            Some(NotifyEvent::Connected) => not_before,
+            Some(NotifyEvent::Connected | NotifyEvent::Lost | NotifyEvent::Back) => not_before,
         };
         match due.filter(|&due| due > now) {
             Some(due) => {

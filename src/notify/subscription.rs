@@ -67,6 +67,10 @@ pub(super) fn redact_query(query: &str, secret: bool) -> Cow<'_, str> {
 pub(super) struct PendingEvents {
     /// True if [`NotifyEvent::Connected`] waits.
     pub connected: bool,
+    /// True if [`NotifyEvent::Lost`] waits.
+    pub lost: bool,
+    /// True if [`NotifyEvent::Back`] waits. A loss that comes after it takes its place.
+    pub back: bool,
     /// Data, Incoming or Closed. Closed replaces the others: the plugin reads the data before the end.
     pub news: Option<NotifyEvent>,
 }
@@ -74,13 +78,17 @@ pub(super) struct PendingEvents {
 impl PendingEvents {
     /// The event of the next request.
     pub(super) fn next(self) -> Option<NotifyEvent> {
-        if self.connected { Some(NotifyEvent::Connected) } else { self.news }
+        let states =
+            [(self.connected, NotifyEvent::Connected), (self.lost, NotifyEvent::Lost), (self.back, NotifyEvent::Back)];
+        states.into_iter().find_map(|(waits, event)| waits.then_some(event)).or(self.news)
     }
 
     /// Removes an event whose request has been sent.
     pub(super) fn clear(&mut self, event: NotifyEvent) {
         match event {
             NotifyEvent::Connected => self.connected = false,
+            NotifyEvent::Lost => self.lost = false,
+            NotifyEvent::Back => self.back = false,
             NotifyEvent::Data | NotifyEvent::Incoming | NotifyEvent::Closed => self.news = None,
         }
     }
@@ -89,6 +97,8 @@ impl PendingEvents {
     pub(super) fn restore(&mut self, event: NotifyEvent) {
         match event {
             NotifyEvent::Connected => self.connected = true,
+            NotifyEvent::Lost => self.lost = true,
+            NotifyEvent::Back => self.back = !self.lost,
             NotifyEvent::Data | NotifyEvent::Incoming | NotifyEvent::Closed => {
                 self.news.get_or_insert(event);
             }
@@ -160,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_restored_event_does_not_replace_a_newer_one() {
-        let mut pending = PendingEvents { connected: false, news: Some(NotifyEvent::Closed) };
+        let mut pending = PendingEvents { news: Some(NotifyEvent::Closed), ..PendingEvents::default() };
         pending.restore(NotifyEvent::Data);
         pending.restore(NotifyEvent::Connected);
         assert_eq!(pending.next(), Some(NotifyEvent::Connected));

@@ -26,6 +26,7 @@ pub(crate) mod command;
 pub(crate) mod connect_error;
 pub(crate) mod datagram_settings;
 pub(crate) mod framing;
+pub(crate) mod heal_settings;
 pub(crate) mod listen_settings;
 pub(crate) mod notify_target;
 pub(crate) mod number;

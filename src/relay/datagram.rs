@@ -305,6 +305,11 @@ impl Relay for DatagramRelay {
         self.sent
     }
 
+    /// Datagrams have no connection that could end.
+    fn remote_end(&self) -> Option<CloseReason> {
+        None
+    }
+
     fn held(&self) -> usize {
         let to_remote = self.to_remote.as_ref().map_or(0, |(payload, _)| payload.len());
         self.to_plugin.len() - self.written + to_remote + self.decoder.buffered()

@@ -47,6 +47,8 @@ pub(crate) struct RelayContext<'a> {
     pub entropy: &'a mut dyn Entropy,
     /// Most bytes that are read for the plugin at once, if it gave a size (BLKS).
     pub block: Option<usize>,
+    /// The remote's end is not the plugin's (HEAL): the plugin is not told it.
+    pub heals: bool,
 }
 
 /// The time limits of a relay, and what else decides when they begin.
@@ -102,6 +104,10 @@ pub(crate) trait Relay {
     fn failure(&self) -> Option<&str> {
         None
     }
+
+    /// Why the remote has ended, once the plugin has everything that came before; only where the remote's end is not the
+    /// plugin's, and the plugin has not ended.
+    fn remote_end(&self) -> Option<CloseReason>;
 
     /// Whole messages received and sent. `None` for relays of plain bytes.
     fn messages(&self) -> Option<(u64, u64)> {

@@ -76,7 +76,7 @@ impl StreamRelay {
         }
         // close(2) tells both sides the end if they are plain sockets that have nothing unread.
         let are_plain = self.error().is_none() && plugin.fd().is_some() && remote.fd().is_some();
-        let close_follows = are_plain && self.to_remote.phase() == DirectionPhase::Ended;
+        let close_follows = cx.heals || are_plain && self.to_remote.phase() == DirectionPhase::Ended;
         let to_plugin = self.to_plugin.pump(remote, plugin, close_follows, cx);
         turn.delivered = to_plugin.written;
         turn.end_delivered = to_plugin.ended;
@@ -225,6 +225,16 @@ impl Relay for StreamRelay {
 
     fn sent(&self) -> u64 {
         self.to_remote.moved()
+    }
+
+    fn remote_end(&self) -> Option<CloseReason> {
+        let is_told = self.to_plugin.phase() == DirectionPhase::Ended;
+        match self.error() {
+            Some(CloseReason::RemoteLost) if is_told => Some(CloseReason::RemoteLost),
+            // The plugin has not ended: what it sends would still be written.
+            None if is_told && self.to_remote.phase() == DirectionPhase::Open => Some(CloseReason::RemoteClosed),
+            _ => None,
+        }
     }
 
     fn held(&self) -> usize {

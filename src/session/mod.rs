@@ -6,7 +6,7 @@
 //!   |  (KEEP)      |    | failed      ended  |  |  | ATCH (a kept plugin comes back)
 //!   |  Claiming ---'    v                    |  |  |
 //!   +-- QUIT, ERR --> Draining --> Closed <--'  '--+-- remote ended (KEEP) --> UnreadTail --> Closed
-//!   '-- LSTN --> Listening
+//!   '-- LSTN --> Listening                         '-- remote ended (HEAL) --> Healing --connected--> Relaying
 //!
 //! Opening (a client of [serve]) --request--> Connecting --connected, 101--> Relaying --> Draining: close frames --> Closed
 //!    ^ '-- refused --> Closed                    | failed: 502
@@ -32,6 +32,7 @@ mod connecting;
 pub(crate) mod context;
 mod draining;
 mod ended;
+mod healing;
 mod kept;
 mod listening;
 mod notifier;
@@ -55,7 +56,7 @@ pub(crate) use ended::{EndedConnection, EndedConnections};
 pub(crate) use pid::{Pid, PidSource};
 pub(crate) use plugin_port::{Owner, PluginPort};
 pub(crate) use send_failures::SendFailures;
-pub(crate) use snapshot::{Snapshot, SnapshotState};
+pub(crate) use snapshot::{HealingSnapshot, Snapshot, SnapshotState};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -89,6 +90,7 @@ use crate::websocket::handshake::server::{AcceptOptions, Refusal, ServerRules, U
 use arriving::{AcceptedArrival, Arriving, NotOffered};
 use connecting::{ConnectOutcome, Connected, ConnectedLink, Connecting};
 use draining::{DrainOutcome, Draining};
+use healing::{HealOutcome, Healing, LostRemote, Outages};
 use kept::unread::{TailOutcome, UnreadTail};
 use kept::{Gap, KeptPlugin};
 use listening::Listening;
@@ -96,7 +98,7 @@ use notifier::Notifier;
 use opening::{Opening, OpeningOutcome};
 use peer::Peer;
 use plugin::{PluginSide, ServeChoice, ServedOpening};
-use relaying::Relaying;
+use relaying::{Before, Relaying};
 use served::ServedClient;
 use setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
 
@@ -150,6 +152,8 @@ enum Stage<N: Network> {
     Connecting(Box<Connecting<N>>),
     /// Bytes pass.
     Relaying(Box<Relaying<N>>),
+    /// The remote has ended, and the proxy connects again (HEAL).
+    Healing(Box<Healing<N>>),
     /// The remote has ended; a kept plugin reads what it left.
     UnreadTail(Box<UnreadTail>),
     /// The plugin gets time to read its last reply.
@@ -364,6 +368,7 @@ impl<N: Network> Session<N> {
         match &mut self.stage {
             Stage::Connecting(connecting) => connecting.handle_remote_event(event),
             Stage::Relaying(relaying) => relaying.handle_remote_event(event),
+            Stage::Healing(healing) => healing.handle_remote_event(event),
             Stage::Arriving(arriving) => arriving.handle_event(event),
             Stage::Setup(_)
             | Stage::Opening
@@ -378,8 +383,10 @@ impl<N: Network> Session<N> {
 
     /// The addresses of `host`, or why there are none.
     pub(crate) fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
-        if let Stage::Connecting(connecting) = &mut self.stage {
-            connecting.handle_resolved(host, answer);
+        match &mut self.stage {
+            Stage::Connecting(connecting) => connecting.handle_resolved(host, answer),
+            Stage::Healing(healing) => healing.handle_resolved(host, answer),
+            _ => {}
         }
     }
 
@@ -387,6 +394,7 @@ impl<N: Network> Session<N> {
     pub(crate) fn handle_tls_step(&mut self, step: TlsStep) {
         match &mut self.stage {
             Stage::Connecting(connecting) => connecting.handle_tls_step(step),
+            Stage::Healing(healing) => healing.handle_tls_step(step),
             Stage::Opening => drop(self.plugin.opening_mut().map(|client| client.opening.handle_tls_step(step))),
             Stage::Arriving(arriving) => arriving.handle_tls_step(step),
             Stage::Checking(checking) => checking.outcome = Some(step.outcome),
@@ -431,6 +439,7 @@ impl<N: Network> Session<N> {
                 Stage::Claiming(_) => Next::Stay(TurnResult::Wait),
                 Stage::Connecting(_) => self.connecting_turn(cx),
                 Stage::Relaying(_) => self.relaying_turn(cx),
+                Stage::Healing(_) => self.healing_turn(cx),
                 Stage::UnreadTail(_) => self.tail_turn(cx),
                 Stage::Draining(_) => self.draining_turn(cx),
                 Stage::Closed => Next::Stay(TurnResult::Closed),
@@ -583,12 +592,12 @@ impl<N: Network> Session<N> {
     /// The stage that a CONN leads to.
     fn connect(&self, request: ConnectRequest, cx: &mut SessionContext<'_, N>) -> Stage<N> {
         log::debug!("{} connects to {}", self.pid, request.target);
-        let origin = if self.pid.is_direct() {
-            RequestOrigin::Configuration
-        } else {
-            RequestOrigin::Client(self.peer.address())
-        };
-        Stage::Connecting(Box::new(Connecting::new(self.pid, origin, request, &self.parameters, cx)))
+        Stage::Connecting(Box::new(Connecting::new(self.pid, self.origin(), request, &self.parameters, cx)))
+    }
+
+    /// What has asked for the connection to the remote.
+    fn origin(&self) -> RequestOrigin {
+        if self.pid.is_direct() { RequestOrigin::Configuration } else { RequestOrigin::Client(self.peer.address()) }
     }
 
     fn connecting_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
@@ -634,7 +643,7 @@ impl<N: Network> Session<N> {
             Some(given) => reply::connected(given),
             None => reply::connected(self.pid.to_string().as_bytes()),
         };
-        let relaying = Relaying::new(connected, greeting, &self.parameters, cx);
+        let relaying = Relaying::new(connected, greeting, None, &self.parameters, cx);
         self.accept_served(relaying.protocol(), cx.now);
         let what = match relaying.protocol() {
             _ if self.peer.is_remote() => "accepted, connected",
@@ -645,8 +654,90 @@ impl<N: Network> Session<N> {
         if let Some(version) = relaying.tls_version() {
             log::debug!("{} speaks {version}", self.pid);
         }
-        self.parameters.drop_connect_settings();
+        if self.parameters.heals().is_none() {
+            self.parameters.drop_connect_settings();
+        }
         Stage::Relaying(Box::new(relaying))
+    }
+
+    /// True if the remote's end is not the plugin's: the proxy connects again.
+    fn heals(&self) -> bool {
+        let plugin = self.plugin.endpoint();
+        self.parameters.heals().is_some() && !plugin.is_closed() && !plugin.is_read_closed()
+    }
+
+    /// The stage that follows a relay whose remote has ended for the reason `end`, and to which the proxy connects again.
+    fn heal(&mut self, end: CloseReason, cx: &mut SessionContext<'_, N>) -> Stage<N> {
+        let origin = self.origin();
+        let Stage::Relaying(relaying) = &mut self.stage else { return Stage::Closed };
+        let relay = relaying.relay();
+        let reason = match (relay.failure(), end) {
+            (Some(failure), _) => failure.to_owned(),
+            (None, CloseReason::RemoteClosed) => "closed".to_owned(),
+            (None, end) => end.to_string(),
+        };
+        let lasted = cx.now.saturating_duration_since(relaying.connected_at());
+        let messages = relay.messages().unwrap_or_default();
+        let (received, sent, last_heard) = (relay.received(), relay.sent(), relay.last_heard());
+        let lost = LostRemote {
+            target: relaying.target().clone(),
+            protocol: relaying.protocol(),
+            reason,
+            connected_at: relaying.connected_at(),
+            last_heard,
+            to_remote: relaying.take_to_remote(),
+        };
+        let mut outages = relaying.outages();
+        outages.handle_lost(lasted, (received, sent), messages);
+        if self.parameters.events {
+            let recipient = || recipient(&self.parameters, self.pid);
+            self.notifier.notify_lost(recipient, cx.schedule, cx.now);
+        }
+        Stage::Healing(Box::new(Healing::new((self.pid, origin), lost, outages, &self.parameters, cx)))
+    }
+
+    /// What has become of earlier remotes (HEAL).
+    fn outages(&self) -> Outages {
+        match &self.stage {
+            Stage::Healing(healing) => healing.outages(),
+            Stage::Relaying(relaying) => relaying.outages(),
+            _ => Outages::default(),
+        }
+    }
+
+    fn healing_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Stage::Healing(healing) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        if let Some(plugin) = self.plugin.kept_mut() {
+            plugin.begin_turn(cx.config.limits.history, cx.budget);
+        }
+        let outcome = healing.turn(self.plugin.endpoint_mut(), &self.parameters, cx);
+        let (told, next) = match outcome {
+            HealOutcome::Wait { told } => (told, Next::Stay(TurnResult::Wait)),
+            HealOutcome::Again { told } => (told, Next::Stay(TurnResult::Again)),
+            HealOutcome::Back(connected, resumed) => {
+                let before = Before { outages: healing.outages(), resumed };
+                let relaying = Relaying::new(*connected, Vec::new(), Some(before), &self.parameters, cx);
+                if self.parameters.events {
+                    let recipient = || recipient(&self.parameters, self.pid);
+                    self.notifier.notify_back(recipient, cx.schedule, cx.now);
+                }
+                (false, Next::Enter(Stage::Relaying(Box::new(relaying))))
+            }
+            HealOutcome::PluginLost => {
+                log::info!("{} closed: {}; {}, lost", self.pid, CloseReason::PluginLost, healing.target());
+                (false, Next::Enter(Stage::Closed))
+            }
+        };
+        let mut turn = RelayTurn { delivered: told, ..RelayTurn::default() };
+        let mut parked = false;
+        if let Some(plugin) = self.plugin.kept_mut() {
+            parked = plugin.end_turn(&mut turn, cx.now, cx.budget);
+        }
+        self.notify(&turn, parked, cx);
+        match next {
+            Next::Stay(_) if parked => Next::Stay(TurnResult::Again),
+            next => next,
+        }
     }
 
     /// Accepts the request of a client of `[serve]`, whose target is connected and speaks `protocol`.
@@ -665,6 +756,7 @@ impl<N: Network> Session<N> {
     }
 
     fn relaying_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let heals = self.heals();
         let Stage::Relaying(relaying) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
         if !relaying.is_connect_reply_sent() {
             match relaying.send_connect_reply(self.plugin.endpoint_mut()) {
@@ -692,7 +784,13 @@ impl<N: Network> Session<N> {
         if let Some(client) = self.plugin.served_mut() {
             client.begin_turn(cx.now, cx.budget);
         }
-        let mut turn = relaying.turn(self.pid, self.plugin.endpoint_mut(), &self.parameters, cx);
+        let heals = heals && relaying.protocol() != Protocol::Udp;
+        let mut turn = relaying.turn(self.pid, self.plugin.endpoint_mut(), (&self.parameters, heals), cx);
+        let lost = relaying.relay().remote_end().filter(|_| heals);
+        if lost.is_some() {
+            // For the plugin this is no end.
+            turn.end_delivered = false;
+        }
         if let Some(client) = self.plugin.served_mut() {
             if client.awaits_close() {
                 let failed = relaying.relay().failure().is_some();
@@ -706,6 +804,9 @@ impl<N: Network> Session<N> {
             parked = plugin.end_turn(&mut turn, cx.now, cx.budget);
         }
         self.notify(&turn, parked, cx);
+        if let Some(end) = lost {
+            return Next::Enter(self.heal(end, cx));
+        }
         match turn.end {
             Some(end) => Next::Enter(self.end_relay(end, cx)),
             // A plugin that was disconnected in this turn may be writable now (UDP drops the oldest bytes), which no event
@@ -788,6 +889,7 @@ impl<N: Network> Session<N> {
         match &mut self.stage {
             Stage::Connecting(connecting) => connecting.cancel(cx),
             Stage::Relaying(relaying) => relaying.relay_mut().release(cx.budget, cx.pipes),
+            Stage::Healing(healing) => healing.cancel(cx),
             Stage::Opening => drop(self.plugin.opening_mut().map(|client| client.opening.cancel(cx))),
             Stage::Arriving(arriving) => arriving.cancel(cx),
             Stage::Checking(_) => cx.handshakes.cancel(cx.key),
@@ -823,6 +925,7 @@ impl<N: Network> Session<N> {
         let recipient = || recipient(&self.parameters, self.pid);
         let connected_at = match &self.stage {
             Stage::Relaying(relaying) => Some(relaying.connected_at()),
+            Stage::Healing(healing) => Some(healing.connected_at()),
             Stage::UnreadTail(tail) => Some(tail.connected_at),
             Stage::Listening(listening) => Some(listening.since()),
             Stage::Setup(_)
@@ -879,6 +982,7 @@ impl<N: Network> Session<N> {
             Stage::Claiming(request) => Some(&request.target),
             Stage::Connecting(connecting) => Some(connecting.target()),
             Stage::Relaying(relaying) => Some(relaying.target()),
+            Stage::Healing(healing) => Some(healing.target()),
             Stage::UnreadTail(tail) => Some(&tail.target),
         }
     }
@@ -894,6 +998,7 @@ impl<N: Network> Session<N> {
             Stage::Claiming(request) => request.held(),
             Stage::Connecting(connecting) => connecting.held(),
             Stage::Relaying(relaying) => relaying.held(),
+            Stage::Healing(healing) => healing.held(),
             Stage::Draining(draining) => draining.held(),
             Stage::UnreadTail(tail) => tail.target.held(),
             Stage::Closed => 0,
@@ -917,9 +1022,12 @@ impl<N: Network> Session<N> {
             // A request that has come in part.
             Stage::Opening => HeldKinds { incomplete: self.plugin.held(), ..HeldKinds::default() },
             Stage::Relaying(relaying) => relaying.held_kinds(),
-            Stage::Listening(_) | Stage::Claiming(_) | Stage::UnreadTail(_) | Stage::Draining(_) | Stage::Closed => {
-                HeldKinds::default()
-            }
+            Stage::Listening(_)
+            | Stage::Claiming(_)
+            | Stage::Healing(_)
+            | Stage::UnreadTail(_)
+            | Stage::Draining(_)
+            | Stage::Closed => HeldKinds::default(),
         }
     }
 
@@ -935,6 +1043,7 @@ impl<N: Network> Session<N> {
                 let limits = [relaying.deadline(&self.timing(relaying, config)), self.keep_deadline(), remote];
                 limits.into_iter().flatten().min()
             }
+            Stage::Healing(healing) => [healing.deadline(), self.keep_deadline()].into_iter().flatten().min(),
             Stage::UnreadTail(_) => self.keep_deadline(),
             Stage::Draining(draining) => Some(draining.deadline()),
             Stage::Opening => {
@@ -977,6 +1086,7 @@ impl<N: Network> Session<N> {
                 Stage::Closed
             }
             Stage::Relaying(relaying) => match relaying.handle_timeout(&self.timing(relaying, cx.config), cx.now) {
+                Some(CloseReason::RemoteSilent) if self.heals() => self.heal(CloseReason::RemoteSilent, cx),
                 Some(end) => self.end_relay(end, cx),
                 None => return,
             },
@@ -1034,10 +1144,12 @@ impl<N: Network> Session<N> {
         match (&self.stage, &self.plugin) {
             (Stage::UnreadTail(tail), _) if !tail.kept => KeptState::Over,
             (_, PluginSide::Kept(plugin)) if plugin.is_given_up() => KeptState::Over,
-            (Stage::Relaying(_) | Stage::UnreadTail(_), PluginSide::Kept(plugin)) => match plugin.parked_since() {
-                Some(_) => KeptState::Parked,
-                None => KeptState::Taken,
-            },
+            (Stage::Relaying(_) | Stage::Healing(_) | Stage::UnreadTail(_), PluginSide::Kept(plugin)) => {
+                match plugin.parked_since() {
+                    Some(_) => KeptState::Parked,
+                    None => KeptState::Taken,
+                }
+            }
             (Stage::Claiming(_) | Stage::Connecting(_) | Stage::Relaying(_), _) => KeptState::Taken,
             _ => KeptState::Over,
         }
@@ -1107,8 +1219,10 @@ impl<N: Network> Session<N> {
         log::info!("{} goes on with a connection from {}", self.pid, peer.ip().to_canonical());
         let pid = self.parameters.kept_pid().unwrap_or_default();
         plugin.attach(socket, sent_ahead, reply::attached(pid), cx.now);
-        if let Stage::Relaying(relaying) = &mut self.stage {
-            relaying.relay_mut().handle_new_plugin(cx.now);
+        match &mut self.stage {
+            Stage::Relaying(relaying) => relaying.relay_mut().handle_new_plugin(cx.now),
+            Stage::Healing(healing) => healing.handle_new_plugin(),
+            _ => {}
         }
         if matches!(self.notifier, Notifier::Closed) {
             // What the plugin before was notified of is news for this one, too.
@@ -1356,6 +1470,7 @@ impl<N: Network> Session<N> {
             received: 0,
             sent: 0,
             buffered: self.held(),
+            healing: None,
             notify: match self.parameters.notify.as_deref() {
                 // The pid of a kept connection is a secret, and STAT is asked on another connection.
                 Some(notify) if self.parameters.keep.is_some() => notify.redacted_column(pid.as_bytes()),
@@ -1407,6 +1522,28 @@ impl<N: Network> Session<N> {
                 shown.messages = relay.messages().or(self.plugin.served().map(ServedClient::messages));
                 shown.idle = now.saturating_duration_since(relay.last_heard());
                 (shown.received, shown.sent) = (relay.received(), relay.sent());
+                if self.parameters.heals().is_some() {
+                    // Earlier remotes count, too.
+                    let before = self.outages();
+                    (shown.received, shown.sent) = (shown.received + before.received, shown.sent + before.sent);
+                    shown.messages =
+                        shown.messages.map(|(received, sent)| (received + before.messages.0, sent + before.messages.1));
+                    shown.healing = Some(HealingSnapshot { losses: before.losses, lost_for: None, next_attempt: None });
+                }
+            }
+            Stage::Healing(healing) => {
+                let outages = healing.outages();
+                shown.state = SnapshotState::Healing;
+                shown.remote = healing.target().to_string();
+                shown.protocol = healing.protocol();
+                shown.messages = healing.protocol().is_websocket().then_some(outages.messages);
+                shown.idle = now.saturating_duration_since(healing.last_heard());
+                (shown.received, shown.sent) = (outages.received, outages.sent);
+                shown.healing = Some(HealingSnapshot {
+                    losses: outages.losses,
+                    lost_for: Some(now.saturating_duration_since(healing.since())),
+                    next_attempt: healing.next_attempt().map(|at| at.saturating_duration_since(now)),
+                });
             }
             Stage::UnreadTail(tail) => {
                 shown.state = SnapshotState::Relaying;

@@ -38,6 +38,30 @@ impl Notifier {
         }
     }
 
+    /// The remote has ended, and the proxy connects again.
+    pub(super) fn notify_lost(
+        &mut self,
+        recipient: impl FnOnce() -> Option<Recipient>,
+        schedule: &mut Schedule,
+        now: Instant,
+    ) {
+        if let Some(id) = self.id(recipient, schedule) {
+            schedule.handle_lost(id, now);
+        }
+    }
+
+    /// The proxy has connected again.
+    pub(super) fn notify_back(
+        &mut self,
+        recipient: impl FnOnce() -> Option<Recipient>,
+        schedule: &mut Schedule,
+        now: Instant,
+    ) {
+        if let Some(id) = self.id(recipient, schedule) {
+            schedule.handle_back(id, now);
+        }
+    }
+
     /// There is something to read.
     pub(super) fn notify_data(
         &mut self,

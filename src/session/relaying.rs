@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::connecting::{Connected, ConnectedLink};
 use super::context::SessionContext;
+use super::healing::Outages;
 use super::outbox::Outbox;
 use super::pid::Pid;
 use super::remote::{RemoteStream, wait_if_needed};
@@ -14,12 +15,13 @@ use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::reason;
 use crate::net::socket::{KeepAlive, Stream as _};
+use crate::protocol::heal_settings::HealSettings;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
 use crate::relay::datagram::DatagramRelay;
 use crate::relay::memory_budget::{HeldKinds, MemoryBudget, RESERVE};
 use crate::relay::stream::StreamRelay;
-use crate::relay::websocket::{RelayOptions, WebSocketRelay};
+use crate::relay::websocket::{RelayOptions, Resumed, ToRemote, WebSocketRelay};
 use crate::relay::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
 use crate::websocket::{Connection, Role, WebSocketSettings};
 
@@ -40,8 +42,18 @@ pub(super) struct Relaying<N: Network> {
     /// Keep-alive is not set up yet.
     keep_alive_pending: bool,
     link: Link<N>,
+    /// What has become of earlier remotes (HEAL). `None`: there were none.
+    outages: Option<Box<Outages>>,
     /// The connection is one to the proxy itself.
     _own_connection: Option<Box<OwnConnection>>,
+}
+
+/// What a connection goes on with whose remote was lost (HEAL).
+pub(super) struct Before {
+    /// What has become of earlier remotes.
+    pub outages: Outages,
+    /// What a WebSocket goes on with.
+    pub resumed: Option<Resumed>,
 }
 
 /// What the proxy itself says first.
@@ -72,18 +84,23 @@ enum Link<N: Network> {
 }
 
 impl<N: Network> Relaying<N> {
-    /// Echo mode over what `connected` has led to. `connect_reply` is written to the plugin first.
+    /// Echo mode over what `connected` has led to. `connect_reply` is written to the plugin first, and what HELO says to the
+    /// remote. `before`: what it goes on with whose remote was lost.
     pub(super) fn new(
         connected: Connected<N>,
         connect_reply: Vec<u8>,
+        before: Option<Before>,
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
         let Connected { request, link, own_connection, response } = connected;
         let has_arrived = response.is_some();
+        let (outages, resumed) = before.map_or((None, None), |before| (Some(Box::new(before.outages)), before.resumed));
         let link = match link {
             ConnectedLink::Stream(remote) => {
-                Link::Stream { remote, relay: StreamRelay::new(cx.now, request.sent_ahead, cx.budget) }
+                let mut ahead: Vec<u8> = openings(parameters).flatten().copied().collect();
+                ahead.extend_from_slice(&request.sent_ahead);
+                Link::Stream { remote, relay: StreamRelay::new(cx.now, ahead, cx.budget) }
             }
             ConnectedLink::Datagrams(remote, to) => {
                 let framing = parameters.framing(Protocol::Udp);
@@ -108,11 +125,16 @@ impl<N: Network> Relaying<N> {
                     framing: parameters.framing(Protocol::Ws),
                     max_message: bridge.max_message,
                     receive: parameters.receive_timeout,
-                    keep: parameters.keep.is_some(),
+                    whole: parameters.keep.is_some() || parameters.heals().is_some(),
+                    heals: parameters.heals().is_some(),
                 };
                 let ahead = (&request.sent_ahead[..], upgraded.rest);
                 let connection = Connection::new(settings, cx.now);
-                let relay = WebSocketRelay::new(cx.now, connection, &options, ahead, upgraded.head.as_deref());
+                let mut relay = WebSocketRelay::new(cx.now, connection, &options, ahead, upgraded.head.as_deref());
+                relay.open_with(openings(parameters), cx.random);
+                if let Some(resumed) = resumed {
+                    relay.resume(resumed);
+                }
                 Link::WebSocket { remote, relay: Box::new(relay), subprotocol: upgraded.subprotocol }
             }
         };
@@ -122,18 +144,31 @@ impl<N: Network> Relaying<N> {
         let nagle_on =
             !has_arrived && matches!(&link, Link::Stream { remote, .. } if remote.stream().tls_version().is_none());
         let (to_plugin, to_remote) = (Outbox::new(connect_reply), Outbox::new(response.unwrap_or_default()));
+        // A plugin whose remote is back was told long ago.
+        let replies = outages.is_none().then(|| Box::new(Replies { to_plugin, to_remote }));
         let mut relaying = Self {
             target: request.target,
             connected_at: cx.now,
-            replies: Some(Box::new(Replies { to_plugin, to_remote })),
+            replies,
             nagle_on,
             keep_alive_pending,
             link,
+            outages,
             _own_connection: own_connection,
         };
         // A plugin that does not read its reply keeps the relay from its first turn.
         relaying.relay_mut().account(cx.budget);
         relaying
+    }
+
+    /// What has become of earlier remotes.
+    pub(super) fn outages(&self) -> Outages {
+        self.outages.as_deref().copied().unwrap_or_default()
+    }
+
+    /// What a WebSocket goes on with whose remote was lost, but for what the plugin is to be told. `None`: no WebSocket.
+    pub(super) fn take_to_remote(&mut self) -> Option<ToRemote> {
+        if let Link::WebSocket { relay, .. } = &mut self.link { Some(relay.take_to_remote()) } else { None }
     }
 
     /// True if both sides were told what the proxy itself says first; nothing may be moved before.
@@ -179,12 +214,12 @@ impl<N: Network> Relaying<N> {
         self.connected_at
     }
 
-    /// Moves what can be moved. `pid`: for log lines.
+    /// Moves what can be moved. `pid`: for log lines. `heals`: the plugin is not told the remote's end.
     pub(super) fn turn(
         &mut self,
         pid: Pid,
         plugin: &mut dyn Endpoint,
-        parameters: &Parameters,
+        (parameters, heals): (&Parameters, bool),
         cx: &mut SessionContext<'_, N>,
     ) -> RelayTurn {
         if self.nagle_on && self.relay().sent() > 0 && self.writes_again(plugin) {
@@ -202,6 +237,7 @@ impl<N: Network> Relaying<N> {
             pipes: cx.pipes,
             entropy: cx.random,
             block: parameters.block_size.map(|block| block.get() as usize),
+            heals,
         };
         let turn = match &mut self.link {
             Link::Stream { remote, relay } => relay.run(plugin, remote, &mut relay_cx),
@@ -386,6 +422,11 @@ impl<N: Network> Relaying<N> {
     }
 }
 
+/// What HELO says to the remote after each connect.
+fn openings(parameters: &Parameters) -> impl Iterator<Item = &[u8]> {
+    parameters.heal.as_deref().into_iter().flat_map(HealSettings::openings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,7 +447,7 @@ mod tests {
         let target = Target::parse_prefix(b"h:1").unwrap().0;
         let request = ConnectRequest { target, sent_ahead: b"TEXT 5\nhello".to_vec() };
         let connected = Connected { request, link, own_connection: None, response: None };
-        world.with_context(1, |cx| Relaying::new(connected, b"OK CONN\n".to_vec(), &Parameters::default(), cx))
+        world.with_context(1, |cx| Relaying::new(connected, b"OK CONN\n".to_vec(), None, &Parameters::default(), cx))
     }
 
     #[test]
@@ -438,7 +479,7 @@ mod tests {
         let parameters = Parameters { receive_timeout: Some(Duration::from_secs(30)), ..Parameters::default() };
         let connect_reply = b"OK CONN\n".to_vec();
         let mut relaying: Relaying<SimNetwork> =
-            world.with_context(1, |cx| Relaying::new(connected, connect_reply, &parameters, cx));
+            world.with_context(1, |cx| Relaying::new(connected, connect_reply, None, &parameters, cx));
         let timing = Timing {
             receive: parameters.receive_timeout,
             idle: Some(Duration::from_secs(3600)),
@@ -466,7 +507,7 @@ mod tests {
         plugin_peer.wire_mut().make_room(1000);
         plugin.handle_event(plugin_peer.wire_mut().take_event());
         assert!(relaying.send_connect_reply(&mut plugin).unwrap() && relaying.is_connect_reply_sent());
-        let turn = world.with_context(1, |cx| relaying.turn(pid(), &mut plugin, &Parameters::default(), cx));
+        let turn = world.with_context(1, |cx| relaying.turn(pid(), &mut plugin, (&Parameters::default(), false), cx));
         assert!(turn.delivered);
         assert_eq!(plugin_peer.wire().received, b"OK CONN\ndata");
         assert_eq!(plugin.stream().held(), 0);

@@ -18,8 +18,21 @@ pub(crate) enum SnapshotState {
     Connecting,
     /// Echo mode.
     Relaying,
+    /// Echo mode, while the remote is lost (HEAL).
+    Healing,
     /// Echo mode, without a plugin (KEEP).
     Parked,
+}
+
+/// What STAT JSON shows of a connection with HEAL.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HealingSnapshot {
+    /// How often the remote was lost.
+    pub losses: u32,
+    /// How long it has been lost. `None`: it is not.
+    pub lost_for: Option<Duration>,
+    /// Time until the next attempt. `None`: one is under way, or none is needed.
+    pub next_attempt: Option<Duration>,
 }
 
 impl SnapshotState {
@@ -27,7 +40,7 @@ impl SnapshotState {
     pub(crate) fn digit(self) -> u8 {
         match self {
             Self::Setup | Self::Listening | Self::Arriving | Self::Connecting => 1,
-            Self::Relaying | Self::Parked => 2,
+            Self::Relaying | Self::Healing | Self::Parked => 2,
         }
     }
 
@@ -39,6 +52,7 @@ impl SnapshotState {
             Self::Arriving => "arriving",
             Self::Connecting => "connecting",
             Self::Relaying => "echo",
+            Self::Healing => "healing",
             Self::Parked => "parked",
         }
     }
@@ -73,6 +87,8 @@ pub(crate) struct Snapshot {
     pub sent: u64,
     /// Bytes held for this session, whatever for.
     pub buffered: usize,
+    /// What has become of the remote, with HEAL.
+    pub healing: Option<HealingSnapshot>,
     /// STAT's column Notify.
     pub notify: Vec<u8>,
     /// The result of the last notification.

@@ -111,6 +111,11 @@ fn connection(session: &Snapshot) -> Value {
         "sent": session.sent,
         "messages": session.messages.map(|(received, sent)| json!({"received": received, "sent": sent})),
         "buffered": session.buffered,
+        "heal": session.healing.map(|healing| json!({
+            "losses": healing.losses,
+            "lost": healing.lost_for.map(|time| time.as_secs_f64()),
+            "next": healing.next_attempt.map(|time| time.as_secs_f64()),
+        })),
         "notify": String::from_utf8_lossy(&session.notify),
         "notification": session.last_notification.map(|outcome| outcome.name()),
     })

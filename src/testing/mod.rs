@@ -87,6 +87,7 @@ impl TestContext {
             pipes: &mut self.pipes,
             entropy: &mut self.entropy,
             block: self.block,
+            heals: false,
         }
     }
 

@@ -1,12 +1,18 @@
 //! The options of part 1 of the protocol, and the later ones that are not only for TLS or WebSocket.
 
 use super::OptionDefault::{ConnectTimeout, Unset, Value};
-use super::values::{MAX_CONNECT_TIMEOUT, block_size, lenient, switch, time_limit};
+use std::num::NonZeroU32;
+
+use super::values::{MAX_CONNECT_TIMEOUT, block_size, decoded, lenient, switch, time_limit};
 use super::{Framing, NotifyTarget, NotifyTargetTooLong, OptionScope, OptionSpec, Transport, ValueError};
+use crate::protocol::heal_settings::OpeningTooLong;
 use crate::protocol::number;
 
 /// Longest KEEP in seconds: a day. No restart of Luup takes longer.
 const MAX_KEEP_SECONDS: f64 = 86400.0;
+
+/// Longest HEAL in seconds: an hour. A remote that is back is to be noticed some time.
+const MAX_HEAL_SECONDS: f64 = 3600.0;
 
 /// The options of part 1 come first.
 pub(super) static OPTIONS: &[OptionSpec] = &[
@@ -73,7 +79,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         "time limit for name resolution, connecting and the TLS handshake",
         |parameters, value| {
             lenient(value, |ms| {
-                parameters.connect_timeout = Some(time_limit(ms, 0.001).unwrap_or(MAX_CONNECT_TIMEOUT));
+                let limit = time_limit(ms, 0.001).unwrap_or(MAX_CONNECT_TIMEOUT).min(MAX_CONNECT_TIMEOUT);
+                parameters.connect_timeout = NonZeroU32::new(limit.as_millis() as u32).or(Some(NonZeroU32::MIN));
             })
         },
     )
@@ -103,6 +110,34 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         },
     )
     .capable(&["KEEP"]),
+    OptionSpec::new(
+        "HEAL",
+        "seconds",
+        OptionScope::Connections,
+        Unset("0"),
+        "connect again when the remote has ended: after 1 s, then twice as long each time, up to this; 0: never",
+        |parameters, value| {
+            let seconds = number::parse(value).filter(|&seconds| seconds >= 0.0).ok_or(ValueError::Invalid)?;
+            let max_delay = time_limit(seconds.min(MAX_HEAL_SECONDS), 1.0);
+            parameters.heal.get_or_insert_default().max_delay = max_delay;
+            Ok(())
+        },
+    )
+    .connects()
+    .capable(&["HEAL"]),
+    OptionSpec::new(
+        "HELO",
+        "text",
+        OptionScope::Connections,
+        Unset("-"),
+        "say this to the remote after each connect, repeatable; over ws a text message each",
+        |parameters, value| {
+            let heal = parameters.heal.get_or_insert_default();
+            heal.add_opening(decoded(value)?).map_err(|OpeningTooLong| ValueError::TooLong)
+        },
+    )
+    .connects()
+    .secret(),
     OptionSpec::new(
         "FRAM",
         "RAW|LINE|MESG",

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::datagram_settings::DatagramSettings;
 use super::framing::Framing;
+use super::heal_settings::HealSettings;
 use super::listen_settings::ListenSettings;
 use super::notify_target::{NotifyTarget, NotifyTargetTooLong};
 use super::number;
@@ -102,8 +103,8 @@ pub(crate) struct Parameters {
     pub notify: Option<Box<NotifyTarget>>,
     /// PRTO: the transport protocol to a `host:port`.
     pub transport: Transport,
-    /// CTIM: time limit for name resolution, connecting and the TLS handshake. `None`: the configured one.
-    pub connect_timeout: Option<Duration>,
+    /// CTIM: time limit for name resolution, connecting and the TLS handshake, in milliseconds. `None`: the configured one.
+    pub connect_timeout: Option<NonZeroU32>,
     /// EVNT: notifications give their reason.
     pub events: bool,
     /// KEEP: how long the connection is kept after the plugin's own has ended. `None`: not at all.
@@ -118,6 +119,8 @@ pub(crate) struct Parameters {
     pub websocket: Option<Box<WebSocketSettings>>,
     /// LSTN: what the plugin listens for. `None`: it does not listen.
     pub listen: Option<Box<ListenSettings>>,
+    /// HEAL and HELO. `None`: neither was given.
+    pub heal: Option<Box<HealSettings>>,
 }
 
 impl Default for Parameters {
@@ -145,6 +148,7 @@ impl Parameters {
         datagrams: None,
         websocket: None,
         listen: None,
+        heal: None,
     };
 
     /// The framing with a remote that speaks `protocol`.
@@ -157,12 +161,23 @@ impl Parameters {
         let notify = self.notify.as_deref().map_or(0, NotifyTarget::held);
         let websocket = self.websocket.as_deref().map_or(0, |settings| size_of_val(settings) + settings.offer.held());
         let listen = self.listen.as_deref().map_or(0, ListenSettings::held);
-        notify + websocket + listen + self.tls.as_deref().map_or(0, TlsSettings::held)
+        let heal = self.heal.as_deref().map_or(0, HealSettings::held);
+        notify + websocket + listen + heal + self.tls.as_deref().map_or(0, TlsSettings::held)
     }
 
     /// Frees the settings that only connecting needs.
     pub(crate) fn drop_connect_settings(&mut self) {
-        (self.tls, self.datagrams, self.websocket) = (None, None, None);
+        (self.tls, self.datagrams, self.websocket, self.heal) = (None, None, None, None);
+    }
+
+    /// CTIM, or the configured limit.
+    pub(crate) fn connect_limit(&self, configured: Duration) -> Duration {
+        self.connect_timeout.map_or(configured, |ms| Duration::from_millis(ms.get().into()))
+    }
+
+    /// HEAL: the longest time between two attempts to connect again. `None`: the remote's end is the connection's.
+    pub(crate) fn heals(&self) -> Option<Duration> {
+        self.heal.as_deref()?.max_delay
     }
 
     /// The pid by which ATCH finds the kept connection. It is the plugin's secret. `None`: the connection is not kept, or
@@ -231,6 +246,12 @@ impl Parameters {
             && self.kept_pid().is_none_or(|pid| pid.len() < MIN_KEPT_PID_LEN)
         {
             return Err(OptionError::Keep(keep));
+        }
+        if protocol.is_websocket()
+            && let Some((spec, option)) = given.iter().find(|(spec, _)| spec.name == "HELO")
+            && self.heal.as_deref().is_some_and(|heal| !heal.is_text())
+        {
+            return Err(ValueError::Invalid.into_option_error(spec, option));
         }
         // A byte stream has no messages that the framing could delimit.
         if matches!(protocol, Protocol::Tcp | Protocol::Tls) && self.framing(protocol) != Framing::Raw {
@@ -307,6 +328,8 @@ pub(crate) enum OptionScope {
     Endpoints,
     /// Protocols that have messages.
     Messages,
+    /// Protocols with a connection to the remote.
+    Connections,
     /// UDP.
     Udp,
     /// TLS, and WebSocket, whose server may redirect to TLS.
@@ -321,6 +344,7 @@ impl OptionScope {
             // `Parameters::apply` checks the framing itself, after all options.
             Self::All | Self::Messages => true,
             Self::Endpoints => !protocol.is_websocket(),
+            Self::Connections => protocol != Protocol::Udp,
             Self::Udp => protocol == Protocol::Udp,
             Self::Tls => protocol == Protocol::Tls || protocol.is_websocket(),
             Self::WebSocket => protocol.is_websocket(),
@@ -341,6 +365,7 @@ impl OptionScope {
             Self::All => "all",
             Self::Endpoints => "host:port",
             Self::Messages => "ws, udp",
+            Self::Connections => "tcp, tls, ws",
             Self::Udp => "udp",
             Self::Tls => "tls, wss",
             Self::WebSocket => "ws, wss",

@@ -28,7 +28,7 @@ fn applies_every_option() {
     assert!(all.notify.unwrap().notifies());
     assert_eq!(all.pace, Some(Duration::from_secs(2)));
     assert_eq!(all.transport, Transport::Udp);
-    assert_eq!(all.connect_timeout, Some(Duration::from_millis(100)));
+    assert_eq!(all.connect_timeout, NonZeroU32::new(100));
     assert!(all.events);
     assert_eq!(all.framing, Some(Framing::Mesg));
 }
@@ -48,7 +48,7 @@ fn malformed_numbers_are_ignored_and_others_clamped() {
     for (text, block) in [("0", None), ("-1", None), ("0.5", Some(1)), ("inf", Some(65536)), ("99999", Some(65536))] {
         assert_eq!(applied(&format!("BLKS={text}")).block_size.map(u32::from), block, "{text}");
     }
-    assert_eq!(applied("CTIM=0").connect_timeout, Some(values::MAX_CONNECT_TIMEOUT));
+    assert_eq!(applied("CTIM=0").connect_timeout, NonZeroU32::new(600_000));
 }
 
 #[test]

@@ -108,6 +108,7 @@ impl World {
             pipes: &mut PipePool::new(0),
             entropy: &mut RandomSource::default(),
             block: self.block,
+            heals: false,
         };
         let turn =
             self.relay.run(&mut self.plugin, &mut self.remote, &|_| true, &mut |to, _| self.unsent.push(to), &mut env);

@@ -26,7 +26,7 @@ use super::{CloseReason, Relay, RelayContext, RelayTurn, TURN_BYTES, TURN_CALLS,
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::reason;
 use crate::protocol::framing::{Framing, FramingKind};
-use crate::websocket::{Connection, ConnectionLost, Entropy, Event, close};
+use crate::websocket::{Connection, ConnectionLost, Entropy, Event, Kind, close};
 pub(crate) use to_plugin::ToPlugin;
 pub(crate) use to_remote::{PluginEnd, ToRemote};
 
@@ -87,6 +87,10 @@ pub(crate) struct WebSocketRelay {
     close_reason: Option<CloseReason>,
     /// See [`Relay::failure`].
     failure: Option<Box<str>>,
+    /// The remote's end is not the plugin's (HEAL).
+    heals: bool,
+    /// The remote has ended in a way of which the plugin is not told, since the proxy connects again.
+    heals_now: bool,
     /// Longest silence of the remote.
     receive: Option<Duration>,
     receive_timer: ReceiveTimer,
@@ -105,8 +109,19 @@ pub(crate) struct RelayOptions {
     pub max_message: u64,
     /// Longest silence of the remote.
     pub receive: Option<Duration>,
-    /// The plugin may come back (KEEP), and must find whole messages then: none is passed on while it comes.
-    pub keep: bool,
+    /// Messages are handed over whole, whatever their length: the plugin may come back (KEEP), or the remote (HEAL).
+    pub whole: bool,
+    /// The remote's end is not the plugin's (HEAL).
+    pub heals: bool,
+}
+
+/// What a relay goes on with after another one whose remote has ended.
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    /// What the plugin has sent, and what was not encoded yet.
+    pub to_remote: ToRemote,
+    /// What the plugin is still to be told.
+    pub to_plugin: Vec<u8>,
 }
 
 /// What the plugin is told where there is no memory for a message.
@@ -123,7 +138,7 @@ impl WebSocketRelay {
         head: Option<&[u8]>,
     ) -> Self {
         let limit = usize::try_from(options.max_message).unwrap_or(usize::MAX).max(MIN_MESSAGE_LIMIT);
-        let mut to_plugin = ToPlugin::new(options.framing, options.keep, received_ahead);
+        let mut to_plugin = ToPlugin::new(options.framing, options.whole, received_ahead);
         if let Some(head) = head {
             to_plugin.handle_head(head);
         }
@@ -137,12 +152,36 @@ impl WebSocketRelay {
             is_shut_down: false,
             close_reason: None,
             failure: None,
+            heals: options.heals,
+            heals_now: false,
             receive: options.receive,
             receive_timer: ReceiveTimer::new(now),
             waits_for_memory: false,
             counted: 0,
             progress: now,
         }
+    }
+
+    /// Tells the remote `texts`, before anything of the plugin.
+    pub(crate) fn open_with<'t>(&mut self, texts: impl Iterator<Item = &'t [u8]>, entropy: &mut dyn Entropy) {
+        for text in texts {
+            // A connection that has just begun takes messages.
+            let _ = self.connection.send(Kind::Text, text, true, entropy);
+        }
+    }
+
+    /// Goes on where another relay has stopped.
+    pub(crate) fn resume(&mut self, resumed: Resumed) {
+        self.to_remote = resumed.to_remote;
+        self.to_plugin.handle_resumed(resumed.to_plugin);
+    }
+
+    /// What another relay goes on with, which takes the place of this one; but for what the plugin is to be told.
+    pub(crate) fn take_to_remote(&mut self) -> ToRemote {
+        let empty = ToRemote::new(self.to_remote.framing(), FramingKind::WebSocket, MIN_MESSAGE_LIMIT, b"");
+        let mut taken = std::mem::replace(&mut self.to_remote, empty);
+        taken.restart_count();
+        taken
     }
 
     /// Moves what can be moved.
@@ -304,8 +343,14 @@ impl WebSocketRelay {
                 None if used == 0 => return taken,
                 None => {}
                 Some(Event::Closed { code, reason }) => {
+                    let reason = reason.to_vec();
                     self.remote = RemoteState::Ended;
-                    self.to_plugin.handle_end(code, reason);
+                    if self.begins_to_heal(CloseReason::RemoteClosed) {
+                        let text = format!("closed {code} {}", String::from_utf8_lossy(&reason));
+                        self.failure = Some(text.trim_end().into());
+                    } else {
+                        self.to_plugin.handle_end(code, &reason);
+                    }
                     self.close_reason.get_or_insert(CloseReason::RemoteClosed);
                 }
                 Some(Event::InvalidClose { error, code, reason }) => {
@@ -384,7 +429,9 @@ impl WebSocketRelay {
     /// Tells the plugin that nothing more comes, once it has everything.
     fn deliver_end(&mut self, plugin: &mut dyn Endpoint, turn: &mut RelayTurn) {
         if !self.remote.is_open() && !self.end_delivered && !self.is_held_back() {
-            plugin.shutdown_write();
+            if !self.heals_now {
+                plugin.shutdown_write();
+            }
             self.end_delivered = true;
             turn.end_delivered = true;
         }
@@ -519,6 +566,11 @@ impl WebSocketRelay {
     fn end_remote(&mut self, code: u16, reason: &str, why: CloseReason) {
         if self.remote.is_open() {
             self.remote = RemoteState::Ended;
+            if self.begins_to_heal(why) {
+                self.failure = Some(reason.into());
+                self.close_reason = Some(why);
+                return;
+            }
             let is_in_part = self.to_plugin.handle_end(code, reason.as_bytes());
             if is_in_part {
                 self.failure = Some(format!("{reason}, within a message that the plugin has in part").into());
@@ -527,6 +579,20 @@ impl WebSocketRelay {
             }
             self.close_reason.get_or_insert(why);
         }
+    }
+
+    /// True if the proxy connects again after this end of the remote. What has come of a message is dropped.
+    fn begins_to_heal(&mut self, why: CloseReason) -> bool {
+        let is_remotes = matches!(
+            why,
+            CloseReason::RemoteLost | CloseReason::RemoteClosed | CloseReason::RemoteSilent | CloseReason::BadRemote
+        );
+        self.heals_now = self.heals
+            && is_remotes
+            && self.plugin == PluginState::Open
+            && self.close_reason.is_none()
+            && self.to_plugin.handle_loss();
+        self.heals_now
     }
 
     /// The plugin sends nothing more: the remote is told so with `code`.
@@ -645,6 +711,10 @@ impl Relay for WebSocketRelay {
 
     fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
+    }
+
+    fn remote_end(&self) -> Option<CloseReason> {
+        self.close_reason.filter(|_| self.heals_now && self.end_delivered && self.plugin == PluginState::Open)
     }
 
     fn messages(&self) -> Option<(u64, u64)> {

@@ -186,6 +186,23 @@ impl ToPlugin {
         is_passed
     }
 
+    /// The remote is lost, and another connection takes its place: what has come of a message is dropped. False if the plugin
+    /// has a part of it already, which cannot be taken back.
+    pub(crate) fn handle_loss(&mut self) -> bool {
+        if matches!(self.incoming, Incoming::PassedBody | Incoming::PassedLine(_)) {
+            return false;
+        }
+        self.incoming = Incoming::Nothing;
+        (self.undecoded, self.more) = (Vec::new(), false);
+        true
+    }
+
+    /// What the plugin is still to be told from before, in its framing. To be called before any event.
+    pub(crate) fn handle_resumed(&mut self, mut bytes: Vec<u8>) {
+        bytes.extend_from_slice(&self.out);
+        self.out = bytes;
+    }
+
     fn show(&mut self, verb: &str, payload: &[u8]) {
         if self.framing == Framing::Mesg {
             encode_body(verb, payload, &mut self.out);

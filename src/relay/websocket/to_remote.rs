@@ -31,6 +31,16 @@ impl ToRemote {
         Self { framing, decoder, sent: 0 }
     }
 
+    /// Counts what is sent anew.
+    pub(crate) fn restart_count(&mut self) {
+        self.sent = 0;
+    }
+
+    /// The framing on the plugin's side.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
     /// Takes bytes that were just read from the plugin. Their memory grows by no more than `memory` bytes beyond them.
     pub(crate) fn decode(
         &mut self,

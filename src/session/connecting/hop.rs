@@ -50,7 +50,7 @@ fn follow(from: &Url, location: &str, left: u32) -> Result<Url, HandshakeError> 
 
 /// When a connection that begins now must be made (CTIM).
 fn connect_due<N: Network>(parameters: &Parameters, cx: &SessionContext<'_, N>) -> Instant {
-    cx.now + parameters.connect_timeout.unwrap_or(cx.config.limits.connect)
+    cx.now + parameters.connect_limit(cx.config.limits.connect)
 }
 
 /// The scope of `address`. Every address of this machine is in the scope of loopback.

@@ -432,6 +432,8 @@ fn lost(error: &io::Error) -> ConnectError {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::config::Config;
     use crate::protocol::options::{Transport, WebSocketSettings};
@@ -544,7 +546,7 @@ mod tests {
     fn a_name_without_an_answer_is_given_up_in_time() {
         let mut world = world(&[]);
         world.resolver.answers.insert("slow.test".into(), (Ok(Vec::new()), Delay::Forever));
-        let parameters = Parameters { connect_timeout: Some(Duration::from_secs(2)), ..Parameters::default() };
+        let parameters = Parameters { connect_timeout: NonZeroU32::new(2000), ..Parameters::default() };
         let mut connecting = begin(&mut world, "slow.test:80", &parameters);
         assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
         assert_eq!(connecting.deadline(), Some(world.now + Duration::from_secs(2)));
@@ -558,7 +560,7 @@ mod tests {
     #[test]
     fn a_plugin_that_has_ended_its_side_waits_for_a_short_time_only() {
         let mut world = world(&[]);
-        let parameters = Parameters { connect_timeout: Some(Duration::from_secs(60)), ..Parameters::default() };
+        let parameters = Parameters { connect_timeout: NonZeroU32::new(60_000), ..Parameters::default() };
         let (mut connecting, start) = (begin(&mut world, "192.0.2.1:80", &parameters), world.now);
         assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
         let limit = Duration::from_secs(4);

@@ -426,6 +426,7 @@ impl World {
             Stage::Claiming(_) => "claiming",
             Stage::Connecting(_) => "connecting",
             Stage::Relaying(_) => "relaying",
+            Stage::Healing(_) => "healing",
             Stage::UnreadTail(_) => "unread tail",
             Stage::Draining(_) => "draining",
             Stage::Closed => "closed",

@@ -5,6 +5,7 @@ mod discovery;
 mod echo;
 mod fairness;
 mod half_close;
+mod healing;
 mod lua_plugins;
 mod outages;
 mod resets;

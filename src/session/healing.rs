@@ -1,0 +1,326 @@
+//! A remote that has ended, and to which the proxy connects again (HEAL).
+//!
+//! ```text
+//! waits --delay over--> connects --connected--> HealOutcome::Back
+//!   ^                       |
+//!   +-------- failed -------+   the delay is doubled, up to HEAL
+//! ```
+//!
+//! Nothing is read from the plugin meanwhile: what it sends waits in the kernel's buffers, and in those of a kept plugin.
+//! Contract: as for [`Connecting`].
+
+use std::time::{Duration, Instant};
+
+use super::connecting::{ConnectOutcome, Connected, Connecting};
+use super::context::SessionContext;
+use super::outbox::Outbox;
+use super::pid::Pid;
+use super::setup::ConnectRequest;
+use crate::access::RequestOrigin;
+use crate::net::endpoint::Endpoint;
+use crate::net::network::Network;
+use crate::net::readiness::Readiness;
+use crate::net::resolver::ResolveResult;
+use crate::protocol::framing::{Framing, encode_body};
+use crate::protocol::options::{Parameters, Protocol};
+use crate::protocol::target::Target;
+use crate::relay::websocket::{Resumed, ToRemote};
+use crate::tls::TlsStep;
+use crate::websocket::Entropy;
+
+/// The first delay before an attempt to connect again, which is doubled after each failure.
+const MIN_DELAY: Duration = Duration::from_secs(1);
+/// A connection that has lasted this long sets the delay back.
+const LASTING: Duration = Duration::from_secs(10);
+/// Characters of the reason that the plugin is told at most.
+const MAX_REASON: usize = 200;
+/// A delay is chosen within a fifth of its length, so that many plugins do not connect at the same moment.
+const JITTER: f64 = 0.2;
+
+/// What has become of a connection with HEAL, over all its remotes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Outages {
+    /// How often the remote was lost.
+    pub losses: u32,
+    /// The delay before the last attempt. Zero: none was needed, or the last connection has lasted.
+    delay: Duration,
+    /// Bytes received from remotes that were lost.
+    pub received: u64,
+    /// Bytes sent to remotes that were lost.
+    pub sent: u64,
+    /// Messages received from remotes that were lost, and sent to them.
+    pub messages: (u64, u64),
+}
+
+impl Outages {
+    /// A remote is lost that was connected for `lasted`: bytes and messages that were received from it, and sent to it.
+    pub(super) fn handle_lost(&mut self, lasted: Duration, (received, sent): (u64, u64), messages: (u64, u64)) {
+        self.losses = self.losses.saturating_add(1);
+        (self.received, self.sent) = (self.received + received, self.sent + sent);
+        self.messages = (self.messages.0 + messages.0, self.messages.1 + messages.1);
+        if lasted >= LASTING {
+            self.delay = Duration::ZERO;
+        }
+    }
+
+    /// The delay before the next attempt, at most `max`.
+    fn next_delay(&mut self, max: Duration, entropy: &mut dyn Entropy) -> Duration {
+        self.delay = (self.delay * 2).clamp(MIN_DELAY, max.max(MIN_DELAY));
+        let [byte, ..] = entropy.mask();
+        let factor = 1.0 - JITTER + 2.0 * JITTER * f64::from(byte) / 255.0;
+        self.delay.mul_f64(factor)
+    }
+}
+
+/// A connection whose remote is lost.
+#[derive(Debug)]
+pub(super) struct Healing<N: Network> {
+    /// For log lines.
+    pid: Pid,
+    origin: RequestOrigin,
+    target: Target,
+    protocol: Protocol,
+    /// Since when the remote is lost.
+    since: Instant,
+    /// When the connection was first made.
+    connected_at: Instant,
+    /// When the remote last sent something.
+    last_heard: Instant,
+    /// What the plugin is told of the loss.
+    to_plugin: Outbox,
+    /// What the plugin has sent, and what was not encoded yet (WebSocket).
+    to_remote: Option<ToRemote>,
+    /// When the next attempt begins; no longer of importance while one is under way.
+    retry_at: Instant,
+    attempt: Option<Box<Connecting<N>>>,
+    outages: Outages,
+}
+
+/// What a session knows of the remote that is lost.
+pub(super) struct LostRemote {
+    /// Where the connection led.
+    pub target: Target,
+    /// What was spoken.
+    pub protocol: Protocol,
+    /// Why it has ended.
+    pub reason: String,
+    /// When the connection was first made.
+    pub connected_at: Instant,
+    /// When the remote last sent something.
+    pub last_heard: Instant,
+    /// What the plugin has sent, and what was not encoded yet (WebSocket).
+    pub to_remote: Option<ToRemote>,
+}
+
+/// What a turn leads to.
+pub(super) enum HealOutcome<N: Network> {
+    /// Nothing more to do until something happens. `told`: the plugin was written something.
+    Wait { told: bool },
+    /// There is more to do at once.
+    Again { told: bool },
+    /// The proxy has connected again.
+    Back(Box<Connected<N>>, Option<Resumed>),
+    /// The plugin's connection is broken.
+    PluginLost,
+}
+
+impl<N: Network> Healing<N> {
+    /// Begins to heal a connection of `pid`, which `origin` has asked for.
+    pub(super) fn new(
+        (pid, origin): (Pid, RequestOrigin),
+        lost: LostRemote,
+        mut outages: Outages,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Self {
+        let LostRemote { target, protocol, reason, connected_at, last_heard, to_remote } = lost;
+        let delay = outages.next_delay(parameters.heals().unwrap_or_default(), cx.random);
+        log::info!("{pid} lost: {reason}; {target}, connecting again in {:.1} s", delay.as_secs_f64());
+        let mut healing = Self {
+            pid,
+            origin,
+            target,
+            protocol,
+            since: cx.now,
+            connected_at,
+            last_heard,
+            to_plugin: Outbox::default(),
+            to_remote,
+            retry_at: cx.now + delay,
+            attempt: None,
+            outages,
+        };
+        let shown: String = reason.chars().take(MAX_REASON).collect();
+        healing.tell_plugin(&format!("lost {shown}"), parameters);
+        healing
+    }
+
+    /// Tells the plugin what has become of the remote, if its framing can.
+    fn tell_plugin(&mut self, text: &str, parameters: &Parameters) {
+        if parameters.framing(self.protocol) == Framing::Mesg {
+            let mut message = Vec::new();
+            encode_body("EVNT", text.as_bytes(), &mut message);
+            self.to_plugin.push(&message);
+        }
+    }
+
+    /// Does what can be done now.
+    pub(super) fn turn(
+        &mut self,
+        plugin: &mut dyn Endpoint,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> HealOutcome<N> {
+        if plugin.is_closed() || plugin.is_read_closed() {
+            return HealOutcome::PluginLost;
+        }
+        let unwritten = self.to_plugin.unwritten();
+        if self.to_plugin.flush(plugin).is_err() {
+            return HealOutcome::PluginLost;
+        }
+        let told = self.to_plugin.unwritten() < unwritten;
+        if self.attempt.is_none() && self.retry_at <= cx.now {
+            let request = ConnectRequest { target: self.target.clone(), sent_ahead: Vec::new() };
+            self.attempt = Some(Box::new(Connecting::new(self.pid, self.origin, request, parameters, cx)));
+        }
+        let Some(attempt) = &mut self.attempt else { return HealOutcome::Wait { told } };
+        match attempt.turn(parameters, cx) {
+            ConnectOutcome::Wait => HealOutcome::Wait { told },
+            ConnectOutcome::Again => HealOutcome::Again { told },
+            ConnectOutcome::Connected(connected) => {
+                self.attempt = None;
+                let away = (cx.now - self.since).as_secs_f64();
+                log::info!("{} back: connected again to {}, after {away:.1} s", self.pid, self.target);
+                self.tell_plugin("back", parameters);
+                let to_plugin = std::mem::take(&mut self.to_plugin).into_unwritten();
+                let resumed = self.to_remote.take().map(|to_remote| Resumed { to_remote, to_plugin });
+                HealOutcome::Back(Box::new(connected), resumed)
+            }
+            ConnectOutcome::Failed(error) => {
+                let reason = error.reason(self.protocol);
+                self.attempt = None;
+                let delay = self.outages.next_delay(parameters.heals().unwrap_or_default(), cx.random);
+                self.retry_at = cx.now + delay;
+                log::info!(
+                    "{} not connected again to {}: {}; the next attempt in {:.1} s",
+                    self.pid,
+                    self.target,
+                    String::from_utf8_lossy(&reason),
+                    delay.as_secs_f64()
+                );
+                HealOutcome::Again { told }
+            }
+        }
+    }
+
+    /// Where the connection leads.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What is spoken.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Since when the remote is lost.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// When the connection was first made.
+    pub(super) fn connected_at(&self) -> Instant {
+        self.connected_at
+    }
+
+    /// When a remote last sent something.
+    pub(super) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// What has become of the connection so far.
+    pub(super) fn outages(&self) -> Outages {
+        self.outages
+    }
+
+    /// When the next attempt begins. `None`: one is under way.
+    pub(super) fn next_attempt(&self) -> Option<Instant> {
+        self.attempt.is_none().then_some(self.retry_at)
+    }
+
+    /// When a turn is needed even without an event.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.attempt {
+            Some(attempt) => attempt.deadline(),
+            None => Some(self.retry_at),
+        }
+    }
+
+    /// Another plugin has taken the place of the one before: half a message of the old one is dropped.
+    pub(super) fn handle_new_plugin(&mut self) {
+        if let Some(to_remote) = &mut self.to_remote {
+            to_remote.reset();
+        }
+    }
+
+    /// An event of one of the remote's sockets.
+    pub(super) fn handle_remote_event(&mut self, event: Readiness) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.handle_remote_event(event);
+        }
+    }
+
+    /// The addresses of `host`, or why there are none.
+    pub(super) fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.handle_resolved(host, answer);
+        }
+    }
+
+    /// A part of a TLS handshake is computed.
+    pub(super) fn handle_tls_step(&mut self, step: TlsStep) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.handle_tls_step(step);
+        }
+    }
+
+    /// Ends an attempt that is under way.
+    pub(super) fn cancel(&mut self, cx: &mut SessionContext<'_, N>) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.cancel(cx);
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn held(&self) -> usize {
+        self.target.held()
+            + self.to_plugin.held()
+            + self.to_remote.as_ref().map_or(0, ToRemote::held)
+            + self.attempt.as_ref().map_or(0, |attempt| attempt.held())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestEntropy;
+
+    #[test]
+    fn delays_grow_up_to_the_limit_and_a_lasting_connection_sets_them_back() {
+        let (mut outages, mut entropy) = (Outages::default(), TestEntropy::default());
+        let max = Duration::from_secs(5);
+        for expected in [1.0, 2.0, 4.0, 5.0, 5.0] {
+            let delay = outages.next_delay(max, &mut entropy).as_secs_f64();
+            assert!((0.8 * expected..=1.2 * expected).contains(&delay), "{delay}, not about {expected}");
+        }
+        outages.handle_lost(LASTING - Duration::from_millis(1), (3, 4), (1, 2));
+        assert!(outages.next_delay(max, &mut entropy) >= Duration::from_secs(4));
+        outages.handle_lost(LASTING, (3, 4), (1, 2));
+        assert_eq!((outages.received, outages.sent, outages.messages), (6, 8, (2, 4)));
+        assert!(outages.next_delay(max, &mut entropy) <= Duration::from_millis(1200));
+        assert_eq!(outages.losses, 2);
+        // A limit below the first delay does not make it shorter: a remote is not asked several times a second.
+        let mut outages = Outages::default();
+        assert!(outages.next_delay(Duration::from_millis(10), &mut entropy) >= Duration::from_millis(800));
+    }
+}
