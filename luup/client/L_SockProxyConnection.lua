@@ -29,6 +29,8 @@ local MIN_INTERVAL, MAX_INTERVAL, GROWTH = 0.02, 2, 1.5
 -- Seconds before a connection is opened again: doubled after each failure. A connection that lasted longer than MAX_DELAY sets it
 -- back.
 local MIN_DELAY, MAX_DELAY = 1, 60
+-- Seconds. With HEAL, a connection that lasted so long sets the delay back, as in the proxy.
+local HEAL_LASTING = 10
 -- Seconds of silence before a direct connection may be replaced by one through the proxy.
 local MIN_SILENCE = 5
 
@@ -93,17 +95,33 @@ local function set_closed(self, code, reason)
     Timer.disarm(self)
 end
 
+-- The longest delay of HEAL in seconds, or nil: the proxy's work, which the library does for a connection without the proxy. The
+-- first connection fails as ever.
+local function heal_delay(self)
+    local seconds = tonumber(self.options.HEAL)
+    local is_ours = self.direct and (self.opened_at or self.healing) and not self.closing
+    return is_ours and seconds and seconds > 0 and math.max(seconds, MIN_DELAY) or nil
+end
+
 -- Ends the connection; it is opened again if the plugin wants that and has not closed it. Messages that wait for a connection
 -- that could not be made wait for the next one.
 local function set_ended(self, code, reason)
-    if not self.options.reconnect then return set_closed(self, code, reason) end
+    local max_delay, lasting = heal_delay(self), HEAL_LASTING
+    self.healing = max_delay ~= nil
+    if not max_delay then max_delay, lasting = MAX_DELAY, MAX_DELAY end
+    if not (self.healing or self.options.reconnect) then return set_closed(self, code, reason) end
     release(self)
-    if self.opened_at and Clock.since(self.opened_at) > MAX_DELAY then self.delay = MIN_DELAY end
+    if self.opened_at and Clock.since(self.opened_at) > lasting then self.delay = MIN_DELAY end
     self.state, self.code, self.reason, self.opened_at, self.more = "waiting", code, reason, nil, false
     -- A kept connection may still be at the proxy.
     if self.kept ~= nil then self.resume_at = self.seen end
     self.waits_since, self.retry_after = Clock.now(), self.delay
-    self.delay = math.min(self.delay * 2, MAX_DELAY)
+    self.delay = math.min(self.delay * 2, max_delay)
+end
+
+-- Tells the plugin of the end.
+local function tell_end(self, code, reason)
+    if self.healing then call_back(self, "on_lost", reason) else call_back(self, "on_close", code, reason) end
 end
 
 --- Returns a connection that is not open yet. `options`: those of Client.open, with defaults. `connect(self)` runs in an operation
@@ -132,18 +150,21 @@ local function set_open(self, channel, quiet)
     self.kept, self.pid, self.direct = channel.resumed or false, channel.pid, channel.direct
     self.seen = self.kept and self.resume_at or 0
     self.closing, self.code, self.reason = nil, nil, nil
+    local healed = self.healing
+    self.healing = false
     expect_data(self)
     if self.options.group then self.options.group[self] = true end
     -- What was stored of an earlier connection would count as a gap.
     if self.options.KEEP and not self.kept then call_back(self, "on_seen", 0) end
     if self.state == "open" then send_early(self) end
-    if self.state == "open" and not quiet then call_back(self, "on_open") end
+    if self.state ~= "open" then return end
+    if healed then call_back(self, "on_back") elseif not quiet then call_back(self, "on_open") end
 end
 
 -- Called when a connection was not opened. `quiet`: without on_error.
 local function set_failed(self, why, quiet)
     set_ended(self, nil, why)
-    if not quiet then call_back(self, "on_error", why) end
+    if not quiet and not self.healing then call_back(self, "on_error", why) end
 end
 
 -- Begins to open the connection.
@@ -204,7 +225,10 @@ local function deliver(self, verb, body, detail)
         self.channel:flush()
         finish(self)
         set_ended(self, detail, body)
-        call_back(self, "on_close", detail, body)
+        tell_end(self, detail, body)
+    elseif verb == "EVNT" then
+        local reason = body:match("^lost ?(.*)$")
+        if reason then call_back(self, "on_lost", reason) else call_back(self, "on_back") end
     end
     return self.state == "open"
 end
@@ -213,7 +237,7 @@ end
 local function set_lost(self, why, code)
     if not code and self.websocket and self.framing == "MESG" then code = 1006 end
     set_ended(self, code, why)
-    call_back(self, "on_close", code, why)
+    tell_end(self, code, why)
 end
 
 -- Delivers the complete messages, until the plugin closes the connection. Returns false if the turn took too long before that.
@@ -234,7 +258,8 @@ end
 local function look_for_proxy(self)
     local options = self.options
     if not self.probe then
-        if not (self.direct and options.reconnect and options.direct) or self.closing then return end
+        local reopens = options.reconnect or heal_delay(self)
+        if not (self.direct and reopens and options.direct) or self.closing then return end
         self.looked_at = self.looked_at or self.opened_at
         local interval = options.proxy_interval
         local silent = Clock.since(self.channel.heard) >= math.min(interval, MIN_SILENCE)
@@ -256,7 +281,7 @@ local function look_for_proxy(self)
     set_ended(self, code, why)
     -- This was no failure.
     self.retry_after, self.delay = 0, MIN_DELAY
-    call_back(self, "on_close", code, why)
+    tell_end(self, code, why)
 end
 
 -- One turn of an open connection. Returns as Connection:poll does.
@@ -364,7 +389,8 @@ end
 
 -- Sends a message. Bytes that the peer does not accept within MAX_SEND_WAIT stay queued, in order, for the next call.
 local function send(self, verb, body, detail)
-    if self.state == "connecting" then return keep_early(self, verb, body, detail) end
+    -- HEAL: what the plugin sends while the remote is lost waits, as in the proxy.
+    if self.state == "connecting" or self.healing then return keep_early(self, verb, body, detail) end
     if self.state ~= "open" then return nil, self.state == "closed" and "closed" or "not connected" end
     if self.closing then return nil, "closing" end
     local channel = self.channel

@@ -344,8 +344,10 @@ end
 local ALL = " RTIM BLKS NTFY PACE CTIM EVNT KEEP"
 local TLS = " VRFY PINS TLSV SNIH CAFL CERT PKEY"
 local OPTIONS = {
-    tcp = ALL .. " PRTO FRAM ", tls = ALL .. " PRTO FRAM" .. TLS .. " ", udp = ALL .. " PRTO FRAM BIND JOIN MTTL ",
-    ws = ALL .. TLS .. " FRAM SUBP HDRS AUTH UAGT ORIG RDIR RQTM PNGI MAXM DEFL MASK CTRL RHDR LENI ",
+    tcp = ALL .. " PRTO FRAM HEAL HELO ",
+    tls = ALL .. " PRTO FRAM HEAL HELO" .. TLS .. " ",
+    udp = ALL .. " PRTO FRAM BIND JOIN MTTL ",
+    ws = ALL .. TLS .. " FRAM SUBP HDRS AUTH UAGT ORIG RDIR RQTM PNGI MAXM DEFL MASK CTRL RHDR LENI HEAL HELO ",
 }
 
 -- Returns the reason for which an option is none for this kind of target, or nil.
@@ -384,6 +386,14 @@ function Direct.open(target, options)
     local silence = tonumber(options.RTIM) or 0
     channel.silence = silence > 0 and silence / 1000 or nil
     channel.heard = Clock.now()
+    for _, text in ipairs(options.HELO and Options.texts(options.HELO) or {}) do
+        local said
+        said, why = channel:push("TEXT", text)
+        if not said then
+            channel:close()
+            return nil, "Invalid option HELO: " .. why
+        end
+    end
     return channel
 end
 

@@ -33,12 +33,12 @@ local OWN = {
     notify = "table", group = "table", log = "function", connect = "function", timer = "string", directory = "string",
     protocol = "string", direct = "boolean", reconnect = "boolean",
     on_message = "function", on_open = "function", on_error = "function", on_close = "function", on_ping = "function",
-    on_pong = "function", on_head = "function", on_seen = "function",
+    on_pong = "function", on_head = "function", on_seen = "function", on_lost = "function", on_back = "function",
 }
 -- The options of CONN that are numbers. The proxy ignores any other value, as the Lua daemon did.
 local NUMBERS = {
     RTIM = true, BLKS = true, PACE = true, CTIM = true, KEEP = true, RDIR = true, RQTM = true, PNGI = true, MAXM = true,
-    MTTL = true,
+    MTTL = true, HEAL = true,
 }
 
 -- The type of a value; a string that is a number counts as one, since variables of Luup are strings.
@@ -118,6 +118,11 @@ local function list(value)
     return table.concat(items, ",")
 end
 
+--- Returns the texts of HELO, which is one or a list.
+function Options.texts(value)
+    return type(value) == "table" and value or { tostring(value) }
+end
+
 --- Returns the lines of HDRS, which is one "Name: value", a list of them, or a table of names and values.
 function Options.headers(value)
     if type(value) ~= "table" then return { (tostring(value):gsub(":%s+", ":", 1)) } end
@@ -156,6 +161,8 @@ local function line_of(words, options, lists)
         local value = options[name]
         if name == "HDRS" then
             for _, line in ipairs(Options.headers(value)) do add(name, Options.encoded(line)) end
+        elseif name == "HELO" then
+            for _, text in ipairs(Options.texts(value)) do add(name, Options.encoded(text)) end
         elseif lists[name] then
             add(name, list(value))
         elseif PLAIN[name] then
@@ -292,6 +299,7 @@ function Options.required_capabilities(target, options)
     need("LINE", Options.framing(target, options) == "LINE")
     need("V6", target:find("^%[") or target:find("://%["))
     need("KEEP", options.KEEP)
+    need("HEAL", options.HEAL or options.HELO)
     need("EVNT", on_off(options.EVNT) == "on")
     need("DEFL", on_off(options.DEFL) == "on")
     need("LENI", options.LENI)

@@ -107,8 +107,8 @@ pub(crate) fn build() -> Vec<u8> {
 
 /// `OK CAPA ...`: the words of part 1, then those of the declared options.
 pub(crate) fn capabilities() -> Vec<u8> {
-    const ORDER: [&str; 12] =
-        ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON", "LENI", "MCST"];
+    const ORDER: [&str; 13] =
+        ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON", "LENI", "MCST", "HEAL"];
     let is_supported = |word: &&str| {
         matches!(*word, "V6" | "JSON")
             || options().chain(listen_options()).any(|option| option.capabilities.contains(word))
@@ -224,7 +224,7 @@ mod tests {
     fn capabilities_beyond_part_1_come_last() {
         assert_eq!(
             text(capabilities()),
-            "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL LSTN KEEP EVNT JSON LENI MCST\n"
+            "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL LSTN KEEP EVNT JSON LENI MCST HEAL\n"
         );
     }
 

@@ -128,7 +128,7 @@ local function against( replies, options, ending )
     return conn or why, sock
 end
 local GREETING = "OK TOGGLEDBITS-SOCKPROXY 1 a1\n"
-local ALL = "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT JSON LENI MCST\n"
+local ALL = "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL KEEP EVNT HEAL JSON LENI MCST\n"
 lib.equal( against( { "220 mail\r\n" }, {} ), "the program at 10.0.0.1:99 is not sockproxyd" )
 lib.equal( against( { "ERR Access denied\n" }, {} ), "the proxy at 10.0.0.1:99 replies: ERR Access denied" )
 lib.like( against( {}, { patience = 0.05 } ), "does not greet: timeout$" )

@@ -269,6 +269,54 @@ steady:close()
 lib.equal( steady.state, "closed" )
 lib.equal( group[steady], nil )
 
+-- HEAL: the remote's end is not the connection's, over a stream and a WebSocket, and HELO is said each time.
+local heals = assert( socket.bind( "127.0.0.1", 0 ) )
+heals:settimeout( 0 )
+-- Waits for a connection, and for these bytes on it, while timers poll.
+local function accepted( expected )
+    local remote, got = nil, ""
+    engine.run_until( function()
+        remote = remote or heals:accept()
+        if remote and #got < #expected then
+            remote:settimeout( 0 )
+            local all, _, part = remote:receive( #expected - #got )
+            got = got .. ( all or part or "" )
+        end
+        return #got == #expected
+    end, "the opening" )
+    lib.equal( got, expected )
+    return remote
+end
+local told
+conn, told = open( "127.0.0.1:" .. select( 2, heals:getsockname() ), { HEAL = 5, HELO = { "LOGIN\r\n", "SUB\n" } } )
+lib.check( type( conn ) == "table", conn )
+local remote = accepted "LOGIN\r\nSUB\n"
+remote:send( "first" )
+lib.equal( told.next(), "message first BINA" )
+remote:close()
+-- Through the proxy a stream is not told, so that what the plugin sends may still be for the old connection. Else it waits.
+if direct then
+    lib.equal( told.next(), "lost closed" )
+    lib.equal( conn:binary( "meanwhile\n" ), true )
+end
+remote = accepted( "LOGIN\r\nSUB\n" .. ( direct and "meanwhile\n" or "" ) )
+if direct then lib.equal( told.next(), "back" ) end
+remote:send( "second" )
+lib.equal( told.next(), "message second BINA" )
+conn:close()
+remote:close()
+conn, events = open( plain .. "/", { HEAL = 5, HELO = "hello" } )
+lib.equal( events.next(), "message hello TEXT" )
+conn:text( "close 4000 restart" )
+lib.equal( events.next(), direct and "lost restart" or "lost closed 4000 restart" )
+lib.equal( conn:text( "meanwhile" ), true )
+-- The answers come behind the event.
+lib.equal( events.next(), "back" )
+lib.equal( events.next() .. events.next(), "message hello TEXTmessage meanwhile TEXT" )
+conn:shut( 1000, "enough" )
+lib.equal( events.next(), "close 1000 enough" )
+lib.equal( conn.state, "closed" )
+
 -- UDP with datagrams as messages.
 local device = socket.udp()
 device:setsockname( "127.0.0.1", 0 )

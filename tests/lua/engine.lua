@@ -119,7 +119,7 @@ function engine.queue()
 end
 
 -- The callbacks of a connection, and of a listener, that are recorded.
-local CONNECTION = { "on_message", "on_ping", "on_pong", "on_head", "on_close", "on_open", "on_error" }
+local CONNECTION = { "on_message", "on_ping", "on_pong", "on_head", "on_close", "on_open", "on_error", "on_lost", "on_back" }
 local LISTENER = { "on_lost", "on_listening" }
 
 -- Sets callbacks of L_SockProxyClient that put their events into one queue, as words: "message hello TEXT". Returns it.

@@ -82,6 +82,7 @@ fn a_stream_is_connected_again_and_told_the_opening() {
     drop(first);
     assert_eq!(plugin.bytes(10), b"last words");
     let lost = Instant::now();
+    eventually("it is lost", || (session(&daemon, "p").unwrap()["state"] == "healing").then_some(()));
     // Sent while it is lost: it follows the opening.
     plugin.send(b"meanwhile");
     let mut second = remote.accept();
