@@ -10,6 +10,7 @@ local proxy = require "L_SockProxyClient"
 local Digest = require "L_SockProxyDigest"
 local Direct = require "L_SockProxyDirect"
 local Frames = require "L_SockProxyFrames"
+local Handshake = require "L_SockProxyHandshake"
 local Headers = require "L_SockProxyHeaders"
 local Operation = require "L_SockProxyOperation"
 local Resolver = require "L_SockProxyResolver"
@@ -101,6 +102,38 @@ local function sender( peer, bytes )
         end
     end
 end
+
+-- A server that does not accept, since its queue is full. connect(2) is not asked again before there is an outcome: what it says
+-- then is the system's, in words of its own.
+local full = assert( socket.bind( "127.0.0.1", 0, 0 ) )
+local crowd, calls = {}, 0
+for index = 1, 4 do
+    crowd[index] = socket.tcp()
+    crowd[index]:settimeout( 0 )
+    crowd[index]:connect( "127.0.0.1", ( select( 2, full:getsockname() ) ) )
+end
+-- LuaSocket's classes of a socket before the first call and behind it.
+local classes = { getmetatable( socket.tcp() ).__index, getmetatable( crowd[1] ).__index }
+local real_connect = classes[1].connect
+for _, methods in ipairs( classes ) do
+    function methods.connect( ... )
+        calls = calls + 1
+        return real_connect( ... )
+    end
+end
+local connecting, done = Operation.start( function()
+    return Handshake.connect_tcp( "127.0.0.1", ( select( 2, full:getsockname() ) ), 0.1 )
+end ), nil
+local outcome
+repeat
+    local sock, why
+    done, sock, why = connecting:step()
+    outcome = sock or why
+    socket.select( nil, nil, 0.005 )
+until done
+for _, methods in ipairs( classes ) do methods.connect = real_connect end
+lib.equal( outcome, "timeout" )
+lib.equal( calls, 1 )
 
 -- Heads without end: of lines, of one line, of blank lines, of interim responses.
 for start, endless in pairs {
