@@ -149,7 +149,7 @@ local function set_open(self, channel, quiet)
     self.channel, self.state, self.operation, self.opened_at = channel, "open", nil, Clock.now()
     self.kept, self.pid, self.direct = channel.resumed or false, channel.pid, channel.direct
     self.seen = self.kept and self.resume_at or 0
-    self.closing, self.code, self.reason = nil, nil, nil
+    self.closing, self.code, self.reason, self.undelivered = nil, nil, nil, nil
     local healed = self.healing
     self.healing = false
     expect_data(self)
@@ -289,9 +289,12 @@ local function take_turn(self, started)
     local bytes = 0
     repeat
         self.channel:flush()
-        local received, why = self.channel:read()
+        -- What an earlier turn has left comes first: a remote that is faster than the plugin would fill the memory.
+        local received, why = 0, nil
+        if not self.undelivered then received, why = self.channel:read() end
         bytes = bytes + received
         local finished = dispatch(self, started)
+        self.undelivered = not finished
         if self.state ~= "open" then return nil, bytes end
         if not finished then return true, bytes end
         self.channel:flush()
@@ -336,6 +339,17 @@ local function poll(self)
     return more, bytes
 end
 
+-- As poll(). An error in it, which LuaSocket raises where the process has no descriptors left, or a plugin's own socket, ends
+-- the connection, and not the plugin's action.
+local function safe_poll(self)
+    local ok, more, bytes = pcall(poll, self)
+    if ok then return more, bytes end
+    local why = tostring(more)
+    log(self, why)
+    if self.state == "open" then set_lost(self, why) elseif self.state == "connecting" then set_failed(self, why) end
+    return nil, 0
+end
+
 --- Reads what has arrived and calls the callbacks, without waiting, for MAX_TURN seconds or one message. The action that the proxy
 -- calls uses it. In Luup the library calls it by itself, too: soon if there is more, and at intervals, which are short without the
 -- proxy. Returns true if there is more to read, else false, and the number of bytes read. Returns nil and the reason once
@@ -347,7 +361,7 @@ function Connection:poll()
     Transport.close_lingering()
     self.polling = true
     local before = self.seen
-    local more, bytes = poll(self)
+    local more, bytes = safe_poll(self)
     -- Known after the end, too.
     self.read = bytes
     if self.seen ~= before and self.state ~= "connecting" then call_back(self, "on_seen", self.seen) end

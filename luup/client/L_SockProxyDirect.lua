@@ -20,6 +20,8 @@ local CONNECT_TIMEOUT, MAX_CONNECT_TIMEOUT = 4.5, 600
 -- Files with the system's certificate authorities.
 local AUTHORITIES = { "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem", "/etc/pki/tls/certs/ca-bundle.crt" }
 
+local NO_IPV6 = "this LuaSocket has no IPv6: it needs the proxy"
+
 --- Returns a limit that is an option in milliseconds, in seconds; 0 and less stand for the longest.
 function Direct.limit(milliseconds, default)
     local seconds = milliseconds and tonumber(milliseconds) and tonumber(milliseconds) / 1000 or default
@@ -31,6 +33,7 @@ local function connect(host, port, options, started, seconds)
     if options.connect then return Handshake.call_connect(options, host, port) end
     local address, why = Resolver.resolve(host, started, seconds)
     if not address then return nil, why end
+    if address:find(":", 1, true) and not socket.tcp6 then return nil, NO_IPV6 end
     local sock
     sock, why = Handshake.connect_tcp(address, port, seconds - Clock.since(started))
     return sock, why and why:lower()
@@ -81,21 +84,36 @@ local function name_matches(name, host)
     return rest ~= nil and host:match("^[^.]+(%..+)$") == rest
 end
 
+-- True if a certificate's address is that of the host. LuaSec before 0.6 returns the bytes of an address.
+local function address_matches(address, host)
+    if address == host:lower() then return true end
+    local a, b, c, d = address:byte(1, 4)
+    return #address == 4 and string.format("%d.%d.%d.%d", a, b, c, d) == host
+end
+
+-- Returns the certificate of a TLS connection, or nil.
+local function certificate_of(sock)
+    return sock.getpeercertificate and sock:getpeercertificate()
+end
+
 -- Returns true if the certificate is that of the host, by its subjectAltName, else nil and the reason.
 local function check_name(certificate, host)
-    if not certificate.extensions then return nil, "this LuaSec cannot verify names: set PINS or VRFY=none" end
+    if not certificate or not certificate.extensions then
+        return nil, "this LuaSec cannot verify names: set PINS or VRFY=none"
+    end
     local names = (certificate:extensions() or {})["2.5.29.17"] or {}
-    for _, kind in ipairs { "dNSName", "iPAddress" } do
-        for _, name in ipairs(names[kind] or {}) do
-            if name_matches(name, host) then return true end
-        end
+    -- RFC 6125 section 6.4: a name, and its wildcard, is not compared with an address.
+    local kind, matches = "dNSName", name_matches
+    if Resolver.is_address(host) then kind, matches = "iPAddress", address_matches end
+    for _, name in ipairs(names[kind] or {}) do
+        if matches(name, host) then return true end
     end
     return nil, "certificate is not for " .. host
 end
 
 -- Returns true if the certificate has one of the fingerprints, else nil and the reason.
 local function check_pins(certificate, pins)
-    if not certificate.digest then return nil, "this LuaSec cannot verify fingerprints: PINS needs the proxy" end
+    if not certificate or not certificate.digest then return nil, "this LuaSec cannot verify fingerprints: PINS needs the proxy" end
     local own = "sha256/" .. certificate:digest("sha256"):lower()
     for _, pin in ipairs(type(pins) == "table" and pins or { pins }) do
         for word in tostring(pin):gmatch("[^,%s]+") do
@@ -106,10 +124,11 @@ local function check_pins(certificate, pins)
 end
 
 -- Makes TLS of a connected socket. Returns LuaSec's socket, or nil and the reason. The socket is closed then.
-local function secure(sock, host, options, started, seconds)
+local function secure(plain, host, options, started, seconds)
+    local sock = plain
     local function give_up(why)
-        sock:close()
-        return nil, "SSL_ERROR " .. tostring(why)
+        Transport.close_socket(sock, sock ~= plain and plain or nil)
+        return nil, "SSL_ERROR " .. tostring(why or "error")
     end
     local has_ssl, ssl = pcall(require, "ssl")
     if not has_ssl then return give_up("no LuaSec on this machine, and no proxy") end
@@ -137,16 +156,16 @@ local function secure(sock, host, options, started, seconds)
         local direction = why == "wantwrite" and "write" or "read"
         if why ~= "wantread" and why ~= "wantwrite" and why ~= "timeout" then return give_up(why) end
         if not Operation.wait(sock, direction, started, seconds) then
-            sock:close()
+            Transport.close_socket(sock, plain)
             return nil, "CONNECT_TIMEOUT timeout"
         end
         done, why = sock:dohandshake()
     end
     local ok = true
     if options.PINS then
-        ok, why = check_pins(sock:getpeercertificate(), options.PINS)
+        ok, why = check_pins(certificate_of(sock), options.PINS)
     elseif parameters.verify == "peer" then
-        ok, why = check_name(sock:getpeercertificate(), name)
+        ok, why = check_name(certificate_of(sock), name)
     end
     if not ok then return give_up(why) end
     return sock
@@ -161,11 +180,11 @@ function Direct.stream(host, port, tls, options, word)
         if not (word or tls) then return nil, why end
         return nil, (why == "timeout" and "CONNECT_TIMEOUT " or "COULD_NOT_CONNECT ") .. why
     end
-    if tls then
-        sock, why = secure(sock, host, options, started, seconds)
-        if not sock then return nil, why end
-    end
-    return Transport.new(sock, options.chunk)
+    if not tls then return Transport.new(sock, options.chunk) end
+    local wrapped
+    wrapped, why = secure(sock, host, options, started, seconds)
+    if not wrapped then return nil, why end
+    return Transport.new(wrapped, options.chunk, sock)
 end
 
 --- Returns the host and the port of a target, or nil.
@@ -222,21 +241,28 @@ Datagrams.__index = Datagrams
 -- Datagrams that one read takes, so that a turn stays short; and that wait in Lua to be sent: the kernel takes them at once.
 local MAX_READ, MAX_UNSENT = 64, 64
 
+local function is_v6(host)
+    return host:find(":", 1, true) ~= nil
+end
+
 local function address_of(host, port)
-    return (host:find(":", 1, true) and "[" .. host .. "]" or host) .. ":" .. port
+    return (is_v6(host) and "[" .. host .. "]" or host) .. ":" .. port
 end
 
 function Datagrams:read()
     local bytes = 0
     for _ = 1, MAX_READ do
         local datagram, host, port = self.udp:receivefrom()
-        if not datagram then
+        -- LuaSocket 2 returns no empty datagram: it says "refused", and more may follow.
+        if not datagram and host ~= "refused" then
             -- A datagram that could not be delivered is no end: "connection refused" is about an earlier one.
             return bytes, self.udp_closed and "closed" or "timeout"
         end
-        bytes = bytes + #datagram
         self.heard = Clock.now()
-        self.received[#self.received + 1] = { datagram, address_of(host, port) }
+        if datagram then
+            bytes = bytes + #datagram
+            self.received[#self.received + 1] = { datagram, address_of(host, port) }
+        end
     end
     return bytes
 end
@@ -253,7 +279,10 @@ function Datagrams:push(verb, body, detail)
     if verb == "DGRM" then
         if self.framing ~= "MESG" then return nil, "DGRM needs FRAM=MESG" end
         host, port = Direct.target(detail)
-        if not host then return nil, "no address: " .. detail end
+        -- LuaSocket 2 raises an error for a name, and for an address of the other family.
+        if not host or not Resolver.is_address(host) or is_v6(host) ~= is_v6(self.host) then
+            return nil, "no address: " .. detail
+        end
     elseif verb ~= "TEXT" and verb ~= "BINA" then
         return nil, verb .. " is not for datagrams"
     end
@@ -284,7 +313,7 @@ end
 
 -- Opens a UDP socket with BIND, JOIN and MTTL. Returns it, or nil and the reason.
 local function udp_socket(options, v6)
-    if v6 and not socket.udp6 then return nil, "this LuaSocket has no IPv6: it needs the proxy" end
+    if v6 and not socket.udp6 then return nil, NO_IPV6 end
     local udp, why = (v6 and socket.udp6 or socket.udp)()
     if not udp then return nil, why end
     local function attempt(what, done, words)
@@ -335,7 +364,7 @@ local function datagrams(host, port, options, framing)
     local address, why = Resolver.resolve(host, Clock.now(), Direct.limit(options.CTIM, CONNECT_TIMEOUT))
     if not address then return nil, why end
     local udp
-    udp, why = udp_socket(options, address:find(":", 1, true) ~= nil)
+    udp, why = udp_socket(options, is_v6(address))
     if not udp then return nil, why end
     return setmetatable({ udp = udp, host = address, port = port, framing = framing, received = {}, unsent = {} }, Datagrams)
 end

@@ -24,13 +24,19 @@ local MAX_REDIRECTS = 20
 local CLOSE_TIMEOUT = 5
 -- Pings of the plugin whose pongs are awaited: an older one is forgotten.
 local MAX_PINGS = 16
+-- Bytes that wait to be sent. Beyond, only the last ping is answered: the server sends pings and does not read.
+local MAX_QUEUED_PONGS = 4096
 -- Bytes of randomness that one read of the system's source takes.
 local POOL = 256
 
--- Random bytes for masking keys, which a server must not be able to predict (RFC 6455 section 5.3).
-local pool = ""
+-- Random bytes for masking keys, which a server must not be able to predict (RFC 6455 section 5.3). The source stays open:
+-- a process that has no descriptors left could not send.
+local pool, source = "", nil
 local function random(count)
-    if #pool < count then pool = Options.random(POOL) end
+    if #pool < count then
+        source = source or assert(io.open("/dev/urandom", "rb"))
+        pool = source:read(POOL)
+    end
     local bytes = pool:sub(1, count)
     pool = pool:sub(count + 1)
     return bytes
@@ -66,7 +72,7 @@ local function redirected(url, location)
             location = scheme .. location
         else
             if not location:match("^/") then
-                location = url.target:match("^[^?]*"):gsub("[^/]*$", "") .. location
+                location = url.target:match("^[^?]*"):match("^.*/") .. location
             end
             location = scheme .. "//" .. url.authority .. location
         end
@@ -176,7 +182,14 @@ local function control(self, verb, body, code)
     local shown = self.control ~= "auto" and self.framing == "MESG"
     if verb == "PING" then
         -- RFC 6455 5.5.2 and 5.5.3: a Pong MUST be sent in response, with the Ping's payload.
-        if self.control ~= "hand" and not self.closing then push_frame(self, PONG, body) end
+        -- 5.5.3: it MAY be sent for the last Ping alone.
+        if self.control ~= "hand" and not self.closing then
+            if self.late_pong or self.transport:queued() > MAX_QUEUED_PONGS then
+                self.late_pong = body
+            else
+                push_frame(self, PONG, body)
+            end
+        end
         return shown and verb or nil, body
     end
     if body == self.own_ping then
@@ -211,7 +224,9 @@ function WebSocket:next()
         if verb == "TEXT" or verb == "BINA" then
             if self.framing == "RAW" then return "BINA", body end
             if self.framing == "LINE" then
-                return "TEXT", (body:gsub("[\r\n]+$", ""):gsub("\r\n", " "):gsub("[\r\n]", " "))
+                -- Without the line ends behind it; gsub would take quadratic time for those within it.
+                local last = body:find("[^\r\n][\r\n]*$") or 0
+                return "TEXT", (body:sub(1, last):gsub("\r\n", " "):gsub("[\r\n]", " "))
             end
             return verb, body
         end
@@ -294,7 +309,15 @@ function WebSocket:tick()
     return nil, left
 end
 
-function WebSocket:flush(seconds) return self.transport:flush(seconds) end
+function WebSocket:flush(seconds)
+    local sent, why = self.transport:flush(seconds)
+    if not sent or not self.late_pong then return sent, why end
+    local payload = self.late_pong
+    self.late_pong = nil
+    if not self.closing then push_frame(self, PONG, payload) end
+    return self.transport:flush()
+end
+
 function WebSocket:queued() return self.transport:queued() end
 function WebSocket:sock() return self.transport.sock end
 function WebSocket:close() self.transport:close() end

@@ -250,8 +250,9 @@ end
 -- Takes the header of a frame, which is complete.
 local function begin_payload(self, length)
     if self.opcode < 8 then
+        -- A sum may exceed the integers of Lua 5.3.
+        if length > self.max - self.size then return violation(self, 1009, "the message is too long") end
         self.size = self.size + length
-        if self.size > self.max then return violation(self, 1009, "the message is too long") end
         if self.opcode > 0 then self.message = VERBS[self.opcode] end
     end
     self.length, self.stage = length, read_payload

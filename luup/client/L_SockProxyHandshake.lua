@@ -46,14 +46,14 @@ function Handshake.connect_tcp(host, port, seconds)
     local started = Clock.now()
     local connected
     connected, why = sock:connect(host, port)
-    while not connected and (why == "timeout" or why == "Operation already in progress") do
-        if not Operation.wait(sock, "write", started, seconds) then break end
-        -- A second connect(2) reports how the first one ended.
-        connected, why = sock:connect(host, port)
+    while not connected and why == "timeout" and Operation.wait(sock, "write", started, seconds) do
+        -- A second connect(2) reports how the first one ended. Before that, its words are the system's, not LuaSocket's.
+        local _, writable = socket.select(nil, { sock }, 0)
+        if writable[sock] then connected, why = sock:connect(host, port) end
     end
     if connected or why == "already connected" then return sock end
     sock:close()
-    return nil, why == "Operation already in progress" and "timeout" or why
+    return nil, why
 end
 
 local function address_of(options)

@@ -127,9 +127,12 @@ end
 -- says.
 local function headers_of(head)
     local headers = {}
-    for name, value in (head:match("\n(.*)$") or ""):gmatch("([^\r\n:]+):[ \t]*([^\r\n]-)[ \t]*\r?\n") do
-        name = name:lower()
-        headers[name] = headers[name] and headers[name] .. ", " .. value or value
+    for line in (head:match("\n(.*)$") or ""):gmatch("[^\r\n]+") do
+        local name, value = line:match("^([^:]+):[ \t]*(.*)$")
+        if name then
+            name, value = name:lower(), value:sub(1, value:find("[^ \t][ \t]*$") or 0)
+            headers[name] = headers[name] and headers[name] .. ", " .. value or value
+        end
     end
     return headers
 end

@@ -21,6 +21,16 @@ local MAX_POINTERS = 32
 
 local UNKNOWN, UNAVAILABLE = "host or service not provided, or not known", "temporary failure in name resolution"
 
+--- True for an address of IPv4 or IPv6. LuaSocket takes anything else for a name, and blocks while it asks for the address.
+function Resolver.is_address(host)
+    if host:find(":", 1, true) then return true end
+    local octets = { host:match("^(%d+)%.(%d+)%.(%d+)%.(%d+)$") }
+    for _, octet in ipairs(octets) do
+        if #octet > 3 or tonumber(octet) > 255 or octet:match("^0%d") then return false end
+    end
+    return #octets == 4
+end
+
 local function lines_of(path)
     local file = io.open(path, "r")
     if not file then return function() end end
@@ -34,7 +44,7 @@ local function from_hosts(name)
     for line in lines_of(Resolver.hosts) do
         local address, names = line:match("^%s*(%d+%.%d+%.%d+%.%d+)%s+([^#]*)")
         for known in (names or ""):gmatch("%S+") do
-            if known:lower() == name then return address end
+            if known:lower() == name and Resolver.is_address(address) then return address end
         end
     end
 end
@@ -44,7 +54,7 @@ local function settings()
     local servers, domains = {}, {}
     for line in lines_of(Resolver.resolv_conf) do
         local server = line:match("^%s*nameserver%s+(%d+%.%d+%.%d+%.%d+)")
-        if server and #servers < MAX_SERVERS then servers[#servers + 1] = server end
+        if server and Resolver.is_address(server) and #servers < MAX_SERVERS then servers[#servers + 1] = server end
         local words = line:match("^%s*search%s+(.*)") or line:match("^%s*domain%s+(%S+)")
         if words then
             domains = {}
@@ -103,6 +113,8 @@ local function address_in(bytes, id, question)
         end
         at = at + 10 + length
     end
+    -- RFC 2181 section 9: a truncated answer says nothing about what it lacks.
+    if bytes:byte(3) % 4 > 1 then return nil, true end
     return false
 end
 
@@ -116,6 +128,7 @@ end
 -- Asks one server. Returns the address, false if there is none, or nil if it does not answer in so many seconds.
 local function ask(server, question, seconds)
     local sock = socket.udp()
+    if not sock then return nil end
     sock:settimeout(0)
     -- A connected socket takes datagrams of the server alone.
     if not sock:setpeername(server, Resolver.port) then
@@ -129,18 +142,14 @@ local function ask(server, question, seconds)
         local answer, why = sock:receive()
         local address, failed
         if answer then address, failed = address_in(answer, id, question) end
-        if address ~= nil or failed or (why and why ~= "timeout") then
+        -- "refused" is LuaSocket 2's word for an empty datagram.
+        if address ~= nil or failed or (why and why ~= "timeout" and why ~= "refused") then
             sock:close()
             return address
         end
     end
     sock:close()
     return nil
-end
-
---- True for an address of IPv4 or IPv6.
-function Resolver.is_address(host)
-    return host:match("^%d+%.%d+%.%d+%.%d+$") ~= nil or host:find(":", 1, true) ~= nil
 end
 
 --- Returns the address of a host, or nil and the reason in the proxy's words. `seconds` since `started`: how long it may take.

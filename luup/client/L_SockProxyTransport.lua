@@ -6,6 +6,7 @@
 -- byte until it is taken.
 -- MIT licence; part of sockproxyd.
 
+local socket = require "socket"
 local Clock = require "L_SockProxyClock"
 local Operation = require "L_SockProxyOperation"
 
@@ -14,6 +15,8 @@ Transport.__index = Transport
 
 -- Bytes. The size of LuaSocket's own buffer.
 local CHUNK = 8192
+-- What LuaSocket takes for no descriptor.
+local NO_DESCRIPTOR = -1
 -- LuaSec's words for "timeout".
 local TIMEOUTS = { timeout = true, wantread = true, wantwrite = true }
 
@@ -21,8 +24,22 @@ local function reason(why)
     return why and (TIMEOUTS[why] and "timeout" or why)
 end
 
---- Takes over a connected socket. `chunk`: bytes to read at once.
-function Transport.new(sock, chunk)
+--- Closes a socket. `plain`: LuaSocket's object, if the socket is LuaSec's, which has taken its descriptor. LuaSec's close makes
+-- the socket a blocking one and sends an alert (close_notify): it would wait for a peer that does not read.
+function Transport.close_socket(sock, plain)
+    if plain and plain.setfd and sock.getfd then
+        local _, writable = socket.select(nil, { sock }, 0)
+        if not writable[sock] then
+            plain:setfd(sock:getfd())
+            plain:shutdown("both")
+            plain:setfd(NO_DESCRIPTOR)
+        end
+    end
+    sock:close()
+end
+
+--- Takes over a connected socket. `chunk`: bytes to read at once; `plain` as for Transport.close_socket.
+function Transport.new(sock, chunk, plain)
     sock:settimeout(0)
     -- A long message goes out in several packets: the last one would otherwise wait up to 40 ms for an acknowledgement. Sockets
     -- of a plugin's own `connect` may lack the function.
@@ -30,8 +47,20 @@ function Transport.new(sock, chunk)
     -- Received and not yet taken: `text` from `at` on, then the strings of `later`, together `have` bytes.
     -- To be sent: `front` without its first `sent` bytes, then the strings of `behind`, together `unsent` bytes.
     return setmetatable({
-        sock = sock, chunk = chunk or CHUNK, text = "", at = 1, later = {}, have = 0, behind = {}, sent = 0, unsent = 0,
+        sock = sock, plain = plain, chunk = chunk or CHUNK, text = "", at = 1, later = {}, have = 0,
+        behind = {}, sent = 0, unsent = 0,
     }, Transport)
+end
+
+-- Appends a piece. Small ones are joined, so that a peer which sends single bytes does not take many times their memory.
+local function append(pieces, piece, chunk)
+    local count = #pieces + 1
+    pieces[count] = piece
+    while count > 1 and #pieces[count - 1] <= #pieces[count] and #pieces[count - 1] + #pieces[count] <= chunk do
+        pieces[count - 1] = pieces[count - 1] .. pieces[count]
+        pieces[count] = nil
+        count = count - 1
+    end
 end
 
 --- Reads from the socket, one chunk at most. Waits up to `seconds` (default: 0) for the first byte. Returns the number of bytes
@@ -47,9 +76,11 @@ function Transport:fill(seconds)
         data = data or part or ""
     end
     if data ~= "" then
-        self.later[#self.later + 1] = data
+        append(self.later, data, self.chunk)
         self.have = self.have + #data
     end
+    -- Some releases of LuaSec have no words for an error of OpenSSL.
+    if data == "" and not why then why = "error" end
     return #data, reason(why)
 end
 
@@ -113,7 +144,7 @@ local function send(self)
         local last, why, part = self.sock:send(self.front, self.sent + 1)
         local upto = math.max(self.sent, last or part or 0)
         self.unsent, self.sent = self.unsent - (upto - self.sent), upto
-        if not last then return nil, reason(why) end
+        if not last then return nil, reason(why or "error") end
         self.front = nil
     end
     return true
@@ -146,7 +177,7 @@ local MAX_LINGER = 10
 -- transport has no socket afterwards.
 function Transport:linger()
     if not self.sock then return end
-    local rest = Transport.new(self.sock, self.chunk)
+    local rest = Transport.new(self.sock, self.chunk, self.plain)
     rest.front, rest.behind, rest.sent, rest.unsent = self.front, self.behind, self.sent, self.unsent
     lingering[rest] = Clock.now()
     self.sock = nil
@@ -172,7 +203,7 @@ end
 
 --- Closes the socket.
 function Transport:close()
-    if self.sock then self.sock:close() end
+    if self.sock then Transport.close_socket(self.sock, self.plain) end
     self.sock = nil
 end
 

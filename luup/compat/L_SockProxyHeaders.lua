@@ -12,7 +12,10 @@ function Headers.new(head)
     if head then
         local rest
         self.first, rest = head:match("^([^\r\n]*)\r?\n(.*)$")
-        for name, value in (rest or ""):gmatch("([^\r\n:]+):[ \t]*([^\r\n]*)") do self:add(name, value) end
+        for line in (rest or ""):gmatch("[^\r\n]+") do
+            local name, value = line:match("^([^:]+):[ \t]*(.*)$")
+            if name then self:add(name, value) end
+        end
     end
     return self
 end

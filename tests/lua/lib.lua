@@ -101,12 +101,13 @@ end
 
 -- Checks that the libraries leave no new global variable.
 local known = {}
+-- LuaSocket 2, LuaSec before 0.6 and LuaBitOp create these themselves.
+local MODULES = { socket = true, mime = true, ltn12 = true, ssl = true, bit = true }
 for name in pairs( _G ) do known[name] = true end
 function lib.no_new_globals()
     for name in pairs( _G ) do
-        -- LuaSocket 2 and LuaBitOp create these themselves; and luup.call_delay calls functions by global names alone.
-        local allowed = ( { socket = true, mime = true, ltn12 = true, bit = true } )[name]
-            or name:match( "^SockProxyClient_timer_%w+$" )
+        -- luup.call_delay calls functions by global names alone.
+        local allowed = MODULES[name] or name:match( "^SockProxyClient_timer_%w+$" )
         if not known[name] and not allowed then
             error( "a new global: " .. name, 2 )
         end

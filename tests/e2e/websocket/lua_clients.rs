@@ -136,6 +136,11 @@ fn the_handshake_of_rfc_6455_is_coded_in_lua() {
 }
 
 #[test]
+fn hostile_servers_and_name_servers_do_no_harm() {
+    lua("hostile.lua");
+}
+
+#[test]
 fn the_client_library_covers_the_bridge() {
     lua("client.lua");
 }
