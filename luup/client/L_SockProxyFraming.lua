@@ -7,33 +7,41 @@ local Framing = {}
 -- Bytes. The longest header in MESG, its newline included.
 local MAX_HEADER = 64
 
--- Parses a header: verb, length, and the code of CLOS or the address of DGRM.
+-- Parses a header. Returns the verb, the length, and the code of CLOS or the address of DGRM; nil if it is none.
 local function header(line)
     local verb, length = line:match("^(%u%u%u%u) (%d+)$")
-    if verb then return verb ~= "CLOS" and verb ~= "DGRM" and { verb = verb, length = tonumber(length) } or nil end
+    if verb then
+        if verb == "CLOS" or verb == "DGRM" then return nil end
+        return verb, tonumber(length)
+    end
     local detail
     verb, detail, length = line:match("^(CLOS) (%d+) (%d+)$")
-    if verb then return { verb = verb, length = tonumber(length), detail = tonumber(detail) } end
+    if verb then return verb, tonumber(length), tonumber(detail) end
     verb, length, detail = line:match("^(DGRM) (%d+) (%S+)$")
-    if verb then return { verb = verb, length = tonumber(length), detail = detail } end
+    if verb then return verb, tonumber(length), detail end
 end
 
 local readers, writers = {}, {}
 
 function readers.MESG(transport)
+    local verb, length, detail
     -- The header whose body has not arrived.
     local head = transport.head
-    if not head then
+    if head then
+        verb, length, detail = head.verb, head.length, head.detail
+    else
         local line, why = transport:line(MAX_HEADER)
         if not line then return nil, why end
-        head = header(line)
-        if not head then return nil, "invalid message header: " .. line end
-        transport.head = head
+        verb, length, detail = header(line)
+        if not verb then return nil, "invalid message header: " .. line end
     end
-    local body = transport:bytes(head.length)
-    if not body then return nil end
-    transport.head = nil
-    return head.verb, body, head.detail
+    local body = transport:bytes(length)
+    if body then
+        transport.head = nil
+        return verb, body, detail
+    end
+    transport.head = head or { verb = verb, length = length, detail = detail }
+    return nil
 end
 
 function readers.LINE(transport)

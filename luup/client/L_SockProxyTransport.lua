@@ -86,8 +86,15 @@ end
 
 -- Joins the received bytes into one string.
 local function join(self)
-    if #self.later == 0 then return end
-    self.text, self.at = self.text:sub(self.at) .. table.concat(self.later), 1
+    local later = self.later
+    local count = #later
+    if count == 0 then return end
+    if count == 1 and self.at > #self.text then
+        -- The usual case: what was read at once is all that there is.
+        self.text, self.at, later[1] = later[1], 1, nil
+        return
+    end
+    self.text, self.at = self.text:sub(self.at) .. table.concat(later), 1
     self.later = {}
 end
 
@@ -112,7 +119,8 @@ function Transport:line(longest)
         return nil
     end
     self.searched = nil
-    local line = self:bytes(stop - self.at + 1):sub(1, -2)
+    local line = self.text:sub(self.at, stop - 1)
+    self.at, self.have = stop + 1, self.have - #line - 1
     if longest and #line >= longest then return nil, "line too long" end
     return line
 end

@@ -144,7 +144,7 @@ local function library(defaults)
     local LuWS, group = { _VERSION = 20358, debug_mode = false, dump = dump }, {}
 
     local function debug(...)
-        if LuWS.debug_mode then Options.log(defaults, "luws: " .. string.format(...)) end
+        Options.log(defaults, "luws: " .. string.format(...))
     end
 
     --- Opens a connection. `message_handler(conn, opcode, data, ...)` gets opcode 1 or 2, or false with the error in `data`.
@@ -164,7 +164,7 @@ local function library(defaults)
                 Options.log(given, "luws: no such option: " .. tostring(name))
             end
         end
-        debug("wsopen(%s)", url)
+        if LuWS.debug_mode then debug("wsopen(%s)", url) end
         local handle = setmetatable({ url = url, last = socket.gettime(), max = settings.MAXM }, handle_mt)
         local arguments, control = given.handler_args or {}, given.control_handler
 
@@ -174,7 +174,7 @@ local function library(defaults)
         end
         function settings.on_message(_, data, kind)
             local opcode = kind == "TEXT" and TEXT or BINARY
-            debug("received opcode %d, %d bytes", opcode, #data)
+            if LuWS.debug_mode then debug("received opcode %d, %d bytes", opcode, #data) end
             local sink = given.sink and given.sink(handle, opcode, unpack(arguments))
             if sink then
                 -- LTN12: a chunk, then nil for the end.
@@ -218,7 +218,9 @@ local function library(defaults)
     function LuWS.wssend(handle, opcode, data)
         local conn = handle and handle.conn
         if not conn or conn.state == "closed" then return false, "not connected" end
-        debug("wssend(%s, %s)", tostring(opcode), type(data) == "string" and #data .. " bytes" or type(data))
+        if LuWS.debug_mode then
+            debug("wssend(%s, %s)", tostring(opcode), type(data) == "string" and #data .. " bytes" or type(data))
+        end
         if handle.unfinished then return false, "a message was left unfinished" end
         if conn.closing then return false, "closing" end
         local sent, why
@@ -248,7 +250,7 @@ local function library(defaults)
         if conn.state == "closed" then return nil, handle.ended or "closed" end
         local more, bytes = conn:poll()
         if conn.read > 0 then handle.last = socket.gettime() end
-        debug("wsreceive: %s, %d bytes", tostring(more), conn.read)
+        if LuWS.debug_mode then debug("wsreceive: %s, %d bytes", tostring(more), conn.read) end
         -- A close frame is something that has been received; the end of the connection is for the next call, as in LuWS.
         if more == nil and handle.close_frame then return false, conn.read end
         if more == nil then return nil, handle.ended or bytes end
@@ -296,7 +298,7 @@ local function library(defaults)
     --- Closes the connection; may be called at any time.
     function LuWS.wsclose(handle)
         if not (handle and handle.conn) then return end
-        debug("wsclose")
+        if LuWS.debug_mode then debug("wsclose") end
         handle.left = true
         handle.conn:close(1005)
     end
