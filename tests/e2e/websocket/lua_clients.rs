@@ -206,6 +206,17 @@ fn a_plugin_for_turbos_handler_works() {
     lua("turbo_server.lua");
 }
 
+/// The plugins of `examples/`.
+#[test]
+fn the_example_plugins_work() {
+    lua_in_mode("examples.lua", "proxy");
+}
+
+#[test]
+fn the_example_plugins_work_without_the_proxy() {
+    lua_in_mode("examples.lua", "direct");
+}
+
 #[test]
 fn the_examples_about_listening_work() {
     lua("docs_listening.lua");

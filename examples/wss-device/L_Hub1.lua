@@ -1,0 +1,55 @@
+--- A hub that speaks JSON over wss. Its connection survives reloads of Luup: the proxy keeps it, and what comes meanwhile.
+--
+-- The variable Url is its address (wss://...), and Token what it wants to see first. The hub has a certificate of its own, so the
+-- first connection fails with its fingerprint in the log; put that into the variable Pins.
+-- MIT licence; an example of sockproxyd.
+
+local proxy = require "L_SockProxyClient"
+
+local SID = "urn:example-com:serviceId:Hub1"
+
+local Hub = {}
+local device, conn
+
+local function get(name)
+    local value = luup.variable_get(SID, name, device)
+    if value == nil then luup.variable_set(SID, name, "", device) end
+    return value ~= "" and value or nil
+end
+
+local function set(name, value)
+    luup.variable_set(SID, name, value, device)
+end
+
+function Hub.startup(lul_device)
+    device = lul_device
+    local url = get("Url")
+    if not url then return true, "Set the variables Url and Token, and reload", "Hub" end
+    -- The secret by which the plugin finds its connection again.
+    local pid = get("ProxyPid") or proxy.secret()
+    set("ProxyPid", pid)
+    local why
+    conn, why = proxy.open(url, {
+        notify = { device = device, service = SID, action = "HandleReceive", pid = pid },
+        KEEP = 300, PNGI = 30, PINS = get("Pins"), MAXM = 1000000, reconnect = true,
+        seen = get("ProxySeen"), on_seen = function(_, seen) set("ProxySeen", seen) end,
+        on_open = function(self)
+            -- A kept connection has been opened before the reload, and the hub knows the plugin.
+            if not self.kept then self:text('{"type":"auth","token":"' .. (get("Token") or "") .. '"}') end
+        end,
+        on_message = function(_, message)
+            local event = message:match('"event":"([^"]*)"')
+            if event then set("LastEvent", event) end
+        end,
+        on_error = function(_, reason) luup.log("Hub: " .. reason) end,
+        on_close = function(_, code, reason) luup.log("Hub: " .. tostring(code) .. " " .. reason) end,
+    })
+    return conn ~= nil, why or "", "Hub"
+end
+
+--- The action that the proxy invokes.
+function Hub.handle_receive()
+    if conn then conn:poll() end
+end
+
+return Hub
