@@ -256,6 +256,7 @@ local function library(defaults)
         running = false
     end
 
+    --- Returns the loop, with add_callback(), start() and close().
     function turbo.ioloop.instance()
         return loop
     end

@@ -222,6 +222,7 @@ local function web(defaults, group)
         for _, entry in ipairs(handlers or {}) do self:add_handler(entry[1], entry[2], entry[3]) end
     end
 
+    --- Adds a class for the paths that match a pattern of Lua. `arg`: its options.
     function Application:add_handler(pattern, handler, options)
         if type(pattern) ~= "string" then error("a handler needs a pattern", 2) end
         if not is_handler(handler) then error(pattern .. ": the class must be below turbo.websocket.WebSocketHandler", 2) end
