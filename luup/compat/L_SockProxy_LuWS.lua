@@ -147,6 +147,11 @@ local function library(defaults)
         Options.log(defaults, "luws: " .. string.format(...))
     end
 
+    --- Sets debug_mode, as in the LuWS of EzloBridge.
+    function LuWS.wsinit(debug_mode)
+        LuWS.debug_mode = debug_mode or false
+    end
+
     --- Opens a connection. `message_handler(conn, opcode, data, ...)` gets opcode 1 or 2, or false with the error in `data`.
     -- Returns the connection, or false and the reason.
     function LuWS.wsopen(url, message_handler, options)

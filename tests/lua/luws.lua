@@ -387,7 +387,9 @@ local talkative = luws.with { port = port, PACE = 0, direct = direct, log = func
 lib.equal( talkative.debug_mode, false )
 handle = lib.check( talkative.wsopen( plain, function() end, { receive_timout = 5 } ) )
 lib.equal( table.concat( lines, ";" ), "luws: no such option: receive_timout" )
-talkative.debug_mode = true
+-- EzloBridge's LuWS has a function for it.
+talkative.wsinit( true )
+lib.equal( talkative.debug_mode, true )
 talkative.wssend( handle, 1, "hello" )
 talkative.wsclose( handle )
 lib.equal( table.concat( lines, ";", 2 ), "luws: wssend(1, 5 bytes);luws: wsclose" )
