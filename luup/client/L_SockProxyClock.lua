@@ -5,13 +5,14 @@ local socket = require "socket"
 
 local Clock = {}
 
-local now, last
+local last = socket.gettime()
+local now = last
 
 --- Seconds since some time in the past. A system clock that is set back stands still for this function; one that is set forward
 -- looks like time that has passed.
 function Clock.now()
     local time = socket.gettime()
-    now = now and now + math.max(time - last, 0) or time
+    if time > last then now = now + (time - last) end
     last = time
     return now
 end

