@@ -31,7 +31,7 @@ local Relayed = require "L_SockProxyRelayed"
 local Timer = require "L_SockProxyTimer"
 local Transport = require "L_SockProxyTransport"
 
-local Client = { secret = Options.secret }
+local Client = {}
 
 --- Defaults for the options of a call: the proxy's address, the limit for one reply of the proxy itself (seconds), whether the
 -- library may connect without the proxy, and the seconds after which it then looks for the proxy again; and the shortest time
@@ -128,6 +128,11 @@ function steps.find_proxy(self)
     local channel = connect_proxy(self.options, self.framing, Options.required_capabilities(self.target, self.options))
     if channel then channel:close() end
     return channel ~= nil
+end
+
+--- Returns a random pid for KEEP. The plugin stores it in a variable of its device.
+function Client.secret()
+    return Options.secret()
 end
 
 --- Opens a connection. `target` is host:port (with PRTO = "udp" or "tls" as an option) or a ws:// or wss:// URL.

@@ -44,6 +44,7 @@ local function new_class(name, super)
         setmetatable(methods, { __index = super.methods })
     else
         function methods.initialize() end
+        --- True if an object is of a class, or of one below it.
         function methods.isInstanceOf(instance, other)
             local of = instance.class
             return of == other or of:isSubclassOf(other)
@@ -51,6 +52,7 @@ local function new_class(name, super)
     end
     methods.class = class
     class.name, class.super, class.methods = name, super, methods
+    --- Returns a new class below this one.
     function class.subclass(_, called) return new_class(called, class) end
     return setmetatable(class, {
         __index = function(_, key)

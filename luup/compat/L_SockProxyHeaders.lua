@@ -49,10 +49,13 @@ function Headers:set(name, value)
     self:add(name, value)
 end
 
---- A response's status code; a request's method and target; the HTTP version, such as "HTTP/1.1".
+--- The status code of a response, a number.
 function Headers:get_status_code() return tonumber((self.first or ""):match("^HTTP/%S+ (%d+)")) end
+--- The method of a request.
 function Headers:get_method() return (self.first or ""):match("^(%u+) %S+ HTTP/") end
+--- The target of a request.
 function Headers:get_url() return (self.first or ""):match("^%u+ (%S+) HTTP/") end
+--- The HTTP version, such as "HTTP/1.1".
 function Headers:get_version() return (self.first or ""):match("^(HTTP/%S+)") or (self.first or ""):match(" (HTTP/%S+)$") end
 
 function Headers:__tostring()

@@ -38,6 +38,7 @@ local OWN = { PRTO = true, PATH = true, RHDR = true, SUBP = true, CTRL = true, K
 
 local HTTPError = class("HTTPError")
 
+--- An error that prepare() raises: the HTTP status and the reason that the client gets.
 function HTTPError:initialize(code, message)
     if type(code) ~= "number" then error("HTTPError code argument must be number.") end
     self.code, self.message = code, message and tostring(message) or ""
@@ -47,6 +48,7 @@ function HTTPError:__tostring() return "HTTPError " .. self.code .. " " .. self.
 
 local RequestHandler = class("RequestHandler")
 
+--- Called with each request. Calls on_create().
 function RequestHandler:initialize(application, request, url_args, options)
     self.application, self.request, self._url_args, self.options = application, request, url_args, options
     self:on_create(options)

@@ -141,10 +141,15 @@ end
 
 -- Returns the functions. `defaults`: options for calls that do not set them.
 local function library(defaults)
-    local LuWS, group = { _VERSION = 20358, debug_mode = false, dump = dump }, {}
+    local LuWS, group = { _VERSION = 20358, debug_mode = false }, {}
 
     local function debug(...)
         Options.log(defaults, "luws: " .. string.format(...))
+    end
+
+    --- Returns a value as a word for a log line: a table with its content.
+    function LuWS.dump(value)
+        return dump(value)
     end
 
     --- Sets debug_mode, as in the LuWS of EzloBridge.
