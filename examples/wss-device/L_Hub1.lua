@@ -1,7 +1,7 @@
 --- A hub that speaks JSON over wss. Its connection survives reloads of Luup: the proxy keeps it, and what comes meanwhile.
 --
 -- The variable Url is its address (wss://...), and Token what it wants to see first. The hub has a certificate of its own, so the
--- first connection fails with its fingerprint in the log; put that into the variable Pins.
+-- first connection through the proxy fails with its fingerprint in the log, sha256/...; put that into the variable Pins.
 -- MIT licence; an example of sockproxyd.
 
 local proxy = require "L_SockProxyClient"
