@@ -30,7 +30,7 @@ use crate::net::random::RandomSource;
 use crate::net::resolver::Resolver;
 use crate::net::socket::{INTEREST, TcpSocket};
 use crate::notify::{Schedule, Senders, Trust};
-use crate::protocol::command::{ArrivalRequest, KeptRequest};
+use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat};
 use crate::protocol::options::Protocol;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
@@ -527,14 +527,14 @@ impl Daemon {
                 };
                 self.reply(key, &answer);
             }
-            DaemonRequest::Stat | DaemonRequest::StatJson if self.unread() > self.resources.budget.left_in_all() => {
+            DaemonRequest::Stat(_) if self.unread() > self.resources.budget.left_in_all() => {
                 self.with_session(key, |session, cx| {
                     log::warn!("{} gets no STAT: too many replies wait to be read", session.pid());
                     session.reject(Vec::new(), cx);
                 });
             }
-            DaemonRequest::Stat => self.reply(key, &self.status_table(Some(key))),
-            DaemonRequest::StatJson => self.reply(key, &reply::stat_json(&self.status_json())),
+            DaemonRequest::Stat(StatFormat::Table) => self.reply(key, &self.status_table(Some(key))),
+            DaemonRequest::Stat(format) => self.reply(key, &reply::stat_body(&self.status_text(format))),
             DaemonRequest::Stop => {
                 let Some(found) = self.sessions.get(key) else { return };
                 let (pid, address) = (found.session.pid(), found.session.address());
@@ -800,8 +800,8 @@ impl Daemon {
         table
     }
 
-    /// STAT JSON's answer.
-    fn status_json(&self) -> String {
+    /// The answer to STAT with the name of a format. With that of the table, text for people.
+    fn status_text(&self, format: StatFormat) -> String {
         let overview = status::DaemonStatus {
             uptime: self.now - self.started,
             buffered: self.resources.budget.held(),
@@ -816,7 +816,12 @@ impl Daemon {
             ended: self.resources.ended.iter().map(|ended| (self.now - ended.at, ended.clone())).collect(),
         };
         let sessions = self.snapshots().map(|(_, shown)| shown);
-        status::json(&overview, &self.resources.config.limits, sessions)
+        let limits = &self.resources.config.limits;
+        match format {
+            StatFormat::Json => status::json(&overview, limits, sessions),
+            StatFormat::Metrics => status::metrics(&overview, limits, sessions),
+            StatFormat::Table | StatFormat::Text => status::text(&overview, limits, sessions),
+        }
     }
 
     /// Closes everything, and gives closing notifications time to reach Luup, and remotes time to be told.

@@ -12,7 +12,7 @@ use crate::net::network::Network;
 use crate::net::random::RandomSource;
 use crate::net::resolver::NameResolver;
 use crate::notify::Schedule;
-use crate::protocol::command::{ArrivalRequest, KeptRequest};
+use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat};
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
 use crate::tls::{Handshakes, PendingHandshake, ServerTlsSettings, TlsSettings};
@@ -101,10 +101,8 @@ impl RandomBytes for RandomSource {
 /// What a session asks of the daemon, since it concerns more than this session.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DaemonRequest {
-    /// The table of connections, by [`super::Session::reply`].
-    Stat,
-    /// The same as JSON.
-    StatJson,
+    /// The status, by [`super::Session::reply`].
+    Stat(StatFormat),
     /// The end of the daemon, if this client may ask for it.
     Stop,
     /// Something about kept connections.

@@ -36,6 +36,10 @@ pub(crate) struct HealingSnapshot {
 }
 
 impl SnapshotState {
+    /// All states, in the order of their declaration.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Setup, Self::Listening, Self::Arriving, Self::Connecting, Self::Relaying, Self::Healing, Self::Parked];
+
     /// STAT's column St: 1 in setup mode, 2 in echo mode.
     pub(crate) fn digit(self) -> u8 {
         match self {
@@ -57,6 +61,9 @@ impl SnapshotState {
         }
     }
 }
+
+// A state that is missing in the list would not be counted.
+const _: () = assert!(SnapshotState::Parked as usize + 1 == SnapshotState::ALL.len());
 
 /// What STAT shows of a session.
 #[derive(Clone, Debug)]

@@ -491,7 +491,7 @@ impl World {
                 };
                 self.reply(key, &answer);
             }
-            DaemonRequest::Stat | DaemonRequest::StatJson => {
+            DaemonRequest::Stat(_) => {
                 for slot in self.slots.values() {
                     slot.session.snapshot(&self.schedule, self.now);
                 }

@@ -1,0 +1,3 @@
+//! The status of the proxy outside of the protocol: `--status`.
+
+mod command;
