@@ -6,6 +6,7 @@ use mio::Token;
 
 use super::ended::EndedConnections;
 use super::send_failures::SendFailures;
+use super::status_client::StatusPage;
 use crate::access::OwnServices;
 use crate::config::Config;
 use crate::net::network::Network;
@@ -103,6 +104,10 @@ impl RandomBytes for RandomSource {
 pub(crate) enum DaemonRequest {
     /// The status, by [`super::Session::reply`].
     Stat(StatFormat),
+    /// A page of the status port. The answer is [`super::Session::respond`].
+    StatusPage(StatusPage),
+    /// The status for a client of the status port that has a WebSocket. The answer is [`super::Session::send_status`].
+    StatusUpdate,
     /// The end of the daemon, if this client may ask for it.
     Stop,
     /// Something about kept connections.

@@ -1,12 +1,15 @@
-//! The status of the proxy: the table of STAT, STAT JSON, STAT TEXT and STAT METRICS. Formats what the daemon and the sessions report.
+//! The status of the proxy: the table of STAT, STAT JSON, STAT TEXT and STAT METRICS, and the page of the status port. Formats
+//! what the daemon and the sessions report.
 
 mod json;
 mod metrics;
+mod page;
 mod table;
 mod text;
 
 pub(crate) use json::json;
 pub(crate) use metrics::metrics;
+pub(crate) use page::page;
 pub(crate) use table::{header, row};
 pub(crate) use text::text;
 

@@ -420,6 +420,7 @@ impl World {
         let name = match &slot.session.stage {
             Stage::Setup(_) => "setup",
             Stage::Opening => "opening",
+            Stage::Watching(_) => "watching",
             Stage::Checking(_) => "checking",
             Stage::Listening(_) => "listening",
             Stage::Arriving(_) => "arriving",
@@ -496,6 +497,9 @@ impl World {
                     slot.session.snapshot(&self.schedule, self.now);
                 }
                 self.reply(key, b"a table\n");
+            }
+            DaemonRequest::StatusPage(_) | DaemonRequest::StatusUpdate => {
+                panic!("no client of the status port is simulated")
             }
             DaemonRequest::Listen => {
                 if let Err(why) = self.listen(key) {
