@@ -1,4 +1,4 @@
-//! The parser of the command line, and the text of `--help`. Depends on `config` and `tls` for its result.
+//! The parser of the command line, and the text of `--help`. Depends on `config`, `show_status` and `tls` for its result.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use lexopt::{Arg, Parser};
 
 use crate::config::ConfigSource;
+use crate::show_status::StatusFormat;
 use crate::tls::CertificateNames;
 
 /// Range of the value of `--probe`, in seconds.
@@ -31,6 +32,13 @@ pub(crate) enum Mode {
     Check,
     /// Checks that a running proxy answers: once, or repeatedly for this number of seconds.
     Probe(Option<u32>),
+    /// Prints the status of a running proxy.
+    Status {
+        /// The form.
+        format: StatusFormat,
+        /// Every second.
+        watch: bool,
+    },
     /// Makes a certificate for these names.
     MakeCert(CertificateNames),
     /// Prints the help.
@@ -59,6 +67,10 @@ Options are applied in the order given; a later one overrides.
   --probe[=SECONDS]
                    check that a proxy with this configuration answers, and exit with 0 if it sends its greeting, with
                    1 if not. With SECONDS (1 to 3600), try until this time has passed; without, try once for 5 s
+  --status[=FORMAT]
+                   print the status of the proxy that runs with this configuration, as tables (text, the default), json
+                   or prometheus
+  --watch          print the status every second, together with --status
   --make-cert NAME[,NAME...]
                    make a self-signed certificate for these names and addresses: NAME.pem and NAME.key in the directory
                    of [tls], for CERT= and PKEY= of LSTN
@@ -76,6 +88,7 @@ an address that the proxy cannot listen on.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLine, String> {
     let mut parser = Parser::from_args(arguments);
     let mut command_line = CommandLine { sources: Vec::new(), mode: Mode::Run };
+    let mut watches = false;
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
         let (name, key) = match argument {
             Arg::Short('c') => {
@@ -94,6 +107,15 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Arg::Long("probe") => {
                 command_line.mode =
                     Mode::Probe(parser.optional_value().map(|value| probe_seconds(&value)).transpose()?);
+                continue;
+            }
+            Arg::Long("status") => {
+                let format = parser.optional_value().map_or(Ok(StatusFormat::Text), |value| status_format(&value))?;
+                command_line.mode = Mode::Status { format, watch: false };
+                continue;
+            }
+            Arg::Long("watch") => {
+                watches = true;
                 continue;
             }
             Arg::Long("make-cert") => {
@@ -122,7 +144,22 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         let value = value.into_string().map_err(|_| format!("the value of {name} is not UTF-8"))?;
         command_line.sources.push(ConfigSource::Option { name, key, value });
     }
+    match &mut command_line.mode {
+        Mode::Status { watch, .. } => *watch = watches,
+        _ if watches => return Err("--watch needs --status".into()),
+        _ => {}
+    }
     Ok(command_line)
+}
+
+/// Parses the value of `--status`.
+fn status_format(value: &OsStr) -> Result<StatusFormat, String> {
+    match value.to_str() {
+        Some("text") => Ok(StatusFormat::Text),
+        Some("json") => Ok(StatusFormat::Json),
+        Some("prometheus") => Ok(StatusFormat::Prometheus),
+        _ => Err(format!("--status takes text, json or prometheus, not '{}'", value.to_string_lossy())),
+    }
 }
 
 /// Parses the value of `--probe`.
@@ -176,6 +213,9 @@ mod tests {
             ("--probe --supervise", Mode::Probe(None)),
             ("--probe=1", Mode::Probe(Some(1))),
             ("-p 7 --probe=3600 -D", Mode::Probe(Some(3600))),
+            ("--status", Mode::Status { format: StatusFormat::Text, watch: false }),
+            ("--watch --status=json", Mode::Status { format: StatusFormat::Json, watch: true }),
+            ("--status=prometheus -p 7", Mode::Status { format: StatusFormat::Prometheus, watch: false }),
             ("-D -h", Mode::Help),
             (
                 "--make-cert vera,10.0.0.1 -c x",
@@ -216,6 +256,11 @@ mod tests {
             "--probe=2s",
             "--probe=4294967297",
             "--supervise=1",
+            "--status json",
+            "--status=",
+            "--status=xml",
+            "--watch",
+            "--watch -t",
             "--make-cert",
             "--make-cert=",
             "--make-cert a,",

@@ -5,13 +5,14 @@
 //!
 //! | module | what it is for | uses |
 //! | --- | --- | --- |
-//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging make_cert probe supervise |
+//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging make_cert probe show_status supervise |
 //! | [`supervise`] | the parent process that restarts a daemon which has died | |
+//! | [`cli`] | the command line | config show_status tls |
+//! | [`show_status`] | prints the status of a running proxy | net probe |
 //! | [`probe`] | asks a running proxy for its greeting | net protocol |
 //! | [`make_cert`] | makes a self-signed certificate | net tls |
-//! | [`cli`] | the command line | config tls |
 //! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay session status tls websocket |
-//! | [`status`] | the answers to STAT and STAT JSON | config notify protocol session |
+//! | [`status`] | the answers to STAT | config notify protocol session |
 //! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
@@ -65,6 +66,7 @@ mod program;
 mod protocol;
 mod relay;
 mod session;
+mod show_status;
 mod status;
 mod supervise;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -1,7 +1,7 @@
 //! `--probe`: checks that a proxy on this machine answers, for init scripts and watchdogs. Blocks.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ const SINGLE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two attempts.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// Bytes that are read; a greeting is shorter.
-const MAX_GREETING_LEN: u64 = 128;
+/// Bytes of a line that are read; a greeting is shorter.
+const MAX_LINE_LEN: u64 = 128;
 
 /// Connects to the proxy that listens on `address` (as in the configuration: `*`, a literal address or a name) and `port`,
 /// and waits for its greeting. With `seconds`, repeats a failed attempt until this time has passed; without, there is one
@@ -41,11 +41,18 @@ pub(crate) fn probe(address: &str, port: u16, seconds: Option<u32>) -> Result<()
 
 /// One attempt at each address, until `deadline`.
 fn attempt(address: &str, port: u16, deadline: Instant) -> Result<(), String> {
+    connect(address, port, deadline).map(drop)
+}
+
+/// A connection to the proxy that listens on `address` and `port`, as for [`probe`], which has sent its greeting before `deadline`.
+/// The error is a message of one line.
+pub(crate) fn connect(address: &str, port: u16, deadline: Instant) -> Result<TcpStream, String> {
     let mut errors = Vec::new();
     for address in local_addresses(address, port).map_err(|error| format!("{address}: {}", reason(&error)))? {
-        match read_line(address, deadline) {
-            Ok(line) if is_greeting(&line) => return Ok(()),
-            Ok(line) => errors.push(format!("{address} is not a proxy, or refuses access: {}", printable(&line))),
+        let connected = time_left(deadline).and_then(|time| blocking::connect(address, time));
+        match connected.and_then(|mut stream| Ok((read_line(&mut stream, deadline)?, stream))) {
+            Ok((line, stream)) if is_greeting(&line) => return Ok(stream),
+            Ok((line, _)) => errors.push(format!("{address} is not a proxy, or refuses access: {}", printable(&line))),
             Err(error) => errors.push(format!("no greeting from {address}: {}", reason(&error))),
         }
     }
@@ -69,23 +76,30 @@ fn local_addresses(address: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         .collect())
 }
 
-/// The first line that the server at `address` sends, or what it has sent of it at the end of the connection.
-fn read_line(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut stream = blocking::connect(address, time_left(deadline)?)?;
+/// The next line of the server, or what it has sent of it at the end of the connection. What follows is not read.
+pub(crate) fn read_line(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    while line.last() != Some(&b'\n') && (line.len() as u64) < MAX_GREETING_LEN {
-        stream.set_read_timeout(Some(time_left(deadline)?))?;
+    while line.last() != Some(&b'\n') && (line.len() as u64) < MAX_LINE_LEN {
         let mut byte = [0];
-        match stream.read(&mut byte) {
-            Ok(0) => break,
-            Ok(_) => line.push(byte[0]),
+        if read(stream, &mut byte, deadline)? == 0 {
+            break;
+        }
+        line.push(byte[0]);
+    }
+    Ok(line)
+}
+
+/// Reads what there is, at least a byte unless the connection has ended.
+pub(crate) fn read(stream: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    loop {
+        stream.set_read_timeout(Some(time_left(deadline)?))?;
+        match stream.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // The read timeout has passed (socket(7), SO_RCVTIMEO).
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
-            Err(error) => return Err(error),
+            read => return read,
         }
     }
-    Ok(line)
 }
 
 fn time_left(deadline: Instant) -> io::Result<Duration> {
@@ -93,7 +107,8 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-fn printable(line: &[u8]) -> String {
+/// A line of a server, for messages.
+pub(crate) fn printable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line.trim_ascii_end()).replace(char::is_control, "?");
     if text.is_empty() { "it sends nothing".into() } else { text }
 }

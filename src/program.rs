@@ -13,6 +13,7 @@ use crate::config::sample::sample;
 use crate::daemon::Daemon;
 use crate::make_cert::make_cert;
 use crate::probe::probe;
+use crate::show_status::show_status;
 use crate::{logging, supervise};
 
 /// The exit status.
@@ -42,7 +43,7 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
         Mode::Sample => return print(&sample()),
         // Before anything can open a descriptor: libraries keep some, such as /dev/urandom's, and know only their numbers.
         Mode::Supervise => supervise::close_inherited(),
-        Mode::Run | Mode::Check | Mode::Probe(_) | Mode::MakeCert(_) => {}
+        Mode::Run | Mode::Check | Mode::Probe(_) | Mode::Status { .. } | Mode::MakeCert(_) => {}
     }
     if let Err(error) = open_random_source() {
         return fail(
@@ -59,6 +60,12 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
     }
     if let Mode::Probe(seconds) = mode {
         return match probe(&config.address, config.port, seconds) {
+            Ok(()) => Exit::Done,
+            Err(error) => fail(Exit::Failed, &error),
+        };
+    }
+    if let Mode::Status { format, watch } = mode {
+        return match show_status(&config.address, config.port, format, watch) {
             Ok(()) => Exit::Done,
             Err(error) => fail(Exit::Failed, &error),
         };

@@ -7,6 +7,9 @@ mod base_url;
 mod file;
 pub(crate) mod sample;
 pub(crate) mod settings;
+mod status;
+
+pub(crate) use status::StatusConfig;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -72,6 +75,8 @@ pub(crate) struct Config {
     pub direct: Vec<DirectListener>,
     /// WebSocket ports in front of targets. Several lines may have one port, and different paths then.
     pub serve: Vec<ServeListener>,
+    /// The port of the pages with the status.
+    pub status: StatusConfig,
     /// TLS settings that are not a plugin's.
     pub tls: TlsConfig,
 }
@@ -358,6 +363,12 @@ impl Default for Config {
             },
             direct: Vec::new(),
             serve: Vec::new(),
+            status: StatusConfig {
+                port: None,
+                address: "".into(),
+                allow: AccessList::parse("").unwrap_or_else(|_| unreachable!()),
+                hosts: Vec::new(),
+            },
             tls: TlsConfig { ca: None, directory: None, luup: TlsVerify::Peer },
         };
         // Each default is declared once, as text, in SETTINGS. A test covers them all.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::base_url::parse_base_url;
-use super::{Config, LogTarget};
+use super::{Config, LogTarget, StatusConfig};
 use crate::access::{AccessList, TargetList};
 use crate::protocol;
 use crate::protocol::tls_settings::TlsVerify;
@@ -338,6 +338,47 @@ pub(crate) static SETTINGS: &[Setting] = &[
                 pins => TlsVerify::pinned(pins.split(',').map(str::trim))
                     .ok_or("verify, none or sha256/ and 64 hexadecimal digits are needed")?,
             };
+            Ok(())
+        },
+    ),
+    Setting::new(
+        "status",
+        "port",
+        "number",
+        "0",
+        "Port of the status for browsers and monitoring, over HTTP: / is a page, /status.json is STAT JSON, /metrics is for Prometheus. No request changes anything. 0: none.",
+        |c, v| number(v, 0, 65535).map(|n| c.status.port = (n != 0).then_some(n as u16)),
+    ),
+    Setting::new(
+        "status",
+        "address",
+        "address",
+        "127.0.0.1",
+        "Address that this port listens on: a literal one, or * for all addresses.",
+        |c, v| {
+            c.status.address = StatusConfig::parse_address(v).ok_or("a literal address or * is needed")?;
+            Ok(())
+        },
+    ),
+    Setting::new(
+        "status",
+        "allow",
+        "networks",
+        "local",
+        "Clients that may connect to this port, in the syntax of allow in [host], which does not apply to it.",
+        |c, v| {
+            c.status.allow = AccessList::parse(v).map_err(not_a_network)?;
+            Ok(())
+        },
+    ),
+    Setting::new(
+        "status",
+        "hosts",
+        "names",
+        "",
+        "Names by which browsers may call this port, besides addresses and localhost. All others are refused, so that no foreign page can read the status by a name that it has resolve to this machine.",
+        |c, v| {
+            c.status.hosts = StatusConfig::parse_hosts(v)?;
             Ok(())
         },
     ),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::access::AccessList;
 use crate::client::{ClientKey, ClientLimits, ClientUsage, ReachedLimit};
 use crate::config::Config;
 use crate::protocol::reply;
@@ -48,7 +49,7 @@ impl From<ReachedLimit> for Refusal {
 }
 
 impl Refusal {
-    /// What a client of `[serve]` is told.
+    /// What a client of HTTP is told.
     pub(super) fn response(self) -> Vec<u8> {
         let (code, reason) = match self {
             Self::NotAllowed => (403, "Your address is not allowed."),
@@ -76,9 +77,9 @@ impl Admission {
         self.limit = limit;
     }
 
-    /// Admits a connection from `address`, whose end [`Admission::release`] must be told, or returns why not.
-    pub(super) fn admit(&mut self, address: IpAddr, config: &Config) -> Result<(), Refusal> {
-        if !config.allow.allows(address) {
+    /// Admits a connection from `address`, which `allow` must have, and whose end [`Admission::release`] must be told, or returns why not.
+    pub(super) fn admit(&mut self, address: IpAddr, allow: &AccessList, config: &Config) -> Result<(), Refusal> {
+        if !allow.allows(address) {
             return Err(Refusal::NotAllowed);
         }
         let client = ClientKey::of(address);
@@ -143,16 +144,16 @@ mod tests {
         config.limits.per_address = 2;
         let mut admission = Admission::new(5);
         let (home, here, stranger) = (ip("192.168.0.9"), ip("127.0.0.1"), ip("8.8.8.8"));
-        assert_eq!(admission.admit(stranger, &config), Err(Refusal::NotAllowed));
-        assert_eq!(admission.admit(home, &config), Ok(()));
-        assert_eq!(admission.admit(home, &config), Ok(()));
-        assert_eq!(admission.admit(home, &config), Err(Refusal::TooManyOfClient));
+        assert_eq!(admission.admit(stranger, &config.allow, &config), Err(Refusal::NotAllowed));
+        assert_eq!(admission.admit(home, &config.allow, &config), Ok(()));
+        assert_eq!(admission.admit(home, &config.allow, &config), Ok(()));
+        assert_eq!(admission.admit(home, &config.allow, &config), Err(Refusal::TooManyOfClient));
         for _ in 2..5 {
-            assert_eq!(admission.admit(here, &config), Ok(()), "loopback is exempt");
+            assert_eq!(admission.admit(here, &config.allow, &config), Ok(()), "loopback is exempt");
         }
-        assert_eq!(admission.admit(here, &config), Err(Refusal::Full));
+        assert_eq!(admission.admit(here, &config.allow, &config), Err(Refusal::Full));
         admission.release(home);
-        assert_eq!(admission.admit(home, &config), Ok(()));
+        assert_eq!(admission.admit(home, &config.allow, &config), Ok(()));
         admission.release(home);
         admission.release(home);
         assert_eq!(admission.usage.of(ClientKey::of(home)), 0);
@@ -179,14 +180,14 @@ mod tests {
             // Ten addresses, so that the limit for each does not count.
             let admitted = (0..10 * limit).filter(|number| {
                 let address = IpAddr::from([10, 0, 0, (number % 10) as u8]);
-                admission.admit(address, &config).is_ok()
+                admission.admit(address, &config.allow, &config).is_ok()
             });
             assert_eq!(admitted.count(), others, "of {limit}");
-            let here = (0..2 * limit).filter(|_| admission.admit(ip("127.0.0.1"), &config).is_ok());
+            let here = (0..2 * limit).filter(|_| admission.admit(ip("127.0.0.1"), &config.allow, &config).is_ok());
             assert_eq!(here.count(), limit - others, "of {limit}");
         }
         let mut admission = Admission::new(64);
-        let here = (0..100).filter(|_| admission.admit(ip("127.0.0.1"), &config).is_ok());
+        let here = (0..100).filter(|_| admission.admit(ip("127.0.0.1"), &config.allow, &config).is_ok());
         assert_eq!(here.count(), 64, "loopback may take all");
     }
 
@@ -195,7 +196,7 @@ mod tests {
         let mut config = Config::default();
         config.limits.per_address = 2;
         let mut admission = Admission::new(10);
-        let mut admit = |text: &str| admission.admit(ip(text), &config).is_ok();
+        let mut admit = |text: &str| admission.admit(ip(text), &config.allow, &config).is_ok();
         assert!(admit("fd00:0:0:1::1") && admit("fd00:0:0:1::2"));
         assert!(!admit("fd00:0:0:1:ffff::3"), "another address of the same /64");
         assert!(admit("fd00:0:0:2::1"));

@@ -1,5 +1,5 @@
-//! The listening sockets: the port of setup mode, the direct listeners, the WebSocket ports of `[serve]`, and the ports of
-//! plugins (LSTN).
+//! The listening sockets: the port of setup mode, the direct listeners, the WebSocket ports of `[serve]`, the port of `[status]`,
+//! and the ports of plugins (LSTN).
 
 use std::io;
 use std::net::SocketAddr;
@@ -50,6 +50,8 @@ pub(super) enum ListenerKind {
     Direct(Box<DirectListener>),
     /// A port of `[serve]`. What it serves is in the configuration in force.
     Serve(u16),
+    /// The port of `[status]`, and its address: `*` or a literal one.
+    Status(u16, Box<str>),
     /// The plugins that listen.
     Plugins(Box<PluginPort>),
 }
@@ -68,14 +70,25 @@ impl ListenerKind {
         match self {
             Self::Setup | Self::Plugins(_) => None,
             Self::Direct(direct) => Some(direct.port),
-            Self::Serve(port) => Some(*port),
+            Self::Serve(port) | Self::Status(port, _) => Some(*port),
         }
+    }
+
+    /// The address in the configuration, if it is not that of setup mode.
+    fn address(&self) -> Option<&str> {
+        if let Self::Status(_, address) = self { Some(address) } else { None }
+    }
+
+    /// True if both listen at the same place.
+    fn has_place_of(&self, other: &Self) -> bool {
+        (self.port(), self.address()) == (other.port(), other.address())
     }
 
     /// All but that of setup mode which `config` has.
     fn configured(config: &Config) -> impl Iterator<Item = Self> {
         let direct = config.direct.iter().cloned().map(Box::new).map(Self::Direct);
-        direct.chain(config.serve_ports().into_iter().map(Self::Serve))
+        let status = config.status.port.map(|port| Self::Status(port, config.status.address.clone()));
+        direct.chain(config.serve_ports().into_iter().map(Self::Serve)).chain(status)
     }
 }
 
@@ -104,11 +117,13 @@ impl Listeners {
     /// Opens all listeners. An error says in one line which could not be opened.
     pub(super) fn open(config: &Config, registry: &Registry) -> Result<Self, String> {
         let mut listeners = Self::default();
-        let listen = |port| listen(&config.address, port, keep_alive(&config.limits));
-        listeners.add(config, config.port, listen(config.port), ListenerKind::Setup, registry)?;
+        let listen =
+            |address: Option<&str>, port| listen(address.unwrap_or(&config.address), port, keep_alive(&config.limits));
+        listeners.add(config, config.port, listen(None, config.port), ListenerKind::Setup, registry)?;
         for kind in ListenerKind::configured(config) {
             let port = kind.port().unwrap_or_default();
-            listeners.add(config, port, listen(port), kind, registry)?;
+            let opened = listen(kind.address(), port);
+            listeners.add(config, port, opened, kind, registry)?;
         }
         Ok(listeners)
     }
@@ -117,8 +132,10 @@ impl Listeners {
     pub(super) fn reload(&mut self, config: &Config, registry: &Registry) {
         for slot in &mut self.listeners {
             let Some(listener) = slot else { continue };
-            let Some(port) = listener.kind.port() else { continue };
-            match ListenerKind::configured(config).find(|new| new.port() == Some(port)) {
+            if listener.kind.port().is_none() {
+                continue;
+            }
+            match ListenerKind::configured(config).find(|new| new.has_place_of(&listener.kind)) {
                 Some(new) => listener.kind = new,
                 None => {
                     log::info!("no longer listening on {}", listener.address);
@@ -133,11 +150,19 @@ impl Listeners {
         let own = self.listeners.iter().flatten().find(|listener| matches!(listener.kind, ListenerKind::Setup));
         let Some(mut address) = own.map(|listener| listener.address) else { return };
         for kind in ListenerKind::configured(config) {
-            let known = self.listeners.iter().flatten().any(|listener| listener.kind.port() == kind.port());
+            let known = self.listeners.iter().flatten().any(|listener| listener.kind.has_place_of(&kind));
             let port = kind.port().unwrap_or_default();
             address.set_port(port);
-            let listen = || listen_at(address, keep_alive(&config.limits));
-            if !known && let Err(error) = self.add(config, port, listen(), kind, registry) {
+            let open = || match kind.address() {
+                // It is no name.
+                Some(address) => listen(address, port, keep_alive(&config.limits)),
+                None => listen_at(address, keep_alive(&config.limits)),
+            };
+            if known {
+                continue;
+            }
+            let opened = open();
+            if let Err(error) = self.add(config, port, opened, kind, registry) {
                 log::error!("{error}");
             }
         }
@@ -320,6 +345,7 @@ impl Listeners {
             let entry = |target, path| ListenerStatus { address: address.to_string(), target, path, plugins: None };
             match kind {
                 ListenerKind::Setup => list.push(entry(None, None)),
+                ListenerKind::Status(..) => list.push(entry(Some("status".into()), None)),
                 ListenerKind::Direct(direct) => list.push(entry(Some(direct.target.to_string()), None)),
                 ListenerKind::Serve(port) => list.extend(
                     config
@@ -347,6 +373,7 @@ impl Listeners {
     ) -> Result<(), String> {
         let shown: Vec<String> = match &kind {
             ListenerKind::Setup | ListenerKind::Plugins(_) => vec![String::new()],
+            ListenerKind::Status(..) => vec![" for the status".into()],
             ListenerKind::Direct(direct) => vec![format!(" for {}", direct.target)],
             ListenerKind::Serve(port) => config
                 .serve_on(*port)
@@ -355,6 +382,7 @@ impl Listeners {
                 })
                 .collect(),
         };
+        let wanted = kind.address().unwrap_or(&config.address).to_owned();
         let added = opened.and_then(|socket| {
             let address = socket.local_addr()?;
             self.insert(socket, address, kind, registry)?;
@@ -363,7 +391,7 @@ impl Listeners {
         let address = added.map_err(|error| {
             let why =
                 error.raw_os_error().map_or_else(|| error.to_string(), |errno| Errno::from_raw(errno).desc().into());
-            format!("cannot listen on {}:{port}: {why}", config.address)
+            format!("cannot listen on {wanted}:{port}: {why}")
         })?;
         shown.iter().for_each(|what| log::info!("listening on {address}{what}"));
         Ok(())

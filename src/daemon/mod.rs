@@ -30,7 +30,7 @@ use crate::net::random::RandomSource;
 use crate::net::resolver::Resolver;
 use crate::net::socket::{INTEREST, TcpSocket};
 use crate::notify::{Schedule, Senders, Trust};
-use crate::protocol::command::{ArrivalRequest, KeptRequest};
+use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat};
 use crate::protocol::options::Protocol;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
@@ -39,11 +39,11 @@ use crate::relay::memory_budget::{MemoryBudget, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
 use crate::session::{
     AcceptError, DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, SendFailures, Session,
-    SessionContext, Snapshot, TurnResult, not_served,
+    SessionContext, Snapshot, StatusPage, TurnResult, not_served,
 };
 use crate::status;
 use crate::tls::{self, Handshakes};
-use crate::websocket::handshake;
+use crate::websocket::handshake::{self, server::page_response};
 use admission::{Admission, Refusal};
 use kept_registry::{KeptRegistry, TooManyGuesses};
 use listeners::{Accepted, ListenerKind, Listeners};
@@ -310,9 +310,14 @@ impl Daemon {
         let address = peer.ip().to_canonical();
         let client = ClientKey::of(address);
         let _guard = logging::count_for(client);
-        let mut admitted = self.admission.admit(address, &self.resources.config);
+        let is_status = matches!(self.listeners.kind(listener), Some(ListenerKind::Status(..)));
+        let config = &self.resources.config;
+        let allow = if is_status { &config.status.allow } else { &config.allow };
+        let mut admitted = self.admission.admit(address, allow, config);
         if admitted == Err(Refusal::Full) && self.end_watchers(client) {
-            admitted = self.admission.admit(address, &self.resources.config);
+            let config = &self.resources.config;
+            let allow = if is_status { &config.status.allow } else { &config.allow };
+            admitted = self.admission.admit(address, allow, config);
         }
         if let Err(refusal) = admitted {
             let mut line = self.admission.refuse(address, refusal, self.now);
@@ -321,6 +326,7 @@ impl Daemon {
                     let over_tls = self.resources.config.serve_on(port).any(|line| line.settings.tls.is_some());
                     line = if over_tls { Vec::new() } else { refusal.response() };
                 }
+                Some(ListenerKind::Status(..)) => line = refusal.response(),
                 Some(ListenerKind::Plugins(port)) => {
                     line = if port.protocol == Protocol::Ws { refusal.response() } else { Vec::new() };
                 }
@@ -343,6 +349,8 @@ impl Daemon {
         let pid = self.pids.next(SystemTime::now(), matches!(kind, ListenerKind::Direct(_) | ListenerKind::Serve(_)));
         match plugin_port {
             Some((listener, _)) => log::info!("{pid} connection from {address} to {listener}"),
+            // A page that asks again and again would push all else out of the log.
+            None if is_status => log::debug!("{pid} asks for the status from {address}"),
             None => log::info!("{pid} connection from {address}"),
         }
         self.resources.budget.add_session(sessions::slot_of(key));
@@ -354,6 +362,7 @@ impl Daemon {
                 let tls = cx.config.serve_on(*port).find_map(|line| line.settings.tls.as_ref());
                 Session::served(pid, stream, peer, (*port, tls), &mut cx)
             }
+            (ListenerKind::Status(..), _) => Session::status(pid, stream, peer, &mut cx),
             (_, Some((address, port))) => Session::arrive(pid, stream, peer, address, port, &mut cx),
             (_, None) => Session::greet(pid, stream, peer, &cx),
         };
@@ -527,14 +536,23 @@ impl Daemon {
                 };
                 self.reply(key, &answer);
             }
-            DaemonRequest::Stat | DaemonRequest::StatJson if self.unread() > self.resources.budget.left_in_all() => {
+            DaemonRequest::Stat(_) if self.unread() > self.resources.budget.left_in_all() => {
                 self.with_session(key, |session, cx| {
                     log::warn!("{} gets no STAT: too many replies wait to be read", session.pid());
                     session.reject(Vec::new(), cx);
                 });
             }
-            DaemonRequest::Stat => self.reply(key, &self.status_table(Some(key))),
-            DaemonRequest::StatJson => self.reply(key, &reply::stat_json(&self.status_json())),
+            DaemonRequest::Stat(StatFormat::Table) => self.reply(key, &self.status_table(Some(key))),
+            DaemonRequest::Stat(format) => self.reply(key, &reply::stat_body(&self.status_text(format))),
+            DaemonRequest::StatusPage(page) => {
+                let response = self.status_page(page);
+                let now = self.now;
+                self.with_session(key, |session, _| session.respond(response, now));
+            }
+            DaemonRequest::StatusUpdate => {
+                let status = self.status_text(StatFormat::Json);
+                self.with_session(key, |session, cx| session.send_status(&status, cx));
+            }
             DaemonRequest::Stop => {
                 let Some(found) = self.sessions.get(key) else { return };
                 let (pid, address) = (found.session.pid(), found.session.address());
@@ -800,8 +818,8 @@ impl Daemon {
         table
     }
 
-    /// STAT JSON's answer.
-    fn status_json(&self) -> String {
+    /// The answer to STAT with the name of a format. With that of the table, text for people.
+    fn status_text(&self, format: StatFormat) -> String {
         let overview = status::DaemonStatus {
             uptime: self.now - self.started,
             buffered: self.resources.budget.held(),
@@ -816,7 +834,30 @@ impl Daemon {
             ended: self.resources.ended.iter().map(|ended| (self.now - ended.at, ended.clone())).collect(),
         };
         let sessions = self.snapshots().map(|(_, shown)| shown);
-        status::json(&overview, &self.resources.config.limits, sessions)
+        let limits = &self.resources.config.limits;
+        match format {
+            StatFormat::Json => status::json(&overview, limits, sessions),
+            StatFormat::Metrics => status::metrics(&overview, limits, sessions),
+            StatFormat::Table | StatFormat::Text => status::text(&overview, limits, sessions),
+        }
+    }
+
+    /// The response to a request for a page of the status port.
+    fn status_page(&self, page: StatusPage) -> Result<Vec<u8>, handshake::Refusal> {
+        if self.unread() > self.resources.budget.left_in_all() {
+            return Err(handshake::Refusal::new(503, "There is no memory for the page now."));
+        }
+        Ok(match page {
+            StatusPage::Html { accepts_gzip } => {
+                page_response("text/html; charset=utf-8", accepts_gzip, &status::page(accepts_gzip))
+            }
+            StatusPage::Json => page_response("application/json", false, self.status_text(StatFormat::Json).as_bytes()),
+            StatusPage::Metrics => page_response(
+                "text/plain; version=0.0.4; charset=utf-8",
+                false,
+                self.status_text(StatFormat::Metrics).as_bytes(),
+            ),
+        })
     }
 
     /// Closes everything, and gives closing notifications time to reach Luup, and remotes time to be told.

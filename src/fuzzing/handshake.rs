@@ -94,6 +94,7 @@ fn server(text: &[u8], split: u8, flags: u8) {
             assert!(is_line(&refusal.to_string()), "{refusal:?}");
             assert_eq!(handshake.transmit().is_empty(), refusal.code() == 0);
         }
+        RequestProgress::Page(_) => unreachable!("the port has no pages"),
         RequestProgress::Received(request) => {
             assert!(text.ends_with(&[&request.head[..], &request.rest].concat()), "every byte is somebody's");
             assert!(request.resource.starts_with('/') && request.path().starts_with('/'));

@@ -31,10 +31,8 @@ pub(crate) enum Command {
     Listen(Parameters),
     /// `ACPT id [KEY=value ...]` or `DENY id [status [reason]]`.
     Arrival(ArrivalRequest),
-    /// `STAT`.
-    Stat,
-    /// `STAT JSON`.
-    StatJson,
+    /// `STAT [JSON|TEXT|METRICS]`.
+    Stat(StatFormat),
     /// `CAPA`.
     Capabilities,
     /// `BILD`.
@@ -45,6 +43,27 @@ pub(crate) enum Command {
     Quit,
     /// `STOP`.
     Stop,
+}
+
+/// The form of the answer to STAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatFormat {
+    /// The table of the Lua daemon.
+    Table,
+    /// A JSON object.
+    Json,
+    /// Tables for people.
+    Text,
+    /// The text format of Prometheus.
+    Metrics,
+}
+
+impl StatFormat {
+    /// The format that `word` names; the table for any other word, as in the Lua daemon.
+    fn parse(word: &[u8]) -> Self {
+        let named = [(&b"JSON"[..], Self::Json), (b"TEXT", Self::Text), (b"METRICS", Self::Metrics)];
+        named.into_iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map_or(Self::Table, |(_, format)| format)
+    }
 }
 
 /// What a plugin asks about kept connections. The request passes unchanged from the parser to the daemon, which knows the
@@ -119,11 +138,9 @@ pub(crate) struct CommandSpec {
 pub(crate) static COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "STAT",
-        arguments: "[JSON]",
+        arguments: "[JSON|TEXT|METRICS]",
         help: "Status of all connections",
-        parse: |rest, _| {
-            Ok(if first_word(rest).0.eq_ignore_ascii_case(b"JSON") { Command::StatJson } else { Command::Stat })
-        },
+        parse: |rest, _| Ok(Command::Stat(StatFormat::parse(first_word(rest).0))),
     },
     CommandSpec { name: "HELP", arguments: "", help: "This text", parse: |_, _| Ok(Command::Help) },
     CommandSpec { name: "QUIT", arguments: "", help: "Disconnect", parse: |_, _| Ok(Command::Quit) },
@@ -317,8 +334,11 @@ mod tests {
         assert_eq!(line("CAPA"), Ok(Some(Command::Capabilities)));
         assert_eq!(line(" \tcapa some words\r"), Ok(Some(Command::Capabilities)));
         assert_eq!(line("QUIT now"), Ok(Some(Command::Quit)));
-        assert_eq!(line("stat json"), Ok(Some(Command::StatJson)));
-        assert_eq!(line("STAT all"), Ok(Some(Command::Stat)));
+        assert_eq!(line("stat json"), Ok(Some(Command::Stat(StatFormat::Json))));
+        assert_eq!(line("STAT Text"), Ok(Some(Command::Stat(StatFormat::Text))));
+        assert_eq!(line("STAT metrics now"), Ok(Some(Command::Stat(StatFormat::Metrics))));
+        assert_eq!(line("STAT"), Ok(Some(Command::Stat(StatFormat::Table))));
+        assert_eq!(line("STAT all"), Ok(Some(Command::Stat(StatFormat::Table))));
         assert_eq!(line(""), Ok(None));
         assert_eq!(line(" \r"), Ok(None));
     }

@@ -107,10 +107,10 @@ pub(crate) fn build() -> Vec<u8> {
 
 /// `OK CAPA ...`: the words of part 1, then those of the declared options.
 pub(crate) fn capabilities() -> Vec<u8> {
-    const ORDER: [&str; 13] =
-        ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON", "LENI", "MCST", "HEAL"];
+    const ORDER: [&str; 14] =
+        ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON", "LENI", "MCST", "HEAL", "METR"];
     let is_supported = |word: &&str| {
-        matches!(*word, "V6" | "JSON")
+        matches!(*word, "V6" | "JSON" | "METR")
             || options().chain(listen_options()).any(|option| option.capabilities.contains(word))
     };
     let mut words = vec!["OK CAPA BLKS RTIM NTFY CONN UDP"];
@@ -172,8 +172,8 @@ pub(crate) fn too_many(suffix: &str) -> Vec<u8> {
     line(&[format!("ERR ACCESS Too many connections{suffix}").as_bytes()])
 }
 
-/// The reply to STAT JSON: `OK STAT <length>`, with the length of `body` in bytes, then `body`.
-pub(crate) fn stat_json(body: &str) -> Vec<u8> {
+/// The reply to STAT with the name of a format: `OK STAT <length>`, with the length of `body` in bytes, then `body`.
+pub(crate) fn stat_body(body: &str) -> Vec<u8> {
     [format!("OK STAT {}\n", body.len()).as_bytes(), body.as_bytes()].concat()
 }
 
@@ -224,7 +224,7 @@ mod tests {
     fn capabilities_beyond_part_1_come_last() {
         assert_eq!(
             text(capabilities()),
-            "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL LSTN KEEP EVNT JSON LENI MCST HEAL\n"
+            "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL LSTN KEEP EVNT JSON LENI MCST HEAL METR\n"
         );
     }
 

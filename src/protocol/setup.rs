@@ -3,7 +3,7 @@
 //! Contract: after [`SetupParser::handle_input`], call [`SetupParser::poll_action`] until it returns `None`. Write the
 //! reply of an action before the next call, so that a plugin that does not read its replies is not read from.
 
-use super::command::{ArrivalRequest, Command, KeptRequest, parse};
+use super::command::{ArrivalRequest, Command, KeptRequest, StatFormat, parse};
 use super::options::Parameters;
 use super::reply;
 use super::target::Target;
@@ -23,10 +23,8 @@ pub(crate) enum SetupAction {
     Listen,
     /// Accept a connection that has arrived, or refuse it. The bytes after an ACPT line are for the remote.
     Arrival(ArrivalRequest),
-    /// Send the table of connections, and lift the limit on silence.
-    Stat,
-    /// Send the status as JSON, and lift the limit on silence.
-    StatJson,
+    /// Send the status, and lift the limit on silence.
+    Stat(StatFormat),
     /// Send the help.
     Help,
     /// Stop the daemon, if the client's address is allowed to.
@@ -134,8 +132,7 @@ fn perform(command: Command, parameters: &mut Parameters) -> SetupAction {
             SetupAction::Listen
         }
         Command::Arrival(request) => SetupAction::Arrival(request),
-        Command::Stat => SetupAction::Stat,
-        Command::StatJson => SetupAction::StatJson,
+        Command::Stat(format) => SetupAction::Stat(format),
         Command::Capabilities => SetupAction::Reply(reply::capabilities()),
         Command::Build => SetupAction::Reply(reply::build()),
         Command::Help => SetupAction::Help,

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::context::SessionContext;
-use super::opening::{Opening, OpeningOutcome};
+use super::opening::{ClientProtocol, Opening, OpeningOutcome};
 use super::pid::Pid;
 use super::plugin_port::PluginPort;
 use super::remote::RemoteStream;
@@ -73,7 +73,8 @@ impl<S: Stream> Arriving<S> {
         port: &PluginPort,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let opening = Opening::new(pid, socket, port.tls.as_ref(), port.protocol.is_websocket(), cx);
+        let client = if port.protocol.is_websocket() { ClientProtocol::WebSocket } else { ClientProtocol::Stream };
+        let opening = Opening::new(pid, socket, port.tls.as_ref(), client, cx);
         Self { listener, protocol: port.protocol, opening, claim: Claim::Undecided, subprotocol: None }
     }
 

@@ -6,13 +6,14 @@ use mio::Token;
 
 use super::ended::EndedConnections;
 use super::send_failures::SendFailures;
+use super::status_client::StatusPage;
 use crate::access::OwnServices;
 use crate::config::Config;
 use crate::net::network::Network;
 use crate::net::random::RandomSource;
 use crate::net::resolver::NameResolver;
 use crate::notify::Schedule;
-use crate::protocol::command::{ArrivalRequest, KeptRequest};
+use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat};
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
 use crate::tls::{Handshakes, PendingHandshake, ServerTlsSettings, TlsSettings};
@@ -101,10 +102,12 @@ impl RandomBytes for RandomSource {
 /// What a session asks of the daemon, since it concerns more than this session.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DaemonRequest {
-    /// The table of connections, by [`super::Session::reply`].
-    Stat,
-    /// The same as JSON.
-    StatJson,
+    /// The status, by [`super::Session::reply`].
+    Stat(StatFormat),
+    /// A page of the status port. The answer is [`super::Session::respond`].
+    StatusPage(StatusPage),
+    /// The status for a client of the status port that has a WebSocket. The answer is [`super::Session::send_status`].
+    StatusUpdate,
     /// The end of the daemon, if this client may ask for it.
     Stop,
     /// Something about kept connections.

@@ -12,6 +12,9 @@
 //!    ^ '-- refused --> Closed                    | failed: 502
 //!    '-------------------------------------------'
 //!
+//! Opening (a client of [status]) --WebSocket, 101--> Watching --> Draining: close frames --> Closed
+//!      '-- page, refused --> Closed
+//!
 //! Arriving (at the port of a session that listens) --ACPT of another session in setup mode--> Relaying
 //!   '-- refused, not accepted in time --> Closed
 //! ```
@@ -50,6 +53,7 @@ mod setup;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod simulation;
 mod snapshot;
+mod status_client;
 
 pub(crate) use context::{DaemonRequest, Key, SessionContext, TurnResult};
 pub(crate) use ended::{EndedConnection, EndedConnections};
@@ -57,6 +61,7 @@ pub(crate) use pid::{Pid, PidSource};
 pub(crate) use plugin_port::{Owner, PluginPort};
 pub(crate) use send_failures::SendFailures;
 pub(crate) use snapshot::{HealingSnapshot, Snapshot, SnapshotState};
+pub(crate) use status_client::StatusPage;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -95,12 +100,13 @@ use kept::unread::{TailOutcome, UnreadTail};
 use kept::{Gap, KeptPlugin};
 use listening::Listening;
 use notifier::Notifier;
-use opening::{Opening, OpeningOutcome};
+use opening::{ClientProtocol, Opening, OpeningOutcome};
 use peer::Peer;
-use plugin::{PluginSide, ServeChoice, ServedOpening};
+use plugin::{ConfiguredPort, PluginSide, ServeChoice, ServedOpening};
 use relaying::{Before, Relaying};
 use served::ServedClient;
 use setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
+use status_client::{WatchOutcome, Watching};
 
 /// Reads in one turn before other sessions have theirs, outside of echo mode: a layer (TLS) may return nothing for many
 /// reads, and a plugin that is ending may never stop sending.
@@ -138,8 +144,10 @@ pub(crate) struct Session<N: Network = MioNetwork> {
 enum Stage<N: Network> {
     /// Commands are read.
     Setup(Box<Setup>),
-    /// A client of `[serve]` opens its WebSocket, or is told why not.
+    /// A client of `[serve]` or `[status]` opens its WebSocket, gets its page, or is told why not.
     Opening,
+    /// A client of `[status]` is sent the status over its WebSocket.
+    Watching(Box<Watching>),
     /// A LSTN waits for a thread to say whether its certificate can be used.
     Checking(Box<Checking>),
     /// The plugin is told of connections that arrive.
@@ -278,10 +286,27 @@ impl<N: Network> Session<N> {
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
         let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
-        let opening = Opening::new(pid, socket, tls, true, cx);
+        let opening = Opening::new(pid, socket, tls, ClientProtocol::WebSocket, cx);
+        Self::with_opening(pid, opening, peer, ConfiguredPort::Serve(port), cx.now)
+    }
+
+    /// A client that has connected to the port of `[status]`.
+    pub(crate) fn status(pid: Pid, stream: N::Stream, peer: SocketAddr, cx: &mut SessionContext<'_, N>) -> Self {
+        let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
+        let opening = Opening::new(pid, socket, None, ClientProtocol::Http, cx);
+        Self::with_opening(pid, opening, peer, ConfiguredPort::Status, cx.now)
+    }
+
+    fn with_opening(
+        pid: Pid,
+        opening: Opening<N::Stream>,
+        peer: SocketAddr,
+        port: ConfiguredPort,
+        now: Instant,
+    ) -> Self {
         let opening = ServedOpening { opening, port, choice: ServeChoice::default() };
         let plugin = PluginSide::Opening(Box::new(opening));
-        Self::with_plugin(pid, plugin, Peer::Plugin(peer), Parameters::default(), Stage::Opening, cx.now)
+        Self::with_plugin(pid, plugin, Peer::Plugin(peer), Parameters::default(), Stage::Opening, now)
     }
 
     /// A connection that has arrived at `listener`, which is the address of `port`. Its socket is registered under the token of
@@ -342,9 +367,13 @@ impl<N: Network> Session<N> {
         matches!(self.stage, Stage::Relaying(_))
     }
 
-    /// Bytes of replies in setup mode that the plugin has yet to read.
+    /// Bytes of replies in setup mode, or of pages, that the client has yet to read.
     pub(crate) fn unread(&self) -> usize {
-        if let Stage::Setup(setup) = &self.stage { setup.unread() } else { 0 }
+        match &self.stage {
+            Stage::Setup(setup) => setup.unread(),
+            Stage::Opening => self.plugin.held(),
+            _ => 0,
+        }
     }
 
     /// True if STAT has lifted the limit on silence in setup mode, and the plugin has been silent for longer than `limit`.
@@ -372,6 +401,7 @@ impl<N: Network> Session<N> {
             Stage::Arriving(arriving) => arriving.handle_event(event),
             Stage::Setup(_)
             | Stage::Opening
+            | Stage::Watching(_)
             | Stage::Checking(_)
             | Stage::Listening(_)
             | Stage::Claiming(_)
@@ -434,6 +464,7 @@ impl<N: Network> Session<N> {
             let next = match self.stage {
                 Stage::Setup(_) | Stage::Listening(_) => self.setup_turn(cx),
                 Stage::Opening => self.opening_turn(cx),
+                Stage::Watching(_) => self.watching_turn(cx),
                 Stage::Checking(_) => self.checking_turn(cx),
                 Stage::Arriving(_) => self.arriving_turn(cx),
                 Stage::Claiming(_) => Next::Stay(TurnResult::Wait),
@@ -533,8 +564,9 @@ impl<N: Network> Session<N> {
             OpeningOutcome::Again => Next::Stay(TurnResult::Again),
             OpeningOutcome::Over => Next::Enter(Stage::Closed),
             OpeningOutcome::Requested => {
+                let ConfiguredPort::Serve(port) = client.port else { return self.open_status(cx) };
                 let Some(request) = client.opening.request() else { return Next::Stay(TurnResult::Again) };
-                match find_served(cx.config, client.port, request) {
+                match find_served(cx.config, port, request) {
                     Ok((choice, parameters, target)) => {
                         (client.choice, self.parameters) = (choice, parameters);
                         let request = ConnectRequest { target, sent_ahead: Vec::new() };
@@ -547,6 +579,71 @@ impl<N: Network> Session<N> {
                 }
             }
         }
+    }
+
+    /// A client of `[status]` has sent its request.
+    fn open_status(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Some(client) = self.plugin.opening_mut() else { return Next::Enter(Stage::Closed) };
+        let config = &cx.config.status;
+        let asked = match (client.opening.page(), client.opening.request()) {
+            (Some(page), _) => StatusPage::find(page, config).map(Some),
+            (None, Some(request)) => status_client::check_upgrade(request, config).map(|()| None),
+            (None, None) => return Next::Stay(TurnResult::Again),
+        };
+        match asked {
+            Ok(Some(page)) => Next::Stay(TurnResult::Request(DaemonRequest::StatusPage(page))),
+            Ok(None) => {
+                client.choice.ping_interval = Some(status_client::PING_INTERVAL);
+                // Its messages are put together by no relay.
+                self.accept_served(Protocol::Tcp, cx.now);
+                Next::Enter(Stage::Watching(Box::new(Watching::new(cx.now))))
+            }
+            Err(refusal) => {
+                client.opening.refuse(refusal, cx.now);
+                Next::Stay(TurnResult::Again)
+            }
+        }
+    }
+
+    fn watching_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let (Stage::Watching(watching), Some(client)) = (&mut self.stage, self.plugin.served_mut()) else {
+            return Next::Enter(Stage::Closed);
+        };
+        client.begin_turn(cx.now, cx.budget);
+        let outcome = watching.turn(client, cx.scratch, cx.now);
+        let again = client.end_turn(cx.budget);
+        match outcome {
+            WatchOutcome::Wait if again => Next::Stay(TurnResult::Again),
+            WatchOutcome::Wait => Next::Stay(TurnResult::Wait),
+            WatchOutcome::Again => Next::Stay(TurnResult::Again),
+            WatchOutcome::Update => Next::Stay(TurnResult::Request(DaemonRequest::StatusUpdate)),
+            WatchOutcome::Ended => {
+                client.close(close::NORMAL, "");
+                client.drain();
+                Next::Enter(Stage::Draining(Box::new(Draining::new(Vec::new(), cx.now))))
+            }
+            WatchOutcome::Lost => Next::Enter(Stage::Closed),
+        }
+    }
+
+    /// The daemon's answer to [`DaemonRequest::StatusPage`]: a response, or why there is none.
+    pub(crate) fn respond(&mut self, response: Result<Vec<u8>, Refusal>, now: Instant) {
+        let Some(client) = self.plugin.opening_mut() else { return };
+        match response {
+            Ok(response) => client.opening.respond(response, now),
+            Err(refusal) => client.opening.refuse(refusal, now),
+        }
+    }
+
+    /// The daemon's answer to [`DaemonRequest::StatusUpdate`].
+    pub(crate) fn send_status(&mut self, status: &str, cx: &mut SessionContext<'_, N>) {
+        let (Stage::Watching(_), Some(client)) = (&self.stage, self.plugin.served_mut()) else { return };
+        client.begin_turn(cx.now, cx.budget);
+        if !client.send_text(status) {
+            log::debug!("{} is not sent the status: there is no memory for it, or it has gone", self.pid);
+        }
+        client.end_turn(cx.budget);
+        self.account(cx.budget);
     }
 
     /// The plugin has said LSTN. If TLS is to be spoken, a thread reads the certificate before the daemon is asked.
@@ -930,6 +1027,7 @@ impl<N: Network> Session<N> {
             Stage::Listening(listening) => Some(listening.since()),
             Stage::Setup(_)
             | Stage::Opening
+            | Stage::Watching(_)
             | Stage::Checking(_)
             | Stage::Arriving(_)
             | Stage::Claiming(_)
@@ -974,6 +1072,7 @@ impl<N: Network> Session<N> {
         match &self.stage {
             Stage::Setup(_)
             | Stage::Opening
+            | Stage::Watching(_)
             | Stage::Checking(_)
             | Stage::Listening(_)
             | Stage::Arriving(_)
@@ -991,7 +1090,7 @@ impl<N: Network> Session<N> {
     fn account(&mut self, budget: &mut MemoryBudget) {
         let held = match &self.stage {
             Stage::Setup(setup) => setup.held(),
-            Stage::Opening => 0,
+            Stage::Opening | Stage::Watching(_) => 0,
             Stage::Checking(checking) => checking.setup.held(),
             Stage::Listening(listening) => listening.held(),
             Stage::Arriving(arriving) => arriving.held(),
@@ -1022,7 +1121,8 @@ impl<N: Network> Session<N> {
             // A request that has come in part.
             Stage::Opening => HeldKinds { incomplete: self.plugin.held(), ..HeldKinds::default() },
             Stage::Relaying(relaying) => relaying.held_kinds(),
-            Stage::Listening(_)
+            Stage::Watching(_)
+            | Stage::Listening(_)
             | Stage::Claiming(_)
             | Stage::Healing(_)
             | Stage::UnreadTail(_)
@@ -1054,6 +1154,7 @@ impl<N: Network> Session<N> {
                 }
             }
             Stage::Arriving(arriving) => arriving.deadline(),
+            Stage::Watching(watching) => Some(watching.deadline()),
             Stage::Claiming(_) | Stage::Listening(_) => None,
             Stage::Closed => return None,
         };
@@ -1437,6 +1538,13 @@ impl<N: Network> Session<N> {
                 let next = self.end_relay(CloseReason::Done, cx);
                 self.enter(next, cx);
             }
+            Stage::Watching(_) => {
+                if let Some(client) = self.plugin.served_mut() {
+                    client.close(close::GOING_AWAY, "");
+                    client.drain();
+                }
+                self.enter(Stage::Draining(Box::new(Draining::new(Vec::new(), cx.now))), cx);
+            }
             _ => self.enter(Stage::Closed, cx),
         }
     }
@@ -1486,11 +1594,15 @@ impl<N: Network> Session<N> {
         match &self.stage {
             Stage::Setup(_) | Stage::Checking(_) => {}
             Stage::Opening => {
-                // One that is refused is only draining.
+                // One that is answered is only draining.
                 let PluginSide::Opening(client) = &self.plugin else { return None };
-                if client.opening.is_refused() {
+                if client.opening.is_answered() {
                     return None;
                 }
+            }
+            Stage::Watching(_) => {
+                shown.state = SnapshotState::Watching;
+                shown.protocol = Protocol::Ws;
             }
             Stage::Listening(_) => {
                 shown.state = SnapshotState::Listening;

@@ -3,17 +3,19 @@
 //!
 //! ```text
 //! [Tls] --> Reading --request--> Requested --accept--> the caller has the connection
-//!    |         |                     | refuse, or the client has left
-//!    |         +-- not valid, late --+--> Refused --> Over
+//!    |         |                     | respond, refuse, or the client has left
+//!    |         +-- not valid, late --+--> Answered --> Over
 //!    +-- failed, late ------------------------------> Over
 //! ```
 //!
 //! Without WebSocket there is no request: after the handshake of TLS, or at once, the caller decides about the connection.
 //!
+//! A client of HTTP may ask for a page in place of a WebSocket, to which the caller responds.
+//!
 //! [`Opening`] knows no listener. The caller may take its time to decide. A refusal of a request is written in full, and the
 //! client gets time to read it; without a request the connection is closed.
 //!
-//! Contract: after every `handle_*` and [`Opening::refuse`], call [`Opening::turn`] until it no longer
+//! Contract: after every `handle_*`, [`Opening::respond`] and [`Opening::refuse`], call [`Opening::turn`] until it no longer
 //! returns [`OpeningOutcome::Again`]; it also enforces the time limits.
 
 use std::time::{Duration, Instant};
@@ -34,7 +36,9 @@ use crate::protocol::options::Protocol;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::tls::{ServerTlsSettings, TlsStep};
 use crate::websocket::Deflate;
-use crate::websocket::handshake::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, UpgradeRequest};
+use crate::websocket::handshake::{
+    AcceptOptions, PageRequest, Refusal, RequestProgress, ServerHandshake, UpgradeRequest,
+};
 
 /// Time for the client to make its handshakes, so that a slow one does not keep its place.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,9 +50,19 @@ const MAX_READ: usize = 4 * 1024;
 pub(super) struct Opening<S> {
     /// For log lines.
     pid: Pid,
-    /// The client speaks WebSocket.
-    is_websocket: bool,
+    client: ClientProtocol,
     state: OpeningState<S>,
+}
+
+/// What a client speaks, over TLS or without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientProtocol {
+    /// A stream, which begins with no request.
+    Stream,
+    /// WebSocket.
+    WebSocket,
+    /// WebSocket, or HTTP that asks for a page.
+    Http,
 }
 
 #[derive(Debug)]
@@ -72,10 +86,21 @@ enum Step {
     Ready,
     /// The request is being read, until this instant at most.
     Reading(ServerHandshake, Instant),
-    /// The caller is to decide about the request; about the connection, if the client speaks no WebSocket.
-    Requested(Option<Box<UpgradeRequest>>),
-    /// The client gets time to read why it is refused.
-    Refused(Draining),
+    /// The caller is to decide about this.
+    Requested(PendingRequest),
+    /// The client gets time to read the page that it has asked for, or why it is refused.
+    Answered(Draining),
+}
+
+/// What a caller is to decide about.
+#[derive(Debug)]
+enum PendingRequest {
+    /// The connection: there is no request.
+    Stream,
+    /// A request for a WebSocket.
+    WebSocket(Box<UpgradeRequest>),
+    /// A request for a page.
+    Page(Box<PageRequest>),
 }
 
 /// What a turn leads to.
@@ -85,7 +110,8 @@ pub(super) enum OpeningOutcome {
     Wait,
     /// There is more to do at once.
     Again,
-    /// The client waits for [`Opening::accept`], without WebSocket for [`Opening::take_stream`], or for [`Opening::refuse`].
+    /// The client waits for [`Opening::accept`], without WebSocket for [`Opening::take_stream`], for a page for
+    /// [`Opening::respond`], or for [`Opening::refuse`].
     /// Returned once.
     Requested,
     /// The client has left, or was refused: the connection is closed.
@@ -108,20 +134,19 @@ pub(super) struct Opened<S> {
 /// What reading a request came to.
 enum ReadOutcome {
     Pending(OpeningOutcome),
-    Received(Box<UpgradeRequest>),
+    Received(PendingRequest),
     Refused(Refusal),
     /// The client has left.
     Left,
 }
 
 impl<S: Stream> Opening<S> {
-    /// Begins with an accepted `socket`. `tls`: its client speaks TLS. `is_websocket`: it speaks WebSocket, over TLS if that is
-    /// set, too.
+    /// Begins with an accepted `socket`. `tls`: its client speaks TLS. `client`: what it speaks, over TLS if that is set.
     pub(super) fn new<N: Network<Stream = S>>(
         pid: Pid,
         socket: SocketEndpoint<S>,
         tls: Option<&ServerTlsSettings>,
-        is_websocket: bool,
+        client: ClientProtocol,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
         let due = cx.now + OPENING_TIMEOUT;
@@ -130,14 +155,14 @@ impl<S: Stream> Opening<S> {
                 let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
                 OpeningState::Tls(TlsHandshake::begin_server(socket, settings, workers), due)
             }
-            None => OpeningState::Connected(socket.wrap(RemoteStream::Plain), Step::first(is_websocket, due)),
+            None => OpeningState::Connected(socket.wrap(RemoteStream::Plain), Step::first(client, due)),
         };
-        Self { pid, is_websocket, state }
+        Self { pid, client, state }
     }
 
     /// Takes the connection of a client that speaks no WebSocket, and so accepts it. `None`: it does not wait.
     pub(super) fn take_stream(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
-        let waits = matches!(self.state, OpeningState::Connected(_, Step::Requested(None)));
+        let waits = matches!(self.state, OpeningState::Connected(_, Step::Requested(PendingRequest::Stream)));
         if waits { self.take_client() } else { None }
     }
 
@@ -169,7 +194,7 @@ impl<S: Stream> Opening<S> {
         match &mut self.state {
             OpeningState::Tls(handshake, _) => handshake.socket_mut().assume_readable(),
             // Nothing is read of it before it is accepted.
-            OpeningState::Connected(_, Step::Ready | Step::Requested(None)) => {}
+            OpeningState::Connected(_, Step::Ready | Step::Requested(PendingRequest::Stream)) => {}
             OpeningState::Connected(client, _) => client.assume_readable(),
             OpeningState::Over(_) => {}
         }
@@ -203,9 +228,20 @@ impl<S: Stream> Opening<S> {
         if let OpeningState::Connected(client, _) = &mut self.state { Some(client) } else { None }
     }
 
-    /// The request that waits for the caller's decision.
+    /// The request for a WebSocket that waits for the caller's decision.
     pub(super) fn request(&self) -> Option<&UpgradeRequest> {
-        if let OpeningState::Connected(_, Step::Requested(request)) = &self.state { request.as_deref() } else { None }
+        match &self.state {
+            OpeningState::Connected(_, Step::Requested(PendingRequest::WebSocket(request))) => Some(request),
+            _ => None,
+        }
+    }
+
+    /// The request for a page that waits for the caller's response.
+    pub(super) fn page(&self) -> Option<&PageRequest> {
+        match &self.state {
+            OpeningState::Connected(_, Step::Requested(PendingRequest::Page(page))) => Some(page),
+            _ => None,
+        }
     }
 
     /// True if the caller is to decide about the client.
@@ -225,9 +261,9 @@ impl<S: Stream> Opening<S> {
         }
     }
 
-    /// True if the client was told that it is refused.
-    pub(super) fn is_refused(&self) -> bool {
-        matches!(self.state, OpeningState::Connected(_, Step::Refused(_)))
+    /// True if the client has got its page, or was told that it is refused.
+    pub(super) fn is_answered(&self) -> bool {
+        matches!(self.state, OpeningState::Connected(_, Step::Answered(_)))
     }
 
     /// Bytes held.
@@ -243,7 +279,7 @@ impl<S: Stream> Opening<S> {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             OpeningState::Tls(_, due) | OpeningState::Connected(_, Step::Reading(_, due)) => Some(*due),
-            OpeningState::Connected(_, Step::Refused(draining)) => Some(draining.deadline()),
+            OpeningState::Connected(_, Step::Answered(draining)) => Some(draining.deadline()),
             OpeningState::Connected(_, Step::Ready | Step::Requested(_)) | OpeningState::Over(_) => None,
         }
     }
@@ -259,19 +295,29 @@ impl<S: Stream> Opening<S> {
             match read_request(client, handshake, *due, cx.scratch, cx.budget, cx.now) {
                 ReadOutcome::Pending(outcome) => return outcome,
                 ReadOutcome::Received(request) => {
-                    log::debug!("{} asks for {}", self.pid, request.path());
-                    return self.request_decision(Some(request));
+                    if let PendingRequest::WebSocket(request) = &request {
+                        log::debug!("{} asks for {}", self.pid, request.path());
+                    }
+                    return self.request_decision(request);
                 }
                 ReadOutcome::Refused(refusal) => self.refuse(refusal, cx.now),
                 ReadOutcome::Left => return self.leave(),
             }
         }
         match &mut self.state {
-            OpeningState::Connected(client, Step::Ready | Step::Requested(None)) if client.is_closed() => self.leave(),
-            OpeningState::Connected(_, Step::Ready) => self.request_decision(None),
+            OpeningState::Connected(client, Step::Ready | Step::Requested(PendingRequest::Stream))
+                if client.is_closed() =>
+            {
+                self.leave()
+            }
+            OpeningState::Connected(_, Step::Ready) => self.request_decision(PendingRequest::Stream),
             // RFC 6455 section 4.1: a client waits for the response, so one that ends its side has gone.
-            OpeningState::Connected(client, Step::Requested(Some(_))) if client.is_read_closed() => self.leave(),
-            OpeningState::Connected(client, Step::Refused(draining)) => match draining.turn(client, cx.scratch) {
+            OpeningState::Connected(client, Step::Requested(PendingRequest::WebSocket(_)))
+                if client.is_read_closed() =>
+            {
+                self.leave()
+            }
+            OpeningState::Connected(client, Step::Answered(draining)) => match draining.turn(client, cx.scratch) {
                 DrainOutcome::Again => OpeningOutcome::Again,
                 DrainOutcome::Wait if cx.now < draining.deadline() => OpeningOutcome::Wait,
                 DrainOutcome::Wait | DrainOutcome::Done => {
@@ -294,7 +340,7 @@ impl<S: Stream> Opening<S> {
         let reason = match handshake.turn(cx.scratch, cx.budget, workers) {
             TlsProgress::Done(socket) => {
                 let client = socket.wrap(|stream| RemoteStream::Tls(Box::new(stream)));
-                self.state = OpeningState::Connected(client, Step::first(self.is_websocket, due));
+                self.state = OpeningState::Connected(client, Step::first(self.client, due));
                 return None;
             }
             TlsProgress::Pending(handshake) if cx.now < due => {
@@ -312,7 +358,7 @@ impl<S: Stream> Opening<S> {
     }
 
     /// The caller is to decide about `request`, or about the connection.
-    fn request_decision(&mut self, request: Option<Box<UpgradeRequest>>) -> OpeningOutcome {
+    fn request_decision(&mut self, request: PendingRequest) -> OpeningOutcome {
         if let OpeningState::Connected(_, step) = &mut self.state {
             *step = Step::Requested(request);
         }
@@ -335,7 +381,9 @@ impl<S: Stream> Opening<S> {
     /// Accepts the request and returns the connection. `None` if no request waits, or if the client does not offer the
     /// subprotocol; nothing has changed then.
     pub(super) fn accept(&mut self, options: &AcceptOptions<'_>) -> Option<Opened<S>> {
-        let OpeningState::Connected(_, Step::Requested(Some(request))) = &mut self.state else { return None };
+        let OpeningState::Connected(_, Step::Requested(PendingRequest::WebSocket(request))) = &mut self.state else {
+            return None;
+        };
         let mut handshake = ServerHandshake::new();
         let deflate = handshake.accept(request, options).ok()?;
         let rest = std::mem::take(&mut request.rest);
@@ -346,7 +394,7 @@ impl<S: Stream> Opening<S> {
     /// Refuses the client in place of what was under way: answers with `refusal`, which the client gets 2 s to read; without
     /// WebSocket closes the connection. To be followed by a turn.
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
-        if !self.is_websocket {
+        if self.client == ClientProtocol::Stream {
             log::info!("{} not accepted: {} {}", self.pid, refusal.code(), refusal.reason());
             self.state = OpeningState::OVER;
             return;
@@ -358,22 +406,36 @@ impl<S: Stream> Opening<S> {
         log::info!("{} not opened: {refusal}{colon}{reason}", self.pid);
         let mut handshake = ServerHandshake::new();
         handshake.refuse(refusal);
-        *step = Step::Refused(Draining::new(handshake.transmit().to_vec(), now));
+        *step = Step::Answered(Draining::new(handshake.transmit().to_vec(), now));
+    }
+
+    /// Answers a request for a page with `response`, which the client gets 10 s to read. To be followed by a turn.
+    pub(super) fn respond(&mut self, response: Vec<u8>, now: Instant) {
+        if let OpeningState::Connected(_, step @ Step::Requested(PendingRequest::Page(_))) = &mut self.state {
+            let mut draining = Draining::new(response, now);
+            draining.set_deadline(now + OPENING_TIMEOUT);
+            *step = Step::Answered(draining);
+        }
     }
 }
 
 impl Step {
     /// Where a connection begins. `due`: when its request must have come.
-    fn first(is_websocket: bool, due: Instant) -> Self {
-        if is_websocket { Self::Reading(ServerHandshake::new(), due) } else { Self::Ready }
+    fn first(client: ClientProtocol, due: Instant) -> Self {
+        match client {
+            ClientProtocol::Stream => Self::Ready,
+            ClientProtocol::WebSocket => Self::Reading(ServerHandshake::new(), due),
+            ClientProtocol::Http => Self::Reading(ServerHandshake::with_pages(), due),
+        }
     }
 
     fn held(&self) -> usize {
         match self {
             Self::Reading(handshake, _) => handshake.received(),
-            Self::Requested(Some(request)) => request.held(),
-            Self::Refused(draining) => draining.held(),
-            Self::Ready | Self::Requested(None) => 0,
+            Self::Requested(PendingRequest::WebSocket(request)) => request.held(),
+            Self::Requested(PendingRequest::Page(page)) => page.held(),
+            Self::Answered(draining) => draining.held(),
+            Self::Ready | Self::Requested(PendingRequest::Stream) => 0,
         }
     }
 }
@@ -406,7 +468,8 @@ fn read_request<S: Stream>(
         match client.try_read(&mut scratch[..room]) {
             Transfer::Bytes(read) => match handshake.handle_input(&scratch[..read]) {
                 RequestProgress::Pending => {}
-                RequestProgress::Received(request) => return ReadOutcome::Received(request),
+                RequestProgress::Received(request) => return ReadOutcome::Received(PendingRequest::WebSocket(request)),
+                RequestProgress::Page(page) => return ReadOutcome::Received(PendingRequest::Page(page)),
                 RequestProgress::Refused(refusal) => return ReadOutcome::Refused(refusal),
             },
             Transfer::Blocked => {
@@ -440,7 +503,7 @@ mod tests {
         let (stream, peer) = connection(FaultProfile::default(), room);
         let pid = PidSource::default().next(SystemTime::UNIX_EPOCH, true);
         let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
-        (world.with_context(1, |cx| Opening::new(pid, socket, None, true, cx)), peer)
+        (world.with_context(1, |cx| Opening::new(pid, socket, None, ClientProtocol::WebSocket, cx)), peer)
     }
 
     fn turn(opening: &mut Opening<SimStream>, peer: &SimPeer, world: &mut World) -> OpeningOutcome {

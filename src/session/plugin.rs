@@ -18,21 +18,30 @@ pub(super) enum PluginSide<S> {
     Attached(SocketEndpoint<S>),
     /// A connection that may go away, and another one take its place (KEEP).
     Kept(Box<KeptPlugin<S>>),
-    /// A client of `[serve]` whose WebSocket is being opened.
+    /// A client of `[serve]` or `[status]` whose WebSocket is being opened.
     Opening(Box<ServedOpening<S>>),
-    /// A client of `[serve]`.
+    /// A client of `[serve]` or `[status]`.
     Served(Box<ServedClient<S>>),
     /// None: another session has taken the connection over (ATCH), or the daemon ends.
     Gone(NoPlugin),
 }
 
-/// A client of `[serve]` whose WebSocket is being opened, and what the configuration says of its request.
+/// The port of the configuration that a client has connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConfiguredPort {
+    /// A port of `[serve]`.
+    Serve(u16),
+    /// That of `[status]`.
+    Status,
+}
+
+/// A client of `[serve]` or `[status]` whose WebSocket is being opened, and what the configuration says of its request.
 #[derive(Debug)]
 pub(super) struct ServedOpening<S> {
     /// The opening.
     pub opening: Opening<S>,
     /// The port that the client has connected to.
-    pub port: u16,
+    pub port: ConfiguredPort,
     /// What is chosen for its request.
     pub choice: ServeChoice,
 }

@@ -143,13 +143,9 @@ impl Setup {
             match self.parser.poll_action(parameters) {
                 Some(SetupAction::Reply(reply)) => self.outbox.push(&reply),
                 Some(SetupAction::Close(reply)) => return SetupOutcome::Close(reply),
-                Some(SetupAction::Stat) => {
+                Some(SetupAction::Stat(format)) => {
                     self.timeout_suspended = true;
-                    return SetupOutcome::Request(DaemonRequest::Stat);
-                }
-                Some(SetupAction::StatJson) => {
-                    self.timeout_suspended = true;
-                    return SetupOutcome::Request(DaemonRequest::StatJson);
+                    return SetupOutcome::Request(DaemonRequest::Stat(format));
                 }
                 Some(SetupAction::Help) => self.outbox.push(&reply::help(cx.connect_timeout)),
                 Some(SetupAction::Stop) => return SetupOutcome::Request(DaemonRequest::Stop),
@@ -205,6 +201,7 @@ mod tests {
     use super::*;
     use crate::net::endpoint::SocketEndpoint;
     use crate::net::readiness::Readiness;
+    use crate::protocol::command::StatFormat;
     use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 
     struct Fixture {
@@ -283,7 +280,7 @@ mod tests {
         let mut fixture = Fixture::new(1000);
         let limit = Duration::from_secs(5);
         assert_eq!(fixture.setup.deadline(limit), Some(fixture.now + limit));
-        assert!(matches!(fixture.send(b"STAT\n"), SetupOutcome::Request(DaemonRequest::Stat)));
+        assert!(matches!(fixture.send(b"STAT\n"), SetupOutcome::Request(DaemonRequest::Stat(StatFormat::Table))));
         assert_eq!(fixture.setup.deadline(limit), None);
         assert!(!fixture.setup.is_idle_watcher(limit, fixture.now));
         assert!(fixture.setup.is_idle_watcher(limit, fixture.now + limit));

@@ -14,6 +14,8 @@ pub(crate) enum SnapshotState {
     Listening,
     /// A connection that has arrived, and that no plugin has accepted yet.
     Arriving,
+    /// A client of the status port that is sent the status.
+    Watching,
     /// A CONN is under way.
     Connecting,
     /// Echo mode.
@@ -36,10 +38,22 @@ pub(crate) struct HealingSnapshot {
 }
 
 impl SnapshotState {
+    /// All states, in the order of their declaration.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Setup,
+        Self::Listening,
+        Self::Arriving,
+        Self::Watching,
+        Self::Connecting,
+        Self::Relaying,
+        Self::Healing,
+        Self::Parked,
+    ];
+
     /// STAT's column St: 1 in setup mode, 2 in echo mode.
     pub(crate) fn digit(self) -> u8 {
         match self {
-            Self::Setup | Self::Listening | Self::Arriving | Self::Connecting => 1,
+            Self::Setup | Self::Listening | Self::Arriving | Self::Watching | Self::Connecting => 1,
             Self::Relaying | Self::Healing | Self::Parked => 2,
         }
     }
@@ -50,6 +64,7 @@ impl SnapshotState {
             Self::Setup => "setup",
             Self::Listening => "listening",
             Self::Arriving => "arriving",
+            Self::Watching => "status",
             Self::Connecting => "connecting",
             Self::Relaying => "echo",
             Self::Healing => "healing",
@@ -57,6 +72,9 @@ impl SnapshotState {
         }
     }
 }
+
+// A state that is missing in the list would not be counted.
+const _: () = assert!(SnapshotState::Parked as usize + 1 == SnapshotState::ALL.len());
 
 /// What STAT shows of a session.
 #[derive(Clone, Debug)]

@@ -1,10 +1,17 @@
-//! The status of the proxy: the table of STAT, and STAT JSON. Formats what the daemon and the sessions report.
+//! The status of the proxy: the table of STAT, STAT JSON, STAT TEXT and STAT METRICS, and the page of the status port. Formats
+//! what the daemon and the sessions report.
 
 mod json;
+mod metrics;
+mod page;
 mod table;
+mod text;
 
 pub(crate) use json::json;
+pub(crate) use metrics::metrics;
+pub(crate) use page::page;
 pub(crate) use table::{header, row};
+pub(crate) use text::text;
 
 use std::time::Duration;
 
@@ -49,4 +56,50 @@ pub(crate) struct ListenerStatus {
     pub path: Option<String>,
     /// What is spoken at a plugins' one; and of each plugin its pid, its path, and how many arrivals wait for it.
     pub plugins: Option<(Protocol, Vec<ListenerOwner>)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notify::NotifyOutcome;
+    use crate::session::{Snapshot, SnapshotState};
+
+    /// A daemon that has sent notifications.
+    pub(super) fn daemon() -> DaemonStatus {
+        DaemonStatus {
+            uptime: Duration::from_millis(90_500),
+            accepted: 9,
+            listeners: vec![ListenerStatus { address: "0.0.0.0:2504".into(), target: None, path: None, plugins: None }],
+            notifications: Counters {
+                sent: 5,
+                delivered: 4,
+                retried: 1,
+                latency: Some(Duration::from_millis(12)),
+                ..Counters::default()
+            },
+            ..DaemonStatus::default()
+        }
+    }
+
+    /// A connection whose target would end a line, and a label.
+    pub(super) fn session(state: SnapshotState) -> Snapshot {
+        Snapshot {
+            pid: "7".into(),
+            state,
+            idle: Duration::from_secs(1),
+            uptime: Duration::from_secs(90),
+            client: "10.0.0.1".into(),
+            remote: "a\"\\\nb:80".into(),
+            protocol: Protocol::Ws,
+            tls_version: None,
+            subprotocol: None,
+            messages: Some((1, 2)),
+            received: 10,
+            sent: 20,
+            buffered: 0,
+            healing: None,
+            notify: Vec::new(),
+            last_notification: Some(NotifyOutcome::Delivered),
+        }
+    }
 }

@@ -44,7 +44,7 @@ fn columns(mark: u8, [id, state, idle, uptime, client, remote, received, sent]: 
 }
 
 /// `MMmSS`, or from 100 minutes on `HHhMM`.
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (units, letter) = if seconds >= 6000 { (seconds / 60, 'h') } else { (seconds, 'm') };
     format!("{:02}{letter}{:02}", units / 60, units % 60)

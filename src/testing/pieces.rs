@@ -60,7 +60,7 @@ pub(crate) fn read_request(handshake: &mut ServerHandshake, pieces: &[&[u8]]) ->
         match &mut progress {
             RequestProgress::Pending => progress = handshake.handle_input(piece),
             RequestProgress::Received(request) => request.rest.extend_from_slice(piece),
-            RequestProgress::Refused(_) => break,
+            RequestProgress::Page(_) | RequestProgress::Refused(_) => break,
         }
     }
     progress

@@ -4,6 +4,7 @@
 //! - [`relay`]: TCP and UDP relays, backpressure, ends, timeouts, clients
 //! - [`websocket`], [`tls`]: WebSocket and TLS towards remotes
 //! - [`serve`]: WebSocket ports of `[serve]`
+//! - [`status`]: `--status` and the status port
 //! - [`notify`]: notifications to Luup
 //! - [`keep`]: KEEP, ATCH and DROP
 //! - [`listen`]: LSTN, ACPT and DENY
@@ -27,5 +28,6 @@ mod process;
 mod relay;
 mod serve;
 mod setup;
+mod status;
 mod tls;
 mod websocket;

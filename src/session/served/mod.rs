@@ -30,7 +30,7 @@ use crate::protocol::options::{Parameters, Protocol};
 use crate::relay::TURN_BYTES;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::websocket::{HIGH_WATER, MIN_MESSAGE_LIMIT, NO_MEMORY, PluginEnd, ToPlugin, ToRemote, decoding_cost};
-use crate::websocket::{Connection, Control, Entropy, Event, Leniency, Role, WebSocketSettings, close};
+use crate::websocket::{Connection, Control, Entropy, Event, Kind, Leniency, Role, WebSocketSettings, close};
 
 /// How long the client may take to answer a close frame once it has everything.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -243,6 +243,17 @@ impl<S: Stream> ServedClient<S> {
     /// read what waits.
     pub(super) fn drain_deadline(&self, stall: Duration) -> Instant {
         self.progress + if self.is_behind() { stall } else { CLOSE_TIMEOUT }
+    }
+
+    /// Sends a text message to a client that no relay uses. False if it is not sent: something still waits for the client, or there
+    /// is no memory for the message.
+    pub(super) fn send_text(&mut self, text: &str) -> bool {
+        let can_send = self.write_error.is_none() && self.reading == ReadState::Open && !self.is_behind();
+        let sent = can_send
+            && text.len() <= self.left()
+            && self.connection.send(Kind::Text, text.as_bytes(), true, &mut self.pings).is_ok();
+        self.write();
+        sent
     }
 
     /// True if something waits for the client that is not written.

@@ -339,6 +339,7 @@ impl Remote {
             RemoteStage::Open => self.hear_frames(bytes.to_vec(), now),
             RemoteStage::Upgrading(handshake) => match handshake.handle_input(bytes) {
                 RequestProgress::Pending => {}
+                RequestProgress::Page(page) => panic!("the session asks for a page: {page:?}"),
                 RequestProgress::Refused(refusal) => panic!("the session asks badly: {refusal}"),
                 RequestProgress::Received(request) => {
                     let location = match self.behaviour {

@@ -420,6 +420,7 @@ impl World {
         let name = match &slot.session.stage {
             Stage::Setup(_) => "setup",
             Stage::Opening => "opening",
+            Stage::Watching(_) => "watching",
             Stage::Checking(_) => "checking",
             Stage::Listening(_) => "listening",
             Stage::Arriving(_) => "arriving",
@@ -491,11 +492,14 @@ impl World {
                 };
                 self.reply(key, &answer);
             }
-            DaemonRequest::Stat | DaemonRequest::StatJson => {
+            DaemonRequest::Stat(_) => {
                 for slot in self.slots.values() {
                     slot.session.snapshot(&self.schedule, self.now);
                 }
                 self.reply(key, b"a table\n");
+            }
+            DaemonRequest::StatusPage(_) | DaemonRequest::StatusUpdate => {
+                panic!("no client of the status port is simulated")
             }
             DaemonRequest::Listen => {
                 if let Err(why) = self.listen(key) {

@@ -27,5 +27,7 @@ pub(crate) use error::{ErrorCode, HandshakeError};
 pub(crate) use extensions::CompressionOffer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use head::{MAX_FIELDS, MAX_HEAD};
-pub(crate) use server::{AcceptOptions, Refusal, RequestProgress, ServerHandshake, ServerRules, UpgradeRequest};
+pub(crate) use server::{
+    AcceptOptions, PageRequest, Refusal, RequestProgress, ServerHandshake, ServerRules, UpgradeRequest,
+};
 pub(crate) use url::{Url, UrlError};

@@ -3,6 +3,7 @@
 //! The caller decides on the response and may take its time, for example to find the listener or to ask a plugin.
 //! Requests that cannot be for a WebSocket are refused here.
 
+mod page;
 mod refusal;
 mod request;
 mod rules;
@@ -13,7 +14,9 @@ use super::head::{self, Head, HeadError};
 use super::{accept, extensions};
 use crate::websocket::Deflate;
 
+pub(crate) use page::{PageRequest, page_response};
 pub(crate) use refusal::Refusal;
+use request::ParsedRequest;
 pub(crate) use request::UpgradeRequest;
 pub(crate) use rules::ServerRules;
 
@@ -24,6 +27,8 @@ pub(crate) enum RequestProgress {
     Pending,
     /// A valid request. The client waits for [`ServerHandshake::accept`] or [`ServerHandshake::refuse`].
     Received(Box<UpgradeRequest>),
+    /// A valid request for a page, which only a handshake that takes such returns.
+    Page(Box<PageRequest>),
     /// The request is refused. Send what [`ServerHandshake::transmit`] returns, which may be nothing, and close the
     /// connection.
     Refused(Refusal),
@@ -58,6 +63,8 @@ impl std::error::Error for SubprotocolError {}
 /// [`ServerHandshake::refuse`]; then write what [`ServerHandshake::transmit`] returns.
 #[derive(Debug, Default)]
 pub(crate) struct ServerHandshake {
+    /// Requests for pages are taken, too.
+    has_pages: bool,
     head: Head,
     response: Vec<u8>,
     transmitted: usize,
@@ -69,6 +76,11 @@ impl ServerHandshake {
         Self::default()
     }
 
+    /// The same at a port that has pages.
+    pub(crate) fn with_pages() -> Self {
+        Self { has_pages: true, ..Self::default() }
+    }
+
     /// Bytes of the request so far. Each is held.
     pub(crate) fn received(&self) -> usize {
         self.head.bytes().len()
@@ -77,8 +89,7 @@ impl ServerHandshake {
     /// Takes bytes of the client. After any result but [`RequestProgress::Pending`], no more input may follow.
     pub(crate) fn handle_input(&mut self, bytes: &[u8]) -> RequestProgress {
         match self.read(bytes) {
-            Ok(None) => RequestProgress::Pending,
-            Ok(Some(request)) => RequestProgress::Received(request),
+            Ok(progress) => progress,
             Err(refusal) => {
                 self.refuse(refusal.clone());
                 RequestProgress::Refused(refusal)
@@ -135,7 +146,7 @@ impl ServerHandshake {
         self.transmitted = 0;
     }
 
-    fn read(&mut self, mut bytes: &[u8]) -> Result<Option<Box<UpgradeRequest>>, Refusal> {
+    fn read(&mut self, mut bytes: &[u8]) -> Result<RequestProgress, Refusal> {
         // RFC 9112 section 2.2: a server SHOULD ignore empty lines before a request.
         if self.head.bytes().is_empty() {
             let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
@@ -146,12 +157,16 @@ impl ServerHandshake {
         if self.head.bytes().first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
             return Err(Refusal::silent());
         }
-        let Some(taken) = taken.map_err(bad_head)? else { return Ok(None) };
+        let Some(taken) = taken.map_err(bad_head)? else { return Ok(RequestProgress::Pending) };
         let head = std::mem::take(&mut self.head).into_bytes();
-        let mut request = head::read_request(&head, UpgradeRequest::check).map_err(bad_head)??;
+        let check = |request: &httparse::Request<'_, '_>| ParsedRequest::check(request, self.has_pages);
+        let mut request = match head::read_request(&head, check).map_err(bad_head)?? {
+            ParsedRequest::WebSocket(request) => request,
+            ParsedRequest::Page(page) => return Ok(RequestProgress::Page(page)),
+        };
         request.head = head;
         request.rest = bytes[taken..].to_vec();
-        Ok(Some(Box::new(request)))
+        Ok(RequestProgress::Received(request))
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use ring::digest::{SHA256, digest};
 
+use super::page::PageRequest;
 use super::refusal::Refusal;
 use crate::websocket::handshake::extensions::{self, DeflateOffer};
 use crate::websocket::handshake::fields::{Fields, Single, is_token};
@@ -11,6 +12,14 @@ use crate::websocket::handshake::{accept, url};
 
 /// What a browser shows that opens the port as a page.
 const NO_PAGES: &str = "This is a WebSocket port of sockproxyd. It has no pages: a script connects to it by new WebSocket(\"ws://HOST:PORT/PATH\").";
+
+/// A valid request.
+pub(super) enum ParsedRequest {
+    /// For a WebSocket.
+    WebSocket(Box<UpgradeRequest>),
+    /// For a page.
+    Page(Box<PageRequest>),
+}
 
 /// A valid request for a WebSocket.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,15 +42,16 @@ pub(crate) struct UpgradeRequest {
     credentials: Option<Vec<u8>>,
 }
 
-impl UpgradeRequest {
-    /// Checks a parsed request. The caller sets `head` and `rest`.
-    pub(super) fn check(request: &httparse::Request<'_, '_>) -> Result<Self, Refusal> {
+impl ParsedRequest {
+    /// Checks a parsed request, which may be for a page if `has_pages`. The caller sets `head` and `rest` of one for a WebSocket.
+    pub(super) fn check(request: &httparse::Request<'_, '_>, has_pages: bool) -> Result<Self, Refusal> {
         let bad_request = |reason: &str| Refusal::new(400, reason);
         let fields = Fields(request.headers);
         // RFC 6455 section 4.2.1, items 1 to 6: the parts that a client's handshake MUST have. A server MUST refuse one
         // without them with an HTTP error. Item 1: a GET of HTTP/1.1 or higher; HTTP/2 comes in another form.
         if request.method != Some("GET") {
-            return Err(Refusal::new(405, "A WebSocket request is a GET."));
+            let sentence = if has_pages { "This port takes only GET." } else { "A WebSocket request is a GET." };
+            return Err(Refusal::new(405, sentence));
         }
         if request.version != Some(1) {
             return Err(Refusal::new(505, "A WebSocket request is one of HTTP/1.1."));
@@ -54,6 +64,9 @@ impl UpgradeRequest {
         if fields.all("Transfer-Encoding").next().is_some() || fields.all("Content-Length").any(|length| length != b"0")
         {
             return Err(bad_request("A WebSocket request has no body."));
+        }
+        if has_pages && fields.single("Upgrade") == Single::None {
+            return PageRequest::check(request, host).map(Box::new).map(Self::Page);
         }
         // Item 3: Upgrade contains `websocket`.
         if !fields.list_has("Upgrade", "websocket") {
@@ -81,7 +94,7 @@ impl UpgradeRequest {
             Single::One(value) => accept::parse_basic_auth(value),
             _ => None,
         };
-        Ok(Self {
+        Ok(Self::WebSocket(Box::new(UpgradeRequest {
             resource: resource(request.path.unwrap_or_default())
                 .ok_or_else(|| bad_request("The path is not valid."))?,
             host: text(host).filter(|host| !host.is_empty()).ok_or_else(|| bad_request("The Host is not valid."))?,
@@ -94,9 +107,11 @@ impl UpgradeRequest {
             deflate: extensions::read_offer(fields)
                 .map_err(|error| bad_request(&format!("The request is not valid: {error}.")))?,
             credentials,
-        })
+        })))
     }
+}
 
+impl UpgradeRequest {
     /// Bytes of memory held.
     pub(crate) fn held(&self) -> usize {
         let subprotocols: usize = self.subprotocols.iter().map(|name| name.len() + size_of::<Box<str>>()).sum();
@@ -134,13 +149,24 @@ impl UpgradeRequest {
     /// A stranger's page is of the same host, too, once its name resolves to this machine (DNS rebinding). So the host of a page
     /// without TLS must be an address or a [local name](is_local); with TLS the stranger lacks the certificate.
     pub(crate) fn is_same_origin(&self) -> bool {
-        let Some(origin) = &self.origin else { return true };
-        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        self.origin_of_host().is_some_and(|(is_secure, host)| is_secure || host.is_none_or(|host| is_local(&host)))
+    }
+
+    /// True if the request comes from a page of the same host and port, or has no origin. For a port that has checked the Host.
+    pub(crate) fn is_origin_of_host(&self) -> bool {
+        self.origin_of_host().is_some()
+    }
+
+    /// Whether the page came over TLS, and its host without a default port. `None`: it is of another host or port. Without a host if
+    /// there is no origin.
+    fn origin_of_host(&self) -> Option<(bool, Option<String>)> {
+        let Some(origin) = &self.origin else { return Some((false, None)) };
+        let (scheme, authority) = origin.split_once("://")?;
         let is_secure = scheme.eq_ignore_ascii_case("https");
         let default_port = if is_secure { ":443" } else { ":80" };
         let without_default = |text: &'_ str| text.strip_suffix(default_port).unwrap_or(text).to_ascii_lowercase();
         let host = without_default(authority);
-        host == without_default(&self.host) && (is_secure || is_local(&host))
+        (host == without_default(&self.host)).then_some((is_secure, Some(host)))
     }
 
     /// True if the request has these credentials. The comparison takes the same time for every wrong value.
@@ -177,12 +203,12 @@ fn is_local(host: &str) -> bool {
         || name.ends_with(".home.arpa")
 }
 
-fn text(value: &[u8]) -> Option<Box<str>> {
+pub(super) fn text(value: &[u8]) -> Option<Box<str>> {
     std::str::from_utf8(value).ok().map(Into::into)
 }
 
 /// Returns path and query of a request target, which may be an absolute URL (RFC 6455 section 4.2.1).
-fn resource(target: &str) -> Option<Box<str>> {
+pub(super) fn resource(target: &str) -> Option<Box<str>> {
     if target.starts_with('/') {
         return url::is_visible(target).then(|| target.into()).filter(|_| !target.contains('#'));
     }

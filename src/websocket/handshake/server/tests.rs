@@ -298,7 +298,7 @@ fn requests_that_are_too_large_are_refused() {
                     assert!(fits && request.head.len() == MAX_HEAD && request.rest == FRAMES);
                 }
                 RequestProgress::Refused(refusal) => assert_eq!((fits, refusal.code()), (false, 431)),
-                RequestProgress::Pending => panic!("the end of the request was not found"),
+                RequestProgress::Page(_) | RequestProgress::Pending => panic!("the end of the request was not found"),
             }
         }
     }
