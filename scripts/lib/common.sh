@@ -84,10 +84,10 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive as_root apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
 }
 
-# Installs Lua 5.1 with LuaSocket if it is missing.
+# Installs Lua 5.1 with LuaSocket and LuaSec if they are missing.
 need_luasocket() {
-    if ! lua5.1 -e 'require "socket"' 2>/dev/null; then
-        apt_install lua5.1 lua-socket
+    if ! lua5.1 -e 'require "socket" require "ssl"' 2>/dev/null; then
+        apt_install lua5.1 lua-socket lua-sec
     fi
 }
 

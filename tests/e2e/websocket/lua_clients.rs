@@ -48,7 +48,10 @@ const WRONG: &[(&str, &str)] = &[
 fn interpreters() -> Vec<&'static str> {
     let installed =
         |name: &&str| Command::new(name).args(["-e", "require 'socket'"]).output().is_ok_and(|it| it.status.success());
-    assert!(installed(&"lua5.1"), "lua5.1 with LuaSocket is needed (apt-get install lua5.1 lua-socket)");
+    assert!(
+        installed(&"lua5.1"),
+        "lua5.1 with LuaSocket and LuaSec is needed (apt-get install lua5.1 lua-socket lua-sec)"
+    );
     for other in ["lua5.4", "luajit"] {
         if !installed(&other) {
             println!("skipped: no {other} with LuaSocket");
