@@ -1,4 +1,4 @@
-//! The parser of the command line, and the text of `--help`. Depends on `config`, `show_status` and `tls` for its result.
+//! The parser of the command line, and the text of `--help`. Depends on `config`, `protocol` and `tls` for its result.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use lexopt::{Arg, Parser};
 
 use crate::config::ConfigSource;
-use crate::show_status::StatusFormat;
+use crate::protocol::command::StatFormat;
 use crate::tls::CertificateNames;
 
 /// Range of the value of `--probe`, in seconds.
@@ -35,7 +35,7 @@ pub(crate) enum Mode {
     /// Prints the status of a running proxy.
     Status {
         /// The form.
-        format: StatusFormat,
+        format: StatFormat,
         /// Every second.
         watch: bool,
     },
@@ -110,7 +110,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
                 continue;
             }
             Arg::Long("status") => {
-                let format = parser.optional_value().map_or(Ok(StatusFormat::Text), |value| status_format(&value))?;
+                let format = parser.optional_value().map_or(Ok(StatFormat::Text), |value| status_format(&value))?;
                 command_line.mode = Mode::Status { format, watch: false };
                 continue;
             }
@@ -153,11 +153,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
 }
 
 /// Parses the value of `--status`.
-fn status_format(value: &OsStr) -> Result<StatusFormat, String> {
+fn status_format(value: &OsStr) -> Result<StatFormat, String> {
     match value.to_str() {
-        Some("text") => Ok(StatusFormat::Text),
-        Some("json") => Ok(StatusFormat::Json),
-        Some("prometheus") => Ok(StatusFormat::Prometheus),
+        Some("text") => Ok(StatFormat::Text),
+        Some("json") => Ok(StatFormat::Json),
+        Some("prometheus") => Ok(StatFormat::Metrics),
         _ => Err(format!("--status takes text, json or prometheus, not '{}'", value.to_string_lossy())),
     }
 }
@@ -213,9 +213,9 @@ mod tests {
             ("--probe --supervise", Mode::Probe(None)),
             ("--probe=1", Mode::Probe(Some(1))),
             ("-p 7 --probe=3600 -D", Mode::Probe(Some(3600))),
-            ("--status", Mode::Status { format: StatusFormat::Text, watch: false }),
-            ("--watch --status=json", Mode::Status { format: StatusFormat::Json, watch: true }),
-            ("--status=prometheus -p 7", Mode::Status { format: StatusFormat::Prometheus, watch: false }),
+            ("--status", Mode::Status { format: StatFormat::Text, watch: false }),
+            ("--watch --status=json", Mode::Status { format: StatFormat::Json, watch: true }),
+            ("--status=prometheus -p 7", Mode::Status { format: StatFormat::Metrics, watch: false }),
             ("-D -h", Mode::Help),
             (
                 "--make-cert vera,10.0.0.1 -c x",

@@ -7,8 +7,8 @@
 //! | --- | --- | --- |
 //! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging make_cert probe show_status supervise |
 //! | [`supervise`] | the parent process that restarts a daemon which has died | |
-//! | [`cli`] | the command line | config show_status tls |
-//! | [`show_status`] | prints the status of a running proxy | net probe |
+//! | [`cli`] | the command line | config protocol tls |
+//! | [`show_status`] | prints the status of a running proxy | net probe protocol |
 //! | [`probe`] | asks a running proxy for its greeting | net protocol |
 //! | [`make_cert`] | makes a self-signed certificate | net tls |
 //! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay session status tls websocket |

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::net::reason;
 use crate::probe::{connect, printable, read, read_line};
+use crate::protocol::command::StatFormat;
 
 /// Time for the greeting, and for each answer. The proxy may be busy, on a machine that boots for seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,43 +21,21 @@ const STATE_COLUMN: usize = 10;
 /// Longest status in bytes: 200000 connections (`connections=`) take less than 1 KiB each.
 const MAX_STATUS_LEN: usize = 200 << 20;
 
-/// The form of the status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StatusFormat {
-    /// Tables for people.
-    Text,
-    /// STAT JSON.
-    Json,
-    /// The text format of Prometheus.
-    Prometheus,
-}
-
-impl StatusFormat {
-    /// The command that asks for it.
-    fn command(self) -> &'static str {
-        match self {
-            Self::Text => "STAT TEXT\n",
-            Self::Json => "STAT JSON\n",
-            Self::Prometheus => "STAT METRICS\n",
-        }
-    }
-}
-
 /// Prints the status of the proxy that listens on `address` (as in the configuration) and `port`: once, or with `watch` every
 /// second until it fails. The error is a message of one line.
-pub(crate) fn show_status(address: &str, port: u16, format: StatusFormat, watch: bool) -> Result<(), String> {
+pub(crate) fn show_status(address: &str, port: u16, format: StatFormat, watch: bool) -> Result<(), String> {
     let mut proxy = connect(address, port, Instant::now() + ANSWER_TIMEOUT)?;
     let mut out = io::stdout();
     // Only then is there something to clear and to colour. https://no-color.org
     let is_terminal = out.is_terminal();
-    let coloured = is_terminal && format == StatusFormat::Text && std::env::var_os("NO_COLOR").is_none();
+    let coloured = is_terminal && format == StatFormat::Text && std::env::var_os("NO_COLOR").is_none();
     loop {
         let mut status = ask(&mut proxy, format).map_err(|error| format!("no status: {error}"))?;
         if coloured {
             status = colour(&status);
         }
         // JSON ends without a line.
-        if !status.ends_with(b"\n") || (watch && !is_terminal && format == StatusFormat::Text) {
+        if !status.ends_with(b"\n") || (watch && !is_terminal && format == StatFormat::Text) {
             status.push(b'\n');
         }
         let clear: &[u8] = if watch && is_terminal { b"\x1b[H\x1b[2J" } else { b"" };
@@ -70,14 +49,14 @@ pub(crate) fn show_status(address: &str, port: u16, format: StatusFormat, watch:
 }
 
 /// Asks for the status.
-fn ask(proxy: &mut TcpStream, format: StatusFormat) -> Result<Vec<u8>, String> {
+fn ask(proxy: &mut TcpStream, format: StatFormat) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     exchange(proxy, format, deadline).unwrap_or_else(|error| Err(reason(&error)))
 }
 
 /// The status, or what the proxy answers in its place.
-fn exchange(proxy: &mut TcpStream, format: StatusFormat, deadline: Instant) -> io::Result<Result<Vec<u8>, String>> {
-    proxy.write_all(format.command().as_bytes())?;
+fn exchange(proxy: &mut TcpStream, format: StatFormat, deadline: Instant) -> io::Result<Result<Vec<u8>, String>> {
+    proxy.write_all(format!("STAT {}\n", format.name()).as_bytes())?;
     let line = read_line(proxy, deadline)?;
     let text = std::str::from_utf8(&line).unwrap_or_default();
     let length = text.strip_prefix("OK STAT ").and_then(|length| length.trim_end().parse::<usize>().ok());
@@ -133,7 +112,7 @@ mod tests {
             let _ = client.read_to_end(&mut Vec::new());
         });
         let result = connect("127.0.0.1", address.port(), Instant::now() + Duration::from_secs(30))
-            .and_then(|mut proxy| ask(&mut proxy, StatusFormat::Json));
+            .and_then(|mut proxy| ask(&mut proxy, StatFormat::Json));
         server.join().unwrap();
         result
     }

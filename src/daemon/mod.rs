@@ -311,13 +311,14 @@ impl Daemon {
         let client = ClientKey::of(address);
         let _guard = logging::count_for(client);
         let is_status = matches!(self.listeners.kind(listener), Some(ListenerKind::Status(..)));
-        let config = &self.resources.config;
-        let allow = if is_status { &config.status.allow } else { &config.allow };
-        let mut admitted = self.admission.admit(address, allow, config);
-        if admitted == Err(Refusal::Full) && self.end_watchers(client) {
-            let config = &self.resources.config;
+        let admit = |daemon: &mut Self| {
+            let config = &daemon.resources.config;
             let allow = if is_status { &config.status.allow } else { &config.allow };
-            admitted = self.admission.admit(address, allow, config);
+            daemon.admission.admit(address, allow, config)
+        };
+        let mut admitted = admit(self);
+        if admitted == Err(Refusal::Full) && self.end_watchers(client) {
+            admitted = admit(self);
         }
         if let Err(refusal) = admitted {
             let mut line = self.admission.refuse(address, refusal, self.now);
@@ -536,14 +537,14 @@ impl Daemon {
                 };
                 self.reply(key, &answer);
             }
-            DaemonRequest::Stat(_) if self.unread() > self.resources.budget.left_in_all() => {
+            DaemonRequest::Stat(_) if self.has_too_many_unread() => {
                 self.with_session(key, |session, cx| {
                     log::warn!("{} gets no STAT: too many replies wait to be read", session.pid());
                     session.reject(Vec::new(), cx);
                 });
             }
-            DaemonRequest::Stat(StatFormat::Table) => self.reply(key, &self.status_table(Some(key))),
-            DaemonRequest::Stat(format) => self.reply(key, &reply::stat_body(&self.status_text(format))),
+            DaemonRequest::Stat(None) => self.reply(key, &self.status_table(Some(key))),
+            DaemonRequest::Stat(Some(format)) => self.reply(key, &reply::stat_body(&self.status_text(format))),
             DaemonRequest::StatusPage(page) => {
                 let response = self.status_page(page);
                 let now = self.now;
@@ -798,9 +799,10 @@ impl Daemon {
         log::info!("configuration read anew");
     }
 
-    /// Bytes of replies that plugins in setup mode have yet to read.
-    fn unread(&self) -> usize {
-        self.sessions.iter().map(|(_, found)| found.session.unread()).sum()
+    /// True if the replies and pages that clients have yet to read take more than is left of `buffers`: no status is made then.
+    fn has_too_many_unread(&self) -> bool {
+        let unread: usize = self.sessions.iter().map(|(_, found)| found.session.unread()).sum();
+        unread > self.resources.budget.left_in_all()
     }
 
     fn snapshots(&self) -> impl Iterator<Item = (Key, Snapshot)> {
@@ -818,7 +820,7 @@ impl Daemon {
         table
     }
 
-    /// The answer to STAT with the name of a format. With that of the table, text for people.
+    /// The answer to STAT with the name of a format.
     fn status_text(&self, format: StatFormat) -> String {
         let overview = status::DaemonStatus {
             uptime: self.now - self.started,
@@ -838,13 +840,13 @@ impl Daemon {
         match format {
             StatFormat::Json => status::json(&overview, limits, sessions),
             StatFormat::Metrics => status::metrics(&overview, limits, sessions),
-            StatFormat::Table | StatFormat::Text => status::text(&overview, limits, sessions),
+            StatFormat::Text => status::text(&overview, limits, sessions),
         }
     }
 
     /// The response to a request for a page of the status port.
     fn status_page(&self, page: StatusPage) -> Result<Vec<u8>, handshake::Refusal> {
-        if self.unread() > self.resources.budget.left_in_all() {
+        if self.has_too_many_unread() {
             return Err(handshake::Refusal::new(503, "There is no memory for the page now."));
         }
         Ok(match page {

@@ -31,8 +31,8 @@ pub(crate) enum Command {
     Listen(Parameters),
     /// `ACPT id [KEY=value ...]` or `DENY id [status [reason]]`.
     Arrival(ArrivalRequest),
-    /// `STAT [JSON|TEXT|METRICS]`.
-    Stat(StatFormat),
+    /// `STAT [JSON|TEXT|METRICS]`. `None`: the table of the Lua daemon.
+    Stat(Option<StatFormat>),
     /// `CAPA`.
     Capabilities,
     /// `BILD`.
@@ -45,11 +45,9 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// The form of the answer to STAT.
+/// A format of STAT that has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StatFormat {
-    /// The table of the Lua daemon.
-    Table,
     /// A JSON object.
     Json,
     /// Tables for people.
@@ -59,10 +57,20 @@ pub(crate) enum StatFormat {
 }
 
 impl StatFormat {
-    /// The format that `word` names; the table for any other word, as in the Lua daemon.
-    fn parse(word: &[u8]) -> Self {
-        let named = [(&b"JSON"[..], Self::Json), (b"TEXT", Self::Text), (b"METRICS", Self::Metrics)];
-        named.into_iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map_or(Self::Table, |(_, format)| format)
+    const ALL: [Self; 3] = [Self::Json, Self::Text, Self::Metrics];
+
+    /// Its name, which follows STAT.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Json => "JSON",
+            Self::Text => "TEXT",
+            Self::Metrics => "METRICS",
+        }
+    }
+
+    /// The format that `word` names. `None`: it names none, which the Lua daemon takes for the table.
+    fn parse(word: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| word.eq_ignore_ascii_case(format.name().as_bytes()))
     }
 }
 
@@ -334,11 +342,11 @@ mod tests {
         assert_eq!(line("CAPA"), Ok(Some(Command::Capabilities)));
         assert_eq!(line(" \tcapa some words\r"), Ok(Some(Command::Capabilities)));
         assert_eq!(line("QUIT now"), Ok(Some(Command::Quit)));
-        assert_eq!(line("stat json"), Ok(Some(Command::Stat(StatFormat::Json))));
-        assert_eq!(line("STAT Text"), Ok(Some(Command::Stat(StatFormat::Text))));
-        assert_eq!(line("STAT metrics now"), Ok(Some(Command::Stat(StatFormat::Metrics))));
-        assert_eq!(line("STAT"), Ok(Some(Command::Stat(StatFormat::Table))));
-        assert_eq!(line("STAT all"), Ok(Some(Command::Stat(StatFormat::Table))));
+        assert_eq!(line("stat json"), Ok(Some(Command::Stat(Some(StatFormat::Json)))));
+        assert_eq!(line("STAT Text"), Ok(Some(Command::Stat(Some(StatFormat::Text)))));
+        assert_eq!(line("STAT metrics now"), Ok(Some(Command::Stat(Some(StatFormat::Metrics)))));
+        assert_eq!(line("STAT"), Ok(Some(Command::Stat(None))));
+        assert_eq!(line("STAT all"), Ok(Some(Command::Stat(None))));
         assert_eq!(line(""), Ok(None));
         assert_eq!(line(" \r"), Ok(None));
     }

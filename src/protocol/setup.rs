@@ -24,7 +24,7 @@ pub(crate) enum SetupAction {
     /// Accept a connection that has arrived, or refuse it. The bytes after an ACPT line are for the remote.
     Arrival(ArrivalRequest),
     /// Send the status, and lift the limit on silence.
-    Stat(StatFormat),
+    Stat(Option<StatFormat>),
     /// Send the help.
     Help,
     /// Stop the daemon, if the client's address is allowed to.

@@ -103,7 +103,7 @@ impl RandomBytes for RandomSource {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DaemonRequest {
     /// The status, by [`super::Session::reply`].
-    Stat(StatFormat),
+    Stat(Option<StatFormat>),
     /// A page of the status port. The answer is [`super::Session::respond`].
     StatusPage(StatusPage),
     /// The status for a client of the status port that has a WebSocket. The answer is [`super::Session::send_status`].

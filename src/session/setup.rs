@@ -201,7 +201,6 @@ mod tests {
     use super::*;
     use crate::net::endpoint::SocketEndpoint;
     use crate::net::readiness::Readiness;
-    use crate::protocol::command::StatFormat;
     use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 
     struct Fixture {
@@ -280,7 +279,7 @@ mod tests {
         let mut fixture = Fixture::new(1000);
         let limit = Duration::from_secs(5);
         assert_eq!(fixture.setup.deadline(limit), Some(fixture.now + limit));
-        assert!(matches!(fixture.send(b"STAT\n"), SetupOutcome::Request(DaemonRequest::Stat(StatFormat::Table))));
+        assert!(matches!(fixture.send(b"STAT\n"), SetupOutcome::Request(DaemonRequest::Stat(None))));
         assert_eq!(fixture.setup.deadline(limit), None);
         assert!(!fixture.setup.is_idle_watcher(limit, fixture.now));
         assert!(fixture.setup.is_idle_watcher(limit, fixture.now + limit));

@@ -12,23 +12,6 @@ use crate::session::{Snapshot, SnapshotState};
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-/// The metrics of the daemon, in the order of their values below: name, type and help.
-static DAEMON_METRICS: [(&str, &str, &str); 13] = [
-    ("uptime_seconds", GAUGE, "Time since the start."),
-    ("connections_accepted_total", COUNTER, "Connections accepted."),
-    ("connections_refused_total", COUNTER, "Connections refused."),
-    ("connections_limit", GAUGE, "Connections that may be open."),
-    ("buffered_bytes", GAUGE, "Memory held for connections."),
-    ("buffered_limit_bytes", GAUGE, "Memory that may be held for connections."),
-    ("history_bytes", GAUGE, "Memory held of kept connections after delivery."),
-    ("notifications_sent_total", COUNTER, "Requests to Luup."),
-    ("notifications_delivered_total", COUNTER, "Requests that Luup accepted."),
-    ("notifications_failed_total", COUNTER, "Notifications that Luup refused."),
-    ("notifications_retried_total", COUNTER, "Requests that repeat a failed one."),
-    ("notifications_dropped_total", COUNTER, "Closing notices dropped."),
-    ("notifications_pending", GAUGE, "Notifications that wait."),
-];
-
 /// The status as metrics. The lines of a metric must stand together, so those of connections are gathered while the sessions
 /// are passed once. Only connections in echo mode have metrics of their own.
 pub(crate) fn metrics(daemon: &DaemonStatus, limits: &Limits, sessions: impl Iterator<Item = Snapshot>) -> String {
@@ -56,21 +39,21 @@ pub(crate) fn metrics(daemon: &DaemonStatus, limits: &Limits, sessions: impl Ite
     sample(&mut text, "build_info", &build, 1.0);
     let counters = &daemon.notifications;
     let values = [
-        daemon.uptime.as_secs_f64(),
-        daemon.accepted as f64,
-        daemon.refused as f64,
-        limits.connections as f64,
-        daemon.buffered as f64,
-        limits.buffers as f64,
-        daemon.history as f64,
-        counters.sent as f64,
-        counters.delivered as f64,
-        counters.failed as f64,
-        counters.retried as f64,
-        counters.dropped as f64,
-        daemon.pending as f64,
+        ("uptime_seconds", GAUGE, "Time since the start.", daemon.uptime.as_secs_f64()),
+        ("connections_accepted_total", COUNTER, "Connections accepted.", daemon.accepted as f64),
+        ("connections_refused_total", COUNTER, "Connections refused.", daemon.refused as f64),
+        ("connections_limit", GAUGE, "Connections that may be open.", limits.connections as f64),
+        ("buffered_bytes", GAUGE, "Memory held for connections.", daemon.buffered as f64),
+        ("buffered_limit_bytes", GAUGE, "Memory that may be held for connections.", limits.buffers as f64),
+        ("history_bytes", GAUGE, "Memory held of kept connections after delivery.", daemon.history as f64),
+        ("notifications_sent_total", COUNTER, "Requests to Luup.", counters.sent as f64),
+        ("notifications_delivered_total", COUNTER, "Requests that Luup accepted.", counters.delivered as f64),
+        ("notifications_failed_total", COUNTER, "Notifications that Luup refused.", counters.failed as f64),
+        ("notifications_retried_total", COUNTER, "Requests that repeat a failed one.", counters.retried as f64),
+        ("notifications_dropped_total", COUNTER, "Closing notices dropped.", counters.dropped as f64),
+        ("notifications_pending", GAUGE, "Notifications that wait.", daemon.pending as f64),
     ];
-    for (&(name, kind, help), value) in DAEMON_METRICS.iter().zip(values) {
+    for (name, kind, help, value) in values {
         head(&mut text, name, kind, help);
         sample(&mut text, name, "", value);
     }
