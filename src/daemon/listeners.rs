@@ -151,17 +151,16 @@ impl Listeners {
         let Some(mut address) = own.map(|listener| listener.address) else { return };
         for kind in ListenerKind::configured(config) {
             let known = self.listeners.iter().flatten().any(|listener| listener.kind.has_place_of(&kind));
+            if known {
+                continue;
+            }
             let port = kind.port().unwrap_or_default();
             address.set_port(port);
-            let open = || match kind.address() {
+            let opened = match kind.address() {
                 // It is no name.
                 Some(address) => listen(address, port, keep_alive(&config.limits)),
                 None => listen_at(address, keep_alive(&config.limits)),
             };
-            if known {
-                continue;
-            }
-            let opened = open();
             if let Err(error) = self.add(config, port, opened, kind, registry) {
                 log::error!("{error}");
             }

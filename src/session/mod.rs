@@ -95,7 +95,7 @@ use crate::websocket::handshake::server::{AcceptOptions, Refusal, ServerRules, U
 use arriving::{AcceptedArrival, Arriving, NotOffered};
 use connecting::{ConnectOutcome, Connected, ConnectedLink, Connecting};
 use draining::{DrainOutcome, Draining};
-use healing::{HealOutcome, Healing, LostRemote, Outages};
+use healing::{HealOutcome, Healing, LostRemote};
 use kept::unread::{TailOutcome, UnreadTail};
 use kept::{Gap, KeptPlugin};
 use listening::Listening;
@@ -757,10 +757,11 @@ impl<N: Network> Session<N> {
         Stage::Relaying(Box::new(relaying))
     }
 
-    /// True if the remote's end is not the plugin's: the proxy connects again.
-    fn heals(&self) -> bool {
+    /// True if the end of the remote that `relaying` leads to is not the plugin's: the proxy connects again.
+    fn heals(&self, relaying: &Relaying<N>) -> bool {
         let plugin = self.plugin.endpoint();
-        self.parameters.heals().is_some() && !plugin.is_closed() && !plugin.is_read_closed()
+        let may_heal = self.parameters.heals().is_some() && relaying.protocol() != Protocol::Udp;
+        may_heal && !plugin.is_closed() && !plugin.is_read_closed()
     }
 
     /// The stage that follows a relay whose remote has ended for the reason `end`, and to which the proxy connects again.
@@ -788,18 +789,9 @@ impl<N: Network> Session<N> {
         outages.handle_lost(lasted, (received, sent), messages);
         if self.parameters.events {
             let recipient = || recipient(&self.parameters, self.pid);
-            self.notifier.notify_lost(recipient, cx.schedule, cx.now);
+            self.notifier.notify(Schedule::handle_lost, recipient, cx.schedule, cx.now);
         }
         Stage::Healing(Box::new(Healing::new((self.pid, origin), lost, outages, &self.parameters, cx)))
-    }
-
-    /// What has become of earlier remotes (HEAL).
-    fn outages(&self) -> Outages {
-        match &self.stage {
-            Stage::Healing(healing) => healing.outages(),
-            Stage::Relaying(relaying) => relaying.outages(),
-            _ => Outages::default(),
-        }
     }
 
     fn healing_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
@@ -816,7 +808,7 @@ impl<N: Network> Session<N> {
                 let relaying = Relaying::new(*connected, Vec::new(), Some(before), &self.parameters, cx);
                 if self.parameters.events {
                     let recipient = || recipient(&self.parameters, self.pid);
-                    self.notifier.notify_back(recipient, cx.schedule, cx.now);
+                    self.notifier.notify(Schedule::handle_back, recipient, cx.schedule, cx.now);
                 }
                 (false, Next::Enter(Stage::Relaying(Box::new(relaying))))
             }
@@ -853,7 +845,7 @@ impl<N: Network> Session<N> {
     }
 
     fn relaying_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
-        let heals = self.heals();
+        let heals = matches!(&self.stage, Stage::Relaying(relaying) if self.heals(relaying));
         let Stage::Relaying(relaying) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
         if !relaying.is_connect_reply_sent() {
             match relaying.send_connect_reply(self.plugin.endpoint_mut()) {
@@ -872,7 +864,7 @@ impl<N: Network> Session<N> {
             }
             if self.parameters.events {
                 let recipient = || recipient(&self.parameters, self.pid);
-                self.notifier.notify_connected(recipient, cx.schedule, cx.now);
+                self.notifier.notify(Schedule::handle_connected, recipient, cx.schedule, cx.now);
             }
         }
         if let Some(plugin) = self.plugin.kept_mut() {
@@ -881,7 +873,6 @@ impl<N: Network> Session<N> {
         if let Some(client) = self.plugin.served_mut() {
             client.begin_turn(cx.now, cx.budget);
         }
-        let heals = heals && relaying.protocol() != Protocol::Udp;
         let mut turn = relaying.turn(self.pid, self.plugin.endpoint_mut(), (&self.parameters, heals), cx);
         let lost = relaying.relay().remote_end().filter(|_| heals);
         if lost.is_some() {
@@ -1009,7 +1000,7 @@ impl<N: Network> Session<N> {
         }
         if turn.delivered {
             let recipient = || recipient(&self.parameters, self.pid);
-            self.notifier.notify_data(recipient, cx.schedule, cx.now);
+            self.notifier.notify(Schedule::handle_data, recipient, cx.schedule, cx.now);
         }
         if turn.end_delivered {
             // For the plugin this is the end: there is nothing more to read, whatever it may still send.
@@ -1187,7 +1178,7 @@ impl<N: Network> Session<N> {
                 Stage::Closed
             }
             Stage::Relaying(relaying) => match relaying.handle_timeout(&self.timing(relaying, cx.config), cx.now) {
-                Some(CloseReason::RemoteSilent) if self.heals() => self.heal(CloseReason::RemoteSilent, cx),
+                Some(CloseReason::RemoteSilent) if self.heals(relaying) => self.heal(CloseReason::RemoteSilent, cx),
                 Some(end) => self.end_relay(end, cx),
                 None => return,
             },
@@ -1357,7 +1348,7 @@ impl<N: Network> Session<N> {
             return false;
         }
         let recipient = || recipient(&self.parameters, self.pid);
-        self.notifier.notify_incoming(recipient, cx.schedule, cx.now);
+        self.notifier.notify(Schedule::handle_incoming, recipient, cx.schedule, cx.now);
         self.account(cx.budget);
         true
     }
@@ -1636,7 +1627,7 @@ impl<N: Network> Session<N> {
                 (shown.received, shown.sent) = (relay.received(), relay.sent());
                 if self.parameters.heals().is_some() {
                     // Earlier remotes count, too.
-                    let before = self.outages();
+                    let before = relaying.outages();
                     (shown.received, shown.sent) = (shown.received + before.received, shown.sent + before.sent);
                     shown.messages =
                         shown.messages.map(|(received, sent)| (received + before.messages.0, sent + before.messages.1));

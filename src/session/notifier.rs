@@ -26,63 +26,16 @@ impl Notifier {
         if let Self::Open(id) = self { Some(*id) } else { None }
     }
 
-    /// The connection is established.
-    pub(super) fn notify_connected(
+    /// Tells the schedule of an event by one of its methods that take the id and the time.
+    pub(super) fn notify(
         &mut self,
+        event: fn(&mut Schedule, SubscriptionId, Instant),
         recipient: impl FnOnce() -> Option<Recipient>,
         schedule: &mut Schedule,
         now: Instant,
     ) {
         if let Some(id) = self.id(recipient, schedule) {
-            schedule.handle_connected(id, now);
-        }
-    }
-
-    /// The remote has ended, and the proxy connects again.
-    pub(super) fn notify_lost(
-        &mut self,
-        recipient: impl FnOnce() -> Option<Recipient>,
-        schedule: &mut Schedule,
-        now: Instant,
-    ) {
-        if let Some(id) = self.id(recipient, schedule) {
-            schedule.handle_lost(id, now);
-        }
-    }
-
-    /// The proxy has connected again.
-    pub(super) fn notify_back(
-        &mut self,
-        recipient: impl FnOnce() -> Option<Recipient>,
-        schedule: &mut Schedule,
-        now: Instant,
-    ) {
-        if let Some(id) = self.id(recipient, schedule) {
-            schedule.handle_back(id, now);
-        }
-    }
-
-    /// There is something to read.
-    pub(super) fn notify_data(
-        &mut self,
-        recipient: impl FnOnce() -> Option<Recipient>,
-        schedule: &mut Schedule,
-        now: Instant,
-    ) {
-        if let Some(id) = self.id(recipient, schedule) {
-            schedule.handle_data(id, now);
-        }
-    }
-
-    /// A connection has arrived at the plugin's listener.
-    pub(super) fn notify_incoming(
-        &mut self,
-        recipient: impl FnOnce() -> Option<Recipient>,
-        schedule: &mut Schedule,
-        now: Instant,
-    ) {
-        if let Some(id) = self.id(recipient, schedule) {
-            schedule.handle_incoming(id, now);
+            event(schedule, id, now);
         }
     }
 
@@ -136,19 +89,19 @@ mod tests {
     #[test]
     fn the_closing_notification_is_made_once_and_is_the_last() {
         let (mut notifier, mut schedule, now) = (Notifier::Unopened, Schedule::new(4, 10), Instant::now());
-        notifier.notify_connected(subscribed, &mut schedule, now);
-        notifier.notify_data(subscribed, &mut schedule, now);
+        notifier.notify(Schedule::handle_connected, subscribed, &mut schedule, now);
+        notifier.notify(Schedule::handle_data, subscribed, &mut schedule, now);
         assert_eq!(events(&mut schedule, now), ["connected", "data"]);
         notifier.notify_closed(subscribed, Duration::ZERO, &mut schedule, now);
         notifier.notify_closed(subscribed, Duration::ZERO, &mut schedule, now);
-        notifier.notify_data(subscribed, &mut schedule, now);
+        notifier.notify(Schedule::handle_data, subscribed, &mut schedule, now);
         assert_eq!(events(&mut schedule, now), ["closed"]);
     }
 
     #[test]
     fn a_plugin_that_has_not_subscribed_is_not_notified() {
         let (mut notifier, mut schedule, now) = (Notifier::Unopened, Schedule::new(4, 10), Instant::now());
-        notifier.notify_data(|| None, &mut schedule, now);
+        notifier.notify(Schedule::handle_data, || None, &mut schedule, now);
         notifier.notify_closed(|| None, Duration::ZERO, &mut schedule, now);
         assert_eq!((events(&mut schedule, now).len(), schedule.pending()), (0, 0));
     }
@@ -157,7 +110,7 @@ mod tests {
     fn silencing_drops_what_is_still_to_be_made() {
         for closes in [false, true] {
             let (mut notifier, mut schedule, now) = (Notifier::Unopened, Schedule::new(4, 10), Instant::now());
-            notifier.notify_data(subscribed, &mut schedule, now);
+            notifier.notify(Schedule::handle_data, subscribed, &mut schedule, now);
             if closes {
                 notifier.notify_closed(subscribed, Duration::ZERO, &mut schedule, now);
             }
