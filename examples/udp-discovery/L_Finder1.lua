@@ -1,6 +1,7 @@
 --- Finds UPnP devices: asks by SSDP, and collects which devices have answered.
 --
--- The variable Found is a list of addresses. The action Search asks again. Variable Target: whom to ask, all by default.
+-- The variable Found lists the addresses of the devices that answered. The action Search sends the request again. The variable
+-- Target is the host:port to which the plugin sends it; by default the multicast group of SSDP.
 -- MIT licence; an example of sockproxyd.
 
 local proxy = require "L_SockProxyClient"

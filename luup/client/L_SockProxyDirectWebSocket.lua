@@ -1,6 +1,7 @@
 --- A WebSocket without the proxy: the client of RFC 6455 over a connection of L_SockProxyDirect.
 --
--- Owns the order of the opening and the closing handshake, who answers control frames (CTRL), pings of PNGI, and redirects.
+-- This module orders the opening and the closing handshake, answers control frames or leaves them to the plugin (CTRL), sends the
+-- pings of PNGI, and follows redirects.
 -- L_SockProxyUpgrade has the opening handshake's text, L_SockProxyFrames the frames. The methods are those of L_SockProxyRelayed.
 -- There is no compression: DEFL is not offered.
 -- MIT licence; part of sockproxyd.

@@ -1,10 +1,11 @@
 -- A plugin that uses L_SockProxyClient in a simulated Luup: what only the proxy does. either.lua has the rest.
 --
--- usage: lua5.1 client.lua NAME=VALUE..., in this directory; see tests/e2e/lua_clients.rs
+-- usage: lua5.1 client.lua NAME=VALUE..., in this directory; see tests/e2e/websocket/lua_clients.rs
 
 local socket = require "socket"
 local lib = require "lib"
 local engine = require "engine"
+local plugin = require "plugin"
 local proxy = require "L_SockProxyClient"
 
 local at = lib.arguments()
@@ -13,23 +14,7 @@ engine.listen( at.luup )
 proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
 proxy.defaults.PACE, proxy.defaults.direct = 0, false
 
-local group = {}
-engine.actions.HandleReceive = function( device, parameters )
-    lib.equal( device, 123 )
-    lib.like( parameters.serviceId, "^urn:example%-com:serviceId:Example%d+$" )
-    proxy.handle( group, parameters.Pid )
-end
-
--- Opens a connection whose events go into one queue.
-local function open( target, options )
-    local events = engine.record( options )
-    options.notify = options.notify or engine.notify { device = 123, action = "HandleReceive" }
-    options.group = group
-    if target:match( "^ws" ) then options.RQTM = options.RQTM or 60000 end
-    options.CTIM = options.CTIM or 30000
-    local conn, why = proxy.open( target, options )
-    return conn or why, events
-end
+local group, open = plugin.group, plugin.begin( proxy, false )
 local plain = "ws://127.0.0.1:" .. at.server
 
 -- What only the proxy knows.
@@ -49,14 +34,7 @@ conn:binary( "QUIT\n" )
 lib.equal( events.next(), "message OK QUIT\n BINA" )
 lib.equal( events.next(), "close nil closed" )
 -- A second connection, by which the test tells the server what to say.
-local watcher, watcher_events = open( plain .. "/", {} )
-local function closed_with( words )
-    repeat
-        watcher:text( "next close" )
-        local said = watcher_events.next():match( "^message (.*) TEXT$" )
-        if said == "nobody closed" then error( "nobody closed with " .. words, 2 ) end
-    until said == words
-end
+local watcher, closed_with, watcher_events = plugin.watch( open, plain .. "/" )
 
 -- Kept over a Luup reload while messages arrive: no message is lost or delivered twice. The reload destroys the sockets and
 -- all Lua state except what the plugin has stored.

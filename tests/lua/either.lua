@@ -5,6 +5,7 @@
 local socket = require "socket"
 local lib = require "lib"
 local engine = require "engine"
+local plugin = require "plugin"
 local proxy = require "L_SockProxyClient"
 
 local at = lib.arguments()
@@ -17,25 +18,7 @@ proxy.defaults.port, proxy.defaults.direct, proxy.defaults.directory = direct an
 engine.provide( true )
 proxy.defaults.log = function() end
 
-local group = {}
-engine.actions.HandleReceive = function( device, parameters )
-    lib.check( not direct, "a notification without the proxy" )
-    lib.equal( device, 123 )
-    lib.like( parameters.serviceId, "^urn:example%-com:serviceId:Example%d+$" )
-    proxy.handle( group, parameters.Pid )
-end
-
--- Opens a connection whose events go into one queue.
-local function open( target, options )
-    local events = engine.record( options )
-    options.notify = options.notify or engine.notify { device = 123, action = "HandleReceive" }
-    options.group = group
-    if target:match( "^ws" ) then options.RQTM = options.RQTM or 60000 end
-    options.CTIM = options.CTIM or 30000
-    local conn, why = proxy.open( target, options )
-    if conn and conn:is_open() then lib.equal( conn.direct, direct ) end
-    return conn or why, events
-end
+local group, open = plugin.group, plugin.begin( proxy, direct )
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
 
 -- Messages in both directions: empty, with bytes that a line cannot contain, and long. Only notifications trigger the reads.
@@ -78,14 +61,7 @@ conn:text( "binary 1001" )
 lib.like( events.next(), "^close 1009" )
 
 -- The plugin closes with many unread messages: the server still receives everything that it sent.
-local watcher, watcher_events = open( plain .. "/", {} )
-local function closed_with( words )
-    repeat
-        watcher:text( "next close" )
-        local said = watcher_events.next():match( "^message (.*) TEXT$" )
-        if said == "nobody closed" then error( "nobody closed with " .. words, 2 ) end
-    until said == words
-end
+local watcher, closed_with = plugin.watch( open, plain .. "/" )
 for round = 1, 50 do
     conn = open( plain .. "/", {} )
     for _ = 1, round do conn:text( "pieces a b c d e f g h" ) end
