@@ -16,7 +16,7 @@ use testkit::process::raise_descriptor_limit;
 use testkit::tls::{self, Identity};
 use testkit::websocket::Peer;
 
-use crate::support::{StatClient, daemon, skipped_under_emulation};
+use crate::support::{StatClient, daemon, skipped_under_emulation, while_stopped};
 
 /// Connections.
 const COUNT: u64 = 200;
@@ -130,12 +130,13 @@ impl Sender {
         Self { stream, at: 0 }
     }
 
-    /// Sends until the socket takes nothing more.
-    fn send(&mut self, message: &[u8]) {
+    /// Sends until the socket takes nothing more. True if it has taken something.
+    fn send(&mut self, message: &[u8]) -> bool {
+        let mut has_sent = false;
         loop {
             match self.stream.write(&message[self.at..]) {
-                Ok(sent) => self.at = (self.at + sent) % message.len(),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Ok(sent) => (self.at, has_sent) = ((self.at + sent) % message.len(), true),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return has_sent,
                 Err(error) => panic!("send: {error}"),
             }
         }
@@ -148,15 +149,18 @@ fn connect(daemon: &Daemon, case: &Case, remotes: &DeafRemotes, count: usize) ->
     (0..count).map(|_| Sender::connect(daemon, case, &target)).collect()
 }
 
-/// Has all plugins send until none can send more.
-fn send_until_blocked(senders: &mut [Sender]) {
+/// Has all plugins send until none can send more. True if one could.
+fn send_until_blocked(senders: &mut [Sender]) -> bool {
     let message = [&b"BINA 1000\n"[..], &[b'x'; 1000]].concat();
+    let mut has_sent = false;
     loop {
-        senders.iter_mut().for_each(|sender| sender.send(&message));
+        for sender in &mut *senders {
+            has_sent |= sender.send(&message);
+        }
         let mut sockets: Vec<PollFd<'_>> =
             senders.iter().map(|sender| PollFd::new(sender.stream.as_fd(), PollFlags::POLLOUT)).collect();
         if poll(&mut sockets, PollTimeout::from(BLOCKED_AFTER)).unwrap() == 0 {
-            return;
+            return has_sent;
         }
     }
 }
@@ -167,13 +171,17 @@ fn written(daemon: &Daemon) -> u64 {
 }
 
 /// Has all plugins send until nothing moves any more, and returns `buffered` then.
-fn fill(stat: &mut StatClient, senders: &mut [Sender]) -> u64 {
+///
+/// A connection holds what its last read has found and its remote does not take. The plugins send while the daemon is stopped, so
+/// that each read finds much, however fast the daemon is.
+fn fill(daemon: &Daemon, stat: &mut StatClient, senders: &mut [Sender]) -> u64 {
     let mut before = None;
     loop {
-        send_until_blocked(senders);
-        // On a loaded machine the daemon itself may have stood still.
+        let mut has_sent = false;
+        while_stopped(daemon, || has_sent = send_until_blocked(senders));
+        // Its answer shows that the daemon has run meanwhile.
         let buffered = stat.status()["buffered"].as_u64().unwrap();
-        if before.replace(buffered) == Some(buffered) {
+        if before.replace(buffered) == Some(buffered) && !has_sent {
             return buffered;
         }
     }
@@ -205,7 +213,7 @@ fn check(case: &Case, buffers: u64) -> Result<(), String> {
     let mut senders = connect(&daemon, case, &remotes, COUNT as usize);
     stat.wait_connections(COUNT as usize);
     let connected = written(&daemon);
-    let buffered = fill(&mut stat, &mut senders);
+    let buffered = fill(&daemon, &mut stat, &mut senders);
     let full = written(&daemon);
     let (idle, grown) = (connected.saturating_sub(unconnected) / COUNT, full.saturating_sub(connected));
     let shown = format!(
