@@ -6,6 +6,7 @@
 -- MIT licence; part of sockproxyd.
 
 local Clock = require "L_SockProxyClock"
+local Framing = require "L_SockProxyFraming"
 local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
 local Timer = require "L_SockProxyTimer"
@@ -430,8 +431,8 @@ end
 function Connection:send(verb, body)
     body = tostring(body)
     if #body > 125 and (verb == "PING" or verb == "PONG") then return nil, "a ping has at most 125 bytes" end
-    if self.framing ~= "MESG" and verb ~= "TEXT" and verb ~= "BINA" then return nil, verb .. " needs FRAM=MESG" end
-    if self.framing == "LINE" and body:find("\n", 1, true) then return nil, "a line end inside a line" end
+    local valid, why = Framing.check(self.framing, verb, body)
+    if not valid then return nil, why end
     return send(self, verb, body)
 end
 

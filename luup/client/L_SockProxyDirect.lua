@@ -7,6 +7,7 @@
 
 local socket = require "socket"
 local Clock = require "L_SockProxyClock"
+local Framing = require "L_SockProxyFraming"
 local Handshake = require "L_SockProxyHandshake"
 local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
@@ -211,7 +212,8 @@ function Stream:next()
 end
 
 function Stream:push(verb, body)
-    if verb ~= "TEXT" and verb ~= "BINA" then return nil, verb .. " needs FRAM=MESG" end
+    local valid, why = Framing.check(self.framing, verb, body)
+    if not valid then return nil, why end
     self.transport:push(body)
     return true
 end

@@ -9,14 +9,13 @@
 local Clock = require "L_SockProxyClock"
 local Direct = require "L_SockProxyDirect"
 local Frames = require "L_SockProxyFrames"
+local Framing = require "L_SockProxyFraming"
 local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
 local Upgrade = require "L_SockProxyUpgrade"
 
 local WebSocket = { direct = true }
 WebSocket.__index = WebSocket
-
-local TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 -- The proxy's defaults: RQTM in seconds, RDIR, MAXM in bytes.
 local REQUEST_TIMEOUT, REDIRECTS, MAX_MESSAGE = 15, 4, 65536
@@ -151,8 +150,8 @@ function WebSocket.open(target, options, framing)
 end
 
 -- Queues a frame.
-local function push_frame(self, opcode, payload)
-    self.transport:push(Frames.encode(opcode, payload, true, self.mask and random(4) or nil))
+local function push_frame(self, verb, payload)
+    self.transport:push(Frames.encode(Frames.OPCODES[verb], payload, true, self.mask and random(4) or nil))
 end
 
 local function close_payload(code, reason)
@@ -177,7 +176,7 @@ end
 local function control(self, verb, body, code)
     if verb == "CLOS" then
         -- RFC 6455 5.5.1: an endpoint that receives a Close frame and did not send one MUST send one in response.
-        if not self.closing then push_frame(self, CLOSE, close_payload(code, "")) end
+        if not self.closing then push_frame(self, "CLOS", close_payload(code, "")) end
         return closed(self, code, body)
     end
     local shown = self.control ~= "auto" and self.framing == "MESG"
@@ -188,7 +187,7 @@ local function control(self, verb, body, code)
             if self.late_pong or self.transport:queued() > MAX_QUEUED_PONGS then
                 self.late_pong = body
             else
-                push_frame(self, PONG, body)
+                push_frame(self, "PONG", body)
             end
         end
         return shown and verb or nil, body
@@ -219,7 +218,7 @@ function WebSocket:next()
         if not verb then
             if not body then return nil end
             -- A violation: `body` is the code of the close frame, `detail` the reason.
-            if not self.closing then push_frame(self, CLOSE, close_payload(body, "")) end
+            if not self.closing then push_frame(self, "CLOS", close_payload(body, "")) end
             return closed(self, body, detail)
         end
         if verb == "TEXT" or verb == "BINA" then
@@ -236,11 +235,6 @@ function WebSocket:next()
     end
 end
 
-local function is_utf8(text)
-    local check = Frames.utf8()
-    return check:feed(text) and check:complete()
-end
-
 -- Takes the pieces of a message that FRAG began, and its last one.
 local function whole(self, body)
     if self.pieces_length == 0 and #self.pieces == 0 then return body end
@@ -252,16 +246,14 @@ end
 
 function WebSocket:push(verb, body, detail)
     if verb == "CLOS" then
-        push_frame(self, CLOSE, close_payload(detail, body))
+        push_frame(self, "CLOS", close_payload(detail, body))
         self.closing = Clock.now()
         return true
     end
-    if self.framing == "LINE" then
-        if body:find("\n", 1, true) then return nil, "a line end inside a line" end
-        if body == "" then return true end
-    end
+    local valid, why = Framing.check(self.framing, verb, body)
+    if not valid then return nil, why end
+    if self.framing == "LINE" and body == "" then return true end
     if verb == "TEXT" or verb == "BINA" or verb == "FRAG" then
-        if self.framing ~= "MESG" and verb == "FRAG" then return nil, "FRAG needs FRAM=MESG" end
         -- As the proxy, so that what works here works there.
         if self.pieces_length + #body > math.max(self.max, MAX_MESSAGE) then return nil, "message too long" end
         if verb == "FRAG" then
@@ -271,16 +263,16 @@ function WebSocket:push(verb, body, detail)
         end
         body = whole(self, body)
         local is_text = self.framing == "LINE" or verb == "TEXT" and self.framing == "MESG"
-        if is_text and not is_utf8(body) then return nil, "text is not UTF-8" end
-        push_frame(self, is_text and TEXT or BINARY, body)
+        if is_text and not Frames.is_utf8(body) then return nil, "text is not UTF-8" end
+        push_frame(self, is_text and "TEXT" or "BINA", body)
         return true
     end
-    if self.framing ~= "MESG" or verb ~= "PING" and verb ~= "PONG" then return nil, verb .. " needs FRAM=MESG" end
+    if verb ~= "PING" and verb ~= "PONG" then return nil, verb .. " needs FRAM=MESG" end
     if verb == "PING" then
         table.insert(self.pings, body)
         if #self.pings > MAX_PINGS then table.remove(self.pings, 1) end
     end
-    push_frame(self, verb == "PING" and PING or PONG, body)
+    push_frame(self, verb, body)
     return true
 end
 
@@ -298,7 +290,7 @@ function WebSocket:tick()
         if self.pinged and Clock.since(self.pinged) >= self.interval then return "no answer to a ping" end
         if not self.pinged and silence >= self.interval then
             self.own_ping, self.pinged = random(8), Clock.now()
-            push_frame(self, PING, self.own_ping)
+            push_frame(self, "PING", self.own_ping)
             self.transport:flush()
         end
         due(self.interval - (self.pinged and Clock.since(self.pinged) or silence))
@@ -315,7 +307,7 @@ function WebSocket:flush(seconds)
     if not sent or not self.late_pong then return sent, why end
     local payload = self.late_pong
     self.late_pong = nil
-    if not self.closing then push_frame(self, PONG, payload) end
+    if not self.closing then push_frame(self, "PONG", payload) end
     return self.transport:flush()
 end
 

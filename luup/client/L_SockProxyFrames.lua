@@ -179,6 +179,12 @@ function Utf8:complete()
     return not self.invalid and self.rest == ""
 end
 
+--- True if a text is UTF-8.
+function Frames.is_utf8(text)
+    local check = Frames.utf8()
+    return check:feed(text) and check:complete()
+end
+
 -- Decoding ---------------------------------------------------------------------------------------
 
 local Decoder = {}
@@ -219,8 +225,7 @@ local function close(self, body)
         -- Section 7.4.1: 1004, 1005, 1006 and 1015 MUST NOT be set in a close frame.
         if not is_close_code(code) then return violation(self, 1002, "invalid close code") end
         -- Section 5.5.1: the reason is UTF-8. Section 8.1: invalid UTF-8 MUST fail the connection.
-        local utf8 = Frames.utf8()
-        if not utf8:feed(reason) or not utf8:complete() then return violation(self, 1007, "close reason is not UTF-8") end
+        if not Frames.is_utf8(reason) then return violation(self, 1007, "close reason is not UTF-8") end
     end
     -- Section 5.5.1: the application MUST NOT send any more data frames after a close frame. What still comes is not read.
     self.pieces = nil

@@ -73,6 +73,13 @@ function writers.RAW(_, body)
     return body
 end
 
+--- Returns true if the framing can have a message of the plugin, else nil and the reason.
+function Framing.check(framing, verb, body)
+    if framing ~= "MESG" and verb ~= "TEXT" and verb ~= "BINA" then return nil, verb .. " needs FRAM=MESG" end
+    if framing == "LINE" and body:find("\n", 1, true) then return nil, "a line end inside a line" end
+    return true
+end
+
 --- Returns the bytes of a message. `detail`: the code of CLOS or the address of DGRM.
 function Framing.write(framing, verb, body, detail)
     return writers[framing](verb, body, detail)

@@ -76,10 +76,8 @@ end
 
 --- Queues a message. Returns true, or nil and the reason for which this connection cannot have it.
 function Relayed:push(verb, body, detail)
-    if self.framing ~= "MESG" then
-        if verb ~= "TEXT" and verb ~= "BINA" then return nil, verb .. " needs FRAM=MESG" end
-        if self.framing == "LINE" and body:find("\n", 1, true) then return nil, "a line end inside a line" end
-    end
+    local valid, why = Framing.check(self.framing, verb, body)
+    if not valid then return nil, why end
     self.transport:push(Framing.write(self.framing, verb, body, detail))
     return true
 end
