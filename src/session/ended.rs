@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::connect_times::ConnectTimes;
 use super::pid::Pid;
 use crate::protocol::options::Protocol;
 use crate::protocol::target::Target;
 
-/// Ends that are remembered. With the lengths below, all of them take 5 KiB at most, or 20 KiB if no character is ASCII: too
-/// little to be counted.
-const MAX_ENDED: usize = 8;
-/// Length of a target and of a reason in characters at most. A plugin may name a target of 16 KiB.
+/// Ends that are remembered. With the lengths below, all of them take 24 KiB at most: too little to be counted.
+const MAX_ENDED: usize = 32;
+/// Length of a target and of a reason in bytes at most. A plugin may name a target of 16 KiB.
 const MAX_TARGET: usize = 200;
 const MAX_REASON: usize = 400;
 
@@ -25,15 +25,28 @@ pub(crate) struct EndedConnection {
     pub protocol: Protocol,
     /// Why it ended, as the log has it.
     pub reason: Box<str>,
+    /// How long the steps of connecting have taken.
+    pub times: ConnectTimes,
     /// When it ended.
     pub at: Instant,
 }
 
 impl EndedConnection {
     /// An end at `at`.
-    pub(crate) fn new(pid: Pid, target: &Target, protocol: Protocol, reason: &str, at: Instant) -> Self {
-        let cut = |text: &str, length| text.chars().take(length).collect::<String>().into();
-        Self { pid, target: cut(&target.to_string(), MAX_TARGET), protocol, reason: cut(reason, MAX_REASON), at }
+    pub(crate) fn new(
+        pid: Pid,
+        target: &Target,
+        protocol: Protocol,
+        reason: &str,
+        times: ConnectTimes,
+        at: Instant,
+    ) -> Self {
+        let cut = |text: &str, length: usize| {
+            let end = (0..=length.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+            text[..end.unwrap_or_default()].into()
+        };
+        let target = cut(&target.to_string(), MAX_TARGET);
+        Self { pid, target, protocol, reason: cut(reason, MAX_REASON), times, at }
     }
 }
 
@@ -68,14 +81,22 @@ mod tests {
         let url = format!("ws://h/{}?token=secret", "a".repeat(1000));
         let (target, _) = Target::parse_prefix(url.as_bytes()).unwrap();
         for number in 0..MAX_ENDED + 3 {
-            let reason = format!("{number} {}", "x".repeat(1000));
+            let reason = format!("{number} {}", "\u{e4}x".repeat(1000));
             let pid = pids.next(SystemTime::UNIX_EPOCH, false);
-            ended.push(EndedConnection::new(pid, &target, Protocol::Ws, &reason, Instant::now()));
+            ended.push(EndedConnection::new(
+                pid,
+                &target,
+                Protocol::Ws,
+                &reason,
+                ConnectTimes::default(),
+                Instant::now(),
+            ));
         }
         let reasons: Vec<&str> = ended.iter().map(|end| end.reason.split(' ').next().unwrap()).collect();
-        assert_eq!(reasons, ["10", "9", "8", "7", "6", "5", "4", "3"]);
+        let newest_first = (3..MAX_ENDED + 3).rev().map(|number| number.to_string());
+        assert_eq!(reasons, newest_first.collect::<Vec<_>>());
         for end in ended.iter() {
-            assert!(end.reason.len() <= MAX_REASON && end.target.chars().count() <= MAX_TARGET);
+            assert!(end.reason.len() <= MAX_REASON && end.target.len() <= MAX_TARGET);
         }
     }
 }

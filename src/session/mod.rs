@@ -31,6 +31,7 @@
 //! [`Session::handle_timeout`], and another turn.
 
 mod arriving;
+mod connect_times;
 mod connecting;
 pub(crate) mod context;
 mod draining;
@@ -55,6 +56,7 @@ pub(crate) mod simulation;
 mod snapshot;
 mod status_client;
 
+pub(crate) use connect_times::{ConnectStep, ConnectTimes};
 pub(crate) use context::{DaemonRequest, Key, SessionContext, TurnResult};
 pub(crate) use ended::{EndedConnection, EndedConnections};
 pub(crate) use pid::{Pid, PidSource};
@@ -910,8 +912,9 @@ impl<N: Network> Session<N> {
         let (relay, now) = (relaying.relay(), cx.now);
         let reason = relay.failure().map_or_else(|| end.to_string(), |failure| format!("{end} ({failure})"));
         let (target, received, sent) = (relaying.target(), relay.received(), relay.sent());
-        log::info!("{} closed: {reason}; {target}, received {received}, sent {sent}", self.pid);
-        cx.ended.push(EndedConnection::new(self.pid, target, relaying.protocol(), &reason, now));
+        let times = relaying.times();
+        log::info!("{} closed: {reason}; {target}, received {received}, sent {sent}{times}", self.pid);
+        cx.ended.push(EndedConnection::new(self.pid, target, relaying.protocol(), &reason, times, now));
         match (end, &mut self.plugin) {
             (CloseReason::PluginLost, PluginSide::Served(_)) => Stage::Closed,
             (end, PluginSide::Served(client)) => {
@@ -930,7 +933,7 @@ impl<N: Network> Session<N> {
                     target,
                     protocol,
                     relaying.relay(),
-                    relaying.connected_at(),
+                    (relaying.connected_at(), times),
                     kept,
                     now,
                 )))
@@ -1461,7 +1464,8 @@ impl<N: Network> Session<N> {
             None => ConnectedLink::Stream(remote),
         };
         let request = ConnectRequest { target, sent_ahead };
-        let connected = Connected { request, link, own_connection: None, response: Some(response) };
+        let connected =
+            Connected { request, link, own_connection: None, response: Some(response), times: ConnectTimes::default() };
         let stage = self.relay(connected, cx);
         self.enter(stage, cx);
         Ok(())
@@ -1569,6 +1573,7 @@ impl<N: Network> Session<N> {
             received: 0,
             sent: 0,
             buffered: self.held(),
+            times: ConnectTimes::default(),
             healing: None,
             notify: match self.parameters.notify.as_deref() {
                 // The pid of a kept connection is a secret, and STAT is asked on another connection.
@@ -1614,6 +1619,7 @@ impl<N: Network> Session<N> {
                 shown.state = SnapshotState::Connecting;
                 shown.remote = connecting.target().to_string();
                 shown.protocol = connecting.protocol();
+                shown.times = connecting.times();
             }
             Stage::Relaying(relaying) => {
                 let relay = relaying.relay();
@@ -1621,6 +1627,7 @@ impl<N: Network> Session<N> {
                 shown.remote = relaying.target().to_string();
                 shown.protocol = relaying.protocol();
                 shown.tls_version = relaying.tls_version();
+                shown.times = relaying.times();
                 shown.subprotocol = relaying.subprotocol().map(str::to_owned);
                 shown.messages = relay.messages().or(self.plugin.served().map(ServedClient::messages));
                 shown.idle = now.saturating_duration_since(relay.last_heard());
@@ -1651,7 +1658,7 @@ impl<N: Network> Session<N> {
             Stage::UnreadTail(tail) => {
                 shown.state = SnapshotState::Relaying;
                 shown.remote = tail.target.to_string();
-                (shown.protocol, shown.messages) = (tail.protocol, tail.messages);
+                (shown.protocol, shown.messages, shown.times) = (tail.protocol, tail.messages, tail.times);
                 shown.idle = now.saturating_duration_since(tail.last_heard);
                 (shown.received, shown.sent) = (tail.received, tail.sent);
             }
@@ -1726,6 +1733,6 @@ mod tests {
         // In debug builds mio keeps 16 bytes more with each socket.
         let debug = if cfg!(debug_assertions) { 16 } else { 0 };
         assert!(size_of::<Session>() <= 232 + debug, "{}", size_of::<Session>());
-        assert!(size_of::<Relaying<MioNetwork>>() <= 264 + debug, "{}", size_of::<Relaying<MioNetwork>>());
+        assert!(size_of::<Relaying<MioNetwork>>() <= 280 + debug, "{}", size_of::<Relaying<MioNetwork>>());
     }
 }

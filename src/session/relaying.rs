@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::connect_times::ConnectTimes;
 use super::connecting::{Connected, ConnectedLink};
 use super::context::SessionContext;
 use super::healing::Outages;
@@ -35,6 +36,8 @@ pub(super) struct Relaying<N: Network> {
     target: Target,
     /// When the connection was established.
     connected_at: Instant,
+    /// How long the steps of connecting have taken.
+    times: ConnectTimes,
     /// What goes before any byte of the other side, until it is written. Boxed: most of the time there is nothing.
     replies: Option<Box<Replies>>,
     /// TCP_NODELAY is not set yet. It is set before the second write; a connection with one request saves the system call.
@@ -93,7 +96,7 @@ impl<N: Network> Relaying<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let Connected { request, link, own_connection, response } = connected;
+        let Connected { request, link, own_connection, response, times } = connected;
         let has_arrived = response.is_some();
         let (outages, resumed) = before.map_or((None, None), |before| (Some(Box::new(before.outages)), before.resumed));
         let link = match link {
@@ -149,6 +152,7 @@ impl<N: Network> Relaying<N> {
         let mut relaying = Self {
             target: request.target,
             connected_at: cx.now,
+            times,
             replies,
             nagle_on,
             keep_alive_pending,
@@ -159,6 +163,11 @@ impl<N: Network> Relaying<N> {
         // A plugin that does not read its reply keeps the relay from its first turn.
         relaying.relay_mut().account(cx.budget);
         relaying
+    }
+
+    /// How long the steps of connecting have taken; after a loss (HEAL), those of connecting again.
+    pub(super) fn times(&self) -> ConnectTimes {
+        self.times
     }
 
     /// What has become of earlier remotes.
@@ -446,7 +455,8 @@ mod tests {
     fn relaying(world: &mut World, link: ConnectedLink<SimNetwork>) -> Relaying<SimNetwork> {
         let target = Target::parse_prefix(b"h:1").unwrap().0;
         let request = ConnectRequest { target, sent_ahead: b"TEXT 5\nhello".to_vec() };
-        let connected = Connected { request, link, own_connection: None, response: None };
+        let connected =
+            Connected { request, link, own_connection: None, response: None, times: ConnectTimes::default() };
         world.with_context(1, |cx| Relaying::new(connected, b"OK CONN\n".to_vec(), None, &Parameters::default(), cx))
     }
 
@@ -475,6 +485,7 @@ mod tests {
             link: ConnectedLink::WebSocket(remote, upgraded),
             own_connection: None,
             response: None,
+            times: ConnectTimes::default(),
         };
         let parameters = Parameters { receive_timeout: Some(Duration::from_secs(30)), ..Parameters::default() };
         let connect_reply = b"OK CONN\n".to_vec();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::connect_times::ConnectTimes;
 use crate::notify::NotifyOutcome;
 use crate::protocol::options::Protocol;
 
@@ -105,6 +106,8 @@ pub(crate) struct Snapshot {
     pub sent: u64,
     /// Bytes held for this session, whatever for.
     pub buffered: usize,
+    /// How long the steps of connecting have taken.
+    pub times: ConnectTimes,
     /// What has become of the remote, with HEAL.
     pub healing: Option<HealingSnapshot>,
     /// STAT's column Notify.

@@ -8,7 +8,7 @@ use super::{DaemonStatus, ListenerOwner, ListenerStatus};
 use crate::config::Limits;
 use crate::protocol::printable::is_unprintable;
 use crate::protocol::reply::{BUILD, PROTOCOL_VERSION};
-use crate::session::{EndedConnection, HealingSnapshot, Snapshot};
+use crate::session::{ConnectStep, ConnectTimes, EndedConnection, HealingSnapshot, Snapshot};
 
 /// The status as one JSON object. Times are in seconds, sizes in bytes. Each connection is written by itself: a thousand of
 /// them as values would take megabytes.
@@ -119,6 +119,7 @@ fn ended((ago, connection): &(Duration, EndedConnection)) -> Value {
         ("target", (*connection.target).into()),
         ("protocol", connection.protocol.name().into()),
         ("reason", (*connection.reason).into()),
+        ("times", times(&connection.times)),
         ("ago", seconds(*ago)),
     ])
 }
@@ -129,6 +130,11 @@ fn healing(healing: HealingSnapshot) -> Value {
         ("lost", healing.lost_for.map_or(Value::Null, seconds)),
         ("next", healing.next_attempt.map_or(Value::Null, seconds)),
     ])
+}
+
+fn times(times: &ConnectTimes) -> Value {
+    let shown = |step: ConnectStep| (step.name(), times.get(step).map_or(Value::Null, seconds));
+    object(ConnectStep::ALL.map(shown))
 }
 
 fn connection(session: &Snapshot) -> Value {
@@ -149,6 +155,7 @@ fn connection(session: &Snapshot) -> Value {
         ("sent", session.sent.into()),
         ("messages", messages),
         ("buffered", session.buffered.into()),
+        ("times", times(&session.times)),
         ("heal", session.healing.map_or(Value::Null, healing)),
         ("notify", String::from_utf8_lossy(&session.notify).into_owned().into()),
         ("notification", session.last_notification.map_or(Value::Null, |outcome| outcome.name().into())),

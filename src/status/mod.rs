@@ -62,7 +62,7 @@ pub(crate) struct ListenerStatus {
 mod tests {
     use super::*;
     use crate::notify::NotifyOutcome;
-    use crate::session::{Snapshot, SnapshotState};
+    use crate::session::{ConnectTimes, Snapshot, SnapshotState};
 
     /// A daemon that has sent notifications.
     pub(super) fn daemon() -> DaemonStatus {
@@ -97,6 +97,7 @@ mod tests {
             received: 10,
             sent: 20,
             buffered: 0,
+            times: ConnectTimes::default(),
             healing: None,
             notify: Vec::new(),
             last_notification: Some(NotifyOutcome::Delivered),

@@ -16,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::connect_times::{ConnectStep, ConnectTimes};
 use super::context::SessionContext;
 use super::pid::Pid;
 use super::remote::RemoteStream;
@@ -57,6 +58,9 @@ pub(super) struct Connecting<N: Network> {
     attempt: Attempt<N>,
     /// The connection is one to the proxy itself.
     own_connection: Option<Box<OwnConnection>>,
+    times: ConnectTimes,
+    /// When the step that is under way began.
+    step_began: Instant,
 }
 
 #[derive(Debug)]
@@ -97,6 +101,8 @@ pub(super) struct Connected<N: Network> {
     pub own_connection: Option<Box<OwnConnection>>,
     /// The remote has connected to the proxy (ACPT): the response to its request, which it is sent before anything else.
     pub response: Option<Vec<u8>>,
+    /// How long its steps have taken.
+    pub times: ConnectTimes,
 }
 
 /// The connection to a remote.
@@ -142,6 +148,8 @@ impl<N: Network> Connecting<N> {
             half_closed_due: None,
             attempt,
             own_connection: None,
+            times: ConnectTimes::default(),
+            step_began: cx.now,
         }
     }
 
@@ -153,6 +161,17 @@ impl<N: Network> Connecting<N> {
     /// What is spoken with it.
     pub(super) fn protocol(&self) -> Protocol {
         self.hop.protocol
+    }
+
+    /// How long the steps that are over have taken.
+    pub(super) fn times(&self) -> ConnectTimes {
+        self.times
+    }
+
+    /// `step` is over, and the next one begins.
+    fn end_step(&mut self, step: ConnectStep, now: Instant) {
+        self.times.add(step, now.saturating_duration_since(self.step_began));
+        self.step_began = now;
     }
 
     /// Bytes held.
@@ -244,6 +263,7 @@ impl<N: Network> Connecting<N> {
                         link,
                         own_connection: self.own_connection.take(),
                         response: None,
+                        times: self.times,
                     });
                 }
                 AttemptOutcome::Failed(error) => return ConnectOutcome::Failed(error),
@@ -269,6 +289,9 @@ impl<N: Network> Connecting<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> AttemptOutcome<N> {
+        if self.hop.endpoint.literal().is_none() {
+            self.end_step(ConnectStep::Name, cx.now);
+        }
         let found = answer.map_err(ConnectError::could_not_connect);
         let addresses = match found.and_then(|found| self.hop.reachable(found, self.origin, cx)) {
             Ok(addresses) => addresses,
@@ -303,6 +326,7 @@ impl<N: Network> Connecting<N> {
             ConnectorProgress::Connected(socket, peer) => (socket, peer),
         };
         self.hop.handle_connected(peer);
+        self.end_step(ConnectStep::Connect, cx.now);
         if cx.own.is_watched(peer) {
             match cx.network.local_address(socket.stream()) {
                 Ok(end) => self.own_connection = Some(cx.own.add_connection(end)),
@@ -340,6 +364,7 @@ impl<N: Network> Connecting<N> {
             TlsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::Tls(handshake)),
             TlsProgress::Failed(error) => AttemptOutcome::Failed(error),
             TlsProgress::Done(socket) => {
+                self.end_step(ConnectStep::Tls, cx.now);
                 self.handle_stream(socket.wrap(|stream| RemoteStream::Tls(Box::new(stream))), parameters, cx)
             }
         }
@@ -368,7 +393,11 @@ impl<N: Network> Connecting<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> AttemptOutcome<N> {
-        match handshake.turn(cx.scratch, cx.budget) {
+        let progress = handshake.turn(cx.scratch, cx.budget);
+        if !matches!(progress, WsProgress::Pending(_) | WsProgress::Failed(_)) {
+            self.end_step(ConnectStep::Upgrade, cx.now);
+        }
+        match progress {
             WsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::WebSocket(Box::new(handshake))),
             WsProgress::Failed(error) => AttemptOutcome::Failed(error),
             WsProgress::OfferRefused(error) => {
@@ -483,6 +512,30 @@ mod tests {
         let ConnectOutcome::Connected(connected) = turn(&mut world, &mut connecting) else { panic!("no connection") };
         assert!(matches!(connected.link, ConnectedLink::Stream(_)));
         assert_eq!(connected.request.sent_ahead, b"hello");
+    }
+
+    #[test]
+    fn each_step_has_its_time() {
+        let mut world = world(&[("192.0.2.1:80", ConnectPlan::Immediate)]);
+        world.resolver.answers.insert("a.test".into(), (Ok(vec!["192.0.2.1:0".parse().unwrap()]), Delay::None));
+        let mut connecting = begin(&mut world, "ws://a.test/", &Parameters::default());
+        world.now += Duration::from_millis(7);
+        assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
+        let steps = |connecting: &Connecting<SimNetwork>| {
+            ConnectStep::ALL.map(|step| connecting.times().get(step).map(|time| time.as_millis()))
+        };
+        assert_eq!(steps(&connecting), [Some(7), None, None, None]);
+        world.now += Duration::from_millis(20);
+        turn(&mut world, &mut connecting);
+        world.now += Duration::from_millis(300);
+        let (_, peer) = world.network.begun.pop().expect("a connection is begun");
+        peer.wire_mut().send_bytes(b"HTTP/1.1 302 Found\r\nLocation: /on\r\nContent-Length: 0\r\n\r\n");
+        connecting.handle_remote_event(peer.wire_mut().take_event());
+        turn(&mut world, &mut connecting);
+        assert_eq!(steps(&connecting), [Some(7), Some(20), None, Some(300)], "what follows a redirect is added");
+        world.now += Duration::from_millis(5);
+        turn(&mut world, &mut connecting);
+        assert_eq!(steps(&connecting)[3], Some(300), "the second request is not answered yet");
     }
 
     #[test]

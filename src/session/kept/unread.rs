@@ -13,6 +13,7 @@ use crate::protocol::target::Target;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::{Relay, RelayTurn};
 use crate::session::TURN_READS;
+use crate::session::connect_times::ConnectTimes;
 
 /// Time for a plugin that has ended the connection itself: the unread bytes hold only the close reason.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,6 +35,8 @@ pub(crate) struct UnreadTail {
     pub last_heard: Instant,
     /// When the connection was established.
     pub connected_at: Instant,
+    /// How long the steps of connecting have taken.
+    pub times: ConnectTimes,
     /// It waits for a plugin that goes away. False if the plugin itself has ended the connection.
     pub kept: bool,
     since: Instant,
@@ -54,12 +57,13 @@ pub(crate) enum TailOutcome {
 }
 
 impl UnreadTail {
-    /// What `relay` leaves of a connection to `target` that was established at `connected_at`.
+    /// What `relay` leaves of a connection to `target` that was established at `connected_at`, in
+    /// `times`.
     pub(crate) fn new(
         target: Target,
         protocol: Protocol,
         relay: &dyn Relay,
-        connected_at: Instant,
+        (connected_at, times): (Instant, ConnectTimes),
         kept: bool,
         now: Instant,
     ) -> Self {
@@ -71,6 +75,7 @@ impl UnreadTail {
             sent: relay.sent(),
             last_heard: relay.last_heard(),
             connected_at,
+            times,
             kept,
             since: now,
         }
@@ -139,7 +144,12 @@ mod tests {
             plugin.end_turn(&mut RelayTurn::default(), now, &mut budget);
             let relay = StreamRelay::new(now, Vec::new(), &mut budget);
             let target = Target::parse_prefix(b"h:1").unwrap().0;
-            Self { plugin, tail: UnreadTail::new(target, Protocol::Tcp, &relay, now, kept, now), budget, now }
+            Self {
+                plugin,
+                tail: UnreadTail::new(target, Protocol::Tcp, &relay, (now, ConnectTimes::default()), kept, now),
+                budget,
+                now,
+            }
         }
 
         fn turn(&mut self, event: Readiness) -> TailOutcome {

@@ -9,7 +9,7 @@ use testkit::plugin::Plugin;
 use testkit::ports::BlackHole;
 use testkit::websocket::Server;
 
-use crate::support::{LIMIT, PID, StatClient, accepted, echo_mode, eventually, started, with_luup};
+use crate::support::{LIMIT, PID, StatClient, accepted, echo_mode, eventually, started, with_luup, wss_connected};
 
 const HEADER: &str = " ID       St Idle |Uptim Client           Remote                 #recv  #xmit Notify";
 
@@ -212,7 +212,7 @@ fn json_shows_the_last_ends_without_secrets() {
         pid
     };
     let mut pids: Vec<String> = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..32 {
         let (plugin, remote) = echo_mode(&daemon, "");
         drop(remote);
         pids.insert(0, end(&mut stat, plugin));
@@ -224,13 +224,41 @@ fn json_shows_the_last_ends_without_secrets() {
     pids.insert(0, end(&mut stat, plugin));
     let ended = stat.status()["ended"].take();
     let shown: Vec<&str> = ended.as_array().unwrap().iter().map(|end| end["id"].as_str().unwrap()).collect();
-    assert_eq!(shown, pids[..8], "eight, the last one first");
+    assert_eq!(shown, pids[..32], "32, the last one first");
     let last = &ended[0];
     assert_eq!((&last["target"], &last["protocol"]), (&json!(server.url("/path")), &json!("ws")), "{last}");
     assert_eq!(last["reason"], "plugin said goodbye");
-    assert!(last["ago"].as_f64().unwrap() < ended[7]["ago"].as_f64().unwrap(), "{ended}");
+    assert!(last["ago"].as_f64().unwrap() < ended[31]["ago"].as_f64().unwrap(), "{ended}");
     for secret in ["secret", PID, &PID[..4]] {
         assert!(!ended.to_string().contains(secret), "{secret} in {ended}");
+    }
+}
+
+#[test]
+fn json_and_the_log_show_how_long_each_step_of_connecting_has_taken() {
+    let daemon = started();
+    let mut stat = StatClient::new(daemon.addr());
+    let (setup, (tcp, remote), (secure, peer)) =
+        (daemon.plugin(), echo_mode(&daemon, ""), wss_connected(&daemon, "VRFY=none"));
+    let nothing = json!({"name": null, "connect": null, "tls": null, "upgrade": null});
+    assert_eq!(stat.connection(setup.pid()).unwrap()["times"], nothing);
+    let times = |connection: &serde_json::Value| {
+        ["name", "connect", "tls", "upgrade"]
+            .map(|step| connection["times"][step].as_f64().is_some_and(|time| time < 30.0))
+    };
+    assert_eq!(times(&stat.connection(tcp.pid()).unwrap()), [false, true, false, false]);
+    let shown = stat.connection(secure.pid()).unwrap();
+    assert_eq!(times(&shown)[1..], [true; 3], "{shown:#}");
+    let pids = [tcp.pid(), secure.pid()].map(str::to_owned);
+    drop((tcp, remote, secure, peer));
+    for (pid, steps) in pids.iter().zip([&["connect"][..], &["connect", "tls", "upgrade"]]) {
+        let end = stat.wait_ended(pid);
+        daemon.wait_for_log(LIMIT, |line| {
+            let mut words = line.split(&[';', ',']).map(|part| part.trim().split(' ').next().unwrap_or_default());
+            line.contains(&format!("{pid} closed: ")) && steps.iter().all(|step| words.any(|word| word == *step))
+        });
+        assert_eq!(times(&end)[1], true, "{end}");
+        assert_eq!(times(&end)[2..], [steps.len() > 1; 2], "{end}");
     }
 }
 
