@@ -8,9 +8,11 @@ use testkit::daemon::{Builder, Daemon};
 use testkit::device::{Device, Kind};
 use testkit::plugin::Plugin;
 use testkit::ports::Reserved;
+use testkit::websocket::{CLOSE, Server, close_of};
 
 use crate::support::{
-    LIMIT, Scratch, accepted, command, daemon, echo_mode, eventually, may_mount, started, wait_listening, with_mounts,
+    LIMIT, Scratch, accepted, command, conn_answer, daemon, echo_mode, eventually, may_mount, started, wait_listening,
+    with_mounts,
 };
 
 /// A daemon that logs to a file, and the port it listens on.
@@ -216,4 +218,100 @@ fn an_unread_standard_error_does_not_block_the_daemon() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Level and text of a line as docs/configuration.md describes it.
+fn parse_line(line: &str) -> Option<(&str, &str)> {
+    let is_like = |text: &str, model: &str| {
+        let same = |(byte, model): (u8, u8)| if model == b'0' { byte.is_ascii_digit() } else { byte == model };
+        text.len() == model.len() && text.bytes().zip(model.bytes()).all(same)
+    };
+    let (stamp, level, text) = (line.get(..23)?, line.get(23..30)?, line.get(30..)?);
+    let level = level.strip_prefix(' ')?.strip_suffix(' ')?;
+    let is_printable = |c: char| !c.is_control() && !"\u{2028}\u{2029}\u{202e}\u{2066}".contains(c);
+    let is_line = is_like(stamp, "0000-00-00 00:00:00.000")
+        && ["ERROR", "WARN ", "INFO ", "DEBUG"].contains(&level)
+        && !text.is_empty()
+        && text.chars().all(is_printable);
+    is_line.then_some((level.trim_end(), text))
+}
+
+/// Pid, reason and steps of connecting in the text of an end as docs/configuration.md describes it.
+fn parse_end(text: &str) -> Option<(&str, &str, Vec<&str>)> {
+    let (pid, rest) = text.split_once(" closed: ")?;
+    let is_pid = pid.strip_prefix('L').unwrap_or(pid).bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (rest, sent) = rest.rsplit_once(", sent ")?;
+    let (rest, received) = rest.rsplit_once(", received ")?;
+    let (reason, target) = rest.rsplit_once("; ")?;
+    let (sent, times) = sent.split_once("; ").unwrap_or((sent, ""));
+    let step = |step: &'_ str| {
+        let (name, seconds) = step.strip_suffix(" s").and_then(|step| step.split_once(' ')).expect("a step");
+        assert!(seconds.parse::<f64>().is_ok() && seconds.split('.').nth(1).is_some_and(|ms| ms.len() == 3), "{text}");
+        name.len()
+    };
+    let steps = times.split(", ").filter(|step| !step.is_empty()).map(|text| &text[..step(text)]).collect();
+    let numbers = [received, sent].iter().all(|number| number.parse::<u64>().is_ok());
+    (is_pid && numbers && !target.contains(' ')).then_some((pid, reason, steps))
+}
+
+#[test]
+fn every_line_of_a_busy_log_has_the_documented_format() {
+    const FORGED: &str = "\r\n2026-11-21 09:15:02.123 ERROR forged\r\u{2028}\u{202e}\x1b[2J\u{85}\x07";
+    let daemon = daemon().arg("-D").config("[limits]\nkept=10\n").start();
+    let mut ends = Vec::new();
+    // What peers send: reasons of HTTP responses and of close frames, redirects.
+    let reason = FORGED.replace('\n', "");
+    let responses = [
+        "HTTP/1.1 403 \u{85}2026-11-21 09:15:02.123 ERROR forged\u{202e}\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        format!("HTTP/1.1 403 {reason}\r\nContent-Length: 0\r\n\r\n"),
+        format!("HTTP/1.1 302 Found\r\nLocation: /{reason}\r\nContent-Length: 0\r\n\r\n"),
+        format!("HTTP/1.1 101 {reason}\r\nUpgrade: {reason}\r\n\r\n"),
+        FORGED.to_owned(),
+    ];
+    for response in responses {
+        let server = Server::start(move |mut peer| {
+            peer.request()?;
+            peer.send(response.as_bytes())?;
+            peer.end()
+        });
+        conn_answer(&daemon, &server.url("/"), "");
+    }
+    let server = Server::start(|mut peer| {
+        peer.upgrade()?;
+        peer.send_frame(CLOSE, &close_of(1001, FORGED))?;
+        peer.end()
+    });
+    let mut plugin = daemon.plugin();
+    ends.push((plugin.conn(server.url("/"), ""), vec!["connect", "upgrade"]));
+    plugin.rest();
+    // What plugins send.
+    let forged = FORGED.replace(['\r', '\n'], "\x0b").replace(' ', "\u{a0}");
+    for line in [format!("CONN {forged}:80"), format!("CONN h:1 {forged}=1"), format!("NTFY 5 a/{forged} a"), forged] {
+        let mut plugin = daemon.plugin();
+        plugin.send(format!("{line}\nCONN 127.0.0.1:1\n").as_bytes());
+        plugin.rest();
+    }
+    for options in ["", "NTFY=5/urn:x/a EVNT=on PACE=1", "RTIM=60000 BLKS=5"] {
+        for _ in 0..10 {
+            let (plugin, remote) = echo_mode(&daemon, options);
+            ends.push((plugin.pid().to_owned(), vec!["connect"]));
+            drop((plugin, remote));
+        }
+    }
+    daemon.signal(Signal::SIGUSR1);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log(LIMIT, |line| line.contains("read anew"));
+    for (pid, _) in &ends {
+        daemon.wait_for_log(LIMIT, |line| line.contains(&format!(" {pid} closed: ")));
+    }
+    let lines = daemon.complete_log_text();
+    let lines: Vec<(&str, &str)> =
+        lines.lines().map(|line| parse_line(line).unwrap_or_else(|| panic!("{line:?}"))).collect();
+    assert!(lines.iter().filter(|(_, text)| text.contains("forged")).count() >= 3, "{lines:#?}");
+    assert!(lines.iter().all(|(level, text)| *level != "ERROR" && !text.starts_with("forged")), "{lines:#?}");
+    for (pid, steps) in &ends {
+        let mut closed = lines.iter().filter_map(|(_, text)| parse_end(text).filter(|end| end.0 == pid));
+        let (_, reason, found) = closed.next().unwrap_or_else(|| panic!("no end of {pid} in {lines:#?}"));
+        assert_eq!((&found, closed.next()), (steps, None), "{pid}: {reason}");
+    }
 }
