@@ -121,7 +121,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "stop",
         "networks",
         "loopback",
-        "Clients that may stop the proxy with STOP, in the syntax of allow.",
+        "Clients that may stop the proxy with STOP, and end any connection with DROP, in the syntax of allow.",
         |c, v| {
             c.stop = AccessList::parse(v).map_err(not_a_network)?;
             Ok(())

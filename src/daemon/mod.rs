@@ -499,17 +499,7 @@ impl Daemon {
                     self.reply(key, &reply::failed("ATCH", reason));
                 }
             }
-            DaemonRequest::Kept(KeptRequest::Drop { pid }) => {
-                let answer = match self.look_up_kept(key, &pid) {
-                    Ok(Some(kept)) => {
-                        self.with_session(kept, |session, cx| session.end_kept(KeptEnd::Dropped, cx));
-                        self.enqueue(kept);
-                        reply::ok("DROP")
-                    }
-                    Ok(None) | Err(TooManyGuesses) => reply::failed("DROP", reply::NO_SUCH_PID),
-                };
-                self.reply(key, &answer);
-            }
+            DaemonRequest::Kept(KeptRequest::Drop { pid }) => self.drop_session(key, &pid),
             DaemonRequest::Listen => {
                 if let Err(why) = self.listen(key) {
                     self.with_session(key, |session, cx| session.handle_not_listening(&why, cx));
@@ -592,6 +582,41 @@ impl Daemon {
         let Some(client) = self.sessions.get(key).map(|found| found.session.client()) else { return Ok(None) };
         let is_kept = |kept| self.sessions.get(kept).is_some_and(|found| found.session.kept_state() != KeptState::Over);
         self.kept.look_up(pid, client, is_kept, self.now)
+    }
+
+    /// The session of `key` wants the end of the kept session of `pid`; or of any session of which STAT shows `pid`, if its
+    /// client may say STOP.
+    fn drop_session(&mut self, key: Key, pid: &[u8]) {
+        let Some(session) = self.sessions.get(key).map(|found| &found.session) else { return };
+        let (own_pid, is_operator) = (session.pid(), self.resources.config.stop.allows(session.address()));
+        let is_shown = |key: &Key| {
+            let found = self.sessions.get(*key);
+            found.is_some_and(|found| found.session.snapshot(&self.resources.schedule, self.now).is_some())
+        };
+        let shown = if is_operator { self.sessions.find(pid).filter(is_shown) } else { None };
+        let kept = match shown {
+            // The id that STAT shows is no guess of a kept pid.
+            Some(_) if self.kept.find(pid).is_none() => None,
+            _ => self.look_up_kept(key, pid).ok().flatten(),
+        };
+        match (kept, shown) {
+            (Some(kept), _) => {
+                self.with_session(kept, |session, cx| session.end_kept(KeptEnd::Dropped, cx));
+                self.enqueue(kept);
+            }
+            (None, Some(own)) if own == key => {
+                self.with_session(key, |session, cx| session.reject(reply::ok("DROP"), cx));
+                return;
+            }
+            (None, Some(other)) => {
+                log::info!("{own_pid} has {} ended", String::from_utf8_lossy(pid));
+                self.with_session(other, Session::end_by_operator);
+                self.enqueue(other);
+                self.arm_timer(other);
+            }
+            (None, None) => return self.reply(key, &reply::failed("DROP", reply::NO_SUCH_PID)),
+        }
+        self.reply(key, &reply::ok("DROP"));
     }
 
     /// The session of `key` wants to connect, and to be found again by its pid.

@@ -78,6 +78,11 @@ impl SessionTable {
         self.slots.get(slot).map(|found| found.key)
     }
 
+    /// The key of the session whose pid is shown as `id`.
+    pub(super) fn find(&self, id: &[u8]) -> Option<Key> {
+        self.iter().find(|(_, slot)| slot.session.pid().to_string().as_bytes() == id).map(|(key, _)| key)
+    }
+
     /// All sessions with their keys.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Slot)> {
         self.slots.iter().map(|(_, slot)| (slot.key, slot))

@@ -89,7 +89,7 @@ pub(crate) enum KeptRequest {
         /// The target that the plugin expects. `None`: any.
         target: Option<Target>,
     },
-    /// `DROP`: end the kept connection with this pid.
+    /// `DROP`: end the kept connection with this pid, or the connection that STAT shows with it.
     Drop {
         /// The pid.
         pid: Box<[u8]>,
@@ -211,7 +211,7 @@ pub(crate) static COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "DROP",
         arguments: "pid",
-        help: "End a connection made with KEEP=",
+        help: "End a connection made with KEEP=; or any connection, by the id that STAT shows, if you may say STOP",
         parse: |rest, _| Ok(Command::Kept(KeptRequest::Drop { pid: first_word(rest).0.into() })),
     },
     CommandSpec {

@@ -170,6 +170,8 @@ pub(crate) enum CloseReason {
     BadRemote,
     /// There was no memory for a message that must be put together.
     NoMemory,
+    /// An operator has ended the connection.
+    Dropped,
 }
 
 impl std::fmt::Display for CloseReason {
@@ -187,6 +189,7 @@ impl std::fmt::Display for CloseReason {
             Self::RemoteClosed => "remote said goodbye",
             Self::BadRemote => "remote broke the protocol",
             Self::NoMemory => "no memory for a message, buffers= is used up",
+            Self::Dropped => "DROP",
         })
     }
 }

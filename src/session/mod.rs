@@ -1511,6 +1511,25 @@ impl<N: Network> Session<N> {
         self.enter(next, cx);
     }
 
+    /// Ends because an operator has said DROP, whatever the session is at. To be followed by a turn.
+    pub(crate) fn end_by_operator(&mut self, cx: &mut SessionContext<'_, N>) {
+        match (&self.stage, &self.plugin) {
+            (Stage::Draining(_) | Stage::Closed, _) => return,
+            (_, PluginSide::Kept(_)) => return self.end_kept(KeptEnd::Dropped, cx),
+            _ => log::info!("{} ends: {}", self.pid, KeptEnd::Dropped),
+        }
+        match &self.stage {
+            Stage::Relaying(relaying) if self.plugin.served().is_none() && relaying.has_close_handshake() => {
+                self.shut_down(cx);
+            }
+            Stage::Relaying(_) => {
+                let next = self.end_relay(CloseReason::Dropped, cx);
+                self.enter(next, cx);
+            }
+            _ => self.enter(Stage::Closed, cx),
+        }
+    }
+
     /// Ends for the end of the daemon. A remote whose protocol has an end of its own is told, which takes further turns;
     /// [`Session::abort`] follows if there is no time for them.
     pub(crate) fn shut_down(&mut self, cx: &mut SessionContext<'_, N>) {
@@ -1704,6 +1723,7 @@ fn close_frame(end: CloseReason) -> (u16, &'static str) {
         CloseReason::BadRemote => (close::INTERNAL_ERROR, "the target violated its protocol"),
         CloseReason::NoMemory => (close::TRY_AGAIN_LATER, "no memory"),
         CloseReason::Idle => (close::GOING_AWAY, "idle for too long"),
+        CloseReason::Dropped => (close::GOING_AWAY, "ended by an operator"),
         CloseReason::PluginLost | CloseReason::HalfClosed | CloseReason::Stalled | CloseReason::BadFraming => {
             (close::GOING_AWAY, "")
         }

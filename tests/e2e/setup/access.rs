@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use testkit::device::{Device, Kind, UdpEcho};
 use testkit::plugin::Plugin;
-use testkit::ports::Reserved;
+use testkit::ports::{BlackHole, Reserved};
 
-use crate::support::{LIMIT, StatClient, configured, plugin_from, started};
+use crate::support::{
+    LIMIT, Listener, StatClient, configured, echo_mode, ends, eventually, plugin_from, read_close_code, started,
+    websocket_connected, with_luup,
+};
 
 /// Everything that a client from `source` receives, up to the end of the stream.
 fn received(source: &str, to: std::net::SocketAddr) -> String {
@@ -138,4 +141,39 @@ fn datagrams_reach_only_allowed_targets() {
     let other_sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     other_sender.send_to(b"after", refused.addr()).unwrap();
     assert_eq!(refused.wait_received(1, LIMIT)[0].0, b"after");
+}
+
+#[test]
+fn drop_of_an_id_ends_any_connection_for_addresses_of_stop_alone() {
+    let (luup, daemon) = with_luup("[host]\nstop=127.0.0.2\nallow=loopback\nlisten=loopback\n");
+    let mut operator = plugin_from("127.0.0.2", daemon.addr());
+    let own = operator.line().rsplit(' ').next().unwrap().to_owned();
+    let mut stat = StatClient::new(daemon.addr());
+    let setup = daemon.plugin();
+    let (tcp, remote) = echo_mode(&daemon, "NTFY=5/s/a EVNT=on");
+    let (websocket, mut peer) = websocket_connected(&daemon, "");
+    let owner = Listener::new(&daemon, "PRTO=tcp").owner;
+    let black_hole = BlackHole::new().unwrap();
+    let mut connecting = daemon.plugin();
+    connecting.send(format!("CONN {} CTIM=60000\n", black_hole.addr()).as_bytes());
+    eventually("it connects", || stat.connection(connecting.pid()).filter(|shown| shown["state"] == "connecting"));
+    let others = [setup.pid(), tcp.pid(), websocket.pid(), owner.pid(), connecting.pid()].map(str::to_owned);
+    for pid in &others {
+        assert_eq!(daemon.plugin().command(&format!("DROP {pid}")), "ERR DROP No such pid");
+        assert!(stat.connection(pid).is_some());
+    }
+    for pid in &others {
+        assert_eq!(operator.command(&format!("DROP {pid}")), "OK DROP");
+        eventually("it is gone", || stat.connection(pid).is_none().then_some(()));
+        assert_eq!(operator.command(&format!("DROP {pid}")), "ERR DROP No such pid");
+    }
+    assert!(ends(&remote));
+    for mut plugin in [setup, tcp, websocket, owner, connecting] {
+        assert!(plugin.at_end());
+    }
+    assert_eq!(read_close_code(&mut peer), 1001, "the remote of a WebSocket is told");
+    assert_eq!(stat.wait_ended(&others[1])["reason"], "DROP");
+    luup.wait_for(2, LIMIT);
+    assert_eq!(operator.command(&format!("DROP {own}")), "OK DROP");
+    assert!(operator.at_end());
 }
