@@ -5,19 +5,20 @@
 //!
 //! | module | what it is for | uses |
 //! | --- | --- | --- |
-//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging make_cert probe show_status supervise |
+//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging make_cert probe service_manager show_status supervise |
 //! | [`supervise`] | the parent process that restarts a daemon which has died | |
 //! | [`cli`] | the command line | config protocol tls |
 //! | [`show_status`] | prints the status of a running proxy | net probe protocol |
 //! | [`probe`] | asks a running proxy for its greeting | net protocol |
 //! | [`make_cert`] | makes a self-signed certificate | net tls |
-//! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay session status tls websocket |
+//! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay service_manager session status tls websocket |
 //! | [`status`] | the answers to STAT | config notify protocol session |
 //! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
 //! | [`tls`] | TLS as a client and as a server: certificates, handshakes on threads, streams | files net protocol thread_pool |
 //! | [`net`] | sockets with their readiness, connecting, names | client files protocol thread_pool websocket |
+//! | [`service_manager`] | tells systemd when the daemon is ready, reads its configuration again, and ends | |
 //! | [`logging`] | log lines, to standard error, a file or the system log | client config protocol thread_pool |
 //! | [`config`] | the configuration: one table of settings | access files protocol |
 //! | [`access`] | lists of addresses and targets that are allowed, sans-IO | |
@@ -65,6 +66,7 @@ mod probe;
 mod program;
 mod protocol;
 mod relay;
+mod service_manager;
 mod session;
 mod show_status;
 mod status;

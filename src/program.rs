@@ -1,5 +1,6 @@
 //! The program: arguments, configuration, log, daemon.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::hash::RandomState;
@@ -13,6 +14,7 @@ use crate::config::sample::sample;
 use crate::daemon::Daemon;
 use crate::make_cert::make_cert;
 use crate::probe::probe;
+use crate::service_manager::ServiceManager;
 use crate::show_status::show_status;
 use crate::{logging, supervise};
 
@@ -76,9 +78,10 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
             Err(error) => fail(Exit::Failed, &error),
         };
     }
+    let manager = RefCell::new(ServiceManager::from_environment());
     let serve = |config: Config| {
         let elsewhere = logging::start(&config);
-        let outcome = Daemon::new(config, sources.clone()).map_err(|error| (Exit::Unusable, error));
+        let outcome = Daemon::new(config, sources.clone(), manager.take()).map_err(|error| (Exit::Unusable, error));
         match outcome.and_then(|daemon| daemon.run().map_err(|error| (Exit::Failed, error))) {
             Ok(()) => Exit::Done,
             Err((exit, error)) => {
@@ -93,6 +96,7 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
         return serve(config);
     }
     let say = |text: &str| logging::log_once(&config, log::Level::Warn, text);
+    // Each daemon takes the copy that its process has of the service manager.
     // A daemon that is restarted reads the configuration again. If that is invalid now, the first one holds.
     let latest = || Config::reload(&sources).unwrap_or_else(|_| config.clone());
     match supervise::run(|| serve(latest()) as i32, say) {

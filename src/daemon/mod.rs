@@ -37,6 +37,7 @@ use crate::protocol::target::Target;
 use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
+use crate::service_manager::ServiceManager;
 use crate::session::{
     AcceptError, DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, SendFailures, Session,
     SessionContext, Snapshot, StatusPage, TurnResult, not_served,
@@ -105,6 +106,7 @@ pub(crate) struct Daemon {
     now: Instant,
     /// Why it ends, once it does.
     ending: Option<&'static str>,
+    service_manager: ServiceManager,
 }
 
 impl Daemon {
@@ -112,7 +114,11 @@ impl Daemon {
     ///
     /// Must be called before any thread is started, since signals are blocked for all of them. `config_sources`: where
     /// `config` came from, to be read again on SIGHUP.
-    pub(crate) fn new(config: Config, config_sources: Vec<ConfigSource>) -> Result<Self, String> {
+    pub(crate) fn new(
+        config: Config,
+        config_sources: Vec<ConfigSource>,
+        service_manager: ServiceManager,
+    ) -> Result<Self, String> {
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         let signals = Signals::new(poll.registry(), tokens::SIGNALS).map_err(|error| format!("no signals: {error}"))?;
         let waker = Waker::new(poll.registry(), tokens::WAKER).map_err(|error| format!("no waker: {error}"))?;
@@ -165,6 +171,7 @@ impl Daemon {
             started: now,
             now,
             ending: None,
+            service_manager,
         })
     }
 
@@ -173,6 +180,7 @@ impl Daemon {
         log::info!("sockproxyd {} ready, Luup at {}", env!("CARGO_PKG_VERSION"), self.resources.config.luup);
         let mut events = Events::with_capacity(MAX_EVENTS);
         logging::defer_lines();
+        self.service_manager.notify_ready(self.now);
         while self.ending.is_none() {
             self.turn(&mut events)?;
         }
@@ -208,6 +216,7 @@ impl Daemon {
 
     /// How long the loop may sleep.
     fn timeout(&mut self) -> Option<Duration> {
+        let watchdog_due = self.service_manager.poll_watchdog(self.now);
         if !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -215,8 +224,14 @@ impl Daemon {
         let session_due = self.timers.next().map(|(due, _)| due);
         let log_due = logging::poll_flush(self.now);
         let shortage_due = self.resources.budget.poll_timeout();
-        let next =
-            [session_due, self.resources.schedule.poll_timeout(), self.listeners.deadline(), log_due, shortage_due];
+        let next = [
+            session_due,
+            self.resources.schedule.poll_timeout(),
+            self.listeners.deadline(),
+            log_due,
+            shortage_due,
+            watchdog_due,
+        ];
         // From now, not from the turn's beginning: what was due meanwhile is due at once.
         next.into_iter().flatten().min().map(|due| due.saturating_duration_since(Instant::now()))
     }
@@ -775,6 +790,7 @@ impl Daemon {
 
     /// Reads the configuration again. An error in it changes nothing.
     fn reload(&mut self) {
+        self.service_manager.notify_reloading();
         match Config::reload(&self.config_sources) {
             Ok(config) => {
                 let old = std::mem::replace(&mut self.resources.config, config);
@@ -787,6 +803,7 @@ impl Daemon {
                 log::error!("configuration not changed: {error}");
             }
         }
+        self.service_manager.notify_ready(self.now);
     }
 
     /// Brings everything in line with a configuration that has replaced `old`.
@@ -890,6 +907,7 @@ impl Daemon {
     /// Closes everything, and gives closing notifications time to reach Luup, and remotes time to be told.
     fn shut_down(mut self, events: &mut Events) {
         log::info!("ending: {}", self.ending.unwrap_or_default());
+        self.service_manager.notify_stopping();
         self.listeners.close();
         self.resources.schedule.handle_shutdown(self.now);
         let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();

@@ -7,6 +7,7 @@ mod memory;
 mod memory_mixes;
 mod old_kernel;
 mod robustness;
+mod service_manager;
 mod shares;
 mod shutdown;
 mod signals;
