@@ -13,8 +13,8 @@
 //! | [`make_cert`] | makes a self-signed certificate | net tls |
 //! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay service_manager session status tls websocket |
 //! | [`status`] | the answers to STAT | config notify protocol session |
-//! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls websocket |
-//! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol websocket |
+//! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls trace websocket |
+//! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol trace websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
 //! | [`tls`] | TLS as a client and as a server: certificates, handshakes on threads, streams | files net protocol thread_pool |
 //! | [`net`] | sockets with their readiness, connecting, names | client files protocol thread_pool websocket |
@@ -24,7 +24,8 @@
 //! | [`access`] | lists of addresses and targets that are allowed, sans-IO | |
 //! | [`client`] | clients as they are counted, sans-IO | |
 //! | [`protocol`] | what plugins and the proxy say to each other, sans-IO | buffer_pool websocket |
-//! | [`websocket`] | RFC 6455 and 7692, sans-IO | buffer_pool |
+//! | [`websocket`] | RFC 6455 and 7692, sans-IO | buffer_pool trace |
+//! | [`trace`] | the lines of TRAC, sans-IO | |
 //! | [`files`] | regular files, read without waiting | |
 //! | [`thread_pool`] | threads for calls that block or compute for long | |
 //! | [`buffer_pool`] | a thread-local free list of buffers | |
@@ -75,6 +76,7 @@ mod supervise;
 mod testing;
 mod thread_pool;
 mod tls;
+mod trace;
 mod websocket;
 
 pub use program::run;

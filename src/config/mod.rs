@@ -65,6 +65,8 @@ pub(crate) struct Config {
     pub allow: AccessList,
     /// Clients that may STOP.
     pub stop: AccessList,
+    /// Clients that may STOP may also trace connections (TRAC).
+    pub trace: bool,
     /// Clients that may listen (LSTN).
     pub listen: AccessList,
     /// Targets that CONN may reach.
@@ -338,6 +340,7 @@ impl Default for Config {
             debug: false,
             allow: AccessList::parse("").unwrap_or_else(|_| unreachable!()),
             stop: AccessList::parse("").unwrap_or_else(|_| unreachable!()),
+            trace: true,
             listen: AccessList::parse("").unwrap_or_else(|_| unreachable!()),
             targets: TargetList::default(),
             limits: Limits {

@@ -129,6 +129,14 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ),
     Setting::new(
         "host",
+        "trace",
+        "on|off",
+        "on",
+        "Clients that may say STOP may see what passes on a connection, with TRAC.",
+        |c, v| switch(v).map(|on| c.trace = on),
+    ),
+    Setting::new(
+        "host",
         "listen",
         "networks",
         "loopback",

@@ -30,7 +30,7 @@ use crate::net::random::RandomSource;
 use crate::net::resolver::Resolver;
 use crate::net::socket::{INTEREST, TcpSocket};
 use crate::notify::{Schedule, Senders, Trust};
-use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat};
+use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat, TraceRequest};
 use crate::protocol::options::Protocol;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
@@ -40,7 +40,7 @@ use crate::relay::pipe_pool::PipePool;
 use crate::service_manager::ServiceManager;
 use crate::session::{
     AcceptError, DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, SendFailures, Session,
-    SessionContext, Snapshot, StatusPage, TurnResult, not_served,
+    SessionContext, Snapshot, StatusPage, Traces, TurnResult, not_served,
 };
 use crate::status;
 use crate::tls::{self, Handshakes};
@@ -83,6 +83,7 @@ struct Resources {
     schedule_counted: usize,
     ended: EndedConnections,
     send_failures: SendFailures,
+    traces: Traces,
 }
 
 /// The daemon.
@@ -152,6 +153,7 @@ impl Daemon {
                 schedule_counted: 0,
                 ended: EndedConnections::default(),
                 send_failures: SendFailures::default(),
+                traces: Traces::default(),
                 own: OwnServices::new(listeners.ports(), config.luup_address()),
                 poll,
                 network,
@@ -194,6 +196,7 @@ impl Daemon {
         self.poll(events, timeout).map_err(|error| format!("poll: {error}"))?;
         self.accept_pending();
         self.run_sessions();
+        self.pass_traces();
         self.handle_shortage();
         self.send_notifications();
         self.resources.count_schedule();
@@ -515,6 +518,13 @@ impl Daemon {
                 }
             }
             DaemonRequest::Kept(KeptRequest::Drop { pid }) => self.drop_session(key, &pid),
+            DaemonRequest::Trace(request) => {
+                let answer = match self.trace(key, &request) {
+                    Ok(()) => reply::tracing(&request.id),
+                    Err(reason) => reply::failed("TRAC", reason),
+                };
+                self.reply(key, &answer);
+            }
             DaemonRequest::Listen => {
                 if let Err(why) = self.listen(key) {
                     self.with_session(key, |session, cx| session.handle_not_listening(&why, cx));
@@ -632,6 +642,53 @@ impl Daemon {
             (None, None) => return self.reply(key, &reply::failed("DROP", reply::NO_SUCH_PID)),
         }
         self.reply(key, &reply::ok("DROP"));
+    }
+
+    /// The session of `key` wants to see what passes on a connection. An error is the reason why it may not.
+    fn trace(&mut self, key: Key, request: &TraceRequest) -> Result<(), &'static str> {
+        let Some(session) = self.sessions.get(key).map(|found| &found.session) else { return Ok(()) };
+        let (own_pid, address, config) = (session.pid(), session.address(), &self.resources.config);
+        if !config.trace || !config.stop.allows(address) {
+            log::warn!("{own_pid} may not TRAC from {address}");
+            return Err(reply::NOT_ALLOWED);
+        }
+        let is_relaying = |key: &Key| self.sessions.get(*key).is_some_and(|found| found.session.is_relaying());
+        let traced = self.sessions.find(&request.id).filter(is_relaying).ok_or(reply::NO_SUCH_PID)?;
+        if !self.resources.traces.add(traced, key, request.max_shown, self.now) {
+            return Err(reply::TOO_MANY_TRACES);
+        }
+        log::info!("{own_pid} traces {}", String::from_utf8_lossy(&request.id));
+        Ok(())
+    }
+
+    /// Passes on what was traced to the clients that have asked for it.
+    fn pass_traces(&mut self) {
+        if self.resources.traces.is_empty() {
+            return;
+        }
+        for (traced, tracer) in self.resources.traces.pairs() {
+            let Some(found) = self.sessions.get_mut(tracer).filter(|found| found.session.is_in_setup()) else {
+                // It has gone, or has gone on to CONN.
+                self.resources.traces.remove(tracer);
+                continue;
+            };
+            if found.session.unread() > 0 {
+                continue;
+            }
+            let lines = self.resources.traces.take_lines(tracer);
+            if self.sessions.get(traced).is_none_or(|found| !found.session.is_relaying()) {
+                self.resources.traces.remove(tracer);
+                self.with_session(tracer, |session, cx| session.reject(lines, cx));
+            } else if lines.is_empty() {
+                continue;
+            } else {
+                self.reply(tracer, &lines);
+            }
+            self.enqueue(tracer);
+        }
+        let Resources { traces, budget, .. } = &mut self.resources;
+        let held = traces.held();
+        budget.adjust(&mut traces.counted, held);
     }
 
     /// The session of `key` wants to connect, and to be found again by its pid.
@@ -975,6 +1032,7 @@ impl Resources {
             schedule: &mut self.schedule,
             ended: &mut self.ended,
             send_failures: &mut self.send_failures,
+            traces: &mut self.traces,
         }
     }
 }

@@ -90,7 +90,7 @@ fn check(outcome: &Outcome) {
                 let path = settings.rules.path.as_deref().unwrap_or("/");
                 assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()), "{path}");
             }
-            SetupAction::Stat(_) | SetupAction::Help | SetupAction::Stop => {}
+            SetupAction::Trace(_) | SetupAction::Stat(_) | SetupAction::Help | SetupAction::Stop => {}
         }
     }
     let Parameters { receive_timeout, pace, connect_timeout, block_size, notify, keep, datagrams, .. } =

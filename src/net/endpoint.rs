@@ -82,8 +82,11 @@ pub(crate) trait Endpoint {
     /// splice(2) said that the socket has no room.
     fn clear_writable(&mut self) {}
 
-    /// splice(2) has read bytes of the socket.
-    fn handle_spliced_in(&mut self) {}
+    /// splice(2) is about to read.
+    fn prepare_splice(&mut self) {}
+
+    /// splice(2) has read `_length` bytes of the socket.
+    fn handle_spliced_in(&mut self, _length: usize) {}
 
     /// splice(2) has written bytes to the socket.
     fn handle_spliced_out(&mut self) {}
@@ -352,7 +355,7 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
         self.readiness.writable = false;
     }
 
-    fn handle_spliced_in(&mut self) {
+    fn handle_spliced_in(&mut self, _length: usize) {
         self.passed.received = true;
     }
 

@@ -43,7 +43,23 @@ pub(crate) enum Command {
     Quit,
     /// `STOP`.
     Stop,
+    /// `TRAC id [bytes]`.
+    Trace(TraceRequest),
 }
+
+/// What a client asks to see of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TraceRequest {
+    /// The id that STAT shows.
+    pub id: Box<[u8]>,
+    /// How many bytes of each chunk are shown at most.
+    pub max_shown: usize,
+}
+
+/// Bytes of each chunk that TRAC shows, unless the client names another number.
+const DEFAULT_SHOWN: usize = 256;
+/// Bytes of each chunk that TRAC shows at most.
+const MAX_SHOWN: usize = 4096;
 
 /// A format of STAT that has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +229,20 @@ pub(crate) static COMMANDS: &[CommandSpec] = &[
         arguments: "pid",
         help: "End a connection made with KEEP=; or any connection, by the id that STAT shows, if you may say STOP",
         parse: |rest, _| Ok(Command::Kept(KeptRequest::Drop { pid: first_word(rest).0.into() })),
+    },
+    CommandSpec {
+        name: "TRAC",
+        arguments: "id [bytes]",
+        help: "Show what passes on a connection, by the id that STAT shows; of each chunk this many bytes (default 256), if you may say STOP",
+        parse: |rest, _| {
+            let (id, bytes) = first_word(rest);
+            let max_shown = match number::parse(bytes) {
+                _ if bytes.is_empty() => DEFAULT_SHOWN,
+                Some(bytes) if bytes >= 0.0 => bytes.min(MAX_SHOWN as f64) as usize,
+                _ => return Err(CommandError::Argument("TRAC", "Invalid length")),
+            };
+            Ok(Command::Trace(TraceRequest { id: id.into(), max_shown }))
+        },
     },
     CommandSpec {
         name: "LSTN",

@@ -24,8 +24,10 @@ pub(crate) const OTHER_TARGET: &str = "Other target";
 pub(crate) const NO_SUCH_ID: &str = "No such id";
 /// Reason of `ERR DENY`: the status is none that refuses.
 pub(crate) const INVALID_STATUS: &str = "Invalid status";
-/// Reason of `ERR LSTN`: the client's address is not in the list `listen`.
+/// Reason of `ERR LSTN` and `ERR TRAC`: the client's address is not in the list `listen` or `stop`, or `trace` is off.
 pub(crate) const NOT_ALLOWED: &str = "Not allowed";
+/// Reason of `ERR TRAC`: as many connections are traced as may be, or this one is.
+pub(crate) const TOO_MANY_TRACES: &str = "Too many traces";
 /// Reason of `ERR LSTN`: a listener of another address has the path.
 pub(crate) const PATH_IN_USE: &str = "Path in use";
 /// Reason of `ERR LSTN`: as many ports are listened on, or as many listeners share one, as there may be.
@@ -65,6 +67,11 @@ pub(crate) fn attached(pid: &[u8]) -> Vec<u8> {
 /// `ERR <command> <reason>`. The reason may quote the plugin.
 pub(crate) fn failed(command: &str, reason: impl AsRef<[u8]>) -> Vec<u8> {
     line(&[format!("ERR {command} ").as_bytes(), reason.as_ref()])
+}
+
+/// `OK TRAC <id>`.
+pub(crate) fn tracing(id: &[u8]) -> Vec<u8> {
+    line(&[b"OK TRAC ", id])
 }
 
 /// `OK LSTN <pid>`.
@@ -107,10 +114,12 @@ pub(crate) fn build() -> Vec<u8> {
 
 /// `OK CAPA ...`: the words of part 1, then those of the declared options.
 pub(crate) fn capabilities() -> Vec<u8> {
-    const ORDER: [&str; 14] =
-        ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON", "LENI", "MCST", "HEAL", "METR"];
+    const ORDER: [&str; 15] = [
+        "V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON", "LENI", "MCST", "HEAL", "METR",
+        "TRAC",
+    ];
     let is_supported = |word: &&str| {
-        matches!(*word, "V6" | "JSON" | "METR")
+        matches!(*word, "V6" | "JSON" | "METR" | "TRAC")
             || options().chain(listen_options()).any(|option| option.capabilities.contains(word))
     };
     let mut words = vec!["OK CAPA BLKS RTIM NTFY CONN UDP"];
@@ -224,7 +233,7 @@ mod tests {
     fn capabilities_beyond_part_1_come_last() {
         assert_eq!(
             text(capabilities()),
-            "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL LSTN KEEP EVNT JSON LENI MCST HEAL METR\n"
+            "OK CAPA BLKS RTIM NTFY CONN UDP V6 TLS WS MESG LINE DEFL LSTN KEEP EVNT JSON LENI MCST HEAL METR TRAC\n"
         );
     }
 

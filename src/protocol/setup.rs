@@ -3,7 +3,7 @@
 //! Contract: after [`SetupParser::handle_input`], call [`SetupParser::poll_action`] until it returns `None`. Write the
 //! reply of an action before the next call, so that a plugin that does not read its replies is not read from.
 
-use super::command::{ArrivalRequest, Command, KeptRequest, StatFormat, parse};
+use super::command::{ArrivalRequest, Command, KeptRequest, StatFormat, TraceRequest, parse};
 use super::options::Parameters;
 use super::reply;
 use super::target::Target;
@@ -29,6 +29,8 @@ pub(crate) enum SetupAction {
     Help,
     /// Stop the daemon, if the client's address is allowed to.
     Stop,
+    /// Send what passes on a connection, if the client's address is allowed to, and lift the limit on silence.
+    Trace(TraceRequest),
 }
 
 /// The parser of one connection in setup mode.
@@ -138,6 +140,7 @@ fn perform(command: Command, parameters: &mut Parameters) -> SetupAction {
         Command::Help => SetupAction::Help,
         Command::Quit => SetupAction::Close(reply::ok("QUIT")),
         Command::Stop => SetupAction::Stop,
+        Command::Trace(request) => SetupAction::Trace(request),
     }
 }
 

@@ -15,6 +15,7 @@ use super::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
 use crate::net::endpoint::{DatagramEndpoint, Endpoint, Received, Transfer};
 use crate::net::socket::Datagrams;
 use crate::protocol::framing::{Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
+use crate::trace::{Trace, Way};
 
 /// Datagrams that pass each way in one turn before other sessions have theirs; each takes two calls at most.
 const TURN_DATAGRAMS: usize = 64;
@@ -131,6 +132,9 @@ impl DatagramRelay {
             }
             if let Received::Datagram(length, sender) = remote.try_receive(cx.scratch) {
                 self.received += length as u64;
+                if let Some(trace) = &mut cx.trace {
+                    trace.record(Way::ToPlugin, "datagram", &cx.scratch[..length], length);
+                }
                 self.last_heard = cx.now;
                 self.receive_timer.handle_received(cx.now);
                 encode_datagram(self.framing, &cx.scratch[..length], sender, &mut self.to_plugin);
@@ -171,7 +175,7 @@ impl DatagramRelay {
         let mut budget = TURN_DATAGRAMS;
         while budget > 0 {
             budget -= 1;
-            if !self.write_remote(remote, on_unsent) {
+            if !self.write_remote(remote, on_unsent, cx.trace.as_deref_mut()) {
                 return Ok(());
             }
             if self.take_item(may_send) {
@@ -182,15 +186,25 @@ impl DatagramRelay {
                 None => return Ok(()),
             }
         }
-        turn.again |= self.write_remote(remote, on_unsent);
+        turn.again |= self.write_remote(remote, on_unsent, cx.trace.as_deref_mut());
         Ok(())
     }
 
     /// Offers the socket the datagram that is held for it. False if it has no room.
-    fn write_remote<D: Datagrams>(&mut self, remote: &mut DatagramEndpoint<D>, on_unsent: OnUnsent<'_>) -> bool {
+    fn write_remote<D: Datagrams>(
+        &mut self,
+        remote: &mut DatagramEndpoint<D>,
+        on_unsent: OnUnsent<'_>,
+        trace: Option<&mut Trace>,
+    ) -> bool {
         if let Some((payload, to)) = self.to_remote.take_if(|_| remote.is_writable()) {
             match remote.try_send(&payload, to) {
-                Transfer::Bytes(sent) => self.sent += sent as u64,
+                Transfer::Bytes(sent) => {
+                    self.sent += sent as u64;
+                    if let Some(trace) = trace {
+                        trace.record(Way::ToRemote, "datagram", &payload, payload.len());
+                    }
+                }
                 Transfer::Blocked | Transfer::Eof => self.to_remote = Some((payload, to)),
                 // It is lost, as datagrams may be; the next may be sent.
                 Transfer::Broken(error) => on_unsent(to, &error),

@@ -275,9 +275,12 @@ impl Direction {
         cx: &mut RelayContext<'_>,
         result: &mut PumpResult,
     ) -> StepResult {
-        let (Some(fd), Some(_)) = (source.fd(), sink.fd()) else { return self.copy(source, sink, cx, result) };
+        if source.fd().is_none() || sink.fd().is_none() {
+            return self.copy(source, sink, cx, result);
+        }
         let Some(pipe) = cx.pipes.take() else { return self.copy(source, sink, cx, result) };
-        let filled = pipe.fill(fd);
+        source.prepare_splice();
+        let filled = source.fd().map_or(Err(Errno::EINTR), |fd| pipe.fill(fd));
         if let Ok(len) = filled
             && len > 0
         {
@@ -285,7 +288,7 @@ impl Direction {
                 self.bulk_reads = 0;
             }
             result.read = true;
-            source.handle_spliced_in();
+            source.handle_spliced_in(len);
             self.pending = Pending::Pipe { pipe, len };
             return Ok(Flow::Continue);
         }

@@ -12,6 +12,7 @@ mod memory_shares;
 pub(crate) mod pipe_pool;
 mod receive_timer;
 pub(crate) mod stream;
+pub(crate) mod traced;
 pub(crate) mod websocket;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use memory_budget::MemoryBudget;
 use pipe_pool::PipePool;
 
+use crate::trace::Trace;
 use crate::websocket::Entropy;
 
 /// Bytes that one direction may move in one turn before other sessions have theirs: a millisecond's work on a slow box.
@@ -49,6 +51,8 @@ pub(crate) struct RelayContext<'a> {
     pub block: Option<usize>,
     /// The remote's end is not the plugin's (HEAL): the plugin is not told it.
     pub heals: bool,
+    /// Where a relay of datagrams records them. A stream's endpoint does it itself, and so does a WebSocket.
+    pub trace: Option<&'a mut Trace>,
 }
 
 /// The time limits of a relay, and what else decides when they begin.

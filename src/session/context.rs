@@ -7,13 +7,14 @@ use mio::Token;
 use super::ended::EndedConnections;
 use super::send_failures::SendFailures;
 use super::status_client::StatusPage;
+use super::traces::Traces;
 use crate::access::OwnServices;
 use crate::config::Config;
 use crate::net::network::Network;
 use crate::net::random::RandomSource;
 use crate::net::resolver::NameResolver;
 use crate::notify::Schedule;
-use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat};
+use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat, TraceRequest};
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
 use crate::tls::{Handshakes, PendingHandshake, ServerTlsSettings, TlsSettings};
@@ -54,6 +55,8 @@ pub(crate) struct SessionContext<'a, N: Network> {
     pub ended: &'a mut EndedConnections,
     /// Limits the log of datagrams that are not sent.
     pub send_failures: &'a mut SendFailures,
+    /// Traces that are under way.
+    pub traces: &'a mut Traces,
 }
 
 /// Computes TLS handshakes off the loop; results come as [`super::Session::handle_tls_step`].
@@ -110,6 +113,8 @@ pub(crate) enum DaemonRequest {
     StatusUpdate,
     /// The end of the daemon, if this client may ask for it.
     Stop,
+    /// TRAC.
+    Trace(TraceRequest),
     /// Something about kept connections.
     Kept(KeptRequest),
     /// LSTN, with the settings in the session's parameters. The answer is [`super::Session::listen`] or

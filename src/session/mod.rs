@@ -55,6 +55,7 @@ mod setup;
 pub(crate) mod simulation;
 mod snapshot;
 mod status_client;
+mod traces;
 
 pub(crate) use connect_times::{ConnectStep, ConnectTimes};
 pub(crate) use context::{DaemonRequest, Key, SessionContext, TurnResult};
@@ -64,6 +65,7 @@ pub(crate) use plugin_port::{Owner, PluginPort};
 pub(crate) use send_failures::SendFailures;
 pub(crate) use snapshot::{HealingSnapshot, Snapshot, SnapshotState};
 pub(crate) use status_client::StatusPage;
+pub(crate) use traces::Traces;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -367,6 +369,11 @@ impl<N: Network> Session<N> {
     /// True in echo mode.
     pub(crate) fn is_relaying(&self) -> bool {
         matches!(self.stage, Stage::Relaying(_))
+    }
+
+    /// True in setup mode.
+    pub(crate) fn is_in_setup(&self) -> bool {
+        matches!(self.stage, Stage::Setup(_))
     }
 
     /// Bytes of replies in setup mode, or of pages, that the client has yet to read.

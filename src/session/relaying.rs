@@ -1,5 +1,6 @@
 //! Echo mode: bytes pass both ways.
 
+use std::cell::RefCell;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,10 @@ use crate::protocol::target::Target;
 use crate::relay::datagram::DatagramRelay;
 use crate::relay::memory_budget::{HeldKinds, MemoryBudget, RESERVE};
 use crate::relay::stream::StreamRelay;
+use crate::relay::traced::Traced;
 use crate::relay::websocket::{RelayOptions, Resumed, ToRemote, WebSocketRelay};
 use crate::relay::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
+use crate::trace::Way;
 use crate::websocket::{Connection, Role, WebSocketSettings};
 
 /// A connection lasts this long before its remote is probed for being alive at all. Setting that up takes four system
@@ -247,11 +250,27 @@ impl<N: Network> Relaying<N> {
             entropy: cx.random,
             block: parameters.block_size.map(|block| block.get() as usize),
             heals,
+            trace: None,
         };
+        let mut trace = if cx.traces.is_empty() { None } else { cx.traces.take(cx.key, cx.now) };
         let turn = match &mut self.link {
-            Link::Stream { remote, relay } => relay.run(plugin, remote, &mut relay_cx),
-            Link::WebSocket { remote, relay, .. } => relay.run(plugin, remote, &mut relay_cx),
+            Link::Stream { remote, relay } => match trace.as_deref_mut() {
+                Some(trace) => {
+                    let trace = RefCell::new(trace);
+                    let mut plugin = Traced::new(plugin, &trace, Way::ToRemote);
+                    let mut remote = Traced::new(remote, &trace, Way::ToPlugin);
+                    relay.run(&mut plugin, &mut remote, &mut relay_cx)
+                }
+                None => relay.run(plugin, remote, &mut relay_cx),
+            },
+            Link::WebSocket { remote, relay, .. } => {
+                relay.replace_trace(trace.take());
+                let turn = relay.run(plugin, remote, &mut relay_cx);
+                trace = relay.replace_trace(None);
+                turn
+            }
             Link::Datagrams { remote, relay } => {
+                relay_cx.trace = trace.as_deref_mut();
                 let own = relay.target();
                 let may_send = |to: std::net::SocketAddr| to == own || targets.allows("", to.ip(), to.port());
                 let (failures, now) = (&mut *cx.send_failures, cx.now);
@@ -262,6 +281,9 @@ impl<N: Network> Relaying<N> {
                 relay.run(plugin, remote, &may_send, &mut on_unsent, &mut relay_cx)
             }
         };
+        if trace.is_some() {
+            cx.traces.give_back(cx.key, trace);
+        }
         if let Some(remote) = self.stream()
             && self.relay().reads_remote()
         {

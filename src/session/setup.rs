@@ -148,6 +148,10 @@ impl Setup {
                     return SetupOutcome::Request(DaemonRequest::Stat(format));
                 }
                 Some(SetupAction::Help) => self.outbox.push(&reply::help(cx.connect_timeout)),
+                Some(SetupAction::Trace(request)) => {
+                    self.timeout_suspended = true;
+                    return SetupOutcome::Request(DaemonRequest::Trace(request));
+                }
                 Some(SetupAction::Stop) => return SetupOutcome::Request(DaemonRequest::Stop),
                 Some(SetupAction::Connect(target)) => {
                     return SetupOutcome::Connect(ConnectRequest { target, sent_ahead: self.take_rest() });

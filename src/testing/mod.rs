@@ -88,6 +88,7 @@ impl TestContext {
             entropy: &mut self.entropy,
             block: self.block,
             heals: false,
+            trace: None,
         }
     }
 

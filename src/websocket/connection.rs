@@ -11,6 +11,7 @@ use super::{
     ClosingError, ConnectionLost, Control, ControlFrameError, Entropy, Event, Kind, Leniency, MAX_CONTROL_PAYLOAD,
     ProtocolError, Role, WebSocketSettings, close,
 };
+use crate::trace::{Trace, Way};
 
 /// How long the peer's close frame may take after ours, and then the server's closing of the transport.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +33,17 @@ enum ConnectionStage {
     Failed(Instant),
     /// The transport has ended, or a deadline has passed.
     Over,
+}
+
+/// The verb of a frame, as `FRAM=MESG` has it.
+fn verb(opcode: Opcode) -> &'static str {
+    match opcode {
+        Opcode::Text => "TEXT",
+        Opcode::Binary | Opcode::Continuation => "BINA",
+        Opcode::Close => "CLOS",
+        Opcode::Ping => "PING",
+        Opcode::Pong => "PONG",
+    }
 }
 
 /// An [`Event`] whose payload is still given by its location, so that it borrows nothing.
@@ -75,6 +87,10 @@ pub(crate) struct Connection {
     last_frame: Instant,
     received: u64,
     sent: u64,
+    /// Where frames are recorded (TRAC).
+    trace: Option<Box<Trace>>,
+    /// The kind of the message that comes, for the trace, and whether the message has had a byte.
+    receiving: (Kind, bool),
 }
 
 impl Connection {
@@ -95,7 +111,27 @@ impl Connection {
             last_frame: now,
             received: 0,
             sent: 0,
+            trace: None,
+            receiving: (Kind::Binary, false),
         }
+    }
+
+    /// Where frames are recorded from now on; `None`: nowhere. Returns what was set before. A message that comes in pieces has
+    /// a record for each.
+    pub(crate) fn replace_trace(&mut self, trace: Option<Box<Trace>>) -> Option<Box<Trace>> {
+        std::mem::replace(&mut self.trace, trace)
+    }
+
+    fn record(&mut self, way: Way, what: &str, bytes: &[u8]) {
+        if let Some(trace) = &mut self.trace {
+            trace.record(way, what, bytes, bytes.len());
+        }
+    }
+
+    /// Queues a control frame.
+    fn queue_control(&mut self, opcode: Opcode, payload: &[u8], entropy: &mut dyn Entropy) {
+        self.record(Way::ToRemote, verb(opcode), payload);
+        self.sender.control(opcode, payload, entropy);
     }
 
     /// Queues the server's response of the opening handshake, which goes before any frame. For a new connection.
@@ -174,6 +210,7 @@ impl Connection {
         if self.stage != ConnectionStage::Open {
             return Err(ClosingError);
         }
+        self.record(Way::ToRemote, verb(kind.into()), payload);
         self.sender.data(kind, payload, fin, entropy);
         self.sent += u64::from(fin);
         Ok(())
@@ -204,7 +241,7 @@ impl Connection {
         if payload.len() > MAX_CONTROL_PAYLOAD {
             return Err(ControlFrameError::TooLong);
         }
-        self.sender.control(opcode, payload, entropy);
+        self.queue_control(opcode, payload, entropy);
         Ok(())
     }
 
@@ -213,7 +250,7 @@ impl Connection {
     /// the peer's close frame, for at most 5 s.
     pub(crate) fn close(&mut self, code: u16, reason: &str, now: Instant, entropy: &mut dyn Entropy) {
         if self.stage == ConnectionStage::Open {
-            self.sender.control(Opcode::Close, &close::encode(code, reason), entropy);
+            self.queue_control(Opcode::Close, &close::encode(code, reason), entropy);
             self.pongs = None;
             self.stage = ConnectionStage::Closing(now + CLOSE_TIMEOUT);
         }
@@ -227,16 +264,16 @@ impl Connection {
                 && let Some(pongs) = self.pongs.take()
             {
                 for payload in *pongs {
-                    self.sender.control(Opcode::Pong, &payload, entropy);
+                    self.queue_control(Opcode::Pong, &payload, entropy);
                 }
                 self.unwritten_pongs = self.sender.queued();
             }
             if let Some(payload) = self.keepalive.poll_ping(|| entropy.mask()) {
-                self.sender.control(Opcode::Ping, &payload, entropy);
+                self.queue_control(Opcode::Ping, &payload, entropy);
             }
         }
         if let Some((code, reason)) = self.pending_close.take() {
-            self.sender.control(Opcode::Close, &close::encode(code, reason), entropy);
+            self.queue_control(Opcode::Close, &close::encode(code, reason), entropy);
         }
         self.sender.pending()
     }
@@ -350,6 +387,26 @@ impl Connection {
         input: &[u8],
         now: Instant,
     ) -> Result<Option<PendingEvent>, ProtocolError> {
+        let (kind, has_bytes) = self.receiving;
+        if let Some(trace) = &mut self.trace {
+            match &decoded {
+                Decoded::Data(location) => {
+                    let bytes = self.receiver.bytes(location, input);
+                    trace.record(Way::ToPlugin, verb(kind.into()), bytes, bytes.len());
+                }
+                Decoded::End if !has_bytes => trace.record(Way::ToPlugin, verb(kind.into()), b"", 0),
+                Decoded::Control(opcode, location) => {
+                    let bytes = self.receiver.bytes(location, input);
+                    trace.record(Way::ToPlugin, verb(*opcode), bytes, bytes.len());
+                }
+                Decoded::Start(..) | Decoded::Fragment | Decoded::End => {}
+            }
+        }
+        match decoded {
+            Decoded::Start(kind, _) => self.receiving = (kind, false),
+            Decoded::Data(_) => self.receiving.1 = true,
+            Decoded::Fragment | Decoded::End | Decoded::Control(..) => {}
+        }
         Ok(match decoded {
             Decoded::Start(kind, length) => Some(PendingEvent::Start(kind, length)),
             Decoded::Data(location) => Some(PendingEvent::Data(location)),

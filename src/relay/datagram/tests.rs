@@ -109,6 +109,7 @@ impl World {
             entropy: &mut RandomSource::default(),
             block: self.block,
             heals: false,
+            trace: None,
         };
         let turn =
             self.relay.run(&mut self.plugin, &mut self.remote, &|_| true, &mut |to, _| self.unsent.push(to), &mut env);

@@ -26,6 +26,7 @@ use super::{CloseReason, Relay, RelayContext, RelayTurn, TURN_BYTES, TURN_CALLS,
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::reason;
 use crate::protocol::framing::{Framing, FramingKind};
+use crate::trace::Trace;
 use crate::websocket::{Connection, ConnectionLost, Entropy, Event, Kind, close};
 pub(crate) use to_plugin::ToPlugin;
 pub(crate) use to_remote::{PluginEnd, ToRemote};
@@ -182,6 +183,11 @@ impl WebSocketRelay {
         let mut taken = std::mem::replace(&mut self.to_remote, empty);
         taken.restart_count();
         taken
+    }
+
+    /// See [`Connection::replace_trace`].
+    pub(crate) fn replace_trace(&mut self, trace: Option<Box<Trace>>) -> Option<Box<Trace>> {
+        self.connection.replace_trace(trace)
     }
 
     /// Moves what can be moved.

@@ -21,6 +21,7 @@ use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
 use crate::session::context::{DaemonRequest, Key, SessionContext, TurnResult};
+use crate::session::traces::Traces;
 use crate::session::{
     AcceptError, EndedConnections, KeptEnd, KeptState, Pid, PidSource, PluginPort, SendFailures, Session, Stage,
     not_served, recipient,
@@ -82,6 +83,7 @@ pub(crate) struct World {
     /// Luup answers with errors now and then.
     luup_fails: bool,
     send_failures: SendFailures,
+    traces: Traces,
     /// Connections that sessions are making, and the conversations that they are of.
     pub pending: Vec<(usize, SimPeer, ConnectPlan)>,
 }
@@ -133,6 +135,7 @@ impl World {
             seen: BTreeSet::new(),
             luup_fails,
             send_failures: SendFailures::default(),
+            traces: Traces::default(),
             pending: Vec::new(),
             random,
         }
@@ -241,6 +244,7 @@ impl World {
             schedule: &mut self.schedule,
             ended: &mut self.ended,
             send_failures: &mut self.send_failures,
+            traces: &mut self.traces,
         })
     }
 
@@ -525,7 +529,7 @@ impl World {
                     _ => self.reply(key, b"ERR DENY No such id\n"),
                 }
             }
-            DaemonRequest::Stop => panic!("no plugin says STOP"),
+            DaemonRequest::Stop | DaemonRequest::Trace(_) => panic!("no plugin says STOP or TRAC"),
         }
     }
 

@@ -72,8 +72,10 @@ fn capa_lists_the_original_words_first() {
     let daemon = started();
     let answer = daemon.plugin().command("CAPA");
     let ours = answer.strip_prefix("OK CAPA BLKS RTIM NTFY CONN UDP").unwrap_or_else(|| panic!("{answer:?}"));
-    let known =
-        ["V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON", "LENI", "MCST", "HEAL", "METR"];
+    let known = [
+        "V6", "TLS", "WS", "MESG", "LINE", "DEFL", "LSTN", "KEEP", "EVNT", "JSON", "LENI", "MCST", "HEAL", "METR",
+        "TRAC",
+    ];
     let words: Vec<&str> = ours.split_whitespace().collect();
     assert!(words.iter().all(|word| known.contains(word)), "{answer:?}");
     assert!(["V6", "EVNT", "JSON", "MESG", "LINE"].iter().all(|word| words.contains(word)), "{answer:?}");

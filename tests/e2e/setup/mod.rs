@@ -10,3 +10,4 @@ mod lines;
 mod name_resolution;
 mod own_services;
 mod status;
+mod trace;
