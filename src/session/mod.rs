@@ -30,31 +30,21 @@
 //! [`Session::turn`] first: bytes may have come while the machine slept, and no event has reported them yet. Only then
 //! [`Session::handle_timeout`], and another turn.
 
-mod arriving;
 mod connect_times;
-mod connecting;
 pub(crate) mod context;
-mod draining;
 mod ended;
-mod healing;
-mod kept;
-mod listening;
 mod notifier;
-mod opening;
 mod outbox;
 mod peer;
 mod pid;
 mod plugin;
 mod plugin_port;
-mod relaying;
 mod remote;
 mod send_failures;
-mod served;
-mod setup;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod simulation;
 mod snapshot;
-mod status_client;
+mod stages;
 mod traces;
 
 pub(crate) use connect_times::{ConnectStep, ConnectTimes};
@@ -64,7 +54,7 @@ pub(crate) use pid::{Pid, PidSource};
 pub(crate) use plugin_port::{Owner, PluginPort};
 pub(crate) use send_failures::SendFailures;
 pub(crate) use snapshot::{HealingSnapshot, Snapshot, SnapshotState};
-pub(crate) use status_client::StatusPage;
+pub(crate) use stages::watching::StatusPage;
 pub(crate) use traces::Traces;
 
 use std::fmt;
@@ -96,21 +86,21 @@ use crate::relay::{CloseReason, RelayTurn, Timing};
 use crate::tls::{ServerTlsSettings, TlsOutcome, TlsStep};
 use crate::websocket::close;
 use crate::websocket::handshake::server::{AcceptOptions, Refusal, ServerRules, UpgradeRequest};
-use arriving::{AcceptedArrival, Arriving, NotOffered};
-use connecting::{ConnectOutcome, Connected, ConnectedLink, Connecting};
-use draining::{DrainOutcome, Draining};
-use healing::{HealOutcome, Healing, LostRemote};
-use kept::unread::{TailOutcome, UnreadTail};
-use kept::{Gap, KeptPlugin};
-use listening::Listening;
 use notifier::Notifier;
-use opening::{ClientProtocol, Opening, OpeningOutcome};
 use peer::Peer;
+use plugin::kept::{Gap, KeptPlugin};
+use plugin::served::ServedClient;
 use plugin::{ConfiguredPort, PluginSide, ServeChoice, ServedOpening};
-use relaying::{Before, Relaying};
-use served::ServedClient;
-use setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
-use status_client::{WatchOutcome, Watching};
+use stages::arriving::{AcceptedArrival, Arriving, NotOffered};
+use stages::connecting::{ConnectOutcome, Connected, ConnectedLink, Connecting};
+use stages::draining::{DrainOutcome, Draining};
+use stages::healing::{HealOutcome, Healing, LostRemote};
+use stages::listening::Listening;
+use stages::opening::{ClientProtocol, Opening, OpeningOutcome};
+use stages::relaying::{Before, Relaying};
+use stages::setup::{ConnectRequest, Setup, SetupContext, SetupOutcome};
+use stages::unread_tail::{TailOutcome, UnreadTail};
+use stages::watching::{self, WatchOutcome, Watching};
 
 /// Reads in one turn before other sessions have theirs, outside of echo mode: a layer (TLS) may return nothing for many
 /// reads, and a plugin that is ending may never stop sending.
@@ -596,13 +586,13 @@ impl<N: Network> Session<N> {
         let config = &cx.config.status;
         let asked = match (client.opening.page(), client.opening.request()) {
             (Some(page), _) => StatusPage::find(page, config).map(Some),
-            (None, Some(request)) => status_client::check_upgrade(request, config).map(|()| None),
+            (None, Some(request)) => watching::check_upgrade(request, config).map(|()| None),
             (None, None) => return Next::Stay(TurnResult::Again),
         };
         match asked {
             Ok(Some(page)) => Next::Stay(TurnResult::Request(DaemonRequest::StatusPage(page))),
             Ok(None) => {
-                client.choice.ping_interval = Some(status_client::PING_INTERVAL);
+                client.choice.ping_interval = Some(watching::PING_INTERVAL);
                 // Its messages are put together by no relay.
                 self.accept_served(Protocol::Tcp, cx.now);
                 Next::Enter(Stage::Watching(Box::new(Watching::new(cx.now))))

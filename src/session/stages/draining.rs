@@ -5,16 +5,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::TURN_READS;
-use super::outbox::Outbox;
 use crate::net::endpoint::{Endpoint, Transfer};
+use crate::session::TURN_READS;
+use crate::session::outbox::Outbox;
 
 /// Time for the plugin to read and close.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection that is ending.
 #[derive(Debug)]
-pub(super) struct Draining {
+pub(crate) struct Draining {
     outbox: Outbox,
     end_sent: bool,
     due: Instant,
@@ -22,7 +22,7 @@ pub(super) struct Draining {
 
 /// What a turn leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DrainOutcome {
+pub(crate) enum DrainOutcome {
     /// Nothing more to do until something happens.
     Wait,
     /// There is more to do at once.
@@ -33,27 +33,27 @@ pub(super) enum DrainOutcome {
 
 impl Draining {
     /// Ends after `last_reply` is written.
-    pub(super) fn new(last_reply: Vec<u8>, now: Instant) -> Self {
+    pub(crate) fn new(last_reply: Vec<u8>, now: Instant) -> Self {
         Self { outbox: Outbox::new(last_reply), end_sent: false, due: now + DRAIN_TIMEOUT }
     }
 
     /// When time is up.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.due
     }
 
     /// Changes the time.
-    pub(super) fn set_deadline(&mut self, due: Instant) {
+    pub(crate) fn set_deadline(&mut self, due: Instant) {
         self.due = due;
     }
 
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.outbox.held()
     }
 
     /// Writes what is left, then waits for the plugin to close.
-    pub(super) fn turn(&mut self, plugin: &mut dyn Endpoint, scratch: &mut [u8]) -> DrainOutcome {
+    pub(crate) fn turn(&mut self, plugin: &mut dyn Endpoint, scratch: &mut [u8]) -> DrainOutcome {
         match self.outbox.flush(plugin) {
             Ok(true) if !self.end_sent => {
                 plugin.shutdown_write();

@@ -4,17 +4,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::TURN_READS;
-use super::served::ServedClient;
 use crate::config::StatusConfig;
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::socket::Stream;
+use crate::session::TURN_READS;
+use crate::session::plugin::served::ServedClient;
 use crate::websocket::handshake::{PageRequest, Refusal, UpgradeRequest};
 
 /// Time between two messages with the status.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence of the client after which it is sent a ping. One that answers none within as long again is lost.
-pub(super) const PING_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The path of STAT JSON. A WebSocket of this path is sent it every second.
 const JSON_PATH: &str = "/status.json";
@@ -35,7 +35,7 @@ pub(crate) enum StatusPage {
 
 impl StatusPage {
     /// What `request` asks for, or why it is refused.
-    pub(super) fn find(request: &PageRequest, config: &StatusConfig) -> Result<Self, Refusal> {
+    pub(crate) fn find(request: &PageRequest, config: &StatusConfig) -> Result<Self, Refusal> {
         check_host(&request.host, config)?;
         match &*request.path {
             "/" => Ok(Self::Html { accepts_gzip: request.accepts_gzip }),
@@ -47,7 +47,7 @@ impl StatusPage {
 }
 
 /// Checks a request for a WebSocket.
-pub(super) fn check_upgrade(request: &UpgradeRequest, config: &StatusConfig) -> Result<(), Refusal> {
+pub(crate) fn check_upgrade(request: &UpgradeRequest, config: &StatusConfig) -> Result<(), Refusal> {
     check_host(&request.host, config)?;
     if request.path() != JSON_PATH {
         return Err(no_such_path());
@@ -73,14 +73,14 @@ fn no_such_path() -> Refusal {
 
 /// A client with an open WebSocket.
 #[derive(Debug)]
-pub(super) struct Watching {
+pub(crate) struct Watching {
     /// When the status is to be sent again.
     due: Instant,
 }
 
 /// What a turn leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WatchOutcome {
+pub(crate) enum WatchOutcome {
     /// Nothing more to do until something happens.
     Wait,
     /// There is more to do at once.
@@ -95,17 +95,17 @@ pub(super) enum WatchOutcome {
 
 impl Watching {
     /// A client that is sent the status at once.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { due: now }
     }
 
     /// When a turn is needed even without an event.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.due
     }
 
     /// Drops what the client has sent. To be called between the begin and the end of its turn.
-    pub(super) fn turn<S: Stream>(
+    pub(crate) fn turn<S: Stream>(
         &mut self,
         client: &mut ServedClient<S>,
         scratch: &mut [u8],

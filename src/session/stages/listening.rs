@@ -4,21 +4,21 @@
 
 use std::time::Instant;
 
-use super::context::DaemonRequest;
-use super::outbox::Outbox;
 use super::setup::{SetupContext, SetupOutcome, TURN_COMMANDS, read_commands};
 use crate::net::endpoint::Endpoint;
 use crate::protocol::command::ArrivalRequest;
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::setup::{SetupAction, SetupParser};
+use crate::session::context::DaemonRequest;
+use crate::session::outbox::Outbox;
 
 /// Bytes of INCO lines that may wait for a plugin that does not read: those of as many arrivals as may wait, with long paths.
 const MAX_UNREAD: usize = 16 * 1024;
 
 /// A plugin that listens.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(crate) struct Listening {
     parser: SetupParser,
     /// Replies, and a line for each arrival.
     outbox: Outbox,
@@ -28,22 +28,22 @@ pub(super) struct Listening {
 
 impl Listening {
     /// A plugin that is to be told `reply`. `parser` has what it has sent behind LSTN.
-    pub(super) fn new(parser: SetupParser, reply: Vec<u8>, now: Instant) -> Self {
+    pub(crate) fn new(parser: SetupParser, reply: Vec<u8>, now: Instant) -> Self {
         Self { parser, outbox: Outbox::new(reply), since: now }
     }
 
     /// When the plugin began to listen.
-    pub(super) fn since(&self) -> Instant {
+    pub(crate) fn since(&self) -> Instant {
         self.since
     }
 
     /// Answers a request.
-    pub(super) fn reply(&mut self, bytes: &[u8]) {
+    pub(crate) fn reply(&mut self, bytes: &[u8]) {
         self.outbox.push(bytes);
     }
 
     /// Tells the plugin of an arrival. False if too much waits to be read: the plugin is not told.
-    pub(super) fn announce(&mut self, line: &[u8], plugin: &mut dyn Endpoint) -> bool {
+    pub(crate) fn announce(&mut self, line: &[u8], plugin: &mut dyn Endpoint) -> bool {
         let unread = self.outbox.unwritten();
         let has_room = unread == 0 || unread + line.len() <= MAX_UNREAD;
         if has_room {
@@ -55,12 +55,12 @@ impl Listening {
     }
 
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.outbox.held() + self.parser.held()
     }
 
     /// Writes what waits, and reads DENY and QUIT. No command is read before the reply to the one before is written.
-    pub(super) fn turn(
+    pub(crate) fn turn(
         &mut self,
         plugin: &mut dyn Endpoint,
         parameters: &mut Parameters,

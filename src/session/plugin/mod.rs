@@ -1,19 +1,22 @@
 //! The plugin's side of a session: its connection, or what stands in for one that may go away.
 
-use super::kept::KeptPlugin;
-use super::opening::Opening;
-use super::served::ServedClient;
+pub(crate) mod kept;
+pub(crate) mod served;
+
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
 use crate::net::user_timeout::UserTimeoutSettings;
 use crate::relay::memory_budget::MemoryBudget;
+use crate::session::stages::opening::Opening;
+use kept::KeptPlugin;
+use served::ServedClient;
 use std::io;
 use std::time::{Duration, Instant};
 
 /// The plugin's side.
 #[derive(Debug)]
-pub(super) enum PluginSide<S> {
+pub(crate) enum PluginSide<S> {
     /// The connection itself: its end is the session's end.
     Attached(SocketEndpoint<S>),
     /// A connection that may go away, and another one take its place (KEEP).
@@ -28,7 +31,7 @@ pub(super) enum PluginSide<S> {
 
 /// The port of the configuration that a client has connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ConfiguredPort {
+pub(crate) enum ConfiguredPort {
     /// A port of `[serve]`.
     Serve(u16),
     /// That of `[status]`.
@@ -37,7 +40,7 @@ pub(super) enum ConfiguredPort {
 
 /// A client of `[serve]` or `[status]` whose WebSocket is being opened, and what the configuration says of its request.
 #[derive(Debug)]
-pub(super) struct ServedOpening<S> {
+pub(crate) struct ServedOpening<S> {
     /// The opening.
     pub opening: Opening<S>,
     /// The port that the client has connected to.
@@ -48,7 +51,7 @@ pub(super) struct ServedOpening<S> {
 
 /// What is chosen for a request that is accepted.
 #[derive(Debug, Default)]
-pub(super) struct ServeChoice {
+pub(crate) struct ServeChoice {
     /// The subprotocol.
     pub subprotocol: Option<Box<str>>,
     /// Compression may be negotiated.
@@ -59,14 +62,14 @@ pub(super) struct ServeChoice {
 
 /// The endpoint of a plugin that is gone: reading returns the end, writing fails.
 #[derive(Debug)]
-pub(super) struct NoPlugin;
+pub(crate) struct NoPlugin;
 
 impl<S: Stream> PluginSide<S> {
     /// The side of a session that has no plugin.
-    pub(super) const GONE: Self = Self::Gone(NoPlugin);
+    pub(crate) const GONE: Self = Self::Gone(NoPlugin);
 
     /// Adds what an event of the plugin's socket reports.
-    pub(super) fn handle_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_event(&mut self, event: Readiness) {
         match self {
             Self::Attached(socket) => socket.handle_event(event),
             Self::Kept(plugin) => plugin.handle_event(event),
@@ -77,32 +80,32 @@ impl<S: Stream> PluginSide<S> {
     }
 
     /// The kept plugin, if the session is kept.
-    pub(super) fn kept(&self) -> Option<&KeptPlugin<S>> {
+    pub(crate) fn kept(&self) -> Option<&KeptPlugin<S>> {
         if let Self::Kept(plugin) = self { Some(plugin) } else { None }
     }
 
     /// The kept plugin, if the session is kept.
-    pub(super) fn kept_mut(&mut self) -> Option<&mut KeptPlugin<S>> {
+    pub(crate) fn kept_mut(&mut self) -> Option<&mut KeptPlugin<S>> {
         if let Self::Kept(plugin) = self { Some(plugin) } else { None }
     }
 
     /// The client of `[serve]`, once its WebSocket is open.
-    pub(super) fn served(&self) -> Option<&ServedClient<S>> {
+    pub(crate) fn served(&self) -> Option<&ServedClient<S>> {
         if let Self::Served(client) = self { Some(client) } else { None }
     }
 
     /// See [`PluginSide::served`].
-    pub(super) fn served_mut(&mut self) -> Option<&mut ServedClient<S>> {
+    pub(crate) fn served_mut(&mut self) -> Option<&mut ServedClient<S>> {
         if let Self::Served(client) = self { Some(client) } else { None }
     }
 
     /// The client of `[serve]` whose WebSocket is being opened.
-    pub(super) fn opening_mut(&mut self) -> Option<&mut ServedOpening<S>> {
+    pub(crate) fn opening_mut(&mut self) -> Option<&mut ServedOpening<S>> {
         if let Self::Opening(opening) = self { Some(opening) } else { None }
     }
 
     /// Takes the connection of a peer that has vanished for broken. True if it has been lost just now.
-    pub(super) fn find_lost_peer(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) -> bool {
+    pub(crate) fn find_lost_peer(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) -> bool {
         match self {
             Self::Attached(socket) => socket.handle_timeout(settings, now),
             Self::Kept(plugin) => plugin.socket_mut().is_some_and(|socket| socket.handle_timeout(settings, now)),
@@ -113,7 +116,7 @@ impl<S: Stream> PluginSide<S> {
     }
 
     /// Ends the turn of the connection; see [`SocketEndpoint::end_turn`].
-    pub(super) fn end_turn_of_socket(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) {
+    pub(crate) fn end_turn_of_socket(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) {
         match self {
             Self::Attached(socket) => socket.end_turn(settings, now),
             Self::Kept(plugin) => drop(plugin.socket_mut().map(|socket| socket.end_turn(settings, now))),
@@ -124,7 +127,7 @@ impl<S: Stream> PluginSide<S> {
     }
 
     /// When a turn is needed even without an event, whatever the stage is.
-    pub(super) fn deadline(&self, settings: Option<&UserTimeoutSettings>) -> Option<Instant> {
+    pub(crate) fn deadline(&self, settings: Option<&UserTimeoutSettings>) -> Option<Instant> {
         match self {
             Self::Attached(socket) => socket.deadline(settings),
             Self::Kept(plugin) => plugin.socket().and_then(|socket| socket.deadline(settings)),
@@ -135,7 +138,7 @@ impl<S: Stream> PluginSide<S> {
     }
 
     /// Bytes held, but for those that a kept plugin counts itself.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         match self {
             Self::Attached(_) | Self::Kept(_) | Self::Gone(_) => 0,
             Self::Opening(opening) => opening.opening.held(),
@@ -144,7 +147,7 @@ impl<S: Stream> PluginSide<S> {
     }
 
     /// Drops everything that is held, but for what a client of `[serve]` is still to be sent.
-    pub(super) fn release(&mut self, budget: &mut MemoryBudget) {
+    pub(crate) fn release(&mut self, budget: &mut MemoryBudget) {
         match self {
             Self::Kept(plugin) => plugin.release(budget),
             Self::Served(client) => client.release(),
@@ -153,7 +156,7 @@ impl<S: Stream> PluginSide<S> {
     }
 
     /// As stages and relays see it.
-    pub(super) fn endpoint(&self) -> &dyn Endpoint {
+    pub(crate) fn endpoint(&self) -> &dyn Endpoint {
         match self {
             Self::Attached(socket) => socket,
             Self::Kept(plugin) => plugin.as_ref(),
@@ -164,7 +167,7 @@ impl<S: Stream> PluginSide<S> {
     }
 
     /// As stages and relays see it.
-    pub(super) fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
+    pub(crate) fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
         match self {
             Self::Attached(socket) => socket,
             Self::Kept(plugin) => plugin.as_mut(),

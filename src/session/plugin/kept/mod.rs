@@ -18,9 +18,8 @@
 mod replay;
 #[cfg(test)]
 mod simulation;
-pub(super) mod unread;
 
-pub(super) use replay::Gap;
+pub(crate) use replay::Gap;
 
 use std::io;
 use std::time::Instant;
@@ -38,7 +37,7 @@ const DROPPED_PART: usize = 4;
 
 /// A plugin's side that outlives the plugin's connection.
 #[derive(Debug)]
-pub(super) struct KeptPlugin<S> {
+pub(crate) struct KeptPlugin<S> {
     /// The plugin's connection, while there is something to read from it or it may be written to.
     socket: Option<SocketEndpoint<S>>,
     /// What the plugin has sent behind its ATCH.
@@ -95,7 +94,7 @@ struct Changes {
 
 impl<S: Stream> KeptPlugin<S> {
     /// The side of a plugin that was just told `OK CONN`. `has_datagrams`: each [`Endpoint::try_write`] has one datagram (UDP).
-    pub(super) fn new(socket: SocketEndpoint<S>, framing: Framing, has_datagrams: bool, now: Instant) -> Self {
+    pub(crate) fn new(socket: SocketEndpoint<S>, framing: Framing, has_datagrams: bool, now: Instant) -> Self {
         Self {
             socket: Some(socket),
             sent_ahead: Vec::new(),
@@ -114,62 +113,62 @@ impl<S: Stream> KeptPlugin<S> {
     }
 
     /// Adds what an event of the plugin's connection reports.
-    pub(super) fn handle_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_event(&mut self, event: Readiness) {
         if let Some(socket) = &mut self.socket {
             socket.handle_event(event);
         }
     }
 
     /// The plugin's connection, unless there is none.
-    pub(super) fn socket(&self) -> Option<&SocketEndpoint<S>> {
+    pub(crate) fn socket(&self) -> Option<&SocketEndpoint<S>> {
         self.socket.as_ref()
     }
 
     /// The plugin's connection, unless there is none.
-    pub(super) fn socket_mut(&mut self) -> Option<&mut SocketEndpoint<S>> {
+    pub(crate) fn socket_mut(&mut self) -> Option<&mut SocketEndpoint<S>> {
         self.socket.as_mut()
     }
 
     /// Keeps the connection no longer: to the relay the plugin is closed, and a plugin that is attached is told the end.
-    pub(super) fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.given_up = true;
         self.shutdown_write();
     }
 
     /// True after [`KeptPlugin::give_up`].
-    pub(super) fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.given_up
     }
 
     /// Since when the side has been without a plugin.
-    pub(super) fn parked_since(&self) -> Option<Instant> {
+    pub(crate) fn parked_since(&self) -> Option<Instant> {
         self.parked.map(|parked| parked.since)
     }
 
     /// When bytes were last written, or the plugin came.
-    pub(super) fn progress(&self) -> Instant {
+    pub(crate) fn progress(&self) -> Instant {
         self.progress
     }
 
     /// True if the plugin has yet to be sent something: bytes, or the remote's end.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.buffer.waiting() > 0 || self.remote == RemoteEnd::Ended
     }
 
     /// Bytes that wait, either way.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.buffer.waiting() + self.sent_ahead.len()
     }
 
     /// Bytes of memory held, without the history: for bytes that wait, and for the answer to ATCH.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.buffer.held() + self.sent_ahead.len() + self.reply.len()
     }
 
     /// Begins a turn: looks up the bounds, and writes what can be written. `history`: bytes that may be kept for a plugin
     /// that says what it has read.
-    pub(super) fn begin_turn(&mut self, history: usize, budget: &MemoryBudget) {
+    pub(crate) fn begin_turn(&mut self, history: usize, budget: &MemoryBudget) {
         self.bound = budget.available_with(self.counted.0);
         self.history = history.min(budget.history_available(self.counted.1));
         self.write();
@@ -180,7 +179,7 @@ impl<S: Stream> KeptPlugin<S> {
     ///
     /// Data is news when it was written to the plugin's connection, and for a parked plugin when the first of it arrives.
     /// The end is news when the connection was told, and for a parked plugin at once.
-    pub(super) fn end_turn(&mut self, turn: &mut RelayTurn, now: Instant, budget: &mut MemoryBudget) -> bool {
+    pub(crate) fn end_turn(&mut self, turn: &mut RelayTurn, now: Instant, budget: &mut MemoryBudget) -> bool {
         let Changes { arrived, written, told } = std::mem::take(&mut self.changes);
         let newly_parked = self.parked.is_none() && self.is_disconnected();
         if newly_parked {
@@ -204,7 +203,7 @@ impl<S: Stream> KeptPlugin<S> {
 
     /// Goes on behind the first `seen` messages, or without that with what was not sent whole. An error changes nothing.
     /// To be followed by [`KeptPlugin::attach`].
-    pub(super) fn resume(&mut self, seen: Option<u64>) -> Result<(), Gap> {
+    pub(crate) fn resume(&mut self, seen: Option<u64>) -> Result<(), Gap> {
         match seen {
             Some(seen) => self.buffer.resume(seen)?,
             None => self.buffer.discard_sent(),
@@ -214,7 +213,7 @@ impl<S: Stream> KeptPlugin<S> {
 
     /// Attaches a plugin. It is sent `reply` before anything else; `sent_ahead` is what it has sent already, for the
     /// remote. The connection before, if there is one, is closed.
-    pub(super) fn attach(&mut self, mut socket: SocketEndpoint<S>, sent_ahead: Vec<u8>, reply: Vec<u8>, now: Instant) {
+    pub(crate) fn attach(&mut self, mut socket: SocketEndpoint<S>, sent_ahead: Vec<u8>, reply: Vec<u8>, now: Instant) {
         socket.handle_event(Readiness::FRESH);
         (self.sent_ahead, self.reply) = (sent_ahead, reply);
         self.socket = Some(socket);
@@ -226,7 +225,7 @@ impl<S: Stream> KeptPlugin<S> {
     }
 
     /// Drops everything that is held.
-    pub(super) fn release(&mut self, budget: &mut MemoryBudget) {
+    pub(crate) fn release(&mut self, budget: &mut MemoryBudget) {
         (self.sent_ahead, self.reply) = (Vec::new(), Vec::new());
         self.buffer.clear();
         self.account(budget);

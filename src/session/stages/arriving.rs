@@ -11,22 +11,22 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::context::SessionContext;
 use super::opening::{ClientProtocol, Opening, OpeningOutcome};
-use super::pid::Pid;
-use super::plugin_port::PluginPort;
-use super::remote::RemoteStream;
 use crate::net::endpoint::SocketEndpoint;
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
 use crate::protocol::options::{Protocol, WebSocketSettings};
+use crate::session::context::SessionContext;
+use crate::session::pid::Pid;
+use crate::session::plugin_port::PluginPort;
+use crate::session::remote::RemoteStream;
 use crate::tls::TlsStep;
 use crate::websocket::handshake::{AcceptOptions, CompressionOffer, Refusal, UpgradeRequest, Upgraded};
 
 /// A connection that has arrived.
 #[derive(Debug)]
-pub(super) struct Arriving<S> {
+pub(crate) struct Arriving<S> {
     /// The address of the listener.
     listener: SocketAddr,
     protocol: Protocol,
@@ -51,11 +51,11 @@ enum Claim {
 
 /// ACPT names a subprotocol that the client does not offer, or several: these.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NotOffered(pub String);
+pub(crate) struct NotOffered(pub String);
 
 /// A connection that a plugin has accepted.
 #[derive(Debug)]
-pub(super) struct AcceptedArrival<S> {
+pub(crate) struct AcceptedArrival<S> {
     /// The connection.
     pub remote: SocketEndpoint<RemoteStream<S>>,
     /// WebSocket: what the handshake has agreed on.
@@ -66,7 +66,7 @@ pub(super) struct AcceptedArrival<S> {
 
 impl<S: Stream> Arriving<S> {
     /// A connection that was accepted at `listener`, the address of `port`.
-    pub(super) fn new<N: Network<Stream = S>>(
+    pub(crate) fn new<N: Network<Stream = S>>(
         pid: Pid,
         socket: SocketEndpoint<S>,
         listener: SocketAddr,
@@ -79,62 +79,62 @@ impl<S: Stream> Arriving<S> {
     }
 
     /// The address of the listener.
-    pub(super) fn listener(&self) -> SocketAddr {
+    pub(crate) fn listener(&self) -> SocketAddr {
         self.listener
     }
 
     /// What is spoken with the remote.
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(crate) fn protocol(&self) -> Protocol {
         self.protocol
     }
 
     /// The request of WebSocket that is to be decided about.
-    pub(super) fn request(&self) -> Option<&UpgradeRequest> {
+    pub(crate) fn request(&self) -> Option<&UpgradeRequest> {
         self.opening.request()
     }
 
     /// True while a plugin may accept it.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         matches!(self.claim, Claim::Waiting(_)) && self.opening.is_requested()
     }
 
     /// An owner has been told of it. It waits until `due` for a plugin to accept it.
-    pub(super) fn handle_announced(&mut self, due: Instant, subprotocol: Option<Box<str>>) {
+    pub(crate) fn handle_announced(&mut self, due: Instant, subprotocol: Option<Box<str>>) {
         (self.claim, self.subprotocol) = (Claim::Waiting(due), subprotocol);
     }
 
     /// An event of the connection.
-    pub(super) fn handle_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_event(&mut self, event: Readiness) {
         self.opening.handle_event(event);
     }
 
     /// A thread has done its part of the handshake of TLS.
-    pub(super) fn handle_tls_step(&mut self, step: TlsStep) {
+    pub(crate) fn handle_tls_step(&mut self, step: TlsStep) {
         self.opening.handle_tls_step(step);
     }
 
     /// Cancels what was asked of threads. To be called before it is dropped.
-    pub(super) fn cancel<N: Network<Stream = S>>(&self, cx: &mut SessionContext<'_, N>) {
+    pub(crate) fn cancel<N: Network<Stream = S>>(&self, cx: &mut SessionContext<'_, N>) {
         self.opening.cancel(cx);
     }
 
     /// Has the next turn read the connection, whatever events have reported.
-    pub(super) fn assume_readable(&mut self) {
+    pub(crate) fn assume_readable(&mut self) {
         self.opening.assume_readable();
     }
 
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.opening.held() + self.subprotocol.as_deref().map_or(0, str::len)
     }
 
     /// When a turn is needed even without an event.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         if let Claim::Waiting(due) = self.claim { Some(due) } else { self.opening.deadline() }
     }
 
     /// Goes on as far as it can. [`OpeningOutcome::Requested`]: the daemon is to look for an owner.
-    pub(super) fn turn<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> OpeningOutcome {
+    pub(crate) fn turn<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> OpeningOutcome {
         if let Claim::Waiting(due) = self.claim
             && due <= cx.now
         {
@@ -144,7 +144,7 @@ impl<S: Stream> Arriving<S> {
     }
 
     /// Refuses the connection: WebSocket by `refusal`, all others by closing. To be followed by a turn.
-    pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
+    pub(crate) fn refuse(&mut self, refusal: Refusal, now: Instant) {
         if self.claim != Claim::Refused {
             self.claim = Claim::Refused;
             self.opening.refuse(refusal, now);
@@ -152,7 +152,7 @@ impl<S: Stream> Arriving<S> {
     }
 
     /// The subprotocol that the remote is to be told: that of ACPT, or else the listener's.
-    pub(super) fn choose_subprotocol(
+    pub(crate) fn choose_subprotocol(
         &self,
         settings: Option<&WebSocketSettings>,
     ) -> Result<Option<Box<str>>, NotOffered> {
@@ -164,7 +164,7 @@ impl<S: Stream> Arriving<S> {
     }
 
     /// A plugin accepts the connection, with these settings. `None` if it does not wait, or does not offer the subprotocol.
-    pub(super) fn accept(&mut self, settings: Option<&WebSocketSettings>) -> Option<AcceptedArrival<S>> {
+    pub(crate) fn accept(&mut self, settings: Option<&WebSocketSettings>) -> Option<AcceptedArrival<S>> {
         if !self.is_waiting() {
             return None;
         }

@@ -20,13 +20,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::TURN_READS;
 use super::connecting::tls::{TlsHandshake, TlsProgress, TlsWorkers};
-use super::context::SessionContext;
 use super::draining::{DrainOutcome, Draining};
-use super::pid::Pid;
-use super::plugin::NoPlugin;
-use super::remote::{RemoteStream, wait_if_needed};
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
@@ -34,6 +29,11 @@ use crate::net::socket::Stream;
 use crate::net::user_timeout::UserTimeoutSettings;
 use crate::protocol::options::Protocol;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::session::TURN_READS;
+use crate::session::context::SessionContext;
+use crate::session::pid::Pid;
+use crate::session::plugin::NoPlugin;
+use crate::session::remote::{RemoteStream, wait_if_needed};
 use crate::tls::{ServerTlsSettings, TlsStep};
 use crate::websocket::Deflate;
 use crate::websocket::handshake::{
@@ -47,7 +47,7 @@ const MAX_READ: usize = 4 * 1024;
 
 /// An accepted connection that is being opened.
 #[derive(Debug)]
-pub(super) struct Opening<S> {
+pub(crate) struct Opening<S> {
     /// For log lines.
     pid: Pid,
     client: ClientProtocol,
@@ -56,7 +56,7 @@ pub(super) struct Opening<S> {
 
 /// What a client speaks, over TLS or without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClientProtocol {
+pub(crate) enum ClientProtocol {
     /// A stream, which begins with no request.
     Stream,
     /// WebSocket.
@@ -105,7 +105,7 @@ enum PendingRequest {
 
 /// What a turn leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OpeningOutcome {
+pub(crate) enum OpeningOutcome {
     /// Nothing more to do until something happens.
     Wait,
     /// There is more to do at once.
@@ -120,7 +120,7 @@ pub(super) enum OpeningOutcome {
 
 /// A connection whose request was accepted.
 #[derive(Debug)]
-pub(super) struct Opened<S> {
+pub(crate) struct Opened<S> {
     /// The connection.
     pub client: SocketEndpoint<RemoteStream<S>>,
     /// The 101 response, which is to be written before any frame.
@@ -142,7 +142,7 @@ enum ReadOutcome {
 
 impl<S: Stream> Opening<S> {
     /// Begins with an accepted `socket`. `tls`: its client speaks TLS. `client`: what it speaks, over TLS if that is set.
-    pub(super) fn new<N: Network<Stream = S>>(
+    pub(crate) fn new<N: Network<Stream = S>>(
         pid: Pid,
         socket: SocketEndpoint<S>,
         tls: Option<&ServerTlsSettings>,
@@ -161,13 +161,13 @@ impl<S: Stream> Opening<S> {
     }
 
     /// Takes the connection of a client that speaks no WebSocket, and so accepts it. `None`: it does not wait.
-    pub(super) fn take_stream(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
+    pub(crate) fn take_stream(&mut self) -> Option<SocketEndpoint<RemoteStream<S>>> {
         let waits = matches!(self.state, OpeningState::Connected(_, Step::Requested(PendingRequest::Stream)));
         if waits { self.take_client() } else { None }
     }
 
     /// Adds what an event of the connection reports.
-    pub(super) fn handle_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_event(&mut self, event: Readiness) {
         match &mut self.state {
             OpeningState::Tls(handshake, _) => handshake.socket_mut().handle_event(event),
             OpeningState::Connected(client, _) => client.handle_event(event),
@@ -176,21 +176,21 @@ impl<S: Stream> Opening<S> {
     }
 
     /// A thread has done its part of the handshake of TLS.
-    pub(super) fn handle_tls_step(&mut self, step: TlsStep) {
+    pub(crate) fn handle_tls_step(&mut self, step: TlsStep) {
         if let OpeningState::Tls(handshake, _) = &mut self.state {
             handshake.handle_step(step);
         }
     }
 
     /// Cancels what was asked of threads. To be called before it is dropped.
-    pub(super) fn cancel<N: Network<Stream = S>>(&self, cx: &mut SessionContext<'_, N>) {
+    pub(crate) fn cancel<N: Network<Stream = S>>(&self, cx: &mut SessionContext<'_, N>) {
         if let OpeningState::Tls(..) = self.state {
             cx.handshakes.cancel(cx.key);
         }
     }
 
     /// Has the next turn read the connection, whatever events have reported.
-    pub(super) fn assume_readable(&mut self) {
+    pub(crate) fn assume_readable(&mut self) {
         match &mut self.state {
             OpeningState::Tls(handshake, _) => handshake.socket_mut().assume_readable(),
             // Nothing is read of it before it is accepted.
@@ -201,7 +201,7 @@ impl<S: Stream> Opening<S> {
     }
 
     /// The client as stages see it. It is gone when the connection is closed, or the caller has taken it.
-    pub(super) fn endpoint(&self) -> &dyn Endpoint {
+    pub(crate) fn endpoint(&self) -> &dyn Endpoint {
         match &self.state {
             OpeningState::Tls(handshake, _) => handshake.socket(),
             OpeningState::Connected(client, _) => client,
@@ -210,7 +210,7 @@ impl<S: Stream> Opening<S> {
     }
 
     /// See [`Opening::endpoint`].
-    pub(super) fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
+    pub(crate) fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
         match &mut self.state {
             OpeningState::Tls(handshake, _) => handshake.socket_mut(),
             OpeningState::Connected(client, _) => client,
@@ -219,7 +219,7 @@ impl<S: Stream> Opening<S> {
     }
 
     /// The connection, until it is closed or the caller has taken it. `None` while the handshake of TLS is made.
-    pub(super) fn client(&self) -> Option<&SocketEndpoint<RemoteStream<S>>> {
+    pub(crate) fn client(&self) -> Option<&SocketEndpoint<RemoteStream<S>>> {
         if let OpeningState::Connected(client, _) = &self.state { Some(client) } else { None }
     }
 
@@ -229,7 +229,7 @@ impl<S: Stream> Opening<S> {
     }
 
     /// The request for a WebSocket that waits for the caller's decision.
-    pub(super) fn request(&self) -> Option<&UpgradeRequest> {
+    pub(crate) fn request(&self) -> Option<&UpgradeRequest> {
         match &self.state {
             OpeningState::Connected(_, Step::Requested(PendingRequest::WebSocket(request))) => Some(request),
             _ => None,
@@ -237,7 +237,7 @@ impl<S: Stream> Opening<S> {
     }
 
     /// The request for a page that waits for the caller's response.
-    pub(super) fn page(&self) -> Option<&PageRequest> {
+    pub(crate) fn page(&self) -> Option<&PageRequest> {
         match &self.state {
             OpeningState::Connected(_, Step::Requested(PendingRequest::Page(page))) => Some(page),
             _ => None,
@@ -245,29 +245,29 @@ impl<S: Stream> Opening<S> {
     }
 
     /// True if the caller is to decide about the client.
-    pub(super) fn is_requested(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         matches!(self.state, OpeningState::Connected(_, Step::Requested(_)))
     }
 
     /// Takes the connection of a client that has vanished for broken; see [`SocketEndpoint::handle_timeout`].
-    pub(super) fn find_lost_client(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) -> bool {
+    pub(crate) fn find_lost_client(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) -> bool {
         self.client_mut().is_some_and(|client| client.handle_timeout(settings, now))
     }
 
     /// Ends the turn of the connection; see [`SocketEndpoint::end_turn`].
-    pub(super) fn end_turn_of_socket(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) {
+    pub(crate) fn end_turn_of_socket(&mut self, settings: Option<&UserTimeoutSettings>, now: Instant) {
         if let Some(client) = self.client_mut() {
             client.end_turn(settings, now);
         }
     }
 
     /// True if the client has got its page, or was told that it is refused.
-    pub(super) fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         matches!(self.state, OpeningState::Connected(_, Step::Answered(_)))
     }
 
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         match &self.state {
             OpeningState::Tls(handshake, _) => handshake.held(),
             OpeningState::Connected(client, step) => client.held() + step.held(),
@@ -276,7 +276,7 @@ impl<S: Stream> Opening<S> {
     }
 
     /// When a turn is needed even without an event. `None`: not by time. What waits for the caller has no limit here.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             OpeningState::Tls(_, due) | OpeningState::Connected(_, Step::Reading(_, due)) => Some(*due),
             OpeningState::Connected(_, Step::Answered(draining)) => Some(draining.deadline()),
@@ -285,7 +285,7 @@ impl<S: Stream> Opening<S> {
     }
 
     /// Goes on as far as it can.
-    pub(super) fn turn<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> OpeningOutcome {
+    pub(crate) fn turn<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> OpeningOutcome {
         if let OpeningState::Tls(..) = self.state
             && let Some(outcome) = self.make_tls_handshake(cx)
         {
@@ -380,7 +380,7 @@ impl<S: Stream> Opening<S> {
 
     /// Accepts the request and returns the connection. `None` if no request waits, or if the client does not offer the
     /// subprotocol; nothing has changed then.
-    pub(super) fn accept(&mut self, options: &AcceptOptions<'_>) -> Option<Opened<S>> {
+    pub(crate) fn accept(&mut self, options: &AcceptOptions<'_>) -> Option<Opened<S>> {
         let OpeningState::Connected(_, Step::Requested(PendingRequest::WebSocket(request))) = &mut self.state else {
             return None;
         };
@@ -393,7 +393,7 @@ impl<S: Stream> Opening<S> {
 
     /// Refuses the client in place of what was under way: answers with `refusal`, which the client gets 2 s to read; without
     /// WebSocket closes the connection. To be followed by a turn.
-    pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
+    pub(crate) fn refuse(&mut self, refusal: Refusal, now: Instant) {
         if self.client == ClientProtocol::Stream {
             log::info!("{} not accepted: {} {}", self.pid, refusal.code(), refusal.reason());
             self.state = OpeningState::OVER;
@@ -410,7 +410,7 @@ impl<S: Stream> Opening<S> {
     }
 
     /// Answers a request for a page with `response`, which the client gets 10 s to read. To be followed by a turn.
-    pub(super) fn respond(&mut self, response: Vec<u8>, now: Instant) {
+    pub(crate) fn respond(&mut self, response: Vec<u8>, now: Instant) {
         if let OpeningState::Connected(_, step @ Step::Requested(PendingRequest::Page(_))) = &mut self.state {
             let mut draining = Draining::new(response, now);
             draining.set_deadline(now + OPENING_TIMEOUT);

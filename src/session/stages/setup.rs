@@ -2,21 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use super::context::DaemonRequest;
-use super::outbox::Outbox;
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::setup::{SetupAction, SetupParser};
 use crate::protocol::target::Target;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::session::context::DaemonRequest;
+use crate::session::outbox::Outbox;
 
 /// Commands that are answered in one turn before other sessions have theirs.
-pub(super) const TURN_COMMANDS: usize = 64;
+pub(crate) const TURN_COMMANDS: usize = 64;
 
 /// A plugin in setup mode.
 #[derive(Debug)]
-pub(super) struct Setup {
+pub(crate) struct Setup {
     parser: SetupParser,
     outbox: Outbox,
     /// Since when the plugin has neither sent nor read anything.
@@ -26,7 +26,7 @@ pub(super) struct Setup {
 }
 
 /// What a turn in setup mode needs from outside.
-pub(super) struct SetupContext<'a> {
+pub(crate) struct SetupContext<'a> {
     /// When this turn of the loop began.
     pub now: Instant,
     /// The buffer that all connections share for reading.
@@ -39,7 +39,7 @@ pub(super) struct SetupContext<'a> {
 
 /// A CONN: where to, and what the plugin has sent behind it for the remote.
 #[derive(Debug)]
-pub(super) struct ConnectRequest {
+pub(crate) struct ConnectRequest {
     /// The target.
     pub target: Target,
     /// Bytes for the remote.
@@ -48,14 +48,14 @@ pub(super) struct ConnectRequest {
 
 impl ConnectRequest {
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.target.held() + self.sent_ahead.len()
     }
 }
 
 /// What a turn in setup mode leads to.
 #[derive(Debug)]
-pub(super) enum SetupOutcome {
+pub(crate) enum SetupOutcome {
     /// Nothing more to do until something happens.
     Wait,
     /// There is more to do at once.
@@ -72,7 +72,7 @@ pub(super) enum SetupOutcome {
 
 impl Setup {
     /// A plugin that is to be greeted with `greeting`; its lines may be `line_limit` bytes long.
-    pub(super) fn new(greeting: Vec<u8>, now: Instant, line_limit: usize) -> Self {
+    pub(crate) fn new(greeting: Vec<u8>, now: Instant, line_limit: usize) -> Self {
         Self {
             parser: SetupParser::new(line_limit),
             outbox: Outbox::new(greeting),
@@ -82,48 +82,48 @@ impl Setup {
     }
 
     /// Bytes that the plugin has sent behind the last command. No further command is read.
-    pub(super) fn take_rest(&mut self) -> Vec<u8> {
+    pub(crate) fn take_rest(&mut self) -> Vec<u8> {
         self.take_parser().into_rest()
     }
 
     /// The parser, with what the plugin has sent behind the last command. No further command is read here.
-    pub(super) fn take_parser(&mut self) -> SetupParser {
+    pub(crate) fn take_parser(&mut self) -> SetupParser {
         std::mem::replace(&mut self.parser, SetupParser::new(0))
     }
 
     /// Answers a request.
-    pub(super) fn reply(&mut self, bytes: &[u8]) {
+    pub(crate) fn reply(&mut self, bytes: &[u8]) {
         self.outbox.push(bytes);
     }
 
     /// When the plugin has been silent for `limit`. `None` while STAT has lifted the limit.
-    pub(super) fn deadline(&self, limit: Duration) -> Option<Instant> {
+    pub(crate) fn deadline(&self, limit: Duration) -> Option<Instant> {
         let lifted = self.timeout_suspended && self.outbox.unwritten() == 0;
         (!lifted).then(|| self.silent_since + limit)
     }
 
     /// True if STAT has lifted the limit on silence, and the plugin has been silent for longer than `limit`.
-    pub(super) fn is_idle_watcher(&self, limit: Duration, now: Instant) -> bool {
+    pub(crate) fn is_idle_watcher(&self, limit: Duration, now: Instant) -> bool {
         self.timeout_suspended && self.silent_since + limit <= now
     }
 
     /// Bytes of replies that the plugin has yet to read.
-    pub(super) fn unread(&self) -> usize {
+    pub(crate) fn unread(&self) -> usize {
         self.outbox.unwritten()
     }
 
     /// Bytes held: replies, and what the plugin has sent and no command has taken.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.outbox.held() + self.parser.held()
     }
 
     /// Bytes of [`Setup::held`] of a line that has come in part.
-    pub(super) fn incomplete(&self) -> usize {
+    pub(crate) fn incomplete(&self) -> usize {
         self.parser.held()
     }
 
     /// Answers commands until there are none, or one needs something else.
-    pub(super) fn turn(
+    pub(crate) fn turn(
         &mut self,
         plugin: &mut dyn Endpoint,
         parameters: &mut Parameters,
@@ -172,7 +172,7 @@ impl Setup {
 }
 
 /// Reads what `parser` wants from the plugin. `None`: it has got something. Otherwise what the turn leads to.
-pub(super) fn read_commands(
+pub(crate) fn read_commands(
     parser: &mut SetupParser,
     plugin: &mut dyn Endpoint,
     cx: &mut SetupContext<'_>,

@@ -9,18 +9,13 @@
 //! UDP ends at Resolved. Contract: after every `handle_*`, call [`Connecting::turn`], which also enforces the time limits.
 
 mod hop;
-pub(super) mod tls;
+pub(crate) mod tls;
 mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::connect_times::{ConnectStep, ConnectTimes};
-use super::context::SessionContext;
-use super::pid::Pid;
-use super::remote::RemoteStream;
-use super::setup::ConnectRequest;
 use crate::access::{OwnConnection, RequestOrigin};
 use crate::net::connector::{Connector, ConnectorProgress};
 use crate::net::endpoint::{DatagramEndpoint, SocketEndpoint};
@@ -32,6 +27,11 @@ use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
+use crate::session::connect_times::{ConnectStep, ConnectTimes};
+use crate::session::context::SessionContext;
+use crate::session::pid::Pid;
+use crate::session::remote::RemoteStream;
+use crate::session::stages::setup::ConnectRequest;
 use crate::tls::TlsStep;
 use crate::websocket::handshake::{ClientHandshake, CompressionOffer, ErrorCode, HandshakeError, Upgraded};
 use hop::Hop;
@@ -40,7 +40,7 @@ use upgrade::{WsHandshake, WsProgress};
 
 /// A CONN under way.
 #[derive(Debug)]
-pub(super) struct Connecting<N: Network> {
+pub(crate) struct Connecting<N: Network> {
     /// For log lines.
     pid: Pid,
     /// What has asked for the connection: a client, a redirect, or the configuration.
@@ -80,7 +80,7 @@ enum Attempt<N: Network> {
 }
 
 /// What a turn leads to.
-pub(super) enum ConnectOutcome<N: Network> {
+pub(crate) enum ConnectOutcome<N: Network> {
     /// Nothing more to do until something happens.
     Wait,
     /// There is more to do at once.
@@ -92,7 +92,7 @@ pub(super) enum ConnectOutcome<N: Network> {
 }
 
 /// A CONN that has succeeded.
-pub(super) struct Connected<N: Network> {
+pub(crate) struct Connected<N: Network> {
     /// What the plugin asked for.
     pub request: ConnectRequest,
     /// The connection.
@@ -106,7 +106,7 @@ pub(super) struct Connected<N: Network> {
 }
 
 /// The connection to a remote.
-pub(super) enum ConnectedLink<N: Network> {
+pub(crate) enum ConnectedLink<N: Network> {
     /// TCP or TLS.
     Stream(SocketEndpoint<RemoteStream<N::Stream>>),
     /// UDP, and where datagrams go.
@@ -127,7 +127,7 @@ enum AttemptOutcome<N: Network> {
 
 impl<N: Network> Connecting<N> {
     /// Begins what `request` and `parameters` ask for, on behalf of `origin`.
-    pub(super) fn new(
+    pub(crate) fn new(
         pid: Pid,
         origin: RequestOrigin,
         request: ConnectRequest,
@@ -154,17 +154,17 @@ impl<N: Network> Connecting<N> {
     }
 
     /// The target as the plugin wrote it.
-    pub(super) fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         &self.request.target
     }
 
     /// What is spoken with it.
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(crate) fn protocol(&self) -> Protocol {
         self.hop.protocol
     }
 
     /// How long the steps that are over have taken.
-    pub(super) fn times(&self) -> ConnectTimes {
+    pub(crate) fn times(&self) -> ConnectTimes {
         self.times
     }
 
@@ -175,7 +175,7 @@ impl<N: Network> Connecting<N> {
     }
 
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         let attempt = match &self.attempt {
             Attempt::Tls(handshake) => handshake.held(),
             Attempt::WebSocket(handshake) => handshake.held(),
@@ -185,7 +185,7 @@ impl<N: Network> Connecting<N> {
     }
 
     /// An event of one of the remote's sockets.
-    pub(super) fn handle_remote_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_remote_event(&mut self, event: Readiness) {
         match &mut self.attempt {
             Attempt::Racing(connector) => connector.handle_event(event),
             Attempt::Tls(handshake) => handshake.socket_mut().handle_event(event),
@@ -195,21 +195,21 @@ impl<N: Network> Connecting<N> {
     }
 
     /// The addresses of `host`, if that is what was asked for.
-    pub(super) fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
+    pub(crate) fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
         if matches!(self.attempt, Attempt::Resolving) && self.hop.endpoint.host.eq_ignore_ascii_case(host) {
             self.attempt = Attempt::Resolved(answer);
         }
     }
 
     /// A thread has done its part of a TLS handshake.
-    pub(super) fn handle_tls_step(&mut self, step: TlsStep) {
+    pub(crate) fn handle_tls_step(&mut self, step: TlsStep) {
         if let Attempt::Tls(handshake) = &mut self.attempt {
             handshake.handle_step(step);
         }
     }
 
     /// Cancels what was asked of threads.
-    pub(super) fn cancel(&self, cx: &mut SessionContext<'_, N>) {
+    pub(crate) fn cancel(&self, cx: &mut SessionContext<'_, N>) {
         match self.attempt {
             Attempt::Resolving => cx.resolver.cancel(&self.hop.endpoint.host, cx.key),
             Attempt::Tls(_) => cx.handshakes.cancel(cx.key),
@@ -220,12 +220,12 @@ impl<N: Network> Connecting<N> {
     /// The plugin has ended its side. It may still want the connection, as nc(1) does at the end of its input; but it may as
     /// well have gone, which the kernel does not tell before something is written. So a long CTIM or RQTM no longer holds: `limit`
     /// from now on does.
-    pub(super) fn handle_half_close(&mut self, limit: Duration, now: Instant) {
+    pub(crate) fn handle_half_close(&mut self, limit: Duration, now: Instant) {
         self.half_closed_due.get_or_insert(now + limit);
     }
 
     /// When a turn is needed even without an event.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let next_attempt = match &self.attempt {
             Attempt::Racing(connector) => connector.deadline(),
             _ => None,
@@ -240,7 +240,7 @@ impl<N: Network> Connecting<N> {
     }
 
     /// Goes on as far as it can.
-    pub(super) fn turn(&mut self, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> ConnectOutcome<N> {
+    pub(crate) fn turn(&mut self, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> ConnectOutcome<N> {
         loop {
             let outcome = match std::mem::replace(&mut self.attempt, Attempt::Over) {
                 waiting @ (Attempt::Resolving | Attempt::Over) => AttemptOutcome::Wait(waiting),

@@ -11,7 +11,7 @@
 //!
 //! The session begins and ends each turn, and decides about the code of the close frame.
 //!
-//! Contract: [`ServedClient::begin_turn`], the relay's turn or that of [`super::draining`], [`ServedClient::end_turn`].
+//! Contract: [`ServedClient::begin_turn`], the relay's turn or that of [`crate::session::stages::draining`], [`ServedClient::end_turn`].
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +20,6 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::opening::Opened;
-use super::remote::{RemoteStream, wait_if_needed};
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
@@ -30,6 +28,8 @@ use crate::protocol::options::{Parameters, Protocol};
 use crate::relay::TURN_BYTES;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::websocket::{HIGH_WATER, MIN_MESSAGE_LIMIT, NO_MEMORY, PluginEnd, ToPlugin, ToRemote, decoding_cost};
+use crate::session::remote::{RemoteStream, wait_if_needed};
+use crate::session::stages::opening::Opened;
 use crate::websocket::{Connection, Control, Entropy, Event, Kind, Leniency, Role, WebSocketSettings, close};
 
 /// How long the client may take to answer a close frame once it has everything.
@@ -37,7 +37,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client of `[serve]`.
 #[derive(Debug)]
-pub(super) struct ServedClient<S> {
+pub(crate) struct ServedClient<S> {
     socket: SocketEndpoint<RemoteStream<S>>,
     connection: Connection,
     framing: Framing,
@@ -100,7 +100,7 @@ impl Entropy for PingPayloads {
 
 impl<S: Stream> ServedClient<S> {
     /// The client of a connection that `opened` has made, for a target that speaks `protocol`.
-    pub(super) fn new(
+    pub(crate) fn new(
         opened: Opened<S>,
         ping_interval: Option<Duration>,
         protocol: Protocol,
@@ -152,28 +152,28 @@ impl<S: Stream> ServedClient<S> {
     }
 
     /// Adds what an event of the connection reports.
-    pub(super) fn handle_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_event(&mut self, event: Readiness) {
         self.socket.handle_event(event);
     }
 
     /// The client's connection.
-    pub(super) fn socket(&self) -> &SocketEndpoint<RemoteStream<S>> {
+    pub(crate) fn socket(&self) -> &SocketEndpoint<RemoteStream<S>> {
         &self.socket
     }
 
     /// The client's connection.
-    pub(super) fn socket_mut(&mut self) -> &mut SocketEndpoint<RemoteStream<S>> {
+    pub(crate) fn socket_mut(&mut self) -> &mut SocketEndpoint<RemoteStream<S>> {
         &mut self.socket
     }
 
     /// Whole messages that the client was sent, and that it has sent.
-    pub(super) fn messages(&self) -> (u64, u64) {
+    pub(crate) fn messages(&self) -> (u64, u64) {
         let (received, sent) = self.connection.messages();
         (sent, received)
     }
 
     /// Begins a turn: looks up the bounds, and writes what can be written.
-    pub(super) fn begin_turn(&mut self, now: Instant, budget: &MemoryBudget) {
+    pub(crate) fn begin_turn(&mut self, now: Instant, budget: &MemoryBudget) {
         let (left, held) = (budget.left(), Endpoint::held(self));
         self.turn = Turn { now, left, held, allowance: TURN_BYTES, written: 0, waits_for_memory: false };
         if self.socket.stream().is_layered() {
@@ -189,7 +189,7 @@ impl<S: Stream> ServedClient<S> {
 
     /// Ends a turn: enforces the time limits, and writes what they and the client's frames have led to. True if there is more
     /// to do at once.
-    pub(super) fn end_turn(&mut self, budget: &mut MemoryBudget) -> bool {
+    pub(crate) fn end_turn(&mut self, budget: &mut MemoryBudget) -> bool {
         let now = self.turn.now;
         let mut again = self.turn.allowance == 0;
         if self.connection.poll_timeout().is_some_and(|due| due <= now)
@@ -217,23 +217,23 @@ impl<S: Stream> ServedClient<S> {
     }
 
     /// When a turn is needed even without an event.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.connection.poll_timeout()
     }
 
     /// True if the relay has said that nothing more comes, and no close frame is decided on.
-    pub(super) fn awaits_close(&self) -> bool {
+    pub(crate) fn awaits_close(&self) -> bool {
         self.is_told && self.last_frame.is_none()
     }
 
     /// Sends a close frame with `code` and `reason` behind everything that waits, unless one was decided on.
-    pub(super) fn close(&mut self, code: u16, reason: &'static str) {
+    pub(crate) fn close(&mut self, code: u16, reason: &'static str) {
         self.last_frame.get_or_insert((code, reason));
         self.write();
     }
 
     /// The relay is over: from now on what the client sends is dropped, and its stream ends when both close frames have passed.
-    pub(super) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         self.draining = true;
         self.progress = self.turn.now;
         self.from_client.discard();
@@ -241,13 +241,13 @@ impl<S: Stream> ServedClient<S> {
 
     /// When the client's time is up, after [`ServedClient::drain`]. `stall`: longest standstill of a client that has yet to
     /// read what waits.
-    pub(super) fn drain_deadline(&self, stall: Duration) -> Instant {
+    pub(crate) fn drain_deadline(&self, stall: Duration) -> Instant {
         self.progress + if self.is_behind() { stall } else { CLOSE_TIMEOUT }
     }
 
     /// Sends a text message to a client that no relay uses. False if it is not sent: something still waits for the client, or there
     /// is no memory for the message.
-    pub(super) fn send_text(&mut self, text: &str) -> bool {
+    pub(crate) fn send_text(&mut self, text: &str) -> bool {
         let can_send = self.write_error.is_none() && self.reading == ReadState::Open && !self.is_behind();
         let sent = can_send
             && text.len() <= self.left()
@@ -257,12 +257,12 @@ impl<S: Stream> ServedClient<S> {
     }
 
     /// True if something waits for the client that is not written.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.write_error.is_none() && self.connection.queued() > 0
     }
 
     /// Drops everything that is held for the relay.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.from_client.clear();
     }
 

@@ -12,9 +12,6 @@
 use std::time::{Duration, Instant};
 
 use super::connecting::{ConnectOutcome, Connected, Connecting};
-use super::context::SessionContext;
-use super::outbox::Outbox;
-use super::pid::Pid;
 use super::setup::ConnectRequest;
 use crate::access::RequestOrigin;
 use crate::net::endpoint::Endpoint;
@@ -25,6 +22,9 @@ use crate::protocol::framing::{Framing, encode_body};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
 use crate::relay::websocket::{Resumed, ToRemote};
+use crate::session::context::SessionContext;
+use crate::session::outbox::Outbox;
+use crate::session::pid::Pid;
 use crate::tls::TlsStep;
 use crate::websocket::Entropy;
 
@@ -39,7 +39,7 @@ const JITTER: f64 = 0.2;
 
 /// What has become of a connection with HEAL, over all its remotes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Outages {
+pub(crate) struct Outages {
     /// How often the remote was lost.
     pub losses: u32,
     /// The delay before the last attempt. Zero: none was needed, or the last connection has lasted.
@@ -54,7 +54,7 @@ pub(super) struct Outages {
 
 impl Outages {
     /// A remote is lost that was connected for `lasted`: bytes and messages that were received from it, and sent to it.
-    pub(super) fn handle_lost(&mut self, lasted: Duration, (received, sent): (u64, u64), messages: (u64, u64)) {
+    pub(crate) fn handle_lost(&mut self, lasted: Duration, (received, sent): (u64, u64), messages: (u64, u64)) {
         self.losses = self.losses.saturating_add(1);
         (self.received, self.sent) = (self.received + received, self.sent + sent);
         self.messages = (self.messages.0 + messages.0, self.messages.1 + messages.1);
@@ -74,7 +74,7 @@ impl Outages {
 
 /// A connection whose remote is lost.
 #[derive(Debug)]
-pub(super) struct Healing<N: Network> {
+pub(crate) struct Healing<N: Network> {
     /// For log lines.
     pid: Pid,
     origin: RequestOrigin,
@@ -97,7 +97,7 @@ pub(super) struct Healing<N: Network> {
 }
 
 /// What a session knows of the remote that is lost.
-pub(super) struct LostRemote {
+pub(crate) struct LostRemote {
     /// Where the connection led.
     pub target: Target,
     /// What was spoken.
@@ -113,7 +113,7 @@ pub(super) struct LostRemote {
 }
 
 /// What a turn leads to.
-pub(super) enum HealOutcome<N: Network> {
+pub(crate) enum HealOutcome<N: Network> {
     /// Nothing more to do until something happens. `told`: the plugin was written something.
     Wait { told: bool },
     /// There is more to do at once.
@@ -126,7 +126,7 @@ pub(super) enum HealOutcome<N: Network> {
 
 impl<N: Network> Healing<N> {
     /// Begins to heal a connection of `pid`, which `origin` has asked for.
-    pub(super) fn new(
+    pub(crate) fn new(
         (pid, origin): (Pid, RequestOrigin),
         lost: LostRemote,
         mut outages: Outages,
@@ -165,7 +165,7 @@ impl<N: Network> Healing<N> {
     }
 
     /// Does what can be done now.
-    pub(super) fn turn(
+    pub(crate) fn turn(
         &mut self,
         plugin: &mut dyn Endpoint,
         parameters: &Parameters,
@@ -214,42 +214,42 @@ impl<N: Network> Healing<N> {
     }
 
     /// Where the connection leads.
-    pub(super) fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         &self.target
     }
 
     /// What is spoken.
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(crate) fn protocol(&self) -> Protocol {
         self.protocol
     }
 
     /// Since when the remote is lost.
-    pub(super) fn since(&self) -> Instant {
+    pub(crate) fn since(&self) -> Instant {
         self.since
     }
 
     /// When the connection was first made.
-    pub(super) fn connected_at(&self) -> Instant {
+    pub(crate) fn connected_at(&self) -> Instant {
         self.connected_at
     }
 
     /// When a remote last sent something.
-    pub(super) fn last_heard(&self) -> Instant {
+    pub(crate) fn last_heard(&self) -> Instant {
         self.last_heard
     }
 
     /// What has become of the connection so far.
-    pub(super) fn outages(&self) -> Outages {
+    pub(crate) fn outages(&self) -> Outages {
         self.outages
     }
 
     /// When the next attempt begins. `None`: one is under way.
-    pub(super) fn next_attempt(&self) -> Option<Instant> {
+    pub(crate) fn next_attempt(&self) -> Option<Instant> {
         self.attempt.is_none().then_some(self.retry_at)
     }
 
     /// When a turn is needed even without an event.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.attempt {
             Some(attempt) => attempt.deadline(),
             None => Some(self.retry_at),
@@ -257,42 +257,42 @@ impl<N: Network> Healing<N> {
     }
 
     /// Another plugin has taken the place of the one before: half a message of the old one is dropped.
-    pub(super) fn handle_new_plugin(&mut self) {
+    pub(crate) fn handle_new_plugin(&mut self) {
         if let Some(to_remote) = &mut self.to_remote {
             to_remote.reset();
         }
     }
 
     /// An event of one of the remote's sockets.
-    pub(super) fn handle_remote_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_remote_event(&mut self, event: Readiness) {
         if let Some(attempt) = &mut self.attempt {
             attempt.handle_remote_event(event);
         }
     }
 
     /// The addresses of `host`, or why there are none.
-    pub(super) fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
+    pub(crate) fn handle_resolved(&mut self, host: &str, answer: ResolveResult) {
         if let Some(attempt) = &mut self.attempt {
             attempt.handle_resolved(host, answer);
         }
     }
 
     /// A part of a TLS handshake is computed.
-    pub(super) fn handle_tls_step(&mut self, step: TlsStep) {
+    pub(crate) fn handle_tls_step(&mut self, step: TlsStep) {
         if let Some(attempt) = &mut self.attempt {
             attempt.handle_tls_step(step);
         }
     }
 
     /// Ends an attempt that is under way.
-    pub(super) fn cancel(&mut self, cx: &mut SessionContext<'_, N>) {
+    pub(crate) fn cancel(&mut self, cx: &mut SessionContext<'_, N>) {
         if let Some(attempt) = self.attempt.take() {
             attempt.cancel(cx);
         }
     }
 
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.target.held()
             + self.to_plugin.held()
             + self.to_remote.as_ref().map_or(0, ToRemote::held)

@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::KeptPlugin;
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::socket::Stream;
 use crate::protocol::options::Protocol;
@@ -14,6 +13,7 @@ use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::{Relay, RelayTurn};
 use crate::session::TURN_READS;
 use crate::session::connect_times::ConnectTimes;
+use crate::session::plugin::kept::KeptPlugin;
 
 /// Time for a plugin that has ended the connection itself: the unread bytes hold only the close reason.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);

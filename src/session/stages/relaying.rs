@@ -4,13 +4,8 @@ use std::cell::RefCell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::connect_times::ConnectTimes;
 use super::connecting::{Connected, ConnectedLink};
-use super::context::SessionContext;
 use super::healing::Outages;
-use super::outbox::Outbox;
-use super::pid::Pid;
-use super::remote::{RemoteStream, wait_if_needed};
 use crate::access::OwnConnection;
 use crate::net::endpoint::{DatagramEndpoint, Endpoint, SocketEndpoint};
 use crate::net::network::Network;
@@ -26,6 +21,11 @@ use crate::relay::stream::StreamRelay;
 use crate::relay::traced::Traced;
 use crate::relay::websocket::{RelayOptions, Resumed, ToRemote, WebSocketRelay};
 use crate::relay::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
+use crate::session::connect_times::ConnectTimes;
+use crate::session::context::SessionContext;
+use crate::session::outbox::Outbox;
+use crate::session::pid::Pid;
+use crate::session::remote::{RemoteStream, wait_if_needed};
 use crate::trace::Way;
 use crate::websocket::{Connection, Role, WebSocketSettings};
 
@@ -35,7 +35,7 @@ const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(1);
 
 /// A connection in echo mode.
 #[derive(Debug)]
-pub(super) struct Relaying<N: Network> {
+pub(crate) struct Relaying<N: Network> {
     target: Target,
     /// When the connection was established.
     connected_at: Instant,
@@ -55,7 +55,7 @@ pub(super) struct Relaying<N: Network> {
 }
 
 /// What a connection goes on with whose remote was lost (HEAL).
-pub(super) struct Before {
+pub(crate) struct Before {
     /// What has become of earlier remotes.
     pub outages: Outages,
     /// What a WebSocket goes on with.
@@ -92,7 +92,7 @@ enum Link<N: Network> {
 impl<N: Network> Relaying<N> {
     /// Echo mode over what `connected` has led to. `connect_reply` is written to the plugin first, and what HELO says to the
     /// remote. `before`: what it goes on with whose remote was lost.
-    pub(super) fn new(
+    pub(crate) fn new(
         connected: Connected<N>,
         connect_reply: Vec<u8>,
         before: Option<Before>,
@@ -169,27 +169,27 @@ impl<N: Network> Relaying<N> {
     }
 
     /// How long the steps of connecting have taken; after a loss (HEAL), those of connecting again.
-    pub(super) fn times(&self) -> ConnectTimes {
+    pub(crate) fn times(&self) -> ConnectTimes {
         self.times
     }
 
     /// What has become of earlier remotes.
-    pub(super) fn outages(&self) -> Outages {
+    pub(crate) fn outages(&self) -> Outages {
         self.outages.as_deref().copied().unwrap_or_default()
     }
 
     /// What a WebSocket goes on with whose remote was lost, but for what the plugin is to be told. `None`: no WebSocket.
-    pub(super) fn take_to_remote(&mut self) -> Option<ToRemote> {
+    pub(crate) fn take_to_remote(&mut self) -> Option<ToRemote> {
         if let Link::WebSocket { relay, .. } = &mut self.link { Some(relay.take_to_remote()) } else { None }
     }
 
     /// True if both sides were told what the proxy itself says first; nothing may be moved before.
-    pub(super) fn is_connect_reply_sent(&self) -> bool {
+    pub(crate) fn is_connect_reply_sent(&self) -> bool {
         self.replies.is_none()
     }
 
     /// Sends the reply to CONN or ACPT, and before that the response to a remote that has connected. True when that is done.
-    pub(super) fn send_connect_reply(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
+    pub(crate) fn send_connect_reply(&mut self, plugin: &mut dyn Endpoint) -> io::Result<bool> {
         let Some(mut replies) = self.replies.take() else { return Ok(true) };
         // The relay finds a remote that is broken.
         let is_remote_told = self.stream_mut().is_none_or(|remote| replies.to_remote.flush(remote).unwrap_or(true));
@@ -201,7 +201,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// An event of the remote's socket.
-    pub(super) fn handle_remote_event(&mut self, event: Readiness) {
+    pub(crate) fn handle_remote_event(&mut self, event: Readiness) {
         match &mut self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.handle_event(event),
             Link::Datagrams { remote, .. } => remote.handle_event(event),
@@ -209,7 +209,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// Has the next turn read the remote's socket, whatever events have reported.
-    pub(super) fn assume_readable(&mut self) {
+    pub(crate) fn assume_readable(&mut self) {
         match &mut self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => remote.assume_readable(),
             Link::Datagrams { remote, .. } => remote.assume_readable(),
@@ -222,12 +222,12 @@ impl<N: Network> Relaying<N> {
     }
 
     /// When the connection was established.
-    pub(super) fn connected_at(&self) -> Instant {
+    pub(crate) fn connected_at(&self) -> Instant {
         self.connected_at
     }
 
     /// Moves what can be moved. `pid`: for log lines. `heals`: the plugin is not told the remote's end.
-    pub(super) fn turn(
+    pub(crate) fn turn(
         &mut self,
         pid: Pid,
         plugin: &mut dyn Endpoint,
@@ -327,14 +327,14 @@ impl<N: Network> Relaying<N> {
     }
 
     /// Bytes held outside of the relay: by the remote's stream, and of what the proxy itself says first.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.target.held()
             + self.stream().map_or(0, Endpoint::held)
             + self.replies.as_ref().map_or(0, |replies| replies.to_plugin.held() + replies.to_remote.held())
     }
 
     /// Of what kinds are the bytes that the relay and the remote's stream hold.
-    pub(super) fn held_kinds(&self) -> HeldKinds {
+    pub(crate) fn held_kinds(&self) -> HeldKinds {
         let relay = self.relay();
         let (held, record, state) = self.stream().map_or((0, 0, 0), |remote| {
             let stream = remote.stream();
@@ -347,13 +347,13 @@ impl<N: Network> Relaying<N> {
     }
 
     /// True if the remote's protocol has an end of its own to be told: a close frame, or close_notify.
-    pub(super) fn has_close_handshake(&self) -> bool {
+    pub(crate) fn has_close_handshake(&self) -> bool {
         matches!(self.link, Link::WebSocket { .. }) || self.tls_version().is_some()
     }
 
     /// The connection ends for want of memory. Tells the remote as far as that goes at once, and returns the last message for
     /// the plugin: none if its framing has no messages, or part of another was written to it.
-    pub(super) fn refuse_for_memory(&mut self, cx: &mut SessionContext<'_, N>) -> Vec<u8> {
+    pub(crate) fn refuse_for_memory(&mut self, cx: &mut SessionContext<'_, N>) -> Vec<u8> {
         let message = match &mut self.link {
             Link::Stream { .. } => Vec::new(),
             Link::Datagrams { relay, .. } => relay.refuse_for_memory(),
@@ -364,19 +364,19 @@ impl<N: Network> Relaying<N> {
     }
 
     /// Ends the outgoing side of the remote's stream, without another turn.
-    pub(super) fn shutdown_write(&mut self) {
+    pub(crate) fn shutdown_write(&mut self) {
         if let Link::Stream { remote, .. } | Link::WebSocket { remote, .. } = &mut self.link {
             remote.shutdown_write();
         }
     }
 
     /// True if an event reported the end of the remote's side.
-    pub(super) fn is_remote_read_closed(&self) -> bool {
+    pub(crate) fn is_remote_read_closed(&self) -> bool {
         self.stream().is_some_and(Endpoint::is_read_closed)
     }
 
     /// When a time limit passes, or a turn is needed even without an event.
-    pub(super) fn deadline(&self, timing: &Timing) -> Option<Instant> {
+    pub(crate) fn deadline(&self, timing: &Timing) -> Option<Instant> {
         if !self.is_connect_reply_sent() {
             // The relay has no turns yet, and only a turn enforces the limits of a protocol: pings, say.
             return self.relay().next_limit(timing);
@@ -385,12 +385,12 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The time limit that has passed, if one has.
-    pub(super) fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<CloseReason> {
+    pub(crate) fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<CloseReason> {
         self.relay().handle_timeout(timing, now)
     }
 
     /// What is spoken with the remote.
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(crate) fn protocol(&self) -> Protocol {
         match (&self.link, self.tls_version()) {
             (Link::Datagrams { .. }, _) => Protocol::Udp,
             (Link::Stream { .. }, None) => Protocol::Tcp,
@@ -401,12 +401,12 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The version of TLS, if that is spoken.
-    pub(super) fn tls_version(&self) -> Option<&'static str> {
+    pub(crate) fn tls_version(&self) -> Option<&'static str> {
         self.stream()?.stream().tls_version()
     }
 
     /// The remote's connection. `None` for datagrams.
-    pub(super) fn stream(&self) -> Option<&SocketEndpoint<RemoteStream<N::Stream>>> {
+    pub(crate) fn stream(&self) -> Option<&SocketEndpoint<RemoteStream<N::Stream>>> {
         match &self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => Some(remote),
             Link::Datagrams { .. } => None,
@@ -414,7 +414,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// See [`Relaying::stream`].
-    pub(super) fn stream_mut(&mut self) -> Option<&mut SocketEndpoint<RemoteStream<N::Stream>>> {
+    pub(crate) fn stream_mut(&mut self) -> Option<&mut SocketEndpoint<RemoteStream<N::Stream>>> {
         match &mut self.link {
             Link::Stream { remote, .. } | Link::WebSocket { remote, .. } => Some(remote),
             Link::Datagrams { .. } => None,
@@ -422,7 +422,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The subprotocol that the remote has chosen.
-    pub(super) fn subprotocol(&self) -> Option<&str> {
+    pub(crate) fn subprotocol(&self) -> Option<&str> {
         match &self.link {
             Link::WebSocket { subprotocol, .. } => subprotocol.as_deref(),
             Link::Stream { .. } | Link::Datagrams { .. } => None,
@@ -430,12 +430,12 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The target as the plugin wrote it.
-    pub(super) fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         &self.target
     }
 
     /// The relay, whatever it relays.
-    pub(super) fn relay(&self) -> &dyn Relay {
+    pub(crate) fn relay(&self) -> &dyn Relay {
         match &self.link {
             Link::Stream { relay, .. } => relay,
             Link::Datagrams { relay, .. } => relay.as_ref(),
@@ -444,7 +444,7 @@ impl<N: Network> Relaying<N> {
     }
 
     /// The relay, to be told something.
-    pub(super) fn relay_mut(&mut self) -> &mut dyn Relay {
+    pub(crate) fn relay_mut(&mut self) -> &mut dyn Relay {
         match &mut self.link {
             Link::Stream { relay, .. } => relay,
             Link::Datagrams { relay, .. } => relay.as_mut(),
@@ -464,8 +464,8 @@ mod tests {
     use crate::net::socket::Stream;
     use crate::protocol::datagram_settings::DatagramSettings;
     use crate::session::pid::PidSource;
-    use crate::session::setup::ConnectRequest;
     use crate::session::simulation::world::World;
+    use crate::session::stages::setup::ConnectRequest;
     use crate::testing::network::{SimNetwork, connection};
     use crate::testing::wire::FaultProfile;
     use crate::websocket::handshake::Upgraded;
