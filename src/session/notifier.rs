@@ -1,9 +1,16 @@
 //! What the plugin is told of its connection by way of Luup.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::notify::Recipient;
-use crate::notify::{Schedule, SubscriptionId};
+use super::context::SessionContext;
+use super::pid::Pid;
+use super::{Session, Stage};
+use crate::net::network::Network;
+use crate::notify::{Recipient, Schedule, SubscriptionId};
+use crate::protocol::number;
+use crate::protocol::options::Parameters;
+use crate::relay::RelayTurn;
 
 /// The notifications of one connection, which are opened when there is something to say. Every method takes what the
 /// plugin has subscribed to as a closure, since it is needed once at most.
@@ -65,6 +72,58 @@ impl Notifier {
             Self::Unopened => {}
         }
     }
+}
+
+impl<N: Network> Session<N> {
+    /// Notifies the plugin of what a turn has brought, and logs that the connection was `parked` in it.
+    pub(super) fn notify(&mut self, turn: &RelayTurn, parked: bool, cx: &mut SessionContext<'_, N>) {
+        if parked {
+            let time = number::format(self.parameters.keep.unwrap_or_default().as_secs_f64());
+            log::info!("{} parked, its plugin has gone; kept for {time} s", self.pid);
+        }
+        if turn.delivered {
+            let recipient = || recipient(&self.parameters, self.pid);
+            self.notifier.notify(Schedule::handle_data, recipient, cx.schedule, cx.now);
+        }
+        if turn.end_delivered {
+            // For the plugin this is the end: there is nothing more to read, whatever it may still send.
+            self.notify_closed(cx);
+        }
+    }
+
+    /// Makes the closing notification, once.
+    pub(super) fn notify_closed(&mut self, cx: &mut SessionContext<'_, N>) {
+        let recipient = || recipient(&self.parameters, self.pid);
+        let connected_at = match &self.stage {
+            Stage::Relaying(relaying) => Some(relaying.connected_at()),
+            Stage::Healing(healing) => Some(healing.connected_at()),
+            Stage::UnreadTail(tail) => Some(tail.connected_at),
+            Stage::Listening(listening) => Some(listening.since()),
+            Stage::Setup(_)
+            | Stage::Opening
+            | Stage::Watching(_)
+            | Stage::Checking(_)
+            | Stage::Arriving(_)
+            | Stage::Claiming(_)
+            | Stage::Connecting(_)
+            | Stage::Draining(_)
+            | Stage::Closed => None,
+        };
+        let lived = connected_at.map_or(Duration::ZERO, |at| cx.now.saturating_duration_since(at));
+        self.notifier.notify_closed(recipient, lived, cx.schedule, cx.now);
+    }
+}
+
+/// What the plugin has subscribed to, if anything.
+pub(super) fn recipient(parameters: &Parameters, pid: Pid) -> Option<Recipient> {
+    let notify = parameters.notify.as_deref().filter(|notify| notify.notifies())?;
+    Some(Recipient {
+        device: notify.device().into(),
+        query: Arc::from(notify.query(pid.to_string().as_bytes())),
+        events: parameters.events,
+        pace: parameters.pace,
+        secret: parameters.keep.is_some(),
+    })
 }
 
 #[cfg(test)]

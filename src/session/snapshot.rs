@@ -1,9 +1,15 @@
 //! What STAT shows of a session.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connect_times::ConnectTimes;
-use crate::notify::NotifyOutcome;
+use super::keep::KeptState;
+use super::notifier::Notifier;
+use super::plugin::PluginSide;
+use super::plugin::served::ServedClient;
+use super::{Session, Stage};
+use crate::net::network::Network;
+use crate::notify::{NotifyOutcome, Schedule};
 use crate::protocol::options::Protocol;
 
 /// Where a session stands, as STAT shows it.
@@ -114,4 +120,119 @@ pub(crate) struct Snapshot {
     pub notify: Vec<u8>,
     /// The result of the last notification.
     pub last_notification: Option<NotifyOutcome>,
+}
+
+impl<N: Network> Session<N> {
+    /// What STAT shows of the session. `None` for one that is only draining.
+    pub(crate) fn snapshot(&self, schedule: &Schedule, now: Instant) -> Option<Snapshot> {
+        let pid = self.pid.to_string();
+        let mut shown = Snapshot {
+            state: SnapshotState::Setup,
+            idle: Duration::ZERO,
+            uptime: now.saturating_duration_since(self.started),
+            client: self.peer.plugin().to_string(),
+            remote: String::new(),
+            protocol: Protocol::Tcp,
+            tls_version: None,
+            subprotocol: None,
+            messages: None,
+            received: 0,
+            sent: 0,
+            buffered: self.held(),
+            times: ConnectTimes::default(),
+            healing: None,
+            notify: match self.parameters.notify.as_deref() {
+                // The pid of a kept connection is a secret, and STAT is asked on another connection.
+                Some(notify) if self.parameters.keep.is_some() => notify.redacted_column(pid.as_bytes()),
+                Some(notify) => notify.column(pid.as_bytes()),
+                None => Vec::new(),
+            },
+            last_notification: match self.notifier {
+                Notifier::Open(id) => schedule.last_outcome(id),
+                Notifier::Unopened | Notifier::Closed => None,
+            },
+            pid,
+        };
+        match &self.stage {
+            Stage::Setup(_) | Stage::Checking(_) => {}
+            Stage::Opening => {
+                // One that is answered is only draining.
+                let PluginSide::Opening(client) = &self.plugin else { return None };
+                if client.opening.is_answered() {
+                    return None;
+                }
+            }
+            Stage::Watching(_) => {
+                shown.state = SnapshotState::Watching;
+                shown.protocol = Protocol::Ws;
+            }
+            Stage::Listening(_) => {
+                shown.state = SnapshotState::Listening;
+                if let Some(settings) = self.listen_settings() {
+                    (shown.remote, shown.protocol) = (settings.to_string(), settings.protocol);
+                }
+            }
+            Stage::Arriving(arriving) => {
+                shown.state = SnapshotState::Arriving;
+                (shown.remote, shown.protocol) = (self.remote_address().to_string(), arriving.protocol());
+            }
+            Stage::Claiming(request) => {
+                shown.state = SnapshotState::Connecting;
+                shown.remote = request.target.to_string();
+                shown.protocol = Protocol::of(&request.target, self.parameters.transport);
+            }
+            Stage::Connecting(connecting) => {
+                shown.state = SnapshotState::Connecting;
+                shown.remote = connecting.target().to_string();
+                shown.protocol = connecting.protocol();
+                shown.times = connecting.times();
+            }
+            Stage::Relaying(relaying) => {
+                let relay = relaying.relay();
+                shown.state = SnapshotState::Relaying;
+                shown.remote = relaying.target().to_string();
+                shown.protocol = relaying.protocol();
+                shown.tls_version = relaying.tls_version();
+                shown.times = relaying.times();
+                shown.subprotocol = relaying.subprotocol().map(str::to_owned);
+                shown.messages = relay.messages().or(self.plugin.served().map(ServedClient::messages));
+                shown.idle = now.saturating_duration_since(relay.last_heard());
+                (shown.received, shown.sent) = (relay.received(), relay.sent());
+                if self.parameters.heals().is_some() {
+                    // Earlier remotes count, too.
+                    let before = relaying.outages();
+                    (shown.received, shown.sent) = (shown.received + before.received, shown.sent + before.sent);
+                    shown.messages =
+                        shown.messages.map(|(received, sent)| (received + before.messages.0, sent + before.messages.1));
+                    shown.healing = Some(HealingSnapshot { losses: before.losses, lost_for: None, next_attempt: None });
+                }
+            }
+            Stage::Healing(healing) => {
+                let outages = healing.outages();
+                shown.state = SnapshotState::Healing;
+                shown.remote = healing.target().to_string();
+                shown.protocol = healing.protocol();
+                shown.messages = healing.protocol().is_websocket().then_some(outages.messages);
+                shown.idle = now.saturating_duration_since(healing.last_heard());
+                (shown.received, shown.sent) = (outages.received, outages.sent);
+                shown.healing = Some(HealingSnapshot {
+                    losses: outages.losses,
+                    lost_for: Some(now.saturating_duration_since(healing.since())),
+                    next_attempt: healing.next_attempt().map(|at| at.saturating_duration_since(now)),
+                });
+            }
+            Stage::UnreadTail(tail) => {
+                shown.state = SnapshotState::Relaying;
+                shown.remote = tail.target.to_string();
+                (shown.protocol, shown.messages, shown.times) = (tail.protocol, tail.messages, tail.times);
+                shown.idle = now.saturating_duration_since(tail.last_heard);
+                (shown.received, shown.sent) = (tail.received, tail.sent);
+            }
+            Stage::Draining(_) | Stage::Closed => return None,
+        }
+        if self.kept_state() == KeptState::Parked {
+            shown.state = SnapshotState::Parked;
+        }
+        Some(shown)
+    }
 }

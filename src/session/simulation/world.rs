@@ -24,7 +24,7 @@ use crate::session::context::{DaemonRequest, Key, SessionContext, TurnResult};
 use crate::session::traces::Traces;
 use crate::session::{
     AcceptError, EndedConnections, KeptEnd, KeptState, Pid, PidSource, PluginPort, SendFailures, Session, Stage,
-    not_served, recipient,
+    not_served, notifier::recipient,
 };
 use crate::testing::choices::Choices;
 use crate::testing::network::{ConnectPlan, SimNetwork, SimPeer, connection};

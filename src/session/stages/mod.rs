@@ -1,5 +1,4 @@
-//! The stages of a session. Each is a type of its own that knows neither the session nor, but for what leads to it, its
-//! siblings: its turn returns an outcome, of which [`super::Session::turn`] makes the next stage.
+//! The stages of a session, each a type of its own that does not know the session: its turn returns an outcome.
 
 pub(crate) mod arriving;
 pub(crate) mod connecting;

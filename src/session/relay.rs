@@ -1,0 +1,147 @@
+//! Echo mode, and its end.
+
+use super::context::{SessionContext, TurnResult};
+use super::ended::EndedConnection;
+use super::notifier::recipient;
+use super::plugin::PluginSide;
+use super::plugin::kept::KeptPlugin;
+use super::serve::close_frame;
+use super::stages::draining::{DrainOutcome, Draining};
+use super::stages::unread_tail::{TailOutcome, UnreadTail};
+use super::{Next, Session, Stage};
+use crate::net::endpoint::Endpoint;
+use crate::net::network::Network;
+use crate::notify::Schedule;
+use crate::protocol::options::Protocol;
+use crate::relay::CloseReason;
+
+impl<N: Network> Session<N> {
+    pub(super) fn relaying_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let heals = matches!(&self.stage, Stage::Relaying(relaying) if self.heals(relaying));
+        let Stage::Relaying(relaying) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        if !relaying.is_connect_reply_sent() {
+            match relaying.send_connect_reply(self.plugin.endpoint_mut()) {
+                Ok(true) => {}
+                Ok(false) => return Next::Stay(TurnResult::Wait),
+                Err(_) => return Next::Enter(self.end_relay(CloseReason::PluginLost, cx)),
+            }
+            // From now on the plugin may go away.
+            if self.parameters.keep.is_some()
+                && let PluginSide::Attached(socket) = std::mem::replace(&mut self.plugin, PluginSide::GONE)
+            {
+                let protocol = relaying.protocol();
+                let framing = self.parameters.framing(protocol);
+                let plugin = KeptPlugin::new(socket, framing, protocol == Protocol::Udp, cx.now);
+                self.plugin = PluginSide::Kept(Box::new(plugin));
+            }
+            if self.parameters.events {
+                let recipient = || recipient(&self.parameters, self.pid);
+                self.notifier.notify(Schedule::handle_connected, recipient, cx.schedule, cx.now);
+            }
+        }
+        if let Some(plugin) = self.plugin.kept_mut() {
+            plugin.begin_turn(cx.config.limits.history, cx.budget);
+        }
+        if let Some(client) = self.plugin.served_mut() {
+            client.begin_turn(cx.now, cx.budget);
+        }
+        let mut turn = relaying.turn(self.pid, self.plugin.endpoint_mut(), (&self.parameters, heals), cx);
+        let lost = relaying.relay().remote_end().filter(|_| heals);
+        if lost.is_some() {
+            // For the plugin this is no end.
+            turn.end_delivered = false;
+        }
+        if let Some(client) = self.plugin.served_mut() {
+            if client.awaits_close() {
+                let failed = relaying.relay().failure().is_some();
+                let (code, reason) = close_frame(if failed { CloseReason::RemoteLost } else { CloseReason::Done });
+                client.close(code, reason);
+            }
+            turn.again |= client.end_turn(cx.budget);
+        }
+        let mut parked = false;
+        if let Some(plugin) = self.plugin.kept_mut() {
+            parked = plugin.end_turn(&mut turn, cx.now, cx.budget);
+        }
+        self.notify(&turn, parked, cx);
+        if let Some(end) = lost {
+            return Next::Enter(self.heal(end, cx));
+        }
+        match turn.end {
+            Some(end) => Next::Enter(self.end_relay(end, cx)),
+            // A plugin that was disconnected in this turn may be writable now (UDP drops the oldest bytes), which no event
+            // reports.
+            None if turn.again || parked => Next::Stay(TurnResult::Again),
+            None => Next::Stay(TurnResult::Wait),
+        }
+    }
+
+    /// The stage that follows a relay that ended for the reason `end`.
+    pub(super) fn end_relay(&mut self, end: CloseReason, cx: &mut SessionContext<'_, N>) -> Stage<N> {
+        let Stage::Relaying(relaying) = &self.stage else { return Stage::Closed };
+        let (relay, now) = (relaying.relay(), cx.now);
+        let reason = relay.failure().map_or_else(|| end.to_string(), |failure| format!("{end} ({failure})"));
+        let (target, received, sent) = (relaying.target(), relay.received(), relay.sent());
+        let times = relaying.times();
+        log::info!("{} closed: {reason}; {target}, received {received}, sent {sent}{times}", self.pid);
+        cx.ended.push(EndedConnection::new(self.pid, target, relaying.protocol(), &reason, times, now));
+        match (end, &mut self.plugin) {
+            (CloseReason::PluginLost, PluginSide::Served(_)) => Stage::Closed,
+            (end, PluginSide::Served(client)) => {
+                let (code, reason) = close_frame(end);
+                client.close(code, reason);
+                client.drain();
+                Stage::Draining(Box::new(Draining::new(Vec::new(), now)))
+            }
+            (CloseReason::Done, _) => Stage::Closed,
+            (_, PluginSide::Kept(plugin)) => {
+                plugin.shutdown_write();
+                let ended_by_plugin = matches!(end, CloseReason::PluginClosed | CloseReason::BadFraming);
+                let kept = !ended_by_plugin && !plugin.is_given_up();
+                let (target, protocol) = (relaying.target().clone(), relaying.protocol());
+                Stage::UnreadTail(Box::new(UnreadTail::new(
+                    target,
+                    protocol,
+                    relaying.relay(),
+                    (relaying.connected_at(), times),
+                    kept,
+                    now,
+                )))
+            }
+            (CloseReason::PluginLost, _) => Stage::Closed,
+            _ => Stage::Draining(Box::new(Draining::new(Vec::new(), now))),
+        }
+    }
+
+    pub(super) fn tail_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let (Stage::UnreadTail(tail), PluginSide::Kept(plugin)) = (&self.stage, &mut self.plugin) else {
+            return Next::Enter(Stage::Closed);
+        };
+        match tail.turn(plugin, cx.config.limits.history, cx.scratch, cx.budget, cx.now) {
+            TailOutcome::Done => Next::Enter(Stage::Closed),
+            TailOutcome::Wait { turn, parked } => {
+                self.notify(&turn, parked, cx);
+                Next::Stay(if turn.again { TurnResult::Again } else { TurnResult::Wait })
+            }
+        }
+    }
+
+    pub(super) fn draining_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let Stage::Draining(draining) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        let mut again = false;
+        if let Some(client) = self.plugin.served_mut() {
+            client.begin_turn(cx.now, cx.budget);
+        }
+        let outcome = draining.turn(self.plugin.endpoint_mut(), cx.scratch);
+        if let Some(client) = self.plugin.served_mut() {
+            again = client.end_turn(cx.budget);
+            draining.set_deadline(client.drain_deadline(cx.config.limits.stall));
+        }
+        match outcome {
+            DrainOutcome::Wait if again => Next::Stay(TurnResult::Again),
+            DrainOutcome::Wait => Next::Stay(TurnResult::Wait),
+            DrainOutcome::Again => Next::Stay(TurnResult::Again),
+            DrainOutcome::Done => Next::Enter(Stage::Closed),
+        }
+    }
+}
