@@ -228,15 +228,15 @@ fn a_refusal_is_logged_once_and_not_repeated() {
         stat.wait_notified();
         // Each event is one request, which is not repeated after a refusal.
         assert_eq!(luup.count(), 6, "status {status}");
-        let count = daemon.log_lines().iter().filter(|line| line.contains(&format!("status {status}:"))).count();
-        assert_eq!(count, 2, "one line for each connection:\n{}", daemon.log_text());
-        assert!(daemon.log_text().contains("DeviceNum=1&serviceId=svc&action=act&Pid=p1"), "{}", daemon.log_text());
+        let log = daemon.complete_log_text();
+        assert_eq!(log.matches(&format!("status {status}:")).count(), 2, "one line for each connection:\n{log}");
+        assert!(log.contains("DeviceNum=1&serviceId=svc&action=act&Pid=p1"), "{log}");
         // Another connection for the same action is not logged.
         let _another = Connections::open(&daemon, 1);
         luup.wait_for(7, LIMIT);
         stat.wait_notified();
-        let count = daemon.log_lines().iter().filter(|line| line.contains("given up")).count();
-        assert_eq!(count, 2, "one line for each target:\n{}", daemon.log_text());
+        let log = daemon.complete_log_text();
+        assert_eq!(log.matches("given up").count(), 2, "one line for each target:\n{log}");
         // A plugin that is installed meanwhile is notified.
         luup.set_behaviour(Behaviour::Ok);
         luup.clear_requests();

@@ -107,7 +107,7 @@ fn a_stream_is_connected_again_and_told_the_opening() {
     assert_eq!(third.read(&mut [0; 10]).unwrap(), 0);
     drop(third);
     eventually("the session is over", || session(&daemon, "p").is_none().then_some(()));
-    let log = daemon.log_text();
+    let log = daemon.complete_log_text();
     assert!(log.contains("lost: closed; ") && log.contains("back: connected again"), "{log}");
     assert!(!log.contains("LOGIN") && !log.contains("SUB"), "the opening is a secret: {log}");
 }

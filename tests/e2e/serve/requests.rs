@@ -55,7 +55,7 @@ fn each_refusal_is_a_sentence_that_a_person_understands() {
         assert!(body.starts_with(sentence) && body.ends_with('\n'), "{response}");
         assert!(head.contains("\r\nContent-Type: text/plain\r\n"), "{response}");
     }
-    let log = served.daemon.log_text();
+    let log = served.daemon.complete_log_text();
     assert!(log.contains("not opened: 403 Forbidden: Pages of this origin may not connect here."), "{log}");
     assert!(!log.contains("user:word") && !log.contains("dXNlcjp3b3Jk"), "{log}");
     StatClient::new(served.daemon.addr()).wait_connections(0);
