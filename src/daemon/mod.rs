@@ -652,8 +652,8 @@ impl Daemon {
             log::warn!("{own_pid} may not TRAC from {address}");
             return Err(reply::NOT_ALLOWED);
         }
-        let is_relaying = |key: &Key| self.sessions.get(*key).is_some_and(|found| found.session.is_relaying());
-        let traced = self.sessions.find(&request.id).filter(is_relaying).ok_or(reply::NO_SUCH_PID)?;
+        let may_be_traced = |key: &Key| self.sessions.get(*key).is_some_and(|found| found.session.may_be_traced());
+        let traced = self.sessions.find(&request.id).filter(may_be_traced).ok_or(reply::NO_SUCH_PID)?;
         if !self.resources.traces.add(traced, key, request.max_shown, self.now) {
             return Err(reply::TOO_MANY_TRACES);
         }
@@ -676,7 +676,7 @@ impl Daemon {
                 continue;
             }
             let lines = self.resources.traces.take_lines(tracer);
-            if self.sessions.get(traced).is_none_or(|found| !found.session.is_relaying()) {
+            if self.sessions.get(traced).is_none_or(|found| !found.session.may_be_traced()) {
                 self.resources.traces.remove(tracer);
                 self.with_session(tracer, |session, cx| session.reject(lines, cx));
             } else if lines.is_empty() {

@@ -6,7 +6,7 @@ use mio::Token;
 use slab::Slab;
 
 use super::tokens::{self, Side, TokenKind};
-use crate::session::{Key, Session};
+use crate::session::{Key, Pid, Session};
 
 /// A session, and what the loop remembers of it.
 #[derive(Debug)]
@@ -80,7 +80,8 @@ impl SessionTable {
 
     /// The key of the session whose pid is shown as `id`.
     pub(super) fn find(&self, id: &[u8]) -> Option<Key> {
-        self.iter().find(|(_, slot)| slot.session.pid().to_string().as_bytes() == id).map(|(key, _)| key)
+        let pid = Pid::parse(id)?;
+        self.iter().find(|(_, slot)| slot.session.pid() == pid).map(|(key, _)| key)
     }
 
     /// All sessions with their keys.

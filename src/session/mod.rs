@@ -223,6 +223,11 @@ impl<N: Network> Session<N> {
         matches!(self.stage, Stage::Relaying(_))
     }
 
+    /// True in echo mode, and while the remote is away (HEAL): what TRAC may show.
+    pub(crate) fn may_be_traced(&self) -> bool {
+        matches!(self.stage, Stage::Relaying(_) | Stage::Healing(_))
+    }
+
     /// True in setup mode.
     pub(crate) fn is_in_setup(&self) -> bool {
         matches!(self.stage, Stage::Setup(_))

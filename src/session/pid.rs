@@ -16,6 +16,15 @@ pub(crate) struct Pid {
 }
 
 impl Pid {
+    /// The name that is shown as `text`.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        let digits = text.strip_prefix(b"L");
+        let number = u32::from_str_radix(str::from_utf8(digits.unwrap_or(text)).ok()?, 16).ok()?;
+        let pid = Self { number, direct: digits.is_some() };
+        // A number can be written in more than one way.
+        (pid.to_string().as_bytes() == text).then_some(pid)
+    }
+
     /// True for a client of a direct listener.
     pub(crate) fn is_direct(self) -> bool {
         self.direct
@@ -65,5 +74,18 @@ mod tests {
         assert_eq!(next(at(5)), "171605a", "the clock went back");
         assert_eq!(next(at(u64::from(u32::MAX) * 10)), "ffffffff");
         assert_eq!(source.next(at(0), true).to_string(), "L1", "after the last comes the first");
+    }
+
+    #[test]
+    fn names_are_found_as_they_are_shown_alone() {
+        let mut source = PidSource::default();
+        for direct in [false, true] {
+            let pid = source.next(UNIX_EPOCH, direct);
+            assert_eq!(Pid::parse(pid.to_string().as_bytes()), Some(pid));
+        }
+        assert!(Pid::parse(b"ffffffff").is_some());
+        for text in ["", "L", "+1", "01", "FF", "l1", "LL1", "1 ", "100000000", "\u{e4}"] {
+            assert_eq!(Pid::parse(text.as_bytes()), None, "{text}");
+        }
     }
 }

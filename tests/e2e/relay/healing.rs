@@ -113,6 +113,28 @@ fn a_stream_is_connected_again_and_told_the_opening() {
 }
 
 #[test]
+fn a_trace_outlives_the_remote_and_does_not_show_the_opening() {
+    let daemon = started();
+    let remote = Remote::new();
+    let mut plugin = daemon.plugin();
+    let pid = plugin.conn(remote.target(), "HEAL=60 HELO=LOGIN%20me%0a");
+    let mut first = remote.accept();
+    expect_bytes(&mut first, b"LOGIN me\n");
+    let mut tracer = daemon.plugin();
+    assert_eq!(tracer.command(&format!("TRAC {pid}")), format!("OK TRAC {pid}"));
+    drop(first);
+    let mut second = remote.accept();
+    plugin.send(b"1");
+    expect_bytes(&mut second, b"LOGIN me\n1");
+    second.write_all(b"2").unwrap();
+    assert_eq!(plugin.bytes(1), b"2");
+    drop(plugin);
+    let text = String::from_utf8(tracer.rest()).unwrap();
+    let events: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!(events, [r#"> 1 bytes "1""#, r#"< 1 bytes "2""#]);
+}
+
+#[test]
 fn a_remote_that_stays_away_is_asked_at_growing_intervals() {
     let daemon = started();
     let port = Reserved::new().unwrap();
