@@ -6,13 +6,20 @@
 
 mod admission;
 mod fd_limit;
+mod keep;
 mod kept_registry;
+mod listen;
 mod listeners;
+mod reload;
+mod requests;
 mod run_queue;
 mod sessions;
+mod shut_down;
 mod signals;
+mod status;
 mod timers;
 mod tokens;
+mod trace;
 
 use std::io;
 use std::sync::Arc;
@@ -30,23 +37,15 @@ use crate::net::random::RandomSource;
 use crate::net::resolver::Resolver;
 use crate::net::socket::{INTEREST, TcpSocket};
 use crate::notify::{Schedule, Senders, Trust};
-use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat, TraceRequest};
 use crate::protocol::options::Protocol;
-use crate::protocol::reply;
-use crate::protocol::target::Target;
 use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
 use crate::service_manager::ServiceManager;
-use crate::session::{
-    AcceptError, DaemonRequest, EndedConnections, KeptEnd, KeptState, Key, PidSource, SendFailures, Session,
-    SessionContext, Snapshot, StatusPage, Traces, TurnResult, not_served,
-};
-use crate::status;
+use crate::session::{EndedConnections, Key, PidSource, SendFailures, Session, SessionContext, Traces, TurnResult};
 use crate::tls::{self, Handshakes};
-use crate::websocket::handshake::{self, server::page_response};
 use admission::{Admission, Refusal};
-use kept_registry::{KeptRegistry, TooManyGuesses};
+use kept_registry::KeptRegistry;
 use listeners::{Accepted, ListenerKind, Listeners};
 use run_queue::RunQueue;
 use sessions::{SessionTable, remote_token};
@@ -59,9 +58,6 @@ const MAX_EVENTS: usize = 256;
 
 /// Threads that compute TLS handshakes: more threads than cores gain nothing.
 const HANDSHAKE_THREADS: usize = 2;
-
-/// Time at the end for closing notifications to reach Luup, and for remotes to be told.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// While places are scarce, idle watchers are looked for this often.
 const WATCHER_INTERVAL: Duration = Duration::from_secs(1);
@@ -508,82 +504,6 @@ impl Daemon {
         }
     }
 
-    /// Does what the session of `key` has asked for.
-    fn perform(&mut self, key: Key, request: DaemonRequest) {
-        match request {
-            DaemonRequest::Kept(KeptRequest::Claim) => self.claim(key),
-            DaemonRequest::Kept(KeptRequest::Attach { pid, seen, target }) => {
-                if let Err(reason) = self.attach(key, &pid, seen, target.as_ref()) {
-                    self.reply(key, &reply::failed("ATCH", reason));
-                }
-            }
-            DaemonRequest::Kept(KeptRequest::Drop { pid }) => self.drop_session(key, &pid),
-            DaemonRequest::Trace(request) => {
-                let answer = match self.trace(key, &request) {
-                    Ok(()) => reply::tracing(&request.id),
-                    Err(reason) => reply::failed("TRAC", reason),
-                };
-                self.reply(key, &answer);
-            }
-            DaemonRequest::Listen => {
-                if let Err(why) = self.listen(key) {
-                    self.with_session(key, |session, cx| session.handle_not_listening(&why, cx));
-                }
-            }
-            DaemonRequest::Arrived => {
-                if let Err(refusal) = self.announce(key) {
-                    self.refuse_arrival(key, refusal);
-                }
-            }
-            DaemonRequest::Arrival(ArrivalRequest::Accept { id, options }) => {
-                if let Err(error) = self.accept(key, &id, &options) {
-                    self.with_session(key, |session, cx| session.handle_not_accepted(&error, cx));
-                }
-            }
-            DaemonRequest::Arrival(ArrivalRequest::Deny { id, status, reason }) => {
-                let arrival = self.listeners.find_waiting(&id).filter(|&(owner, _)| owner == key);
-                let answer = match (arrival, status) {
-                    (None, _) => reply::failed("DENY", reply::NO_SUCH_ID),
-                    (_, None) => reply::failed("DENY", reply::INVALID_STATUS),
-                    (Some((_, arrival)), Some(status)) => {
-                        self.refuse_arrival(arrival, handshake::Refusal::with_phrase(status, &reason));
-                        reply::denied(&id)
-                    }
-                };
-                self.reply(key, &answer);
-            }
-            DaemonRequest::Stat(_) if self.has_too_many_unread() => {
-                self.with_session(key, |session, cx| {
-                    log::warn!("{} gets no STAT: too many replies wait to be read", session.pid());
-                    session.reject(Vec::new(), cx);
-                });
-            }
-            DaemonRequest::Stat(None) => self.reply(key, &self.status_table(Some(key))),
-            DaemonRequest::Stat(Some(format)) => self.reply(key, &reply::stat_body(&self.status_text(format))),
-            DaemonRequest::StatusPage(page) => {
-                let response = self.status_page(page);
-                let now = self.now;
-                self.with_session(key, |session, _| session.respond(response, now));
-            }
-            DaemonRequest::StatusUpdate => {
-                let status = self.status_text(StatFormat::Json);
-                self.with_session(key, |session, cx| session.send_status(&status, cx));
-            }
-            DaemonRequest::Stop => {
-                let Some(found) = self.sessions.get(key) else { return };
-                let (pid, address) = (found.session.pid(), found.session.address());
-                let allowed = self.resources.config.stop.allows(address);
-                let answer = if allowed { reply::ok("STOP") } else { reply::stop_refused() };
-                self.with_session(key, |session, cx| session.reject(answer, cx));
-                if allowed {
-                    self.ending = Some("STOP");
-                } else {
-                    log::warn!("{pid} may not STOP from {address}");
-                }
-            }
-        }
-    }
-
     /// Calls `work` with the session of `key` and its context.
     fn with_session<T>(
         &mut self,
@@ -602,240 +522,6 @@ impl Daemon {
         }
     }
 
-    /// The kept session of a `pid` that the client of the session of `key` has named, unless it is ending.
-    fn look_up_kept(&mut self, key: Key, pid: &[u8]) -> Result<Option<Key>, TooManyGuesses> {
-        let Some(client) = self.sessions.get(key).map(|found| found.session.client()) else { return Ok(None) };
-        let is_kept = |kept| self.sessions.get(kept).is_some_and(|found| found.session.kept_state() != KeptState::Over);
-        self.kept.look_up(pid, client, is_kept, self.now)
-    }
-
-    /// The session of `key` wants the end of the kept session of `pid`; or of any session of which STAT shows `pid`, if its
-    /// client may say STOP.
-    fn drop_session(&mut self, key: Key, pid: &[u8]) {
-        let Some(session) = self.sessions.get(key).map(|found| &found.session) else { return };
-        let (own_pid, is_operator) = (session.pid(), self.resources.config.stop.allows(session.address()));
-        let is_shown = |key: &Key| {
-            let found = self.sessions.get(*key);
-            found.is_some_and(|found| found.session.snapshot(&self.resources.schedule, self.now).is_some())
-        };
-        let shown = if is_operator { self.sessions.find(pid).filter(is_shown) } else { None };
-        let kept = match shown {
-            // The id that STAT shows is no guess of a kept pid.
-            Some(_) if self.kept.find(pid).is_none() => None,
-            _ => self.look_up_kept(key, pid).ok().flatten(),
-        };
-        match (kept, shown) {
-            (Some(kept), _) => {
-                self.with_session(kept, |session, cx| session.end_kept(KeptEnd::Dropped, cx));
-                self.enqueue(kept);
-            }
-            (None, Some(own)) if own == key => {
-                self.with_session(key, |session, cx| session.reject(reply::ok("DROP"), cx));
-                return;
-            }
-            (None, Some(other)) => {
-                log::info!("{own_pid} has {} ended", String::from_utf8_lossy(pid));
-                self.with_session(other, Session::end_by_operator);
-                self.enqueue(other);
-                self.arm_timer(other);
-            }
-            (None, None) => return self.reply(key, &reply::failed("DROP", reply::NO_SUCH_PID)),
-        }
-        self.reply(key, &reply::ok("DROP"));
-    }
-
-    /// The session of `key` wants to see what passes on a connection. An error is the reason why it may not.
-    fn trace(&mut self, key: Key, request: &TraceRequest) -> Result<(), &'static str> {
-        let Some(session) = self.sessions.get(key).map(|found| &found.session) else { return Ok(()) };
-        let (own_pid, address, config) = (session.pid(), session.address(), &self.resources.config);
-        if !config.trace || !config.stop.allows(address) {
-            log::warn!("{own_pid} may not TRAC from {address}");
-            return Err(reply::NOT_ALLOWED);
-        }
-        let may_be_traced = |key: &Key| self.sessions.get(*key).is_some_and(|found| found.session.may_be_traced());
-        let traced = self.sessions.find(&request.id).filter(may_be_traced).ok_or(reply::NO_SUCH_PID)?;
-        if !self.resources.traces.add(traced, key, request.max_shown, self.now) {
-            return Err(reply::TOO_MANY_TRACES);
-        }
-        log::info!("{own_pid} traces {}", String::from_utf8_lossy(&request.id));
-        Ok(())
-    }
-
-    /// Passes on what was traced to the clients that have asked for it.
-    fn pass_traces(&mut self) {
-        if self.resources.traces.is_empty() {
-            return;
-        }
-        for (traced, tracer) in self.resources.traces.pairs() {
-            let Some(found) = self.sessions.get_mut(tracer).filter(|found| found.session.is_in_setup()) else {
-                // It has gone, or has gone on to CONN.
-                self.resources.traces.remove(tracer);
-                continue;
-            };
-            if found.session.unread() > 0 {
-                continue;
-            }
-            let lines = self.resources.traces.take_lines(tracer);
-            if self.sessions.get(traced).is_none_or(|found| !found.session.may_be_traced()) {
-                self.resources.traces.remove(tracer);
-                self.with_session(tracer, |session, cx| session.reject(lines, cx));
-            } else if lines.is_empty() {
-                continue;
-            } else {
-                self.reply(tracer, &lines);
-            }
-            self.enqueue(tracer);
-        }
-        let Resources { traces, budget, .. } = &mut self.resources;
-        let held = traces.held();
-        budget.adjust(&mut traces.counted, held);
-    }
-
-    /// The session of `key` wants to connect, and to be found again by its pid.
-    fn claim(&mut self, key: Key) {
-        let Some(pid) = self.sessions.get(key).map(|found| found.session.kept_pid().unwrap_or_default().into()) else {
-            return;
-        };
-        let claim = self.claim_pid(key, pid, key);
-        self.with_session(key, |session, cx| session.handle_claimed(claim, cx));
-    }
-
-    /// The client of the session of `key` wants `pid` for the session of `kept`. An error is the reason why it cannot have it.
-    fn claim_pid(&mut self, key: Key, pid: Box<[u8]>, kept: Key) -> Result<(), &'static str> {
-        let Some(client) = self.sessions.get(key).map(|found| found.session.client()) else { return Ok(()) };
-        let limit = self.resources.config.limits.kept;
-        match self.look_up_kept(key, &pid) {
-            // The answer must not tell whether there is such a pid.
-            Err(TooManyGuesses) => return Err(reply::PID_IN_USE),
-            Ok(Some(older)) => {
-                let released = self.with_session(older, Session::release_pid);
-                self.enqueue(older);
-                if released == Some(false) {
-                    return Err(reply::PID_IN_USE);
-                }
-            }
-            Ok(None) if self.kept.find(&pid).is_none() && !self.kept.has_room(client, limit) => {
-                return Err(reply::TOO_MANY_KEPT);
-            }
-            Ok(None) => {}
-        }
-        self.kept.insert(&pid, kept, client);
-        Ok(())
-    }
-
-    /// The session of `key` wants to listen. An error is the reason why it cannot.
-    fn listen(&mut self, key: Key) -> Result<(), String> {
-        let Some(session) = self.sessions.get(key).map(|found| &found.session) else { return Ok(()) };
-        let (pid, address) = (session.pid(), session.address());
-        let Some(settings) = session.listen_settings() else { return Ok(()) };
-        let shown = settings.to_string();
-        if !self.resources.config.listen.allows(address) {
-            log::warn!("{pid} may not LSTN from {address}");
-            return Err(reply::NOT_ALLOWED.into());
-        }
-        let sessions = &self.sessions;
-        let may_replace = |older| sessions.get(older).is_some_and(|older| older.session.address() == address);
-        let registry = self.resources.poll.registry();
-        let replaced = self.listeners.add_owner(key, settings, &self.resources.config, may_replace, registry)?;
-        self.resources.own.ports = self.listeners.ports();
-        log::info!("{pid} listens on {shown}");
-        if let Some(older) = replaced {
-            self.remove_owner(older);
-            self.with_session(older, Session::end_listening);
-            self.enqueue(older);
-        }
-        self.with_session(key, |session, cx| session.listen(cx.now));
-        Ok(())
-    }
-
-    /// The session of `key` listens no longer. The arrivals that wait for it are refused.
-    fn remove_owner(&mut self, key: Key) {
-        for arrival in self.listeners.remove_owner(key).unwrap_or_default() {
-            self.refuse_arrival(arrival, not_served());
-        }
-        self.resources.own.ports = self.listeners.ports();
-    }
-
-    /// Tells the owner of the listener where the session of `key` has arrived, or returns why it is refused.
-    fn announce(&mut self, key: Key) -> Result<(), handshake::Refusal> {
-        let Some(arrival) = self.sessions.get(key).map(|found| &found.session) else { return Ok(()) };
-        let Some(port) = arrival.port() else { return Ok(()) };
-        let owner = self.listeners.owner(port, arrival.path())?;
-        let listening = self.sessions.get(owner).and_then(|found| found.session.listen_settings());
-        let (pid, introduction) = (arrival.pid(), arrival.introduce(listening)?);
-        if self.with_session(owner, |session, cx| session.announce(&introduction.line, cx)) != Some(true) {
-            return Err(not_served());
-        }
-        self.enqueue(owner);
-        self.listeners.add_waiting(owner, pid, key);
-        self.with_session(key, |session, cx| session.handle_announced(introduction, cx.now));
-        Ok(())
-    }
-
-    /// Refuses an arrival, which waits no longer.
-    fn refuse_arrival(&mut self, arrival: Key, refusal: handshake::Refusal) {
-        self.listeners.remove_waiting(arrival);
-        let now = self.now;
-        self.with_session(arrival, |session, _| session.refuse_arrival(refusal, now));
-        self.enqueue(arrival);
-    }
-
-    /// The connection of the session of `key` accepts the arrival that `id` names.
-    fn accept(&mut self, key: Key, id: &[u8], options: &[u8]) -> Result<(), AcceptError> {
-        let (owner, arrival) = self.listeners.find_waiting(id).ok_or(AcceptError::NoSuchId)?;
-        let session = |key| self.sessions.get(key).map(|found| &found.session);
-        let (Some(session), Some(owner), Some(found)) = (session(key), session(owner), session(arrival)) else {
-            return Err(AcceptError::NoSuchId);
-        };
-        let (_, protocol) = found.port().ok_or(AcceptError::NoSuchId)?;
-        if owner.address() != session.address() {
-            return Err(AcceptError::NoSuchId);
-        }
-        let parameters = session.parameters_for(protocol, options).map_err(AcceptError::Option)?;
-        let checked = self.with_session(arrival, |session, cx| session.check_acceptance(&parameters, cx));
-        // Whatever comes of it, this turn may have left the session something to do, or another deadline.
-        self.enqueue(arrival);
-        checked.ok_or(AcceptError::NoSuchId)??;
-        if let Some(pid) = parameters.kept_pid() {
-            self.claim_pid(key, pid.into(), arrival).map_err(AcceptError::Pid)?;
-        }
-        self.listeners.remove_waiting(arrival);
-        let connection = self.sessions.get_mut(key).and_then(|found| found.session.take_connection());
-        let Some(connection) = connection else { return Ok(()) };
-        let accepted = self.with_session(arrival, |session, cx| session.accept(connection, parameters, cx));
-        if let Some(Err(error)) = accepted {
-            log::warn!("cannot register a connection: {error}");
-        }
-        Ok(())
-    }
-
-    /// The connection of the session of `key` takes the place of that of the kept session of `pid`. An error is the reason
-    /// why not.
-    fn attach(&mut self, key: Key, pid: &[u8], seen: Option<u64>, target: Option<&Target>) -> Result<(), &'static str> {
-        let kept = self.look_up_kept(key, pid).ok().flatten().ok_or(reply::NO_SUCH_PID)?;
-        let resumed = self.with_session(kept, |session, cx| session.resume(seen, target, cx));
-        // Whatever comes of it, these turns may have left the session something to do, or another deadline.
-        self.enqueue(kept);
-        resumed.ok_or(reply::NO_SUCH_PID)??;
-        let connection = self.sessions.get_mut(key).and_then(|found| found.session.take_connection());
-        let Some(connection) = connection else { return Ok(()) };
-        let clients = [key, kept].map(|key| self.sessions.get(key).map(|found| found.session.client()));
-        let attached = self.with_session(kept, |session, cx| session.attach(connection, cx));
-        let Some((peer, registered)) = attached else { return Ok(()) };
-        if let Err(error) = registered {
-            log::warn!("cannot register a connection: {error}");
-        }
-        if let Some(found) = self.sessions.get_mut(key) {
-            found.session.set_peer(peer);
-        }
-        for (key, before) in [key, kept].into_iter().zip(clients) {
-            if let (Some(found), Some(before)) = (self.sessions.get(key), before) {
-                self.resources.budget.set_client(sessions::slot_of(key), before, found.session.client());
-            }
-        }
-        Ok(())
-    }
-
     /// Hands requests that are due to the senders.
     fn send_notifications(&mut self) {
         while let Some(job) = self.resources.schedule.poll_job(self.now) {
@@ -843,154 +529,6 @@ impl Daemon {
                 self.resources.schedule.handle_outcome(id, outcome, self.now);
             }
         }
-    }
-
-    /// Reads the configuration again. An error in it changes nothing.
-    fn reload(&mut self) {
-        self.service_manager.notify_reloading();
-        match Config::reload(&self.config_sources) {
-            Ok(config) => {
-                let old = std::mem::replace(&mut self.resources.config, config);
-                self.apply(&old);
-            }
-            Err(error) => {
-                if let Err(log_error) = logging::reopen(&self.resources.config) {
-                    log::error!("{log_error}");
-                }
-                log::error!("configuration not changed: {error}");
-            }
-        }
-        self.service_manager.notify_ready(self.now);
-    }
-
-    /// Brings everything in line with a configuration that has replaced `old`.
-    fn apply(&mut self, old: &Config) {
-        let resources = &mut self.resources;
-        if let Err(error) = logging::reopen(&resources.config) {
-            log::error!("{error}");
-        }
-        let limits = &resources.config.limits;
-        let fd_limits = fd_limit::raise_for(&resources.config);
-        resources.network.set_extra_attempts(fd_limits.extra_attempts);
-        resources.budget.set_limits(limits.buffers, limits.buffer);
-        resources.pipes.set_limit(fd_limits.pipes);
-        resources.schedule.set_limits(fd_limits.senders, limits.notices);
-        resources.resolver.set_max_threads(fd_limits.resolvers);
-        // The files may have changed, whatever their names.
-        let tls = tls_context(&resources.config);
-        self.senders.set_trust(trust(&tls, &resources.config));
-        resources.handshakes.set_context(tls);
-        self.senders.set_max_requests(fd_limits.senders);
-        self.admission.set_limit(fd_limits.connections);
-        let fixed = |config: &Config| (config.address.clone(), config.port, config.luup.clone(), config.limits.answer);
-        if fixed(old) != fixed(&resources.config) {
-            log::warn!("changes of ip, port, vera and answer take a restart");
-            let config = &mut resources.config;
-            (config.address, config.port, config.luup, config.limits.answer) = fixed(old);
-        }
-        self.listeners.reload(&resources.config, resources.poll.registry());
-        resources.own.ports = self.listeners.ports();
-        // Deadlines may be earlier now.
-        let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.arm_timer(key);
-        }
-        log::info!("configuration read anew");
-    }
-
-    /// True if the replies and pages that clients have yet to read take more than is left of `buffers`: no status is made then.
-    fn has_too_many_unread(&self) -> bool {
-        let unread: usize = self.sessions.iter().map(|(_, found)| found.session.unread()).sum();
-        unread > self.resources.budget.left_in_all()
-    }
-
-    fn snapshots(&self) -> impl Iterator<Item = (Key, Snapshot)> {
-        self.sessions.iter().filter_map(|(key, found)| {
-            found.session.snapshot(&self.resources.schedule, self.now).map(|shown| (key, shown))
-        })
-    }
-
-    /// STAT's answer, as the session of `own` sees it.
-    fn status_table(&self, own: Option<Key>) -> Vec<u8> {
-        let mut table = status::header();
-        for (key, shown) in self.snapshots() {
-            table.extend(status::row(&shown, own == Some(key)));
-        }
-        table
-    }
-
-    /// The answer to STAT with the name of a format.
-    fn status_text(&self, format: StatFormat) -> String {
-        let overview = status::DaemonStatus {
-            uptime: self.now - self.started,
-            buffered: self.resources.budget.held(),
-            history: self.resources.budget.history(),
-            accepted: self.accepted,
-            refused: self.admission.refused(),
-            listeners: self.listeners.list(&self.resources.config, |key| {
-                self.sessions.get(key).map(|found| found.session.pid().to_string()).unwrap_or_default()
-            }),
-            notifications: self.resources.schedule.counters(),
-            pending: self.resources.schedule.pending(),
-            ended: self.resources.ended.iter().map(|ended| (self.now - ended.at, ended.clone())).collect(),
-        };
-        let sessions = self.snapshots().map(|(_, shown)| shown);
-        let limits = &self.resources.config.limits;
-        match format {
-            StatFormat::Json => status::json(&overview, limits, sessions),
-            StatFormat::Metrics => status::metrics(&overview, limits, sessions),
-            StatFormat::Text => status::text(&overview, limits, sessions),
-        }
-    }
-
-    /// The response to a request for a page of the status port.
-    fn status_page(&self, page: StatusPage) -> Result<Vec<u8>, handshake::Refusal> {
-        if self.has_too_many_unread() {
-            return Err(handshake::Refusal::new(503, "There is no memory for the page now."));
-        }
-        Ok(match page {
-            StatusPage::Html { accepts_gzip } => {
-                page_response("text/html; charset=utf-8", accepts_gzip, &status::page(accepts_gzip))
-            }
-            StatusPage::Json => page_response("application/json", false, self.status_text(StatFormat::Json).as_bytes()),
-            StatusPage::Metrics => page_response(
-                "text/plain; version=0.0.4; charset=utf-8",
-                false,
-                self.status_text(StatFormat::Metrics).as_bytes(),
-            ),
-        })
-    }
-
-    /// Closes everything, and gives closing notifications time to reach Luup, and remotes time to be told.
-    fn shut_down(mut self, events: &mut Events) {
-        log::info!("ending: {}", self.ending.unwrap_or_default());
-        self.service_manager.notify_stopping();
-        self.listeners.close();
-        self.resources.schedule.handle_shutdown(self.now);
-        let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.with_session(key, Session::shut_down);
-            self.enqueue(key);
-        }
-        let until = self.now + SHUTDOWN_TIMEOUT;
-        loop {
-            self.run_sessions();
-            self.send_notifications();
-            let left = until.saturating_duration_since(Instant::now());
-            let done = self.sessions.is_empty() && self.resources.schedule.pending() == 0;
-            if done || left.is_zero() {
-                break;
-            }
-            let wait = self.timeout().map_or(left, |timeout| timeout.min(left));
-            if self.poll(events, Some(wait)).is_err() {
-                break;
-            }
-        }
-        for left in self.sessions.values_mut() {
-            left.session.abort();
-        }
-        log::info!("ended");
-        logging::flush();
     }
 }
 
