@@ -5,10 +5,11 @@
 //! the others have theirs before.
 
 mod admission;
+mod arrivals;
 mod fd_limit;
 mod keep;
 mod kept_registry;
-mod listen;
+
 mod listeners;
 mod reload;
 mod requests;

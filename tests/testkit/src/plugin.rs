@@ -188,7 +188,13 @@ impl Plugin {
     }
 
     fn buffered_text(&self) -> String {
-        String::from_utf8_lossy(&self.buffered).into_owned()
+        const SHOWN: usize = 1000;
+        let text = String::from_utf8_lossy(&self.buffered[..self.buffered.len().min(SHOWN)]);
+        if self.buffered.len() > SHOWN {
+            format!("{text}... ({} bytes)", self.buffered.len())
+        } else {
+            text.into_owned()
+        }
     }
 
     /// Reads once. False at the end of the stream.
