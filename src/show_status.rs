@@ -16,8 +16,6 @@ use crate::protocol::command::StatFormat;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two prints of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Where the tables of STAT TEXT have the state of a connection.
-const STATE_COLUMN: usize = 10;
 /// Longest status in bytes: 200000 connections (`connections=`) take less than 1 KiB each.
 const MAX_STATUS_LEN: usize = 200 << 20;
 
@@ -78,12 +76,17 @@ fn exchange(proxy: &mut TcpStream, format: StatFormat, deadline: Instant) -> io:
 /// The tables with their headers in bold type and parked connections in yellow.
 fn colour(text: &[u8]) -> Vec<u8> {
     let mut coloured = Vec::new();
+    // Where the table has the state of a connection.
+    let mut state_column = None;
     for line in text.split_inclusive(|&byte| byte == b'\n') {
-        let has_state = |state: &[u8]| line.get(STATE_COLUMN..).is_some_and(|rest| rest.starts_with(state));
         let is_header = [&b"LISTENER "[..], b"ID ", b"ENDED "].iter().any(|header| line.starts_with(header));
+        if is_header {
+            state_column = line.windows(7).position(|word| word == b" STATE ").map(|blank| blank + 1);
+        }
+        let shown_state = state_column.and_then(|column| line.get(column..)).unwrap_or_default();
         let style: &[u8] = match is_header {
             true => b"\x1b[1m",
-            false if has_state(b"parked ") => b"\x1b[33m",
+            false if shown_state.starts_with(b"parked ") => b"\x1b[33m",
             false => b"\x1b[0m",
         };
         coloured.extend_from_slice(style);
@@ -134,8 +137,8 @@ mod tests {
     #[test]
     fn headers_and_parked_connections_are_coloured() {
         assert_eq!(
-            colour(b"ID        STATE\n1         parked  ws\n2         echo\n"),
-            b"\x1b[1mID        STATE\n\x1b[33m1         parked  ws\n\x1b[0m2         echo\n\x1b[0m"
+            colour(b"ID        STATE   PROTO\n1         parked  ws\n2         echo    parked \n"),
+            b"\x1b[1mID        STATE   PROTO\n\x1b[33m1         parked  ws\n\x1b[0m2         echo    parked \n\x1b[0m"
         );
     }
 }

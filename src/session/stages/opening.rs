@@ -366,7 +366,9 @@ impl<S: Stream> Opening<S> {
     }
 
     fn leave(&mut self) -> OpeningOutcome {
-        log::info!("{} left before it was accepted", self.pid);
+        // Browsers open spare connections to a port with pages.
+        let level = if self.client == ClientProtocol::Http { log::Level::Debug } else { log::Level::Info };
+        log::log!(level, "{} left before it was accepted", self.pid);
         self.state = OpeningState::OVER;
         OpeningOutcome::Over
     }

@@ -247,3 +247,14 @@ fn what_plugins_and_remotes_name_is_data_and_no_markup() {
     let shown = json["connections"].as_array().unwrap().iter().find(|one| one["id"] == plugin.pid()).unwrap();
     assert_eq!(shown["notify"], "5/s/a/<img_src=x_onerror=alert(1)>\"&'");
 }
+
+/// Browsers open connections that they may need.
+#[test]
+fn a_spare_connection_of_a_browser_is_not_logged() {
+    let status = WithStatus::start("");
+    drop(TcpStream::connect(status.addr()).unwrap());
+    let page = status.get("/", &[]);
+    assert_eq!(page.0, "200");
+    let log = status.daemon.complete_log_text();
+    assert!(!log.contains("left before it was accepted"), "{log}");
+}
