@@ -13,7 +13,7 @@
 //! | [`make_cert`] | makes a self-signed certificate | net tls |
 //! | [`daemon`] | the loop: poll, dispatch, timers, signals, admission | access buffer_pool client config logging net notify protocol relay service_manager session status tls websocket |
 //! | [`status`] | the answers to STAT | config notify protocol session |
-//! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay tls trace websocket |
+//! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay seconds tls trace websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol trace websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | net thread_pool tls |
 //! | [`tls`] | TLS as a client and as a server: certificates, handshakes on threads, streams | files net protocol thread_pool |
@@ -25,7 +25,8 @@
 //! | [`client`] | clients as they are counted, sans-IO | |
 //! | [`protocol`] | what plugins and the proxy say to each other, sans-IO | buffer_pool websocket |
 //! | [`websocket`] | RFC 6455 and 7692, sans-IO | buffer_pool trace |
-//! | [`trace`] | the lines of TRAC, sans-IO | |
+//! | [`trace`] | the lines of TRAC, sans-IO | seconds |
+//! | [`seconds`] | times as log lines and traces show them | |
 //! | [`files`] | regular files, read without waiting | |
 //! | [`thread_pool`] | threads for calls that block or compute for long | |
 //! | [`buffer_pool`] | a thread-local free list of buffers | |
@@ -67,6 +68,7 @@ mod probe;
 mod program;
 mod protocol;
 mod relay;
+mod seconds;
 mod service_manager;
 mod session;
 mod show_status;

@@ -74,7 +74,7 @@ impl ServiceManager {
     pub(crate) fn notify_reloading(&self) {
         // Must be on the clock of the kernel's monotonic time (sd_notify(3)), which `Instant` does not tell.
         let time = ClockId::CLOCK_MONOTONIC.now().map(Duration::from).unwrap_or_default();
-        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", time.as_micros()));
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", time.as_micros() as u64));
     }
 
     /// The daemon begins to end.

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::Instant;
 
+use crate::seconds::Seconds;
+
 /// Bytes of lines that wait at most for the client that has asked for them. It may hold as many again that were given to it.
 const MAX_WAITING: usize = 32 * 1024;
 /// Longest line of lost lines, and the longest line without the bytes that it shows.
@@ -61,10 +63,10 @@ impl Trace {
             self.lines.reserve_exact(MAX_WAITING + MAX_LOST_LINE);
         }
         self.count_lost();
-        let seconds = self.now.saturating_duration_since(self.started).as_secs_f64();
+        let seconds = Seconds(self.now.saturating_duration_since(self.started), 6);
         let way = if way == Way::ToRemote { '>' } else { '<' };
         // Writing to memory does not fail.
-        let _ = write!(self.lines, "{seconds:.6} {way} {length} {what} \"");
+        let _ = write!(self.lines, "{seconds} {way} {length} {what} \"");
         for &byte in shown {
             let _ = match byte {
                 b'\n' => self.lines.write_all(b"\\n"),

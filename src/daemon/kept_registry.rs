@@ -55,7 +55,7 @@ impl RateLimiter {
     /// True if another pid may be looked up.
     fn allow(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
-        let forgiven = (now.saturating_duration_since(since).as_millis() / WRONG_PID_INTERVAL.as_millis()) as u32;
+        let forgiven = now.saturating_duration_since(since).div_duration_f64(WRONG_PID_INTERVAL) as u32;
         self.wrong = self.wrong.saturating_sub(forgiven);
         self.since = if self.wrong == 0 { None } else { Some(since + WRONG_PID_INTERVAL * forgiven) };
         self.wrong < MAX_WRONG_PIDS

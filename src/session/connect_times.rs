@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::seconds::Seconds;
+
 /// A step of a CONN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectStep {
@@ -58,7 +60,7 @@ impl fmt::Display for ConnectTimes {
         let mut separator = "; ";
         for step in ConnectStep::ALL {
             if let Some(time) = self.get(step) {
-                write!(f, "{separator}{} {:.3} s", step.name(), time.as_secs_f64())?;
+                write!(f, "{separator}{} {} s", step.name(), Seconds(time, 3))?;
                 separator = ", ";
             }
         }

@@ -389,7 +389,7 @@ impl OptionDefault {
     pub(crate) fn text(self, connect_timeout: Duration) -> Cow<'static, str> {
         match self {
             Self::Value(text) | Self::Unset(text) => text.into(),
-            Self::ConnectTimeout => connect_timeout.as_millis().to_string().into(),
+            Self::ConnectTimeout => (connect_timeout.as_millis() as u64).to_string().into(),
         }
     }
 }

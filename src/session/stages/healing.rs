@@ -22,6 +22,7 @@ use crate::protocol::framing::{Framing, encode_body};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
 use crate::relay::websocket::{Resumed, ToRemote};
+use crate::seconds::Seconds;
 use crate::session::context::SessionContext;
 use crate::session::outbox::Outbox;
 use crate::session::pid::Pid;
@@ -135,7 +136,7 @@ impl<N: Network> Healing<N> {
     ) -> Self {
         let LostRemote { target, protocol, reason, connected_at, last_heard, to_remote } = lost;
         let delay = outages.next_delay(parameters.heals().unwrap_or_default(), cx.random);
-        log::info!("{pid} lost: {reason}; {target}, connecting again in {:.1} s", delay.as_secs_f64());
+        log::info!("{pid} lost: {reason}; {target}, connecting again in {} s", Seconds(delay, 1));
         let mut healing = Self {
             pid,
             origin,
@@ -189,8 +190,8 @@ impl<N: Network> Healing<N> {
             ConnectOutcome::Again => HealOutcome::Again { told },
             ConnectOutcome::Connected(connected) => {
                 self.attempt = None;
-                let away = (cx.now - self.since).as_secs_f64();
-                log::info!("{} back: connected again to {}, after {away:.1} s", self.pid, self.target);
+                let away = Seconds(cx.now - self.since, 1);
+                log::info!("{} back: connected again to {}, after {away} s", self.pid, self.target);
                 self.tell_plugin("back", parameters);
                 let to_plugin = std::mem::take(&mut self.to_plugin).into_unwritten();
                 let resumed = self.to_remote.take().map(|to_remote| Resumed { to_remote, to_plugin });
@@ -202,11 +203,11 @@ impl<N: Network> Healing<N> {
                 let delay = self.outages.next_delay(parameters.heals().unwrap_or_default(), cx.random);
                 self.retry_at = cx.now + delay;
                 log::info!(
-                    "{} not connected again to {}: {}; the next attempt in {:.1} s",
+                    "{} not connected again to {}: {}; the next attempt in {} s",
                     self.pid,
                     self.target,
                     String::from_utf8_lossy(&reason),
-                    delay.as_secs_f64()
+                    Seconds(delay, 1)
                 );
                 HealOutcome::Again { told }
             }
