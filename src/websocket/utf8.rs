@@ -22,7 +22,7 @@ impl Utf8 {
     pub(super) fn check(&mut self, mut piece: &[u8]) -> bool {
         loop {
             if self.needed == 0 {
-                piece = match piece {
+                piece = match skip_characters(piece) {
                     [] => return true,
                     [0..=0x7f, ..] => skip_ascii(piece),
                     // The most frequent characters of two and three bytes, whole.
@@ -64,6 +64,28 @@ impl Utf8 {
 #[inline]
 fn high_bits(word: &[u8; WORD]) -> usize {
     usize::from_le_bytes(*word) & HIGH_BITS
+}
+
+/// `text` without whole characters at its beginning, if it is so long that vector instructions find them fastest; else `text`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline]
+fn skip_characters(text: &[u8]) -> &[u8] {
+    /// Shorter texts take longer to begin with than to check.
+    const MIN_LEN: usize = 128;
+    if text.len() < MIN_LEN {
+        return text;
+    }
+    match simdutf8::compat::from_utf8(text) {
+        Ok(_) => &[],
+        Err(error) => &text[error.valid_up_to()..],
+    }
+}
+
+/// `text`: there are no vector instructions for more.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[inline]
+fn skip_characters(text: &[u8]) -> &[u8] {
+    text
 }
 
 /// `text` from its first byte on that is not ASCII.
