@@ -281,8 +281,8 @@ end
 
 -- The seconds that a script may wait for the sockets of a group.
 local function longest_wait(group)
-    -- Queued bytes are sent, and what is due is done, within a second.
-    local seconds = 1
+    -- Queued bytes are sent, and what is due is done, within a second. Without connections only the queues of closed ones are left.
+    local seconds = next(group) and 1 or 0.1
     for connection in pairs(group) do
         local direct = connection.direct or connection.state == "connecting"
         if connection.more then return 0 end
@@ -291,11 +291,11 @@ local function longest_wait(group)
     return seconds
 end
 
---- For scripts outside of Luup, which may block: polls a group until its last connection and listener have closed, until
--- `done()` is true or until `seconds` have passed.
+--- For scripts outside of Luup, which may block: polls a group until its last connection and listener have closed and what they
+-- had queued is sent, until `done()` is true or until `seconds` have passed.
 function Client.loop(group, done, seconds)
     local started = Clock.now()
-    while next(group) and not (done and done()) do
+    while (next(group) or select(2, Transport.close_lingering())) and not (done and done()) do
         local sockets, left = {}, seconds and seconds - Clock.since(started)
         if left and left <= 0 then return false end
         for connection in pairs(group) do

@@ -70,12 +70,13 @@ end
 -- Polls the sockets whose peers have not closed yet.
 local lingerer = { options = {} }
 function lingerer:poll()
-    if Transport.close_lingering() then Timer.arm(self, 1) else Timer.disarm(self) end
+    local left, unsent = Transport.close_lingering()
+    if left then Timer.arm(self, unsent and 0.1 or 1) else Timer.disarm(self) end
 end
 
--- Ends the channel after what is queued.
-local function finish(self)
-    self.channel:finish()
+-- Ends the channel after what is queued. `after`: called then, or nil.
+local function finish(self, after)
+    self.channel:finish(after)
     lingerer:poll()
 end
 
@@ -498,18 +499,23 @@ function Connection:close(code, reason)
     code, reason = code or 1000, reason or ""
     local ok, why = queue_close(self, code, reason)
     if not ok then return nil, why end
-    local kept = self.options.KEEP and self.framing ~= "MESG" and self.state == "open" and not self.direct
+    local drop
+    if self.options.KEEP and self.framing ~= "MESG" and self.state == "open" and not self.direct then
+        local at, pid = self.options, self.pid
+        drop = function()
+            self.drop_kept(pid, {
+                host = at.host, port = at.port, patience = at.patience, timeout = at.timeout, connect = at.connect, log = at.log,
+            })
+        end
+    end
+    local is_sent = true
     if self.state == "open" then
-        self.channel:flush(MAX_SEND_WAIT)
-        finish(self)
+        is_sent = self.channel:flush(MAX_SEND_WAIT)
+        -- DROP ends the connection at once. It must not come before the bytes that are queued.
+        finish(self, not is_sent and drop or nil)
     end
     set_closed(self, code, reason)
-    if kept then
-        local at = self.options
-        self.drop_kept(self.pid, {
-            host = at.host, port = at.port, patience = at.patience, timeout = at.timeout, connect = at.connect, log = at.log,
-        })
-    end
+    if is_sent and drop then drop() end
     return true
 end
 

@@ -232,8 +232,7 @@ function Stream:sock() return self.transport.sock end
 function Stream:close() self.transport:close() end
 
 function Stream:finish()
-    if self.transport:queued() == 0 then self.transport:shutdown_send() end
-    self.transport:linger()
+    self.transport:linger(true)
 end
 
 -- Datagrams. RAW: the payloads; MESG: with their senders.

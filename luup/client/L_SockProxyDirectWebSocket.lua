@@ -317,7 +317,9 @@ function WebSocket:close() self.transport:close() end
 
 --- Ends the connection after everything that is queued. The server closes first (RFC 6455 section 7.1.1).
 function WebSocket:finish()
-    self.transport:linger()
+    -- LINE and RAW have no CLOS. The code is that of the proxy for a plugin whose stream ends.
+    if not self.over and not self.closing then push_frame(self, "CLOS", close_payload(1001, "")) end
+    self.transport:linger(false)
 end
 
 return WebSocket

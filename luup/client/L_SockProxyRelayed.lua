@@ -92,10 +92,10 @@ function Relayed:queued()
     return self.transport:queued()
 end
 
---- Ends the connection after everything that is queued: the socket is closed when the proxy has closed its side.
-function Relayed:finish()
-    if self.framing ~= "MESG" then self.transport:shutdown_send() end
-    self.transport:linger()
+--- Ends the connection after everything that is queued: the socket is closed when the proxy has closed its side. In MESG, CLOS
+-- tells the proxy of the end. `after`: called when the socket is closed, or nil.
+function Relayed:finish(after)
+    self.transport:linger(self.framing ~= "MESG", after)
 end
 
 --- Closes the socket.

@@ -175,38 +175,68 @@ function Transport:shutdown_send()
     if self.sock and self.sock.shutdown then self.sock:shutdown("send") end
 end
 
--- Closed transports whose sockets wait for the peer to close, with the time of the close. Closing a socket with unread
--- bytes resets the connection, and the reset can destroy the last bytes that were sent.
+-- The closed transports whose sockets wait for the peer to close. Closing a socket with unread bytes resets the connection, and
+-- the reset can destroy the last bytes that were sent.
 local lingering = {}
--- Seconds. The proxy takes at most five for a closing handshake.
-local MAX_LINGER = 10
+-- Seconds since the peer has last taken bytes; the proxy takes at most five for a closing handshake. And seconds since the close:
+-- a peer that reads slowly may take that long for a full send queue.
+local MAX_LINGER, MAX_SENDING = 10, 60
 
---- Hands the socket and its send queue to Transport.close_lingering, which closes it after the peer has closed its side. This
--- transport has no socket afterwards.
-function Transport:linger()
+--- Hands the socket and its send queue to Transport.close_lingering, which sends the queue and closes the socket after the peer has
+-- closed its side. This transport has no socket afterwards. `half_close`: true if the sending side is shut down when the queue is
+-- empty, which tells the peer of the end. `after`: called when the socket is closed, or nil.
+function Transport:linger(half_close, after)
     if not self.sock then return end
     local rest = Transport.new(self.sock, self.chunk, self.plain)
     rest.front, rest.behind, rest.sent, rest.unsent = self.front, self.behind, self.sent, self.unsent
-    lingering[rest] = Clock.now()
+    rest.half_close, rest.after = half_close, after
+    rest.closed_at = Clock.now()
+    rest.progress_at = rest.closed_at
+    lingering[rest] = true
     self.sock = nil
 end
 
---- Closes the lingering sockets that the peer has closed or that have waited too long. Returns true if any is left.
+-- One step of a lingering transport. Returns true if its socket can be closed.
+local function is_over(self)
+    local before = self.unsent
+    local sent, failed = self:flush()
+    if self.unsent < before then self.progress_at = Clock.now() end
+    if sent and self.half_close then
+        self:shutdown_send()
+        self.half_close = nil
+    end
+    local chunks = 0
+    local why
+    repeat
+        chunks, why = chunks + 1, select(2, self:fill())
+    until why or chunks == 64
+    self.text, self.at, self.later, self.have = "", 1, {}, 0
+    if Clock.since(self.progress_at) > MAX_LINGER or Clock.since(self.closed_at) > MAX_SENDING then return true end
+    -- A peer that has shut down its sending side still reads. If it has closed the connection, flush() fails.
+    if why == "closed" and failed == "timeout" then return false end
+    return why ~= nil and why ~= "timeout"
+end
+
+--- Sends the queues of the lingering sockets, and closes those that the peer has closed or that have waited too long. Returns true
+-- if any is left, and true if bytes of any wait to be sent.
 function Transport.close_lingering()
-    for transport, since in pairs(lingering) do
-        transport:flush()
-        local chunks = 0
-        local why
-        repeat
-            chunks, why = chunks + 1, select(2, transport:fill())
-        until why or chunks == 64
-        transport.text, transport.at, transport.later, transport.have = "", 1, {}, 0
-        if (why and why ~= "timeout") or Clock.since(since) > MAX_LINGER then
-            lingering[transport] = nil
-            transport:close()
+    local over, unsent = {}, false
+    for transport in pairs(lingering) do
+        if is_over(transport) then
+            over[#over + 1] = transport
+        elseif transport.unsent > 0 then
+            unsent = true
         end
     end
-    return next(lingering) ~= nil
+    for _, transport in ipairs(over) do
+        lingering[transport] = nil
+        transport:close()
+    end
+    -- These may call this function.
+    for _, transport in ipairs(over) do
+        if transport.after then transport.after() end
+    end
+    return next(lingering) ~= nil, unsent
 end
 
 --- Closes the socket.

@@ -159,6 +159,17 @@ fn what_works_with_the_proxy_works_without_it() {
     lua_in_mode("either.lua", "direct");
 }
 
+/// `close()` while much is queued.
+#[test]
+fn nothing_queued_is_lost_by_a_close() {
+    lua_in_mode("closing.lua", "proxy");
+}
+
+#[test]
+fn nothing_queued_is_lost_by_a_close_without_the_proxy() {
+    lua_in_mode("closing.lua", "direct");
+}
+
 #[test]
 fn a_plugin_for_luws_works() {
     lua_in_mode("luws.lua", "proxy");
