@@ -7,10 +7,10 @@
 
 local socket = require "socket"
 local Clock = require "L_SockProxyClock"
-local Framing = require "L_SockProxyFraming"
 local Handshake = require "L_SockProxyHandshake"
 local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
+local Relayed = require "L_SockProxyRelayed"
 local Resolver = require "L_SockProxyResolver"
 local Transport = require "L_SockProxyTransport"
 
@@ -197,8 +197,11 @@ function Direct.target(target)
     return host, port
 end
 
--- A stream without framing.
-local Stream = { direct = true, framing = "RAW" }
+-- A stream: the bytes are those that the proxy would pass on.
+local Stream = {
+    direct = true, framing = "RAW", next = Relayed.next, push = Relayed.push, flush = Relayed.flush, queued = Relayed.queued,
+    finish = Relayed.finish, close = Relayed.close, sock = Relayed.sock,
+}
 Stream.__index = Stream
 
 function Stream:read()
@@ -207,32 +210,12 @@ function Stream:read()
     return bytes, why
 end
 
-function Stream:next()
-    if self.transport:pending() then return "BINA", self.transport:bytes(self.transport.have) end
-end
-
-function Stream:push(verb, body)
-    local valid, why = Framing.check(self.framing, verb, body)
-    if not valid then return nil, why end
-    self.transport:push(body)
-    return true
-end
-
 --- What is due at this time. Returns nil, or the reason for which the connection ends; and the seconds until the next time.
 function Stream:tick()
     if not self.silence then return nil end
     local left = self.silence - Clock.since(self.heard)
     if left <= 0 then return "silent for too long" end
     return nil, left
-end
-
-function Stream:flush(seconds) return self.transport:flush(seconds) end
-function Stream:queued() return self.transport:queued() end
-function Stream:sock() return self.transport.sock end
-function Stream:close() self.transport:close() end
-
-function Stream:finish()
-    self.transport:linger(true)
 end
 
 -- Datagrams. RAW: the payloads; MESG: with their senders.

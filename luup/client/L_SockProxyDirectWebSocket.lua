@@ -12,9 +12,10 @@ local Frames = require "L_SockProxyFrames"
 local Framing = require "L_SockProxyFraming"
 local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
+local Relayed = require "L_SockProxyRelayed"
 local Upgrade = require "L_SockProxyUpgrade"
 
-local WebSocket = { direct = true }
+local WebSocket = { direct = true, queued = Relayed.queued, close = Relayed.close, sock = Relayed.sock }
 WebSocket.__index = WebSocket
 
 -- The proxy's defaults: RQTM in seconds, RDIR, MAXM in bytes.
@@ -310,10 +311,6 @@ function WebSocket:flush(seconds)
     if not self.closing then push_frame(self, "PONG", payload) end
     return self.transport:flush()
 end
-
-function WebSocket:queued() return self.transport:queued() end
-function WebSocket:sock() return self.transport.sock end
-function WebSocket:close() self.transport:close() end
 
 --- Ends the connection after everything that is queued. The server closes first (RFC 6455 section 7.1.1).
 function WebSocket:finish()

@@ -125,11 +125,6 @@ function Transport:line(longest)
     return line
 end
 
---- True if received bytes were not taken.
-function Transport:pending()
-    return self.have > 0
-end
-
 --- The number of bytes that wait to be sent.
 function Transport:queued()
     return self.unsent
