@@ -70,17 +70,17 @@ local function reply_limit(options, websocket)
     return (seconds > 0 and math.min(seconds, MAX_TIMEOUT) or MAX_TIMEOUT) + REPLY_MARGIN
 end
 
--- Connects to the proxy for a connection of its own, in an operation. Returns the channel, or nil, the reason and true if no proxy
--- that can do it is there.
+-- Connects to the proxy for a connection of its own, in an operation. Returns the channel, or nil and the reason if no proxy that
+-- can do it is there.
 local function connect_proxy(options, framing, needs)
     local address = options.host .. ":" .. options.port
     if options.direct and hangs_until[address] and hangs_until[address] > Clock.now() then
-        return nil, "the proxy at " .. address .. " hangs", true
+        return nil, "the proxy at " .. address .. " hangs"
     end
     local channel, why = Relayed.connect(options, framing, needs)
     if channel then missing[address] = nil end
     hangs_until[address] = why and why:find("does not greet: timeout", 1, true) and Clock.now() + options.proxy_interval or nil
-    return channel, why, channel == nil
+    return channel, why
 end
 
 -- The steps of Client.open, for a connection with the fields that open() sets.
@@ -104,9 +104,9 @@ end
 -- Goes on with a kept connection, or asks the proxy for a new one, or connects without it.
 function steps.connect(self)
     local options, pid = self.options, self.keeps
-    local channel, why, absent = connect_proxy(options, self.framing, Options.required_capabilities(self.target, options))
+    local channel, why = connect_proxy(options, self.framing, Options.required_capabilities(self.target, options))
     if not channel then
-        if absent and options.direct then return steps.connect_direct(self, why) end
+        if options.direct then return steps.connect_direct(self, why) end
         return nil, why
     end
     if pid then

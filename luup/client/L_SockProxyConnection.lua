@@ -211,7 +211,7 @@ function Connection:start()
     return self
 end
 
--- Delivers one message to the callbacks. Returns false if the connection is closed afterwards.
+-- Delivers one message to the callbacks.
 local function deliver(self, verb, body, detail)
     self.seen = self.seen + (self.framing == "RAW" and #body or 1)
     if verb == "TEXT" or verb == "BINA" or verb == "DGRM" then
@@ -232,7 +232,6 @@ local function deliver(self, verb, body, detail)
         local reason = body:match("^lost ?(.*)$")
         if reason then call_back(self, "on_lost", reason) else call_back(self, "on_back") end
     end
-    return self.state == "open"
 end
 
 -- Called when a channel breaks off: the socket was closed, has failed, or has brought what is no message.

@@ -126,7 +126,7 @@ function WebSocket.open(target, options, framing)
         if transport then
             local max = tonumber(options.MAXM) or MAX_MESSAGE
             local self = setmetatable({
-                transport = transport, framing = framing, subprotocol = result.subprotocol,
+                transport = transport, framing = framing,
                 decoder = Frames.decoder { max = max }, max = max,
                 mask = options.MASK == nil or is_on(options.MASK), control = tostring(options.CTRL or "auto"):lower(),
                 pings = {}, pieces = {}, pieces_length = 0,
@@ -238,7 +238,7 @@ end
 
 -- Takes the pieces of a message that FRAG began, and its last one.
 local function whole(self, body)
-    if self.pieces_length == 0 and #self.pieces == 0 then return body end
+    if #self.pieces == 0 then return body end
     self.pieces[#self.pieces + 1] = body
     body = table.concat(self.pieces)
     self.pieces, self.pieces_length = {}, 0

@@ -49,11 +49,11 @@ function Operation.start(run)
     return setmetatable({ thread = coroutine.create(run) }, Operation)
 end
 
---- Continues until the next wait. Returns false, or true and the results of the code: nil and the reason after an error in it.
+--- Continues until the next wait. Returns false, or true and the two results of the code: nil and the reason after an error in it.
 function Operation:step()
     local previous = current
     current = self
-    local ok, first, second, third = coroutine.resume(self.thread)
+    local ok, first, second = coroutine.resume(self.thread)
     current = previous
     if not ok then
         self:cancel()
@@ -61,15 +61,15 @@ function Operation:step()
     end
     if coroutine.status(self.thread) ~= "dead" then return false end
     self.sock = nil
-    return true, first, second, third
+    return true, first, second
 end
 
 --- Continues for so many seconds at most, or until `enough()` is true, and blocks meanwhile. Returns as Operation:step.
 function Operation:run(seconds, enough)
     local started = Clock.now()
     while true do
-        local done, first, second, third = self:step()
-        if done then return true, first, second, third end
+        local done, first, second = self:step()
+        if done then return true, first, second end
         local left = seconds - Clock.since(started)
         if left <= 0 or enough and enough() then return false end
         block(self.sock, self.direction, math.min(left, math.max(self.waits_until - Clock.now(), 0.001)))

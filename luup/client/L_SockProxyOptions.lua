@@ -75,11 +75,6 @@ function Options.encoded(text)
     return (tostring(text):gsub("[^%w_.~:/=-]", hex))
 end
 
---- Percent-encodes a name or a value of a URL's query.
-function Options.query_encoded(text)
-    return (tostring(text):gsub("[^%w_.~-]", hex))
-end
-
 local function query_decoded(text)
     return (text:gsub("%+", " "):gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
 end

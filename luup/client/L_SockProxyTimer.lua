@@ -25,12 +25,6 @@ local function fire(data)
     item:poll()
 end
 
---- True if Luup's timers may have fractions of seconds, as those of openLuup.
-function Timer.has_fractions()
-    local luup = rawget(_G, "luup")
-    return luup ~= nil and luup.openLuup ~= nil
-end
-
 --- True if there are timers: in Luup, and not in a script of its own.
 function Timer.available()
     local luup = rawget(_G, "luup")
@@ -40,6 +34,7 @@ end
 --- Has Luup call `item:poll()` in so many seconds, or earlier if a timer is set already. The item has a table `options`.
 function Timer.arm(item, seconds)
     if not Timer.available() then return end
+    local luup = rawget(_G, "luup")
     local timer, own = item.timer, item.options.timer
     if not timer then
         last = last + 1
@@ -47,13 +42,13 @@ function Timer.arm(item, seconds)
         item.timer, items[last] = timer, item
         if not own then rawset(_G, NAME, fire) end
     end
-    -- Vera takes whole seconds.
-    if not Timer.has_fractions() then seconds = math.ceil(seconds) end
+    -- Vera's timers take whole seconds, those of openLuup fractions.
+    if not luup.openLuup then seconds = math.ceil(seconds) end
     local now = Clock.now()
     local pending = timer.due and timer.due > now - LOST and (not own or timer.due > now + EARLY)
     if pending and timer.due <= now + seconds then return end
     timer.due, timer.serial = now + seconds, timer.serial + 1
-    rawget(_G, "luup").call_delay(own or NAME, seconds, own and "" or timer.number .. " " .. timer.serial)
+    luup.call_delay(own or NAME, seconds, own and "" or timer.number .. " " .. timer.serial)
 end
 
 --- Ends the polls of an item.

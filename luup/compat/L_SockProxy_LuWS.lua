@@ -202,7 +202,6 @@ local function library(defaults)
         function settings.on_close(_, code, reason)
             local words
             words, handle.ended = end_words(code, reason)
-            handle.code, handle.reason = code, reason
             -- Neither 1006 nor an error that the proxy found comes from a close frame.
             local report = true
             handle.close_frame = words == "receiver error: closed" and code ~= 1006
