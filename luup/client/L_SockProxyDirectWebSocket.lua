@@ -27,21 +27,6 @@ local CLOSE_TIMEOUT = 5
 local MAX_PINGS = 16
 -- Bytes that wait to be sent. Beyond, only the last ping is answered: the server sends pings and does not read.
 local MAX_QUEUED_PONGS = 4096
--- Bytes of randomness that one read of the system's source takes.
-local POOL = 256
-
--- Random bytes for masking keys, which a server must not be able to predict (RFC 6455 section 5.3). The source stays open:
--- a process that has no descriptors left could not send.
-local pool, source = "", nil
-local function random(count)
-    if #pool < count then
-        source = source or assert(io.open("/dev/urandom", "rb"))
-        pool = source:read(POOL)
-    end
-    local bytes = pool:sub(1, count)
-    pool = pool:sub(count + 1)
-    return bytes
-end
 
 local function is_on(value)
     return value == true or tostring(value):lower() == "on"
@@ -84,7 +69,7 @@ end
 -- Makes the opening handshake with one server. Returns the transport, its response and the head; or nil, the reason and, after
 -- a redirect, its location.
 local function handshake(url, options, started, seconds)
-    local key = Upgrade.key(random(16))
+    local key = Upgrade.key(Options.random(16))
     local subprotocols = options.SUBP and Options.items(options.SUBP)
     local request, why = Upgrade.request(url, key, {
         headers = options.HDRS and Options.headers(options.HDRS), subprotocols = subprotocols,
@@ -150,9 +135,9 @@ function WebSocket.open(target, options, framing)
     end
 end
 
--- Queues a frame.
+-- Queues a frame. RFC 6455 section 5.3: the masking key MUST NOT be predictable for the server.
 local function push_frame(self, verb, payload)
-    self.transport:push(Frames.encode(Frames.OPCODES[verb], payload, true, self.mask and random(4) or nil))
+    self.transport:push(Frames.encode(Frames.OPCODES[verb], payload, true, self.mask and Options.random(4) or nil))
 end
 
 local function close_payload(code, reason)
@@ -290,7 +275,7 @@ function WebSocket:tick()
     elseif self.interval then
         if self.pinged and Clock.since(self.pinged) >= self.interval then return "no answer to a ping" end
         if not self.pinged and silence >= self.interval then
-            self.own_ping, self.pinged = random(8), Clock.now()
+            self.own_ping, self.pinged = Options.random(8), Clock.now()
             push_frame(self, "PING", self.own_ping)
             self.transport:flush()
         end

@@ -208,12 +208,14 @@ function Options.listen_command(options)
     return line_of({ "LSTN", (address and address .. ":" or "") .. string.format("%d", port) }, given, { SUBP = true, ORIG = true })
 end
 
+-- The source of random bytes. It stays open: a process that has no descriptors left could not send to a WebSocket. The buffer of
+-- the C library makes a read of few bytes cheap.
+local source
+
 --- Returns random bytes that another program cannot guess.
 function Options.random(count)
-    local file = assert(io.open("/dev/urandom", "rb"))
-    local bytes = file:read(count)
-    file:close()
-    return bytes
+    source = source or assert(io.open("/dev/urandom", "rb"))
+    return assert(source:read(count))
 end
 
 --- Returns a random pid for KEEP. The plugin stores it in a variable of its device.

@@ -6,6 +6,7 @@
 local socket = require "socket"
 local Clock = require "L_SockProxyClock"
 local Operation = require "L_SockProxyOperation"
+local Options = require "L_SockProxyOptions"
 
 local Resolver = {
     --- Files and the port of name servers.
@@ -118,15 +119,10 @@ local function address_in(bytes, id, question)
     return false
 end
 
-local function random_id()
-    local file = io.open("/dev/urandom", "rb")
-    local id = file and file:read(2)
-    if file then file:close() end
-    return id and #id == 2 and id or string.char(math.random(0, 255), math.random(0, 255))
-end
-
 -- Asks one server. Returns the address, false if there is none, or nil if it does not answer in so many seconds.
 local function ask(server, question, seconds)
+    -- A program that guesses the id could answer in place of the server (RFC 5452 section 4.3).
+    local id = Options.random(2)
     local sock = socket.udp()
     if not sock then return nil end
     sock:settimeout(0)
@@ -135,7 +131,6 @@ local function ask(server, question, seconds)
         sock:close()
         return nil
     end
-    local id = random_id()
     sock:send(id .. "\1\0\0\1\0\0\0\0\0\0" .. question)
     local started = Clock.now()
     while Operation.wait(sock, "read", started, seconds) do
