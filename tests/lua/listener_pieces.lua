@@ -77,7 +77,8 @@ for at = 0, #said do
         } )
         lib.check( type( listener ) == "table", listener )
         if timeout > 0 then lib.equal( #got, 0 ) end
-        for _ = 1, 5 do lib.equal( listener:poll(), false ) end
+        -- On a busy machine a turn may be too long for all: the rest follows in the next one.
+        for _ = 1, 5 do repeat local more = listener:poll() until not more end
         lib.equal( sent_bytes( sock ), "CAPA\nLSTN 8081 PATH=/panel PRTO=ws\n" )
         lib.equal( got.listening, timeout == 0 and listener or nil )
         lib.equal( #got, 3 )
