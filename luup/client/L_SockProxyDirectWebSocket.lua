@@ -10,7 +10,6 @@ local Clock = require "L_SockProxyClock"
 local Direct = require "L_SockProxyDirect"
 local Frames = require "L_SockProxyFrames"
 local Framing = require "L_SockProxyFraming"
-local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
 local Relayed = require "L_SockProxyRelayed"
 local Upgrade = require "L_SockProxyUpgrade"
@@ -37,16 +36,12 @@ local function read_head(reader, transport, secure, started, seconds)
     while true do
         local head, why = reader:next(transport)
         if head or why then return head, why end
-        local received
-        received, why = transport:fill()
+        local readable
+        readable, why = transport:await(started, seconds)
+        if why == "timeout" then return nil, "REQUEST_TIMEOUT timeout" end
         -- The proxy's word for a connection that ends before the response. In TLS 1.3, a server refuses a certificate after the
         -- client's handshake.
-        if received == 0 and why ~= "timeout" then
-            return nil, (secure and why ~= "closed" and "SSL_ERROR " or "SOCKET_ERROR ") .. why
-        end
-        if received == 0 and not Operation.wait(transport.sock, "read", started, seconds) then
-            return nil, "REQUEST_TIMEOUT timeout"
-        end
+        if not readable then return nil, (secure and why ~= "closed" and "SSL_ERROR " or "SOCKET_ERROR ") .. why end
     end
 end
 

@@ -19,14 +19,11 @@ local MAX_DIAL = 0.05
 function Handshake.reply(transport, seconds)
     local started = Clock.now()
     while true do
-        local line, err = transport:line(MAX_LINE)
-        if line then return line end
-        if err then return nil, err end
-        local received, why = transport:fill()
-        if received == 0 then
-            if why ~= "timeout" then return nil, why end
-            if not Operation.wait(transport.sock, "read", started, seconds) then return nil, why end
-        end
+        local line, why = transport:line(MAX_LINE)
+        if line or why then return line, why end
+        local readable
+        readable, why = transport:await(started, seconds)
+        if not readable then return nil, why end
     end
 end
 

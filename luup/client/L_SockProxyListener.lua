@@ -195,11 +195,12 @@ local function dispatch(self, started)
     return false
 end
 
--- Reads one chunk and handles it; waits up to `seconds` for its first byte. Returns true if there may be more to read, or
--- if what was read is not handled yet.
+-- Reads one chunk and handles it, or waits if there is none. `seconds` since `started`: when the wait ends, or nil for no wait.
+-- Returns true if there may be more to read, or if what was read is not handled yet.
 local function read_chunk(self, started, seconds)
     self.transport:flush()
-    local _, why = self.transport:fill(seconds)
+    local _, why
+    if seconds then _, why = self.transport:await(started, seconds) else _, why = self.transport:fill() end
     local unhandled, wrong = dispatch(self, started)
     if not self.transport then return false end
     if unhandled then return true end
@@ -218,7 +219,7 @@ local function poll(self, seconds)
         if Clock.since(self.lost_at) < self.retry_at - self.lost_at then return false end
         dial(self)
         while self.state == "connecting" and Clock.since(started) < seconds do
-            read_chunk(self, started, seconds - Clock.since(started))
+            read_chunk(self, started, seconds)
         end
         if self.opening then return false end
     end

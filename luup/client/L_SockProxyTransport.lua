@@ -63,18 +63,12 @@ local function append(pieces, piece, chunk)
     end
 end
 
---- Reads from the socket, one chunk at most. Waits up to `seconds` (default: 0) for the first byte. Returns the number of bytes
--- read and, if that was less than a chunk, the reason: "timeout" (no more yet), "closed" or another error.
-function Transport:fill(seconds)
+--- Reads from the socket, one chunk at most, without waiting. Returns the number of bytes read and, if that was less than a chunk,
+-- the reason: "timeout" (no more yet), "closed" or another error.
+function Transport:fill()
     if not self.sock then return 0, "closed" end
     local data, why, part = self.sock:receive(self.chunk)
     data = data or part or ""
-    if data == "" and seconds and reason(why) == "timeout" then
-        Operation.wait(self.sock, "read", Clock.now(), seconds)
-        if not self.sock then return 0, "closed" end
-        data, why, part = self.sock:receive(self.chunk)
-        data = data or part or ""
-    end
     if data ~= "" then
         append(self.later, data, self.chunk)
         self.have = self.have + #data
@@ -82,6 +76,15 @@ function Transport:fill(seconds)
     -- Some releases of LuaSec have no words for an error of OpenSSL.
     if data == "" and not why then why = "error" end
     return #data, reason(why)
+end
+
+--- Reads one chunk, or waits if there is nothing to read. `seconds` since `started`, which Clock.now() gave: when the wait ends.
+-- Returns true if the caller may find more than before, now or at its next call; else nil and the reason: "timeout", "closed" or
+-- another error.
+function Transport:await(started, seconds)
+    local received, why = self:fill()
+    if received > 0 or why == "timeout" and Operation.wait(self.sock, "read", started, seconds) then return true end
+    return nil, why
 end
 
 -- Joins the received bytes into one string.

@@ -7,6 +7,7 @@ local lib = require "lib"
 local engine = require "engine"
 local plugin = require "plugin"
 local proxy = require "L_SockProxyClient"
+local Clock = require "L_SockProxyClock"
 
 local at = lib.arguments()
 engine.listen( at.luup )
@@ -65,7 +66,10 @@ for round = 1, 3 do
         -- The old socket had read it, but it was not stored: it is sent again.
         group[conn] = nil
         server_says( "unread" )
-        lib.check( conn.channel.transport:fill( 30 ) > 0, "no message" )
+        local transport = conn.channel.transport
+        lib.check( transport:await( Clock.now(), 30 ), "no message" )
+        transport:fill()
+        lib.check( transport.have > 0, "no message" )
     end
     -- Round 3: the old socket stays open, as in a child process of Luup.
     if round < 3 then conn.channel:close() end
