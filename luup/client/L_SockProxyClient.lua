@@ -38,8 +38,8 @@ local Client = {}
 -- between two notifications (seconds): openLuup keeps each job for three minutes, and hundreds of them make it slow.
 Client.defaults = { host = "127.0.0.1", port = 2504, patience = 2, direct = true, proxy_interval = 30, PACE = 0.1 }
 
--- Seconds. The proxy's defaults of CTIM and RQTM, its longest, and the time that it takes at most besides.
-local CONNECT_TIMEOUT, REQUEST_TIMEOUT, MAX_TIMEOUT, REPLY_MARGIN = 4.5, 15, 600, 10
+-- Seconds that the proxy takes for a reply at most, besides the limit that CTIM or RQTM sets.
+local REPLY_MARGIN = 10
 -- Seconds after which drop() returns.
 local MAX_DROP_WAIT = 0.1
 
@@ -64,10 +64,7 @@ end
 
 -- How long the proxy's reply to CONN or ACPT may take, in seconds.
 local function reply_limit(options, websocket)
-    local milliseconds, default = options.CTIM, CONNECT_TIMEOUT
-    if websocket then milliseconds, default = options.RQTM, REQUEST_TIMEOUT end
-    local seconds = milliseconds and tonumber(milliseconds) / 1000 or default
-    return (seconds > 0 and math.min(seconds, MAX_TIMEOUT) or MAX_TIMEOUT) + REPLY_MARGIN
+    return (websocket and Options.request_limit(options) or Options.connect_limit(options)) + REPLY_MARGIN
 end
 
 -- Connects to the proxy for a connection of its own, in an operation. Returns the channel, or nil and the reason if no proxy that

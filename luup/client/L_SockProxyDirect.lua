@@ -16,18 +16,10 @@ local Transport = require "L_SockProxyTransport"
 
 local Direct = {}
 
--- Seconds: the proxy's default of CTIM, and its longest.
-local CONNECT_TIMEOUT, MAX_CONNECT_TIMEOUT = 4.5, 600
 -- Files with the system's certificate authorities.
 local AUTHORITIES = { "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem", "/etc/pki/tls/certs/ca-bundle.crt" }
 
 local NO_IPV6 = "this LuaSocket has no IPv6: it needs the proxy"
-
---- Returns a limit that is an option in milliseconds, in seconds; 0 and less stand for the longest.
-function Direct.limit(milliseconds, default)
-    local seconds = milliseconds and tonumber(milliseconds) and tonumber(milliseconds) / 1000 or default
-    return seconds > 0 and math.min(seconds, MAX_CONNECT_TIMEOUT) or MAX_CONNECT_TIMEOUT
-end
 
 -- Connects to a host. Returns the socket, or nil and the reason.
 local function connect(host, port, options, started, seconds)
@@ -175,7 +167,7 @@ end
 --- Connects to a host, by TLS if `tls` is true. Returns the transport, or nil and the reason: of TLS and, with `word`, of
 -- TCP with the proxy's word for programs before it.
 function Direct.stream(host, port, tls, options, word)
-    local started, seconds = Clock.now(), Direct.limit(options.CTIM, CONNECT_TIMEOUT)
+    local started, seconds = Clock.now(), Options.connect_limit(options)
     local sock, why = connect(host, port, options, started, seconds)
     if not sock then
         if not (word or tls) then return nil, why end
@@ -345,7 +337,7 @@ local function udp_socket(options, v6)
 end
 
 local function datagrams(host, port, options, framing)
-    local address, why = Resolver.resolve(host, Clock.now(), Direct.limit(options.CTIM, CONNECT_TIMEOUT))
+    local address, why = Resolver.resolve(host, Clock.now(), Options.connect_limit(options))
     if not address then return nil, why end
     local udp
     udp, why = udp_socket(options, is_v6(address))

@@ -17,8 +17,8 @@ local Upgrade = require "L_SockProxyUpgrade"
 local WebSocket = { direct = true, queued = Relayed.queued, close = Relayed.close, sock = Relayed.sock }
 WebSocket.__index = WebSocket
 
--- The proxy's defaults: RQTM in seconds, RDIR, MAXM in bytes.
-local REQUEST_TIMEOUT, REDIRECTS, MAX_MESSAGE = 15, 4, 65536
+-- The proxy's defaults of RDIR, and of MAXM in bytes.
+local REDIRECTS, MAX_MESSAGE = 4, 65536
 local MAX_REDIRECTS = 20
 -- Seconds that the server has to answer a close frame.
 local CLOSE_TIMEOUT = 5
@@ -96,7 +96,7 @@ end
 
 --- Opens a WebSocket; called by L_SockProxyDirect.open. Returns it, or nil and the reason.
 function WebSocket.open(target, options, framing)
-    local started, seconds = Clock.now(), Direct.limit(options.RQTM, REQUEST_TIMEOUT)
+    local started, seconds = Clock.now(), Options.request_limit(options)
     local url, why = Upgrade.parse(target)
     if not url then return nil, why end
     local first = url

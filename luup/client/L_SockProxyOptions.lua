@@ -15,6 +15,9 @@ local LISTENER_NAMES = {
     wait = "WAIT", headers = "RHDR",
 }
 
+-- Seconds. The proxy's defaults of CTIM and RQTM, and its longest.
+local CONNECT_TIMEOUT, REQUEST_TIMEOUT, MAX_TIMEOUT = 4.5, 15, 600
+
 local function hex(byte)
     return string.format("%%%02x", byte:byte())
 end
@@ -239,6 +242,22 @@ function Options.check_close(code, reason)
     if not valid then return nil, "invalid close code: " .. tostring(code) end
     if #reason > 123 then return nil, "a reason has at most 123 bytes" end
     return true
+end
+
+-- Returns a limit in milliseconds in seconds. 0 and less stand for the longest.
+local function limit(milliseconds, default)
+    local seconds = tonumber(milliseconds) and tonumber(milliseconds) / 1000 or default
+    return seconds > 0 and math.min(seconds, MAX_TIMEOUT) or MAX_TIMEOUT
+end
+
+--- The seconds that connecting may take, TLS included: CTIM.
+function Options.connect_limit(options)
+    return limit(options.CTIM, CONNECT_TIMEOUT)
+end
+
+--- The seconds that opening a WebSocket may take, from the connect to the response: RQTM.
+function Options.request_limit(options)
+    return limit(options.RQTM, REQUEST_TIMEOUT)
 end
 
 --- Returns true for a ws or wss URL, else nil and the error that the proxy gives for it.
