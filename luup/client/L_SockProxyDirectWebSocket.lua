@@ -135,11 +135,6 @@ local function push_frame(self, verb, payload)
     self.transport:push(Frames.encode(Frames.OPCODES[verb], payload, true, self.mask and Options.random(4) or nil))
 end
 
-local function close_payload(code, reason)
-    if code == 1005 then return "" end
-    return string.char(math.floor(code / 256), code % 256) .. reason
-end
-
 function WebSocket:read()
     local bytes, why = self.transport:fill()
     if bytes > 0 then self.heard, self.pinged = Clock.now(), nil end
@@ -157,7 +152,7 @@ end
 local function control(self, verb, body, code)
     if verb == "CLOS" then
         -- RFC 6455 5.5.1: an endpoint that receives a Close frame and did not send one MUST send one in response.
-        if not self.closing then push_frame(self, "CLOS", close_payload(code, "")) end
+        if not self.closing then push_frame(self, "CLOS", Framing.close_payload(code, "")) end
         return closed(self, code, body)
     end
     local shown = self.control ~= "auto" and self.framing == "MESG"
@@ -199,7 +194,7 @@ function WebSocket:next()
         if not verb then
             if not body then return nil end
             -- A violation: `body` is the code of the close frame, `detail` the reason.
-            if not self.closing then push_frame(self, "CLOS", close_payload(body, "")) end
+            if not self.closing then push_frame(self, "CLOS", Framing.close_payload(body, "")) end
             return closed(self, body, detail)
         end
         if verb == "TEXT" or verb == "BINA" then
@@ -227,7 +222,7 @@ end
 
 function WebSocket:push(verb, body, detail)
     if verb == "CLOS" then
-        push_frame(self, "CLOS", close_payload(detail, body))
+        push_frame(self, "CLOS", Framing.close_payload(detail, body))
         self.closing = Clock.now()
         return true
     end
@@ -295,7 +290,7 @@ end
 --- Ends the connection after everything that is queued. The server closes first (RFC 6455 section 7.1.1).
 function WebSocket:finish()
     -- LINE and RAW have no CLOS. The code is that of the proxy for a plugin whose stream ends.
-    if not self.over and not self.closing then push_frame(self, "CLOS", close_payload(1001, "")) end
+    if not self.over and not self.closing then push_frame(self, "CLOS", Framing.close_payload(1001, "")) end
     self.transport:linger(false)
 end
 

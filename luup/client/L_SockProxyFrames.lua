@@ -3,6 +3,8 @@
 -- and no source of random bytes; it does not know what a message means.
 -- MIT licence; part of sockproxyd.
 
+local Framing = require "L_SockProxyFraming"
+
 local byte, char, rep = string.byte, string.char, string.rep
 
 local Frames = {}
@@ -210,11 +212,6 @@ local function append(pieces, fragment)
     end
 end
 
--- RFC 6455 sections 7.4.1 and 7.4.2. 1012 to 1014 are in IANA's registry.
-local function is_close_code(code)
-    return code >= 1000 and code <= 1003 or code >= 1007 and code <= 1014 or code >= 3000 and code <= 4999
-end
-
 local function close(self, body)
     local code, reason = 1005, ""
     if body ~= "" then
@@ -223,7 +220,7 @@ local function close(self, body)
         local high, low = byte(body, 1, 2)
         code, reason = high * 256 + low, body:sub(3)
         -- Section 7.4.1: 1004, 1005, 1006 and 1015 MUST NOT be set in a close frame.
-        if not is_close_code(code) then return violation(self, 1002, "invalid close code") end
+        if not Framing.is_close_code(code) then return violation(self, 1002, "invalid close code") end
         -- Section 5.5.1: the reason is UTF-8. Section 8.1: invalid UTF-8 MUST fail the connection.
         if not Frames.is_utf8(reason) then return violation(self, 1007, "close reason is not UTF-8") end
     end

@@ -1,5 +1,6 @@
 --- The framings of FRAM, which tell messages apart on a connection to the proxy: MESG, LINE and RAW.
--- Owns how a message is written and read; the transport owns the bytes. Does not know what messages mean.
+-- Owns how a message is written and read, and which codes a close frame may have; the transport owns the bytes. Does not know
+-- what messages mean.
 -- MIT licence; part of sockproxyd.
 
 local Framing = {}
@@ -71,6 +72,17 @@ end
 
 function writers.RAW(_, body)
     return body
+end
+
+--- True for a code that a close frame may have. RFC 6455 sections 7.4.1 and 7.4.2; 1012 to 1014 are in IANA's registry.
+function Framing.is_close_code(code)
+    return code >= 1000 and code <= 1003 or code >= 1007 and code <= 1014 or code >= 3000 and code <= 4999
+end
+
+--- Returns the payload of a close frame (RFC 6455 section 5.5.1). 1005 and 1006 stand for a frame without a code.
+function Framing.close_payload(code, reason)
+    if code == 1005 or code == 1006 then return "" end
+    return string.char(math.floor(code / 256), code % 256) .. reason
 end
 
 --- Returns true if the framing can have a message of the plugin, else nil and the reason.

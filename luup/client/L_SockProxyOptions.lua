@@ -3,6 +3,8 @@
 -- which values a plugin may give. Opens no connection.
 -- MIT licence; part of sockproxyd.
 
+local Framing = require "L_SockProxyFraming"
+
 local Options = {}
 
 -- The proxy does not percent-decode these: they are older than the decoding, and a path is that of a URL.
@@ -237,9 +239,9 @@ end
 
 --- Returns true if a plugin may close with that code and reason, else nil and the reason.
 function Options.check_close(code, reason)
-    local valid = type(code) == "number" and (code >= 1000 and code <= 1003 or code == 1005 or code >= 1007 and code <= 1014
-        or code >= 3000 and code <= 4999)
-    if not valid then return nil, "invalid close code: " .. tostring(code) end
+    if type(code) ~= "number" or not (code == 1005 or Framing.is_close_code(code)) then
+        return nil, "invalid close code: " .. tostring(code)
+    end
     if #reason > 123 then return nil, "a reason has at most 123 bytes" end
     return true
 end

@@ -23,6 +23,7 @@
 
 local socket = require "socket"
 local Client = require "L_SockProxyClient"
+local Framing = require "L_SockProxyFraming"
 local Options = require "L_SockProxyOptions"
 local unpack = unpack or table.unpack -- luacheck: ignore 143
 
@@ -77,11 +78,7 @@ local function settings_of(options)
     return settings
 end
 
--- The payload of a close frame (RFC 6455 section 5.5.1), and its code and reason.
-local function close_payload(code, reason)
-    if not code or code == 1005 or code == 1006 then return "" end
-    return string.char(math.floor(code / 256), code % 256) .. reason
-end
+-- The code and the reason in the payload of a close frame (RFC 6455 section 5.5.1).
 local function close_parts(payload)
     if #payload < 2 then return 1005, "" end
     return payload:byte(1) * 256 + payload:byte(2), payload:sub(3)
@@ -205,7 +202,7 @@ local function library(defaults)
             -- Neither 1006 nor an error that the proxy found comes from a close frame.
             local report = true
             handle.close_frame = words == "receiver error: closed" and code ~= 1006
-            if handle.close_frame then report = call_control_handler(CLOSE, close_payload(code, reason)) end
+            if handle.close_frame then report = call_control_handler(CLOSE, Framing.close_payload(code or 1005, reason)) end
             if report then message_handler(handle, false, words, unpack(arguments)) end
         end
         -- Only with timeout = 0: otherwise wsopen() returns the error.
