@@ -4,6 +4,7 @@
 -- MIT licence; part of sockproxyd.
 
 local Framing = require "L_SockProxyFraming"
+local append = require("L_SockProxyTransport").append
 
 local byte, char, rep = string.byte, string.char, string.rep
 
@@ -199,19 +200,6 @@ local function violation(self, code, words)
     return nil, code, words
 end
 
--- Appends a fragment. A piece is joined with its neighbours once they are no longer than it, so that many short fragments take
--- little more memory than their bytes.
-local function append(pieces, fragment)
-    if fragment == "" then return end
-    local count = #pieces + 1
-    pieces[count] = fragment
-    while count > 1 and #pieces[count - 1] <= #pieces[count] do
-        pieces[count - 1] = pieces[count - 1] .. pieces[count]
-        pieces[count] = nil
-        count = count - 1
-    end
-end
-
 local function close(self, body)
     local code, reason = 1005, ""
     if body ~= "" then
@@ -247,7 +235,7 @@ local function read_payload(self, buffer)
     end
     if not self.final then
         self.pieces = pieces or {}
-        append(self.pieces, body)
+        if body ~= "" then append(self.pieces, body) end
         return true
     end
     self.message, self.pieces, self.size = nil, nil, 0

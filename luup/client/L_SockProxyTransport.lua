@@ -52,11 +52,13 @@ function Transport.new(sock, chunk, plain)
     }, Transport)
 end
 
--- Appends a piece. Small ones are joined, so that a peer which sends single bytes does not take many times their memory.
-local function append(pieces, piece, chunk)
+--- Appends a piece to a list. A piece is joined with its neighbours once they are no longer than it, so that a peer which sends
+-- single bytes does not take many times their memory. `longest`: bytes of a joined piece at most, or nil.
+function Transport.append(pieces, piece, longest)
     local count = #pieces + 1
     pieces[count] = piece
-    while count > 1 and #pieces[count - 1] <= #pieces[count] and #pieces[count - 1] + #pieces[count] <= chunk do
+    while count > 1 and #pieces[count - 1] <= #pieces[count]
+        and not (longest and #pieces[count - 1] + #pieces[count] > longest) do
         pieces[count - 1] = pieces[count - 1] .. pieces[count]
         pieces[count] = nil
         count = count - 1
@@ -70,7 +72,7 @@ function Transport:fill()
     local data, why, part = self.sock:receive(self.chunk)
     data = data or part or ""
     if data ~= "" then
-        append(self.later, data, self.chunk)
+        Transport.append(self.later, data, self.chunk)
         self.have = self.have + #data
     end
     -- Some releases of LuaSec have no words for an error of OpenSSL.
