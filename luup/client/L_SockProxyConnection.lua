@@ -500,12 +500,8 @@ function Connection:close(code, reason)
     if not ok then return nil, why end
     local drop
     if self.options.KEEP and self.framing ~= "MESG" and self.state == "open" and not self.direct then
-        local at, pid = self.options, self.pid
-        drop = function()
-            self.drop_kept(pid, {
-                host = at.host, port = at.port, patience = at.patience, timeout = at.timeout, connect = at.connect, log = at.log,
-            })
-        end
+        local pid = self.pid
+        drop = function() self.drop_kept(pid, self.options) end
     end
     local is_sent = true
     if self.state == "open" then
