@@ -358,7 +358,7 @@ local OPTIONS = {
 -- Returns the reason for which an option is none for this kind of target, or nil.
 local function check_options(options, kind)
     for name, value in pairs(options) do
-        if type(name) == "string" and name:match("^%u%u%u%u$") and not OPTIONS[kind]:find(" " .. name .. " ", 1, true) then
+        if Options.is_of_command(name) and not OPTIONS[kind]:find(" " .. name .. " ", 1, true) then
             return "Invalid option " .. name .. "=" .. tostring(value)
         end
     end

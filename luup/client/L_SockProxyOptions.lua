@@ -46,6 +46,11 @@ local NUMBERS = {
     MTTL = true, HEAL = true,
 }
 
+--- True if the name of an option is that of CONN, ACPT or LSTN; all others belong to a library.
+function Options.is_of_command(name)
+    return type(name) == "string" and name:match("^%u%u%u%u$") ~= nil
+end
+
 -- The type of a value; a string that is a number counts as one, since variables of Luup are strings.
 local function type_of(value, wanted)
     if wanted == "number" and tonumber(value) then return wanted end
@@ -61,7 +66,7 @@ function Options.check(options)
         if wanted and value ~= false and type_of(value, wanted) ~= wanted then
             return nil, string.format("option %s is no %s: %s", name, wanted, tostring(value))
         end
-        if not wanted and not (type(name) == "string" and name:match("^%u%u%u%u$")) then
+        if not wanted and not Options.is_of_command(name) then
             return nil, "no such option: " .. tostring(name)
         end
     end
@@ -94,11 +99,11 @@ function Options.query(text)
     return parameters
 end
 
--- The names of a command's options, sorted, so that equal options give equal lines. All other keys belong to the client.
+-- The names of a command's options, sorted, so that equal options give equal lines.
 local function sorted(options)
     local names = {}
     for name in pairs(options) do
-        if type(name) == "string" and name:match("^%u%u%u%u$") then names[#names + 1] = name end
+        if Options.is_of_command(name) then names[#names + 1] = name end
     end
     table.sort(names)
     return names
@@ -203,7 +208,7 @@ function Options.listen_command(options)
     local given = { notify = options.notify }
     for name, value in pairs(options) do
         name = LISTENER_NAMES[name] or name
-        if type(name) == "string" and name:match("^%u%u%u%u$") then given[name] = value end
+        if Options.is_of_command(name) then given[name] = value end
     end
     local address = options.address
     if address and address ~= "*" and not tostring(address):match("^%[?[%w.:]+%]?$") then

@@ -161,7 +161,7 @@ local function settings_of(kwargs)
         if kwargs[name] ~= nil then settings[name] = kwargs[name] end
     end
     for name, value in pairs(kwargs) do
-        if type(name) == "string" and name:match("^%u%u%u%u$") then settings[name] = value end
+        if Options.is_of_command(name) then settings[name] = value end
     end
     return settings
 end

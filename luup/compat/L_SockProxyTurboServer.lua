@@ -248,7 +248,7 @@ local function web(defaults, group)
             if options[name] == nil then options[name] = defaults[name] end
         end
         for name, value in pairs(kwargs) do
-            if type(name) == "string" and name:match("^%u%u%u%u$") then
+            if Options.is_of_command(name) then
                 if OWN[name] then error("listen sets " .. name .. " itself", 2) end
                 local to = LISTENER[name] and options or settings
                 to[name] = value

@@ -73,7 +73,7 @@ local function settings_of(options)
     if not settings.TLSV then return nil, "ssl_protocol " .. tostring(options.ssl_protocol) .. " is not supported" end
     if has(options.ssl_options, "no_tlsv1_2") then settings.TLSV = "1.3" end
     for name, value in pairs(options) do
-        if type(name) == "string" and name:match("^%u%u%u%u$") then settings[name] = value end
+        if Options.is_of_command(name) then settings[name] = value end
     end
     return settings
 end
@@ -167,7 +167,7 @@ local function library(defaults)
         if not settings then return false, why end
         for name in pairs(given) do
             -- LuWS ignored them. A plugin that has one goes on, and its author learns of it.
-            if not KNOWN[name] and not tostring(name):match("^%u%u%u%u$") then
+            if not KNOWN[name] and not Options.is_of_command(name) then
                 Options.log(given, "luws: no such option: " .. tostring(name))
             end
         end
