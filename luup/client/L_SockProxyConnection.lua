@@ -50,7 +50,7 @@ end
 -- The seconds until the next poll is due without a notification.
 local function next_poll(self)
     if self.more then return 0 end
-    if self.state == "waiting" then return math.max(self.retry_after - Clock.since(self.waits_since), 0) end
+    if self.state == "waiting" then return math.max(self.retry_at - Clock.now(), 0) end
     local seconds = self.interval
     if self.state == "open" and self.channel.notified and self.interval > 10 * MIN_INTERVAL then seconds = BACKUP_INTERVAL end
     if self.state == "open" and self.channel:queued() > 0 then seconds = math.min(seconds, 10 * MIN_INTERVAL) end
@@ -117,7 +117,7 @@ local function set_ended(self, code, reason)
     self.state, self.code, self.reason, self.opened_at, self.more = "waiting", code, reason, nil, false
     -- A kept connection may still be at the proxy.
     if self.kept ~= nil then self.resume_at = self.seen end
-    self.waits_since, self.retry_after = Clock.now(), self.delay
+    self.retry_at = Clock.now() + self.delay
     self.delay = math.min(self.delay * 2, max_delay)
 end
 
@@ -281,7 +281,7 @@ local function look_for_proxy(self)
     finish(self)
     set_ended(self, code, why)
     -- This was no failure.
-    self.retry_after, self.delay = 0, MIN_DELAY
+    self.retry_at, self.delay = Clock.now(), MIN_DELAY
     tell_end(self, code, why)
 end
 
@@ -320,7 +320,7 @@ end
 local function poll(self)
     local started = Clock.now()
     if self.state == "waiting" then
-        if Clock.since(self.waits_since) < self.retry_after then return false, 0 end
+        if Clock.now() < self.retry_at then return false, 0 end
         begin(self)
     end
     if self.state == "connecting" then

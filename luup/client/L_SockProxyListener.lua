@@ -72,7 +72,7 @@ local function set_lost(self, why)
     local was_listening = self.state == "listening"
     if was_listening and now - self.since >= LASTING then self.delay = MIN_DELAY end
     self.state, self.transport, self.pid = "lost", nil, nil
-    self.lost_at, self.retry_at = now, now + self.delay
+    self.retry_at = now + self.delay
     self.delay = math.min(self.delay * 2, MAX_DELAY)
     local known = self.reason == why
     self.reason = why
@@ -216,7 +216,7 @@ end
 local function poll(self, seconds)
     local started = Clock.now()
     if self.state == "lost" then
-        if Clock.since(self.lost_at) < self.retry_at - self.lost_at then return false end
+        if Clock.now() < self.retry_at then return false end
         dial(self)
         while self.state == "connecting" and Clock.since(started) < seconds do
             read_chunk(self, started, seconds)
@@ -267,7 +267,7 @@ function Listener.open(options, accept)
     local command, why = Options.listen_command(options)
     if not command then return nil, why end
     local self = setmetatable({
-        options = options, claim = accept, command = command, state = "lost", delay = MIN_DELAY, lost_at = 0, retry_at = 0,
+        options = options, claim = accept, command = command, state = "lost", delay = MIN_DELAY, retry_at = 0,
     }, Listener)
     self.opening = not options.timeout or options.timeout > 0
     local wait = options.timeout and (self.opening and options.patience or MAX_REPLY_WAIT) or MAX_OPEN_WAIT
