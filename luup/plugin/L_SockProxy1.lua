@@ -23,6 +23,7 @@ local CHECK_INTERVAL = 300
 local CHECKS_BEFORE_REPAIR, CHECKS_BETWEEN_REPAIRS = 2, 12
 
 local luup, device, hooks
+local is_vera = false -- see System.is_vera
 local manages = false -- true if this plugin may install the daemon
 local removed = false -- true after Uninstall
 local failed_checks = 0 -- consecutive checks that found the daemon down
@@ -102,7 +103,7 @@ local function show(answer)
         set_message("Up, but it is the Lua daemon" .. (install_error and "; not replaced: " .. install_error or ""))
     elseif answer.kind == "none" then
         set_message("Down; " .. (install_error or ("no answer on port " .. port .. ": "
-            .. (System.is_vera(luup) and ADVICE.vera or ADVICE.other))))
+            .. (is_vera and ADVICE.vera or ADVICE.other))))
     else
         set_message(string.format("Down; port %d is used by a program that is not sockproxyd, or the daemon hangs", port))
     end
@@ -197,7 +198,7 @@ end
 
 -- True if the device can restart the daemon.
 local function restarts()
-    return manages or System.is_vera(luup) and Installer.can_restart()
+    return manages or is_vera and Installer.can_restart()
 end
 
 --- Answers the request "lr_sockproxy": a page with the parameter `page`, else JSON. Returns body and content type.
@@ -221,7 +222,7 @@ function SockProxy.action(name, arguments)
         local value = tostring(arguments and arguments.debug or "")
         if value ~= "0" and value ~= "1" then return false end
         set("Debug", value)
-        if not System.is_vera(luup) or not Installer.owns_daemon() then return true end
+        if not is_vera or not Installer.owns_daemon() then return true end
         return Task.start(name, function() return Installer.set_debug(value == "1") end, function(ok, why)
             if not ok then log("SetDebug: " .. tostring(why)) end
             check_daemon()
@@ -255,7 +256,7 @@ end
 local function show_icon()
     local name = "SockProxy1.png"
     local paths = System.paths
-    if not System.is_vera(luup) then
+    if not is_vera then
         -- openLuup's web server and ALTUI on openLuup read icons from this folder.
         local target = paths.open_icons .. "/" .. name
         local image = System.read(paths.open_files .. "/" .. name)
@@ -306,7 +307,8 @@ end
 function SockProxy.startup(the_luup, the_device, functions)
     luup, device, hooks = the_luup, the_device, functions
     Task.init(function() luup.call_delay(hooks.tick, 1, "") end)
-    manages = System.is_vera(luup) and Installer.has_daemon()
+    is_vera = System.is_vera(luup)
+    manages = is_vera and Installer.has_daemon()
     removed, failed_checks, install_error = false, 0, nil
     probe, waiting, scheduled, status = nil, {}, false, nil
     set("Status", 0)

@@ -132,7 +132,7 @@ function System.packaged()
     return System.exists(System.paths.opkg)
 end
 
---- True on a Vera, where the plugin can install the daemon.
+--- True on a Vera, where the plugin can install the daemon. It starts a program to find out.
 function System.is_vera(luup)
     return luup.openLuup == nil and #System.list(System.paths.uploads, "^%.$") == 1
 end
