@@ -22,12 +22,16 @@ engine.provide( true )
 
 local group, open = plugin.group, plugin.begin( proxy, direct )
 local server = assert( socket.bind( "127.0.0.1", 0 ) )
-server:settimeout( 30 )
+server:settimeout( 0 )
 local address = "127.0.0.1:" .. select( 2, server:getsockname() )
 
 -- Accepts a connection, which is not read yet. For a WebSocket, answers the request; its frames are not masked.
 local function accept( websocket )
-    local peer = assert( server:accept() )
+    local peer
+    engine.run_until( function()
+        peer = peer or server:accept()
+        return peer
+    end, "a connection" )
     peer:settimeout( 0 )
     if not websocket then return peer end
     local request = ""
