@@ -17,9 +17,10 @@
 --
 -- Where no proxy answers, the library connects by itself, with the same callbacks; the option `direct` = false forbids that.
 --
--- Owns what leads to a connection: a new one, a kept one, an arrival; through the proxy or without it. L_SockProxyConnection has
--- its life and its methods, L_SockProxyListener a listener's. open() returns after 0.1 s at the latest, and on_open or on_error
--- follows in a later poll. With the option `timeout` it waits so many seconds and returns the outcome.
+-- This module makes connections: new ones, kept ones, and those that a listener reports, through the proxy or without it.
+-- L_SockProxyConnection has the states and the methods of a connection, L_SockProxyListener those of a listener. open() returns
+-- after 0.1 s at the latest, and on_open or on_error follows in a later poll. With the option `timeout`, open() waits so many
+-- seconds and returns the outcome.
 -- Needs only LuaSocket, and LuaSec for TLS without the proxy. MIT licence; part of sockproxyd.
 
 local socket = require "socket"
@@ -43,8 +44,8 @@ local REPLY_MARGIN = 10
 -- Seconds after which drop() returns.
 local MAX_DROP_WAIT = 0.1
 
--- Until when the proxy is not asked, by its address: it has accepted a connection and did not greet. And why there is none, as
--- it was logged.
+-- Two tables by the proxy's address. `hangs_until`: the time until which the library does not connect to the proxy, which has
+-- accepted a connection and has not greeted. `missing`: the last reason for connecting without the proxy that was logged.
 local hangs_until, missing = {}, {}
 
 -- Returns the options of a call with the defaults, or nil and the reason. The caller's table is not changed.
@@ -83,7 +84,7 @@ end
 -- The steps of Client.open, for a connection with the fields that open() sets.
 local steps = {}
 
--- Connects without the proxy, for which there is this reason.
+-- Connects without the proxy. `why`: the reason, for the log.
 function steps.connect_direct(self, why)
     local options = self.options
     local address = options.host .. ":" .. options.port
@@ -278,7 +279,8 @@ end
 
 -- The seconds that a script may wait for the sockets of a group.
 local function longest_wait(group)
-    -- Queued bytes are sent, and what is due is done, within a second. Without connections only the queues of closed ones are left.
+    -- The sockets do not wake the script when they can send, or when a ping or a timeout is due: it polls once a second for that.
+    -- If all connections are closed, it polls to send what they had queued.
     local seconds = next(group) and 1 or 0.1
     for connection in pairs(group) do
         local direct = connection.direct or connection.state == "connecting"

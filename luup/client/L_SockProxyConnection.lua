@@ -80,7 +80,7 @@ local function finish(self, after)
     lingerer:poll()
 end
 
--- Ends what the connection has open.
+-- Closes the channel of a connection, and cancels its operations.
 local function release(self)
     if self.operation then self.operation:cancel() end
     if self.probe then self.probe:cancel() end
@@ -97,8 +97,8 @@ local function set_closed(self, code, reason)
     Timer.disarm(self)
 end
 
--- The longest delay of HEAL in seconds, or nil: the proxy's work, which the library does for a connection without the proxy. The
--- first connection fails as ever.
+-- Returns the longest delay of HEAL in seconds, or nil if the library does not open the connection again for HEAL. The proxy does
+-- that for a connection through it. A connection that has never been open fails as without HEAL.
 local function heal_delay(self)
     local seconds = tonumber(self.options.HEAL)
     local is_ours = self.direct and (self.opened_at or self.healing) and not self.closing
@@ -308,7 +308,7 @@ local function take_turn(self, started)
     return true, bytes
 end
 
--- What is due without the remote: the end of its silence, pings, and the proxy that may be there again.
+-- Does what is due at a time: checks the limit of silence, sends pings, and looks for the proxy.
 local function tick(self)
     local why
     self.due = nil

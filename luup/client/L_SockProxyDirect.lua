@@ -214,7 +214,8 @@ end
 local Datagrams = { direct = true }
 Datagrams.__index = Datagrams
 
--- Datagrams that one read takes, so that a turn stays short; and that wait in Lua to be sent: the kernel takes them at once.
+-- Datagrams. One read takes MAX_READ at most, so that a turn stays short. MAX_UNSENT wait to be sent; usually none does, since the
+-- kernel takes each datagram at once.
 local MAX_READ, MAX_UNSENT = 64, 64
 
 local function is_v6(host)
@@ -362,7 +363,7 @@ local function check_options(options, kind)
             return "Invalid option " .. name .. "=" .. tostring(value)
         end
     end
-    -- What only the proxy has, and for which there is no substitute.
+    -- The decoder of this library is always strict.
     if options.LENI then return "LENI needs the proxy" end
 end
 

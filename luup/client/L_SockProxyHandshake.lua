@@ -57,7 +57,8 @@ local function address_of(options)
     return options.host .. ":" .. options.port
 end
 
---- Calls a plugin's own `connect(host, port, options)`. Returns the socket, or nil and the reason; an error in it is one.
+--- Calls a plugin's own `connect(host, port, options)`. Returns the socket, or nil and the reason. If the function
+-- raises an error, the error is the reason.
 function Handshake.call_connect(options, host, port)
     local ok, sock, why = pcall(options.connect, host, port, options)
     if not ok then sock, why = nil, sock end

@@ -253,10 +253,12 @@ end
 --   pages that browsers may connect from, a list of patterns. subprotocols: a list. auth: "user:password". certificate,
 --   key: files of the proxy's tls directory. wait: the seconds that an arrival waits for the plugin (10). headers: true
 --   if arrivals have the request's head. Other options of LSTN by name.
--- * notify, group, log, patience, timeout as for L_SockProxyClient.open. With timeout = 0 the call succeeds even if the
---   proxy is not there or refuses: it is asked again until it listens. Without `timeout`, so it is if the proxy does not reply
---   within MAX_OPEN_WAIT. timer: the name of a global function of the plugin that polls, in place of the library's own, where
---   Luup does not find that one. proxy: { host =, port = }.
+-- * notify, group, log, patience as for L_SockProxyClient.open. timeout: with a number above 0, the call waits up to `patience`
+--   for the outcome, and fails if the proxy is not there, refuses or does not reply. With 0 the call succeeds in these cases, and
+--   the listener asks the proxy again until it listens. Without `timeout` the call waits for MAX_OPEN_WAIT. It then fails if the
+--   proxy is not there or has refused, and succeeds if the proxy has not replied yet.
+-- * timer: the name of a global function of the plugin that polls. It replaces the library's own function where Luup does not find
+--   that one. proxy: { host =, port = }.
 -- * on_incoming(listener, arrival); on_listening(listener); on_lost(listener, reason), after which the listener tries
 --   again by itself.
 --

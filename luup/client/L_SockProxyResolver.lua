@@ -95,7 +95,8 @@ local function after_name(bytes, at)
     end
 end
 
--- Parses an answer. Returns the address; false if the name has none; nil if it is no answer to this question.
+-- Parses an answer. Returns the address; false if the name has none; nil if the datagram does not answer this question; nil and
+-- true if the answer reports a failure of the server or is truncated.
 local function address_in(bytes, id, question)
     if #bytes < 12 or bytes:sub(1, 2) ~= id or bytes:byte(3) < 128 then return nil end
     -- Only this question's answer counts. Servers may change the case of letters.

@@ -8,10 +8,11 @@ local Clock = require "L_SockProxyClock"
 
 local Timer = {}
 
--- Seconds. Luup may call a function of the plugin a little early; and it has lost a timer that is later than this.
+-- Seconds. Luup may call a plugin's own function EARLY too early, so a timer that is due that soon may have been the caller. A
+-- timer that is LOST late never comes.
 local EARLY, LOST = 0.5, 60
 
--- What is polled, by the number that Luup hands back.
+-- The items that are polled, by their numbers. Luup passes the number to fire().
 local items, last = {}, 0
 local NAME = "SockProxyClient_timer_" .. tostring(items):match("%w+$")
 

@@ -15,7 +15,7 @@ Transport.__index = Transport
 
 -- Bytes. The size of LuaSocket's own buffer.
 local CHUNK = 8192
--- What LuaSocket takes for no descriptor.
+-- A socket of LuaSocket has this descriptor if it has none; closing it then closes nothing.
 local NO_DESCRIPTOR = -1
 -- LuaSec's words for "timeout".
 local TIMEOUTS = { timeout = true, wantread = true, wantwrite = true }

@@ -33,7 +33,7 @@ local class = require "L_SockProxyClass"
 
 local errors = Stream.errors
 
--- What turbo says of itself, unless the plugin says something else.
+-- The value of User-Agent if the plugin sets none: turbo's own.
 local USER_AGENT = "Turbo Client v2.0.0"
 
 -- The options of L_SockProxyClient that are the same here.
@@ -92,7 +92,7 @@ local function open_failed(self, words)
     local code = errors[words:match("^[%u_]+") or ""]
     -- With redirects forbidden, a redirect is a status other than 101.
     if code == errors.REDIRECT_MAX and self.kwargs.allow_redirects == false then code = errors.BAD_HTTP_STATUS end
-    -- Of the proxy itself: it is not there, does not greet, or lacks something.
+    -- These reasons are about the proxy: it is not there, does not greet, or lacks a capability.
     if not code then
         code = (words:match("^no proxy") or words:match("^the p%w+ at ")) and errors.COULD_NOT_CONNECT or errors.SOCKET_ERROR
     end

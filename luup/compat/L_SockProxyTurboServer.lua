@@ -38,7 +38,8 @@ local OWN = { PRTO = true, PATH = true, RHDR = true, SUBP = true, CTRL = true, K
 
 local HTTPError = class("HTTPError")
 
---- An error that prepare() raises: the HTTP status and the reason that the client gets.
+--- An error that on_create(), prepare() or get_argument() raises before the connection is accepted. `code` and `message`: the
+-- HTTP status and the reason that the client gets.
 function HTTPError:initialize(code, message)
     if type(code) ~= "number" then error("HTTPError code argument must be number.") end
     self.code, self.message = code, message and tostring(message) or ""
@@ -224,7 +225,7 @@ local function web(defaults, group)
         for _, entry in ipairs(handlers or {}) do self:add_handler(entry[1], entry[2], entry[3]) end
     end
 
-    --- Adds a class for the paths that match a pattern of Lua. `arg`: its options.
+    --- Adds a class for the paths that match a pattern of Lua. `options`: the argument of the class's on_create().
     function Application:add_handler(pattern, handler, options)
         if type(pattern) ~= "string" then error("a handler needs a pattern", 2) end
         if not is_handler(handler) then error(pattern .. ": the class must be below turbo.websocket.WebSocketHandler", 2) end

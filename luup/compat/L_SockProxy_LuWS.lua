@@ -199,7 +199,8 @@ local function library(defaults)
         function settings.on_close(_, code, reason)
             local words
             words, handle.ended = end_words(code, reason)
-            -- Neither 1006 nor an error that the proxy found comes from a close frame.
+            -- 1006 stands for an end without a close frame, and the error of 1009 has words of its own. A violation that this
+            -- side found, with 1002 or 1007, looks like a close frame of the server with that code.
             local report = true
             handle.close_frame = words == "receiver error: closed" and code ~= 1006
             if handle.close_frame then report = call_control_handler(CLOSE, Framing.close_payload(code or 1005, reason)) end

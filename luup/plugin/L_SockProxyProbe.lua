@@ -31,8 +31,8 @@ local function left(self)
     return math.max(0, self.stop_at - self.socket.gettime())
 end
 
--- Only in the thread: reads what has arrived. Waits for the next turn if that is nothing. Returns false if the
--- program has closed the connection.
+-- Runs in the thread alone. Reads what has arrived, and waits for it over turns. Returns true, or false if the program has closed
+-- the connection.
 local function fill(self)
     while true do
         if self.socket.select({ self.sock }, nil, left(self))[1] then

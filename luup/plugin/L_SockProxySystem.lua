@@ -1,6 +1,6 @@
 --- The machine that the SockProxy plugin runs on.
 -- Owns the table of paths, file helpers, and the detection of the CPU and of the owner of each of the daemon's
--- files. It reads, and writes single files atomically; it starts and stops nothing but by STOP.
+-- files. Writes single files atomically. Starts no daemon, and stops one by the command STOP of the daemon's protocol alone.
 -- MIT licence; part of sockproxyd.
 
 local System = {}
