@@ -9,9 +9,9 @@
 --     }
 --     function handleReceive() proxy.handle(group) end            -- the action that the proxy calls, and the timer
 --
--- Owns the life of a listener: its connection to the proxy (its owner, in the words of the protocol), the arrivals that
--- the proxy reports on it, and asking the proxy again after it has ended. L_SockProxyClient makes a claimed arrival a
--- connection, which outlives its listener.
+-- Owns the line of LSTN, and the life of a listener: its connection to the proxy (its owner, in the words of the protocol), the
+-- arrivals that the proxy reports on it, and asking the proxy again after it has ended. L_SockProxyClient makes a claimed arrival
+-- a connection, which outlives its listener.
 --
 -- No call waits except Listener.open, for the proxy's replies: the proxy runs on this machine. Everything else happens
 -- in polls. After a Luup reload the plugin listens again: the proxy gives the port to the newer listener.
@@ -24,6 +24,12 @@ local Timer = require "L_SockProxyTimer"
 
 local Listener = {}
 Listener.__index = Listener
+
+-- The listener's names of its options, and those of LSTN.
+local NAMES = {
+    protocol = "PRTO", path = "PATH", origins = "ORIG", subprotocols = "SUBP", auth = "AUTH", certificate = "CERT", key = "PKEY",
+    wait = "WAIT", headers = "RHDR",
+}
 
 -- Seconds. A poll returns after this time even if arrivals are still reported; the rest follows in a poll that the library asks
 -- Luup for. listen() returns after MAX_OPEN_WAIT.
@@ -93,6 +99,15 @@ local function dial(self)
     transport:flush()
 end
 
+-- The words of CAPA that a listener for this protocol needs.
+local function capabilities_for(protocol)
+    local needs = { "LSTN" }
+    protocol = tostring(protocol):lower()
+    if Options.is_websocket(protocol) then needs[#needs + 1] = "WS" end
+    if protocol == "tls" or protocol == "wss" then needs[#needs + 1] = "TLS" end
+    return needs
+end
+
 -- The replies to what dial() has sent. Each returns true, or nil and the reason why the listener does not listen.
 local replies = {}
 
@@ -103,7 +118,7 @@ end
 
 function replies.capabilities(self, line)
     self.expected = "result"
-    return Handshake.has_capabilities(self.options.proxy, line, Options.listener_capabilities(self.options.protocol))
+    return Handshake.has_capabilities(self.options.proxy, line, capabilities_for(self.options.protocol))
 end
 
 function replies.result(self, line)
@@ -246,6 +261,25 @@ function Listener:poll()
     return self.more
 end
 
+--- Returns the LSTN line for `options` in the names of L_SockProxyClient.listen or of LSTN, without its line end, or nil
+-- and the reason.
+function Listener.command(options)
+    local port = tonumber(options.port)
+    if not port or port % 1 ~= 0 or port < 1 or port > 65535 then return nil, "invalid port: " .. tostring(options.port) end
+    local given = { notify = options.notify }
+    for name, value in pairs(options) do
+        name = NAMES[name] or name
+        if Options.is_of_command(name) then given[name] = value end
+    end
+    local address = options.address
+    if address and address ~= "*" and not tostring(address):match("^%[?[%w.:]+%]?$") then
+        return nil, "invalid address: " .. tostring(address)
+    end
+    if address and address:match("^[^%[].*:") then address = "[" .. address .. "]" end
+    local at = (address and address .. ":" or "") .. string.format("%d", port)
+    return Options.line({ "LSTN", at }, given, { SUBP = true, ORIG = true })
+end
+
 --- Listens. L_SockProxyClient.listen is this function for plugins. `options`:
 --
 -- * port, address (default: 127.0.0.1, for this machine alone; "*": all), protocol ("tcp", "tls", "ws" or "wss"; default: "ws").
@@ -266,7 +300,7 @@ end
 function Listener.open(options, accept)
     if type(options.on_incoming) ~= "function" then return nil, "listen needs on_incoming" end
     options.protocol = options.protocol or options.PRTO or "ws"
-    local command, why = Options.listen_command(options)
+    local command, why = Listener.command(options)
     if not command then return nil, why end
     local self = setmetatable({
         options = options, claim = accept, command = command, state = "lost", delay = MIN_DELAY, retry_at = 0,

@@ -1,4 +1,4 @@
---- The lines of CONN, ACPT and LSTN: their options, encoded so that a value cannot add a word or a line.
+--- The lines of CONN and ACPT: their options, encoded so that a value cannot add a word or a line.
 -- Owns which options are lists, which are percent-decoded by the proxy, which capabilities of the proxy they need, and
 -- which values a plugin may give. Opens no connection.
 -- MIT licence; part of sockproxyd.
@@ -11,12 +11,6 @@ local Options = {}
 local PLAIN = { BLKS = true, NTFY = true, PACE = true, PATH = true, PRTO = true, RTIM = true }
 -- Options with several values, separated by commas.
 local LISTS = { JOIN = true, LENI = true, PINS = true, SUBP = true }
--- A listener's names of its options, and those of LSTN.
-local LISTENER_NAMES = {
-    protocol = "PRTO", path = "PATH", origins = "ORIG", subprotocols = "SUBP", auth = "AUTH", certificate = "CERT", key = "PKEY",
-    wait = "WAIT", headers = "RHDR",
-}
-
 -- Seconds. The proxy's defaults of CTIM and RQTM, and its longest.
 local CONNECT_TIMEOUT, REQUEST_TIMEOUT, MAX_TIMEOUT = 4.5, 15, 600
 
@@ -158,9 +152,9 @@ function Options.notify(notify)
     return table.concat(words, "/")
 end
 
--- Returns a command with its options: the keys of `options` that are four capitals, and `options.notify`. `lists`: the
+--- Returns a command with its options: the keys of `options` that are four capitals, and `options.notify`. `lists`: the
 -- options that are lists. Returns nil and the reason for a value that the line cannot have.
-local function line_of(words, options, lists)
+function Options.line(words, options, lists)
     local function add(name, value) words[#words + 1] = name .. "=" .. value end
     for _, name in ipairs(sorted(options)) do
         local value = options[name]
@@ -191,31 +185,13 @@ function Options.command(target, options)
     if type(target) ~= "string" or target == "" or target:find("[%s%c]") then
         return nil, "INVALID_URL " .. tostring(target):gsub("[%s%c]", "?")
     end
-    return line_of({ "CONN", target }, options, LISTS)
+    return Options.line({ "CONN", target }, options, LISTS)
 end
 
 --- Returns the ACPT line for an arrival; otherwise as Options.command.
 function Options.accept_command(id, options)
     if type(id) ~= "string" or not id:match("^%w+$") then return nil, "invalid id: " .. tostring(id) end
-    return line_of({ "ACPT", id }, options, LISTS)
-end
-
---- Returns the LSTN line for `options` in the names of L_SockProxyClient.listen or of LSTN, without its line end, or nil
--- and the reason.
-function Options.listen_command(options)
-    local port = tonumber(options.port)
-    if not port or port % 1 ~= 0 or port < 1 or port > 65535 then return nil, "invalid port: " .. tostring(options.port) end
-    local given = { notify = options.notify }
-    for name, value in pairs(options) do
-        name = LISTENER_NAMES[name] or name
-        if Options.is_of_command(name) then given[name] = value end
-    end
-    local address = options.address
-    if address and address ~= "*" and not tostring(address):match("^%[?[%w.:]+%]?$") then
-        return nil, "invalid address: " .. tostring(address)
-    end
-    if address and address:match("^[^%[].*:") then address = "[" .. address .. "]" end
-    return line_of({ "LSTN", (address and address .. ":" or "") .. string.format("%d", port) }, given, { SUBP = true, ORIG = true })
+    return Options.line({ "ACPT", id }, options, LISTS)
 end
 
 -- The source of random bytes. It stays open: a process that has no descriptors left could not send to a WebSocket. The buffer of
@@ -300,15 +276,6 @@ end
 function Options.is_websocket(protocol)
     protocol = tostring(protocol):lower()
     return protocol == "ws" or protocol == "wss"
-end
-
---- The words of CAPA that a listener for this protocol needs.
-function Options.listener_capabilities(protocol)
-    local needs = { "LSTN" }
-    protocol = tostring(protocol):lower()
-    if Options.is_websocket(protocol) then needs[#needs + 1] = "WS" end
-    if protocol == "tls" or protocol == "wss" then needs[#needs + 1] = "TLS" end
-    return needs
 end
 
 --- The words of CAPA that the target and the options need.

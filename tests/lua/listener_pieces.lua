@@ -7,13 +7,13 @@ local lib = require "lib"
 local socket = require "socket"
 local fakes = require "fakes"
 local Clock = require "L_SockProxyClock"
-local Options = require "L_SockProxyOptions"
+local Listener = require "L_SockProxyListener"
 local proxy = require "L_SockProxyClient"
 
 local fake, sent_bytes = fakes.socket, fakes.sent_bytes
 
 -- The line of LSTN.
-local function command( options ) return ( Options.listen_command( options ) ) end
+local function command( options ) return ( Listener.command( options ) ) end
 lib.equal( command { port = 8081 }, "LSTN 8081" )
 lib.equal( command { port = "8081", address = "0.0.0.0", protocol = "ws", path = "/panel", on_incoming = print },
     "LSTN 0.0.0.0:8081 PATH=/panel PRTO=ws" )
