@@ -98,7 +98,8 @@ impl PendingEvents {
         match event {
             NotifyEvent::Connected => self.connected = true,
             NotifyEvent::Lost => self.lost = true,
-            NotifyEvent::Back => self.back = !self.lost,
+            // A loss that waits has come after it, and a return that waits after that.
+            NotifyEvent::Back => self.back |= !self.lost,
             NotifyEvent::Data | NotifyEvent::Incoming | NotifyEvent::Closed => {
                 self.news.get_or_insert(event);
             }
@@ -176,5 +177,15 @@ mod tests {
         assert_eq!(pending.next(), Some(NotifyEvent::Connected));
         pending.clear(NotifyEvent::Connected);
         assert_eq!(pending.next(), Some(NotifyEvent::Closed));
+    }
+
+    #[test]
+    fn a_return_that_is_repeated_keeps_a_newer_one() {
+        for (lost, back, then) in [(false, false, true), (true, false, false), (true, true, true)] {
+            let mut pending = PendingEvents { lost, back, ..PendingEvents::default() };
+            pending.restore(NotifyEvent::Back);
+            pending.clear(NotifyEvent::Lost);
+            assert_eq!(pending.next(), then.then_some(NotifyEvent::Back), "lost: {lost}, back: {back}");
+        }
     }
 }

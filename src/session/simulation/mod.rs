@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod conversation;
+mod healing;
 #[cfg(test)]
 mod outages;
 mod remote;
@@ -366,11 +367,14 @@ impl World {
     }
 }
 
-/// The body of the fuzz target. An input that begins with this word is one of [`arrivals`].
+/// The body of the fuzz target. An input that begins with `arrivals` or `healing` is one of [`arrivals`] or [`healing`].
 pub(crate) fn run_input(data: &[u8]) {
-    match data.strip_prefix(b"arrivals") {
-        Some(choices) => drop(arrivals::run(World::from_input(choices))),
-        None => drop(run(World::from_input(data))),
+    if let Some(choices) = data.strip_prefix(b"arrivals") {
+        arrivals::run(World::from_input(choices));
+    } else if let Some(choices) = data.strip_prefix(b"healing") {
+        healing::run(World::from_input(choices));
+    } else {
+        run(World::from_input(data));
     }
 }
 

@@ -155,7 +155,13 @@ impl Remote {
         connected && !self.ended && matches!(self.stage, RemoteStage::Open) || self.mailbox.is_some()
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    /// True if nothing that is said can leave yet.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Sends `bytes` as they are, inside of TLS where that is spoken.
+    pub(super) fn write(&mut self, bytes: &[u8]) {
         let Some(peer) = &self.peer else { return };
         if self.ended || peer.wire().is_closed() {
             return;

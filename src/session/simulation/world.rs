@@ -81,11 +81,15 @@ pub(crate) struct World {
     /// What has occurred.
     pub seen: BTreeSet<String>,
     /// Luup answers with errors now and then.
-    luup_fails: bool,
+    pub(super) luup_fails: bool,
     send_failures: SendFailures,
     traces: Traces,
     /// Connections that sessions are making, and the conversations that they are of.
     pub pending: Vec<(usize, SimPeer, ConnectPlan)>,
+    /// Where sessions have begun to connect to, in order.
+    pub begun: Vec<SocketAddr>,
+    /// Queries of the requests that Luup has answered as it should, in order.
+    pub delivered: Vec<String>,
 }
 
 impl World {
@@ -137,6 +141,8 @@ impl World {
             send_failures: SendFailures::default(),
             traces: Traces::default(),
             pending: Vec::new(),
+            begun: Vec::new(),
+            delivered: Vec::new(),
             random,
         }
     }
@@ -272,6 +278,7 @@ impl World {
         for (to, peer) in std::mem::take(&mut self.network.begun) {
             let index = usize::from(to.port() % 1000);
             let plan = self.network.plans.get(&to).copied().unwrap_or(ConnectPlan::Never);
+            self.begun.push(to);
             self.pending.push((index, peer, plan));
         }
         for (to, mailbox) in std::mem::take(&mut self.network.opened) {
@@ -721,6 +728,9 @@ impl World {
             conversation.closing_notifications += usize::from(delivered && job.query.ends_with("&Event=closed"));
         }
         self.schedule.handle_outcome(job.id, outcome, self.now);
+        if delivered {
+            self.delivered.push(job.query);
+        }
         self.send_notifications();
     }
 

@@ -199,7 +199,8 @@ impl<N: Network> Healing<N> {
             }
             ConnectOutcome::Failed(error) => {
                 let reason = error.reason(self.protocol);
-                self.attempt = None;
+                // A thread may still look up the name, or compute a handshake.
+                self.cancel(cx);
                 let delay = self.outages.next_delay(parameters.heals().unwrap_or_default(), cx.random);
                 self.retry_at = cx.now + delay;
                 log::info!(
@@ -303,8 +304,42 @@ impl<N: Network> Healing<N> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::net::endpoint::SocketEndpoint;
+    use crate::session::pid::PidSource;
+    use crate::session::simulation::services::Delay;
+    use crate::session::simulation::world::World;
     use crate::testing::TestEntropy;
+    use crate::testing::network::{SimNetwork, connection};
+    use crate::testing::wire::FaultProfile;
+
+    #[test]
+    fn an_attempt_that_fails_asks_no_thread_any_longer() {
+        let mut world = World::new(0);
+        world.resolver.answers.insert("slow.test".into(), (Ok(Vec::new()), Delay::Forever));
+        let pid = PidSource::default().next(SystemTime::UNIX_EPOCH, false);
+        let lost = LostRemote {
+            target: Target::parse_prefix(b"slow.test:80").unwrap().0,
+            protocol: Protocol::Tcp,
+            reason: "closed".into(),
+            connected_at: world.now,
+            last_heard: world.now,
+            to_remote: None,
+        };
+        let parameters = Parameters::default();
+        let mut healing: Healing<SimNetwork> = world.with_context(1, |cx| {
+            Healing::new((pid, RequestOrigin::Configuration), lost, Outages::default(), &parameters, cx)
+        });
+        let (plugin, _peer) = connection(FaultProfile::default(), 1000);
+        let mut plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
+        for is_asked in [true, false] {
+            world.now = healing.deadline().unwrap();
+            world.with_context(1, |cx| healing.turn(&mut plugin, &parameters, cx));
+            assert_eq!((world.resolver.is_asked_by(1), healing.next_attempt().is_none()), (is_asked, is_asked));
+        }
+    }
 
     #[test]
     fn delays_grow_up_to_the_limit_and_a_lasting_connection_sets_them_back() {

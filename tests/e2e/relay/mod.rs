@@ -6,6 +6,7 @@ mod echo;
 mod fairness;
 mod half_close;
 mod healing;
+mod home_assistant;
 mod lua_plugins;
 mod outages;
 mod resets;
