@@ -7,6 +7,7 @@
 //! - [`targets`]: starts each relay that is measured
 //! - [`connection_pair`], [`mod@load`], [`echo`], [`codec`], [`notify`], [`setup_exchange`], [`tls_handshakes`],
 //!   [`rustls_baseline`], [`reconnect_burst`], [`handshake_flood`]: the load
+//! - [`status_page`]: what an open page of the status costs
 //! - [`attacks`]: what an innocent plugin notices of attacks from another machine
 //! - [`cpu_warmer`], [`helper_process`]: processes beside the load
 //! - [`report`], [`stats`]: the table of results
@@ -26,6 +27,7 @@ mod run;
 mod rustls_baseline;
 mod setup_exchange;
 mod stats;
+mod status_page;
 mod targets;
 mod tls_handshakes;
 mod websocket_tls;
@@ -46,7 +48,7 @@ const USAGE: &str = "\
 bench all [--ours PATH] [--musl PATH] [--mipsel PATH] [--original PATH] [--websocat PATH]
           [--websockify PATH] [--quick] [--only NAME]
                               runs all measurements, or the one called NAME: bulk, pingpong, connections,
-                              hold, notify, bridge, serve, idle, tls, flood or attacks
+                              hold, notify, bridge, serve, idle, tls, flood, status or attacks
 bench load LOAD --via VIA --backend PORT [--connections N] [--seconds S] [--deep]
           [--size BYTES] [--count N]
                               runs one load: to-remote, to-plugin, pingpong, twowrites or connects;

@@ -22,6 +22,8 @@ pub enum Unit {
     PerSecond,
     /// Processor time for an event, in microseconds.
     CpuPerEvent,
+    /// Percent of one core.
+    Percent,
     /// A number.
     Count,
 }
@@ -35,6 +37,7 @@ impl Unit {
             Unit::Millis => "ms",
             Unit::Kilobytes => "kB",
             Unit::PerSecond => "1/s",
+            Unit::Percent => "%",
             Unit::Count => "",
         }
     }
@@ -44,7 +47,7 @@ impl Unit {
             Unit::Rate | Unit::PerSecond | Unit::Count => format!("{value:.0}"),
             Unit::CpuPerGb => format!("{value:.3}"),
             Unit::Micros | Unit::CpuPerEvent => format!("{value:.1}"),
-            Unit::Millis => format!("{value:.2}"),
+            Unit::Millis | Unit::Percent => format!("{value:.2}"),
             Unit::Kilobytes if value < 100.0 => format!("{value:.2}"),
             Unit::Kilobytes => format!("{value:.0}"),
         }
@@ -255,7 +258,7 @@ enum Bound {
 }
 
 /// The goals of sockproxyd: absolute for what users of Luup notice, relative for what depends on the machine.
-const GOALS: [Goal; 32] = [
+const GOALS: [Goal; 33] = [
     Goal { start: "bulk ", end: "conn", bound: Bound::LikeFastestHaproxy },
     Goal { start: "CPU per GB", end: "conn", bound: Bound::LikeLeanestHaproxy },
     Goal { start: "ping-pong ", end: "p50", bound: Bound::LikeLeanestHaproxy },
@@ -289,6 +292,7 @@ const GOALS: [Goal; 32] = [
     Goal { start: "notification, a device hangs", end: "p50", bound: Bound::AtMost(1.0) },
     Goal { start: "notification, a device hangs", end: "p99", bound: Bound::AtMost(3.0) },
     Goal { start: "notification", end: "last of 20", bound: Bound::AtMost(50.0) },
+    Goal { start: "status page, CPU of a core", end: "", bound: Bound::AtMost(1.0) },
     Goal { start: "attack ", end: ", p99", bound: Bound::AtMost(50.0) },
     Goal { start: "attack ", end: ": refused or failed", bound: Bound::AtMost(0.0) },
     Goal { start: "attack ", end: ": forbidden effects", bound: Bound::AtMost(0.0) },

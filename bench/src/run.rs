@@ -38,7 +38,7 @@ pub struct Settings {
 /// One of the measurements.
 type Measurement = fn(&mut Bench) -> io::Result<()>;
 
-const MEASUREMENTS: [(&str, Measurement); 11] = [
+const MEASUREMENTS: [(&str, Measurement); 12] = [
     ("bulk", Bench::bulk),
     ("pingpong", Bench::ping_pong),
     ("connections", Bench::connections),
@@ -49,6 +49,7 @@ const MEASUREMENTS: [(&str, Measurement); 11] = [
     ("idle", Bench::idle),
     ("tls", Bench::tls),
     ("flood", Bench::flood),
+    ("status", Bench::status_page),
     ("attacks", Bench::attacks),
 ];
 

@@ -216,6 +216,19 @@ impl Target {
         Ok(target)
     }
 
+    /// Starts sockproxyd with a port for its status, which is returned, too.
+    pub fn start_with_status(kind: &Kind) -> io::Result<(Target, u16)> {
+        let Kind::Ours { path, .. } = kind else { return Err(io::Error::other("only sockproxyd has a status")) };
+        let (backend, reserved) = (Reserved::new()?.listen()?, Reserved::new()?);
+        let port = reserved.port();
+        let config = format!("[limits]\nconnections=6000\nperaddress=6000\n[status]\nport={port}\n");
+        let builder = Daemon::builder_of(path).config(&config).listeners(2);
+        let daemon = builder.try_start().map_err(io::Error::other)?;
+        let via = Via::Conn(daemon.port());
+        let running = Running::Daemon(Box::new(daemon));
+        Ok((Target { kind: kind.clone(), via, backend, _reserved: Some(reserved), running }, port))
+    }
+
     /// The port that clients connect to.
     pub fn port(&self) -> Option<u16> {
         match self.via {
