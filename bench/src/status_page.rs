@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use testkit::websocket::frame_of;
+use testkit::websocket::{frame_of, masked_frame_of};
 
 use crate::connection_pair::{ConnectionPair, RemoteKind};
 use crate::report::{Report, Unit};
@@ -17,6 +17,8 @@ use crate::targets::{Kind, Target};
 const CONNECTIONS: usize = 500;
 /// Time between two messages: 100 a second, each from the remote of another connection.
 const MESSAGE_INTERVAL: Duration = Duration::from_millis(10);
+/// Time between two frames of the page's client.
+const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(10);
 const MESSAGE: [u8; 64] = [b'm'; 64];
 
 impl Bench {
@@ -99,8 +101,15 @@ fn open_page(port: u16) -> io::Result<TcpStream> {
 fn share_of(target: &Target, time: Duration, page: Option<&TcpStream>) -> io::Result<(f64, f64)> {
     let unknown = || io::Error::other("the daemon has ended");
     let (start, before) = (Instant::now(), target.cpu_time().ok_or_else(unknown)?);
-    let (mut bytes, mut buffer) = (0, vec![0; 1 << 16]);
+    let (mut bytes, mut buffer, mut alive) = (0, vec![0; 1 << 16], Duration::ZERO);
     while start.elapsed() < time {
+        if let Some(mut page) = page
+            && start.elapsed() >= alive
+        {
+            // The daemon ends a client that is silent for long.
+            page.write_all(&masked_frame_of(0x8a, b""))?;
+            alive += SIGN_OF_LIFE_INTERVAL;
+        }
         match page.map(|mut page| page.read(&mut buffer)) {
             None => std::thread::sleep(time.saturating_sub(start.elapsed())),
             Some(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
