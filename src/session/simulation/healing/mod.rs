@@ -5,15 +5,23 @@
 //! each delay, and delays grow as documented. A remote hears HELO first, and then what the plugin has said: in order, once,
 //! and from the loss on all of it. The plugin sees whole messages only. Its connection ends for no end of a remote.
 
+mod accepted;
+mod attempts;
+mod reader;
+mod speech;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::Token;
-use testkit::websocket::frame_of;
 
+use self::accepted::Accepted;
+use self::attempts::Attempts;
+use self::reader::{Known, Reader};
+use self::speech::Speech;
 use super::conversation::Conversation;
-use super::remote::{Behaviour, Remote, RemoteKind, numbered};
+use super::remote::{Behaviour, Remote, RemoteKind};
 use super::services::{Delay, TlsWorld};
 use super::world::{REMOTE, Slot, World};
 use crate::buffer_pool;
@@ -26,8 +34,9 @@ const PID: &str = "secret-of-healing";
 const NAME: &str = "tls.test";
 /// The ports of the target, and of where it redirects to. Their last digits name the conversation.
 const PORTS: [u16; 2] = [8000, 9000];
-/// Bytes of a unit of a byte stream: [`unit`].
-const UNIT: usize = 10;
+/// Connections that an attempt may begin: one for each of two addresses, or over WebSocket, for each of them and of four
+/// redirects.
+const MOST: [usize; 2] = [2, 10];
 
 /// The plugin's connection.
 struct Plugin {
@@ -36,8 +45,8 @@ struct Plugin {
     out: VecDeque<u8>,
     /// Bytes of commands that it sends first.
     commands: usize,
-    /// Where in `said` what it sends begins, and with which message.
-    start: (usize, usize),
+    /// Where in what the plugin says what it sends begins.
+    start: usize,
     /// How much of what the wire has received was read.
     read: usize,
     /// For how much of that it has made room.
@@ -48,66 +57,12 @@ struct Plugin {
     gone: bool,
 }
 
-/// A connection that a remote has accepted.
-struct Accepted {
-    remote: Remote,
-    /// What the plugin is to read of it: bytes, or how many messages.
-    bytes: Vec<u8>,
-    messages: usize,
-    /// It has ended in a way that loses nothing of what it has said before.
-    ends_whole: bool,
-    /// The session was seen to relay it.
-    relayed: bool,
-    /// It has ended, or says nothing any more.
-    over: bool,
-    /// Bytes, or messages, of HELO that it has heard.
-    opened: usize,
-    /// It has heard something of the plugin.
-    heard: bool,
-}
-
-impl Accepted {
-    /// The plugin is to read all that it has said.
-    fn is_whole(&self) -> bool {
-        self.ends_whole && self.relayed
-    }
-}
-
-/// Where in a byte stream the reader may stand.
-type Places = BTreeSet<(usize, usize)>;
-
-/// What the plugin knows of the remote, as MESG tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    /// It is there, and this message of this connection is the next one. `None`: nothing has come of it yet.
-    Up(Option<(usize, usize)>),
-    Lost,
-}
-
-/// What is known of the session's attempts to connect.
-#[derive(Debug)]
-struct Attempts {
-    /// The delay before the last one.
-    delay: Duration,
-    retry_at: Option<Instant>,
-    losses: u32,
-    /// When the connection was made that stands.
-    connected_at: Option<Instant>,
-    /// Connections that were begun.
-    begun: usize,
-    /// From when on the session may begin connections. `None`: it is connected.
-    may_begin: Option<Instant>,
-}
-
 struct Scene {
     world: World,
     key: Key,
     kind: RemoteKind,
     framing: Framing,
     keep: Option<Duration>,
-    heal: Duration,
-    /// The texts of HELO.
-    openings: Vec<Vec<u8>>,
     is_literal: bool,
     events: bool,
     /// Luup answers everything at once.
@@ -118,37 +73,14 @@ struct Scene {
     accepted: Vec<Accepted>,
     /// What the next connection meets.
     behaviour: Behaviour,
-    /// What the plugin has said, in its framing, and where each message ends.
-    said: Vec<u8>,
-    ends: Vec<usize>,
-    payloads: Vec<Vec<u8>>,
-    /// Where later connections of the plugin begin: bytes, and messages.
-    starts: Vec<(usize, usize)>,
-    /// What the session had read of `said` when the remote was last lost.
-    read_at_loss: usize,
-    /// Where remotes may stand in `said`, and the next message.
-    heard: BTreeSet<usize>,
-    next_message: usize,
-    /// What the plugin has read of messages since the last whole one.
-    partial: Vec<u8>,
-    /// Messages, or bytes, that the plugin has read since `OK CONN`. `None`: that is not known any more.
-    seen: Option<usize>,
-    places: Places,
-    known: Known,
-    /// Bytes or messages may be missing here.
-    gap: bool,
-    announced: (usize, usize),
+    speech: Speech,
+    reader: Reader,
     attempts: Attempts,
     /// The session may end, and why.
     may_end: Option<&'static str>,
     /// The plugin has read `OK CONN`.
     connected: bool,
     parked_since: Option<Instant>,
-}
-
-/// A number of a byte stream; `whose` is below 1000.
-fn unit(whose: usize, number: usize) -> String {
-    format!("{whose:03}.{number:05};")
 }
 
 fn address(last: u8) -> SocketAddr {
@@ -218,21 +150,13 @@ impl Scene {
         }
         world.budget.add_session(0);
         let (_, unused) = connection(FaultProfile::default(), 0);
-        let attempts = Attempts {
-            delay: Duration::ZERO,
-            retry_at: None,
-            losses: 0,
-            connected_at: None,
-            begun: 0,
-            may_begin: Some(world.now),
-        };
+        let most = if is_literal && !kind.is_websocket() { 1 } else { MOST[usize::from(kind.is_websocket())] };
+        let attempts = Attempts::new(heal, most, world.now);
         let mut scene = Self {
             key: 0,
             kind,
             framing,
             keep,
-            heal,
-            openings,
             is_literal,
             events,
             prompt,
@@ -241,7 +165,7 @@ impl Scene {
                 peer: unused,
                 out: VecDeque::new(),
                 commands: 0,
-                start: (0, 0),
+                start: 0,
                 read: 0,
                 granted: 0,
                 is_echo: false,
@@ -250,19 +174,8 @@ impl Scene {
             before: Vec::new(),
             accepted: Vec::new(),
             behaviour: Behaviour::Serve,
-            said: Vec::new(),
-            ends: Vec::new(),
-            payloads: Vec::new(),
-            starts: Vec::new(),
-            read_at_loss: 0,
-            heard: BTreeSet::from([0]),
-            next_message: 0,
-            partial: Vec::new(),
-            seen: Some(0),
-            places: BTreeSet::new(),
-            known: Known::Up(None),
-            gap: false,
-            announced: (0, 0),
+            speech: Speech::new(framing, openings),
+            reader: Reader::new(framing),
             attempts,
             may_end: None,
             connected: false,
@@ -286,8 +199,7 @@ impl Scene {
         let session = self.world.with_context(key, |cx| Session::greet(pid, stream, address, cx));
         self.world.slots.insert(key, Slot::new(session, 0));
         self.world.enqueue(key);
-        let start = (self.said.len(), self.payloads.len());
-        self.starts.push(start);
+        let start = self.speech.begin();
         let plugin = Plugin {
             peer,
             commands: line.len(),
@@ -308,15 +220,14 @@ impl Scene {
 
     /// A plugin that was kept comes back.
     fn come_back(&mut self) {
-        let line = match self.seen {
+        let line = match self.reader.seen {
             Some(seen) if self.world.pick(4) > 0 => format!("ATCH {PID} SEEN={seen}\n"),
             _ => {
-                // What was written to the connection before, and not read, is lost.
-                (self.seen, self.gap) = (None, true);
+                self.reader.lose();
                 format!("ATCH {PID}\n")
             }
         };
-        self.partial.clear();
+        self.reader.reconnect();
         self.connect(line);
     }
 
@@ -327,33 +238,8 @@ impl Scene {
     /// The plugin says something for the remote.
     fn say(&mut self) {
         let amount = self.world.amount();
-        let number = self.payloads.len();
-        let bytes = match self.framing {
-            Framing::Raw => unit(999, number).repeat(1 + amount / 3000).into_bytes(),
-            framing => {
-                let payload = numbered(number, amount.min(3000));
-                let mut bytes = match framing {
-                    Framing::Mesg => format!("BINA {}\n", payload.len()).into_bytes(),
-                    _ => Vec::new(),
-                };
-                bytes.extend(&payload);
-                bytes.extend((framing == Framing::Line).then_some(b'\n'));
-                self.payloads.push(payload);
-                bytes
-            }
-        };
-        if self.framing == Framing::Raw {
-            // Each unit has a number of its own.
-            let count = bytes.len() / UNIT;
-            let units: String = (number..number + count).map(|number| unit(999, number)).collect();
-            self.payloads.extend(std::iter::repeat_n(Vec::new(), count));
-            self.said.extend(units.bytes());
-            self.plugin.out.extend(units.bytes());
-        } else {
-            self.said.extend(&bytes);
-            self.plugin.out.extend(&bytes);
-            self.ends.push(self.said.len());
-        }
+        let bytes = self.speech.say(amount);
+        self.plugin.out.extend(bytes);
     }
 
     /// The plugin sends up to `amount` bytes of what it has said.
@@ -386,7 +272,8 @@ impl Scene {
             wire.make_room(1 + amount.min(50));
         }
         drop(wire);
-        self.take(&fresh);
+        self.reader.take(&fresh, &self.accepted);
+        assert!(!self.reader.is_told_end || self.excuse().is_some(), "the plugin is told the end");
     }
 
     /// Reads replies up to the one that begins echo mode.
@@ -404,13 +291,14 @@ impl Scene {
             if line.starts_with("OK CONN") || line.starts_with("OK ATCH") {
                 (plugin.is_echo, self.connected, self.parked_since) = (true, true, None);
             } else if line == "ERR ATCH Gap" {
-                (self.seen, self.gap) = (None, true);
+                self.reader.lose();
                 let retry = format!("ATCH {PID}\n");
                 // Nothing may stand between the two commands.
                 assert!(plugin.peer.wire().read >= plugin.commands);
                 plugin.commands += retry.len();
                 plugin.out = retry.into_bytes().into();
-                self.forget_unsent();
+                // What it has said on this connection is not sent: it has to say other things.
+                plugin.start = self.speech.begin();
             } else if line.starts_with("ERR") {
                 plugin.gone = true;
                 self.may_end.get_or_insert("refused");
@@ -418,194 +306,28 @@ impl Scene {
         }
     }
 
-    /// What the plugin has said on this connection will not be sent on it: it has to say other things.
-    fn forget_unsent(&mut self) {
-        let start = (self.said.len(), self.payloads.len());
-        self.plugin.start = start;
-        self.starts.push(start);
-    }
-
-    /// Takes what the plugin has read of the remote.
-    fn take(&mut self, bytes: &[u8]) {
-        match self.framing {
-            Framing::Raw => self.take_bytes(bytes),
-            framing => {
-                self.partial.extend_from_slice(bytes);
-                while let Some((verb, body, length)) = next_message(framing, &self.partial) {
-                    self.partial.drain(..length);
-                    self.seen = self.seen.map(|seen| seen + 1);
-                    self.take_message(&verb, &body);
-                }
-            }
-        }
-    }
-
-    fn take_bytes(&mut self, bytes: &[u8]) {
-        self.seen = self.seen.map(|seen| seen + bytes.len());
-        for &byte in bytes {
-            let mut next = Places::new();
-            let first = self.places.first().copied().unwrap_or((0, 0));
-            if self.gap {
-                // Anything that is not before what was read.
-                for (number, accepted) in self.accepted.iter().enumerate().skip(first.0) {
-                    let from = if number == first.0 { first.1 } else { 0 };
-                    let fits = |at: &usize| accepted.bytes[*at] == byte;
-                    next.extend((from..accepted.bytes.len()).filter(fits).map(|at| (number, at + 1)));
-                }
-                self.gap = false;
-            } else {
-                let from = if self.places.is_empty() { BTreeSet::from([(0, 0)]) } else { self.places.clone() };
-                for (number, at) in from {
-                    let mut at = at;
-                    for (later, accepted) in self.accepted.iter().enumerate().skip(number) {
-                        if accepted.bytes.get(at) == Some(&byte) {
-                            next.insert((later, at + 1));
-                        }
-                        if accepted.is_whole() && at < accepted.bytes.len() {
-                            break;
-                        }
-                        at = 0;
-                    }
-                }
-            }
-            assert!(!next.is_empty(), "the plugin reads {:?} behind {:?}", byte as char, self.places);
-            self.places = next;
-        }
-    }
-
-    fn take_message(&mut self, verb: &str, body: &[u8]) {
-        let text = String::from_utf8_lossy(body).into_owned();
-        match (verb, self.known) {
-            ("EVNT", known) if text.starts_with("lost ") => {
-                assert!(known != Known::Lost || self.gap, "a loss is announced twice");
-                if let (Known::Up(Some((number, next))), false) = (known, self.gap) {
-                    let accepted = &self.accepted[number];
-                    assert!(
-                        !accepted.is_whole() || accepted.messages == next,
-                        "the loss comes before {next} of {number}"
-                    );
-                }
-                self.announced.0 += 1;
-                (self.known, self.gap) = (Known::Lost, false);
-                let reason: String = text.chars().filter(|character| !character.is_ascii_digit()).collect();
-                self.world.seen.insert(format!("EVNT {reason}"));
-            }
-            ("EVNT", known) => {
-                assert_eq!(text, "back");
-                assert!(known == Known::Lost || self.gap, "a return is announced twice");
-                self.announced.1 += 1;
-                (self.known, self.gap) = (Known::Up(None), false);
-            }
-            ("CLOS", _) => {
-                assert!(self.excuse().is_some(), "the plugin is told the end: {text}");
-            }
-            ("TEXT" | "BINA" | "", known) => {
-                let mut parts = text.split(':').map(str::parse::<usize>);
-                let (Some(Ok(number)), Some(Ok(message))) = (parts.next(), parts.next()) else {
-                    panic!("no message is {text:?}");
-                };
-                assert_eq!(payload(number, message, body.len()), body, "a message is mixed up");
-                if self.gap {
-                    self.gap = false;
-                } else if self.framing == Framing::Line {
-                    if let Known::Up(Some((before, next))) = known {
-                        let follows = (number, message) == (before, next) || (number > before && message == 0);
-                        assert!(follows, "message {message} of {number} follows {next} of {before}");
-                        assert!(
-                            number == before
-                                || !self.accepted[before].is_whole()
-                                || self.accepted[before].messages == next,
-                            "messages are missing"
-                        );
-                    }
-                } else {
-                    match known {
-                        Known::Lost => panic!("message {message} of {number} comes while the remote is lost"),
-                        Known::Up(None) => assert_eq!(message, 0, "the first of {number}"),
-                        Known::Up(Some(expected)) => assert_eq!((number, message), expected),
-                    }
-                }
-                self.known = Known::Up(Some((number, message + 1)));
-            }
-            other => panic!("the plugin reads {other:?} {text}"),
-        }
-    }
-
     /// The remote that stands, if one does.
     fn current(&mut self) -> Option<(usize, &mut Accepted)> {
-        let (number, accepted) = self.accepted.iter_mut().enumerate().next_back()?;
-        let stands = accepted.remote.is_open() && accepted.remote.peer.as_ref().is_some_and(|peer| !peer.is_dropped());
-        (!accepted.over && stands && !accepted.remote.is_handshaking()).then_some((number, accepted))
+        self.accepted.iter_mut().enumerate().next_back().filter(|(_, accepted)| accepted.stands())
     }
 
     /// The remote says something for the plugin.
     fn speak(&mut self) {
         let amount = self.world.amount();
-        let (cut, kind) = (self.world.pick(100), self.world.pick(3));
-        let is_websocket = self.kind.is_websocket();
-        let framing = self.framing;
-        let Some((number, accepted)) = self.current() else { return };
-        if accepted.remote.behaviour == Behaviour::Stall {
-            return;
-        }
-        let payload = match framing {
-            Framing::Raw => {
-                let first = accepted.bytes.len() / UNIT;
-                (first..=first + amount / 100).map(|at| unit(number, at)).collect::<String>().into_bytes()
-            }
-            _ => payload(number, accepted.messages, amount.min(3000)),
-        };
-        accepted.messages += 1;
-        accepted.bytes.extend(&payload);
-        if !is_websocket {
-            return accepted.remote.write(&payload);
-        }
-        let opcode = if kind == 0 { 1 } else { 2 };
-        if kind == 2 {
-            let cut = payload.len() * cut / 100;
-            accepted.remote.write(&frame_of(opcode, &payload[..cut]));
-            accepted.remote.write(&frame_of(0x80, &payload[cut..]));
-        } else {
-            accepted.remote.write(&frame_of(0x80 | opcode, &payload));
+        let cut = (self.world.pick(3) == 0).then(|| self.world.pick(100));
+        if let Some((_, accepted)) = self.current() {
+            accepted.speak(amount, cut);
         }
     }
 
     /// The remote ends, in one of many ways.
     fn end_remote(&mut self) {
-        let (mut how, half) = (self.world.pick(8), self.world.pick(4));
-        let (now, is_websocket, framing) = (self.world.now, self.kind.is_websocket(), self.framing);
-        let Some((number, accepted)) = self.current() else { return };
-        if half == 0 && is_websocket && accepted.remote.behaviour != Behaviour::Stall {
-            // A part of a message, or of a frame.
-            let text = if framing == Framing::Raw { unit(number, accepted.bytes.len() / UNIT) } else { "half".into() };
-            accepted.bytes.extend(text.bytes());
-            let frame = if how % 2 == 0 {
-                frame_of(0x01, text.as_bytes())
-            } else {
-                frame_of(0x81, &[text.as_bytes(), b"more"].concat())
-            };
-            accepted.remote.write(&frame[..2 + text.len()]);
-            if how % 2 == 1 {
-                // What follows would belong to the frame.
-                how = if how < 5 { 3 } else { 7 };
-            }
+        let (how, within_message, now) = (self.world.pick(8), self.world.pick(4) == 0, self.world.now);
+        if let Some((_, accepted)) = self.current()
+            && accepted.end(how, within_message, now)
+        {
+            self.world.seen.insert("remote ends".into());
         }
-        accepted.over = true;
-        let halves = half == 0 && framing == Framing::Raw;
-        match how {
-            0 | 1 => accepted.remote.end(true, now),
-            2 | 3 => accepted.remote.end(false, now),
-            4 => accepted.remote.violate(now),
-            5 => {
-                // It says nothing more, and answers nothing.
-                accepted.over = false;
-                accepted.remote.behaviour = Behaviour::Stall;
-                return;
-            }
-            _ => accepted.remote.reset(),
-        }
-        accepted.ends_whole = how < 5 && !halves;
-        self.world.seen.insert("remote ends".into());
     }
 
     /// What the next attempts meet.
@@ -733,16 +455,7 @@ impl Scene {
             };
             let mut remote = Remote::new(self.kind, behaviour, self.framing, PORTS[1]);
             remote.accept(peer);
-            self.accepted.push(Accepted {
-                remote,
-                bytes: Vec::new(),
-                messages: 0,
-                ends_whole: false,
-                relayed: false,
-                over: false,
-                opened: 0,
-                heard: false,
-            });
+            self.accepted.push(Accepted::new(remote, self.accepted.len(), self.framing));
         }
     }
 
@@ -767,8 +480,8 @@ impl Scene {
         self.watch_attempts();
         let now = self.world.now;
         self.accepted.iter_mut().for_each(|accepted| accepted.remote.process(now));
-        for number in 0..self.accepted.len() {
-            self.check_heard(number);
+        for accepted in &mut self.accepted {
+            self.speech.check_heard(accepted);
         }
         self.check();
     }
@@ -776,124 +489,30 @@ impl Scene {
     /// Checks that each delay is as documented, and that there is one attempt for each.
     fn watch_attempts(&mut self) {
         let now = self.world.now;
-        let begun = self.world.begun.len() - std::mem::replace(&mut self.attempts.begun, self.world.begun.len());
-        let fresh = &self.world.begun[self.world.begun.len() - begun..];
-        let attempts = &mut self.attempts;
-        assert!(
-            begun == 0 || attempts.may_begin.is_some_and(|from| from <= now),
-            "the proxy connects before its time: {attempts:?}"
-        );
+        let begun = std::mem::take(&mut self.world.begun);
+        self.attempts.handle_begun(begun.len(), now);
         if self.is_literal && self.behaviour != Behaviour::RedirectLoop {
-            assert!(fresh.iter().all(|to| to.ip() == address(1).ip()), "{fresh:?}");
+            assert!(begun.iter().all(|to| to.ip() == address(1).ip()), "{begun:?}");
         }
-        let Some(slot) = self.world.slots.get(&self.key) else { return };
-        let (mut connected_at, mut state) = (None, None);
-        match &slot.session.stage {
-            Stage::Relaying(relaying) => connected_at = Some(relaying.connected_at()),
-            Stage::Healing(healing) => state = Some((healing.next_attempt(), healing.outages().losses)),
-            _ => {}
-        }
-        let Some((next, losses)) = state else {
-            attempts.may_begin = connected_at.is_none().then_some(now);
-            attempts.connected_at = connected_at;
-            if let (Some(_), Some(accepted)) = (connected_at, self.accepted.last_mut()) {
-                accepted.relayed = true;
+        match self.world.slots.get(&self.key).map(|slot| &slot.session.stage) {
+            Some(Stage::Healing(healing)) => {
+                let (next, losses) = (healing.next_attempt(), healing.outages().losses);
+                let (is_lost, waits) = self.attempts.handle_healing(next, losses, now);
+                if is_lost {
+                    let taken = self.plugin.peer.wire().read.saturating_sub(self.plugin.commands);
+                    self.speech.read_at_loss = Some(self.plugin.start + taken);
+                }
+                if waits {
+                    self.world.seen.insert(format!("waits {} s", self.attempts.delay.as_secs_f64()));
+                }
             }
-            return;
-        };
-        let is_lost = losses != attempts.losses;
-        if is_lost {
-            assert_eq!(losses, attempts.losses + 1, "one loss at a time");
-            let lasted = attempts.connected_at.map_or(Duration::ZERO, |at| now - at);
-            if lasted >= Duration::from_secs(10) {
-                attempts.delay = Duration::ZERO;
+            Some(Stage::Relaying(relaying)) => {
+                self.attempts.handle_relaying(Some(relaying.connected_at()), now);
+                self.accepted.iter_mut().next_back().into_iter().for_each(|accepted| accepted.relayed = true);
             }
-            attempts.losses = losses;
-            let taken = self.plugin.peer.wire().read.saturating_sub(self.plugin.commands);
-            self.read_at_loss = self.plugin.start.0 + taken;
+            Some(_) => self.attempts.handle_relaying(None, now),
+            None => {}
         }
-        attempts.connected_at = None;
-        if let Some(at) = next
-            && (is_lost || attempts.retry_at != next)
-        {
-            attempts.delay = (attempts.delay * 2).clamp(Duration::from_secs(1), self.heal.max(Duration::from_secs(1)));
-            let (waits, delay) = ((at - now).as_secs_f64(), attempts.delay.as_secs_f64());
-            assert!((0.79 * delay..=1.21 * delay).contains(&waits), "{waits} s, not about {delay} s");
-            self.world.seen.insert(format!("waits {delay} s"));
-        }
-        attempts.may_begin = Some(next.unwrap_or(now));
-        attempts.retry_at = next;
-    }
-
-    /// Checks what a remote has heard: HELO, then what the plugin has said.
-    fn check_heard(&mut self, number: usize) {
-        let accepted = &mut self.accepted[number];
-        let mut bytes = std::mem::take(&mut accepted.remote.heard_bytes);
-        let mut messages: VecDeque<Vec<u8>> = std::mem::take(&mut accepted.remote.heard_messages).into();
-        if self.framing == Framing::Raw {
-            let opening = self.openings.concat();
-            let length = bytes.len().min(opening.len() - accepted.opened);
-            let rest = bytes.split_off(length);
-            let expected = &opening[accepted.opened..accepted.opened + length];
-            assert!(bytes == expected, "the remote hears other bytes than HELO");
-            accepted.opened += length;
-            for byte in rest {
-                self.hear_byte(number, byte);
-            }
-            return;
-        }
-        while let (Some(opening), false) = (self.openings.get(accepted.opened), messages.is_empty()) {
-            assert_eq!(messages.pop_front().as_ref(), Some(opening), "the remote hears another message than HELO");
-            accepted.opened += 1;
-        }
-        for message in messages {
-            self.hear_message(number, &message);
-        }
-    }
-
-    fn hear_byte(&mut self, number: usize, byte: u8) {
-        let mut next = BTreeSet::new();
-        let is_first = !std::mem::replace(&mut self.accepted[number].heard, true);
-        let starts = self.starts.iter().map(|&(start, _)| start);
-        if is_first {
-            let floor = self.heard.first().copied().unwrap_or(0);
-            // What the session had not read when the remote was lost is not lost.
-            let latest = if self.attempts.losses == 0 { 0 } else { self.read_at_loss };
-            let range = (floor..=latest.max(floor)).chain(starts.filter(|&start| start > floor));
-            next.extend(range.filter(|&at| self.said.get(at) == Some(&byte)).map(|at| at + 1));
-        } else {
-            for &place in &self.heard {
-                let later = self.starts.iter().map(|&(start, _)| start).filter(|&start| start > place);
-                next.extend(
-                    [place].into_iter().chain(later).filter(|&at| self.said.get(at) == Some(&byte)).map(|at| at + 1),
-                );
-            }
-        }
-        assert!(
-            !next.is_empty(),
-            "the remote hears {:?} behind {:?} (first: {is_first}), read at the loss: {}",
-            byte as char,
-            self.heard,
-            self.read_at_loss
-        );
-        self.heard = next;
-    }
-
-    fn hear_message(&mut self, number: usize, message: &[u8]) {
-        let text = String::from_utf8_lossy(message);
-        let heard = text.split(':').next().and_then(|digits| digits.parse::<usize>().ok());
-        let heard = heard.unwrap_or_else(|| panic!("no message is {text:?}"));
-        assert_eq!(self.payloads[heard], message);
-        let is_first = !std::mem::replace(&mut self.accepted[number].heard, true);
-        let unread_at_loss = self.ends.partition_point(|&end| end <= self.read_at_loss);
-        let may_skip = is_first && self.attempts.losses > 0 && heard <= unread_at_loss.max(self.next_message);
-        let is_start = self.starts.iter().any(|&(_, start)| start == heard);
-        assert!(
-            heard == self.next_message || (heard > self.next_message && (may_skip || is_start)),
-            "message {heard} follows {}, {unread_at_loss} was not read at the loss",
-            self.next_message
-        );
-        self.next_message = heard + 1;
     }
 
     /// What holds whenever no session wants a turn.
@@ -1006,26 +625,23 @@ impl Scene {
             snapshot.and_then(|snapshot| snapshot.healing).map_or(0, |healing| healing.losses)
         });
         assert_eq!(losses, self.attempts.losses);
-        let Some((number, accepted)) = self.current() else { panic!("the remote never comes back") };
-        let (messages, length, opened) = (accepted.messages, accepted.bytes.len(), accepted.opened);
-        match self.framing {
-            Framing::Raw => {
-                assert!(self.heard.contains(&self.said.len()), "bytes for the remote stall: {:?}", self.heard);
-                assert!(
-                    self.places.contains(&(number, length)),
-                    "bytes for the plugin stall: {:?} of {number}, {length}",
-                    self.places
-                );
-                assert_eq!(opened, self.openings.concat().len());
-            }
-            _ => {
-                assert_eq!(self.next_message, self.payloads.len(), "messages for the remote stall");
-                assert_eq!(self.known, Known::Up(Some((number, messages))), "messages for the plugin stall");
-                assert_eq!(opened, self.openings.len());
-            }
+        let Some((number, accepted)) = self.accepted.iter().enumerate().next_back() else {
+            panic!("the remote never comes back")
+        };
+        self.speech.check_complete(accepted);
+        if self.framing == Framing::Raw {
+            let place = (number, accepted.bytes.len());
+            assert!(self.reader.places.contains(&place), "bytes for the plugin stall: {:?}", self.reader.places);
+        } else {
+            let all = Known::Up(Some((number, accepted.messages)));
+            assert_eq!(self.reader.known, all, "messages for the plugin stall");
         }
-        if self.framing == Framing::Mesg && self.seen.is_some() {
-            assert_eq!(self.announced, (losses as usize, losses as usize), "each loss and each return is announced");
+        if self.framing == Framing::Mesg && self.reader.seen.is_some() {
+            assert_eq!(
+                self.reader.announced,
+                (losses as usize, losses as usize),
+                "each loss and each return is announced"
+            );
         }
         self.world.check_rest();
         self.world.seen.insert(format!("settled {:?} {:?}", self.kind, self.framing));
@@ -1091,34 +707,13 @@ impl Scene {
         let left: Vec<_> = self.world.slots.values().map(|slot| &slot.session.stage).collect();
         assert!(left.is_empty(), "sessions never end: {left:?}");
         assert_eq!((self.world.budget.held(), self.world.budget.history()), (0, 0), "all memory is given back");
+        self.world.seen.extend(self.reader.reasons);
         (self.world.seen, self.attempts.losses)
     }
 }
 
 fn with_port(last: u8, port: u16) -> SocketAddr {
     ([192, 0, 2, last], port).into()
-}
-
-/// Message `message` of the connection `number`, of about `length` bytes.
-fn payload(number: usize, message: usize, length: usize) -> Vec<u8> {
-    let mut payload = format!("{number}:{message}:").into_bytes();
-    while payload.len() < length {
-        payload.push(b'a' + (payload.len() % 23) as u8);
-    }
-    payload
-}
-
-/// The first message of `bytes`: verb, body, and length with its framing. `None`: it is not whole.
-fn next_message(framing: Framing, bytes: &[u8]) -> Option<(String, Vec<u8>, usize)> {
-    let end = bytes.iter().position(|&byte| byte == b'\n')?;
-    let line = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    if framing == Framing::Line {
-        return Some((String::new(), bytes[..end].to_vec(), end + 1));
-    }
-    let (verb, rest) = line.split_once(' ').unwrap_or_else(|| panic!("no header is {line:?}"));
-    let length = rest.rsplit(' ').next().and_then(|digits| digits.parse::<usize>().ok());
-    let length = end + 1 + length.unwrap_or_else(|| panic!("no header is {line:?}"));
-    (bytes.len() >= length).then(|| (verb.to_owned(), bytes[end + 1..length].to_vec(), length))
 }
 
 /// Lets things happen until the choices end. Returns what has occurred, and how often the remote was lost.
@@ -1174,11 +769,11 @@ mod tests {
             "settled Ws Raw",
             "settled Ws Line",
             "settled Ws Mesg",
-            "EVNT lost closed without goodbye",
-            "EVNT lost connection reset",
-            "EVNT lost closed without close_notify",
-            "EVNT lost silent for too long",
-            "EVNT lost unknown opcode",
+            "lost closed without goodbye",
+            "lost connection reset",
+            "lost closed without close_notify",
+            "lost silent for too long",
+            "lost unknown opcode",
             "OK ATCH",
             "ERR ATCH Gap",
             "ERR ATCH No such pid",
