@@ -105,7 +105,7 @@ impl Accepted {
             let is_raw = self.framing == Framing::Raw;
             let text = if is_raw { unit(self.number, self.bytes.len() / UNIT) } else { "half".into() };
             self.bytes.extend(text.bytes());
-            if how % 2 == 0 {
+            if how.is_multiple_of(2) {
                 self.remote.write(&frame_of(0x01, text.as_bytes()));
             } else {
                 let frame = frame_of(0x81, &[text.as_bytes(), b"more"].concat());

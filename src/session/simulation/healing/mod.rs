@@ -218,6 +218,21 @@ impl Scene {
         key
     }
 
+    /// A plugin that is kept ends or breaks its connection.
+    fn leave(&mut self) {
+        let breaks = self.world.pick(2) == 0;
+        let mut wire = self.plugin.peer.wire_mut();
+        if breaks {
+            wire.break_off();
+        } else {
+            wire.close();
+        }
+        drop(wire);
+        self.plugin.gone = true;
+        self.plugin.out.clear();
+        self.parked_since = Some(self.world.now);
+    }
+
     /// A plugin that was kept comes back.
     fn come_back(&mut self) {
         let line = match self.reader.seen {
@@ -413,21 +428,7 @@ impl Scene {
             21 => self.mend(),
             22 => self.finish_connecting(true),
             23 => self.world.answer_notification(false),
-            24 if self.keep.is_some() && self.plugin.is_echo => {
-                if !self.plugin.gone {
-                    let breaks = self.world.pick(2) == 0;
-                    let mut wire = self.plugin.peer.wire_mut();
-                    if breaks {
-                        wire.break_off()
-                    } else {
-                        wire.close()
-                    }
-                    drop(wire);
-                    self.plugin.gone = true;
-                    self.plugin.out.clear();
-                    self.parked_since = Some(self.world.now);
-                }
-            }
+            24 if self.keep.is_some() && self.plugin.is_echo && !self.plugin.gone => self.leave(),
             25 if self.connected && self.plugin.gone && self.may_end.is_none() => self.come_back(),
             _ => {}
         }
