@@ -198,6 +198,8 @@ fn a_websocket_is_opened_again_between_messages() {
     }
     peer.send_frame(TEXT, b"again").unwrap();
     assert_eq!(read_message_text(&mut plugin), "TEXT again");
+    // A loss would take the place of a return that Luup was not told.
+    luup.wait_until(LIMIT, |requests| requests.iter().any(|request| request.query.ends_with("=back"))).unwrap();
     // Without a close frame.
     drop(peer);
     assert!(read_message_text(&mut plugin).starts_with("EVNT lost "));
