@@ -46,7 +46,7 @@ release_tree() {
     install -m 644 "${RELEASE_LUA[@]}" "$2/usr/lib/lua/"
     install -m 755 "$1" "$2/usr/sbin/sockproxyd"
     install -m 755 "$ROOT/init.d/sockproxyd" "$2/etc/init.d/sockproxyd"
-    install -m 644 "$ROOT/openwrt/files/sockproxyd.cf" "$2/etc/sockproxyd.cf"
+    install -m 644 "$ROOT/openwrt/sockproxyd/files/sockproxyd.cf" "$2/etc/sockproxyd.cf"
 }
 
 # release_maintainer_scripts TARGET FOLDER: installs the package's scripts there, preinst with the data of the target's

@@ -163,8 +163,12 @@ fn the_sample_documents_every_key_and_changes_nothing() {
 
 #[test]
 fn the_packages_ship_the_sample() {
-    let shipped = include_str!("../../openwrt/files/sockproxyd.cf");
-    assert_eq!(shipped, sample::sample(), "renew it with: sockproxyd --sample-config > openwrt/files/sockproxyd.cf");
+    let shipped = include_str!("../../openwrt/sockproxyd/files/sockproxyd.cf");
+    assert_eq!(
+        shipped,
+        sample::sample(),
+        "renew it with: sockproxyd --sample-config > openwrt/sockproxyd/files/sockproxyd.cf"
+    );
 }
 
 /// True where the file may have this line in this section.

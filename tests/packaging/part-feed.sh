@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Part "feed": the Makefile in openwrt/, under a simulation of the part of OpenWrt's build system that it uses.
+# Part "feed": the Makefile in openwrt/sockproxyd, under a simulation of the part of OpenWrt's build system that it uses.
 # Prepares the sources, installs a program as if it had been compiled, and checks the result.
 
 have make || apt_install make
 top=$work/feed/top
 mkdir -p "$top/include" "$top/feeds/packages/lang/rust" "$top/package" "$work/feed/install/bin"
 # As docs/install.md says.
-ln -s "$ROOT/openwrt" "$top/package/sockproxyd"
+ln -s "$ROOT/openwrt/sockproxyd" "$top/package/sockproxyd"
 cat >"$top/rules.mk" <<'RULES'
 INCLUDE_DIR:=$(TOPDIR)/include
 INSTALL_DIR:=install -d -m0755
@@ -67,8 +67,8 @@ for conf in /etc/config/sockproxyd /etc/sockproxyd.cf; do
     result "feed: $conf is a conffile" grep -qx "$conf" <<<"$variables"
 done
 feed_test() {
-    sed "s|/etc/sockproxyd.cf|$installed&|" "$ROOT/openwrt/test.sh" |
+    sed "s|/etc/sockproxyd.cf|$installed&|" "$ROOT/openwrt/sockproxyd/test.sh" |
         PATH=$installed/usr/sbin:$PATH sh -s sockproxyd "$1"
 }
 result "feed: test.sh accepts this version" feed_test "$(release_version)"
-result "feed: test.sh refuses another version" sh -c "! (sed 1d '$ROOT/openwrt/test.sh' | PATH='$installed/usr/sbin:$PATH' sh -s sockproxyd 98.7.6)"
+result "feed: test.sh refuses another version" sh -c "! (sed 1d '$ROOT/openwrt/sockproxyd/test.sh' | PATH='$installed/usr/sbin:$PATH' sh -s sockproxyd 98.7.6)"

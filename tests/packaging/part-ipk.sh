@@ -63,7 +63,7 @@ version=$("$daemon" --version)
 result "ipk: the version is the program's" grep -qx "Version: ${version#sockproxyd }-1" <<<"$control"
 result "ipk: the configuration is a conffile" equal "$(tar -xOzf "$outer/control.tar.gz" ./conffiles)" /etc/sockproxyd.cf
 result "ipk: an architecture by name" sh -c "tar -xOzf '$named' ./control.tar.gz | tar -xOz ./control | grep -qx 'Architecture: some_arch'"
-result "ipk: the sample configuration is the program's" diff <("$daemon" --sample-config) "$ROOT/openwrt/files/sockproxyd.cf"
+result "ipk: the sample configuration is the program's" diff <("$daemon" --sample-config) "$ROOT/openwrt/sockproxyd/files/sockproxyd.cf"
 
 for kind in aa:2011 bb:2011 main:2024; do
     flavour=${kind%:*}
