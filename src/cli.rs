@@ -74,7 +74,7 @@ Options are applied in the order given; a later one overrides.
   --make-cert NAME[,NAME...]
                    make a self-signed certificate for these names and addresses: NAME.pem and NAME.key in the directory
                    of [tls], for CERT= and PKEY= of LSTN
-  --supervise      run the proxy in a child process, and restart it when it dies
+  --supervise      run the proxy in a child process, and restart it when it ends
   --sample-config  print a configuration file that documents every key
   -h, --help       print this help
   --version        print the version

@@ -1,6 +1,7 @@
-//! A small parent process for boxes without procd or systemd: it restarts the daemon when that dies, and does nothing else.
+//! A small parent process for boxes without procd or systemd: it restarts the daemon when that ends, and does nothing else.
 //!
-//! It forks before there is any thread, passes signals on, and ends when the daemon ends on purpose.
+//! It forks before there is any thread, passes signals on, and ends when it is told to by a signal. STOP is for the daemon
+//! alone: procd and systemd start it again, too.
 
 use std::os::fd::{AsFd, RawFd};
 use std::time::{Duration, Instant};
@@ -26,9 +27,9 @@ const FORWARDED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP,
 
 /// How a child ended.
 enum ChildEnd {
-    /// With this exit status: 0, on purpose, or [`EXIT_UNUSABLE`], because it could not start.
+    /// With this exit status: 0, because the supervisor was told to end, or [`EXIT_UNUSABLE`], because it could not start.
     Exited(i32),
-    /// It died, for this reason.
+    /// It died, or was told to end by STOP. The text says which.
     Died(String),
 }
 
@@ -95,7 +96,7 @@ pub(crate) fn close_inherited() {
     }
 }
 
-/// Passes signals on until the child ends. Once it was told to end, its death counts as an end on purpose.
+/// Passes signals on until the child ends. Once the supervisor was told to end, the child's death counts as an end on purpose.
 fn watch(child: Pid, inbox: &SignalFd) -> nix::Result<ChildEnd> {
     let mut told_to_end = false;
     loop {
@@ -105,16 +106,22 @@ fn watch(child: Pid, inbox: &SignalFd) -> nix::Result<ChildEnd> {
             WaitStatus::Signaled(_, signal, _) => Some(ChildEnd::Died(format!("was killed by {signal}"))),
             _ => None,
         };
-        match end {
-            Some(ChildEnd::Died(_)) if told_to_end => return Ok(ChildEnd::Exited(0)),
-            Some(end) => return Ok(end),
-            None => {}
+        if let Some(end) = end {
+            // Ctrl-C tells both processes, and the child may be the first to end.
+            while let Some(signal) = next_signal(inbox, PollTimeout::ZERO)? {
+                told_to_end |= is_end(signal);
+            }
+            return Ok(match end {
+                ChildEnd::Died(_) if told_to_end => ChildEnd::Exited(0),
+                ChildEnd::Exited(0) if !told_to_end => ChildEnd::Died("was told to end".into()),
+                end => end,
+            });
         }
         while let Some(signal) = next_signal(inbox, PollTimeout::NONE)? {
             if signal == Signal::SIGCHLD {
                 break;
             }
-            told_to_end |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
+            told_to_end |= is_end(signal);
             // Fails if the child has just ended; then SIGCHLD follows.
             let _ = kill(child, signal);
         }
@@ -130,10 +137,15 @@ fn wait(inbox: &SignalFd, pause: Duration) -> nix::Result<bool> {
             return Ok(false);
         }
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        if let Some(Signal::SIGTERM | Signal::SIGINT) = next_signal(inbox, timeout)? {
+        if next_signal(inbox, timeout)?.is_some_and(is_end) {
             return Ok(true);
         }
     }
+}
+
+/// True if the signal tells the supervisor to end.
+fn is_end(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGTERM | Signal::SIGINT)
 }
 
 /// The next signal. `None` after `timeout`.

@@ -58,12 +58,30 @@ fn a_killed_daemon_is_restarted() {
 }
 
 #[test]
-fn stop_ends_daemon_and_supervisor() {
+fn stop_restarts_a_supervised_daemon() {
     let (mut daemon, port) = supervised("");
-    kill_child(&daemon, &port);
-    assert_eq!(Plugin::connect(port.addr()).command("STOP"), "OK STOP");
+    for _ in 0..2 {
+        let old = child(&daemon);
+        assert_eq!(Plugin::connect(port.addr()).command("STOP"), "OK STOP");
+        eventually("another child", || (*daemon.children().first()? as i32 != old.as_raw()).then_some(()));
+        eventually("the daemon listens", || Plugin::connect_raw(port.addr()).ok()?.try_line().ok());
+    }
+    daemon.wait_for_log(LIMIT, |line| line.contains("the daemon was told to end; restarting it in"));
+    daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait_exit(LIMIT).expect("the supervisor exits").code(), Some(0));
     assert!(Plugin::connect_raw(port.addr()).is_err());
+}
+
+#[test]
+fn a_signal_to_both_processes_ends_both() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (mut daemon, port) = supervised("");
+        // As a terminal does. The daemon often is the first to end.
+        kill(child(&daemon), signal).unwrap();
+        daemon.signal(signal);
+        assert_eq!(daemon.wait_exit(LIMIT).expect("the supervisor exits").code(), Some(0), "{signal}");
+        assert!(Plugin::connect_raw(port.addr()).is_err());
+    }
 }
 
 #[test]

@@ -68,12 +68,20 @@ start_each_way() {
     for way in '-p 2505' '-c /tmp/way.cf -p 2505' '-p 2505 --supervise' '-c /tmp/way.cf -p 2505 --supervise'; do
         # shellcheck disable=SC2086
         /usr/sbin/sockproxyd -L /tmp/way.log $way </dev/null >/dev/null 2>&1 &
+        started=$!
         check "$way: greeting" eventually greets 2505
         before=$(proxies)
         connect_each_kind 2505
         check "$way: no process died" equal "$(proxies)" "$before"
         check "$way: STOP" says '^OK STOP$' ask_at 2505 STOP
-        check "$way: ends it" eventually number 0
+        # A supervisor starts it again.
+        case $way in
+            *--supervise)
+                check "$way: starts it again" eventually greets 2505
+                kill "$started"
+                ;;
+        esac
+        check "$way: it ends" eventually number 0
     done
 }
 
