@@ -20,7 +20,10 @@ pub(crate) fn make_cert(directory: Option<&Path>, names: &CertificateNames) -> R
         return Err(format!("{} exists, and is not overwritten", path.display()));
     }
     let made = SelfSigned::new(names).map_err(|_| "this machine gives no random bytes")?;
-    write_new(directory, &key_path, 0o600, &made.key_pem())?;
+    // A directory that others may not enter is for a group, the daemon's.
+    let mode = fs::metadata(directory).map_or(0, |metadata| metadata.mode());
+    let for_group = if mode & 0o007 == 0 { mode & 0o040 } else { 0 };
+    write_new(directory, &key_path, 0o600 | for_group, &made.key_pem())?;
     write_new(directory, &certificate_path, 0o644, &made.certificate_pem()).inspect_err(|_| {
         // It fits no certificate.
         let _ = fs::remove_file(&key_path);

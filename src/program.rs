@@ -11,7 +11,7 @@ use nix::libc;
 use crate::cli::{self, CommandLine, Mode};
 use crate::config::Config;
 use crate::config::sample::sample;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, file_problems};
 use crate::make_cert::make_cert;
 use crate::net::system_text;
 use crate::probe::probe;
@@ -59,7 +59,12 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
         Err(error) => return fail(Exit::Unusable, &error.to_string()),
     };
     if mode == Mode::Check {
-        return print("configuration is fine\n");
+        let problems = file_problems(&config);
+        for problem in &problems {
+            eprintln!("sockproxyd: warning: {problem}");
+        }
+        // A proxy without one certificate still serves all other connections.
+        return print(if problems.is_empty() { "configuration is fine\n" } else { "configuration is valid\n" });
     }
     if let Mode::Probe(seconds) = mode {
         return match probe(&config.address, config.port, seconds) {

@@ -11,6 +11,7 @@ mod keep;
 mod kept_registry;
 
 mod listeners;
+mod named_files;
 mod reload;
 mod requests;
 mod run_queue;
@@ -48,6 +49,7 @@ use crate::tls::{self, Handshakes};
 use admission::{Admission, Refusal};
 use kept_registry::KeptRegistry;
 use listeners::{Accepted, ListenerKind, Listeners};
+pub(crate) use named_files::file_problems;
 use run_queue::RunQueue;
 use sessions::{SessionTable, remote_token};
 use signals::{SignalRequest, Signals};
@@ -533,10 +535,15 @@ impl Daemon {
     }
 }
 
-/// What TLS connections share. Draws the first randomness meanwhile.
+/// What TLS connections share. Draws the first randomness meanwhile, and logs which files cannot be used.
 fn tls_context(config: &Config) -> Arc<tls::TlsContext> {
     let context = Arc::new(tls::TlsContext::new(config.tls.directory.clone(), config.tls.ca.clone()));
-    context.warm_up_random();
+    let config = config.clone();
+    context.warm_up_random(move || {
+        for problem in file_problems(&config) {
+            log::warn!("{problem}");
+        }
+    });
     context
 }
 

@@ -63,9 +63,9 @@ impl TlsContext {
         }
     }
 
-    /// Draws the first random bytes on a thread of its own. On a box without entropy the kernel may block that draw for
-    /// minutes or without end; later draws happen on worker threads.
-    pub(crate) fn warm_up_random(self: &Arc<Self>) {
+    /// Draws the first random bytes on a thread of its own, and then runs `also`. On a box without entropy the kernel may
+    /// block that draw for minutes or without end; later draws happen on worker threads.
+    pub(crate) fn warm_up_random(self: &Arc<Self>, also: impl FnOnce() + Send + 'static) {
         let context = Arc::clone(self);
         let warm = move || {
             let started = Instant::now();
@@ -76,6 +76,7 @@ impl TlsContext {
             } else if took > SLOW_RANDOM_DRAW {
                 log::warn!("the first random bytes took {} s: this box is short of entropy", took.as_secs());
             }
+            also();
         };
         let thread = std::thread::Builder::new().name("random".into()).stack_size(64 * 1024);
         if let Err(error) = thread.spawn(warm) {

@@ -3,10 +3,11 @@
 //! Every plugin that may connect can name a file. So a plugin's file name must not lead out of the directory, through
 //! `..` or links, and no error may show a file's content.
 
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Component, Path};
 
 use nix::libc::O_NOFOLLOW;
+use nix::unistd::{getegid, geteuid};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -43,23 +44,31 @@ fn read_below(directory: &Path, name: &str) -> Result<Vec<u8>, String> {
     {
         return Err(outside());
     }
-    let root = directory.canonicalize().map_err(|error| format!("the directory for such files: {error}"))?;
-    let path = root.join(name).canonicalize().map_err(|error| error.to_string())?;
+    let root = directory.canonicalize().map_err(|error| format!("the directory for such files: {}", why(error)))?;
+    let path = root.join(name).canonicalize().map_err(why)?;
     if !path.starts_with(&root) {
         return Err(outside());
     }
     // A canonical path has no links. O_NOFOLLOW refuses a last component that has become one meanwhile.
     let text = read(&path, O_NOFOLLOW)?;
     // Detects a directory on the path that became a link while the file was opened.
-    let again = root.join(name).canonicalize().map_err(|error| error.to_string())?;
+    let again = root.join(name).canonicalize().map_err(why)?;
     if again != path { Err(outside()) } else { Ok(text) }
 }
 
 fn read(path: &Path, flags: i32) -> Result<Vec<u8>, String> {
-    let file = open_regular(path, flags).map_err(|error| error.to_string())?.ok_or("it is no regular file")?;
+    let file = open_regular(path, flags).map_err(why)?.ok_or("it is no regular file")?;
     let mut text = Vec::new();
-    file.take(MAX_FILE_SIZE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    file.take(MAX_FILE_SIZE + 1).read_to_end(&mut text).map_err(why)?;
     if text.len() as u64 > MAX_FILE_SIZE { Err(format!("it has more than {MAX_FILE_SIZE} bytes")) } else { Ok(text) }
+}
+
+/// The text of an error. A file that is refused may be readable for the owner who has put it there, and not for the proxy.
+fn why(error: io::Error) -> String {
+    match error.kind() {
+        ErrorKind::PermissionDenied => format!("{error}; the proxy has uid {} and gid {}", geteuid(), getegid()),
+        _ => error.to_string(),
+    }
 }
 
 impl PemFile {
@@ -89,4 +98,18 @@ impl PemFile {
 
 fn file_error(option: &str, name: &str, reason: &str) -> TlsError {
     TlsError::new(format!("{option} {name}: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_permissions_names_the_user() {
+        let text = |number| why(io::Error::from_raw_os_error(number));
+        let expected =
+            format!("Permission denied (os error 13); the proxy has uid {} and gid {}", geteuid(), getegid());
+        assert_eq!(text(13), expected);
+        assert_eq!(text(2), "No such file or directory (os error 2)");
+    }
 }

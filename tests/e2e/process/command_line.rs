@@ -130,6 +130,35 @@ fn a_configuration_can_be_checked() {
     assert_eq!((status, &*err), (Some(0), ""));
 }
 
+/// Files that a firmware upgrade has lost, and a key that is not one.
+#[test]
+fn a_check_and_the_start_look_at_the_files_of_certificates() {
+    let scratch = Scratch::new();
+    let directory = scratch.path("keys");
+    std::fs::create_dir(&directory).unwrap();
+    let key = scratch.write("keys/no.key", "no key");
+    let (direct, serve) = (Reserved::new().unwrap(), Reserved::new().unwrap());
+    let (direct, serve) = (direct.port(), serve.port());
+    let text = format!(
+        "[host]\nip=127.0.0.1\nport=0\n[tls]\ndirectory={directory}\nca={directory}/gone-ca.pem\n\
+         [direct]\n{direct}=CONN 127.0.0.1:9 PRTO=tls CAFL=gone-too.pem VRFY=peer\n\
+         [serve]\n{serve}=/a CERT=no.key CONN 127.0.0.1:9\n{serve}=/b CERT=no.key CONN 127.0.0.1:9\n"
+    );
+    let path = scratch.write("tls.cf", &text);
+    let expected = [
+        &*format!("SSL_ERROR ca {directory}/gone-ca.pem: No such file or directory (os error 2)"),
+        &*format!("port {serve}: SSL_ERROR CERT no.key: there is no certificate in it"),
+    ];
+    let Run { status, out, err } = run(&["-t", "-c", &path]);
+    assert_eq!((status, &*out), (Some(0), "configuration is valid\n"));
+    let warnings: Vec<_> = err.lines().filter_map(|line| line.strip_prefix("sockproxyd: warning: ")).collect();
+    assert_eq!(warnings, expected, "{err}");
+    std::fs::remove_file(&key).unwrap();
+    let daemon = daemon().config(&text).start();
+    daemon.wait_for_log(LIMIT, |line| line.ends_with(expected[0]));
+    daemon.wait_for_log(LIMIT, |line| line.contains(&format!("port {serve}: SSL_ERROR CERT no.key: No such file")));
+}
+
 #[test]
 fn the_sample_configuration_loads_as_it_is_and_with_every_key_uncommented() {
     let scratch = Scratch::new();

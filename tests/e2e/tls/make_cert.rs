@@ -96,6 +96,20 @@ fn the_files_belong_to_the_owner_of_the_directory() {
     }
 }
 
+/// As the packages for OpenWrt make the directory: root's, with the group of the proxy's user.
+#[test]
+fn the_key_is_for_the_group_of_a_directory_that_others_may_not_enter() {
+    let (scratch, config) = configured();
+    let directory = scratch.path("certificates");
+    std::fs::create_dir(&directory).unwrap();
+    for (mode, name, expected) in [(0o2750, "a", 0o640), (0o700, "b", 0o600), (0o755, "c", 0o600)] {
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(make(&config, name).status, Some(0));
+        let key = std::fs::metadata(scratch.path(&format!("certificates/{name}.key"))).unwrap();
+        assert_eq!(key.permissions().mode() & 0o777, expected, "{mode:o}");
+    }
+}
+
 #[test]
 fn files_are_never_overwritten() {
     let (scratch, config) = configured();
