@@ -13,6 +13,8 @@ set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 conf=/etc/sockproxyd.cf
+uci=/etc/config/sockproxyd
+capabilities=/etc/capabilities/sockproxyd.json
 
 say() {
     echo "sockproxyd: $*"
@@ -104,19 +106,32 @@ install_openwrt() {
     sh "$here/openwrt/preinst" install
     put 755 sockproxyd "$program"
     put 755 openwrt/sockproxyd /etc/init.d/sockproxyd
+    [ -f $uci ] || put 644 openwrt/sockproxyd.config $uci
+    put 644 openwrt/sockproxyd.json $capabilities
     # A firmware upgrade keeps the files that are named here.
     if [ -d /lib/upgrade/keep.d ]; then
-        printf '%s\n' "$program" "$conf" /etc/init.d/sockproxyd /etc/rc.d/S80sockproxyd /etc/rc.d/K80sockproxyd \
-            /lib/upgrade/keep.d/sockproxyd >/lib/upgrade/keep.d/sockproxyd
+        printf '%s\n' "$program" "$conf" $uci $capabilities /etc/init.d/sockproxyd /etc/rc.d/S80sockproxyd \
+            /etc/rc.d/K80sockproxyd /etc/sockproxyd.d /lib/upgrade/keep.d/sockproxyd >/lib/upgrade/keep.d/sockproxyd
         for file in "$here"/lua/*.lua; do
             echo "$modules/${file##*/}"
         done >>/lib/upgrade/keep.d/sockproxyd
     fi
     sh "$here/openwrt/postinst" configure
+    # Up to OpenWrt 14.07 a firmware upgrade keeps regular files only, not the links that start the daemon.
+    if [ -f /sbin/sysupgrade ] && ! grep -q 'type l' /sbin/sysupgrade; then
+        for link in /etc/rc.d/[SK]80sockproxyd; do
+            if [ -L "$link" ]; then
+                rm -f "$link"
+                printf '#!/bin/sh\nexec /etc/init.d/sockproxyd "$@"\n' >"$link"
+                chmod 755 "$link"
+            fi
+        done
+    fi
 }
 uninstall_openwrt() {
     sh "$here/openwrt/prerm" remove
-    rm -f "$program" /etc/init.d/sockproxyd /lib/upgrade/keep.d/sockproxyd
+    rm -f "$program" /etc/init.d/sockproxyd $capabilities /lib/upgrade/keep.d/sockproxyd
+    remove_configuration openwrt/sockproxyd.config $uci
     sh "$here/openwrt/postrm" remove
 }
 
@@ -246,14 +261,19 @@ do_install() {
 
 do_uninstall() {
     may_change
+    purge=$1
     "uninstall_$kind"
     uninstall_lua
-    if [ "$1" = purge ] || cmp -s "$here/sockproxyd.cf" $conf; then
-        rm -f $conf
-    elif [ -f $conf ]; then
-        say "$conf was edited and stays"
-    fi
+    remove_configuration sockproxyd.cf $conf
     say "removed"
+}
+# remove_configuration SAMPLE FILE: removes the file unless it was edited.
+remove_configuration() {
+    if [ "$purge" = purge ] || cmp -s "$here/$1" "$2"; then
+        rm -f "$2"
+    elif [ -f "$2" ]; then
+        say "$2 was edited and stays"
+    fi
 }
 
 kind=$(detect)

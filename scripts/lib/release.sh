@@ -12,6 +12,10 @@ RELEASE_LUA=("$ROOT"/luup/{client,compat}/L_*.lua)
 # shellcheck disable=SC2034
 RELEASE_MAINTAINER='the sockproxyd maintainers'
 
+# The files that package managers keep if their owner has edited them.
+# shellcheck disable=SC2034
+RELEASE_CONFFILES=(/etc/config/sockproxyd /etc/sockproxyd.cf)
+
 # Prints the version in Cargo.toml.
 release_version() {
     local version
@@ -41,12 +45,19 @@ release_binary() {
 
 # release_tree BINARY FOLDER: creates the files that a package for OpenWrt installs.
 release_tree() {
-    install -d -m 755 "$2" "$2"/{etc,etc/init.d,usr,usr/lib,usr/lib/lua,usr/sbin}
+    local files=$ROOT/openwrt/sockproxyd/files
+    install -d -m 755 "$2" "$2"/{etc,etc/capabilities,etc/config,etc/init.d,lib,lib/upgrade,lib/upgrade/keep.d} \
+        "$2"/usr/{,lib,lib/lua,sbin}
+    # Certificates and keys. The init script gives it the group of the proxy's user.
+    install -d -m 750 "$2/etc/sockproxyd.d"
     # A folder in the search path of OpenWrt's Lua.
     install -m 644 "${RELEASE_LUA[@]}" "$2/usr/lib/lua/"
     install -m 755 "$1" "$2/usr/sbin/sockproxyd"
     install -m 755 "$ROOT/init.d/sockproxyd" "$2/etc/init.d/sockproxyd"
-    install -m 644 "$ROOT/openwrt/sockproxyd/files/sockproxyd.cf" "$2/etc/sockproxyd.cf"
+    install -m 644 "$files/sockproxyd.cf" "$2/etc/sockproxyd.cf"
+    install -m 644 "$files/sockproxyd.config" "$2/etc/config/sockproxyd"
+    install -m 644 "$files/sockproxyd.json" "$2/etc/capabilities/sockproxyd.json"
+    install -m 644 "$files/sockproxyd.keep" "$2/lib/upgrade/keep.d/sockproxyd"
 }
 
 # release_maintainer_scripts TARGET FOLDER: installs the package's scripts there, preinst with the data of the target's

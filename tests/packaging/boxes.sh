@@ -78,6 +78,9 @@ openwrt() {
     echo "$2" >"$root/etc/flavour"
     cp "$PACKAGING/functions.sh" "$root/lib/functions.sh"
     cp "$PACKAGING/functions.sh" "$root/etc/functions.sh"
+    # For sockproxyd.host.interface.
+    mkdir -p "$root/lib/functions"
+    cp "$PACKAGING/network.sh" "$root/lib/functions/network.sh"
     case $2 in
         bb | main)
             mkdir -p "$root/lib/functions" "$root/sbin"

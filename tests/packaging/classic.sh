@@ -127,12 +127,31 @@ echo 'no number' >$pidfile
 check "stop with an invalid pid file" service stop
 check "stop with an invalid pid file ends the proxy" equal "$(count)" 0
 
+# --- watch ---
+
+check "watch does not start a stopped proxy" service watch
+check "no process runs after that" equal "$(count)" 0
+service start
+before=$(proxies)
+check "watch leaves a running proxy" service watch
+check "the processes are the same" equal "$(proxies)" "$before"
+# shellcheck disable=SC2086 # one word a process
+kill -9 $before
+eventually number 0
+check "watch starts a killed proxy" service watch
+check "the killed proxy greets again" greets
+check "two processes run after that" equal "$(count)" 2
+service stop
+
 # --- reload and restart of a stopped proxy; the protocol's STOP ---
 
 check "reload starts a stopped proxy" service reload
 check "the proxy greets after reload" greets
+first=$(worker)
 printf 'STOP\n' | /test/busybox timeout 5 /test/busybox nc 127.0.0.1 2504 >/dev/null
-check "STOP ends supervisor and proxy" eventually number 0
+check "after STOP the supervisor starts another proxy" eventually another_worker "$first"
+check "the other proxy greets" eventually greets
+service stop
 check "restart starts a stopped proxy" service restart
 check "the proxy greets after restart" greets
 service stop
@@ -165,6 +184,43 @@ printf "config sockproxyd 'main'\n\toption port '2612'\n\toption log '/tmp/uci.l
 check "start with /etc/config/sockproxyd" service start
 check "the proxy greets at the port of that file" greets 2612
 check "the proxy logs to the file of that setting" test -s /tmp/uci.log
+service stop
+cat >/etc/config/sockproxyd <<'UCI'
+config host 'host'
+	option port '2613'
+	list allow 'loopback'
+	list allow '10.0.0.0/8'
+	option log '/tmp/uci.log'
+
+config direct
+	option port '2614'
+	option target '127.0.0.1:2615'
+	list option 'PRTO=udp'
+	list option 'BLKS=512'
+
+config limits 'limits'
+	option line '600'
+UCI
+check "start with sections of all kinds" service start
+check "the proxy greets at their port" greets 2613
+generated=/var/run/sockproxyd/uci.cf
+check "a list becomes one setting" grep -qx 'allow=loopback,10.0.0.0/8' $generated
+check "a section becomes a line of [direct]" grep -qx '2614=CONN 127.0.0.1:2615 PRTO=udp BLKS=512' $generated
+check "only the proxy reads the settings" equal "$(/test/busybox stat -c %a $generated)" 600
+before=$(proxies)
+sed -i "s/'600'/'700'/" /etc/config/sockproxyd
+check "reload with another limit" service reload
+check "reload keeps the processes then" equal "$(proxies)" "$before"
+check "reload passes the limit on" grep -qx 'line=700' $generated
+sed -i "s/'2613'/'2616'/" /etc/config/sockproxyd
+service reload
+check "reload with another port restarts the proxy" greets 2616
+before=$(proxies)
+sed -i "s/'700'/'7'/" /etc/config/sockproxyd
+check "reload refuses a bad value" not service reload
+check "the option is named" says "config/sockproxyd: sockproxyd.limits.line: bad value '7'" service reload
+check "the processes stay" equal "$(proxies)" "$before"
+check "the settings in force stay" grep -qx 'line=700' $generated
 service stop
 printf "config sockproxyd 'main'\n\toption enabled '0'\n" >/etc/config/sockproxyd
 check "start of a disabled proxy succeeds" service start

@@ -54,11 +54,29 @@ fi
 check "wrong CPU: no program" not test -e /usr/sbin/sockproxyd
 check "wrong CPU: no init script" not test -e /etc/init.d/sockproxyd
 
+# Left by the archive with the install script, which was here before.
+mkdir -p /lib/upgrade/keep.d
+echo /usr/sbin/sockproxyd >/lib/upgrade/keep.d/sockproxyd
+
 check "install" add "/test/one.$suffix"
 check "the proxy greets when install has returned" greets
 check "install enables the proxy" test -x /etc/rc.d/S80sockproxyd
 check "the Lua libraries are installed" test -s /usr/lib/lua/L_SockProxyClient.lua
 check "the sample configuration is installed" grep -q '^\[host\]' /etc/sockproxyd.cf
+check "the settings of UCI are installed" grep -q '^config host' /etc/config/sockproxyd
+check "a firmware upgrade keeps certificates and keys, and what else the package manager knows" \
+    equal "$(cat /lib/upgrade/keep.d/sockproxyd)" /etc/sockproxyd.d
+check "the folder of keys is there" test -d /etc/sockproxyd.d
+if [ "$flavour" = aa ]; then
+    check "cron restarts a proxy that was killed" grep -q 'init.d/sockproxyd watch$' /etc/crontabs/root
+    # shellcheck disable=SC2046 # one word a process
+    kill -9 $(proxies)
+    eventually number 0
+    sh -c "$(sed -n 's/^\* \* \* \* \* //p' /etc/crontabs/root)"
+    check "its line works" greets
+else
+    check "procd restarts it, cron does not" not ls /etc/crontabs/root
+fi
 if [ "$flavour" = main ]; then
     check "the user sockproxyd exists" grep -q '^sockproxyd:x:250:250:' /etc/passwd
 else
@@ -67,13 +85,16 @@ fi
 
 before=$(proxies)
 check "installed version runs" says 'version one' version
-printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
+printf '[host]\nport=2610\n' >/etc/sockproxyd.cf
+printf "config host 'host'\n\toption port '2611'\n" >/etc/config/sockproxyd
 check "upgrade" add "/test/two.$suffix"
 check "the upgrade starts another process" not equal "$(proxies)" "$before"
 check "upgraded version runs" says 'version two' version
 check "the old process has ended" equal "$(count)" "$(echo "$before" | wc -w | tr -d ' ')"
-check "the edited configuration is kept" grep -q port=2611 /etc/sockproxyd.cf
-check "the edited configuration applies" greets 2611
+check "the edited configuration is kept" grep -q port=2610 /etc/sockproxyd.cf
+check "the edited settings of UCI are kept" grep -q 2611 /etc/config/sockproxyd
+check "the edited settings apply" greets 2611
+rm -f /etc/config/sockproxyd
 check "the new sample is stored beside it" grep -q 'a new sample' "$sample"
 rm -f "$sample"
 
@@ -95,6 +116,7 @@ service start
 check "the sample is stored beside the configuration" test -f "$sample"
 
 check "remove" remove
+check "cron forgets it" not ls /etc/crontabs/root
 check "remove ends the proxy" eventually number 0
 check "remove keeps the edited configuration" grep -q port=2611 /etc/sockproxyd.cf
 rm -f /etc/sockproxyd.cf /tmp/passwd.now

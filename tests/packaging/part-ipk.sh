@@ -61,7 +61,15 @@ control=$(tar -xOzf "$outer/control.tar.gz" ./control)
 result "ipk: the package declares every architecture" grep -qx 'Architecture: all' <<<"$control"
 version=$("$daemon" --version)
 result "ipk: the version is the program's" grep -qx "Version: ${version#sockproxyd }-1" <<<"$control"
-result "ipk: the configuration is a conffile" equal "$(tar -xOzf "$outer/control.tar.gz" ./conffiles)" /etc/sockproxyd.cf
+result "ipk: the configurations are conffiles" equal "$(tar -xOzf "$outer/control.tar.gz" ./conffiles | tr '\n' ' ')" \
+    "/etc/config/sockproxyd /etc/sockproxyd.cf "
+result "ipk: a firmware upgrade keeps certificates and keys" \
+    equal "$(tar -xOzf "$outer/data.tar.gz" ./lib/upgrade/keep.d/sockproxyd)" /etc/sockproxyd.d
+result "ipk: the folder of keys is private" \
+    equal "$(tar -tvzf "$outer/data.tar.gz" ./etc/sockproxyd.d/ | cut -c1-10)" drwxr-x---
+result "ipk: the sample of /etc/config/sockproxyd has every setting" \
+    diff <("$daemon" --sample-config >"$ipk/sample"; "$ROOT/scripts/uci-sample" "$ipk/sample") \
+    "$ROOT/openwrt/sockproxyd/files/sockproxyd.config"
 result "ipk: an architecture by name" sh -c "tar -xOzf '$named' ./control.tar.gz | tar -xOz ./control | grep -qx 'Architecture: some_arch'"
 result "ipk: the sample configuration is the program's" diff <("$daemon" --sample-config) "$ROOT/openwrt/sockproxyd/files/sockproxyd.cf"
 
@@ -76,6 +84,8 @@ for kind in aa:2011 bb:2011 main:2024; do
     install /bin/busybox "$root/bin/busybox"
     install "$PACKAGING/opkg" "$root/bin/opkg"
     echo "${kind#*:}" >"$root/etc/opkg-age"
+    printf '#!/bin/sh\n' >"$root/etc/init.d/cron"
+    chmod 755 "$root/etc/init.d/cron"
     cp "$one" "$root/test/one.ipk"
     cp "$(later 2)" "$root/test/two.ipk"
     cp "$(later 3)" "$root/test/three.ipk"

@@ -37,6 +37,13 @@ inside "$root" tarball.sh ball-openwrt openwrt /usr/sbin/sockproxyd
 root=$(archive_box vera ash)
 openwrt "$root" aa
 mkdir -p "$root/lib/upgrade/keep.d"
+# As up to OpenWrt 14.07: it keeps no links.
+cat >"$root/sbin/sysupgrade" <<'SYSUPGRADE'
+#!/bin/sh
+# Prints the files that a firmware upgrade keeps.
+find $(cat /lib/upgrade/keep.d/*) -type f 2>/dev/null
+SYSUPGRADE
+chmod 755 "$root/sbin/sysupgrade"
 inside "$root" tarball.sh ball-vera openwrt /usr/sbin/sockproxyd
 
 root=$(archive_box sysv dash)

@@ -2,7 +2,8 @@
 # A simulation of OpenWrt's procd.sh and procd: stores the parameters of a service below /var/run/procd and
 # starts it. Like procd, it restarts the service only if the parameters have changed, and its stop does not
 # wait. It does not restart a service that has ended; only the real procd does.
-# Implements the functions and parameters of the first API.
+# Implements the functions and parameters of the first API. With /tmp/procd-loses it loses the next service, as
+# procd of 2014 does while it starts.
 
 procd_current=/var/run/procd/current
 procd_pending=/var/run/procd/pending
@@ -46,6 +47,10 @@ procd_runs() {
 
 procd_close_service() {
     service_triggers
+    if [ -e /tmp/procd-loses ]; then
+        rm -f /tmp/procd-loses
+        return
+    fi
     if procd_runs && cmp -s "$procd_pending" "$procd_current"; then
         return
     fi
@@ -71,6 +76,8 @@ procd_restart_wait() {
 
 # Does not wait and drops the service, so that a service that starts next may find the port in use.
 procd_kill() {
+    # As ubus says for a service that procd does not know.
+    [ -e "$procd_current" ] || echo "Command failed: Not found" >&2
     ! procd_runs || kill "$(cat "$running")"
     rm -f "$procd_current" "$running"
 }

@@ -42,6 +42,22 @@ check "the configuration is installed" cmp /test/archive/sockproxyd.cf /etc/sock
 case $kind in
     openwrt)
         check "install enables the proxy" test -x /etc/rc.d/S80sockproxyd
+        check "the settings of UCI are installed" cmp /test/archive/openwrt/sockproxyd.config /etc/config/sockproxyd
+        check "a firmware upgrade keeps certificates and keys" grep -qx /etc/sockproxyd.d /lib/upgrade/keep.d/sockproxyd
+        check "a firmware upgrade keeps the settings of UCI" grep -qx /etc/config/sockproxyd /lib/upgrade/keep.d/sockproxyd
+        if [ -f /sbin/sysupgrade ]; then
+            sysupgrade >/tmp/kept
+            for link in S80sockproxyd K80sockproxyd; do
+                check "an old firmware upgrade keeps $link" grep -qx /etc/rc.d/$link /tmp/kept
+            done
+            rm -f /tmp/kept
+            check "the proxy is enabled" service enabled
+            service stop
+            check "a start at boot" /etc/rc.d/S80sockproxyd boot
+            check "a stop at shutdown" /etc/rc.d/K80sockproxyd shutdown
+            check "that ends the proxy" number 0
+            service start
+        fi
         check "a firmware upgrade keeps the program" grep -qx "$program" /lib/upgrade/keep.d/sockproxyd
         check "a firmware upgrade keeps the Lua libraries" grep -qx "$modules/L_SockProxyClient.lua" /lib/upgrade/keep.d/sockproxyd
         ;;
@@ -74,6 +90,7 @@ check "uninstall keeps an edited configuration" says 'was edited and stays' sh $
 check "the edited configuration is still there" grep -q port=2611 /etc/sockproxyd.cf
 check "uninstall ends the proxy" eventually number 0
 check "uninstall leaves no other file" equal "$(left)" /etc/sockproxyd.cf
+check "uninstall removes the folder of keys" not test -e /etc/sockproxyd.d
 [ "$kind" != systemd ] || check "uninstall calls systemctl" equal "$(tr '\n' ';' </tmp/calls)" "disable --now sockproxyd.service;daemon-reload;"
 rm -f /etc/sockproxyd.cf
 
