@@ -22,10 +22,14 @@ prepare:
 	$(call Build/Prepare)
 install:
 	$(call Package/$(1)/install,$(TOPDIR)/../root)
+preinst:
+	$(info $(Package/$(1)/preinst))
 conffiles:
 	$(info $(call Package/$(1)/conffiles))
 variables: conffiles
 	$(info version=$(PKG_VERSION) release=$(PKG_RELEASE) depends=$(PKG_BUILD_DEPENDS))
+	$(info flags=$(PKG_BUILD_FLAGS) source=$(PKG_SOURCE) from=$(PKG_SOURCE_URL) hash=$(PKG_HASH))
+	$(info maintainer=$(PKG_MAINTAINER))
 	$(info cargo $(CARGO_PKG_VARS))
 endef
 PACKAGE
@@ -45,6 +49,15 @@ variables=$(feed_make -n variables)
 . "$ROOT/scripts/lib/release.sh"
 result "feed: its version is the crate's" grep -q "^version=$(release_version) release=[0-9]* depends=rust/host$" <<<"$variables"
 result "feed: panic is abort, as in Cargo.toml" grep -q '^cargo .*PANIC=unwind CARGO_PROFILE_RELEASE_PANIC=abort' <<<"$variables"
+result "feed: no MIPS16, in which ring's C code is slow" grep -q '^flags=no-mips16 ' <<<"$variables"
+result "feed: nothing is downloaded in a checkout" grep -q ' source= from= hash=$' <<<"$variables"
+result "feed: a maintainer with an address" grep -q '^maintainer=.* <.*@.*>$' <<<"$variables"
+# Copied into another feed, alone.
+mkdir -p "$work/feed/alone"
+cp "$ROOT/openwrt/sockproxyd/Makefile" "$work/feed/alone/"
+alone=$(make -s -r --no-print-directory -C "$work/feed/alone" "TOPDIR=$top" -n variables)
+result "feed: elsewhere the source is downloaded" \
+    grep -q " source=sockproxyd-$(release_version).tar.gz from=https://[^ ]* hash=[^ ]" <<<"$alone"
 result "feed: prepare" feed_make prepare
 result "feed: the prepared sources can be built" cargo metadata --quiet --locked --offline --no-deps --format-version 1 \
     --manifest-path "$work/feed/build/Cargo.toml"
@@ -55,8 +68,10 @@ expected=$work/feed/expected
 {
     printf '644 ./usr/lib/lua/%s\n' "${RELEASE_LUA[@]##*/}"
     cat <<'FILES'
+644 ./etc/capabilities/sockproxyd.json
 644 ./etc/config/sockproxyd
 644 ./etc/sockproxyd.cf
+644 ./lib/upgrade/keep.d/sockproxyd
 755 ./etc/init.d/sockproxyd
 755 ./usr/sbin/sockproxyd
 FILES
@@ -70,5 +85,15 @@ feed_test() {
     sed "s|/etc/sockproxyd.cf|$installed&|" "$ROOT/openwrt/sockproxyd/test.sh" |
         PATH=$installed/usr/sbin:$PATH sh -s sockproxyd "$1"
 }
+result "feed: the folder of keys is private" test "$(stat -c %a "$installed/etc/sockproxyd.d")" = 750
+result "feed: a firmware upgrade keeps that folder" grep -qx /etc/sockproxyd.d "$installed/lib/upgrade/keep.d/sockproxyd"
+
+# preinst, as opkg and apk call it, in a box with a disabled proxy and an enabled one.
+root=$(box feed-box ash)
+openwrt "$root" main
+cp -a "$installed/." "$root/"
+put_program "$daemon" "$root" usr/sbin/sockproxyd
+feed_make preinst >"$root/test/preinst"
+inside "$root" feed.sh feed-box
 result "feed: test.sh accepts this version" feed_test "$(release_version)"
 result "feed: test.sh refuses another version" sh -c "! (sed 1d '$ROOT/openwrt/sockproxyd/test.sh' | PATH='$installed/usr/sbin:$PATH' sh -s sockproxyd 98.7.6)"
