@@ -9,7 +9,6 @@ mod arrivals;
 mod fd_limit;
 mod keep;
 mod kept_registry;
-
 mod listeners;
 mod named_files;
 mod reload;
