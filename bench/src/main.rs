@@ -8,6 +8,7 @@
 //! - [`connection_pair`], [`mod@load`], [`echo`], [`codec`], [`notify`], [`setup_exchange`], [`tls_handshakes`],
 //!   [`rustls_baseline`], [`reconnect_burst`], [`handshake_flood`]: the load
 //! - [`status_page`]: what an open page of the status costs
+//! - [`lua_clients`]: what a plugin in Lua takes
 //! - [`attacks`]: what an innocent plugin notices of attacks from another machine
 //! - [`cpu_warmer`], [`helper_process`]: processes beside the load
 //! - [`report`], [`stats`]: the table of results
@@ -20,6 +21,7 @@ mod echo;
 mod handshake_flood;
 mod helper_process;
 mod load;
+mod lua_clients;
 mod notify;
 mod reconnect_burst;
 mod report;
@@ -46,9 +48,9 @@ use self::run::Settings;
 
 const USAGE: &str = "\
 bench all [--ours PATH] [--musl PATH] [--mipsel PATH] [--original PATH] [--websocat PATH]
-          [--websockify PATH] [--quick] [--only NAME]
+          [--websockify PATH] [--luws PATH] [--quick] [--only NAME]
                               runs all measurements, or the one called NAME: bulk, pingpong, connections,
-                              hold, notify, bridge, serve, idle, tls, flood, status or attacks
+                              hold, notify, bridge, serve, idle, tls, flood, status, attacks or lua
 bench load LOAD --via VIA --backend PORT [--connections N] [--seconds S] [--deep]
           [--size BYTES] [--count N]
                               runs one load: to-remote, to-plugin, pingpong, twowrites or connects;
@@ -96,6 +98,7 @@ fn settings(mut args: lexopt::Parser) -> Result<Settings, lexopt::Error> {
             Long("websocat") => settings.websocat = Some(PathBuf::from(args.value()?)),
             Long("websockify") => settings.websockify = Some(PathBuf::from(args.value()?)),
             Long("original") => settings.original = Some(PathBuf::from(args.value()?)),
+            Long("luws") => settings.luws = Some(PathBuf::from(args.value()?)),
             Long("quick") => settings.quick = true,
             Long("only") => settings.only = Some(args.value()?.string()?),
             other => return Err(other.unexpected()),

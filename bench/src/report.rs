@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
+use crate::lua_clients::{BARE, LUWS};
 use crate::stats::{median, quantile};
 
 /// The unit of a row.
@@ -221,6 +222,9 @@ impl Report {
             Bound::Times(..) if self.median_of(&row.name, "direct").is_some_and(|direct| wanted > direct) => {
                 "MISSED (more than a direct connection)"
             }
+            Bound::Part(..) if self.median_of(&row.name, BARE).is_some_and(|bare| wanted < bare) => {
+                "MISSED (the bare calls of LuaSocket take more)"
+            }
             _ => "MISSED",
         };
         let mut goal_text = row.unit.write(wanted);
@@ -258,7 +262,7 @@ enum Bound {
 }
 
 /// The goals of sockproxyd: absolute for what users of Luup notice, relative for what depends on the machine.
-const GOALS: [Goal; 33] = [
+const GOALS: [Goal; 38] = [
     Goal { start: "bulk ", end: "conn", bound: Bound::LikeFastestHaproxy },
     Goal { start: "CPU per GB", end: "conn", bound: Bound::LikeLeanestHaproxy },
     Goal { start: "ping-pong ", end: "p50", bound: Bound::LikeLeanestHaproxy },
@@ -296,6 +300,11 @@ const GOALS: [Goal; 33] = [
     Goal { start: "attack ", end: ", p99", bound: Bound::AtMost(50.0) },
     Goal { start: "attack ", end: ": refused or failed", bound: Bound::AtMost(0.0) },
     Goal { start: "attack ", end: ": forbidden effects", bound: Bound::AtMost(0.0) },
+    Goal { start: "Lua send, through the proxy", end: "", bound: Bound::Part(10.0, LUWS) },
+    Goal { start: "Lua echo, through the proxy", end: "", bound: Bound::Part(10.0, LUWS) },
+    Goal { start: "Lua bulk receive, through the proxy", end: "", bound: Bound::Part(3.0, LUWS) },
+    Goal { start: "Lua paced receive, through the proxy", end: "", bound: Bound::Part(3.0, LUWS) },
+    Goal { start: "Lua ", end: "without the proxy", bound: Bound::Part(1.0, LUWS) },
     // 4 MiB for the program, 4 MiB of buffers as the attacks set them, and 8 KiB for each of 1024 connections.
     Goal { start: "attack ", end: ", PSS", bound: Bound::AtMost(16384.0) },
 ];
@@ -375,6 +384,22 @@ mod tests {
             "| bridge echo 128 B, 16 conn, 1/s | 75 | 100 (2 x websocat) | 0.75 | MISSED (more than a direct connection) |",
             "| bridge echo 64 KiB, 16 conn, 1/s | 75 | 100 (2 x websocat) | 0.75 | MISSED |",
             "| bridge CPU each, 128 B, 16 conn, us | 13.3 | 15.0 (websocat / 2) | 0.89 | ok |",
+        ] {
+            assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_goal_below_the_bare_calls_says_so() {
+        let mut report = Report::new(vec!["sockproxyd", LUWS, BARE], 1);
+        for (column, bulk, paced) in [("sockproxyd", 5.0, 50.0), (LUWS, 6.0, 60.0), (BARE, 2.5, 15.0)] {
+            report.add("Lua bulk receive, through the proxy", Unit::CpuPerEvent, column, bulk);
+            report.add("Lua paced receive, through the proxy", Unit::CpuPerEvent, column, paced);
+        }
+        let text = report.markdown(0.0);
+        for line in [
+            "| Lua bulk receive, through the proxy, us | 5.0 | 2.0 (LuWS / 3) | 2.50 | MISSED (the bare calls of LuaSocket take more) |",
+            "| Lua paced receive, through the proxy, us | 50.0 | 20.0 (LuWS / 3) | 2.50 | MISSED |",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
         }

@@ -9,6 +9,7 @@ use testkit::process::{self, BackgroundLoad};
 
 use crate::cpu_warmer::CpuWarmer;
 use crate::load::{self, Direction, QueueDepth};
+use crate::lua_clients::{BARE, LUWS};
 use crate::notify::{self, Plan, Scenario};
 use crate::report::{MUSL, Report, Unit};
 use crate::stats::{micros, millis, quantile};
@@ -29,6 +30,8 @@ pub struct Settings {
     pub websocat: Option<PathBuf>,
     /// The program websockify.
     pub websockify: Option<PathBuf>,
+    /// LuWS, a script.
+    pub luws: Option<PathBuf>,
     /// Fewer and shorter rounds.
     pub quick: bool,
     /// Runs only the measurement of this name.
@@ -38,7 +41,7 @@ pub struct Settings {
 /// One of the measurements.
 type Measurement = fn(&mut Bench) -> io::Result<()>;
 
-const MEASUREMENTS: [(&str, Measurement); 12] = [
+const MEASUREMENTS: [(&str, Measurement); 13] = [
     ("bulk", Bench::bulk),
     ("pingpong", Bench::ping_pong),
     ("connections", Bench::connections),
@@ -51,6 +54,7 @@ const MEASUREMENTS: [(&str, Measurement); 12] = [
     ("flood", Bench::flood),
     ("status", Bench::status_page),
     ("attacks", Bench::attacks),
+    ("lua", Bench::lua),
 ];
 
 /// Bulk runs: direction, connections, and how far the sender may be ahead.
@@ -68,6 +72,8 @@ pub(crate) struct Bench {
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
     pub(crate) kinds: Vec<Kind>,
+    /// LuWS, a script.
+    pub(crate) luws: Option<PathBuf>,
     pub(crate) report: Report,
 }
 
@@ -84,8 +90,9 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     kinds.extend(settings.websockify.clone().map(|path| Kind::Websockify { path }));
     kinds.extend([Kind::Rustls, Kind::RustlsBaseline]);
     let rounds = if settings.quick { 3 } else { 5 };
-    let report = Report::new(kinds.iter().map(Kind::name).collect(), rounds);
-    let mut bench = Bench { quick: settings.quick, rounds, kinds, report };
+    let columns = kinds.iter().map(Kind::name).chain([LUWS, BARE]).collect();
+    let report = Report::new(columns, rounds);
+    let mut bench = Bench { quick: settings.quick, rounds, kinds, luws: settings.luws.clone(), report };
 
     let wanted = |name: &str| settings.only.as_deref().is_none_or(|only| name == only);
     let chosen: Vec<_> = MEASUREMENTS.iter().filter(|(name, _)| wanted(name)).collect();
