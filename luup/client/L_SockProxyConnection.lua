@@ -59,7 +59,7 @@ local function next_poll(self)
 end
 
 local function arm_timer(self)
-    if self.state ~= "closed" then Timer.arm(self, next_poll(self)) end
+    if self.state ~= "closed" and Timer.available() then Timer.arm(self, next_poll(self)) end
 end
 
 -- Polls soon: something was sent or received, so that something may come.
@@ -255,12 +255,12 @@ local function dispatch(self, started)
     return true
 end
 
--- Asks whether the proxy is there again, and moves a connection that is silent to it.
+-- For a connection without the proxy: asks whether the proxy is there again, and moves a connection that is silent to it.
 local function look_for_proxy(self)
     local options = self.options
     if not self.probe then
         local reopens = options.reconnect or heal_delay(self)
-        if not (self.direct and reopens and options.direct) or self.closing then return end
+        if not (reopens and options.direct) or self.closing then return end
         self.looked_at = self.looked_at or self.opened_at
         local interval = options.proxy_interval
         local silent = Clock.since(self.channel.heard) >= math.min(interval, MIN_SILENCE)
@@ -288,8 +288,8 @@ end
 -- One turn of an open connection. Returns as Connection:poll does.
 local function take_turn(self, started)
     local bytes = 0
+    self.channel:flush()
     repeat
-        self.channel:flush()
         -- What an earlier turn has left comes first: a remote that is faster than the plugin would fill the memory.
         local received, why = 0, nil
         if not self.undelivered then received, why = self.channel:read() end
@@ -314,7 +314,7 @@ local function tick(self)
     self.due = nil
     if self.channel.tick then why, self.due = self.channel:tick() end
     if why then return set_lost(self, why) end
-    look_for_proxy(self)
+    if self.direct then look_for_proxy(self) end
 end
 
 local function poll(self)

@@ -255,6 +255,7 @@ end
 --- What is due at this time: a ping of PNGI, or the end. Returns the reason for which the connection ends, or nil, and the seconds
 -- until something is due.
 function WebSocket:tick()
+    if not (self.closing or self.interval or self.silence) then return nil end
     local silence = Clock.since(self.heard)
     local left
     local function due(seconds) left = math.min(left or seconds, seconds) end
