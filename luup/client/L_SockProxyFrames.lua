@@ -190,6 +190,34 @@ end
 
 -- Decoding ---------------------------------------------------------------------------------------
 
+local Buffer = {}
+Buffer.__index = Buffer
+
+--- Returns a buffer for Decoder:next, for bytes that come as strings.
+function Frames.buffer()
+    return setmetatable({ text = "", at = 1 }, Buffer)
+end
+
+--- Appends bytes.
+function Buffer:append(bytes)
+    self.text, self.at = self.text:sub(self.at) .. bytes, 1
+end
+
+function Buffer:bytes(length)
+    local from = self.at
+    if #self.text - from + 1 < length then return nil end
+    self.at = from + length
+    return self.text:sub(from, from + length - 1)
+end
+
+function Buffer:peek(count)
+    return byte(self.text, self.at, self.at + count - 1)
+end
+
+function Buffer:skip(length)
+    self.at = self.at + length
+end
+
 local Decoder = {}
 Decoder.__index = Decoder
 
@@ -244,37 +272,9 @@ local function read_payload(self, buffer)
     return verb, table.concat(pieces)
 end
 
--- Takes the header of a frame, which is complete.
-local function begin_payload(self, length)
-    if self.opcode < 8 then
-        -- A sum may exceed the integers of Lua 5.3.
-        if length > self.max - self.size then return violation(self, 1009, "the message is too long") end
-        self.size = self.size + length
-        if self.opcode > 0 then self.message = VERBS[self.opcode] end
-    end
-    self.length, self.stage = length, read_payload
-    return true
-end
-
-local function read_length(self, buffer)
-    local bytes = buffer:bytes(self.extended)
-    if not bytes then return nil end
-    local length = 0
-    for at = 1, #bytes do
-        local code = byte(bytes, at)
-        -- Section 5.2: the most significant bit of a length of eight bytes MUST be 0.
-        if at == 1 and #bytes == 8 and code > 127 then return violation(self, 1002, "a length above 2^63") end
-        length = length * 256 + code
-    end
-    -- Section 5.2: the minimal number of bytes MUST be used to encode the length.
-    if length < (#bytes == 2 and 126 or 65536) then return violation(self, 1002, "a length that is not minimal") end
-    return begin_payload(self, length)
-end
-
 function read_head(self, buffer)
-    local bytes = buffer:bytes(2)
-    if not bytes then return nil end
-    local first, second = byte(bytes, 1, 2)
+    local first, second, a, b, c, d, e, f, g, h = buffer:peek(10)
+    if not second then return nil end
     local opcode, length, final = first % 16, second % 128, first > 127
     -- Section 5.2: a receiver MUST fail the connection if a reserved bit is set that no extension defines.
     if first % 128 > 15 then return violation(self, 1002, "a reserved bit is set") end
@@ -294,9 +294,27 @@ function read_head(self, buffer)
         -- Section 5.4: a continuation belongs to a message that has begun.
         return violation(self, 1002, "a continuation without a message")
     end
-    self.opcode, self.final = opcode, final
-    if length < 126 then return begin_payload(self, length) end
-    self.extended, self.stage = length == 126 and 2 or 8, read_length
+    local size, minimum = 2, 0
+    if length == 126 then
+        if not b then return nil end
+        size, minimum, length = 4, 126, a * 256 + b
+    elseif length == 127 then
+        -- Section 5.2: the most significant bit of a length of eight bytes MUST be 0.
+        if a and a > 127 then return violation(self, 1002, "a length above 2^63") end
+        if not h then return nil end
+        size, minimum = 10, 65536
+        length = ((((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g) * 256 + h
+    end
+    -- Section 5.2: the minimal number of bytes MUST be used to encode the length.
+    if length < minimum then return violation(self, 1002, "a length that is not minimal") end
+    if opcode < 8 then
+        -- A sum may exceed the integers of Lua 5.3.
+        if length > self.max - self.size then return violation(self, 1009, "the message is too long") end
+        self.size = self.size + length
+        if opcode > 0 then self.message = VERBS[opcode] end
+    end
+    buffer:skip(size)
+    self.opcode, self.final, self.length, self.stage = opcode, final, length, read_payload
     return true
 end
 
@@ -306,7 +324,7 @@ function Frames.decoder(options)
     return setmetatable({ max = max, size = 0, utf8 = Frames.utf8(), stage = read_head }, Decoder)
 end
 
---- Takes the next message from `buffer`, whose method bytes( n ) takes n bytes or returns nil if fewer have come. Returns:
+--- Takes the next message from a buffer of Frames.buffer, or from a transport. Returns:
 --
 -- * "TEXT", "BINA", "PING" or "PONG", and the bytes. A fragmented message is returned whole, the control frames within it before.
 -- * "CLOS", the reason and the code, 1005 if the frame has none. Later calls return nil.

@@ -110,6 +110,17 @@ function Transport:bytes(length)
     return self.text:sub(from, from + length - 1)
 end
 
+--- Returns the numbers of the next bytes, `count` at most: fewer if fewer have come. They are not taken.
+function Transport:peek(count)
+    if #self.text - self.at + 1 < count then join(self) end
+    return self.text:byte(self.at, self.at + count - 1)
+end
+
+--- Takes `length` bytes that peek() has returned.
+function Transport:skip(length)
+    self.at, self.have = self.at + length, self.have - length
+end
+
 --- Takes the next line and returns it without its line end. Returns nil if the line is incomplete, or nil and the
 -- reason if it has `longest` bytes or more.
 function Transport:line(longest)

@@ -125,17 +125,6 @@ local function dump(value, seen)
     return "{ " .. table.concat(words, ", ") .. " }"
 end
 
--- What wshandleincoming() has been given, with the methods of a transport that a decoder uses.
-local Incoming = {}
-Incoming.__index = Incoming
-
-function Incoming:bytes(length)
-    if #self.text < length then return nil end
-    local taken = self.text:sub(1, length)
-    self.text = self.text:sub(length + 1)
-    return taken
-end
-
 -- Returns the functions. `defaults`: options for calls that do not set them.
 local function library(defaults)
     local LuWS, group = { _VERSION = 20358, debug_mode = false }, {}
@@ -269,14 +258,14 @@ local function library(defaults)
     function LuWS.wshandleincoming(data, handle)
         local incoming = handle.incoming
         if not incoming then
-            local decoder = require("L_SockProxyFrames").decoder { max = handle.max }
-            incoming = setmetatable({ text = "", decoder = decoder }, Incoming)
+            local Frames = require "L_SockProxyFrames"
+            incoming = { buffer = Frames.buffer(), decoder = Frames.decoder { max = handle.max } }
             handle.incoming = incoming
         end
-        incoming.text = incoming.text .. data
+        incoming.buffer:append(data)
         local to = handle.deliver
         while true do
-            local verb, body, code = incoming.decoder:next(incoming)
+            local verb, body, code = incoming.decoder:next(incoming.buffer)
             if verb == "TEXT" or verb == "BINA" then
                 to.on_message(handle.conn, body, verb)
             elseif verb == "PING" then

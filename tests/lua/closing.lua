@@ -55,17 +55,6 @@ local function opened( target, options )
     return conn, peer
 end
 
--- What a remote has read.
-local Reader = {}
-Reader.__index = Reader
-
--- Takes so many bytes, as a decoder of frames wants it.
-function Reader:bytes( length )
-    if #self.text - self.from + 1 < length then return nil end
-    self.from = self.from + length
-    return self.text:sub( self.from - length, self.from - 1 )
-end
-
 -- Reads until the stream ends, or until `done( text )` is true, while only Luup's timers poll. Returns all bytes.
 local function read_all( peer, done )
     local pieces, stop = {}, socket.gettime() + 60
@@ -140,12 +129,11 @@ for _, framing in ipairs { "MESG", "LINE", "RAW" } do
     until not ok
     lib.equal( conn:is_queued(), true )
     lib.equal( conn:close(), true )
-    local reader = setmetatable( { text = "", from = 1 }, Reader )
-    local decoder, parts, finished = Frames.decoder(), {}, nil
+    local buffer, decoder, parts, finished = Frames.buffer(), Frames.decoder(), {}, nil
     read_all( peer, function( bytes )
-        reader.text, reader.from = reader.text:sub( reader.from ) .. bytes, 1
+        buffer:append( bytes )
         while not finished do
-            local verb, body, code = decoder:next( reader )
+            local verb, body, code = decoder:next( buffer )
             if not verb then
                 lib.equal( body, nil )
                 return false
