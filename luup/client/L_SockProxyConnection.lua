@@ -52,8 +52,12 @@ local function next_poll(self)
     if self.more then return 0 end
     if self.state == "waiting" then return math.max(self.retry_at - Clock.now(), 0) end
     local seconds = self.interval
-    if self.state == "open" and self.channel.notified and self.interval > 10 * MIN_INTERVAL then seconds = BACKUP_INTERVAL end
-    if self.state == "open" and self.channel:queued() > 0 then seconds = math.min(seconds, 10 * MIN_INTERVAL) end
+    if self.state == "open" and self.channel:queued() > 0 then
+        -- The notifications do not tell when the peer takes more.
+        seconds = math.min(seconds, 10 * MIN_INTERVAL)
+    elseif self.state == "open" and self.channel.notified then
+        seconds = BACKUP_INTERVAL
+    end
     if self.due then seconds = math.min(seconds, self.due) end
     return seconds
 end

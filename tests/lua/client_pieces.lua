@@ -306,5 +306,25 @@ conn, sock = against( { GREETING, ALL, "ERR ATCH Other target\n", "OK DROP\n", "
 lib.equal( sent_bytes( sock ), ATCH .. "DROP 12345678\n" .. CONN )
 lib.check( not conn.kept and conn.seen == 0 and not conn.gap )
 
+-- Luup's timer polls soon after something has come, without notifications. With them it polls every five seconds, and soon only
+-- while bytes are queued, since no notification tells that the proxy takes more.
+local soonest
+rawset( _G, "luup", { openLuup = true, call_delay = function( _, seconds ) soonest = math.min( soonest, seconds ) end } )
+for seconds, options in pairs { [0.02] = {}, [5] = { notify = { device = 1, service = "s", action = "a" } } } do
+    soonest = math.huge
+    conn, sock = against( { GREETING, ALL, "OK CONN a1\n" }, options )
+    for _ = 1, 3 do
+        sock.pieces[1] = "TEXT 1\na"
+        lib.equal( conn:poll(), false )
+    end
+    lib.equal( conn.seen, 3 )
+    lib.equal( soonest, seconds )
+    function sock.send() return nil, "timeout", 0 end
+    conn:text "queued"
+    lib.check( soonest <= 0.2, soonest )
+    conn:leave()
+end
+rawset( _G, "luup", nil )
+
 lib.no_new_globals()
 print "ok"
