@@ -13,6 +13,18 @@ mips-unknown-linux-musl|MIPS big-endian|1|2|010||
 x86_64-unknown-linux-musl|x86-64|2|1|076||
 '
 
+# The names of OpenWrt's architectures that each target's binary runs on, as /etc/apk/arch has them on a box: those of
+# OpenWrt 25.12 for CPUs that have what the binary needs (MIPS32 release 2; ARMv6; ARMv7 with VFPv3 or later).
+OPENWRT_TABLE='
+mipsel-unknown-linux-musl|mipsel_24kc mipsel_24kc_24kf mipsel_74kc
+armv7-unknown-linux-musleabihf|arm_cortex-a5_vfpv4 arm_cortex-a7_vfpv4 arm_cortex-a7_neon-vfpv4 arm_cortex-a8_vfpv3
+armv7-unknown-linux-musleabihf|arm_cortex-a9_neon arm_cortex-a9_vfpv3-d16 arm_cortex-a15_neon-vfpv4
+aarch64-unknown-linux-musl|aarch64_cortex-a53 aarch64_cortex-a72 aarch64_cortex-a76 aarch64_generic
+arm-unknown-linux-musleabi|arm_arm1176jzf-s_vfp arm_cortex-a7 arm_cortex-a9
+mips-unknown-linux-musl|mips_24kc
+x86_64-unknown-linux-musl|x86_64
+'
+
 # The names of all targets.
 # shellcheck disable=SC2034 # used by the scripts that source this file
 mapfile -t ALL_TARGETS < <(awk -F'|' 'NF { print $1 }' <<<"$TARGET_TABLE")
@@ -42,4 +54,9 @@ target_cpu_fields() {
     fields=$(awk -F'|' -v OFS='|' -v target="$1" '$1 == target { print $2, $3, $4, $5, $6, $7 }' <<<"$TARGET_TABLE")
     [ -n "$fields" ] || die "unknown target $1"
     printf '%s\n' "$fields"
+}
+
+# target_openwrt TARGET: prints the names of OpenWrt's architectures for the target, in one line.
+target_openwrt() {
+    awk -F'|' -v target="$1" '$1 == target { printf "%s ", $2 }' <<<"$OPENWRT_TABLE"
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Inside a box with opkg or apk, real or simulated: installing, upgrading and removing the package. The files
 # are /test/one.ipk (or .apk), /test/two.ipk and later versions with another program and another sample
-# configuration, and /test/wrong.ipk for another CPU.
+# configuration, and /test/wrong.ipk for another CPU. For apk, /test/noarch.apk is for another CPU, too, but says that it is
+# for all.
 # usage: packages.sh BOX opkg|apk
 box=$1 manager=$2
 . /test/check.sh
@@ -43,12 +44,18 @@ files >/tmp/files.before
 
 wrong=$(add "/test/wrong.$suffix" 2>&1)
 check "wrong CPU: refused" test $? != 0
-check "wrong CPU: the reason is given" says 'package is for .* another CPU' echo "$wrong"
+case $manager in
+    opkg) check "wrong CPU: the reason is given" says 'package is for .* another CPU' echo "$wrong" ;;
+    apk) check "wrong CPU: the reason is given" says 'arch: mipsel_24kc' echo "$wrong" ;;
+esac
 if [ "$manager" = apk ]; then
+    wrong=$(add /test/noarch.apk 2>&1)
+    check "wrong CPU, noarch: an error" test $? != 0
+    check "wrong CPU, noarch: the reason is given" says 'package is for .* another CPU' echo "$wrong"
     # apk installs the files even if a script fails.
-    check "wrong CPU: the remedy is given" says 'does not run here' echo "$wrong"
-    check "wrong CPU: the proxy is not enabled" not ls /etc/rc.d/S80sockproxyd
-    check "wrong CPU: no process runs" number 0
+    check "wrong CPU, noarch: the remedy is given" says 'does not run here' echo "$wrong"
+    check "wrong CPU, noarch: the proxy is not enabled" not ls /etc/rc.d/S80sockproxyd
+    check "wrong CPU, noarch: no process runs" number 0
     remove >/dev/null
 fi
 check "wrong CPU: no program" not test -e /usr/sbin/sockproxyd
@@ -85,6 +92,12 @@ fi
 
 before=$(proxies)
 check "installed version runs" says 'version one' version
+check "wrong CPU, over this: refused" not add "/test/wrong.$suffix"
+check "wrong CPU, over this: the proxy continues" equal "$(proxies)" "$before"
+check "wrong CPU, over this: the program is the same" says 'version one' tail -n 1 /usr/sbin/sockproxyd
+check "wrong CPU, over this: a restart" service restart
+check "wrong CPU, over this: the proxy greets" eventually greets
+before=$(proxies)
 printf '[host]\nport=2610\n' >/etc/sockproxyd.cf
 printf "config host 'host'\n\toption port '2611'\n" >/etc/config/sockproxyd
 check "upgrade" add "/test/two.$suffix"

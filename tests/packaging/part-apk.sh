@@ -2,10 +2,12 @@
 # Part "apk": the contents of the packages for today's OpenWrt, and installing them with a simulated apk. With
 # APK_STATIC (the path of a real apk, version 3) also with that.
 
+# shellcheck source=scripts/lib/release.sh
+. "$ROOT/scripts/lib/release.sh"
 here=$(this_machine)
 
 apks=$work/apk
-mkdir -p "$apks"/{again,named,wrong,tree}
+mkdir -p "$apks"/{again,named,wrong,tree,every}
 make_apk() {
     SOURCE_DATE_EPOCH=1700000000 "$ROOT/scripts/apk" "$@"
 }
@@ -13,9 +15,10 @@ make_apk() {
 { cat "$daemon"; echo; echo "version two"; } >"$apks/two"
 # Not a program for this machine: 32-bit, little-endian, executable, machine 8.
 printf '\177ELF\1\1\1\0\0\0\0\0\0\0\0\0\2\0\10\0\1\0\0\0' >"$apks/elsewhere"
-one=$(make_apk -o "$apks" -b "$apks/one" "$here")
+one=$(make_apk -o "$apks" -b "$apks/one" "$here" | head -n 1)
 named=$(make_apk -o "$apks/named" -a some_arch -b "$apks/one" "$here")
-wrong=$(make_apk -o "$apks/wrong" -b "$apks/elsewhere" mipsel)
+wrong=$(make_apk -o "$apks/wrong" -a mipsel_24kc -b "$apks/elsewhere" mipsel)
+noarch=$(make_apk -o "$apks/wrong" -a noarch -b "$apks/elsewhere" mipsel)
 (umask 077; make_apk -o "$apks/again" -b "$apks/one" "$here" >/dev/null)
 result "apk: the same input gives the same package" cmp "$one" "$apks/again/${one##*/}"
 
@@ -50,8 +53,13 @@ version=$("$daemon" --version)
 streams() {
     [ "$(python3 "$apks/streams.py" "$1")" = "${version#sockproxyd }-r1 $2" ]
 }
-result "apk: its streams, for every architecture by name" streams "$one" noarch
+# OpenWrt has one name for this CPU (see scripts/lib/targets.sh).
+arch=$(target_openwrt "$(target_name "$here")")
+arch=${arch%% *}
+result "apk: its streams, for OpenWrt's architecture" streams "$one" "$arch"
 result "apk: an architecture by name" streams "$named" some_arch
+result "apk: a package for each architecture of a target" test "$(make_apk -o "$apks/every" -b "$apks/elsewhere" mipsel | sed 's/.*-r1_//' |
+    tr '\n' ' ')" = "mipsel_24kc.apk mipsel_24kc_24kf.apk mipsel_74kc.apk "
 
 # later NUMBER: makes a later version with another program and another sample. Prints its path.
 later() {
@@ -73,11 +81,12 @@ for kind in simulated ${APK_STATIC:+real}; do
     put_program "$daemon" "$root" test/daemon
     # preinst reads the CPU from a program, not from a link.
     install /bin/busybox "$root/bin/busybox"
+    mkdir -p "$root/etc/apk"
+    echo "$arch" >"$root/etc/apk/arch"
     if [ "$kind" = real ]; then
         put_program "$APK_STATIC" "$root" sbin/apk
         # An empty database.
-        mkdir -p "$root"/{etc/apk,lib/apk/db,var/cache/apk,var/log}
-        uname -m >"$root/etc/apk/arch"
+        mkdir -p "$root"/{lib/apk/db,var/cache/apk,var/log}
         : >"$root/etc/apk/world"
         : >"$root/etc/apk/repositories"
         : >"$root/lib/apk/db/installed"
@@ -89,5 +98,6 @@ for kind in simulated ${APK_STATIC:+real}; do
     cp "$(later 3)" "$root/test/three.apk"
     cp "$(later 4)" "$root/test/four.apk"
     cp "$wrong" "$root/test/wrong.apk"
+    cp "$noarch" "$root/test/noarch.apk"
     inside "$root" packages.sh "apk-$kind" apk
 done
