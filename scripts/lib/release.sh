@@ -71,3 +71,21 @@ release_maintainer_scripts() {
         -e "s/@LEAST_ARM@/$least_arm/; s/@VFP@/$vfp/" "$2/preinst"
     ! grep -q '@[A-Z_]*@' "$2/preinst" || die "preinst has an unknown placeholder"
 }
+
+# The library that signs: it signs with ECDSA deterministically (RFC 6979) from version 43 on.
+RELEASE_CRYPTOGRAPHY=cryptography==50.0.2
+
+# Prints a Python with that library.
+release_python() {
+    printf '%s/bin/python\n' "$(with_lock signing venv signing "$RELEASE_CRYPTOGRAPHY")"
+}
+
+# Prints the folder with the secret keys.
+release_keys() {
+    local name
+    [ -n "${SOCKPROXYD_KEYS:-}" ] || die "SOCKPROXYD_KEYS is not set: the folder with the keys, which scripts/sign --new makes"
+    for name in usign.sec apk.sec.pem; do
+        [ -f "$SOCKPROXYD_KEYS/$name" ] || die "there is no $SOCKPROXYD_KEYS/$name"
+    done
+    printf '%s\n' "$SOCKPROXYD_KEYS"
+}
