@@ -74,8 +74,8 @@ def folders(packages, place, common):
 
 def opkg_feeds(packages, out, key):
     """A folder for each CPU, since all packages of our program have the architecture "all". The names of files tell the
-    CPU."""
-    for cpu, mine in folders(packages, lambda path: path.stem.rsplit("_", 1)[1], "all").items():
+    CPU: NAME_VERSION_CPU.ipk."""
+    for cpu, mine in folders(packages, lambda path: path.stem.split("_", 2)[2], "all").items():
         folder = out / cpu
         folder.mkdir(parents=True)
         names = [ipk_control(path).split("\n", 1)[0] for path in mine]

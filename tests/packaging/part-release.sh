@@ -1,0 +1,211 @@
+# shellcheck shell=bash
+# Part "release": what scripts/release adds to the packages. Feeds, from which packages are installed by name over HTTP;
+# signatures; the bill of materials; the text of the release page. With APK_STATIC (the path of a real apk, version 3) it
+# installs from the feed, too.
+
+# shellcheck source=scripts/lib/release.sh
+. "$ROOT/scripts/lib/release.sh"
+here=$(this_machine)
+arch=$(target_openwrt "$(target_name "$here")")
+arch=${arch%% *}
+version=$(release_version)
+
+made=$work/release
+mkdir -p "$made"/{dist,all,n/control,n/data/etc}
+export SOCKPROXYD_KEYS=$made/keys
+python=$(release_python)
+"$ROOT/scripts/sign" --new "$SOCKPROXYD_KEYS"
+"$ROOT/scripts/sign" --new "$made/other-keys"
+result "release: secret keys are for their owner only" test "$(stat -c %a "$SOCKPROXYD_KEYS"/*.sec* | sort -u)" = 600
+result "release: keys are never replaced" sh -c "! '$ROOT/scripts/sign' --new '$SOCKPROXYD_KEYS'"
+
+# Packages for this machine and for another CPU, and one for all.
+{
+    SOURCE_DATE_EPOCH=1700000000 "$ROOT/scripts/ipk" -o "$made/dist" -b "$daemon" "$here"
+    SOURCE_DATE_EPOCH=1700000000 "$ROOT/scripts/ipk" -o "$made/dist" -b "$daemon" mipsel
+    SOURCE_DATE_EPOCH=1700000000 "$ROOT/scripts/apk" -o "$made/dist" -b "$daemon" "$here"
+    SOURCE_DATE_EPOCH=1700000000 "$ROOT/scripts/apk" -o "$made/dist" -b "$daemon" mipsel
+} >/dev/null
+cat >"$made/n/control/.PKGINFO" <<'PKGINFO'
+pkgname = sockproxyd-example
+pkgver = 1.2-r1
+pkgdesc = For every CPU
+arch = noarch
+license = MIT
+depend = sockproxyd>=0.1.0 !other
+depend = lua~5.1
+PKGINFO
+echo one >"$made/n/data/etc/example"
+"$ROOT/scripts/lib/apk_pack.py" "$made/n/control" "$made/n/data" 1700000000 "$made/dist/sockproxyd-example-1.2-r1_noarch.apk"
+mkdir -p "$made/all"/{control,outer}
+printf '%s\n' 'Package: sockproxyd-example' 'Version: 1.2-1' 'Architecture: all' 'Depends: sockproxyd' \
+    'Description: For every CPU' ' and more' >"$made/all/control/control"
+tar --format=gnu -C "$made/all/control" -czf "$made/all/outer/control.tar.gz" ./control
+tar --format=gnu -C "$made/n/data" -czf "$made/all/outer/data.tar.gz" .
+echo 2.0 >"$made/all/outer/debian-binary"
+tar --format=gnu -C "$made/all/outer" -czf "$made/dist/sockproxyd-example_1.2-1_all.ipk" ./debian-binary ./data.tar.gz ./control.tar.gz
+
+feeds=$made/feeds
+"$ROOT/scripts/feeds" -o "$feeds" "$made"/dist/*.[ia]pk >"$made/list"
+result "release: the same packages give the same feeds" sh -c "
+    '$ROOT/scripts/feeds' -o '$made/again' '$made'/dist/*.[ia]pk >/dev/null && diff -r '$feeds' '$made/again'"
+result "release: the folders of the feeds" diff <(cd "$feeds" && find . -mindepth 2 -maxdepth 2 -type d | LC_ALL=C sort) - <<FOLDERS
+./apk/mipsel_24kc
+./apk/mipsel_24kc_24kf
+./apk/mipsel_74kc
+./apk/$arch
+./opkg/mipsel
+./opkg/$here
+FOLDERS
+result "release: apk's names of files" diff <(ls "$feeds/apk/$arch") - <<FILES
+packages.adb
+sockproxyd-$version-r1.apk
+sockproxyd-example-1.2-r1.apk
+FILES
+result "release: two packages of one name in a feed are refused" sh -c "
+    cp '$made/dist/sockproxyd_$version-1_mipsel.ipk' '$made/dist/sockproxyd-more_$version-1_mipsel.ipk'
+    ! '$ROOT/scripts/feeds' -o '$made/twice' '$made'/dist/*_mipsel.ipk
+    rm '$made/dist/sockproxyd-more_$version-1_mipsel.ipk'"
+if have signify-openbsd || apt_install signify-openbsd; then
+    result "release: signify accepts the signature of Packages" signify-openbsd -V -p "$feeds/sockproxyd.pub" \
+        -x "$feeds/opkg/mipsel/Packages.sig" -m "$feeds/opkg/mipsel/Packages"
+fi
+
+# A web server on a free port of loopback.
+"$python" -u -c '
+import functools, http.server, sys
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+print(server.server_port, flush=True)
+server.serve_forever()' "$feeds" >"$made/port" 2>/dev/null &
+server=$!
+until [ -s "$made/port" ]; do
+    kill -0 "$server" || die "no web server"
+    sleep 0.05
+done
+url=http://127.0.0.1:$(cat "$made/port")
+
+# client MANAGER NAME FILE [KEYS]: fetches a package by its name.
+client() {
+    case $1 in
+        opkg) "$python" -B "$PACKAGING/feed_client.py" opkg "$url/opkg/$here" "${4:-$feeds}/sockproxyd.pub" "$2" "$3" ;;
+        apk) "$python" -B "$PACKAGING/feed_client.py" apk "$url/apk/$arch/packages.adb" "${4:-$feeds}/sockproxyd.pem" "$2" "$3" ;;
+    esac
+}
+# refused TEXT COMMAND...: passes if the command fails and says TEXT.
+refused() {
+    local text=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        echo "accepted: $said"
+        return 1
+    fi
+    grep -qF -- "$text" <<<"$said" || { echo "said: $said"; return 1; }
+}
+# changed FILE COMMAND...: runs the command while a byte in the middle of the file is another one.
+changed() {
+    local file=$1 status=0
+    shift
+    cp "$file" "$made/kept"
+    "$python" -c 'import sys
+content = bytearray(open(sys.argv[1], "rb").read())
+content[len(content) // 2] ^= 1
+open(sys.argv[1], "wb").write(content)' "$file"
+    "$@" || status=$?
+    cp "$made/kept" "$file"
+    return $status
+}
+
+mkdir -p "$made/others"
+cp "$made/other-keys/usign.pub" "$made/others/sockproxyd.pub"
+cp "$made/other-keys/apk.pub.pem" "$made/others/sockproxyd.pem"
+for manager in opkg apk; do
+    case $manager in
+        opkg) suffix=ipk folder=$feeds/opkg/$here index=$feeds/opkg/$here/Packages.sig ;;
+        apk) suffix=apk folder=$feeds/apk/$arch index=$feeds/apk/$arch/packages.adb ;;
+    esac
+    package=$(find "$folder" -name "sockproxyd[-_][0-9]*.$suffix")
+    fetched=$made/fetched.$suffix
+    result "release, $manager: a package by name" client $manager sockproxyd "$fetched"
+    result "release, $manager: it is the released one" sh -c "cmp '$fetched' '$made'/dist/sockproxyd[-_]$version*_$([ $manager = opkg ] && echo "$here" || echo "$arch").$suffix"
+    result "release, $manager: a package for every CPU by name" client $manager sockproxyd-example "$made/example.$suffix"
+    result "release, $manager: no other name" refused "0 packages sockproxy" client $manager sockproxy "$made/none"
+    result "release, $manager: another key" refused "another key" client $manager sockproxyd "$made/none" "$made/others"
+    result "release, $manager: a changed package" changed "$package" refused Error client $manager sockproxyd "$made/none"
+    result "release, $manager: a changed signature or index" changed "$index" refused "" client $manager sockproxyd "$made/none"
+
+    root=$(box "feed-$manager" ash)
+    openwrt "$root" main
+    put_program "$daemon" "$root" test/daemon
+    install /bin/busybox "$root/bin/busybox"
+    mkdir -p "$root/etc/apk" "$root/usr/lib/opkg/info"
+    echo "$arch" >"$root/etc/apk/arch"
+    echo 2024 >"$root/etc/opkg-age"
+    install "$PACKAGING/opkg" "$root/bin/opkg"
+    install "$PACKAGING/apk" "$root/sbin/apk"
+    cp "$fetched" "$root/test/"
+    inside "$root" from-feed.sh "feed-$manager" $manager
+done
+
+if [ -n "${APK_STATIC:-}" ]; then
+    # real_apk NAME: a root folder of the real apk, with the feed.
+    real_apk() {
+        local root=$made/real
+        rm -rf "$root"
+        mkdir -p "$root"/{etc/apk/keys,etc/apk/repositories.d,lib/apk/db,var/cache/apk,var/log,tmp,dev,proc}
+        echo "$arch" >"$root/etc/apk/arch"
+        : >"$root/etc/apk/world"
+        : >"$root/lib/apk/db/installed"
+        # apk replaces the variable.
+        # shellcheck disable=SC2016
+        echo "$url"'/apk/${APK_ARCH}/packages.adb' >"$root/etc/apk/repositories.d/customfeeds.list"
+        cp "$1/sockproxyd.pem" "$root/etc/apk/keys/"
+        "$APK_STATIC" --root "$root" add --no-scripts --no-chown sockproxyd && cmp "$root/usr/sbin/sockproxyd" "$daemon"
+    }
+    result "release, real apk: add by name" real_apk "$feeds"
+    result "release, real apk: another key" refused "UNTRUSTED signature" real_apk "$made/others"
+    result "release, real apk: a changed package" changed "$feeds/apk/$arch/sockproxyd-$version-r1.apk" refused ERROR real_apk "$feeds"
+    result "release, real apk: the index is what mkndx writes" sh -c "
+        cd '$feeds/apk/$arch' && '$APK_STATIC' mkndx --allow-untrusted -d 'sockproxyd $version' -o '$made/real.adb' *.apk >/dev/null &&
+        '$APK_STATIC' adbdump '$made/real.adb' >'$made/real.txt' && '$APK_STATIC' adbdump packages.adb | grep -v '^# sig ' |
+        diff '$made/real.txt' -"
+fi
+kill "$server"
+wait "$server" 2>/dev/null || :
+
+cp "$daemon" "$made/dist/sockproxyd-$here"
+bill() {
+    SOURCE_DATE_EPOCH=1700000000 python3 -B "$ROOT/scripts/lib/sbom.py" 1.96.0 1.2.5 1700000000 "$(target_name "$here")" "$made/dist/sockproxyd-$here"
+}
+bill >"$made/dist/sockproxyd.cdx.json"
+result "release: the same input gives the same bill of materials" diff <(bill) "$made/dist/sockproxyd.cdx.json"
+result "release: the bill of materials has every linked crate, once, with its checksum" python3 -B - "$made/dist/sockproxyd.cdx.json" <<'BILL'
+import json, sys
+bill = json.load(open(sys.argv[1], encoding="utf-8"))
+crates = [c for c in bill["components"] if c["purl"].startswith("pkg:cargo/")]
+names = {c["name"] for c in crates}
+assert {"mio", "rustls", "ring", "ureq"} <= names, names
+assert not {"cc", "proptest", "syn"} & names, names
+assert all(len(c["hashes"][0]["content"]) == 64 and c["licenses"] for c in crates)
+assert {"musl", "rust-std"} <= {c["name"] for c in bill["components"]}
+assert [n["name"] for c in crates for n in c.get("components", [])] == ["boringssl"]
+refs = [c["bom-ref"] for c in bill["components"]] + [bill["metadata"]["component"]["bom-ref"]]
+assert len(refs) == len(set(refs))
+assert {d["ref"] for d in bill["dependencies"]} == set(refs)
+assert all(set(d.get("dependsOn", [])) <= set(refs) for d in bill["dependencies"])
+BILL
+
+cp -r "$feeds" "$made/dist/feeds"
+cp "$feeds/sockproxyd.pub" "$made/dist/"
+notes=$("$ROOT/scripts/release-notes" "$made/dist")
+result "release: the notes have the version" grep -qx "# sockproxyd $version" <<<"$notes"
+result "release: the notes have the changes" grep -qx '### Added' <<<"$notes"
+result "release: the notes name the files" grep -qF "| \`sockproxyd-$version-r1_ARCH.apk\` |" <<<"$notes"
+result "release: the notes have the key" grep -qF "$(tail -n 1 "$feeds/sockproxyd.pub")" <<<"$notes"
+result "release: the notes have no link into the source" sh -c "! printf '%s\n' \"\$1\" | grep -F '](docs/'" sh "$notes"
+
+(cd "$made/dist" && find . -type f -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >"$made/SHA256SUMS")
+"$ROOT/scripts/sign" "$made/SHA256SUMS"
+if have signify-openbsd; then
+    result "release: signify accepts the signature of SHA256SUMS" signify-openbsd -V -p "$feeds/sockproxyd.pub" -m "$made/SHA256SUMS"
+fi
