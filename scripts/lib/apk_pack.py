@@ -1,67 +1,36 @@
 #!/usr/bin/env python3
-"""Packs a package in the format of apk version 2, which version 3 (in OpenWrt from 25.12 on) installs, too.
+"""Packs a package in the format of apk version 3, which OpenWrt has from 25.12 on.
 
-usage: scripts/lib/apk_pack.py CONTROL DATA EPOCH FILE
+usage: scripts/lib/apk_pack.py CONTROL DATA EPOCH FILE [KEYS]
 
-CONTROL   folder with .PKGINFO, to which size, builddate and datahash are added, and with the scripts (.pre-install, ...)
+CONTROL   folder with .PKGINFO (as in apk-v2(5), without size, builddate and datahash) and the scripts (.pre-install, ...)
 DATA      folder with the files to install
 EPOCH     modification time of all files
 FILE      the output; the same input gives the same bytes
-
-The file is two gzip streams that form one tar archive (apk-v2(5)): the control files without an end-of-archive mark, then
-the files to install, each with its SHA-1, by which apk later detects modified files.
+KEYS      the folder with the secret keys (see signing.py); without it the package is not signed
 """
-import gzip
-import hashlib
-import io
 import pathlib
 import sys
-import tarfile
 
+sys.dont_write_bytecode = True
 
-def member(path, name, epoch):
-    """The tar header of a file or folder, owned by root."""
-    info = tarfile.TarInfo(name)
-    info.mtime = epoch
-    info.mode = path.stat().st_mode & 0o7777
-    info.uname = info.gname = "root"
-    return info
-
-
-def archive(folder, epoch):
-    """A tar archive of a folder, sorted by name, and its length without the end-of-archive mark."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path in sorted(folder.rglob("*")):
-            info = member(path, str(path.relative_to(folder)), epoch)
-            if path.is_dir():
-                info.type = tarfile.DIRTYPE
-                tar.addfile(info)
-                continue
-            content = path.read_bytes()
-            info.size = len(content)
-            if not info.name.startswith("."):
-                info.pax_headers = {"APK-TOOLS.checksum.SHA1": hashlib.sha1(content).hexdigest()}
-            tar.addfile(info, io.BytesIO(content))
-        length = tar.offset
-    return out.getvalue(), length
-
-
-def packed(content):
-    return gzip.compress(content, compresslevel=9, mtime=0)
+import adb  # noqa: E402 (after the line above)
 
 
 def main():
-    if len(sys.argv) != 5:
+    if len(sys.argv) not in (5, 6):
         print(__doc__)
         return 2
     control, data, epoch, file = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    content = packed(archive(data, epoch)[0])
-    size = sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
-    with (control / ".PKGINFO").open("a", encoding="utf-8") as info:
-        info.write(f"size = {size}\nbuilddate = {epoch}\ndatahash = {hashlib.sha256(content).hexdigest()}\n")
-    head, length = archive(control, epoch)
-    pathlib.Path(file).write_bytes(packed(head[:length]) + content)
+    key = None
+    if len(sys.argv) == 6:
+        # A signature needs a library that not every machine has.
+        import signing
+        key = signing.ApkKey.load(pathlib.Path(sys.argv[5]) / signing.APK_SECRET)
+    lines = (control / ".PKGINFO").read_text(encoding="utf-8").splitlines()
+    info = [tuple(line.split(" = ", 1)) for line in lines if line] + [("builddate", str(epoch))]
+    scripts = {name: path.read_bytes() for name in adb.SCRIPTS if (path := control / f".{name}").exists()}
+    pathlib.Path(file).write_bytes(adb.package(info, scripts, data, epoch, key))
     return 0
 
 

@@ -15,7 +15,6 @@ import pathlib
 import shutil
 import sys
 import tarfile
-import zlib
 
 import adb
 import signing
@@ -41,24 +40,6 @@ def ipk_entry(path):
         f"SHA256sum: {hashlib.sha256(content).hexdigest()}\nDescription:"
     )
     return ipk_control(path).rstrip("\n").replace("Description:", lines, 1) + "\n\n"
-
-
-def apk_entry(path):
-    """The lines of .PKGINFO as pairs, the size, and the identity.
-
-    apk checks the first stream of a package by the identity, which is a SHA-1 hash for this format (apk-v2(5)), and the
-    second one by the SHA-256 hash in the first one. A forged package would need a second preimage of the SHA-1 hash, for
-    which no practical attack is known; known collisions do not help, since both streams would have to be the attacker's.
-    """
-    content = path.read_bytes()
-    stream = zlib.decompressobj(31)
-    head = stream.decompress(content)
-    identity = hashlib.sha1(content[: len(content) - len(stream.unused_data)]).digest()
-    # Without an end-of-archive mark.
-    with tarfile.open(fileobj=io.BytesIO(head + bytes(1024))) as control:
-        text = control.extractfile(".PKGINFO").read().decode()
-    info = [tuple(line.split(" = ", 1)) for line in text.splitlines() if " = " in line and not line.startswith("#")]
-    return info, len(content), identity
 
 
 def folders(packages, place, common):
@@ -91,18 +72,16 @@ def opkg_feeds(packages, out, key):
 
 def apk_feeds(packages, out, description, key):
     """A folder for each architecture. Files have the names by which apk looks for them: NAME-VERSION.apk."""
-    entries = {path: apk_entry(path) for path in packages}
-    for arch, mine in folders(packages, lambda path: dict(entries[path][0])["arch"], "noarch").items():
+    read = {path: adb.Package(path) for path in packages}
+    for arch, mine in folders(packages, lambda path: read[path].arch, "noarch").items():
         folder = out / arch
         folder.mkdir(parents=True)
         for path in mine:
-            info = dict(entries[path][0])
-            target = folder / f"{info['pkgname']}-{info['pkgver']}.apk"
+            target = folder / f"{read[path].name}-{read[path].version}.apk"
             if target.exists():
                 raise FeedError(f"{path.name}: another package has this name and version")
             shutil.copyfile(path, target)
-        index = adb.index([entries[path] for path in mine], description, key)
-        (folder / "packages.adb").write_bytes(index)
+        (folder / "packages.adb").write_bytes(adb.index([read[path] for path in mine], description, key))
 
 
 def main():
@@ -123,5 +102,5 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except FeedError as error:
+    except (FeedError, adb.AdbError) as error:
         sys.exit(str(error))

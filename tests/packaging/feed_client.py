@@ -19,6 +19,7 @@ import urllib.parse
 import urllib.request
 import zlib
 
+import adb_reader
 from cryptography import exceptions
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -58,62 +59,33 @@ def from_opkg(url, key, name):
     return content
 
 
-class Index:
-    """A reader of apk-v3(5): the blocks of a file, and the values in the first one."""
-
-    def __init__(self, content):
-        assert content[:8] == b"ADB.indx", content[:8]
-        self.blocks, position = [], 8
-        while position < len(content):
-            word = int.from_bytes(content[position : position + 4], "little")
-            length = word & 0x3FFFFFFF
-            self.blocks.append((word >> 30, content[position + 4 : position + length]))
-            position += -(-length // 8) * 8
-        assert [kind for kind, _ in self.blocks] == [0, 1], "blocks"
-        self.values = self.blocks[0][1]
-
-    def number(self, offset, size):
-        return int.from_bytes(self.values[offset : offset + size], "little")
-
-    def read(self, value):
-        kind, rest = value >> 28, value & 0x0FFFFFFF
-        if kind == 0:
-            return None
-        if kind == 1:
-            return rest
-        if kind in (2, 3):
-            return self.number(rest, 4 if kind == 2 else 8)
-        if kind in (8, 9, 10):
-            size = {8: 1, 9: 2, 10: 4}[kind]
-            return self.values[rest + size : rest + size + self.number(rest, size)]
-        assert kind in (13, 14), kind
-        slots = self.number(rest, 4)
-        return [None] + [self.read(self.number(rest + 4 * slot, 4)) for slot in range(1, slots)]
-
-    def verify(self, key):
-        signature = self.blocks[1][1]
-        public = serialization.load_pem_public_key(key)
-        point = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-        assert signature[:2] == b"\0\4", "version or hash of the signature"
-        assert signature[2:18] == hashlib.sha512(point).digest()[:16], "signed by another key"
-        message = b"indx" + signature[:18] + hashlib.sha512(self.values).digest()
-        public.verify(signature[18:], message, ec.ECDSA(hashes.SHA512()))
+def verify(file, key):
+    """Checks the signature of a file of apk."""
+    (signature,) = file.of_kind(1)
+    public = serialization.load_pem_public_key(key)
+    point = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    assert signature[:2] == b"\0\4", "version or hash of the signature"
+    assert signature[2:18] == hashlib.sha512(point).digest()[:16], "signed by another key"
+    message = file.schema + signature[:18] + hashlib.sha512(file.values).digest()
+    public.verify(signature[18:], message, ec.ECDSA(hashes.SHA512()))
 
 
 def from_apk(url, key, name):
-    index = Index(fetch(url))
-    index.verify(key)
-    _, _, packages = index.read(index.number(4, 4))
-    found = [package for package in packages[1:] if package[1] == name.encode()]
+    index = adb_reader.File(fetch(url), b"indx")
+    verify(index, key)
+    found = [package for package in index.root()[2][1:] if package[1] == name.encode()]
     assert len(found) == 1, f"{len(found)} packages {name}"
     version, identity, size = found[0][2].decode(), found[0][3], found[0][13]
     content = fetch(urllib.parse.urljoin(url, f"{name}-{version}.apk"))
     assert len(content) == size, "size"
-    stream = zlib.decompressobj(31)
-    head = stream.decompress(content)
-    control, data = content[: len(content) - len(stream.unused_data)], stream.unused_data
-    assert hashlib.sha1(control).digest() == identity, "identity"
-    assert b"datahash = " + hashlib.sha256(data).hexdigest().encode() in head, "datahash"
+    file = adb_reader.File(content, b"pckg")
+    assert hashlib.sha256(file.values).digest() == identity, "identity"
+    verify(file, key)
+    package = adb_reader.Package(file)
+    # Except for the identity and the size, the index has what the package says of itself.
+    changed = {3, 13}
+    of_index = {n: value for n, value in enumerate(found[0]) if n not in changed and value is not None}
+    assert of_index == {n: value for n, value in enumerate(package.info) if n not in changed and value is not None}
     return content
 
 
@@ -125,8 +97,8 @@ def main():
         content = {"opkg": from_opkg, "apk": from_apk}[manager](url, public, name)
     except exceptions.InvalidSignature:
         return "the signature is wrong"
-    except urllib.error.URLError as error:
-        return f"{url}: {error}"
+    except (urllib.error.URLError, zlib.error) as error:
+        return f"Error: {url}: {error}"
     with open(file, "wb") as out:
         out.write(content)
     return 0

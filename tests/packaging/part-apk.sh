@@ -22,52 +22,24 @@ noarch=$(make_apk -o "$apks/wrong" -a noarch -b "$apks/elsewhere" mipsel)
 (umask 077; make_apk -o "$apks/again" -b "$apks/one" "$here" >/dev/null)
 result "apk: the same input gives the same package" cmp "$one" "$apks/again/${one##*/}"
 
-# Python separates the two streams; no tool of BusyBox does.
-cat >"$apks/streams.py" <<'STREAMS'
-import hashlib, io, sys, tarfile, zlib
-rest, streams = open(sys.argv[1], "rb").read(), []
-while rest:
-    gzip = zlib.decompressobj(31)
-    content = gzip.decompress(rest)
-    streams.append((content, rest[: len(rest) - len(gzip.unused_data)]))
-    rest = gzip.unused_data
-assert len(streams) == 2, len(streams)
-(head, _), (_, data) = streams
-# An end-of-archive marker here would hide the files that follow.
-assert head[-512:] != bytes(512)
-with tarfile.open(fileobj=io.BytesIO(head)) as control:
-    assert control.getnames()[0] == ".PKGINFO", control.getnames()
-    info = dict(line.split(" = ", 1) for line in control.extractfile(".PKGINFO").read().decode().splitlines())
-assert info["datahash"] == hashlib.sha256(data).hexdigest()
-with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as files:
-    members = files.getmembers()
-    for member in members:
-        assert (member.uid, member.gid, member.mtime) == (0, 0, 1700000000), member.get_info()
-        if member.isfile():
-            digest = hashlib.sha1(files.extractfile(member).read()).hexdigest()
-            assert member.pax_headers["APK-TOOLS.checksum.SHA1"] == digest, member.name
-    assert int(info["size"]) == sum(member.size for member in members)
-print(info["pkgver"], info["arch"])
-STREAMS
 version=$("$daemon" --version)
-streams() {
-    [ "$(python3 "$apks/streams.py" "$1")" = "${version#sockproxyd }-r1 $2" ]
+content() {
+    [ "$(python3 -B "$PACKAGING/adb_reader.py" info "$1" 1700000000)" = "${version#sockproxyd }-r1 $2" ]
 }
 # OpenWrt has one name for this CPU (see scripts/lib/targets.sh).
 arch=$(target_openwrt "$(target_name "$here")")
 arch=${arch%% *}
-result "apk: its streams, for OpenWrt's architecture" streams "$one" "$arch"
-result "apk: an architecture by name" streams "$named" some_arch
+result "apk: its content, for OpenWrt's architecture" content "$one" "$arch"
+result "apk: an architecture by name" content "$named" some_arch
 result "apk: a package for each architecture of a target" test "$(make_apk -o "$apks/every" -b "$apks/elsewhere" mipsel | sed 's/.*-r1_//' |
     tr '\n' ' ')" = "mipsel_24kc.apk mipsel_24kc_24kf.apk mipsel_74kc.apk "
 
 # later NUMBER: makes a later version with another program and another sample. Prints its path.
 later() {
     local change=$apks/change-$1
-    mkdir -p "$change"/{data,control}
-    gunzip -c "$one" | tar -x --warning=no-unknown-keyword -C "$change/data"
-    mv "$change/data"/.[!.]* "$change/control/"
-    sed -i -e "s/^pkgver = .*/pkgver = 999.$1-r1/" -e '/^size\|^builddate\|^datahash/d' "$change/control/.PKGINFO"
+    rm -rf "$change"
+    python3 -B "$PACKAGING/adb_reader.py" unpack "$one" "$change"
+    sed -i "s/^pkgver = .*/pkgver = 999.$1-r1/" "$change/control/.PKGINFO"
     cp "$apks/two" "$change/data/usr/sbin/sockproxyd"
     echo '; a new sample' >>"$change/data/etc/sockproxyd.cf"
     "$ROOT/scripts/lib/apk_pack.py" "$change/control" "$change/data" 1700000000 "$apks/later-$1.apk"
@@ -93,11 +65,13 @@ for kind in simulated ${APK_STATIC:+real}; do
     else
         install "$PACKAGING/apk" "$root/sbin/apk"
     fi
-    cp "$one" "$root/test/one.apk"
-    cp "$(later 2)" "$root/test/two.apk"
-    cp "$(later 3)" "$root/test/three.apk"
-    cp "$(later 4)" "$root/test/four.apk"
-    cp "$wrong" "$root/test/wrong.apk"
-    cp "$noarch" "$root/test/noarch.apk"
+    for pair in "one=$one" "two=$(later 2)" "three=$(later 3)" "four=$(later 4)" "wrong=$wrong" "noarch=$noarch"; do
+        if [ "$kind" = real ]; then
+            cp "${pair#*=}" "$root/test/${pair%%=*}.apk"
+        else
+            # BusyBox cannot read the format.
+            python3 -B "$PACKAGING/adb_reader.py" tar "${pair#*=}" "$root/test/${pair%%=*}.apk"
+        fi
+    done
     inside "$root" packages.sh "apk-$kind" apk
 done

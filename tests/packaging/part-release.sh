@@ -36,7 +36,8 @@ depend = sockproxyd>=0.1.0 !other
 depend = lua~5.1
 PKGINFO
 echo one >"$made/n/data/etc/example"
-"$ROOT/scripts/lib/apk_pack.py" "$made/n/control" "$made/n/data" 1700000000 "$made/dist/sockproxyd-example-1.2-r1_noarch.apk"
+"$python" "$ROOT/scripts/lib/apk_pack.py" "$made/n/control" "$made/n/data" 1700000000 \
+    "$made/dist/sockproxyd-example-1.2-r1_noarch.apk" "$SOCKPROXYD_KEYS"
 mkdir -p "$made/all"/{control,outer}
 printf '%s\n' 'Package: sockproxyd-example' 'Version: 1.2-1' 'Architecture: all' 'Depends: sockproxyd' \
     'Description: For every CPU' ' and more' >"$made/all/control/control"
@@ -71,8 +72,8 @@ if have signify-openbsd || apt_install signify-openbsd; then
         -x "$feeds/opkg/mipsel/Packages.sig" -m "$feeds/opkg/mipsel/Packages"
 fi
 
-# A web server on a free port of loopback.
-"$python" -u -c '
+# A web server on a free port of loopback. It ends by itself if this script is ended.
+timeout 600 "$python" -u -c '
 import functools, http.server, sys
 handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -143,12 +144,15 @@ for manager in opkg apk; do
     echo 2024 >"$root/etc/opkg-age"
     install "$PACKAGING/opkg" "$root/bin/opkg"
     install "$PACKAGING/apk" "$root/sbin/apk"
-    cp "$fetched" "$root/test/"
+    case $manager in
+        opkg) cp "$fetched" "$root/test/" ;;
+        apk) python3 -B "$PACKAGING/adb_reader.py" tar "$fetched" "$root/test/fetched.apk" ;;
+    esac
     inside "$root" from-feed.sh "feed-$manager" $manager
 done
 
 if [ -n "${APK_STATIC:-}" ]; then
-    # real_apk NAME: a root folder of the real apk, with the feed.
+    # real_apk KEYS [PACKAGE]: installs a package in a root folder of its own that has the feed and the public key in KEYS.
     real_apk() {
         local root=$made/real
         rm -rf "$root"
@@ -160,15 +164,20 @@ if [ -n "${APK_STATIC:-}" ]; then
         # shellcheck disable=SC2016
         echo "$url"'/apk/${APK_ARCH}/packages.adb' >"$root/etc/apk/repositories.d/customfeeds.list"
         cp "$1/sockproxyd.pem" "$root/etc/apk/keys/"
-        "$APK_STATIC" --root "$root" add --no-scripts --no-chown sockproxyd && cmp "$root/usr/sbin/sockproxyd" "$daemon"
+        "$APK_STATIC" --root "$root" add --no-scripts --no-chown "${2:-sockproxyd}" && cmp "$root/usr/sbin/sockproxyd" "$daemon"
     }
     result "release, real apk: add by name" real_apk "$feeds"
     result "release, real apk: another key" refused "UNTRUSTED signature" real_apk "$made/others"
     result "release, real apk: a changed package" changed "$feeds/apk/$arch/sockproxyd-$version-r1.apk" refused ERROR real_apk "$feeds"
+    result "release, real apk: add a signed file" real_apk "$feeds" "$made/dist/sockproxyd-$version-r1_$arch.apk"
+    result "release, real apk: another key than the file's" refused "UNTRUSTED signature" \
+        real_apk "$made/others" "$made/dist/sockproxyd-$version-r1_$arch.apk"
     result "release, real apk: the index is what mkndx writes" sh -c "
         cd '$feeds/apk/$arch' && '$APK_STATIC' mkndx --allow-untrusted -d 'sockproxyd $version' -o '$made/real.adb' *.apk >/dev/null &&
-        '$APK_STATIC' adbdump '$made/real.adb' >'$made/real.txt' && '$APK_STATIC' adbdump packages.adb | grep -v '^# sig ' |
-        diff '$made/real.txt' -"
+        '$APK_STATIC' adbdump '$made/real.adb' | grep -v '^# ' >'$made/real.txt' &&
+        '$APK_STATIC' adbdump packages.adb | grep -v '^# ' | diff '$made/real.txt' -"
+    result "release, real apk: verify" "$APK_STATIC" --keys-dir "$feeds" verify "$feeds/apk/$arch"/*
+    result "release, real apk: verify with another key" refused UNTRUSTED "$APK_STATIC" --keys-dir "$made/others" verify "$feeds/apk/$arch"/*.apk
 fi
 kill "$server"
 wait "$server" 2>/dev/null || :
@@ -195,8 +204,7 @@ assert {d["ref"] for d in bill["dependencies"]} == set(refs)
 assert all(set(d.get("dependsOn", [])) <= set(refs) for d in bill["dependencies"])
 BILL
 
-cp -r "$feeds" "$made/dist/feeds"
-cp "$feeds/sockproxyd.pub" "$made/dist/"
+cp "$feeds"/sockproxyd.{pub,pem} "$made/dist/"
 notes=$("$ROOT/scripts/release-notes" "$made/dist")
 result "release: the notes have the version" grep -qx "# sockproxyd $version" <<<"$notes"
 result "release: the notes have the changes" grep -qx '### Added' <<<"$notes"
