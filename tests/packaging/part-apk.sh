@@ -31,8 +31,9 @@ arch=$(target_openwrt "$(target_name "$here")")
 arch=${arch%% *}
 result "apk: its content, for OpenWrt's architecture" content "$one" "$arch"
 result "apk: an architecture by name" content "$named" some_arch
-result "apk: a package for each architecture of a target" test "$(make_apk -o "$apks/every" -b "$apks/elsewhere" mipsel | sed 's/.*-r1_//' |
-    tr '\n' ' ')" = "mipsel_24kc.apk mipsel_24kc_24kf.apk mipsel_74kc.apk "
+every=$(make_apk -o "$apks/every" -b "$apks/elsewhere" mipsel | sed 's/.*-r1_//' | tr '\n' ' ')
+result "apk: a package for each architecture of a target" \
+    test "$every" = "mipsel_24kc.apk mipsel_24kc_24kf.apk mipsel_74kc.apk "
 
 # later NUMBER: makes a later version with another program and another sample. Prints its path.
 later() {

@@ -63,10 +63,27 @@ packages.adb
 sockproxyd-$version-r1.apk
 sockproxyd-example-1.2-r1.apk
 FILES
-result "release: two packages of one name in a feed are refused" sh -c "
-    cp '$made/dist/sockproxyd_$version-1_mipsel.ipk' '$made/dist/sockproxyd-more_$version-1_mipsel.ipk'
-    ! '$ROOT/scripts/feeds' -o '$made/twice' '$made'/dist/*_mipsel.ipk
-    rm '$made/dist/sockproxyd-more_$version-1_mipsel.ipk'"
+# refused TEXT COMMAND...: passes if the command fails and says TEXT.
+refused() {
+    local text=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        echo "accepted: $said"
+        return 1
+    fi
+    grep -qF -- "$text" <<<"$said" || { echo "said: $said"; return 1; }
+}
+mkdir "$made/twice"
+cp "$made"/dist/*_mipsel.ipk "$made/twice/"
+cp "$made"/dist/*_mipsel.ipk "$made/twice/sockproxyd-more_$version-1_mipsel.ipk"
+result "release: two packages of one name in a feed of opkg are refused" refused "two packages of one name" \
+    "$ROOT/scripts/feeds" -o "$made/none" "$made"/twice/*.ipk
+cp "$made"/dist/*_mipsel_24kc.apk "$made/twice/"
+cp "$made"/dist/*_mipsel_24kc.apk "$made/twice/another.apk"
+result "release: two packages of one name in a feed of apk are refused" refused "has this name and version" \
+    "$ROOT/scripts/feeds" -o "$made/none" "$made"/twice/*.apk
+result "release: a feed needs a package of a CPU" refused "no package of any CPU" \
+    "$ROOT/scripts/feeds" -o "$made/none" "$made"/dist/*_all.ipk
 if have signify-openbsd || apt_install signify-openbsd; then
     result "release: signify accepts the signature of Packages" signify-openbsd -V -p "$feeds/sockproxyd.pub" \
         -x "$feeds/opkg/mipsel/Packages.sig" -m "$feeds/opkg/mipsel/Packages"
@@ -93,16 +110,6 @@ client() {
         apk) "$python" -B "$PACKAGING/feed_client.py" apk "$url/apk/$arch/packages.adb" "${4:-$feeds}/sockproxyd.pem" "$2" "$3" ;;
     esac
 }
-# refused TEXT COMMAND...: passes if the command fails and says TEXT.
-refused() {
-    local text=$1 said
-    shift
-    if said=$("$@" 2>&1); then
-        echo "accepted: $said"
-        return 1
-    fi
-    grep -qF -- "$text" <<<"$said" || { echo "said: $said"; return 1; }
-}
 # changed FILE COMMAND...: runs the command while a byte in the middle of the file is another one.
 changed() {
     local file=$1 status=0
@@ -122,13 +129,19 @@ cp "$made/other-keys/usign.pub" "$made/others/sockproxyd.pub"
 cp "$made/other-keys/apk.pub.pem" "$made/others/sockproxyd.pem"
 for manager in opkg apk; do
     case $manager in
-        opkg) suffix=ipk folder=$feeds/opkg/$here index=$feeds/opkg/$here/Packages.sig ;;
-        apk) suffix=apk folder=$feeds/apk/$arch index=$feeds/apk/$arch/packages.adb ;;
+        opkg)
+            suffix=ipk folder=$feeds/opkg/$here index=$feeds/opkg/$here/Packages.sig
+            released=$made/dist/sockproxyd_$version-1_$here.ipk
+            ;;
+        apk)
+            suffix=apk folder=$feeds/apk/$arch index=$feeds/apk/$arch/packages.adb
+            released=$made/dist/sockproxyd-$version-r1_$arch.apk
+            ;;
     esac
     package=$(find "$folder" -name "sockproxyd[-_][0-9]*.$suffix")
     fetched=$made/fetched.$suffix
     result "release, $manager: a package by name" client $manager sockproxyd "$fetched"
-    result "release, $manager: it is the released one" sh -c "cmp '$fetched' '$made'/dist/sockproxyd[-_]$version*_$([ $manager = opkg ] && echo "$here" || echo "$arch").$suffix"
+    result "release, $manager: it is the released one" cmp "$fetched" "$released"
     result "release, $manager: a package for every CPU by name" client $manager sockproxyd-example "$made/example.$suffix"
     result "release, $manager: no other name" refused "0 packages sockproxy" client $manager sockproxy "$made/none"
     result "release, $manager: another key" refused "another key" client $manager sockproxyd "$made/none" "$made/others"
@@ -168,7 +181,8 @@ if [ -n "${APK_STATIC:-}" ]; then
     }
     result "release, real apk: add by name" real_apk "$feeds"
     result "release, real apk: another key" refused "UNTRUSTED signature" real_apk "$made/others"
-    result "release, real apk: a changed package" changed "$feeds/apk/$arch/sockproxyd-$version-r1.apk" refused ERROR real_apk "$feeds"
+    result "release, real apk: a changed package" changed "$feeds/apk/$arch/sockproxyd-$version-r1.apk" \
+        refused ERROR real_apk "$feeds"
     result "release, real apk: add a signed file" real_apk "$feeds" "$made/dist/sockproxyd-$version-r1_$arch.apk"
     result "release, real apk: another key than the file's" refused "UNTRUSTED signature" \
         real_apk "$made/others" "$made/dist/sockproxyd-$version-r1_$arch.apk"
@@ -177,14 +191,15 @@ if [ -n "${APK_STATIC:-}" ]; then
         '$APK_STATIC' adbdump '$made/real.adb' | grep -v '^# ' >'$made/real.txt' &&
         '$APK_STATIC' adbdump packages.adb | grep -v '^# ' | diff '$made/real.txt' -"
     result "release, real apk: verify" "$APK_STATIC" --keys-dir "$feeds" verify "$feeds/apk/$arch"/*
-    result "release, real apk: verify with another key" refused UNTRUSTED "$APK_STATIC" --keys-dir "$made/others" verify "$feeds/apk/$arch"/*.apk
+    result "release, real apk: verify with another key" refused UNTRUSTED \
+        "$APK_STATIC" --keys-dir "$made/others" verify "$feeds/apk/$arch"/*.apk
 fi
 kill "$server"
 wait "$server" 2>/dev/null || :
 
 cp "$daemon" "$made/dist/sockproxyd-$here"
 bill() {
-    SOURCE_DATE_EPOCH=1700000000 python3 -B "$ROOT/scripts/lib/sbom.py" 1.96.0 1.2.5 1700000000 "$(target_name "$here")" "$made/dist/sockproxyd-$here"
+    python3 -B "$ROOT/scripts/lib/sbom.py" 1.96.0 1.2.5 1700000000 "$(target_name "$here")" "$made/dist/sockproxyd-$here"
 }
 bill >"$made/dist/sockproxyd.cdx.json"
 result "release: the same input gives the same bill of materials" diff <(bill) "$made/dist/sockproxyd.cdx.json"
@@ -215,5 +230,6 @@ result "release: the notes have no link into the source" sh -c "! printf '%s\n' 
 (cd "$made/dist" && find . -type f -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >"$made/SHA256SUMS")
 "$ROOT/scripts/sign" "$made/SHA256SUMS"
 if have signify-openbsd; then
-    result "release: signify accepts the signature of SHA256SUMS" signify-openbsd -V -p "$feeds/sockproxyd.pub" -m "$made/SHA256SUMS"
+    result "release: signify accepts the signature of SHA256SUMS" \
+        signify-openbsd -V -p "$feeds/sockproxyd.pub" -m "$made/SHA256SUMS"
 fi
