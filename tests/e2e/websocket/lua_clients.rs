@@ -129,6 +129,11 @@ fn messages_are_assembled_from_any_pieces() {
 }
 
 #[test]
+fn the_library_takes_little_of_luups_memory() {
+    lua("memory.lua");
+}
+
+#[test]
 fn frames_of_rfc_6455_are_coded_in_lua() {
     lua("frames.lua");
 }
