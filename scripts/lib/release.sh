@@ -43,6 +43,25 @@ release_binary() {
     printf '%s\n' "$path"
 }
 
+# release_ipk FOLDER FILE: packs the files in FOLDER/data, with the fields and scripts in FOLDER/control, for opkg, and
+# prints the path of the package.
+release_ipk() {
+    local part epoch
+    epoch=$(release_epoch)
+    # GNU's format: with PAX headers, opkg silently unpacks nothing.
+    local pack=(tar --format=gnu --numeric-owner --owner=0 --group=0 --sort=name "--mtime=@$epoch")
+    install -d -m 755 "$1/outer"
+    for part in data control; do
+        "${pack[@]}" -C "$1/$part" -cf - . | gzip -9n >"$1/outer/$part.tar.gz"
+    done
+    echo 2.0 >"$1/outer/debian-binary"
+    chmod 644 "$1/outer"/*
+    mkdir -p "$(dirname "$2")"
+    # The order matters: opkg of 2011 reads the package sequentially.
+    "${pack[@]}" -C "$1/outer" -cf - ./debian-binary ./data.tar.gz ./control.tar.gz | gzip -9n >"$2"
+    printf '%s\n' "$2"
+}
+
 # release_tree BINARY FOLDER: creates the files that a package for OpenWrt installs.
 release_tree() {
     local files=$ROOT/openwrt/sockproxyd/files
