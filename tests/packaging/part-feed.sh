@@ -66,7 +66,6 @@ result "feed: install" feed_make install
 installed=$work/feed/root
 expected=$work/feed/expected
 {
-    printf '644 ./usr/lib/lua/%s\n' "${RELEASE_LUA[@]##*/}"
     cat <<'FILES'
 644 ./etc/capabilities/sockproxyd.json
 644 ./etc/config/sockproxyd
@@ -97,3 +96,78 @@ feed_make preinst >"$root/test/preinst"
 inside "$root" feed.sh feed-box
 result "feed: test.sh accepts this version" feed_test "$(release_version)"
 result "feed: test.sh refuses another version" sh -c "! (sed 1d '$ROOT/openwrt/sockproxyd/test.sh' | PATH='$installed/usr/sbin:$PATH' sh -s sockproxyd 98.7.6)"
+
+# --- The other packages ---
+
+# luci.mk has the rules of LuCI's applications: it installs htdocs/ and root/.
+mkdir -p "$top/feeds/luci"
+cat >"$top/feeds/luci/luci.mk" <<'LUCI'
+include $(INCLUDE_DIR)/package.mk
+define Package/$(PKG_NAME)
+DEPENDS:=$(LUCI_DEPENDS)
+URL:=$(LUCI_URL)
+PKGARCH:=$(LUCI_PKGARCH)
+endef
+define Package/$(PKG_NAME)/install
+	$(INSTALL_DIR) $(1)/www
+	cp -R ./htdocs/. $(1)/www/
+	cp -R ./root/. $(1)/
+endef
+$(eval $(call BuildPackage,$(PKG_NAME)))
+LUCI
+cat >>"$top/include/package.mk" <<'PACKAGE'
+define BuildPackage
+$(eval $(call Package/$(1)))
+prepare:
+	$(call Build/Prepare)
+install:
+	$(call Package/$(1)/install,$(TOPDIR)/../root-$(1))
+variables:
+	$(info version=$(PKG_VERSION) release=$(PKG_RELEASE) license=$(PKG_LICENSE) arch=$(PKGARCH) depends=$(DEPENDS))
+	$(info url=$(URL) maintainer=$(PKG_MAINTAINER) source=$(PKG_SOURCE))
+endef
+PACKAGE
+app=$ROOT/openwrt/luci-app-sockproxyd
+ipks=$work/feed/ipk
+SOURCE_DATE_EPOCH=1700000000 "$ROOT/scripts/extras" -o "$ipks" >/dev/null
+for package in sockproxyd-lua rpcd-mod-sockproxyd prometheus-node-exporter-lua-sockproxyd luci-app-sockproxyd; do
+    rm -rf "$work/feed/build"
+    ln -s "$ROOT/openwrt/$package" "$top/package/$package"
+    make_package() {
+        make -s -r --no-print-directory -C "$top/package/$package" "TOPDIR=$top" "$@"
+    }
+    result "feed: $package is of this version, for every CPU" \
+        grep -q "^version=$(release_version) release=[0-9]* license=MIT arch=all depends=" <<<"$(make_package -n variables)"
+    result "feed: $package names the page and the maintainer that the daemon's names" test \
+        "$(make_package -n variables | grep ^url=)" = "url=$(sed -n 's/^SOCKPROXYD_URL:=//p' "$ROOT/openwrt/sockproxyd/Makefile") maintainer=$(
+            sed -n 's/^maintainer=//p' <<<"$variables") source="
+    result "feed: $package: prepare and install" make_package prepare install
+    case $package in
+        sockproxyd-lua) printf '644 ./usr/share/lua/%s\n' "${RELEASE_LUA[@]##*/}" ;;
+        rpcd-mod-sockproxyd) echo "755 ./usr/libexec/rpcd/sockproxyd" ;;
+        prometheus-*) echo "644 ./usr/lib/lua/prometheus-collectors/sockproxyd.lua" ;;
+        luci-app-sockproxyd)
+            (cd "$app/htdocs" && find . -type f -printf '644 ./www/%P\n')
+            (cd "$app/root" && find . -type f -printf '644 ./%P\n')
+            ;;
+    esac | sort >"$expected"
+    result "feed: $package: the files" diff "$expected" <(cd "$work/feed/root-$package" && find . -type f -printf '%m %p\n' | sort)
+
+    # The same package without OpenWrt's build system.
+    ipk=$ipks/${package}_$(release_version)-1_all.ipk
+    mkdir -p "$ipks/$package"/{data,control}
+    tar -xzOf "$ipk" ./data.tar.gz | tar -xz -C "$ipks/$package/data"
+    tar -xzOf "$ipk" ./control.tar.gz | tar -xz -C "$ipks/$package/control"
+    result "feed: $package: the .ipk has the same files" diff -r "$work/feed/root-$package" "$ipks/$package/data"
+    result "feed: $package: the .ipk has the same modes" diff "$expected" <(cd "$ipks/$package/data" && find . -type f -printf '%m %p\n' | sort)
+    depends=$(make_package -n variables | sed -n 's/.* depends=//p' | tr -d +)
+    result "feed: $package: the .ipk has the same dependencies" grep -qx "Depends: ${depends// /, }" "$ipks/$package/control/control"
+    result "feed: $package: there is an .apk" test -s "$ipks/$package-$(release_version)-r1_noarch.apk"
+done
+result "feed: packages for every CPU: the same input gives the same files" sh -c "
+    SOURCE_DATE_EPOCH=1700000000 '$ROOT/scripts/extras' -o '$ipks/again' && cd '$ipks/again' && for file in *; do cmp \"\$file\" \"../\$file\" || exit 1; done"
+# Those of the daemon's packages are in /usr/lib/lua.
+apart() {
+    ! { (cd "$installed" && find . -type f) && cat "$ROOT/scripts/lib/release.sh"; } | grep -F usr/share/lua
+}
+result "feed: sockproxyd-lua owns no file of the daemon's packages" apart
