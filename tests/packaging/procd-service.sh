@@ -227,6 +227,18 @@ chmod 755 /sbin/uci
 check "a file that UCI cannot parse is refused" says 'Parse error' service reload
 rm -f /sbin/uci
 
+# configtest is what LuCI asks for.
+cp $generated /tmp/generated.before
+cp /etc/config/sockproxyd /tmp/uci.before
+check "configtest accepts these settings" service configtest
+printf "config limits\n\toption line '7'\n" >>/etc/config/sockproxyd
+check "configtest refuses a wrong one" not service configtest
+check "it names the option" says 'line: bad value .7. for' service configtest
+check "it puts nothing into force" cmp $generated /tmp/generated.before
+check "it leaves no file" not test -e $generated.test
+mv /tmp/uci.before /etc/config/sockproxyd
+rm -f /tmp/generated.before
+
 check "reload with the same settings" service reload
 check "it keeps the process" equal "$(proxies)" "$before "
 sed -i "s/'none'/'verify'/; s/2618/2622/" /etc/config/sockproxyd
