@@ -32,7 +32,7 @@ is_status() {
     status | grep -q '^{.*"listeners":.*}$'
 }
 
-check "the plugin lists its method" equal "$($PLUGIN list)" '{ "status": { } }'
+check "the plugin lists its methods" equal "$($PLUGIN list)" '{ "status": { }, "check": { } }'
 check "the plugin refuses another method" not $PLUGIN call stop
 procd_says
 check "without a proxy there is a reason" says '^{ "error": "sockproxyd: .*127.0.0.1.* }$' status
@@ -95,3 +95,21 @@ procd_says /test/program
 check "a status that is too long for ubus is refused" says '^{ "error": "the status has 700000 bytes' status
 
 kill $proxy
+
+# --- check ---
+
+# An init script in the place of the real one.
+cat >/etc/init.d/sockproxyd <<'SCRIPT'
+#!/bin/sh
+[ "$*" = configtest ] || exit 9
+cat /test/says >&2
+exit "$(cat /test/status)"
+SCRIPT
+chmod 755 /etc/init.d/sockproxyd
+: >/test/says
+echo 0 >/test/status
+check "check: a configuration without fault" equal "$($PLUGIN call check)" '{ "valid": true, "text": "" }'
+echo 'no "file"' >/test/says
+check "check: one with a file that cannot be used" equal "$($PLUGIN call check)" '{ "valid": true, "text": "no \"file\"" }'
+echo 1 >/test/status
+check "check: one with an error" equal "$($PLUGIN call check)" '{ "valid": false, "text": "no \"file\"" }'

@@ -65,6 +65,11 @@ json_add_string() {
     json_members="${json_members:+$json_members, }\"$1\": \"$(printf '%s' "$2" | sed 's/[\\"]/\\&/g')\""
 }
 
+json_add_boolean() {
+    [ "$2" = 1 ] && json_bool=true || json_bool=false
+    json_members="${json_members:+$json_members, }\"$1\": $json_bool"
+}
+
 json_dump() {
     printf '{ %s }\n' "$json_members"
 }

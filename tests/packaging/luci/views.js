@@ -107,7 +107,7 @@ form.Map = class {
         this.sections.push(made);
         return made;
     }
-    render() { return this; }
+    render() { return Promise.resolve(E("div", { map: this }, [])); }
 };
 
 // The datatypes of LuCI's validation.js that the forms use.
@@ -180,7 +180,16 @@ const globals = {
 };
 const extend = { extend: (members) => members };
 const settings = load("sockproxyd/settings.js", { baseclass: extend });
-const settingsPage = (config) => load("view/sockproxyd/settings.js", { form, uci: config, view: extend, "sockproxyd.settings": settings });
+// What the method `check` answers.
+let checked = { valid: true, text: "" };
+const check_ = load("sockproxyd/check.js", { baseclass: extend, rpc: { declare: (call) => {
+    assert.deepStrictEqual([call.object, call.method], ["sockproxyd", "check"]);
+    return () => (checked ? Promise.resolve(checked) : Promise.reject(new Error("no such method")));
+} } });
+const settingsPage = (config) => load("view/sockproxyd/settings.js",
+    { form, uci: config, view: extend, "sockproxyd.check": check_, "sockproxyd.settings": settings });
+// The map of a page.
+const mapOf = (node) => node.all("div").find((one) => one.attributes.map).attributes.map;
 
 // --- The settings ---
 
@@ -205,8 +214,7 @@ async function main() {
     const config = new Uci({ main: { ".type": "sockproxyd", enabled: "1", port: "2599", vera: "http://192.168.0.9:3480" },
         host: { ".type": "host", vera: "http://192.168.0.8:3480", debug: "yes", allow: "loopback, 10.0.0.0/8", listen: ["local", "10.1.1.1"] } });
     const page = settingsPage(config);
-    await page.load();
-    const map = page.render();
+    const map = mapOf(await page.render(await page.load()));
     const section = (type) => map.sections.find((one) => one.type === type);
 
     check("the form has every documented setting, and no other", () => {
@@ -270,8 +278,8 @@ async function main() {
 
     // --- The listeners ---
 
-    const listeners = load("view/sockproxyd/listeners.js", { form, view: extend }).render();
-    const [direct, serve] = listeners.sections;
+    const listeners = load("view/sockproxyd/listeners.js", { form, view: extend, "sockproxyd.check": check_ });
+    const [direct, serve] = mapOf(await listeners.render(await listeners.load())).sections;
     check("direct listeners and WebSocket ports", () => {
         assert.deepStrictEqual([direct.type, serve.type], ["direct", "serve"]);
         assert.deepStrictEqual(direct.options.map((one) => one.name), ["enabled", "port", "target", "option"]);
@@ -289,6 +297,7 @@ async function main() {
     let answer = status, polled;
     const load_status = () => load("view/sockproxyd/status.js", {
         view: extend,
+        "sockproxyd.check": check_,
         dom: { content: (node, content) => node.set(content) },
         poll: { add: (run) => { polled = run; } },
         rpc: {
@@ -356,6 +365,24 @@ async function main() {
         assert.deepStrictEqual([before, content.style.display], [[true, undefined], ""]);
     });
 
+    // --- The configuration as a whole ---
+
+    const shows = async (pageOf, answer_) => {
+        checked = answer_;
+        const one = pageOf();
+        return (await one.render(await one.load())).text;
+    };
+    for (const [name, pageOf] of [["settings", () => settingsPage(config)], ["listeners", () => listeners], ["status", load_status]]) {
+        const wrong = await shows(pageOf, { valid: false, text: "line <7> is bad" });
+        const unusable = await shows(pageOf, { valid: true, text: "no such file" });
+        const fine = [await shows(pageOf, { valid: true, text: "" }), await shows(pageOf, null)];
+        check(`what is wrong with the configuration is on the page ${name}`, () => {
+            assert(wrong.includes("has an error") && wrong.includes("line <7> is bad"));
+            assert(unusable.includes("cannot be used") && unusable.includes("no such file"));
+            fine.forEach((text) => assert(!text.includes("saved configuration")));
+        });
+    }
+
     // --- What LuCI reads besides ---
 
     const json = (name) => JSON.parse(fs.readFileSync(path.join(app, "root/usr/share", name, "luci-app-sockproxyd.json"), "utf8"));
@@ -367,7 +394,7 @@ async function main() {
     });
     check("whoever may see the pages may call what they call, and nothing else", () => {
         const access = json("rpcd/acl.d")["luci-app-sockproxyd"];
-        assert.deepStrictEqual(access.read, { ubus: { sockproxyd: ["status"] }, uci: ["sockproxyd"] });
+        assert.deepStrictEqual(access.read, { ubus: { sockproxyd: ["status", "check"] }, uci: ["sockproxyd"] });
         assert.deepStrictEqual(access.write, { uci: ["sockproxyd"] });
     });
 }

@@ -1,6 +1,7 @@
 'use strict';
 'require form';
 'require view';
+'require sockproxyd.check as check';
 
 /* On a page of its own: LuCI drops what is unsaved elsewhere on a page when a dialog is saved. */
 
@@ -52,7 +53,11 @@ function addRequestOption(s, kind, name, title, help) {
 }
 
 return view.extend({
-	render() {
+	load() {
+		return check.load();
+	},
+
+	render(checked) {
 		const m = new form.Map('sockproxyd', _('Socket Proxy'), _('Ports that lead to a target, each without a plugin.'));
 		let s, o;
 
@@ -88,6 +93,6 @@ return view.extend({
 		o.datatype = 'ufloat';
 		o.placeholder = '30';
 
-		return m.render();
+		return m.render().then(node => E([], [ check.warning(checked), node ]));
 	}
 });

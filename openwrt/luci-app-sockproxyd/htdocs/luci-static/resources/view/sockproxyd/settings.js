@@ -2,6 +2,7 @@
 'require form';
 'require uci';
 'require view';
+'require sockproxyd.check as check';
 'require sockproxyd.settings as settings';
 
 /* The settings are in sockproxyd/settings.js, which has what the daemon knows. A section of /etc/config/sockproxyd has
@@ -81,7 +82,7 @@ function addSetting(s, setting) {
 
 return view.extend({
 	load() {
-		return uci.load('sockproxyd').then(() => {
+		const loaded = uci.load('sockproxyd').then(() => {
 			/* What is added here is local until something is saved. */
 			[ [ 'sockproxyd', 'main' ], ...TABS ].forEach(([ type, name ]) => {
 				if (!uci.sections('sockproxyd', type).length)
@@ -103,9 +104,11 @@ return view.extend({
 				uci.unset('sockproxyd', 'main', from);
 			});
 		});
+
+		return Promise.all([ check.load(), loaded ]);
 	},
 
-	render() {
+	render([ checked ]) {
 		const m = new form.Map('sockproxyd', _('Socket Proxy'),
 			_('Does the socket work of Luup plugins. An empty field leaves the default, which it shows.'));
 		let s, o;
@@ -139,6 +142,6 @@ return view.extend({
 			settings.sections[type].forEach(setting => addSetting(s, setting));
 		});
 
-		return m.render();
+		return m.render().then(node => E([], [ check.warning(checked), node ]));
 	}
 });

@@ -3,6 +3,7 @@
 'require poll';
 'require rpc';
 'require view';
+'require sockproxyd.check as check';
 
 /* Longest tables that are shown. A browser takes seconds for thousands of rows. */
 const MAX_ROWS = 500;
@@ -89,7 +90,7 @@ function bar(used, limit, shown) {
 
 return view.extend({
 	load() {
-		return L.resolveDefault(callStatus(), {});
+		return Promise.all([ L.resolveDefault(callStatus(), {}), check.load() ]);
 	},
 
 	/* Shows a status. A proxy that does not answer leaves the last one, below a warning. */
@@ -98,7 +99,7 @@ return view.extend({
 
 		dom.content(this.warning, answers ? [] : E('div', { 'class': 'alert-message warning' }, [
 			E('p', this.known ? _('The proxy does not answer. What is shown is old.') : _('The proxy does not answer.')),
-			status && status.error ? E('p', {}, [ E('code', {}, [ document.createTextNode(status.error) ]) ]) : []
+			status && status.error ? E('p', {}, [ E('code', {}, [ document.createTextNode(status.error) ]) ]) : null
 		]));
 
 		if (!answers)
@@ -134,7 +135,7 @@ return view.extend({
 		fill(this.ended, ENDED, status.ended, _('No connection has ended yet.'));
 	},
 
-	render(status) {
+	render([ status, checked ]) {
 		const section = (title, ...content) => E('div', { 'class': 'cbi-section' }, [ E('h3', title), ...content ]);
 
 		this.warning = E('div');
@@ -156,7 +157,7 @@ return view.extend({
 
 		poll.add(() => L.resolveDefault(callStatus(), {}).then(answer => this.update(answer)));
 
-		return E([], [ E('h2', _('Socket Proxy')), this.warning, this.content ]);
+		return E([], [ E('h2', _('Socket Proxy')), check.warning(checked), this.warning, this.content ]);
 	},
 
 	handleSaveApply: null,
