@@ -14,10 +14,10 @@ return baseclass.extend({
 		return L.resolveDefault(callCheck(), {});
 	},
 
-	/* Returns a warning for the top of a page, or null. */
+	/* Returns a warning for the top of a page, or an empty element. */
 	warning(check) {
 		if (!check.text)
-			return null;
+			return E('div');
 
 		return E('div', { 'class': 'alert-message warning' }, [
 			E('p', check.valid ? _('The saved configuration names something that cannot be used:')

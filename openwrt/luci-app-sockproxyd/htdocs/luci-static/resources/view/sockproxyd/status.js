@@ -26,34 +26,37 @@ function orDash(value) {
 	return (value == null || value === '') ? '–' : String(value);
 }
 
-/* Each table: its columns, with the title, what is shown, and the whole number that sorts if that differs. */
+/* Columns of text of any length, which wraps. */
+const WIDE = { wraps: true };
+
+/* Each table: its columns, with the title, what is shown, and how: the whole number that sorts, if that differs, or WIDE. */
 const CONNECTIONS = [
 	[ _('ID'), c => c.id ],
 	[ _('State'), c => c.heal && c.heal.losses ? _('%s (lost %d times)').format(c.state, c.heal.losses) : c.state ],
 	[ _('Client'), c => c.client ],
-	[ _('Target'), c => orDash(c.target) ],
+	[ _('Target'), c => orDash(c.target), WIDE ],
 	[ _('Protocol'), c => [ c.protocol, c.tls, c.subprotocol ].filter(word => word).join(', ') ],
-	[ _('Received'), c => bytes(c.received), c => c.received ],
-	[ _('Sent'), c => bytes(c.sent), c => c.sent ],
-	[ _('Idle'), c => seconds(c.idle), c => Math.floor(c.idle) ],
-	[ _('Age'), c => seconds(c.uptime), c => Math.floor(c.uptime) ],
-	[ _('Notifies'), c => orDash(c.notify) ],
+	[ _('Received'), c => bytes(c.received), { sorts: c => c.received } ],
+	[ _('Sent'), c => bytes(c.sent), { sorts: c => c.sent } ],
+	[ _('Idle'), c => seconds(c.idle), { sorts: c => Math.floor(c.idle) } ],
+	[ _('Age'), c => seconds(c.uptime), { sorts: c => Math.floor(c.uptime) } ],
+	[ _('Notifies'), c => orDash(c.notify), WIDE ],
 	[ _('Last notification'), c => orDash(c.notification) ]
 ];
 
 const LISTENERS = [
 	[ _('Address'), l => l.address ],
-	[ _('Leads to'), l => l.owners ? _('plugins (%s)').format(l.protocol) : (l.target || _('setup mode')) ],
-	[ _('Path'), l => orDash(l.path) ],
-	[ _('Owners'), l => orDash((l.owners || []).map(o => '%s %s (%d)'.format(o.id, o.path || '*', o.waiting)).join(', ')) ]
+	[ _('Leads to'), l => l.owners ? _('plugins (%s)').format(l.protocol) : (l.target || _('setup mode')), WIDE ],
+	[ _('Path'), l => orDash(l.path), WIDE ],
+	[ _('Owners'), l => orDash((l.owners || []).map(o => '%s %s (%d)'.format(o.id, o.path || '*', o.waiting)).join(', ')), WIDE ]
 ];
 
 const ENDED = [
 	[ _('ID'), e => e.id ],
-	[ _('Ended'), e => _('%s ago').format(seconds(e.ago)), e => Math.floor(e.ago) ],
-	[ _('Target'), e => orDash(e.target) ],
+	[ _('Ended'), e => _('%s ago').format(seconds(e.ago)), { sorts: e => Math.floor(e.ago) } ],
+	[ _('Target'), e => orDash(e.target), WIDE ],
 	[ _('Protocol'), e => e.protocol ],
-	[ _('Reason'), e => e.reason ]
+	[ _('Reason'), e => e.reason, WIDE ]
 ];
 
 /* Returns an empty table with the titles of these columns. LuCI remembers under its id how it is sorted. */
@@ -65,10 +68,11 @@ function table(id, columns) {
 
 /* Fills a table. What comes from the proxy is text, never HTML: names of devices are in it. */
 function fill(node, columns, list, placeholder) {
-	cbi_update_table(node, list.slice(0, MAX_ROWS).map(item => columns.map(column => {
-		const text = document.createTextNode(column[1](item));
+	cbi_update_table(node, list.slice(0, MAX_ROWS).map(item => columns.map(([ , show, how ]) => {
+		const style = (how && how.wraps) ? 'word-break:break-word' : 'white-space:nowrap';
+		const cell = E('span', { 'style': style }, [ document.createTextNode(show(item)) ]);
 
-		return column[2] ? [ column[2](item), text ] : E('span', { 'style': 'word-break:break-word' }, [ text ]);
+		return (how && how.sorts) ? [ how.sorts(item), cell ] : cell;
 	})), E('em', placeholder));
 }
 
