@@ -256,6 +256,19 @@ if [ "$flavour" = main ]; then
     check "reload with a low port and another folder" service reload
     check "the proxy may take low ports then" grep -qx 'capabilities /etc/capabilities/sockproxyd.json' $parameters
     check "the jail has the folder" grep -qx 'jail ro /test' $parameters
+    mkdir -p /mnt/keys /root/ca /var/log
+    printf '[host]\nport=2611\nlog=/var/log/proxy.log\n[tls]\nca=/root/ca/ca.pem\n' >/etc/sockproxyd.cf
+    printf "config tls 'tls'\n\toption directory '/mnt/keys'\n" >/etc/config/sockproxyd
+    service reload 2>/dev/null
+    for mount in 'rw /var/log' 'ro /root/ca' 'ro /mnt/keys'; do
+        check "the jail has what the configuration names: $mount" grep -qx "jail $mount" $parameters
+    done
+    before=$(kept)
+    sed -i 's|/mnt/keys|/root/ca|' /etc/config/sockproxyd
+    service reload 2>/dev/null
+    check "reload with another folder of keys makes another jail" not equal "$(kept)" "$before"
+    check "the jail has nothing else" equal "$(grep '^jail r' $parameters | sort -u | wc -l | tr -d ' ')" 5
+    printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
     printf "config sockproxyd 'main'\n\toption jail '0'\n\toption port '2611'\n" >/etc/config/sockproxyd
     service reload
     check "no jail" not grep -q '^jail\|^no_new\|^capab' $parameters
