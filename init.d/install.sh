@@ -15,6 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 conf=/etc/sockproxyd.cf
 uci=/etc/config/sockproxyd
 capabilities=/etc/capabilities/sockproxyd.json
+keys=/etc/sockproxyd.d
 
 say() {
     echo "sockproxyd: $*"
@@ -155,9 +156,41 @@ install_manual() {
     [ ! -f "$here/sockproxyd.8" ] || put 644 sockproxyd.8 $manual
 }
 
+# --- the user, and the directory of its certificates and keys ---
+
+has_user() {
+    grep -q '^sockproxyd:' /etc/passwd
+}
+# Creates the user sockproxyd. Fails if that is not possible.
+create_user() {
+    ! has_user || return 0
+    if have useradd; then
+        useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sockproxyd
+    else
+        have systemd-sysusers && systemd-sysusers --inline 'u sockproxyd - "Socket proxy for Luup plugins" /nonexistent'
+    fi
+}
+# The proxy reads this directory. A file that root creates there has the group sockproxyd, by the set-group-ID bit.
+# --make-cert gives its files to the owner of the directory.
+create_keys() {
+    [ ! -d $keys ] || return 0
+    mkdir $keys
+    chown sockproxyd:sockproxyd $keys
+    chmod 2750 $keys
+}
+remove_keys_and_user() {
+    if [ -d $keys ] && ! rmdir $keys 2>/dev/null; then
+        say "$keys has files and stays, with the user sockproxyd"
+    elif has_user && have userdel; then
+        userdel sockproxyd
+    fi
+}
+
 # --- systemd ---
 
 install_systemd() {
+    create_user || fail "cannot create the user sockproxyd, which the unit needs"
+    create_keys
     save_foreign $unit
     put 755 sockproxyd "$program"
     install_manual
@@ -169,8 +202,8 @@ install_systemd() {
 uninstall_systemd() {
     systemctl disable --now sockproxyd.service 2>/dev/null || :
     rm -f $unit "$program" $manual
-    # With DynamicUser=, the unit's LogsDirectory= is in one of these.
-    rm -rf /var/log/sockproxyd /var/log/private/sockproxyd
+    rm -rf /var/log/sockproxyd
+    remove_keys_and_user
     restore_foreign $unit
     systemctl daemon-reload
 }
@@ -186,9 +219,10 @@ links() {
     done
 }
 install_sysv() {
-    if ! grep -q '^sockproxyd:' /etc/passwd && have useradd; then
-        useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sockproxyd ||
-            say "cannot create the user sockproxyd; the daemon will run as root"
+    if create_user; then
+        create_keys
+    else
+        say "cannot create the user sockproxyd; the daemon will run as root"
     fi
     put 755 sockproxyd "$program"
     install_manual
@@ -214,9 +248,7 @@ uninstall_sysv() {
         done
     fi
     rm -rf /var/log/sockproxyd
-    if grep -q '^sockproxyd:' /etc/passwd && have userdel; then
-        userdel sockproxyd
-    fi
+    remove_keys_and_user
     restore_foreign /etc/init.d/sockproxyd
 }
 

@@ -13,6 +13,11 @@ files() {
 left() {
     files | grep -v -x -F -f /tmp/files.before
 }
+keys=/etc/sockproxyd.d
+case $kind in
+    sysv | systemd) key="$keys/key.pem " ;;
+    *) key= ;;
+esac
 # True for the kinds whose services can run in a box.
 has_services() {
     [ "$kind" = openwrt ] || [ "$kind" = sysv ]
@@ -74,6 +79,16 @@ if has_services; then
     check "the proxy greets when install has returned" greets
 fi
 
+case $kind in
+    sysv | systemd)
+        check "install makes a user" grep -q '^sockproxyd:' /etc/passwd
+        check "and a directory that the user owns" equal "$(/test/busybox stat -c '%U:%G %a' $keys)" "sockproxyd:sockproxyd 2750"
+        # shellcheck disable=SC2016 # the inner shell expands it
+        check "a key that root puts there can be read by the user's group alone" sh -c \
+            'umask 027; echo key >$1/key.pem; [ "$(/test/busybox stat -c "%G %a" $1/key.pem)" = "sockproxyd 640" ]' sh $keys
+        ;;
+esac
+
 before=$(proxies)
 printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
 check "upgrade" sh $upgrade
@@ -89,14 +104,20 @@ fi
 check "uninstall keeps an edited configuration" says 'was edited and stays' sh $upgrade uninstall
 check "the edited configuration is still there" grep -q port=2611 /etc/sockproxyd.cf
 check "uninstall ends the proxy" eventually number 0
-check "uninstall leaves no other file" equal "$(left)" /etc/sockproxyd.cf
-check "uninstall removes the folder of keys" not test -e /etc/sockproxyd.d
+check "uninstall leaves the configuration, and keys" equal "$(left | tr '\n' ' ')" "/etc/sockproxyd.cf $key"
+if [ -n "$key" ]; then
+    check "the user stays with the keys" grep -q '^sockproxyd:' /etc/passwd
+    rm -f $key
+else
+    check "uninstall removes the folder of keys" not test -e $keys
+fi
 [ "$kind" != systemd ] || check "uninstall calls systemctl" equal "$(tr '\n' ';' </tmp/calls)" "disable --now sockproxyd.service;daemon-reload;"
 rm -f /etc/sockproxyd.cf
 
 check "install again" sh $install
 check "uninstall" sh $install uninstall
 check "uninstall leaves no file" equal "$(left)" ""
+check "uninstall leaves no directory and no user" sh -c "[ ! -d $keys ] && ! grep -q '^sockproxyd:' /etc/passwd"
 check "install again, for purge" sh $install
 echo '; edited' >>/etc/sockproxyd.cf
 check "purge" sh $install --purge
