@@ -92,6 +92,29 @@ openwrt() {
     esac
 }
 
+# users BOX: gives the box simulations of useradd and userdel. In a box that may not
+# have other users (see tests/packaging/enter), the new user has root's numbers.
+users() {
+    cat >"$1/usr/sbin/useradd" <<'USERADD'
+#!/bin/sh
+number=250
+: >/tmp/probe
+chown 250 /tmp/probe 2>/dev/null || number=0
+rm -f /tmp/probe
+for name; do :; done
+echo "$name:x:$number:$number::/nonexistent:/usr/sbin/nologin" >>/etc/passwd
+echo "$name:x:$number:" >>/etc/group
+USERADD
+    cat >"$1/usr/sbin/userdel" <<'USERDEL'
+#!/bin/sh
+for file in /etc/passwd /etc/group; do
+    grep -v "^$1:" $file >$file.new
+    mv $file.new $file
+done
+USERDEL
+    chmod 755 "$1"/usr/sbin/user{add,del}
+}
+
 # inside BOX SCRIPT [ARGUMENT]...: runs a script of tests/packaging in the box.
 inside() {
     local root=$1 name=$2

@@ -46,29 +46,6 @@ SYSUPGRADE
 chmod 755 "$root/sbin/sysupgrade"
 inside "$root" tarball.sh ball-vera openwrt /usr/sbin/sockproxyd
 
-# users BOX: gives the box simulations of useradd and userdel. In a box that may not
-# have other users (see tests/packaging/enter), the new user has root's numbers.
-users() {
-    cat >"$1/usr/sbin/useradd" <<'USERADD'
-#!/bin/sh
-number=250
-: >/tmp/probe
-chown 250 /tmp/probe 2>/dev/null || number=0
-rm -f /tmp/probe
-for name; do :; done
-echo "$name:x:$number:$number::/nonexistent:/usr/sbin/nologin" >>/etc/passwd
-echo "$name:x:$number:" >>/etc/group
-USERADD
-    cat >"$1/usr/sbin/userdel" <<'USERDEL'
-#!/bin/sh
-for file in /etc/passwd /etc/group; do
-    grep -v "^$1:" $file >$file.new
-    mv $file.new $file
-done
-USERDEL
-    chmod 755 "$1"/usr/sbin/user{add,del}
-}
-
 root=$(archive_box sysv dash)
 users "$root"
 mkdir -p "$root"/etc/rc{0,1,2,3,4,5,6}.d "$root"/{run,var/log}

@@ -107,7 +107,7 @@ check "uninstall ends the proxy" eventually number 0
 check "uninstall leaves the configuration, and keys" equal "$(left | tr '\n' ' ')" "/etc/sockproxyd.cf $key"
 if [ -n "$key" ]; then
     check "the user stays with the keys" grep -q '^sockproxyd:' /etc/passwd
-    rm -f $key
+    rm -f $keys/key.pem
 else
     check "uninstall removes the folder of keys" not test -e $keys
 fi
