@@ -85,7 +85,7 @@ end
 
 local function launcher_for(binary)
     local values = {
-        NAME = binary.name, SIZE = binary.size, MD5 = binary.md5, VERSION = Files.version,
+        NAME = binary.name, SIZE = binary.size, GZIPPED = binary.gzipped, MD5 = binary.md5, VERSION = Files.version,
         UPLOADS = paths.uploads, RUNTIME = paths.runtime,
     }
     return (Files.launcher:gsub("@(%u[%u%d]*)@", values))

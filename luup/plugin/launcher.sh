@@ -1,10 +1,11 @@
 #!/bin/sh
 # sockproxyd-launcher: starts the daemon on a Vera; written by the SockProxy plugin
 #
-# The daemon is stored compressed where Vera's "Luup files" page put it. This script expands it into memory,
-# verifies that it is the plugin's own version, and replaces itself by it with exec: at boot, when the init
-# script starts it in place of the daemon, and when the plugin installs or updates the daemon. The flash,
-# which is often nearly full, holds one compressed copy and no other.
+# The daemon is stored where Vera's "Luup files" page put it, compressed with gzip, and usually once more by
+# the page itself (.lzo). This script expands it into memory, verifies that it is the plugin's own version, and
+# replaces itself by it with exec: at boot, when the init script starts it in place of the daemon, and when the
+# plugin installs or updates the daemon. The flash, which is often nearly full, holds one compressed copy and no
+# other.
 #
 # usage:        sockproxyd [option of the daemon]...
 # environment:  SOCKPROXYD_LAUNCHER=expand   expand and verify, then exit without starting the daemon
@@ -21,6 +22,7 @@ umask 022
 
 name='@NAME@'
 size='@SIZE@'
+gzipped='@GZIPPED@'
 md5='@MD5@'
 version='@VERSION@'
 uploads='@UPLOADS@'
@@ -28,6 +30,7 @@ runtime='@RUNTIME@'
 
 program=$runtime/sockproxyd
 new=$runtime/new.$$
+packed=$runtime/packed.$$
 
 # Reports an error on standard error and in the system log, and exits.
 fail() {
@@ -49,15 +52,17 @@ is_daemon() {
     [ "${sum%% *}" = "$md5" ]
 }
 
-# Expands upload $1 to $new.
+# Expands upload $1 to $new. is_daemon checks the result.
 expand() {
     case $1 in
         *.lzo)
             command -v pluto-lzo >/dev/null 2>&1 || return 1
-            # pluto-lzo exits with 0 even for damaged content; is_daemon checks the result.
-            pluto-lzo d "$1" "$new" >/dev/null 2>&1 || :
+            # pluto-lzo exits with 0 even for damaged content.
+            pluto-lzo d "$1" "$packed" >/dev/null 2>&1 || :
+            gunzip -c <"$packed" >"$new" 2>/dev/null || :
+            rm -f "$packed"
             ;;
-        *) cp "$1" "$new" 2>/dev/null || : ;;
+        *) gunzip -c <"$1" >"$new" 2>/dev/null || : ;;
     esac
 }
 
@@ -69,29 +74,31 @@ measure_free() {
 unpack() {
     mkdir -p "$runtime"
     # Remove what a killed launcher has left.
-    for old in "$runtime"/new.*; do
+    for old in "$runtime"/new.* "$runtime"/packed.*; do
         [ -e "$old" ] || continue
         kill -0 "${old##*.}" 2>/dev/null || rm -f "$old"
     done
 
     # The newer upload first: Luup may leave an older copy of the other kind.
-    plain=$uploads/$name packed=$uploads/$name.lzo
+    plain=$uploads/$name lzo=$uploads/$name.lzo
     # shellcheck disable=SC3013 # not POSIX, but every ash, dash and bash has -nt
-    if [ -f "$plain" ] && [ -f "$packed" ] && [ "$plain" -nt "$packed" ]; then
-        set -- "$plain" "$packed"
+    if [ -f "$plain" ] && [ -f "$lzo" ] && [ "$plain" -nt "$lzo" ]; then
+        set -- "$plain" "$lzo"
     else
-        set -- "$packed" "$plain"
+        set -- "$lzo" "$plain"
     fi
+    command -v gunzip >/dev/null 2>&1 || fail 75 "this device has no gunzip"
 
-    trap 'rm -f "$new"' EXIT
+    trap 'rm -f "$new" "$packed"' EXIT
     trap 'exit 143' HUP INT TERM
     measure_free
     found=
     for upload in "$@"; do
         [ -f "$upload" ] || continue
         found="$found ${upload##*/}"
-        # Leave 256 KiB to the other programs that use this memory.
-        needed=$((size / 1024 + 256))
+        # The daemon and, while it is expanded, its gzip file. Leave 256 KiB to the other programs that use this
+        # memory.
+        needed=$(((size + gzipped) / 1024 + 256))
         [ "$free" -ge "$needed" ] || fail 73 "not enough memory in $runtime: $free KiB free, $needed KiB needed"
         expand "$upload" || continue
         is_daemon "$new" || continue

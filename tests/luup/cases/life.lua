@@ -38,6 +38,28 @@ case_both("restart", function()
     assert_ours()
 end)
 
+case("procd forgets the first start", function()
+    System.procd()
+    System.upload("real")
+    System.write("/tmp/procd.forgets", "")
+    like(message(started()), "^Up; ")
+    assert_ours()
+end)
+
+case("procd forgets the start at boot, and Luup's start is the second", function()
+    System.procd()
+    System.upload("real")
+    local engine = started()
+    System.must("%s stop", System.INIT)
+    System.await("the daemon has ended", function() return not System.build() end)
+    -- A boot: memory is empty, and procd loses the service, however often the init script tries.
+    System.must("rm -rf /tmp/sockproxyd-run && touch /tmp/procd.forgets")
+    System.sh("%s boot >/dev/null 2>&1; %s stop >/dev/null 2>&1", System.INIT, System.INIT)
+    equal(System.build(), nil)
+    like(message(started(engine.variables)), "^Up; ")
+    assert_ours()
+end)
+
 case("a daemon that was stopped is started again at the second check", function()
     System.upload("real")
     local engine = started()
@@ -83,7 +105,7 @@ case("openLuup: monitors only", function()
     like(message(engine), "^Down; no answer on port 2504: install the sockproxyd service on this machine")
     equal(engine.action("Install"), 2)
     equal(engine.action("Uninstall"), 2)
-    System.must("cp /test/uploads/real/sockproxyd-here.bin /tmp/daemon && chmod 755 /tmp/daemon")
+    System.must("cp /test/daemon /tmp/daemon && chmod 755 /tmp/daemon")
     os.execute("/tmp/daemon >/dev/null 2>&1 &")
     System.await("the daemon answers", function() return (System.build() or 0) > 23068 end)
     equal(engine.fire(), 1)
@@ -96,14 +118,13 @@ end)
 -- Runs only where the daemon for Veras and binfmt_misc are available: see tests/luup/run.
 local MIPSEL = "the daemon for Veras, on an emulated MIPS"
 hidden(MIPSEL, function()
-    local name = "sockproxyd-mipsel.bin"
     System.must("/test/register-mipsel")
     System.upload("mipsel")
     local engine = Engine.start {
-        before = function() require("L_SockProxySystem").paths.engine = "/test/uploads/mipsel/" .. name end,
+        before = function() require("L_SockProxySystem").paths.engine = "/test/mipsel" end,
     }
     like(wait_for_task(engine), "^Up; sockproxyd %S+ %(build %d+%)$")
-    equal(System.read(System.RUNNING), System.read("/test/uploads/mipsel/" .. name))
+    equal(System.read(System.RUNNING), System.read("/test/mipsel"))
     equal(System.read(System.RUNNING):sub(1, 6), "\127ELF\1\1")
     equal(engine.action("Restart"), 4)
     like(wait_for_task(engine), "^Up; ")

@@ -16,7 +16,7 @@ end
 
 -- Starts the daemon as its service on a Debian-like machine.
 local function daemon(arguments)
-    System.must("cp /test/uploads/real/sockproxyd-here.bin /tmp/daemon && chmod 755 /tmp/daemon")
+    System.must("cp /test/daemon /tmp/daemon && chmod 755 /tmp/daemon")
     os.execute("/tmp/daemon " .. (arguments or "") .. " >/dev/null 2>&1 &")
     System.await("the daemon answers", function() return (System.build() or 0) > 23068 end)
     return System.pid("/tmp/daemon")

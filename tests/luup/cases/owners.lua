@@ -8,7 +8,7 @@ local case, case_both, System, like, equal, message, wait_for_task, started, ass
 -- What the opkg package installs.
 local function opkg_package(running)
     System.write("/usr/lib/opkg/info/sockproxyd.list", "/usr/sbin/sockproxyd\n/etc/init.d/sockproxyd\n")
-    System.must("cp /test/uploads/real/sockproxyd-here.bin %s && chmod 755 %s", System.PROGRAM, System.PROGRAM)
+    System.must("cp /test/daemon %s && chmod 755 %s", System.PROGRAM, System.PROGRAM)
     System.write(System.INIT, System.manifest("real").init .. "\n# a later release of the package\n")
     System.must("chmod 755 %s", System.INIT)
     System.must("%s enable", System.INIT)
