@@ -178,6 +178,7 @@ impl TlsContext {
         if self.ca.is_none() && settings.ca_file.is_none() {
             return Ok(Arc::clone(built_in));
         }
+        // Those of files come behind the built-in ones, which `Verifier` relies on.
         let mut roots = RootCertStore::clone(built_in);
         let mut add = |file: PemFile| {
             for certificate in file.certificates()? {

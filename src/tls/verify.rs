@@ -131,6 +131,9 @@ impl Verifier {
 
     /// Checks chain, time, purpose and name, as rustls' `WebPkiServerVerifier` does. That type also links in the code for
     /// revocation lists, which are not used here.
+    ///
+    /// A device's self-signed certificate may claim to be an authority, as those of `openssl req -x509` do. webpki refuses
+    /// that after the time is checked. Such a certificate is accepted if a file of roots has its key, as by openssl and curl.
     fn verify_chain(
         &self,
         roots: &RootCertStore,
@@ -140,7 +143,10 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<(), Error> {
         let parsed = ParsedCertificate::try_from(certificate)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, self.algorithms.all)?;
+        match verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, self.algorithms.all) {
+            Err(error) if claims_authority(&error) && is_from_file(roots, certificate) => {}
+            verified => verified?,
+        }
         verify_server_name(&parsed, name)
     }
 
@@ -257,6 +263,19 @@ impl ServerCertVerifier for Verifier {
         }
         schemes
     }
+}
+
+/// True if webpki refuses a certificate only because it claims to be an authority.
+fn claims_authority(error: &Error) -> bool {
+    let Error::InvalidCertificate(CertificateError::Other(OtherError(error))) = error else { return false };
+    matches!(error.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+/// True if `roots` have the key of `certificate` from a file, behind the built-in ones.
+fn is_from_file(roots: &RootCertStore, certificate: &CertificateDer<'_>) -> bool {
+    let info = x509::public_key_info(certificate);
+    let from_files = roots.roots.get(webpki_roots::TLS_SERVER_ROOTS.len()..).unwrap_or_default();
+    from_files.iter().any(|root| info == Some(&root.subject_public_key_info))
 }
 
 /// Returns why the chain of `certificate` is refused, in words.

@@ -39,8 +39,12 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
 /// Returns the key of `certificate` (DER), or `None` if it is not a certificate.
 pub(super) fn public_key(certificate: &[u8]) -> Option<PublicKey<'_>> {
-    let (info, _) = split_at_key(certificate)?;
-    key_of_info(info)
+    key_of_info(public_key_info(certificate)?)
+}
+
+/// Returns the content of the SubjectPublicKeyInfo of `certificate` (DER), or `None` if it is not a certificate.
+pub(super) fn public_key_info(certificate: &[u8]) -> Option<&[u8]> {
+    split_at_key(certificate).map(|(info, _)| info)
 }
 
 /// Returns the key of a SubjectPublicKeyInfo (DER), or `None` if it is not one.

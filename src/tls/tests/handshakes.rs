@@ -87,6 +87,43 @@ fn unverified_and_pinned_certificates_may_be_invalid() {
     }
 }
 
+// As openssl and curl do: `openssl req -x509` makes certificates that claim to be authorities.
+#[test]
+fn a_self_signed_certificate_of_a_file_is_accepted_even_if_it_claims_to_be_an_authority() {
+    let settings = |file: &str| TlsSettings { ca_file: Some(file.into()), ..TlsSettings::default() };
+    for identity in
+        [Identity::self_signed(&["a.example"], Validity::Now), Identity::self_signed_authority(&["a.example"])]
+    {
+        let directory = TempDirectory::new();
+        directory.write("other.pem", Identity::self_signed_authority(&["a.example"]).pem());
+        let file = directory.write("device.pem", identity.pem());
+        let by_setting = TlsContext::new(Some(directory.0.clone()), Some(file));
+        let by_option = TlsContext::new(Some(directory.0.clone()), None);
+        for versions in [V12, V13] {
+            let config = Arc::new(identity.server(versions, None));
+            exchange(handshake(&by_setting, "a.example", &TlsSettings::default(), &config));
+            exchange(handshake(&by_option, "a.example", &settings("device.pem"), &config));
+            for (context, host, settings, expected) in [
+                (
+                    &by_option,
+                    "b.example",
+                    settings("device.pem"),
+                    "certificate is not for b.example, but for a.example",
+                ),
+                // The same name, and another key.
+                (&by_option, "a.example", settings("other.pem"), ""),
+                (&by_option, "a.example", TlsSettings::default(), "unknown issuer"),
+            ] {
+                let found = handshake(context, host, &settings, &config).client.unwrap_err().to_string();
+                assert!(
+                    found.starts_with(&format!("SSL_ERROR {expected}")),
+                    "{found}\ndoes not begin with\n{expected}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_client_certificate_reaches_the_server() {
     let (authority, clients) = (Authority::new("us"), Authority::new("clients"));

@@ -104,6 +104,7 @@ fn errors_of_the_servers_certificate_are_reported_with_a_reason() {
     std::fs::write(directory.join("another.pem"), authority.pem()).unwrap();
     let unknown = issued(&["127.0.0.1"], Validity::Now);
     let own = Identity::self_signed_authority(&["127.0.0.1"]);
+    std::fs::write(directory.join("own.pem"), own.pem()).unwrap();
     let no_name = Identity::self_signed(&[], Validity::Now);
     let pin = |identity: &Identity| format!("PINS={}", identity.pin());
     let refused = |identity: &Identity, why: &str| format!("{why}, certificate is {}", identity.pin());
@@ -116,6 +117,7 @@ fn errors_of_the_servers_certificate_are_reported_with_a_reason() {
         (unknown.any_server(), String::new(), Some(refused(&unknown, "unknown issuer"))),
         (own.any_server(), String::new(), Some(refused(&own, "unknown issuer (self-signed)"))),
         (own.any_server(), pin(&own), None),
+        (own.any_server(), "CAFL=own.pem".into(), None),
         (no_name.any_server(), pin(&no_name), None),
         (unknown.any_server(), pin(&own), Some(refused(&unknown, "pin refused"))),
         (
