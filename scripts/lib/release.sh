@@ -108,3 +108,18 @@ release_keys() {
     done
     printf '%s\n' "$SOCKPROXYD_KEYS"
 }
+
+# release_distributions TARGET...: makes the packages for Debian and the container image, of those targets that both have,
+# with the scripts of the current folder.
+release_distributions() {
+    local target targets=()
+    for target; do
+        case $target in
+            mips*) ;;
+            *) targets+=("$target") ;;
+        esac
+    done
+    [ ${#targets[@]} -gt 0 ] || return 0
+    scripts/deb "${targets[@]}"
+    scripts/oci "${targets[@]}"
+}
