@@ -273,6 +273,10 @@ may_change() {
     if have apk && apk info -e sockproxyd >/dev/null 2>&1; then
         fail "sockproxyd is installed as a package; use apk"
     fi
+    # shellcheck disable=SC2016 # dpkg-query expands it
+    if have dpkg-query && dpkg-query -W -f '${Status}' sockproxyd 2>/dev/null | grep -q 'ok installed'; then
+        fail "sockproxyd is installed as a package; use apt"
+    fi
 }
 
 do_install() {

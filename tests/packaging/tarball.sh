@@ -167,3 +167,8 @@ mkdir -p /usr/lib/opkg/info
 : >/usr/lib/opkg/info/sockproxyd.list
 check "install refuses beside an opkg package" says 'use opkg' sh $install
 rm -f /usr/lib/opkg/info/sockproxyd.list
+
+printf '#!/bin/sh\necho install ok installed\n' >/usr/bin/dpkg-query
+chmod 755 /usr/bin/dpkg-query
+check "install refuses beside a package for Debian" says 'use apt' sh $install
+rm -f /usr/bin/dpkg-query
