@@ -112,14 +112,14 @@ release_keys() {
 # release_distributions TARGET...: makes the packages for Debian and the container image, of those targets that both have,
 # with the scripts of the current folder.
 release_distributions() {
-    local target targets=()
+    local target chosen=()
     for target; do
         case $target in
             mips*) ;;
-            *) targets+=("$target") ;;
+            *) chosen+=("$target") ;;
         esac
     done
-    [ ${#targets[@]} -gt 0 ] || return 0
-    scripts/deb "${targets[@]}"
-    scripts/oci "${targets[@]}"
+    [ ${#chosen[@]} -gt 0 ] || return 0
+    scripts/deb "${chosen[@]}"
+    scripts/oci "${chosen[@]}"
 }
