@@ -5,7 +5,7 @@
 //!
 //! | module | what it is for | uses |
 //! | --- | --- | --- |
-//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging make_cert net probe service_manager show_status supervise |
+//! | [`program`] | arguments, configuration, log, daemon; exit statuses | cli config daemon logging make_cert probe service_manager show_status supervise |
 //! | [`supervise`] | the parent process that restarts a daemon which has died | |
 //! | [`cli`] | the command line | config protocol tls |
 //! | [`show_status`] | prints the status of a running proxy | net probe protocol |

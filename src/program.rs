@@ -13,7 +13,6 @@ use crate::config::Config;
 use crate::config::sample::sample;
 use crate::daemon::{Daemon, file_problems};
 use crate::make_cert::make_cert;
-use crate::net::system_text;
 use crate::probe::probe;
 use crate::service_manager::ServiceManager;
 use crate::show_status::show_status;
@@ -109,7 +108,7 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
         Ok(0) => Exit::Done,
         Ok(2) => Exit::Unusable,
         Ok(_) => Exit::Failed,
-        Err(error) => fail(Exit::Failed, &format!("cannot supervise: {}", system_text(&error.into()))),
+        Err(error) => fail(Exit::Failed, &format!("cannot supervise: {}", error.desc())),
     }
 }
 

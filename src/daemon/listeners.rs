@@ -13,8 +13,8 @@ use socket2::SockRef;
 use super::tokens;
 use crate::config::{Config, DirectListener, Limits};
 use crate::net::listener::{deregister, listen, listen_at, register};
+use crate::net::reason;
 use crate::net::socket::{KeepAlive, set_options};
-use crate::net::{reason, system_text};
 use crate::protocol::listen_settings::ListenSettings;
 use crate::protocol::options::Protocol;
 use crate::protocol::reply::TOO_MANY_LISTENERS;
@@ -387,7 +387,11 @@ impl Listeners {
             self.insert(socket, address, kind, registry)?;
             Ok(address)
         });
-        let address = added.map_err(|error| format!("cannot listen on {wanted}:{port}: {}", system_text(&error)))?;
+        let address = added.map_err(|error| {
+            let why =
+                error.raw_os_error().map_or_else(|| error.to_string(), |errno| Errno::from_raw(errno).desc().into());
+            format!("cannot listen on {wanted}:{port}: {why}")
+        })?;
         shown.iter().for_each(|what| log::info!("listening on {address}{what}"));
         Ok(())
     }

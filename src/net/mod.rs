@@ -37,19 +37,8 @@ pub(crate) fn reason(error: &io::Error) -> String {
         Some(Errno::EACCES | Errno::EPERM) => "permission denied".into(),
         Some(Errno::ECONNRESET | Errno::ECONNABORTED) => "closed".into(),
         Some(Errno::EADDRINUSE) => "address already in use".into(),
-        _ => system_text(error),
+        // musl has other words for some than glibc and uClibc, which LuaSocket takes them from.
+        Some(errno) => errno.desc().into(),
+        None => error.to_string(),
     }
-}
-
-/// An error in the system's words, without its number.
-///
-/// nix has words, too, which would take 6 kB of the binary for firmware.
-pub(crate) fn system_text(error: &io::Error) -> String {
-    let mut text = error.to_string();
-    // std writes "No route to host (os error 113)".
-    if let Some(number) = text.rfind('(').filter(|_| error.raw_os_error().is_some()) {
-        text.truncate(number);
-        text.truncate(text.trim_end().len());
-    }
-    text
 }
