@@ -152,9 +152,12 @@ smoke() {
     ask 'CONN 127.0.0.1:7001 NTFY=6/urn:test/HandleIt/78' >/dev/null
     check "Luup is notified after that" eventually has requests 'DeviceNum=6'
 
+    ended=$(worker)
     printf 'STOP\n' | timeout 10 nc 127.0.0.1 2504 >stop.back
     check "STOP" has stop.back '^OK STOP$'
-    check "ends it" eventually number 0
+    check "its supervisor starts it again" eventually another_worker "$ended"
+    check "stop" service stop
+    check "no process is left" eventually number 0
     start_each_way
 }
 
