@@ -16,6 +16,48 @@ RELEASE_MAINTAINER='the sockproxyd maintainers'
 # shellcheck disable=SC2034
 RELEASE_CONFFILES=(/etc/config/sockproxyd /etc/sockproxyd.cf)
 
+# release_arguments OPTIONS DEFAULT ARGUMENT...: reads the arguments of a script that makes a package for each target:
+# -o DIR, -a ARCH and -b BINARY, of which the script has those whose letters are in OPTIONS, then targets, of which DEFAULT
+# stands for none. Sets $out, $arch, $binary and $targets. The script may set $supported, the targets that it can pack.
+# shellcheck disable=SC2034 # the script reads these
+release_arguments() {
+    local options=$1 default=$2 target
+    shift 2
+    out=$ROOT/dist arch='' binary='' targets=()
+    [ -n "${supported+set}" ] || supported=("${ALL_TARGETS[@]}")
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) usage_of "$0"; exit 0 ;;
+            -["$options"])
+                [ $# -ge 2 ] || { say "$1 needs a value"; exit 2; }
+                case $1 in
+                    -o) out=$2 ;;
+                    -a) arch=$2 ;;
+                    -b) binary=$2 ;;
+                esac
+                shift 2
+                ;;
+            -*) say "unknown option $1; see $0 --help"; exit 2 ;;
+            *) targets+=("$1"); shift ;;
+        esac
+    done
+    [ ${#targets[@]} -gt 0 ] || targets=("$default")
+    set -- "${targets[@]}"
+    targets=()
+    for target; do
+        if [ "$target" = all ]; then
+            targets+=("${supported[@]}")
+            continue
+        fi
+        target=$(target_name "$target")
+        case " ${supported[*]} " in
+            *" $target "*) targets+=("$target") ;;
+            *) die "there is no such package for $target" ;;
+        esac
+    done
+    [ -z "$binary" ] || [ ${#targets[@]} = 1 ] || die "-b needs exactly one target"
+}
+
 # Prints the version in Cargo.toml.
 release_version() {
     local version
@@ -107,19 +149,4 @@ release_keys() {
         [ -f "$SOCKPROXYD_KEYS/$name" ] || die "there is no $SOCKPROXYD_KEYS/$name"
     done
     printf '%s\n' "$SOCKPROXYD_KEYS"
-}
-
-# release_distributions TARGET...: makes the packages for Debian and the container image, of those targets that both have,
-# with the scripts of the current folder.
-release_distributions() {
-    local target chosen=()
-    for target; do
-        case $target in
-            mips*) ;;
-            *) chosen+=("$target") ;;
-        esac
-    done
-    [ ${#chosen[@]} -gt 0 ] || return 0
-    scripts/deb "${chosen[@]}"
-    scripts/oci "${chosen[@]}"
 }

@@ -25,9 +25,19 @@ mips-unknown-linux-musl|mips_24kc
 x86_64-unknown-linux-musl|x86_64
 '
 
-# The names of all targets.
+# The targets that Debian and containers run on: Debian's name of the architecture, and OCI's with the variant of the CPU.
+DISTRIBUTION_TABLE='
+armv7-unknown-linux-musleabihf|armhf|arm v7
+aarch64-unknown-linux-musl|arm64|arm64 v8
+arm-unknown-linux-musleabi|armel|arm v6
+x86_64-unknown-linux-musl|amd64|amd64
+'
+
+# The names of all targets, and of those that Debian and containers run on.
 # shellcheck disable=SC2034 # used by the scripts that source this file
 mapfile -t ALL_TARGETS < <(awk -F'|' 'NF { print $1 }' <<<"$TARGET_TABLE")
+# shellcheck disable=SC2034
+mapfile -t DISTRIBUTION_TARGETS < <(awk -F'|' 'NF { print $1 }' <<<"$DISTRIBUTION_TABLE")
 
 # target_name NAME: prints the full name of the target NAME, which may be its first word alone (mipsel).
 target_name() {
@@ -59,4 +69,14 @@ target_cpu_fields() {
 # target_openwrt TARGET: prints the names of OpenWrt's architectures for the target, in one line.
 target_openwrt() {
     awk -F'|' -v target="$1" '$1 == target { printf "%s ", $2 }' <<<"$OPENWRT_TABLE"
+}
+
+# target_debian TARGET: prints Debian's name of the target's architecture.
+target_debian() {
+    awk -F'|' -v target="$1" '$1 == target { print $2 }' <<<"$DISTRIBUTION_TABLE"
+}
+
+# target_oci TARGET: prints OCI's name of the target's architecture, and its variant if there is one.
+target_oci() {
+    awk -F'|' -v target="$1" '$1 == target { print $3 }' <<<"$DISTRIBUTION_TABLE"
 }
