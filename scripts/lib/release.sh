@@ -104,6 +104,28 @@ release_ipk() {
     printf '%s\n' "$2"
 }
 
+# release_apk FOLDER FILE: packs the files in FOLDER/data, with .PKGINFO and the scripts in FOLDER/control, for apk, and prints
+# the path of the package. It is signed if SOCKPROXYD_KEYS is set.
+release_apk() {
+    local python=python3 keys=() name list epoch
+    epoch=$(release_epoch)
+    name=$(sed -n 's/^pkgname = //p' "$1/control/.PKGINFO")
+    # OpenWrt's packages have a list of their files.
+    list=$(cd "$1/data" && find . -type f -printf '/%P\n' | LC_ALL=C sort)
+    install -d -m 755 "$1/data"/lib/{apk,apk/packages}
+    install -m 644 /dev/null "$1/data/lib/apk/packages/$name.list"
+    printf '%s\n' "$list" >"$1/data/lib/apk/packages/$name.list"
+    if [ -n "${SOCKPROXYD_KEYS:-}" ]; then
+        keys=("$(release_keys)")
+        python=$(release_python)
+    else
+        apt_need python3
+    fi
+    mkdir -p "$(dirname "$2")"
+    "$python" "$ROOT/scripts/lib/apk_pack.py" "$1/control" "$1/data" "$epoch" "$2" "${keys[@]}"
+    printf '%s\n' "$2"
+}
+
 # release_tree BINARY FOLDER: creates the files that a package for OpenWrt installs.
 release_tree() {
     local files=$ROOT/openwrt/sockproxyd/files
