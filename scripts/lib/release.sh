@@ -8,9 +8,9 @@
 # shellcheck disable=SC2034
 RELEASE_LUA=("$ROOT"/luup/{client,compat}/L_*.lua)
 
-# The maintainer that packages name.
+# The maintainer that packages name, with a placeholder for the address, as in openwrt/*/Makefile.
 # shellcheck disable=SC2034
-RELEASE_MAINTAINER='the sockproxyd maintainers'
+RELEASE_MAINTAINER='the sockproxyd maintainers <sockproxyd@example.org>'
 
 # The files that package managers keep if their owner has edited them.
 # shellcheck disable=SC2034
