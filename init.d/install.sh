@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs sockproxyd from the archive that contains this script, or removes it: for systems without opkg,
-# such as OpenWrt from 25.12 on, and for openLuup on Debian, on a Raspberry Pi or in a container. Needs root.
+# apk or dpkg, which have packages, and for a container that has openLuup, too. Needs root.
 #
 # usage: ./install.sh [install]        installs or upgrades, and starts the daemon
 #        ./install.sh uninstall        stops and removes it; an edited configuration stays

@@ -5,7 +5,7 @@ usage: scripts/lib/feeds.py KEYS OUT DESCRIPTION PACKAGE...
 
 KEYS          folder with the secret keys (see signing.py)
 OUT           folder for the feeds
-DESCRIPTION   what the index for apk says of itself
+DESCRIPTION   the description in the indexes for apk
 PACKAGE       .ipk and .apk files
 """
 import gzip

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """The keys of a release, and signatures by them.
 
-usage: scripts/lib/signing.py --new FOLDER      makes both keys in FOLDER
+usage: scripts/lib/signing.py --new FOLDER      makes both keys in FOLDER; fails if there are some
        scripts/lib/signing.py KEYS FILE...      writes FILE.sig for each file, by the key for usign in folder KEYS
 
 usign.sec signs indexes for opkg, and SHA256SUMS. It is an Ed25519 key, and its signatures are detached, both in the format
 of OpenBSD's signify, which usign on OpenWrt reads, too. Its public half is written to usign.pub.
 
-apk.sec.pem signs indexes for apk: an ECDSA key on the curve P-256 in PEM, as OpenWrt's own. Its public half is written to
-apk.pub.pem.
+apk.sec.pem signs packages for apk and their indexes: an ECDSA key on the curve P-256 in PEM, as OpenWrt's own. Its public half
+is written to apk.pub.pem.
 
 Both kinds of signatures are deterministic (ECDSA by RFC 6979), so that a release can be made again, byte for byte.
 """

@@ -1,7 +1,6 @@
 #!/bin/sh
 # Inside a box with dpkg: installing, upgrading, removing and purging the package /test/one.deb, and the later one
-# /test/two.deb.
-# By their paths, since the shell of the box would run its applets of the same names.
+# /test/two.deb. dpkg's programs are called by their paths, since the shell of the box would run its applets of the same names.
 # usage: deb.sh BOX sysv|systemd
 box=$1 kind=$2
 . /test/check.sh

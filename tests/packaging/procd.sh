@@ -18,7 +18,6 @@ procd_close_instance() { :; }
 procd_open_trigger() { :; }
 procd_close_trigger() { :; }
 procd_add_config_trigger() { echo "trigger $*" >>"$procd_pending"; }
-procd_add_reload_trigger() { echo "trigger config.change $1 reload" >>"$procd_pending"; }
 
 # procd-today.sh replaces this for today's API.
 procd_knows() {
