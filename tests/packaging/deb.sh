@@ -43,8 +43,8 @@ printf '#!/bin/sh\necho armv6l\n' >/usr/sbin/uname
 chmod 755 /usr/sbin/uname
 mkdir /tmp/control
 /usr/bin/dpkg-deb --control /test/one.deb /tmp/control
-check "armhf refuses an ARMv6" says 'dpkg --add-architecture armel' env DPKG_MAINTSCRIPT_ARCH=armhf /bin/sh /tmp/control/preinst install
-check "armel does not" env DPKG_MAINTSCRIPT_ARCH=armel /bin/sh /tmp/control/preinst install
+check "the armhf package refuses an ARMv6" says 'dpkg --add-architecture armel' env DPKG_MAINTSCRIPT_ARCH=armhf /bin/sh /tmp/control/preinst install
+check "the armel package accepts an ARMv6" env DPKG_MAINTSCRIPT_ARCH=armel /bin/sh /tmp/control/preinst install
 rm -rf /usr/sbin/uname /tmp/control /tmp/calls
 
 check "install" add /test/one.deb

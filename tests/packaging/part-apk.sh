@@ -29,8 +29,8 @@ content() {
 # OpenWrt has one name for this CPU (see scripts/lib/targets.sh).
 arch=$(target_openwrt "$(target_name "$here")")
 arch=${arch%% *}
-result "apk: its content, for OpenWrt's architecture" content "$one" "$arch"
-result "apk: an architecture by name" content "$named" some_arch
+result "apk: version, checksums and times are right, and the architecture is OpenWrt's" content "$one" "$arch"
+result "apk: -a names the architecture" content "$named" some_arch
 every=$(make_apk -o "$apks/every" -b "$apks/elsewhere" mipsel | sed 's/.*-r1_//' | tr '\n' ' ')
 result "apk: a package for each architecture of a target" \
     test "$every" = "mipsel_24kc.apk mipsel_24kc_24kf.apk mipsel_74kc.apk "

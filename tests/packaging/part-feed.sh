@@ -58,11 +58,11 @@ cp "$ROOT/openwrt/sockproxyd/Makefile" "$work/feed/alone/"
 alone=$(make -s -r --no-print-directory -C "$work/feed/alone" "TOPDIR=$top" -n variables)
 result "feed: elsewhere the source is downloaded" \
     grep -q " source=sockproxyd-$(release_version).tar.gz from=https://[^ ]* hash=[^ ]" <<<"$alone"
-result "feed: prepare" feed_make prepare
+result "feed: Build/Prepare copies the sources" feed_make prepare
 result "feed: the prepared sources can be built" cargo metadata --quiet --locked --offline --no-deps --format-version 1 \
     --manifest-path "$work/feed/build/Cargo.toml"
 result "feed: the prepared sources contain no build output" sh -c "! ls -d '$work/feed/build/target' '$work/feed/build/.git' 2>/dev/null"
-result "feed: install" feed_make install
+result "feed: the package can be installed" feed_make install
 installed=$work/feed/root
 expected=$work/feed/expected
 {
@@ -75,7 +75,7 @@ expected=$work/feed/expected
 755 ./usr/sbin/sockproxyd
 FILES
 } | sort >"$expected"
-result "feed: the files" diff "$expected" <(cd "$installed" && find . -type f -printf '%m %p\n' | sort)
+result "feed: the package has these files" diff "$expected" <(cd "$installed" && find . -type f -printf '%m %p\n' | sort)
 result "feed: the init script is the tested one" cmp "$installed/etc/init.d/sockproxyd" "$ROOT/init.d/sockproxyd"
 for conf in /etc/config/sockproxyd /etc/sockproxyd.cf; do
     result "feed: $conf is a conffile" grep -qx "$conf" <<<"$variables"
@@ -141,7 +141,7 @@ for package in sockproxyd-lua rpcd-mod-sockproxyd prometheus-node-exporter-lua-s
     result "feed: $package names the page and the maintainer that the daemon's names" test \
         "$(make_package -n variables | grep ^url=)" = "url=$(sed -n 's/^SOCKPROXYD_URL:=//p' "$ROOT/openwrt/sockproxyd/Makefile") maintainer=$(
             sed -n 's/^maintainer=//p' <<<"$variables") source="
-    result "feed: $package: prepare and install" make_package prepare install
+    result "feed: $package can be prepared and installed" make_package prepare install
     case $package in
         sockproxyd-lua) printf '644 ./usr/share/lua/%s\n' "${RELEASE_LUA[@]##*/}" ;;
         rpcd-mod-sockproxyd) echo "755 ./usr/libexec/rpcd/sockproxyd" ;;
@@ -151,7 +151,7 @@ for package in sockproxyd-lua rpcd-mod-sockproxyd prometheus-node-exporter-lua-s
             (cd "$app/root" && find . -type f -printf '644 ./%P\n')
             ;;
     esac | sort >"$expected"
-    result "feed: $package: the files" diff "$expected" <(cd "$work/feed/root-$package" && find . -type f -printf '%m %p\n' | sort)
+    result "feed: $package has these files" diff "$expected" <(cd "$work/feed/root-$package" && find . -type f -printf '%m %p\n' | sort)
 
     # The same package without OpenWrt's build system.
     ipk=$ipks/${package}_$(release_version)-1_all.ipk
@@ -162,12 +162,22 @@ for package in sockproxyd-lua rpcd-mod-sockproxyd prometheus-node-exporter-lua-s
     result "feed: $package: the .ipk has the same modes" diff "$expected" <(cd "$ipks/$package/data" && find . -type f -printf '%m %p\n' | sort)
     depends=$(make_package -n variables | sed -n 's/.* depends=//p' | tr -d +)
     result "feed: $package: the .ipk has the same dependencies" grep -qx "Depends: ${depends// /, }" "$ipks/$package/control/control"
-    result "feed: $package: there is an .apk" test -s "$ipks/$package-$(release_version)-r1_noarch.apk"
+    python3 -B "$PACKAGING/adb_reader.py" unpack "$ipks/$package-$(release_version)-r1_noarch.apk" "$ipks/$package/apk"
+    # Only apk's packages have lists of their files.
+    rm -r "$ipks/$package/apk/data/lib"
+    result "feed: $package: the .apk has the same files" diff -r "$work/feed/root-$package" "$ipks/$package/apk/data"
 done
 result "feed: packages for every CPU: the same input gives the same files" sh -c "
     SOURCE_DATE_EPOCH=1700000000 '$ROOT/scripts/extras' -o '$ipks/again' && cd '$ipks/again' && for file in *; do cmp \"\$file\" \"../\$file\" || exit 1; done"
-# Those of the daemon's packages are in /usr/lib/lua.
-apart() {
-    ! { (cd "$installed" && find . -type f) && cat "$ROOT/scripts/lib/release.sh"; } | grep -F usr/share/lua
+# The package of the release page has the libraries in /usr/lib/lua, that of the feed has none.
+package_files() {
+    tar -xzOf "$1" ./data.tar.gz | tar -tz | grep -v '/$' | LC_ALL=C sort
 }
-result "feed: sockproxyd-lua owns no file of the daemon's packages" apart
+mkdir -p "$ipks/daemon"
+daemon_ipk=$("$ROOT/scripts/ipk" -o "$ipks/daemon" -b "$daemon" "$(this_machine)")
+{ package_files "$daemon_ipk"; (cd "$installed" && find . -type f); } | LC_ALL=C sort >"$ipks/of-daemon"
+package_files "$ipks/sockproxyd-lua_$(release_version)-1_all.ipk" >"$ipks/of-lua"
+apart() {
+    [ -s "$ipks/of-lua" ] && grep -qx ./usr/sbin/sockproxyd "$ipks/of-daemon" && ! grep -xF -f "$ipks/of-lua" "$ipks/of-daemon"
+}
+result "feed: sockproxyd-lua has no file of the daemon's packages" apart

@@ -46,8 +46,8 @@ tar -xzf "$one" -C "$outer"
 equal() {
     [ "$1" = "$2" ] || { printf "'%s', expected '%s'\n" "$1" "$2"; return 1; }
 }
-result "ipk: its members, in order" equal "$(tar -tzf "$one" | tr '\n' ' ')" "./debian-binary ./data.tar.gz ./control.tar.gz "
-result "ipk: debian-binary" equal "$(cat "$outer/debian-binary")" 2.0
+result "ipk: the members are in the order that opkg of 2011 reads" equal "$(tar -tzf "$one" | tr '\n' ' ')" "./debian-binary ./data.tar.gz ./control.tar.gz "
+result "ipk: debian-binary has the version 2.0" equal "$(cat "$outer/debian-binary")" 2.0
 for member in data control; do
     # "ustar" and two blanks: GNU's format. opkg silently unpacks nothing from PAX's.
     result "ipk: $member is of GNU's tar format" equal "$(gunzip -c "$outer/$member.tar.gz" | dd bs=1 skip=257 count=7 2>/dev/null)" "ustar  "
@@ -70,7 +70,7 @@ result "ipk: the folder of keys is private" \
 result "ipk: the sample of /etc/config/sockproxyd has every setting" \
     diff <("$daemon" --sample-config >"$ipk/sample"; "$ROOT/scripts/uci-sample" "$ipk/sample") \
     "$ROOT/openwrt/sockproxyd/files/sockproxyd.config"
-result "ipk: an architecture by name" sh -c "tar -xOzf '$named' ./control.tar.gz | tar -xOz ./control | grep -qx 'Architecture: some_arch'"
+result "ipk: -a names the architecture" sh -c "tar -xOzf '$named' ./control.tar.gz | tar -xOz ./control | grep -qx 'Architecture: some_arch'"
 result "ipk: the sample configuration is the program's" diff <("$daemon" --sample-config) "$ROOT/openwrt/sockproxyd/files/sockproxyd.cf"
 
 for kind in aa:2011 bb:2011 main:2024; do

@@ -58,20 +58,20 @@ result "release: the folders of the feeds" diff <(cd "$feeds" && find . -mindept
 ./opkg/mipsel
 ./opkg/$here
 FOLDERS
-result "release: apk's names of files" diff <(ls "$feeds/apk/$arch") - <<FILES
+result "release: the files of a folder for apk" diff <(ls "$feeds/apk/$arch") - <<FILES
 packages.adb
 sockproxyd-$version-r1.apk
 sockproxyd-example-1.2-r1.apk
 FILES
-# refused TEXT COMMAND...: passes if the command fails and says TEXT.
+# refused PATTERN COMMAND...: passes if the command fails and its output matches.
 refused() {
-    local text=$1 said
+    local pattern=$1 said
     shift
     if said=$("$@" 2>&1); then
         echo "accepted: $said"
         return 1
     fi
-    grep -qF -- "$text" <<<"$said" || { echo "said: $said"; return 1; }
+    grep -qE -- "$pattern" <<<"$said" || { echo "said: $said"; return 1; }
 }
 mkdir "$made/twice"
 cp "$made"/dist/*_mipsel.ipk "$made/twice/"
@@ -131,22 +131,26 @@ for manager in opkg apk; do
     case $manager in
         opkg)
             suffix=ipk folder=$feeds/opkg/$here index=$feeds/opkg/$here/Packages.sig
+            # The changed letter may be none of base64's.
+            package_error=MD5 index_error='the signature is wrong|binascii.Error'
             released=$made/dist/sockproxyd_$version-1_$here.ipk
             ;;
         apk)
             suffix=apk folder=$feeds/apk/$arch index=$feeds/apk/$arch/packages.adb
+            # zlib or a checksum reports the changed byte.
+            package_error=Error index_error='the signature is wrong'
             released=$made/dist/sockproxyd-$version-r1_$arch.apk
             ;;
     esac
     package=$(find "$folder" -name "sockproxyd[-_][0-9]*.$suffix")
     fetched=$made/fetched.$suffix
-    result "release, $manager: a package by name" client $manager sockproxyd "$fetched"
-    result "release, $manager: it is the released one" cmp "$fetched" "$released"
-    result "release, $manager: a package for every CPU by name" client $manager sockproxyd-example "$made/example.$suffix"
-    result "release, $manager: no other name" refused "0 packages sockproxy" client $manager sockproxy "$made/none"
-    result "release, $manager: another key" refused "another key" client $manager sockproxyd "$made/none" "$made/others"
-    result "release, $manager: a changed package" changed "$package" refused Error client $manager sockproxyd "$made/none"
-    result "release, $manager: a changed signature or index" changed "$index" refused "" client $manager sockproxyd "$made/none"
+    result "release, $manager: a package is fetched by name" client $manager sockproxyd "$fetched"
+    result "release, $manager: the fetched package is the released one" cmp "$fetched" "$released"
+    result "release, $manager: a package for every CPU is fetched by name" client $manager sockproxyd-example "$made/example.$suffix"
+    result "release, $manager: the beginning of a name finds nothing" refused "0 packages sockproxy" client $manager sockproxy "$made/none"
+    result "release, $manager: a feed that another key has signed is refused" refused "another key" client $manager sockproxyd "$made/none" "$made/others"
+    result "release, $manager: a changed package is refused" changed "$package" refused "$package_error" client $manager sockproxyd "$made/none"
+    result "release, $manager: a changed ${index##*/} is refused" changed "$index" refused "$index_error" client $manager sockproxyd "$made/none"
 
     root=$(box "feed-$manager" ash)
     openwrt "$root" main
@@ -179,19 +183,19 @@ if [ -n "${APK_STATIC:-}" ]; then
         cp "$1/sockproxyd.pem" "$root/etc/apk/keys/"
         "$APK_STATIC" --root "$root" add --no-scripts --no-chown "${2:-sockproxyd}" && cmp "$root/usr/sbin/sockproxyd" "$daemon"
     }
-    result "release, real apk: add by name" real_apk "$feeds"
-    result "release, real apk: another key" refused "UNTRUSTED signature" real_apk "$made/others"
-    result "release, real apk: a changed package" changed "$feeds/apk/$arch/sockproxyd-$version-r1.apk" \
+    result "release, real apk: a package is added by name" real_apk "$feeds"
+    result "release, real apk: a feed that another key has signed is refused" refused "UNTRUSTED signature" real_apk "$made/others"
+    result "release, real apk: a changed package is refused" changed "$feeds/apk/$arch/sockproxyd-$version-r1.apk" \
         refused ERROR real_apk "$feeds"
-    result "release, real apk: add a signed file" real_apk "$feeds" "$made/dist/sockproxyd-$version-r1_$arch.apk"
-    result "release, real apk: another key than the file's" refused "UNTRUSTED signature" \
+    result "release, real apk: a signed file is added" real_apk "$feeds" "$made/dist/sockproxyd-$version-r1_$arch.apk"
+    result "release, real apk: a file that another key has signed is refused" refused "UNTRUSTED signature" \
         real_apk "$made/others" "$made/dist/sockproxyd-$version-r1_$arch.apk"
     result "release, real apk: the index is what mkndx writes" sh -c "
         cd '$feeds/apk/$arch' && '$APK_STATIC' mkndx --allow-untrusted -d 'sockproxyd $version' -o '$made/real.adb' *.apk >/dev/null &&
         '$APK_STATIC' adbdump '$made/real.adb' | grep -v '^# ' >'$made/real.txt' &&
         '$APK_STATIC' adbdump packages.adb | grep -v '^# ' | diff '$made/real.txt' -"
-    result "release, real apk: verify" "$APK_STATIC" --keys-dir "$feeds" verify "$feeds/apk/$arch"/*
-    result "release, real apk: verify with another key" refused UNTRUSTED \
+    result "release, real apk: verify accepts every file of the feed" "$APK_STATIC" --keys-dir "$feeds" verify "$feeds/apk/$arch"/*
+    result "release, real apk: verify refuses packages that another key has signed" refused UNTRUSTED \
         "$APK_STATIC" --keys-dir "$made/others" verify "$feeds/apk/$arch"/*.apk
 fi
 kill "$server"
