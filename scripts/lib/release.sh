@@ -85,22 +85,27 @@ release_binary() {
     printf '%s\n' "$path"
 }
 
+# release_tar FOLDER MEMBER...: prints these members of the folder as a tar archive: the same input gives the same bytes, and
+# everything belongs to root. The format is GNU's: with PAX headers, opkg silently unpacks nothing.
+release_tar() {
+    local folder=$1
+    shift
+    tar --format=gnu --numeric-owner --owner=0 --group=0 --sort=name "--mtime=@$(release_epoch)" -C "$folder" -cf - "$@"
+}
+
 # release_ipk FOLDER FILE: packs the files in FOLDER/data, with the fields and scripts in FOLDER/control, for opkg, and
 # prints the path of the package.
 release_ipk() {
-    local part epoch
-    epoch=$(release_epoch)
-    # GNU's format: with PAX headers, opkg silently unpacks nothing.
-    local pack=(tar --format=gnu --numeric-owner --owner=0 --group=0 --sort=name "--mtime=@$epoch")
+    local part
     install -d -m 755 "$1/outer"
     for part in data control; do
-        "${pack[@]}" -C "$1/$part" -cf - . | gzip -9n >"$1/outer/$part.tar.gz"
+        release_tar "$1/$part" . | gzip -9n >"$1/outer/$part.tar.gz"
     done
     echo 2.0 >"$1/outer/debian-binary"
     chmod 644 "$1/outer"/*
     mkdir -p "$(dirname "$2")"
     # The order matters: opkg of 2011 reads the package sequentially.
-    "${pack[@]}" -C "$1/outer" -cf - ./debian-binary ./data.tar.gz ./control.tar.gz | gzip -9n >"$2"
+    release_tar "$1/outer" ./debian-binary ./data.tar.gz ./control.tar.gz | gzip -9n >"$2"
     printf '%s\n' "$2"
 }
 
