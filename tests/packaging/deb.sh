@@ -31,7 +31,7 @@ enabled='deb-systemd-helper unmask sockproxyd.service;deb-systemd-helper --quiet
 files >/tmp/files.before
 : >/usr/local/sbin/sockproxyd
 check "beside install.sh's program the package refuses" says "uninstall' first" add /test/one.deb
-check "and installs nothing" not test -e /usr/sbin/sockproxyd
+check "the refused package installs nothing" not test -e /usr/sbin/sockproxyd
 rm -f /usr/local/sbin/sockproxyd
 if [ "$kind" = systemd ]; then
     : >/etc/systemd/system/sockproxyd.service
@@ -52,7 +52,7 @@ check "the program is installed" cmp /test/one /usr/sbin/sockproxyd
 check "install enables and starts the unit" calls "${enabled}deb-systemd-invoke start sockproxyd.service;"
 check "the proxy greets when install has returned" running greets
 check "the proxy has a user" grep -q '^sockproxyd:' /etc/passwd
-check "that owns the directory of keys" equal "$(/test/busybox stat -c '%U:%G %a' $keys)" "sockproxyd:sockproxyd 2750"
+check "the user owns the directory of keys" equal "$(/test/busybox stat -c '%U:%G %a' $keys)" "sockproxyd:sockproxyd 2750"
 check "every file has the checksum of the package" sh -c 'cd / && busybox md5sum -c -s /var/lib/dpkg/info/sockproxyd.md5sums'
 
 printf '[host]\nport=2611\n' >/etc/sockproxyd.cf
@@ -87,4 +87,4 @@ mkdir /tmp/old
 cp /test/daemon /tmp/old/lua5.1
 (cd /tmp/old && exec /tmp/old/lua5.1 -L ./sockproxyd) &
 check "the Lua daemon has the port" eventually greets
-check "install names it" says 'the Lua daemon (process [0-9]*) has the port' add /test/one.deb
+check "install names the Lua daemon" says 'the Lua daemon (process [0-9]*) has the port' add /test/one.deb

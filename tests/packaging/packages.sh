@@ -75,12 +75,12 @@ check "a firmware upgrade keeps certificates and keys, and what else the package
     equal "$(cat /lib/upgrade/keep.d/sockproxyd)" /etc/sockproxyd.d
 check "the folder of keys is there" test -d /etc/sockproxyd.d
 if [ "$flavour" = aa ]; then
-    check "cron restarts a proxy that was killed" grep -q 'init.d/sockproxyd watch$' /etc/crontabs/root
+    check "cron has a line for a proxy that was killed" grep -q 'init.d/sockproxyd watch$' /etc/crontabs/root
     # shellcheck disable=SC2046 # one word a process
     kill -9 $(proxies)
     eventually number 0
     sh -c "$(sed -n 's/^\* \* \* \* \* //p' /etc/crontabs/root)"
-    check "its line works" greets
+    check "cron's line starts a proxy that was killed" greets
 else
     check "procd restarts it, cron does not" not ls /etc/crontabs/root
 fi

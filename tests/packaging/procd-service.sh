@@ -48,7 +48,7 @@ if [ "$flavour" = main ]; then
         check "the jail has $mount" grep -qx "jail $mount" $parameters
     done
 else
-    check "nothing of that with the procd of 2014" not grep -q '^user\|^jail\|^no_new\|^capab\|^term' $parameters
+    check "the procd of 2014 gets no user, no jail and no privileges" not grep -q '^user\|^jail\|^no_new\|^capab\|^term' $parameters
 fi
 
 before=$(kept)
@@ -282,7 +282,7 @@ if [ "$flavour" = main ]; then
     echo 127.0.0.2 >/tmp/address.lan
     check "reload when the interface has come up" service reload
     check "the proxy greets at its address" greets 2612 127.0.0.2
-    check "only there" not greets 2612
+    check "the proxy greets at no other address" not greets 2612
     before=$(kept)
     check "reload when nothing has changed" service reload
     check "it keeps the process there" equal "$(proxies)" "$before "
@@ -316,7 +316,7 @@ if [ "$flavour" = main ] && chgrp 250 /tmp/good 2>/dev/null; then
         stat -c '%a %u %g' "$1"
     }
     check "the proxy's user may read a key" equal "$(mode /etc/sockproxyd.d/key.pem)" "640 0 250"
-    check "nobody else may enter the folder" equal "$(mode /etc/sockproxyd.d)" "2750 0 250"
+    check "no other user may enter the folder of keys" equal "$(mode /etc/sockproxyd.d)" "2750 0 250"
     check "the proxy's user may read the configuration" equal "$(mode /etc/sockproxyd.cf)" "644 0 250"
 fi
 service stop

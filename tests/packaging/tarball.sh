@@ -60,7 +60,7 @@ case $kind in
             service stop
             check "a start at boot" /etc/rc.d/S80sockproxyd boot
             check "a stop at shutdown" /etc/rc.d/K80sockproxyd shutdown
-            check "that ends the proxy" number 0
+            check "the stop at shutdown ends the proxy" number 0
             service start
         fi
         check "a firmware upgrade keeps the program" grep -qx "$program" /lib/upgrade/keep.d/sockproxyd
@@ -82,7 +82,7 @@ fi
 case $kind in
     sysv | systemd)
         check "install makes a user" grep -q '^sockproxyd:' /etc/passwd
-        check "and a directory that the user owns" equal "$(/test/busybox stat -c '%U:%G %a' $keys)" "sockproxyd:sockproxyd 2750"
+        check "install makes a directory of keys that the user owns" equal "$(/test/busybox stat -c '%U:%G %a' $keys)" "sockproxyd:sockproxyd 2750"
         # shellcheck disable=SC2016 # the inner shell expands it
         check "a key that root puts there can be read by the user's group alone" sh -c \
             'umask 027; echo key >$1/key.pem; [ "$(/test/busybox stat -c "%G %a" $1/key.pem)" = "sockproxyd 640" ]' sh $keys

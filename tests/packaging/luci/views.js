@@ -334,7 +334,7 @@ async function main() {
         listeners: [{ address: "0.0.0.0:1", target: null, protocol: "ws", owners: [{ id: "x", path: "/p", waiting: 2 }, { id: "y", path: null, waiting: 0 }] }],
         notifications: { ...status.notifications, latency: 0.0123 } };
     await polled();
-    check("a poll renews it; names are text, not HTML", () => {
+    check("a poll renews the page; names are text, not HTML", () => {
         assert.deepStrictEqual(cells("connections", 0).slice(1, 5), ["healing (lost 3 times)", "127.0.0.1", "<img src=x>", "wss, TLS 1.3, chat"]);
         assert.deepStrictEqual(cells("ended", 0).slice(2), ["a&b", "tcp", "<b>"]);
         assert.deepStrictEqual(cells("listeners", 0).slice(1), ["plugins (ws)", "–", "x /p (2), y * (0)"]);
@@ -356,7 +356,7 @@ async function main() {
     }
     answer = status;
     await polled();
-    check("the warning goes when it answers again", () => assert(!shown.text.includes("does not answer")));
+    check("the warning goes when the proxy answers again", () => assert(!shown.text.includes("does not answer")));
 
     answer = { error: "none" };
     const empty = load_status();
@@ -396,7 +396,7 @@ async function main() {
             if (entry.action.type === "view") { assert(fs.existsSync(path.join(resources, "view", `${entry.action.path}.js`)), name); }
         }
     });
-    check("whoever may see the pages may call what they call, and nothing else", () => {
+    check("the access list has what the pages call, and nothing else", () => {
         const access = json("rpcd/acl.d")["luci-app-sockproxyd"];
         assert.deepStrictEqual(access.read, { ubus: { sockproxyd: ["status", "check"] }, uci: ["sockproxyd"] });
         assert.deepStrictEqual(access.write, { uci: ["sockproxyd"] });
