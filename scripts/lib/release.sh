@@ -112,7 +112,7 @@ release_ipk() {
 # release_apk FOLDER FILE: packs the files in FOLDER/data, with .PKGINFO and the scripts in FOLDER/control, for apk, and prints
 # the path of the package. It is signed if SOCKPROXYD_KEYS is set.
 release_apk() {
-    local python=python3 keys=() name list epoch
+    local python=python3 signer=() name list epoch
     epoch=$(release_epoch)
     name=$(sed -n 's/^pkgname = //p' "$1/control/.PKGINFO")
     # OpenWrt's packages have a list of their files.
@@ -121,13 +121,13 @@ release_apk() {
     install -m 644 /dev/null "$1/data/lib/apk/packages/$name.list"
     printf '%s\n' "$list" >"$1/data/lib/apk/packages/$name.list"
     if [ -n "${SOCKPROXYD_KEYS:-}" ]; then
-        keys=("$(release_keys)")
+        signer=("$(release_keys)")
         python=$(release_python)
     else
         apt_need python3
     fi
     mkdir -p "$(dirname "$2")"
-    "$python" "$ROOT/scripts/lib/apk_pack.py" "$1/control" "$1/data" "$epoch" "$2" "${keys[@]}"
+    "$python" "$ROOT/scripts/lib/apk_pack.py" "$1/control" "$1/data" "$epoch" "$2" "${signer[@]}"
     printf '%s\n' "$2"
 }
 
