@@ -44,6 +44,17 @@ for name in aarch64:arm64 armv7:armhf arm:armel x86_64:amd64; do
 done
 result "deb: Debian has no mips" sh -c "! '$ROOT/scripts/deb' -o '$deb/static' -b '$deb/one' mips 2>/dev/null"
 
+# The copies of a function, since each script is alone when it runs.
+lua_daemons_in() {
+    sed -n '/^lua_daemons() {/,/^}/p' "$ROOT/$1" | tr -d ' \t'
+}
+same_lua_daemons() {
+    lua_daemons_in init.d/install.sh | grep -q . && diff <(lua_daemons_in init.d/install.sh) <(lua_daemons_in "$1")
+}
+for script in openwrt/ipk/preinst packaging/deb/postinst; do
+    result "deb: install.sh and $script find the Lua daemon in the same way" same_lua_daemons "$script"
+done
+
 # lintian looks at the program, too: this one is static, as a release's is.
 echo 'int main(void) { return 0; }' | cc -x c -O1 -static -s -o "$deb/static/program" -
 strip -R .comment "$deb/static/program"
