@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,7 +29,16 @@ const FREE_LIST: u64 = 512 * 1024;
 /// No socket of a plugin takes anything for this long: all buffers up to its remote are full.
 const BLOCKED_AFTER: u16 = 500;
 /// Segments as on Ethernet. Loopback's, of 64 KiB, make the kernel's send buffers grow to megabytes.
-const SEGMENT: u32 = 1460;
+pub(crate) const SEGMENT: u32 = 1460;
+
+/// Held by tests that fill the buffers of very many sockets: together they would use up the kernel's memory for TCP, and it
+/// resets connections of other tests then.
+static TCP_MEMORY: Mutex<()> = Mutex::new(());
+
+/// Waits until no other test fills the buffers of very many sockets.
+pub(crate) fn lock_tcp_memory() -> MutexGuard<'static, ()> {
+    TCP_MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The allocator keeps freed blocks between those in use. How many depends on which threads ran when. Memory that is not
 /// accounted for is there every time.
@@ -199,6 +208,7 @@ pub(crate) fn without_freed_blocks(daemon: Builder) -> Builder {
 
 /// Compares memory with `buffered`, for a daemon with the bound `buffers`. Returns what was found if it is too much.
 fn check(case: &Case, buffers: u64) -> Result<(), String> {
+    let _lock = lock_tcp_memory();
     let config = format!("[limits]\nconnections={}\nbuffers={buffers}\n", 2 * COUNT);
     let daemon = without_freed_blocks(daemon().config(&config)).start();
     let mut stat = StatClient::new(daemon.addr());

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::ServerConfig;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use testkit::daemon::Daemon;
 use testkit::process::raise_descriptor_limit;
 use testkit::random::Random;
 use testkit::tls::{self, Identity};
 use testkit::websocket::{BINARY, Peer, Server, frame_of};
 
-use super::memory::without_freed_blocks;
+use super::memory::{SEGMENT, lock_tcp_memory, without_freed_blocks};
 use crate::support::{LIMIT, StatClient, configured, daemon, skipped_under_emulation};
 
 /// Connections in a mix.
@@ -33,6 +33,8 @@ const MAX_WRITTEN: u64 = 12_000_000;
 const QUIET_MS: u16 = 700;
 /// A mix that never becomes quiet is measured after this time.
 const FILL_LIMIT: Duration = Duration::from_secs(25);
+/// Send and receive buffers of the plugins' and the remotes' sockets in bytes: as much as the daemon reads at once.
+const SOCKET_BUFFER: usize = 64 * 1024;
 /// Bytes of a line in setup mode at most (`line=`).
 const MAX_LINE: usize = 16 * 1024;
 
@@ -225,6 +227,16 @@ fn half_flight(many: bool) -> Vec<u8> {
     messages.chunks(16_000).flat_map(record).collect()
 }
 
+/// A socket with buffers of a bounded size, and segments as on Ethernet. With the system's, which grow up to megabytes, all
+/// connections of a mix together use up the kernel's memory for TCP, and it resets connections of other tests.
+fn bounded_socket() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_send_buffer_size(SOCKET_BUFFER).unwrap();
+    socket.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
+    socket.set_tcp_mss(SEGMENT).unwrap();
+    socket
+}
+
 /// Remotes of one kind. Each connection has a thread until its part is played.
 struct Remotes {
     addr: SocketAddr,
@@ -234,7 +246,11 @@ struct Remotes {
 
 impl Remotes {
     fn start(kind: Kind) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // Accepted sockets inherit the sizes.
+        let socket = bounded_socket();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        socket.listen(1024).unwrap();
+        let listener = TcpListener::from(socket);
         let (addr, accepting) = (listener.local_addr().unwrap(), listener.try_clone().unwrap());
         let open = Arc::<Mutex<Vec<Box<dyn Send>>>>::default();
         let acceptor = thread::spawn(move || {
@@ -280,7 +296,9 @@ struct Client {
 
 impl Client {
     fn connect(daemon: SocketAddr, kind: Kind, remote: SocketAddr, number: usize) -> Self {
-        let stream = TcpStream::connect(daemon).unwrap();
+        let socket = bounded_socket();
+        socket.connect(&daemon.into()).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_nonblocking(true).unwrap();
         let payload = kind.command(remote, number);
         Self { kind, stream: Some(stream), answers: Vec::new(), is_connected: false, payload, repeats: false, sent: 0 }
@@ -421,6 +439,7 @@ impl Watch {
 
 /// Opens a connection of each of `kinds`, and returns the most memory that the daemon had written. Prints what it was.
 fn measure(name: &str, kinds: &[Kind]) -> u64 {
+    let _lock = lock_tcp_memory();
     raise_descriptor_limit();
     let config = format!("[limits]\nconnections=1100\nkept=1100\nbuffers={BUFFERS}\n");
     let daemon = without_freed_blocks(daemon().config(&config)).start();
