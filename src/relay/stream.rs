@@ -24,6 +24,7 @@ use super::receive_timer::ReceiveTimer;
 use super::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
 use crate::net::endpoint::Endpoint;
 use crate::net::reason;
+use crate::trace::Way;
 
 /// The relay of two streams.
 #[derive(Debug)]
@@ -44,12 +45,6 @@ struct StreamEnd {
     failure: Option<Box<str>>,
     /// Since when both directions have ended, while the remote's stream still holds bytes of its own.
     flushing_since: Option<Instant>,
-}
-
-#[derive(Clone, Copy)]
-enum Way {
-    ToPlugin,
-    ToRemote,
 }
 
 impl StreamRelay {

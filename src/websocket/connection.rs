@@ -389,17 +389,14 @@ impl Connection {
     ) -> Result<Option<PendingEvent>, ProtocolError> {
         let (kind, has_bytes) = self.receiving;
         if let Some(trace) = &mut self.trace {
-            match &decoded {
-                Decoded::Data(location) => {
-                    let bytes = self.receiver.bytes(location, input);
-                    trace.record(Way::ToPlugin, verb(kind.into()), bytes, bytes.len());
-                }
-                Decoded::End if !has_bytes => trace.record(Way::ToPlugin, verb(kind.into()), b"", 0),
-                Decoded::Control(opcode, location) => {
-                    let bytes = self.receiver.bytes(location, input);
-                    trace.record(Way::ToPlugin, verb(*opcode), bytes, bytes.len());
-                }
-                Decoded::Start(..) | Decoded::Fragment | Decoded::End => {}
+            let passes = match &decoded {
+                Decoded::Data(location) => Some((kind.into(), self.receiver.bytes(location, input))),
+                Decoded::End if !has_bytes => Some((kind.into(), &b""[..])),
+                Decoded::Control(opcode, location) => Some((*opcode, self.receiver.bytes(location, input))),
+                Decoded::Start(..) | Decoded::Fragment | Decoded::End => None,
+            };
+            if let Some((opcode, bytes)) = passes {
+                trace.record(Way::ToPlugin, verb(opcode), bytes, bytes.len());
             }
         }
         match decoded {
