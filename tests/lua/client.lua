@@ -10,12 +10,7 @@ local proxy = require "L_SockProxyClient"
 local Clock = require "L_SockProxyClock"
 
 local at = lib.arguments()
-engine.listen( at.luup )
--- The machine may be busy with other tests.
-proxy.defaults.port, proxy.defaults.patience, proxy.defaults.timeout = at.proxy, 30, 30
-proxy.defaults.PACE, proxy.defaults.direct = 0, false
-
-local group, open = plugin.group, plugin.begin( proxy, false )
+local group, open = plugin.group, plugin.begin( proxy, at, false )
 local plain = "ws://127.0.0.1:" .. at.server
 
 -- What only the proxy knows.

@@ -14,13 +14,9 @@ local Transport = require "L_SockProxyTransport"
 
 local at = lib.arguments()
 local direct = at.mode == "direct"
-engine.listen( at.luup )
--- The machine may be busy with other tests.
-proxy.defaults.patience, proxy.defaults.timeout, proxy.defaults.PACE = 30, 30, 0
-proxy.defaults.port, proxy.defaults.direct, proxy.defaults.log = direct and at.closed or at.proxy, direct, function() end
+local group, open = plugin.group, plugin.begin( proxy, at, direct )
+proxy.defaults.log = function() end
 engine.provide( true )
-
-local group, open = plugin.group, plugin.begin( proxy, direct )
 local server = assert( socket.bind( "127.0.0.1", 0 ) )
 server:settimeout( 0 )
 local address = "127.0.0.1:" .. select( 2, server:getsockname() )

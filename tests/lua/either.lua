@@ -10,15 +10,9 @@ local proxy = require "L_SockProxyClient"
 
 local at = lib.arguments()
 local direct = at.mode == "direct"
-engine.listen( at.luup )
--- The machine may be busy with other tests.
-proxy.defaults.patience, proxy.defaults.timeout, proxy.defaults.PACE = 30, 30, 0
--- Without the proxy: nothing listens at its port, and only Luup's timers poll.
-proxy.defaults.port, proxy.defaults.direct, proxy.defaults.directory = direct and at.closed or at.proxy, direct, at.directory
+local group, open = plugin.group, plugin.begin( proxy, at, direct )
+proxy.defaults.directory, proxy.defaults.log = at.directory, function() end
 engine.provide( true )
-proxy.defaults.log = function() end
-
-local group, open = plugin.group, plugin.begin( proxy, direct )
 local plain, secure = "ws://127.0.0.1:" .. at.server, "wss://127.0.0.1:" .. at.secure
 
 -- Messages in both directions: empty, with bytes that a line cannot contain, and long. Only notifications trigger the reads.

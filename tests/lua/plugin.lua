@@ -5,9 +5,14 @@ local engine = require "engine"
 
 local plugin = { group = {} }
 
--- Has the action HandleReceive handle all connections of `proxy`, an L_SockProxyClient. Returns open( target, options ), which
--- returns the connection, or why there is none, and the queue of its events. `direct`: the connections are made without the proxy.
-function plugin.begin( proxy, direct )
+-- Begins a simulated Luup at the ports that the script's arguments `at` name. Its action HandleReceive handles all connections of
+-- `proxy`, an L_SockProxyClient. `direct`: the connections are made without the proxy, since nothing listens at its port. Returns
+-- open( target, options ), which returns the connection, or why there is none, and the queue of its events.
+function plugin.begin( proxy, at, direct )
+    engine.listen( at.luup )
+    proxy.defaults.port, proxy.defaults.direct, proxy.defaults.PACE = direct and at.closed or at.proxy, direct, 0
+    -- The machine may be busy with other tests.
+    proxy.defaults.patience, proxy.defaults.timeout = 30, 30
     engine.actions.HandleReceive = function( device, parameters )
         lib.check( not direct, "a notification without the proxy" )
         lib.equal( device, 123 )
