@@ -93,6 +93,25 @@ release_tar() {
     tar --format=gnu --numeric-owner --owner=0 --group=0 --sort=name "--mtime=@$(release_epoch)" -C "$folder" -cf - "$@"
 }
 
+# release_ipk_fields FOLDER NAME ARCH SECTION DESCRIPTION [DEPENDENCIES]: writes the fields of a package for opkg to
+# FOLDER/control, for the files in FOLDER/data. A description may have further lines, which begin with a blank.
+release_ipk_fields() {
+    install -d -m 755 "$1/control"
+    install -m 644 /dev/null "$1/control/control"
+    cat >"$1/control/control" <<CONTROL
+Package: $2
+Version: $(release_version)-1${6:+
+Depends: ${6// /, }}
+Architecture: $3
+Maintainer: $RELEASE_MAINTAINER
+License: MIT
+Section: $4
+Priority: optional
+Installed-Size: $(find "$1/data" -type f -printf '%s\n' | awk '{ sum += $1 } END { print sum }')
+Description: $5
+CONTROL
+}
+
 # release_ipk FOLDER FILE: packs the files in FOLDER/data, with the fields and scripts in FOLDER/control, for opkg, and
 # prints the path of the package.
 release_ipk() {
@@ -107,6 +126,26 @@ release_ipk() {
     # The order matters: opkg of 2011 reads the package sequentially.
     release_tar "$1/outer" ./debian-binary ./data.tar.gz ./control.tar.gz | gzip -9n >"$2"
     printf '%s\n' "$2"
+}
+
+# release_apk_control FOLDER NAME ARCH DESCRIPTION [DEPENDENCIES]: writes .PKGINFO of a package for apk to FOLDER/control,
+# and opkg's scripts in FOLDER/scripts by apk's names for them: it does not remove the old package in an upgrade.
+release_apk_control() {
+    local control=$1/control word name as
+    install -d -m 755 "$control"
+    for name in preinst:pre-install preinst:pre-upgrade postinst:post-install postinst:post-upgrade \
+        prerm:pre-deinstall postrm:post-deinstall; do
+        as=${name#*:} name=$1/scripts/${name%:*}
+        [ ! -f "$name" ] || install -m 755 "$name" "$control/.$as"
+    done
+    install -m 644 /dev/null "$control/.PKGINFO"
+    {
+        printf '%s\n' "pkgname = $2" "pkgver = $(release_version)-r1" "pkgdesc = $4" "arch = $3" "license = MIT" \
+            "origin = sockproxyd" "maintainer = $RELEASE_MAINTAINER"
+        for word in ${5:-}; do
+            echo "depend = $word"
+        done
+    } >"$control/.PKGINFO"
 }
 
 # release_apk FOLDER FILE: packs the files in FOLDER/data, with .PKGINFO and the scripts in FOLDER/control, for apk, and prints
