@@ -83,6 +83,7 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
             Err(error) => fail(Exit::Failed, &error),
         };
     }
+    // A supervised daemon takes the copy of its own process.
     let manager = RefCell::new(ServiceManager::from_environment());
     let serve = |config: Config| {
         let elsewhere = logging::start(&config);
@@ -101,7 +102,6 @@ fn perform(CommandLine { sources, mode }: CommandLine) -> Exit {
         return serve(config);
     }
     let say = |text: &str| logging::log_once(&config, log::Level::Warn, text);
-    // Each daemon takes the copy that its process has of the service manager.
     // A daemon that is restarted reads the configuration again. If that is invalid now, the first one holds.
     let latest = || Config::reload(&sources).unwrap_or_else(|_| config.clone());
     match supervise::run(|| serve(latest()) as i32, say) {

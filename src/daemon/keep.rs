@@ -1,4 +1,4 @@
-//! Kept connections: who gets which pid (KEEP, ATCH, DROP).
+//! Kept connections (KEEP, ATCH, DROP): which session gets a pid, and which one a pid names.
 
 use super::kept_registry::TooManyGuesses;
 use super::{Daemon, sessions};

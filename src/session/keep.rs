@@ -1,4 +1,4 @@
-//! Connections that outlive their plugin's (KEEP): who may use their pid, and ATCH.
+//! A session whose plugin may disconnect and come back (KEEP): the state of its pid, and its next plugin (ATCH).
 
 use std::fmt;
 use std::net::SocketAddr;

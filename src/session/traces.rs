@@ -1,4 +1,4 @@
-//! The traces that are under way (TRAC): who has asked for them, and of which connection.
+//! The traces that are under way (TRAC), each with the session that is traced and the session that has asked for it.
 
 use std::time::Instant;
 

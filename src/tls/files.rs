@@ -63,7 +63,8 @@ fn read(path: &Path, flags: i32) -> Result<Vec<u8>, String> {
     if text.len() as u64 > MAX_FILE_SIZE { Err(format!("it has more than {MAX_FILE_SIZE} bytes")) } else { Ok(text) }
 }
 
-/// The text of an error. A file that is refused may be readable for the owner who has put it there, and not for the proxy.
+/// The text of an error. If the kernel denies permission, the text names the user of the process: the owner of the box may be able
+/// to read the file as root, and the proxy not.
 fn why(error: io::Error) -> String {
     match error.kind() {
         ErrorKind::PermissionDenied => format!("{error}; the proxy has uid {} and gid {}", geteuid(), getegid()),
