@@ -72,8 +72,18 @@ impl FrameWriter {
     ///
     /// If the connection does not take it, which only a closed one does not.
     pub fn write(&mut self, payload: &[u8], is_text: bool) {
+        self.write_uncopied(payload, is_text, &mut |_, _| 0);
+    }
+
+    /// The same for a message that `write` may take from where it lies: see `Connection::send_uncopied`.
+    ///
+    /// # Panics
+    ///
+    /// As [`FrameWriter::write`].
+    #[inline]
+    pub fn write_uncopied(&mut self, payload: &[u8], is_text: bool, write: &mut dyn FnMut(&[u8], &[u8]) -> usize) {
         let kind = if is_text { Kind::Text } else { Kind::Binary };
-        self.connection.send(kind, payload, true, &mut self.masks).expect("it is open");
+        self.connection.send_uncopied(kind, payload, true, write, &mut self.masks).expect("it is open");
     }
 
     /// The frames that wait to be sent.

@@ -34,6 +34,12 @@ pub(crate) trait Endpoint {
     /// where nothing can be written.
     fn try_write(&mut self, bytes: &[u8]) -> Transfer;
 
+    /// Writes as much of `first`, and then of `rest`, as the socket takes, without a copy of them. Returns how many bytes that
+    /// was. 0 says that the endpoint is no bare socket, or that nothing can be written; [`Endpoint::try_write`] tells why.
+    fn try_write_both(&mut self, _first: &[u8], _rest: &[u8]) -> usize {
+        0
+    }
+
     /// Writes what the endpoint itself holds for its peer. True if nothing is left; false if the socket below is full.
     fn flush(&mut self) -> io::Result<bool>;
 
@@ -275,6 +281,23 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
         }
     }
 
+    fn try_write_both(&mut self, first: &[u8], rest: &[u8]) -> usize {
+        if self.passed.timed_out || !self.readiness.writable || self.stream.is_layered() {
+            return 0;
+        }
+        match self.stream.send_both(first, rest) {
+            Ok(sent) => {
+                self.passed.sent = true;
+                self.readiness.writable = sent == first.len() + rest.len();
+                sent
+            }
+            Err(error) => {
+                self.readiness.writable = error.kind() != io::ErrorKind::WouldBlock;
+                0
+            }
+        }
+    }
+
     fn flush(&mut self) -> io::Result<bool> {
         loop {
             let unsent = self.stream.unsent() > 0;
@@ -449,7 +472,7 @@ impl<D: Datagrams> DatagramEndpoint<D> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
     use socket2::SockRef;
@@ -482,6 +505,23 @@ mod tests {
 
     fn keeps_urgent_bytes(endpoint: &SocketEndpoint<TcpSocket>) -> bool {
         SockRef::from(&endpoint.stream.0).out_of_band_inline().unwrap()
+    }
+
+    #[test]
+    fn two_pieces_are_written_in_order_until_the_socket_is_full() {
+        let (mut endpoint, mut peer) = pair(Readiness::ACCEPTED);
+        let rest = vec![b'r'; 100_000];
+        let mut expected = Vec::new();
+        while endpoint.is_writable() {
+            let written = endpoint.try_write_both(b"first", &rest);
+            expected.extend_from_slice(&[b"first", &rest[..]].concat()[..written]);
+        }
+        assert_eq!(endpoint.try_write_both(b"first", &rest), 0);
+        assert!(matches!(endpoint.try_write(b"first"), Transfer::Blocked));
+        endpoint.shutdown_write();
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).unwrap();
+        assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
     }
 
     #[test]

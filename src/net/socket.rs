@@ -1,6 +1,6 @@
 //! The kernel's sockets, and the traits through which everything else reads and writes them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -18,6 +18,22 @@ pub(crate) trait Stream {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes what there is room for. Less than all of it, or `WouldBlock`, says that the socket below is full.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// The same for `first` and then `rest`, in one call where the stream can do so.
+    fn send_both(&mut self, first: &[u8], rest: &[u8]) -> io::Result<usize> {
+        let sent = self.send(first)?;
+        if sent < first.len() {
+            return Ok(sent);
+        }
+        loop {
+            match self.send(rest) {
+                Ok(more) => return Ok(sent + more),
+                // Less than all of it would say that the socket is full.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The next call reports the error.
+                Err(_) => return Ok(sent),
+            }
+        }
+    }
     /// Writes what the stream itself holds, for instance encrypted bytes: true if nothing is left. False, or
     /// `WouldBlock`, says that the socket below is full.
     fn flush(&mut self) -> io::Result<bool> {
@@ -203,6 +219,10 @@ impl Stream for TcpSocket {
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
+    }
+
+    fn send_both(&mut self, first: &[u8], rest: &[u8]) -> io::Result<usize> {
+        self.0.write_vectored(&[IoSlice::new(first), IoSlice::new(rest)])
     }
 
     fn shutdown_write(&mut self) {

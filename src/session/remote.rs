@@ -69,6 +69,10 @@ impl<S: Stream> Stream for RemoteStream<S> {
         self.stream_mut().send(bytes)
     }
 
+    fn send_both(&mut self, first: &[u8], rest: &[u8]) -> io::Result<usize> {
+        self.stream_mut().send_both(first, rest)
+    }
+
     fn flush(&mut self) -> io::Result<bool> {
         self.stream_mut().flush()
     }

@@ -206,12 +206,27 @@ impl Connection {
         fin: bool,
         entropy: &mut dyn Entropy,
     ) -> Result<(), ClosingError> {
+        self.send_uncopied(kind, payload, fin, &mut |_, _| 0, entropy)
+    }
+
+    /// [`Connection::send`] for a caller that can write the payload to the transport from where it lies. If nothing waits
+    /// before a long frame without mask and compression, `write` gets its header and its payload. It returns how many bytes
+    /// of both together it has written, 0 if none. The rest is queued.
+    #[inline]
+    pub(crate) fn send_uncopied(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        fin: bool,
+        write: &mut dyn FnMut(&[u8], &[u8]) -> usize,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), ClosingError> {
         // Section 5.5.1: an endpoint MUST NOT send data frames after a close frame.
         if self.stage != ConnectionStage::Open {
             return Err(ClosingError);
         }
         self.record(Way::ToRemote, verb(kind.into()), payload);
-        self.sender.data(kind, payload, fin, entropy);
+        self.sender.data(kind, payload, fin, write, entropy);
         self.sent += u64::from(fin);
         Ok(())
     }

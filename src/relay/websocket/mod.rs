@@ -200,7 +200,7 @@ impl WebSocketRelay {
         let mut turn = RelayTurn::default();
         let writes_failed = self.remote == RemoteState::WriteFailed;
         if plugin.is_closed() {
-            self.read_last_bytes(plugin, cx);
+            self.read_last_bytes(plugin, remote, cx);
             self.lose_plugin(cx);
         }
         if self.is_due(cx.now) {
@@ -212,7 +212,7 @@ impl WebSocketRelay {
         self.handle_due(cx);
         turn.again |= self.pump_to_remote(plugin, remote, cx);
         // What the plugin is told of its own violations leaves in the same turn.
-        self.write_plugin(plugin, cx, &mut turn);
+        self.write_plugin(plugin, remote, cx, &mut turn);
         self.deliver_end(plugin, &mut turn);
         if self.write_remote(remote, cx) && self.connection.ends_first() {
             self.shutdown_remote(remote);
@@ -278,7 +278,7 @@ impl WebSocketRelay {
         let mut allowance = TURN_BYTES;
         self.waits_for_memory = false;
         for _ in 0..TURN_CALLS {
-            self.write_plugin(plugin, cx, turn);
+            self.write_plugin(plugin, remote, cx, turn);
             if self.is_held_back() || self.remote == RemoteState::Gone {
                 return false;
             }
@@ -414,7 +414,13 @@ impl WebSocketRelay {
     }
 
     /// Writes to the plugin what waits for it.
-    fn write_plugin(&mut self, plugin: &mut dyn Endpoint, cx: &mut RelayContext<'_>, turn: &mut RelayTurn) {
+    fn write_plugin(
+        &mut self,
+        plugin: &mut dyn Endpoint,
+        remote: &mut dyn Endpoint,
+        cx: &mut RelayContext<'_>,
+        turn: &mut RelayTurn,
+    ) {
         while self.is_held_back() {
             match plugin.try_write(self.to_plugin.waiting()) {
                 Transfer::Bytes(sent) => {
@@ -425,7 +431,7 @@ impl WebSocketRelay {
                 }
                 Transfer::Blocked | Transfer::Eof => return,
                 Transfer::Broken(_) => {
-                    self.read_last_bytes(plugin, cx);
+                    self.read_last_bytes(plugin, remote, cx);
                     self.lose_plugin(cx);
                 }
             }
@@ -455,7 +461,7 @@ impl WebSocketRelay {
             if !self.write_remote(remote, cx) || self.plugin != PluginState::Open || !self.remote.is_open() {
                 return false;
             }
-            self.encode_plugin(&mut allowance, cx);
+            self.encode_plugin(remote, &mut allowance, cx);
             if allowance == 0 {
                 break;
             }
@@ -486,8 +492,7 @@ impl WebSocketRelay {
                 Transfer::Bytes(read) => {
                     self.progress = cx.now;
                     allowance = allowance.saturating_sub(read);
-                    let memory = cx.budget.left();
-                    self.to_remote.decode(&cx.scratch[..read], memory, &mut self.connection, cx.entropy);
+                    self.decode_plugin(remote, read, cx);
                     self.account(cx.budget);
                 }
                 Transfer::Blocked => {}
@@ -497,9 +502,19 @@ impl WebSocketRelay {
         true
     }
 
+    /// Decodes what was read from the plugin: the first `read` bytes of the scratch buffer.
+    fn decode_plugin(&mut self, remote: &mut dyn Endpoint, read: usize, cx: &mut RelayContext<'_>) {
+        let memory = cx.budget.left();
+        let mut write = writer(remote, cx.budget, &mut self.progress, cx.now);
+        self.to_remote.decode(&cx.scratch[..read], memory, &mut self.connection, &mut write, cx.entropy);
+    }
+
     /// Encodes what the plugin has sent.
-    fn encode_plugin(&mut self, allowance: &mut usize, cx: &mut RelayContext<'_>) {
-        match self.to_remote.encode(&mut self.connection, allowance, cx.now, cx.entropy) {
+    fn encode_plugin(&mut self, remote: &mut dyn Endpoint, allowance: &mut usize, cx: &mut RelayContext<'_>) {
+        let mut write = writer(remote, cx.budget, &mut self.progress, cx.now);
+        let end = self.to_remote.encode(&mut self.connection, allowance, cx.now, &mut write, cx.entropy);
+        drop(write);
+        match end {
             None => {}
             Some(PluginEnd::Closed) => {
                 self.plugin = PluginState::Ended;
@@ -514,16 +529,16 @@ impl WebSocketRelay {
     }
 
     /// Reads what the plugin sent before its connection broke, its CLOS above all: as much as the remote takes at once.
-    fn read_last_bytes(&mut self, plugin: &mut dyn Endpoint, cx: &mut RelayContext<'_>) {
+    fn read_last_bytes(&mut self, plugin: &mut dyn Endpoint, remote: &mut dyn Endpoint, cx: &mut RelayContext<'_>) {
         let mut allowance = TURN_BYTES;
         while self.plugin == PluginState::Open && self.remote.is_open() && allowance > 0 {
-            self.encode_plugin(&mut allowance, cx);
+            self.encode_plugin(remote, &mut allowance, cx);
             if self.connection.queued() >= BATCH || self.plugin != PluginState::Open {
                 return;
             }
             let Transfer::Bytes(read) = plugin.try_read(cx.scratch) else { return };
             allowance = allowance.saturating_sub(read.max(MESSAGE_COST));
-            self.to_remote.decode(&cx.scratch[..read], cx.budget.left(), &mut self.connection, cx.entropy);
+            self.decode_plugin(remote, read, cx);
         }
     }
 
@@ -647,6 +662,23 @@ pub(crate) fn decoding_cost(used: usize, event: Option<Event<'_>>) -> usize {
         None => used.max(MESSAGE_COST),
         Some(Event::Data(bytes)) => bytes.len().max(MESSAGE_COST),
         Some(_) => MESSAGE_COST,
+    }
+}
+
+/// Writes long frames to `remote` from where their payload lies: see [`Connection::send_uncopied`].
+fn writer(
+    remote: &mut dyn Endpoint,
+    budget: &mut MemoryBudget,
+    progress: &mut Instant,
+    now: Instant,
+) -> impl FnMut(&[u8], &[u8]) -> usize {
+    move |header, payload| {
+        let written = remote.try_write_both(header, payload);
+        if written > 0 {
+            budget.handle_moved(written);
+            *progress = now;
+        }
+        written
     }
 }
 

@@ -42,18 +42,20 @@ impl ToRemote {
     }
 
     /// Takes bytes that were just read from the plugin. Their memory grows by no more than `memory` bytes beyond them.
+    /// `write`: see [`Connection::send_uncopied`].
     pub(crate) fn decode(
         &mut self,
         bytes: &[u8],
         memory: usize,
         connection: &mut Connection,
+        write: &mut dyn FnMut(&[u8], &[u8]) -> usize,
         entropy: &mut dyn Entropy,
     ) {
         if bytes.is_empty() {
             // The read was interrupted. In RAW an empty message would be sent.
         } else if self.framing != Framing::Raw {
             self.decoder.handle_input_within(bytes, memory);
-        } else if connection.send(Kind::Binary, bytes, true, entropy).is_ok() {
+        } else if connection.send_uncopied(Kind::Binary, bytes, true, write, entropy).is_ok() {
             // In RAW what is read at once is a message: it is encoded from where it lies.
             self.sent += bytes.len() as u64;
         }
@@ -61,11 +63,13 @@ impl ToRemote {
 
     /// Encodes what the plugin has sent, until enough waits for the remote or the turn's `allowance` is used up. Once a
     /// close is under way the connection takes nothing more (RFC 6455 section 5.5.1), and drops it.
+    /// `write`: see [`Connection::send_uncopied`].
     pub(crate) fn encode(
         &mut self,
         connection: &mut Connection,
         allowance: &mut usize,
         now: Instant,
+        write: &mut dyn FnMut(&[u8], &[u8]) -> usize,
         entropy: &mut dyn Entropy,
     ) -> Option<PluginEnd> {
         while connection.queued() < BATCH && *allowance > 0 {
@@ -73,7 +77,7 @@ impl ToRemote {
             *allowance = allowance.saturating_sub(MESSAGE_COST);
             match item {
                 Ok(Item::Message { kind, payload, .. }) => {
-                    if connection.send(kind, payload, true, entropy).is_ok() {
+                    if connection.send_uncopied(kind, payload, true, write, entropy).is_ok() {
                         self.sent += payload.len() as u64;
                     }
                 }
@@ -134,9 +138,9 @@ mod tests {
         };
         let mut connection = Connection::new(settings, Instant::now());
         let mut way = ToRemote::new(Framing::Raw, FramingKind::WebSocket, 1000, b"");
-        way.decode(b"", 1000, &mut connection, &mut TestEntropy::default());
+        way.decode(b"", 1000, &mut connection, &mut |_, _| 0, &mut TestEntropy::default());
         assert_eq!((connection.queued(), way.sent()), (0, 0));
-        way.decode(b"x", 1000, &mut connection, &mut TestEntropy::default());
+        way.decode(b"x", 1000, &mut connection, &mut |_, _| 0, &mut TestEntropy::default());
         assert_eq!((connection.queued() > 0, way.sent()), (true, 1));
     }
 }

@@ -54,6 +54,55 @@ fn control_frames_may_stand_between_fragments() {
 }
 
 #[test]
+fn a_long_plain_frame_that_is_written_in_part_at_once_is_sent_whole() {
+    let payload: Vec<u8> = (0..70_000u32).map(|i| (i % 251) as u8).collect();
+    let expected = frame(0x82, &payload);
+    let splits = (0..20).chain([5000, payload.len() - 1]).chain(payload.len() + 8..=payload.len() + 10);
+    for split in splits {
+        let mut connection = Connection::new(server(), Instant::now());
+        let mut written = Vec::new();
+        let write = &mut |header: &[u8], rest: &[u8]| {
+            assert!(written.is_empty(), "one call for a frame");
+            written = [header, rest].concat();
+            written.truncate(split);
+            written.len()
+        };
+        connection.send_uncopied(Kind::Binary, &payload, true, write, &mut Counting::default()).unwrap();
+        assert_eq!(written.len(), split);
+        assert_eq!(connection.queued(), expected.len() - split);
+        written.extend(drain(&mut connection));
+        assert!(written == expected, "{split} bytes written at once");
+        assert_eq!(connection.messages(), (0, 1));
+    }
+}
+
+#[test]
+fn what_cannot_leave_as_it_lies_is_queued() {
+    let deflate = crate::websocket::Deflate {
+        peer_window_bits: 15,
+        peer_no_context_takeover: true,
+        own_window_bits: 15,
+        own_no_context_takeover: true,
+    };
+    let compressing = WebSocketSettings { deflate: Some(deflate), ..server() };
+    for (name, settings, length, is_behind) in [
+        ("it is masked", client(), 70_000, false),
+        ("it is short", server(), 1000, false),
+        ("another frame waits", server(), 70_000, true),
+        ("it is compressed", compressing, 70_000, false),
+    ] {
+        let mut connection = Connection::new(settings, Instant::now());
+        let entropy = &mut Counting::default();
+        if is_behind {
+            connection.send_ping(b"?", entropy).unwrap();
+        }
+        let write = &mut |_: &[u8], _: &[u8]| panic!("written at once, though {name}");
+        connection.send_uncopied(Kind::Binary, &vec![b'x'; length], true, write, entropy).unwrap();
+        assert!(connection.queued() > 0, "{name}");
+    }
+}
+
+#[test]
 fn messages_of_any_size_written_in_any_pieces_arrive_unchanged() {
     let payload: Vec<u8> = (0..70_000u32).map(|i| (i % 253) as u8).collect();
     let mut connection = Connection::new(client(), Instant::now());

@@ -290,7 +290,11 @@ impl<S: Stream> ServedClient<S> {
         let mut allowance = TURN_BYTES;
         while self.write_error.is_none() {
             if self.framing != Framing::Raw && self.last_frame.is_none() {
-                match self.to_client.encode(&mut self.connection, &mut allowance, self.turn.now, &mut self.pings) {
+                let now = self.turn.now;
+                let mut write = writer(&mut self.socket, &mut self.turn, &mut self.progress);
+                let end = self.to_client.encode(&mut self.connection, &mut allowance, now, &mut write, &mut self.pings);
+                drop(write);
+                match end {
                     None => {}
                     Some(PluginEnd::Closed) => drop(self.last_frame.get_or_insert((close::NO_STATUS, ""))),
                     // The relay's own framing.
@@ -452,6 +456,22 @@ impl<S: Stream> ServedClient<S> {
     }
 }
 
+/// Writes long frames to the client from where their payload lies: see [`Connection::send_uncopied`].
+fn writer<S: Stream>(
+    socket: &mut SocketEndpoint<RemoteStream<S>>,
+    turn: &mut Turn,
+    progress: &mut Instant,
+) -> impl FnMut(&[u8], &[u8]) -> usize {
+    move |header, payload| {
+        let written = socket.try_write_both(header, payload);
+        if written > 0 {
+            turn.written += written;
+            *progress = turn.now;
+        }
+        written
+    }
+}
+
 impl<S: Stream> Endpoint for ServedClient<S> {
     /// Payloads of messages, or messages in the framing of the relay.
     fn try_read(&mut self, buffer: &mut [u8]) -> Transfer {
@@ -520,7 +540,10 @@ impl<S: Stream> Endpoint for ServedClient<S> {
             self.turn.waits_for_memory = true;
             return Transfer::Blocked;
         }
-        self.to_client.decode(&bytes[..taken], self.left(), &mut self.connection, &mut self.pings);
+        let left = self.left();
+        let mut write = writer(&mut self.socket, &mut self.turn, &mut self.progress);
+        self.to_client.decode(&bytes[..taken], left, &mut self.connection, &mut write, &mut self.pings);
+        drop(write);
         self.write();
         Transfer::Bytes(taken)
     }
