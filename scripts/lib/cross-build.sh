@@ -35,6 +35,9 @@ cross_flags() {
                 -Cllvm-args=-disable-mips-df-succbb-search=false
                 # A function that ends in a call jumps.
                 -Cllvm-args=-mips-tail-calls
+                # Basic blocks in the order that needs the fewest jumps.
+                -Cllvm-args=-enable-ext-tsp-block-placement
+                -Cllvm-args=-apply-ext-tsp-for-size
                 # A jump needs a table, whose entries have four bytes, only for many cases.
                 -Cllvm-args=-min-jump-table-entries=10
             )
