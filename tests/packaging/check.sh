@@ -78,3 +78,22 @@ worker() {
 another_worker() {
     [ -n "$(worker)" ] && [ "$(worker)" != "$1" ]
 }
+
+# Prints the id of a new process. In a box, which has ids of its own, they count up.
+new_process() {
+    /test/busybox sh -c 'echo $$'
+}
+# created COMMAND...: sets $processes_created to the number of processes that the command creates, the threads of the proxy
+# left aside.
+created() {
+    created_from=$(new_process)
+    created_to=$(new_process)
+    created_by_counting=$((created_to - created_from))
+    created_from=$(new_process)
+    "$@" >/dev/null 2>&1 </dev/null
+    created_to=$(new_process)
+    processes_created=$((created_to - created_from - created_by_counting))
+    for one in $(proxies); do
+        processes_created=$((processes_created - $(field "$one" Threads) + 1))
+    done
+}

@@ -107,6 +107,12 @@ check "the port is free" not greets
 check "a second stop succeeds" service stop
 check "status does not start a stopped proxy" says '^not running$' service status
 
+# --- what a start costs: each process takes a slow box 5 ms and more ---
+
+created service start
+check "a start creates few processes ($processes_created)" test "$processes_created" -le 9
+service stop
+
 # --- stale pid files ---
 
 echo 99999 >$pidfile

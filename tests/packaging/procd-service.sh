@@ -332,6 +332,16 @@ check "the proxy runs" greets 2611
 service stop
 eventually number 0
 
+# The processes of the simulated procd are in the number.
+created service start
+case $flavour in
+    main) most=33 ;;
+    *) most=23 ;;
+esac
+check "a start creates few processes ($processes_created)" test "$processes_created" -le $most
+service stop
+eventually number 0
+
 check "reload starts a stopped proxy" service reload
 check "the proxy greets after reload" greets 2611
 check "stop" service stop
