@@ -16,13 +16,13 @@ RELEASE_MAINTAINER='the sockproxyd maintainers <sockproxyd@example.org>'
 # shellcheck disable=SC2034
 RELEASE_CONFFILES=(/etc/config/sockproxyd /etc/sockproxyd.cf)
 
-# release_arguments OPTIONS DEFAULT ARGUMENT...: reads the arguments of a script that makes a package for each target:
-# -o DIR, -a ARCH and -b BINARY, of which the script has those whose letters are in OPTIONS, then targets, of which DEFAULT
-# stands for none. Sets $out, $arch, $binary and $targets. The script may set $supported, the targets that it can pack.
+# release_arguments OPTIONS ARGUMENT...: reads the arguments of a script that makes a package for each target:
+# -o DIR, -a ARCH and -b BINARY, of which the script has those whose letters are in OPTIONS, then targets, by default all.
+# Sets $out, $arch, $binary and $targets. The script may set $supported, the targets that it can pack.
 # shellcheck disable=SC2034 # the script reads these
 release_arguments() {
-    local options=$1 default=$2 target
-    shift 2
+    local options=$1 target
+    shift
     out=$ROOT/dist arch='' binary='' targets=()
     [ -n "${supported+set}" ] || supported=("${ALL_TARGETS[@]}")
     while [ $# -gt 0 ]; do
@@ -41,7 +41,7 @@ release_arguments() {
             *) targets+=("$1"); shift ;;
         esac
     done
-    [ ${#targets[@]} -gt 0 ] || targets=("$default")
+    [ ${#targets[@]} -gt 0 ] || targets=(all)
     set -- "${targets[@]}"
     targets=()
     for target; do
@@ -56,6 +56,7 @@ release_arguments() {
         esac
     done
     [ -z "$binary" ] || [ ${#targets[@]} = 1 ] || die "-b needs exactly one target"
+    [ -z "$arch" ] || [ ${#targets[@]} = 1 ] || die "-a needs exactly one target"
 }
 
 # Prints the version in Cargo.toml.

@@ -21,6 +21,12 @@ wrong=$(make_apk -o "$apks/wrong" -a mipsel_24kc -b "$apks/elsewhere" mipsel)
 noarch=$(make_apk -o "$apks/wrong" -a noarch -b "$apks/elsewhere" mipsel)
 (umask 077; make_apk -o "$apks/again" -b "$apks/one" "$here" >/dev/null)
 result "apk: the same input gives the same package" cmp "$one" "$apks/again/${one##*/}"
+# Without a target, for all; the programs are none.
+for target in "${ALL_TARGETS[@]}"; do
+    install -D /dev/null "$apks/built/$target/firmware/sockproxyd"
+done
+result "apk: without a target there is a package for each architecture" test \
+    "$(CARGO_TARGET_DIR=$apks/built make_apk -o "$apks/all" | wc -l)" = "$(for target in "${ALL_TARGETS[@]}"; do target_openwrt "$target"; done | wc -w)"
 
 version=$("$daemon" --version)
 content() {

@@ -19,6 +19,14 @@ wrong=$(make_ipk -o "$ipk" -b "$ipk/one" "$other")
 two=$(make_ipk -o "$ipk/later" -b "$ipk/two" "$here")
 named=$(make_ipk -o "$ipk" -a "some_arch" -b "$ipk/one" "$here")
 
+# Without a target, for all; the programs are none.
+for target in "${ALL_TARGETS[@]}"; do
+    install -D /dev/null "$ipk/built/$target/firmware/sockproxyd"
+done
+result "ipk: without a target there is a package for each" test \
+    "$(CARGO_TARGET_DIR=$ipk/built make_ipk -o "$ipk/every" | wc -l)" = ${#ALL_TARGETS[@]}
+result "ipk: one architecture is that of one target" sh -c "! '$ROOT/scripts/ipk' -o '$ipk/none' -a some_arch"
+
 # later NUMBER: makes a later version by editing the package: another version number and another sample. Prints
 # its path.
 later() {
