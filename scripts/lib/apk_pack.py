@@ -26,7 +26,10 @@ def main():
     if len(sys.argv) == 6:
         # A signature needs a library that not every machine has.
         import signing
-        key = signing.ApkKey.load(pathlib.Path(sys.argv[5]) / signing.APK_SECRET)
+        try:
+            key = signing.ApkKey.load(pathlib.Path(sys.argv[5]) / signing.APK_SECRET)
+        except signing.SigningError as error:
+            sys.exit(str(error))
     lines = (control / ".PKGINFO").read_text(encoding="utf-8").splitlines()
     info = [tuple(line.split(" = ", 1)) for line in lines if line] + [("builddate", str(epoch))]
     scripts = {name: path.read_bytes() for name in adb.SCRIPTS if (path := control / f".{name}").exists()}

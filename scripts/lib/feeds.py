@@ -102,5 +102,5 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (FeedError, adb.AdbError) as error:
+    except (FeedError, adb.AdbError, signing.SigningError) as error:
         sys.exit(str(error))

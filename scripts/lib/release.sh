@@ -152,7 +152,7 @@ release_apk_control() {
 # release_apk FOLDER FILE: packs the files in FOLDER/data, with .PKGINFO and the scripts in FOLDER/control, for apk, and prints
 # the path of the package. It is signed if SOCKPROXYD_KEYS is set.
 release_apk() {
-    local python=python3 signer=() name list epoch
+    local python=python3 signer=() keys name list epoch
     epoch=$(release_epoch)
     name=$(sed -n 's/^pkgname = //p' "$1/control/.PKGINFO")
     # OpenWrt's packages have a list of their files.
@@ -161,7 +161,8 @@ release_apk() {
     install -m 644 /dev/null "$1/data/lib/apk/packages/$name.list"
     printf '%s\n' "$list" >"$1/data/lib/apk/packages/$name.list"
     if [ -n "${SOCKPROXYD_KEYS:-}" ]; then
-        signer=("$(release_keys)")
+        keys=$(release_keys)
+        signer=("$keys")
         python=$(release_python)
     else
         apt_need python3

@@ -19,6 +19,7 @@ import pathlib
 import struct
 import sys
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -29,6 +30,10 @@ APK_PUBLIC = "apk.pub.pem"
 
 # Algorithm, key derivation (of a key without a passphrase), its rounds, salt, checksum, key number, seed and public key.
 USIGN_SECRET_FORMAT = "2s2sI16s8s8s64s"
+
+
+class SigningError(Exception):
+    """A secret key cannot be used. The text is one line, with the path."""
 
 
 def signify_text(comment, content):
@@ -49,15 +54,20 @@ class UsignKey:
     @classmethod
     def load(cls, path):
         """Reads a secret key that usign -G or secret_text() has made."""
-        content = base64.b64decode(path.read_text(encoding="ascii").splitlines()[1], validate=True)
-        fields = struct.unpack(">" + USIGN_SECRET_FORMAT, content)
+        try:
+            content = base64.b64decode(path.read_text(encoding="ascii").splitlines()[1], validate=True)
+            fields = struct.unpack(">" + USIGN_SECRET_FORMAT, content)
+        except OSError as error:
+            raise SigningError(f"{path}: {error.strerror}") from error
+        except (ValueError, IndexError, struct.error) as error:
+            raise SigningError(f"{path}: not a secret key for usign, or damaged") from error
         algorithm, derivation, rounds, _, checksum, number, secret = fields
         if algorithm != b"Ed" or derivation != b"BK":
-            raise ValueError(f"{path}: not a key for usign")
+            raise SigningError(f"{path}: not a secret key for usign, or damaged")
         if rounds != 0:
-            raise ValueError(f"{path}: the key has a passphrase")
+            raise SigningError(f"{path}: the key has a passphrase")
         if hashlib.sha512(secret).digest()[:8] != checksum:
-            raise ValueError(f"{path}: damaged")
+            raise SigningError(f"{path}: damaged")
         return cls(number, ed25519.Ed25519PrivateKey.from_private_bytes(secret[:32]))
 
     def public_bytes(self):
@@ -94,9 +104,16 @@ class ApkKey:
 
     @classmethod
     def load(cls, path):
-        private = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        if not isinstance(private, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{path}: not an ECDSA key")
+        try:
+            private = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except OSError as error:
+            raise SigningError(f"{path}: {error.strerror}") from error
+        except TypeError as error:
+            raise SigningError(f"{path}: the key has a passphrase") from error
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise SigningError(f"{path}: not a secret key in PEM, or damaged") from error
+        if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name != "secp256r1":
+            raise SigningError(f"{path}: not an ECDSA key on the curve P-256")
         return cls(private)
 
     def identity(self):
@@ -144,9 +161,15 @@ def main():
     key = UsignKey.load(pathlib.Path(sys.argv[1]) / USIGN_SECRET)
     for name in sys.argv[2:]:
         path = pathlib.Path(name)
-        path.with_name(path.name + ".sig").write_bytes(key.sign(path.read_bytes()))
+        try:
+            path.with_name(path.name + ".sig").write_bytes(key.sign(path.read_bytes()))
+        except OSError as error:
+            raise SigningError(f"{path}: {error.strerror}") from error
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except SigningError as error:
+        sys.exit(str(error))

@@ -73,6 +73,85 @@ refused() {
     fi
     grep -qE -- "$pattern" <<<"$said" || { echo "said: $said"; return 1; }
 }
+# bad_key NAME PATTERN COMMAND...: passes if the command, with the keys in $made/bad, fails with a message of one line, and
+# status 1.
+bad_key() {
+    local name=$1 pattern=$2 said status=0
+    shift 2
+    said=$(SOCKPROXYD_KEYS=$made/bad "$@" 2>&1) || status=$?
+    result "release: $name" test "$status/$(grep -c . <<<"$said")/$(grep -cE -- "$pattern" <<<"$said")" = 1/1/1
+}
+good_keys() {
+    rm -rf "$made/bad"
+    cp -r "$SOCKPROXYD_KEYS" "$made/bad"
+}
+sign_one() {
+    "$ROOT/scripts/sign" "$made/list"
+}
+sign_feeds() {
+    "$ROOT/scripts/feeds" -o "$made/none" "$made"/dist/*.[ia]pk
+}
+# Another kind of key, and one with a passphrase.
+"$python" - "$made" <<'KEYS'
+import pathlib, sys
+from cryptography.hazmat.primitives import serialization as form
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+made = pathlib.Path(sys.argv[1])
+pem = form.Encoding.PEM, form.PrivateFormat.PKCS8
+(made / "ed25519.pem").write_bytes(ed25519.Ed25519PrivateKey.generate().private_bytes(*pem, form.NoEncryption()))
+(made / "p384.pem").write_bytes(ec.generate_private_key(ec.SECP384R1()).private_bytes(*pem, form.NoEncryption()))
+(made / "locked.pem").write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*pem, form.BestAvailableEncryption(b"x")))
+KEYS
+for tool in sign_one sign_feeds; do
+    good_keys
+    rm "$made/bad/usign.sec"
+    bad_key "$tool: a missing key for usign" 'no .*/usign.sec' $tool
+    : >"$made/bad/usign.sec"
+    bad_key "$tool: an empty key for usign" 'usign.sec: not a secret key for usign, or damaged' $tool
+    cp "$made/bad/usign.pub" "$made/bad/usign.sec"
+    bad_key "$tool: the public key in place of the one for usign" 'usign.sec: not a secret key for usign' $tool
+    cp "$made/bad/apk.sec.pem" "$made/bad/usign.sec"
+    bad_key "$tool: the key for apk in place of the one for usign" 'usign.sec: not a secret key for usign' $tool
+    head -c 60 "$SOCKPROXYD_KEYS/usign.sec" >"$made/bad/usign.sec"
+    bad_key "$tool: a cut key for usign" 'usign.sec: not a secret key for usign, or damaged' $tool
+    head -c 300 /dev/zero | tr '\0' '\377' >"$made/bad/usign.sec"
+    bad_key "$tool: a key for usign that is no text" 'usign.sec: not a secret key for usign' $tool
+    # A letter of the secret is another one.
+    "$python" -c 'import base64, pathlib, sys
+path = pathlib.Path(sys.argv[1])
+comment, content = path.read_text().splitlines()
+content = bytearray(base64.b64decode(content))
+content[int(sys.argv[3])] ^= 1
+pathlib.Path(sys.argv[2]).write_text(f"{comment}\n{base64.b64encode(content).decode()}\n")' \
+        "$SOCKPROXYD_KEYS/usign.sec" "$made/bad/usign.sec" 60
+    bad_key "$tool: a damaged key for usign" 'usign.sec: damaged' $tool
+    "$python" -c 'import base64, pathlib, sys
+path = pathlib.Path(sys.argv[1])
+comment, content = path.read_text().splitlines()
+content = bytearray(base64.b64decode(content))
+content[7] = 42
+pathlib.Path(sys.argv[2]).write_text(f"{comment}\n{base64.b64encode(content).decode()}\n")' \
+        "$SOCKPROXYD_KEYS/usign.sec" "$made/bad/usign.sec"
+    bad_key "$tool: a key for usign with a passphrase" 'usign.sec: the key has a passphrase' $tool
+done
+for tool in sign_feeds 'sign_apk'; do
+    sign_apk() {
+        "$ROOT/scripts/apk" -o "$made/none" -b "$daemon" "$here"
+    }
+    good_keys
+    : >"$made/bad/apk.sec.pem"
+    bad_key "$tool: an empty key for apk" 'apk.sec.pem: not a secret key in PEM, or damaged' $tool
+    head -n 2 "$SOCKPROXYD_KEYS/apk.sec.pem" >"$made/bad/apk.sec.pem"
+    bad_key "$tool: a cut key for apk" 'apk.sec.pem: not a secret key in PEM, or damaged' $tool
+    cp "$made/bad/apk.pub.pem" "$made/bad/apk.sec.pem"
+    bad_key "$tool: the public key in place of the one for apk" 'apk.sec.pem: not a secret key in PEM' $tool
+    cp "$made/ed25519.pem" "$made/bad/apk.sec.pem"
+    bad_key "$tool: another kind of key for apk" 'apk.sec.pem: not an ECDSA key on the curve P-256' $tool
+    cp "$made/p384.pem" "$made/bad/apk.sec.pem"
+    bad_key "$tool: a key for apk on another curve" 'apk.sec.pem: not an ECDSA key on the curve P-256' $tool
+    cp "$made/locked.pem" "$made/bad/apk.sec.pem"
+    bad_key "$tool: a key for apk with a passphrase" 'apk.sec.pem: the key has a passphrase' $tool
+done
 mkdir "$made/twice"
 cp "$made"/dist/*_mipsel.ipk "$made/twice/"
 cp "$made"/dist/*_mipsel.ipk "$made/twice/sockproxyd-more_$version-1_mipsel.ipk"
