@@ -6,7 +6,7 @@
 local Framing = require "L_SockProxyFraming"
 local append = require("L_SockProxyTransport").append
 
-local byte, char, rep = string.byte, string.char, string.rep
+local byte, char, match, rep = string.byte, string.char, string.match, string.rep
 
 local Frames = {}
 
@@ -142,11 +142,41 @@ local function is_continuation(code)
     return code >= 128 and code <= 191
 end
 
--- Returns the position of the first byte at `at` or later that is not ASCII, or nil. The anchored repetition is three times as fast
--- as find("[\128-\255]"), which begins a match anew at each byte.
-local function find_non_ascii(text, at)
-    local _, last = text:find("^[^\128-\255]*", at)
-    return last < #text and last + 1 or nil
+-- Returns the position of the first byte at `at` or later that is not ASCII, or of the end. The anchored repetition is eight times
+-- as fast as find("[\128-\255]"), which begins a match anew at each byte. The range comes first: %z is compared if it does not fit.
+local function skip_ascii(text, at)
+    return match(text, "^[\1-\127%z]*()", at)
+end
+
+-- Returns the position behind a character of two bytes and the ASCII after it, or nil.
+local function skip_pair(text, at)
+    return match(text, "^[\194-\223][\128-\191][\1-\127%z]*()", at)
+end
+
+-- LuaJIT compiles the loops, and not string.match.
+local jit = rawget(_G, "jit")
+if jit and jit.status() then
+    function skip_pair() return nil end
+    function skip_ascii(text, at)
+        while true do
+            local a, b, c, d, e, f, g, h = byte(text, at, at + 7)
+            if not h or a > 127 or b > 127 or c > 127 or d > 127 or e > 127 or f > 127 or g > 127 or h > 127 then break end
+            at = at + 8
+        end
+        while (byte(text, at) or 128) < 128 do at = at + 1 end
+        return at
+    end
+end
+
+-- Returns the position of the first byte that may not be UTF-8, or of the end.
+local skip_valid = skip_ascii
+-- Lua 5.4 has a function for that. The one of Lua 5.3 takes surrogates for valid.
+local utf8_len = rawget(_G, "utf8") and rawget(_G, "utf8").len
+if utf8_len and not utf8_len("\237\160\128") then
+    function skip_valid(text, at)
+        local count, invalid = utf8_len(text, at)
+        return count and #text + 1 or invalid
+    end
 end
 
 --- Checks the next piece. Returns false if the text is not UTF-8, as soon as a byte cannot belong to any character; then it does
@@ -154,25 +184,31 @@ end
 function Utf8:feed(text)
     if self.invalid then return false end
     if self.rest ~= "" then text, self.rest = self.rest .. text, "" end
-    local at = find_non_ascii(text, 1)
-    while at do
+    local length = #text
+    local at = skip_valid(text, 1)
+    while at <= length do
         local first, second, third, fourth = byte(text, at, at + 3)
-        -- RFC 3629 section 4: no overlong forms, no surrogates, nothing above U+10FFFF.
-        local lower = first == 224 and 160 or first == 240 and 144 or 128
-        local upper = first == 237 and 159 or first == 244 and 143 or 191
-        local more = first < 224 and 1 or first < 240 and 2 or 3
-        if first < 194 or first > 244 or (second and (second < lower or second > upper))
-            or (third and more > 1 and not is_continuation(third)) or (fourth and more > 2 and not is_continuation(fourth)) then
-            self.invalid = true
-            return false
+        local after = first < 224 and skip_pair(text, at)
+        if after then
+            -- The usual case: characters of two bytes, and ASCII between them.
+            repeat at, after = after, skip_pair(text, after) until not after
+        else
+            -- RFC 3629 section 4: no overlong forms, no surrogates, nothing above U+10FFFF.
+            local lower = first == 224 and 160 or first == 240 and 144 or 128
+            local upper = first == 237 and 159 or first == 244 and 143 or 191
+            local more = first < 224 and 1 or first < 240 and 2 or 3
+            if first < 194 or first > 244 or (second and (second < lower or second > upper))
+                or (third and more > 1 and not is_continuation(third)) or (fourth and more > 2 and not is_continuation(fourth)) then
+                self.invalid = true
+                return false
+            end
+            if at + more > length then
+                self.rest = text:sub(at)
+                return true
+            end
+            at = at + more + 1
+            if (byte(text, at) or 128) < 128 then at = skip_ascii(text, at) end
         end
-        if at + more > #text then
-            self.rest = text:sub(at)
-            return true
-        end
-        at = at + more + 1
-        local following = byte(text, at)
-        if not following or following < 128 then at = following and find_non_ascii(text, at) end
     end
     return true
 end
@@ -184,6 +220,7 @@ end
 
 --- True if a text is UTF-8.
 function Frames.is_utf8(text)
+    if skip_valid(text, 1) > #text then return true end
     local check = Frames.utf8()
     return check:feed(text) and check:complete()
 end

@@ -322,6 +322,21 @@ for first = 128, 255 do
     lib.equal( utf8_result( string.char( 243, 191, first, 128 ) ), is_more and "complete" or 2 )
 end
 
+-- Behind ASCII of any length, NUL included, since runs of it are skipped; and after characters of each length.
+for length = 0, 20 do
+    for _, ascii in ipairs { ( "a" ):rep( length ), ( "\0" ):rep( length ), ( "\127\0" ):rep( length ) } do
+        for _, before in ipairs { "", "\195\164", "\226\130\172", "\240\159\152\128" } do
+            local valid = before .. ascii
+            lib.equal( Frames.is_utf8( valid ), true )
+            lib.equal( Frames.is_utf8( valid .. "\195\164" .. ascii ), true )
+            for _, wrong in ipairs { "\128", "\192\128", "\237\160\128", "\244\144\128\128", "\245", "\195", "\226\130" } do
+                lib.equal( Frames.is_utf8( valid .. wrong ), false )
+                lib.equal( Frames.is_utf8( valid .. wrong .. "c" .. ascii ), false )
+            end
+        end
+    end
+end
+
 -- Texts: a fragment may end within a character, the message may not. A wrong fragment fails before the message is complete.
 local euro = "\226\130\172"
 local within = text( euro:sub( 1, 1 ), false ) .. more( euro:sub( 2, 2 ), false ) .. more( euro:sub( 3 ) .. "b" )
