@@ -247,14 +247,17 @@ end
 
 -- Delivers the complete messages, until the plugin closes the connection. Returns false if the turn took too long before that.
 local function dispatch(self, started)
+    local channel = self.channel
     while self.state == "open" do
-        local verb, body, detail = self.channel:next()
+        local verb, body, detail = channel:next()
         if not verb then
             if body then set_lost(self, body, 1002) end
             return true
         end
         deliver(self, verb, body, detail)
-        if Clock.since(started) > MAX_TURN then return false end
+        -- Usually one message has come, and the time does not matter.
+        if channel:left() == 0 then return true end
+        if Clock.now() - started > MAX_TURN then return false end
     end
     return true
 end
@@ -263,7 +266,7 @@ end
 local function look_for_proxy(self)
     local options = self.options
     if not self.probe then
-        local reopens = options.reconnect or heal_delay(self)
+        local reopens = options.reconnect or options.HEAL and heal_delay(self)
         if not (reopens and options.direct) or self.closing then return end
         self.looked_at = self.looked_at or self.opened_at
         local interval = options.proxy_interval
@@ -291,34 +294,33 @@ end
 
 -- One turn of an open connection. Returns as Connection:poll does.
 local function take_turn(self, started)
-    local bytes = 0
-    self.channel:flush()
+    local channel, bytes = self.channel, 0
+    channel:flush()
     repeat
         -- What an earlier turn has left comes first: a remote that is faster than the plugin would fill the memory.
         local received, why = 0, nil
-        if not self.undelivered then received, why = self.channel:read() end
+        if not self.undelivered then received, why = channel:read() end
         bytes = bytes + received
         local finished = dispatch(self, started)
         self.undelivered = not finished
         if self.state ~= "open" then return nil, bytes end
         if not finished then return true, bytes end
-        self.channel:flush()
+        channel:flush()
         if why == "timeout" then return false, bytes end
         if why then
             set_lost(self, why)
             return nil, bytes
         end
-    until Clock.since(started) > MAX_TURN
+    until Clock.now() - started > MAX_TURN
     return true, bytes
 end
 
--- Does what is due at a time: checks the limit of silence, sends pings, and looks for the proxy.
+-- Does what is due at a time on a connection without the proxy: checks the limit of silence, sends pings, and looks for the proxy.
 local function tick(self)
     local why
-    self.due = nil
-    if self.channel.tick then why, self.due = self.channel:tick() end
+    why, self.due = self.channel:tick()
     if why then return set_lost(self, why) end
-    if self.direct then look_for_proxy(self) end
+    look_for_proxy(self)
 end
 
 local function poll(self)
@@ -336,23 +338,19 @@ local function poll(self)
     end
     if self.state ~= "open" then return nil, 0 end
     local more, bytes = take_turn(self, started)
-    if bytes > 0 then expect_data(self) else self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL) end
-    if more == false and self.state == "open" then
+    if bytes > 0 then self.interval = MIN_INTERVAL else self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL) end
+    if more == false and self.direct then
         tick(self)
         if self.state ~= "open" then return nil, bytes end
     end
     return more, bytes
 end
 
--- As poll(). An error in it, which LuaSocket raises where the process has no descriptors left, or a plugin's own socket, ends
--- the connection, and not the plugin's action.
-local function safe_poll(self)
-    local ok, more, bytes = pcall(poll, self)
-    if ok then return more, bytes end
-    local why = tostring(more)
+-- Called after an error in a poll, which LuaSocket raises where the process has no descriptors left, or a plugin's own socket. It
+-- ends the connection, and not the plugin's action.
+local function set_broken(self, why)
     log(self, why)
     if self.state == "open" then set_lost(self, why) elseif self.state == "connecting" then set_failed(self, why) end
-    return nil, 0
 end
 
 --- Reads what has arrived and calls the callbacks, without waiting, for MAX_TURN seconds or one message. The action that the proxy
@@ -366,7 +364,11 @@ function Connection:poll()
     Transport.close_lingering()
     self.polling = true
     local before = self.seen
-    local more, bytes = safe_poll(self)
+    local ok, more, bytes = pcall(poll, self)
+    if not ok then
+        set_broken(self, tostring(more))
+        more, bytes = nil, 0
+    end
     -- Known after the end, too.
     self.read = bytes
     if self.seen ~= before and self.state ~= "connecting" then call_back(self, "on_seen", self.seen) end
@@ -408,6 +410,8 @@ end
 
 -- Sends a message. Bytes that the peer does not accept within MAX_SEND_WAIT stay queued, in order, for the next call.
 local function send(self, verb, body, detail)
+    local valid, why = Framing.check(self.framing, verb, body)
+    if not valid then return nil, why end
     -- HEAL: what the plugin sends while the remote is lost waits, as in the proxy.
     if self.state == "connecting" or self.healing then return keep_early(self, verb, body, detail) end
     if self.state ~= "open" then return nil, self.state == "closed" and "closed" or "not connected" end
@@ -415,7 +419,7 @@ local function send(self, verb, body, detail)
     local channel = self.channel
     local queued = channel:queued()
     if queued > MAX_QUEUED then return nil, "send queue is full" end
-    local pushed, sent, why
+    local pushed, sent
     pushed, why = channel:push(verb, body, detail)
     if not pushed then return nil, why end
     -- The plugin waits once for a remote that does not read, not at each send.
@@ -435,8 +439,6 @@ end
 function Connection:send(verb, body)
     body = tostring(body)
     if #body > 125 and (verb == "PING" or verb == "PONG") then return nil, "a ping has at most 125 bytes" end
-    local valid, why = Framing.check(self.framing, verb, body)
-    if not valid then return nil, why end
     return send(self, verb, body)
 end
 

@@ -191,8 +191,8 @@ end
 
 -- A stream: the bytes are those that the proxy would pass on.
 local Stream = {
-    direct = true, framing = "RAW", next = Relayed.next, push = Relayed.push, flush = Relayed.flush, queued = Relayed.queued,
-    finish = Relayed.finish, close = Relayed.close, sock = Relayed.sock,
+    direct = true, framing = "RAW", next = Relayed.next, left = Relayed.left, push = Relayed.push, flush = Relayed.flush,
+    queued = Relayed.queued, finish = Relayed.finish, close = Relayed.close, sock = Relayed.sock,
 }
 Stream.__index = Stream
 
@@ -278,6 +278,7 @@ function Datagrams:flush()
     return true
 end
 
+function Datagrams:left() return #self.received end
 function Datagrams:queued() return #self.unsent end
 function Datagrams:sock() return not self.udp_closed and self.udp or nil end
 function Datagrams:finish() self:close() end

@@ -14,7 +14,7 @@ local Options = require "L_SockProxyOptions"
 local Relayed = require "L_SockProxyRelayed"
 local Upgrade = require "L_SockProxyUpgrade"
 
-local WebSocket = { direct = true, queued = Relayed.queued, close = Relayed.close, sock = Relayed.sock }
+local WebSocket = { direct = true, left = Relayed.left, queued = Relayed.queued, close = Relayed.close, sock = Relayed.sock }
 WebSocket.__index = WebSocket
 
 -- The proxy's defaults of RDIR, and of MAXM in bytes.
@@ -280,12 +280,14 @@ function WebSocket:tick()
 end
 
 function WebSocket:flush(seconds)
-    local sent, why = self.transport:flush(seconds)
+    local transport = self.transport
+    if transport.unsent == 0 and not self.late_pong then return true end
+    local sent, why = transport:flush(seconds)
     if not sent or not self.late_pong then return sent, why end
     local payload = self.late_pong
     self.late_pong = nil
     if not self.closing then push_frame(self, "PONG", payload) end
-    return self.transport:flush()
+    return transport:flush()
 end
 
 --- Ends the connection after everything that is queued. The server closes first (RFC 6455 section 7.1.1).

@@ -240,8 +240,8 @@ function Buffer:append(bytes)
     self.text, self.at = self.text:sub(self.at) .. bytes, 1
 end
 
-function Buffer:bytes(length)
-    local from = self.at
+function Buffer:bytes(length, skipped)
+    local from = self.at + (skipped or 0)
     if #self.text - from + 1 < length then return nil end
     self.at = from + length
     return self.text:sub(from, from + length - 1)
@@ -368,6 +368,20 @@ end
 -- * nil if the message is incomplete.
 -- * nil, a close code and the reason if the server violates the protocol. Later calls return the same.
 function Decoder:next(buffer)
+    if self.stage == read_head and not self.message then
+        -- The usual case: a whole message in one frame of less than 64 KiB. The stages do the rest, and find the violations.
+        local first, second, third, fourth = buffer:peek(4)
+        if fourth and (first == 129 or first == 130) and second < 127 then
+            local head, length = 2, second
+            if second == 126 then head, length = 4, third * 256 + fourth end
+            local body = length <= self.max and (head == 2 or length > 125) and buffer:bytes(length, head)
+            if body then
+                if first == 130 then return "BINA", body end
+                if not Frames.is_utf8(body) then return violation(self, 1007, "a text is not UTF-8") end
+                return "TEXT", body
+            end
+        end
+    end
     while true do
         local verb, detail, words = self:stage(buffer)
         if verb ~= true then return verb, detail, words end

@@ -24,6 +24,9 @@ end
 
 local readers, writers = {}, {}
 
+--- For each framing the function that takes the next message from a transport with bytes; results as for Framing.read.
+Framing.readers = readers
+
 -- Takes the next header. Returns as header() does; nil if it is incomplete, or nil and the reason if the bytes are none.
 local function next_header(transport)
     -- The usual case in one call: a whole header of two words. CLOS and DGRM have three, so C and D do not match.

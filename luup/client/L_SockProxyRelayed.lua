@@ -8,6 +8,8 @@ local Framing = require "L_SockProxyFraming"
 local Handshake = require "L_SockProxyHandshake"
 local Options = require "L_SockProxyOptions"
 
+local readers = Framing.readers
+
 local Relayed = { direct = false }
 Relayed.__index = Relayed
 
@@ -71,25 +73,31 @@ end
 
 --- Takes the next message; results as for Framing.read.
 function Relayed:next()
-    return Framing.read(self.framing, self.transport)
+    local transport = self.transport
+    if transport.have > 0 then return readers[self.framing](transport) end
 end
 
---- Queues a message. Returns true, or nil and the reason for which this connection cannot have it.
+--- The number of bytes that were read and belong to no message that was taken.
+function Relayed:left()
+    return self.transport.have
+end
+
+--- Queues a message, which Framing.check allows. Returns true.
 function Relayed:push(verb, body, detail)
-    local valid, why = Framing.check(self.framing, verb, body)
-    if not valid then return nil, why end
     self.transport:push(Framing.write(self.framing, verb, body, detail))
     return true
 end
 
 --- Sends what is queued; as Transport:flush.
 function Relayed:flush(seconds)
-    return self.transport:flush(seconds)
+    local transport = self.transport
+    if transport.unsent == 0 then return true end
+    return transport:flush(seconds)
 end
 
 --- The number of bytes that wait to be sent.
 function Relayed:queued()
-    return self.transport:queued()
+    return self.transport.unsent
 end
 
 --- Ends the connection after everything that is queued: the socket is closed when the proxy has closed its side. In MESG, CLOS

@@ -68,21 +68,24 @@ end
 --- Reads from the socket, one chunk at most, without waiting. Returns the number of bytes read and, if that was less than a chunk,
 -- the reason: "timeout" (no more yet), "closed" or another error.
 function Transport:fill()
-    if not self.sock then return 0, "closed" end
-    local data, why, part = self.sock:receive(self.chunk)
+    local sock = self.sock
+    if not sock then return 0, "closed" end
+    local data, why, part = sock:receive(self.chunk)
     data = data or part or ""
-    if data ~= "" then
-        if self.have == 0 then
+    local length, have = #data, self.have
+    if length > 0 then
+        if have == 0 then
             -- The usual case: what is read at once is all that there is.
             self.text, self.at = data, 1
         else
             Transport.append(self.later, data, self.chunk)
         end
-        self.have = self.have + #data
+        self.have = have + length
+    elseif not why then
+        -- Some releases of LuaSec have no words for an error of OpenSSL.
+        why = "error"
     end
-    -- Some releases of LuaSec have no words for an error of OpenSSL.
-    if data == "" and not why then why = "error" end
-    return #data, reason(why)
+    return length, why and (TIMEOUTS[why] and "timeout" or why)
 end
 
 --- Reads one chunk, or waits if there is nothing to read. `seconds` since `started`, which Clock.now() gave: when the wait ends.
@@ -101,13 +104,28 @@ local function join(self)
     self.later = {}
 end
 
---- Takes the next `length` bytes, or returns nil if they have not all arrived.
-function Transport:bytes(length)
-    if self.have < length then return nil end
-    if #self.text - self.at + 1 < length then join(self) end
-    local from = self.at
-    self.at, self.have = from + length, self.have - length
-    return self.text:sub(from, from + length - 1)
+--- Takes the next `length` bytes behind `skipped` bytes, by default 0, which it takes, too. Returns nil, and takes nothing, if they
+-- have not all arrived.
+function Transport:bytes(length, skipped)
+    local have = self.have - length - (skipped or 0)
+    if have < 0 then return nil end
+    self.have = have
+    local text, from = self.text, self.at + (skipped or 0)
+    local last = from + length - 1
+    if last > #text then
+        local following = self.later[1]
+        if #text + #following >= last and from <= #text then
+            -- The usual case: a read has ended within a message. Its rest alone is copied, not all that has come.
+            table.remove(self.later, 1)
+            self.text, self.at = following, last - #text + 1
+            return text:sub(from) .. following:sub(1, last - #text)
+        end
+        join(self)
+        text, from = self.text, self.at + (skipped or 0)
+        last = from + length - 1
+    end
+    self.at = last + 1
+    return text:sub(from, last)
 end
 
 --- Returns the numbers of the next bytes, `count` at most: fewer if fewer have come. They are not taken.
@@ -142,10 +160,11 @@ end
 --- Takes what a pattern matches at the next byte, and returns its two captures. The pattern begins with ^, and ends with () as a
 -- third capture. Returns nil, and takes nothing, if it does not match. This is faster than line() and a match of the line.
 function Transport:match(pattern)
-    join(self)
-    local first, second, stop = self.text:match(pattern, self.at)
+    if self.later[1] then join(self) end
+    local at = self.at
+    local first, second, stop = self.text:match(pattern, at)
     if not stop then return nil end
-    self.at, self.have = stop, self.have - (stop - self.at)
+    self.at, self.have = stop, self.have - (stop - at)
     return first, second
 end
 
@@ -157,7 +176,12 @@ end
 --- Appends bytes to the send queue.
 function Transport:push(data)
     if data == "" then return end
-    self.behind[#self.behind + 1] = data
+    if self.unsent == 0 then
+        -- The usual case: nothing is copied.
+        self.front, self.sent = data, 0
+    else
+        self.behind[#self.behind + 1] = data
+    end
     self.unsent = self.unsent + #data
 end
 

@@ -145,11 +145,13 @@ end
 
 -- Decoding --------------------------------------------------------------------------------------
 
--- Decodes bytes that come in these pieces, and returns all messages and the violation as one string.
-local function read( pieces, options )
-    local transport, decoder, got = Transport.new( fakes.socket( pieces, "closed" ) ), Frames.decoder( options ), {}
+-- Decodes bytes that come in these pieces, and returns all messages and the violation as one string. `chunk`: bytes of one read;
+-- then two reads come before the decoder, so that messages lie across them.
+local function read( pieces, options, chunk )
+    local transport, decoder, got = Transport.new( fakes.socket( pieces, "closed" ), chunk ), Frames.decoder( options ), {}
     while true do
         local _, why = transport:fill()
+        if chunk and not why then _, why = transport:fill() end
         while true do
             local verb, body, detail = decoder:next( transport )
             if not verb and body then
@@ -171,6 +173,7 @@ local function decoded( bytes, options )
     for at = 1, #bytes do single[at] = bytes:sub( at, at ) end
     lib.equal( read( single, options ), result )
     for at = 1, #bytes - 1 do lib.equal( read( { bytes:sub( 1, at ), bytes:sub( at + 1 ) }, options ), result ) end
+    for at = 1, #bytes - 1 do lib.equal( read( { bytes }, options, at ), result ) end
     return result
 end
 
