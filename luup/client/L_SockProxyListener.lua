@@ -129,10 +129,24 @@ function replies.result(self, line)
     return true
 end
 
+local function query_decoded(text)
+    return (text:gsub("%+", " "):gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
+--- Returns the parameters of a URL's query, decoded, in order: a list of { name =, value = }.
+function Listener.query(text)
+    local parameters = {}
+    for word in text:gmatch("[^&]+") do
+        local name, value = word:match("^([^=]*)=?(.*)$")
+        parameters[#parameters + 1] = { name = query_decoded(name), value = query_decoded(value) }
+    end
+    return parameters
+end
+
 -- The parameters of a query by their names. Of several with one name, the first.
 local function query_of(text)
     local query = {}
-    for _, pair in ipairs(Options.query(text)) do
+    for _, pair in ipairs(Listener.query(text)) do
         if query[pair.name] == nil then query[pair.name] = pair.value end
     end
     return query

@@ -79,20 +79,6 @@ function Options.encoded(text)
     return (tostring(text):gsub("[^%w_.~:/=-]", hex))
 end
 
-local function query_decoded(text)
-    return (text:gsub("%+", " "):gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
-end
-
---- Returns the parameters of a URL's query, decoded, in order: a list of { name =, value = }.
-function Options.query(text)
-    local parameters = {}
-    for word in text:gmatch("[^&]+") do
-        local name, value = word:match("^([^=]*)=?(.*)$")
-        parameters[#parameters + 1] = { name = query_decoded(name), value = query_decoded(value) }
-    end
-    return parameters
-end
-
 -- The names of a command's options, sorted, so that equal options give equal lines.
 local function sorted(options)
     local names = {}

@@ -27,6 +27,7 @@
 
 local Client = require "L_SockProxyClient"
 local Headers = require "L_SockProxyHeaders"
+local Listener = require "L_SockProxyListener"
 local Options = require "L_SockProxyOptions"
 local Stream = require "L_SockProxyTurboStream"
 local class = require "L_SockProxyClass"
@@ -127,7 +128,7 @@ end
 -- The parameters of a query by their names, as turbo has them: a list where there are several of one name.
 local function arguments_of(target)
     local arguments = {}
-    for _, pair in ipairs(Options.query(target:match("%?(.*)$") or "")) do
+    for _, pair in ipairs(Listener.query(target:match("%?(.*)$") or "")) do
         local name, known = pair.name, arguments[pair.name]
         if type(known) == "table" then
             table.insert(known, pair.value)
