@@ -121,11 +121,11 @@ function steps.connect(self)
     return channel:request(self.command, reply_limit(options, self.websocket))
 end
 
--- True if a proxy that can make this connection is there.
+-- Returns true if a proxy that can make this connection is there, else false and the reason.
 function steps.find_proxy(self)
-    local channel = connect_proxy(self.options, self.framing, Options.required_capabilities(self.target, self.options))
-    if channel then channel:close() end
-    return channel ~= nil
+    local channel, why = connect_proxy(self.options, self.framing, Options.required_capabilities(self.target, self.options))
+    if channel then channel:quit() end
+    return channel ~= nil, why
 end
 
 --- Returns a random pid for KEEP. The plugin stores it in a variable of its device.

@@ -32,6 +32,8 @@ local MIN_INTERVAL, MAX_INTERVAL, GROWTH = 0.02, 2, 1.5
 local MIN_DELAY, MAX_DELAY = 1, 60
 -- Seconds. With HEAL, a connection that lasted so long sets the delay back, as in the proxy.
 local HEAL_LASTING = 10
+-- A connection through the proxy that is silent for so many times `proxy_interval` has the library ask whether the proxy hangs.
+local HANG_INTERVALS = 10
 -- Seconds of silence before a direct connection may be replaced by one through the proxy.
 local MIN_SILENCE = 5
 
@@ -55,7 +57,7 @@ local function next_poll(self)
     if self.state == "open" and self.channel:queued() > 0 then
         -- The notifications do not tell when the peer takes more.
         seconds = math.min(seconds, 10 * MIN_INTERVAL)
-    elseif self.state == "open" and self.channel.notified then
+    elseif self.state == "open" and self.channel.notified and not self.probe then
         seconds = BACKUP_INTERVAL
     end
     if self.due then seconds = math.min(seconds, self.due) end
@@ -153,6 +155,7 @@ end
 -- Marks the connection as open. `quiet`: without on_open, since the caller of open() learns it otherwise.
 local function set_open(self, channel, quiet)
     self.channel, self.state, self.operation, self.opened_at = channel, "open", nil, Clock.now()
+    self.looked_at = self.opened_at
     self.kept, self.pid, self.direct = channel.resumed or false, channel.pid, channel.direct
     self.seen = self.kept and self.resume_at or 0
     self.closing, self.code, self.reason, self.undelivered = nil, nil, nil, nil
@@ -262,26 +265,43 @@ local function dispatch(self, started)
     return true
 end
 
--- For a connection without the proxy: asks whether the proxy is there again, and moves a connection that is silent to it.
+-- Asks at intervals whether the proxy is there. A connection without it that is silent moves to it. A connection through a proxy
+-- that hangs ends: such a proxy closes nothing.
 local function look_for_proxy(self)
-    local options = self.options
+    local options, direct = self.options, self.direct
     if not self.probe then
-        local reopens = options.reconnect or options.HEAL and heal_delay(self)
-        if not (reopens and options.direct) or self.closing then return end
-        self.looked_at = self.looked_at or self.opened_at
-        local interval = options.proxy_interval
-        local silent = Clock.since(self.channel.heard) >= math.min(interval, MIN_SILENCE)
-        if not silent or Clock.since(self.looked_at) < interval then return end
+        if self.closing then return end
+        local now, interval = Clock.now(), options.proxy_interval
+        local silent
+        if direct then
+            if not (options.reconnect or options.HEAL and heal_delay(self)) or not options.direct then return end
+            silent = now - self.channel.heard >= math.min(interval, MIN_SILENCE)
+        else
+            interval, silent = interval * HANG_INTERVALS, self.seen == self.looked_seen
+        end
+        if now - self.looked_at < interval then return end
+        if not silent then
+            if not direct then self.looked_at, self.looked_seen = now, self.seen end
+            return
+        end
         self.probe = Operation.start(function() return self:find_proxy() end)
     end
-    local done, found = self.probe:step()
+    local done, found, why = self.probe:step()
     if not done then
         expect_data(self)
         return
     end
     self.probe, self.looked_at = nil, Clock.now()
+    if not direct then
+        -- A proxy that has ended closes the connection, and one that refuses another connection may still serve this one.
+        if not found and (why:find("timeout", 1, true) or why:find("hangs", 1, true)) then
+            set_lost(self, why)
+            self.retry_at, self.delay = Clock.now(), MIN_DELAY
+        end
+        return
+    end
     if not found then return end
-    local why = "the proxy is there again"
+    why = "the proxy is there again"
     local code = self.framing == "MESG" and self.websocket and 1001 or nil
     if code then self.channel:push("CLOS", "", code) end
     self.channel:flush()
@@ -315,11 +335,13 @@ local function take_turn(self, started)
     return true, bytes
 end
 
--- Does what is due at a time on a connection without the proxy: checks the limit of silence, sends pings, and looks for the proxy.
+-- Does what is due at a time: looks for the proxy and, without it, checks the limit of silence and sends pings.
 local function tick(self)
-    local why
-    why, self.due = self.channel:tick()
-    if why then return set_lost(self, why) end
+    if self.direct then
+        local why
+        why, self.due = self.channel:tick()
+        if why then return set_lost(self, why) end
+    end
     look_for_proxy(self)
 end
 
@@ -339,7 +361,7 @@ local function poll(self)
     if self.state ~= "open" then return nil, 0 end
     local more, bytes = take_turn(self, started)
     if bytes > 0 then self.interval = MIN_INTERVAL else self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL) end
-    if more == false and self.direct then
+    if more == false and (self.direct or self.options.reconnect) then
         tick(self)
         if self.state ~= "open" then return nil, bytes end
     end

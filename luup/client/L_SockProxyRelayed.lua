@@ -43,6 +43,12 @@ function Relayed:drop(pid)
     return Handshake.drop(self.transport, pid, self.patience)
 end
 
+--- Leaves setup mode as the protocol has it, so that the proxy does not log an end without a word. Closes the connection.
+function Relayed:quit()
+    Handshake.request(self.transport, "QUIT", self.patience)
+    self.transport:close()
+end
+
 --- Names the action of `notify` before CONN, so that the proxy also notifies of an error in CONN.
 function Relayed:announce(notify)
     Handshake.request(self.transport, "NTFY " .. Options.notify(notify):gsub("/", " "), self.patience)

@@ -3,6 +3,7 @@
 --
 -- usage: lua5.1 proxy_restart.lua proxy=PORT server=PORT luup=PORT, in this directory; see tests/e2e/websocket/lua_clients.rs
 
+local socket = require "socket"
 local lib = require "lib"
 local engine = require "engine"
 local proxy = require "L_SockProxyClient"
@@ -50,6 +51,29 @@ lib.equal( openings.next(), "proxy" )
 conn:close()
 lib.equal( conn.state, "closed" )
 lib.equal( next( group ), nil )
+-- A proxy that hangs closes nothing. The library asks it after some silence, not before.
+conn = lib.check( proxy.open( "ws://127.0.0.1:" .. at.server .. "/", {
+    reconnect = true, on_open = function( self ) openings.put( self.direct and "direct" or "proxy" ) end,
+    on_message = function( _, message ) got.put( message ) end,
+    on_close = function( _, code, reason ) got.put( "closed " .. tostring( code ) .. " " .. reason:gsub( "^.*: ", "" ) ) end,
+} ) )
+lib.equal( openings.next(), "proxy" )
+-- Ten times proxy_interval, twice: the proxy answers, and nothing happens.
+local stop = socket.gettime() + 5
+engine.run_until( function() return socket.gettime() > stop end, "silence" )
+lib.equal( conn.direct, false )
+echo "by a proxy that answers"
+say "silent"
+io.read() -- The proxy hangs.
+lib.equal( got.next(), "closed 1006 timeout" )
+lib.equal( openings.next(), "direct" )
+echo "without a proxy that hangs"
+say "direct"
+io.read() -- It goes on.
+lib.equal( got.next(), "closed 1001 the proxy is there again" )
+lib.equal( openings.next(), "proxy" )
+echo "by the proxy that goes on"
+conn:close()
 engine.withdraw()
 lib.no_new_globals()
 print "ok"

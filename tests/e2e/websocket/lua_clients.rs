@@ -264,7 +264,7 @@ fn a_listener_outlives_the_daemon() {
     }
 }
 
-/// With `reconnect`, the library connects without a proxy that has ended, and goes back to it.
+/// With `reconnect`, the library connects without a proxy that has ended or hangs, and goes back to it.
 #[test]
 fn a_connection_outlives_the_proxy_and_goes_back_to_it() {
     for interpreter in interpreters() {
@@ -272,7 +272,7 @@ fn a_connection_outlives_the_proxy_and_goes_back_to_it() {
         let scripted = ScriptedServer::new(WRONG);
         let server = Server::start(move |peer| scripted.serve(peer));
         let start = || daemon().port(port.port()).luup(&format!("http://127.0.0.1:{}", luup.port())).start();
-        let mut current = Some(start());
+        let first = start();
         let mut script = Command::new(interpreter)
             .arg("proxy_restart.lua")
             .args(
@@ -288,14 +288,19 @@ fn a_connection_outlives_the_proxy_and_goes_back_to_it() {
         let mut next = || lines.next().unwrap().unwrap();
         let mut stdin = script.stdin.take().unwrap();
         assert_eq!(next(), "proxy");
-        current.take().unwrap().signal(Signal::SIGKILL);
+        first.signal(Signal::SIGKILL);
         stdin.write_all(b"\n").unwrap();
         assert_eq!(next(), "direct", "{interpreter}");
-        current = Some(start());
+        let second = start();
+        stdin.write_all(b"\n").unwrap();
+        assert_eq!(next(), "silent", "{interpreter}");
+        second.signal(Signal::SIGSTOP);
+        stdin.write_all(b"\n").unwrap();
+        assert_eq!(next(), "direct", "{interpreter}");
+        second.signal(Signal::SIGCONT);
         stdin.write_all(b"\n").unwrap();
         assert_eq!(next(), "ok", "{interpreter}");
         assert!(script.wait().unwrap().success());
-        drop(current);
     }
 }
 
