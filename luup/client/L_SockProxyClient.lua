@@ -110,6 +110,13 @@ function steps.connect(self)
     if pid then
         local attached
         attached, why = channel:attach(pid, self.resume_at, self.target)
+        if attached == false and why == "Invalid option" then
+            -- A proxy older than the option CONN of ATCH has ended this connection.
+            channel:close()
+            channel, why = connect_proxy(options, self.framing, {})
+            if not channel then return nil, why end
+            attached, why = channel:attach(pid, self.resume_at)
+        end
         if attached then return channel end
         if attached == nil then return nil, why end
         self.gap = why == "Gap"

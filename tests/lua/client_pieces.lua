@@ -305,6 +305,30 @@ lib.check( not conn.kept and conn.seen == 0 and conn.gap )
 conn, sock = against( { GREETING, ALL, "ERR ATCH Other target\n", "OK DROP\n", "OK CONN 12345678\n" }, keep )
 lib.equal( sent_bytes( sock ), ATCH .. "DROP 12345678\n" .. CONN )
 lib.check( not conn.kept and conn.seen == 0 and not conn.gap )
+-- A proxy that does not know the option CONN of ATCH ends the connection. The library attaches without it.
+local older = { fake( { GREETING, ALL, "ERR ATCH Invalid option\n" }, "closed" ), fake { GREETING, "OK ATCH 12345678\n" } }
+local dialled = 0
+keep.connect = function()
+    dialled = dialled + 1
+    return older[dialled]
+end
+conn = proxy.open( "ws://h/", keep )
+lib.equal( sent_bytes( older[1] ), ATCH )
+lib.equal( sent_bytes( older[2] ), "ATCH 12345678 SEEN=7\n" )
+lib.check( conn.kept and conn.seen == 7 and older[1].closed and not older[2].closed )
+conn:leave()
+-- Its kept connection is gone.
+older = { fake( { GREETING, ALL, "ERR ATCH Invalid option\n" }, "closed" ),
+    fake { GREETING, "ERR ATCH No such pid\n", "OK CONN 12345678\n" } }
+dialled = 0
+conn = proxy.open( "ws://h/", keep )
+lib.equal( sent_bytes( older[2] ), "ATCH 12345678 SEEN=7\n" .. CONN )
+lib.check( not conn.kept )
+-- The library tries this once.
+older = { fake( { GREETING, ALL, "ERR ATCH Invalid option\n" }, "closed" ), fake( { GREETING, "ERR ATCH Invalid option\n" }, "closed" ) }
+dialled = 0
+lib.equal( proxy.open( "ws://h/", keep ), nil )
+lib.equal( dialled, 2 )
 
 -- Luup's timer polls soon after something has come, without notifications. With them it polls every five seconds, and soon only
 -- while bytes are queued, since no notification tells that the proxy takes more.
