@@ -303,6 +303,8 @@ assert all(set(d.get("dependsOn", [])) <= set(refs) for d in bill["dependencies"
 BILL
 
 cp "$feeds"/sockproxyd.{pub,pem} "$made/dist/"
+# No release has packages of another version.
+rm "$made/dist"/sockproxyd-example*
 notes=$("$ROOT/scripts/release-notes" "$made/dist")
 result "release: the notes have the version" grep -qx "# sockproxyd $version" <<<"$notes"
 result "release: the notes have the changes" grep -qx '### Added' <<<"$notes"
