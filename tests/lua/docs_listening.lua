@@ -48,9 +48,13 @@ local function run( heading, variables )
         },
     }, { __index = _G } )
     -- The library calls Luup by the global table.
-    rawset( _G, "luup", { log = plugin.luup.log, call_delay = function( name, seconds )
+    engine.provide()
+    local call_delay = luup.call_delay
+    luup.log = plugin.luup.log
+    luup.call_delay = function( name, seconds, data )
         if name:match( "^SockProxyClient_timer_" ) then plugin.timer = seconds end
-    end } )
+        call_delay( name, seconds, data )
+    end
     for port, instead in pairs( ports ) do
         local count
         text, count = text:gsub( port, tostring( instead ) )
