@@ -9,7 +9,7 @@ use super::receiver::{Decoded, PayloadLocation, Receiver};
 use super::sender::Sender;
 use super::{
     ClosingError, ConnectionLost, Control, ControlFrameError, Entropy, Event, Kind, Leniency, MAX_CONTROL_PAYLOAD,
-    ProtocolError, Role, WebSocketSettings, close,
+    ProtocolError, Role, WebSocketSettings, WriteFrame, close,
 };
 use crate::trace::{Trace, Way};
 
@@ -218,7 +218,7 @@ impl Connection {
         kind: Kind,
         payload: &[u8],
         fin: bool,
-        write: &mut dyn FnMut(&[u8], &[u8]) -> usize,
+        write: &mut WriteFrame<'_>,
         entropy: &mut dyn Entropy,
     ) -> Result<(), ClosingError> {
         // Section 5.5.1: an endpoint MUST NOT send data frames after a close frame.

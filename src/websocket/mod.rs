@@ -39,6 +39,7 @@ use std::time::Duration;
 
 pub(crate) use connection::Connection;
 pub(crate) use deflate::Deflate;
+pub(crate) use sender::WriteFrame;
 
 /// Unmasks bytes from the start of a payload on.
 #[cfg(feature = "bench")]

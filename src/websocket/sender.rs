@@ -8,6 +8,12 @@ use super::{Entropy, Kind, WebSocketSettings};
 /// Shorter payloads are copied behind their header, so that frames which follow each other leave at once. Copying costs less
 /// than half a microsecond then.
 const MIN_UNCOPIED: usize = 16 * 1024;
+/// Bytes of memory that an idle connection keeps for its next frame at most. To allocate them each time costs as much as all else
+/// that a short frame takes.
+const MAX_KEPT: usize = 128;
+
+/// Writes the header and the payload of a frame, and returns how many bytes of both together it has written: 0 if none.
+pub(crate) type WriteFrame<'a> = dyn FnMut(&[u8], &[u8]) -> usize + 'a;
 
 /// Encodes frames for the peer. The caller limits how much may wait.
 #[derive(Debug)]
@@ -59,14 +65,18 @@ impl Sender {
         &self.out[self.written..]
     }
 
-    /// `bytes` of [`Sender::pending`] have been written. When none is left, the memory goes to the free list, so that
-    /// an idle connection holds none.
+    /// `bytes` of [`Sender::pending`] have been written. When none is left, the memory goes to the free list, so that an idle
+    /// connection holds none but that of a short frame.
     pub(super) fn handle_transmitted(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.queued(), "{bytes} bytes of {} are written", self.queued());
         self.written = (self.written + bytes).min(self.out.len());
         if self.written == self.out.len() {
-            crate::buffer_pool::give(std::mem::take(&mut self.out));
             self.written = 0;
+            if self.out.capacity() > MAX_KEPT {
+                crate::buffer_pool::give(std::mem::take(&mut self.out));
+            } else {
+                self.out.clear();
+            }
         }
     }
 
@@ -86,7 +96,7 @@ impl Sender {
         kind: Kind,
         payload: &[u8],
         fin: bool,
-        write: &mut dyn FnMut(&[u8], &[u8]) -> usize,
+        write: &mut WriteFrame<'_>,
         entropy: &mut dyn Entropy,
     ) {
         // Section 5.4: frames after the first of a message are continuations.
@@ -159,7 +169,7 @@ impl Sender {
 
     /// Has a frame written, and queues what is left of it.
     #[inline(never)]
-    fn uncopied_frame(&mut self, header: Header, payload: &[u8], write: &mut dyn FnMut(&[u8], &[u8]) -> usize) {
+    fn uncopied_frame(&mut self, header: Header, payload: &[u8], write: &mut WriteFrame<'_>) {
         let (header, length) = Header { length: payload.len() as u64, ..header }.bytes();
         let header = &header[..length];
         let written = write(header, payload);
@@ -180,6 +190,34 @@ impl Sender {
         match mask {
             Some(key) => Mask::new(key).append(payload, &mut self.out),
             None => self.out.extend_from_slice(payload),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestEntropy;
+    use crate::websocket::Role;
+
+    #[test]
+    fn an_idle_sender_keeps_the_memory_of_a_short_frame_at_most() {
+        for role in [Role::Client, Role::Server] {
+            let mut sender = Sender::new(&crate::websocket::tests::settings(role));
+            for (length, keeps) in
+                [(20, true), (MAX_KEPT - MAX_HEADER, true), (MAX_KEPT, false), (5000, false), (1, true)]
+            {
+                sender.data(Kind::Binary, &vec![7; length], true, &mut |_, _| 0, &mut TestEntropy::default());
+                assert!(sender.held() >= length);
+                sender.handle_transmitted(sender.queued() - 1);
+                assert_eq!(sender.pending().len(), 1);
+                sender.handle_transmitted(1);
+                assert_eq!(
+                    (sender.queued(), sender.held(), sender.out.capacity() > 0),
+                    (0, 0, keeps),
+                    "{length} bytes"
+                );
+            }
         }
     }
 }

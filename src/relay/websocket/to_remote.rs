@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{BATCH, MESSAGE_COST};
 use crate::protocol::framing::{Decoder, Framing, FramingError, FramingKind, Item};
-use crate::websocket::{Connection, Entropy, Kind};
+use crate::websocket::{Connection, Entropy, Kind, WriteFrame};
 
 /// The plugin's way to the remote.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl ToRemote {
         bytes: &[u8],
         memory: usize,
         connection: &mut Connection,
-        write: &mut dyn FnMut(&[u8], &[u8]) -> usize,
+        write: &mut WriteFrame<'_>,
         entropy: &mut dyn Entropy,
     ) {
         if bytes.is_empty() {
@@ -69,7 +69,7 @@ impl ToRemote {
         connection: &mut Connection,
         allowance: &mut usize,
         now: Instant,
-        write: &mut dyn FnMut(&[u8], &[u8]) -> usize,
+        write: &mut WriteFrame<'_>,
         entropy: &mut dyn Entropy,
     ) -> Option<PluginEnd> {
         while connection.queued() < BATCH && *allowance > 0 {

@@ -102,7 +102,7 @@ impl Entropy for Counting {
     }
 }
 
-fn settings(role: Role) -> WebSocketSettings {
+pub(super) fn settings(role: Role) -> WebSocketSettings {
     WebSocketSettings {
         role,
         mask: true,
