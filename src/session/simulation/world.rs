@@ -596,7 +596,8 @@ impl World {
         let port = self.port.as_ref().ok_or(AcceptError::NoSuchId)?;
         let (owner, arrival) = port.find_waiting(id).ok_or(AcceptError::NoSuchId)?;
         let session = &self.slots[&key].session;
-        let (_, protocol) = self.slots[&arrival].session.port().expect("it waits");
+        // It may have left in an ACPT before, and have had no turn since.
+        let (_, protocol) = self.slots[&arrival].session.port().ok_or(AcceptError::NoSuchId)?;
         if self.slots[&owner].session.address() != session.address() {
             return Err(AcceptError::NoSuchId);
         }
