@@ -45,7 +45,7 @@ local REPLY_MARGIN = 10
 local MAX_DROP_WAIT = 0.1
 
 -- Two tables by the proxy's address. `hangs_until`: the time until which the library does not connect to the proxy, which has
--- accepted a connection and has not greeted. `missing`: the last reason for connecting without the proxy that was logged.
+-- not reacted to a connection. `missing`: the last reason for connecting without the proxy that was logged.
 local hangs_until, missing = {}, {}
 
 -- Returns the options of a call with the defaults, or nil and the reason. The caller's table is not changed.
@@ -68,16 +68,16 @@ local function reply_limit(options, websocket)
     return (websocket and Options.request_limit(options) or Options.connect_limit(options)) + REPLY_MARGIN
 end
 
--- Connects to the proxy for a connection of its own, in an operation. Returns the channel, or nil and the reason if no proxy that
--- can do it is there.
+-- Connects to the proxy for a connection of its own, in an operation. Returns the channel; or nil and the reason if no proxy that
+-- can do it is there; or false and the reason if the proxy hangs.
 local function connect_proxy(options, framing, needs)
     local address = options.host .. ":" .. options.port
     if options.direct and hangs_until[address] and hangs_until[address] > Clock.now() then
-        return nil, "the proxy at " .. address .. " hangs"
+        return false, "the proxy at " .. address .. " hangs"
     end
     local channel, why = Relayed.connect(options, framing, needs)
     if channel then missing[address] = nil end
-    hangs_until[address] = why and why:find("does not greet: timeout", 1, true) and Clock.now() + options.proxy_interval or nil
+    hangs_until[address] = channel == false and Clock.now() + options.proxy_interval or nil
     return channel, why
 end
 
@@ -128,11 +128,12 @@ function steps.connect(self)
     return channel:request(self.command, reply_limit(options, self.websocket))
 end
 
--- Returns true if a proxy that can make this connection is there, else false and the reason.
+-- Returns true if a proxy that can make this connection is there; or nil and the reason if not; or false and the reason if the
+-- proxy hangs.
 function steps.find_proxy(self)
     local channel, why = connect_proxy(self.options, self.framing, Options.required_capabilities(self.target, self.options))
     if channel then channel:quit() end
-    return channel ~= nil, why
+    return channel and true, why
 end
 
 --- Returns a random pid for KEEP. The plugin stores it in a variable of its device.

@@ -294,7 +294,7 @@ local function look_for_proxy(self)
     self.probe, self.looked_at = nil, Clock.now()
     if not direct then
         -- A proxy that has ended closes the connection, and one that refuses another connection may still serve this one.
-        if not found and (why:find("timeout", 1, true) or why:find("hangs", 1, true)) then
+        if found == false then
             set_lost(self, why)
             self.retry_at, self.delay = Clock.now(), MIN_DELAY
         end

@@ -57,6 +57,12 @@ local function address_of(options)
     return options.host .. ":" .. options.port
 end
 
+-- Returns false if the reason is that the proxy does not react, else nil.
+local function failure(why)
+    if why == "timeout" then return false end
+    return nil
+end
+
 --- Calls a plugin's own `connect(host, port, options)`. Returns the socket, or nil and the reason. If the function
 -- raises an error, the error is the reason.
 function Handshake.call_connect(options, host, port)
@@ -66,7 +72,8 @@ function Handshake.call_connect(options, host, port)
 end
 
 --- Connects to the proxy and reads nothing. `options`: host, port, patience, chunk, and `connect(host, port, options)`
--- in place of LuaSocket's own, which may block. `seconds`: how long it may take. Returns the transport, or nil and the reason.
+-- in place of LuaSocket's own, which may block. `seconds`: how long it may take. Returns the transport; or nil and the reason;
+-- or false and the reason if the proxy does not react, as one that hangs.
 function Handshake.dial(options, seconds)
     local sock, why
     if options.connect then
@@ -74,7 +81,7 @@ function Handshake.dial(options, seconds)
     else
         sock, why = Handshake.connect_tcp(options.host, options.port, seconds or MAX_DIAL)
     end
-    if not sock then return nil, "no proxy at " .. address_of(options) .. ": " .. tostring(why) end
+    if not sock then return failure(why), "no proxy at " .. address_of(options) .. ": " .. tostring(why) end
     return Transport.new(sock, options.chunk)
 end
 
@@ -99,17 +106,19 @@ function Handshake.has_capabilities(options, reply, needs)
 end
 
 --- Connects to the proxy and checks that it has the capabilities `needs`, which are words of CAPA. `options` as for
--- Handshake.dial. Returns the transport and the pid of the greeting, or nil and the reason.
+-- Handshake.dial. Returns the transport and the pid of the greeting, or nil or false and the reason, as Handshake.dial.
 function Handshake.connect(options, needs)
     local transport, why = Handshake.dial(options, options.patience)
-    if not transport then return nil, why end
-    local function give_up(words)
+    if not transport then return transport, why end
+    local function give_up(words, result)
         transport:close()
-        return nil, words
+        return result, words
     end
     local greeting, pid, capable
     greeting, why = Handshake.reply(transport, options.patience)
-    if not greeting then return give_up("the proxy at " .. address_of(options) .. " does not greet: " .. tostring(why)) end
+    if not greeting then
+        return give_up("the proxy at " .. address_of(options) .. " does not greet: " .. tostring(why), failure(why))
+    end
     pid, why = Handshake.greeted(options, greeting)
     if not pid then return give_up(why) end
     if #needs == 0 then return transport, pid end

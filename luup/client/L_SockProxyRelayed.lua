@@ -17,7 +17,7 @@ Relayed.__index = Relayed
 -- connection, which is in setup mode, or nil and the reason.
 function Relayed.connect(options, framing, needs)
     local transport, pid = Handshake.connect(options, needs)
-    if not transport then return nil, pid end
+    if not transport then return transport, pid end
     return setmetatable({
         transport = transport, pid = pid, framing = framing, patience = options.patience,
         notified = options.notify or options.NTFY,
