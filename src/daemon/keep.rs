@@ -84,10 +84,7 @@ impl Daemon {
     pub(super) fn drop_session(&mut self, key: Key, pid: &[u8]) {
         let Some(session) = self.sessions.get(key).map(|found| &found.session) else { return };
         let (own_pid, is_operator) = (session.pid(), self.resources.config.stop.allows(session.address()));
-        let is_shown = |key: &Key| {
-            let found = self.sessions.get(*key);
-            found.is_some_and(|found| found.session.snapshot(&self.resources.schedule, self.now).is_some())
-        };
+        let is_shown = |key: &Key| self.sessions.get(*key).is_some_and(|found| found.session.is_shown());
         let shown = if is_operator { self.sessions.find(pid).filter(is_shown) } else { None };
         let kept = match shown {
             // The id that STAT shows is no guess of a kept pid.

@@ -123,8 +123,21 @@ pub(crate) struct Snapshot {
 }
 
 impl<N: Network> Session<N> {
-    /// What STAT shows of the session. `None` for one that is only draining.
+    /// True if STAT shows the session: not one that is only draining.
+    pub(crate) fn is_shown(&self) -> bool {
+        match &self.stage {
+            // One that is answered is only draining.
+            Stage::Opening => matches!(&self.plugin, PluginSide::Opening(client) if !client.opening.is_answered()),
+            Stage::Draining(_) | Stage::Closed => false,
+            _ => true,
+        }
+    }
+
+    /// What STAT shows of the session. `None` for one that it does not show.
     pub(crate) fn snapshot(&self, schedule: &Schedule, now: Instant) -> Option<Snapshot> {
+        if !self.is_shown() {
+            return None;
+        }
         let pid = self.pid.to_string();
         let mut shown = Snapshot {
             state: SnapshotState::Setup,
@@ -154,14 +167,7 @@ impl<N: Network> Session<N> {
             pid,
         };
         match &self.stage {
-            Stage::Setup(_) | Stage::Checking(_) => {}
-            Stage::Opening => {
-                // One that is answered is only draining.
-                let PluginSide::Opening(client) = &self.plugin else { return None };
-                if client.opening.is_answered() {
-                    return None;
-                }
-            }
+            Stage::Setup(_) | Stage::Opening | Stage::Checking(_) | Stage::Draining(_) | Stage::Closed => {}
             Stage::Watching(_) => {
                 shown.state = SnapshotState::Watching;
                 shown.protocol = Protocol::Ws;
@@ -228,7 +234,6 @@ impl<N: Network> Session<N> {
                 shown.idle = now.saturating_duration_since(tail.last_heard);
                 (shown.received, shown.sent) = (tail.received, tail.sent);
             }
-            Stage::Draining(_) | Stage::Closed => return None,
         }
         if self.kept_state() == KeptState::Parked {
             shown.state = SnapshotState::Parked;
