@@ -88,7 +88,7 @@ pub(crate) struct WebSocketRelay {
     close_reason: Option<CloseReason>,
     /// See [`Relay::failure`].
     failure: Option<Box<str>>,
-    /// The remote's end is not the plugin's (HEAL).
+    /// See [`RelayContext::heals`].
     heals: bool,
     /// The remote has ended in a way of which the plugin is not told, since the proxy connects again.
     heals_now: bool,
@@ -112,8 +112,6 @@ pub(crate) struct RelayOptions {
     pub receive: Option<Duration>,
     /// Messages are handed over whole, whatever their length: the plugin may come back (KEEP), or the remote (HEAL).
     pub whole: bool,
-    /// The remote's end is not the plugin's (HEAL).
-    pub heals: bool,
 }
 
 /// What a relay goes on with after another one whose remote has ended.
@@ -153,7 +151,7 @@ impl WebSocketRelay {
             is_shut_down: false,
             close_reason: None,
             failure: None,
-            heals: options.heals,
+            heals: false,
             heals_now: false,
             receive: options.receive,
             receive_timer: ReceiveTimer::new(now),
@@ -198,6 +196,7 @@ impl WebSocketRelay {
         cx: &mut RelayContext<'_>,
     ) -> RelayTurn {
         let mut turn = RelayTurn::default();
+        self.heals = cx.heals;
         let writes_failed = self.remote == RemoteState::WriteFailed;
         if plugin.is_closed() {
             self.read_last_bytes(plugin, remote, cx);

@@ -132,7 +132,6 @@ impl<N: Network> Relaying<N> {
                     max_message: bridge.max_message,
                     receive: parameters.receive_timeout,
                     whole: parameters.keep.is_some() || parameters.heals().is_some(),
-                    heals: parameters.heals().is_some(),
                 };
                 let ahead = (&request.sent_ahead[..], upgraded.rest);
                 let connection = Connection::new(settings, cx.now);

@@ -112,7 +112,7 @@ impl World {
         remote.send_ahead(&server_ahead);
         plugin.send_ahead(&plugin_ahead);
         let connection = Connection::new(settings, around.now);
-        let options = RelayOptions { framing, max_message: max_message as u64, receive, whole: keep, heals: false };
+        let options = RelayOptions { framing, max_message: max_message as u64, receive, whole: keep };
         let relay = WebSocketRelay::new(around.now, connection, &options, (&plugin_ahead, server_ahead), head);
         let plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
         let remote = SocketEndpoint::new(remote, Readiness::FRESH);

@@ -9,7 +9,7 @@ impl World {
     /// A plugin that reads MESG, and a remote.
     fn limited(receive: Option<Duration>, ping_interval: Option<Duration>) -> Self {
         let around = TestContext::new(MemoryBudget::new(1 << 20, 1 << 16), SCRATCH_SIZE);
-        let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive, whole: false, heals: false };
+        let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive, whole: false };
         Self::open(around, &options, ping_interval, None)
     }
 
@@ -96,7 +96,7 @@ fn server() -> World {
         deflate: None,
         ping_interval: None,
     };
-    let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive: None, whole: false, heals: false };
+    let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive: None, whole: false };
     let connection = Connection::new(settings, world.around.now);
     world.relay = WebSocketRelay::new(world.around.now, connection, &options, (b"", Vec::new()), None);
     world

@@ -29,7 +29,7 @@ impl World {
     fn beside_with(framing: Framing, others: usize, deflate: Option<Deflate>) -> Self {
         let mut around = TestContext::new(MemoryBudget::new(LIMIT, LIMIT), SCRATCH_SIZE);
         around.budget.hold(others);
-        let options = RelayOptions { framing, max_message: 1 << 20, receive: None, whole: false, heals: false };
+        let options = RelayOptions { framing, max_message: 1 << 20, receive: None, whole: false };
         Self::open(around, &options, None, deflate)
     }
 
@@ -65,7 +65,7 @@ fn a_text_that_is_longer_than_the_memory_passes_while_it_comes() {
         for (others, room) in [(0, usize::MAX), (0, 30_000), (4 << 20, 1000)] {
             let mut around = TestContext::new(MemoryBudget::new(4 << 20, 1 << 16), SCRATCH_SIZE);
             around.budget.hold(others);
-            let options = RelayOptions { framing, max_message: 10_000_000, receive: None, whole: false, heals: false };
+            let options = RelayOptions { framing, max_message: 10_000_000, receive: None, whole: false };
             let mut world = World::open(around, &options, None, None);
             world.plugin.stream_mut().room = 0;
             world.remote.stream_mut().send_bytes(&frame);
@@ -105,7 +105,7 @@ fn a_message_of_known_length_does_not_wait_for_memory_that_others_hold() {
 fn a_long_text_that_turns_out_not_to_be_utf_8_ends_the_plugins_stream() {
     for framing in [Framing::Mesg, Framing::Line] {
         let around = TestContext::new(MemoryBudget::new(4 << 20, 1 << 16), SCRATCH_SIZE);
-        let options = RelayOptions { framing, max_message: 1 << 20, receive: None, whole: false, heals: false };
+        let options = RelayOptions { framing, max_message: 1 << 20, receive: None, whole: false };
         let mut world = World::open(around, &options, None, None);
         world.pass(b"", &[&b"\x81\x7f\0\0\0\0\0\x02\0\0"[..], &[b'x'; 100_000]].concat());
         let begun = if framing == Framing::Mesg { "TEXT 131072\n" } else { "" };

@@ -87,7 +87,7 @@ fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
         deflate: Some(deflate),
         ping_interval: None,
     };
-    let wishes = RelayOptions { framing, max_message: 65536, receive: None, whole: false, heals: false };
+    let wishes = RelayOptions { framing, max_message: 65536, receive: None, whole: false };
     WebSocketRelay::new(now, Connection::new(settings, now), &wishes, (&[], Vec::new()), None)
 }
 
