@@ -253,7 +253,8 @@ impl World {
         self.check_rest();
         // Before anything ends: a closing notification would tell of data, too.
         self.drain_notifications();
-        self.come_to_rest();
+        // Meanwhile a session may have tried the next address of its remote, and this one has connected.
+        self.help_all();
         for slot in self.slots.values() {
             let conversation = &mut self.conversations[slot.conversation];
             let relaying = matches!(slot.session.stage, super::Stage::Relaying(_));
