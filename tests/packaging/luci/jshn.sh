@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# A simulation of the part of OpenWrt's jshn.sh that the rpcd plugin uses: reads objects, arrays and strings.
+# A simulation of the part of OpenWrt's jshn.sh that the rpcd plugin uses: reads objects, arrays and strings. As with that of
+# OpenWrt up to 24.10, warnings go to stdout, and a blank is before the first key.
 
 # json_load TEXT: fails if the text is not JSON of that kind. Each value becomes a line: its path, a tab, the value.
 json_load() {
@@ -41,15 +42,15 @@ json_select() {
     if printf '%s\n' "$json_lines" | grep -q "^$json_path/$1	"; then
         json_path=$json_path/$1
     else
-        echo "WARNING: Variable '$1' does not exist or is not an array/object" >&2
+        echo "WARNING: Variable '$1' does not exist or is not an array/object"
         return 1
     fi
 }
 
 # json_get_keys VARIABLE
 json_get_keys() {
-    eval "$1=\$(printf '%s\n' \"\$json_lines\" | sed -n \"s|^\$json_path/\([^/	]*\)	.*|\1|p\" | tr '\n' ' ')"
-    eval "[ -n \"\$$1\" ]"
+    eval "$1=\ \$(printf '%s\n' \"\$json_lines\" | sed -n \"s|^\$json_path/\([^/	]*\)	.*|\1|p\" | tr '\n' ' ')"
+    eval "[ -n \"\${$1# }\" ]"
 }
 
 # json_get_var VARIABLE NAME
