@@ -36,7 +36,8 @@ check "procd gets the command" grep -qx 'command /usr/sbin/sockproxyd -L /tmp/so
 check "procd restarts without a limit" grep -q '^respawn [0-9]* 1 0$' $parameters
 check "procd gets the program as a file" grep -q '^file .*/usr/sbin/sockproxyd$' $parameters
 check "procd gets the configuration as a file" grep -q '^file .*/etc/sockproxyd.cf$' $parameters
-check "procd watches /etc/config/sockproxyd" grep -q '^trigger config.change sockproxyd /etc/init.d/sockproxyd reload$' $parameters
+logged='/bin/sh -c /etc/init.d/sockproxyd reload 2>&1 | logger -t sockproxyd'
+check "procd watches /etc/config/sockproxyd, and what the reload prints is logged" grep -qxF "trigger config.change sockproxyd $logged" $parameters
 check "no reload_signal, which would replace a restart" not grep -q '^reload_signal' $parameters
 if [ "$flavour" = main ]; then
     check "procd runs the proxy as its own user" grep -q '^user sockproxyd$' $parameters
@@ -278,7 +279,7 @@ if [ "$flavour" = main ]; then
     eventually number 0
     check "start without an address" says 'waiting for interface lan' service start
     check "no process runs then" number 0
-    check "procd watches the interface" grep -qx 'trigger interface.\*.up lan /etc/init.d/sockproxyd reload' $parameters
+    check "procd watches the interface" grep -qxF "trigger interface.*.up lan $logged" $parameters
     echo 127.0.0.2 >/tmp/address.lan
     check "reload when the interface has come up" service reload
     check "the proxy greets at its address" greets 2612 127.0.0.2
