@@ -50,6 +50,11 @@ check "the plugin takes procd's arguments, with blanks" is_status
 
 # A connection, for the tables: a remote that says nothing.
 /test/busybox sleep 60 | /test/busybox nc -l -p 2612 >/dev/null &
+# nc serves one connection, so that none can try whether it listens.
+remote_listens() {
+    grep -q ':0A34 0*:0000 0A' /proc/net/tcp*
+}
+check "the remote listens" eventually remote_listens
 {
     echo 'CONN 127.0.0.1:2612 NTFY=5/urn:example-com:serviceId:Device1/Receive/0'
     /test/busybox sleep 60
