@@ -364,8 +364,6 @@ local function check_options(options, kind)
             return "Invalid option " .. name .. "=" .. tostring(value)
         end
     end
-    -- The decoder of this library is always strict.
-    if options.LENI then return "LENI needs the proxy" end
 end
 
 --- Opens a connection. `target` and `options` as for L_SockProxyClient.open. Returns it, or nil and the reason.

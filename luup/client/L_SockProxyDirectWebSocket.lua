@@ -94,10 +94,22 @@ local function handshake(url, options, started, seconds)
     end
 end
 
+-- Returns what the server may get wrong, as Frames.decoder takes it, or nil and the reason.
+local function leniency_of(options)
+    if not options.LENI then return {} end
+    local words = Options.items(options.LENI)
+    local leniency = Frames.leniency(words)
+    if leniency then return leniency end
+    return nil, (Options.line({ "Invalid option" }, { LENI = words }, { LENI = true }))
+end
+
 --- Opens a WebSocket; called by L_SockProxyDirect.open. Returns it, or nil and the reason.
 function WebSocket.open(target, options, framing)
     local started, seconds = Clock.now(), Options.request_limit(options)
-    local url, why = Upgrade.parse(target)
+    local leniency, url, why
+    leniency, why = leniency_of(options)
+    if not leniency then return nil, why end
+    url, why = Upgrade.parse(target)
     if not url then return nil, why end
     local first = url
     local redirects = math.min(tonumber(options.RDIR) or REDIRECTS, MAX_REDIRECTS)
@@ -107,7 +119,7 @@ function WebSocket.open(target, options, framing)
             local max = tonumber(options.MAXM) or MAX_MESSAGE
             local self = setmetatable({
                 transport = transport, framing = framing,
-                decoder = Frames.decoder { max = max }, max = max,
+                decoder = Frames.decoder { max = max, leniency = leniency }, max = max,
                 mask = options.MASK == nil or is_on(options.MASK), control = tostring(options.CTRL or "auto"):lower(),
                 pings = {}, pieces = {}, pieces_length = 0,
                 interval = (tonumber(options.PNGI) or 0) > 0 and tonumber(options.PNGI) or nil,

@@ -275,7 +275,7 @@ local function close(self, body)
         -- Section 7.4.1: 1004, 1005, 1006 and 1015 MUST NOT be set in a close frame.
         if not Framing.is_close_code(code) then return violation(self, 1002, "invalid close code") end
         -- Section 5.5.1: the reason is UTF-8. Section 8.1: invalid UTF-8 MUST fail the connection.
-        if not Frames.is_utf8(reason) then return violation(self, 1007, "close reason is not UTF-8") end
+        if self.utf8 and not Frames.is_utf8(reason) then return violation(self, 1007, "close reason is not UTF-8") end
     end
     -- Section 5.5.1: the application MUST NOT send any more data frames after a close frame. What still comes is not read.
     self.pieces = nil
@@ -290,10 +290,11 @@ local function read_payload(self, buffer)
     local body = buffer:bytes(self.length)
     if not body then return nil end
     self.stage = read_head
+    if self.key then body = Frames.mask(body, self.key) end
     if self.opcode == 8 then return close(self, body) end
     if self.opcode > 8 then return VERBS[self.opcode], body end
     local verb, pieces = self.message, self.pieces
-    if verb == "TEXT" then
+    if verb == "TEXT" and self.utf8 then
         -- Section 8.1: a text that is not UTF-8 MUST fail the connection. A fragment may end within a character.
         local valid = self.utf8:feed(body)
         if not valid or self.final and not self.utf8:complete() then return violation(self, 1007, "a text is not UTF-8") end
@@ -309,6 +310,13 @@ local function read_payload(self, buffer)
     return verb, table.concat(pieces)
 end
 
+local function read_key(self, buffer)
+    self.key = buffer:bytes(4)
+    if not self.key then return nil end
+    self.stage = read_payload
+    return true
+end
+
 function read_head(self, buffer)
     local first, second, a, b, c, d, e, f, g, h = buffer:peek(10)
     if not second then return nil end
@@ -317,8 +325,9 @@ function read_head(self, buffer)
     if first % 128 > 15 then return violation(self, 1002, "a reserved bit is set") end
     -- Section 5.2: a receiver MUST fail the connection on an unknown opcode.
     if not VERBS[opcode] then return violation(self, 1002, "unknown opcode") end
+    local is_masked = second > 127
     -- Section 5.1: a client MUST close the connection on a masked frame.
-    if second > 127 then return violation(self, 1002, "a masked frame") end
+    if is_masked and not self.may_mask then return violation(self, 1002, "a masked frame") end
     if opcode > 7 then
         -- Section 5.5: control frames MUST NOT be fragmented.
         if not final then return violation(self, 1002, "a fragmented control frame") end
@@ -351,14 +360,33 @@ function read_head(self, buffer)
         if opcode > 0 then self.message = VERBS[opcode] end
     end
     buffer:skip(size)
-    self.opcode, self.final, self.length, self.stage = opcode, final, length, read_payload
+    self.opcode, self.final, self.length, self.key = opcode, final, length, nil
+    self.stage = is_masked and read_key or read_payload
     return true
 end
 
---- Returns a decoder for the frames of one server. `options.max`: bytes of a message at most, by default 1 MiB.
+--- Returns a decoder for the frames of one server. `options`: `max`, the bytes of a message at most, by default 1 MiB; `leniency`,
+-- what the server may get wrong, as Frames.leniency returns it, by default nothing.
 function Frames.decoder(options)
-    local max = options and options.max or MAX_MESSAGE
-    return setmetatable({ max = max, size = 0, utf8 = Frames.utf8(), stage = read_head }, Decoder)
+    options = options or {}
+    local leniency = options.leniency or {}
+    return setmetatable({
+        max = options.max or MAX_MESSAGE, size = 0, stage = read_head,
+        -- nil: any text is passed on as it is.
+        utf8 = not leniency.utf8 and Frames.utf8() or nil, may_mask = leniency.mask,
+    }, Decoder)
+end
+
+--- Returns what a server may get wrong: `utf8` is true if texts and the reason of a close frame need not be UTF-8, `mask` if frames
+-- may be masked. `words`: those of the option LENI, a list. Returns nil if one is unknown, or if there is none.
+function Frames.leniency(words)
+    local leniency = {}
+    for _, word in ipairs(words) do
+        word = tostring(word):lower()
+        if word ~= "utf8" and word ~= "mask" then return nil end
+        leniency[word] = true
+    end
+    return next(leniency) and leniency
 end
 
 --- Takes the next message from a buffer of Frames.buffer, or from a transport. Returns:
@@ -377,7 +405,7 @@ function Decoder:next(buffer)
             local body = length <= self.max and (head == 2 or length > 125) and buffer:bytes(length, head)
             if body then
                 if first == 130 then return "BINA", body end
-                if not Frames.is_utf8(body) then return violation(self, 1007, "a text is not UTF-8") end
+                if self.utf8 and not Frames.is_utf8(body) then return violation(self, 1007, "a text is not UTF-8") end
                 return "TEXT", body
             end
         end

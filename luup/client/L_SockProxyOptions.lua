@@ -149,7 +149,7 @@ function Options.line(words, options, lists)
         elseif name == "HELO" then
             for _, text in ipairs(Options.texts(value)) do add(name, Options.encoded(text)) end
         elseif lists[name] then
-            add(name, list(value))
+            if value then add(name, list(value)) end
         elseif PLAIN[name] then
             if tostring(value):find("[%s%c]") then return nil, "Invalid option " .. name end
             add(name, tostring(value))

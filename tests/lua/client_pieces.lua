@@ -97,6 +97,7 @@ lib.equal( command( "ws://h/", { HDRS = { "X-A: 1, 2", ["X-B"] = "c d" }, AUTH =
     "CONN ws://h/ AUTH=u:p%20ss%25%0a HDRS=X-A:1%2c%202 HDRS=X-B:c%20d" )
 lib.equal( command( "ws://h/", { LENI = { "utf8", "mask" } } ), "CONN ws://h/ LENI=utf8,mask" )
 lib.equal( command( "ws://h/", { LENI = "utf8, mask" } ), "CONN ws://h/ LENI=utf8,mask" )
+lib.equal( command( "ws://h/", { LENI = false } ), "CONN ws://h/" )
 lib.equal( command( "ws://h/", { HDRS = "X-A:1" } ), "CONN ws://h/ HDRS=X-A:1" )
 lib.equal( command( "239.255.255.250:1900", { PRTO = "udp", BIND = 1900, MTTL = 4, JOIN = { "239.255.255.250@10.0.0.1", "224.0.0.251" } } ),
     "CONN 239.255.255.250:1900 BIND=1900 JOIN=239.255.255.250%4010.0.0.1,224.0.0.251 MTTL=4 PRTO=udp" )

@@ -54,6 +54,31 @@ conn, events = open( plain .. "/", { MAXM = 1000 } )
 conn:text( "binary 1001" )
 lib.like( events.next(), "^close 1009" )
 
+-- What a server may get wrong: nothing, unless LENI allows it. Text in Latin-1, also as the reason of a close frame, and masked
+-- frames.
+local LATIN, MASKED, REASON = "hex 81054772fcdf65", "hex 8a8101020304718182010203046a6b", "hex 880403e8fcdf"
+for _, case in ipairs {
+    { {}, LATIN, "close 1007 " }, { {}, MASKED, "close 1002 " }, { {}, REASON, "close 1007 " },
+    { { LENI = false }, LATIN, "close 1007 " }, { { LENI = "utf8" }, MASKED, "close 1002 " },
+    { { LENI = { "mask" } }, LATIN, "close 1007 " }, { { LENI = "mask" }, REASON, "close 1007 " },
+    { { LENI = "utf8" }, LATIN, "message Gr\252\223e TEXT" }, { { LENI = "Utf8, MASK" }, LATIN, "message Gr\252\223e TEXT" },
+    { { LENI = "mask" }, MASKED, "message ki TEXT" }, { { LENI = { "utf8", "mask" } }, MASKED, "message ki TEXT" },
+    { { LENI = "utf8" }, REASON, "close 1000 \252\223" },
+    { { LENI = "utf8,mask", FRAM = "LINE" }, LATIN, "message Gr\252\223e TEXT" },
+} do
+    conn, events = open( plain .. "/", case[1] )
+    conn:text( case[2] )
+    lib.equal( events.next():sub( 1, #case[3] ), case[3] )
+    conn:close()
+end
+for value, shown in pairs {
+    ["utf8,typos"] = "utf8,typos", [""] = "", ["utf-8"] = "utf-8", ["utf8 mask"] = "utf8%20mask",
+} do
+    lib.equal( open( plain .. "/", { LENI = value } ), "Invalid option LENI=" .. shown )
+end
+lib.equal( open( plain .. "/", { LENI = { "utf8,mask" } } ), "Invalid option LENI=utf8%2cmask" )
+lib.equal( open( "127.0.0.1:" .. at.server, { LENI = "utf8" } ), "Invalid option LENI=utf8" )
+
 -- The plugin closes with many unread messages: the server still receives everything that it sent.
 local watcher, closed_with = plugin.watch( open, plain .. "/" )
 for round = 1, 50 do

@@ -350,5 +350,38 @@ lib.equal( decoded( text( "\206\186\225\189\185\207\131\206\188\206\181\244\144"
 lib.equal( decoded( text( euro:sub( 1, 2 ), false ) .. more( "\255", false ) ), "!1007 a text is not UTF-8" )
 lib.equal( decoded( Frames.encode( 2, "\255\254" ) ), "BINA[\255\254]" )
 
+-- Leniency -------------------------------------------------------------------------------------
+
+-- Any bytes are text, also in fragments, and the reason of a close frame. A masked frame fails all the same.
+local lenient = { leniency = Frames.leniency { "utf8" } }
+local latin = "Gr\252\223e"
+lib.equal( decoded( text( latin ) .. text( euro:sub( 1, 2 ) ) .. Frames.encode( 8, "\3\232" .. latin ), lenient ),
+    "TEXT[" .. latin .. "]TEXT[" .. euro:sub( 1, 2 ) .. "]CLOS(1000)[" .. latin .. "]" )
+lib.equal( decoded( text( latin, false ) .. more( "", false ) .. more( "\255" ) .. text "a", lenient ),
+    "TEXT[" .. latin .. "\255]TEXT[a]" )
+lib.equal( decoded( text( latin ) .. unhex "8180 00000000", lenient ), "TEXT[" .. latin .. "]!1002 a masked frame" )
+lib.equal( decoded( Frames.encode( 8, "\3" ), lenient ), "!1002 a close frame with one byte of payload" )
+-- Frames may be masked: of all lengths, control frames, fragments, beside others that are not. A text must be UTF-8 all the same.
+lenient = { leniency = Frames.leniency { "mask" } }
+local function masked( opcode, payload, final ) return Frames.encode( opcode, payload, final, "\1\2\3\4" ) end
+lib.equal( decoded( masked( 1, "" ) .. masked( 1, "hi" ) .. masked( 9, "p" ) .. text "plain" .. masked( 8, "\3\232bye" ), lenient ),
+    "TEXT[]TEXT[hi]PING[p]TEXT[plain]CLOS(1000)[bye]" )
+lib.equal( decoded( masked( 1, "a", false ) .. masked( 10, "" ) .. more( "b", false ) .. masked( 0, "c" ) .. text "d", lenient ),
+    "PONG[]TEXT[abc]TEXT[d]" )
+for _, length in ipairs { 125, 126, 255 } do
+    local payload = bytes_65536:sub( 1, length )
+    lib.equal( decoded( masked( 2, payload ) .. text "next", lenient ), "BINA[" .. payload .. "]TEXT[next]" )
+end
+local high = bytes_65536 .. "x"
+lib.equal( read( { masked( 2, high ) .. text "next" }, lenient ), "BINA[" .. high .. "]TEXT[next]" )
+lib.equal( decoded( masked( 1, latin ), lenient ), "!1007 a text is not UTF-8" )
+lib.equal( decoded( masked( 8, "\3\232" .. latin ), lenient ), "!1007 close reason is not UTF-8" )
+lib.equal( decoded( unhex "b180 00000000", lenient ), "!1002 a reserved bit is set" )
+lib.equal( decoded( masked( 2, "abcdef" ):sub( 1, 2 ), { max = 5, leniency = lenient.leniency } ), "!1009 the message is too long" )
+-- Both.
+lenient = { leniency = Frames.leniency { "MASK", "Utf8" } }
+lib.equal( decoded( masked( 1, latin, false ) .. masked( 0, "\255" ), lenient ), "TEXT[" .. latin .. "\255]" )
+for _, wrong in ipairs { {}, { "utf-8" }, { "utf8", "" }, { "utf8,mask" } } do lib.equal( Frames.leniency( wrong ), nil ) end
+
 lib.no_new_globals()
 print "ok"

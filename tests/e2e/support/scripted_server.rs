@@ -29,6 +29,7 @@ use super::LIMIT;
 /// | `pieces A B...` | sends one text in fragments |
 /// | `binary N` | sends N bytes of value 7 |
 /// | `slow X` | sends a text byte by byte |
+/// | `hex BYTES` | sends these bytes as they are, two digits each |
 /// | `reserved` | sends a frame with reserved bits set |
 /// | `vanish` | closes TCP without a close frame |
 /// | `close [CODE [REASON]]` | starts the closing handshake |
@@ -148,6 +149,11 @@ impl ScriptedServer {
                 for byte in frame_of(0x80 | TEXT, argument.as_bytes()) {
                     peer.send(&[byte])?;
                 }
+            }
+            "hex" => {
+                let digits = argument.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap_or_default());
+                let bytes: Result<Vec<u8>, _> = digits.map(|pair| u8::from_str_radix(pair, 16)).collect();
+                peer.send(&bytes.map_err(io::Error::other)?)?;
             }
             "reserved" => peer.send(&frame_of(0xf0 | TEXT, b"x"))?,
             "vanish" => return Ok(false),
