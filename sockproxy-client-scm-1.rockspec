@@ -32,6 +32,7 @@ build = {
       ["L_SockProxyTimer"] = "luup/client/L_SockProxyTimer.lua",
       ["L_SockProxyTransport"] = "luup/client/L_SockProxyTransport.lua",
       ["L_SockProxyUpgrade"] = "luup/client/L_SockProxyUpgrade.lua",
+      ["L_SockProxyArguments"] = "luup/compat/L_SockProxyArguments.lua",
       ["L_SockProxyClass"] = "luup/compat/L_SockProxyClass.lua",
       ["L_SockProxyHeaders"] = "luup/compat/L_SockProxyHeaders.lua",
       ["L_SockProxyTurbo"] = "luup/compat/L_SockProxyTurbo.lua",

@@ -229,14 +229,6 @@ function Options.request_limit(options)
     return limit(options.RQTM, REQUEST_TIMEOUT)
 end
 
---- Returns true for a ws or wss URL, else nil and the error that the proxy gives for it.
-function Options.check_websocket_url(url)
-    local scheme = tostring(url):match("^(%a[%w+.-]*)://[^/?#]")
-    if not scheme then return nil, "INVALID_URL" end
-    if scheme:lower() == "ws" or scheme:lower() == "wss" then return true end
-    return nil, "INVALID_SCHEMA " .. scheme
-end
-
 --- True if a target is a URL of a WebSocket.
 function Options.is_websocket_url(target)
     return target:match("^[Ww][Ss][Ss]?://") ~= nil
@@ -246,16 +238,6 @@ end
 function Options.framing(target, options)
     if options.FRAM then return tostring(options.FRAM):upper() end
     return Options.is_websocket_url(target) and "MESG" or "RAW"
-end
-
---- Converts a path that a library takes to the name of a file in the proxy's directory for certificates.
-function Options.file_of(path)
-    return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
-end
-
---- The folder of a path that a library takes, where the file is without the proxy; nil if the path is not absolute.
-function Options.folder_of(path)
-    return path and path:match("^(/.*)/[^/]+$")
 end
 
 --- True if a listener's protocol is WebSocket.

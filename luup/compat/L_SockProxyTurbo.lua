@@ -24,6 +24,7 @@
 -- New: with(), handle(), and options of CONN by name (PINS, PNGI, KEEP with `seen`, ...) except HDRS: see modify_headers.
 -- MIT licence; part of sockproxyd.
 
+local Arguments = require "L_SockProxyArguments"
 local Client = require "L_SockProxyClient"
 local Options = require "L_SockProxyOptions"
 local Headers = require "L_SockProxyHeaders"
@@ -36,10 +37,6 @@ local errors = Stream.errors
 -- The value of User-Agent if the plugin sets none: turbo's own.
 local USER_AGENT = "Turbo Client v2.0.0"
 
--- The options of L_SockProxyClient that are the same here.
-local PASSED = {
-    "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect", "direct", "timer", "directory",
-}
 -- Headers that the proxy sets.
 local RESERVED = {
     upgrade = true, connection = true, ["sec-websocket-key"] = true, ["sec-websocket-version"] = true,
@@ -149,20 +146,15 @@ local function settings_of(kwargs)
         CTIM = (kwargs.connect_timeout or 20) * 1000,
         RDIR = kwargs.allow_redirects == false and 0 or kwargs.max_redirects or 4,
         MAXM = kwargs.max_buffer_size or 1024 * 1024,
-        CERT = Options.file_of(either("cert_file")), PKEY = Options.file_of(either("priv_file")),
-        CAFL = Options.file_of(either("ca_path")),
-        directory = Options.folder_of(either("cert_file") or either("ca_path")),
+        CERT = Arguments.file_of(either("cert_file")), PKEY = Arguments.file_of(either("priv_file")),
+        CAFL = Arguments.file_of(either("ca_path")),
+        directory = Arguments.folder_of(either("cert_file") or either("ca_path")),
         VRFY = either("verify_ca") == false and "none" or "peer",
         CTRL = kwargs.on_ping and "hand" or "auto",
         RHDR = kwargs.on_headers ~= nil,
         AUTH = kwargs.auth_username and kwargs.auth_username .. ":" .. (kwargs.auth_password or ""),
     }
-    for _, name in ipairs(PASSED) do
-        if kwargs[name] ~= nil then settings[name] = kwargs[name] end
-    end
-    for name, value in pairs(kwargs) do
-        if Options.is_of_command(name) then settings[name] = value end
-    end
+    Arguments.pass(kwargs, settings)
     return settings
 end
 
@@ -174,7 +166,7 @@ end
 
 local function start(self, group)
     local address, kwargs = Headers.with_query(tostring(self.address), self.kwargs.params or {}), self.kwargs
-    local valid, why = Options.check_websocket_url(address)
+    local valid, why = Arguments.check_url(address)
     if not valid then return open_failed(self, why) end
     local settings = settings_of(kwargs)
     settings.group = group

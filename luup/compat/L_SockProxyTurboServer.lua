@@ -25,6 +25,7 @@
 -- takes options of LSTN and ACPT by name (AUTH, WAIT, PNGI, DEFL, ...).
 -- MIT licence; part of sockproxyd.
 
+local Arguments = require "L_SockProxyArguments"
 local Client = require "L_SockProxyClient"
 local Headers = require "L_SockProxyHeaders"
 local Listener = require "L_SockProxyListener"
@@ -241,7 +242,7 @@ local function web(defaults, group)
         local options = {
             port = port, address = address or "0.0.0.0", protocol = ssl and "wss" or "ws", headers = true, group = group,
             proxy = { host = defaults.host, port = defaults.port, connect = defaults.connect },
-            certificate = ssl and Options.file_of(ssl.cert_file), key = ssl and Options.file_of(ssl.key_file),
+            certificate = ssl and Arguments.file_of(ssl.cert_file), key = ssl and Arguments.file_of(ssl.key_file),
             -- Other handlers of this port, and other plugins, keep their paths.
             path = #self.handlers == 1 and literal(self.handlers[1][1]) or nil,
         }

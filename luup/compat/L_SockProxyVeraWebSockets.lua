@@ -27,6 +27,7 @@
 -- New: create's fifth argument, with options of CONN by name; send(), close(), handle(), with().
 -- MIT licence; part of sockproxyd.
 
+local Arguments = require "L_SockProxyArguments"
 local Client = require "L_SockProxyClient"
 local Options = require "L_SockProxyOptions"
 
@@ -116,9 +117,9 @@ local function library(defaults)
         ssl_settings = ssl_settings or {}
         local settings = {
             timeout = 0, MAXM = 1024 * 1024,
-            CERT = Options.file_of(ssl_settings.client_ssl_cert_filepath),
-            PKEY = Options.file_of(ssl_settings.client_ssl_private_key_filepath),
-            directory = Options.folder_of(ssl_settings.client_ssl_cert_filepath),
+            CERT = Arguments.file_of(ssl_settings.client_ssl_cert_filepath),
+            PKEY = Arguments.file_of(ssl_settings.client_ssl_private_key_filepath),
+            directory = Arguments.folder_of(ssl_settings.client_ssl_cert_filepath),
         }
         for name, value in pairs(defaults) do settings[name] = value end
         for name, value in pairs(options or {}) do settings[name] = value end
@@ -146,7 +147,7 @@ local function library(defaults)
             call(wso, CLOSED)
         end
         local conn
-        local valid, why = Options.check_websocket_url(wso.url)
+        local valid, why = Arguments.check_url(wso.url)
         if valid then conn, why = Client.open(wso.url, settings) end
         if not conn then return open_failed(wso, why) end
         wso.conn = conn

@@ -22,6 +22,7 @@
 -- MIT licence; part of sockproxyd.
 
 local socket = require "socket"
+local Arguments = require "L_SockProxyArguments"
 local Client = require "L_SockProxyClient"
 local Framing = require "L_SockProxyFraming"
 local Options = require "L_SockProxyOptions"
@@ -32,8 +33,6 @@ local CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 -- Seconds that wsopen() waits for the connection.
 local OPEN_TIMEOUT = 5
 
--- The options of L_SockProxyClient that are the same here.
-local PASSED = { "notify", "seen", "on_seen", "log", "host", "port", "patience", "direct", "timer", "directory" }
 -- All options but those of CONN.
 local KNOWN = {}
 for name in ([[handler_args receive_timeout receive_chunk_size max_payload_size ssl_protocol ssl_verify ssl_mode ssl_options
@@ -58,7 +57,7 @@ end
 local function settings_of(options)
     local settings = {
         timeout = options.timeout or not options.async and OPEN_TIMEOUT or nil,
-        connect = options.connect, chunk = options.receive_chunk_size,
+        chunk = options.receive_chunk_size,
         MAXM = options.max_payload_size or 65536,
         MASK = options.use_masking ~= false,
         VRFY = has(options.ssl_verify, "peer") and "peer" or "none",
@@ -66,15 +65,12 @@ local function settings_of(options)
         CTRL = options.control_handler and "hand" or "show",
         HDRS = options.upgrade_headers,
     }
-    for _, name in ipairs(PASSED) do settings[name] = options[name] end
     if (tonumber(options.receive_timeout) or 0) > 0 then settings.RTIM = options.receive_timeout * 1000 end
     if options.ssl_mode and options.ssl_mode ~= "client" then return nil, "ssl_mode must be client" end
     settings.TLSV = VERSIONS[options.ssl_protocol or "all"]
     if not settings.TLSV then return nil, "ssl_protocol " .. tostring(options.ssl_protocol) .. " is not supported" end
     if has(options.ssl_options, "no_tlsv1_2") then settings.TLSV = "1.3" end
-    for name, value in pairs(options) do
-        if Options.is_of_command(name) then settings[name] = value end
-    end
+    Arguments.pass(options, settings)
     return settings
 end
 

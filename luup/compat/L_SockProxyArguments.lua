@@ -1,0 +1,43 @@
+--- What the libraries of other projects, as this folder has them, make of their arguments for L_SockProxyClient.
+-- Owns which options of a plugin are passed on as they are, how a path becomes a file of the proxy's directory, and the check of
+-- a URL. Opens no connection.
+-- MIT licence; part of sockproxyd.
+
+local Options = require "L_SockProxyOptions"
+
+local Arguments = {}
+
+-- The options of L_SockProxyClient that are the same in these libraries.
+local PASSED = {
+    "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect", "direct", "timer", "directory",
+}
+
+--- Copies a plugin's options that L_SockProxyClient has under the same name, and the options of CONN, to `settings`.
+function Arguments.pass(given, settings)
+    for _, name in ipairs(PASSED) do
+        if given[name] ~= nil then settings[name] = given[name] end
+    end
+    for name, value in pairs(given) do
+        if Options.is_of_command(name) then settings[name] = value end
+    end
+end
+
+--- Converts a path to the name of a file in the proxy's directory for certificates.
+function Arguments.file_of(path)
+    return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)
+end
+
+--- Returns the folder of a path, where the file is without the proxy; nil if the path is not absolute.
+function Arguments.folder_of(path)
+    return path and path:match("^(/.*)/[^/]+$")
+end
+
+--- Returns true for a ws or wss URL, else nil and the error that the proxy gives for it.
+function Arguments.check_url(url)
+    local scheme = tostring(url):match("^(%a[%w+.-]*)://[^/?#]")
+    if not scheme then return nil, "INVALID_URL" end
+    if scheme:lower() == "ws" or scheme:lower() == "wss" then return true end
+    return nil, "INVALID_SCHEMA " .. scheme
+end
+
+return Arguments
