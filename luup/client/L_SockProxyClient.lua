@@ -107,6 +107,11 @@ function steps.connect(self)
         if options.direct then return steps.connect_direct(self, why) end
         return nil, why
     end
+    local command = self.command
+    -- Unlike LENI, this does not need a proxy that knows it.
+    if self.websocket and channel.knows_leniency and not options.LENI then
+        command = command .. " LENI=" .. options.lenient
+    end
     if pid then
         local attached
         attached, why = channel:attach(pid, self.resume_at, self.target)
@@ -125,7 +130,7 @@ function steps.connect(self)
     end
     if self.announces then channel:announce(options.notify) end
     self.requesting = channel
-    return channel:request(self.command, reply_limit(options, self.websocket))
+    return channel:request(command, reply_limit(options, self.websocket))
 end
 
 -- Returns true if a proxy that can make this connection is there; or nil and the reason if not; or false and the reason if the

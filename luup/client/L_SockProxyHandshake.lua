@@ -106,7 +106,8 @@ function Handshake.has_capabilities(options, reply, needs)
 end
 
 --- Connects to the proxy and checks that it has the capabilities `needs`, which are words of CAPA. `options` as for
--- Handshake.dial. Returns the transport and the pid of the greeting, or nil or false and the reason, as Handshake.dial.
+-- Handshake.dial. Returns the transport, the pid of the greeting, and the reply to CAPA, which is nil if `needs` is empty. Else
+-- returns nil or false and the reason, as Handshake.dial.
 function Handshake.connect(options, needs)
     local transport, why = Handshake.dial(options, options.patience)
     if not transport then return transport, why end
@@ -114,7 +115,7 @@ function Handshake.connect(options, needs)
         transport:close()
         return result, words
     end
-    local greeting, pid, capable
+    local greeting, pid, reply, capable
     greeting, why = Handshake.reply(transport, options.patience)
     if not greeting then
         return give_up("the proxy at " .. address_of(options) .. " does not greet: " .. tostring(why), failure(why))
@@ -122,9 +123,10 @@ function Handshake.connect(options, needs)
     pid, why = Handshake.greeted(options, greeting)
     if not pid then return give_up(why) end
     if #needs == 0 then return transport, pid end
-    capable, why = Handshake.has_capabilities(options, Handshake.request(transport, "CAPA", options.patience), needs)
+    reply = Handshake.request(transport, "CAPA", options.patience)
+    capable, why = Handshake.has_capabilities(options, reply, needs)
     if not capable then return give_up(why) end
-    return transport, pid
+    return transport, pid, reply
 end
 
 --- Resumes the kept connection of a pid. `seen`: how much of it the plugin has read, or nil; `target`: where it must lead, or

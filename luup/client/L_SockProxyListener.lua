@@ -117,7 +117,7 @@ function replies.greeting(self, line)
 end
 
 function replies.capabilities(self, line)
-    self.expected = "result"
+    self.expected, self.knows_leniency = "result", Handshake.has_capabilities(self.options.proxy, line, { "LENI" })
     return Handshake.has_capabilities(self.options.proxy, line, capabilities_for(self.options.protocol))
 end
 

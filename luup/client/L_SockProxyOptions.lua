@@ -30,7 +30,7 @@ local OWN = {
     host = "string", port = "number", patience = "number", timeout = "number", seen = "number", chunk = "number",
     proxy_interval = "number",
     notify = "table", group = "table", log = "function", connect = "function", timer = "string", directory = "string",
-    protocol = "string", direct = "boolean", reconnect = "boolean",
+    protocol = "string", lenient = "string", direct = "boolean", reconnect = "boolean",
     on_message = "function", on_open = "function", on_error = "function", on_close = "function", on_ping = "function",
     on_pong = "function", on_head = "function", on_seen = "function", on_lost = "function", on_back = "function",
 }

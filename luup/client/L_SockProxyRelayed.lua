@@ -16,11 +16,12 @@ Relayed.__index = Relayed
 --- Connects to the proxy. `framing`: "MESG", "LINE" or "RAW"; `needs`: the words of CAPA that it must have. Returns the
 -- connection, which is in setup mode, or nil and the reason.
 function Relayed.connect(options, framing, needs)
-    local transport, pid = Handshake.connect(options, needs)
+    local transport, pid, reply = Handshake.connect(options, needs)
     if not transport then return transport, pid end
     return setmetatable({
         transport = transport, pid = pid, framing = framing, patience = options.patience,
         notified = options.notify or options.NTFY,
+        knows_leniency = options.lenient and Handshake.has_capabilities(options, reply, { "LENI" }),
     }, Relayed)
 end
 

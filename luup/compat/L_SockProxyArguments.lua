@@ -12,14 +12,16 @@ local PASSED = {
     "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect", "direct", "timer", "directory",
 }
 
---- Copies a plugin's options that L_SockProxyClient has under the same name, and the options of CONN, to `settings`.
-function Arguments.pass(given, settings)
+--- Copies a plugin's options that L_SockProxyClient has under the same name, and the options of CONN, to `settings`. `leniency`:
+-- what the original library does not check, in the words of LENI. It is for plugins that do not set LENI themselves.
+function Arguments.pass(given, settings, leniency)
     for _, name in ipairs(PASSED) do
         if given[name] ~= nil then settings[name] = given[name] end
     end
     for name, value in pairs(given) do
         if Options.is_of_command(name) then settings[name] = value end
     end
+    if settings.LENI == nil then settings.lenient = leniency end
 end
 
 --- Converts a path to the name of a file in the proxy's directory for certificates.

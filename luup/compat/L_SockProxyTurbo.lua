@@ -19,6 +19,7 @@
 --   redirect to another host does not get the plugin's headers, `cookie` included.
 -- * `priv_file`, `cert_file` and `ca_path` are files below `directory` of [tls] in the proxy's configuration; only the last
 --   part of a path is used. Without `ca_path` the proxy's authorities apply, which are Mozilla's.
+-- * As in turbo, texts of the server need not be UTF-8, and its frames may be masked (LENI; false: RFC 6455 holds).
 -- * A message over `max_buffer_size` (1 MiB) ends the connection: WEBSOCKET_PROTOCOL_ERROR.
 --
 -- New: with(), handle(), and options of CONN by name (PINS, PNGI, KEEP with `seen`, ...) except HDRS: see modify_headers.
@@ -37,6 +38,8 @@ local errors = Stream.errors
 -- The value of User-Agent if the plugin sets none: turbo's own.
 local USER_AGENT = "Turbo Client v2.0.0"
 
+-- What turbo does not check.
+local LENIENCY = "utf8,mask"
 -- Headers that the proxy sets.
 local RESERVED = {
     upgrade = true, connection = true, ["sec-websocket-key"] = true, ["sec-websocket-version"] = true,
@@ -154,7 +157,7 @@ local function settings_of(kwargs)
         RHDR = kwargs.on_headers ~= nil,
         AUTH = kwargs.auth_username and kwargs.auth_username .. ":" .. (kwargs.auth_password or ""),
     }
-    Arguments.pass(kwargs, settings)
+    Arguments.pass(kwargs, settings, LENIENCY)
     return settings
 end
 

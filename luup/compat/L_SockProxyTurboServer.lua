@@ -18,6 +18,7 @@
 -- * Of RequestHandler: initialize, on_create, prepare, get_argument, get_arguments, settings, and the fields application,
 --   request, options. Headers of the response cannot be set.
 -- * listen's `ssl_options` (key_file, cert_file) are files below `directory` of [tls] in the proxy's configuration.
+-- * As in turbo, texts of the client need not be UTF-8 (LENI; false: they must be).
 -- * A message over `max_buffer_size` of listen's third argument (1 MiB) ends the connection.
 -- * listen raises an error if the proxy is not there or the port is taken. With `timeout = 0` it tries again instead.
 --
@@ -184,6 +185,8 @@ local function open(self, listener, arrival, settings)
     for name, value in pairs(settings) do given[name] = value end
     if type(self.subprotocol) == "string" then given.SUBP = { self.subprotocol } end
     given.CTRL = self.on_ping and "hand" or "auto"
+    -- turbo does not check texts. An older proxy always does.
+    if given.LENI == nil and listener.knows_leniency then given.LENI = "utf8" end
     function given.on_message(_, data)
         if not self._closed then call(self, "on_message", self.on_message, self, data) end
     end

@@ -22,6 +22,7 @@
 --   proxy's: CONNECT_TIMEOUT, REQUEST_TIMEOUT.
 -- * The files of ssl_settings are below `directory` of [tls] in the proxy's configuration; only the last part of a path
 --   is used.
+-- * As in libwebsockets, texts of the server need not be UTF-8 (LENI; false: they must be).
 -- * The server's certificate is verified; create's option VRFY = "none" or PINS changes that.
 --
 -- New: create's fifth argument, with options of CONN by name; send(), close(), handle(), with().
@@ -123,6 +124,8 @@ local function library(defaults)
         }
         for name, value in pairs(defaults) do settings[name] = value end
         for name, value in pairs(options or {}) do settings[name] = value end
+        -- libwebsockets checks texts if its user asks for it (LWS_SERVER_OPTION_VALIDATE_UTF8).
+        if settings.LENI == nil then settings.lenient = "utf8" end
         return setmetatable({
             url = tostring(url), handlers = event_handlers or {}, settings = settings, standalone = standalone,
             environment = callers_environment(),

@@ -6,9 +6,10 @@
 -- Owns LuWS's names, arguments, results and error texts. L_SockProxyClient does the rest, through the proxy or without it. The
 -- file may be renamed. Differences from LuWS, each with its test, are in docs/lua.md; the most important:
 --
--- * bit, ssl and mime are not needed where there is a proxy. Sec-WebSocket-Accept is checked, masked frames are refused, frames
---   have any length, a pong has the payload of its ping, and texts must be UTF-8. A message over `max_payload_size` ends the
---   connection; LuWS cut it.
+-- * bit, ssl and mime are not needed where there is a proxy. Sec-WebSocket-Accept is checked, frames have any length, and a pong
+--   has the payload of its ping. A message over `max_payload_size` ends the connection; LuWS cut it.
+-- * As in LuWS, texts of the server need not be UTF-8, and its frames may be masked (LENI; false: RFC 6455 holds). Any other
+--   violation of RFC 6455 ends the connection, and what the plugin sends as text must be UTF-8.
 -- * Without `notify`, the plugin calls wsreceive() at intervals, as before, and Luup's timer polls, too. With `notify`, the action
 --   calls it. wsreceive() hands over what has arrived, for 0.05 s or one message; `more` is true if there is more.
 -- * `connect`, if given, connects to the proxy: it is called with the proxy's address, or without a proxy with the server's. A
@@ -41,6 +42,9 @@ for name in ([[handler_args receive_timeout receive_chunk_size max_payload_size 
     KNOWN[name] = true
 end
 
+-- What LuWS does not check.
+local LENIENCY = "utf8,mask"
+
 -- LuaSec's names of TLS versions, and the lowest version that the proxy then accepts.
 local VERSIONS = { all = "1.2", any = "1.2", sslv23 = "1.2", tlsv1 = "1.2", tlsv1_1 = "1.2", tlsv1_2 = "1.2", tlsv1_3 = "1.3" }
 
@@ -70,7 +74,7 @@ local function settings_of(options)
     settings.TLSV = VERSIONS[options.ssl_protocol or "all"]
     if not settings.TLSV then return nil, "ssl_protocol " .. tostring(options.ssl_protocol) .. " is not supported" end
     if has(options.ssl_options, "no_tlsv1_2") then settings.TLSV = "1.3" end
-    Arguments.pass(options, settings)
+    Arguments.pass(options, settings, LENIENCY)
     return settings
 end
 
@@ -255,7 +259,8 @@ local function library(defaults)
         local incoming = handle.incoming
         if not incoming then
             local Frames = require "L_SockProxyFrames"
-            incoming = { buffer = Frames.buffer(), decoder = Frames.decoder { max = handle.max } }
+            local leniency = Frames.leniency(Options.items(handle.deliver.LENI or handle.deliver.lenient or {}))
+            incoming = { buffer = Frames.buffer(), decoder = Frames.decoder { max = handle.max, leniency = leniency } }
             handle.incoming = incoming
         end
         incoming.buffer:append(data)

@@ -144,6 +144,42 @@ lib.equal( why, old .. "WS TLS MESG EVNT DEFL" )
 lib.equal( sent_bytes( sock ), "CAPA\n" )
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, { target = "[::1]:80", FRAM = "LINE" } ), old .. "LINE V6" )
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, { target = "224.0.0.1:1", PRTO = "udp", BIND = 1 } ), old .. "MCST" )
+-- Leniency, where the proxy knows it. The libraries whose originals check less ask for it, unless the plugin says otherwise.
+local function lenient_command( words, options )
+    local _, sock_of = against( { GREETING, "OK CAPA " .. words .. "\n", "OK CONN a1\n" }, options )
+    return ( sent_bytes( sock_of ):gsub( "^CAPA\n", "" ) )
+end
+lib.equal( lenient_command( "WS MESG LENI", { lenient = "utf8" } ), "CONN ws://h/ LENI=utf8\n" )
+lib.equal( lenient_command( "WS MESG", { lenient = "utf8" } ), "CONN ws://h/\n" )
+lib.equal( lenient_command( "WS MESG LENI", { lenient = "utf8", LENI = "mask" } ), "CONN ws://h/ LENI=mask\n" )
+lib.equal( lenient_command( "WS MESG LENI", { lenient = "utf8", LENI = false } ), "CONN ws://h/ LENI=utf8\n" )
+lib.equal( lenient_command( "WS MESG LENI", {} ), "CONN ws://h/\n" )
+lib.equal( lenient_command( "TLS LENI", { target = "h:1", PRTO = "tls", lenient = "utf8" } ), "CONN h:1 PRTO=tls\n" )
+local facades = {
+    ["utf8,mask"] = function( options )
+        options.timeout = 5
+        require( "L_SockProxy_LuWS" ).wsopen( "ws://h/", function() end, options )
+    end,
+    ["utf8,mask "] = function( options )
+        require( "L_SockProxyTurbo" ).websocket.WebSocketClient( "ws://h/", options )
+    end,
+    utf8 = function( options )
+        local vws = require "L_SockProxyVeraWebSockets"
+        vws.connect( vws.create( "ws://h/", {}, {}, false, options ) )
+    end,
+}
+for words, open in pairs( facades ) do
+    local function asked( capabilities, leniency )
+        local sock_of = fake { GREETING, "OK CAPA WS MESG" .. capabilities .. "\n", "OK CONN a1\n" }
+        open { connect = function() return sock_of end, LENI = leniency }
+        proxy.handle( {} )
+        return sent_bytes( sock_of ):match( "\nCONN ws://h/[^\n]*\n" ):match( " LENI=(%S+)" )
+    end
+    lib.equal( asked " LENI", words:match "%S+" )
+    lib.equal( asked "", nil )
+    lib.equal( asked( " LENI", false ), nil )
+    lib.equal( asked( " LENI", "mask" ), "mask" )
+end
 -- The Lua daemon is accepted for what it supports, and is not asked for CAPA then.
 local conn
 conn, sock = against( { GREETING .. "OK CONN a1\n" }, { target = "h:1", NTFY = "1/s/a" } )

@@ -191,6 +191,27 @@ lib.equal( got.next(), "1 ponged one" )
 -- The headers of MESG, or of RFC 6455.
 lib.equal( read, direct and 2 + #"one" + 2 + #"ponged one" or #"PING 3\none" + #"TEXT 10\nponged one" )
 luws.wsclose( conn )
+-- What LuWS does not check: texts in Latin-1, also as the reason of a close frame, and masked frames. LENI has the last word.
+local LATIN, MASKED = "hex 81054772fcdf65", "hex 8182010203046a6b"
+open( "/" )
+luws.wssend( conn, 1, LATIN )
+lib.equal( got.next(), "1 Gr\252\223e" )
+luws.wssend( conn, 1, MASKED )
+lib.equal( got.next(), "1 ki" )
+luws.wssend( conn, 1, "hex 880403e8fcdf" )
+lib.equal( got.next(), "false receiver error: closed" )
+lib.equal( conn.conn.reason, "\252\223" )
+for command, strict in pairs { [LATIN] = "mask", [MASKED] = "utf8" } do
+    for _, leniency in ipairs { strict, false } do
+        open( "/", { LENI = leniency } )
+        luws.wssend( conn, 1, command )
+        lib.equal( got.next(), "false receiver error: closed" )
+    end
+end
+-- What is sent as text must be UTF-8, though LuWS does not check that either.
+open( "/" )
+lib.equal( luws.wssend( conn, 1, "\252" ), not direct )
+if direct then luws.wsclose( conn ) else lib.equal( got.next(), "false receiver error: closed" ) end
 -- control_handler: called first. Returning false suppresses the default.
 local controls, refuse = {}, false
 local function control_handler( _, opcode, data, argument )
@@ -361,6 +382,9 @@ luws.wshandleincoming( "\129\2ok", handle )
 lib.equal( received[3], "1 ok" )
 luws.wshandleincoming( "\136\5\3\232bye", handle )
 lib.equal( received[4], "false receiver error: closed" )
+luws.wsreset( handle )
+luws.wshandleincoming( "\129\1\252\129\129\1\2\3\4b", handle )
+lib.equal( received[5] .. ";" .. received[6], "1 \252;1 c" )
 luws.wsreset( nil )
 luws.wsclose( handle )
 -- sink: LTN12's for each message, or nil for the handler.

@@ -113,6 +113,17 @@ ws = connected( plain )
 ws:write_message( "reserved" )
 lib.like( events.next(), "^error " .. ( "%s" ):format( errors.WEBSOCKET_PROTOCOL_ERROR ):gsub( "%-", "%%-" ) .. " " )
 lib.equal( events.next(), "close" )
+-- turbo does not check whether a text is UTF-8, nor whether a frame is masked. LENI = false does.
+for command, message in pairs { ["hex 81054772fcdf65"] = "Gr\252\223e", ["hex 8182010203046a6b"] = "ki" } do
+    ws = connected( plain )
+    ws:write_message( command )
+    lib.equal( events.next(), "message " .. message )
+    closes( ws )
+    ws = connected( plain, { LENI = false } )
+    ws:write_message( command )
+    lib.like( events.next(), "^error %-16 " )
+    lib.equal( events.next(), "close" )
+end
 ws = connected( plain, { max_buffer_size = 1000 } )
 ws:write_message( "binary 1001" )
 lib.like( events.next(), "^error %-16 " )

@@ -3,8 +3,10 @@
 --
 -- usage: lua5.1 turbo_server.lua NAME=VALUE..., in this directory; see tests/e2e/websocket/lua_clients.rs
 
+local socket = require "socket"
 local lib = require "lib"
 local engine = require "engine"
+local Frames = require "L_SockProxyFrames"
 local proxy = require "L_SockProxyClient"
 local class_of = require "L_SockProxyClass"
 
@@ -143,6 +145,29 @@ function tests.on_message()
     lib.equal( served.next(), "on_message \0\255" )
     conn:close()
     lib.equal( served.next(), "on_close" )
+end
+
+-- turbo does not check whether a text is UTF-8. The client is a socket, since the libraries send UTF-8 only.
+function tests.text_that_is_not_utf8()
+    for expected, kwargs in pairs { ["on_message Gr\252\223e"] = {}, ["on_error a text is not UTF-8"] = { LENI = false } } do
+        local served = serve( nil, kwargs )
+        local sock = lib.check( socket.connect( "127.0.0.1", at.listen ) )
+        sock:send( ( ( [[
+GET /ws HTTP/1.1
+Host: h
+Upgrade: websocket
+Connection: Upgrade
+Sec-WebSocket-Version: 13
+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
+
+]] ):gsub( "\n", "\r\n" ) ) )
+        lib.equal( served.next(), "open" )
+        sock:send( Frames.encode( 1, "Gr\252\223e", true, "\1\2\3\4" ) )
+        lib.equal( served.next(), expected )
+        sock:close()
+        lib.equal( served.next(), "on_close" )
+        application:close()
+    end
 end
 
 function tests.ping_and_its_callback()

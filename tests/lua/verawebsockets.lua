@@ -56,7 +56,18 @@ vws.send( wso, "pieces a bc def" )
 lib.equal( events.next(), "receive|abcdef" )
 vws.send( wso, "binary 1000000" )
 lib.equal( events.next(), "receive|" .. string.rep( "\7", 1000000 ) )
+-- Texts are not checked by libwebsockets, unless its user asks for it. It takes no masked frames for what they are.
+vws.send( wso, "hex 81054772fcdf65" )
+lib.equal( events.next(), "receive|Gr\252\223e" )
 vws.send( wso, "close 1000 bye" )
+lib.equal( events.next(), "closed" )
+for command, options in pairs { ["hex 81054772fcdf65"] = { LENI = false }, ["hex 8182010203046a6b"] = {} } do
+    lib.equal( connect( "/", nil, options ), "established" )
+    vws.send( wso, command )
+    lib.equal( events.next(), "closed" )
+end
+lib.equal( connect "/", "established" )
+vws.close( wso )
 lib.equal( events.next(), "closed" )
 lib.equal( vws.send( wso, "late" ), nil )
 lib.equal( vws.close( wso ), nil )
