@@ -50,6 +50,8 @@ impl Daemon {
         }
         let Resources { traces, budget, .. } = &mut self.resources;
         let held = traces.held();
+        // They are nobody's in particular: the session that has had a turn last may be gone.
+        budget.end_turn();
         budget.adjust(&mut traces.counted, held);
     }
 }

@@ -7,7 +7,9 @@ use testkit::device::UdpEcho;
 use testkit::plugin::Plugin;
 use testkit::websocket::{BINARY, PING, Server, TEXT};
 
-use crate::support::{LIMIT, configured, echo_mode, ends, plugin_from, read_frame, read_message_text, started};
+use crate::support::{
+    LIMIT, StatClient, configured, echo_mode, ends, plugin_from, read_frame, read_message_text, started,
+};
 
 /// A plugin that traces the connection of `id`.
 #[track_caller]
@@ -111,6 +113,21 @@ fn a_reader_that_does_not_read_loses_lines_and_delays_nothing() {
     let counts = lost.iter().map(|line| line[4..].strip_suffix(" lines lost").unwrap().parse::<usize>().unwrap());
     let passed: usize = shown.iter().map(|line| line.split(' ').nth(2).unwrap().parse::<usize>().unwrap()).sum();
     assert!(passed == BYTES || counts.sum::<usize>() > 0, "{passed} bytes, and no line is lost");
+}
+
+#[test]
+fn a_tracer_that_goes_without_a_word_leaves_nothing() {
+    let daemon = started();
+    let (plugin, _remote) = echo_mode(&daemon, "");
+    let mut stat = StatClient::new(daemon.addr());
+    let before = stat.status()["buffered"].as_u64().unwrap();
+    for _ in 0..3 {
+        let tracer = tracing(&daemon, plugin.pid(), "");
+        assert!(stat.status()["buffered"].as_u64().unwrap() > before, "a trace takes memory");
+        drop(tracer);
+        stat.wait_connections(1);
+        assert_eq!(stat.status()["buffered"], before);
+    }
 }
 
 #[test]
