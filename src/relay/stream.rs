@@ -32,6 +32,8 @@ pub(crate) struct StreamRelay {
     to_remote: Direction,
     to_plugin: Direction,
     receive_timer: ReceiveTimer,
+    /// When the remote last sent something.
+    last_heard: Instant,
     /// Boxed, since no relay has it before it ends.
     end: Option<Box<StreamEnd>>,
 }
@@ -52,7 +54,13 @@ impl StreamRelay {
     pub(crate) fn new(now: Instant, sent_ahead: Vec<u8>, budget: &mut MemoryBudget) -> Self {
         let mut to_remote = Direction::new(now);
         to_remote.preload(sent_ahead, budget);
-        Self { to_remote, to_plugin: Direction::new(now), receive_timer: ReceiveTimer::new(now), end: None }
+        Self {
+            to_remote,
+            to_plugin: Direction::new(now),
+            receive_timer: ReceiveTimer::new(now),
+            last_heard: now,
+            end: None,
+        }
     }
 
     /// Moves what can be moved.
@@ -76,6 +84,7 @@ impl StreamRelay {
         turn.delivered = to_plugin.written;
         turn.end_delivered = to_plugin.ended;
         if to_plugin.read {
+            self.last_heard = cx.now;
             self.receive_timer.handle_received(cx.now);
         }
         if to_plugin.ended {
@@ -249,7 +258,7 @@ impl Relay for StreamRelay {
     }
 
     fn last_heard(&self) -> Instant {
-        self.to_plugin.progress()
+        self.last_heard
     }
 }
 
@@ -296,5 +305,29 @@ mod tests {
             }
             assert_eq!((turn.end, relay.failure()), (Some(CloseReason::RemoteLost), Some(failure)));
         }
+    }
+
+    #[test]
+    fn only_what_the_remote_sends_ends_its_silence() {
+        let mut cx = TestContext::new(MemoryBudget::new(100_000, 10_000), 10_000);
+        let mut plugin = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
+        let mut remote = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
+        let mut relay = StreamRelay::new(cx.now, Vec::new(), &mut cx.budget);
+        let second = Duration::from_secs(1);
+        let heard = cx.now + second;
+        cx.now = heard;
+        remote.stream_mut().send_bytes(b"hello");
+        relay.run(&mut plugin, &mut remote, &mut cx.relay());
+        assert_eq!((relay.held(), relay.last_heard()), (5, heard));
+        cx.now += second;
+        plugin.stream_mut().make_room(10);
+        plugin.handle_event(Readiness { writable: true, ..Readiness::default() });
+        relay.run(&mut plugin, &mut remote, &mut cx.relay());
+        assert_eq!((&plugin.stream().received[..], relay.last_heard()), (&b"hello"[..], heard));
+        cx.now += second;
+        plugin.stream_mut().close();
+        plugin.handle_event(Readiness { readable: true, read_closed: true, ..Readiness::default() });
+        relay.run(&mut plugin, &mut remote, &mut cx.relay());
+        assert_eq!((relay.to_remote.phase(), relay.last_heard()), (DirectionPhase::Ended, heard));
     }
 }
