@@ -109,7 +109,7 @@ end
 function Transport:bytes(length, skipped)
     local have = self.have - length - (skipped or 0)
     if have < 0 then return nil end
-    self.have = have
+    self.have, self.searched = have, nil
     local text, from = self.text, self.at + (skipped or 0)
     local last = from + length - 1
     if last > #text then
@@ -136,7 +136,7 @@ end
 
 --- Takes `length` bytes that peek() has returned.
 function Transport:skip(length)
-    self.at, self.have = self.at + length, self.have - length
+    self.at, self.have, self.searched = self.at + length, self.have - length, nil
 end
 
 --- Takes the next line and returns it without its line end. Returns nil if the line is incomplete, or nil and the
@@ -164,7 +164,7 @@ function Transport:match(pattern)
     local at = self.at
     local first, second, stop = self.text:match(pattern, at)
     if not stop then return nil end
-    self.at, self.have = stop, self.have - (stop - at)
+    self.at, self.have, self.searched = stop, self.have - (stop - at), nil
     return first, second
 end
 

@@ -63,6 +63,9 @@ for at = 1, #long, 997 do pieces[#pieces + 1] = long:sub( at, at + 996 ) end
 table.insert( pieces, 1, "BINA " .. #long .. "\n" )
 pieces[#pieces] = pieces[#pieces] .. "TEXT 2\nok"
 lib.equal( read( "MESG", pieces ), "BINA[" .. long .. "]TEXT[ok]" )
+-- A read has ended before the line end of a message, and the header that follows its body is shorter than the one before.
+local million = string.rep( "x", 1000000 )
+lib.equal( read( "MESG", { "TEXT 1000000", "\n" .. million .. "CLOS 1000 0\n" } ), "TEXT[" .. million .. "]CLOS(1000)[]" )
 
 -- Bytes that are not a message.
 for _, bytes in ipairs { "hello\n", "TEXT\n", "TEXT -1\n", "TEXT 1 2\n", "CLOS 1\n", "text 1\na", string.rep( "x", 64 ) } do
