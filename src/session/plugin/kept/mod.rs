@@ -163,7 +163,7 @@ impl<S: Stream> KeptPlugin<S> {
 
     /// Bytes of memory held, without the history: for bytes that wait, and for the answer to ATCH.
     pub(crate) fn held(&self) -> usize {
-        self.buffer.held() + self.sent_ahead.len() + self.reply.len()
+        self.buffer.held() + self.sent_ahead.capacity() + self.reply.capacity()
     }
 
     /// Begins a turn: looks up the bounds, and writes what can be written. `history`: bytes that may be kept for a plugin
@@ -261,7 +261,7 @@ impl<S: Stream> KeptPlugin<S> {
                     self.buffer.mark_sent(sent);
                     self.changes.written += sent;
                 }
-                Transfer::Bytes(sent) => drop(self.reply.drain(..sent)),
+                Transfer::Bytes(sent) => drop_front(&mut self.reply, sent),
                 Transfer::Blocked | Transfer::Eof => break,
                 // Now it is disconnected; what it sent before is still read.
                 Transfer::Broken(_) => return,
@@ -290,6 +290,14 @@ impl<S: Stream> KeptPlugin<S> {
     }
 }
 
+/// Removes the first `length` bytes. What is empty then takes no memory.
+fn drop_front(bytes: &mut Vec<u8>, length: usize) {
+    bytes.drain(..length);
+    if bytes.is_empty() {
+        *bytes = Vec::new();
+    }
+}
+
 impl<S: Stream> Endpoint for KeptPlugin<S> {
     /// What was sent behind ATCH, then what the plugin's connection has.
     fn try_read(&mut self, buffer: &mut [u8]) -> Transfer {
@@ -301,7 +309,7 @@ impl<S: Stream> Endpoint for KeptPlugin<S> {
         }
         let length = self.sent_ahead.len().min(buffer.len());
         buffer[..length].copy_from_slice(&self.sent_ahead[..length]);
-        self.sent_ahead.drain(..length);
+        drop_front(&mut self.sent_ahead, length);
         Transfer::Bytes(length)
     }
 
