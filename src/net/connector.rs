@@ -270,7 +270,8 @@ mod tests {
         assert!(!network.extra_attempts.has_room());
         connectors.truncate(5);
         drop(connectors.drain(..5));
-        assert!((0..4).all(|_| network.extra_attempts.has_room()));
+        let given_back: Vec<_> = (0..4).map(|_| network.extra_attempts.take()).collect();
+        assert!(given_back.iter().all(Option::is_some) && !network.extra_attempts.has_room());
         assert_eq!(network.begun.iter().filter(|(_, peer)| !peer.is_dropped()).count(), 0);
         // One after another, every address has its turn.
         network.extra_attempts = ExtraAttempts::new(0);
