@@ -12,6 +12,7 @@ use super::memory_budget::{MemoryBudget, RESERVE};
 use super::pipe_pool::PipePool;
 use super::receive_timer::ReceiveTimer;
 use super::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
+use crate::buffer_pool;
 use crate::net::endpoint::{DatagramEndpoint, Endpoint, Received, Transfer};
 use crate::net::socket::Datagrams;
 use crate::protocol::framing::{Decoder, Framing, FramingError, FramingKind, Item, MAX_DATAGRAM_LEN, encode_datagram};
@@ -301,6 +302,7 @@ impl Relay for DatagramRelay {
     }
 
     fn account(&mut self, budget: &mut MemoryBudget) {
+        self.decoder.shrink();
         let held = self.held();
         budget.adjust(&mut self.counted, held);
     }
@@ -325,12 +327,12 @@ impl Relay for DatagramRelay {
     }
 
     fn held(&self) -> usize {
-        let to_remote = self.to_remote.as_ref().map_or(0, |(payload, _)| payload.len());
-        self.to_plugin.len() - self.written + to_remote + self.decoder.buffered()
+        let to_remote = self.to_remote.as_ref().map_or(0, |(payload, _)| payload.capacity());
+        buffer_pool::held(&self.to_plugin) + to_remote + self.decoder.held()
     }
 
     fn incomplete(&self) -> usize {
-        if self.to_remote.is_none() { self.decoder.buffered() } else { 0 }
+        if self.to_remote.is_none() { self.decoder.held() } else { 0 }
     }
 
     fn reads_remote(&self) -> bool {

@@ -90,7 +90,9 @@ impl Decoder {
 
     /// Gives back memory that a part of a message does not need. To be called when it waits for the rest.
     pub(crate) fn shrink(&mut self) {
-        if buffer_pool::shrink(&mut self.input, self.decoded) {
+        if self.decoded == self.input.len() {
+            self.discard_decoded();
+        } else if buffer_pool::shrink(&mut self.input, self.decoded) {
             self.decoded = 0;
         }
         if !self.fragments_done {

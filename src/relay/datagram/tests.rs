@@ -137,6 +137,18 @@ fn a_datagram_that_the_system_does_not_send_is_reported_and_the_next_is_sent() {
 }
 
 #[test]
+fn the_memory_of_a_long_line_is_given_back_and_counted_until_then() {
+    let mut world = World::new(Framing::Line, &[b'x'; 60_000], b"");
+    world.turn();
+    assert!(world.relay.held() >= 60_000);
+    world.plugin.stream_mut().said = b"\ny".to_vec();
+    world.plugin.handle_event(Readiness::FRESH);
+    while world.turn().again {}
+    assert_eq!((world.relay.sent(), world.relay.decoder.buffered()), (60_000, 1));
+    assert!(world.relay.held() < 100, "{} bytes held", world.relay.held());
+}
+
+#[test]
 fn nothing_follows_what_the_plugin_is_told_at_the_end() {
     let mut world = World::new(Framing::Mesg, b"nonsense\n", b"hello");
     world.plugin.stream_mut().room = 10;
