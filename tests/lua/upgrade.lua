@@ -5,7 +5,7 @@
 local lib = require "lib"
 local fakes = require "fakes"
 local Transport = require "L_SockProxyTransport"
-local Options = require "L_SockProxyOptions"
+local Arguments = require "L_SockProxyArguments"
 local Upgrade = require "L_SockProxyUpgrade"
 
 -- The nonce of RFC 6455 section 1.3, and what belongs to it.
@@ -57,7 +57,7 @@ for _, url in ipairs {
     lib.equal( shown( url ), "INVALID_URL" )
 end
 for _, url in ipairs { "http://h", "https://h/", "wsss://h", "ftp://h" } do
-    local _, why = Options.check_websocket_url( url )
+    local _, why = Arguments.check_url( url )
     lib.equal( shown( url ), why )
     lib.like( why, "^INVALID_SCHEMA %w+$" )
 end
