@@ -62,6 +62,10 @@ impl Draining {
             Ok(_) => {}
             Err(_) => return DrainOutcome::Done,
         }
+        // Over TLS the stream may hold what the socket has not taken.
+        if plugin.flush().is_err() {
+            return DrainOutcome::Done;
+        }
         for _ in 0..TURN_READS {
             if !plugin.is_readable() {
                 return DrainOutcome::Wait;
@@ -107,6 +111,18 @@ mod tests {
         plugin.stream_mut().make_room(100);
         assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Done);
         assert_eq!((&plugin.stream().received[..], plugin.stream().is_told()), (&b"OK QUIT\n"[..], true));
+    }
+
+    #[test]
+    fn what_a_layer_holds_of_the_reply_is_written_when_there_is_room() {
+        let faults = FaultProfile { buffer: 100, layered: true, ..FaultProfile::default() };
+        let mut plugin = SocketEndpoint::new(Wire::new(faults), Readiness::ACCEPTED);
+        let mut draining = Draining::new(b"OK QUIT\n".to_vec(), Instant::now());
+        assert_eq!((turn(&mut draining, &mut plugin), draining.held()), (DrainOutcome::Wait, 0));
+        assert_eq!(plugin.stream().received, b"");
+        plugin.stream_mut().make_room(100);
+        assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Wait);
+        assert_eq!(plugin.stream().received, b"OK QUIT\n");
     }
 
     #[test]
