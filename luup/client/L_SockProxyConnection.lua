@@ -159,6 +159,9 @@ local function set_open(self, channel, quiet)
     self.kept, self.pid, self.direct = channel.resumed or false, channel.pid, channel.direct
     self.seen = self.kept and self.resume_at or 0
     self.closing, self.code, self.reason, self.undelivered = nil, nil, nil, nil
+    -- Kept, so that a poll need not find it out.
+    self.watches_proxy = self.options.reconnect
+    if self.direct then self.watches_proxy = self.options.direct and (self.options.reconnect or heal_delay(self)) end
     local healed = self.healing
     self.healing = false
     expect_data(self)
@@ -274,7 +277,6 @@ local function look_for_proxy(self)
         local now, interval = Clock.now(), options.proxy_interval
         local silent
         if direct then
-            if not (options.reconnect or options.HEAL and heal_delay(self)) or not options.direct then return end
             silent = now - self.channel.heard >= math.min(interval, MIN_SILENCE)
         else
             interval, silent = interval * HANG_INTERVALS, self.seen == self.looked_seen
@@ -315,17 +317,16 @@ end
 -- One turn of an open connection. Returns as Connection:poll does.
 local function take_turn(self, started)
     local channel, bytes = self.channel, 0
-    channel:flush()
     repeat
         -- What an earlier turn has left comes first: a remote that is faster than the plugin would fill the memory.
         local received, why = 0, nil
-        if not self.undelivered then received, why = channel:read() end
+        if not self.undelivered then received, why = channel:read(started) end
         bytes = bytes + received
         local finished = dispatch(self, started)
         self.undelivered = not finished
         if self.state ~= "open" then return nil, bytes end
-        if not finished then return true, bytes end
         channel:flush()
+        if not finished then return true, bytes end
         if why == "timeout" then return false, bytes end
         if why then
             set_lost(self, why)
@@ -342,26 +343,26 @@ local function tick(self)
         why, self.due = self.channel:tick()
         if why then return set_lost(self, why) end
     end
-    look_for_proxy(self)
+    if self.watches_proxy then look_for_proxy(self) end
 end
 
 local function poll(self)
     local started = Clock.now()
-    if self.state == "waiting" then
-        if Clock.now() < self.retry_at then return false, 0 end
-        begin(self)
-    end
-    if self.state == "connecting" then
+    if self.state ~= "open" then
+        if self.state == "waiting" then
+            if started < self.retry_at then return false, 0 end
+            begin(self)
+        end
         settle(self, false, self.operation:step())
         if self.state == "connecting" then
             self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL)
             return false, 0
         end
+        if self.state ~= "open" then return nil, 0 end
     end
-    if self.state ~= "open" then return nil, 0 end
     local more, bytes = take_turn(self, started)
     if bytes > 0 then self.interval = MIN_INTERVAL else self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL) end
-    if more == false and (self.direct or self.options.reconnect) then
+    if more == false and (self.direct or self.watches_proxy) then
         tick(self)
         if self.state ~= "open" then return nil, bytes end
     end
@@ -393,7 +394,7 @@ function Connection:poll()
     end
     -- Known after the end, too.
     self.read = bytes
-    if self.seen ~= before and self.state ~= "connecting" then call_back(self, "on_seen", self.seen) end
+    if self.seen ~= before and self.options.on_seen and self.state ~= "connecting" then call_back(self, "on_seen", self.seen) end
     self.polling, self.more = false, more == true
     arm_timer(self)
     if more == nil then return nil, self.reason end

@@ -196,9 +196,9 @@ local Stream = {
 }
 Stream.__index = Stream
 
-function Stream:read()
+function Stream:read(now)
     local bytes, why = self.transport:fill()
-    if bytes > 0 then self.heard = Clock.now() end
+    if bytes > 0 then self.heard = now end
     return bytes, why
 end
 
@@ -226,7 +226,7 @@ local function address_of(host, port)
     return (is_v6(host) and "[" .. host .. "]" or host) .. ":" .. port
 end
 
-function Datagrams:read()
+function Datagrams:read(now)
     local bytes = 0
     for _ = 1, MAX_READ do
         local datagram, host, port = self.udp:receivefrom()
@@ -235,7 +235,7 @@ function Datagrams:read()
             -- A datagram that could not be delivered is no end: "connection refused" is about an earlier one.
             return bytes, self.udp_closed and "closed" or "timeout"
         end
-        self.heard = Clock.now()
+        self.heard = now
         if datagram then
             bytes = bytes + #datagram
             self.received[#self.received + 1] = { datagram, address_of(host, port) }
@@ -389,7 +389,7 @@ function Direct.open(target, options)
     end
     if not channel then return nil, why end
     local silence = tonumber(options.RTIM) or 0
-    channel.silence = silence > 0 and silence / 1000 or nil
+    channel.silence = silence > 0 and silence / 1000
     channel.heard = Clock.now()
     for _, text in ipairs(options.HELO and Options.texts(options.HELO) or {}) do
         local said

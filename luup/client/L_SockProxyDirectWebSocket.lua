@@ -123,7 +123,9 @@ function WebSocket.open(target, options, framing)
                 decoder = Frames.decoder { max = max, leniency = leniency }, max = max,
                 mask = options.MASK == nil or is_on(options.MASK), control = tostring(options.CTRL or "auto"):lower(),
                 pings = {}, pieces = {}, pieces_length = 0,
-                interval = (tonumber(options.PNGI) or 0) > 0 and tonumber(options.PNGI) or nil,
+                interval = (tonumber(options.PNGI) or 0) > 0 and tonumber(options.PNGI),
+                -- What every turn looks at is false and not nil, for which Lua would search the metatable, too.
+                head = false, over = false, closing = false, silence = false, late_pong = false,
             }, WebSocket)
             if is_on(options.RHDR) and framing == "MESG" then self.head = extra end
             return self
@@ -148,9 +150,9 @@ local function push_frame(self, verb, payload)
     self.transport:push(Frames.encode(Frames.OPCODES[verb], payload, true, self.mask and Options.random(4) or nil))
 end
 
-function WebSocket:read()
+function WebSocket:read(now)
     local bytes, why = self.transport:fill()
-    if bytes > 0 then self.heard, self.pinged = Clock.now(), nil end
+    if bytes > 0 then self.heard, self.pinged = now, nil end
     return bytes, why
 end
 
@@ -199,7 +201,7 @@ function WebSocket:next()
     if self.over then return nil end
     if self.head then
         local head = self.head
-        self.head = nil
+        self.head = false
         return "HEAD", head
     end
     while true do
@@ -298,7 +300,7 @@ function WebSocket:flush(seconds)
     local sent, why = transport:flush(seconds)
     if not sent or not self.late_pong then return sent, why end
     local payload = self.late_pong
-    self.late_pong = nil
+    self.late_pong = false
     if not self.closing then push_frame(self, "PONG", payload) end
     return transport:flush()
 end

@@ -304,7 +304,7 @@ local function read_payload(self, buffer)
         if body ~= "" then append(self.pieces, body) end
         return true
     end
-    self.message, self.pieces, self.size = nil, nil, 0
+    self.message, self.pieces, self.size = false, nil, 0
     if not pieces then return verb, body end
     pieces[#pieces + 1] = body
     return verb, table.concat(pieces)
@@ -371,9 +371,9 @@ function Frames.decoder(options)
     options = options or {}
     local leniency = options.leniency or {}
     return setmetatable({
-        max = options.max or MAX_MESSAGE, size = 0, stage = read_head,
-        -- nil: any text is passed on as it is.
-        utf8 = not leniency.utf8 and Frames.utf8() or nil, may_mask = leniency.mask,
+        max = options.max or MAX_MESSAGE, size = 0, stage = read_head, message = false,
+        -- false: any text is passed on as it is.
+        utf8 = not leniency.utf8 and Frames.utf8(), may_mask = leniency.mask,
     }, Decoder)
 end
 

@@ -73,7 +73,8 @@ function Relayed:request(command, seconds, pid)
     return self
 end
 
---- Reads one chunk. Returns the number of bytes and the reason, as Transport:fill.
+--- Reads one chunk. Returns the number of bytes and the reason, as Transport:fill. Connections without the proxy have an
+-- argument, the time of the turn by Clock.now().
 function Relayed:read()
     return self.transport:fill()
 end

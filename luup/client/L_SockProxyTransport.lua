@@ -10,6 +10,9 @@ local socket = require "socket"
 local Clock = require "L_SockProxyClock"
 local Operation = require "L_SockProxyOperation"
 
+local next = next
+local byte, sub = string.byte, string.sub
+
 local Transport = {}
 Transport.__index = Transport
 
@@ -125,13 +128,13 @@ function Transport:bytes(length, skipped)
         last = from + length - 1
     end
     self.at = last + 1
-    return text:sub(from, last)
+    return sub(text, from, last)
 end
 
 --- Returns the numbers of the next bytes, `count` at most: fewer if fewer have come. They are not taken.
 function Transport:peek(count)
     if #self.text - self.at + 1 < count then join(self) end
-    return self.text:byte(self.at, self.at + count - 1)
+    return byte(self.text, self.at, self.at + count - 1)
 end
 
 --- Takes `length` bytes that peek() has returned.
