@@ -155,7 +155,7 @@ end
 -- Marks the connection as open. `quiet`: without on_open, since the caller of open() learns it otherwise.
 local function set_open(self, channel, quiet)
     self.channel, self.state, self.operation, self.opened_at = channel, "open", nil, Clock.now()
-    self.looked_at = self.opened_at
+    self.looked_at, self.read_at = self.opened_at, self.opened_at
     self.kept, self.pid, self.direct = channel.resumed or false, channel.pid, channel.direct
     self.seen = self.kept and self.resume_at or 0
     self.closing, self.code, self.reason, self.undelivered = nil, nil, nil, nil
@@ -361,7 +361,11 @@ local function poll(self)
         if self.state ~= "open" then return nil, 0 end
     end
     local more, bytes = take_turn(self, started)
-    if bytes > 0 then self.interval = MIN_INTERVAL else self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL) end
+    if bytes > 0 then
+        self.interval, self.read_at = MIN_INTERVAL, started
+    else
+        self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL)
+    end
     if more == false and (self.direct or self.watches_proxy) then
         tick(self)
         if self.state ~= "open" then return nil, bytes end

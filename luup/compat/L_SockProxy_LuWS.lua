@@ -25,6 +25,7 @@
 local socket = require "socket"
 local Arguments = require "L_SockProxyArguments"
 local Client = require "L_SockProxyClient"
+local Clock = require "L_SockProxyClock"
 local Framing = require "L_SockProxyFraming"
 local Options = require "L_SockProxyOptions"
 local unpack = unpack or table.unpack -- luacheck: ignore 143
@@ -161,7 +162,7 @@ local function library(defaults)
             end
         end
         if LuWS.debug_mode then debug("wsopen(%s)", url) end
-        local handle = setmetatable({ url = url, last = socket.gettime(), max = settings.MAXM }, handle_mt)
+        local handle = setmetatable({ url = url, opened_at = Clock.now(), max = settings.MAXM }, handle_mt)
         local arguments, control = given.handler_args or {}, given.control_handler
 
         -- Calls the control handler. Returns true unless the handler returned false.
@@ -245,7 +246,6 @@ local function library(defaults)
         if not conn or handle.left then return nil, "not connected" end
         if conn.state == "closed" then return nil, handle.ended or "closed" end
         local more, bytes = conn:poll()
-        if conn.read > 0 then handle.last = socket.gettime() end
         if LuWS.debug_mode then debug("wsreceive: %s, %d bytes", tostring(more), conn.read) end
         -- A close frame is something that has been received; the end of the connection is for the next call, as in LuWS.
         if more == nil and handle.close_frame then return false, conn.read end
@@ -303,7 +303,10 @@ local function library(defaults)
     --- The time of the last received bytes, pings of the server included, in seconds as socket.gettime() counts them; 0 without a
     -- connection.
     function LuWS.wslastping(handle)
-        return handle and handle.last or 0
+        if not handle then return 0 end
+        -- The handler of a connection that is not made has none.
+        local conn = handle.conn or {}
+        return socket.gettime() - Clock.since(conn.read_at or handle.opened_at)
     end
 
     --- For the action that the proxy calls, if there are several connections: calls wsreceive() for the connection with that

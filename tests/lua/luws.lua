@@ -289,10 +289,14 @@ local function into( list ) return function( _, _, data ) list[#list + 1] = data
 local one = luws.wsopen( plain, into( first ), { notify = NOTIFY } )
 local two = luws.wsopen( plain, into( second ), { notify = NOTIFY } )
 function engine.actions.HandleReceive( _, parameters ) luws.handle( parameters.Pid ) end
+local last = luws.wslastping( one )
+socket.sleep( 0.05 )
 luws.wssend( one, 1, "for one" )
 luws.wssend( two, 1, "for two" )
 engine.run_until( function() return #first + #second == 2 end, "both" )
 lib.equal( first[1] .. second[1], "for onefor two" )
+-- wslastping() knows what handle() or Luup's timer has read.
+lib.check( luws.wslastping( one ) > last + 0.04, luws.wslastping( one ) - last )
 
 -- What wsreceive returns: nothing, a part of a message, a whole one, more, a close frame, the end.
 local received
