@@ -205,8 +205,8 @@ function Connection:start()
         self:wait(options.timeout)
     else
         -- Until the proxy reads the request: its notification tells of the outcome. A script of its own, which no timer polls, may
-        -- block as long as the proxy needs.
-        local limit = Timer.available() and MAX_OPEN_WAIT or options.patience
+        -- block as long as the proxy needs: `patience` limits each of its replies.
+        local limit = Timer.available() and MAX_OPEN_WAIT or math.huge
         local function requested() return self.requesting and self.requesting.requested end
         local done, channel, why = self.operation:run(limit, requested)
         if done and requested() then

@@ -137,6 +137,13 @@ lib.equal( against( { "220 mail\r\n" }, {} ), "the program at 10.0.0.1:99 is not
 lib.equal( against( { "ERR Access denied\n" }, {} ), "the proxy at 10.0.0.1:99 replies: ERR Access denied" )
 lib.like( against( {}, { patience = 0.05 } ), "does not greet: timeout$" )
 lib.like( against( {}, {}, "closed" ), "does not greet: closed$" )
+-- Without a wait, too: no timer would tell the outcome later.
+local mute = assert( socket.bind( "127.0.0.1", 0 ) )
+for _ = 1, 20 do
+    local settings = { port = select( 2, mute:getsockname() ), timeout = 0, patience = 0.02, direct = false }
+    lib.like( select( 2, proxy.open( "ws://h/", settings ) ), "does not greet: timeout$" )
+end
+mute:close()
 local old = "the proxy at 10.0.0.1:99 is the Lua daemon or too old: it lacks "
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, {} ), old .. "WS MESG" )
 lib.equal( against( { GREETING, "ERR INVALID COMMAND\n" }, { KEEP = 1, notify = { device = 1, pid = "12345678" } } ),
