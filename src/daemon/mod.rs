@@ -197,7 +197,7 @@ impl Daemon {
         self.pass_traces();
         self.handle_shortage();
         self.send_notifications();
-        self.resources.count_schedule();
+        self.resources.count_shared();
         Ok(())
     }
 
@@ -552,10 +552,13 @@ fn trust(context: &Arc<tls::TlsContext>, config: &Config) -> Trust {
 }
 
 impl Resources {
-    /// Counts in the budget what the schedule holds. `notices=` bounds what waits of connections that have ended.
-    fn count_schedule(&mut self) {
+    /// Counts in the budget what the schedule and the traces hold, which is no session's: a session that has ended may have left
+    /// requests, and its trace. `notices=` bounds the requests.
+    fn count_shared(&mut self) {
         self.budget.end_turn();
         self.budget.adjust(&mut self.schedule_counted, self.schedule.held());
+        let traces = self.traces.held();
+        self.budget.adjust(&mut self.traces.counted, traces);
     }
 
     /// What the session of `key`, which is one of `client`, needs for a turn.

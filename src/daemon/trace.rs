@@ -1,6 +1,6 @@
 //! Traces of connections (TRAC).
 
-use super::{Daemon, Resources};
+use super::Daemon;
 use crate::protocol::command::TraceRequest;
 use crate::protocol::reply;
 use crate::session::Key;
@@ -48,10 +48,5 @@ impl Daemon {
             }
             self.enqueue(tracer);
         }
-        let Resources { traces, budget, .. } = &mut self.resources;
-        let held = traces.held();
-        // They are nobody's in particular: the session that has had a turn last may be gone.
-        budget.end_turn();
-        budget.adjust(&mut traces.counted, held);
     }
 }
