@@ -30,6 +30,7 @@ use crate::net::socket::Stream;
 use crate::protocol::framing::Framing;
 use crate::relay::RelayTurn;
 use crate::relay::memory_budget::MemoryBudget;
+use crate::session::outbox::Outbox;
 use replay::ReplayBuffer;
 
 /// When the oldest datagrams are dropped, this part of the bound is freed: dropping costs less in one go.
@@ -43,7 +44,7 @@ pub(crate) struct KeptPlugin<S> {
     /// What the plugin has sent behind its ATCH.
     sent_ahead: Vec<u8>,
     /// The answer to ATCH, which goes before anything of the remote.
-    reply: Vec<u8>,
+    reply: Outbox,
     buffer: ReplayBuffer,
     remote: RemoteEnd,
     /// What is written is datagrams, one at a time. Each is taken whole or not at all, and while the plugin is disconnected
@@ -98,7 +99,7 @@ impl<S: Stream> KeptPlugin<S> {
         Self {
             socket: Some(socket),
             sent_ahead: Vec::new(),
-            reply: Vec::new(),
+            reply: Outbox::default(),
             buffer: if has_datagrams { ReplayBuffer::for_datagrams(framing) } else { ReplayBuffer::new(framing) },
             remote: RemoteEnd::Open,
             has_datagrams,
@@ -163,7 +164,7 @@ impl<S: Stream> KeptPlugin<S> {
 
     /// Bytes of memory held, without the history: for bytes that wait, and for the answer to ATCH.
     pub(crate) fn held(&self) -> usize {
-        self.buffer.held() + self.sent_ahead.capacity() + self.reply.capacity()
+        self.buffer.held() + self.sent_ahead.capacity() + self.reply.held()
     }
 
     /// Begins a turn: looks up the bounds, and writes what can be written. `history`: bytes that may be kept for a plugin
@@ -215,7 +216,7 @@ impl<S: Stream> KeptPlugin<S> {
     /// remote. The connection before, if there is one, is closed.
     pub(crate) fn attach(&mut self, mut socket: SocketEndpoint<S>, sent_ahead: Vec<u8>, reply: Vec<u8>, now: Instant) {
         socket.handle_event(Readiness::FRESH);
-        (self.sent_ahead, self.reply) = (sent_ahead, reply);
+        (self.sent_ahead, self.reply) = (sent_ahead, Outbox::new(reply));
         self.socket = Some(socket);
         self.parked = None;
         self.progress = now;
@@ -226,7 +227,7 @@ impl<S: Stream> KeptPlugin<S> {
 
     /// Drops everything that is held.
     pub(crate) fn release(&mut self, budget: &mut MemoryBudget) {
-        (self.sent_ahead, self.reply) = (Vec::new(), Vec::new());
+        (self.sent_ahead, self.reply) = (Vec::new(), Outbox::default());
         self.buffer.clear();
         self.account(budget);
     }
@@ -251,24 +252,20 @@ impl<S: Stream> KeptPlugin<S> {
             return;
         }
         let Some(socket) = &mut self.socket else { return };
-        loop {
-            let next = if self.reply.is_empty() { self.buffer.next() } else { &self.reply[..] };
-            if next.is_empty() {
-                break;
-            }
-            match socket.try_write(next) {
-                Transfer::Bytes(sent) if self.reply.is_empty() => {
+        // After an error the plugin is disconnected; what it sent before is still read.
+        let Ok(is_replied) = self.reply.flush(socket) else { return };
+        while is_replied && !self.buffer.next().is_empty() {
+            match socket.try_write(self.buffer.next()) {
+                Transfer::Bytes(sent) => {
                     self.buffer.mark_sent(sent);
                     self.changes.written += sent;
                 }
-                Transfer::Bytes(sent) => drop_front(&mut self.reply, sent),
                 Transfer::Blocked | Transfer::Eof => break,
-                // Now it is disconnected; what it sent before is still read.
                 Transfer::Broken(_) => return,
             }
         }
         self.buffer.trim(self.history);
-        if self.remote == RemoteEnd::Ended && self.buffer.waiting() == 0 && self.reply.is_empty() {
+        if self.remote == RemoteEnd::Ended && self.buffer.waiting() == 0 && is_replied {
             socket.shutdown_write();
             self.remote = RemoteEnd::Told;
             self.changes.told = true;
@@ -290,14 +287,6 @@ impl<S: Stream> KeptPlugin<S> {
     }
 }
 
-/// Removes the first `length` bytes. What is empty then takes no memory.
-fn drop_front(bytes: &mut Vec<u8>, length: usize) {
-    bytes.drain(..length);
-    if bytes.is_empty() {
-        *bytes = Vec::new();
-    }
-}
-
 impl<S: Stream> Endpoint for KeptPlugin<S> {
     /// What was sent behind ATCH, then what the plugin's connection has.
     fn try_read(&mut self, buffer: &mut [u8]) -> Transfer {
@@ -309,7 +298,11 @@ impl<S: Stream> Endpoint for KeptPlugin<S> {
         }
         let length = self.sent_ahead.len().min(buffer.len());
         buffer[..length].copy_from_slice(&self.sent_ahead[..length]);
-        drop_front(&mut self.sent_ahead, length);
+        self.sent_ahead.drain(..length);
+        if self.sent_ahead.is_empty() {
+            // What is empty takes no memory.
+            self.sent_ahead = Vec::new();
+        }
         Transfer::Bytes(length)
     }
 
