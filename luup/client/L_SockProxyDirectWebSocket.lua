@@ -96,9 +96,8 @@ end
 
 -- Returns what the server may get wrong, as Frames.decoder takes it, or nil and the reason.
 local function leniency_of(options)
-    local given = options.LENI or options.lenient
-    if not given then return {} end
-    local words = Options.items(given)
+    local words = Options.leniency(options)
+    if not words then return {} end
     local leniency = Frames.leniency(words)
     if leniency then return leniency end
     return nil, (Options.line({ "Invalid option" }, { LENI = words }, { LENI = true }))

@@ -97,6 +97,12 @@ function Options.items(value)
     return words
 end
 
+--- Returns the words of what a WebSocket's remote may get wrong, which LENI or else `lenient` gives, or nil if neither is set.
+function Options.leniency(options)
+    local given = options.LENI or options.lenient
+    return given and Options.items(given) or nil
+end
+
 local function list(value)
     local items = {}
     for _, item in ipairs(Options.items(value)) do items[#items + 1] = Options.encoded(item) end

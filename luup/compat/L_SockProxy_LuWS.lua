@@ -259,7 +259,7 @@ local function library(defaults)
         local incoming = handle.incoming
         if not incoming then
             local Frames = require "L_SockProxyFrames"
-            local leniency = Frames.leniency(Options.items(handle.deliver.LENI or handle.deliver.lenient or {}))
+            local leniency = Frames.leniency(Options.leniency(handle.deliver) or {})
             incoming = { buffer = Frames.buffer(), decoder = Frames.decoder { max = handle.max, leniency = leniency } }
             handle.incoming = incoming
         end
