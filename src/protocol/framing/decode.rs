@@ -88,7 +88,7 @@ impl Decoder {
         buffer_pool::held(&self.input) + buffer_pool::held(&self.fragments)
     }
 
-    /// Gives back memory that a part of a message does not need. To be called when it waits for the rest.
+    /// Gives back the memory that what is not decoded yet does not need. To be called when nothing more can be decoded.
     pub(crate) fn shrink(&mut self) {
         if self.decoded == self.input.len() {
             self.discard_decoded();

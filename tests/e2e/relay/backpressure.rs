@@ -90,10 +90,10 @@ fn the_buffer_size_limits_what_a_connection_holds() {
         let mut buffered = || stat.connections()[0]["buffered"].as_u64().unwrap();
         // What each connection takes besides: the name of its target.
         let idle = buffered();
-        assert!(idle < 100, "{idle} bytes held before the first");
+        assert!(idle < 100, "an idle connection holds {idle} bytes");
         let written = Writer::new(&from, 1).write_until_blocked();
         let held = buffered();
-        assert!((1..=16_384).contains(&(held - idle)), "{held} of {written} bytes held, {idle} before the first");
+        assert!((1..=16_384).contains(&(held - idle)), "{held} of {written} bytes held, {idle} when idle");
         assert_eq!(stat.status()["buffered"], held);
         drop((from, to));
         stat.wait_connections(0);
