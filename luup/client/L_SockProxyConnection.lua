@@ -225,7 +225,11 @@ end
 local function deliver(self, verb, body, detail)
     self.seen = self.seen + (self.framing == "RAW" and #body or 1)
     if verb == "TEXT" or verb == "BINA" or verb == "DGRM" then
-        call_back(self, "on_message", body, verb, detail)
+        -- Each message passes here: call_back() would cost as much as the rest of this function.
+        local on_message = self.options.on_message
+        if not on_message then return end
+        local ok, err = pcall(on_message, self, body, verb, detail)
+        if not ok then log(self, "on_message: " .. tostring(err)) end
     elseif verb == "PING" then
         call_back(self, "on_ping", body)
     elseif verb == "PONG" then

@@ -7,6 +7,8 @@ local Framing = {}
 
 -- Bytes. The longest header in MESG, its newline included.
 local MAX_HEADER = 64
+-- The usual header, of two words. CLOS and DGRM have three, so C and D do not match.
+local SHORT_HEADER = "^([ABE-Z]%u%u%u) (%d+)\n()"
 
 -- Parses a header. Returns the verb, the length, and the code of CLOS or the address of DGRM; nil if it is none.
 local function header(line)
@@ -24,39 +26,34 @@ end
 
 local readers, writers = {}, {}
 
---- For each framing the function that takes the next message from a transport with bytes; results as for Framing.read.
+--- For each framing the function that takes the next message from a transport that has bytes. It returns the verb, the bytes and,
+-- for CLOS, the code or, for DGRM, the sender. It returns nil if the message is incomplete, or nil and the reason if the bytes are
+-- not a message.
 Framing.readers = readers
 
--- Takes the next header. Returns as header() does; nil if it is incomplete, or nil and the reason if the bytes are none.
+-- Takes the next header. Returns a table of its parts; nil if it is incomplete, or nil and the reason if the bytes are none.
 local function next_header(transport)
-    -- The usual case in one call: a whole header of two words. CLOS and DGRM have three, so C and D do not match.
-    local verb, length = transport:match("^([ABE-Z]%u%u%u) (%d+)\n()")
-    if verb then return verb, tonumber(length) end
     local line, why = transport:line(MAX_HEADER)
     if not line then return nil, why end
-    local detail
-    verb, length, detail = header(line)
+    local verb, length, detail = header(line)
     if not verb then return nil, "invalid message header: " .. line end
-    return verb, length, detail
+    return { verb = verb, length = length, detail = detail }
 end
 
 function readers.MESG(transport)
-    local verb, length, detail
     -- The header whose body has not arrived.
     local head = transport.head
-    if head then
-        verb, length, detail = head.verb, head.length, head.detail
-    else
-        verb, length, detail = next_header(transport)
-        if not verb then return nil, length end
+    if not head then
+        -- The usual case in one call.
+        local verb, body = transport:record(SHORT_HEADER)
+        if verb then return verb, body end
+        local why
+        head, why = next_header(transport)
+        if not head then return nil, why end
     end
-    local body = transport:bytes(length)
-    if body then
-        if head then transport.head = nil end
-        return verb, body, detail
-    end
-    transport.head = head or { verb = verb, length = length, detail = detail }
-    return nil
+    local body = transport:bytes(head.length)
+    transport.head = not body and head or nil
+    if body then return head.verb, body, head.detail end
 end
 
 function readers.LINE(transport)
@@ -66,13 +63,6 @@ end
 
 function readers.RAW(transport)
     return "BINA", transport:bytes(transport.have)
-end
-
---- Takes the next message from a transport. Returns its verb, its bytes and, for CLOS, its code or, for DGRM, its
--- sender. Returns nil if the message is incomplete, or nil and the reason if the bytes are not a message.
-function Framing.read(framing, transport)
-    if transport.have == 0 then return nil end
-    return readers[framing](transport)
 end
 
 function writers.MESG(verb, body, detail)

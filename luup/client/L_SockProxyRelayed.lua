@@ -79,7 +79,7 @@ function Relayed:read()
     return self.transport:fill()
 end
 
---- Takes the next message; results as for Framing.read.
+--- Takes the next message; results as for Framing.readers, or nil if there is none.
 function Relayed:next()
     local transport = self.transport
     if transport.have > 0 then return readers[self.framing](transport) end

@@ -11,7 +11,7 @@ local Clock = require "L_SockProxyClock"
 local Operation = require "L_SockProxyOperation"
 
 local next = next
-local byte, sub = string.byte, string.sub
+local byte, match, sub = string.byte, string.match, string.sub
 
 local Transport = {}
 Transport.__index = Transport
@@ -160,15 +160,17 @@ function Transport:line(longest)
     return line
 end
 
---- Takes what a pattern matches at the next byte, and returns its two captures. The pattern begins with ^, and ends with () as a
--- third capture. Returns nil, and takes nothing, if it does not match. This is faster than line() and a match of the line.
-function Transport:match(pattern)
-    if self.later[1] then join(self) end
-    local at = self.at
-    local first, second, stop = self.text:match(pattern, at)
-    if not stop then return nil end
+--- Takes a header and the bytes that follow it. The pattern of the header begins with ^, and has two captures and () at its end;
+-- the second capture is the number of bytes. Returns the first capture and the bytes. Returns nil, and takes nothing, if they are
+-- not all in the piece that was read first, where they usually are. This is faster than line(), a match of the line, and bytes().
+function Transport:record(pattern)
+    local text, at = self.text, self.at
+    local first, length, from = match(text, pattern, at)
+    if not from then return nil end
+    local stop = from + length
+    if stop > #text + 1 then return nil end
     self.at, self.have, self.searched = stop, self.have - (stop - at), nil
-    return first, second
+    return first, sub(text, from, stop - 1)
 end
 
 --- The number of bytes that wait to be sent.
