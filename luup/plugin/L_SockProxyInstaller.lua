@@ -85,10 +85,10 @@ end
 
 local function launcher_for(binary)
     local values = {
-        NAME = binary.name, SIZE = binary.size, GZIPPED = binary.gzipped, MD5 = binary.md5, VERSION = Files.version,
-        UPLOADS = paths.uploads, RUNTIME = paths.runtime,
+        NAME = binary.name, SIZE = binary.size, MD5 = binary.md5, VERSION = Files.version,
+        PACKED_SIZE = binary.packed_size, PACKED_MD5 = binary.packed_md5, UPLOADS = paths.uploads, RUNTIME = paths.runtime,
     }
-    return (Files.launcher:gsub("@(%u[%u%d]*)@", values))
+    return (Files.launcher:gsub("@(%u[%u%d_]*)@", values))
 end
 
 -- Sends a signal to every Lua daemon, including one that hangs.

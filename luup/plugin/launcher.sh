@@ -1,9 +1,9 @@
 #!/bin/sh
 # sockproxyd-launcher: starts the daemon on a Vera; written by the SockProxy plugin
 #
-# The daemon is stored where Vera's "Luup files" page put it, compressed with gzip, and usually once more by
-# the page itself (.lzo). This script expands it into memory, verifies that it is the plugin's own version, and
-# replaces itself by it with exec: at boot, when the init script starts it in place of the daemon, and when the
+# The daemon is stored where Vera's "Luup files" page put it, as a program that expands it, and usually compressed once
+# more by the page itself (.lzo). This script has it expanded into memory, verifies that it is the plugin's own version,
+# and replaces itself by it with exec: at boot, when the init script starts it in place of the daemon, and when the
 # plugin installs or updates the daemon. The flash, which is often nearly full, holds one compressed copy and no
 # other.
 #
@@ -22,8 +22,9 @@ umask 022
 
 name='@NAME@'
 size='@SIZE@'
-gzipped='@GZIPPED@'
 md5='@MD5@'
+packed_size='@PACKED_SIZE@'
+packed_md5='@PACKED_MD5@'
 version='@VERSION@'
 uploads='@UPLOADS@'
 runtime='@RUNTIME@'
@@ -41,29 +42,36 @@ fail() {
     exit "$status"
 }
 
-# True if file $1 is the plugin's daemon, byte for byte.
-is_daemon() {
+# True if file $1 has $2 bytes and the MD5 sum $3.
+is() {
     [ -f "$1" ] || return 1
     # shellcheck disable=SC2046 # BusyBox wc pads the number with blanks
-    [ $(wc -c <"$1") -eq "$size" ] || return 1
+    [ $(wc -c <"$1") -eq "$2" ] || return 1
     # Without md5sum, the size and --version have to suffice.
     command -v md5sum >/dev/null 2>&1 || return 0
     sum=$(md5sum <"$1")
-    [ "${sum%% *}" = "$md5" ]
+    [ "${sum%% *}" = "$3" ]
 }
 
-# Expands upload $1 to $new. is_daemon checks the result.
+# Expands upload $1 to $new. Returns 1, and runs nothing, if it is not the plugin's own.
 expand() {
     case $1 in
         *.lzo)
             command -v pluto-lzo >/dev/null 2>&1 || return 1
             # pluto-lzo exits with 0 even for damaged content.
             pluto-lzo d "$1" "$packed" >/dev/null 2>&1 || :
-            gunzip -c <"$packed" >"$new" 2>/dev/null || :
-            rm -f "$packed"
             ;;
-        *) gunzip -c <"$1" >"$new" 2>/dev/null || : ;;
+        # Uploads cannot be executed.
+        *) cp "$1" "$packed" ;;
     esac
+    if ! is "$packed" "$packed_size" "$packed_md5"; then
+        rm -f "$packed"
+        return 1
+    fi
+    chmod 700 "$packed"
+    output=$("$packed" "$new" 2>&1 </dev/null) || fail 75 "$name does not run on this device: $output"
+    rm -f "$packed"
+    is "$new" "$size" "$md5"
 }
 
 # Sets $free: the free space of $runtime in KiB. df may break its line in two.
@@ -87,8 +95,6 @@ unpack() {
     else
         set -- "$lzo" "$plain"
     fi
-    command -v gunzip >/dev/null 2>&1 || fail 75 "this device has no gunzip"
-
     trap 'rm -f "$new" "$packed"' EXIT
     trap 'exit 143' HUP INT TERM
     measure_free
@@ -96,12 +102,11 @@ unpack() {
     for upload in "$@"; do
         [ -f "$upload" ] || continue
         found="$found ${upload##*/}"
-        # The daemon and, while it is expanded, its gzip file. Leave 256 KiB to the other programs that use this
+        # The daemon and, while it is expanded, the program that does so. Leave 256 KiB to the other programs that use this
         # memory.
-        needed=$(((size + gzipped) / 1024 + 256))
+        needed=$(((size + packed_size) / 1024 + 256))
         [ "$free" -ge "$needed" ] || fail 73 "not enough memory in $runtime: $free KiB free, $needed KiB needed"
         expand "$upload" || continue
-        is_daemon "$new" || continue
         chmod 755 "$new"
         output=$("$new" --version 2>&1 </dev/null) || output="exit status $? $output"
         [ "$output" = "sockproxyd $version" ] || fail 75 "$name does not run on this device: $output"
@@ -113,6 +118,6 @@ unpack() {
     fail 74 "damaged or of another version:$found; upload all files again"
 }
 
-is_daemon "$program" || unpack
+is "$program" "$size" "$md5" || unpack
 [ "${SOCKPROXYD_LAUNCHER:-}" != expand ] || exit 0
 exec "$program" "$@"

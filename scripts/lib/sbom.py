@@ -98,7 +98,8 @@ def main():
         print(__doc__)
         return 2
     rust, musl, epoch, targets, binaries = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:]
-    linked = linked_crates.LinkedCrates(linked_crates.metadata(targets.split(",")))
+    targets = targets.split(",")
+    linked = linked_crates.LinkedCrates(linked_crates.metadata(targets), targets)
     if linked.with_c - set(C_SOURCES):
         return f"C_SOURCES in {__file__} lacks a crate that compiles C: {linked.with_c - set(C_SOURCES)}"
     lock = tomllib.loads((linked_crates.ROOT / "Cargo.lock").read_text(encoding="utf-8"))

@@ -281,8 +281,11 @@ kill "$server"
 wait "$server" 2>/dev/null || :
 
 cp "$daemon" "$made/dist/sockproxyd-$here"
+# bill [TARGET]...: the bill of materials of this machine's binary, and of others.
 bill() {
-    python3 -B "$ROOT/scripts/lib/sbom.py" 1.96.0 1.2.5 1700000000 "$(target_name "$here")" "$made/dist/sockproxyd-$here"
+    local targets
+    targets=$(target_name "$here")$(printf ',%s' "$@")
+    python3 -B "$ROOT/scripts/lib/sbom.py" 1.96.0 1.2.5 1700000000 "${targets%,}" "$made/dist/sockproxyd-$here"
 }
 bill >"$made/dist/sockproxyd.cdx.json"
 result "release: the same input gives the same bill of materials" diff <(bill) "$made/dist/sockproxyd.cdx.json"
@@ -301,6 +304,8 @@ assert len(refs) == len(set(refs))
 assert {d["ref"] for d in bill["dependencies"]} == set(refs)
 assert all(set(d.get("dependsOn", [])) <= set(refs) for d in bill["dependencies"])
 BILL
+result "release: the bill of materials has what expands the upload package, if there is one" eval \
+    '! grep -q pkg:cargo/lzma-rs@ "$made/dist/sockproxyd.cdx.json" && grep -q pkg:cargo/lzma-rs@ <<<"$(bill "$(target_name mipsel)")"'
 
 cp "$feeds"/sockproxyd.{pub,pem} "$made/dist/"
 # No release has packages of another version.

@@ -49,6 +49,18 @@ case("files of two uploads mixed", function()
     end, "damaged or of another version: sockproxyd%-here.bin.lzo")
 end)
 
+case("an upload of another program, which is not run", function()
+    keeps_the_lua_daemon("real", function()
+        System.write("/tmp/other", "#!/bin/sh\ntouch /tmp/other-runs\n")
+        System.must("pluto-lzo c /tmp/other %s", System.PACKED)
+    end, "damaged or of another version: sockproxyd%-here.bin.lzo")
+    equal(System.read("/tmp/other-runs"), nil)
+end)
+
+case("an upload that this device cannot expand", function()
+    keeps_the_lua_daemon("unexpandable", nil, "sockproxyd%-here.bin does not run on this device: .*no such kernel$")
+end)
+
 case("a daemon that does not run on this device", function()
     keeps_the_lua_daemon("broken", nil, "sockproxyd%-here.bin does not run on this device: .*no such kernel$")
 end)
