@@ -14,6 +14,8 @@ local Handshake = {}
 local MAX_LINE = 16384
 -- Seconds. How long a connection to the proxy may take outside of an operation: it is on this machine.
 local MAX_DIAL = 0.05
+-- The host of the proxy unless the plugin names another.
+local LOOPBACK = "127.0.0.1"
 
 --- Reads one line of reply within so many seconds. Returns it, or nil and the reason.
 function Handshake.reply(transport, seconds)
@@ -71,6 +73,18 @@ function Handshake.call_connect(options, host, port)
     return sock, tostring(why)
 end
 
+-- Connects to the proxy's port within so many seconds. Returns the socket, or nil and the reason.
+local function connect_to_proxy(options, seconds)
+    local host, started = options.host, Clock.now()
+    if host ~= LOOPBACK then
+        -- LuaSocket would wait for the name server. Most plugins never need this, and it takes memory.
+        local why
+        host, why = require("L_SockProxyResolver").resolve(host, started, seconds)
+        if not host then return nil, why end
+    end
+    return Handshake.connect_tcp(host, options.port, seconds - Clock.since(started))
+end
+
 --- Connects to the proxy and reads nothing. `options`: host, port, patience, chunk, and `connect(host, port, options)`
 -- in place of LuaSocket's own, which may block. `seconds`: how long it may take. Returns the transport; or nil and the reason;
 -- or false and the reason if the proxy does not react, as one that hangs.
@@ -79,7 +93,7 @@ function Handshake.dial(options, seconds)
     if options.connect then
         sock, why = Handshake.call_connect(options, options.host, options.port)
     else
-        sock, why = Handshake.connect_tcp(options.host, options.port, seconds or MAX_DIAL)
+        sock, why = connect_to_proxy(options, seconds or MAX_DIAL)
     end
     if not sock then return failure(why), "no proxy at " .. address_of(options) .. ": " .. tostring(why) end
     return Transport.new(sock, options.chunk)

@@ -1,5 +1,5 @@
 -- No call blocks Luup for long: neither a device that does not answer, nor a name server that does not, nor a proxy that is
--- stopped or not there.
+-- stopped, not there, or on a host whose name is not resolved.
 --
 -- usage: lua5.1 blocking.lua proxy=PORT stopped=PORT closed=PORT luup=PORT, in this directory; see
 -- tests/e2e/websocket/lua_clients.rs
@@ -34,6 +34,13 @@ function methods.settimeout( sock, seconds, ... )
     return real_settimeout( sock, seconds, ... )
 end
 
+-- LuaSocket waits for the name server.
+local real_connect = methods.connect
+function methods.connect( sock, host, ... )
+    lib.check( not proxy.measured or Resolver.is_address( host ), "LuaSocket resolves " .. host )
+    return real_connect( sock, host, ... )
+end
+
 -- Returns the results of a call that must not wait longer than LIMIT in all.
 local function brief( call, ... )
     waited, proxy.measured = 0, true
@@ -62,9 +69,11 @@ file:write( "nameserver 127.0.0.1\n" )
 file:close()
 Resolver.resolv_conf = resolv
 
-for _, port in ipairs { at.proxy, at.stopped, at.closed } do
+for _, address in ipairs { { at.proxy }, { at.stopped }, { at.closed }, { at.proxy, "proxy.example" } } do
+    local port = address[1]
+    proxy.defaults.host = address[2] or "127.0.0.1"
     for _, target in ipairs { "ws://127.0.0.1:" .. silent .. "/", "127.0.0.1:" .. silent, "ws://device.example/" } do
-        if not ( port == at.proxy and target:find "example" ) then
+        if address[2] or not ( port == at.proxy and target:find "example" ) then
             proxy.defaults.port = port
             local errors = engine.queue()
             local conn, why = brief( proxy.open, target, {
@@ -87,6 +96,8 @@ for _, port in ipairs { at.proxy, at.stopped, at.closed } do
     brief( proxy.listen, { port = 1, notify = { device = 1, service = "s", action = "a" }, on_incoming = function() end } )
     brief( proxy.drop, "12345678" )
 end
+
+proxy.defaults.host = "127.0.0.1"
 
 -- A device that accepts and never reads: sending queues, and then says why not.
 local deaf = assert( socket.bind( "127.0.0.1", 0 ) )
