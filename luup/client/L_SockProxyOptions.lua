@@ -133,11 +133,20 @@ local function on_off(value)
     return value
 end
 
+-- The fields of `notify`.
+local NOTIFY = { device = true, service = true, action = true, pid = true }
+
 --- Returns the value of NTFY for `{ device =, service =, action =, pid = }`, or nil and the reason.
 function Options.notify(notify)
+    for name in pairs(notify) do
+        if not NOTIFY[name] then return nil, "notify: no such field: " .. tostring(name) end
+    end
     local device = tonumber(notify.device)
     if not device then return nil, "notify: no device" end
     local words = { string.format("%d", device), notify.service or "", notify.action or "", notify.pid }
+    -- A notification without them reaches no plugin.
+    if words[2] == "" then return nil, "notify: no service" end
+    if words[3] == "" then return nil, "notify: no action" end
     for index = 2, #words do
         if tostring(words[index]):find("[%s%c/]") then return nil, "notify: blanks or slashes in " .. words[index] end
     end
@@ -258,7 +267,7 @@ function Options.required_capabilities(target, options)
     local function need(word, condition) if condition then needs[#needs + 1] = word end end
     local scheme = (target:match("^(%a+)://") or ""):lower()
     need("WS", scheme == "ws" or scheme == "wss")
-    need("TLS", scheme == "wss" or options.PRTO == "tls")
+    need("TLS", scheme == "wss" or tostring(options.PRTO):lower() == "tls")
     need("MESG", Options.framing(target, options) == "MESG")
     need("LINE", Options.framing(target, options) == "LINE")
     need("V6", target:find("^%[") or target:find("://%["))

@@ -92,8 +92,8 @@ local function command( target, options ) return ( Options.command( target, opti
 lib.equal( command( "1.2.3.4:5", { RTIM = 0, BLKS = 100, other = 1 } ), "CONN 1.2.3.4:5 BLKS=100 RTIM=0" )
 lib.equal( command( "ws://h/?a=%20,b", { notify = { device = 7, service = "urn:x", action = "A" } } ),
     "CONN ws://h/?a=%20,b NTFY=7/urn:x/A" )
-lib.equal( command( "wss://h/", { notify = { device = "7", action = "A", pid = "secret-1" }, KEEP = 300 } ),
-    "CONN wss://h/ KEEP=300 NTFY=7//A/secret-1" )
+lib.equal( command( "wss://h/", { notify = { device = "7", service = "s", action = "A", pid = "secret-1" }, KEEP = 300 } ),
+    "CONN wss://h/ KEEP=300 NTFY=7/s/A/secret-1" )
 lib.equal( command( "wss://h/", { SUBP = { "a,b", "c" }, PINS = "sha256/00, sha256/11", DEFL = true, MASK = false } ),
     "CONN wss://h/ DEFL=on MASK=off PINS=sha256/00,sha256/11 SUBP=a%2cb,c" )
 lib.equal( command( "ws://h/", { HDRS = { "X-A: 1, 2", ["X-B"] = "c d" }, AUTH = "u:p ss%\n" } ),
@@ -112,7 +112,11 @@ lib.equal( command( "ws://h/ x", {} ), nil )
 lib.equal( command( "h:1", { RTIM = "1\nSTOP" } ), nil )
 lib.equal( command( "h:1", { notify = { device = 1, service = "s", action = "a\nSTOP" } } ), nil )
 lib.equal( command( "h:1", { notify = { device = 1, service = "s/t", action = "a" } } ), nil )
-lib.equal( command( "h:1", { notify = { service = "s", action = "a" } } ), nil )
+-- Without one of these fields, or with a misspelt one, no notification would reach the plugin.
+for notify, expected in pairs {
+    [{ service = "s", action = "a" }] = "no device", [{ device = 1, action = "a" }] = "no service",
+    [{ device = 1, service = "s", action = "" }] = "no action", [{ device = 1, service = "s", actoin = "a" }] = "no such field: actoin",
+} do lib.equal( select( 2, Options.command( "h:1", { notify = notify } ) ), "notify: " .. expected ) end
 for _, option in ipairs { "UAGT", "ORIG", "SUBP", "HDRS", "CAFL", "SNIH", "FRAM", "CTRL" } do
     lib.check( not command( "ws://h/", { [option] = "a\r\nSTOP" } ):find( "[\r\n]" ), option )
 end
@@ -146,12 +150,14 @@ end
 mute:close()
 local old = "the proxy at 10.0.0.1:99 is the Lua daemon or too old: it lacks "
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, {} ), old .. "WS MESG" )
-lib.equal( against( { GREETING, "ERR INVALID COMMAND\n" }, { KEEP = 1, notify = { device = 1, pid = "12345678" } } ),
+lib.equal( against( { GREETING, "ERR INVALID COMMAND\n" }, { KEEP = 1, notify = { device = 1, service = "s", action = "a", pid = "12345678" } } ),
     old .. "WS MESG KEEP" )
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP WS MESG\n" }, { LENI = "utf8" } ), old .. "LENI" )
-local why, sock = against( { GREETING }, { target = "wss://h/", DEFL = true, timeout = 0, notify = { device = 1 } }, "closed" )
+local why, sock = against( { GREETING }, { target = "wss://h/", DEFL = true, timeout = 0, notify = { device = 1, service = "s", action = "a" } }, "closed" )
 lib.equal( why, old .. "WS TLS MESG EVNT DEFL" )
 lib.equal( sent_bytes( sock ), "CAPA\n" )
+-- The Lua daemon would ignore the word and connect without TLS.
+lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, { target = "h:1", PRTO = "TLS" } ), old .. "TLS" )
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, { target = "[::1]:80", FRAM = "LINE" } ), old .. "LINE V6" )
 lib.equal( against( { GREETING, "OK CAPA BLKS RTIM NTFY CONN UDP\n" }, { target = "224.0.0.1:1", PRTO = "udp", BIND = 1 } ), old .. "MCST" )
 -- Leniency, where the proxy knows it. The libraries whose originals check less ask for it, unless the plugin says otherwise.
@@ -330,7 +336,7 @@ lib.equal( conn:is_queued(), false )
 
 -- KEEP needs a secret, and secret() returns a new one each time.
 lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300 } ) ), "^KEEP needs notify.pid" )
-lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300, notify = { device = 1, pid = "short" } } ) ), "^KEEP needs notify.pid" )
+lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300, notify = { device = 1, service = "s", action = "a", pid = "short" } } ) ), "^KEEP needs notify.pid" )
 lib.like( proxy.secret(), "^%x+$" )
 lib.equal( #proxy.secret(), 32 )
 lib.check( proxy.secret() ~= proxy.secret(), "secret() returns the same value twice" )

@@ -29,7 +29,7 @@ lib.equal( command { port = 1, address = "*", path = "/a%20b", notify = { device
 for _, options in ipairs {
     {}, { port = 0 }, { port = 65536 }, { port = 1.5 }, { port = "x" }, { port = "1\nSTOP" }, { port = 1, address = "a b" },
     { port = 1, address = "a\nSTOP" }, { port = 1, path = "/a b" }, { port = 1, protocol = "ws\nSTOP" },
-    { port = 1, notify = { device = 1, action = "a/b" } },
+    { port = 1, notify = { device = 1, service = "s", action = "a/b" } }, { port = 1, notify = { device = 1, service = "s" } },
 } do
     lib.equal( command( options ), nil )
 end
@@ -208,8 +208,8 @@ conn, sock = claim( { GREETING .. "OK ACPT 2a\n", "bytes" }, nil, { protocol = "
 lib.equal( conn.framing .. sent_bytes( sock ), "RAWACPT 2a\n" )
 -- A kept connection is known by the pid that the plugin chose.
 lib.like( claim( {}, { KEEP = 300 } ), "^KEEP needs notify.pid" )
-conn, sock = claim( { GREETING .. "OK ACPT 2a\n" }, { KEEP = 300, notify = { device = 1, action = "a", pid = "12345678" } } )
-lib.equal( sent_bytes( sock ), "ACPT 2a KEEP=300 PACE=0.1 NTFY=1//a/12345678\n" )
+conn, sock = claim( { GREETING .. "OK ACPT 2a\n" }, { KEEP = 300, notify = { device = 1, service = "s", action = "a", pid = "12345678" } } )
+lib.equal( sent_bytes( sock ), "ACPT 2a KEEP=300 PACE=0.1 NTFY=1/s/a/12345678\n" )
 lib.equal( conn.pid, "12345678" )
 -- Without a wait: on_open and on_error follow.
 for reply, expected in pairs { ["OK ACPT 2a\n"] = "open", ["ERR ACPT No such id\n"] = "error No such id" } do
