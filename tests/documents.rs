@@ -55,6 +55,49 @@ fn every_link_leads_to_a_file_and_a_heading() {
     assert!(links > 20, "{links}");
 }
 
+/// The comments of a script of `tests/lua` and the names of its functions, in lower case, as one line.
+fn described(script: &str) -> String {
+    let path = root().join("tests/lua").join(script).with_extension("lua");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let lines = text.lines().map(str::trim_start);
+    let words = lines.filter_map(|line| line.strip_prefix("--").or_else(|| line.strip_prefix("function tests.")));
+    words.map(|line| line.trim().to_lowercase()).collect::<Vec<_>>().join(" ")
+}
+
+/// The last column of a table with the heading "test" names scripts and comments: `` `luws`: sources; `frames` ``.
+#[test]
+fn the_tables_of_lua_md_name_tests_that_exist() {
+    let text = fs::read_to_string(root().join("docs/lua.md")).unwrap();
+    let (mut names_tests, mut named) = (false, 0);
+    for line in text.lines() {
+        let Some(row) = line.strip_prefix('|') else {
+            names_tests = false;
+            continue;
+        };
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+        if !names_tests {
+            names_tests = cell == "test";
+            continue;
+        }
+        let mut comments = String::new();
+        for word in cell.split([';', ',']).map(str::trim).filter(|word| !matches!(*word, "-" | "---")) {
+            let (script, label) = match word.strip_prefix('`').and_then(|rest| rest.split_once('`')) {
+                Some((script, label)) if script.contains(": ") => {
+                    script.split_once(": ").filter(|_| label.is_empty()).unwrap()
+                }
+                Some((script, label)) => (script, label.trim_start_matches(':').trim()),
+                None => ("", word),
+            };
+            if !script.is_empty() {
+                comments = described(script);
+            }
+            assert!(comments.contains(&label.to_lowercase()), "docs/lua.md names a test that does not exist: {cell}");
+            named += 1;
+        }
+    }
+    assert!(named > 50, "{named}");
+}
+
 #[test]
 fn the_readme_is_short() {
     let lines = fs::read_to_string(root().join("README.md")).unwrap().lines().count();

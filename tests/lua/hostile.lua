@@ -373,6 +373,13 @@ else
     print "skipped: no LuaSec"
 end
 
+-- No LuaSec: the error says what is missing.
+local loaded = package.loaded.ssl
+package.loaded.ssl, package.preload.ssl = nil, function() error "module 'ssl' not found" end
+lib.equal( select( 2, proxy.open( address, { PRTO = "tls" } ) ), "SSL_ERROR no LuaSec on this machine, and no proxy" )
+server:accept():close()
+package.loaded.ssl, package.preload.ssl = loaded, nil
+
 -- Releases of LuaSec that lack functions, or have other words, and certificates of others. `words`: what the handshake returns;
 -- `certificate`: the names in it.
 local function secured( host, options, certificate, words )
