@@ -25,6 +25,7 @@ build = {
       ["L_SockProxyFraming"] = "luup/client/L_SockProxyFraming.lua",
       ["L_SockProxyHandshake"] = "luup/client/L_SockProxyHandshake.lua",
       ["L_SockProxyListener"] = "luup/client/L_SockProxyListener.lua",
+      ["L_SockProxyLoop"] = "luup/client/L_SockProxyLoop.lua",
       ["L_SockProxyOperation"] = "luup/client/L_SockProxyOperation.lua",
       ["L_SockProxyOptions"] = "luup/client/L_SockProxyOptions.lua",
       ["L_SockProxyRelayed"] = "luup/client/L_SockProxyRelayed.lua",
