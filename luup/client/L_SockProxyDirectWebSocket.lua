@@ -45,20 +45,13 @@ local function read_head(reader, transport, secure, started, seconds)
     end
 end
 
--- Returns the URL of a redirect, which may be relative to that of the request (RFC 3986 section 5.2), or nil and the reason.
-local function redirected(url, location)
-    local scheme = url.secure and "wss:" or "ws:"
-    if not location:match("^%a[%w+.-]*:") then
-        if location:match("^//") then
-            location = scheme .. location
-        else
-            if not location:match("^/") then
-                location = url.target:match("^[^?]*"):match("^.*/") .. location
-            end
-            location = scheme .. "//" .. url.authority .. location
-        end
-    end
-    return Upgrade.parse(location)
+-- Returns the options for the server of a redirect that is not the host which the plugin named: without headers, credentials, the
+-- certificate and the name for TLS, which are for that host alone.
+local function untrusted(options)
+    local others = {}
+    for name, value in pairs(options) do others[name] = value end
+    for _, name in ipairs { "HDRS", "AUTH", "CERT", "PKEY", "SNIH" } do others[name] = nil end
+    return others
 end
 
 -- Makes the opening handshake with one server. Returns the transport, its response and the head; or nil, the reason and, after
@@ -133,13 +126,14 @@ function WebSocket.open(target, options, framing)
         redirects = redirects - 1
         if redirects < 0 then return nil, "REDIRECT_MAX too many redirects" end
         local following
-        following, why = redirected(url, extra)
+        following, why = Upgrade.join(url, extra)
         if not following then return nil, why end
         if url.secure and not following.secure then return nil, "REDIRECT_MAX from wss to ws" end
         -- The proxy knows which network an address is in, and which headers another server may have. Here it is the same host.
         if following.host:lower() ~= first.host:lower() then
             return nil, "REDIRECT_MAX a redirect to another host needs the proxy"
         end
+        if not Upgrade.same_host(url, following) then options = untrusted(options) end
         url = following
     end
 end

@@ -2,7 +2,8 @@
 -- Owns URLs, the request, and the checks of the response. Its errors are those of the proxy. Has no socket, no clock and no
 -- source of random bytes.
 --
--- Call order: parse, key, request; then a head reader, and response for each head that it returns.
+-- Call order: parse, key, request; then a head reader, and response for each head that it returns. After a redirect: join, and all
+-- again.
 -- MIT licence; part of sockproxyd.
 
 local Digest = require "L_SockProxyDigest"
@@ -52,9 +53,9 @@ local function split_host(text)
     return address .. zone:gsub("^%%25(.)", "%%%1"), port
 end
 
---- Parses a ws or wss URL (RFC 6455 section 3). Returns `{ secure =, host =, port =, target =, authority =, userinfo = }`, or nil
--- and the proxy's error. `host` has no brackets; `authority` is the value of Host; `userinfo` is as written, nil if there is
--- none, and not sent by itself. Nothing is percent-decoded. A fragment is dropped: it has no meaning (RFC 6455 section 3).
+--- Parses a ws or wss URL (RFC 6455 section 3). Returns `{ secure =, host =, port =, target =, authority = }`, or nil and the
+-- proxy's error. `host` has no brackets; `authority` is the value of Host. Nothing is percent-decoded. A fragment and a name of a
+-- user are errors, as for the proxy.
 function Upgrade.parse(url)
     url = tostring(url)
     local scheme, text = url:match("^(%a[%w+.-]*)://([^/?#].*)$")
@@ -62,11 +63,11 @@ function Upgrade.parse(url)
     if not scheme or url:find("[^!-~]") then return nil, "INVALID_URL" end
     local secure = scheme:lower() == "wss"
     if not secure and scheme:lower() ~= "ws" then return nil, "INVALID_SCHEMA " .. scheme end
-    local authority, target = text:gsub("#.*$", ""):match("^([^/?]*)(.*)$")
-    local userinfo, rest = authority:match("^(.*)@(.-)$")
-    if userinfo and userinfo:find("[^%w._~!$&'()*+,;=:%%-]") then return nil, "INVALID_URL" end
-    if #(rest or authority) > MAX_AUTHORITY then return nil, "INVALID_URL" end
-    local host, colon = split_host(rest or authority)
+    -- RFC 6455 section 3: fragment identifiers MUST NOT be used.
+    if text:find("#", 1, true) then return nil, "INVALID_URL" end
+    local authority, target = text:match("^([^/?]*)(.*)$")
+    if #authority > MAX_AUTHORITY then return nil, "INVALID_URL" end
+    local host, colon = split_host(authority)
     local digits = host and colon:match("^:(%d*)$")
     if not host or (colon ~= "" and not digits) then return nil, "INVALID_URL" end
     local default = secure and 443 or 80
@@ -77,7 +78,58 @@ function Upgrade.parse(url)
     if shown:find(":", 1, true) then shown = "[" .. shown .. "]" end
     if port ~= default then shown = string.format("%s:%d", shown, port) end
     if target:sub(1, 1) ~= "/" then target = "/" .. target end
-    return { secure = secure, host = host, port = port, target = target, authority = shown, userinfo = userinfo }
+    return { secure = secure, host = host, port = port, target = target, authority = shown }
+end
+
+-- Removes "." and ".." from a path that begins with "/" (RFC 3986 section 5.2.4).
+local function without_dots(path)
+    local pieces, segments = {}, {}
+    for piece in (path:sub(2) .. "/"):gmatch("([^/]*)/") do pieces[#pieces + 1] = piece end
+    for index, piece in ipairs(pieces) do
+        if piece == ".." then segments[#segments] = nil end
+        if piece ~= "." and piece ~= ".." then
+            segments[#segments + 1] = piece
+        elseif index == #pieces then
+            segments[#segments + 1] = ""
+        end
+    end
+    return "/" .. table.concat(segments, "/")
+end
+
+-- The schemes that a redirect may have.
+local SCHEMES = { ws = "ws", wss = "wss", http = "ws", https = "wss" }
+
+--- Returns the URL of a redirect from a parsed URL, as Upgrade.parse, or nil and the proxy's error. `location` may be relative
+-- (RFC 3986 section 5.2), and have http and https for ws and wss. Its fragment is dropped (RFC 9110 section 10.2.2).
+function Upgrade.join(parsed, location)
+    location = location:match("^[^#]*")
+    if location:find("[^!-~]") then return nil, "INVALID_URL" end
+    local scheme, rest = location:match("^(%a[%w+.-]*):(.*)$")
+    if scheme then
+        local known = SCHEMES[scheme:lower()]
+        if not known then return nil, "INVALID_SCHEMA " .. scheme end
+        return Upgrade.parse(known .. ":" .. rest)
+    end
+    if location:match("^//") then return Upgrade.parse((parsed.secure and "wss:" or "ws:") .. location) end
+    local following = {}
+    for name, value in pairs(parsed) do following[name] = value end
+    local base = parsed.target:match("^[^?]*")
+    local path, query = location:match("^([^?]*)(.*)$")
+    if path ~= "" then
+        if path:sub(1, 1) ~= "/" then path = base:match("^.*/") .. path end
+        following.target = without_dots(path) .. query
+    elseif query ~= "" then
+        following.target = base .. query
+    end
+    return following
+end
+
+--- True if what is for the host of `parsed`, headers and credentials, may be sent to that of `other`, too: the same name, port and
+-- scheme, or from ws to wss on their default ports.
+function Upgrade.same_host(parsed, other)
+    if parsed.host:lower() ~= other.host:lower() then return false end
+    if parsed.secure == other.secure then return parsed.port == other.port end
+    return other.secure and parsed.port == 80 and other.port == 443
 end
 
 -- The request ------------------------------------------------------------------------------------

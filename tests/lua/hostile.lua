@@ -195,6 +195,29 @@ following:close()
 peer:close()
 conn:close()
 
+-- A redirect to another port of the host: what the plugin has for the first server is not for that one.
+conn, peer, events = open( "ws://" .. address .. "/", { HDRS = "X-Token: secret", AUTH = "me:secret" } )
+local other = assert( socket.bind( "127.0.0.1", 0 ) )
+other:settimeout( 0 )
+peer:send( "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:" .. select( 2, other:getsockname() ) .. "/there\r\n\r\n" )
+poll_until( conn, function()
+    following = other:accept()
+    return following
+end )
+following:settimeout( 0 )
+local redirected = ""
+poll_until( conn, function()
+    local all, _, part = following:receive( 10000 )
+    redirected = redirected .. ( all or part or "" )
+    return redirected:find( "\r\n\r\n", 1, true )
+end )
+lib.like( redirected, "^GET /there HTTP/1.1\r\n" )
+lib.check( not redirected:find "secret" and not redirected:find "Authorization", redirected )
+following:close()
+other:close()
+peer:close()
+conn:close()
+
 -- Fragments without end, empty and of one byte, within a limit and beyond it.
 conn, peer, events = open_websocket { MAXM = 100000 }
 peer:send( Frames.encode( 2, "", false ) )

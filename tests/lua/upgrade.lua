@@ -18,32 +18,25 @@ lib.equal( Upgrade.key "the sample nonce", KEY )
 local function shown( url )
     local parsed, why = Upgrade.parse( url )
     if not parsed then return why end
-    return string.format( "%s %s|%d|%s|%s|%s", tostring( parsed.secure ), parsed.host, parsed.port, parsed.target,
-        parsed.authority, tostring( parsed.userinfo ) )
+    return string.format( "%s %s|%d|%s|%s", tostring( parsed.secure ), parsed.host, parsed.port, parsed.target, parsed.authority )
 end
 
 for url, expected in pairs {
-    ["ws://h"] = "false h|80|/|h|nil",
-    ["wss://h"] = "true h|443|/|h|nil",
-    ["WSS://Example.COM:8443/a%2Fb/?q=%41+"] = "true Example.COM|8443|/a%2Fb/?q=%41+|Example.COM:8443|nil",
-    ["ws://h:/"] = "false h|80|/|h|nil",
-    ["ws://h:80/"] = "false h|80|/|h|nil",
-    ["ws://h:443"] = "false h|443|/|h:443|nil",
-    ["wss://h:80"] = "true h|80|/|h:80|nil",
-    ["ws://h?x"] = "false h|80|/?x|h|nil",
-    ["ws://1.2.3.4:1"] = "false 1.2.3.4|1|/|1.2.3.4:1|nil",
-    ["ws://[::1]:81/x"] = "false ::1|81|/x|[::1]:81|nil",
-    ["ws://[fe80::1%25eth0]/"] = "false fe80::1%eth0|80|/|[fe80::1]|nil",
-    ["ws://[fe80::1%eth0]"] = "false fe80::1%eth0|80|/|[fe80::1]|nil",
-    ["ws://[::ffff:1.2.3.4]"] = "false ::ffff:1.2.3.4|80|/|[::ffff:1.2.3.4]|nil",
-    ["ws://h/a#b"] = "false h|80|/a|h|nil",
-    ["ws://h#b?c"] = "false h|80|/|h|nil",
-    ["ws://h/?a#/b"] = "false h|80|/?a|h|nil",
-    ["ws://u@h"] = "false h|80|/|h|u",
-    ["ws://u:p%40:q@h:81/@x"] = "false h|81|/@x|h:81|u:p%40:q",
-    ["wss://@h"] = "true h|443|/|h|",
-    ["ws://u:p@[::1]:9/"] = "false ::1|9|/|[::1]:9|u:p",
-    ["ws://h:65535"] = "false h|65535|/|h:65535|nil",
+    ["ws://h"] = "false h|80|/|h",
+    ["wss://h"] = "true h|443|/|h",
+    ["WSS://Example.COM:8443/a%2Fb/?q=%41+"] = "true Example.COM|8443|/a%2Fb/?q=%41+|Example.COM:8443",
+    ["ws://h:/"] = "false h|80|/|h",
+    ["ws://h:80/"] = "false h|80|/|h",
+    ["ws://h:443"] = "false h|443|/|h:443",
+    ["wss://h:80"] = "true h|80|/|h:80",
+    ["ws://h?x"] = "false h|80|/?x|h",
+    ["ws://1.2.3.4:1"] = "false 1.2.3.4|1|/|1.2.3.4:1",
+    ["ws://[::1]:81/x"] = "false ::1|81|/x|[::1]:81",
+    ["ws://[fe80::1%25eth0]/"] = "false fe80::1%eth0|80|/|[fe80::1]",
+    ["ws://[fe80::1%eth0]"] = "false fe80::1%eth0|80|/|[fe80::1]",
+    ["ws://[::ffff:1.2.3.4]"] = "false ::ffff:1.2.3.4|80|/|[::ffff:1.2.3.4]",
+    ["ws://h/@x"] = "false h|80|/@x|h",
+    ["ws://h:65535"] = "false h|65535|/|h:65535",
 } do
     lib.equal( shown( url ), expected )
 end
@@ -53,6 +46,7 @@ for _, url in ipairs {
     "ws://h/\195\164", "ws://\195\164/", "ws://h%41/", "ws://[::1", "ws://[::1]x", "ws://[1.2.3.4]", "ws://[h]", "ws://[]",
     "ws://[::1%]", "ws://[::1%a/b]", "ws://::1/", " ws://h", "ws://[::1]@h", "1s://h", "://h", "ws://?x", "ws://#", "ws://u@",
     "ws://a b@h", "ws://a@b@h", "h:80",
+    "ws://h/a#b", "ws://h#b?c", "ws://h/?a#/b", "ws://u@h", "ws://u:p%40:q@h:81/@x", "wss://@h", "ws://u:p@[::1]:9/",
 } do
     lib.equal( shown( url ), "INVALID_URL" )
 end
@@ -62,6 +56,28 @@ for _, url in ipairs { "http://h", "https://h/", "wsss://h", "ftp://h" } do
     lib.like( why, "^INVALID_SCHEMA %w+$" )
 end
 
+-- A redirect from ws://h:81/a/b?x=1, as the proxy follows it.
+local BASE = Upgrade.parse "ws://h:81/a/b?x=1"
+for location, expected in pairs {
+    ["c"] = "ws h 81 /a/c", ["c/"] = "ws h 81 /a/c/", ["/c"] = "ws h 81 /c", ["?y=2"] = "ws h 81 /a/b?y=2", [""] = "ws h 81 /a/b?x=1",
+    ["#f"] = "ws h 81 /a/b?x=1", ["../c"] = "ws h 81 /c", ["../../../c"] = "ws h 81 /c", ["./"] = "ws h 81 /a/", [".."] = "ws h 81 /",
+    ["/c/../d/.#f"] = "ws h 81 /d/", ["/..c/./d?../e"] = "ws h 81 /..c/d?../e", ["z?l=http://x/"] = "ws h 81 /a/z?l=http://x/",
+    ["//i/j"] = "ws i 80 /j", ["ws://i/j/../k"] = "ws i 80 /j/../k", ["HTTP://i/"] = "ws i 80 /", ["https://i:9"] = "wss i 9 /",
+    ["ftp://i/"] = "INVALID_SCHEMA ftp", ["a:b"] = "INVALID_SCHEMA a", ["http:i"] = "INVALID_URL", ["ws://u@i/"] = "INVALID_URL",
+    ["//"] = "INVALID_URL", ["a b"] = "INVALID_URL",
+} do
+    local url, why = Upgrade.join( BASE, location )
+    lib.equal( url and table.concat( { url.secure and "wss" or "ws", url.host, url.port, url.target }, " " ) or why, expected )
+end
+-- Where a plugin's headers may go: other ports of a host are other servers.
+for pair, expected in pairs {
+    ["ws://h/ ws://H/x"] = true, ["ws://h/ wss://h/"] = true, ["wss://h/ wss://h:443/"] = true, ["ws://h/ ws://h:81/"] = false,
+    ["ws://h:81/ wss://h/"] = false, ["wss://h/ ws://h/"] = false, ["ws://h/ wss://h:8443/"] = false, ["ws://h/ ws://i/"] = false,
+} do
+    local from, to = pair:match "(%S+) (%S+)"
+    lib.equal( Upgrade.same_host( Upgrade.parse( from ), Upgrade.parse( to ) ), expected )
+end
+
 -- The request -----------------------------------------------------------------------------------
 
 local function request( url, options ) return Upgrade.request( Upgrade.parse( url ), KEY, options ) end
@@ -69,7 +85,7 @@ local function request( url, options ) return Upgrade.request( Upgrade.parse( ur
 lib.equal( request "ws://example.com/chat?x=1",
     "GET /chat?x=1 HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     .. "Sec-WebSocket-Key: " .. KEY .. "\r\nSec-WebSocket-Version: 13\r\nUser-Agent: sockproxyd\r\n\r\n" )
-lib.equal( request( "wss://u:p@h:1/", {
+lib.equal( request( "wss://h:1/", {
     headers = { "X-A: 1", "X-A:2", "X-Empty:" }, subprotocols = { "chat", "superchat" }, agent = "me", origin = "http://here",
     auth = "Aladdin:open sesame",
 } ), "GET / HTTP/1.1\r\nHost: h:1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " .. KEY
