@@ -24,6 +24,17 @@ function Arguments.pass(given, settings, leniency)
     if settings.LENI == nil then settings.lenient = leniency end
 end
 
+--- Splits a table of a request's headers by names. Returns the value of HDRS and that of SUBP: HDRS cannot have
+-- Sec-WebSocket-Protocol.
+function Arguments.split_headers(headers)
+    if type(headers) ~= "table" then return headers end
+    local others, subprotocols = {}, nil
+    for name, value in pairs(headers) do
+        if tostring(name):lower() == "sec-websocket-protocol" then subprotocols = value else others[name] = value end
+    end
+    return others, subprotocols
+end
+
 --- Converts a path to the name of a file in the proxy's directory for certificates.
 function Arguments.file_of(path)
     return path and (path:match("^/.*/([^/]+)$") or path:match("^/([^/]+)$") or path)

@@ -68,8 +68,8 @@ local function settings_of(options)
         VRFY = has(options.ssl_verify, "peer") and "peer" or "none",
         -- The proxy shows the server's pings even to a plugin without control_handler: they count for wslastping.
         CTRL = options.control_handler and "hand" or "show",
-        HDRS = options.upgrade_headers,
     }
+    settings.HDRS, settings.SUBP = Arguments.split_headers(options.upgrade_headers)
     if (tonumber(options.receive_timeout) or 0) > 0 then settings.RTIM = options.receive_timeout * 1000 end
     if options.ssl_mode and options.ssl_mode ~= "client" then return nil, "ssl_mode must be client" end
     settings.TLSV = VERSIONS[options.ssl_protocol or "all"]

@@ -180,6 +180,12 @@ open( "/", { upgrade_headers = { ["X-Token"] = "a b" } } )
 luws.wssend( conn, 1, "head" )
 lib.check( got.next():find( "\nX-Token: a b", 1, true ), "no header" )
 luws.wsclose( conn )
+-- LuWS has no other way to ask for a subprotocol.
+open( "/sub/news", { upgrade_headers = { ["X-Token"] = "a b", ["Sec-Websocket-Protocol"] = "chat, news" } } )
+luws.wssend( conn, 1, "head" )
+local asked_for = got.next()
+lib.check( asked_for:find( "\nX-Token: a b", 1, true ) and asked_for:find( "\nSec-WebSocket-Protocol: chat, news", 1, true ), asked_for )
+luws.wsclose( conn )
 -- Without a control_handler the server's pings still count for wslastping.
 open( "/" )
 luws.wssend( conn, 1, "ping one" )
