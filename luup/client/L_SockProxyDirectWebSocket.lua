@@ -39,9 +39,12 @@ local function read_head(reader, transport, secure, started, seconds)
         local readable
         readable, why = transport:await(started, seconds)
         if why == "timeout" then return nil, "REQUEST_TIMEOUT timeout" end
-        -- The proxy's word for a connection that ends before the response. In TLS 1.3, a server refuses a certificate after the
-        -- client's handshake.
-        if not readable then return nil, (secure and why ~= "closed" and "SSL_ERROR " or "SOCKET_ERROR ") .. why end
+        -- The proxy's words for a connection that ends before the response.
+        if why == "closed" then
+            return nil, "SOCKET_ERROR " .. (reader.start == "" and "closed without an answer" or "closed during its answer")
+        end
+        -- In TLS 1.3, a server refuses a certificate after the client's handshake.
+        if not readable then return nil, (secure and "SSL_ERROR " or "SOCKET_ERROR ") .. why end
     end
 end
 
@@ -146,6 +149,8 @@ end
 function WebSocket:read(now)
     local bytes, why = self.transport:fill()
     if bytes > 0 then self.heard, self.pinged = now, nil end
+    -- The proxy's words for an end without a close frame.
+    if why == "closed" and self.framing == "MESG" then why = "closed without goodbye" end
     return bytes, why
 end
 

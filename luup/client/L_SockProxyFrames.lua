@@ -273,7 +273,7 @@ local function close(self, body)
         local high, low = byte(body, 1, 2)
         code, reason = high * 256 + low, body:sub(3)
         -- Section 7.4.1: 1004, 1005, 1006 and 1015 MUST NOT be set in a close frame.
-        if not Framing.is_close_code(code) then return violation(self, 1002, "invalid close code") end
+        if not Framing.is_close_code(code) then return violation(self, 1002, "invalid close code: " .. code) end
         -- Section 5.5.1: the reason is UTF-8. Section 8.1: invalid UTF-8 MUST fail the connection.
         if self.utf8 and not Frames.is_utf8(reason) then return violation(self, 1007, "close reason is not UTF-8") end
     end

@@ -45,7 +45,10 @@ lib.equal( events.next(), "close 4001 why not" )
 lib.check( conn.state == "closed" and conn.code == 4001 and conn.reason == "why not" )
 lib.equal( select( 2, conn:poll() ), "why not" )
 lib.equal( next( group ), nil )
-for text, expected in pairs { close = "close 1005 ", vanish = "close 1006", reserved = "close 1002" } do
+for text, expected in pairs {
+    close = "close 1005 ", vanish = "close 1006 closed without goodbye", reserved = "close 1002",
+    ["hex 880203ed"] = "close 1002 invalid close code: 1005",
+} do
     conn, events = open( plain .. "/", {} )
     conn:text( text )
     lib.equal( events.next():sub( 1, #expected ), expected )
@@ -118,6 +121,8 @@ conn:close()
 -- Refused connections, with a wait and without.
 lib.equal( open( plain .. "/status/403", {} ), "BAD_HTTP_STATUS 403 Because" )
 lib.like( open( "ws://127.0.0.1:" .. at.closed, {} ), "^COULD_NOT_CONNECT" )
+lib.equal( open( plain .. "/raw/hung-up", {} ), "SOCKET_ERROR closed without an answer" )
+for _, url in ipairs { "ws://me:secret@127.0.0.1/", "ws://127.0.0.1/#top" } do lib.equal( open( url, {} ), "INVALID_URL" ) end
 lib.like( open( "ws://:/", {} ), "^INVALID_URL" )
 lib.equal( open( "http://h/", { FRAM = "RAW" } ), "Invalid host:port" )
 lib.like( open( plain .. "/", { XXXX = 1 } ), "^Invalid option XXXX" )

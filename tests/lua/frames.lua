@@ -243,7 +243,7 @@ end
 for code = 0, 65535 do
     local is_valid = code >= 1000 and code <= 1003 or code >= 1007 and code <= 1014 or code >= 3000 and code <= 4999
     local result = read { Frames.encode( 8, string.char( math.floor( code / 256 ), code % 256 ) ) }
-    lib.equal( result, is_valid and "CLOS(" .. code .. ")[]" or "!1002 invalid close code" )
+    lib.equal( result, is_valid and "CLOS(" .. code .. ")[]" or "!1002 invalid close code: " .. code )
 end
 -- The limit counts the lengths of all fragments, as soon as a header announces them. Control frames do not count.
 lib.equal( decoded( text( "abcde" ), { max = 5 } ), "TEXT[abcde]" )
