@@ -12,6 +12,14 @@ local PASSED = {
     "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect", "direct", "timer", "directory",
 }
 
+--- True if Arguments.pass passes on an option of that name.
+function Arguments.is_passed(name)
+    for _, passed in ipairs(PASSED) do
+        if name == passed then return true end
+    end
+    return Options.is_of_command(name)
+end
+
 --- Copies a plugin's options that L_SockProxyClient has under the same name, and the options of CONN, to `settings`. `leniency`:
 -- what the original library does not check, in the words of LENI. It is for plugins that do not set LENI themselves.
 function Arguments.pass(given, settings, leniency)

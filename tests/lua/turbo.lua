@@ -199,6 +199,11 @@ lib.check( said_now:find( "\nUser-Agent: Turbo Client v", 1, true ), said_now )
 lib.check( said_now:find( "\nCookie: one=1; two=b", 1, true ), said_now )
 closes( ws )
 lib.equal( #events, 0 )
+-- A keyword argument that does not exist is logged; turbo ignores it.
+local lines = {}
+ws = connected( plain, { on_mesage = function() end, log = function( words ) lines[#lines + 1] = words end } )
+lib.equal( table.concat( lines, ";" ), "turbo.websocket: no such keyword argument: on_mesage" )
+closes( ws )
 -- CALLBACK_ERROR for each callback, and for the callback of ping.
 for _, name in ipairs { "modify_headers", "on_headers", "on_connect", "on_message", "on_ping", "ping" } do
     local function broken() error( "oops in " .. name ) end
