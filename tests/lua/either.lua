@@ -127,6 +127,11 @@ lib.like( open( "ws://:/", {} ), "^INVALID_URL" )
 lib.equal( open( "http://h/", { FRAM = "RAW" } ), "Invalid host:port" )
 lib.like( open( plain .. "/", { XXXX = 1 } ), "^Invalid option XXXX" )
 lib.like( open( "127.0.0.1:" .. at.server, { RQTM = 1 } ), "^Invalid option RQTM" )
+-- The error has the option as the proxy read it, but no password.
+for shown, options in pairs {
+    AUTH = { AUTH = "me:secret" }, HDRS = { HDRS = { "X-Token: secret" } }, HELO = { HELO = "secret", PRTO = "udp" },
+    ["SUBP=a,b"] = { SUBP = { "a", "b" } }, ["RHDR=on"] = { RHDR = true }, ["UAGT=x%20y"] = { UAGT = "x y" },
+} do lib.equal( open( "127.0.0.1:" .. at.server, options ), "Invalid option " .. shown ) end
 lib.equal( open( "127.0.0.1:" .. at.server, { RTIM = "soon" } ), "option RTIM is no number: soon" )
 lib.equal( open( plain .. "/", { timeuot = 1 } ), "no such option: timeuot" )
 lib.equal( open( plain .. "/", { vrfy = "none" } ), "no such option: vrfy" )
