@@ -15,6 +15,7 @@ dependencies = { "lua >= 5.1", "luasocket >= 2.0.2" }
 build = {
    type = "builtin",
    modules = {
+      ["L_SockProxyClaims"] = "luup/client/L_SockProxyClaims.lua",
       ["L_SockProxyClient"] = "luup/client/L_SockProxyClient.lua",
       ["L_SockProxyClock"] = "luup/client/L_SockProxyClock.lua",
       ["L_SockProxyConnection"] = "luup/client/L_SockProxyConnection.lua",

@@ -17,18 +17,16 @@
 --
 -- Where no proxy answers, the library connects by itself, with the same callbacks; the option `direct` = false forbids that.
 --
--- This module makes connections: new ones, kept ones, and those that a listener reports, through the proxy or without it.
--- L_SockProxyConnection has the states and the methods of a connection, L_SockProxyListener those of a listener. open() returns
--- after 0.1 s at the latest, and on_open or on_error follows in a later poll. With the option `timeout`, open() waits so many
--- seconds and returns the outcome.
+-- This module makes connections, through the proxy or without it; L_SockProxyClaims takes kept ones and those that a listener
+-- reports. L_SockProxyConnection has the states and the methods of a connection, L_SockProxyListener those of a listener. open()
+-- returns after 0.1 s at the latest, and on_open or on_error follows in a later poll. With the option `timeout`, open() waits so
+-- many seconds and returns the outcome.
 -- Needs only LuaSocket, and LuaSec for TLS without the proxy. MIT licence; part of sockproxyd.
 
 local Clock = require "L_SockProxyClock"
 local Connection = require "L_SockProxyConnection"
-local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
 local Relayed = require "L_SockProxyRelayed"
-local Timer = require "L_SockProxyTimer"
 local Transport = require "L_SockProxyTransport"
 
 local Client = {}
@@ -38,14 +36,10 @@ local Client = {}
 -- between two notifications (seconds): openLuup keeps each job for three minutes, and hundreds of them make it slow.
 Client.defaults = { host = "127.0.0.1", port = 2504, patience = 2, direct = true, proxy_interval = 30, PACE = 0.1 }
 
--- Seconds that the proxy takes for a reply at most, besides the limit that CTIM or RQTM sets.
-local REPLY_MARGIN = 10
--- Seconds after which drop() returns.
-local MAX_DROP_WAIT = 0.1
-
--- Two tables by the proxy's address. `hangs_until`: the time until which the library does not connect to the proxy, which has
--- not reacted to a connection. `missing`: the last reason for connecting without the proxy that was logged.
-local hangs_until, missing = {}, {}
+-- Three tables by the proxy's address. `answered_at`: the time of its last answer. `hangs_until`: the time until which the library
+-- does not connect to the proxy, which has not reacted to a connection. `missing`: the last reason for connecting without the proxy
+-- that was logged.
+local answered_at, hangs_until, missing = {}, {}, {}
 
 -- Returns the options of a call with the defaults, or nil and the reason. The caller's table is not changed.
 local function options_of(given)
@@ -62,11 +56,6 @@ local function options_of(given)
     return options
 end
 
--- How long the proxy's reply to CONN or ACPT may take, in seconds.
-local function reply_limit(options, websocket)
-    return (websocket and Options.request_limit(options) or Options.connect_limit(options)) + REPLY_MARGIN
-end
-
 -- Connects to the proxy for a connection of its own, in an operation. Returns the channel; or nil and the reason if no proxy that
 -- can do it is there; or false and the reason if the proxy hangs.
 local function connect_proxy(options, framing, needs)
@@ -75,7 +64,7 @@ local function connect_proxy(options, framing, needs)
         return false, "the proxy at " .. address .. " hangs"
     end
     local channel, why = Relayed.connect(options, framing, needs)
-    if channel then missing[address] = nil end
+    if channel then answered_at[address], missing[address] = Clock.now(), nil end
     hangs_until[address] = channel == false and Clock.now() + options.proxy_interval or nil
     return channel, why
 end
@@ -129,13 +118,21 @@ function steps.connect(self)
     end
     if self.announces then channel:announce(options.notify) end
     self.requesting = channel
-    return channel:request(command, reply_limit(options, self.websocket))
+    local opened
+    opened, why = channel:request(command, Options.reply_limit(options, self.websocket))
+    -- This proxy has ended before it could reply.
+    if why == "closed" and options.direct then return steps.connect_direct(self, "the proxy has closed the connection") end
+    return opened, why
 end
 
 -- Returns true if a proxy that can make this connection is there; or nil and the reason if not; or false and the reason if the
 -- proxy hangs.
 function steps.find_proxy(self)
-    local channel, why = connect_proxy(self.options, self.framing, Options.required_capabilities(self.target, self.options))
+    local options = self.options
+    local answered = answered_at[options.host .. ":" .. options.port]
+    -- One connection asks for all that go through the same proxy.
+    if not self.direct and answered and Clock.since(answered) < self.look_interval then return true end
+    local channel, why = connect_proxy(options, self.framing, Options.required_capabilities(self.target, options))
     if channel then channel:quit() end
     return channel and true, why
 end
@@ -198,27 +195,7 @@ end
 function Client.accept(id, given)
     local options, why = options_of(given)
     if not options then return nil, why end
-    if options.KEEP then
-        local pid
-        pid, why = Options.kept_pid(options)
-        if not pid then return nil, why end
-    end
-    -- An arrival cannot be claimed a second time, and there is none without the proxy.
-    options.reconnect, options.direct = false, false
-    local command
-    command, why = Options.accept_command(id, options)
-    if not command then return nil, why end
-    local websocket = Options.is_websocket(options.protocol or "ws")
-    local framing = options.FRAM and tostring(options.FRAM):upper() or websocket and "MESG" or "RAW"
-    local self = Connection.new(options, framing, websocket, function(self)
-        local channel, refused = connect_proxy(options, framing, {})
-        if not channel then return nil, refused end
-        local chosen = options.notify and options.notify.pid
-        self.requesting = channel
-        return channel:request(command, reply_limit(options, true), chosen ~= "" and chosen or nil)
-    end)
-    self.drop_kept = Client.drop
-    return self:start()
+    return require("L_SockProxyClaims").accept(id, options, connect_proxy, Client.drop)
 end
 
 --- Resumes a kept connection and never makes a new one. `options` are those of Client.open, with `seen`, and with FRAM
@@ -227,50 +204,15 @@ end
 function Client.attach(pid, given)
     local options, why = options_of(given)
     if not options then return nil, why end
-    options.direct, options.reconnect = false, false
-    options.timeout = options.timeout or options.patience
-    local framing = tostring(options.FRAM or "MESG"):upper()
-    local self = Connection.new(options, framing, framing == "MESG", function()
-        local channel, refused = connect_proxy(options, framing, { "KEEP" })
-        if not channel then return nil, refused end
-        local attached
-        attached, refused = channel:attach(pid, options.seen)
-        if attached then return channel end
-        channel:close()
-        return nil, refused
-    end)
-    self.drop_kept = Client.drop
-    return self:start()
+    return require("L_SockProxyClaims").attach(pid, options, connect_proxy, Client.drop)
 end
 
--- An operation that no caller waits for. Luup's timer continues it.
-local function continue_later(operation)
-    local background = { options = {} }
-    function background:poll()
-        if operation:step() then Timer.disarm(self) else Timer.arm(self, MAX_DROP_WAIT) end
-    end
-    Timer.arm(background, 0)
-end
-
---- Ends the kept connection of a pid. Returns true, or nil and the reason; after MAX_DROP_WAIT nil and "timeout", and the
+--- Ends the kept connection of a pid. Returns true, or nil and the reason; after 0.1 s nil and "timeout", and the
 -- library goes on.
 function Client.drop(pid, given)
     local options, why = options_of(given)
     if not options then return nil, why end
-    options.direct = false
-    local operation = Operation.start(function()
-        local channel, refused = connect_proxy(options, "RAW", { "KEEP" })
-        if not channel then return nil, refused end
-        local dropped
-        dropped, refused = channel:drop(pid)
-        channel:close()
-        return dropped, refused
-    end)
-    local done, dropped
-    done, dropped, why = operation:run(options.timeout and options.timeout > 0 and options.timeout or MAX_DROP_WAIT)
-    if done then return dropped, why end
-    continue_later(operation)
-    return nil, "timeout"
+    return require("L_SockProxyClaims").drop(pid, options, connect_proxy)
 end
 
 --- Polls the connections of a group (`options.group`, a table that the group owns) that have this pid, or all of them

@@ -34,8 +34,11 @@ local MIN_DELAY, MAX_DELAY = 1, 60
 local HEAL_LASTING = 10
 -- A connection through the proxy that is silent for so many times `proxy_interval` has the library ask whether the proxy hangs.
 local HANG_INTERVALS = 10
--- Seconds of silence before a direct connection may be replaced by one through the proxy.
+-- Seconds of silence before a direct connection may be replaced by one through the proxy, and seconds beyond RTIM after which the
+-- library asks whether the proxy, which enforces it, hangs.
 local MIN_SILENCE = 5
+-- The kinds of messages that a plugin may send by their names.
+local KINDS = { TEXT = true, BINA = true, FRAG = true, PING = true, PONG = true }
 
 local function log(self, words)
     Options.log(self.options, "SockProxyClient: " .. words)
@@ -152,6 +155,19 @@ local function send_early(self)
     self.channel:flush()
 end
 
+-- Returns true if polls are to look at whether the proxy is there, and after how many seconds. It is kept, so that polls need not
+-- find it out. Without the proxy, a connection that may be opened again moves to it. A proxy that hangs closes nothing, and no RTIM
+-- holds.
+local function proxy_watch(self)
+    local options = self.options
+    local seconds = options.proxy_interval
+    if self.direct then return options.direct and (options.reconnect or heal_delay(self)), seconds end
+    seconds = seconds * HANG_INTERVALS
+    local limit = tonumber(options.RTIM) or 0
+    if limit > 0 then seconds = math.min(seconds, limit / 1000 + MIN_SILENCE) end
+    return self.find_proxy ~= nil, seconds
+end
+
 -- Marks the connection as open. `quiet`: without on_open, since the caller of open() learns it otherwise.
 local function set_open(self, channel, quiet)
     self.channel, self.state, self.operation, self.opened_at = channel, "open", nil, Clock.now()
@@ -159,9 +175,7 @@ local function set_open(self, channel, quiet)
     self.kept, self.pid, self.direct = channel.resumed or false, channel.pid, channel.direct
     self.seen = self.kept and self.resume_at or 0
     self.closing, self.code, self.reason, self.undelivered = nil, nil, nil, nil
-    -- Kept, so that a poll need not find it out.
-    self.watches_proxy = self.options.reconnect
-    if self.direct then self.watches_proxy = self.options.direct and (self.options.reconnect or heal_delay(self)) end
+    self.watches_proxy, self.look_interval = proxy_watch(self)
     local healed = self.healing
     self.healing = false
     expect_data(self)
@@ -274,20 +288,14 @@ end
 
 -- Asks at intervals whether the proxy is there. A connection without it that is silent moves to it. A connection through a proxy
 -- that hangs ends: such a proxy closes nothing.
-local function look_for_proxy(self)
-    local options, direct = self.options, self.direct
+local function look_for_proxy(self, now)
+    local direct = self.direct
     if not self.probe then
-        if self.closing then return end
-        local now, interval = Clock.now(), options.proxy_interval
-        local silent
+        if now - self.looked_at < self.look_interval or self.closing then return end
         if direct then
-            silent = now - self.channel.heard >= math.min(interval, MIN_SILENCE)
-        else
-            interval, silent = interval * HANG_INTERVALS, self.seen == self.looked_seen
-        end
-        if now - self.looked_at < interval then return end
-        if not silent then
-            if not direct then self.looked_at, self.looked_seen = now, self.seen end
+            if now - self.channel.heard < math.min(self.look_interval, MIN_SILENCE) then return end
+        elseif self.seen ~= self.looked_seen then
+            self.looked_at, self.looked_seen = now, self.seen
             return
         end
         self.probe = Operation.start(function() return self:find_proxy() end)
@@ -341,13 +349,13 @@ local function take_turn(self, started)
 end
 
 -- Does what is due at a time: looks for the proxy and, without it, checks the limit of silence and sends pings.
-local function tick(self)
+local function tick(self, now)
     if self.direct then
         local why
         why, self.due = self.channel:tick()
         if why then return set_lost(self, why) end
     end
-    if self.watches_proxy then look_for_proxy(self) end
+    if self.watches_proxy then look_for_proxy(self, now) end
 end
 
 local function poll(self)
@@ -371,7 +379,7 @@ local function poll(self)
         self.interval = math.min(self.interval * GROWTH, MAX_INTERVAL)
     end
     if more == false and (self.direct or self.watches_proxy) then
-        tick(self)
+        tick(self, started)
         if self.state ~= "open" then return nil, bytes end
     end
     return more, bytes
@@ -468,6 +476,7 @@ end
 -- LINE and RAW have only TEXT and BINA. While the connection is being made, messages wait for it. Returns true, or nil and the
 -- reason.
 function Connection:send(verb, body)
+    if not KINDS[verb] then return nil, "no such kind of message: " .. tostring(verb) end
     body = tostring(body)
     if #body > 125 and (verb == "PING" or verb == "PONG") then return nil, "a ping has at most 125 bytes" end
     return send(self, verb, body)

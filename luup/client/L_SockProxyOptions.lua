@@ -13,6 +13,8 @@ local PLAIN = { BLKS = true, NTFY = true, PACE = true, PATH = true, PRTO = true,
 local LISTS = { JOIN = true, LENI = true, PINS = true, SUBP = true }
 -- Seconds. The proxy's defaults of CTIM and RQTM, and its longest.
 local CONNECT_TIMEOUT, REQUEST_TIMEOUT, MAX_TIMEOUT = 4.5, 15, 600
+-- Seconds that the proxy takes for a reply at most, besides the limit that CTIM or RQTM sets.
+local REPLY_MARGIN = 10
 
 local function hex(byte)
     return string.format("%%%02x", byte:byte())
@@ -242,6 +244,11 @@ end
 --- The seconds that opening a WebSocket may take, from the connect to the response: RQTM.
 function Options.request_limit(options)
     return limit(options.RQTM, REQUEST_TIMEOUT)
+end
+
+--- How long the proxy's reply to CONN or ACPT may take, in seconds.
+function Options.reply_limit(options, websocket)
+    return (websocket and Options.request_limit(options) or Options.connect_limit(options)) + REPLY_MARGIN
 end
 
 --- True if a target is a URL of a WebSocket.

@@ -334,6 +334,31 @@ conn:poll()
 lib.equal( sent_bytes( full ), "TEXT 1048576\n" .. string.rep( "x", 1024 * 1024 ) )
 lib.equal( conn:is_queued(), false )
 
+-- A proxy that hangs does not enforce RTIM: the library asks it soon after that time. By default it asks after five minutes.
+conn = against( { GREETING, ALL, "OK CONN 1\n" }, { RTIM = 2000 } )
+lib.equal( conn.look_interval, 7 )
+conn = against( { GREETING, ALL, "OK CONN 1\n" }, { RTIM = 0 } )
+lib.equal( conn.look_interval, 300 )
+-- Kinds of messages that there are not, or that are not for this function.
+for _, kind in ipairs { "TXT", "CLOS", "DGRM", "HEAD" } do
+    lib.equal( select( 2, conn:send( kind, "a" ) ), "no such kind of message: " .. kind )
+end
+
+-- A proxy that ends before it replies to CONN: the connection is made without it.
+local device = assert( socket.bind( "127.0.0.1", 0 ) )
+local said = {}
+conn = lib.check( proxy.open( "127.0.0.1:" .. select( 2, device:getsockname() ), {
+    host = "10.0.0.1", port = 99, direct = true, log = function( words ) said[#said + 1] = words end,
+    connect = function( host, port )
+        if port == 99 then return fake( { GREETING }, "closed" ) end
+        return socket.connect( host, port )
+    end,
+} ) )
+lib.equal( conn.direct, true )
+lib.equal( table.concat( said ), "SockProxyClient: the proxy has closed the connection; connecting without it" )
+conn:close()
+device:close()
+
 -- KEEP needs a secret, and secret() returns a new one each time.
 lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300 } ) ), "^KEEP needs notify.pid" )
 lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300, notify = { device = 1, service = "s", action = "a", pid = "short" } } ) ), "^KEEP needs notify.pid" )

@@ -58,15 +58,25 @@ conn = lib.check( proxy.open( "ws://127.0.0.1:" .. at.server .. "/", {
     on_close = function( _, code, reason ) got.put( "closed " .. tostring( code ) .. " " .. reason:gsub( "^.*: ", "" ) ) end,
 } ) )
 lib.equal( openings.next(), "proxy" )
+-- So does the end of a connection that is not opened again: its plugin would wait for ever.
+local ends = engine.queue()
+local once = lib.check( proxy.open( "ws://127.0.0.1:" .. at.server .. "/", {
+    on_open = function( self ) openings.put( self.direct and "direct" or "proxy" ) end,
+    on_close = function( _, code, reason ) ends.put( "closed " .. tostring( code ) .. " " .. reason:gsub( "^.*: ", "" ) ) end,
+} ) )
+lib.check( once:wait( 30 ) )
 -- Ten times proxy_interval, twice: the proxy answers, and nothing happens.
 local stop = socket.gettime() + 5
 engine.run_until( function() return socket.gettime() > stop end, "silence" )
 lib.equal( conn.direct, false )
+lib.equal( once.state, "open" )
 echo "by a proxy that answers"
 say "silent"
 io.read() -- The proxy hangs.
 lib.equal( got.next(), "closed 1006 timeout" )
 lib.equal( openings.next(), "direct" )
+lib.equal( ends.next(), "closed 1006 timeout" )
+lib.equal( once.state, "closed" )
 echo "without a proxy that hangs"
 say "direct"
 io.read() -- It goes on.
