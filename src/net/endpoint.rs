@@ -250,6 +250,9 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // What the stream leaves in the socket for want of memory is reported by no further event.
                 self.readiness.readable &= self.stream.waits_for_memory();
+                // Every urgent byte that has come is read. If the kernel still has one behind a gap, the event that closes the
+                // gap reports it again (EPOLLPRI).
+                self.readiness.urgent &= self.readiness.readable;
                 Transfer::Blocked
             }
             Err(error) => Transfer::Broken(error),
@@ -549,6 +552,28 @@ mod tests {
             got.extend(read(&mut endpoint, 100));
         }
         assert_eq!(got, b"some!end");
+    }
+
+    /// Regression: after one urgent byte, each later read took a second call that found nothing.
+    #[test]
+    fn an_urgent_byte_that_is_read_costs_later_reads_no_call() {
+        let (mut endpoint, mut peer) = pair(Readiness::ACCEPTED);
+        SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+        let mut buffer = [0; 100];
+        let read_length = loop {
+            endpoint.handle_event(Readiness { urgent: true, ..EVENT });
+            match endpoint.try_read(&mut buffer) {
+                Transfer::Bytes(length) => break length,
+                other => assert!(matches!(other, Transfer::Blocked), "{other:?}"),
+            }
+        };
+        assert_eq!((read_length, buffer[0]), (1, b'!'));
+        assert!(endpoint.is_readable(), "more may follow the mark");
+        assert!(matches!(endpoint.try_read(&mut [0; 100]), Transfer::Blocked));
+        peer.write_all(b"some").unwrap();
+        endpoint.handle_event(EVENT);
+        assert_eq!(read(&mut endpoint, 100), b"some");
+        assert!(!endpoint.is_readable(), "a short read says that there is nothing more");
     }
 
     #[test]
