@@ -402,10 +402,8 @@ impl<S: Stream> Opening<S> {
             return;
         }
         let OpeningState::Connected(_, step) = &mut self.state else { return };
-        // The page that a browser gets says nothing about this connection.
-        let reason = if refusal.code() == 426 { "" } else { refusal.reason() };
-        let colon = if reason.is_empty() { "" } else { ": " };
-        log::info!("{} not opened: {refusal}{colon}{reason}", self.pid);
+        let colon = if refusal.reason().is_empty() { "" } else { ": " };
+        log::info!("{} not opened: {refusal}{colon}{}", self.pid, refusal.reason());
         let mut handshake = ServerHandshake::new();
         handshake.refuse(refusal);
         *step = Step::Answered(Draining::new(handshake.transmit().to_vec(), now));
@@ -495,6 +493,7 @@ mod tests {
     use super::*;
     use crate::session::pid::PidSource;
     use crate::session::simulation::world::World;
+    use crate::testing::log_recorder;
     use crate::testing::network::{SimPeer, SimStream, connection};
     use crate::testing::wire::FaultProfile;
 
@@ -569,6 +568,23 @@ mod tests {
         assert_eq!((peer.wire().is_told(), peer.wire().unread()), (true, 0));
         peer.wire_mut().close();
         assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Over);
+    }
+
+    /// Regression: of all responses with 426, the log had the status alone.
+    #[test]
+    fn the_log_has_the_sentence_that_the_client_is_told() {
+        let old_version = String::from_utf8_lossy(REQUEST).replace("Version: 13", "Version: 8");
+        for request in [&old_version, "GET / HTTP/1.1\r\nHost: h\r\n\r\n", "POST / HTTP/1.1\r\nHost: h\r\n\r\n"] {
+            let mut world = World::new(0);
+            let (mut opening, peer) = begin(&mut world, 1000);
+            peer.wire_mut().send_bytes(request.as_bytes());
+            log_recorder::start();
+            assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Wait);
+            let (log, response) = (log_recorder::take(), received(&peer));
+            let (head, sentence) = response.trim_end().split_once("\r\n\r\n").unwrap();
+            let status = head.lines().next().unwrap().strip_prefix("HTTP/1.1 ").unwrap();
+            assert!(log.iter().any(|line| line.ends_with(&format!(" not opened: {status}: {sentence}"))), "{log:?}");
+        }
     }
 
     #[test]
