@@ -36,6 +36,7 @@ use crate::session::plugin::NoPlugin;
 use crate::session::remote::{RemoteStream, wait_if_needed};
 use crate::tls::{ServerTlsSettings, TlsStep};
 use crate::websocket::Deflate;
+use crate::websocket::handshake::server::head_of_response;
 use crate::websocket::handshake::{
     AcceptOptions, PageRequest, Refusal, RequestProgress, ServerHandshake, UpgradeRequest,
 };
@@ -402,6 +403,7 @@ impl<S: Stream> Opening<S> {
             return;
         }
         let OpeningState::Connected(_, step) = &mut self.state else { return };
+        let refusal = if step.is_head() { refusal.without_body() } else { refusal };
         let colon = if refusal.reason().is_empty() { "" } else { ": " };
         log::info!("{} not opened: {refusal}{colon}{}", self.pid, refusal.reason());
         let mut handshake = ServerHandshake::new();
@@ -409,9 +411,10 @@ impl<S: Stream> Opening<S> {
         *step = Step::Answered(Draining::new(handshake.transmit().to_vec(), now));
     }
 
-    /// Answers a request for a page with `response`, which the client gets 10 s to read. To be followed by a turn.
+    /// Answers a request for a page with `response` (of a HEAD: up to the body), which the client gets 10 s to read. To be followed by a turn.
     pub(crate) fn respond(&mut self, response: Vec<u8>, now: Instant) {
         if let OpeningState::Connected(_, step @ Step::Requested(PendingRequest::Page(_))) = &mut self.state {
+            let response = if step.is_head() { head_of_response(response) } else { response };
             let mut draining = Draining::new(response, now);
             draining.set_deadline(now + OPENING_TIMEOUT);
             *step = Step::Answered(draining);
@@ -427,6 +430,11 @@ impl Step {
             ClientProtocol::WebSocket => Self::Reading(ServerHandshake::new(), due),
             ClientProtocol::Http => Self::Reading(ServerHandshake::with_pages(), due),
         }
+    }
+
+    /// True if the caller is to decide about a HEAD.
+    fn is_head(&self) -> bool {
+        matches!(self, Self::Requested(PendingRequest::Page(page)) if page.is_head)
     }
 
     fn held(&self) -> usize {

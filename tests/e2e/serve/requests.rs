@@ -41,11 +41,7 @@ fn each_refusal_is_a_sentence_that_a_person_understands() {
             "The client offers no subprotocol of this port.",
         ),
         (b"POST / HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), "405 Method Not Allowed", "A WebSocket request is a GET."),
-        (
-            b"GET / HTTP/1.0\r\n\r\n".to_vec(),
-            "505 HTTP Version Not Supported",
-            "A WebSocket request is one of HTTP/1.1.",
-        ),
+        (b"GET / HTTP/1.0\r\n\r\n".to_vec(), "505 HTTP Version Not Supported", "This port takes only HTTP/1.1."),
         (request("/closed", &[]), "502 Bad Gateway", "There is no connection to the target: connection refused."),
         (request("/hole", &[]), "504 Gateway Timeout", "There is no connection to the target: timeout."),
     ] {

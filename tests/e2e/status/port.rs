@@ -107,6 +107,30 @@ fn each_path_has_its_page() {
     }
 }
 
+/// RFC 9110 section 9.3.2.
+#[test]
+fn a_head_gets_the_head_of_each_page() {
+    let served = WithStatus::start("");
+    for path in ["/", "/metrics", "/status.json", "/nothing"] {
+        let length = |head: &str| {
+            let line = head.lines().find(|line| line.starts_with("Content-Length: ")).map(str::to_owned);
+            line.unwrap_or_else(|| panic!("{path}: {head}"))
+        };
+        let (code, head) = served.get(path, &["-I"]);
+        assert_eq!(code, if path == "/nothing" { "404" } else { "200" }, "{head}");
+        assert!(head.ends_with("\r\n\r\n"), "{head:?}");
+        if path == "/" {
+            assert_eq!(length(&head), length(&served.get(path, &["-D", "-"]).1));
+        }
+        let mut client = TcpStream::connect(served.addr()).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client.write_all(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+        let mut response = String::new();
+        client.read_to_string(&mut response).unwrap();
+        assert!(response.ends_with("\r\n\r\n") && response.matches("\r\n\r\n").count() == 1, "{response}");
+    }
+}
+
 #[test]
 fn no_other_request_is_taken() {
     let served = WithStatus::start("hosts=Box.example\n");
@@ -115,7 +139,8 @@ fn no_other_request_is_taken() {
         ("/nothing", &[][..], "404"),
         ("/stop", &[], "404"),
         ("/", &["-X", "POST", "-d", ""], "405"),
-        ("/", &["-I"], "405"),
+        ("/", &["-I", "-H", "Host: evil.example"], "403"),
+        ("/nothing", &["-I"], "404"),
         ("/", &["-X", "STOP"], "405"),
         ("/status.json", &["-X", "DELETE"], "405"),
         ("/", &["-X", "GET", "-d", "x"], "400"),

@@ -14,7 +14,7 @@ use super::head::{self, Head, HeadError};
 use super::{accept, extensions};
 use crate::websocket::Deflate;
 
-pub(crate) use page::{PageRequest, page_response};
+pub(crate) use page::{PageRequest, head_of_response, page_response};
 pub(crate) use refusal::Refusal;
 use request::ParsedRequest;
 pub(crate) use request::UpgradeRequest;

@@ -16,6 +16,10 @@ pub(crate) struct Refusal {
     phrase: Box<str>,
     /// A sentence for people, which is the body; may be empty.
     reason: Box<str>,
+    /// What the request may be instead, if its method is refused.
+    methods: &'static str,
+    /// False: the request was a HEAD, whose response has no body.
+    has_body: bool,
 }
 
 impl Refusal {
@@ -24,7 +28,7 @@ impl Refusal {
     pub(crate) fn new(code: u16, reason: &str) -> Self {
         let code = if (300..600).contains(&code) { code } else { 500 };
         let reason = printable_up_to(MAX_REASON, reason.as_bytes());
-        Self { code, phrase: phrase(code).into(), reason: reason.into() }
+        Self { code, phrase: phrase(code).into(), reason: reason.into(), methods: "GET", has_body: true }
     }
 
     /// A refusal with a plugin's phrase, or the standard one if `phrase` is empty.
@@ -34,9 +38,23 @@ impl Refusal {
         if phrase.is_empty() { refusal } else { Self { phrase: phrase.into(), ..refusal } }
     }
 
+    /// The refusal of a method, at a port that may have pages.
+    pub(super) fn of_method(has_pages: bool) -> Self {
+        if has_pages {
+            Self { methods: "GET, HEAD", ..Self::new(405, "This port takes only GET and HEAD.") }
+        } else {
+            Self::new(405, "A WebSocket request is a GET.")
+        }
+    }
+
     /// A refusal without a response.
     pub(super) fn silent() -> Self {
-        Self { code: 0, phrase: "no HTTP request".into(), reason: "".into() }
+        Self { code: 0, phrase: "no HTTP request".into(), ..Self::new(400, "") }
+    }
+
+    /// The refusal of a HEAD. RFC 9110 section 9.3.2: its response MUST NOT have a body.
+    pub(crate) fn without_body(self) -> Self {
+        Self { has_body: false, ..self }
     }
 
     /// The status code; 0 if there is no response.
@@ -56,7 +74,8 @@ impl Refusal {
         }
         let extra = match self.code {
             401 => "WWW-Authenticate: Basic realm=\"sockproxyd\", charset=\"UTF-8\"\r\n",
-            405 => "Allow: GET\r\n",
+            // RFC 9110 section 15.5.6: a 405 MUST have Allow.
+            405 => &format!("Allow: {}\r\n", self.methods),
             // RFC 9110 section 15.5.22: a 426 MUST have Upgrade. RFC 6455 section 4.4: the supported versions.
             426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             _ => "",
@@ -64,10 +83,11 @@ impl Refusal {
         let connection = if self.code == 426 { "close, Upgrade" } else { "close" };
         let body = if self.reason.is_empty() { format!("{self}\n") } else { format!("{}\n", self.reason) };
         format!(
-            "HTTP/1.1 {} {}\r\n{extra}Connection: {connection}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {} {}\r\n{extra}Connection: {connection}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{}",
             self.code,
             self.phrase,
             body.len(),
+            if self.has_body { &body } else { "" },
         )
         .into_bytes()
     }

@@ -45,16 +45,22 @@ pub(crate) struct UpgradeRequest {
 impl ParsedRequest {
     /// Checks a parsed request, which may be for a page if `has_pages`. The caller sets `head` and `rest` of one for a WebSocket.
     pub(super) fn check(request: &httparse::Request<'_, '_>, has_pages: bool) -> Result<Self, Refusal> {
+        let checked = Self::check_rules(request, has_pages);
+        checked.map_err(|refusal| if request.method == Some("HEAD") { refusal.without_body() } else { refusal })
+    }
+
+    fn check_rules(request: &httparse::Request<'_, '_>, has_pages: bool) -> Result<Self, Refusal> {
         let bad_request = |reason: &str| Refusal::new(400, reason);
         let fields = Fields(request.headers);
         // RFC 6455 section 4.2.1, items 1 to 6: the parts that a client's handshake MUST have. A server MUST refuse one
         // without them with an HTTP error. Item 1: a GET of HTTP/1.1 or higher; HTTP/2 comes in another form.
-        if request.method != Some("GET") {
-            let sentence = if has_pages { "This port takes only GET." } else { "A WebSocket request is a GET." };
-            return Err(Refusal::new(405, sentence));
+        // RFC 9110 section 9.1: a server of pages MUST support HEAD, too.
+        let is_head = request.method == Some("HEAD");
+        if request.method != Some("GET") && !(is_head && has_pages) {
+            return Err(Refusal::of_method(has_pages));
         }
         if request.version != Some(1) {
-            return Err(Refusal::new(505, "A WebSocket request is one of HTTP/1.1."));
+            return Err(Refusal::new(505, "This port takes only HTTP/1.1."));
         }
         // Item 2: Host.
         let Single::One(host) = fields.single("Host") else {
@@ -63,10 +69,11 @@ impl ParsedRequest {
         // A body could hold frames, so its end must not be ambiguous: none is accepted.
         if fields.all("Transfer-Encoding").next().is_some() || fields.all("Content-Length").any(|length| length != b"0")
         {
-            return Err(bad_request("A WebSocket request has no body."));
+            return Err(bad_request("The request has a body."));
         }
-        if has_pages && fields.single("Upgrade") == Single::None {
-            return PageRequest::check(request, host).map(Box::new).map(Self::Page);
+        // RFC 9110 section 7.8: an upgrade to another protocol, such as h2c, MAY be ignored.
+        if has_pages && (is_head || !fields.list_has("Upgrade", "websocket")) {
+            return PageRequest::check(request, host, is_head).map(Box::new).map(Self::Page);
         }
         // Item 3: Upgrade contains `websocket`.
         if !fields.list_has("Upgrade", "websocket") {
