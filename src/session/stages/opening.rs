@@ -16,11 +16,11 @@
 //! client gets time to read it; without a request the connection is closed.
 //!
 //! Contract: after every `handle_*`, [`Opening::respond`] and [`Opening::refuse`], call [`Opening::turn`] until it no longer
-//! returns [`OpeningOutcome::Again`]; it also enforces the time limits.
+//! returns [`OpeningOutcome::Again`]; it also enforces the time limits. What has come before a limit counts.
 
 use std::time::{Duration, Instant};
 
-use super::connecting::tls::{TlsHandshake, TlsProgress, TlsWorkers};
+use super::connecting::tls::{TlsHandshake, TlsProgress, TlsTurn, TlsWorkers};
 use super::draining::{DrainOutcome, Draining};
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::network::Network;
@@ -279,7 +279,8 @@ impl<S: Stream> Opening<S> {
     /// When a turn is needed even without an event. `None`: not by time. What waits for the caller has no limit here.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            OpeningState::Tls(_, due) | OpeningState::Connected(_, Step::Reading(_, due)) => Some(*due),
+            OpeningState::Tls(handshake, due) => Some(handshake.deadline(*due)),
+            OpeningState::Connected(_, Step::Reading(_, due)) => Some(*due),
             OpeningState::Connected(_, Step::Answered(draining)) => Some(draining.deadline()),
             OpeningState::Connected(_, Step::Ready | Step::Requested(_)) | OpeningState::Over(_) => None,
         }
@@ -337,21 +338,20 @@ impl<S: Stream> Opening<S> {
     fn make_tls_handshake<N: Network<Stream = S>>(&mut self, cx: &mut SessionContext<'_, N>) -> Option<OpeningOutcome> {
         let state = std::mem::replace(&mut self.state, OpeningState::OVER);
         let OpeningState::Tls(handshake, due) = state else { return None };
+        let request_due = handshake.deadline(due);
         let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
-        let reason = match handshake.turn(cx.scratch, cx.budget, workers) {
+        let reason = match handshake.turn(TlsTurn { now: cx.now, due, scratch: cx.scratch, budget: cx.budget, workers })
+        {
             TlsProgress::Done(socket) => {
                 let client = socket.wrap(|stream| RemoteStream::Tls(Box::new(stream)));
-                self.state = OpeningState::Connected(client, Step::first(self.client, due));
+                self.state = OpeningState::Connected(client, Step::first(self.client, request_due));
                 return None;
             }
-            TlsProgress::Pending(handshake) if cx.now < due => {
+            TlsProgress::Pending(handshake) => {
                 self.state = OpeningState::Tls(handshake, due);
                 return Some(OpeningOutcome::Wait);
             }
-            TlsProgress::Pending(_) => {
-                cx.handshakes.cancel(cx.key);
-                b"the handshake took too long".to_vec()
-            }
+            TlsProgress::TimedOut => b"the handshake took too long".to_vec(),
             TlsProgress::Failed(error) => error.reason(Protocol::Tls),
         };
         log::info!("{} no TLS: {}", self.pid, String::from_utf8_lossy(&reason));
@@ -458,6 +458,10 @@ fn read_request<S: Stream>(
     now: Instant,
 ) -> ReadOutcome {
     client.set_receive_limit(budget.left().max(RESERVE));
+    if due <= now {
+        // What has come before the limit counts, even if no event has reported it yet.
+        client.assume_readable();
+    }
     let before = handshake.received();
     let mut outcome = OpeningOutcome::Again;
     for _ in 0..TURN_READS {
@@ -628,7 +632,9 @@ mod tests {
         let (mut opening, peer) = begin(&mut world, 1000);
         peer.wire_mut().send_bytes(REQUEST);
         world.now = opening.deadline().unwrap();
-        assert_eq!(turn(&mut opening, &peer, &mut world), OpeningOutcome::Requested, "it has come meanwhile");
+        // No event has reported it.
+        let outcome = world.with_context(1, |cx| opening.turn(cx));
+        assert_eq!(outcome, OpeningOutcome::Requested, "it has come meanwhile");
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!     +--------------------------------------------------------+
 //! ```
 //!
-//! UDP ends at Resolved. Contract: after every `handle_*`, call [`Connecting::turn`], which also enforces the time limits.
+//! UDP ends at Resolved. Contract: after every `handle_*`, call [`Connecting::turn`], which also enforces the time limits. What has
+//! come before a limit counts: after the limit a turn reads the socket first, whatever events have reported.
 
 mod hop;
 pub(crate) mod tls;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::access::{OwnConnection, RequestOrigin};
 use crate::net::connector::{Connector, ConnectorProgress};
-use crate::net::endpoint::{DatagramEndpoint, SocketEndpoint};
+use crate::net::endpoint::{DatagramEndpoint, Endpoint as _, SocketEndpoint};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::reason;
@@ -35,7 +36,7 @@ use crate::session::stages::setup::ConnectRequest;
 use crate::tls::TlsStep;
 use crate::websocket::handshake::{ClientHandshake, CompressionOffer, ErrorCode, HandshakeError, Upgraded};
 use hop::Hop;
-use tls::{TlsHandshake, TlsProgress, TlsWorkers};
+use tls::{TlsHandshake, TlsProgress, TlsTurn, TlsWorkers};
 use upgrade::{WsHandshake, WsProgress};
 
 /// A CONN under way.
@@ -226,21 +227,35 @@ impl<N: Network> Connecting<N> {
 
     /// When a turn is needed even without an event.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let next_attempt = match &self.attempt {
-            Attempt::Racing(connector) => connector.deadline(),
-            _ => None,
-        };
-        let hop_due = (!self.is_connected()).then_some(self.hop.due);
-        [next_attempt, hop_due, self.request_due, self.half_closed_due].into_iter().flatten().min()
+        let limit = self.limit().map(|(due, _)| due);
+        match &self.attempt {
+            Attempt::Racing(connector) => [connector.deadline(), limit].into_iter().flatten().min(),
+            Attempt::Tls(handshake) => limit.map(|due| handshake.deadline(due)),
+            _ => limit,
+        }
     }
 
-    /// True if only the response to an opening handshake is missing.
-    fn is_connected(&self) -> bool {
-        matches!(self.attempt, Attempt::WebSocket(_))
+    /// The next time limit, and what passing it means. `None`: only while the response to an opening handshake is missing, which
+    /// has its own.
+    fn limit(&self) -> Option<(Instant, ConnectError)> {
+        let is_connected = matches!(self.attempt, Attempt::WebSocket(_));
+        let hop_due = Some(self.hop.due).filter(|_| !is_connected);
+        let request_due = self.request_due.map(|due| (due, ConnectError::REQUEST_TIMEOUT));
+        let others = [hop_due, self.half_closed_due].into_iter().flatten();
+        request_due
+            .into_iter()
+            .chain(others.map(|due| (due, ConnectError::CONNECT_TIMEOUT)))
+            .min_by_key(|(due, _)| *due)
     }
 
     /// Goes on as far as it can.
     pub(crate) fn turn(&mut self, parameters: &Parameters, cx: &mut SessionContext<'_, N>) -> ConnectOutcome<N> {
+        let is_late = self.limit().is_some_and(|(due, _)| due <= cx.now);
+        if let Attempt::WebSocket(handshake) = &mut self.attempt
+            && is_late
+        {
+            handshake.remote_mut().assume_readable();
+        }
         loop {
             let outcome = match std::mem::replace(&mut self.attempt, Attempt::Over) {
                 waiting @ (Attempt::Resolving | Attempt::Over) => AttemptOutcome::Wait(waiting),
@@ -269,15 +284,11 @@ impl<N: Network> Connecting<N> {
                 AttemptOutcome::Failed(error) => return ConnectOutcome::Failed(error),
             }
         }
-        if self.request_due.is_some_and(|due| due <= cx.now) {
-            return ConnectOutcome::Failed(ConnectError::REQUEST_TIMEOUT);
-        }
-        let connect_due = (!self.is_connected()).then_some(self.hop.due);
-        if [connect_due, self.half_closed_due].into_iter().flatten().any(|due| due <= cx.now) {
-            return ConnectOutcome::Failed(ConnectError::CONNECT_TIMEOUT);
-        }
-        match &self.attempt {
-            Attempt::WebSocket(handshake) if handshake.is_readable() => ConnectOutcome::Again,
+        match (&self.attempt, self.limit()) {
+            (Attempt::WebSocket(handshake), _) if handshake.is_readable() => ConnectOutcome::Again,
+            // It enforces the limit itself.
+            (Attempt::Tls(_), _) => ConnectOutcome::Wait,
+            (_, Some((due, error))) if due <= cx.now => ConnectOutcome::Failed(error),
             _ => ConnectOutcome::Wait,
         }
     }
@@ -359,10 +370,12 @@ impl<N: Network> Connecting<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> AttemptOutcome<N> {
+        let (due, timeout) = self.limit().unwrap_or((self.hop.due, ConnectError::CONNECT_TIMEOUT));
         let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
-        match handshake.turn(cx.scratch, cx.budget, workers) {
+        match handshake.turn(TlsTurn { now: cx.now, due, scratch: cx.scratch, budget: cx.budget, workers }) {
             TlsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::Tls(handshake)),
             TlsProgress::Failed(error) => AttemptOutcome::Failed(error),
+            TlsProgress::TimedOut => AttemptOutcome::Failed(timeout),
             TlsProgress::Done(socket) => {
                 self.end_step(ConnectStep::Tls, cx.now);
                 self.handle_stream(socket.wrap(|stream| RemoteStream::Tls(Box::new(stream))), parameters, cx)
@@ -608,6 +621,38 @@ mod tests {
         assert!(world.resolver.is_asked_by(KEY));
         world.with_context(KEY, |cx| connecting.cancel(cx));
         assert!(!world.resolver.is_asked_by(KEY));
+    }
+
+    /// Regression: what no event had reported when a limit passed, as on a machine that was busy, was not read any more.
+    #[test]
+    fn what_has_come_before_a_limit_counts() {
+        const RESPONSE: &[u8] = b"HTTP/1.1 302 Found\r\nLocation: /on\r\nContent-Length: 0\r\n\r\n";
+        for (answers, half_closed) in [(true, false), (true, true), (false, false)] {
+            let mut world = world(&[("192.0.2.1:80", ConnectPlan::Immediate)]);
+            let mut connecting = begin(&mut world, "ws://192.0.2.1/", &Parameters::default());
+            turn(&mut world, &mut connecting);
+            let (_, peer) = world.network.begun.pop().expect("a connection is begun");
+            peer.wire_mut().make_room(1000);
+            connecting.handle_remote_event(peer.wire_mut().take_event());
+            assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
+            if half_closed {
+                connecting.handle_half_close(Duration::from_secs(1), world.now);
+            }
+            if answers {
+                peer.wire_mut().send_bytes(RESPONSE);
+            }
+            world.now = connecting.deadline().unwrap();
+            let outcome = turn(&mut world, &mut connecting);
+            assert_eq!(connecting.times().get(ConnectStep::Upgrade).is_some(), answers);
+            let error = if half_closed { ConnectError::CONNECT_TIMEOUT } else { ConnectError::REQUEST_TIMEOUT };
+            assert_eq!(failure(outcome), error, "the response was read, and a connection takes longer");
+        }
+        // Racing: the connection is there, and a plain stream needs nothing more.
+        let mut world = world(&[("192.0.2.1:80", ConnectPlan::Immediate)]);
+        let mut connecting = begin(&mut world, "192.0.2.1:80", &Parameters::default());
+        assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Wait));
+        world.now = connecting.deadline().unwrap();
+        assert!(matches!(turn(&mut world, &mut connecting), ConnectOutcome::Connected(_)));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! A TLS handshake under way: the socket is here, the computing is done on other threads.
 
+use std::io;
+use std::time::{Duration, Instant};
+
 use super::lost;
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::socket::Stream;
@@ -15,12 +18,18 @@ use crate::tls::{
 /// Most bytes that are read of a handshake at once. A flight with a long chain has some 6 KiB.
 const MAX_READ: usize = 16 * 1024;
 
+/// Time for the rest of a handshake whose peer has sent something before the limit that is read only after it, as on a machine
+/// that was busy.
+const LATE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A handshake under way.
 #[derive(Debug)]
 pub(in crate::session) struct TlsHandshake<S> {
     socket: SocketEndpoint<S>,
     to_send: Outbox,
     state: TlsHandshakeState,
+    /// When it must be done, if that is later than the limit.
+    late_due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -43,6 +52,22 @@ pub(in crate::session) enum TlsProgress<S> {
     Done(SocketEndpoint<TlsStream<S>>),
     /// There is no connection.
     Failed(ConnectError),
+    /// The limit has passed.
+    TimedOut,
+}
+
+/// What a turn needs.
+pub(in crate::session) struct TlsTurn<'a> {
+    /// When this turn of the loop began.
+    pub now: Instant,
+    /// When the handshake must be done.
+    pub due: Instant,
+    /// The buffer that all connections share for reading.
+    pub scratch: &'a mut [u8],
+    /// The bound on bytes held in all.
+    pub budget: &'a mut MemoryBudget,
+    /// Where the handshake is computed.
+    pub workers: TlsWorkers<'a>,
 }
 
 /// Where handshakes are computed, and for which session.
@@ -62,7 +87,7 @@ impl<S: Stream> TlsHandshake<S> {
         workers: TlsWorkers<'_>,
     ) -> Self {
         workers.queue.begin(workers.key, host, settings);
-        Self { socket, to_send: Outbox::default(), state: TlsHandshakeState::Computing(0) }
+        Self { socket, to_send: Outbox::default(), state: TlsHandshakeState::Computing(0), late_due: None }
     }
 
     /// Begins a handshake over an accepted `socket`, as the server.
@@ -72,7 +97,7 @@ impl<S: Stream> TlsHandshake<S> {
         workers: TlsWorkers<'_>,
     ) -> Self {
         workers.queue.begin_server(workers.key, settings);
-        Self { socket, to_send: Outbox::default(), state: TlsHandshakeState::Computing(0) }
+        Self { socket, to_send: Outbox::default(), state: TlsHandshakeState::Computing(0), late_due: None }
     }
 
     /// A thread has done its part.
@@ -106,45 +131,23 @@ impl<S: Stream> TlsHandshake<S> {
         self.to_send.held() + memory
     }
 
-    /// Sends and receives what can be sent and received.
-    pub(in crate::session) fn turn(
-        mut self,
-        scratch: &mut [u8],
-        budget: &mut MemoryBudget,
-        workers: TlsWorkers<'_>,
-    ) -> TlsProgress<S> {
+    /// When a turn is needed even without an event. `due`: when the handshake must be done.
+    pub(in crate::session) fn deadline(&self, due: Instant) -> Instant {
+        self.late_due.unwrap_or(due)
+    }
+
+    /// Sends and receives what can be sent and received. What the peer has sent before the limit counts, even if no event has
+    /// reported it yet.
+    pub(in crate::session) fn turn(mut self, cx: TlsTurn<'_>) -> TlsProgress<S> {
         if let Err(error) = self.to_send.flush(&mut self.socket) {
             // What the server sent before it went, and what it did wrong, say more than the loss of the connection.
             if matches!(self.state, TlsHandshakeState::Computing(_) | TlsHandshakeState::Done(_)) {
                 return TlsProgress::Failed(lost(&error));
             }
         }
+        let TlsTurn { now, due, scratch, budget, workers } = cx;
+        let is_late = self.deadline(due) <= now;
         match self.state {
-            TlsHandshakeState::Waiting(pending) if self.socket.is_readable() => {
-                let before = pending.received();
-                let allowed = handshake_room(budget.left()).max(RESERVE.saturating_sub(before));
-                if allowed == 0 {
-                    budget.wait(handshake_memory(RESERVE));
-                    self.state = TlsHandshakeState::Waiting(pending);
-                    return TlsProgress::Pending(self);
-                }
-                let room = MAX_READ.min(scratch.len()).min(allowed);
-                let received = match self.socket.try_read(&mut scratch[..room]) {
-                    Transfer::Bytes(0) | Transfer::Blocked => None,
-                    Transfer::Bytes(read) => Some(read),
-                    Transfer::Eof => Some(0),
-                    Transfer::Broken(error) => return TlsProgress::Failed(lost(&error)),
-                };
-                self.state = match received {
-                    None => TlsHandshakeState::Waiting(pending),
-                    Some(read) => {
-                        workers.queue.advance(workers.key, pending, scratch[..read].to_vec());
-                        TlsHandshakeState::Computing(before + read)
-                    }
-                };
-                TlsProgress::Pending(self)
-            }
-            TlsHandshakeState::Computing(_) | TlsHandshakeState::Waiting(_) => TlsProgress::Pending(self),
             TlsHandshakeState::Done(connection) => {
                 let mut stream =
                     self.socket.wrap(|socket| TlsStream::new(socket, connection, self.to_send.into_unwritten()));
@@ -152,7 +155,58 @@ impl<S: Stream> TlsHandshake<S> {
                 TlsProgress::Done(stream)
             }
             TlsHandshakeState::Failed(failure) => TlsProgress::Failed(ConnectError::Tls(failure.to_string().into())),
+            TlsHandshakeState::Computing(_) if is_late => {
+                workers.queue.cancel(workers.key);
+                TlsProgress::TimedOut
+            }
+            TlsHandshakeState::Computing(_) => TlsProgress::Pending(self),
+            // Once: a peer that goes on sending has no longer for it.
+            TlsHandshakeState::Waiting(_) if is_late && self.late_due.is_some() => TlsProgress::TimedOut,
+            TlsHandshakeState::Waiting(pending) => {
+                if is_late {
+                    self.socket.assume_readable();
+                }
+                let before = pending.received();
+                match receive(&mut self.socket, before, scratch, budget) {
+                    Err(error) => return TlsProgress::Failed(lost(&error)),
+                    Ok(None) if is_late => return TlsProgress::TimedOut,
+                    Ok(None) => self.state = TlsHandshakeState::Waiting(pending),
+                    Ok(Some(read)) => {
+                        workers.queue.advance(workers.key, pending, scratch[..read].to_vec());
+                        self.state = TlsHandshakeState::Computing(before + read);
+                        if is_late {
+                            self.late_due = Some(now + LATE_TIMEOUT);
+                        }
+                    }
+                }
+                TlsProgress::Pending(self)
+            }
         }
+    }
+}
+
+/// Reads what there is memory for, of a handshake that has received `before` bytes. Returns how many bytes it has read into
+/// `scratch`; 0: the peer has ended its side. `None`: nothing has come.
+fn receive<S: Stream>(
+    socket: &mut SocketEndpoint<S>,
+    before: usize,
+    scratch: &mut [u8],
+    budget: &mut MemoryBudget,
+) -> io::Result<Option<usize>> {
+    if !socket.is_readable() {
+        return Ok(None);
+    }
+    let allowed = handshake_room(budget.left()).max(RESERVE.saturating_sub(before));
+    if allowed == 0 {
+        budget.wait(handshake_memory(RESERVE));
+        return Ok(None);
+    }
+    let room = MAX_READ.min(scratch.len()).min(allowed);
+    match socket.try_read(&mut scratch[..room]) {
+        Transfer::Bytes(0) | Transfer::Blocked => Ok(None),
+        Transfer::Bytes(read) => Ok(Some(read)),
+        Transfer::Eof => Ok(Some(0)),
+        Transfer::Broken(error) => Err(error),
     }
 }
 
@@ -175,8 +229,60 @@ mod tests {
     }
 
     fn turn(handshake: TlsHandshake<Wire>, queue: &mut SimHandshakes) -> TlsProgress<Wire> {
-        let mut budget = MemoryBudget::new(1 << 20, 10_000);
-        handshake.turn(&mut [0; 4096], &mut budget, TlsWorkers { queue, key: 1 })
+        let now = Instant::now();
+        turn_at(handshake, queue, now, now + Duration::from_secs(1))
+    }
+
+    fn turn_at(
+        handshake: TlsHandshake<Wire>,
+        queue: &mut SimHandshakes,
+        now: Instant,
+        due: Instant,
+    ) -> TlsProgress<Wire> {
+        let (scratch, budget) = (&mut [0; 4096], &mut MemoryBudget::new(1 << 20, 10_000));
+        handshake.turn(TlsTurn { now, due, scratch, budget, workers: TlsWorkers { queue, key: 1 } })
+    }
+
+    /// Regression: a flight that lay in the socket when a busy machine came to the limit was not read any more.
+    #[test]
+    fn what_has_come_before_the_limit_counts_once() {
+        let mut queue = SimHandshakes::new(0);
+        let start = Instant::now();
+        let due = start + Duration::from_secs(10);
+        for sends in [false, true] {
+            let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::ACCEPTED);
+            let workers = TlsWorkers { queue: &mut queue, key: 1 };
+            let mut handshake = TlsHandshake::begin(socket, "tls.test", &TlsSettings::default(), workers);
+            deliver_step(&mut handshake, &mut queue);
+            if sends {
+                // No event reports it: a record that does not end (RFC 8446 section 5.1).
+                handshake.socket_mut().stream_mut().send_bytes(&[22, 3, 3, 1, 0, 2]);
+            }
+            let progress = turn_at(handshake, &mut queue, due, due);
+            let TlsProgress::Pending(mut handshake) = progress else {
+                assert!(matches!(progress, TlsProgress::TimedOut) && !sends);
+                continue;
+            };
+            let late_due = due + LATE_TIMEOUT;
+            assert_eq!((sends, handshake.deadline(due)), (true, late_due));
+            deliver_step(&mut handshake, &mut queue);
+            handshake.socket_mut().stream_mut().send_bytes(&[0]);
+            deliver_event(handshake.socket_mut());
+            let TlsProgress::Pending(mut handshake) = turn_at(handshake, &mut queue, due, due) else {
+                panic!("it ends")
+            };
+            assert!(queue.is_asked_by(1), "until the later limit it goes on");
+            deliver_step(&mut handshake, &mut queue);
+            handshake.socket_mut().stream_mut().send_bytes(&[0]);
+            assert!(matches!(turn_at(handshake, &mut queue, late_due, due), TlsProgress::TimedOut));
+        }
+        // A thread that has not begun in time is not asked any longer.
+        let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::ACCEPTED);
+        let workers = TlsWorkers { queue: &mut queue, key: 1 };
+        let handshake = TlsHandshake::begin(socket, "tls.test", &TlsSettings::default(), workers);
+        assert!(queue.is_asked_by(1));
+        assert!(matches!(turn_at(handshake, &mut queue, due, due), TlsProgress::TimedOut));
+        assert!(!queue.is_asked_by(1));
     }
 
     #[test]
@@ -234,10 +340,10 @@ mod tests {
         let mut received = 0;
         for _ in 0..1000 {
             handshake.socket.assume_readable();
+            let (scratch, budget, now) = (&mut scratch, &mut budget, Instant::now());
             let workers = TlsWorkers { queue: &mut queue, key: 0 };
-            let TlsProgress::Pending(waiting) = handshake.turn(&mut scratch, &mut budget, workers) else {
-                panic!("it does not wait")
-            };
+            let cx = TlsTurn { now, due: now + Duration::from_secs(1), scratch, budget, workers };
+            let TlsProgress::Pending(waiting) = handshake.turn(cx) else { panic!("it does not wait") };
             handshake = waiting;
             let Some((before, bytes)) = queue.0.pop() else {
                 assert!(handshake.socket.is_readable(), "the rest is read when there is memory");
