@@ -24,7 +24,7 @@ use memory_budget::MemoryBudget;
 use pipe_pool::PipePool;
 
 use crate::trace::Trace;
-use crate::websocket::Entropy;
+use crate::websocket::{Entropy, MessageCounts};
 
 /// Bytes that one direction may move in one turn before other sessions have theirs: a millisecond's work on a slow box.
 pub(crate) const TURN_BYTES: usize = 256 * 1024;
@@ -113,8 +113,8 @@ pub(crate) trait Relay {
     /// plugin's, and the plugin has not ended.
     fn remote_end(&self) -> Option<CloseReason>;
 
-    /// Whole messages received and sent. `None` for relays of plain bytes.
-    fn messages(&self) -> Option<(u64, u64)> {
+    /// Messages received from the remote, and sent to it. `None` for relays of plain bytes.
+    fn messages(&self) -> Option<MessageCounts> {
         None
     }
 
@@ -131,6 +131,33 @@ pub(crate) trait Relay {
     /// The time limit that has passed, if one has.
     fn handle_timeout(&self, timing: &Timing, now: Instant) -> Option<CloseReason> {
         self.limits(timing).into_iter().flatten().find(|&(due, _)| due <= now).map(|(_, end)| end)
+    }
+}
+
+/// What has passed between a plugin and remotes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RelayTotals {
+    /// Bytes received from remotes.
+    pub received: u64,
+    /// Bytes sent to remotes.
+    pub sent: u64,
+    /// Messages received from remotes, and sent to them. `None`: the protocol has none.
+    pub messages: Option<MessageCounts>,
+}
+
+impl RelayTotals {
+    /// What `relay` has passed, and what `earlier` ones have that it follows.
+    pub(crate) fn of(relay: &dyn Relay, earlier: &Self) -> Self {
+        let before = earlier.messages.unwrap_or_default();
+        let add = |now: MessageCounts| MessageCounts {
+            received: now.received + before.received,
+            sent: now.sent + before.sent,
+        };
+        Self {
+            received: relay.received() + earlier.received,
+            sent: relay.sent() + earlier.sent,
+            messages: relay.messages().map(add),
+        }
     }
 }
 

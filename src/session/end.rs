@@ -35,7 +35,10 @@ impl<N: Network> Session<N> {
                 let next = self.end_relay(CloseReason::Dropped, cx);
                 self.enter(next, cx);
             }
-            _ => self.enter(Stage::Closed, cx),
+            _ => {
+                self.record_end(&CloseReason::Dropped.to_string(), cx);
+                self.enter(Stage::Closed, cx);
+            }
         }
     }
 

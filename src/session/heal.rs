@@ -29,18 +29,17 @@ impl<N: Network> Session<N> {
             (None, end) => end.to_string(),
         };
         let lasted = cx.now.saturating_duration_since(relaying.connected_at());
-        let messages = relay.messages().unwrap_or_default();
-        let (received, sent, last_heard) = (relay.received(), relay.sent(), relay.last_heard());
+        let last_heard = relay.last_heard();
+        let (mut outages, totals) = (relaying.outages(), relaying.totals());
+        outages.handle_lost(lasted, totals);
         let lost = LostRemote {
             target: relaying.target().clone(),
             protocol: relaying.protocol(),
             reason,
-            connected_at: relaying.connected_at(),
             last_heard,
+            times: relaying.times(),
             to_remote: relaying.take_to_remote(),
         };
-        let mut outages = relaying.outages();
-        outages.handle_lost(lasted, (received, sent), messages);
         if self.parameters.events {
             let recipient = || recipient(&self.parameters, self.pid);
             self.notifier.notify(Schedule::handle_lost, recipient, cx.schedule, cx.now);
@@ -67,7 +66,7 @@ impl<N: Network> Session<N> {
                 (false, Next::Enter(Stage::Relaying(Box::new(relaying))))
             }
             HealOutcome::PluginLost => {
-                log::info!("{} closed: {}; {}, lost", self.pid, CloseReason::PluginLost, healing.target());
+                self.record_end(&CloseReason::PluginLost.to_string(), cx);
                 (false, Next::Enter(Stage::Closed))
             }
         };

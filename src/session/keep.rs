@@ -194,6 +194,10 @@ impl<N: Network> Session<N> {
                 }
                 self.end_relay(CloseReason::PluginLost, cx)
             }
+            (Stage::Healing(_), _) => {
+                self.record_end(&why.to_string(), cx);
+                Stage::Closed
+            }
             _ => Stage::Closed,
         };
         self.enter(next, cx);

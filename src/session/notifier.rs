@@ -95,9 +95,9 @@ impl<N: Network> Session<N> {
     pub(super) fn notify_closed(&mut self, cx: &mut SessionContext<'_, N>) {
         let recipient = || recipient(&self.parameters, self.pid);
         let connected_at = match &self.stage {
-            Stage::Relaying(relaying) => Some(relaying.connected_at()),
-            Stage::Healing(healing) => Some(healing.connected_at()),
-            Stage::UnreadTail(tail) => Some(tail.connected_at),
+            Stage::Relaying(relaying) => Some(relaying.outages().first_connected_at),
+            Stage::Healing(healing) => Some(healing.outages().first_connected_at),
+            Stage::UnreadTail(tail) => Some(tail.first_connected_at),
             Stage::Listening(listening) => Some(listening.since()),
             Stage::Setup(_)
             | Stage::Opening

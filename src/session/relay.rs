@@ -13,7 +13,7 @@ use crate::net::endpoint::Endpoint;
 use crate::net::network::Network;
 use crate::notify::Schedule;
 use crate::protocol::options::Protocol;
-use crate::relay::CloseReason;
+use crate::relay::{CloseReason, RelayTotals};
 
 impl<N: Network> Session<N> {
     pub(super) fn relaying_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
@@ -78,13 +78,11 @@ impl<N: Network> Session<N> {
 
     /// The stage that follows a relay that ended for the reason `end`.
     pub(super) fn end_relay(&mut self, end: CloseReason, cx: &mut SessionContext<'_, N>) -> Stage<N> {
+        let now = cx.now;
         let Stage::Relaying(relaying) = &self.stage else { return Stage::Closed };
-        let (relay, now) = (relaying.relay(), cx.now);
-        let reason = relay.failure().map_or_else(|| end.to_string(), |failure| format!("{end} ({failure})"));
-        let (target, received, sent) = (relaying.target(), relay.received(), relay.sent());
-        let times = relaying.times();
-        log::info!("{} closed: {reason}; {target}, received {received}, sent {sent}{times}", self.pid);
-        cx.ended.push(EndedConnection::new(self.pid, target, relaying.protocol(), &reason, times, now));
+        let failure = relaying.relay().failure();
+        let reason = failure.map_or_else(|| end.to_string(), |failure| format!("{end} ({failure})"));
+        self.record_end(&reason, cx);
         match (end, &mut self.plugin) {
             (CloseReason::PluginLost, PluginSide::Served(_)) => Stage::Closed,
             (end, PluginSide::Served(client)) => {
@@ -98,19 +96,34 @@ impl<N: Network> Session<N> {
                 plugin.shutdown_write();
                 let ended_by_plugin = matches!(end, CloseReason::PluginClosed | CloseReason::BadFraming);
                 let kept = !ended_by_plugin && !plugin.is_given_up();
-                let (target, protocol) = (relaying.target().clone(), relaying.protocol());
-                Stage::UnreadTail(Box::new(UnreadTail::new(
-                    target,
-                    protocol,
-                    relaying.relay(),
-                    (relaying.connected_at(), times),
+                Stage::UnreadTail(Box::new(UnreadTail {
+                    target: relaying.target().clone(),
+                    protocol: relaying.protocol(),
+                    totals: relaying.totals(),
+                    last_heard: relaying.relay().last_heard(),
+                    first_connected_at: relaying.outages().first_connected_at,
+                    times: relaying.times(),
                     kept,
-                    now,
-                )))
+                    since: now,
+                }))
             }
             (CloseReason::PluginLost, _) => Stage::Closed,
             _ => Stage::Draining(Box::new(Draining::new(Vec::new(), now))),
         }
+    }
+
+    /// Logs the end of a connection in echo mode, and keeps it for STAT JSON.
+    pub(super) fn record_end(&self, reason: &str, cx: &mut SessionContext<'_, N>) {
+        let (target, protocol, totals, times) = match &self.stage {
+            Stage::Relaying(relaying) => (relaying.target(), relaying.protocol(), relaying.totals(), relaying.times()),
+            Stage::Healing(healing) => {
+                (healing.target(), healing.protocol(), healing.outages().totals, healing.times())
+            }
+            _ => return,
+        };
+        let RelayTotals { received, sent, .. } = totals;
+        log::info!("{} closed: {reason}; {target}, received {received}, sent {sent}{times}", self.pid);
+        cx.ended.push(EndedConnection::new(self.pid, target, protocol, reason, times, cx.now));
     }
 
     pub(super) fn tail_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {

@@ -6,11 +6,11 @@ use super::connect_times::ConnectTimes;
 use super::keep::KeptState;
 use super::notifier::Notifier;
 use super::plugin::PluginSide;
-use super::plugin::served::ServedClient;
 use super::{Session, Stage};
 use crate::net::network::Network;
 use crate::notify::{NotifyOutcome, Schedule};
 use crate::protocol::options::Protocol;
+use crate::relay::RelayTotals;
 
 /// Where a session stands, as STAT shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +104,8 @@ pub(crate) struct Snapshot {
     pub tls_version: Option<&'static str>,
     /// The subprotocol that the remote has chosen.
     pub subprotocol: Option<String>,
-    /// Whole messages received and sent, if the protocol has messages.
-    pub messages: Option<(u64, u64)>,
-    /// Bytes received from the remote.
-    pub received: u64,
-    /// Bytes sent to the remote.
-    pub sent: u64,
+    /// What has passed from and to the remote.
+    pub totals: RelayTotals,
     /// Bytes held for this session, whatever for.
     pub buffered: usize,
     /// How long the steps of connecting have taken.
@@ -148,9 +144,7 @@ impl<N: Network> Session<N> {
             protocol: Protocol::Tcp,
             tls_version: None,
             subprotocol: None,
-            messages: None,
-            received: 0,
-            sent: 0,
+            totals: RelayTotals::default(),
             buffered: self.held(),
             times: ConnectTimes::default(),
             healing: None,
@@ -194,23 +188,18 @@ impl<N: Network> Session<N> {
                 shown.times = connecting.times();
             }
             Stage::Relaying(relaying) => {
-                let relay = relaying.relay();
+                let (totals, outages) = (relaying.totals(), relaying.outages());
                 shown.state = SnapshotState::Relaying;
                 shown.remote = relaying.target().to_string();
                 shown.protocol = relaying.protocol();
                 shown.tls_version = relaying.tls_version();
                 shown.times = relaying.times();
                 shown.subprotocol = relaying.subprotocol().map(str::to_owned);
-                shown.messages = relay.messages().or(self.plugin.served().map(ServedClient::messages));
-                shown.idle = now.saturating_duration_since(relay.last_heard());
-                (shown.received, shown.sent) = (relay.received(), relay.sent());
+                shown.totals = totals;
+                shown.idle = now.saturating_duration_since(relaying.relay().last_heard());
                 if self.parameters.heals().is_some() {
-                    // Earlier remotes count, too.
-                    let before = relaying.outages();
-                    (shown.received, shown.sent) = (shown.received + before.received, shown.sent + before.sent);
-                    shown.messages =
-                        shown.messages.map(|(received, sent)| (received + before.messages.0, sent + before.messages.1));
-                    shown.healing = Some(HealingSnapshot { losses: before.losses, lost_for: None, next_attempt: None });
+                    shown.healing =
+                        Some(HealingSnapshot { losses: outages.losses, lost_for: None, next_attempt: None });
                 }
             }
             Stage::Healing(healing) => {
@@ -218,9 +207,8 @@ impl<N: Network> Session<N> {
                 shown.state = SnapshotState::Healing;
                 shown.remote = healing.target().to_string();
                 shown.protocol = healing.protocol();
-                shown.messages = healing.protocol().is_websocket().then_some(outages.messages);
+                (shown.totals, shown.times) = (outages.totals, healing.times());
                 shown.idle = now.saturating_duration_since(healing.last_heard());
-                (shown.received, shown.sent) = (outages.received, outages.sent);
                 shown.healing = Some(HealingSnapshot {
                     losses: outages.losses,
                     lost_for: Some(now.saturating_duration_since(healing.since())),
@@ -230,10 +218,12 @@ impl<N: Network> Session<N> {
             Stage::UnreadTail(tail) => {
                 shown.state = SnapshotState::Relaying;
                 shown.remote = tail.target.to_string();
-                (shown.protocol, shown.messages, shown.times) = (tail.protocol, tail.messages, tail.times);
+                (shown.protocol, shown.totals, shown.times) = (tail.protocol, tail.totals, tail.times);
                 shown.idle = now.saturating_duration_since(tail.last_heard);
-                (shown.received, shown.sent) = (tail.received, tail.sent);
             }
+        }
+        if let (Stage::Relaying(_) | Stage::Healing(_), Some(client)) = (&self.stage, self.plugin.served()) {
+            shown.totals.messages.get_or_insert(client.messages());
         }
         if self.kept_state() == KeptState::Parked {
             shown.state = SnapshotState::Parked;

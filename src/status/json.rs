@@ -139,8 +139,9 @@ fn times(times: &ConnectTimes) -> Value {
 
 fn connection(session: &Snapshot) -> Value {
     let messages = session
+        .totals
         .messages
-        .map_or(Value::Null, |(received, sent)| object([("received", received.into()), ("sent", sent.into())]));
+        .map_or(Value::Null, |counts| object([("received", counts.received.into()), ("sent", counts.sent.into())]));
     object([
         ("id", session.pid.as_str().into()),
         ("state", session.state.name().into()),
@@ -151,8 +152,8 @@ fn connection(session: &Snapshot) -> Value {
         ("subprotocol", string(session.subprotocol.as_deref())),
         ("uptime", seconds(session.uptime)),
         ("idle", seconds(session.idle)),
-        ("received", session.received.into()),
-        ("sent", session.sent.into()),
+        ("received", session.totals.received.into()),
+        ("sent", session.totals.sent.into()),
         ("messages", messages),
         ("buffered", session.buffered.into()),
         ("times", times(&session.times)),

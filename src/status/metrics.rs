@@ -28,8 +28,8 @@ pub(crate) fn metrics(daemon: &DaemonStatus, limits: &Limits, sessions: impl Ite
                 label(&session.remote),
                 session.protocol.name()
             );
-            sample(&mut received, "connection_received_bytes_total", &labels, session.received as f64);
-            sample(&mut sent, "connection_sent_bytes_total", &labels, session.sent as f64);
+            sample(&mut received, "connection_received_bytes_total", &labels, session.totals.received as f64);
+            sample(&mut sent, "connection_sent_bytes_total", &labels, session.totals.sent as f64);
             sample(&mut idle, "connection_idle_seconds", &labels, session.idle.as_secs_f64());
         }
     }

@@ -62,7 +62,9 @@ pub(crate) struct ListenerStatus {
 mod tests {
     use super::*;
     use crate::notify::NotifyOutcome;
+    use crate::relay::RelayTotals;
     use crate::session::{ConnectTimes, Snapshot, SnapshotState};
+    use crate::websocket::MessageCounts;
 
     /// A daemon that has sent notifications.
     pub(super) fn daemon() -> DaemonStatus {
@@ -93,9 +95,7 @@ mod tests {
             protocol: Protocol::Ws,
             tls_version: None,
             subprotocol: None,
-            messages: Some((1, 2)),
-            received: 10,
-            sent: 20,
+            totals: RelayTotals { received: 10, sent: 20, messages: Some(MessageCounts { received: 1, sent: 2 }) },
             buffered: 0,
             times: ConnectTimes::default(),
             healing: None,

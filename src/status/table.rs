@@ -13,7 +13,7 @@ pub(crate) fn header() -> Vec<u8> {
 /// The line of a connection. `is_own`: the connection that sent STAT, which is marked with a star.
 pub(crate) fn row(session: &Snapshot, is_own: bool) -> Vec<u8> {
     let (state, received, sent) =
-        (session.state.digit().to_string(), session.received.to_string(), session.sent.to_string());
+        (session.state.digit().to_string(), session.totals.received.to_string(), session.totals.sent.to_string());
     columns(
         if is_own { b'*' } else { b' ' },
         [

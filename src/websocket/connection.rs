@@ -9,7 +9,7 @@ use super::receiver::{Decoded, PayloadLocation, Receiver};
 use super::sender::Sender;
 use super::{
     ClosingError, ConnectionLost, Control, ControlFrameError, Entropy, Event, Kind, Leniency, MAX_CONTROL_PAYLOAD,
-    ProtocolError, Role, WebSocketSettings, WriteFrame, close,
+    MessageCounts, ProtocolError, Role, WebSocketSettings, WriteFrame, close,
 };
 use crate::trace::{Trace, Way};
 
@@ -85,8 +85,7 @@ pub(crate) struct Connection {
     /// True once the transport has ended.
     eof: bool,
     last_frame: Instant,
-    received: u64,
-    sent: u64,
+    messages: MessageCounts,
     /// Where frames are recorded (TRAC).
     trace: Option<Box<Trace>>,
     /// The kind of the message that comes, for the trace, and whether the message has had a byte.
@@ -109,8 +108,7 @@ impl Connection {
             pending_close: None,
             eof: false,
             last_frame: now,
-            received: 0,
-            sent: 0,
+            messages: MessageCounts::default(),
             trace: None,
             receiving: (Kind::Binary, false),
         }
@@ -227,7 +225,7 @@ impl Connection {
         }
         self.record(Way::ToRemote, verb(kind.into()), payload);
         self.sender.data(kind, payload, fin, write, entropy);
-        self.sent += u64::from(fin);
+        self.messages.sent += u64::from(fin);
         Ok(())
     }
 
@@ -390,9 +388,9 @@ impl Connection {
         self.last_frame
     }
 
-    /// The numbers of complete messages received and sent.
-    pub(crate) fn messages(&self) -> (u64, u64) {
-        (self.received, self.sent)
+    /// The messages that have passed.
+    pub(crate) fn messages(&self) -> MessageCounts {
+        self.messages
     }
 
     /// Acts on a decoded element and returns the event to report, if any.
@@ -424,7 +422,7 @@ impl Connection {
             Decoded::Data(location) => Some(PendingEvent::Data(location)),
             Decoded::Fragment => None,
             Decoded::End => {
-                self.received += 1;
+                self.messages.received += 1;
                 Some(PendingEvent::End)
             }
             Decoded::Control(Opcode::Ping, location) => {

@@ -156,6 +156,15 @@ pub(crate) enum Event<'a> {
     Failed(ProtocolError),
 }
 
+/// Numbers of complete messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MessageCounts {
+    /// Received from the peer.
+    pub received: u64,
+    /// Sent to the peer.
+    pub sent: u64,
+}
+
 /// A violation of the protocol or of a limit by the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProtocolError {

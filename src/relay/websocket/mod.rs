@@ -27,7 +27,7 @@ use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::reason;
 use crate::protocol::framing::{Framing, FramingKind};
 use crate::trace::Trace;
-use crate::websocket::{Connection, ConnectionLost, Entropy, Event, Kind, close};
+use crate::websocket::{Connection, ConnectionLost, Entropy, Event, Kind, MessageCounts, close};
 pub(crate) use to_plugin::ToPlugin;
 pub(crate) use to_remote::{PluginEnd, ToRemote};
 
@@ -754,7 +754,7 @@ impl Relay for WebSocketRelay {
         self.close_reason.filter(|_| self.heals_now && self.end_delivered && self.plugin == PluginState::Open)
     }
 
-    fn messages(&self) -> Option<(u64, u64)> {
+    fn messages(&self) -> Option<MessageCounts> {
         Some(self.connection.messages())
     }
 }

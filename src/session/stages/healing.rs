@@ -21,8 +21,10 @@ use crate::net::resolver::ResolveResult;
 use crate::protocol::framing::{Framing, encode_body};
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
+use crate::relay::RelayTotals;
 use crate::relay::websocket::{Resumed, ToRemote};
 use crate::seconds::Seconds;
+use crate::session::connect_times::ConnectTimes;
 use crate::session::context::SessionContext;
 use crate::session::outbox::Outbox;
 use crate::session::pid::Pid;
@@ -39,26 +41,28 @@ const MAX_REASON: usize = 200;
 const JITTER: f64 = 0.2;
 
 /// What has become of a connection with HEAL, over all its remotes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Outages {
+    /// When the first remote was connected.
+    pub first_connected_at: Instant,
     /// How often the remote was lost.
     pub losses: u32,
     /// The delay before the last attempt. Zero: none was needed, or the last connection has lasted.
     delay: Duration,
-    /// Bytes received from remotes that were lost.
-    pub received: u64,
-    /// Bytes sent to remotes that were lost.
-    pub sent: u64,
-    /// Messages received from remotes that were lost, and sent to them.
-    pub messages: (u64, u64),
+    /// What has passed from and to remotes that were lost.
+    pub totals: RelayTotals,
 }
 
 impl Outages {
-    /// A remote is lost that was connected for `lasted`: bytes and messages that were received from it, and sent to it.
-    pub(crate) fn handle_lost(&mut self, lasted: Duration, (received, sent): (u64, u64), messages: (u64, u64)) {
+    /// None so far of a connection that was made at `first_connected_at`.
+    pub(crate) fn none(first_connected_at: Instant) -> Self {
+        Self { first_connected_at, losses: 0, delay: Duration::ZERO, totals: RelayTotals::default() }
+    }
+
+    /// A remote is lost that was connected for `lasted`. `totals`: what has passed in all by now.
+    pub(crate) fn handle_lost(&mut self, lasted: Duration, totals: RelayTotals) {
         self.losses = self.losses.saturating_add(1);
-        (self.received, self.sent) = (self.received + received, self.sent + sent);
-        self.messages = (self.messages.0 + messages.0, self.messages.1 + messages.1);
+        self.totals = totals;
         if lasted >= LASTING {
             self.delay = Duration::ZERO;
         }
@@ -83,10 +87,10 @@ pub(crate) struct Healing<N: Network> {
     protocol: Protocol,
     /// Since when the remote is lost.
     since: Instant,
-    /// When the connection was first made.
-    connected_at: Instant,
     /// When the remote last sent something.
     last_heard: Instant,
+    /// How long the steps of connecting to the remote that is lost have taken.
+    times: ConnectTimes,
     /// What the plugin is told of the loss.
     to_plugin: Outbox,
     /// What the plugin has sent, and what was not encoded yet (WebSocket).
@@ -105,10 +109,10 @@ pub(crate) struct LostRemote {
     pub protocol: Protocol,
     /// Why it has ended.
     pub reason: String,
-    /// When the connection was first made.
-    pub connected_at: Instant,
     /// When the remote last sent something.
     pub last_heard: Instant,
+    /// How long the steps of connecting to it have taken.
+    pub times: ConnectTimes,
     /// What the plugin has sent, and what was not encoded yet (WebSocket).
     pub to_remote: Option<ToRemote>,
 }
@@ -134,7 +138,7 @@ impl<N: Network> Healing<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let LostRemote { target, protocol, reason, connected_at, last_heard, to_remote } = lost;
+        let LostRemote { target, protocol, reason, last_heard, times, to_remote } = lost;
         let delay = outages.next_delay(parameters.heals().unwrap_or_default(), cx.random);
         log::info!("{pid} lost: {reason}; {target}, connecting again in {} s", Seconds(delay, 1));
         let mut healing = Self {
@@ -143,8 +147,8 @@ impl<N: Network> Healing<N> {
             target,
             protocol,
             since: cx.now,
-            connected_at,
             last_heard,
+            times,
             to_plugin: Outbox::default(),
             to_remote,
             retry_at: cx.now + delay,
@@ -230,9 +234,9 @@ impl<N: Network> Healing<N> {
         self.since
     }
 
-    /// When the connection was first made.
-    pub(crate) fn connected_at(&self) -> Instant {
-        self.connected_at
+    /// How long the steps of connecting to the remote that is lost have taken.
+    pub(crate) fn times(&self) -> ConnectTimes {
+        self.times
     }
 
     /// When a remote last sent something.
@@ -324,13 +328,13 @@ mod tests {
             target: Target::parse_prefix(b"slow.test:80").unwrap().0,
             protocol: Protocol::Tcp,
             reason: "closed".into(),
-            connected_at: world.now,
             last_heard: world.now,
+            times: ConnectTimes::default(),
             to_remote: None,
         };
         let parameters = Parameters::default();
         let mut healing: Healing<SimNetwork> = world.with_context(1, |cx| {
-            Healing::new((pid, RequestOrigin::Configuration), lost, Outages::default(), &parameters, cx)
+            Healing::new((pid, RequestOrigin::Configuration), lost, Outages::none(cx.now), &parameters, cx)
         });
         let (plugin, _peer) = connection(FaultProfile::default(), 1000);
         let mut plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
@@ -343,20 +347,19 @@ mod tests {
 
     #[test]
     fn delays_grow_up_to_the_limit_and_a_lasting_connection_sets_them_back() {
-        let (mut outages, mut entropy) = (Outages::default(), TestEntropy::default());
+        let (mut outages, mut entropy) = (Outages::none(Instant::now()), TestEntropy::default());
         let max = Duration::from_secs(5);
         for expected in [1.0, 2.0, 4.0, 5.0, 5.0] {
             let delay = outages.next_delay(max, &mut entropy).as_secs_f64();
             assert!((0.8 * expected..=1.2 * expected).contains(&delay), "{delay}, not about {expected}");
         }
-        outages.handle_lost(LASTING - Duration::from_millis(1), (3, 4), (1, 2));
+        outages.handle_lost(LASTING - Duration::from_millis(1), RelayTotals::default());
         assert!(outages.next_delay(max, &mut entropy) >= Duration::from_secs(4));
-        outages.handle_lost(LASTING, (3, 4), (1, 2));
-        assert_eq!((outages.received, outages.sent, outages.messages), (6, 8, (2, 4)));
+        outages.handle_lost(LASTING, RelayTotals::default());
         assert!(outages.next_delay(max, &mut entropy) <= Duration::from_millis(1200));
         assert_eq!(outages.losses, 2);
         // A limit below the first delay does not make it shorter: a remote is not asked several times a second.
-        let mut outages = Outages::default();
+        let mut outages = Outages::none(Instant::now());
         assert!(outages.next_delay(Duration::from_millis(10), &mut entropy) >= Duration::from_millis(800));
     }
 }

@@ -20,7 +20,7 @@ use crate::relay::memory_budget::{HeldKinds, MemoryBudget, RESERVE};
 use crate::relay::stream::StreamRelay;
 use crate::relay::traced::Traced;
 use crate::relay::websocket::{RelayOptions, Resumed, ToRemote, WebSocketRelay};
-use crate::relay::{CloseReason, Relay, RelayContext, RelayTurn, Timing};
+use crate::relay::{CloseReason, Relay, RelayContext, RelayTotals, RelayTurn, Timing};
 use crate::session::connect_times::ConnectTimes;
 use crate::session::context::SessionContext;
 use crate::session::outbox::Outbox;
@@ -37,7 +37,7 @@ const KEEP_ALIVE_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Relaying<N: Network> {
     target: Target,
-    /// When the connection was established.
+    /// When the connection to this remote was established.
     connected_at: Instant,
     /// How long the steps of connecting have taken.
     times: ConnectTimes,
@@ -174,7 +174,12 @@ impl<N: Network> Relaying<N> {
 
     /// What has become of earlier remotes.
     pub(crate) fn outages(&self) -> Outages {
-        self.outages.as_deref().copied().unwrap_or_default()
+        self.outages.as_deref().copied().unwrap_or(Outages::none(self.connected_at))
+    }
+
+    /// What has passed, earlier remotes included.
+    pub(crate) fn totals(&self) -> RelayTotals {
+        RelayTotals::of(self.relay(), &self.outages().totals)
     }
 
     /// What a WebSocket goes on with whose remote was lost, but for what the plugin is to be told. `None`: no WebSocket.
@@ -220,7 +225,7 @@ impl<N: Network> Relaying<N> {
         self.keep_alive_pending.then(|| self.connected_at + KEEP_ALIVE_DELAY)
     }
 
-    /// When the connection was established.
+    /// When the connection to this remote was established. That to the first one: see [`Outages::first_connected_at`].
     pub(crate) fn connected_at(&self) -> Instant {
         self.connected_at
     }
@@ -465,12 +470,17 @@ mod tests {
     use crate::session::pid::PidSource;
     use crate::session::simulation::world::World;
     use crate::session::stages::setup::ConnectRequest;
-    use crate::testing::network::{SimNetwork, connection};
+    use crate::testing::network::{SimNetwork, SimStream, connection};
     use crate::testing::wire::FaultProfile;
+    use crate::websocket::MessageCounts;
     use crate::websocket::handshake::Upgraded;
 
     fn pid() -> Pid {
         PidSource::default().next(std::time::SystemTime::UNIX_EPOCH, false)
+    }
+
+    fn remote_endpoint(stream: SimStream) -> SocketEndpoint<RemoteStream<SimStream>> {
+        SocketEndpoint::new(RemoteStream::Plain(stream), Readiness::FRESH)
     }
 
     fn relaying(world: &mut World, link: ConnectedLink<SimNetwork>) -> Relaying<SimNetwork> {
@@ -491,6 +501,40 @@ mod tests {
         assert_eq!((world.budget.held(), relaying.relay().held()), (12, 12));
         relaying.relay_mut().release(&mut world.budget, &mut crate::relay::pipe_pool::PipePool::new(0));
         assert_eq!(world.budget.held(), 0);
+    }
+
+    /// Regression: with HEAL, a connection counted the bytes of its last remote alone, and was as old as that.
+    #[test]
+    fn a_connection_that_is_made_again_has_the_totals_and_the_age_of_all() {
+        let mut world = World::new(0);
+        let (remote, peer) = connection(FaultProfile::default(), 1000);
+        let first = relaying(&mut world, ConnectedLink::Stream(remote_endpoint(remote)));
+        let mut outages = first.outages();
+        let messages = Some(MessageCounts { received: 1, sent: 2 });
+        outages.handle_lost(Duration::from_secs(1), RelayTotals { received: 10, sent: 20, messages });
+        let start = world.now;
+        drop(peer);
+        world.now += Duration::from_secs(3600);
+        let (remote, peer) = connection(FaultProfile::default(), 1000);
+        let connected = Connected {
+            request: ConnectRequest { target: first.target().clone(), sent_ahead: Vec::new() },
+            link: ConnectedLink::Stream(remote_endpoint(remote)),
+            own_connection: None,
+            response: None,
+            times: ConnectTimes::default(),
+        };
+        let before = Before { outages, resumed: None };
+        let parameters = Parameters::default();
+        let mut again: Relaying<SimNetwork> =
+            world.with_context(1, |cx| Relaying::new(connected, Vec::new(), Some(before), &parameters, cx));
+        peer.wire_mut().send_bytes(b"data");
+        again.handle_remote_event(peer.wire_mut().take_event());
+        let (plugin, _plugin_peer) = connection(FaultProfile::default(), 1000);
+        world.with_context(1, |cx| {
+            again.turn(pid(), &mut SocketEndpoint::new(plugin, Readiness::FRESH), (&parameters, false), cx)
+        });
+        assert_eq!((again.totals().received, again.totals().sent), (14, 20));
+        assert_eq!((again.outages().first_connected_at, again.connected_at()), (start, world.now));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::net::socket::Stream;
 use crate::protocol::options::Protocol;
 use crate::protocol::target::Target;
 use crate::relay::memory_budget::MemoryBudget;
-use crate::relay::{Relay, RelayTurn};
+use crate::relay::{RelayTotals, RelayTurn};
 use crate::session::TURN_READS;
 use crate::session::connect_times::ConnectTimes;
 use crate::session::plugin::kept::KeptPlugin;
@@ -25,21 +25,18 @@ pub(crate) struct UnreadTail {
     pub target: Target,
     /// What was spoken.
     pub protocol: Protocol,
-    /// Messages received and sent, if the protocol has messages.
-    pub messages: Option<(u64, u64)>,
-    /// Bytes received from the remote.
-    pub received: u64,
-    /// Bytes sent to the remote.
-    pub sent: u64,
+    /// What has passed.
+    pub totals: RelayTotals,
     /// When the remote last sent something.
     pub last_heard: Instant,
-    /// When the connection was established.
-    pub connected_at: Instant,
+    /// When the first remote was connected.
+    pub first_connected_at: Instant,
     /// How long the steps of connecting have taken.
     pub times: ConnectTimes,
     /// It waits for a plugin that goes away. False if the plugin itself has ended the connection.
     pub kept: bool,
-    since: Instant,
+    /// When the remote ended.
+    pub since: Instant,
 }
 
 /// What a turn leads to.
@@ -57,30 +54,6 @@ pub(crate) enum TailOutcome {
 }
 
 impl UnreadTail {
-    /// What `relay` leaves of a connection to `target` that was established at `connected_at`, in
-    /// `times`.
-    pub(crate) fn new(
-        target: Target,
-        protocol: Protocol,
-        relay: &dyn Relay,
-        (connected_at, times): (Instant, ConnectTimes),
-        kept: bool,
-        now: Instant,
-    ) -> Self {
-        Self {
-            target,
-            protocol,
-            messages: relay.messages(),
-            received: relay.received(),
-            sent: relay.sent(),
-            last_heard: relay.last_heard(),
-            connected_at,
-            times,
-            kept,
-            since: now,
-        }
-    }
-
     /// The deadline of an attached plugin. `progress`: when it last took bytes.
     pub(crate) fn deadline(&self, progress: Instant, keep: Option<Duration>) -> Instant {
         self.since.max(progress) + keep.filter(|_| self.kept).unwrap_or(READ_TIMEOUT)
@@ -121,7 +94,6 @@ mod tests {
     use crate::net::endpoint::SocketEndpoint;
     use crate::net::readiness::Readiness;
     use crate::protocol::framing::Framing;
-    use crate::relay::stream::StreamRelay;
     use crate::testing::wire::{FaultProfile, Wire};
 
     struct Fixture {
@@ -142,14 +114,18 @@ mod tests {
             assert!(matches!(plugin.try_write(&vec![7; left]), Transfer::Bytes(taken) if taken == left));
             plugin.shutdown_write();
             plugin.end_turn(&mut RelayTurn::default(), now, &mut budget);
-            let relay = StreamRelay::new(now, Vec::new(), &mut budget);
             let target = Target::parse_prefix(b"h:1").unwrap().0;
-            Self {
-                plugin,
-                tail: UnreadTail::new(target, Protocol::Tcp, &relay, (now, ConnectTimes::default()), kept, now),
-                budget,
-                now,
-            }
+            let tail = UnreadTail {
+                target,
+                protocol: Protocol::Tcp,
+                totals: RelayTotals::default(),
+                last_heard: now,
+                first_connected_at: now,
+                times: ConnectTimes::default(),
+                kept,
+                since: now,
+            };
+            Self { plugin, tail, budget, now }
         }
 
         fn turn(&mut self, event: Readiness) -> TailOutcome {

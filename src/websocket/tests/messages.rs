@@ -158,7 +158,7 @@ fn complete_frames_and_messages_are_counted() {
     let mut step = |connection: &mut Connection, bytes: &[u8]| {
         now += Duration::from_secs(1);
         feed(connection, bytes, now, &mut events);
-        ((connection.last_frame() - start).as_secs(), connection.messages().0)
+        ((connection.last_frame() - start).as_secs(), connection.messages().received)
     };
     assert_eq!(step(&mut connection, &[0x02]), (0, 0));
     assert_eq!(step(&mut connection, &[3, b'a', b'b']), (0, 0));

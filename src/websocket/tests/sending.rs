@@ -49,7 +49,7 @@ fn control_frames_may_stand_between_fragments() {
     connection.send(Kind::Text, b"a", false, entropy).unwrap();
     connection.send_ping(b"?", entropy).unwrap();
     connection.send(Kind::Text, b"b", true, entropy).unwrap();
-    assert_eq!(connection.messages(), (0, 1));
+    assert_eq!(connection.messages(), MessageCounts { received: 0, sent: 1 });
     assert_eq!(drain(&mut connection), [frame(0x01, b"a"), frame(0x89, b"?"), frame(0x80, b"b")].concat());
 }
 
@@ -72,7 +72,7 @@ fn a_long_plain_frame_that_is_written_in_part_at_once_is_sent_whole() {
         assert_eq!(connection.queued(), expected.len() - split);
         written.extend(drain(&mut connection));
         assert!(written == expected, "{split} bytes written at once");
-        assert_eq!(connection.messages(), (0, 1));
+        assert_eq!(connection.messages(), MessageCounts { received: 0, sent: 1 });
     }
 }
 

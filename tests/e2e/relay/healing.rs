@@ -273,6 +273,51 @@ fn a_plugin_that_leaves_while_the_remote_is_lost_ends_it() {
     }
 }
 
+/// Regression: the log had the bytes of the last remote alone, and after the end of a connection whose remote was lost, none.
+#[test]
+fn the_log_line_of_an_end_counts_the_bytes_of_all_remotes() {
+    let daemon = started();
+    let remote = Remote::new();
+    for (is_lost, kept) in [(false, false), (true, false), (false, true), (true, true)] {
+        let pid = if kept { PID } else { "counts" };
+        let keep = if kept { "KEEP=300 " } else { "" };
+        let (mut plugin, mut peer) = websocket(&daemon, &remote, &format!("HEAL=60 {keep}NTFY=5/s/a/{pid}"));
+        for _ in 0..2 {
+            peer.send_frame(TEXT, b"from remote").unwrap();
+            assert_eq!(read_message_text(&mut plugin), "TEXT from remote");
+            send_message(&mut plugin, "TEXT", b"to remote");
+            assert_eq!(read_frame(&mut peer).1, b"to remote");
+            drop(peer);
+            assert!(read_message_text(&mut plugin).starts_with("EVNT lost "));
+            peer = remote.accept_websocket();
+            assert_eq!(read_message_text(&mut plugin), "EVNT back");
+        }
+        let mut peer = Some(peer);
+        if is_lost {
+            drop(peer.take());
+            assert!(read_message_text(&mut plugin).starts_with("EVNT lost "));
+        }
+        let shown = session(&daemon, if kept { "****" } else { pid }).unwrap();
+        assert_eq!(shown["messages"], serde_json::json!({ "received": 2, "sent": 2 }));
+        let id = shown["id"].as_str().unwrap().to_owned();
+        if kept {
+            assert_eq!(daemon.plugin().command(&format!("DROP {PID}")), "OK DROP");
+        }
+        drop(plugin);
+        if let Some(mut peer) = peer {
+            assert_eq!(read_frame(&mut peer).0, CLOSE);
+        }
+        let line = eventually("the end is logged", || {
+            let log = daemon.log_text();
+            log.lines().find(|line| line.contains(&format!(" {id} closed: "))).map(str::to_owned)
+        });
+        let counts = format!(", received {}, sent {}; ", shown["received"], shown["sent"]);
+        assert!(line.contains(&counts), "{line}, not {counts}");
+        let ended = &StatClient::new(daemon.addr()).status()["ended"][0];
+        assert_eq!((ended["id"].as_str(), ended["protocol"].as_str()), (Some(&*id), Some("ws")));
+    }
+}
+
 #[test]
 fn a_kept_plugin_comes_back_while_the_remote_is_lost() {
     let daemon = started();

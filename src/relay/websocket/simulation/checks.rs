@@ -143,7 +143,7 @@ impl World {
     }
 
     fn check_counts(&self, reading: &Reading) {
-        let (received, sent) = self.relay.messages().unwrap();
+        let MessageCounts { received, sent } = self.relay.messages().unwrap();
         let messages = |words: &[Said], end: usize| {
             words.iter().filter(|said| said.end <= end && matches!(said.word, Word::Message(..))).count() as u64
         };

@@ -81,7 +81,7 @@ fn a_text_that_is_longer_than_the_memory_passes_while_it_comes() {
             }
             assert!(world.plugin.stream().received == expected, "{framing:?}: other bytes");
             assert_eq!(world.remote.stream().received, b"\x8a\x00", "the ping behind it");
-            assert_eq!((world.held(), world.relay.messages().unwrap().0), (0, 1));
+            assert_eq!((world.held(), world.relay.messages().unwrap().received), (0, 1));
         }
     }
 }

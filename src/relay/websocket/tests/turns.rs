@@ -104,10 +104,10 @@ fn turn_of(framing: Framing, plugin: &[u8], remote: &[u8]) -> (u64, usize) {
     let (mut plugin, mut remote) = (fresh(Endless::new(plugin.to_vec())), fresh(Endless::new(remote.to_vec())));
     let turn = relay.run(&mut plugin, &mut remote, &mut around.relay());
     assert_eq!((turn.again, turn.end), (true, None));
-    let first = relay.messages().unwrap().0;
+    let first = relay.messages().unwrap().received;
     // What was read and not yet looked at is looked at in the next.
     relay.run(&mut plugin, &mut remote, &mut around.relay());
-    let second = relay.messages().unwrap().0 - first;
+    let second = relay.messages().unwrap().received - first;
     assert!(second * 2 >= first && second <= first * 2, "{first} messages, then {second}");
     (first, remote.stream().taken)
 }

@@ -30,7 +30,9 @@ use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::websocket::{HIGH_WATER, MIN_MESSAGE_LIMIT, NO_MEMORY, PluginEnd, ToPlugin, ToRemote, decoding_cost};
 use crate::session::remote::{RemoteStream, wait_if_needed};
 use crate::session::stages::opening::Opened;
-use crate::websocket::{Connection, Control, Entropy, Event, Kind, Leniency, Role, WebSocketSettings, close};
+use crate::websocket::{
+    Connection, Control, Entropy, Event, Kind, Leniency, MessageCounts, Role, WebSocketSettings, close,
+};
 
 /// How long the client may take to answer a close frame once it has everything.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -166,10 +168,10 @@ impl<S: Stream> ServedClient<S> {
         &mut self.socket
     }
 
-    /// Whole messages that the client was sent, and that it has sent.
-    pub(crate) fn messages(&self) -> (u64, u64) {
-        let (received, sent) = self.connection.messages();
-        (sent, received)
+    /// The client's messages, as those of the remote: what the client was sent was received from there.
+    pub(crate) fn messages(&self) -> MessageCounts {
+        let MessageCounts { received, sent } = self.connection.messages();
+        MessageCounts { received: sent, sent: received }
     }
 
     /// Begins a turn: looks up the bounds, and writes what can be written.

@@ -111,7 +111,7 @@ fn rfc_6455_section_1_3_the_example() {
 
 #[test]
 fn rfc_6455_section_4_2_1_1_a_get_of_http_1_1() {
-    for method in ["POST", "HEAD", "CONNECT", "OPTIONS", "Get"] {
+    for method in ["POST", "PUT", "CONNECT", "OPTIONS", "Get"] {
         let (code, response) = refused(&valid_except(0, &format!("{method} / HTTP/1.1")));
         assert_eq!(code, 405, "{method}");
         assert!(response.contains("\r\nAllow: GET\r\n"), "{response}");
