@@ -47,7 +47,8 @@ pub(crate) struct RelayContext<'a> {
     pub pipes: &'a mut PipePool,
     /// Unpredictable bytes.
     pub entropy: &'a mut dyn Entropy,
-    /// Most bytes that are read for the plugin at once, if it gave a size (BLKS).
+    /// Most bytes of a stream, or of a datagram, that are read for the plugin at once (BLKS). `None`: no limit. A WebSocket has
+    /// none: its messages are not cut.
     pub block: Option<usize>,
     /// The remote's end is not the plugin's (HEAL): the plugin is not told it.
     pub heals: bool,
@@ -215,9 +216,9 @@ impl std::fmt::Display for CloseReason {
             Self::Idle => "idle for too long",
             Self::HalfClosed => "one side ended, the other stood still",
             Self::Stalled => "one side ended, the other did not take its last bytes",
-            Self::PluginClosed => "plugin said goodbye",
+            Self::PluginClosed => "plugin closed the connection",
             Self::BadFraming => "plugin's framing is broken",
-            Self::RemoteClosed => "remote said goodbye",
+            Self::RemoteClosed => "remote sent a close frame",
             Self::BadRemote => "remote broke the protocol",
             Self::NoMemory => "no memory for a message, buffers= is used up",
             Self::Dropped => "DROP",

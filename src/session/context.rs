@@ -118,12 +118,13 @@ pub(crate) enum DaemonRequest {
     /// Something about kept connections.
     Kept(KeptRequest),
     /// LSTN, with the settings in the session's parameters. The answer is [`super::Session::listen`] or
-    /// [`super::Session::reject`].
+    /// [`super::Session::handle_not_listening`].
     Listen,
     /// The session's connection has arrived at a plugin's listener, and can be accepted. The answer is
     /// [`super::Session::handle_announced`] or [`super::Session::refuse_arrival`].
     Arrived,
-    /// ACPT or DENY.
+    /// ACPT or DENY. ACPT takes the session's connection, or is answered by [`super::Session::handle_not_accepted`]; the answer to
+    /// DENY is [`super::Session::reply`].
     Arrival(ArrivalRequest),
 }
 

@@ -1,6 +1,6 @@
 //! TLS connections: to remotes and to Luup as a client, and of clients that are accepted as a server.
 //!
-//! May depend on: `protocol` (the TLS settings), `thread_pool` and `net` (the `Stream` trait, texts of errors). Knows
+//! May depend on: `protocol` (the TLS settings), `files`, `thread_pool` and `net` (the `Stream` trait, texts of errors). Knows
 //! nothing of sessions. Nothing here owns a socket during a handshake: bytes come in, bytes go out.
 //!
 //! The order of use: [`Handshakes::begin`] with [`TlsSettings`], or [`Handshakes::begin_server`] with [`ServerTlsSettings`];

@@ -1,7 +1,7 @@
 //! WebSocket: RFC 6455, with permessage-deflate (RFC 7692). Client and server, sans-IO: bytes, the time and random bytes
 //! in; bytes, events and the next deadline out.
 //!
-//! May depend on `buffer_pool` only. Knows no sockets, no clock and no sessions.
+//! May depend on `buffer_pool` and `trace`. Knows no sockets, no clock and no sessions.
 //!
 //! | file | holds |
 //! | --- | --- |

@@ -308,7 +308,7 @@ impl WebSocketRelay {
             }
             let room = room(cx);
             match remote.try_read(&mut cx.scratch[..room]) {
-                Transfer::Eof => self.handle_eof("closed without goodbye"),
+                Transfer::Eof => self.handle_eof("closed without a close frame"),
                 Transfer::Bytes(read) => {
                     // Taken out for a moment, since decoding needs the rest of the context, too.
                     let scratch = std::mem::take(&mut cx.scratch);

@@ -227,7 +227,7 @@ fn json_shows_the_last_ends_without_secrets() {
     assert_eq!(shown, pids[..32], "32, the last one first");
     let last = &ended[0];
     assert_eq!((&last["target"], &last["protocol"]), (&json!(server.url("/path")), &json!("ws")), "{last}");
-    assert_eq!(last["reason"], "plugin said goodbye");
+    assert_eq!(last["reason"], "plugin closed the connection");
     assert!(last["ago"].as_f64().unwrap() < ended[31]["ago"].as_f64().unwrap(), "{ended}");
     for secret in ["secret", PID, &PID[..4]] {
         assert!(!ended.to_string().contains(secret), "{secret} in {ended}");

@@ -122,13 +122,13 @@ impl World {
                 assert!(asked.any(|ping| ping == payload), "a pong without a ping, or in the wrong order");
             }
         }
-        if let Some(code) = self.server.goodbye() {
-            self.check_goodbye(code);
+        if let Some(code) = self.server.close_code() {
+            self.check_close_code(code);
         }
     }
 
     /// The server is told of an end that was.
-    fn check_goodbye(&self, code: u16) {
+    fn check_close_code(&self, code: u16) {
         let own = self.speaker.said.last().map(|said| &said.word);
         let others = self
             .server

@@ -287,7 +287,7 @@ impl World {
             self.plugin.stream_mut().make_room(1 << 24);
             self.remote.stream_mut().make_room(1 << 24);
             self.server.listen(self.remote.stream(), self.around.now);
-            if self.server.done && self.server.goodbye().is_some() && self.server.pending.is_empty() {
+            if self.server.done && self.server.close_code().is_some() && self.server.pending.is_empty() {
                 self.close_remote();
             }
             self.tell();
@@ -318,9 +318,9 @@ impl World {
         let both_open = self.relay.remote.is_open() && self.relay.plugin == PluginState::Open;
         let calm = settles && both_open && self.end.is_none();
         match self.pick(5) {
-            0 => self.server.say_goodbye(&mut self.random, self.around.now),
+            0 => self.server.send_close(&mut self.random, self.around.now),
             1 => self.lose_remote(),
-            2 if self.reader.framing == Framing::Mesg => self.speaker.say_goodbye(&mut self.random),
+            2 if self.reader.framing == Framing::Mesg => self.speaker.send_close(&mut self.random),
             _ => self.lose_plugin_or_its_words(),
         }
         if helps {

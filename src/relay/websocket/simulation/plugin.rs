@@ -72,7 +72,7 @@ impl Speaker {
                 let payload = format!("o{number:05}").into_bytes();
                 self.put(&body("PONG", &payload), Some(Word::Pong(payload)));
             }
-            8 if faults => self.say_goodbye(random),
+            8 if faults => self.send_close(random),
             9 if faults => self.break_rules(random),
             10..=20 => {
                 let cut = pick(random, payload.len() + 1);
@@ -92,7 +92,7 @@ impl Speaker {
     }
 
     /// CLOS, where there is such a word.
-    pub(super) fn say_goodbye(&mut self, random: &mut Random) {
+    pub(super) fn send_close(&mut self, random: &mut Random) {
         if self.framing != Framing::Mesg || self.done {
             return;
         }

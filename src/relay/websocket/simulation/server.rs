@@ -142,7 +142,7 @@ impl Server {
                 self.note(Word::Pong(payload));
             }
             15 if faults => self.break_rules(random),
-            16 if faults => self.say_goodbye(random, now),
+            16 if faults => self.send_close(random, now),
             _ => {
                 let (kind, mut payload) = message(random, number, self.max_message);
                 if self.leniency.utf8 {
@@ -227,7 +227,7 @@ impl Server {
     }
 
     /// Closes, with a code and a reason or without.
-    pub(super) fn say_goodbye(&mut self, random: &mut Random, now: Instant) {
+    pub(super) fn send_close(&mut self, random: &mut Random, now: Instant) {
         let (code, reason) = [(1000, "bye"), (1005, ""), (4000, "why not"), (1011, "")][pick(random, 4)];
         if self.done {
             return;
@@ -332,7 +332,7 @@ impl Server {
     }
 
     /// Whether it has heard a close frame, and which code that had.
-    pub(super) fn goodbye(&self) -> Option<u16> {
+    pub(super) fn close_code(&self) -> Option<u16> {
         match self.heard.last() {
             Some(Word::Close(code, _)) => Some(*code),
             _ => None,

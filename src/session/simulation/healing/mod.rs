@@ -770,7 +770,7 @@ mod tests {
             "settled Ws Raw",
             "settled Ws Line",
             "settled Ws Mesg",
-            "lost closed without goodbye",
+            "lost closed without a close frame",
             "lost connection reset",
             "lost closed without close_notify",
             "lost silent for too long",
