@@ -164,8 +164,9 @@ impl<N: Network> Session<N> {
         cx: &mut SessionContext<'_, N>,
     ) -> std::io::Result<()> {
         let PluginConnection { mut socket, sent_ahead, peer } = connection;
-        let Stage::Arriving(mut arriving) = std::mem::replace(&mut self.stage, Stage::Closed) else { return Ok(()) };
+        let Stage::Arriving(arriving) = &mut self.stage else { return Ok(()) };
         let Some(accepted) = arriving.accept(parameters.websocket.as_deref()) else { return Ok(()) };
+        self.stage = Stage::Closed;
         let AcceptedArrival { remote, upgraded, response } = accepted;
         // Before anything fails: a pid that was claimed is this session's now.
         self.parameters = parameters;

@@ -32,7 +32,13 @@ impl<N: Network> Session<N> {
     /// The daemon's answer to a claim of the pid: it is free, or why it cannot be had. In that case its owner is
     /// not notified: it is another session's plugin.
     pub(crate) fn handle_claimed(&mut self, claim: Result<(), &'static str>, cx: &mut SessionContext<'_, N>) {
-        let Stage::Claiming(request) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
+        let request = match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Claiming(request) => request,
+            other => {
+                self.stage = other;
+                return;
+            }
+        };
         let next = match claim {
             Ok(()) => self.connect(*request, cx),
             Err(reason) => {

@@ -45,9 +45,10 @@ impl<N: Network> Session<N> {
                 Next::Enter(Stage::Draining(Box::new(Draining::new(reply, cx.now))))
             }
             Some(TlsOutcome::Pending(_) | TlsOutcome::Done(_)) => {
-                if let Stage::Checking(checking) = std::mem::replace(&mut self.stage, Stage::Closed) {
-                    self.stage = Stage::Setup(checking.setup);
-                }
+                self.stage = match std::mem::replace(&mut self.stage, Stage::Closed) {
+                    Stage::Checking(checking) => Stage::Setup(checking.setup),
+                    other => other,
+                };
                 Next::Stay(TurnResult::Request(DaemonRequest::Listen))
             }
         }
