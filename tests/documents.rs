@@ -166,6 +166,42 @@ fn used_modules(module: &str) -> Vec<String> {
     used
 }
 
+/// The Rust files in `directory` and below, with what stands before their tests.
+fn sources(directory: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+            found.push((path, text));
+        }
+    }
+    found
+}
+
+#[test]
+fn stages_of_sessions_do_not_know_each_other() {
+    let stages = root().join("src/session/stages");
+    let head = fs::read_to_string(stages.join("mod.rs")).unwrap();
+    let names: Vec<&str> =
+        head.lines().filter_map(|line| line.strip_prefix("pub(crate) mod ")?.strip_suffix(';')).collect();
+    assert!(names.len() > 5, "{names:?}");
+    for (path, text) in sources(&stages) {
+        for name in &names {
+            let is_own = path.strip_prefix(&stages).unwrap().starts_with(name) || path.ends_with(format!("{name}.rs"));
+            // Each attempt of Healing is a Connecting.
+            let may_use = is_own || (path.ends_with("healing.rs") && *name == "connecting");
+            let uses = text.contains(&format!("super::{name}::")) || text.contains(&format!("stages::{name}::"));
+            assert!(may_use || !uses, "{} uses the stage {name}", path.display());
+        }
+    }
+    for (path, text) in sources(&root().join("src/session/plugin")) {
+        assert!(!text.contains("session::stages"), "{}: stages use it, so it may use none", path.display());
+    }
+}
+
 #[test]
 fn the_map_of_modules_is_true() {
     let map = module_map();

@@ -390,6 +390,44 @@ impl<S: Stream> Endpoint for SocketEndpoint<S> {
     }
 }
 
+/// The endpoint of a peer that is gone: reading returns the end, writing fails.
+#[derive(Debug)]
+pub(crate) struct ClosedEndpoint;
+
+impl Endpoint for ClosedEndpoint {
+    fn try_read(&mut self, _: &mut [u8]) -> Transfer {
+        Transfer::Eof
+    }
+
+    fn try_write(&mut self, _: &[u8]) -> Transfer {
+        Transfer::Broken(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn shutdown_write(&mut self) {}
+
+    fn is_readable(&self) -> bool {
+        true
+    }
+
+    fn assume_readable(&mut self) {}
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn is_read_closed(&self) -> bool {
+        true
+    }
+
+    fn is_closed(&self) -> bool {
+        true
+    }
+}
+
 /// What receiving a datagram came to.
 #[derive(Debug)]
 pub(crate) enum Received {

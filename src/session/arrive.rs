@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 use mio::Token;
 
 use super::connect_times::ConnectTimes;
+use super::connection::{ConnectRequest, Connected, ConnectedLink};
 use super::context::{DaemonRequest, SessionContext, TurnResult};
 use super::keep::PluginConnection;
+use super::opening::OpeningOutcome;
 use super::peer::Peer;
 use super::pid::Pid;
 use super::plugin::PluginSide;
 use super::plugin_port::PluginPort;
 use super::stages::arriving::{AcceptedArrival, Arriving, NotOffered};
-use super::stages::connecting::{Connected, ConnectedLink};
-use super::stages::opening::OpeningOutcome;
-use super::stages::setup::ConnectRequest;
 use super::{Next, Session, Stage};
 use crate::net::endpoint::SocketEndpoint;
 use crate::net::network::Network;

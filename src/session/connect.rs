@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
+use super::connection::{ConnectRequest, Connected};
 use super::context::{SessionContext, TurnResult};
+use super::draining::Draining;
 use super::notifier::Notifier;
-use super::stages::connecting::{ConnectOutcome, Connected, Connecting};
-use super::stages::draining::Draining;
+use super::stages::connecting::{ConnectOutcome, Connecting};
 use super::stages::relaying::Relaying;
-use super::stages::setup::ConnectRequest;
 use super::{Next, Session, Stage};
 use crate::access::RequestOrigin;
 use crate::net::network::Network;

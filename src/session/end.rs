@@ -1,9 +1,9 @@
 //! The end of a session that others ask for.
 
 use super::context::SessionContext;
+use super::draining::Draining;
 use super::keep::KeptEnd;
 use super::plugin::PluginSide;
-use super::stages::draining::Draining;
 use super::{Session, Stage};
 use crate::net::network::Network;
 use crate::protocol::connect_error::ConnectError;

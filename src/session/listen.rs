@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::context::{DaemonRequest, SessionContext, TurnResult};
+use super::draining::Draining;
 use super::notifier::recipient;
-use super::stages::draining::Draining;
 use super::stages::listening::Listening;
 use super::stages::setup::Setup;
 use super::{Next, Session, Stage};

@@ -23,7 +23,7 @@
 //!
 //! A session owns the plugin's side, the remote's, and the plugin's notifications. Each stage is a type of its own
 //! ([`stages`]) that knows neither the session nor its siblings: its turn returns an outcome, of which a method of the session
-//! makes the next stage. These methods stand in the files here that are named by a verb (`set_up`, `connect`, `relay`, `heal`,
+//! makes the next stage. What several stages need stands in files here that are named by a noun. These methods stand in the files here that are named by a verb (`set_up`, `connect`, `relay`, `heal`,
 //! `keep`, `listen`, `arrive`, `serve`, `end`). A session knows nothing of other sessions: what concerns them it asks of the daemon, by [`TurnResult::Request`].
 //!
 //! Contract: after every `handle_*`, call [`Session::turn`] until it no longer returns [`TurnResult::Again`], then arm a
@@ -34,7 +34,9 @@
 mod arrive;
 mod connect;
 mod connect_times;
+mod connection;
 pub(crate) mod context;
+mod draining;
 mod end;
 mod ended;
 mod heal;
@@ -42,6 +44,8 @@ mod keep;
 mod listen;
 mod memory;
 mod notifier;
+mod opening;
+mod outages;
 mod outbox;
 mod peer;
 mod pid;
@@ -52,11 +56,13 @@ mod remote;
 mod send_failures;
 mod serve;
 mod set_up;
+mod setup_commands;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod simulation;
 mod snapshot;
 mod stages;
 mod time;
+mod tls_handshake;
 mod traces;
 
 pub(crate) use arrive::{AcceptError, not_served};
@@ -84,17 +90,18 @@ use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
 use crate::tls::TlsStep;
+use connection::ConnectRequest;
+use draining::Draining;
 use listen::Checking;
 use notifier::Notifier;
 use peer::Peer;
 use plugin::PluginSide;
 use stages::arriving::Arriving;
 use stages::connecting::Connecting;
-use stages::draining::Draining;
 use stages::healing::Healing;
 use stages::listening::Listening;
 use stages::relaying::Relaying;
-use stages::setup::{ConnectRequest, Setup};
+use stages::setup::Setup;
 use stages::unread_tail::UnreadTail;
 use stages::watching::Watching;
 

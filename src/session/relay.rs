@@ -1,12 +1,12 @@
 //! Echo mode, and its end.
 
 use super::context::{SessionContext, TurnResult};
+use super::draining::{DrainOutcome, Draining};
 use super::ended::EndedConnection;
 use super::notifier::recipient;
 use super::plugin::PluginSide;
 use super::plugin::kept::KeptPlugin;
 use super::serve::close_frame;
-use super::stages::draining::{DrainOutcome, Draining};
 use super::stages::unread_tail::{TailOutcome, UnreadTail};
 use super::{Next, Session, Stage};
 use crate::net::endpoint::Endpoint;

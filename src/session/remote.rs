@@ -4,10 +4,13 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::net::endpoint::Endpoint;
+use crate::net::reason;
 use crate::net::socket::Stream;
 use crate::net::user_timeout::Unacknowledged;
+use crate::protocol::connect_error::ConnectError;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::tls::TlsStream;
+use crate::websocket::handshake::{ErrorCode, HandshakeError};
 
 /// Memory that a stream which waits needs: that of the longest record of TLS (RFC 8446 section 5.2).
 const RECORD_MEMORY: usize = 17 * 1024;
@@ -58,6 +61,15 @@ pub(super) fn wait_if_needed(remote: &dyn Endpoint, budget: &mut MemoryBudget) {
     if remote.waits_for_memory() {
         budget.wait(RECORD_MEMORY);
     }
+}
+
+/// A connection that broke before bytes could pass.
+pub(super) fn connection_lost(error: &io::Error) -> ConnectError {
+    if error.kind() == io::ErrorKind::InvalidData {
+        // A TLS error has its own words: a server may refuse the plugin's certificate after the handshake.
+        return ConnectError::Tls(reason(error).into());
+    }
+    HandshakeError::new(ErrorCode::SocketError, reason(error)).into()
 }
 
 impl<S: Stream> Stream for RemoteStream<S> {

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::connection::ConnectRequest;
 use super::context::{DaemonRequest, SessionContext, TurnResult};
+use super::draining::Draining;
+use super::opening::{ClientProtocol, Opening, OpeningOutcome};
 use super::peer::Peer;
 use super::pid::Pid;
 use super::plugin::served::ServedClient;
 use super::plugin::{ConfiguredPort, PluginSide, ServeChoice, ServedOpening};
-use super::stages::draining::Draining;
-use super::stages::opening::{ClientProtocol, Opening, OpeningOutcome};
-use super::stages::setup::ConnectRequest;
 use super::stages::watching::{self, StatusPage, WatchOutcome, Watching};
 use super::{Next, Session, Stage};
 use crate::config::Config;

@@ -1,8 +1,8 @@
 //! Setup mode, and what the commands of a plugin that listens ask for.
 
 use super::context::{DaemonRequest, SessionContext, TurnResult};
-use super::stages::draining::Draining;
-use super::stages::setup::{SetupContext, SetupOutcome};
+use super::draining::Draining;
+use super::setup_commands::{SetupContext, SetupOutcome};
 use super::{Next, Session, Stage};
 use crate::net::network::Network;
 use crate::protocol::command::KeptRequest;

@@ -3,15 +3,14 @@
 pub(crate) mod kept;
 pub(crate) mod served;
 
-use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
+use crate::net::endpoint::{ClosedEndpoint, Endpoint, SocketEndpoint};
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
 use crate::net::user_timeout::UserTimeoutSettings;
 use crate::relay::memory_budget::MemoryBudget;
-use crate::session::stages::opening::Opening;
+use crate::session::opening::Opening;
 use kept::KeptPlugin;
 use served::ServedClient;
-use std::io;
 use std::time::{Duration, Instant};
 
 /// The plugin's side.
@@ -26,7 +25,7 @@ pub(crate) enum PluginSide<S> {
     /// A client of `[serve]` or `[status]`.
     Served(Box<ServedClient<S>>),
     /// None: another session has taken the connection over (ATCH), or the daemon ends.
-    Gone(NoPlugin),
+    Gone(ClosedEndpoint),
 }
 
 /// The port of the configuration that a client has connected to.
@@ -60,13 +59,9 @@ pub(crate) struct ServeChoice {
     pub ping_interval: Option<Duration>,
 }
 
-/// The endpoint of a plugin that is gone: reading returns the end, writing fails.
-#[derive(Debug)]
-pub(crate) struct NoPlugin;
-
 impl<S: Stream> PluginSide<S> {
     /// The side of a session that has no plugin.
-    pub(crate) const GONE: Self = Self::Gone(NoPlugin);
+    pub(crate) const GONE: Self = Self::Gone(ClosedEndpoint);
 
     /// Adds what an event of the plugin's socket reports.
     pub(crate) fn handle_event(&mut self, event: Readiness) {
@@ -175,39 +170,5 @@ impl<S: Stream> PluginSide<S> {
             Self::Served(client) => client.as_mut(),
             Self::Gone(none) => none,
         }
-    }
-}
-
-impl Endpoint for NoPlugin {
-    fn try_read(&mut self, _: &mut [u8]) -> Transfer {
-        Transfer::Eof
-    }
-
-    fn try_write(&mut self, _: &[u8]) -> Transfer {
-        Transfer::Broken(io::ErrorKind::BrokenPipe.into())
-    }
-
-    fn flush(&mut self) -> io::Result<bool> {
-        Ok(true)
-    }
-
-    fn shutdown_write(&mut self) {}
-
-    fn is_readable(&self) -> bool {
-        true
-    }
-
-    fn assume_readable(&mut self) {}
-
-    fn is_writable(&self) -> bool {
-        true
-    }
-
-    fn is_read_closed(&self) -> bool {
-        true
-    }
-
-    fn is_closed(&self) -> bool {
-        true
     }
 }

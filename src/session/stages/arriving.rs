@@ -11,13 +11,13 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::opening::{ClientProtocol, Opening, OpeningOutcome};
 use crate::net::endpoint::SocketEndpoint;
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
 use crate::protocol::options::{Protocol, WebSocketSettings};
 use crate::session::context::SessionContext;
+use crate::session::opening::{ClientProtocol, Opening, OpeningOutcome};
 use crate::session::pid::Pid;
 use crate::session::plugin_port::PluginPort;
 use crate::session::remote::RemoteStream;

@@ -4,7 +4,6 @@
 
 use std::time::Instant;
 
-use super::setup::{SetupContext, SetupOutcome, TURN_COMMANDS, read_commands};
 use crate::net::endpoint::Endpoint;
 use crate::protocol::command::ArrivalRequest;
 use crate::protocol::options::Parameters;
@@ -12,6 +11,7 @@ use crate::protocol::reply;
 use crate::protocol::setup::{SetupAction, SetupParser};
 use crate::session::context::DaemonRequest;
 use crate::session::outbox::Outbox;
+use crate::session::setup_commands::{SetupContext, SetupOutcome, TURN_COMMANDS, read_commands};
 
 /// Bytes of INCO lines that may wait for a plugin that does not read: those of as many arrivals as may wait, with long paths.
 const MAX_UNREAD: usize = 16 * 1024;

@@ -2,10 +2,8 @@
 
 pub(crate) mod arriving;
 pub(crate) mod connecting;
-pub(crate) mod draining;
 pub(crate) mod healing;
 pub(crate) mod listening;
-pub(crate) mod opening;
 pub(crate) mod relaying;
 pub(crate) mod setup;
 pub(crate) mod unread_tail;

@@ -2,17 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::net::endpoint::{Endpoint, Transfer};
+use crate::net::endpoint::Endpoint;
 use crate::protocol::options::Parameters;
 use crate::protocol::reply;
 use crate::protocol::setup::{SetupAction, SetupParser};
-use crate::protocol::target::Target;
-use crate::relay::memory_budget::{MemoryBudget, RESERVE};
+use crate::session::connection::ConnectRequest;
 use crate::session::context::DaemonRequest;
 use crate::session::outbox::Outbox;
-
-/// Commands that are answered in one turn before other sessions have theirs.
-pub(crate) const TURN_COMMANDS: usize = 64;
+use crate::session::setup_commands::{SetupContext, SetupOutcome, TURN_COMMANDS, read_commands};
 
 /// A plugin in setup mode.
 #[derive(Debug)]
@@ -23,51 +20,6 @@ pub(crate) struct Setup {
     silent_since: Instant,
     /// STAT has lifted the limit on silence, except for a plugin that does not read its replies.
     timeout_suspended: bool,
-}
-
-/// What a turn in setup mode needs from outside.
-pub(crate) struct SetupContext<'a> {
-    /// When this turn of the loop began.
-    pub now: Instant,
-    /// The buffer that all connections share for reading.
-    pub scratch: &'a mut [u8],
-    /// The bound on bytes held in all.
-    pub budget: &'a mut MemoryBudget,
-    /// The default of CTIM, for HELP.
-    pub connect_timeout: Duration,
-}
-
-/// A CONN: where to, and what the plugin has sent behind it for the remote.
-#[derive(Debug)]
-pub(crate) struct ConnectRequest {
-    /// The target.
-    pub target: Target,
-    /// Bytes for the remote.
-    pub sent_ahead: Vec<u8>,
-}
-
-impl ConnectRequest {
-    /// Bytes held.
-    pub(crate) fn held(&self) -> usize {
-        self.target.held() + self.sent_ahead.len()
-    }
-}
-
-/// What a turn in setup mode leads to.
-#[derive(Debug)]
-pub(crate) enum SetupOutcome {
-    /// Nothing more to do until something happens.
-    Wait,
-    /// There is more to do at once.
-    Again,
-    /// The daemon is to answer, by [`Setup::reply`] or otherwise.
-    Request(DaemonRequest),
-    /// The plugin has said CONN.
-    Connect(ConnectRequest),
-    /// The plugin gets this reply, and setup mode ends.
-    Close(Vec<u8>),
-    /// The plugin's connection has ended.
-    Lost,
 }
 
 impl Setup {
@@ -171,40 +123,12 @@ impl Setup {
     }
 }
 
-/// Reads what `parser` wants from the plugin. `None`: it has got something. Otherwise what the turn leads to.
-pub(crate) fn read_commands(
-    parser: &mut SetupParser,
-    plugin: &mut dyn Endpoint,
-    cx: &mut SetupContext<'_>,
-) -> Option<SetupOutcome> {
-    if !plugin.is_readable() {
-        return Some(SetupOutcome::Wait);
-    }
-    let memory = cx.budget.left().max(RESERVE.saturating_sub(parser.held()));
-    if memory == 0 && cx.budget.is_exhausted() {
-        return Some(SetupOutcome::Close(reply::line_too_long()));
-    }
-    if memory == 0 {
-        // If several parts of lines wait for each other's memory, the budget ends the largest.
-        cx.budget.wait(RESERVE);
-        return Some(SetupOutcome::Wait);
-    }
-    let room = cx.scratch.len().min(parser.wanted()).min(memory);
-    match plugin.try_read(&mut cx.scratch[..room]) {
-        Transfer::Bytes(read) => {
-            parser.handle_input(&cx.scratch[..read]);
-            None
-        }
-        Transfer::Blocked => Some(SetupOutcome::Wait),
-        Transfer::Eof | Transfer::Broken(_) => Some(SetupOutcome::Lost),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::endpoint::SocketEndpoint;
     use crate::net::readiness::Readiness;
+    use crate::relay::memory_budget::{MemoryBudget, RESERVE};
     use crate::testing::wire::{FaultProfile, Wire, WireEndpoint, deliver_event};
 
     struct Fixture {

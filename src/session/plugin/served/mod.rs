@@ -11,7 +11,7 @@
 //!
 //! The session begins and ends each turn, and decides about the code of the close frame.
 //!
-//! Contract: [`ServedClient::begin_turn`], the relay's turn or that of [`crate::session::stages::draining`], [`ServedClient::end_turn`].
+//! Contract: [`ServedClient::begin_turn`], the relay's turn or that of [`crate::session::draining`], [`ServedClient::end_turn`].
 
 #[cfg(test)]
 mod tests;
@@ -28,8 +28,8 @@ use crate::protocol::options::{Parameters, Protocol};
 use crate::relay::TURN_BYTES;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::relay::websocket::{HIGH_WATER, MIN_MESSAGE_LIMIT, NO_MEMORY, PluginEnd, ToPlugin, ToRemote, decoding_cost};
+use crate::session::opening::Opened;
 use crate::session::remote::{RemoteStream, wait_if_needed};
-use crate::session::stages::opening::Opened;
 use crate::websocket::{
     Connection, Control, Entropy, Event, Kind, Leniency, MessageCounts, Role, WebSocketSettings, close,
 };

@@ -10,10 +10,8 @@
 //! come before a limit counts: after the limit a turn reads the socket first, whatever events have reported.
 
 mod hop;
-pub(crate) mod tls;
 mod upgrade;
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -29,14 +27,14 @@ use crate::protocol::connect_error::ConnectError;
 use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::target::Target;
 use crate::session::connect_times::{ConnectStep, ConnectTimes};
+use crate::session::connection::{ConnectRequest, Connected, ConnectedLink};
 use crate::session::context::SessionContext;
 use crate::session::pid::Pid;
 use crate::session::remote::RemoteStream;
-use crate::session::stages::setup::ConnectRequest;
+use crate::session::tls_handshake::{TlsHandshake, TlsProgress, TlsTurn, TlsWorkers};
 use crate::tls::TlsStep;
-use crate::websocket::handshake::{ClientHandshake, CompressionOffer, ErrorCode, HandshakeError, Upgraded};
+use crate::websocket::handshake::{ClientHandshake, CompressionOffer};
 use hop::Hop;
-use tls::{TlsHandshake, TlsProgress, TlsTurn, TlsWorkers};
 use upgrade::{WsHandshake, WsProgress};
 
 /// A CONN under way.
@@ -90,30 +88,6 @@ pub(crate) enum ConnectOutcome<N: Network> {
     Connected(Connected<N>),
     /// There is no connection.
     Failed(ConnectError),
-}
-
-/// A CONN that has succeeded.
-pub(crate) struct Connected<N: Network> {
-    /// What the plugin asked for.
-    pub request: ConnectRequest,
-    /// The connection.
-    pub link: ConnectedLink<N>,
-    /// To be kept as long as the connection, if it is one to the proxy itself.
-    pub own_connection: Option<Box<OwnConnection>>,
-    /// The remote has connected to the proxy (ACPT): the response to its request, which it is sent before anything else.
-    pub response: Option<Vec<u8>>,
-    /// How long its steps have taken.
-    pub times: ConnectTimes,
-}
-
-/// The connection to a remote.
-pub(crate) enum ConnectedLink<N: Network> {
-    /// TCP or TLS.
-    Stream(SocketEndpoint<RemoteStream<N::Stream>>),
-    /// UDP, and where datagrams go.
-    Datagrams(DatagramEndpoint<N::Datagrams>, SocketAddr),
-    /// WebSocket, and what its handshake agreed on.
-    WebSocket(SocketEndpoint<RemoteStream<N::Stream>>, Upgraded),
 }
 
 /// What a step of an attempt leads to.
@@ -461,15 +435,6 @@ fn choose_address(addresses: &[SocketAddr], is_ipv6: Option<bool>) -> Result<Soc
         true => "BIND and JOIN are IPv6, the target is IPv4",
         false => "BIND and JOIN are IPv4, the target is IPv6",
     }))
-}
-
-/// A connection that broke before bytes could pass.
-fn lost(error: &io::Error) -> ConnectError {
-    if error.kind() == io::ErrorKind::InvalidData {
-        // A TLS error has its own words: a server may refuse the plugin's certificate after the handshake.
-        return ConnectError::Tls(reason(error).into());
-    }
-    HandshakeError::new(ErrorCode::SocketError, reason(error)).into()
 }
 
 #[cfg(test)]

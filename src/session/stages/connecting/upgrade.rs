@@ -2,13 +2,12 @@
 
 use std::io;
 
-use super::lost;
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
 use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::session::TURN_READS;
-use crate::session::remote::{RemoteStream, wait_if_needed};
+use crate::session::remote::{RemoteStream, connection_lost, wait_if_needed};
 use crate::websocket::handshake::{ClientHandshake, HandshakeError, HandshakeProgress, Upgraded};
 
 /// Most bytes that are read at once: what comes behind the response waits in the kernel.
@@ -64,7 +63,7 @@ impl<S: Stream> WsHandshake<S> {
         self.waits_for_memory = false;
         let before = self.handshake.received();
         if let Err(error) = self.send() {
-            return WsProgress::Failed(lost(&error));
+            return WsProgress::Failed(connection_lost(&error));
         }
         for _ in 0..TURN_READS {
             if !self.remote.is_readable() {
@@ -87,7 +86,7 @@ impl<S: Stream> WsHandshake<S> {
                 Transfer::Broken(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     HandshakeProgress::Failed(self.handshake.handle_eof())
                 }
-                Transfer::Broken(error) => return WsProgress::Failed(lost(&error)),
+                Transfer::Broken(error) => return WsProgress::Failed(connection_lost(&error)),
             };
             match progress {
                 HandshakeProgress::Pending => {}

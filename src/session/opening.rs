@@ -20,9 +20,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::connecting::tls::{TlsHandshake, TlsProgress, TlsTurn, TlsWorkers};
 use super::draining::{DrainOutcome, Draining};
-use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
+use super::tls_handshake::{TlsHandshake, TlsProgress, TlsTurn, TlsWorkers};
+use crate::net::endpoint::{ClosedEndpoint, Endpoint, SocketEndpoint, Transfer};
 use crate::net::network::Network;
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
@@ -32,7 +32,6 @@ use crate::relay::memory_budget::{MemoryBudget, RESERVE};
 use crate::session::TURN_READS;
 use crate::session::context::SessionContext;
 use crate::session::pid::Pid;
-use crate::session::plugin::NoPlugin;
 use crate::session::remote::{RemoteStream, wait_if_needed};
 use crate::tls::{ServerTlsSettings, TlsStep};
 use crate::websocket::Deflate;
@@ -73,11 +72,11 @@ enum OpeningState<S> {
     /// There is no TLS, or its handshake is done.
     Connected(SocketEndpoint<RemoteStream<S>>, Step),
     /// The connection is closed, or the caller has it.
-    Over(NoPlugin),
+    Over(ClosedEndpoint),
 }
 
 impl<S> OpeningState<S> {
-    const OVER: Self = Self::Over(NoPlugin);
+    const OVER: Self = Self::Over(ClosedEndpoint);
 }
 
 /// How far a connection has come.

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::lost;
+use super::remote::connection_lost;
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
@@ -24,7 +24,7 @@ const LATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handshake under way.
 #[derive(Debug)]
-pub(in crate::session) struct TlsHandshake<S> {
+pub(super) struct TlsHandshake<S> {
     socket: SocketEndpoint<S>,
     to_send: Outbox,
     state: TlsHandshakeState,
@@ -45,7 +45,7 @@ enum TlsHandshakeState {
 }
 
 /// How far a handshake has come.
-pub(in crate::session) enum TlsProgress<S> {
+pub(super) enum TlsProgress<S> {
     /// Not yet done.
     Pending(TlsHandshake<S>),
     /// The connection is established.
@@ -57,7 +57,7 @@ pub(in crate::session) enum TlsProgress<S> {
 }
 
 /// What a turn needs.
-pub(in crate::session) struct TlsTurn<'a> {
+pub(super) struct TlsTurn<'a> {
     /// When this turn of the loop began.
     pub now: Instant,
     /// When the handshake must be done.
@@ -71,7 +71,7 @@ pub(in crate::session) struct TlsTurn<'a> {
 }
 
 /// Where handshakes are computed, and for which session.
-pub(in crate::session) struct TlsWorkers<'a> {
+pub(super) struct TlsWorkers<'a> {
     /// The threads.
     pub queue: &'a mut dyn HandshakeQueue,
     /// The session.
@@ -80,7 +80,7 @@ pub(in crate::session) struct TlsWorkers<'a> {
 
 impl<S: Stream> TlsHandshake<S> {
     /// Begins a handshake over `socket` with the server called `host`.
-    pub(in crate::session) fn begin(
+    pub(super) fn begin(
         socket: SocketEndpoint<S>,
         host: &str,
         settings: &TlsSettings,
@@ -91,7 +91,7 @@ impl<S: Stream> TlsHandshake<S> {
     }
 
     /// Begins a handshake over an accepted `socket`, as the server.
-    pub(in crate::session) fn begin_server(
+    pub(super) fn begin_server(
         socket: SocketEndpoint<S>,
         settings: &ServerTlsSettings,
         workers: TlsWorkers<'_>,
@@ -101,7 +101,7 @@ impl<S: Stream> TlsHandshake<S> {
     }
 
     /// A thread has done its part.
-    pub(in crate::session) fn handle_step(&mut self, step: TlsStep) {
+    pub(super) fn handle_step(&mut self, step: TlsStep) {
         self.to_send.push(&step.to_send);
         self.state = match step.outcome {
             TlsOutcome::Pending(pending) => TlsHandshakeState::Waiting(pending),
@@ -111,17 +111,17 @@ impl<S: Stream> TlsHandshake<S> {
     }
 
     /// The socket.
-    pub(in crate::session) fn socket(&self) -> &SocketEndpoint<S> {
+    pub(super) fn socket(&self) -> &SocketEndpoint<S> {
         &self.socket
     }
 
     /// The socket, to be told of its events.
-    pub(in crate::session) fn socket_mut(&mut self) -> &mut SocketEndpoint<S> {
+    pub(super) fn socket_mut(&mut self) -> &mut SocketEndpoint<S> {
         &mut self.socket
     }
 
     /// Bytes held, those that a thread works on included.
-    pub(in crate::session) fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         let memory = match &self.state {
             TlsHandshakeState::Computing(received) => handshake_memory(*received),
             TlsHandshakeState::Waiting(pending) => handshake_memory(pending.received()),
@@ -132,17 +132,17 @@ impl<S: Stream> TlsHandshake<S> {
     }
 
     /// When a turn is needed even without an event. `due`: when the handshake must be done.
-    pub(in crate::session) fn deadline(&self, due: Instant) -> Instant {
+    pub(super) fn deadline(&self, due: Instant) -> Instant {
         self.late_due.unwrap_or(due)
     }
 
     /// Sends and receives what can be sent and received. What the peer has sent before the limit counts, even if no event has
     /// reported it yet.
-    pub(in crate::session) fn turn(mut self, cx: TlsTurn<'_>) -> TlsProgress<S> {
+    pub(super) fn turn(mut self, cx: TlsTurn<'_>) -> TlsProgress<S> {
         if let Err(error) = self.to_send.flush(&mut self.socket) {
             // What the server sent before it went, and what it did wrong, say more than the loss of the connection.
             if matches!(self.state, TlsHandshakeState::Computing(_) | TlsHandshakeState::Done(_)) {
-                return TlsProgress::Failed(lost(&error));
+                return TlsProgress::Failed(connection_lost(&error));
             }
         }
         let TlsTurn { now, due, scratch, budget, workers } = cx;
@@ -168,7 +168,7 @@ impl<S: Stream> TlsHandshake<S> {
                 }
                 let before = pending.received();
                 match receive(&mut self.socket, before, scratch, budget) {
-                    Err(error) => return TlsProgress::Failed(lost(&error)),
+                    Err(error) => return TlsProgress::Failed(connection_lost(&error)),
                     Ok(None) if is_late => return TlsProgress::TimedOut,
                     Ok(None) => self.state = TlsHandshakeState::Waiting(pending),
                     Ok(Some(read)) => {
