@@ -6,6 +6,7 @@ use mio::Token;
 
 use super::ended::EndedConnections;
 use super::send_failures::SendFailures;
+use super::status_port::StatusPage;
 use super::traces::Traces;
 use crate::access::OwnServices;
 use crate::config::Config;
@@ -16,7 +17,6 @@ use crate::notify::Schedule;
 use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat, TraceRequest};
 use crate::relay::memory_budget::MemoryBudget;
 use crate::relay::pipe_pool::PipePool;
-use crate::session::stages::watching::StatusPage;
 use crate::tls::{Handshakes, PendingHandshake, ServerTlsSettings, TlsSettings};
 use crate::websocket::Entropy;
 

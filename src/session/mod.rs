@@ -61,6 +61,7 @@ mod setup_commands;
 pub(crate) mod simulation;
 mod snapshot;
 mod stages;
+mod status_port;
 mod time;
 mod tls_handshake;
 mod traces;
@@ -74,7 +75,7 @@ pub(crate) use pid::{Pid, PidSource};
 pub(crate) use plugin_port::{Owner, PluginPort};
 pub(crate) use send_failures::SendFailures;
 pub(crate) use snapshot::{HealingSnapshot, Snapshot, SnapshotState};
-pub(crate) use stages::watching::StatusPage;
+pub(crate) use status_port::StatusPage;
 pub(crate) use traces::Traces;
 
 use std::net::{IpAddr, SocketAddr};

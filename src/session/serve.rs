@@ -1,17 +1,15 @@
-//! Clients of `[serve]` and `[status]`.
+//! Clients of `[serve]`, and the opening of those of `[status]`.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::connection::ConnectRequest;
-use super::context::{DaemonRequest, SessionContext, TurnResult};
-use super::draining::Draining;
+use super::context::{SessionContext, TurnResult};
 use super::opening::{ClientProtocol, Opening, OpeningOutcome};
 use super::peer::Peer;
 use super::pid::Pid;
 use super::plugin::served::ServedClient;
 use super::plugin::{ConfiguredPort, PluginSide, ServeChoice, ServedOpening};
-use super::stages::watching::{self, StatusPage, WatchOutcome, Watching};
 use super::{Next, Session, Stage};
 use crate::config::Config;
 use crate::net::endpoint::SocketEndpoint;
@@ -40,13 +38,6 @@ impl<N: Network> Session<N> {
         let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
         let opening = Opening::new(pid, socket, tls, ClientProtocol::WebSocket, cx);
         Self::with_opening(pid, opening, peer, ConfiguredPort::Serve(port), cx.now)
-    }
-
-    /// A client that has connected to the port of `[status]`.
-    pub(crate) fn status(pid: Pid, stream: N::Stream, peer: SocketAddr, cx: &mut SessionContext<'_, N>) -> Self {
-        let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);
-        let opening = Opening::new(pid, socket, None, ClientProtocol::Http, cx);
-        Self::with_opening(pid, opening, peer, ConfiguredPort::Status, cx.now)
     }
 
     pub(super) fn with_opening(
@@ -98,71 +89,6 @@ impl<N: Network> Session<N> {
             }
             None => PluginSide::GONE,
         };
-    }
-
-    /// A client of `[status]` has sent its request.
-    pub(super) fn open_status(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
-        let Some(client) = self.plugin.opening_mut() else { return Next::Enter(Stage::Closed) };
-        let config = &cx.config.status;
-        let asked = match (client.opening.page(), client.opening.request()) {
-            (Some(page), _) => StatusPage::find(page, config).map(Some),
-            (None, Some(request)) => watching::check_upgrade(request, config).map(|()| None),
-            (None, None) => return Next::Stay(TurnResult::Again),
-        };
-        match asked {
-            Ok(Some(page)) => Next::Stay(TurnResult::Request(DaemonRequest::StatusPage(page))),
-            Ok(None) => {
-                client.choice.ping_interval = Some(watching::PING_INTERVAL);
-                // Its messages are put together by no relay.
-                self.accept_served(Protocol::Tcp, cx.now);
-                Next::Enter(Stage::Watching(Box::new(Watching::new(cx.now))))
-            }
-            Err(refusal) => {
-                client.opening.refuse(refusal, cx.now);
-                Next::Stay(TurnResult::Again)
-            }
-        }
-    }
-
-    pub(super) fn watching_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
-        let (Stage::Watching(watching), Some(client)) = (&mut self.stage, self.plugin.served_mut()) else {
-            return Next::Enter(Stage::Closed);
-        };
-        client.begin_turn(cx.now, cx.budget);
-        let outcome = watching.turn(client, cx.scratch, cx.now);
-        let again = client.end_turn(cx.budget);
-        match outcome {
-            WatchOutcome::Wait if again => Next::Stay(TurnResult::Again),
-            WatchOutcome::Wait => Next::Stay(TurnResult::Wait),
-            WatchOutcome::Again => Next::Stay(TurnResult::Again),
-            WatchOutcome::Update => Next::Stay(TurnResult::Request(DaemonRequest::StatusUpdate)),
-            WatchOutcome::Ended => {
-                client.close(close::NORMAL, "");
-                client.drain();
-                Next::Enter(Stage::Draining(Box::new(Draining::new(Vec::new(), cx.now))))
-            }
-            WatchOutcome::Lost => Next::Enter(Stage::Closed),
-        }
-    }
-
-    /// The daemon's answer to [`DaemonRequest::StatusPage`]: a response, or why there is none.
-    pub(crate) fn respond(&mut self, response: Result<Vec<u8>, Refusal>, now: Instant) {
-        let Some(client) = self.plugin.opening_mut() else { return };
-        match response {
-            Ok(response) => client.opening.respond(response, now),
-            Err(refusal) => client.opening.refuse(refusal, now),
-        }
-    }
-
-    /// The daemon's answer to [`DaemonRequest::StatusUpdate`].
-    pub(crate) fn send_status(&mut self, status: &str, cx: &mut SessionContext<'_, N>) {
-        let (Stage::Watching(_), Some(client)) = (&self.stage, self.plugin.served_mut()) else { return };
-        client.begin_turn(cx.now, cx.budget);
-        if !client.send_text(status) {
-            log::debug!("{} is not sent the status: there is no memory for it, or it has gone", self.pid);
-        }
-        client.end_turn(cx.budget);
-        self.account(cx.budget);
     }
 }
 

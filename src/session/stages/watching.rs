@@ -1,76 +1,14 @@
-//! A client of the status port (`[status]`): a request for a page, or a WebSocket that is sent the status every second.
-//!
-//! No request changes anything. What the client sends over its WebSocket is dropped.
+//! A client of the status port (`[status]`) with a WebSocket, over which it is sent the status every second. What it sends is dropped.
 
 use std::time::{Duration, Instant};
 
-use crate::config::StatusConfig;
 use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::socket::Stream;
 use crate::session::TURN_READS;
 use crate::session::plugin::served::ServedClient;
-use crate::websocket::handshake::{PageRequest, Refusal, UpgradeRequest};
 
 /// Time between two messages with the status.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
-/// Silence of the client after which it is sent a ping. One that answers none within as long again is lost.
-pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(30);
-
-/// The path of STAT JSON. A WebSocket of this path is sent it every second.
-const JSON_PATH: &str = "/status.json";
-
-/// What a client may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StatusPage {
-    /// The page for people.
-    Html {
-        /// The client takes it compressed.
-        accepts_gzip: bool,
-    },
-    /// STAT JSON.
-    Json,
-    /// STAT METRICS.
-    Metrics,
-}
-
-impl StatusPage {
-    /// What `request` asks for, or why it is refused.
-    pub(crate) fn find(request: &PageRequest, config: &StatusConfig) -> Result<Self, Refusal> {
-        check_host(&request.host, config)?;
-        match &*request.path {
-            "/" => Ok(Self::Html { accepts_gzip: request.accepts_gzip }),
-            JSON_PATH => Ok(Self::Json),
-            "/metrics" => Ok(Self::Metrics),
-            _ => Err(no_such_path()),
-        }
-    }
-}
-
-/// Checks a request for a WebSocket.
-pub(crate) fn check_upgrade(request: &UpgradeRequest, config: &StatusConfig) -> Result<(), Refusal> {
-    check_host(&request.host, config)?;
-    if request.path() != JSON_PATH {
-        return Err(no_such_path());
-    }
-    // RFC 6455 section 10.2: pages of other sites may not connect.
-    if !request.is_origin_of_host() {
-        return Err(Refusal::new(403, "Pages of this origin may not connect here."));
-    }
-    Ok(())
-}
-
-/// A page of another site whose name resolves to this machine (DNS rebinding) would be of the same origin. Its Host is that name.
-fn check_host(host: &str, config: &StatusConfig) -> Result<(), Refusal> {
-    if config.has_host(host) {
-        return Ok(());
-    }
-    Err(Refusal::new(403, "This port is called by an address, localhost, or a name in hosts= of [status]."))
-}
-
-fn no_such_path() -> Refusal {
-    Refusal::new(404, "This port has /, /status.json and /metrics.")
-}
-
 /// A client with an open WebSocket.
 #[derive(Debug)]
 pub(crate) struct Watching {
@@ -135,63 +73,13 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::config::Config;
     use crate::session::Session;
     use crate::session::context::{DaemonRequest, TurnResult};
     use crate::session::pid::PidSource;
     use crate::session::simulation::world::{SimSession, World};
+    use crate::session::status_port::{PING_INTERVAL, StatusPage};
     use crate::testing::network::{SimPeer, connection};
-    use crate::testing::pieces::head_of;
     use crate::testing::wire::FaultProfile;
-    use crate::websocket::handshake::{RequestProgress, ServerHandshake};
-
-    /// What a request for `path` with these further lines leads to: a page, a WebSocket (`None`), or the status of a refusal.
-    fn asked(path: &str, lines: &[&str]) -> Result<Option<StatusPage>, u16> {
-        let config = Config::default().status;
-        let line = format!("GET {path} HTTP/1.1");
-        let head = head_of(&[&[&*line], lines].concat(), "\r\n");
-        let result = match ServerHandshake::with_pages().handle_input(&head) {
-            RequestProgress::Page(page) => StatusPage::find(&page, &config).map(Some),
-            RequestProgress::Received(request) => check_upgrade(&request, &config).map(|()| None),
-            other => panic!("{other:?}"),
-        };
-        result.map_err(|refusal| refusal.code())
-    }
-
-    #[test]
-    fn each_path_has_its_page_for_a_host_that_is_known() {
-        const HOST: &str = "Host: 10.0.0.1:8127";
-        assert_eq!(asked("/", &[HOST]), Ok(Some(StatusPage::Html { accepts_gzip: false })));
-        let gzip = [HOST, "Accept-Encoding: gzip, br"];
-        assert_eq!(asked("/?x", &gzip), Ok(Some(StatusPage::Html { accepts_gzip: true })));
-        assert_eq!(asked("/status.json", &[HOST]), Ok(Some(StatusPage::Json)));
-        assert_eq!(asked("/metrics", &[HOST]), Ok(Some(StatusPage::Metrics)));
-        for path in ["/favicon.ico", "//", "/metrics/", "/STATUS.JSON", "/%6detrics"] {
-            assert_eq!(asked(path, &[HOST]), Err(404), "{path}");
-        }
-        for path in ["/", "/metrics", "/nothing"] {
-            assert_eq!(asked(path, &["Host: evil.example"]), Err(403), "{path}: the Host comes first");
-        }
-    }
-
-    #[test]
-    fn a_websocket_needs_the_path_the_host_and_the_origin_of_the_page() {
-        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-        let upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", key];
-        for (path, host, origin, result) in [
-            ("/status.json", "10.0.0.1:8127", "http://10.0.0.1:8127", Ok(None)),
-            ("/status.json", "localhost", "http://localhost", Ok(None)),
-            ("/status.json", "localhost", "http://localhost:8127", Err(403)),
-            ("/status.json", "10.0.0.1:8127", "http://evil.example", Err(403)),
-            ("/status.json", "10.0.0.1:8127", "null", Err(403)),
-            ("/status.json", "evil.example", "http://evil.example", Err(403)),
-            ("/", "localhost", "http://localhost", Err(404)),
-        ] {
-            let (host, origin) = (format!("Host: {host}"), format!("Origin: {origin}"));
-            assert_eq!(asked(path, &[&[&*host, &*origin], &upgrade[..]].concat()), result, "{path} {host} {origin}");
-        }
-        assert_eq!(asked("/status.json", &[&["Host: [::1]:8127"], &upgrade[..]].concat()), Ok(None), "no browser");
-    }
 
     const KEY: usize = 1;
     const UPGRADE: &[u8] =
