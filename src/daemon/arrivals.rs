@@ -20,7 +20,7 @@ impl Daemon {
         let may_replace = |older| sessions.get(older).is_some_and(|older| older.session.address() == address);
         let registry = self.resources.poll.registry();
         let replaced = self.listeners.add_owner(key, settings, &self.resources.config, may_replace, registry)?;
-        self.resources.own.ports = self.listeners.ports();
+        self.renew_own_ports();
         log::info!("{pid} listens on {shown}");
         if let Some(older) = replaced {
             self.remove_owner(older);
@@ -36,7 +36,7 @@ impl Daemon {
         for arrival in self.listeners.remove_owner(key).unwrap_or_default() {
             self.refuse_arrival(arrival, not_served());
         }
-        self.resources.own.ports = self.listeners.ports();
+        self.renew_own_ports();
     }
 
     /// Tells the owner of the listener where the session of `key` has arrived, or returns why it is refused.

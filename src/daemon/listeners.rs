@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use socket2::SockRef;
 
 use super::tokens;
+use crate::access::AccessList;
 use crate::config::{Config, DirectListener, Limits};
 use crate::net::listener::{deregister, listen, listen_at, register};
 use crate::net::reason;
@@ -56,7 +57,35 @@ pub(super) enum ListenerKind {
     Plugins(Box<PluginPort>),
 }
 
+/// How a client is told that it may not connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RefusalForm {
+    /// By a line of the protocol.
+    Line,
+    /// By a response of HTTP.
+    Response,
+    /// By the end of its connection: it speaks TLS, or something that the proxy does not know.
+    Silence,
+}
+
 impl ListenerKind {
+    /// Who may connect.
+    pub(super) fn allow<'c>(&self, config: &'c Config) -> &'c AccessList {
+        if let Self::Status(..) = self { &config.status.allow } else { &config.allow }
+    }
+
+    /// How a client is told that it may not connect.
+    pub(super) fn refusal_form(&self, config: &Config) -> RefusalForm {
+        match self {
+            Self::Setup | Self::Direct(_) => RefusalForm::Line,
+            Self::Status(..) => RefusalForm::Response,
+            Self::Serve(port) if config.serve_on(*port).any(|line| line.settings.tls.is_some()) => RefusalForm::Silence,
+            Self::Serve(_) => RefusalForm::Response,
+            Self::Plugins(port) if port.protocol == Protocol::Ws => RefusalForm::Response,
+            Self::Plugins(_) => RefusalForm::Silence,
+        }
+    }
+
     fn plugins(&self) -> Option<&PluginPort> {
         if let Self::Plugins(port) = self { Some(port) } else { None }
     }
@@ -243,15 +272,10 @@ impl Listeners {
         self.paused_until
     }
 
-    /// What a listener serves. `None`: there is no such listener any more.
-    pub(super) fn kind(&self, listener: usize) -> Option<&ListenerKind> {
-        Some(&self.listeners.get(listener)?.as_ref()?.kind)
-    }
-
-    /// The address of a plugins' listener, and what it serves. `None` for other listeners.
-    pub(super) fn plugin_port(&self, listener: usize) -> Option<(SocketAddr, &PluginPort)> {
+    /// The address of a listener, and what it serves. `None`: there is no such listener any more.
+    pub(super) fn get(&self, listener: usize) -> Option<(SocketAddr, &ListenerKind)> {
         let listener = self.listeners.get(listener)?.as_ref()?;
-        Some((listener.address, listener.kind.plugins()?))
+        Some((listener.address, &listener.kind))
     }
 
     /// The ports of plugins.

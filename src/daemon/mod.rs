@@ -23,6 +23,7 @@ mod tokens;
 mod trace;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,7 +39,6 @@ use crate::net::random::RandomSource;
 use crate::net::resolver::Resolver;
 use crate::net::socket::{INTEREST, TcpSocket};
 use crate::notify::{Schedule, Senders, Trust};
-use crate::protocol::options::Protocol;
 use crate::relay::SCRATCH_SIZE;
 use crate::relay::memory_budget::{MemoryBudget, ShortageActions};
 use crate::relay::pipe_pool::PipePool;
@@ -47,7 +47,7 @@ use crate::session::{EndedConnections, Key, PidSource, SendFailures, Session, Se
 use crate::tls::{self, Handshakes};
 use admission::{Admission, Refusal};
 use kept_registry::KeptRegistry;
-use listeners::{Accepted, ListenerKind, Listeners};
+use listeners::{Accepted, ListenerKind, Listeners, RefusalForm};
 pub(crate) use named_files::file_problems;
 use run_queue::RunQueue;
 use sessions::{SessionTable, remote_token};
@@ -326,65 +326,69 @@ impl Daemon {
         let address = peer.ip().to_canonical();
         let client = ClientKey::of(address);
         let _guard = logging::count_for(client);
-        let is_status = matches!(self.listeners.kind(listener), Some(ListenerKind::Status(..)));
-        let admit = |daemon: &mut Self| {
-            let config = &daemon.resources.config;
-            let allow = if is_status { &config.status.allow } else { &config.allow };
-            daemon.admission.admit(address, allow, config)
-        };
-        let mut admitted = admit(self);
-        if admitted == Err(Refusal::Full) && self.end_watchers(client) {
-            admitted = admit(self);
-        }
-        if let Err(refusal) = admitted {
-            let mut line = self.admission.refuse(address, refusal, self.now);
-            match self.listeners.kind(listener) {
-                Some(&ListenerKind::Serve(port)) => {
-                    let over_tls = self.resources.config.serve_on(port).any(|line| line.settings.tls.is_some());
-                    line = if over_tls { Vec::new() } else { refusal.response() };
-                }
-                Some(ListenerKind::Status(..)) => line = refusal.response(),
-                Some(ListenerKind::Plugins(port)) => {
-                    line = if port.protocol == Protocol::Ws { refusal.response() } else { Vec::new() };
-                }
-                _ => {}
-            }
+        if let Err(answer) = self.admit(address, listener) {
             // Best effort; a fresh socket takes a line at once.
-            let _ = io::Write::write(&mut stream, &line);
+            let _ = io::Write::write(&mut stream, &answer);
             return;
         }
         let key = self.sessions.next_key();
-        let plugin_port = self.listeners.plugin_port(listener);
-        let token = if plugin_port.is_some() { remote_token(key) } else { Token(key) };
+        // A client of a listener that is closed by now goes on in setup mode.
+        let (listener_address, kind) = self.listeners.get(listener).unwrap_or((peer, &ListenerKind::Setup));
+        let token = if let ListenerKind::Plugins(_) = kind { remote_token(key) } else { Token(key) };
         if let Err(error) = self.resources.poll.registry().register(&mut stream, token, INTEREST) {
             log::warn!("cannot register a connection from {address}: {error}");
             self.admission.release(address);
             return;
         }
         self.accepted += 1;
-        let kind = self.listeners.kind(listener).unwrap_or(&ListenerKind::Setup);
         let pid = self.pids.next(SystemTime::now(), matches!(kind, ListenerKind::Direct(_) | ListenerKind::Serve(_)));
-        match plugin_port {
-            Some((listener, _)) => log::info!("{pid} connection from {address} to {listener}"),
+        match kind {
+            ListenerKind::Plugins(_) => log::info!("{pid} connection from {address} to {listener_address}"),
             // A page that asks again and again would push all else out of the log.
-            None if is_status => log::debug!("{pid} asks for the status from {address}"),
-            None => log::info!("{pid} connection from {address}"),
+            ListenerKind::Status(..) => log::debug!("{pid} asks for the status from {address}"),
+            _ => log::info!("{pid} connection from {address}"),
         }
         self.resources.budget.add_session(sessions::slot_of(key));
         let mut cx = self.resources.context(key, client, self.now);
         let stream = TcpSocket(stream);
-        let session = match (kind, plugin_port) {
-            (ListenerKind::Direct(direct), _) => Session::direct(pid, stream, peer, direct, &mut cx),
-            (ListenerKind::Serve(port), _) => {
+        let session = match kind {
+            ListenerKind::Setup => Session::greet(pid, stream, peer, &cx),
+            ListenerKind::Direct(direct) => Session::direct(pid, stream, peer, direct, &mut cx),
+            ListenerKind::Serve(port) => {
                 let tls = cx.config.serve_on(*port).find_map(|line| line.settings.tls.as_ref());
                 Session::served(pid, stream, peer, (*port, tls), &mut cx)
             }
-            (ListenerKind::Status(..), _) => Session::status(pid, stream, peer, &mut cx),
-            (_, Some((address, port))) => Session::arrive(pid, stream, peer, address, port, &mut cx),
-            (_, None) => Session::greet(pid, stream, peer, &cx),
+            ListenerKind::Status(..) => Session::status(pid, stream, peer, &mut cx),
+            ListenerKind::Plugins(port) => Session::arrive(pid, stream, peer, listener_address, port, &mut cx),
         };
         self.sessions.insert(Box::new(session));
         self.enqueue(key);
+    }
+
+    /// Counts a client of `listener`, if it may connect. An error is what the client is told.
+    fn admit(&mut self, address: IpAddr, listener: usize) -> Result<(), Vec<u8>> {
+        let admit = |daemon: &mut Self| {
+            let config = &daemon.resources.config;
+            let allow = daemon.listeners.get(listener).map_or(&config.allow, |(_, kind)| kind.allow(config));
+            daemon.admission.admit(address, allow, config)
+        };
+        let mut admitted = admit(self);
+        if admitted == Err(Refusal::Full) && self.end_watchers(ClientKey::of(address)) {
+            admitted = admit(self);
+        }
+        admitted.map_err(|refusal| {
+            let line = self.admission.refuse(address, refusal, self.now);
+            match self.listeners.get(listener).map(|(_, kind)| kind.refusal_form(&self.resources.config)) {
+                None | Some(RefusalForm::Line) => line,
+                Some(RefusalForm::Response) => refusal.response(),
+                Some(RefusalForm::Silence) => Vec::new(),
+            }
+        })
+    }
+
+    /// To be called when listeners were opened or closed: no session connects to their ports.
+    fn renew_own_ports(&mut self) {
+        self.resources.own.ports = self.listeners.ports();
     }
 
     /// Places are scarce: ends the sessions whose limit on silence STAT has lifted and that have been silent for longer than

@@ -50,7 +50,7 @@ impl Daemon {
             (config.address, config.port, config.luup, config.limits.answer) = fixed(old);
         }
         self.listeners.reload(&resources.config, resources.poll.registry());
-        resources.own.ports = self.listeners.ports();
+        self.renew_own_ports();
         // Deadlines may be earlier now.
         let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
