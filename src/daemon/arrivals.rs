@@ -55,6 +55,19 @@ impl Daemon {
         Ok(())
     }
 
+    /// Refuses the arrival with this `id` for the owner of `key`. Returns the answer to DENY.
+    pub(super) fn deny(&mut self, key: Key, id: &[u8], status: Option<u16>, reason: &[u8]) -> Vec<u8> {
+        let arrival = self.listeners.find_waiting(id).filter(|&(owner, _)| owner == key);
+        match (arrival, status) {
+            (None, _) => reply::failed("DENY", reply::NO_SUCH_ID),
+            (_, None) => reply::failed("DENY", reply::INVALID_STATUS),
+            (Some((_, arrival)), Some(status)) => {
+                self.refuse_arrival(arrival, handshake::Refusal::with_phrase(status, reason));
+                reply::denied(id)
+            }
+        }
+    }
+
     /// Refuses an arrival, which waits no longer.
     pub(super) fn refuse_arrival(&mut self, arrival: Key, refusal: handshake::Refusal) {
         self.listeners.remove_waiting(arrival);

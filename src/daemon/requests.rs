@@ -4,7 +4,6 @@ use super::Daemon;
 use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat};
 use crate::protocol::reply;
 use crate::session::{DaemonRequest, Key};
-use crate::websocket::handshake;
 
 impl Daemon {
     /// Does what the session of `key` has asked for.
@@ -40,15 +39,7 @@ impl Daemon {
                 }
             }
             DaemonRequest::Arrival(ArrivalRequest::Deny { id, status, reason }) => {
-                let arrival = self.listeners.find_waiting(&id).filter(|&(owner, _)| owner == key);
-                let answer = match (arrival, status) {
-                    (None, _) => reply::failed("DENY", reply::NO_SUCH_ID),
-                    (_, None) => reply::failed("DENY", reply::INVALID_STATUS),
-                    (Some((_, arrival)), Some(status)) => {
-                        self.refuse_arrival(arrival, handshake::Refusal::with_phrase(status, &reason));
-                        reply::denied(&id)
-                    }
-                };
+                let answer = self.deny(key, &id, status, &reason);
                 self.reply(key, &answer);
             }
             DaemonRequest::Stat(_) if self.has_too_many_unread() => {
@@ -68,18 +59,21 @@ impl Daemon {
                 let status = self.status_text(StatFormat::Json);
                 self.with_session(key, |session, cx| session.send_status(&status, cx));
             }
-            DaemonRequest::Stop => {
-                let Some(found) = self.sessions.get(key) else { return };
-                let (pid, address) = (found.session.pid(), found.session.address());
-                let allowed = self.resources.config.stop.allows(address);
-                let answer = if allowed { reply::ok("STOP") } else { reply::stop_refused() };
-                self.with_session(key, |session, cx| session.reject(answer, cx));
-                if allowed {
-                    self.ending = Some("STOP");
-                } else {
-                    log::warn!("{pid} may not STOP from {address}");
-                }
-            }
+            DaemonRequest::Stop => self.stop(key),
+        }
+    }
+
+    /// Ends the daemon, if the session of `key` may ask for it.
+    fn stop(&mut self, key: Key) {
+        let Some(found) = self.sessions.get(key) else { return };
+        let (pid, address) = (found.session.pid(), found.session.address());
+        let allowed = self.resources.config.stop.allows(address);
+        let answer = if allowed { reply::ok("STOP") } else { reply::stop_refused() };
+        self.with_session(key, |session, cx| session.reject(answer, cx));
+        if allowed {
+            self.ending = Some("STOP");
+        } else {
+            log::warn!("{pid} may not STOP from {address}");
         }
     }
 }

@@ -6,6 +6,8 @@ use super::connect_times::ConnectTimes;
 use super::keep::KeptState;
 use super::notifier::Notifier;
 use super::plugin::PluginSide;
+use super::stages::healing::Healing;
+use super::stages::relaying::Relaying;
 use super::{Session, Stage};
 use crate::net::network::Network;
 use crate::notify::{NotifyOutcome, Schedule};
@@ -118,6 +120,35 @@ pub(crate) struct Snapshot {
     pub last_notification: Option<NotifyOutcome>,
 }
 
+impl Snapshot {
+    fn describe_relaying<N: Network>(&mut self, relaying: &Relaying<N>, heals: bool, now: Instant) {
+        self.state = SnapshotState::Relaying;
+        self.remote = relaying.target().to_string();
+        self.protocol = relaying.protocol();
+        self.tls_version = relaying.tls_version();
+        self.times = relaying.times();
+        self.subprotocol = relaying.subprotocol().map(str::to_owned);
+        self.totals = relaying.totals();
+        self.idle = now.saturating_duration_since(relaying.relay().last_heard());
+        let losses = relaying.outages().losses;
+        self.healing = heals.then_some(HealingSnapshot { losses, lost_for: None, next_attempt: None });
+    }
+
+    fn describe_healing<N: Network>(&mut self, healing: &Healing<N>, now: Instant) {
+        let outages = healing.outages();
+        self.state = SnapshotState::Healing;
+        self.remote = healing.target().to_string();
+        self.protocol = healing.protocol();
+        (self.totals, self.times) = (outages.totals, healing.times());
+        self.idle = now.saturating_duration_since(healing.last_heard());
+        self.healing = Some(HealingSnapshot {
+            losses: outages.losses,
+            lost_for: Some(now.saturating_duration_since(healing.since())),
+            next_attempt: healing.next_attempt().map(|at| at.saturating_duration_since(now)),
+        });
+    }
+}
+
 impl<N: Network> Session<N> {
     /// True if STAT shows the session: not one that is only draining.
     pub(crate) fn is_shown(&self) -> bool {
@@ -187,34 +218,8 @@ impl<N: Network> Session<N> {
                 shown.protocol = connecting.protocol();
                 shown.times = connecting.times();
             }
-            Stage::Relaying(relaying) => {
-                let (totals, outages) = (relaying.totals(), relaying.outages());
-                shown.state = SnapshotState::Relaying;
-                shown.remote = relaying.target().to_string();
-                shown.protocol = relaying.protocol();
-                shown.tls_version = relaying.tls_version();
-                shown.times = relaying.times();
-                shown.subprotocol = relaying.subprotocol().map(str::to_owned);
-                shown.totals = totals;
-                shown.idle = now.saturating_duration_since(relaying.relay().last_heard());
-                if self.parameters.heals().is_some() {
-                    shown.healing =
-                        Some(HealingSnapshot { losses: outages.losses, lost_for: None, next_attempt: None });
-                }
-            }
-            Stage::Healing(healing) => {
-                let outages = healing.outages();
-                shown.state = SnapshotState::Healing;
-                shown.remote = healing.target().to_string();
-                shown.protocol = healing.protocol();
-                (shown.totals, shown.times) = (outages.totals, healing.times());
-                shown.idle = now.saturating_duration_since(healing.last_heard());
-                shown.healing = Some(HealingSnapshot {
-                    losses: outages.losses,
-                    lost_for: Some(now.saturating_duration_since(healing.since())),
-                    next_attempt: healing.next_attempt().map(|at| at.saturating_duration_since(now)),
-                });
-            }
+            Stage::Relaying(relaying) => shown.describe_relaying(relaying, self.parameters.heals().is_some(), now),
+            Stage::Healing(healing) => shown.describe_healing(healing, now),
             Stage::UnreadTail(tail) => {
                 shown.state = SnapshotState::Relaying;
                 shown.remote = tail.target.to_string();

@@ -400,23 +400,7 @@ impl Connection {
         input: &[u8],
         now: Instant,
     ) -> Result<Option<PendingEvent>, ProtocolError> {
-        let (kind, has_bytes) = self.receiving;
-        if let Some(trace) = &mut self.trace {
-            let passes = match &decoded {
-                Decoded::Data(location) => Some((kind.into(), self.receiver.bytes(location, input))),
-                Decoded::End if !has_bytes => Some((kind.into(), &b""[..])),
-                Decoded::Control(opcode, location) => Some((*opcode, self.receiver.bytes(location, input))),
-                Decoded::Start(..) | Decoded::Fragment | Decoded::End => None,
-            };
-            if let Some((opcode, bytes)) = passes {
-                trace.record(Way::ToPlugin, verb(opcode), bytes, bytes.len());
-            }
-        }
-        match decoded {
-            Decoded::Start(kind, _) => self.receiving = (kind, false),
-            Decoded::Data(_) => self.receiving.1 = true,
-            Decoded::Fragment | Decoded::End | Decoded::Control(..) => {}
-        }
+        self.record_decoded(&decoded, input);
         Ok(match decoded {
             Decoded::Start(kind, length) => Some(PendingEvent::Start(kind, length)),
             Decoded::Data(location) => Some(PendingEvent::Data(location)),
@@ -437,25 +421,7 @@ impl Connection {
                 }
                 (self.control != Control::Auto).then_some(PendingEvent::Ping(location))
             }
-            Decoded::Control(Opcode::Close, location) => {
-                let payload = self.receiver.bytes(&location, input);
-                let code = match (close::parse(payload, self.leniency.utf8), payload.first_chunk()) {
-                    (Ok(code), _) => code,
-                    (Err(error), None) => return Err(error),
-                    (Err(error), Some(code)) => {
-                        let code = u16::from_be_bytes(*code);
-                        self.fail(error, now);
-                        return Ok(Some(PendingEvent::InvalidClose(error, code, location)));
-                    }
-                };
-                if self.stage == ConnectionStage::Open {
-                    // Section 5.5.1: a close frame MUST be answered by a close frame, which typically echoes the code.
-                    self.pending_close = Some((code, ""));
-                    self.pongs = None;
-                }
-                self.stage = ConnectionStage::Closed(now + CLOSE_TIMEOUT);
-                Some(PendingEvent::Closed(code, location))
-            }
+            Decoded::Control(Opcode::Close, location) => Some(self.handle_close_frame(location, input, now)?),
             // The receiver decodes no control frames but close, ping and pong.
             Decoded::Control(_, location) => match self.keepalive.handle_pong(self.receiver.bytes(&location, input)) {
                 PongMatch::Keepalive => None,
@@ -465,6 +431,52 @@ impl Connection {
                 }
             },
         })
+    }
+
+    /// Records what was decoded for the trace.
+    fn record_decoded(&mut self, decoded: &Decoded, input: &[u8]) {
+        let (kind, has_bytes) = self.receiving;
+        if let Some(trace) = &mut self.trace {
+            let passes = match decoded {
+                Decoded::Data(location) => Some((kind.into(), self.receiver.bytes(location, input))),
+                Decoded::End if !has_bytes => Some((kind.into(), &b""[..])),
+                Decoded::Control(opcode, location) => Some((*opcode, self.receiver.bytes(location, input))),
+                Decoded::Start(..) | Decoded::Fragment | Decoded::End => None,
+            };
+            if let Some((opcode, bytes)) = passes {
+                trace.record(Way::ToPlugin, verb(opcode), bytes, bytes.len());
+            }
+        }
+        match decoded {
+            Decoded::Start(kind, _) => self.receiving = (*kind, false),
+            Decoded::Data(_) => self.receiving.1 = true,
+            Decoded::Fragment | Decoded::End | Decoded::Control(..) => {}
+        }
+    }
+
+    fn handle_close_frame(
+        &mut self,
+        location: PayloadLocation,
+        input: &[u8],
+        now: Instant,
+    ) -> Result<PendingEvent, ProtocolError> {
+        let payload = self.receiver.bytes(&location, input);
+        let code = match (close::parse(payload, self.leniency.utf8), payload.first_chunk()) {
+            (Ok(code), _) => code,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(code)) => {
+                let code = u16::from_be_bytes(*code);
+                self.fail(error, now);
+                return Ok(PendingEvent::InvalidClose(error, code, location));
+            }
+        };
+        if self.stage == ConnectionStage::Open {
+            // Section 5.5.1: a close frame MUST be answered by a close frame, which typically echoes the code.
+            self.pending_close = Some((code, ""));
+            self.pongs = None;
+        }
+        self.stage = ConnectionStage::Closed(now + CLOSE_TIMEOUT);
+        Ok(PendingEvent::Closed(code, location))
     }
 
     /// Section 7.1.7: fails the connection. The peer is sent the code and reason, unless our close frame has been sent

@@ -89,31 +89,26 @@ enum Link<N: Network> {
     },
 }
 
-impl<N: Network> Relaying<N> {
-    /// Echo mode over what `connected` has led to. `connect_reply` is written to the plugin first, and what HELO says to the
-    /// remote. `before`: what it goes on with whose remote was lost.
-    pub(crate) fn new(
-        connected: Connected<N>,
-        connect_reply: Vec<u8>,
-        before: Option<Before>,
+impl<N: Network> Link<N> {
+    /// The relay for `link`. `sent_ahead`: what the plugin has sent already. `has_arrived`: the remote has connected to the proxy.
+    /// `resumed`: what a WebSocket goes on with whose remote was lost.
+    fn new(
+        link: ConnectedLink<N>,
+        sent_ahead: &[u8],
+        has_arrived: bool,
+        resumed: Option<Resumed>,
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let Connected { request, link, own_connection, response, times } = connected;
-        let has_arrived = response.is_some();
-        let (outages, resumed) = before.map_or((None, None), |before| (Some(Box::new(before.outages)), before.resumed));
-        let link = match link {
+        match link {
             ConnectedLink::Stream(remote) => {
                 let mut ahead: Vec<u8> = openings(parameters).flatten().copied().collect();
-                ahead.extend_from_slice(&request.sent_ahead);
-                Link::Stream { remote, relay: StreamRelay::new(cx.now, ahead, cx.budget) }
+                ahead.extend_from_slice(sent_ahead);
+                Self::Stream { remote, relay: StreamRelay::new(cx.now, ahead, cx.budget) }
             }
             ConnectedLink::Datagrams(remote, to) => {
                 let framing = parameters.framing(Protocol::Udp);
-                Link::Datagrams {
-                    remote,
-                    relay: Box::new(DatagramRelay::new(cx.now, to, framing, &request.sent_ahead)),
-                }
+                Self::Datagrams { remote, relay: Box::new(DatagramRelay::new(cx.now, to, framing, sent_ahead)) }
             }
             ConnectedLink::WebSocket(remote, upgraded) => {
                 let bridge = parameters.websocket.as_deref().cloned().unwrap_or_default();
@@ -133,16 +128,33 @@ impl<N: Network> Relaying<N> {
                     receive: parameters.receive_timeout,
                     whole: parameters.keep.is_some() || parameters.heals().is_some(),
                 };
-                let ahead = (&request.sent_ahead[..], upgraded.rest);
+                let ahead = (sent_ahead, upgraded.rest);
                 let connection = Connection::new(settings, cx.now);
                 let mut relay = WebSocketRelay::new(cx.now, connection, &options, ahead, upgraded.head.as_deref());
                 relay.open_with(openings(parameters), cx.random);
                 if let Some(resumed) = resumed {
                     relay.resume(resumed);
                 }
-                Link::WebSocket { remote, relay: Box::new(relay), subprotocol: upgraded.subprotocol }
+                Self::WebSocket { remote, relay: Box::new(relay), subprotocol: upgraded.subprotocol }
             }
-        };
+        }
+    }
+}
+
+impl<N: Network> Relaying<N> {
+    /// Echo mode over what `connected` has led to. `connect_reply` is written to the plugin first, and what HELO says to the
+    /// remote. `before`: what it goes on with whose remote was lost.
+    pub(crate) fn new(
+        connected: Connected<N>,
+        connect_reply: Vec<u8>,
+        before: Option<Before>,
+        parameters: &Parameters,
+        cx: &mut SessionContext<'_, N>,
+    ) -> Self {
+        let Connected { request, link, own_connection, response, times } = connected;
+        let has_arrived = response.is_some();
+        let (outages, resumed) = before.map_or((None, None), |before| (Some(Box::new(before.outages)), before.resumed));
+        let link = Link::new(link, &request.sent_ahead, has_arrived, resumed, parameters, cx);
         // An accepted socket has inherited the options of its listener.
         let may_probe = cx.config.limits.keep_alive.is_some() && !has_arrived;
         let keep_alive_pending = may_probe && !matches!(link, Link::Datagrams { .. });
