@@ -2,13 +2,14 @@
 
 use super::context::{SessionContext, TurnResult};
 use super::notifier::recipient;
+use super::plugin::PluginNews;
 use super::stages::healing::{HealOutcome, Healing, LostRemote};
 use super::stages::relaying::{Before, Relaying};
 use super::{Next, Session, Stage};
 use crate::net::network::Network;
 use crate::notify::Schedule;
 use crate::protocol::options::Protocol;
-use crate::relay::{CloseReason, RelayTurn};
+use crate::relay::CloseReason;
 
 impl<N: Network> Session<N> {
     /// True if the end of the remote that `relaying` leads to is not the plugin's: the proxy connects again.
@@ -44,7 +45,7 @@ impl<N: Network> Session<N> {
             let recipient = || recipient(&self.parameters, self.pid);
             self.notifier.notify(Schedule::handle_lost, recipient, cx.schedule, cx.now);
         }
-        Stage::Healing(Box::new(Healing::new((self.pid, origin), lost, outages, &self.parameters, cx)))
+        Stage::Healing(Box::new(Healing::new(self.pid, origin, lost, outages, &self.parameters, cx)))
     }
 
     pub(super) fn healing_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
@@ -70,14 +71,13 @@ impl<N: Network> Session<N> {
                 (false, Next::Enter(Stage::Closed))
             }
         };
-        let mut turn = RelayTurn { delivered: told, ..RelayTurn::default() };
-        let mut parked = false;
-        if let Some(plugin) = self.plugin.kept_mut() {
-            parked = plugin.end_turn(&mut turn, cx.now, cx.budget);
-        }
-        self.notify(&turn, parked, cx);
+        let news = match self.plugin.kept_mut() {
+            Some(plugin) => plugin.end_turn(cx.now, cx.budget),
+            None => PluginNews { data: told, ..PluginNews::default() },
+        };
+        self.notify(news, cx);
         match next {
-            Next::Stay(_) if parked => Next::Stay(TurnResult::Again),
+            Next::Stay(_) if news.parked => Next::Stay(TurnResult::Again),
             next => next,
         }
     }

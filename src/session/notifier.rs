@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::context::SessionContext;
 use super::pid::Pid;
+use super::plugin::PluginNews;
 use super::{Session, Stage};
 use crate::net::network::Network;
 use crate::notify::{Recipient, Schedule, SubscriptionId};
 use crate::protocol::number;
 use crate::protocol::options::Parameters;
-use crate::relay::RelayTurn;
 
 /// The notifications of one connection, which are opened when there is something to say. Every method takes what the
 /// plugin has subscribed to as a closure, since it is needed once at most.
@@ -75,17 +75,17 @@ impl Notifier {
 }
 
 impl<N: Network> Session<N> {
-    /// Notifies the plugin of what a turn has brought, and logs that the connection was `parked` in it.
-    pub(super) fn notify(&mut self, turn: &RelayTurn, parked: bool, cx: &mut SessionContext<'_, N>) {
-        if parked {
+    /// Notifies the plugin of what a turn has brought, and logs that the connection was parked in it.
+    pub(super) fn notify(&mut self, news: PluginNews, cx: &mut SessionContext<'_, N>) {
+        if news.parked {
             let time = number::format(self.parameters.keep.unwrap_or_default().as_secs_f64());
             log::info!("{} parked, its plugin has gone; kept for {time} s", self.pid);
         }
-        if turn.delivered {
+        if news.data {
             let recipient = || recipient(&self.parameters, self.pid);
             self.notifier.notify(Schedule::handle_data, recipient, cx.schedule, cx.now);
         }
-        if turn.end_delivered {
+        if news.end {
             // For the plugin this is the end: there is nothing more to read, whatever it may still send.
             self.notify_closed(cx);
         }

@@ -4,8 +4,8 @@ use super::context::{SessionContext, TurnResult};
 use super::draining::{DrainOutcome, Draining};
 use super::ended::EndedConnection;
 use super::notifier::recipient;
-use super::plugin::PluginSide;
 use super::plugin::kept::KeptPlugin;
+use super::plugin::{PluginNews, PluginSide};
 use super::serve::close_frame;
 use super::stages::unread_tail::{TailOutcome, UnreadTail};
 use super::{Next, Session, Stage};
@@ -25,45 +25,31 @@ impl<N: Network> Session<N> {
                 Ok(false) => return Next::Stay(TurnResult::Wait),
                 Err(_) => return Next::Enter(self.end_relay(CloseReason::PluginLost, cx)),
             }
-            // From now on the plugin may go away.
-            if self.parameters.keep.is_some()
-                && let PluginSide::Attached(socket) = std::mem::replace(&mut self.plugin, PluginSide::GONE)
-            {
-                let protocol = relaying.protocol();
-                let framing = self.parameters.framing(protocol);
-                let plugin = KeptPlugin::new(socket, framing, protocol == Protocol::Udp, cx.now);
-                self.plugin = PluginSide::Kept(Box::new(plugin));
-            }
-            if self.parameters.events {
-                let recipient = || recipient(&self.parameters, self.pid);
-                self.notifier.notify(Schedule::handle_connected, recipient, cx.schedule, cx.now);
-            }
+            let protocol = relaying.protocol();
+            self.begin_echo_mode(protocol, cx);
         }
-        if let Some(plugin) = self.plugin.kept_mut() {
-            plugin.begin_turn(cx.config.limits.history, cx.budget);
-        }
-        if let Some(client) = self.plugin.served_mut() {
-            client.begin_turn(cx.now, cx.budget);
-        }
-        let mut turn = relaying.turn(self.pid, self.plugin.endpoint_mut(), (&self.parameters, heals), cx);
+        let Stage::Relaying(relaying) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
+        self.plugin.begin_turn(cx.config.limits.history, cx.now, cx.budget);
+        let turn = relaying.turn(self.pid, self.plugin.endpoint_mut(), &self.parameters, heals, cx);
         let lost = relaying.relay().remote_end().filter(|_| heals);
-        if lost.is_some() {
-            // For the plugin this is no end.
-            turn.end_delivered = false;
-        }
-        if let Some(client) = self.plugin.served_mut() {
-            if client.awaits_close() {
-                let failed = relaying.relay().failure().is_some();
-                let (code, reason) = close_frame(if failed { CloseReason::RemoteLost } else { CloseReason::Done });
-                client.close(code, reason);
+        let mut again = turn.again;
+        let news = match &mut self.plugin {
+            PluginSide::Kept(plugin) => plugin.end_turn(cx.now, cx.budget),
+            side => {
+                if let PluginSide::Served(client) = side {
+                    if client.awaits_close() {
+                        let failed = relaying.relay().failure().is_some();
+                        let (code, reason) =
+                            close_frame(if failed { CloseReason::RemoteLost } else { CloseReason::Done });
+                        client.close(code, reason);
+                    }
+                    again |= client.end_turn(cx.budget);
+                }
+                // With HEAL the remote's end is not the plugin's.
+                PluginNews { data: turn.delivered, end: turn.end_delivered && lost.is_none(), parked: false }
             }
-            turn.again |= client.end_turn(cx.budget);
-        }
-        let mut parked = false;
-        if let Some(plugin) = self.plugin.kept_mut() {
-            parked = plugin.end_turn(&mut turn, cx.now, cx.budget);
-        }
-        self.notify(&turn, parked, cx);
+        };
+        self.notify(news, cx);
         if let Some(end) = lost {
             return Next::Enter(self.heal(end, cx));
         }
@@ -71,8 +57,23 @@ impl<N: Network> Session<N> {
             Some(end) => Next::Enter(self.end_relay(end, cx)),
             // A plugin that was disconnected in this turn may be writable now (UDP drops the oldest bytes), which no event
             // reports.
-            None if turn.again || parked => Next::Stay(TurnResult::Again),
+            None if again || news.parked => Next::Stay(TurnResult::Again),
             None => Next::Stay(TurnResult::Wait),
+        }
+    }
+
+    /// The plugin has its `OK CONN`: from now on it may go away (KEEP), and is notified.
+    fn begin_echo_mode(&mut self, protocol: Protocol, cx: &mut SessionContext<'_, N>) {
+        if self.parameters.keep.is_some()
+            && let PluginSide::Attached(socket) = std::mem::replace(&mut self.plugin, PluginSide::GONE)
+        {
+            let framing = self.parameters.framing(protocol);
+            let plugin = KeptPlugin::new(socket, framing, protocol == Protocol::Udp, cx.now);
+            self.plugin = PluginSide::Kept(Box::new(plugin));
+        }
+        if self.parameters.events {
+            let recipient = || recipient(&self.parameters, self.pid);
+            self.notifier.notify(Schedule::handle_connected, recipient, cx.schedule, cx.now);
         }
     }
 
@@ -132,9 +133,9 @@ impl<N: Network> Session<N> {
         };
         match tail.turn(plugin, cx.config.limits.history, cx.scratch, cx.budget, cx.now) {
             TailOutcome::Done => Next::Enter(Stage::Closed),
-            TailOutcome::Wait { turn, parked } => {
-                self.notify(&turn, parked, cx);
-                Next::Stay(if turn.again { TurnResult::Again } else { TurnResult::Wait })
+            TailOutcome::Wait { again, news } => {
+                self.notify(news, cx);
+                Next::Stay(if again { TurnResult::Again } else { TurnResult::Wait })
             }
         }
     }

@@ -32,7 +32,8 @@ impl<N: Network> Session<N> {
         pid: Pid,
         stream: N::Stream,
         peer: SocketAddr,
-        (port, tls): (u16, Option<&ServerTlsSettings>),
+        port: u16,
+        tls: Option<&ServerTlsSettings>,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
         let socket = SocketEndpoint::new(stream, Readiness::ACCEPTED);

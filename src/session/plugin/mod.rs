@@ -59,6 +59,17 @@ pub(crate) struct ServeChoice {
     pub ping_interval: Option<Duration>,
 }
 
+/// What a turn has brought that concerns the plugin: of data and the end it is notified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PluginNews {
+    /// There is something to read.
+    pub data: bool,
+    /// The plugin was told that nothing more comes.
+    pub end: bool,
+    /// The plugin has gone, and another may come (KEEP).
+    pub parked: bool,
+}
+
 impl<S: Stream> PluginSide<S> {
     /// The side of a session that has no plugin.
     pub(crate) const GONE: Self = Self::Gone(ClosedEndpoint);
@@ -97,6 +108,15 @@ impl<S: Stream> PluginSide<S> {
     /// The client of `[serve]` whose WebSocket is being opened.
     pub(crate) fn opening_mut(&mut self) -> Option<&mut ServedOpening<S>> {
         if let Self::Opening(opening) = self { Some(opening) } else { None }
+    }
+
+    /// Begins a turn in which the plugin's side is read or written. `history`: see [`KeptPlugin::begin_turn`].
+    pub(crate) fn begin_turn(&mut self, history: usize, now: Instant, budget: &MemoryBudget) {
+        match self {
+            Self::Kept(plugin) => plugin.begin_turn(history, budget),
+            Self::Served(client) => client.begin_turn(now, budget),
+            Self::Attached(_) | Self::Opening(_) | Self::Gone(_) => {}
+        }
     }
 
     /// Takes the connection of a peer that has vanished for broken. True if it has been lost just now.

@@ -87,7 +87,8 @@ pub(crate) enum HealOutcome<N: Network> {
 impl<N: Network> Healing<N> {
     /// Begins to heal a connection of `pid`, which `origin` has asked for.
     pub(crate) fn new(
-        (pid, origin): (Pid, RequestOrigin),
+        pid: Pid,
+        origin: RequestOrigin,
         lost: LostRemote,
         mut outages: Outages,
         parameters: &Parameters,
@@ -288,7 +289,7 @@ mod tests {
         };
         let parameters = Parameters::default();
         let mut healing: Healing<SimNetwork> = world.with_context(1, |cx| {
-            Healing::new((pid, RequestOrigin::Configuration), lost, Outages::none(cx.now), &parameters, cx)
+            Healing::new(pid, RequestOrigin::Configuration, lost, Outages::none(cx.now), &parameters, cx)
         });
         let (plugin, _peer) = connection(FaultProfile::default(), 1000);
         let mut plugin = SocketEndpoint::new(plugin, Readiness::FRESH);

@@ -247,7 +247,8 @@ impl<N: Network> Relaying<N> {
         &mut self,
         pid: Pid,
         plugin: &mut dyn Endpoint,
-        (parameters, heals): (&Parameters, bool),
+        parameters: &Parameters,
+        heals: bool,
         cx: &mut SessionContext<'_, N>,
     ) -> RelayTurn {
         if self.nagle_on && self.relay().sent() > 0 && self.writes_again(plugin) {
@@ -543,7 +544,7 @@ mod tests {
         again.handle_remote_event(peer.wire_mut().take_event());
         let (plugin, _plugin_peer) = connection(FaultProfile::default(), 1000);
         world.with_context(1, |cx| {
-            again.turn(pid(), &mut SocketEndpoint::new(plugin, Readiness::FRESH), (&parameters, false), cx)
+            again.turn(pid(), &mut SocketEndpoint::new(plugin, Readiness::FRESH), &parameters, false, cx)
         });
         assert_eq!((again.totals().received, again.totals().sent), (14, 20));
         assert_eq!((again.outages().first_connected_at, again.connected_at()), (start, world.now));
@@ -595,7 +596,7 @@ mod tests {
         plugin_peer.wire_mut().make_room(1000);
         plugin.handle_event(plugin_peer.wire_mut().take_event());
         assert!(relaying.send_connect_reply(&mut plugin).unwrap() && relaying.is_connect_reply_sent());
-        let turn = world.with_context(1, |cx| relaying.turn(pid(), &mut plugin, (&Parameters::default(), false), cx));
+        let turn = world.with_context(1, |cx| relaying.turn(pid(), &mut plugin, &Parameters::default(), false, cx));
         assert!(turn.delivered);
         assert_eq!(plugin_peer.wire().received, b"OK CONN\ndata");
         assert_eq!(plugin.stream().held(), 0);

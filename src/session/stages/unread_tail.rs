@@ -9,10 +9,11 @@ use crate::net::endpoint::{Endpoint, Transfer};
 use crate::net::socket::Stream;
 use crate::protocol::options::Protocol;
 use crate::protocol::target::Target;
+use crate::relay::RelayTotals;
 use crate::relay::memory_budget::MemoryBudget;
-use crate::relay::{RelayTotals, RelayTurn};
 use crate::session::TURN_READS;
 use crate::session::connect_times::ConnectTimes;
+use crate::session::plugin::PluginNews;
 use crate::session::plugin::kept::KeptPlugin;
 
 /// Time for a plugin that has ended the connection itself: the unread bytes hold only the close reason.
@@ -44,10 +45,10 @@ pub(crate) struct UnreadTail {
 pub(crate) enum TailOutcome {
     /// The tail waits for the plugin.
     Wait {
-        /// What the plugin is to be notified of.
-        turn: RelayTurn,
-        /// The plugin was disconnected in this turn.
-        parked: bool,
+        /// There is more to do at once.
+        again: bool,
+        /// What the turn has brought.
+        news: PluginNews,
     },
     /// The plugin has read everything, or does not come back.
     Done,
@@ -79,12 +80,12 @@ impl UnreadTail {
                 Transfer::Blocked => break,
             }
         }
-        let mut turn = RelayTurn { again: plugin.is_readable(), ..RelayTurn::default() };
-        let parked = plugin.end_turn(&mut turn, now, budget);
+        let again = plugin.is_readable();
+        let news = plugin.end_turn(now, budget);
         if !self.kept && plugin.parked_since().is_some() {
             return TailOutcome::Done;
         }
-        TailOutcome::Wait { turn, parked }
+        TailOutcome::Wait { again, news }
     }
 }
 
@@ -113,7 +114,7 @@ mod tests {
             plugin.begin_turn(1000, &budget);
             assert!(matches!(plugin.try_write(&vec![7; left]), Transfer::Bytes(taken) if taken == left));
             plugin.shutdown_write();
-            plugin.end_turn(&mut RelayTurn::default(), now, &mut budget);
+            plugin.end_turn(now, &mut budget);
             let target = Target::parse_prefix(b"h:1").unwrap().0;
             let tail = UnreadTail {
                 target,
@@ -140,12 +141,18 @@ mod tests {
     fn a_plugin_that_goes_before_it_has_read_everything_is_parked_if_it_is_kept() {
         for kept in [false, true] {
             let mut fixture = Fixture::new(10, 100, kept);
-            assert!(matches!(fixture.turn(Readiness::default()), TailOutcome::Wait { parked: false, .. }));
+            assert!(matches!(
+                fixture.turn(Readiness::default()),
+                TailOutcome::Wait { news: PluginNews { parked: false, .. }, .. }
+            ));
             // The plugin's end of its side: the remote's has not been delivered.
             let outcome = fixture.turn(ENDED);
             match kept {
                 false => assert_eq!(outcome, TailOutcome::Done),
-                true => assert!(matches!(outcome, TailOutcome::Wait { parked: true, .. }), "{outcome:?}"),
+                true => assert!(
+                    matches!(outcome, TailOutcome::Wait { news: PluginNews { parked: true, .. }, .. }),
+                    "{outcome:?}"
+                ),
             }
         }
     }

@@ -28,9 +28,9 @@ use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
 use crate::protocol::framing::Framing;
-use crate::relay::RelayTurn;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::session::outbox::Outbox;
+use crate::session::plugin::PluginNews;
 use replay::ReplayBuffer;
 
 /// When the oldest datagrams are dropped, this part of the bound is freed: dropping costs less in one go.
@@ -175,12 +175,11 @@ impl<S: Stream> KeptPlugin<S> {
         self.write();
     }
 
-    /// Ends a turn: counts what is held in the budget, and corrects in `turn` what the plugin is to be notified of. True
-    /// if the plugin was disconnected in this turn.
+    /// Ends a turn: counts what is held in the budget.
     ///
     /// Data is news when it was written to the plugin's connection, and for a parked plugin when the first of it arrives.
     /// The end is news when the connection was told, and for a parked plugin at once.
-    pub(crate) fn end_turn(&mut self, turn: &mut RelayTurn, now: Instant, budget: &mut MemoryBudget) -> bool {
+    pub(crate) fn end_turn(&mut self, now: Instant, budget: &mut MemoryBudget) -> PluginNews {
         let Changes { arrived, written, told } = std::mem::take(&mut self.changes);
         let newly_parked = self.parked.is_none() && self.is_disconnected();
         if newly_parked {
@@ -191,15 +190,14 @@ impl<S: Stream> KeptPlugin<S> {
             self.progress = now;
             budget.handle_moved(written);
         }
-        turn.delivered = written > 0;
-        turn.end_delivered = told;
+        let mut news = PluginNews { data: written > 0, end: told, parked: newly_parked };
         if let Some(parked) = &mut self.parked {
-            turn.delivered |= arrived && !parked.announced;
+            news.data |= arrived && !parked.announced;
             parked.announced |= arrived;
-            turn.end_delivered |= self.remote != RemoteEnd::Open;
+            news.end |= self.remote != RemoteEnd::Open;
         }
         self.account(budget);
-        newly_parked
+        news
     }
 
     /// Goes on behind the first `seen` messages, or without that with what was not sent whole. An error changes nothing.

@@ -16,7 +16,6 @@ use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::readiness::Readiness;
 use crate::net::socket::Stream;
 use crate::protocol::framing::Framing;
-use crate::relay::RelayTurn;
 use crate::relay::memory_budget::MemoryBudget;
 use crate::testing::seeds::for_each_seed;
 
@@ -141,7 +140,7 @@ impl World {
         if self.kept.is_readable() {
             self.kept.try_read(&mut [0; 16]);
         }
-        self.kept.end_turn(&mut RelayTurn::default(), self.now, &mut self.budget);
+        self.kept.end_turn(self.now, &mut self.budget);
         let held = self.budget.held();
         assert!(held >= self.kept.waiting());
         assert!(held <= 3000 + HISTORY + SOCKET, "{held} bytes are held");

@@ -138,7 +138,7 @@ impl Scene {
         let pid = PidSource::default().next(SystemTime::UNIX_EPOCH, true);
         let address: SocketAddr = "10.0.0.5:40000".parse().unwrap();
         world.budget.add_session(KEY);
-        let session = world.with_context(KEY, |cx| Session::served(pid, stream, address, (80, None), cx));
+        let session = world.with_context(KEY, |cx| Session::served(pid, stream, address, 80, None, cx));
         let target = match with_messages {
             true => Target::Upgrading(ServerHandshake::new()),
             false => Target::Bytes { said: Vec::new(), heard: Vec::new() },

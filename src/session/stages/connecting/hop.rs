@@ -77,7 +77,7 @@ impl Hop {
         parameters: &Parameters,
         cx: &SessionContext<'_, N>,
     ) -> Self {
-        Self::new(target, (redirects, true, NetworkScope::Loopback), parameters, cx)
+        Self::new(target, redirects, true, NetworkScope::Loopback, parameters, cx)
     }
 
     /// Where the server here redirects to. Credentials go no farther than the server's own host.
@@ -91,12 +91,14 @@ impl Hop {
         let to = follow(from, location, self.redirects)?;
         let trusted = self.trusted && to.same_host(from);
         let scope = self.address.map_or(NetworkScope::Public, |address| scope_of(address, cx.network));
-        Ok(Self::new(Target::WebSocket(to), (self.redirects - 1, trusted, scope), parameters, cx))
+        Ok(Self::new(Target::WebSocket(to), self.redirects - 1, trusted, scope, parameters, cx))
     }
 
     fn new<N: Network>(
         target: Target,
-        (redirects, trusted, min_scope): (u32, bool, NetworkScope),
+        redirects: u32,
+        trusted: bool,
+        min_scope: NetworkScope,
         parameters: &Parameters,
         cx: &SessionContext<'_, N>,
     ) -> Self {
