@@ -2,7 +2,7 @@
 
 use super::context::{SessionContext, TurnResult};
 use super::notifier::recipient;
-use super::plugin::PluginNews;
+use super::plugin::{PluginNews, PluginSide};
 use super::stages::healing::{HealOutcome, Healing, LostRemote};
 use super::stages::relaying::{Before, Relaying};
 use super::{Next, Session, Stage};
@@ -40,6 +40,7 @@ impl<N: Network> Session<N> {
             last_heard,
             times: relaying.times(),
             to_remote: relaying.take_to_remote(),
+            tells_plugin: self.plugin.served().is_none(),
         };
         if self.parameters.events {
             let recipient = || recipient(&self.parameters, self.pid);
@@ -50,9 +51,7 @@ impl<N: Network> Session<N> {
 
     pub(super) fn healing_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
         let Stage::Healing(healing) = &mut self.stage else { return Next::Stay(TurnResult::Wait) };
-        if let Some(plugin) = self.plugin.kept_mut() {
-            plugin.begin_turn(cx.config.limits.history, cx.budget);
-        }
+        self.plugin.begin_turn(cx.config.limits.history, cx.now, cx.budget);
         let outcome = healing.turn(self.plugin.endpoint_mut(), &self.parameters, cx);
         let (told, next) = match outcome {
             HealOutcome::Wait { told } => (told, Next::Stay(TurnResult::Wait)),
@@ -71,13 +70,18 @@ impl<N: Network> Session<N> {
                 (false, Next::Enter(Stage::Closed))
             }
         };
-        let news = match self.plugin.kept_mut() {
-            Some(plugin) => plugin.end_turn(cx.now, cx.budget),
-            None => PluginNews { data: told, ..PluginNews::default() },
+        let mut again = false;
+        let news = match &mut self.plugin {
+            PluginSide::Kept(plugin) => plugin.end_turn(cx.now, cx.budget),
+            PluginSide::Served(client) => {
+                again = client.end_turn(cx.budget);
+                PluginNews::default()
+            }
+            _ => PluginNews { data: told, ..PluginNews::default() },
         };
         self.notify(news, cx);
         match next {
-            Next::Stay(_) if news.parked => Next::Stay(TurnResult::Again),
+            Next::Stay(_) if news.parked || again => Next::Stay(TurnResult::Again),
             next => next,
         }
     }

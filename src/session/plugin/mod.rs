@@ -90,11 +90,6 @@ impl<S: Stream> PluginSide<S> {
         if let Self::Kept(plugin) = self { Some(plugin) } else { None }
     }
 
-    /// The kept plugin, if the session is kept.
-    pub(crate) fn kept_mut(&mut self) -> Option<&mut KeptPlugin<S>> {
-        if let Self::Kept(plugin) = self { Some(plugin) } else { None }
-    }
-
     /// The client of `[serve]`, once its WebSocket is open.
     pub(crate) fn served(&self) -> Option<&ServedClient<S>> {
         if let Self::Served(client) = self { Some(client) } else { None }
@@ -181,7 +176,7 @@ impl<S: Stream> PluginSide<S> {
         }
     }
 
-    /// As stages and relays see it.
+    /// See [`PluginSide::endpoint`].
     pub(crate) fn endpoint_mut(&mut self) -> &mut dyn Endpoint {
         match self {
             Self::Attached(socket) => socket,

@@ -50,6 +50,7 @@ pub(crate) struct Healing<N: Network> {
     to_plugin: Outbox,
     /// What the plugin has sent, and what was not encoded yet (WebSocket).
     to_remote: Option<ToRemote>,
+    tells_plugin: bool,
     /// When the next attempt begins; no longer of importance while one is under way.
     retry_at: Instant,
     attempt: Option<Box<Connecting<N>>>,
@@ -70,6 +71,8 @@ pub(crate) struct LostRemote {
     pub times: ConnectTimes,
     /// What the plugin has sent, and what was not encoded yet (WebSocket).
     pub to_remote: Option<ToRemote>,
+    /// The plugin is told of the loss, if its framing can. A client of `[serve]` has no frame for that.
+    pub tells_plugin: bool,
 }
 
 /// What a turn leads to.
@@ -94,7 +97,7 @@ impl<N: Network> Healing<N> {
         parameters: &Parameters,
         cx: &mut SessionContext<'_, N>,
     ) -> Self {
-        let LostRemote { target, protocol, reason, last_heard, times, to_remote } = lost;
+        let LostRemote { target, protocol, reason, last_heard, times, to_remote, tells_plugin } = lost;
         let delay = outages.next_delay(parameters.heals().unwrap_or_default(), cx.random);
         log::info!("{pid} lost: {reason}; {target}, connecting again in {} s", Seconds(delay, 1));
         let mut healing = Self {
@@ -107,6 +110,7 @@ impl<N: Network> Healing<N> {
             times,
             to_plugin: Outbox::default(),
             to_remote,
+            tells_plugin,
             retry_at: cx.now + delay,
             attempt: None,
             outages,
@@ -118,7 +122,7 @@ impl<N: Network> Healing<N> {
 
     /// Tells the plugin what has become of the remote, if its framing can.
     fn tell_plugin(&mut self, text: &str, parameters: &Parameters) {
-        if parameters.framing(self.protocol) == Framing::Mesg {
+        if self.tells_plugin && parameters.framing(self.protocol) == Framing::Mesg {
             let mut message = Vec::new();
             encode_body("EVNT", text.as_bytes(), &mut message);
             self.to_plugin.push(&message);
@@ -286,6 +290,7 @@ mod tests {
             last_heard: world.now,
             times: ConnectTimes::default(),
             to_remote: None,
+            tells_plugin: true,
         };
         let parameters = Parameters::default();
         let mut healing: Healing<SimNetwork> = world.with_context(1, |cx| {

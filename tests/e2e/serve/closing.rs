@@ -1,16 +1,47 @@
 //! How connections end: each side is told, once.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 use testkit::device::{Device, Kind};
-use testkit::websocket::{BINARY, CLOSE, PING, PONG, TEXT, close_of, masked_frame_of};
+use testkit::websocket::{BINARY, CLOSE, PING, PONG, Peer, TEXT, close_of, masked_frame_of};
 
 use super::Served;
-use crate::support::{StatClient, accepted, ends, read_close_code, read_frame, stays_quiet};
+use crate::support::{LIMIT, StatClient, accepted, ends, read_close_code, read_frame, stays_quiet};
+
+/// Regression: the client had no turn while the target was lost, so a ping that was due kept the loop from sleeping; and the client was
+/// closed with 1011, since EVNT is no frame.
+#[test]
+fn with_heal_the_end_of_the_target_is_none_for_the_client() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let served = Served::start(&[format!("/a PNGI=1 CONN ws://{}/ HEAL=60", target.local_addr().unwrap())]);
+    let accept = || {
+        let (stream, _) = target.accept().unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut remote = Peer::new(stream);
+        remote.upgrade().unwrap();
+        remote
+    };
+    let mut client = served.requested("/a", &[]);
+    let mut remote = accept();
+    assert_eq!(client.request().unwrap().line, "HTTP/1.1 101 Switching Protocols");
+    remote.send_frame(TEXT, b"one").unwrap();
+    assert_eq!(read_frame(&mut client), (TEXT, b"one".to_vec()));
+    drop(remote);
+    // Until the target answers, the proxy stays disconnected.
+    let (opcode, payload) = read_frame(&mut client);
+    assert_eq!(opcode, PING);
+    client.send_masked(PONG, &payload).unwrap();
+    client.send_masked(TEXT, b"two").unwrap();
+    let mut remote = accept();
+    assert_eq!(read_frame(&mut remote), (TEXT, b"two".to_vec()));
+    remote.send_frame(TEXT, b"three").unwrap();
+    let next = std::iter::repeat_with(|| read_frame(&mut client)).find(|(opcode, _)| *opcode != PING);
+    assert_eq!(next, Some((TEXT, b"three".to_vec())));
+}
 
 #[test]
 fn the_end_of_the_target_is_a_close_frame_with_1000_behind_everything() {

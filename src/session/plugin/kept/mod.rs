@@ -125,7 +125,7 @@ impl<S: Stream> KeptPlugin<S> {
         self.socket.as_ref()
     }
 
-    /// The plugin's connection, unless there is none.
+    /// See [`KeptPlugin::socket`].
     pub(crate) fn socket_mut(&mut self) -> Option<&mut SocketEndpoint<S>> {
         self.socket.as_mut()
     }

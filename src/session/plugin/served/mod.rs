@@ -163,7 +163,7 @@ impl<S: Stream> ServedClient<S> {
         &self.socket
     }
 
-    /// The client's connection.
+    /// See [`ServedClient::socket`].
     pub(crate) fn socket_mut(&mut self) -> &mut SocketEndpoint<RemoteStream<S>> {
         &mut self.socket
     }
