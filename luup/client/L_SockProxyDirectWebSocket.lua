@@ -150,7 +150,7 @@ function WebSocket:read(now)
     local bytes, why = self.transport:fill()
     if bytes > 0 then self.heard, self.pinged = now, nil end
     -- The proxy's words for an end without a close frame.
-    if why == "closed" and self.framing == "MESG" then why = "closed without goodbye" end
+    if why == "closed" and self.framing == "MESG" then why = "closed without a close frame" end
     return bytes, why
 end
 

@@ -46,7 +46,7 @@ lib.check( conn.state == "closed" and conn.code == 4001 and conn.reason == "why 
 lib.equal( select( 2, conn:poll() ), "why not" )
 lib.equal( next( group ), nil )
 for text, expected in pairs {
-    close = "close 1005 ", vanish = "close 1006 closed without goodbye", reserved = "close 1002",
+    close = "close 1005 ", vanish = "close 1006 closed without a close frame", reserved = "close 1002",
     ["hex 880203ed"] = "close 1002 invalid close code: 1005",
 } do
     conn, events = open( plain .. "/", {} )
