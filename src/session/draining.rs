@@ -27,7 +27,7 @@ pub(crate) enum DrainOutcome {
     Wait,
     /// There is more to do at once.
     Again,
-    /// The plugin has closed its side, or is gone.
+    /// The plugin has closed its side, or is gone; or time is up, and it still sends.
     Done,
 }
 
@@ -53,7 +53,7 @@ impl Draining {
     }
 
     /// Writes what is left, then waits for the plugin to close.
-    pub(crate) fn turn(&mut self, plugin: &mut dyn Endpoint, scratch: &mut [u8]) -> DrainOutcome {
+    pub(crate) fn turn(&mut self, plugin: &mut dyn Endpoint, scratch: &mut [u8], now: Instant) -> DrainOutcome {
         match self.outbox.flush(plugin) {
             Ok(true) if !self.end_sent => {
                 plugin.shutdown_write();
@@ -78,7 +78,8 @@ impl Draining {
                 Transfer::Blocked => return DrainOutcome::Wait,
             }
         }
-        DrainOutcome::Again
+        // A peer that sends faster than it is read would otherwise keep its place.
+        if now < self.due { DrainOutcome::Again } else { DrainOutcome::Done }
     }
 }
 
@@ -97,7 +98,7 @@ mod tests {
 
     fn turn(draining: &mut Draining, plugin: &mut WireEndpoint) -> DrainOutcome {
         deliver_event(plugin);
-        draining.turn(plugin, &mut [0; 64])
+        draining.turn(plugin, &mut [0; 64], draining.due - DRAIN_TIMEOUT)
     }
 
     #[test]
@@ -134,5 +135,17 @@ mod tests {
         assert_eq!(plugin.stream().unread(), 0);
         plugin.stream_mut().break_off();
         assert_eq!(turn(&mut draining, &mut plugin), DrainOutcome::Done);
+    }
+
+    /// Regression: a peer that sent without end was never closed.
+    #[test]
+    fn a_peer_that_still_sends_when_time_is_up_is_closed() {
+        let (mut draining, mut plugin) = (Draining::new(Vec::new(), Instant::now()), plugin(100));
+        for (early, expected) in [(Duration::from_millis(1), DrainOutcome::Again), (Duration::ZERO, DrainOutcome::Done)]
+        {
+            plugin.stream_mut().send_bytes(&[0; 64 * (TURN_READS + 1)]);
+            deliver_event(&mut plugin);
+            assert_eq!(draining.turn(&mut plugin, &mut [0; 64], draining.due - early), expected);
+        }
     }
 }

@@ -318,14 +318,16 @@ impl<S: Stream> Opening<S> {
             {
                 self.leave()
             }
-            OpeningState::Connected(client, Step::Answered(draining)) => match draining.turn(client, cx.scratch) {
-                DrainOutcome::Again => OpeningOutcome::Again,
-                DrainOutcome::Wait if cx.now < draining.deadline() => OpeningOutcome::Wait,
-                DrainOutcome::Wait | DrainOutcome::Done => {
-                    self.state = OpeningState::OVER;
-                    OpeningOutcome::Over
+            OpeningState::Connected(client, Step::Answered(draining)) => {
+                match draining.turn(client, cx.scratch, cx.now) {
+                    DrainOutcome::Again => OpeningOutcome::Again,
+                    DrainOutcome::Wait if cx.now < draining.deadline() => OpeningOutcome::Wait,
+                    DrainOutcome::Wait | DrainOutcome::Done => {
+                        self.state = OpeningState::OVER;
+                        OpeningOutcome::Over
+                    }
                 }
-            },
+            }
             OpeningState::Tls(..) | OpeningState::Connected(_, Step::Reading(..) | Step::Requested(_)) => {
                 OpeningOutcome::Wait
             }

@@ -145,8 +145,9 @@ impl<N: Network> Session<N> {
         let mut again = false;
         if let Some(client) = self.plugin.served_mut() {
             client.begin_turn(cx.now, cx.budget);
+            draining.set_deadline(client.drain_deadline(cx.config.limits.stall));
         }
-        let outcome = draining.turn(self.plugin.endpoint_mut(), cx.scratch);
+        let outcome = draining.turn(self.plugin.endpoint_mut(), cx.scratch, cx.now);
         if let Some(client) = self.plugin.served_mut() {
             again = client.end_turn(cx.budget);
             draining.set_deadline(client.drain_deadline(cx.config.limits.stall));
