@@ -121,7 +121,7 @@ function steps.connect(self)
     local opened
     opened, why = channel:request(command, Options.reply_limit(options, self.websocket))
     -- This proxy has ended before it could reply.
-    if why == "closed" and options.direct then return steps.connect_direct(self, "the proxy has closed the connection") end
+    if channel.ended and options.direct then return steps.connect_direct(self, "the proxy has closed the connection") end
     return opened, why
 end
 

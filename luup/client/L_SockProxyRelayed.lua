@@ -56,16 +56,23 @@ function Relayed:announce(notify)
 end
 
 --- Sends CONN or ACPT, and sets `requested` then. `seconds`: how long the reply may take. `pid`: the pid that the plugin has
--- chosen, or nil. Returns the connection, or nil and the reason.
+-- chosen, or nil. Returns the connection, or nil and the reason. Sets `ended` if the proxy has closed the connection without a
+-- reply; "closed" may also be its reply.
 function Relayed:request(command, seconds, pid)
     local verb = command:sub(1, 4)
     self.transport:push(command .. "\n")
     local sent, why = self.transport:flush(self.patience)
-    if not sent then return give_up(self, "the proxy does not accept data: " .. tostring(why)) end
+    if not sent then
+        self.ended = why == "closed"
+        return give_up(self, "the proxy does not accept data: " .. tostring(why))
+    end
     self.requested = true
     local line
     line, why = Handshake.reply(self.transport, seconds)
-    if not line then return give_up(self, why) end
+    if not line then
+        self.ended = why == "closed"
+        return give_up(self, why)
+    end
     local given = line:match("^OK " .. verb .. " (%S+)$")
     if not given then return give_up(self, line:match("^ERR " .. verb .. " (.*)") or line) end
     -- ACPT's reply has the arrival's id, and notifications the pid that the plugin chose.

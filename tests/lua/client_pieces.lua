@@ -357,7 +357,27 @@ conn = lib.check( proxy.open( "127.0.0.1:" .. select( 2, device:getsockname() ),
 lib.equal( conn.direct, true )
 lib.equal( table.concat( said ), "SockProxyClient: the proxy has closed the connection; connecting without it" )
 conn:close()
+-- So it is if the proxy has ended before NTFY: CONN cannot be sent.
+local ended = fake( { GREETING }, "closed" )
+local send_once = ended.send
+function ended:send( ... )
+    if #self.taken > 0 then return nil, "closed", 0 end
+    return send_once( self, ... )
+end
+local target = "127.0.0.1:" .. select( 2, device:getsockname() )
+conn = lib.check( proxy.open( target, {
+    host = "10.0.0.1", port = 99, direct = true, log = function() end, notify = { device = 1, service = "s", action = "a" },
+    connect = function( host, port )
+        if port == 99 then return ended end
+        return socket.connect( host, port )
+    end,
+} ) )
+lib.equal( conn.direct, true )
+conn:close()
 device:close()
+-- "closed" is also the proxy's word for a device that has reset the connection.
+conn = against( { GREETING, "ERR CONN closed\n" }, { target = target, direct = true, log = function() lib.check( false, "it logs" ) end } )
+lib.equal( conn, "closed" )
 
 -- KEEP needs a secret, and secret() returns a new one each time.
 lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300 } ) ), "^KEEP needs notify.pid" )
