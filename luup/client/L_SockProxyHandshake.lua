@@ -80,7 +80,8 @@ local function connect_to_proxy(options, seconds)
         -- LuaSocket would wait for the name server. Most plugins never need this, and it takes memory.
         local why
         host, why = require("L_SockProxyResolver").resolve(host, started, seconds)
-        if not host then return nil, why end
+        -- A name server that does not answer says nothing about the proxy.
+        if not host then return nil, "no address: " .. why end
     end
     return Handshake.connect_tcp(host, options.port, seconds - Clock.since(started))
 end

@@ -379,6 +379,15 @@ device:close()
 conn = against( { GREETING, "ERR CONN closed\n" }, { target = target, direct = true, log = function() lib.check( false, "it logs" ) end } )
 lib.equal( conn, "closed" )
 
+-- A name server that does not answer is no proxy that hangs, whose connections would be ended.
+local Resolver, Handshake = require "L_SockProxyResolver", require "L_SockProxyHandshake"
+local resolve = Resolver.resolve
+function Resolver.resolve() return nil, "timeout" end
+conn, why = Handshake.dial { host = "proxy.example", port = 99 }
+lib.equal( conn, nil )
+lib.equal( why, "no proxy at proxy.example:99: no address: timeout" )
+Resolver.resolve = resolve
+
 -- KEEP needs a secret, and secret() returns a new one each time.
 lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300 } ) ), "^KEEP needs notify.pid" )
 lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300, notify = { device = 1, service = "s", action = "a", pid = "short" } } ) ), "^KEEP needs notify.pid" )
