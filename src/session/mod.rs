@@ -23,8 +23,9 @@
 //!
 //! A session owns the plugin's side, the remote's, and the plugin's notifications. Each stage is a type of its own
 //! ([`stages`]) that knows neither the session nor its siblings: its turn returns an outcome, of which a method of the session
-//! makes the next stage. What several stages need stands in files here that are named by a noun. These methods stand in the files here that are named by a verb (`set_up`, `connect`, `relay`, `heal`,
-//! `keep`, `listen`, `arrive`, `serve`, `end`). A session knows nothing of other sessions: what concerns them it asks of the daemon, by [`TurnResult::Request`].
+//! makes the next stage. These methods stand in the files here that are named by a verb (`set_up`, `connect`, `relay`, `heal`,
+//! `keep`, `listen`, `arrive`, `serve`, `end`), and in `status_port`. What several stages need stands in files that are named by a
+//! noun. A session knows nothing of other sessions: what concerns them it asks of the daemon, by [`TurnResult::Request`].
 //!
 //! Contract: after every `handle_*`, call [`Session::turn`] until it no longer returns [`TurnResult::Again`], then arm a
 //! timer for [`Session::deadline`]. Where the deadline has passed, call [`Session::assume_readable`] and

@@ -412,7 +412,8 @@ impl<S: Stream> Opening<S> {
         *step = Step::Answered(Draining::new(handshake.transmit().to_vec(), now));
     }
 
-    /// Answers a request for a page with `response` (of a HEAD: up to the body), which the client gets 10 s to read. To be followed by a turn.
+    /// Answers a request for a page with `response` (of a HEAD: up to the body), which the client gets 10 s to read. To be followed
+    /// by a turn.
     pub(crate) fn respond(&mut self, response: Vec<u8>, now: Instant) {
         if let OpeningState::Connected(_, step @ Step::Requested(PendingRequest::Page(_))) = &mut self.state {
             let response = if step.is_head() { head_of_response(response) } else { response };

@@ -31,7 +31,7 @@ pub(crate) enum SetupOutcome {
     Wait,
     /// There is more to do at once.
     Again,
-    /// The daemon is to answer, by [`Setup::reply`] or otherwise.
+    /// The daemon is to answer, by [`crate::session::Session::reply`] or otherwise.
     Request(DaemonRequest),
     /// The plugin has said CONN.
     Connect(ConnectRequest),

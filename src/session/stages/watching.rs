@@ -1,4 +1,5 @@
-//! A client of the status port (`[status]`) with a WebSocket, over which it is sent the status every second. What it sends is dropped.
+//! A client of the status port (`[status]`) with a WebSocket, over which it is sent the status every second. What it sends is
+//! dropped.
 
 use std::time::{Duration, Instant};
 
