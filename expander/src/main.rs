@@ -7,7 +7,8 @@
 //! usage: FILE OUTPUT
 //! ```
 //!
-//! The launcher (`luup/plugin/launcher.sh`) runs it at boot. Exit status: 0, or 1 after a failure, with a line on standard error.
+//! The launcher (`luup/plugin/launcher.sh`) runs it at boot. Exit status: 0, 73 if the output cannot be written, or 1 after any
+//! other failure. A line on standard error says which.
 //! There is no libc and no decoder on the box to rely on, so that this is static and small: it prints fixed words alone.
 
 use std::env;
@@ -43,6 +44,11 @@ impl Failure {
             Self::Unwritable => b"the output cannot be written\n",
         }
     }
+
+    /// The exit status. That of an output that cannot be written is the launcher's own for memory that is full.
+    fn status(self) -> u8 {
+        if self == Self::Unwritable { 73 } else { 1 }
+    }
 }
 
 fn main() -> ExitCode {
@@ -51,7 +57,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             // There is no one else to tell.
             let _ = io::stderr().write_all(failure.line());
-            ExitCode::FAILURE
+            failure.status().into()
         }
     }
 }

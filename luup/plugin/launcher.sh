@@ -69,7 +69,14 @@ expand() {
         return 1
     fi
     chmod 700 "$packed"
-    output=$("$packed" "$new" 2>&1 </dev/null) || fail 75 "$name does not run on this device: $output"
+    output=$("$packed" "$new" 2>&1 </dev/null) || case $? in
+        73)
+            # Other programs have taken the memory that was free. The plugin stores the error there, too.
+            rm -f "$new" "$packed"
+            fail 73 "not enough memory in $runtime: $output"
+            ;;
+        *) fail 75 "$name does not run on this device: $output" ;;
+    esac
     rm -f "$packed"
     is "$new" "$size" "$md5"
 }

@@ -72,6 +72,21 @@ case("not enough memory", function()
     end, "not enough memory in /tmp/sockproxyd%-run: %d+ KiB free, %d+ KiB needed$")
 end)
 
+case("memory that other programs take while the daemon is expanded", function()
+    keeps_the_lua_daemon("real", function()
+        System.must("mv /usr/bin/pluto-lzo /usr/bin/lzo")
+        -- The spare memory is for the plugin itself.
+        System.write("/usr/bin/pluto-lzo", [[#!/bin/sh
+lzo "$@"
+case $2 in *.bin.lzo)
+    dd if=/dev/zero of=/tmp/spare bs=1024 count=600
+    dd if=/dev/zero of=/tmp/filler bs=1024
+    rm /tmp/spare
+esac]])
+        System.must("chmod 755 /usr/bin/pluto-lzo")
+    end, "not enough memory in /tmp/sockproxyd%-run: the output cannot be written$")
+end)
+
 case("no space in flash", function()
     System.must("mount -t tmpfs -o size=4k tmpfs /usr/sbin")
     System.write("/usr/sbin/filler", ("x"):rep(4096))
