@@ -83,7 +83,8 @@ local function connect_to_proxy(options, seconds)
         -- A name server that does not answer says nothing about the proxy.
         if not host then return nil, "no address: " .. why end
     end
-    return Handshake.connect_tcp(host, options.port, seconds - Clock.since(started))
+    -- However long the look-up took, and the polls in between: the proxy has the time for one.
+    return Handshake.connect_tcp(host, options.port, math.max(seconds - Clock.since(started), MAX_DIAL))
 end
 
 --- Connects to the proxy and reads nothing. `options`: host, port, patience, chunk, and `connect(host, port, options)`

@@ -386,7 +386,19 @@ function Resolver.resolve() return nil, "timeout" end
 conn, why = Handshake.dial { host = "proxy.example", port = 99 }
 lib.equal( conn, nil )
 lib.equal( why, "no proxy at proxy.example:99: no address: timeout" )
-Resolver.resolve = resolve
+-- Nor is one whose name took all the time, as with a Luup that polls late.
+function Resolver.resolve( _, _, seconds )
+    socket.sleep( seconds )
+    return "10.0.0.1"
+end
+local connect_tcp, given = Handshake.connect_tcp, nil
+function Handshake.connect_tcp( _, _, seconds )
+    given = seconds
+    return nil, "connection refused"
+end
+Handshake.dial { host = "proxy.example", port = 99 }
+lib.check( given > 0, given )
+Resolver.resolve, Handshake.connect_tcp = resolve, connect_tcp
 
 -- KEEP needs a secret, and secret() returns a new one each time.
 lib.like( select( 2, proxy.open( "ws://h/", { KEEP = 300 } ) ), "^KEEP needs notify.pid" )
