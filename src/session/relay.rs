@@ -3,6 +3,7 @@
 use super::context::{SessionContext, TurnResult};
 use super::draining::{DrainOutcome, Draining};
 use super::ended::EndedConnection;
+use super::keep::KeptEnd;
 use super::notifier::recipient;
 use super::plugin::kept::KeptPlugin;
 use super::plugin::{PluginNews, PluginSide};
@@ -128,11 +129,17 @@ impl<N: Network> Session<N> {
     }
 
     pub(super) fn tail_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
+        let due = self.keep_deadline();
         let (Stage::UnreadTail(tail), PluginSide::Kept(plugin)) = (&self.stage, &mut self.plugin) else {
             return Next::Enter(Stage::Closed);
         };
-        match tail.turn(plugin, cx.config.limits.history, cx.scratch, cx.budget, cx.now) {
+        plugin.begin_turn(cx.config.limits.history, cx.budget);
+        match tail.turn(plugin, cx.scratch, cx.budget, cx.now, due) {
             TailOutcome::Done => Next::Enter(Stage::Closed),
+            TailOutcome::Expired => {
+                self.end_kept(KeptEnd::Expired, cx);
+                Next::Stay(TurnResult::Again)
+            }
             TailOutcome::Wait { again, news } => {
                 self.notify(news, cx);
                 Next::Stay(if again { TurnResult::Again } else { TurnResult::Wait })

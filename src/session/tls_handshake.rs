@@ -18,9 +18,9 @@ use crate::tls::{
 /// Most bytes that are read of a handshake at once. A flight with a long chain has some 6 KiB.
 const MAX_READ: usize = 16 * 1024;
 
-/// Time for the rest of a handshake whose peer has sent something before the limit that is read only after it, as on a machine
-/// that was busy.
-const LATE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time for the rest of a handshake whose peer has sent something before the limit that is read only after it, as on a
+/// machine that was busy. It gets as long as the machine was late, so that a peer cannot gain by sending in small pieces.
+const MAX_LATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handshake under way.
 #[derive(Debug)]
@@ -175,7 +175,7 @@ impl<S: Stream> TlsHandshake<S> {
                         workers.queue.advance(workers.key, pending, scratch[..read].to_vec());
                         self.state = TlsHandshakeState::Computing(before + read);
                         if is_late {
-                            self.late_due = Some(now + LATE_TIMEOUT);
+                            self.late_due = Some(now + now.duration_since(due).min(MAX_LATE_TIMEOUT));
                         }
                     }
                 }
@@ -249,7 +249,10 @@ mod tests {
         let mut queue = SimHandshakes::new(0);
         let start = Instant::now();
         let due = start + Duration::from_secs(10);
-        for sends in [false, true] {
+        for (sends, late, grace) in
+            [(false, 3000, 0), (true, 0, 0), (true, 3, 3), (true, 3000, 3000), (true, 60_000, 5000)]
+        {
+            let now = due + Duration::from_millis(late);
             let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::ACCEPTED);
             let workers = TlsWorkers { queue: &mut queue, key: 1 };
             let mut handshake = TlsHandshake::begin(socket, "tls.test", &TlsSettings::default(), workers);
@@ -258,17 +261,21 @@ mod tests {
                 // No event reports it: a record that does not end (RFC 8446 section 5.1).
                 handshake.socket_mut().stream_mut().send_bytes(&[22, 3, 3, 1, 0, 2]);
             }
-            let progress = turn_at(handshake, &mut queue, due, due);
+            let progress = turn_at(handshake, &mut queue, now, due);
             let TlsProgress::Pending(mut handshake) = progress else {
                 assert!(matches!(progress, TlsProgress::TimedOut) && !sends);
                 continue;
             };
-            let late_due = due + LATE_TIMEOUT;
+            let late_due = now + Duration::from_millis(grace);
             assert_eq!((sends, handshake.deadline(due)), (true, late_due));
+            if grace == 0 {
+                assert!(matches!(turn_at(handshake, &mut queue, now, due), TlsProgress::TimedOut));
+                continue;
+            }
             deliver_step(&mut handshake, &mut queue);
             handshake.socket_mut().stream_mut().send_bytes(&[0]);
             deliver_event(handshake.socket_mut());
-            let TlsProgress::Pending(mut handshake) = turn_at(handshake, &mut queue, due, due) else {
+            let TlsProgress::Pending(mut handshake) = turn_at(handshake, &mut queue, now, due) else {
                 panic!("it ends")
             };
             assert!(queue.is_asked_by(1), "until the later limit it goes on");

@@ -29,7 +29,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         "bytes",
         OptionScope::All,
         Unset("chosen by the proxy"),
-        "largest chunk passed on at once, 1 to 65536",
+        "largest chunk passed on at once, 1 to 65536; no limit for WebSockets",
         |parameters, value| lenient(value, |bytes| parameters.block_size = block_size(bytes)),
     ),
     OptionSpec::new(

@@ -52,6 +52,8 @@ pub(crate) enum TailOutcome {
     },
     /// The plugin has read everything, or does not come back.
     Done,
+    /// Its time is up, and it still sends.
+    Expired,
 }
 
 impl UnreadTail {
@@ -60,16 +62,15 @@ impl UnreadTail {
         self.since.max(progress) + keep.filter(|_| self.kept).unwrap_or(READ_TIMEOUT)
     }
 
-    /// Writes what is left, and looks whether the plugin has read it. `history`: see [`KeptPlugin::begin_turn`].
+    /// Writes what is left, and looks whether the plugin has read it. Follows [`KeptPlugin::begin_turn`]. `due`: the deadline.
     pub(crate) fn turn<S: Stream>(
         &self,
         plugin: &mut KeptPlugin<S>,
-        history: usize,
         scratch: &mut [u8],
         budget: &mut MemoryBudget,
         now: Instant,
+        due: Option<Instant>,
     ) -> TailOutcome {
-        plugin.begin_turn(history, budget);
         let mut reads = 0;
         while reads < TURN_READS && plugin.is_readable() {
             reads += 1;
@@ -85,6 +86,10 @@ impl UnreadTail {
         if !self.kept && plugin.parked_since().is_some() {
             return TailOutcome::Done;
         }
+        // A plugin that sends faster than it is read would never be late.
+        if again && due.is_some_and(|due| due <= now) {
+            return TailOutcome::Expired;
+        }
         TailOutcome::Wait { again, news }
     }
 }
@@ -96,6 +101,8 @@ mod tests {
     use crate::net::readiness::Readiness;
     use crate::protocol::framing::Framing;
     use crate::testing::wire::{FaultProfile, Wire};
+
+    const KEEP: Duration = Duration::from_secs(60);
 
     struct Fixture {
         plugin: KeptPlugin<Wire>,
@@ -131,7 +138,9 @@ mod tests {
 
         fn turn(&mut self, event: Readiness) -> TailOutcome {
             self.plugin.handle_event(event);
-            self.tail.turn(&mut self.plugin, 1000, &mut [0; 64], &mut self.budget, self.now)
+            self.plugin.begin_turn(1000, &self.budget);
+            let due = self.tail.deadline(self.plugin.progress(), Some(KEEP));
+            self.tail.turn(&mut self.plugin, &mut [0; 64], &mut self.budget, self.now, Some(due))
         }
     }
 
@@ -157,9 +166,22 @@ mod tests {
         }
     }
 
+    /// Regression: as long as a plugin sent faster than it was read, its time did not pass.
+    #[test]
+    fn a_plugin_that_sends_without_end_has_no_longer_to_read_the_rest() {
+        let mut fixture = Fixture::new(10, 100, true);
+        let turn = |fixture: &mut Fixture| {
+            fixture.plugin.socket_mut().unwrap().stream_mut().send_bytes(&[0; 64 * (TURN_READS + 1)]);
+            fixture.turn(Readiness { readable: true, ..Readiness::default() })
+        };
+        assert!(matches!(turn(&mut fixture), TailOutcome::Wait { again: true, .. }));
+        fixture.now += KEEP;
+        assert_eq!(turn(&mut fixture), TailOutcome::Expired);
+    }
+
     #[test]
     fn time_runs_from_the_plugins_progress() {
-        let keep = Some(Duration::from_secs(60));
+        let keep = Some(KEEP);
         let fixture = Fixture::new(10, 100, true);
         let later = fixture.now + Duration::from_secs(10);
         assert_eq!(fixture.tail.deadline(fixture.now, keep), fixture.now + Duration::from_secs(60));
