@@ -19,6 +19,7 @@
 
 local Clock = require "L_SockProxyClock"
 local Handshake = require "L_SockProxyHandshake"
+local Operation = require "L_SockProxyOperation"
 local Options = require "L_SockProxyOptions"
 local Timer = require "L_SockProxyTimer"
 
@@ -63,7 +64,7 @@ local function arm_timer(self)
     if self.state == "closed" then return end
     if self.more then
         wait = 0
-    elseif self.state == "connecting" then
+    elseif self.state == "connecting" or self.state == "dialling" then
         wait = MAX_REPLY_WAIT
     elseif self.state == "lost" then
         wait = math.max(self.retry_at - Clock.now(), 0)
@@ -74,6 +75,7 @@ end
 -- Called when the proxy has closed the socket, does not reply, or refuses.
 local function set_lost(self, why)
     if self.transport then self.transport:close() end
+    self.operation = nil
     local now = Clock.now()
     local was_listening = self.state == "listening"
     if was_listening and now - self.since >= LASTING then self.delay = MIN_DELAY end
@@ -89,10 +91,16 @@ local function set_lost(self, why)
     end
 end
 
--- Connects to the proxy and sends everything at once; the replies are read by polls.
+-- Begins to connect to the proxy, whose name may have to be looked up.
 local function dial(self)
-    local transport, why = Handshake.dial(self.options.proxy)
+    local at = self.options.proxy
+    self.state, self.operation = "dialling", Operation.start(function() return Handshake.dial(at, at.patience) end)
+end
+
+-- Called when that has an outcome. Sends everything at once; the replies are read by polls.
+local function set_dialled(self, transport, why)
     if not transport then return set_lost(self, why) end
+    self.operation = nil
     self.transport, self.state, self.expected, self.since = transport, "connecting", "greeting", Clock.now()
     self.arrival = nil
     transport:push("CAPA\n" .. self.command .. "\n")
@@ -247,6 +255,11 @@ local function poll(self, seconds)
     if self.state == "lost" then
         if Clock.now() < self.retry_at then return false end
         dial(self)
+    end
+    if self.state == "dialling" then
+        local done, transport, why = self.operation:run(seconds)
+        if not done then return false end
+        set_dialled(self, transport, why)
         while self.state == "connecting" and Clock.since(started) < seconds do
             read_chunk(self, started, seconds)
         end
@@ -322,7 +335,7 @@ function Listener.open(options, accept)
     self.opening = not options.timeout or options.timeout > 0
     local wait = options.timeout and (self.opening and options.patience or MAX_REPLY_WAIT) or MAX_OPEN_WAIT
     self.more = poll(self, wait)
-    if self.opening and self.state ~= "listening" and (options.timeout or self.state ~= "connecting") then
+    if self.opening and self.state ~= "listening" and (options.timeout or not self.operation and self.state ~= "connecting") then
         why = self.reason or "the proxy does not reply: timeout"
         self:close()
         return nil, why
@@ -366,6 +379,7 @@ end
 
 --- The socket, for select, or nil while the listener waits before it asks the proxy again.
 function Listener:sock()
+    if self.operation then return self.operation.sock end
     return self.transport and self.transport.sock
 end
 
@@ -381,7 +395,8 @@ function Listener:close()
         self.transport:flush()
         self.transport:close()
     end
-    self.transport, self.state, self.reason = nil, "closed", "closed"
+    if self.operation then self.operation:cancel() end
+    self.transport, self.operation, self.state, self.reason = nil, nil, "closed", "closed"
     Timer.disarm(self)
     if self.options.group then self.options.group[self] = nil end
 end

@@ -269,5 +269,21 @@ lib.equal( proxy.loop( alone, nil, 60 ), true )
 lib.equal( table.concat( served ), "loop" )
 lib.equal( speaker.state, "closed" )
 
+-- The proxy is known by a name whose look-up takes longer than a poll may wait.
+local Clock, Operation, Resolver = require "L_SockProxyClock", require "L_SockProxyOperation", require "L_SockProxyResolver"
+local resolve, lookups = Resolver.resolve, 0
+function Resolver.resolve( name )
+    lib.equal( name, "proxy.example" )
+    lookups = lookups + 1
+    Operation.wait( nil, "read", Clock.now(), 0.2 )
+    return "127.0.0.1"
+end
+local named = listen { protocol = "tcp", timeout = 0, proxy = { host = "proxy.example", port = at.proxy } }
+lib.equal( named:is_listening(), false )
+engine.run_until( function() return named:is_listening() end, "the listener" )
+lib.equal( lookups, 1 )
+named:close()
+Resolver.resolve = resolve
+
 lib.no_new_globals()
 print "ok"
