@@ -15,6 +15,13 @@ kept() {
     cat /var/run/procd/pid 2>/dev/null
 }
 
+# As rpcd asks for LuCI.
+mkdir /etc/config
+echo "config sockproxyd 'main'" >/etc/config/sockproxyd
+(umask 077 && service configtest)
+rm -r /etc/config
+check "the proxy's user can enter the folder that configtest made for rpcd" equal "$(/test/busybox stat -c %a /var/run/sockproxyd)" 755
+
 check "a restart before the first start prints nothing" equal "$(service restart 2>&1)" ""
 check "it starts the proxy" greets
 service stop
