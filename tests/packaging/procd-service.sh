@@ -260,10 +260,27 @@ check "the proxy greets at the other port" greets 2623
 
 if [ "$flavour" = main ]; then
     check "a folder that is not there is named" says 'there is no /no-such-folder' service start
-    sed -i 's|/no-such-folder|/test|; s/2622/99/' /etc/config/sockproxyd
-    check "reload with a low port and another folder" service reload
-    check "the proxy may take low ports then" grep -qx 'capabilities /etc/capabilities/sockproxyd.json' $parameters
+    sed -i 's|/no-such-folder|/test|' /etc/config/sockproxyd
+    check "reload with another folder" service reload
     check "the jail has the folder" grep -qx 'jail ro /test' $parameters
+    check "the proxy may take no low ports yet" not grep -q '^capabilities' $parameters
+    before=$(kept)
+    /test/busybox nc -l -p 97 >/dev/null &
+    eventually grep -q ':0061 .* 0A ' /proc/net/tcp /proc/net/tcp6
+    sed -i 's/2622/97/' /etc/config/sockproxyd
+    check "reload with a low port that another program has" service reload
+    check "it keeps the process, which could not start" equal "$(proxies)" "$before "
+    kill $!
+    sed -i "s/'97'/'99'/" /etc/config/sockproxyd
+    check "reload with a low port" service reload
+    check "the proxy may take low ports then" grep -qx 'capabilities /etc/capabilities/sockproxyd.json' $parameters
+    before=$(kept)
+    sed -i "s/'99'/'98'/" /etc/config/sockproxyd
+    check "reload with another low port" service reload
+    check "the proxy has it" eventually grep -q ':0062 .* 0A ' /proc/net/tcp /proc/net/tcp6
+    sed -i "s/'98'/'2622'/" /etc/config/sockproxyd
+    check "reload without a low port" service reload
+    check "both keep the process" equal "$(proxies)" "$before "
     mkdir -p /mnt/keys /root/ca /var/log
     printf '[host]\nport=2611\nlog=/var/log/proxy.log\n[tls]\nca=/root/ca/ca.pem\n' >/etc/sockproxyd.cf
     printf "config tls 'tls'\n\toption directory '/mnt/keys'\n" >/etc/config/sockproxyd
