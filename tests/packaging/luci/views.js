@@ -73,6 +73,7 @@ const E = (name, attributes, content) => {
 class Uci {
     constructor(sections) { this.content = sections; }
     load() { return Promise.resolve(); }
+    changes() { return Promise.resolve(changes); }
     sections(_, type) {
         return Object.entries(this.content).map(([name, section]) => ({ ...section, ".name": name })).filter((one) => one[".type"] === type);
     }
@@ -184,12 +185,18 @@ const globals = {
 };
 const extend = { extend: (members) => members };
 const settings = load("sockproxyd/settings.js", { baseclass: extend });
-// What the method `check` answers.
-let checked = { valid: true, text: "" };
-const check_ = load("sockproxyd/check.js", { baseclass: extend, rpc: { declare: (call) => {
-    assert.deepStrictEqual([call.object, call.method], ["sockproxyd", "check"]);
-    return () => (checked ? Promise.resolve(checked) : Promise.reject(new Error("no such method")));
-} } });
+// What the methods `check` and `status` answer, what `uci changes` does, and what the pages have poll.
+let checked = { valid: true, text: "" }, answer = {}, changes = {}, polled, polls;
+const answers = { check: () => checked, status: () => answer };
+const dom = { content: (node, content) => node.set(content) };
+// The module for the pages of a configuration.
+const checkOf = (config) => load("sockproxyd/check.js", { baseclass: extend, dom, uci: config,
+    poll: { add: (run) => { polled = run; polls = true; }, remove: (run) => { polls = run !== polled; } },
+    rpc: { declare: (call) => {
+        assert.strictEqual(call.object, "sockproxyd");
+        return () => (answers[call.method]() ? Promise.resolve(answers[call.method]()) : Promise.reject(new Error("no such method")));
+    } } });
+const check_ = checkOf(new Uci({}));
 const settingsPage = (config) => load("view/sockproxyd/settings.js",
     { form, uci: config, view: extend, "sockproxyd.check": check_, "sockproxyd.settings": settings });
 // The map of a page.
@@ -298,19 +305,9 @@ async function main() {
     // --- The status ---
 
     const status = JSON.parse(fs.readFileSync(statusFile, "utf8"));
-    let answer = status, polled;
-    const load_status = () => load("view/sockproxyd/status.js", {
-        view: extend,
-        "sockproxyd.check": check_,
-        dom: { content: (node, content) => node.set(content) },
-        poll: { add: (run) => { polled = run; } },
-        rpc: {
-            declare: (call) => {
-                assert.deepStrictEqual([call.object, call.method], ["sockproxyd", "status"]);
-                return () => (answer ? Promise.resolve(answer) : Promise.reject(new Error("no such object")));
-            },
-        },
-    });
+    answer = status;
+    const statusOf = (module) => load("view/sockproxyd/status.js", { view: extend, "sockproxyd.check": module, dom });
+    const load_status = () => statusOf(check_);
     const statusPage = load_status();
     const shown = statusPage.render(await statusPage.load());
     const tables = Object.fromEntries(shown.all("table").filter((one) => one.rows).map((one) => [one.attributes.id, one]));
@@ -384,6 +381,45 @@ async function main() {
             assert(wrong.includes("has an error") && wrong.includes("line <7> is bad"));
             assert(unusable.includes("cannot be used") && unusable.includes("no such file"));
             fine.forEach((text) => assert(!text.includes("saved configuration")));
+        });
+    }
+
+    checked = { valid: true, text: "" };
+    const ports = { a: { ".type": "direct", enabled: "1", port: "8125" }, b: { ".type": "serve", port: "81" },
+        c: { ".type": "direct", enabled: "0", port: "82" }, d: { ".type": "direct", port: "2504" } };
+    const listening = (...addresses) => ({ ...status, listeners: addresses.map(([address, target]) => ({ address, target })) });
+    const some = listening(["[::]:2504", null], ["[::]:8125", "a:1"]);
+    const all = listening(["[::]:2504", "a:1"], ["[::]:8125", "a:1"], ["127.0.0.1:81", "a:1"]);
+    for (const [name, pageOf] of [["listeners", (module) => load("view/sockproxyd/listeners.js", { form, view: extend, "sockproxyd.check": module })],
+        ["status", statusOf]]) {
+        let asksOn;
+        // What the page says of ports after each of these answers, and whether it asks on.
+        const says = async (...given) => {
+            answer = given[0];
+            const one = pageOf(checkOf(new Uci(ports)));
+            const node = await one.render(await one.load());
+            const said = [];
+            asksOn = [];
+            for (answer of given) {
+                await polled();
+                asksOn.push(polls);
+                said.push((/cannot listen on: ([\d, ]*)\.|cannot start if/.exec(node.text) || ["", ""])[1] ?? "down");
+            }
+            return said;
+        };
+        const wrong = await says(some, some, all, some), went = asksOn, silent = await says({ error: "no answer" }, { error: "no answer" });
+        changes = { sockproxyd: [["add", "x", "direct"]] };
+        const pending = await says(some, some);
+        changes = {};
+        checked = { valid: false, text: "x" };
+        const invalid = await says(some, some);
+        checked = { valid: true, text: "" };
+        check(`the page ${name} names ports on which the proxy does not listen`, () => {
+            assert.deepStrictEqual(wrong, ["", "2504, 81", "", ""]);
+            assert.deepStrictEqual(went, name === "status" ? [true, true, true, true] : [true, true, false, false]);
+        });
+        check(`the page ${name} names none without an answer, which the listeners tell of, before Apply, and with a wrong configuration`, () => {
+            assert.deepStrictEqual([silent, pending, invalid], [["", name === "listeners" ? "down" : ""], ["", ""], ["", ""]]);
         });
     }
 

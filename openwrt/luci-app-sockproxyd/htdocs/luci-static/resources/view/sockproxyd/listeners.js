@@ -93,6 +93,12 @@ return view.extend({
 		o.datatype = 'ufloat';
 		o.placeholder = '30';
 
-		return m.render().then(node => E([], [ check.warning(checked), node ]));
+		return m.render().then(node => {
+			const page = E([], [ check.warning(checked), node ]);
+
+			check.watch(checked);
+
+			return page;
+		});
 	}
 });

@@ -1,18 +1,10 @@
 'use strict';
 'require dom';
-'require poll';
-'require rpc';
 'require view';
 'require sockproxyd.check as check';
 
 /* Longest tables that are shown. A browser takes seconds for thousands of rows. */
 const MAX_ROWS = 500;
-
-const callStatus = rpc.declare({
-	object: 'sockproxyd',
-	method: 'status',
-	expect: { '': {} }
-});
 
 function bytes(count) {
 	return '%1024.1mB'.format(count);
@@ -94,7 +86,7 @@ function bar(used, limit, shown) {
 
 return view.extend({
 	load() {
-		return Promise.all([ L.resolveDefault(callStatus(), {}), check.load() ]);
+		return Promise.all([ check.status(), check.load() ]);
 	},
 
 	/* Shows a status. A proxy that does not answer leaves the last one, below a warning. */
@@ -159,9 +151,11 @@ return view.extend({
 		]);
 		this.update(status);
 
-		poll.add(() => L.resolveDefault(callStatus(), {}).then(answer => this.update(answer)));
+		const node = E([], [ E('h2', _('Socket Proxy')), check.warning(checked), this.warning, this.content ]);
 
-		return E([], [ E('h2', _('Socket Proxy')), check.warning(checked), this.warning, this.content ]);
+		check.watch(checked, answer => this.update(answer));
+
+		return node;
 	},
 
 	handleSaveApply: null,
