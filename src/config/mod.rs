@@ -214,7 +214,20 @@ impl Config {
                 }
             }
         }
+        config.check_own_port()?;
         Ok(config)
+    }
+
+    /// The port of setup mode may be set behind a line that takes it, and by the command line.
+    fn check_own_port(&self) -> Result<(), ConfigError> {
+        let direct = self.direct.iter().map(|listener| ("[direct]", listener.port));
+        let serve = self.serve.iter().map(|listener| ("[serve]", listener.port));
+        match direct.chain(serve).find(|(_, port)| *port == self.port) {
+            Some((section, port)) => {
+                Err(ConfigError::new(section, format!("port {port} is that of plugins: [host] port")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Applies the text of a file called `name`. After an error, the lines before it are applied.

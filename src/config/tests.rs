@@ -252,3 +252,23 @@ fn a_luup_behind_tls() {
         "test.cf:2: bad value 'sha256/0a' for 'luup': verify, none or sha256/ and 64 hexadecimal digits are needed"
     );
 }
+
+/// Regression: a proxy with such a configuration, which -t accepted, did not start.
+#[test]
+fn the_port_of_plugins_has_no_other_use() {
+    let path = std::env::temp_dir().join(format!("sockproxyd-config-{}.cf", std::process::id()));
+    let (file, own) = (ConfigSource::File(path.clone()), option("-p", "port", "7"));
+    for (text, section) in [("[direct]\n7=a:1\n", "[direct]"), ("[serve]\n7=/a CONN a:1\n", "[serve]")] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(Config::load(std::slice::from_ref(&file)).unwrap().port, 2504);
+        for sources in [[file.clone(), own.clone()], [own.clone(), file.clone()]] {
+            let error = Config::load(&sources).unwrap_err().to_string();
+            assert_eq!(error, format!("{section}: port 7 is that of plugins: [host] port"));
+        }
+        std::fs::write(&path, format!("{text}[host]\nport=7\n")).unwrap();
+        assert!(Config::load(std::slice::from_ref(&file)).is_err());
+        std::fs::write(&path, format!("{text}[host]\nport=7\nport=8\n")).unwrap();
+        assert_eq!(Config::load(std::slice::from_ref(&file)).unwrap().port, 8);
+    }
+    std::fs::remove_file(&path).unwrap();
+}
