@@ -25,7 +25,7 @@ function Claims.accept(id, options, connect_proxy, drop_kept)
     local command, why = Options.accept_command(id, options)
     if not command then return nil, why end
     local websocket = Options.is_websocket(options.protocol or "ws")
-    local framing = options.FRAM and tostring(options.FRAM):upper() or websocket and "MESG" or "RAW"
+    local framing = Options.framing_of(options, websocket)
     local self = Connection.new(options, framing, websocket, function(self)
         local channel, refused = connect_proxy(options, framing, {})
         if not channel then return nil, refused end
@@ -41,7 +41,7 @@ end
 function Claims.attach(pid, options, connect_proxy, drop_kept)
     options.direct, options.reconnect = false, false
     options.timeout = options.timeout or options.patience
-    local framing = tostring(options.FRAM or "MESG"):upper()
+    local framing = Options.framing_of(options, true)
     local self = Connection.new(options, framing, framing == "MESG", function()
         local channel, refused = connect_proxy(options, framing, { "KEEP" })
         if not channel then return nil, refused end

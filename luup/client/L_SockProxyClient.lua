@@ -98,7 +98,7 @@ function steps.connect(self)
     local command = self.command
     -- Unlike LENI, this does not need a proxy that knows it.
     if self.websocket and channel.knows_leniency and not options.LENI then
-        command = Options.line({ command }, { LENI = options.lenient }, { LENI = true })
+        command = Options.line({ command }, { LENI = options.lenient })
     end
     if pid then
         local attached

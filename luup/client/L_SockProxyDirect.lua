@@ -359,14 +359,13 @@ local OPTIONS = {
 
 -- Options whose values no error shows: an error stands in Luup's log, where passwords do not belong.
 local SECRET = { AUTH = true, HDRS = true, HELO = true }
-local LISTS = { JOIN = true, LENI = true, PINS = true, SUBP = true }
 
 -- Returns the reason for which an option is none for this kind of target, or nil.
 local function check_options(options, kind)
     for name, value in pairs(options) do
         if Options.is_of_command(name) and not OPTIONS[kind]:find(" " .. name .. " ", 1, true) then
             if SECRET[name] then return "Invalid option " .. name end
-            local line, why = Options.line({ "Invalid option" }, { [name] = value }, LISTS)
+            local line, why = Options.line({ "Invalid option" }, { [name] = value })
             return line or why
         end
     end

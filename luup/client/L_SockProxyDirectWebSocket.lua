@@ -96,7 +96,7 @@ local function leniency_of(options)
     if not words then return {} end
     local leniency = Frames.leniency(words)
     if leniency then return leniency end
-    return nil, (Options.line({ "Invalid option" }, { LENI = words }, { LENI = true }))
+    return nil, (Options.line({ "Invalid option" }, { LENI = words }))
 end
 
 --- Opens a WebSocket; called by L_SockProxyDirect.open. Returns it, or nil and the reason.

@@ -64,7 +64,7 @@ local function arm_timer(self)
     if self.state == "closed" then return end
     if self.more then
         wait = 0
-    elseif self.state == "connecting" or self.state == "dialling" then
+    elseif self.state == "connecting" then
         wait = MAX_REPLY_WAIT
     elseif self.state == "lost" then
         wait = math.max(self.retry_at - Clock.now(), 0)
@@ -94,7 +94,7 @@ end
 -- Begins to connect to the proxy, whose name may have to be looked up.
 local function dial(self)
     local at = self.options.proxy
-    self.state, self.operation = "dialling", Operation.start(function() return Handshake.dial(at, at.patience) end)
+    self.state, self.operation = "connecting", Operation.start(function() return Handshake.dial(at, at.patience) end)
 end
 
 -- Called when that has an outcome. Sends everything at once; the replies are read by polls.
@@ -256,7 +256,7 @@ local function poll(self, seconds)
         if Clock.now() < self.retry_at then return false end
         dial(self)
     end
-    if self.state == "dialling" then
+    if self.operation then
         local done, transport, why = self.operation:run(seconds)
         if not done then return false end
         set_dialled(self, transport, why)
@@ -335,7 +335,7 @@ function Listener.open(options, accept)
     self.opening = not options.timeout or options.timeout > 0
     local wait = options.timeout and (self.opening and options.patience or MAX_REPLY_WAIT) or MAX_OPEN_WAIT
     self.more = poll(self, wait)
-    if self.opening and self.state ~= "listening" and (options.timeout or not self.operation and self.state ~= "connecting") then
+    if self.opening and self.state ~= "listening" and (options.timeout or self.state ~= "connecting") then
         why = self.reason or "the proxy does not reply: timeout"
         self:close()
         return nil, why

@@ -156,8 +156,9 @@ function Options.notify(notify)
 end
 
 --- Returns a command with its options: the keys of `options` that are four capitals, and `options.notify`. `lists`: the
--- options that are lists. Returns nil and the reason for a value that the line cannot have.
+-- options that are lists, by default those of CONN. Returns nil and the reason for a value that the line cannot have.
 function Options.line(words, options, lists)
+    lists = lists or LISTS
     local function add(name, value) words[#words + 1] = name .. "=" .. value end
     for _, name in ipairs(sorted(options)) do
         local value = options[name]
@@ -188,13 +189,13 @@ function Options.command(target, options)
     if type(target) ~= "string" or target == "" or target:find("[%s%c]") then
         return nil, "INVALID_URL " .. tostring(target):gsub("[%s%c]", "?")
     end
-    return Options.line({ "CONN", target }, options, LISTS)
+    return Options.line({ "CONN", target }, options)
 end
 
 --- Returns the ACPT line for an arrival; otherwise as Options.command.
 function Options.accept_command(id, options)
     if type(id) ~= "string" or not id:match("^%w+$") then return nil, "invalid id: " .. tostring(id) end
-    return Options.line({ "ACPT", id }, options, LISTS)
+    return Options.line({ "ACPT", id }, options)
 end
 
 -- The source of random bytes. It stays open: a process that has no descriptors left could not send to a WebSocket. The buffer of
@@ -258,8 +259,12 @@ end
 
 --- The framing on the plugin's side: "MESG", "LINE" or "RAW".
 function Options.framing(target, options)
-    if options.FRAM then return tostring(options.FRAM):upper() end
-    return Options.is_websocket_url(target) and "MESG" or "RAW"
+    return Options.framing_of(options, Options.is_websocket_url(target))
+end
+
+--- The same, for a remote that speaks WebSocket or not.
+function Options.framing_of(options, websocket)
+    return tostring(options.FRAM or websocket and "MESG" or "RAW"):upper()
 end
 
 --- True if a listener's protocol is WebSocket.

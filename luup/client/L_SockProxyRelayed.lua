@@ -62,16 +62,12 @@ function Relayed:request(command, seconds, pid)
     local verb = command:sub(1, 4)
     self.transport:push(command .. "\n")
     local sent, why = self.transport:flush(self.patience)
-    if not sent then
-        self.ended = why == "closed"
-        return give_up(self, "the proxy does not accept data: " .. tostring(why))
-    end
-    self.requested = true
+    self.requested = sent
     local line
-    line, why = Handshake.reply(self.transport, seconds)
+    if sent then line, why = Handshake.reply(self.transport, seconds) end
     if not line then
         self.ended = why == "closed"
-        return give_up(self, why)
+        return give_up(self, sent and why or "the proxy does not accept data: " .. tostring(why))
     end
     local given = line:match("^OK " .. verb .. " (%S+)$")
     if not given then return give_up(self, line:match("^ERR " .. verb .. " (.*)") or line) end

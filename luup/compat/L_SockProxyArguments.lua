@@ -12,12 +12,27 @@ local PASSED = {
     "notify", "seen", "on_seen", "log", "host", "port", "patience", "connect", "direct", "timer", "directory",
 }
 
---- True if Arguments.pass passes on an option of that name.
-function Arguments.is_passed(name)
+-- True if Arguments.pass passes on an option of that name.
+local function is_passed(name)
     for _, passed in ipairs(PASSED) do
         if name == passed then return true end
     end
     return Options.is_of_command(name)
+end
+
+--- Returns the words of a text as a set.
+function Arguments.set(text)
+    local set = {}
+    for word in text:gmatch("%S+") do set[word] = true end
+    return set
+end
+
+--- Logs the options that there are not, with `words` before each name: neither in the set `known` nor passed on. The originals
+-- ignore them. A plugin that has one goes on, and its author learns of it.
+function Arguments.log_unknown(given, known, words)
+    for name in pairs(given) do
+        if not known[name] and not is_passed(name) then Options.log(given, words .. tostring(name)) end
+    end
 end
 
 --- Copies a plugin's options that L_SockProxyClient has under the same name, and the options of CONN, to `settings`. `leniency`:

@@ -47,12 +47,10 @@ local RESERVED = {
 }
 
 -- The keyword arguments that turbo or this file knows, besides those that are passed on.
-local KNOWN = {}
-for name in ([[modify_headers on_headers on_connect on_message on_ping on_close on_error params cookie method allow_redirects
+local KNOWN = Arguments.set [[
+    modify_headers on_headers on_connect on_message on_ping on_close on_error params cookie method allow_redirects
     max_redirects body request_timeout connect_timeout auth_username auth_password user_agent websocket_protocol max_buffer_size
-    priv_file cert_file ca_path verify_ca ssl_options]]):gmatch("%S+") do
-    KNOWN[name] = true
-end
+    priv_file cert_file ca_path verify_ca ssl_options]]
 
 -- The metatable of clients.
 local Peer = {}
@@ -177,12 +175,7 @@ end
 
 local function start(self, group)
     local address, kwargs = Headers.with_query(tostring(self.address), self.kwargs.params or {}), self.kwargs
-    for name in pairs(kwargs) do
-        -- turbo ignores them. A plugin that has one goes on, and its author learns of it.
-        if not KNOWN[name] and not Arguments.is_passed(name) then
-            Options.log(kwargs, "turbo.websocket: no such keyword argument: " .. tostring(name))
-        end
-    end
+    Arguments.log_unknown(kwargs, KNOWN, "turbo.websocket: no such keyword argument: ")
     local valid, why = Arguments.check_url(address)
     if not valid then return open_failed(self, why) end
     local settings = settings_of(kwargs)

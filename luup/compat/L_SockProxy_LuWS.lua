@@ -35,13 +35,10 @@ local CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 -- Seconds that wsopen() waits for the connection.
 local OPEN_TIMEOUT = 5
 
--- All options but those of CONN.
-local KNOWN = {}
-for name in ([[handler_args receive_timeout receive_chunk_size max_payload_size ssl_protocol ssl_verify ssl_mode ssl_options
-    use_masking control_handler connect upgrade_headers
-    async timeout sink notify seen on_seen log host port patience direct timer directory]]):gmatch("%S+") do
-    KNOWN[name] = true
-end
+-- All options but those that are passed on.
+local KNOWN = Arguments.set [[
+    handler_args receive_timeout receive_chunk_size max_payload_size ssl_protocol ssl_verify ssl_mode ssl_options use_masking
+    control_handler upgrade_headers async timeout sink]]
 
 -- What LuWS does not check.
 local LENIENCY = "utf8,mask"
@@ -155,12 +152,7 @@ local function library(defaults)
         end
         local settings, why = settings_of(given)
         if not settings then return false, why end
-        for name in pairs(given) do
-            -- LuWS ignored them. A plugin that has one goes on, and its author learns of it.
-            if not KNOWN[name] and not Options.is_of_command(name) then
-                Options.log(given, "luws: no such option: " .. tostring(name))
-            end
-        end
+        Arguments.log_unknown(given, KNOWN, "luws: no such option: ")
         if LuWS.debug_mode then debug("wsopen(%s)", url) end
         local handle = setmetatable({ url = url, opened_at = Clock.now(), max = settings.MAXM }, handle_mt)
         local arguments, control = given.handler_args or {}, given.control_handler
