@@ -24,7 +24,7 @@ const LENGTH_LEN: i64 = 4;
 /// Why nothing, or not all, was written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Failure {
-    /// The command line has not one argument.
+    /// The command line has no argument, or several.
     Usage,
     /// The program cannot open its own file.
     Unreadable,

@@ -69,7 +69,7 @@ pub(super) enum RefusalForm {
 }
 
 impl ListenerKind {
-    /// Who may connect.
+    /// The addresses that may connect: `allow=` of `[status]` or of `[host]`.
     pub(super) fn allow<'c>(&self, config: &'c Config) -> &'c AccessList {
         if let Self::Status(..) = self { &config.status.allow } else { &config.allow }
     }

@@ -67,8 +67,9 @@ pub(crate) fn page_response(content_type: &str, is_gzip: bool, body: &[u8]) -> V
 
 /// Cuts the body off a response, for a HEAD.
 pub(crate) fn head_of_response(mut response: Vec<u8>) -> Vec<u8> {
-    let blank_line = response.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-    blank_line.into_iter().for_each(|at| response.truncate(at + 4));
+    if let Some(blank_line) = response.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+        response.truncate(blank_line + 4);
+    }
     response
 }
 
