@@ -1,4 +1,4 @@
-//! The configuration: any text is either taken, within bounds, or refused with the line that is wrong.
+//! The configuration: any text is either taken, within bounds, or refused with the line or the section that is wrong.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -49,6 +49,10 @@ pub fn run(data: &[u8]) {
             Err(error) => {
                 let text = error.to_string();
                 assert!(!text.contains('\n'), "an error is a line: {text:?}");
+                // Only after the last file is known which port is that of setup mode.
+                if ["[direct]: port ", "[serve]: port "].iter().any(|section| text.starts_with(section)) {
+                    return;
+                }
                 let place = text.strip_prefix(&format!("{name}:")).expect("an error names its file");
                 let line: usize = place.split(':').next().and_then(|n| n.parse().ok()).expect("and its line");
                 let lines = data.iter().filter(|&&byte| byte == b'\n').count() + 1;
