@@ -81,7 +81,7 @@ Options are applied in the order given; a later one overrides.
 
 Signals: HUP reopens the log and reloads the configuration, USR1 logs the table of connections, TERM and INT stop the
 proxy. Exit status: 0 after STOP, TERM or INT; 1 after a failure; 2 for an invalid option, an invalid configuration or
-an address that the proxy cannot listen on.
+a port for plugins that the proxy cannot listen on.
 ";
 
 /// Parses the arguments, without the name of the program. The error is a message of one line.

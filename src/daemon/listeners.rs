@@ -26,6 +26,12 @@ use crate::websocket::handshake::Refusal;
 /// Delay before accept(2) is tried again after EMFILE or ENOMEM. A session that ends shortens it.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Delay before a port of the configuration that another program has is tried again: this at first, then twice as long
+/// each time, up to [`MAX_LISTEN_RETRY`]. At boot the other program may be about to end; later, one try costs a few system calls.
+const FIRST_LISTEN_RETRY: Duration = Duration::from_millis(500);
+/// See [`FIRST_LISTEN_RETRY`].
+const MAX_LISTEN_RETRY: Duration = Duration::from_secs(16);
+
 /// Log accept(2) exhaustion at most once per minute.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -129,6 +135,27 @@ pub(super) struct Listeners {
     paused_until: Option<Instant>,
     /// When exhaustion was last logged.
     logged: Option<Instant>,
+    /// The configuration has ports that could not be opened.
+    retry: Option<ListenRetry>,
+}
+
+/// When ports that could not be opened are tried again.
+#[derive(Clone, Copy, Debug)]
+struct ListenRetry {
+    at: Instant,
+    /// The delay that leads to `at`.
+    delay: Duration,
+}
+
+impl ListenRetry {
+    fn first(now: Instant) -> Self {
+        Self { at: now + FIRST_LISTEN_RETRY, delay: FIRST_LISTEN_RETRY }
+    }
+
+    fn next(self, now: Instant) -> Self {
+        let delay = (2 * self.delay).min(MAX_LISTEN_RETRY);
+        Self { at: now + delay, delay }
+    }
 }
 
 /// An accepted connection.
@@ -143,22 +170,18 @@ pub(super) struct Accepted {
 }
 
 impl Listeners {
-    /// Opens all listeners. An error says in one line which could not be opened.
-    pub(super) fn open(config: &Config, registry: &Registry) -> Result<Self, String> {
+    /// Opens all listeners. An error says in one line why that of setup mode could not be opened. The others are tried again
+    /// ([`Listeners::retry`]).
+    pub(super) fn open(config: &Config, registry: &Registry, now: Instant) -> Result<Self, String> {
         let mut listeners = Self::default();
-        let listen =
-            |address: Option<&str>, port| listen(address.unwrap_or(&config.address), port, keep_alive(&config.limits));
-        listeners.add(config, config.port, listen(None, config.port), ListenerKind::Setup, registry)?;
-        for kind in ListenerKind::configured(config) {
-            let port = kind.port().unwrap_or_default();
-            let opened = listen(kind.address(), port);
-            listeners.add(config, port, opened, kind, registry)?;
-        }
+        let opened = listen(&config.address, config.port, keep_alive(&config.limits));
+        listeners.add(config, config.port, opened, ListenerKind::Setup, registry)?;
+        listeners.open_configured(config, registry, now);
         Ok(listeners)
     }
 
     /// Brings the listeners other than that of setup mode in line with a configuration that was read anew. Connections live on.
-    pub(super) fn reload(&mut self, config: &Config, registry: &Registry) {
+    pub(super) fn reload(&mut self, config: &Config, registry: &Registry, now: Instant) {
         for slot in &mut self.listeners {
             let Some(listener) = slot else { continue };
             if listener.kind.port().is_none() {
@@ -175,12 +198,34 @@ impl Listeners {
         for listener in self.listeners.iter().flatten() {
             set_options(SockRef::from(&listener.socket), keep_alive(&config.limits));
         }
-        // Looking the name up that the configuration may have for the address would block the loop. The address stays.
+        self.open_configured(config, registry, now);
+    }
+
+    /// Opens what the configuration has and is not open. Logs what cannot be opened, for which there will be a retry.
+    fn open_configured(&mut self, config: &Config, registry: &Registry, now: Instant) {
+        let errors = self.open_missing(config, registry);
+        errors.iter().for_each(|error| log::error!("{error}; trying again"));
+        self.retry = (!errors.is_empty()).then(|| ListenRetry::first(now));
+    }
+
+    /// Tries again what could not be opened, if it is time. True if something was opened.
+    pub(super) fn retry(&mut self, config: &Config, registry: &Registry, now: Instant) -> bool {
+        let Some(due) = self.retry.filter(|retry| retry.at <= now) else { return false };
+        let before = self.ports().len();
+        let errors = self.open_missing(config, registry);
+        self.retry = (!errors.is_empty()).then(|| due.next(now));
+        self.ports().len() > before
+    }
+
+    /// Opens what the configuration has and is not open. Returns a line for each that cannot be opened.
+    fn open_missing(&mut self, config: &Config, registry: &Registry) -> Vec<String> {
+        // Looking the name up that the configuration may have for the address would block the loop. That of setup mode
+        // has been looked up.
         let own = self.listeners.iter().flatten().find(|listener| matches!(listener.kind, ListenerKind::Setup));
-        let Some(mut address) = own.map(|listener| listener.address) else { return };
+        let Some(mut address) = own.map(|listener| listener.address) else { return Vec::new() };
+        let mut errors = Vec::new();
         for kind in ListenerKind::configured(config) {
-            let known = self.listeners.iter().flatten().any(|listener| listener.kind.has_place_of(&kind));
-            if known {
+            if self.listeners.iter().flatten().any(|listener| listener.kind.has_place_of(&kind)) {
                 continue;
             }
             let port = kind.port().unwrap_or_default();
@@ -190,10 +235,9 @@ impl Listeners {
                 Some(address) => listen(address, port, keep_alive(&config.limits)),
                 None => listen_at(address, keep_alive(&config.limits)),
             };
-            if let Err(error) = self.add(config, port, opened, kind, registry) {
-                log::error!("{error}");
-            }
+            errors.extend(self.add(config, port, opened, kind, registry).err());
         }
+        errors
     }
 
     /// Closes all listeners.
@@ -267,9 +311,9 @@ impl Listeners {
         }
     }
 
-    /// When to try again after exhaustion.
+    /// When to call [`Listeners::accept`] and [`Listeners::retry`] again, whatever happens meanwhile.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.paused_until
+        [self.paused_until, self.retry.map(|retry| retry.at)].into_iter().flatten().min()
     }
 
     /// The address of a listener, and what it serves. `None`: there is no such listener any more.
@@ -482,12 +526,51 @@ mod tests {
         (config.limits.keep_alive, config.limits.lost) = (Some(Duration::from_secs(77)), None);
         for address in ["127.0.0.1", "*"] {
             config.address = address.into();
-            let mut listeners = Listeners::open(&config, poll.registry()).unwrap();
+            let mut listeners = Listeners::open(&config, poll.registry(), Instant::now()).unwrap();
             for silence in [Some(77), None, Some(5)].map(|silence| silence.map(Duration::from_secs)) {
                 config.limits.keep_alive = silence;
-                listeners.reload(&config, poll.registry());
+                listeners.reload(&config, poll.registry(), Instant::now());
                 assert_eq!(options(&mut listeners, poll.registry()), (true, true, silence), "{address}");
             }
         }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_tried_again_with_growing_delay() {
+        let poll = mio::Poll::new().unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let mut config = Config { address: "127.0.0.1".into(), port: 0, ..Config::default() };
+        (config.status.port, config.status.address) = (Some(port), "127.0.0.1".into());
+        let mut now = Instant::now();
+        let mut listeners = Listeners::open(&config, poll.registry(), now).unwrap();
+        for delay in [500, 1000, 2000, 4000, 8000, 16000, 16000].map(Duration::from_millis) {
+            assert_eq!(listeners.deadline(), Some(now + delay));
+            now += delay;
+            assert!(!listeners.retry(&config, poll.registry(), now - Duration::from_millis(1)), "early");
+            assert_eq!(listeners.deadline(), Some(now), "an early call changes nothing");
+            assert!(!listeners.retry(&config, poll.registry(), now));
+        }
+        listeners.reload(&config, poll.registry(), now);
+        assert_eq!(listeners.deadline(), Some(now + FIRST_LISTEN_RETRY), "a new configuration begins anew");
+        drop(taken);
+        now += FIRST_LISTEN_RETRY;
+        assert!(listeners.retry(&config, poll.registry(), now));
+        assert!(listeners.ports().contains(&port));
+        assert_eq!(listeners.deadline(), None);
+        assert!(!listeners.retry(&config, poll.registry(), now + MAX_LISTEN_RETRY), "nothing is left to open");
+    }
+
+    #[test]
+    fn a_port_that_the_configuration_no_longer_has_is_not_tried_again() {
+        let poll = mio::Poll::new().unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config { address: "127.0.0.1".into(), port: 0, ..Config::default() };
+        (config.status.port, config.status.address) = (Some(taken.local_addr().unwrap().port()), "127.0.0.1".into());
+        let mut listeners = Listeners::open(&config, poll.registry(), Instant::now()).unwrap();
+        assert!(listeners.deadline().is_some());
+        config.status.port = None;
+        listeners.reload(&config, poll.registry(), Instant::now());
+        assert_eq!(listeners.deadline(), None);
     }
 }

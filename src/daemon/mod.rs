@@ -131,11 +131,11 @@ impl Daemon {
         };
         // Before the listeners accept anything: a client that looks at the limit, or sets it, finds it as it stays.
         let fd_limits = fd_limit::raise_for(&config);
-        let listeners = Listeners::open(&config, poll.registry())?;
+        let now = Instant::now();
+        let listeners = Listeners::open(&config, poll.registry(), now)?;
         let registry = poll.registry().try_clone().map_err(|error| format!("no epoll: {error}"))?;
         let network = MioNetwork::new(registry, fd_limits.extra_attempts);
         let limits = &config.limits;
-        let now = Instant::now();
         let tls = tls_context(&config);
         let trust = trust(&tls, &config);
         Ok(Self {
@@ -192,6 +192,7 @@ impl Daemon {
     fn turn(&mut self, events: &mut Events) -> Result<(), String> {
         let timeout = self.timeout();
         self.poll(events, timeout).map_err(|error| format!("poll: {error}"))?;
+        self.retry_listeners();
         self.accept_pending();
         self.run_sessions();
         self.pass_traces();
@@ -312,6 +313,13 @@ impl Daemon {
                 found.armed = None;
             }
             self.enqueue(key);
+        }
+    }
+
+    /// Tries again to listen on ports that another program had.
+    fn retry_listeners(&mut self) {
+        if self.listeners.retry(&self.resources.config, self.resources.poll.registry(), self.now) {
+            self.renew_own_ports();
         }
     }
 

@@ -49,7 +49,7 @@ impl Daemon {
             let config = &mut resources.config;
             (config.address, config.port, config.luup, config.limits.answer) = fixed(old);
         }
-        self.listeners.reload(&resources.config, resources.poll.registry());
+        self.listeners.reload(&resources.config, resources.poll.registry(), self.now);
         self.renew_own_ports();
         // Deadlines may be earlier now.
         let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();

@@ -154,3 +154,38 @@ fn listeners_are_shown_by_stat_json() {
     let expected = serde_json::json!({"address": ports[0].addr().to_string(), "target": device.addr().to_string()});
     assert_eq!(listeners[1], expected);
 }
+
+/// Regression: the daemon ended if another program had a port of the configuration. So a web server that was started
+/// first took all plugins their connections.
+#[test]
+fn a_port_that_is_taken_at_the_start_is_served_as_soon_as_it_is_free() {
+    let device = Device::start(Kind::Manual);
+    let ports: Vec<Reserved> = (0..3).map(|_| Reserved::new().unwrap()).collect();
+    let taken: Vec<_> = ports.iter().map(|port| port.listen().unwrap()).collect();
+    let [direct, serve, status] = [0, 1, 2].map(|at: usize| ports[at].port());
+    let config = format!(
+        "[direct]\n{direct}=CONN {addr}\n[serve]\n{serve}=CONN {addr}\n[status]\nport={status}\n",
+        addr = device.addr()
+    );
+    let daemon = daemon().config(&config).start();
+    let is_about = |line: &str, what: &str, port: u16| line.contains(what) && line.contains(&format!(":{port}"));
+    for port in [direct, serve, status] {
+        daemon.wait_for_log(LIMIT, |line| is_about(line, "cannot listen on", port) && line.contains("in use"));
+    }
+    assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
+
+    drop(taken);
+    for port in [direct, serve, status] {
+        daemon.wait_for_log(LIMIT, |line| is_about(line, "listening on", port) && !line.contains("cannot"));
+    }
+    let mut client = Plugin::connect_raw(ports[0].addr()).unwrap();
+    accepted(&device).write_all(b"hello").unwrap();
+    assert_eq!(client.bytes(5), b"hello");
+    // These ports are the proxy's own from now on.
+    for port in &ports {
+        let mut plugin = daemon.plugin();
+        plugin.conn(daemon.addr(), "");
+        plugin.line();
+        assert_eq!(plugin.command(&format!("CONN {}", port.addr())), "ERR CONN connection to the proxy itself");
+    }
+}

@@ -87,7 +87,7 @@ return baseclass.extend({
 		if (ports.length)
 			text = _('The proxy cannot listen on: %s. The port may be in use already. The system log says why.').format(ports.join(', '));
 		else if (silent && this.silent)
-			text = _('The proxy does not answer. It cannot start if another program has one of its ports. The system log says so.');
+			text = _('The proxy does not answer. It cannot start if another program has its port for plugins. The system log says so.');
 
 		this.missing = missing;
 		this.silent = silent;
