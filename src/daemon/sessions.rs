@@ -89,11 +89,6 @@ impl SessionTable {
         self.slots.iter().map(|(_, slot)| (slot.key, slot))
     }
 
-    /// All sessions.
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.slots.iter_mut().map(|(_, slot)| slot)
-    }
-
     /// Frees memory that many sessions have needed.
     pub(super) fn shrink(&mut self) {
         self.slots.shrink_to_fit();

@@ -37,8 +37,9 @@ impl Daemon {
                 break;
             }
         }
-        for left in self.sessions.values_mut() {
-            left.session.abort();
+        let left: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in left {
+            self.with_session(key, Session::abort);
         }
         log::info!("ended");
         logging::flush();

@@ -200,10 +200,12 @@ pub(crate) enum CloseReason {
     RemoteClosed,
     /// The remote violated its protocol.
     BadRemote,
-    /// There was no memory for a message that must be put together.
+    /// There was no memory for a message that must be put together, or others needed what the connection held.
     NoMemory,
     /// An operator has ended the connection.
     Dropped,
+    /// The daemon ends.
+    Shutdown,
 }
 
 impl std::fmt::Display for CloseReason {
@@ -220,8 +222,9 @@ impl std::fmt::Display for CloseReason {
             Self::BadFraming => "plugin's framing is broken",
             Self::RemoteClosed => "remote sent a close frame",
             Self::BadRemote => "remote broke the protocol",
-            Self::NoMemory => "no memory for a message, buffers= is used up",
+            Self::NoMemory => "no memory, buffers= is used up",
             Self::Dropped => "DROP",
+            Self::Shutdown => "the proxy ends",
         })
     }
 }

@@ -36,7 +36,7 @@ impl<N: Network> Session<N> {
                 self.enter(next, cx);
             }
             _ => {
-                self.record_end(&CloseReason::Dropped.to_string(), cx);
+                self.record_end(&CloseReason::Dropped, cx);
                 self.enter(Stage::Closed, cx);
             }
         }
@@ -63,15 +63,20 @@ impl<N: Network> Session<N> {
             }
             (Stage::Relaying(relaying), PluginSide::Attached(_)) if relaying.is_connect_reply_sent() => {
                 let last_message = relaying.refuse_for_memory(cx);
+                self.record_end(&CloseReason::NoMemory, cx);
                 Stage::Draining(Box::new(Draining::new(last_message, cx.now)))
             }
             (Stage::Relaying(relaying), PluginSide::Served(client)) => {
                 let is_behind = client.is_behind();
                 relaying.refuse_for_memory(cx);
+                let drained = self.end_relay(CloseReason::NoMemory, cx);
                 // What waits for the client is what others need.
-                if is_behind { Stage::Closed } else { self.end_relay(CloseReason::NoMemory, cx) }
+                if is_behind { Stage::Closed } else { drained }
             }
-            _ => Stage::Closed,
+            _ => {
+                self.record_end(&CloseReason::NoMemory, cx);
+                Stage::Closed
+            }
         };
         self.enter(next, cx);
     }
@@ -92,10 +97,7 @@ impl<N: Network> Session<N> {
                 self.plugin = PluginSide::GONE;
             }
             Stage::Relaying(_) if self.plugin.served().is_some() => {
-                if let Some(client) = self.plugin.served_mut() {
-                    client.close(close::GOING_AWAY, "");
-                }
-                let next = self.end_relay(CloseReason::Done, cx);
+                let next = self.end_relay(CloseReason::Shutdown, cx);
                 self.enter(next, cx);
             }
             Stage::Watching(_) => {
@@ -105,12 +107,16 @@ impl<N: Network> Session<N> {
                 }
                 self.enter(Stage::Draining(Box::new(Draining::new(Vec::new(), cx.now))), cx);
             }
-            _ => self.enter(Stage::Closed, cx),
+            _ => {
+                self.record_end(&CloseReason::Shutdown, cx);
+                self.enter(Stage::Closed, cx);
+            }
         }
     }
 
     /// Ends without another turn: the outgoing side of the remote's stream is ended as far as that goes at once.
-    pub(crate) fn abort(&mut self) {
+    pub(crate) fn abort(&mut self, cx: &mut SessionContext<'_, N>) {
+        self.record_end(&CloseReason::Shutdown, cx);
         if let Stage::Relaying(relaying) = &mut self.stage {
             relaying.shutdown_write();
         }

@@ -66,7 +66,7 @@ impl<N: Network> Session<N> {
                 (false, Next::Enter(Stage::Relaying(Box::new(relaying))))
             }
             HealOutcome::PluginLost => {
-                self.record_end(&CloseReason::PluginLost.to_string(), cx);
+                self.record_end(&CloseReason::PluginLost, cx);
                 (false, Next::Enter(Stage::Closed))
             }
         };

@@ -195,7 +195,7 @@ impl<N: Network> Session<N> {
                 self.end_relay(CloseReason::PluginLost, cx)
             }
             (Stage::Healing(_), _) => {
-                self.record_end(&why.to_string(), cx);
+                self.record_end(&why, cx);
                 Stage::Closed
             }
             _ => Stage::Closed,

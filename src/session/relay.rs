@@ -1,5 +1,7 @@
 //! Echo mode, and its end.
 
+use std::fmt::Display;
+
 use super::context::{SessionContext, TurnResult};
 use super::draining::{DrainOutcome, Draining};
 use super::ended::EndedConnection;
@@ -82,9 +84,7 @@ impl<N: Network> Session<N> {
     pub(super) fn end_relay(&mut self, end: CloseReason, cx: &mut SessionContext<'_, N>) -> Stage<N> {
         let now = cx.now;
         let Stage::Relaying(relaying) = &self.stage else { return Stage::Closed };
-        let failure = relaying.relay().failure();
-        let reason = failure.map_or_else(|| end.to_string(), |failure| format!("{end} ({failure})"));
-        self.record_end(&reason, cx);
+        self.record_end(&end, cx);
         match (end, &mut self.plugin) {
             (CloseReason::PluginLost, PluginSide::Served(_)) => Stage::Closed,
             (end, PluginSide::Served(client)) => {
@@ -115,14 +115,18 @@ impl<N: Network> Session<N> {
     }
 
     /// Logs the end of a connection in echo mode, and keeps it for STAT JSON.
-    pub(super) fn record_end(&self, reason: &str, cx: &mut SessionContext<'_, N>) {
-        let (target, protocol, totals, times) = match &self.stage {
-            Stage::Relaying(relaying) => (relaying.target(), relaying.protocol(), relaying.totals(), relaying.times()),
+    pub(super) fn record_end(&self, end: &dyn Display, cx: &mut SessionContext<'_, N>) {
+        let (target, protocol, totals, times, failure) = match &self.stage {
+            Stage::Relaying(relaying) => {
+                let failure = relaying.relay().failure();
+                (relaying.target(), relaying.protocol(), relaying.totals(), relaying.times(), failure)
+            }
             Stage::Healing(healing) => {
-                (healing.target(), healing.protocol(), healing.outages().totals, healing.times())
+                (healing.target(), healing.protocol(), healing.outages().totals, healing.times(), None)
             }
             _ => return,
         };
+        let reason = &failure.map_or_else(|| end.to_string(), |failure| format!("{end} ({failure})"));
         let RelayTotals { received, sent, .. } = totals;
         log::info!("{} closed: {reason}; {target}, received {received}, sent {sent}{times}", self.pid);
         cx.ended.push(EndedConnection::new(self.pid, target, protocol, reason, times, cx.now));

@@ -127,8 +127,10 @@ pub(super) fn close_frame(end: CloseReason) -> (u16, &'static str) {
         CloseReason::NoMemory => (close::TRY_AGAIN_LATER, "no memory"),
         CloseReason::Idle => (close::GOING_AWAY, "idle for too long"),
         CloseReason::Dropped => (close::GOING_AWAY, "ended by an operator"),
-        CloseReason::PluginLost | CloseReason::HalfClosed | CloseReason::Stalled | CloseReason::BadFraming => {
-            (close::GOING_AWAY, "")
-        }
+        CloseReason::PluginLost
+        | CloseReason::HalfClosed
+        | CloseReason::Stalled
+        | CloseReason::BadFraming
+        | CloseReason::Shutdown => (close::GOING_AWAY, ""),
     }
 }

@@ -540,7 +540,9 @@ fn the_largest_holders_that_stand_still_end_for_others() {
         (0..20).map(|number| Client::connect(daemon.addr(), Kind::HalfMessage, remotes.addr, number)).collect();
     fill(&mut holders);
     exchange_message(&daemon, &echo, 30_000);
-    daemon.wait_for_log(LIMIT, |line| line.contains("which others need"));
+    let line = daemon.wait_for_log(LIMIT, |line| line.contains("which others need"));
+    let (pid, _) = line[30..].split_once(' ').unwrap();
+    daemon.wait_for_log(LIMIT, |line| line[30..].starts_with(&format!("{pid} closed: no memory")));
 }
 
 #[test]

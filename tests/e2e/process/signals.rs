@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use testkit::daemon::Daemon;
-use testkit::device::{Device, Kind};
+use testkit::device::{Device, Kind, UdpEcho};
 use testkit::plugin::Plugin;
 use testkit::ports::{BlackHole, Reserved};
+use testkit::websocket::Server;
 
 use crate::support::{
-    Answer, LIMIT, NameServer, StatClient, Writer, accepted, configured, daemon, echo_mode, ends, plugin_from, started,
-    with_luup,
+    Answer, LIMIT, NameServer, PID, StatClient, Writer, WsClient, accepted, configured, daemon, echo_mode, ends,
+    plugin_from, started, wait_parked, with_luup,
 };
 
 /// Writes another configuration, sends HUP, and returns the log line about it.
@@ -225,4 +226,44 @@ fn a_closed_pipe_on_standard_error_does_not_end_the_daemon() {
     let daemon = started();
     daemon.signal(Signal::SIGPIPE);
     assert!(daemon.plugin().command("CAPA").starts_with("OK CAPA"));
+}
+
+/// Regression: connections over tcp and udp, kept ones, those whose remote is lost, and WebSockets that take too long to
+/// end had no line.
+#[test]
+fn at_the_end_each_connection_in_echo_mode_has_its_line() {
+    let (device, silent) =
+        (Device::start(Kind::Manual), Server::start(|mut peer| peer.upgrade().and_then(|_| peer.rest()).map(drop)));
+    let (served, udp) = (Reserved::new().unwrap(), UdpEcho::start());
+    let config = format!("[serve]\n{}=CONN {}\n", served.port(), device.addr());
+    let mut daemon = daemon().config(&config).listeners(2).start();
+    let mut targets = Vec::new();
+    let mut connect = |target: String, options: &str| {
+        let mut plugin = daemon.plugin();
+        plugin.conn(&target, options);
+        targets.push((plugin.pid().to_owned(), target));
+        plugin
+    };
+    let address = device.addr().to_string();
+    let _plain = (connect(address.clone(), ""), accepted(&device));
+    let _datagrams = connect(udp.addr().to_string(), "PRTO=udp");
+    drop(connect(address.clone(), &format!("KEEP=60 NTFY=5/s/a/{PID}")));
+    let _kept = accepted(&device);
+    let _mute = connect(silent.url("/"), "");
+    let _lost = connect(address, "HEAL=60");
+    let lost = accepted(&device);
+    let mut browser = WsClient::request(served.addr(), "/", &[]);
+    let _served = (browser.upgraded(), accepted(&device));
+    wait_parked(&daemon);
+    drop(lost);
+    daemon.wait_for_log(LIMIT, |line| line.contains("connecting again"));
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait_exit(LIMIT).is_some());
+    daemon.wait_for_log(LIMIT, |line| line.ends_with(" ended"));
+    let log = daemon.log_lines().join("\n");
+    for (pid, target) in targets {
+        let ends = log.lines().filter(|line| line.contains(&format!(" {pid} closed: "))).count();
+        assert_eq!(ends, 1, "{target}: {log}");
+    }
+    assert_eq!(log.lines().filter(|line| line.contains(" closed: ")).count(), 6, "with the browser's: {log}");
 }

@@ -294,7 +294,7 @@ fn where_memory_is_short_the_end_names_buffers() {
     peer.send_frame(BINARY, &[7; 100_000]).unwrap();
     assert_eq!(read_message_text(&mut plugin), "CLOS 1009 no memory for the message, buffers= is used up");
     drop((plugin, peer));
-    let why = "closed: no memory for a message, buffers= is used up";
+    let why = "closed: no memory, buffers= is used up";
     eventually("three connections are closed", || (daemon.log_text().matches(why).count() == 3).then_some(()));
 }
 
