@@ -12,8 +12,8 @@ local Handshake = {}
 
 -- Bytes. A reply may contain a long reason.
 local MAX_LINE = 16384
--- Seconds. How long a connection to the proxy may take outside of an operation: it is on this machine.
-local MAX_DIAL = 0.05
+-- Seconds that are left for connecting at least, however long the look-up of the proxy's name took.
+local MIN_DIAL = 0.05
 -- The host of the proxy unless the plugin names another.
 local LOOPBACK = "127.0.0.1"
 
@@ -83,8 +83,7 @@ local function connect_to_proxy(options, seconds)
         -- A name server that does not answer says nothing about the proxy.
         if not host then return nil, "no address: " .. why end
     end
-    -- However long the look-up took, and the polls in between: the proxy has the time for one.
-    return Handshake.connect_tcp(host, options.port, math.max(seconds - Clock.since(started), MAX_DIAL))
+    return Handshake.connect_tcp(host, options.port, math.max(seconds - Clock.since(started), MIN_DIAL))
 end
 
 --- Connects to the proxy and reads nothing. `options`: host, port, patience, chunk, and `connect(host, port, options)`
@@ -95,7 +94,7 @@ function Handshake.dial(options, seconds)
     if options.connect then
         sock, why = Handshake.call_connect(options, options.host, options.port)
     else
-        sock, why = connect_to_proxy(options, seconds or MAX_DIAL)
+        sock, why = connect_to_proxy(options, seconds)
     end
     if not sock then return failure(why), "no proxy at " .. address_of(options) .. ": " .. tostring(why) end
     return Transport.new(sock, options.chunk)

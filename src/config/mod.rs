@@ -25,7 +25,7 @@ use crate::protocol::options::{Parameters, Protocol};
 use crate::protocol::reply;
 use crate::protocol::serve_settings::ServeSettings;
 use crate::protocol::target::Target;
-use crate::protocol::tls_settings::TlsVerify;
+use crate::protocol::tls_settings::{ServerTlsSettings, TlsVerify};
 
 /// Lines of `[direct]`, and of `[serve]`. Each may take a descriptor, and a number in a token.
 const MAX_LISTENERS: usize = 1000;
@@ -312,6 +312,11 @@ impl Config {
     /// The lines of `[serve]` for `port`.
     pub(crate) fn serve_on(&self, port: u16) -> impl Iterator<Item = &ServeListener> {
         self.serve.iter().filter(move |listener| listener.port == port)
+    }
+
+    /// How a port of `[serve]` speaks TLS, if it does: the lines of a port agree in that.
+    pub(crate) fn serve_tls(&self, port: u16) -> Option<&ServerTlsSettings> {
+        self.serve_on(port).find_map(|listener| listener.settings.tls.as_ref())
     }
 
     /// The ports of `[serve]`, each once.

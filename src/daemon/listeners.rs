@@ -85,7 +85,7 @@ impl ListenerKind {
         match self {
             Self::Setup | Self::Direct(_) => RefusalForm::Line,
             Self::Status(..) => RefusalForm::Response,
-            Self::Serve(port) if config.serve_on(*port).any(|line| line.settings.tls.is_some()) => RefusalForm::Silence,
+            Self::Serve(port) if config.serve_tls(*port).is_some() => RefusalForm::Silence,
             Self::Serve(_) => RefusalForm::Response,
             Self::Plugins(port) if port.protocol == Protocol::Ws => RefusalForm::Response,
             Self::Plugins(_) => RefusalForm::Silence,

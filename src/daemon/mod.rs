@@ -362,10 +362,7 @@ impl Daemon {
         let session = match kind {
             ListenerKind::Setup => Session::greet(pid, stream, peer, &cx),
             ListenerKind::Direct(direct) => Session::direct(pid, stream, peer, direct, &mut cx),
-            ListenerKind::Serve(port) => {
-                let tls = cx.config.serve_on(*port).find_map(|line| line.settings.tls.as_ref());
-                Session::served(pid, stream, peer, *port, tls, &mut cx)
-            }
+            ListenerKind::Serve(port) => Session::served(pid, stream, peer, *port, cx.config.serve_tls(*port), &mut cx),
             ListenerKind::Status(..) => Session::status(pid, stream, peer, &mut cx),
             ListenerKind::Plugins(port) => Session::arrive(pid, stream, peer, listener_address, port, &mut cx),
         };
