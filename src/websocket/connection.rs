@@ -88,8 +88,16 @@ pub(crate) struct Connection {
     messages: MessageCounts,
     /// Where frames are recorded (TRAC).
     trace: Option<Box<Trace>>,
-    /// The kind of the message that comes, for the trace, and whether the message has had a byte.
-    receiving: (Kind, bool),
+    /// The message that comes, for the trace.
+    traced: TracedMessage,
+}
+
+/// A message that comes, as the trace shows it.
+#[derive(Debug)]
+struct TracedMessage {
+    kind: Kind,
+    /// The message has had a byte, so that it is in the trace already.
+    has_bytes: bool,
 }
 
 impl Connection {
@@ -110,7 +118,7 @@ impl Connection {
             last_frame: now,
             messages: MessageCounts::default(),
             trace: None,
-            receiving: (Kind::Binary, false),
+            traced: TracedMessage { kind: Kind::Binary, has_bytes: false },
         }
     }
 
@@ -435,7 +443,7 @@ impl Connection {
 
     /// Records what was decoded for the trace.
     fn record_decoded(&mut self, decoded: &Decoded, input: &[u8]) {
-        let (kind, has_bytes) = self.receiving;
+        let TracedMessage { kind, has_bytes } = self.traced;
         if let Some(trace) = &mut self.trace {
             let passes = match decoded {
                 Decoded::Data(location) => Some((kind.into(), self.receiver.bytes(location, input))),
@@ -448,8 +456,8 @@ impl Connection {
             }
         }
         match decoded {
-            Decoded::Start(kind, _) => self.receiving = (*kind, false),
-            Decoded::Data(_) => self.receiving.1 = true,
+            Decoded::Start(kind, _) => self.traced = TracedMessage { kind: *kind, has_bytes: false },
+            Decoded::Data(_) => self.traced.has_bytes = true,
             Decoded::Fragment | Decoded::End | Decoded::Control(..) => {}
         }
     }

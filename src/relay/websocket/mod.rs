@@ -123,21 +123,29 @@ pub(crate) struct Resumed {
     pub to_plugin: Vec<u8>,
 }
 
+/// What either side has sent before there was a relay.
+#[derive(Debug, Default)]
+pub(crate) struct SentAhead<'a> {
+    /// By the plugin, behind its CONN.
+    pub to_remote: &'a [u8],
+    /// By the remote, behind its response.
+    pub to_plugin: Vec<u8>,
+}
+
 /// What the plugin is told where there is no memory for a message.
 pub(crate) const NO_MEMORY: &str = "no memory for the message, buffers= is used up";
 
 impl WebSocketRelay {
-    /// A relay that begins now, with what the plugin has sent behind its CONN and the remote behind its response, and
-    /// with the response's header block if the plugin asked for it.
+    /// A relay that begins now, with what was sent `ahead`, and with the response's header block if the plugin asked for it.
     pub(crate) fn new(
         now: Instant,
         connection: Connection,
         options: &RelayOptions,
-        (sent_ahead, received_ahead): (&[u8], Vec<u8>),
+        ahead: SentAhead<'_>,
         head: Option<&[u8]>,
     ) -> Self {
         let limit = usize::try_from(options.max_message).unwrap_or(usize::MAX).max(MIN_MESSAGE_LIMIT);
-        let mut to_plugin = ToPlugin::new(options.framing, options.whole, received_ahead);
+        let mut to_plugin = ToPlugin::new(options.framing, options.whole, ahead.to_plugin);
         if let Some(head) = head {
             to_plugin.handle_head(head);
         }
@@ -146,7 +154,7 @@ impl WebSocketRelay {
             remote: RemoteState::Open,
             connection,
             to_plugin,
-            to_remote: ToRemote::new(options.framing, FramingKind::WebSocket, limit, sent_ahead),
+            to_remote: ToRemote::new(options.framing, FramingKind::WebSocket, limit, ahead.to_remote),
             end_delivered: false,
             is_shut_down: false,
             close_reason: None,

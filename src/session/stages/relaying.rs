@@ -17,7 +17,7 @@ use crate::relay::datagram::DatagramRelay;
 use crate::relay::memory_budget::{HeldKinds, MemoryBudget, RESERVE};
 use crate::relay::stream::StreamRelay;
 use crate::relay::traced::Traced;
-use crate::relay::websocket::{RelayOptions, Resumed, ToRemote, WebSocketRelay};
+use crate::relay::websocket::{RelayOptions, Resumed, SentAhead, ToRemote, WebSocketRelay};
 use crate::relay::{CloseReason, Relay, RelayContext, RelayTotals, RelayTurn, Timing};
 use crate::session::connect_times::ConnectTimes;
 use crate::session::connection::{Connected, ConnectedLink};
@@ -128,7 +128,7 @@ impl<N: Network> Link<N> {
                     receive: parameters.receive_timeout,
                     whole: parameters.keep.is_some() || parameters.heals().is_some(),
                 };
-                let ahead = (sent_ahead, upgraded.rest);
+                let ahead = SentAhead { to_remote: sent_ahead, to_plugin: upgraded.rest };
                 let connection = Connection::new(settings, cx.now);
                 let mut relay = WebSocketRelay::new(cx.now, connection, &options, ahead, upgraded.head.as_deref());
                 relay.open_with(openings(parameters), cx.random);

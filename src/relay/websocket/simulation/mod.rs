@@ -113,7 +113,13 @@ impl World {
         plugin.send_ahead(&plugin_ahead);
         let connection = Connection::new(settings, around.now);
         let options = RelayOptions { framing, max_message: max_message as u64, receive, whole: keep };
-        let relay = WebSocketRelay::new(around.now, connection, &options, (&plugin_ahead, server_ahead), head);
+        let relay = WebSocketRelay::new(
+            around.now,
+            connection,
+            &options,
+            SentAhead { to_remote: &plugin_ahead, to_plugin: server_ahead },
+            head,
+        );
         let plugin = SocketEndpoint::new(plugin, Readiness::FRESH);
         let remote = SocketEndpoint::new(remote, Readiness::FRESH);
         Self {

@@ -98,7 +98,7 @@ fn server() -> World {
     };
     let options = RelayOptions { framing: Framing::Mesg, max_message: 1000, receive: None, whole: false };
     let connection = Connection::new(settings, world.around.now);
-    world.relay = WebSocketRelay::new(world.around.now, connection, &options, (b"", Vec::new()), None);
+    world.relay = WebSocketRelay::new(world.around.now, connection, &options, SentAhead::default(), None);
     world
 }
 

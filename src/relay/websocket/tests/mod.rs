@@ -37,7 +37,7 @@ impl World {
             ping_interval,
         };
         let connection = Connection::new(settings, around.now);
-        let relay = WebSocketRelay::new(around.now, connection, options, (b"", Vec::new()), None);
+        let relay = WebSocketRelay::new(around.now, connection, options, SentAhead::default(), None);
         let wire = || {
             let mut wire = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
             wire.stream_mut().make_room(1 << 24);

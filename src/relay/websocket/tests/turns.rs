@@ -88,7 +88,7 @@ fn new_relay(framing: Framing, now: Instant) -> WebSocketRelay {
         ping_interval: None,
     };
     let wishes = RelayOptions { framing, max_message: 65536, receive: None, whole: false };
-    WebSocketRelay::new(now, Connection::new(settings, now), &wishes, (&[], Vec::new()), None)
+    WebSocketRelay::new(now, Connection::new(settings, now), &wishes, SentAhead::default(), None)
 }
 
 fn new_surroundings() -> TestContext {

@@ -54,8 +54,10 @@ pub(crate) struct KeptPlugin<S> {
     bound: usize,
     /// Bytes that are kept after they were sent.
     history: usize,
-    /// What is counted in the budget: bytes that wait, and bytes that are kept.
-    counted: (usize, usize),
+    /// Bytes that wait, as the budget counts them.
+    counted_waiting: usize,
+    /// Bytes that are kept after they were sent, as the budget counts them.
+    counted_history: usize,
     parked: Option<Parked>,
     /// The connection is not kept any longer.
     given_up: bool,
@@ -105,7 +107,8 @@ impl<S: Stream> KeptPlugin<S> {
             has_datagrams,
             bound: 0,
             history: 0,
-            counted: (0, 0),
+            counted_waiting: 0,
+            counted_history: 0,
             parked: None,
             given_up: false,
             changes: Changes::default(),
@@ -170,8 +173,8 @@ impl<S: Stream> KeptPlugin<S> {
     /// Begins a turn: looks up the bounds, and writes what can be written. `history`: bytes that may be kept for a plugin
     /// that says what it has read.
     pub(crate) fn begin_turn(&mut self, history: usize, budget: &MemoryBudget) {
-        self.bound = budget.available_with(self.counted.0);
-        self.history = history.min(budget.history_available(self.counted.1));
+        self.bound = budget.available_with(self.counted_waiting);
+        self.history = history.min(budget.history_available(self.counted_history));
         self.write();
     }
 
@@ -232,8 +235,8 @@ impl<S: Stream> KeptPlugin<S> {
 
     fn account(&mut self, budget: &mut MemoryBudget) {
         let (waiting, history) = (self.held(), self.buffer.history());
-        budget.adjust(&mut self.counted.0, waiting);
-        budget.adjust_history(&mut self.counted.1, history);
+        budget.adjust(&mut self.counted_waiting, waiting);
+        budget.adjust_history(&mut self.counted_history, history);
     }
 
     /// True if no connection is left to write to.
