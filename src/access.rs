@@ -198,6 +198,19 @@ impl OwnServices {
         }
     }
 
+    /// True if `client` may take over a kept connection to `port` from `plugin`. What a plugin of this machine reaches here,
+    /// no client of another machine reaches by ATCH.
+    pub(crate) fn may_take_over(
+        &self,
+        port: u32,
+        plugin: SocketAddr,
+        client: SocketAddr,
+        is_own: impl Fn(SocketAddr) -> bool,
+    ) -> bool {
+        let is_served = self.ports.iter().chain([&self.luup.1]).any(|served| u32::from(*served) == port);
+        !is_served || !is_own(plugin) || is_own(client)
+    }
+
     fn may_reach_proxy(&self, origin: RequestOrigin) -> bool {
         match origin {
             RequestOrigin::Client(client) => {
@@ -418,6 +431,18 @@ mod tests {
         assert_eq!(services.check(address("127.0.0.1:3480"), configured, is_own), Ok(()), "the owner wants it");
         assert_eq!(services.check(address("127.0.0.1:2504"), configured, is_own), Err(OwnServiceError::Proxy));
         let origin = RequestOrigin::Client(address(other));
+        for (port, plugin, client, may) in [
+            (2504, here, here, true),
+            (2504, here, same, true),
+            (2504, same, other, false),
+            (3480, here, other, false),
+            (3480, other, other, true),
+            (80, here, other, true),
+            (80 + 65536, here, other, true),
+        ] {
+            let taken = services.may_take_over(port, address(plugin), address(client), is_own);
+            assert_eq!(taken, may, "{port}, from {plugin} to {client}");
+        }
         for (luup, refused) in [(None, true), (Some(ip("192.168.0.1")), true), (Some(ip("192.168.0.9")), false)] {
             let services = OwnServices::new(vec![2504], (luup, 3480));
             let result = services.check(address("127.0.0.1:3480"), origin, is_own);

@@ -140,7 +140,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "listen",
         "networks",
         "loopback",
-        "Clients that may open ports with LSTN, in the syntax of allow. The clients of such a port must be in allow.",
+        "Clients that may open ports, with LSTN and over UDP with BIND, in the syntax of allow. The clients of a port of LSTN must be in allow.",
         |c, v| {
             c.listen = AccessList::parse(v).map_err(not_a_network)?;
             Ok(())

@@ -2,6 +2,7 @@
 
 use super::kept_registry::TooManyGuesses;
 use super::{Daemon, sessions};
+use crate::net::network::Network;
 use crate::protocol::reply;
 use crate::protocol::target::Target;
 use crate::session::{KeptEnd, KeptState, Key, Session};
@@ -56,6 +57,9 @@ impl Daemon {
         target: Option<&Target>,
     ) -> Result<(), &'static str> {
         let kept = self.look_up_kept(key, pid).ok().flatten().ok_or(reply::NO_SUCH_PID)?;
+        if !self.may_take_over(key, kept) {
+            return Err(reply::NO_SUCH_PID);
+        }
         let resumed = self.with_session(kept, |session, cx| session.resume(seen, target, cx));
         // Whatever comes of it, these turns may have left the session something to do, or another deadline.
         self.enqueue(kept);
@@ -77,6 +81,15 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// See [`crate::access::OwnServices::may_take_over`].
+    fn may_take_over(&self, key: Key, kept: Key) -> bool {
+        let session = |key| self.sessions.get(key).map(|found| &found.session);
+        let (Some(client), Some(kept)) = (session(key), session(kept)) else { return false };
+        let is_own = |address| self.resources.network.is_own_address(address);
+        let port = kept.target().map_or(0, |target| target.endpoint().port);
+        self.resources.own.may_take_over(port, kept.peer_address(), client.peer_address(), is_own)
     }
 
     /// The session of `key` wants the end of the kept session of `pid`; or of any session of which STAT shows `pid`, if its

@@ -222,6 +222,11 @@ impl<N: Network> Session<N> {
         self.peer.address().ip().to_canonical()
     }
 
+    /// The address and port of the client.
+    pub(crate) fn peer_address(&self) -> SocketAddr {
+        self.peer.address()
+    }
+
     /// [`Session::address`] as it is counted.
     pub(crate) fn client(&self) -> ClientKey {
         ClientKey::of(self.peer.address().ip())
@@ -351,7 +356,7 @@ impl<N: Network> Session<N> {
     }
 
     /// Where the connection leads, if that is known.
-    fn target(&self) -> Option<&Target> {
+    pub(crate) fn target(&self) -> Option<&Target> {
         match &self.stage {
             Stage::Setup(_)
             | Stage::Opening

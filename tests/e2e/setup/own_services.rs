@@ -179,3 +179,49 @@ fn a_server_elsewhere_redirects_to_no_address_of_the_box() {
         }
     });
 }
+
+/// Regression: only CONN was refused.
+#[test]
+fn another_machine_takes_no_kept_connection_to_the_proxy_or_luup_over() {
+    on_the_box(|lan| {
+        let luup = Luup::start_at("0.0.0.0:0".parse().unwrap()).unwrap();
+        let mut daemon = for_all(&format!("http://127.0.0.1:{}", luup.port()));
+        let device = Device::start(Kind::Echo);
+        let targets = [on_loopback(&daemon), ([127, 0, 0, 1], luup.port()).into(), device.addr()];
+        for (number, target) in targets.into_iter().enumerate() {
+            let pid = format!("kept-pid-{number}");
+            Plugin::connect(on_loopback(&daemon)).conn(target, &format!("KEEP=300 NTFY=-1/s/a/{pid}"));
+            let (mut stranger, _) = from_neighbour(lan, "192.168.77.2", &daemon);
+            let answer = stranger.command(&format!("ATCH {pid}"));
+            if target == device.addr() {
+                assert_eq!(answer, format!("OK ATCH {pid}"), "the pid of a device suffices");
+            } else {
+                assert_eq!(answer, "ERR ATCH No such pid", "{target}");
+                let own = Plugin::connect(on_loopback(&daemon)).command(&format!("ATCH {pid}"));
+                assert_eq!(own, format!("OK ATCH {pid}"), "{target}");
+            }
+        }
+        assert!(daemon.wait_exit(Duration::ZERO).is_none());
+    });
+}
+
+/// Regression: a stranger had the datagrams that devices send to a plugin's port.
+#[test]
+fn another_machine_has_no_udp_port_of_its_own_unless_it_may_listen() {
+    on_the_box(|lan| {
+        for (listen, port, answer) in [
+            ("loopback", "5683", "ERR CONN BIND=5683: not allowed"),
+            ("loopback", "192.168.77.1:0", "OK CONN "),
+            ("192.168.77.2", "5683", "OK CONN "),
+        ] {
+            let daemon = on_all_addresses(daemon(), NO_LUUP, &format!("listen={listen}\n")).start();
+            let (mut plugin, _) = from_neighbour(lan, "192.168.77.2", &daemon);
+            let said = plugin.command(&format!("CONN 192.168.77.2:9 PRTO=udp BIND={port}"));
+            assert!(said.starts_with(answer), "listen={listen}: {said}");
+        }
+        let device = Device::start(Kind::Silent);
+        let daemon = for_all(NO_LUUP);
+        let said = Plugin::connect(on_loopback(&daemon)).command(&format!("CONN {} PRTO=udp BIND=5683", device.addr()));
+        assert!(said.starts_with("OK CONN "), "{said}");
+    });
+}

@@ -286,6 +286,13 @@ impl<N: Network> Connecting<N> {
             return AttemptOutcome::Continue(Attempt::Racing(Connector::new(addresses, cx.now)));
         }
         let settings = parameters.datagrams.as_deref().cloned().unwrap_or_default();
+        // A port of UDP is listened on, too: by this client alone, where it is bound last (socket(7), SO_REUSEADDR).
+        if let Some(own) = settings.bind.filter(|own| own.port != 0)
+            && let RequestOrigin::Client(client) = self.origin
+            && !cx.config.listen.allows(client.ip().to_canonical())
+        {
+            return AttemptOutcome::Failed(ConnectError::could_not_connect(format!("{own}: not allowed")));
+        }
         let to = match choose_address(&addresses, settings.is_ipv6()) {
             Ok(to) => to,
             Err(error) => return AttemptOutcome::Failed(error),

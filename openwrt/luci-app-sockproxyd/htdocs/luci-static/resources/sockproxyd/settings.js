@@ -82,7 +82,7 @@ return baseclass.extend({
 			{
 				name: 'listen',
 				title: _('Clients that may listen'),
-				help: _('Clients that may open ports with LSTN, in the syntax of allow. The clients of such a port must be in allow.'),
+				help: _('Clients that may open ports, with LSTN and over UDP with BIND, in the syntax of allow. The clients of a port of LSTN must be in allow.'),
 				syntax: 'networks',
 				fallback: 'loopback',
 				datatype: 'or("*","local","loopback",ipaddr)',
