@@ -52,6 +52,8 @@ pub(crate) struct ServedClient<S> {
     write_error: Option<io::ErrorKind>,
     /// The relay has said that nothing more comes for the client.
     is_told: bool,
+    /// The relay has said in its framing that nothing more comes, or has violated it. No more is to be encoded.
+    relay_ended: bool,
     /// The close frame that goes behind everything that waits: code and reason.
     last_frame: Option<(u16, &'static str)>,
     /// The relay is over: what the client still sends is dropped.
@@ -86,6 +88,14 @@ struct Turn {
     written: usize,
     /// A message that has come in part waits for memory.
     waits_for_memory: bool,
+    /// Not all that waits was encoded: many short messages have no longer turns than others.
+    more_to_encode: bool,
+}
+
+impl Turn {
+    fn begin(now: Instant, left: usize, held: usize, allowance: usize) -> Self {
+        Self { now, left, held, allowance, written: 0, waits_for_memory: false, more_to_encode: false }
+    }
 }
 
 /// Payloads of pings. They need not be unpredictable: a server masks nothing, and a client that answers pings that it has not
@@ -145,10 +155,11 @@ impl<S: Stream> ServedClient<S> {
             reading: ReadState::Open,
             write_error: None,
             is_told: false,
+            relay_ended: false,
             last_frame: None,
             draining: false,
             pings: PingPayloads::default(),
-            turn: Turn { now, left: 0, held: 0, allowance: 0, written: 0, waits_for_memory: false },
+            turn: Turn::begin(now, 0, 0, 0),
             progress: now,
         }
     }
@@ -177,7 +188,7 @@ impl<S: Stream> ServedClient<S> {
     /// Begins a turn: looks up the bounds, and writes what can be written.
     pub(crate) fn begin_turn(&mut self, now: Instant, budget: &MemoryBudget) {
         let (left, held) = (budget.left(), Endpoint::held(self));
-        self.turn = Turn { now, left, held, allowance: TURN_BYTES, written: 0, waits_for_memory: false };
+        self.turn = Turn::begin(now, left, held, TURN_BYTES);
         if self.socket.stream().is_layered() {
             self.socket.set_send_limit((self.socket.stream().unsent() + left).max(RESERVE / 4));
             self.socket.set_receive_limit(left.max(RESERVE));
@@ -208,6 +219,7 @@ impl<S: Stream> ServedClient<S> {
             budget.wait(RESERVE);
         }
         self.write();
+        again |= self.turn.more_to_encode;
         wait_if_needed(&self.socket, budget);
         budget.handle_moved(self.turn.written);
         // What is not read because the target takes nothing is no silence of the client.
@@ -290,12 +302,14 @@ impl<S: Stream> ServedClient<S> {
     /// Writes what can be written. True if nothing is left.
     fn write(&mut self) -> bool {
         let mut allowance = TURN_BYTES;
+        self.turn.more_to_encode = false;
         while self.write_error.is_none() {
-            if self.framing != Framing::Raw && self.last_frame.is_none() {
+            if self.framing != Framing::Raw && !self.relay_ended {
                 let now = self.turn.now;
                 let mut write = writer(&mut self.socket, &mut self.turn, &mut self.progress);
                 let end = self.to_client.encode(&mut self.connection, &mut allowance, now, &mut write, &mut self.pings);
                 drop(write);
+                self.relay_ended = end.is_some();
                 match end {
                     None => {}
                     Some(PluginEnd::Closed) => drop(self.last_frame.get_or_insert((close::NO_STATUS, ""))),
@@ -306,13 +320,14 @@ impl<S: Stream> ServedClient<S> {
                     }
                 }
             }
-            if self.connection.queued() == 0
-                && let Some((code, reason)) = self.last_frame
-            {
+            // With an allowance left and nothing queued, all is encoded.
+            let is_all_sent = self.connection.queued() == 0 && allowance > 0;
+            if is_all_sent && let Some((code, reason)) = self.last_frame {
                 self.connection.close(code, reason, self.turn.now, &mut self.pings);
             }
             let waiting = self.connection.poll_transmit(&mut self.pings);
             if waiting.is_empty() {
+                self.turn.more_to_encode = allowance == 0;
                 return self.flush_socket();
             }
             match self.socket.try_write(waiting) {

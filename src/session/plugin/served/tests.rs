@@ -127,6 +127,11 @@ impl Scene {
     fn new(seed: u64) -> Self {
         let mut world = World::new(seed);
         let with_messages = world.pick(3) == 0;
+        Self::with(world, with_messages)
+    }
+
+    /// A browser, and a target that speaks WebSocket if `with_messages`.
+    fn with(mut world: World, with_messages: bool) -> Self {
         let target = if with_messages { format!("ws://{TARGET}/") } else { TARGET.into() };
         let line = format!("[serve]\n80=/a PNGI=20 CONN {target}\n");
         world.config.apply_text("test", line.as_bytes()).unwrap();
@@ -492,4 +497,39 @@ fn the_end_of_the_daemon_is_told_by_1001() {
         assert_eq!(scene.codec.as_ref().unwrap().closes, [1001]);
         scene.wait_for_end();
     });
+}
+
+/// Regression: what was not encoded yet when the target had said its last was dropped, its close code with it. Of more than
+/// a thousand short messages some waited until something else happened.
+#[test]
+fn messages_of_a_target_that_closes_reach_a_browser_that_reads_slowly() {
+    for (count, length, room) in [(40, 1000, 300), (5000, 1, 300), (5000, 1, 1_000_000), (3, 100, 0)] {
+        for closes in [false, true] {
+            let mut scene = Scene::with(World::new(1), true);
+            // Just as much as the browser's response takes.
+            while scene.codec.is_none() {
+                scene.browser_sends(usize::MAX);
+                scene.browser.wire_mut().make_room(1);
+                scene.remote.as_ref().map(|remote| remote.wire_mut().make_room(1000));
+                scene.step();
+            }
+            let Target::Messages(codec) = &mut scene.target else { panic!("no WebSocket") };
+            for _ in 0..count {
+                let message = (Kind::Binary, vec![7; length]);
+                codec.say(&message, usize::MAX);
+                scene.remote_said.push(message);
+            }
+            if closes {
+                codec.connection.close(4001, "over", scene.world.now, &mut codec.entropy);
+            }
+            let bytes = codec.transmit();
+            scene.browser.wire_mut().make_room(room);
+            scene.remote.as_ref().unwrap().wire_mut().send_bytes(&bytes);
+            scene.step();
+            assert!(room < 1_000_000 || scene.is_heard(true), "nothing else is needed");
+            scene.help_all();
+            assert!(scene.is_heard(true), "{count} messages of {length} bytes, room for {room}, closes: {closes}");
+            assert_eq!(scene.codec.as_ref().unwrap().closes, if closes { vec![4001] } else { vec![] });
+        }
+    }
 }
