@@ -214,18 +214,25 @@ impl Config {
                 }
             }
         }
-        config.check_own_port()?;
+        config.check_ports()?;
         Ok(config)
     }
 
-    /// The port of setup mode may be set behind a line that takes it, and by the command line.
-    fn check_own_port(&self) -> Result<(), ConfigError> {
+    /// No port has two uses. The port of setup mode, and the addresses, may be set behind a line that takes the port, and by the
+    /// command line.
+    fn check_ports(&self) -> Result<(), ConfigError> {
         let direct = self.direct.iter().map(|listener| ("[direct]", listener.port));
         let serve = self.serve.iter().map(|listener| ("[serve]", listener.port));
-        match direct.chain(serve).find(|(_, port)| *port == self.port) {
-            Some((section, port)) => {
-                Err(ConfigError::new(section, format!("port {port} is that of plugins: [host] port")))
-            }
+        let own = "is that of plugins: [host] port";
+        if let Some((section, port)) = direct.clone().chain(serve.clone()).find(|(_, port)| *port == self.port) {
+            return Err(ConfigError::new(section, format!("port {port} {own}")));
+        }
+        let Some(port) = self.status.port.filter(|_| self.status.shares_addresses_with(&self.address)) else {
+            return Ok(());
+        };
+        let taken = direct.chain(serve).find(|(_, taken)| *taken == port);
+        match taken.map(|(section, _)| format!("is in {section} already")).or((port == self.port).then(|| own.into())) {
+            Some(why) => Err(ConfigError::new("[status]", format!("port {port} {why}"))),
             None => Ok(()),
         }
     }

@@ -18,6 +18,13 @@ pub(crate) struct StatusConfig {
 }
 
 impl StatusConfig {
+    /// True if a port of these pages cannot be one of another listener at `address`, too: both have an address in common. A name
+    /// may have any; the start tells.
+    pub(crate) fn shares_addresses_with(&self, address: &str) -> bool {
+        let is_any = |address: &str| matches!(address, "*" | "0.0.0.0" | "::" | "[::]");
+        is_any(address) || is_any(&self.address) || *self.address == *address
+    }
+
     /// Parses the value of `address`. No name: looking it up would block the loop when the configuration is read anew.
     pub(super) fn parse_address(text: &str) -> Option<Box<str>> {
         let literal = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);

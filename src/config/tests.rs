@@ -253,6 +253,29 @@ fn a_luup_behind_tls() {
     );
 }
 
+/// Regression: such a port was tried again and again.
+#[test]
+fn the_port_of_the_status_has_no_other_use() {
+    let error = |text: &str| {
+        let mut config = Config::default();
+        config.apply_text("f", text.as_bytes()).unwrap();
+        config.check_ports().err().map(|error| error.to_string())
+    };
+    for (text, why) in [
+        ("[status]\nport=2504\n", "is that of plugins: [host] port"),
+        ("[status]\nport=7\n[direct]\n7=a:1\n", "is in [direct] already"),
+        ("[serve]\n7=/a CONN a:1\n[status]\nport=7\naddress=192.168.0.1\n", "is in [serve] already"),
+        ("[host]\nip=192.168.0.1\n[status]\nport=2504\naddress=*\n", "is that of plugins: [host] port"),
+        ("[host]\nip=127.0.0.1\n[status]\nport=2504\n", "is that of plugins: [host] port"),
+    ] {
+        let port = if text.contains("2504") { 2504 } else { 7 };
+        assert_eq!(error(text), Some(format!("[status]: port {port} {why}")), "{text}");
+    }
+    for text in ["[status]\nport=7\n[direct]\n8=a:1\n", "[host]\nip=192.168.0.1\n[status]\nport=2504\naddress=127.0.0.1\n"] {
+        assert_eq!(error(text), None, "{text}");
+    }
+}
+
 /// Regression: a proxy with such a configuration, which -t accepted, did not start.
 #[test]
 fn the_port_of_plugins_has_no_other_use() {

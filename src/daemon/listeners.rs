@@ -242,7 +242,7 @@ impl Listeners {
 
     /// Closes all listeners.
     pub(super) fn close(&mut self) {
-        self.listeners.clear();
+        *self = Self::default();
     }
 
     /// An event of a listener: a connection is waiting.

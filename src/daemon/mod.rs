@@ -219,12 +219,13 @@ impl Daemon {
     /// How long the loop may sleep.
     fn timeout(&mut self) -> Option<Duration> {
         let watchdog_due = self.service_manager.poll_watchdog(self.now);
+        // Also in turns that follow each other without a wait, as while much is relayed.
+        let log_due = logging::poll_flush(self.now);
         if !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
         self.skip_stale_timers();
         let session_due = self.timers.next().map(|(due, _)| due);
-        let log_due = logging::poll_flush(self.now);
         let shortage_due = self.resources.budget.poll_timeout();
         let next = [
             session_due,
@@ -340,8 +341,11 @@ impl Daemon {
             return;
         }
         let key = self.sessions.next_key();
-        // A client of a listener that is closed by now goes on in setup mode.
-        let (listener_address, kind) = self.listeners.get(listener).unwrap_or((peer, &ListenerKind::Setup));
+        let Some((listener_address, kind)) = self.listeners.get(listener) else {
+            // Closed since it was accepted from.
+            self.admission.release(address);
+            return;
+        };
         let token = if let ListenerKind::Plugins(_) = kind { remote_token(key) } else { Token(key) };
         if let Err(error) = self.resources.poll.registry().register(&mut stream, token, INTEREST) {
             log::warn!("cannot register a connection from {address}: {error}");

@@ -26,6 +26,7 @@ impl Daemon {
         let until = self.now + SHUTDOWN_TIMEOUT;
         loop {
             self.run_sessions();
+            self.handle_shortage();
             self.send_notifications();
             let left = until.saturating_duration_since(Instant::now());
             let done = self.sessions.is_empty() && self.resources.schedule.pending() == 0;

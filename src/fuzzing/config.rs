@@ -50,7 +50,10 @@ pub fn run(data: &[u8]) {
                 let text = error.to_string();
                 assert!(!text.contains('\n'), "an error is a line: {text:?}");
                 // Only after the last file is known which port is that of setup mode.
-                if ["[direct]: port ", "[serve]: port "].iter().any(|section| text.starts_with(section)) {
+                if ["[direct]: port ", "[serve]: port ", "[status]: port "]
+                    .iter()
+                    .any(|section| text.starts_with(section))
+                {
                     return;
                 }
                 let place = text.strip_prefix(&format!("{name}:")).expect("an error names its file");

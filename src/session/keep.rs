@@ -140,7 +140,11 @@ impl<N: Network> Session<N> {
     pub(crate) fn take_connection(&mut self) -> Option<PluginConnection<N::Stream>> {
         let Stage::Setup(setup) = &mut self.stage else { return None };
         let sent_ahead = setup.take_rest();
-        let PluginSide::Attached(socket) = std::mem::replace(&mut self.plugin, PluginSide::GONE) else { return None };
+        let PluginSide::Attached(mut socket) = std::mem::replace(&mut self.plugin, PluginSide::GONE) else {
+            return None;
+        };
+        // Another session has the connection now, and counts its time from another moment.
+        socket.restart_user_timeout();
         (self.stage, self.notifier) = (Stage::Closed, Notifier::Closed);
         Some(PluginConnection { socket, sent_ahead, peer: self.peer.address() })
     }
@@ -154,7 +158,6 @@ impl<N: Network> Session<N> {
         cx: &mut SessionContext<'_, N>,
     ) -> (SocketAddr, std::io::Result<()>) {
         let PluginConnection { mut socket, sent_ahead, peer } = connection;
-        socket.restart_user_timeout();
         let before = self.peer.replace_plugin(peer);
         let PluginSide::Kept(plugin) = &mut self.plugin else { return (before, Ok(())) };
         if let Err(error) = cx.network.reregister(socket.stream_mut(), Token(cx.key)) {

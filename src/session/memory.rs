@@ -16,7 +16,7 @@ impl<N: Network> Session<N> {
     pub(crate) fn unread(&self) -> usize {
         match &self.stage {
             Stage::Setup(setup) => setup.unread(),
-            Stage::Opening => self.plugin.held(),
+            Stage::Opening => self.plugin.unread(),
             _ => 0,
         }
     }
@@ -53,8 +53,11 @@ impl<N: Network> Session<N> {
             // A connection that is not established has passed no byte yet.
             Stage::Connecting(connecting) => HeldKinds { incomplete: connecting.held(), ..HeldKinds::default() },
             Stage::Arriving(arriving) => HeldKinds { incomplete: arriving.held(), ..HeldKinds::default() },
-            // A request that has come in part.
-            Stage::Opening => HeldKinds { incomplete: self.plugin.held(), ..HeldKinds::default() },
+            // A request that has come in part, or the handshake of TLS before it.
+            Stage::Opening => {
+                let incomplete = self.plugin.held() - self.plugin.unread();
+                HeldKinds { incomplete, ..HeldKinds::default() }
+            }
             Stage::Relaying(relaying) => relaying.held_kinds(),
             Stage::Watching(_)
             | Stage::Listening(_)

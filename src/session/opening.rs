@@ -275,6 +275,11 @@ impl<S: Stream> Opening<S> {
         }
     }
 
+    /// Bytes of [`Opening::held`] of a page, or of a refusal, that the client has yet to read.
+    pub(crate) fn unread(&self) -> usize {
+        if let OpeningState::Connected(_, Step::Answered(_)) = self.state { self.held() } else { 0 }
+    }
+
     /// When a turn is needed even without an event. `None`: not by time. What waits for the caller has no limit here.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {

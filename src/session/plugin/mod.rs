@@ -156,6 +156,11 @@ impl<S: Stream> PluginSide<S> {
         }
     }
 
+    /// Bytes of [`PluginSide::held`] of a page, or of a refusal, that a client whose WebSocket is not open has yet to read.
+    pub(crate) fn unread(&self) -> usize {
+        if let Self::Opening(opening) = self { opening.opening.unread() } else { 0 }
+    }
+
     /// Drops everything that is held, but for what a client of `[serve]` is still to be sent.
     pub(crate) fn release(&mut self, budget: &mut MemoryBudget) {
         match self {

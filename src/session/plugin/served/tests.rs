@@ -499,8 +499,7 @@ fn the_end_of_the_daemon_is_told_by_1001() {
     });
 }
 
-/// Regression: what was not encoded yet when the target had said its last was dropped, its close code with it. Of more than
-/// a thousand short messages some waited until something else happened.
+/// Regression: what was not encoded yet when the target had said its last was dropped, its close code with it.
 #[test]
 fn messages_of_a_target_that_closes_reach_a_browser_that_reads_slowly() {
     for (count, length, room) in [(40, 1000, 300), (5000, 1, 300), (5000, 1, 1_000_000), (3, 100, 0)] {
