@@ -271,7 +271,9 @@ fn the_port_of_the_status_has_no_other_use() {
         let port = if text.contains("2504") { 2504 } else { 7 };
         assert_eq!(error(text), Some(format!("[status]: port {port} {why}")), "{text}");
     }
-    for text in ["[status]\nport=7\n[direct]\n8=a:1\n", "[host]\nip=192.168.0.1\n[status]\nport=2504\naddress=127.0.0.1\n"] {
+    for text in
+        ["[status]\nport=7\n[direct]\n8=a:1\n", "[host]\nip=192.168.0.1\n[status]\nport=2504\naddress=127.0.0.1\n"]
+    {
         assert_eq!(error(text), None, "{text}");
     }
 }

@@ -509,7 +509,9 @@ fn messages_of_a_target_that_closes_reach_a_browser_that_reads_slowly() {
             while scene.codec.is_none() {
                 scene.browser_sends(usize::MAX);
                 scene.browser.wire_mut().make_room(1);
-                scene.remote.as_ref().map(|remote| remote.wire_mut().make_room(1000));
+                if let Some(remote) = &scene.remote {
+                    remote.wire_mut().make_room(1000);
+                }
                 scene.step();
             }
             let Target::Messages(codec) = &mut scene.target else { panic!("no WebSocket") };
