@@ -302,7 +302,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "lost",
         "seconds",
         "120",
-        "Time after which a plugin or remote that answers nothing counts as lost: neither bytes that wait for its acknowledgement nor probes. One that answers and reads nothing is not lost. An outage of the network of up to a third of this time ends no connection. 10 to 900. 0: no limit but the kernel's, some 15 minutes.",
+        "Time after which a plugin or remote that answers nothing counts as lost: neither bytes that wait for its acknowledgement nor probes. One that answers and reads nothing is not lost; if it has read nothing for minutes and then vanishes, that is known up to 120 s later. An outage of the network of up to a third of this time ends no connection. 10 to 900. 0: no limit but the kernel's, some 15 minutes.",
         |c, v| {
             c.limits.lost = match seconds_or_none(v)? {
                 Some(lost) if !LOST_RANGE.contains(&lost) => return Err("0, or 10 to 900 seconds are needed".into()),

@@ -256,7 +256,7 @@ return baseclass.extend({
 			{
 				name: 'lost',
 				title: _('Lost peer timeout'),
-				help: _('Time after which a plugin or remote that answers nothing counts as lost: neither bytes that wait for its acknowledgement nor probes. One that answers and reads nothing is not lost. An outage of the network of up to a third of this time ends no connection. 10 to 900. 0: no limit but the kernel\'s, some 15 minutes.'),
+				help: _('Time after which a plugin or remote that answers nothing counts as lost: neither bytes that wait for its acknowledgement nor probes. One that answers and reads nothing is not lost; if it has read nothing for minutes and then vanishes, that is known up to 120 s later. An outage of the network of up to a third of this time ends no connection. 10 to 900. 0: no limit but the kernel\'s, some 15 minutes.'),
 				syntax: 'seconds',
 				fallback: '120',
 				unit: 's',
