@@ -52,6 +52,7 @@ pub(crate) use named_files::file_problems;
 use run_queue::RunQueue;
 use sessions::{SessionTable, remote_token};
 use signals::{SignalRequest, Signals};
+use status::CachedStatus;
 use timers::Timers;
 use tokens::{Side, TokenKind};
 
@@ -98,6 +99,8 @@ pub(crate) struct Daemon {
     admission: Admission,
     /// When idle watchers may be looked for again.
     watchers_due: Option<Instant>,
+    /// What clients of `[status]` with a WebSocket are sent, for as long as it is new.
+    cached_status: Option<CachedStatus>,
     pids: PidSource,
     kept: KeptRegistry,
     accepted: u64,
@@ -165,6 +168,7 @@ impl Daemon {
             timers: Timers::new(),
             admission: Admission::new(fd_limits.connections),
             watchers_due: None,
+            cached_status: None,
             pids: PidSource::default(),
             kept: KeptRegistry::default(),
             accepted: 0,
@@ -213,6 +217,7 @@ impl Daemon {
             self.dispatch(event);
         }
         self.run_timers();
+        self.drop_old_status();
         Ok(())
     }
 
@@ -234,6 +239,7 @@ impl Daemon {
             log_due,
             shortage_due,
             watchdog_due,
+            self.cached_status.as_ref().map(|status| status.due),
         ];
         // From now, not from the turn's beginning: what was due meanwhile is due at once.
         next.into_iter().flatten().min().map(|due| due.saturating_duration_since(Instant::now()))
@@ -252,7 +258,7 @@ impl Daemon {
                     Side::Plugin => found.session.handle_plugin_event(event.into()),
                     Side::Remote => found.session.handle_remote_event(event.into()),
                 }
-                self.run_queue.add(key, found.session.is_relaying(), &mut found.queued);
+                found.enqueue(&mut self.run_queue);
             }
         }
     }
@@ -424,7 +430,7 @@ impl Daemon {
     /// Queues the session of `key` for a turn.
     fn enqueue(&mut self, key: Key) {
         if let Some(found) = self.sessions.get_mut(key) {
-            self.run_queue.add(key, found.session.is_relaying(), &mut found.queued);
+            found.enqueue(&mut self.run_queue);
         }
     }
 
@@ -468,7 +474,7 @@ impl Daemon {
                 self.arm_timer(key);
                 return;
             }
-            TurnResult::Again => self.run_queue.add(key, session.is_relaying(), &mut found.queued),
+            TurnResult::Again => found.enqueue(&mut self.run_queue),
             TurnResult::Wait => {}
         }
         self.timers.arm(key, due, &mut found.armed);

@@ -1,7 +1,7 @@
 //! What sessions ask of the daemon.
 
 use super::Daemon;
-use crate::protocol::command::{ArrivalRequest, KeptRequest, StatFormat};
+use crate::protocol::command::{ArrivalRequest, KeptRequest};
 use crate::protocol::reply;
 use crate::session::{DaemonRequest, Key};
 
@@ -55,10 +55,7 @@ impl Daemon {
                 let now = self.now;
                 self.with_session(key, |session, _| session.respond(response, now));
             }
-            DaemonRequest::StatusUpdate => {
-                let status = self.status_text(StatFormat::Json);
-                self.with_session(key, |session, cx| session.send_status(&status, cx));
-            }
+            DaemonRequest::StatusUpdate => self.send_status_update(key),
             DaemonRequest::Stop => self.stop(key),
         }
     }

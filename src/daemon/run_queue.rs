@@ -10,66 +10,88 @@ use std::collections::VecDeque;
 /// Minimum number of non-relaying sessions in one round. A turn of one takes as long as passing on some bytes.
 /// Polling after each costs little: measured, the rate of handshakes is the same.
 const MIN_OTHERS: usize = 1;
+/// Relaying sessions of other machines in a round without one of loopback. Polling after each would cost them a system
+/// call for every two or three of their own.
+const MAX_RELAYS_ELSEWHERE: usize = 4;
 /// A connection has about this many turns before it relays.
 const TURNS_BEFORE_RELAYING: usize = 4;
+
+/// What decides when a session has its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Precedence {
+    /// Bytes pass through the session.
+    pub relays: bool,
+    /// Its client is loopback.
+    pub is_loopback: bool,
+}
+
+impl Precedence {
+    /// The line in which the session waits: the first ones go first.
+    fn line(self) -> usize {
+        2 * usize::from(!self.relays) + usize::from(!self.is_loopback)
+    }
+}
 
 /// Sessions that wait for a turn. A round is what happens in one turn of the loop.
 #[derive(Debug)]
 pub(super) struct RunQueue<K> {
-    relays: VecDeque<K>,
-    others: VecDeque<K>,
-    /// How many relays and others are still to come in this round.
-    left: (usize, usize),
+    /// Relays of loopback, relays of other machines, others of loopback, others of other machines.
+    lines: [VecDeque<K>; 4],
+    /// How many of each line are still to come in this round.
+    left: [usize; 4],
 }
 
 impl<K: Copy> RunQueue<K> {
     /// An empty queue.
     pub(super) fn new() -> Self {
-        Self { relays: VecDeque::new(), others: VecDeque::new(), left: (0, 0) }
+        Self { lines: std::array::from_fn(|_| VecDeque::new()), left: [0; 4] }
     }
 
     /// Queues `key`, unless `queued` says that it is queued already. The caller keeps `queued`, and clears it when
-    /// [`RunQueue::next`] returns the key. `relays`: bytes pass through the session.
-    pub(super) fn add(&mut self, key: K, relays: bool, queued: &mut bool) {
+    /// [`RunQueue::next`] returns the key.
+    pub(super) fn add(&mut self, key: K, precedence: Precedence, queued: &mut bool) {
         if !std::mem::replace(queued, true) {
-            let line = if relays { &mut self.relays } else { &mut self.others };
-            line.push_back(key);
+            self.lines[precedence.line()].push_back(key);
         }
     }
 
-    /// How many of the others have a turn in a round that begins now. Beside many busy relays it is as many as those,
-    /// since such a round takes long and so there are few rounds.
-    fn share(&self) -> usize {
-        self.relays.len().max(MIN_OTHERS)
+    /// How many of each line have a turn in a round that begins now.
+    fn round(&self) -> [usize; 4] {
+        let [relays, relays_elsewhere, others, others_elsewhere] = self.lines.each_ref().map(VecDeque::len);
+        let most_elsewhere = if relays > 0 { relays } else { MAX_RELAYS_ELSEWHERE };
+        let relays_elsewhere = relays_elsewhere.min(most_elsewhere);
+        // Beside many busy relays it is as many as those, since such a round takes long and so there are few rounds.
+        let share = (relays + relays_elsewhere).max(MIN_OTHERS);
+        let others = others.min(share);
+        [relays, relays_elsewhere, others, others_elsewhere.min(others.max(MIN_OTHERS))]
     }
 
     /// How many connections may be accepted before a round that begins now, so that those accepted before keep up.
     pub(super) fn accept_limit(&self) -> usize {
-        self.share().div_ceil(TURNS_BEFORE_RELAYING)
+        let [relays, relays_elsewhere, ..] = self.round();
+        (relays + relays_elsewhere).max(MIN_OTHERS).div_ceil(TURNS_BEFORE_RELAYING)
     }
 
     /// Begins a round. A session that is queued from now on waits for the next one.
     pub(super) fn begin_round(&mut self) {
-        self.left = (self.relays.len(), self.others.len().min(self.share()));
+        self.left = self.round();
     }
 
     /// The next session in this round.
     pub(super) fn next(&mut self) -> Option<K> {
-        let (relays, others) = &mut self.left;
-        let (left, line) = if *relays > 0 { (relays, &mut self.relays) } else { (others, &mut self.others) };
-        *left = left.checked_sub(1)?;
-        line.pop_front()
+        let line = self.left.iter().position(|&left| left > 0)?;
+        self.left[line] -= 1;
+        self.lines[line].pop_front()
     }
 
     /// True if no session waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.relays.is_empty() && self.others.is_empty()
+        self.lines.iter().all(VecDeque::is_empty)
     }
 
     /// Frees memory that many sessions have needed.
     pub(super) fn shrink(&mut self) {
-        self.relays.shrink_to_fit();
-        self.others.shrink_to_fit();
+        self.lines.iter_mut().for_each(VecDeque::shrink_to_fit);
     }
 }
 
@@ -81,17 +103,26 @@ mod tests {
     /// A queue of sessions named by a letter, of which the small ones relay.
     struct TestQueue {
         queue: RunQueue<char>,
+        /// Those of other machines.
+        elsewhere: &'static str,
         queued: HashMap<char, bool>,
     }
 
     impl TestQueue {
         fn new() -> Self {
-            Self { queue: RunQueue::new(), queued: HashMap::new() }
+            Self::with("")
+        }
+
+        /// `elsewhere`: the names of sessions of other machines.
+        fn with(elsewhere: &'static str) -> Self {
+            Self { queue: RunQueue::new(), elsewhere, queued: HashMap::new() }
         }
 
         fn add(&mut self, names: &str) {
             for name in names.chars() {
-                self.queue.add(name, name.is_lowercase(), self.queued.entry(name).or_default());
+                let is_loopback = !self.elsewhere.contains(name);
+                let precedence = Precedence { relays: name.is_lowercase(), is_loopback };
+                self.queue.add(name, precedence, self.queued.entry(name).or_default());
             }
         }
 
@@ -156,6 +187,33 @@ mod tests {
     }
 
     #[test]
+    fn a_session_of_loopback_waits_for_one_turn_of_another_machine() {
+        let mut line = TestQueue::with("PQRSabcdefghi");
+        line.add("PQRSAB");
+        assert_eq!([line.round(|_| ""), line.round(|_| "")], ["AP", "BQ"]);
+        line.add("C");
+        assert_eq!([line.round(|_| ""), line.round(|_| "")], ["CR", "S"]);
+        line.add("abcdefghxy");
+        assert_eq!(line.round(|_| ""), "xyab", "relays go first, too");
+        line.add("z");
+        assert_eq!(line.round(|_| ""), "zc");
+        assert_eq!(line.round(|_| ""), "defg", "a few, if loopback has none");
+        assert_eq!(line.round(|_| ""), "h");
+    }
+
+    #[test]
+    fn beside_many_relays_other_machines_have_a_turn_for_each_of_loopback() {
+        let mut line = TestQueue::with("PQRSabcdefghi");
+        line.add("stuvwxyzPQR");
+        assert_eq!(line.round(|_| ""), "stuvwxyzP");
+        line.add("stuvwxyzAB");
+        assert_eq!(line.round(|_| ""), "stuvwxyzABQR");
+        line.add("abcdefghi");
+        assert_eq!(line.queue.accept_limit(), 1, "relays that wait for a later round do not count");
+        assert_eq!([line.round(|_| ""), line.round(|_| "")], ["abcd", "efgh"]);
+    }
+
+    #[test]
     fn no_session_is_left_out_however_busy_the_others_are() {
         let mut line = TestQueue::new();
         let names: Vec<char> = ('a'..='z').chain('A'..='Z').collect();
@@ -176,8 +234,9 @@ mod tests {
     fn one_that_has_begun_to_relay_meanwhile_keeps_its_place() {
         let mut queue = RunQueue::new();
         let mut queued = false;
-        queue.add(1, false, &mut queued);
-        queue.add(1, true, &mut queued);
+        for relays in [false, true] {
+            queue.add(1, Precedence { relays, is_loopback: true }, &mut queued);
+        }
         queue.begin_round();
         assert_eq!((queue.next(), queue.next(), queue.is_empty()), (Some(1), None, true));
     }

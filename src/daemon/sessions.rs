@@ -5,6 +5,7 @@ use std::time::Instant;
 use mio::Token;
 use slab::Slab;
 
+use super::run_queue::{Precedence, RunQueue};
 use super::tokens::{self, Side, TokenKind};
 use crate::session::{Key, Pid, Session};
 
@@ -18,6 +19,15 @@ pub(super) struct Slot {
     /// What its timer is armed for.
     pub armed: Option<Instant>,
     key: Key,
+}
+
+impl Slot {
+    /// Queues the session for a turn.
+    pub(super) fn enqueue(&mut self, queue: &mut RunQueue<Key>) {
+        let Self { session, queued, key, .. } = self;
+        let precedence = Precedence { relays: session.is_relaying(), is_loopback: session.client().is_loopback() };
+        queue.add(*key, precedence, queued);
+    }
 }
 
 /// All sessions. A slot that is used again has another generation, and so another key: a late event or result for the

@@ -1,12 +1,41 @@
 //! The status, for STAT and the pages of `[status]`.
 
+use std::time::{Duration, Instant};
+
 use super::Daemon;
 use crate::protocol::command::StatFormat;
 use crate::session::{Key, Snapshot, StatusPage};
 use crate::status;
 use crate::websocket::handshake::{self, server::page_response};
 
+/// The status that clients with a WebSocket are sent is made at most this often, for all of them: that of a thousand connections
+/// takes milliseconds.
+const STATUS_LIFETIME: Duration = Duration::from_millis(250);
+
+/// A status for all clients with a WebSocket.
+#[derive(Debug)]
+pub(super) struct CachedStatus {
+    text: String,
+    /// When it is dropped.
+    pub due: Instant,
+}
+
 impl Daemon {
+    /// Sends the session of `key` the status, as a client with a WebSocket.
+    pub(super) fn send_status_update(&mut self, key: Key) {
+        let status = self.cached_status.take().unwrap_or_else(|| CachedStatus {
+            text: self.status_text(StatFormat::Json),
+            due: self.now + STATUS_LIFETIME,
+        });
+        self.with_session(key, |session, cx| session.send_status(&status.text, cx));
+        self.cached_status = Some(status);
+    }
+
+    /// Drops a status that is too old to be sent.
+    pub(super) fn drop_old_status(&mut self) {
+        self.cached_status.take_if(|status| status.due <= self.now);
+    }
+
     /// True if the replies and pages that clients have yet to read take more than is left of `buffers`: no status is made then.
     pub(super) fn has_too_many_unread(&self) -> bool {
         let unread: usize = self.sessions.iter().map(|(_, found)| found.session.unread()).sum();

@@ -6,7 +6,8 @@ use testkit::lan::{Neighbour, on_the_box};
 use testkit::plugin::Plugin;
 
 use crate::support::{
-    Answer, LIMIT, NO_LUUP, NameServer, daemon, eventually, from_neighbour, on_all_addresses, on_loopback,
+    Answer, LIMIT, NO_LUUP, NameServer, daemon, eventually, from_neighbour, on_all_addresses, on_loopback, stat_json,
+    while_stopped,
 };
 
 /// Connects from `source` until the daemon refuses. Returns the connections, and the refusal.
@@ -68,6 +69,34 @@ fn silent_watchers_make_room_when_places_are_scarce() {
         daemon.wait_for_log(LIMIT, |line| line.contains("while there are too many connections"));
         assert!(watchers.iter_mut().any(Plugin::at_end));
         assert_eq!(own.command("BLKS 1"), "OK BLKS", "clients elsewhere do not end a watcher of loopback");
+    });
+}
+
+#[test]
+fn a_conn_of_the_box_waits_for_few_of_the_stat_requests_of_another_machine() {
+    const CLIENTS: usize = 60;
+    on_the_box(|neighbour| {
+        let daemon = on_all_addresses(daemon(), NO_LUUP, "").start();
+        let device = Device::start(Kind::Silent);
+        let mut others: Vec<Plugin> =
+            (0..CLIENTS).map(|_| from_neighbour(neighbour, "192.168.77.2", &daemon).0).collect();
+        let mut plugin = None;
+        while_stopped(&daemon, || {
+            others.iter_mut().for_each(|other| other.send(b"STAT JSON\nSTAT JSON\n"));
+            let plugin = plugin.insert(Plugin::connect_raw(on_loopback(&daemon)).unwrap());
+            plugin.send(format!("CONN {}\n", device.addr()).as_bytes());
+        });
+        let mut plugin = plugin.unwrap();
+        let greeting = plugin.line();
+        assert!(plugin.line().starts_with("OK CONN"));
+        let pid = greeting.rsplit(' ').next().unwrap();
+        let is_before = |other: &mut Plugin| {
+            let status = stat_json(other);
+            let connections = status["connections"].as_array().unwrap();
+            !connections.iter().any(|connection| connection["id"] == pid && connection["state"] == "echo")
+        };
+        let before = (0..2).flat_map(|_| others.iter_mut().map(is_before).collect::<Vec<_>>()).filter(|&is| is).count();
+        assert!(before <= CLIENTS / 3, "{before} answers were made before that of the CONN");
     });
 }
 

@@ -9,7 +9,7 @@ use testkit::daemon::Daemon;
 use testkit::ports::Reserved;
 use testkit::websocket::{CLOSE, Peer, TEXT};
 
-use crate::support::{LIMIT, StatClient, curl, daemon, echo_mode, eventually};
+use crate::support::{LIMIT, StatClient, curl, daemon, echo_mode, eventually, while_stopped};
 
 /// A daemon with a status port.
 struct WithStatus {
@@ -44,9 +44,17 @@ impl WithStatus {
         (code.to_owned(), body.to_owned())
     }
 
-    /// A client that has asked for a WebSocket. Returns the first line of the response, too.
+    /// A client that has asked for a WebSocket, and the first line of the response.
     #[track_caller]
     fn upgrade(&self, path: &str, host: &str, more: &[&str]) -> (Peer, String) {
+        let mut client = self.ask_for_upgrade(path, host, more);
+        let line = client.request().unwrap().line;
+        (client, line)
+    }
+
+    /// A client that has asked for a WebSocket, and has yet to read the response.
+    #[track_caller]
+    fn ask_for_upgrade(&self, path: &str, host: &str, more: &[&str]) -> Peer {
         let mut client = Peer::new(TcpStream::connect(self.addr()).unwrap());
         let mut request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -54,8 +62,7 @@ impl WithStatus {
         );
         more.iter().for_each(|line| request.push_str(&format!("{line}\r\n")));
         client.send(format!("{request}\r\n").as_bytes()).unwrap();
-        let line = client.request().unwrap().line;
-        (client, line)
+        client
     }
 
     /// A client with an open WebSocket.
@@ -105,6 +112,27 @@ fn each_path_has_its_page() {
         let (_, head) = served.get(path, &["-D", "-", "-o", "/dev/null"]);
         assert!(head.contains(&format!("Content-Type: {content_type}\r\n")), "{head}");
     }
+}
+
+#[test]
+fn clients_that_are_sent_the_status_at_the_same_time_share_one() {
+    const CLIENTS: usize = 40;
+    let served = WithStatus::start("");
+    let host = served.addr().to_string();
+    let mut clients = Vec::new();
+    while_stopped(&served.daemon, || {
+        clients.extend((0..CLIENTS).map(|_| served.ask_for_upgrade("/status.json", &host, &[])));
+    });
+    let mut uptimes: Vec<String> = clients
+        .iter_mut()
+        .map(|client| {
+            client.request().unwrap();
+            status(client)["uptime"].to_string()
+        })
+        .collect();
+    uptimes.sort();
+    uptimes.dedup();
+    assert!(uptimes.len() <= CLIENTS / 2, "{} statuses were made for {CLIENTS} clients", uptimes.len());
 }
 
 /// RFC 9110 section 9.3.2.

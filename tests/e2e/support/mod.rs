@@ -26,7 +26,7 @@ pub(crate) use name_server::{Answer, NameServer};
 pub(crate) use nginx::{Nginx, cache};
 pub(crate) use process::{Run, Scratch, command, curl, run};
 pub(crate) use scripted_server::ScriptedServer;
-pub(crate) use stat_client::StatClient;
+pub(crate) use stat_client::{StatClient, stat_json};
 pub(crate) use strace::{Calls, Strace};
 pub(crate) use tls::{tls_answered, tls_connected};
 pub(crate) use udp::{announce, may_have_networks, member, shared_socket};

@@ -12,6 +12,15 @@ pub(crate) struct StatClient {
     plugin: Plugin,
 }
 
+/// Reads the answer to `STAT JSON`.
+#[track_caller]
+pub(crate) fn stat_json(plugin: &mut Plugin) -> Value {
+    let head = plugin.line();
+    let length = head.strip_prefix("OK STAT ").and_then(|length| length.parse().ok());
+    let length = length.unwrap_or_else(|| panic!("no status: {head:?}"));
+    serde_json::from_slice(&plugin.bytes(length)).expect("STAT JSON is JSON")
+}
+
 impl StatClient {
     #[track_caller]
     pub(crate) fn new(to: impl ToSocketAddrs) -> StatClient {
@@ -21,11 +30,8 @@ impl StatClient {
     /// The whole status.
     #[track_caller]
     pub(crate) fn status(&mut self) -> Value {
-        let head = self.plugin.command("STAT JSON");
-        let length = head.strip_prefix("OK STAT ").and_then(|length| length.parse().ok());
-        let length = length.unwrap_or_else(|| panic!("no status: {head:?}"));
-        let body = self.plugin.bytes(length);
-        serde_json::from_slice(&body).expect("STAT JSON is JSON")
+        self.plugin.send(b"STAT JSON\n");
+        stat_json(&mut self.plugin)
     }
 
     /// All connections except this one.
