@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use crate::protocol::reply;
-use crate::session::{AcceptError, Key, Session, not_served};
+use crate::session::{AcceptError, Key, Session, WaitingArrival, not_served};
 use crate::websocket::handshake;
 
 impl Daemon {
@@ -43,14 +43,15 @@ impl Daemon {
     pub(super) fn announce(&mut self, key: Key) -> Result<(), handshake::Refusal> {
         let Some(arrival) = self.sessions.get(key).map(|found| &found.session) else { return Ok(()) };
         let Some(port) = arrival.port() else { return Ok(()) };
-        let owner = self.listeners.owner(port, arrival.path())?;
+        let waiting = WaitingArrival { pid: arrival.pid(), key, client: arrival.client() };
+        let owner = self.listeners.owner(port, arrival.path(), waiting.client)?;
         let listening = self.sessions.get(owner).and_then(|found| found.session.listen_settings());
-        let (pid, introduction) = (arrival.pid(), arrival.introduce(listening)?);
+        let introduction = arrival.introduce(listening)?;
         if self.with_session(owner, |session, cx| session.announce(&introduction.line, cx)) != Some(true) {
             return Err(not_served());
         }
         self.enqueue(owner);
-        self.listeners.add_waiting(owner, pid, key);
+        self.listeners.add_waiting(owner, waiting);
         self.with_session(key, |session, cx| session.handle_announced(introduction, cx.now));
         Ok(())
     }

@@ -12,6 +12,7 @@ use socket2::SockRef;
 
 use super::tokens;
 use crate::access::AccessList;
+use crate::client::ClientKey;
 use crate::config::{Config, DirectListener, Limits};
 use crate::net::listener::{deregister, listen, listen_at, register};
 use crate::net::reason;
@@ -19,7 +20,7 @@ use crate::net::socket::{KeepAlive, set_options};
 use crate::protocol::listen_settings::ListenSettings;
 use crate::protocol::options::Protocol;
 use crate::protocol::reply::TOO_MANY_LISTENERS;
-use crate::session::{Key, Owner, Pid, PluginPort, not_served};
+use crate::session::{Key, Owner, PluginPort, WaitingArrival, not_served};
 use crate::status::ListenerStatus;
 use crate::websocket::handshake::Refusal;
 
@@ -377,11 +378,16 @@ impl Listeners {
         Some(waited)
     }
 
-    /// The owner of `path` at a plugins' listener, if another arrival may wait for it.
-    pub(super) fn owner(&self, listener: (SocketAddr, Protocol), path: Option<&str>) -> Result<Key, Refusal> {
+    /// The owner of `path` at a plugins' listener, if another arrival of `client` may wait for it.
+    pub(super) fn owner(
+        &self,
+        listener: (SocketAddr, Protocol),
+        path: Option<&str>,
+        client: ClientKey,
+    ) -> Result<Key, Refusal> {
         let port = self.plugin_ports().find(|(address, port)| (*address, port.protocol) == listener);
         let (_, port) = port.ok_or_else(not_served)?;
-        port.owner(path)
+        port.owner(path, client)
     }
 
     /// The owner that the arrival with this id waits for, and the arrival.
@@ -390,8 +396,8 @@ impl Listeners {
     }
 
     /// An arrival waits for `owner` from now on.
-    pub(super) fn add_waiting(&mut self, owner: Key, pid: Pid, arrival: Key) {
-        self.plugin_ports_mut().for_each(|(_, port)| port.add_waiting(owner, pid, arrival));
+    pub(super) fn add_waiting(&mut self, owner: Key, arrival: WaitingArrival) {
+        self.plugin_ports_mut().for_each(|(_, port)| port.add_waiting(owner, arrival));
     }
 
     /// An arrival waits no longer.

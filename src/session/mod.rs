@@ -73,7 +73,7 @@ pub(crate) use context::{DaemonRequest, Key, SessionContext, TurnResult};
 pub(crate) use ended::{EndedConnection, EndedConnections};
 pub(crate) use keep::{KeptEnd, KeptState};
 pub(crate) use pid::{Pid, PidSource};
-pub(crate) use plugin_port::{Owner, PluginPort};
+pub(crate) use plugin_port::{Owner, PluginPort, WaitingArrival};
 pub(crate) use send_failures::SendFailures;
 pub(crate) use snapshot::{HealingSnapshot, Snapshot, SnapshotState};
 pub(crate) use status_port::StatusPage;

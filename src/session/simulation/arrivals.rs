@@ -88,7 +88,7 @@ impl Arrivals {
         let key = self.world.new_key();
         stream.register(Token(key + REMOTE));
         let pid = self.world.new_pid();
-        let address: SocketAddr = "192.0.2.77:5000".parse().expect("an address");
+        let address = SocketAddr::from(([192, 0, 2, self.world.pick(4) as u8], 5000));
         let listener = "127.0.0.1:80".parse().expect("an address");
         self.world.budget.add_session(key);
         let session = self.world.with_context(key, |cx| Session::arrive(pid, stream, address, listener, &port, cx));

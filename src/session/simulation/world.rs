@@ -24,7 +24,7 @@ use crate::session::context::{DaemonRequest, Key, SessionContext, TurnResult};
 use crate::session::traces::Traces;
 use crate::session::{
     AcceptError, EndedConnections, KeptEnd, KeptState, Pid, PidSource, PluginPort, SendFailures, Session, Stage,
-    not_served, notifier::recipient,
+    WaitingArrival, not_served, notifier::recipient,
 };
 use crate::testing::choices::Choices;
 use crate::testing::network::{ConnectPlan, SimNetwork, SimPeer, connection};
@@ -569,15 +569,16 @@ impl World {
 
     fn announce(&mut self, key: Key) -> Result<(), Refusal> {
         let arrival = &self.slots[&key].session;
-        let owner = self.port.as_ref().ok_or_else(not_served)?.owner(arrival.path())?;
+        let waiting = WaitingArrival { pid: arrival.pid(), key, client: arrival.client() };
+        let owner = self.port.as_ref().ok_or_else(not_served)?.owner(arrival.path(), waiting.client)?;
         let listening = self.slots.get(&owner).and_then(|slot| slot.session.listen_settings());
-        let (pid, introduction) = (arrival.pid(), arrival.introduce(listening)?);
+        let introduction = arrival.introduce(listening)?;
         if self.with_session(owner, |session, cx| session.announce(&introduction.line, cx)) != Some(true) {
             return Err(not_served());
         }
         self.enqueue(owner);
         if let Some(port) = &mut self.port {
-            port.add_waiting(owner, pid, key);
+            port.add_waiting(owner, waiting);
         }
         self.with_session(key, |session, cx| session.handle_announced(introduction, cx.now));
         Ok(())

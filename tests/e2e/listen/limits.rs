@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 use testkit::daemon::Daemon;
 use testkit::device::{Device, Kind};
+use testkit::lan::on_the_box;
 use testkit::plugin::Plugin;
 use testkit::ports::Reserved;
 use testkit::process::raise_descriptor_limit;
 use testkit::random::Random;
 
 use crate::support::{
-    Listener, StatClient, Strace, WsClient, accepted_by, client_of, ends, eventually, listening, read_frame,
-    skipped_under_emulation, started,
+    LIMIT, Listener, NO_LUUP, StatClient, Strace, WsClient, accepted_by, client_of, daemon, ends, eventually,
+    listening, on_all_addresses, on_lan, on_loopback, read_frame, skipped_under_emulation, started,
 };
 
 /// Arrivals that may wait for a plugin.
@@ -60,6 +61,40 @@ fn beyond_16_that_wait_arrivals_are_refused() {
     let mut listener = Listener::new(&daemon, "");
     let _waiting: Vec<TcpStream> = (0..MAX_WAITING).map(|_| listener.arrival().0).collect();
     assert!(ends(&client_of(listener.addr())));
+}
+
+#[test]
+fn a_client_elsewhere_takes_4_places_and_4_are_for_loopback() {
+    on_the_box(|neighbour| {
+        let daemon = on_all_addresses(daemon(), NO_LUUP, "").start();
+        let port = Reserved::new().unwrap();
+        let mut owner = Plugin::connect(on_loopback(&daemon));
+        assert!(owner.command(&format!("LSTN *:{} WAIT=60", port.port())).starts_with("OK LSTN "));
+        let arrive = |source: &str| {
+            let mut listener = on_lan(&daemon, source);
+            listener.set_port(port.port());
+            neighbour.plugin(source, listener)
+        };
+        let mut told = |client: Plugin, source: &str| {
+            let line = owner.line();
+            assert!(line.starts_with("INCO ") && line.contains(source), "{line}");
+            client
+        };
+        let mut held = Vec::new();
+        for (source, places) in
+            [("192.168.77.2", 4), ("fd00:77::2", 4), ("fd00:77::3", 0), ("192.168.77.3", 4), ("192.168.77.4", 0)]
+        {
+            held.extend((0..places).map(|_| told(arrive(source), source)));
+            assert!(arrive(source).at_end(), "{source}");
+        }
+        let here = || Plugin::connect_raw(port.addr()).unwrap();
+        held.extend((0..4).map(|_| told(here(), "127.0.0.1")));
+        assert!(here().at_end());
+        // A reset gives a place back.
+        held.remove(0).reset();
+        daemon.wait_for_log(LIMIT, |line| line.contains("left before it was accepted"));
+        told(arrive("192.168.77.2"), "192.168.77.2");
+    });
 }
 
 #[test]
