@@ -62,8 +62,8 @@ const MAX_EVENTS: usize = 256;
 /// Threads that compute TLS handshakes: more threads than cores gain nothing.
 const HANDSHAKE_THREADS: usize = 2;
 
-/// While places are scarce, idle watchers are looked for this often.
-const WATCHER_INTERVAL: Duration = Duration::from_secs(1);
+/// While places are scarce, sessions that are idle in setup mode are looked for this often.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything that a session's turn may need. Apart from the sessions, so that both can be borrowed.
 struct Resources {
@@ -97,8 +97,8 @@ pub(crate) struct Daemon {
     run_queue: RunQueue<Key>,
     timers: Timers<Key>,
     admission: Admission,
-    /// When idle watchers may be looked for again.
-    watchers_due: Option<Instant>,
+    /// When sessions that are idle in setup mode may be looked for again.
+    idle_due: Option<Instant>,
     /// What clients of `[status]` with a WebSocket are sent, for as long as it is new.
     cached_status: Option<CachedStatus>,
     pids: PidSource,
@@ -167,7 +167,7 @@ impl Daemon {
             run_queue: RunQueue::new(),
             timers: Timers::new(),
             admission: Admission::new(fd_limits.connections),
-            watchers_due: None,
+            idle_due: None,
             cached_status: None,
             pids: PidSource::default(),
             kept: KeptRegistry::default(),
@@ -388,7 +388,7 @@ impl Daemon {
             daemon.admission.admit(address, allow, config)
         };
         let mut admitted = admit(self);
-        if admitted == Err(Refusal::Full) && self.end_watchers(ClientKey::of(address)) {
+        if admitted == Err(Refusal::Full) && self.end_idle(ClientKey::of(address)) {
             admitted = admit(self);
         }
         admitted.map_err(|refusal| {
@@ -406,22 +406,22 @@ impl Daemon {
         self.resources.own.ports = self.listeners.ports();
     }
 
-    /// Places are scarce: ends the sessions whose limit on silence STAT has lifted and that have been silent for longer than
-    /// that limit. Those of loopback only if `client` is loopback. True if there were some.
-    fn end_watchers(&mut self, client: ClientKey) -> bool {
+    /// Places are scarce: ends the sessions that have been idle in setup mode for longer than the limit on silence. Those of
+    /// loopback only if `client` is loopback. True if there were some.
+    fn end_idle(&mut self, client: ClientKey) -> bool {
         // Looking through all sessions for each of many refused clients would cost more than refusing them.
-        if self.watchers_due.is_some_and(|due| self.now < due) {
+        if self.idle_due.is_some_and(|due| self.now < due) {
             return false;
         }
-        self.watchers_due = Some(self.now + WATCHER_INTERVAL);
+        self.idle_due = Some(self.now + IDLE_INTERVAL);
         let limit = self.resources.config.limits.setup;
         let is_idle = |session: &Session| {
-            (client.is_loopback() || !session.client().is_loopback()) && session.is_idle_watcher(limit, self.now)
+            (client.is_loopback() || !session.client().is_loopback()) && session.is_idle_in_setup(limit, self.now)
         };
         let idle: Vec<Key> =
             self.sessions.iter().filter(|(_, found)| is_idle(&found.session)).map(|(key, _)| key).collect();
         for &key in &idle {
-            self.with_session(key, Session::end_watcher);
+            self.with_session(key, Session::end_idle);
             self.run_session(key);
         }
         !idle.is_empty()

@@ -42,9 +42,9 @@ impl<N: Network> Session<N> {
         }
     }
 
-    /// Ends an idle watcher, since others need its place.
-    pub(crate) fn end_watcher(&mut self, cx: &mut SessionContext<'_, N>) {
-        log::info!("{} silent in setup mode for too long, while there are too many connections", self.pid);
+    /// Ends a session that is idle in setup mode, since others need its place.
+    pub(crate) fn end_idle(&mut self, cx: &mut SessionContext<'_, N>) {
+        log::info!("{} no command in setup mode for too long, while there are too many connections", self.pid);
         self.enter(Stage::Closed, cx);
     }
 

@@ -247,9 +247,11 @@ impl<N: Network> Session<N> {
         matches!(self.stage, Stage::Setup(_))
     }
 
-    /// True if STAT has lifted the limit on silence in setup mode, and the plugin has been silent for longer than `limit`.
-    pub(crate) fn is_idle_watcher(&self, limit: Duration, now: Instant) -> bool {
-        matches!(&self.stage, Stage::Setup(setup) if setup.is_idle_watcher(limit, now))
+    /// True if the session may end when places are scarce: in setup mode, it has given no command for `limit`. One of loopback
+    /// only if STAT has lifted the limit on its silence, and it has been silent for as long.
+    pub(crate) fn is_idle_in_setup(&self, limit: Duration, now: Instant) -> bool {
+        let Stage::Setup(setup) = &self.stage else { return false };
+        if self.client().is_loopback() { setup.is_idle_watcher(limit, now) } else { setup.gives_no_command(limit, now) }
     }
 
     /// An event of the plugin's socket.

@@ -18,6 +18,8 @@ pub(crate) struct Setup {
     outbox: Outbox,
     /// Since when the plugin has neither sent nor read anything.
     silent_since: Instant,
+    /// When the plugin last gave a command or read some of a reply.
+    last_progress: Instant,
     /// STAT has lifted the limit on silence, except for a plugin that does not read its replies.
     timeout_suspended: bool,
 }
@@ -29,6 +31,7 @@ impl Setup {
             parser: SetupParser::new(line_limit),
             outbox: Outbox::new(greeting),
             silent_since: now,
+            last_progress: now,
             timeout_suspended: false,
         }
     }
@@ -59,6 +62,11 @@ impl Setup {
         self.timeout_suspended && self.silent_since + limit <= now
     }
 
+    /// True if the plugin has neither given a command nor read any of a reply for `limit`, although it may have sent bytes.
+    pub(crate) fn gives_no_command(&self, limit: Duration, now: Instant) -> bool {
+        self.last_progress + limit <= now
+    }
+
     /// Bytes of replies that the plugin has yet to read.
     pub(crate) fn unread(&self) -> usize {
         self.outbox.unwritten()
@@ -85,14 +93,18 @@ impl Setup {
             let unwritten = self.outbox.unwritten();
             let flushed = self.outbox.flush(plugin);
             if self.outbox.unwritten() < unwritten {
-                self.silent_since = cx.now;
+                (self.silent_since, self.last_progress) = (cx.now, cx.now);
             }
             match flushed {
                 Ok(true) => {}
                 Ok(false) => return SetupOutcome::Wait,
                 Err(_) => return SetupOutcome::Lost,
             }
-            match self.parser.poll_action(parameters) {
+            let action = self.parser.poll_action(parameters);
+            if action.is_some() {
+                self.last_progress = cx.now;
+            }
+            match action {
                 Some(SetupAction::Reply(reply)) => self.outbox.push(&reply),
                 Some(SetupAction::Close(reply)) => return SetupOutcome::Close(reply),
                 Some(SetupAction::Stat(format)) => {
@@ -215,6 +227,20 @@ mod tests {
         fixture.now += Duration::from_secs(1);
         assert!(matches!(fixture.turn(), SetupOutcome::Wait));
         assert_eq!(fixture.setup.deadline(limit), Some(fixture.now + limit), "it has a reply to read");
+    }
+
+    #[test]
+    fn a_plugin_that_sends_no_whole_command_gives_none() {
+        let mut fixture = Fixture::new(1000);
+        let limit = Duration::from_secs(2);
+        fixture.turn();
+        for (bytes, gives_none) in [("\n", false), ("\nBLKS", true), (" 5\n", false), ("\n", false), ("\n", true)] {
+            fixture.now += Duration::from_secs(1);
+            assert!(matches!(fixture.send(bytes.as_bytes()), SetupOutcome::Wait));
+            assert_eq!(fixture.setup.deadline(limit), Some(fixture.now + limit), "each byte counts");
+            let now = fixture.now;
+            assert_eq!(fixture.setup.gives_no_command(limit, now), gives_none, "{bytes:?}");
+        }
     }
 
     #[test]

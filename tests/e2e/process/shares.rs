@@ -73,6 +73,23 @@ fn silent_watchers_make_room_when_places_are_scarce() {
 }
 
 #[test]
+fn clients_elsewhere_that_give_no_command_make_room_when_places_are_scarce() {
+    on_the_box(|neighbour| {
+        let daemon = on_all_addresses(daemon(), NO_LUUP, "[limits]\nconnections=20\nsetup=2\n").start();
+        let mut own = Plugin::connect(on_loopback(&daemon));
+        let mut held: Vec<Plugin> = (0..10).map(|_| from_neighbour(neighbour, "192.168.77.2", &daemon).0).collect();
+        eventually("one that only sends blank lines makes room", || {
+            held.iter_mut().for_each(|plugin| drop(plugin.try_send(b"\n")));
+            own.send(b"\n");
+            from_neighbour(neighbour, "192.168.77.3", &daemon).1.starts_with("OK TOGGLEDBITS").then_some(())
+        });
+        daemon.wait_for_log(LIMIT, |line| line.contains("while there are too many connections"));
+        assert!(held.iter_mut().any(Plugin::at_end));
+        assert_eq!(own.command("BLKS 1"), "OK BLKS", "it goes on as with the Lua daemon");
+    });
+}
+
+#[test]
 fn a_conn_of_the_box_waits_for_few_of_the_stat_requests_of_another_machine() {
     const CLIENTS: usize = 60;
     on_the_box(|neighbour| {
