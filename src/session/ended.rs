@@ -5,11 +5,14 @@ use std::time::Instant;
 
 use super::connect_times::ConnectTimes;
 use super::pid::Pid;
+use crate::client::ClientKey;
 use crate::protocol::options::Protocol;
 use crate::protocol::target::Target;
 
 /// Ends that are remembered. With the lengths below, all of them take 24 KiB at most: too little to be counted.
 const MAX_ENDED: usize = 32;
+/// Of these, ends of loopback that make no room for those of others.
+const MAX_RESERVED: usize = MAX_ENDED / 2;
 /// Length of a target and of a reason in bytes at most. A plugin may name a target of 16 KiB.
 const MAX_TARGET: usize = 200;
 const MAX_REASON: usize = 400;
@@ -50,20 +53,30 @@ impl EndedConnection {
     }
 }
 
-/// The last ends, up to [`MAX_ENDED`].
+/// The last ends, up to [`MAX_ENDED`], each with its client.
 #[derive(Debug, Default)]
-pub(crate) struct EndedConnections(VecDeque<EndedConnection>);
+pub(crate) struct EndedConnections(VecDeque<(ClientKey, EndedConnection)>);
 
 impl EndedConnections {
-    /// Adds an end. The oldest makes room.
-    pub(crate) fn push(&mut self, ended: EndedConnection) {
-        self.0.truncate(MAX_ENDED - 1);
-        self.0.push_front(ended);
+    /// Adds an end of `client`. The oldest of the client that has most of them makes room.
+    pub(crate) fn push(&mut self, client: ClientKey, ended: EndedConnection) {
+        self.0.push_front((client, ended));
+        if self.0.len() > MAX_ENDED {
+            let count = |client| self.0.iter().filter(|(other, _)| *other == client).count();
+            // The last of several maxima is the oldest.
+            let oldest = (0..self.0.len()).max_by_key(|&at| match self.0[at].0 {
+                ClientKey::Loopback if count(ClientKey::Loopback) <= MAX_RESERVED => 0,
+                client => count(client),
+            });
+            if let Some(at) = oldest {
+                self.0.remove(at);
+            }
+        }
     }
 
     /// The ends, the last one first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &EndedConnection> {
-        self.0.iter()
+        self.0.iter().map(|(_, ended)| ended)
     }
 }
 
@@ -83,14 +96,9 @@ mod tests {
         for number in 0..MAX_ENDED + 3 {
             let reason = format!("{number} {}", "\u{e4}x".repeat(1000));
             let pid = pids.next(SystemTime::UNIX_EPOCH, false);
-            ended.push(EndedConnection::new(
-                pid,
-                &target,
-                Protocol::Ws,
-                &reason,
-                ConnectTimes::default(),
-                Instant::now(),
-            ));
+            let end =
+                EndedConnection::new(pid, &target, Protocol::Ws, &reason, ConnectTimes::default(), Instant::now());
+            ended.push(ClientKey::Loopback, end);
         }
         let reasons: Vec<&str> = ended.iter().map(|end| end.reason.split(' ').next().unwrap()).collect();
         let newest_first = (3..MAX_ENDED + 3).rev().map(|number| number.to_string());
@@ -98,5 +106,35 @@ mod tests {
         for end in ended.iter() {
             assert!(end.reason.len() <= MAX_REASON && end.target.len() <= MAX_TARGET);
         }
+    }
+
+    /// `count` ends of `client`. Returns how many there are then of the clients in turn.
+    fn add<const N: usize>(
+        ended: &mut EndedConnections,
+        (client, count): (ClientKey, usize),
+        clients: [ClientKey; N],
+    ) -> [usize; N] {
+        let (target, _) = Target::parse_prefix(b"h:1").unwrap();
+        for number in 0..count {
+            let pid = PidSource::default().next(SystemTime::UNIX_EPOCH, false);
+            let (reason, times) = (number.to_string(), ConnectTimes::default());
+            ended.push(client, EndedConnection::new(pid, &target, Protocol::Tcp, &reason, times, Instant::now()));
+        }
+        clients.map(|client| ended.0.iter().filter(|(other, _)| *other == client).count())
+    }
+
+    #[test]
+    fn a_client_with_many_ends_does_not_push_those_of_others_out() {
+        let (here, one, other) = (ClientKey::Loopback, ClientKey::V6(1), ClientKey::V6(2));
+        let mut ended = EndedConnections::default();
+        let mut add = |client, count| add(&mut ended, (client, count), [here, one, other]);
+        assert_eq!(add(here, 40), [32, 0, 0]);
+        assert_eq!(add(one, 1), [31, 1, 0]);
+        assert_eq!(add(one, 100), [16, 16, 0]);
+        assert_eq!(add(other, 3), [16, 13, 3]);
+        assert_eq!(add(other, 100), [16, 8, 8]);
+        assert_eq!(add(here, 100), [16, 8, 8]);
+        let reasons: Vec<&str> = ended.iter().take(3).map(|end| &*end.reason).collect();
+        assert_eq!(reasons, ["99", "98", "97"], "the last ones stay");
     }
 }

@@ -129,7 +129,8 @@ impl<N: Network> Session<N> {
         let reason = &failure.map_or_else(|| end.to_string(), |failure| format!("{end} ({failure})"));
         let RelayTotals { received, sent, .. } = totals;
         log::info!("{} closed: {reason}; {target}, received {received}, sent {sent}{times}", self.pid);
-        cx.ended.push(EndedConnection::new(self.pid, target, protocol, reason, times, cx.now));
+        let ended = EndedConnection::new(self.pid, target, protocol, reason, times, cx.now);
+        cx.ended.push(self.client(), ended);
     }
 
     pub(super) fn tail_turn(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
