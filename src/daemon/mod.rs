@@ -586,6 +586,7 @@ impl Resources {
         SessionContext {
             now,
             key,
+            client,
             remote_token: remote_token(key),
             network: &mut self.network,
             config: &self.config,

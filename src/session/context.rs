@@ -9,6 +9,7 @@ use super::send_failures::SendFailures;
 use super::status_port::StatusPage;
 use super::traces::Traces;
 use crate::access::OwnServices;
+use crate::client::ClientKey;
 use crate::config::Config;
 use crate::net::network::Network;
 use crate::net::random::RandomSource;
@@ -29,6 +30,8 @@ pub(crate) struct SessionContext<'a, N: Network> {
     pub now: Instant,
     /// The session's own key.
     pub key: Key,
+    /// Its client when the turn began.
+    pub client: ClientKey,
     /// The token of the remote's sockets.
     pub remote_token: Token,
     /// Makes and registers sockets.
@@ -61,28 +64,28 @@ pub(crate) struct SessionContext<'a, N: Network> {
 
 /// Computes TLS handshakes off the loop; results come as [`super::Session::handle_tls_step`].
 pub(crate) trait HandshakeQueue {
-    /// Begins a handshake with `host`. A session has one at a time.
-    fn begin(&mut self, key: Key, host: &str, settings: &TlsSettings);
-    /// Begins a handshake as the server. The first step has no bytes to send, and tells whether the certificate can be used:
+    /// Begins a handshake for `client` with `host`. A session has one at a time.
+    fn begin(&mut self, key: Key, client: ClientKey, host: &str, settings: &TlsSettings);
+    /// Begins a handshake with `client` as the server. The first step has no bytes to send, and tells whether the certificate can be used:
     /// to check a certificate, begin a handshake and drop it when it is pending.
-    fn begin_server(&mut self, key: Key, settings: &ServerTlsSettings);
+    fn begin_server(&mut self, key: Key, client: ClientKey, settings: &ServerTlsSettings);
     /// Goes on with what the peer has sent. Nothing means that it has ended.
-    fn advance(&mut self, key: Key, pending: PendingHandshake, received: Vec<u8>);
+    fn advance(&mut self, key: Key, client: ClientKey, pending: PendingHandshake, received: Vec<u8>);
     /// Drops what was asked for `key`.
     fn cancel(&mut self, key: Key);
 }
 
 impl HandshakeQueue for Handshakes<Key> {
-    fn begin(&mut self, key: Key, host: &str, settings: &TlsSettings) {
-        Self::begin(self, key, host, settings);
+    fn begin(&mut self, key: Key, client: ClientKey, host: &str, settings: &TlsSettings) {
+        Self::begin(self, key, client, host, settings);
     }
 
-    fn begin_server(&mut self, key: Key, settings: &ServerTlsSettings) {
-        Self::begin_server(self, key, settings);
+    fn begin_server(&mut self, key: Key, client: ClientKey, settings: &ServerTlsSettings) {
+        Self::begin_server(self, key, client, settings);
     }
 
-    fn advance(&mut self, key: Key, pending: PendingHandshake, received: Vec<u8>) {
-        Self::advance(self, key, pending, received);
+    fn advance(&mut self, key: Key, client: ClientKey, pending: PendingHandshake, received: Vec<u8>) {
+        Self::advance(self, key, client, pending, received);
     }
 
     fn cancel(&mut self, key: Key) {

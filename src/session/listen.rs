@@ -27,7 +27,7 @@ impl<N: Network> Session<N> {
     pub(super) fn begin_to_listen(&mut self, cx: &mut SessionContext<'_, N>) -> Next<N> {
         let tls = self.listen_settings().and_then(|settings| settings.tls.as_ref());
         let Some(tls) = tls else { return Next::Stay(TurnResult::Request(DaemonRequest::Listen)) };
-        cx.handshakes.begin_server(cx.key, tls);
+        cx.handshakes.begin_server(cx.key, cx.client, tls);
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Setup(setup) => Next::Enter(Stage::Checking(Box::new(Checking { setup, outcome: None }))),
             other => Next::Enter(other),

@@ -152,7 +152,7 @@ impl<S: Stream> Opening<S> {
         let due = cx.now + OPENING_TIMEOUT;
         let state = match tls {
             Some(settings) => {
-                let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+                let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key, client: cx.client };
                 OpeningState::Tls(TlsHandshake::begin_server(socket, settings, workers), due)
             }
             None => OpeningState::Connected(socket.wrap(RemoteStream::Plain), Step::first(client, due)),
@@ -345,7 +345,7 @@ impl<S: Stream> Opening<S> {
         let state = std::mem::replace(&mut self.state, OpeningState::OVER);
         let OpeningState::Tls(handshake, due) = state else { return None };
         let request_due = handshake.deadline(due);
-        let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+        let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key, client: cx.client };
         let reason = match handshake.turn(TlsTurn { now: cx.now, due, scratch: cx.scratch, budget: cx.budget, workers })
         {
             TlsProgress::Done(socket) => {

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::remote::connection_lost;
+use crate::client::ClientKey;
 use crate::net::endpoint::{Endpoint, SocketEndpoint, Transfer};
 use crate::net::socket::Stream;
 use crate::protocol::connect_error::ConnectError;
@@ -76,6 +77,8 @@ pub(super) struct TlsWorkers<'a> {
     pub queue: &'a mut dyn HandshakeQueue,
     /// The session.
     pub key: Key,
+    /// Its client.
+    pub client: ClientKey,
 }
 
 impl<S: Stream> TlsHandshake<S> {
@@ -86,7 +89,7 @@ impl<S: Stream> TlsHandshake<S> {
         settings: &TlsSettings,
         workers: TlsWorkers<'_>,
     ) -> Self {
-        workers.queue.begin(workers.key, host, settings);
+        workers.queue.begin(workers.key, workers.client, host, settings);
         Self { socket, to_send: Outbox::default(), state: TlsHandshakeState::Computing(0), late_due: None }
     }
 
@@ -96,7 +99,7 @@ impl<S: Stream> TlsHandshake<S> {
         settings: &ServerTlsSettings,
         workers: TlsWorkers<'_>,
     ) -> Self {
-        workers.queue.begin_server(workers.key, settings);
+        workers.queue.begin_server(workers.key, workers.client, settings);
         Self { socket, to_send: Outbox::default(), state: TlsHandshakeState::Computing(0), late_due: None }
     }
 
@@ -172,7 +175,7 @@ impl<S: Stream> TlsHandshake<S> {
                     Ok(None) if is_late => return TlsProgress::TimedOut,
                     Ok(None) => self.state = TlsHandshakeState::Waiting(pending),
                     Ok(Some(read)) => {
-                        workers.queue.advance(workers.key, pending, scratch[..read].to_vec());
+                        workers.queue.advance(workers.key, workers.client, pending, scratch[..read].to_vec());
                         self.state = TlsHandshakeState::Computing(before + read);
                         if is_late {
                             self.late_due = Some(now + now.duration_since(due).min(MAX_LATE_TIMEOUT));
@@ -240,7 +243,13 @@ mod tests {
         due: Instant,
     ) -> TlsProgress<Wire> {
         let (scratch, budget) = (&mut [0; 4096], &mut MemoryBudget::new(1 << 20, 10_000));
-        handshake.turn(TlsTurn { now, due, scratch, budget, workers: TlsWorkers { queue, key: 1 } })
+        handshake.turn(TlsTurn {
+            now,
+            due,
+            scratch,
+            budget,
+            workers: TlsWorkers { queue, key: 1, client: ClientKey::Loopback },
+        })
     }
 
     /// Regression: a flight that lay in the socket when a busy machine came to the limit was not read any more.
@@ -254,7 +263,7 @@ mod tests {
         {
             let now = due + Duration::from_millis(late);
             let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::ACCEPTED);
-            let workers = TlsWorkers { queue: &mut queue, key: 1 };
+            let workers = TlsWorkers { queue: &mut queue, key: 1, client: ClientKey::Loopback };
             let mut handshake = TlsHandshake::begin(socket, "tls.test", &TlsSettings::default(), workers);
             deliver_step(&mut handshake, &mut queue);
             if sends {
@@ -285,7 +294,7 @@ mod tests {
         }
         // A thread that has not begun in time is not asked any longer.
         let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::ACCEPTED);
-        let workers = TlsWorkers { queue: &mut queue, key: 1 };
+        let workers = TlsWorkers { queue: &mut queue, key: 1, client: ClientKey::Loopback };
         let handshake = TlsHandshake::begin(socket, "tls.test", &TlsSettings::default(), workers);
         assert!(queue.is_asked_by(1));
         assert!(matches!(turn_at(handshake, &mut queue, due, due), TlsProgress::TimedOut));
@@ -296,7 +305,7 @@ mod tests {
     fn a_server_s_alert_is_reported_rather_than_its_reset() {
         let mut queue = SimHandshakes::new(0);
         let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
-        let workers = TlsWorkers { queue: &mut queue, key: 1 };
+        let workers = TlsWorkers { queue: &mut queue, key: 1, client: ClientKey::Loopback };
         let mut handshake = TlsHandshake::begin(socket, "tls.test", &TlsSettings::default(), workers);
         deliver_step(&mut handshake, &mut queue);
         assert!(handshake.held() > 0, "the hello waits for room");
@@ -320,11 +329,11 @@ mod tests {
     struct Queue(Vec<(PendingHandshake, Vec<u8>)>);
 
     impl HandshakeQueue for Queue {
-        fn begin(&mut self, _: Key, _: &str, _: &TlsSettings) {}
+        fn begin(&mut self, _: Key, _: ClientKey, _: &str, _: &TlsSettings) {}
 
-        fn begin_server(&mut self, _: Key, _: &ServerTlsSettings) {}
+        fn begin_server(&mut self, _: Key, _: ClientKey, _: &ServerTlsSettings) {}
 
-        fn advance(&mut self, _: Key, pending: PendingHandshake, received: Vec<u8>) {
+        fn advance(&mut self, _: Key, _: ClientKey, pending: PendingHandshake, received: Vec<u8>) {
             self.0.push((pending, received));
         }
 
@@ -338,7 +347,12 @@ mod tests {
         let mut budget = MemoryBudget::new(100_000, 65_536);
         budget.hold(100_000);
         let socket = SocketEndpoint::new(Wire::new(FaultProfile::default()), Readiness::FRESH);
-        let mut handshake = TlsHandshake::begin(socket, "a", &settings, TlsWorkers { queue: &mut queue, key: 0 });
+        let mut handshake = TlsHandshake::begin(
+            socket,
+            "a",
+            &settings,
+            TlsWorkers { queue: &mut queue, key: 0, client: ClientKey::Loopback },
+        );
         let (pending, _) = begin(&TlsContext::new(None, None), "a", &settings).unwrap();
         // One record of a handshake message (RFC 8446 section 5.1) that does not end.
         handshake.socket.stream_mut().send_bytes(&[&[22, 3, 3, 0x40, 0][..], &[0; 16_384]].concat());
@@ -348,7 +362,7 @@ mod tests {
         for _ in 0..1000 {
             handshake.socket.assume_readable();
             let (scratch, budget, now) = (&mut scratch, &mut budget, Instant::now());
-            let workers = TlsWorkers { queue: &mut queue, key: 0 };
+            let workers = TlsWorkers { queue: &mut queue, key: 0, client: ClientKey::Loopback };
             let cx = TlsTurn { now, due: now + Duration::from_secs(1), scratch, budget, workers };
             let TlsProgress::Pending(waiting) = handshake.turn(cx) else { panic!("it does not wait") };
             handshake = waiting;

@@ -15,6 +15,7 @@ use rustls::pki_types::ServerName;
 use super::first_bytes::FirstBytes;
 use super::unbuffered::{TlsState, UnbufferedConnection};
 use super::{ServerTlsSettings, TlsContext, TlsError, TlsRole, TlsSettings};
+use crate::client::ClientKey;
 use crate::thread_pool::{JobClass, ThreadPool, ThreadPoolSettings};
 
 /// Stack of a handshake thread in bytes. rustls and webpki use about 40 KiB, most of it to build certificate chains.
@@ -135,26 +136,26 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
         Self { context, pool, current: HashMap::new() }
     }
 
-    /// Begins a handshake with `host`, a name or a literal address without brackets. A key has one handshake at a time;
-    /// a previous one is cancelled.
-    pub(crate) fn begin(&mut self, key: K, host: &str, settings: &TlsSettings) {
+    /// Begins a handshake for `client` with `host`, a name or a literal address without brackets. A key has one handshake at a
+    /// time; a previous one is cancelled.
+    pub(crate) fn begin(&mut self, key: K, client: ClientKey, host: &str, settings: &TlsSettings) {
         let task = HandshakeTask::Begin(Arc::clone(&self.context), host.into(), settings.clone());
-        self.submit(JobClass::Normal, key, task);
+        self.submit(class_of(client, JobClass::Normal), key, task);
     }
 
-    /// Begins a handshake as the server, with the certificate of `settings`. The first step comes before the client has sent
+    /// Begins a handshake with `client` as the server, with the certificate of `settings`. The first step comes before the client has sent
     /// anything, has no bytes to send, and is [`TlsOutcome::Failed`] if the certificate cannot be used: to check a
     /// certificate, begin a handshake and drop it when it is pending. A key has one handshake at a time; a previous one is
     /// cancelled.
-    pub(crate) fn begin_server(&mut self, key: K, settings: &ServerTlsSettings) {
+    pub(crate) fn begin_server(&mut self, key: K, client: ClientKey, settings: &ServerTlsSettings) {
         let task = HandshakeTask::BeginServer(Arc::clone(&self.context), settings.clone());
-        self.submit(JobClass::Normal, key, task);
+        self.submit(class_of(client, JobClass::Normal), key, task);
     }
 
     /// Continues a handshake with bytes from the peer. Empty `received` means that the peer has closed.
-    pub(crate) fn advance(&mut self, key: K, pending: PendingHandshake, received: Vec<u8>) {
+    pub(crate) fn advance(&mut self, key: K, client: ClientKey, pending: PendingHandshake, received: Vec<u8>) {
         // Handshakes under way go first: it is better that some finish than that all are late.
-        self.submit(JobClass::Urgent, key, HandshakeTask::Advance(pending, received));
+        self.submit(class_of(client, JobClass::Urgent), key, HandshakeTask::Advance(pending, received));
     }
 
     /// The steps since the last call. Steps of cancelled handshakes are dropped.
@@ -190,6 +191,12 @@ impl<K: Clone + Eq + Hash + Send + 'static> Handshakes<K> {
         self.current.insert(key.clone(), Arc::clone(&cancelled));
         self.pool.submit(class, HandshakeJob { key, cancelled, task });
     }
+}
+
+/// The class of a job for `client`, which is `of_loopback` for loopback. Clients of other machines have half of the threads, so that
+/// plugins do not wait for them, however many handshakes they begin.
+fn class_of(client: ClientKey, of_loopback: JobClass) -> JobClass {
+    if client.is_loopback() { of_loopback } else { JobClass::Slow }
 }
 
 impl HandshakeTask {

@@ -145,7 +145,7 @@ impl SimHandshakes {
 }
 
 impl HandshakeQueue for SimHandshakes {
-    fn begin(&mut self, key: Key, host: &str, settings: &TlsSettings) {
+    fn begin(&mut self, key: Key, _: ClientKey, host: &str, settings: &TlsSettings) {
         self.cancel(key);
         let step = match begin(&self.tls.context, host, settings) {
             Ok((pending, to_send)) => TlsStep { to_send, outcome: TlsOutcome::Pending(pending) },
@@ -155,7 +155,7 @@ impl HandshakeQueue for SimHandshakes {
     }
 
     /// The certificate is that of [`TlsWorld::server`], whatever it is called. Except for [`MISSING_CERTIFICATE`].
-    fn begin_server(&mut self, key: Key, settings: &ServerTlsSettings) {
+    fn begin_server(&mut self, key: Key, _: ClientKey, settings: &ServerTlsSettings) {
         self.cancel(key);
         let begun = if &*settings.certificate == MISSING_CERTIFICATE {
             Err(TlsError::new("CERT missing.pem: No such file or directory (os error 2)"))
@@ -166,7 +166,7 @@ impl HandshakeQueue for SimHandshakes {
         self.push(key, TlsStep { to_send: Vec::new(), outcome });
     }
 
-    fn advance(&mut self, key: Key, pending: PendingHandshake, received: Vec<u8>) {
+    fn advance(&mut self, key: Key, _: ClientKey, pending: PendingHandshake, received: Vec<u8>) {
         self.cancel(key);
         let step = pending.advance(&received);
         self.push(key, step);
@@ -210,13 +210,21 @@ mod tests {
     #[test]
     fn handshakes_as_a_server_are_computed() {
         let mut handshakes = SimHandshakes::new(0);
-        handshakes.begin_server(1, &ServerTlsSettings { certificate: MISSING_CERTIFICATE.into(), key: None });
+        handshakes.begin_server(
+            1,
+            ClientKey::Loopback,
+            &ServerTlsSettings { certificate: MISSING_CERTIFICATE.into(), key: None },
+        );
         assert!(matches!(next(&mut handshakes).outcome, TlsOutcome::Failed(_)));
-        handshakes.begin_server(1, &ServerTlsSettings { certificate: "own.pem".into(), key: None });
+        handshakes.begin_server(
+            1,
+            ClientKey::Loopback,
+            &ServerTlsSettings { certificate: "own.pem".into(), key: None },
+        );
         let TlsOutcome::Pending(pending) = next(&mut handshakes).outcome else { panic!() };
         let settings = TlsSettings { verify: Verify::None, ..TlsSettings::default() };
         let (_, hello) = begin(&TlsWorld::get().context, "tls.test", &settings).unwrap();
-        handshakes.advance(1, pending, hello);
+        handshakes.advance(1, ClientKey::Loopback, pending, hello);
         assert!(
             matches!(next(&mut handshakes), TlsStep { outcome: TlsOutcome::Pending(_), to_send } if !to_send.is_empty())
         );

@@ -233,10 +233,12 @@ impl World {
         work: impl FnOnce(&mut SessionContext<'_, SimNetwork>) -> T,
     ) -> T {
         // All plugins come from there.
-        self.budget.begin_turn(key, ClientKey::of(PLUGIN), self.now);
+        let client = ClientKey::of(PLUGIN);
+        self.budget.begin_turn(key, client, self.now);
         work(&mut SessionContext {
             now: self.now,
             key,
+            client,
             remote_token: Token(key + REMOTE),
             network: &mut self.network,
             config: &self.config,

@@ -1,5 +1,6 @@
 //! Tests of handshakes that succeed.
 
+use crate::client::ClientKey;
 use std::sync::mpsc;
 
 use rustls::HandshakeKind;
@@ -198,14 +199,14 @@ fn several_threads_complete_all_handshakes() {
     let config = Arc::new(identity.server(BOTH, None));
     let (mut handshakes, wake) = handshakes(TlsContext::new(None, None), 2);
     let mut servers: Vec<_> = (0..20).map(|_| ServerConnection::new(Arc::clone(&config)).unwrap()).collect();
-    (0..20).for_each(|key| handshakes.begin(key, "device.example", &unverified()));
+    (0..20).for_each(|key| handshakes.begin(key, ClientKey::Loopback, "device.example", &unverified()));
     let mut done = 0;
     while done < 20 {
         for (key, TlsStep { to_send, outcome }) in steps(&mut handshakes, &wake, 1) {
             let server = &mut servers[key as usize];
             receive(server, &to_send).unwrap();
             match outcome {
-                TlsOutcome::Pending(pending) => handshakes.advance(key, pending, drain(server)),
+                TlsOutcome::Pending(pending) => handshakes.advance(key, ClientKey::Loopback, pending, drain(server)),
                 TlsOutcome::Done(connection) => {
                     assert!(!server.is_handshaking());
                     assert_eq!(connection.version(), "TLSv1.3");
@@ -220,11 +221,11 @@ fn several_threads_complete_all_handshakes() {
 #[test]
 fn a_cancelled_handshake_yields_no_step() {
     let (mut handshakes, wake) = handshakes(TlsContext::new(None, None), 1);
-    handshakes.begin(1, "a.example", &unverified());
-    handshakes.begin(2, "b.example", &unverified());
+    handshakes.begin(1, ClientKey::Loopback, "a.example", &unverified());
+    handshakes.begin(2, ClientKey::Loopback, "b.example", &unverified());
     handshakes.cancel(&1);
     // The same key begins another handshake.
-    handshakes.begin(1, "no name", &unverified());
+    handshakes.begin(1, ClientKey::Loopback, "no name", &unverified());
     let mut found = steps(&mut handshakes, &wake, 2);
     found.sort_by_key(|(key, _)| *key);
     let [(1, TlsStep { outcome: TlsOutcome::Failed(error), .. }), (2, TlsStep { outcome: TlsOutcome::Pending(_), .. })] =
@@ -245,15 +246,15 @@ fn handshakes_under_way_go_before_new_ones() {
         let _ = woken.send(());
     };
     let mut handshakes = Handshakes::new(Arc::new(TlsContext::new(None, None)), 1, wake_up);
-    handshakes.begin(0, "device.example", &unverified());
+    handshakes.begin(0, ClientKey::Loopback, "device.example", &unverified());
     let Some((0, TlsStep { to_send, outcome: TlsOutcome::Pending(pending) })) = steps(&mut handshakes, &wake, 1).pop()
     else {
         panic!()
     };
     let mut server = ServerConnection::new(config).unwrap();
     receive(&mut server, &to_send).unwrap();
-    (1..5).for_each(|key| handshakes.begin(key, "device.example", &unverified()));
-    handshakes.advance(0, pending, drain(&mut server));
+    (1..5).for_each(|key| handshakes.begin(key, ClientKey::Loopback, "device.example", &unverified()));
+    handshakes.advance(0, ClientKey::Loopback, pending, drain(&mut server));
     let order: Vec<u32> = steps(&mut handshakes, &wake, 5).into_iter().map(|(key, _)| key).collect();
     // The thread may have taken the first of the new ones already.
     assert!(order == [1, 0, 2, 3, 4] || order == [0, 1, 2, 3, 4], "{order:?}");
@@ -272,4 +273,20 @@ fn what_a_handshake_has_received_is_counted() {
     assert_eq!(pending.received(), flight.len() - 1);
     let TlsOutcome::Pending(pending) = pending.advance(&flight[flight.len() - 1..]).outcome else { panic!() };
     assert_eq!(pending.received(), flight.len(), "rustls keeps the certificates");
+}
+
+/// Regression: plugins waited for all handshakes that one client of another machine had begun.
+#[test]
+fn clients_of_other_machines_leave_a_thread_to_loopback() {
+    // Each thread waits in this callback after each result.
+    let (woken, wake) = mpsc::sync_channel(0);
+    let wake_up = move || {
+        let _ = woken.send(());
+    };
+    let mut handshakes = Handshakes::new(Arc::new(TlsContext::new(None, None)), 2, wake_up);
+    let other = ClientKey::of("192.0.2.1".parse().unwrap());
+    (1..20).for_each(|key| handshakes.begin(key, other, "device.example", &unverified()));
+    handshakes.begin(0, ClientKey::Loopback, "device.example", &unverified());
+    let first: Vec<u32> = steps(&mut handshakes, &wake, 2).into_iter().map(|(key, _)| key).collect();
+    assert!(first.contains(&0), "{first:?}");
 }

@@ -1,5 +1,6 @@
 //! Tests of our end as the server.
 
+use crate::client::ClientKey;
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
@@ -297,8 +298,8 @@ fn a_pool_tells_at_once_whether_a_certificate_can_be_used() {
         let _ = woken.send(());
     };
     let mut handshakes = Handshakes::new(Arc::new(context), 1, wake_up);
-    handshakes.begin_server(1, &own());
-    handshakes.begin_server(2, &files("none.pem", "own.key"));
+    handshakes.begin_server(1, ClientKey::Loopback, &own());
+    handshakes.begin_server(2, ClientKey::Loopback, &files("none.pem", "own.key"));
     let mut found = Vec::new();
     while found.len() < 2 {
         wake.recv().unwrap();

@@ -334,7 +334,7 @@ impl<N: Network> Connecting<N> {
         match self.hop.protocol {
             Protocol::Tls | Protocol::Wss => {
                 let settings = self.hop.tls_settings(parameters);
-                let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+                let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key, client: cx.client };
                 let handshake = TlsHandshake::begin(socket, &self.hop.endpoint.host, &settings, workers);
                 AttemptOutcome::Continue(Attempt::Tls(handshake))
             }
@@ -352,7 +352,7 @@ impl<N: Network> Connecting<N> {
         cx: &mut SessionContext<'_, N>,
     ) -> AttemptOutcome<N> {
         let (due, timeout) = self.limit().unwrap_or((self.hop.due, ConnectError::CONNECT_TIMEOUT));
-        let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key };
+        let workers = TlsWorkers { queue: &mut *cx.handshakes, key: cx.key, client: cx.client };
         match handshake.turn(TlsTurn { now: cx.now, due, scratch: cx.scratch, budget: cx.budget, workers }) {
             TlsProgress::Pending(handshake) => AttemptOutcome::Wait(Attempt::Tls(handshake)),
             TlsProgress::Failed(error) => AttemptOutcome::Failed(error),
