@@ -4,14 +4,15 @@
 //! Input: the bounds, then an operation a byte, each followed by its arguments.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::notify::{NotifyJob, NotifyOutcome, Recipient, Schedule, SubscriptionId};
+use crate::client::ClientKey;
+use crate::notify::{DeviceKey, NotifyJob, NotifyOutcome, Recipient, Schedule, SubscriptionId};
 
 use super::input::Input;
 
-/// Devices, and names that a plugin gives to its connections: few, so that they meet.
+/// Clients, one of which is loopback, devices, and names that a plugin gives to its connections: few, so that they meet.
+const CLIENTS: [ClientKey; 3] = [ClientKey::Loopback, ClientKey::V6(1), ClientKey::V6(2)];
 const DEVICES: usize = 4;
 const NAMES: usize = 3;
 /// Subscriptions open at once.
@@ -40,7 +41,7 @@ struct World {
     /// Requests that are out, and since when.
     out: Vec<(NotifyJob, Instant)>,
     /// Until when devices must be left alone, since Luup has taken as long to answer.
-    pauses: HashMap<Arc<str>, Instant>,
+    pauses: HashMap<DeviceKey, Instant>,
     /// Subscriptions of connections that have ended, with whether a request has gone out since.
     closed: HashMap<Recipient, bool>,
     /// Every subscription ever opened that may still have a request out.
@@ -120,8 +121,9 @@ impl World {
         }
         let kind = input.byte();
         let (device, name) = (usize::from(kind) % DEVICES, usize::from(kind >> 2) % NAMES);
+        let client = CLIENTS[usize::from(kind >> 4) % CLIENTS.len()];
         let recipient = Recipient {
-            device: device.to_string().into(),
+            device: DeviceKey::new(client, &device.to_string()),
             query: format!("/{device}&Pid={name}").into(),
             events: kind & 0x40 != 0,
             pace: (kind & 0x80 != 0).then_some(Duration::from_secs(2)),
@@ -199,7 +201,10 @@ impl World {
             assert_eq!(path, &*recipient.query, "a request of another subscription");
             assert_eq!(job.query.contains("&Event="), recipient.events, "{}", job.query);
             for (other, _) in &self.out {
-                assert_ne!(self.known[&other.id].device, recipient.device, "two requests are with a device");
+                assert_ne!(
+                    self.known[&other.id].device, recipient.device,
+                    "two requests of a client are with a device"
+                );
             }
             let pauses = self.pauses.get(&recipient.device).is_some_and(|&until| until > self.now);
             assert!(!pauses, "a device takes more than half of Luup's time");

@@ -80,13 +80,21 @@ impl ClosingNotices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::ClientKey;
+    use crate::notify::DeviceKey;
 
     const FIRST: SubscriptionId = SubscriptionId(1);
     const SECOND: SubscriptionId = SubscriptionId(2);
     const THIRD: SubscriptionId = SubscriptionId(3);
 
     fn recipient(query: &str) -> Recipient {
-        Recipient { device: "5".into(), query: query.into(), events: false, pace: None, secret: false }
+        Recipient {
+            device: DeviceKey::new(ClientKey::Loopback, "5"),
+            query: query.into(),
+            events: false,
+            pace: None,
+            secret: false,
+        }
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! [`Devices`]: the schedule's records of Luup devices.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::SubscriptionId;
 use super::retry_policy::backoff;
+use super::{DeviceKey, SubscriptionId};
 
 /// First pause after a request without an answer in time, doubled for each further one.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
@@ -96,15 +95,15 @@ impl Device {
 /// next connection for one of these finds what is known of it.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
-    known: HashMap<Arc<str>, Device>,
+    known: HashMap<DeviceKey, Device>,
     /// Those that no subscription names, from the oldest.
-    unused: VecDeque<Arc<str>>,
+    unused: VecDeque<DeviceKey>,
 }
 
 impl Devices {
     /// A subscription more names the device.
-    pub(super) fn open(&mut self, name: &Arc<str>) {
-        let device = self.known.entry(Arc::clone(name)).or_default();
+    pub(super) fn open(&mut self, name: &DeviceKey) {
+        let device = self.known.entry(name.clone()).or_default();
         device.subscriptions += 1;
         if device.subscriptions == 1 {
             self.unused.retain(|unused| unused != name);
@@ -112,7 +111,7 @@ impl Devices {
     }
 
     /// A subscription less names the device.
-    pub(super) fn close(&mut self, name: &Arc<str>) {
+    pub(super) fn close(&mut self, name: &DeviceKey) {
         let Some(device) = self.known.get_mut(name) else { return };
         device.subscriptions -= 1;
         if device.subscriptions > 0 {
@@ -122,21 +121,23 @@ impl Devices {
             self.known.remove(name);
             return;
         }
-        self.unused.push_back(Arc::clone(name));
-        if self.unused.len() > MAX_UNUSED
-            && let Some(oldest) = self.unused.pop_front()
-        {
-            self.known.remove(&oldest);
+        self.unused.push_back(name.clone());
+        if self.unused.len() > MAX_UNUSED {
+            // Other machines may name any number of devices. What is known of loopback's outlives that.
+            let oldest = self.unused.iter().position(|unused| !unused.client.is_loopback()).unwrap_or(0);
+            if let Some(oldest) = self.unused.remove(oldest) {
+                self.known.remove(&oldest);
+            }
         }
     }
 
     /// The device that a subscription names.
-    pub(super) fn get(&self, name: &str) -> Option<&Device> {
+    pub(super) fn get(&self, name: &DeviceKey) -> Option<&Device> {
         self.known.get(name)
     }
 
     /// See [`Devices::get`].
-    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Device> {
+    pub(super) fn get_mut(&mut self, name: &DeviceKey) -> Option<&mut Device> {
         self.known.get_mut(name)
     }
 
@@ -154,13 +155,18 @@ impl Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::ClientKey;
+
+    fn loopback(number: usize) -> DeviceKey {
+        DeviceKey::new(ClientKey::Loopback, &number.to_string())
+    }
 
     #[test]
     fn devices_without_a_subscription_are_remembered_up_to_a_bound() {
         let now = Instant::now();
         let mut devices = Devices::default();
         for number in 0..1000 {
-            let name: Arc<str> = number.to_string().into();
+            let name = loopback(number);
             devices.open(&name);
             if number % 2 == 0 {
                 devices.get_mut(&name).unwrap().handle_answer(Duration::ZERO, now);
@@ -168,13 +174,30 @@ mod tests {
             devices.close(&name);
         }
         assert_eq!(devices.iter().count(), MAX_UNUSED);
-        assert!(devices.get("999").is_none(), "nothing is known of it");
-        let name: Arc<str> = "998".into();
+        assert!(devices.get(&loopback(999)).is_none(), "nothing is known of it");
+        let name = loopback(998);
         devices.open(&name);
-        assert_eq!(devices.get("998").map(Device::class), Some(DeviceClass::Prompt));
+        assert_eq!(devices.get(&name).map(Device::class), Some(DeviceClass::Prompt));
         assert_eq!(devices.unused.len(), MAX_UNUSED - 1);
         devices.close(&name);
         assert_eq!(devices.unused.len(), MAX_UNUSED);
+    }
+
+    #[test]
+    fn devices_of_other_machines_are_forgotten_first() {
+        let now = Instant::now();
+        let mut devices = Devices::default();
+        let mut use_once = |name: DeviceKey| {
+            devices.open(&name);
+            devices.get_mut(&name).unwrap().handle_answer(Duration::ZERO, now);
+            devices.close(&name);
+        };
+        use_once(loopback(1));
+        (0..1000).for_each(|number| use_once(DeviceKey::new(ClientKey::V6(1), &number.to_string())));
+        use_once(loopback(2));
+        assert_eq!([1, 2].map(|number| devices.get(&loopback(number)).is_some()), [true, true]);
+        assert!(devices.get(&DeviceKey::new(ClientKey::V6(1), "999")).is_some(), "the oldest one goes");
+        assert_eq!(devices.iter().count(), MAX_UNUSED);
     }
 
     #[test]

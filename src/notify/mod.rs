@@ -1,6 +1,6 @@
 //! Notifications: HTTP requests to Luup that call an action of the plugin when it has something to read.
 //!
-//! May depend on: `thread_pool`, `net`, and `tls` for a Luup behind https.
+//! May depend on: `client`, `thread_pool`, `net`, and `tls` for a Luup behind https.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -35,7 +35,7 @@ pub(crate) use https::Trust;
 pub(crate) use outcome::NotifyOutcome;
 pub(crate) use schedule::{Counters, NotifyJob, Schedule};
 pub(crate) use sender::Senders;
-pub(crate) use subscription::{Recipient, SubscriptionId};
+pub(crate) use subscription::{DeviceKey, Recipient, SubscriptionId};
 
 /// Why a plugin is notified. With EVNT=on the request names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
+use super::Recipient;
 use super::subscription::action_of;
 
 /// A connection that lives this long is not short-lived.
@@ -20,7 +21,7 @@ pub(super) const MAX_INTERVAL: Duration = Duration::from_secs(8);
 const MAX_ACTIONS: usize = 256;
 
 /// The last closing notice of a short-lived connection, for each action (device, service and action; the pid differs from
-/// connection to connection). Actions are stored as hashes, since their names may be long.
+/// connection to connection) of a client. Actions are stored as hashes, since their names may be long.
 #[derive(Debug, Default)]
 pub(super) struct ReconnectBackoff {
     actions: HashMap<u64, LastNotice>,
@@ -43,11 +44,11 @@ impl LastNotice {
 }
 
 impl ReconnectBackoff {
-    /// The connection of a request with this query has ended after `lived`, 0 if it was never established. Returns the
+    /// The connection with this recipient has ended after `lived`, 0 if it was never established. Returns the
     /// instant before which its closing notice must not be sent, at most [`MAX_INTERVAL`] from now; `None` if it was not
     /// short-lived.
-    pub(super) fn handle_closed(&mut self, query: &str, lived: Duration, now: Instant) -> Option<Instant> {
-        let action = self.hasher.hash_one(action_of(query));
+    pub(super) fn handle_closed(&mut self, recipient: &Recipient, lived: Duration, now: Instant) -> Option<Instant> {
+        let action = self.action(recipient);
         if lived >= SHORT_LIFE {
             self.actions.remove(&action);
             return None;
@@ -64,10 +65,16 @@ impl ReconnectBackoff {
     }
 
     /// The closing notice of a short-lived connection is sent, perhaps later than it was due.
-    pub(super) fn handle_sent(&mut self, query: &str, now: Instant) {
-        if let Some(last) = self.actions.get_mut(&self.hasher.hash_one(action_of(query))) {
+    pub(super) fn handle_sent(&mut self, recipient: &Recipient, now: Instant) {
+        let action = self.action(recipient);
+        if let Some(last) = self.actions.get_mut(&action) {
             last.at = last.at.max(now);
         }
+    }
+
+    /// The hash of a recipient's client and action.
+    fn action(&self, recipient: &Recipient) -> u64 {
+        self.hasher.hash_one((recipient.device.client, action_of(&recipient.query)))
     }
 
     /// Makes room for one more action.
@@ -87,8 +94,18 @@ impl ReconnectBackoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::ClientKey;
+    use crate::notify::DeviceKey;
 
     const MS: Duration = Duration::from_millis(1);
+
+    fn of_client(client: ClientKey, query: &str) -> Recipient {
+        Recipient { device: DeviceKey::new(client, "5"), query: query.into(), events: false, pace: None, secret: false }
+    }
+
+    fn loopback(query: &str) -> Recipient {
+        of_client(ClientKey::Loopback, query)
+    }
 
     /// When notices come, in seconds, if each connection lives for `lived` and the next one follows its notice at once.
     fn notices(lived: Duration, count: usize) -> Vec<u64> {
@@ -97,9 +114,9 @@ mod tests {
         let mut now = start;
         let notices = (0..count).map(|_| {
             now += lived;
-            let due = backoff.handle_closed("/a&Pid=1", lived, now).unwrap_or(now);
+            let due = backoff.handle_closed(&loopback("/a&Pid=1"), lived, now).unwrap_or(now);
             now = due;
-            backoff.handle_sent("/a&Pid=1", now);
+            backoff.handle_sent(&loopback("/a&Pid=1"), now);
             (now - start).as_secs()
         });
         notices.collect()
@@ -121,21 +138,37 @@ mod tests {
         let mut backoff = ReconnectBackoff::default();
         let now = Instant::now();
         for wait in [0, 1000, 3000] {
-            assert_eq!(backoff.handle_closed("/a&Pid=1", MS, now), Some(now + wait * MS));
+            assert_eq!(backoff.handle_closed(&loopback("/a&Pid=1"), MS, now), Some(now + wait * MS));
         }
-        assert_eq!(backoff.handle_closed("/a&Pid=2", SHORT_LIFE, now), None);
-        assert_eq!(backoff.handle_closed("/a&Pid=3", SHORT_LIFE - MS, now), Some(now));
+        assert_eq!(backoff.handle_closed(&loopback("/a&Pid=2"), SHORT_LIFE, now), None);
+        assert_eq!(backoff.handle_closed(&loopback("/a&Pid=3"), SHORT_LIFE - MS, now), Some(now));
     }
 
     #[test]
     fn none_is_held_back_for_more_than_8_s() {
         let mut backoff = ReconnectBackoff::default();
         let now = Instant::now();
-        let waits: Vec<_> =
-            (0..100).map(|pid| backoff.handle_closed(&format!("/a&Pid={pid}"), MS, now).unwrap() - now).collect();
+        let waits: Vec<_> = (0..100)
+            .map(|pid| backoff.handle_closed(&loopback(&format!("/a&Pid={pid}")), MS, now).unwrap() - now)
+            .collect();
         assert_eq!(waits[..4], [0, 1, 3, 7].map(Duration::from_secs));
         assert!(waits[4..].iter().all(|&wait| wait == MAX_INTERVAL), "{waits:?}");
-        assert_eq!(backoff.handle_closed("/b&Pid=1", MS, now), Some(now), "another action");
+        assert_eq!(backoff.handle_closed(&loopback("/b&Pid=1"), MS, now), Some(now), "another action");
+    }
+
+    #[test]
+    fn connections_of_one_client_hold_back_no_notice_of_another() {
+        let mut backoff = ReconnectBackoff::default();
+        let now = Instant::now();
+        let clients =
+            [ClientKey::Loopback, ClientKey::V6(1), ClientKey::V6(2)].map(|client| of_client(client, "/a&Pid=1"));
+        for wait in [0, 1000, 3000] {
+            for client in &clients {
+                assert_eq!(backoff.handle_closed(client, MS, now), Some(now + wait * MS));
+            }
+        }
+        assert_eq!(backoff.handle_closed(&clients[1], SHORT_LIFE, now), None);
+        assert_eq!(backoff.handle_closed(&clients[0], MS, now), Some(now + 7000 * MS), "set back by its own only");
     }
 
     #[test]
@@ -144,10 +177,10 @@ mod tests {
         let start = Instant::now();
         for number in 0..10_000 {
             let now = start + number * MS;
-            assert_eq!(backoff.handle_closed(&format!("/{number}"), MS, now), Some(now));
+            assert_eq!(backoff.handle_closed(&loopback(&format!("/{number}")), MS, now), Some(now));
         }
         assert!(backoff.actions.len() <= MAX_ACTIONS);
         let now = start + 10_000 * MS;
-        assert!(backoff.handle_closed("/9999", MS, now) > Some(now), "the newest are remembered");
+        assert!(backoff.handle_closed(&loopback("/9999"), MS, now) > Some(now), "the newest are remembered");
     }
 }

@@ -1,7 +1,6 @@
 //! [`Schedule`]: which notification is sent when.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -14,7 +13,7 @@ use super::log_once::LogOnce;
 use super::reconnect_backoff::ReconnectBackoff;
 use super::retry_policy::RetryDecision;
 use super::subscription::{PendingEvents, Subscription, SubscriptionState};
-use super::{NotifyEvent, NotifyOutcome, Recipient, SubscriptionId};
+use super::{DeviceKey, NotifyEvent, NotifyOutcome, Recipient, SubscriptionId};
 
 /// A request to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +56,8 @@ impl Counters {
 /// Each connection with notifications has a subscription. At most one `connected` and one `data` or `closed` wait in it;
 /// further data while one waits needs no request of its own. Rules, in order of priority:
 ///
-/// 1. At most one request is out for a device, and a subscription's next request waits for the outcome of the last one,
-///    so that order is kept. After an answer the device pauses for as long as the answer took (`Device`).
+/// 1. At most one request of a client is out for a device (`DeviceKey`), and a subscription's next request waits for the
+///    outcome of the last one, so that order is kept. After an answer the device pauses for as long as the answer took (`Device`).
 /// 2. PACE delays data, except for the first; it never delays the closing notice.
 /// 3. Closing notices of short-lived connections are held back if they come fast (`ReconnectBackoff`).
 /// 4. Devices that hang leave senders to the others (`InFlight`). While requests hang, the newest of the others goes
@@ -75,7 +74,7 @@ pub(crate) struct Schedule {
     subscriptions: Slab<Subscription>,
     devices: Devices,
     /// Devices that pause, by the end of the pause. Those whose pause was ended otherwise stay until then.
-    paused: BTreeSet<(Instant, Arc<str>)>,
+    paused: BTreeSet<(Instant, DeviceKey)>,
     /// Due subscriptions whose device is free, in order.
     ready: VecDeque<SubscriptionId>,
     /// Delayed subscriptions, by the instant at which they are due.
@@ -184,7 +183,7 @@ impl Schedule {
         subscription.closing = true;
         subscription.pending.news = Some(NotifyEvent::Closed);
         let recipient = subscription.recipient.clone();
-        let due = self.reconnects.handle_closed(&recipient.query, lived, now).filter(|_| !self.shuts_down);
+        let due = self.reconnects.handle_closed(&recipient, lived, now).filter(|_| !self.shuts_down);
         subscription.held_until = due;
         if let Some(older) = self.closing.insert(recipient, id) {
             // An equal notice waits already; one request is enough for both.
@@ -202,7 +201,7 @@ impl Schedule {
         let is_end_next = subscription.pending.next() == Some(NotifyEvent::Closed);
         if is_held && subscription.state == SubscriptionState::Due && is_end_next {
             // Data were due. Now it is the end that waits, and is held back.
-            let device = Arc::clone(&subscription.recipient.device);
+            let device = subscription.recipient.device.clone();
             subscription.state = SubscriptionState::Idle;
             self.dequeue(id, &device);
         }
@@ -249,7 +248,7 @@ impl Schedule {
         self.held -= subscription.recipient.request(event).len();
         subscription.state = SubscriptionState::Idle;
         subscription.last_outcome = Some(outcome);
-        let device = Arc::clone(&subscription.recipient.device);
+        let device = subscription.recipient.device.clone();
         self.in_flight.handle_outcome(id);
         let took = now.saturating_duration_since(since);
         self.release_device(&device, outcome, took, now);
@@ -290,7 +289,7 @@ impl Schedule {
         subscription.pending.clear(event);
         subscription.state = SubscriptionState::InFlight(event, now);
         if event == NotifyEvent::Closed && subscription.held_until.is_some() {
-            self.reconnects.handle_sent(&subscription.recipient.query, now);
+            self.reconnects.handle_sent(&subscription.recipient, now);
         }
         if event != NotifyEvent::Connected {
             subscription.paced_until = subscription.recipient.pace.map(|pace| now + pace);
@@ -310,7 +309,7 @@ impl Schedule {
     /// When to call [`Schedule::poll_job`] again, if no `handle_*` is called before.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let delayed = self.delayed.first().map(|&(due, _)| due);
-        let is_awaited = |name: &str| self.devices.get(name).is_some_and(|device| !device.waiting.is_empty());
+        let is_awaited = |name: &DeviceKey| self.devices.get(name).is_some_and(|device| !device.waiting.is_empty());
         let paused = self.paused.iter().find(|(_, name)| is_awaited(name)).map(|&(until, _)| until);
         // The breaker's deadline counts only if a request could go out then; otherwise the loop would spin.
         let probe = self.breaker.deadline().filter(|_| self.next_ready().is_some());
@@ -410,7 +409,7 @@ impl Schedule {
     }
 
     /// Frees the device of a request that has an outcome after `took`, and puts its next subscription into the queue.
-    fn release_device(&mut self, name: &Arc<str>, outcome: NotifyOutcome, took: Duration, now: Instant) {
+    fn release_device(&mut self, name: &DeviceKey, outcome: NotifyOutcome, took: Duration, now: Instant) {
         let Some(device) = self.devices.get_mut(name) else { return };
         match outcome {
             NotifyOutcome::TimedOut => device.handle_timeout(now),
@@ -420,7 +419,7 @@ impl Schedule {
             _ => device.handle_answer(if self.shuts_down { Duration::ZERO } else { took }, now),
         }
         match device.paused_until {
-            Some(until) => drop(self.paused.insert((until, Arc::clone(name)))),
+            Some(until) => drop(self.paused.insert((until, name.clone()))),
             None => self.ready.extend(device.next_waiting()),
         }
     }
@@ -502,7 +501,7 @@ impl Schedule {
     }
 
     /// Takes a subscription of this device out of the queue that it is in.
-    fn dequeue(&mut self, id: SubscriptionId, device: &str) {
+    fn dequeue(&mut self, id: SubscriptionId, device: &DeviceKey) {
         let Some(device) = self.devices.get_mut(device) else { return };
         if let Some(at) = device.waiting.iter().position(|&waiting| waiting == id) {
             device.waiting.remove(at);

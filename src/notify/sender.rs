@@ -219,13 +219,14 @@ fn is_timeout(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Recipient, Schedule};
+    use super::super::{DeviceKey, Recipient, Schedule};
     use super::*;
     use std::io::Write;
     use std::net::TcpListener;
     use std::sync::{Arc, mpsc};
     use std::time::Instant;
 
+    use crate::client::ClientKey;
     use crate::tls::{TlsContext, Verify};
 
     /// Senders whose certificates do not matter; tests/e2e tests those.
@@ -237,7 +238,8 @@ mod tests {
     fn job(query: &str) -> NotifyJob {
         let mut schedule = Schedule::new(1, 1);
         let now = Instant::now();
-        let recipient = Recipient { device: "5".into(), query: query.into(), events: false, pace: None, secret: false };
+        let device = DeviceKey::new(ClientKey::Loopback, "5");
+        let recipient = Recipient { device, query: query.into(), events: false, pace: None, secret: false };
         let id = schedule.open(recipient);
         schedule.handle_data(id, now);
         schedule.poll_job(now).unwrap()

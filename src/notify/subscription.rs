@@ -6,16 +6,34 @@ use std::time::{Duration, Instant};
 
 use super::retry_policy::RetryState;
 use super::{NotifyEvent, NotifyOutcome};
+use crate::client::ClientKey;
 
 /// Identifies a subscription; see [`super::Schedule::open`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SubscriptionId(pub(super) usize);
 
+/// A Luup device, as the plugins of one client name it. The schedule keeps the requests of each client to a device apart, so
+/// that those of one client neither delay nor pause those of another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DeviceKey {
+    /// The client that is notified.
+    pub client: ClientKey,
+    /// Luup's device number, as printed.
+    pub number: Arc<str>,
+}
+
+impl DeviceKey {
+    /// The device `number` of `client`.
+    pub(crate) fn new(client: ClientKey, number: &str) -> Self {
+        Self { client, number: number.into() }
+    }
+}
+
 /// Which action of which device is called, and how often.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Recipient {
-    /// Luup's device number, as printed.
-    pub device: Arc<str>,
+    /// The device, and the client that is notified.
+    pub device: DeviceKey,
     /// Path and query of the request, without the event.
     pub query: Arc<str>,
     /// True if requests name their event (EVNT=on).
@@ -39,7 +57,7 @@ impl Recipient {
 
     /// Bytes of its strings. The collections of the schedule share them.
     pub(crate) fn held(&self) -> usize {
-        self.device.len() + self.query.len()
+        self.device.number.len() + self.query.len()
     }
 
     /// The query as the log may show it.

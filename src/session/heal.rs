@@ -43,7 +43,7 @@ impl<N: Network> Session<N> {
             tells_plugin: self.plugin.served().is_none(),
         };
         if self.parameters.events {
-            let recipient = || recipient(&self.parameters, self.pid);
+            let recipient = || recipient(&self.parameters, self.pid, &self.peer);
             self.notifier.notify(Schedule::handle_lost, recipient, cx.schedule, cx.now);
         }
         Stage::Healing(Box::new(Healing::new(self.pid, origin, lost, outages, &self.parameters, cx)))
@@ -60,7 +60,7 @@ impl<N: Network> Session<N> {
                 let before = Before { outages: healing.outages(), resumed };
                 let relaying = Relaying::new(*connected, Vec::new(), Some(before), &self.parameters, cx);
                 if self.parameters.events {
-                    let recipient = || recipient(&self.parameters, self.pid);
+                    let recipient = || recipient(&self.parameters, self.pid, &self.peer);
                     self.notifier.notify(Schedule::handle_back, recipient, cx.schedule, cx.now);
                 }
                 (false, Next::Enter(Stage::Relaying(Box::new(relaying))))

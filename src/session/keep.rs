@@ -187,7 +187,7 @@ impl<N: Network> Session<N> {
     pub(crate) fn end_kept(&mut self, why: KeptEnd, cx: &mut SessionContext<'_, N>) {
         log::info!("{} ends: {why}", self.pid);
         if why == KeptEnd::Replaced {
-            self.notifier.cancel_all(|| recipient(&self.parameters, self.pid), cx.schedule);
+            self.notifier.cancel_all(|| recipient(&self.parameters, self.pid, &self.peer), cx.schedule);
         }
         let next = match (&mut self.stage, &mut self.plugin) {
             (Stage::Relaying(relaying), PluginSide::Kept(plugin)) => {

@@ -78,7 +78,7 @@ impl<N: Network> Session<N> {
         if cx.budget.left() < line.len() || !listening.announce(line, self.plugin.endpoint_mut()) {
             return false;
         }
-        let recipient = || recipient(&self.parameters, self.pid);
+        let recipient = || recipient(&self.parameters, self.pid, &self.peer);
         self.notifier.notify(Schedule::handle_incoming, recipient, cx.schedule, cx.now);
         self.account(cx.budget);
         true

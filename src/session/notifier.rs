@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::SessionContext;
+use super::peer::Peer;
 use super::pid::Pid;
 use super::plugin::PluginNews;
 use super::{Session, Stage};
+use crate::client::ClientKey;
 use crate::net::network::Network;
-use crate::notify::{Recipient, Schedule, SubscriptionId};
+use crate::notify::{DeviceKey, Recipient, Schedule, SubscriptionId};
 use crate::protocol::number;
 use crate::protocol::options::Parameters;
 
@@ -82,7 +84,7 @@ impl<N: Network> Session<N> {
             log::info!("{} parked, its plugin has gone; kept for {time} s", self.pid);
         }
         if news.data {
-            let recipient = || recipient(&self.parameters, self.pid);
+            let recipient = || recipient(&self.parameters, self.pid, &self.peer);
             self.notifier.notify(Schedule::handle_data, recipient, cx.schedule, cx.now);
         }
         if news.end {
@@ -93,7 +95,7 @@ impl<N: Network> Session<N> {
 
     /// Makes the closing notification, once.
     pub(super) fn notify_closed(&mut self, cx: &mut SessionContext<'_, N>) {
-        let recipient = || recipient(&self.parameters, self.pid);
+        let recipient = || recipient(&self.parameters, self.pid, &self.peer);
         let connected_at = match &self.stage {
             Stage::Relaying(relaying) => Some(relaying.outages().first_connected_at),
             Stage::Healing(healing) => Some(healing.outages().first_connected_at),
@@ -114,11 +116,11 @@ impl<N: Network> Session<N> {
     }
 }
 
-/// What the plugin has subscribed to, if anything.
-pub(super) fn recipient(parameters: &Parameters, pid: Pid) -> Option<Recipient> {
+/// What the plugin of `peer` has subscribed to, if anything.
+pub(super) fn recipient(parameters: &Parameters, pid: Pid, peer: &Peer) -> Option<Recipient> {
     let notify = parameters.notify.as_deref().filter(|notify| notify.notifies())?;
     Some(Recipient {
-        device: notify.device().into(),
+        device: DeviceKey::new(ClientKey::of(peer.plugin()), &notify.device()),
         query: Arc::from(notify.query(pid.to_string().as_bytes())),
         events: parameters.events,
         pace: parameters.pace,
@@ -132,7 +134,8 @@ mod tests {
     use crate::notify::NotifyOutcome;
 
     fn subscribed() -> Option<Recipient> {
-        Some(Recipient { device: "5".into(), query: "/q".into(), events: true, pace: None, secret: false })
+        let device = DeviceKey::new(ClientKey::Loopback, "5");
+        Some(Recipient { device, query: "/q".into(), events: true, pace: None, secret: false })
     }
 
     /// The events that requests tell of, each of which is delivered.

@@ -75,7 +75,7 @@ impl<N: Network> Session<N> {
             self.plugin = PluginSide::Kept(Box::new(plugin));
         }
         if self.parameters.events {
-            let recipient = || recipient(&self.parameters, self.pid);
+            let recipient = || recipient(&self.parameters, self.pid, &self.peer);
             self.notifier.notify(Schedule::handle_connected, recipient, cx.schedule, cx.now);
         }
     }

@@ -3,12 +3,17 @@ use std::time::Duration;
 use super::super::reconnect_backoff::SHORT_LIFE;
 use super::super::retry_policy::MIN_RETRY_INTERVAL;
 use super::*;
+use crate::client::ClientKey;
 
 const MS: Duration = Duration::from_millis(1);
 
 fn recipient(device: &str, pid: &str) -> Recipient {
+    of_client(ClientKey::Loopback, device, pid)
+}
+
+fn of_client(client: ClientKey, device: &str, pid: &str) -> Recipient {
     Recipient {
-        device: device.into(),
+        device: DeviceKey::new(client, device),
         query: format!("/{device}/{pid}").into(),
         events: false,
         pace: None,
@@ -62,6 +67,25 @@ fn a_device_gets_one_request_at_a_time() {
     assert_eq!(queries(&mut schedule, now), ["/5/b"]);
     schedule.handle_outcome(ids[1], NotifyOutcome::Delivered, now);
     assert_eq!(queries(&mut schedule, now), ["/5/c"]);
+}
+
+/// Another machine names the device of a plugin of the box, and an action that hangs or takes long.
+#[test]
+fn requests_of_other_machines_to_a_device_do_not_hold_up_those_of_loopback() {
+    let start = Instant::now();
+    for outcome in [None, Some(NotifyOutcome::TimedOut), Some(NotifyOutcome::Delivered)] {
+        let mut schedule = Schedule::new(4, 10);
+        let other = schedule.open(of_client(ClientKey::V6(1), "5", "other"));
+        schedule.handle_data(other, start);
+        assert_eq!(queries(&mut schedule, start), ["/5/other"]);
+        let now = start + Duration::from_secs(5);
+        if let Some(outcome) = outcome {
+            schedule.handle_outcome(other, outcome, now);
+        }
+        let own = schedule.open(recipient("5", "own"));
+        schedule.handle_data(own, now);
+        assert_eq!(queries(&mut schedule, now), ["/5/own"], "{outcome:?}");
+    }
 }
 
 #[test]
@@ -593,7 +617,7 @@ fn closing_notices_are_bounded_by_their_bytes() {
 fn latest_of_a_good_device(known: bool, good_is_known: bool) -> Duration {
     let start = Instant::now();
     let hangs = std::cell::Cell::new(false);
-    let took = |recipient: &Recipient| (recipient.device.starts_with('g') || !hangs.get()).then_some(5 * MS);
+    let took = |recipient: &Recipient| (recipient.device.number.starts_with('g') || !hangs.get()).then_some(5 * MS);
     let mut luup = SimLuup { took: &took, out: Vec::new() };
     let (mut now, mut schedule) = (start, Schedule::new(16, 1024));
     let bad: Vec<_> = (0..100).map(|n| schedule.open(recipient(&format!("bad{n}"), "p"))).collect();

@@ -631,7 +631,8 @@ impl World {
 
     fn claim_pid(&mut self, pid: Box<[u8]>, kept: Key) -> Result<(), &'static str> {
         if let Some(older) = self.find_kept(&pid) {
-            let told = self.slots.get(&older).and_then(|slot| recipient(&slot.session.parameters, slot.session.pid));
+            let told = |session: &SimSession| recipient(&session.parameters, session.pid, &session.peer);
+            let told = self.slots.get(&older).and_then(|slot| told(&slot.session));
             let released = self.with_session(older, Session::release_pid);
             self.enqueue(older);
             if let (Some(true), Some(told)) = (released, told) {
