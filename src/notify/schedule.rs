@@ -64,8 +64,8 @@ impl Counters {
 ///    first: what has waited for long is no likelier to be answered, and what comes next must not wait behind it.
 /// 5. While Luup is unreachable, one probe goes out at intervals (`Breaker`).
 /// 6. Requests that may yet succeed are repeated at growing intervals (`RetryState`). A closing notice outlives its
-///    connection; at most `max_closing` of them are kept, fewer if they are long, and those with the same recipient are
-///    one.
+///    connection; at most `max_closing` of them are kept, fewer if they are long, of which clients have shares
+///    (`ClosingNotices`), and those with the same recipient are one.
 ///
 /// Call order: after every `handle_*`, `cancel` or `discard`, call [`Schedule::poll_job`] until it returns `None`, then
 /// [`Schedule::poll_timeout`].
@@ -473,10 +473,10 @@ impl Schedule {
         }
     }
 
-    /// Drops the oldest closing notices beyond the limit, except `newest` and those whose request is out.
+    /// Drops closing notices beyond the limit (`ClosingNotices`), except `newest` and those whose request is out.
     fn enforce_closing_limit(&mut self, newest: Option<SubscriptionId>) {
         while let Some(id) =
-            self.closing.oldest_above(self.max_closing, |id| Some(id) != newest && !self.is_in_flight(id))
+            self.closing.poll_excess(self.max_closing, |id| Some(id) != newest && !self.is_in_flight(id))
         {
             let query = self.subscriptions[id.0].recipient.redacted_query();
             log::warn!("too many closing notices wait; one is dropped: {query}");

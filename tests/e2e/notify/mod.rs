@@ -4,3 +4,4 @@ mod luup_failures;
 mod luup_https;
 mod pace;
 mod requests;
+mod shares;
