@@ -62,7 +62,7 @@ struct World {
 /// The target's body.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let (senders, options) = (1 + input.below(4), usize::from(input.byte()));
+    let (senders, options) = (1 + input.below(8), usize::from(input.byte()));
     let (limit, forgiving) = (1 + options % 16, options & 0x80 != 0);
     let mut world = World {
         schedule: Schedule::new(senders, limit),
@@ -109,7 +109,7 @@ impl World {
             9 => self.now += Duration::from_millis(1 << input.below(17)),
             10 => self.now = self.schedule.poll_timeout().map_or(self.now, |due| due.max(self.now)),
             _ => {
-                self.senders = 1 + input.below(4);
+                self.senders = 1 + input.below(8);
                 self.most_senders = self.most_senders.max(self.senders);
                 self.schedule.set_limits(self.senders, self.limit);
             }
@@ -208,8 +208,19 @@ impl World {
 
     /// Takes every request that may go out now, and checks that each may.
     fn send(&mut self) {
+        let is_own = |recipient: &Recipient| recipient.device.client.is_loopback();
+        let shares = self.subscriptions.iter().any(|subscription| is_own(&subscription.recipient));
+        let mut others_in_turn = 0;
         while let Some(job) = self.schedule.poll_job(self.now) {
             let recipient = self.known[&job.id].clone();
+            if is_own(&recipient) {
+                assert!(others_in_turn <= 1, "other clients have the turn of loopback");
+                others_in_turn = 0;
+            } else {
+                let others = self.out.iter().filter(|(other, _)| !is_own(&self.known[&other.id])).count();
+                assert!(!shares || others < (self.senders / 4).max(1), "other clients take the senders of loopback");
+                others_in_turn += 1;
+            }
             let path = job.query.split("&Event=").next().expect("a first part");
             assert_eq!(path, &*recipient.query, "a request of another subscription");
             assert_eq!(job.query.contains("&Event="), recipient.events, "{}", job.query);

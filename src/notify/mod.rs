@@ -7,7 +7,8 @@
 //! | [`schedule`] | which notification is sent when; sans-IO. Start here |
 //! | `subscription` | the notifications of one connection, and their recipient |
 //! | `retry_policy`, `breaker`, `device` | pauses: for a notification, for Luup as a whole, for a device |
-//! | `in_flight` | how many requests may be out, so that devices that hang leave senders to the others |
+//! | `in_flight` | how many requests may be out, so that devices that hang and other machines leave senders to the others |
+//! | `ready_queue` | whose turn it is among clients |
 //! | `reconnect_backoff` | holds back the closing notices of short-lived connections |
 //! | `closing_notices` | notifications that outlive their connection |
 //! | [`outcome`] | the result of a request |
@@ -24,6 +25,7 @@ mod device;
 mod https;
 mod in_flight;
 mod log_once;
+mod ready_queue;
 mod reconnect_backoff;
 mod retry_policy;
 mod subscription;

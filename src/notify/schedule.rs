@@ -1,6 +1,6 @@
 //! [`Schedule`]: which notification is sent when.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -10,10 +10,12 @@ use super::closing_notices::ClosingNotices;
 use super::device::{Device, DeviceClass, Devices};
 use super::in_flight::InFlight;
 use super::log_once::LogOnce;
+use super::ready_queue::{ReadyPlace, ReadyQueue};
 use super::reconnect_backoff::ReconnectBackoff;
 use super::retry_policy::RetryDecision;
 use super::subscription::{PendingEvents, Subscription, SubscriptionState};
 use super::{DeviceKey, NotifyEvent, NotifyOutcome, Recipient, SubscriptionId};
+use crate::client::ClientKey;
 
 /// A request to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +64,10 @@ impl Counters {
 /// 3. Closing notices of short-lived connections are held back if they come fast (`ReconnectBackoff`).
 /// 4. Devices that hang leave senders to the others (`InFlight`). While requests hang, the newest of the others goes
 ///    first: what has waited for long is no likelier to be answered, and what comes next must not wait behind it.
-/// 5. While Luup is unreachable, one probe goes out at intervals (`Breaker`).
-/// 6. Requests that may yet succeed are repeated at growing intervals (`RetryState`). A closing notice outlives its
+/// 5. Clients have turns (`ReadyQueue`). Where loopback has subscriptions, all other clients have one request out at a
+///    time, beside slow ones (`InFlight`).
+/// 6. While Luup is unreachable, one probe goes out at intervals (`Breaker`).
+/// 7. Requests that may yet succeed are repeated at growing intervals (`RetryState`). A closing notice outlives its
 ///    connection; at most `max_closing` of them are kept, fewer if they are long, of which clients have shares
 ///    (`ClosingNotices`), and those with the same recipient are one.
 ///
@@ -75,8 +79,8 @@ pub(crate) struct Schedule {
     devices: Devices,
     /// Devices that pause, by the end of the pause. Those whose pause was ended otherwise stay until then.
     paused: BTreeSet<(Instant, DeviceKey)>,
-    /// Due subscriptions whose device is free, in order.
-    ready: VecDeque<SubscriptionId>,
+    /// Due subscriptions whose device is free.
+    ready: ReadyQueue,
     /// Delayed subscriptions, by the instant at which they are due.
     delayed: BTreeSet<(Instant, SubscriptionId)>,
     /// Subscriptions of ended connections.
@@ -103,7 +107,7 @@ impl Schedule {
             subscriptions: Slab::new(),
             devices: Devices::default(),
             paused: BTreeSet::new(),
-            ready: VecDeque::new(),
+            ready: ReadyQueue::default(),
             delayed: BTreeSet::new(),
             closing: ClosingNotices::default(),
             reconnects: ReconnectBackoff::default(),
@@ -124,9 +128,16 @@ impl Schedule {
         self.enforce_closing_limit(None);
     }
 
+    /// A connection of `client` begins that may open a subscription. Its first notification need not wait for requests of other
+    /// clients that go out until then.
+    pub(crate) fn handle_connection(&mut self, client: ClientKey, now: Instant) {
+        self.in_flight.handle_connection(client, now);
+    }
+
     /// Opens a subscription for a connection. It ends with [`Schedule::handle_closed`] or [`Schedule::discard`].
     pub(crate) fn open(&mut self, recipient: Recipient) -> SubscriptionId {
         self.devices.open(&recipient.device);
+        self.in_flight.handle_open(recipient.device.client);
         self.held += recipient.held();
         SubscriptionId(self.subscriptions.insert(Subscription::new(recipient)))
     }
@@ -234,7 +245,8 @@ impl Schedule {
     pub(crate) fn handle_shutdown(&mut self, now: Instant) {
         self.shuts_down = true;
         let pauses = |device: &&mut Device| device.class() != DeviceClass::Slow && device.paused_until.is_some();
-        self.ready.extend(self.devices.iter_mut().filter(pauses).filter_map(Device::end_pause));
+        let next: Vec<_> = self.devices.iter_mut().filter(pauses).filter_map(Device::end_pause).collect();
+        next.into_iter().for_each(|id| self.make_ready(id));
         for (_, id) in self.delayed.clone() {
             self.subscriptions[id.0].held_until = None;
             self.arrange(id, now);
@@ -249,7 +261,7 @@ impl Schedule {
         subscription.state = SubscriptionState::Idle;
         subscription.last_outcome = Some(outcome);
         let device = subscription.recipient.device.clone();
-        self.in_flight.handle_outcome(id);
+        self.in_flight.handle_outcome(device.client, id);
         let took = now.saturating_duration_since(since);
         self.release_device(&device, outcome, took, now);
         self.update_breaker(outcome, now);
@@ -269,7 +281,9 @@ impl Schedule {
             && let Some((until, name)) = self.paused.pop_first()
         {
             let device = self.devices.get_mut(&name).filter(|device| device.paused_until == Some(until));
-            self.ready.extend(device.and_then(Device::end_pause));
+            if let Some(next) = device.and_then(Device::end_pause) {
+                self.make_ready(next);
+            }
         }
         while let Some(&(due, id)) = self.delayed.first()
             && due <= now
@@ -280,8 +294,8 @@ impl Schedule {
         if !self.breaker.allows_request(now) {
             return None;
         }
-        let at = self.next_ready()?;
-        let id = self.ready.remove(at)?;
+        let place = self.next_ready()?;
+        let id = self.ready.take(place)?;
         let subscription = &mut self.subscriptions[id.0];
         // A subscription is in the queue only while an event waits.
         let event = subscription.pending.next()?;
@@ -296,7 +310,8 @@ impl Schedule {
         }
         let query = subscription.recipient.request(event);
         self.held += query.len();
-        self.in_flight.handle_request(id, self.class_of(id), now);
+        let client = subscription.recipient.device.client;
+        self.in_flight.handle_request(client, id, self.class_of(id), now);
         let subscription = &self.subscriptions[id.0];
         self.counters.sent += 1;
         self.counters.retried +=
@@ -382,8 +397,13 @@ impl Schedule {
             device.waiting.push_back(id);
         } else {
             device.busy = true;
-            self.ready.push_back(id);
+            self.make_ready(id);
         }
+    }
+
+    /// Puts a due subscription whose device is free into the queue of senders.
+    fn make_ready(&mut self, id: SubscriptionId) {
+        self.ready.push(self.subscriptions[id.0].recipient.device.client, id);
     }
 
     /// The class of a subscription's device.
@@ -393,19 +413,24 @@ impl Schedule {
     }
 
     /// The place in `ready` of the subscription whose request goes out next, if one may.
-    fn next_ready(&self) -> Option<usize> {
+    fn next_ready(&self) -> Option<ReadyPlace> {
         if self.in_flight.is_full() {
             return None;
         }
-        let may_send = |id: SubscriptionId| self.in_flight.allows(self.class_of(id));
-        if self.in_flight.has_slow() {
-            let is_next = |&id: &SubscriptionId| self.class_of(id) != DeviceClass::Slow && may_send(id);
-            let newest = self.ready.iter().rposition(is_next);
-            if newest.is_some() {
-                return newest;
+        self.ready.find(|client, ready| {
+            if !self.in_flight.has_room(client) {
+                return None;
             }
-        }
-        self.ready.iter().position(|&id| may_send(id))
+            let may_send = |id: SubscriptionId| self.in_flight.allows(client, self.class_of(id));
+            if self.in_flight.has_slow(client) {
+                let is_next = |&id: &SubscriptionId| self.class_of(id) != DeviceClass::Slow && may_send(id);
+                let newest = ready.iter().rposition(is_next);
+                if newest.is_some() {
+                    return newest;
+                }
+            }
+            ready.iter().position(|&id| may_send(id))
+        })
     }
 
     /// Frees the device of a request that has an outcome after `took`, and puts its next subscription into the queue.
@@ -420,7 +445,11 @@ impl Schedule {
         }
         match device.paused_until {
             Some(until) => drop(self.paused.insert((until, name.clone()))),
-            None => self.ready.extend(device.next_waiting()),
+            None => {
+                if let Some(next) = device.next_waiting() {
+                    self.make_ready(next);
+                }
+            }
         }
     }
 
@@ -498,16 +527,19 @@ impl Schedule {
             SubscriptionState::Idle | SubscriptionState::InFlight(..) => {}
         }
         self.devices.close(&subscription.recipient.device);
+        self.in_flight.handle_close(subscription.recipient.device.client);
     }
 
     /// Takes a subscription of this device out of the queue that it is in.
-    fn dequeue(&mut self, id: SubscriptionId, device: &DeviceKey) {
-        let Some(device) = self.devices.get_mut(device) else { return };
+    fn dequeue(&mut self, id: SubscriptionId, key: &DeviceKey) {
+        let Some(device) = self.devices.get_mut(key) else { return };
         if let Some(at) = device.waiting.iter().position(|&waiting| waiting == id) {
             device.waiting.remove(at);
-        } else {
-            self.ready.retain(|&ready| ready != id);
-            self.ready.extend(device.next_waiting());
+            return;
+        }
+        self.ready.remove(key.client, id);
+        if let Some(next) = device.next_waiting() {
+            self.make_ready(next);
         }
     }
 

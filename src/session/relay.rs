@@ -12,6 +12,7 @@ use super::plugin::{PluginNews, PluginSide};
 use super::serve::close_frame;
 use super::stages::unread_tail::{TailOutcome, UnreadTail};
 use super::{Next, Session, Stage};
+use crate::client::ClientKey;
 use crate::net::endpoint::Endpoint;
 use crate::net::network::Network;
 use crate::notify::Schedule;
@@ -73,6 +74,9 @@ impl<N: Network> Session<N> {
             let framing = self.parameters.framing(protocol);
             let plugin = KeptPlugin::new(socket, framing, protocol == Protocol::Udp, cx.now);
             self.plugin = PluginSide::Kept(Box::new(plugin));
+        }
+        if self.parameters.notify.as_deref().is_some_and(|notify| notify.notifies()) {
+            cx.schedule.handle_connection(ClientKey::of(self.peer.plugin()), cx.now);
         }
         if self.parameters.events {
             let recipient = || recipient(&self.parameters, self.pid, &self.peer);

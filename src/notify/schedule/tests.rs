@@ -1,9 +1,11 @@
+use std::collections::VecDeque;
 use std::time::Duration;
+
+use testkit::random::Random;
 
 use super::super::reconnect_backoff::SHORT_LIFE;
 use super::super::retry_policy::MIN_RETRY_INTERVAL;
 use super::*;
-use crate::client::ClientKey;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -720,5 +722,117 @@ fn the_first_notice_after_silence_is_sent_at_once() {
         assert_eq!(queries(&mut schedule, now).len(), 1);
         schedule.handle_outcome(id, NotifyOutcome::Delivered, now + 300 * MS);
         now += 600 * MS;
+    }
+}
+
+/// A Luup that runs one action at a time, each for so long. Loopback has news twice a second, and 200 devices of `others` have
+/// news all the time. Returns how long the news of loopback wait for their action to begin, and the number of the others'
+/// actions.
+fn waits_for_one_action_at_a_time(senders: usize, others: &[ClientKey], action: Duration) -> (Vec<Duration>, usize) {
+    let start = Instant::now();
+    let (mut now, mut schedule) = (start, Schedule::new(senders, 1024));
+    schedule.handle_connection(ClientKey::Loopback, start);
+    let mut own = None;
+    let open = |n: usize| schedule.open(of_client(others[n % others.len()], &format!("{}", 1000 + n), "p"));
+    let bad: Vec<_> = (0..200).map(open).collect();
+    // Requests with the instants at which their actions begin.
+    let mut out: VecDeque<(Instant, SubscriptionId)> = VecDeque::new();
+    let (mut idle_from, mut next_news, mut since) = (now, now + 500 * MS, None);
+    let (mut waits, mut actions) = (Vec::new(), 0);
+    while now < start + Duration::from_secs(30) {
+        bad.iter().for_each(|&id| schedule.handle_data(id, now));
+        if now >= next_news {
+            let own = *own.get_or_insert_with(|| schedule.open(recipient("7", "own")));
+            schedule.handle_data(own, now);
+            (since, next_news) = (Some(now), now + 500 * MS);
+        }
+        for job in jobs(&mut schedule, now) {
+            let begin = idle_from.max(now);
+            idle_from = begin + action;
+            out.push_back((begin, job.id));
+            match since.take_if(|_| own == Some(job.id)) {
+                Some(since) => waits.push(begin - since),
+                None => actions += 1,
+            }
+        }
+        let answer = out.front().map(|&(begin, _)| begin + action);
+        now = [answer, schedule.poll_timeout()].into_iter().flatten().fold(next_news, Instant::min);
+        while let Some(&(begin, id)) = out.front()
+            && begin + action <= now
+        {
+            out.pop_front();
+            schedule.handle_outcome(id, NotifyOutcome::Delivered, now);
+        }
+    }
+    (waits, actions)
+}
+
+#[test]
+fn devices_that_other_machines_make_up_delay_loopback_by_one_action() {
+    let crowd: Vec<_> = (0..50).map(ClientKey::V6).collect();
+    for action in [5 * MS, 30 * MS] {
+        for senders in [1, 2, 4, 16, 64] {
+            for others in [&crowd[..1], &crowd] {
+                let (waits, actions) = waits_for_one_action_at_a_time(senders, others, action);
+                let latest = waits.iter().max().unwrap();
+                assert!(waits.len() > 50 && *latest <= action, "{senders} senders: {latest:?} of {action:?}");
+                let share = actions as f64 * action.as_secs_f64() / 30.0;
+                assert!(share > 0.9, "{senders} senders: the others have {share} of what loopback leaves");
+            }
+        }
+    }
+}
+
+/// Another machine has one device, and a third one 200.
+#[test]
+fn machines_have_turns_if_loopback_has_no_subscription() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(4, 10);
+    for n in 0..200 {
+        let id = schedule.open(of_client(ClientKey::V6(1), &n.to_string(), "p"));
+        schedule.handle_data(id, now);
+    }
+    let id = schedule.open(of_client(ClientKey::V6(2), "7", "own"));
+    schedule.handle_data(id, now);
+    assert_eq!(delivered(&mut schedule, now)[..3], ["/0/p", "/7/own", "/1/p"]);
+}
+
+/// Whatever happens, a machine alone is served as loopback alone is.
+#[test]
+fn a_machine_alone_is_served_as_loopback_alone_is() {
+    let start = Instant::now();
+    for seed in 0..50 {
+        let [loopback, other] = [ClientKey::Loopback, ClientKey::V6(1)].map(|client| {
+            let mut random = Random::new(seed);
+            let mut below = |bound: usize| random.below(bound as u64) as usize;
+            let (mut now, mut schedule) = (start, Schedule::new(1 + below(16), 100));
+            let (mut open, mut out, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..500 {
+                match below(8) {
+                    0 => open.push(schedule.open(of_client(client, &below(9).to_string(), &below(3).to_string()))),
+                    1..=3 if !open.is_empty() => {
+                        schedule.handle_data(open[below(open.len())], now);
+                    }
+                    4 if !open.is_empty() => {
+                        let id = open.swap_remove(below(open.len()));
+                        schedule.handle_closed(id, Duration::from_secs(below(20) as u64), now);
+                    }
+                    5 | 6 if !out.is_empty() => {
+                        let job: NotifyJob = out.swap_remove(below(out.len()));
+                        let outcomes =
+                            [NotifyOutcome::Delivered, NotifyOutcome::TimedOut, NotifyOutcome::ServerError(500)];
+                        schedule.handle_outcome(job.id, outcomes[below(3)], now);
+                    }
+                    _ => now += (1 << below(13)) * MS,
+                }
+                while let Some(job) = schedule.poll_job(now) {
+                    sent.push((now - start, job.query.clone()));
+                    out.push(job);
+                }
+            }
+            (sent, schedule.poll_timeout().map(|due| due - start), schedule.counters())
+        });
+        assert!(loopback.0.len() > 20, "seed {seed}: {} requests", loopback.0.len());
+        assert_eq!(loopback, other, "seed {seed}");
     }
 }

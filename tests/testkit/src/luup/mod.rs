@@ -61,6 +61,8 @@ struct State {
     in_flight: HashMap<u64, InFlight>,
     next_id: u64,
     max_concurrent: HashMap<Option<i64>, usize>,
+    /// See [`Luup::serve_one_at_a_time`].
+    one_at_a_time: bool,
     ended: bool,
 }
 
@@ -115,6 +117,12 @@ impl Luup {
     /// Queues a behaviour for one later request to any device. Queued behaviours go first, in order.
     pub fn push_next(&self, behaviour: Behaviour) {
         self.shared.lock().next.push_back(behaviour);
+    }
+
+    /// From now on a request is read when the one before is answered, as Luup runs one action at a time. Those that wait are
+    /// not recorded yet.
+    pub fn serve_one_at_a_time(&self) {
+        self.shared.lock().one_at_a_time = true;
     }
 
     /// Stops listening: connections are refused, and requests that hang lose their connection.
@@ -263,6 +271,7 @@ impl Shared {
 fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
     loop {
         match listener.accept() {
+            Ok((stream, _)) if shared.lock().one_at_a_time => serve(stream, shared),
             Ok((stream, _)) => {
                 let shared = shared.clone();
                 let spawned = thread::Builder::new()
