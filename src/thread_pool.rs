@@ -95,7 +95,7 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
     pub(crate) fn submit(&self, class: JobClass, job: J) -> bool {
         let mut queue = lock(&self.shared.queue);
         queue.insert(class, job);
-        self.start_threads(&mut queue);
+        self.shared.start_threads(&mut queue);
         let has_thread = queue.threads > 0;
         // Threads that are busy look for the next job by themselves. The lock is released first, so that the thread
         // that wakes up does not wait for it.
@@ -125,7 +125,7 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
     pub(crate) fn set_max_threads(&self, max_threads: usize) {
         let mut queue = lock(&self.shared.queue);
         queue.max_threads = max_threads.max(1);
-        self.start_threads(&mut queue);
+        self.shared.start_threads(&mut queue);
         drop(queue);
         self.shared.changed.notify_all();
     }
@@ -134,20 +134,6 @@ impl<J: Send + 'static, R: Send + 'static> ThreadPool<J, R> {
     #[cfg(test)]
     pub(crate) fn threads(&self) -> usize {
         lock(&self.shared.queue).threads
-    }
-
-    /// Starts the threads that the queue needs. If the system refuses one, the jobs wait for those that run.
-    fn start_threads(&self, queue: &mut Queue<J>) {
-        let settings = &self.shared.settings;
-        while queue.threads < queue.all_threads() && queue.idle() < queue.runnable() {
-            let shared = Arc::clone(&self.shared);
-            let thread = std::thread::Builder::new().name(settings.name.into()).stack_size(settings.stack_size);
-            if let Err(error) = thread.spawn(move || shared.run()) {
-                log::warn!("cannot start another thread for {}: {error}", settings.name);
-                return;
-            }
-            queue.threads += 1;
-        }
     }
 }
 
@@ -214,9 +200,23 @@ impl<J> Queue<J> {
     }
 }
 
-impl<J, R> Shared<J, R> {
+impl<J: Send + 'static, R: Send + 'static> Shared<J, R> {
+    /// Starts the threads that the queue needs. If the system refuses one, the jobs wait for those that run.
+    fn start_threads(self: &Arc<Self>, queue: &mut Queue<J>) {
+        let settings = &self.settings;
+        while queue.threads < queue.all_threads() && queue.idle() < queue.runnable() {
+            let shared = Arc::clone(self);
+            let thread = std::thread::Builder::new().name(settings.name.into()).stack_size(settings.stack_size);
+            if let Err(error) = thread.spawn(move || shared.run()) {
+                log::warn!("cannot start another thread for {}: {error}", settings.name);
+                return;
+            }
+            queue.threads += 1;
+        }
+    }
+
     /// The body of a thread.
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         if self.settings.nice > 0 {
             add_niceness(self.settings.nice);
         }
@@ -230,7 +230,7 @@ impl<J, R> Shared<J, R> {
     }
 
     /// Waits for a job. `None`: the thread is to end.
-    fn next_job(&self) -> Option<(JobClass, J)> {
+    fn next_job(self: &Arc<Self>) -> Option<(JobClass, J)> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.shut_down {
@@ -243,6 +243,8 @@ impl<J, R> Shared<J, R> {
                 return None;
             }
             if let Some(job) = queue.pop() {
+                // This thread may have been idle when a job was submitted that it has not taken.
+                self.start_threads(&mut queue);
                 return Some(job);
             }
             let (woken, timeout) =

@@ -278,15 +278,17 @@ fn what_a_handshake_has_received_is_counted() {
 /// Regression: plugins waited for all handshakes that one client of another machine had begun.
 #[test]
 fn clients_of_other_machines_leave_a_thread_to_loopback() {
-    // Each thread waits in this callback after each result.
-    let (woken, wake) = mpsc::sync_channel(0);
+    const COUNT: u32 = 200;
+    let (woken, wake) = mpsc::channel();
     let wake_up = move || {
         let _ = woken.send(());
     };
     let mut handshakes = Handshakes::new(Arc::new(TlsContext::new(None, None)), 2, wake_up);
     let other = ClientKey::of("192.0.2.1".parse().unwrap());
-    (1..20).for_each(|key| handshakes.begin(key, other, "device.example", &unverified()));
+    (1..COUNT).for_each(|key| handshakes.begin(key, other, "device.example", &unverified()));
     handshakes.begin(0, ClientKey::Loopback, "device.example", &unverified());
-    let first: Vec<u32> = steps(&mut handshakes, &wake, 2).into_iter().map(|(key, _)| key).collect();
-    assert!(first.contains(&0), "{first:?}");
+    let order = steps(&mut handshakes, &wake, COUNT as usize).into_iter().map(|(key, _)| key);
+    // Some were done before it came.
+    let place = order.enumerate().find_map(|(place, key)| (key == 0).then_some(place)).unwrap();
+    assert!(place < COUNT as usize / 2, "{place}");
 }
