@@ -256,8 +256,6 @@ fn an_address_in_use_is_an_error_of_one_line() {
     error(run(&["-a", "127.0.0.1", "-p", &port]));
     error(run(&["-a", "127.0.0.1", "-p", &port, "--supervise"]));
     let scratch = Scratch::new();
-    let file = scratch.write("direct.cf", format!("[direct]\n{port}=CONN 127.0.0.1:1\n"));
-    error(run(&["-a", "127.0.0.1", "-p", "0", "-c", &file]));
     // With the log in a file the error also appears on standard error.
     let log = scratch.path("log");
     let run = run(&["-a", "127.0.0.1", "-p", &port, "-L", &log]);
