@@ -383,7 +383,7 @@ lib.equal( conn, "closed" )
 local Resolver, Handshake = require "L_SockProxyResolver", require "L_SockProxyHandshake"
 local resolve = Resolver.resolve
 function Resolver.resolve() return nil, "timeout" end
-conn, why = Handshake.dial { host = "proxy.example", port = 99 }
+conn, why = Handshake.dial( { host = "proxy.example", port = 99 }, 0.05 )
 lib.equal( conn, nil )
 lib.equal( why, "no proxy at proxy.example:99: no address: timeout" )
 -- Nor is one whose name took all the time, as with a Luup that polls late.
@@ -396,7 +396,7 @@ function Handshake.connect_tcp( _, _, seconds )
     given = seconds
     return nil, "connection refused"
 end
-Handshake.dial { host = "proxy.example", port = 99 }
+Handshake.dial( { host = "proxy.example", port = 99 }, 0.05 )
 lib.check( given > 0, given )
 Resolver.resolve, Handshake.connect_tcp = resolve, connect_tcp
 

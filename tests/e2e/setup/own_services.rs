@@ -13,8 +13,8 @@ use testkit::ports::Reserved;
 use testkit::websocket::Peer;
 
 use crate::support::{
-    LIMIT, NO_LUUP, StatClient, daemon, from_neighbour, on_all_addresses, on_lan, on_loopback, redirecting_server,
-    started,
+    LIMIT, NO_LUUP, StatClient, daemon, emulated, from_neighbour, on_all_addresses, on_lan, on_loopback,
+    redirecting_server, started,
 };
 
 const PROXY: &str = "ERR CONN connection to the proxy itself";
@@ -214,6 +214,10 @@ fn another_machine_has_no_udp_port_of_its_own_unless_it_may_listen() {
             ("loopback", "192.168.77.1:0", "OK CONN "),
             ("192.168.77.2", "5683", "OK CONN "),
         ] {
+            // There is no IP_MULTICAST_IF.
+            if emulated() && answer.starts_with("OK") {
+                continue;
+            }
             let daemon = on_all_addresses(daemon(), NO_LUUP, &format!("listen={listen}\n")).start();
             let (mut plugin, _) = from_neighbour(lan, "192.168.77.2", &daemon);
             let said = plugin.command(&format!("CONN 192.168.77.2:9 PRTO=udp BIND={port}"));
