@@ -16,7 +16,7 @@
 //! | [`session`] | one plugin connection: setup, connecting, relaying, keeping, draining | access client config net notify protocol relay seconds tls trace websocket |
 //! | [`relay`] | moves bytes between two endpoints, with backpressure, half-close and bounds | buffer_pool client net protocol trace websocket |
 //! | [`notify`] | when a plugin is notified, and the requests to Luup | client net thread_pool tls |
-//! | [`tls`] | TLS as a client and as a server: certificates, handshakes on threads, streams | files net protocol thread_pool |
+//! | [`tls`] | TLS as a client and as a server: certificates, handshakes on threads, streams | client files net protocol thread_pool |
 //! | [`net`] | sockets with their readiness, connecting, names | client files protocol thread_pool websocket |
 //! | [`service_manager`] | tells systemd when the daemon is ready, reads its configuration again, and ends | |
 //! | [`logging`] | log lines, to standard error, a file or the system log | client config protocol thread_pool |

@@ -22,7 +22,8 @@ local listener = lib.check( proxy.listen {
     on_incoming = function( self, arrival )
         self:accept( arrival.id, { on_message = function( conn, text ) conn:text( text:upper() ) end } )
     end,
-    on_lost = function( _, reason ) events.lost = reason end,
+    -- Connecting again may fail, too, while the proxy ends.
+    on_lost = function( _, reason ) events.lost = events.lost or reason end,
     on_listening = function() events.back = true end,
 } )
 say "listening"
